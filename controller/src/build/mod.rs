@@ -1,0 +1,65 @@
+//! A commit becomes an image: git objects to a code layer, a lock to a dependency layer, both pushed over the OCI
+//! protocol. No Docker daemon, and nothing of the repository is executed.
+
+use std::future::Future;
+
+use codeloc_crds::{Architecture, CodePointer, RepositoryName};
+
+/// Everything that decides an image. Equal requests give the same digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub repository: RepositoryName,
+    /// After URL rewriting.
+    pub git_url: String,
+    /// 40 hexadecimal digits.
+    pub commit: String,
+    pub subdirectory: Option<String>,
+    pub code: CodePointer,
+    pub dependencies: Option<String>,
+    /// `3.12`.
+    pub python: String,
+    pub architecture: Architecture,
+    /// Where to push: `host[:port]/path`, no tag.
+    pub target: String,
+}
+
+/// A pushed image, and how its code is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// `target@sha256:…`
+    pub reference: String,
+    pub load: Load,
+}
+
+/// How `dagster api grpc` is pointed at the code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub target: LoadTarget,
+    /// Absolute path inside the image.
+    pub working_directory: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadTarget {
+    Module(String),
+    /// Absolute path inside the image.
+    File(String),
+}
+
+/// Port: the one thing that makes images.
+pub trait Builder: Send + Sync + 'static {
+    /// The image of this request if it was pushed before, found by reading the registry alone.
+    fn find(&self, request: &Request) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
+    /// Builds and pushes; `progress` takes short texts for the status page (`resolving 133 packages`).
+    fn build(&self, request: &Request, progress: &(dyn Fn(String) + Send + Sync)) -> impl Future<Output = Result<Image, BuildError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Try again later: network, registry, git host.
+    #[error("{0}")]
+    Transient(String),
+    /// The commit cannot become an image; only a new commit or config can help.
+    #[error("{0}")]
+    Terminal(String),
+}

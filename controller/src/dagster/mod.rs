@@ -1,0 +1,50 @@
+//! Talks to Dagster: the code server's gRPC proves a location, the webserver's GraphQL shows what Dagster loaded, and
+//! [`workspace`] is the only writer of `workspace.yaml`.
+
+pub mod workspace;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+
+/// What a code server said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Definitions are loaded.
+    Loaded { server_id: String, repositories: Vec<String> },
+    /// The server is up but the user's code failed: Dagster's own text.
+    LoadError { server_id: String, message: String },
+    /// Nobody answered in time, or the connection was refused.
+    Unreachable { message: String },
+}
+
+/// Port: one running code server.
+pub trait CodeServer: Send + Sync + 'static {
+    fn ask(&self, address: SocketAddr) -> impl Future<Output = Answer> + Send;
+}
+
+/// One location as the webserver has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebLocation {
+    Loaded { server_id: Option<String> },
+    Error { message: String },
+    Loading,
+}
+
+/// Port: the Dagster webserver.
+pub trait Webserver: Send + Sync + 'static {
+    /// All locations by name, in one query.
+    fn locations(&self) -> impl Future<Output = Result<BTreeMap<String, WebLocation>, WebError>> + Send;
+    /// Reads workspace.yaml again. Call only when membership or a host changed: the webserver loads serially.
+    fn reload_workspace(&self) -> impl Future<Output = Result<(), WebError>> + Send;
+    /// Connects to one location again, where it shows definitions of an old revision.
+    fn reload_location(&self, name: &str) -> impl Future<Output = Result<WebLocation, WebError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    #[error("the webserver did not answer: {0}")]
+    Unreachable(String),
+    #[error("the webserver refused: {0}")]
+    Refused(String),
+}

@@ -1,0 +1,8 @@
+//! codeloc: desired state from git, live state from AWS, and nothing remembered that those two cannot rebuild.
+//!
+//! Follow the data: [`source`] reads configs, [`build`] turns a commit into an image, [`kinds`] knows each live
+//! resource, [`plan`] compares, `reconcile` acts, [`dagster`] proves and publishes, [`status`] tells.
+
+pub mod build;
+pub mod dagster;
+pub mod source;

@@ -1,0 +1,102 @@
+//! The checked form of one `repos/NAME/config.yml`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// A repository's name: a DNS label of at most 40 characters out of `[a-z0-9-]`, equal to its folder's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct RepositoryName(pub(crate) String);
+
+impl RepositoryName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for RepositoryName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// One code location as its team wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    pub name: RepositoryName,
+    pub git_url: String,
+    pub reference: GitReference,
+    /// Folder inside the git repository that is treated as its root.
+    pub subdirectory: Option<String>,
+    pub code: CodePointer,
+    /// The `Definitions` object inside the module or file, where it cannot be found by itself.
+    pub attribute: Option<String>,
+    /// Minor version, as in `3.12`; the platform's default where absent.
+    pub python_version: Option<String>,
+    /// An image built elsewhere, by digest, in place of a build.
+    pub image: Option<String>,
+    /// The dependency file, relative to the root; found by itself where absent.
+    pub dependencies: Option<String>,
+    pub resources: Resources,
+    /// Without a slash at the end; `repos/NAME` by default.
+    pub s3_prefix: String,
+    pub environment: BTreeMap<String, String>,
+    pub scaling: Scaling,
+    pub health: Health,
+    pub tags: BTreeMap<String, String>,
+    /// Take over resources of these names that carry no tag of ours.
+    pub adopt: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitReference {
+    Branch(String),
+    Tag(String),
+    /// 40 hexadecimal digits.
+    Commit(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodePointer {
+    /// Relative to the root, ending in `.py`.
+    PythonFile(String),
+    /// Dotted name.
+    Module(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Resources {
+    /// CPU units, 1024 to a vCPU.
+    pub cpu: u32,
+    /// MiB.
+    pub memory: u32,
+    pub architecture: Architecture,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Architecture {
+    Arm64,
+    X86_64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Scaling {
+    pub min_capacity: u32,
+    pub max_capacity: u32,
+    /// Percent of the service's average CPU that scaling holds.
+    pub cpu_threshold: u32,
+    /// Percent of the service's average memory that scaling holds.
+    pub memory_threshold: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Seconds a new task may take until its port answers.
+    pub start_seconds: u32,
+    /// Seconds a steady service may take until its definitions are loaded.
+    pub load_seconds: u32,
+}

@@ -1,0 +1,60 @@
+//! What runs a task. The state machine asks a driver to launch and to stop; the driver reports what became of it.
+//!
+//! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+/// One task to start: all that `RunTask` or a service's scheduler settled.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub task_arn: String,
+    pub family: String,
+    pub containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub name: String,
+    /// `registry/repository@sha256:…` or `registry/repository:tag`.
+    pub image: String,
+    pub entry_point: Vec<String>,
+    pub command: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    pub working_directory: Option<String>,
+    /// The port the task registers with in Cloud Map and is checked on.
+    pub port: Option<u16>,
+    pub log: Option<LogTarget>,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogTarget {
+    pub group: String,
+    pub stream: String,
+}
+
+/// What a driver says of a task it was given.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Image at hand, address settled, container about to start: PROVISIONING to PENDING.
+    Pulled { task_arn: String },
+    /// The container runs: its own address, and the port it was given where that is not the one asked for.
+    Running { task_arn: String, address: Ipv4Addr, port: Option<u16> },
+    /// The task's port accepts connections: container health is HEALTHY.
+    Healthy { task_arn: String },
+    Log { group: String, stream: String, line: String },
+    /// Ended by itself or because it was stopped. `exit_code` is absent when it never ran (image not found).
+    Exited { task_arn: String, exit_code: Option<i32>, reason: String },
+}
+
+pub trait Driver: Send + Sync + 'static {
+    /// Starts a task and returns at once; everything further goes through `reports`.
+    fn launch(&self, launch: Launch, reports: UnboundedSender<Report>);
+    /// Asks a task to end; `Report::Exited` follows.
+    fn stop(&self, task_arn: &str);
+}
