@@ -5,4 +5,7 @@
 
 pub mod build;
 pub mod dagster;
+pub mod kinds;
+pub mod plan;
 pub mod source;
+pub mod status;
