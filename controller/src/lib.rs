@@ -7,5 +7,6 @@ pub mod build;
 pub mod dagster;
 pub mod kinds;
 pub mod plan;
+pub mod settings;
 pub mod source;
 pub mod status;
