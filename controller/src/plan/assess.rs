@@ -32,6 +32,7 @@ pub(super) fn frozen(input: &Input<'_>, invalid: &Invalid) -> Report {
         revision: None,
         serving: serving(input),
         address: address(input),
+        failing: None,
         look_again: None,
     }
 }
@@ -50,6 +51,7 @@ pub(super) fn not_ours(input: &Input<'_>, strangers: &[(Kind, String)]) -> Repor
         revision: None,
         serving: serving(input),
         address: address(input),
+        failing: None,
         look_again: Some(LATER),
     }
 }
@@ -64,6 +66,7 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
         revision: None,
         serving: None,
         address: None,
+        failing: None,
         look_again: draining.then_some(SOON),
     }
 }
@@ -100,6 +103,7 @@ pub(super) fn present(
         revision: revision.map(str::to_owned),
         serving: serving(input),
         address: address(input),
+        failing: revision.filter(|_| failing(phase)).map(str::to_owned),
         look_again,
     }
 }
@@ -140,16 +144,31 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
         Phase::Draining => condition(Deployed, Truth::False, Reason::Draining, "a service of this name is still draining"),
         Phase::Rolling(rolling) => {
             let failed = if rolling.failed > 0 { format!(", {} failed", rolling.failed) } else { String::new() };
-            let message = format!("rolling out: {} of {} tasks run{failed}", rolling.running, rolling.desired);
+            let message = with_last_words(format!("rolling out: {} of {} tasks run{failed}", rolling.running, rolling.desired), input);
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason } => {
             let serves = serving(input).map_or_else(String::new, |serving| format!("; {serving} still serves"));
             let revision = revision.unwrap_or("this revision");
-            let message = format!("{revision} failed and is not tried again: {reason}{serves}");
+            let message = with_last_words(format!("{revision} failed and is not tried again: {reason}{serves}"), input);
             condition(Deployed, Truth::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),
+    }
+}
+
+fn failing(phase: &Phase) -> bool {
+    match phase {
+        Phase::Held { .. } => true,
+        Phase::Rolling(rolling) => rolling.failed > 0,
+        Phase::Begin | Phase::Draining | Phase::Steady => false,
+    }
+}
+
+fn with_last_words(message: String, input: &Input<'_>) -> String {
+    match input.last_words {
+        Some(words) if !words.is_empty() => format!("{message}\n{words}"),
+        _ => message,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Input<'a> {
     pub webserver: WebserverState<'a>,
     /// What each instance in Cloud Map said of itself.
     pub answers: &'a [Answered],
+    /// Why tasks of the failing revision ended, once the report asked for it.
+    pub last_words: Option<&'a str>,
     /// How long the wanted revision has been steady.
     pub steady_for: Duration,
     /// Milliseconds since 1970.
@@ -96,6 +98,8 @@ pub struct Report {
     pub revision: Option<String>,
     pub serving: Option<String>,
     pub address: Option<String>,
+    /// The revision that fails to roll out: worth reading why.
+    pub failing: Option<String>,
     /// When to look again, where something is waited for.
     pub look_again: Option<Duration>,
 }
