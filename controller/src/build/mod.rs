@@ -3,6 +3,8 @@
 
 mod checkout;
 mod dependencies;
+#[cfg(feature = "aws")]
+mod ecr;
 mod image;
 mod layer;
 mod load;
@@ -21,6 +23,8 @@ use std::future::Future;
 
 use codeloc_crds::{Architecture, CodePointer, RepositoryName};
 
+#[cfg(feature = "aws")]
+pub use ecr::EcrCredentials;
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
 pub use load::CODE_FOLDER;
 pub use oci::OciBuilder;
