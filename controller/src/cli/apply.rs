@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Failure, assemble, run, settings};
+use super::{Failure, assemble, log, settings};
 use crate::reconcile::{Daemon, Outcome};
 use crate::settings as all_settings;
 use crate::source;
@@ -27,7 +27,7 @@ pub fn command() -> Command {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings(matches)?;
-    run::log(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
+    log::start();
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&1800));
     let git = assemble::git(&settings);
     // A single reading that fails ends the command; a watcher would go on trying.

@@ -12,8 +12,9 @@ use codeloc_crds::GitReference;
 
 use super::Failure;
 use crate::build::{self, EcrCredentials, OciBuilder};
+use crate::dagster::code_server::GrpcCodeServer;
+use crate::dagster::webserver::GraphqlWebserver;
 use crate::dagster::workspace::Publisher;
-use crate::dagster::{GraphqlWebserver, GrpcCodeServer};
 use crate::kinds::aws::{Cache, Clients};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{Images, Reconciler, Workspace, World, place};

@@ -6,6 +6,8 @@ mod apply;
 #[cfg(feature = "aws")]
 mod assemble;
 #[cfg(feature = "aws")]
+mod log;
+#[cfg(feature = "aws")]
 mod plan;
 #[cfg(feature = "aws")]
 mod run;

@@ -1,6 +1,5 @@
 //! `codeloc run`: the daemon.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Failure, assemble, settings};
+use super::{Failure, assemble, log, settings};
 use crate::api;
 use crate::reconcile::{Daemon, Progress};
 use crate::settings as all_settings;
@@ -42,7 +41,7 @@ impl api::Statuses for Shown {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings(matches)?;
-    log(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
+    log::start();
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("cannot listen on {} ({error}); --listen takes another address", settings.listen))?;
@@ -62,15 +61,5 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         result = async { api.await } => Err(format!("the API ended: {result:?}").into()),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Text for people, JSON for collectors.
-pub(super) fn log(filter: tracing_subscriber::EnvFilter) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() {
-        builder.init();
-    } else {
-        builder.json().flatten_event(true).init();
     }
 }

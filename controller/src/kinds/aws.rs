@@ -74,23 +74,32 @@ impl CallError {
 }
 
 /// Makes one call; the SDK's own retries are inside it.
-pub async fn call<T, E>(
+///
+/// The SDK's futures are tens of kilobytes; on the heap they do not add up along the way to here.
+pub fn call<T, E>(
     operation: &'static str,
-    future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, CallError>
+    future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
+) -> impl Future<Output = Result<T, CallError>> + Send
+where
+    T: Send,
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let future = Box::pin(future);
+    async move { future.await.map_err(|error| failure(operation, &error)) }
+}
+
+fn failure<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    future.await.map_err(|error| {
-        let (code, message) = match error.as_service_error() {
-            Some(service) => {
-                (service.code().unwrap_or_default().to_owned(), service.message().unwrap_or("no message").to_owned())
-            }
-            None => (String::new(), DisplayErrorContext(&error).to_string()),
-        };
-        let status = error.raw_response().map(|response| response.status().as_u16());
-        CallError { operation, class: classify(&code, &message, status), code, message }
-    })
+    let (code, message) = match error.as_service_error() {
+        Some(service) => {
+            (service.code().unwrap_or_default().to_owned(), service.message().unwrap_or("no message").to_owned())
+        }
+        None => (String::new(), DisplayErrorContext(error).to_string()),
+    };
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    CallError { operation, class: classify(&code, &message, status), code, message }
 }
 
 fn classify(code: &str, message: &str, status: Option<u16>) -> Class {

@@ -107,10 +107,12 @@ pub struct Field {
 }
 
 impl Field {
+    #[expect(clippy::needless_pass_by_value, reason = "numbers, texts and references alike, without a sigil at fifty places")]
     pub fn set(name: &'static str, to: impl ToString) -> Self {
         Self { name, from: None, to: to.to_string() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as for `set`")]
     pub fn changed(name: &'static str, from: impl ToString, to: impl ToString) -> Self {
         Self { name, from: Some(from.to_string()), to: to.to_string() }
     }

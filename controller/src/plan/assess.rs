@@ -92,9 +92,8 @@ pub(super) fn present(
     let health = health(input, &conditions, held);
     let message = first_word(&conditions, empty);
     // Without a step of ours something else has to happen first: look again for it.
-    let waits = !settled || !empty;
     let broken = conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
-    let look_again = waits.then_some(if broken { LATER } else { SOON });
+    let look_again = (!settled || !empty).then_some(if broken { LATER } else { SOON });
     Report {
         sync,
         health,

@@ -154,7 +154,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let mut deploy = Vec::new();
     if wanted.is_none() && !held {
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
-        deploy.push(Step::TaskDefinition(task_definition::Change::Register { want: wants.task_definition.clone(), attempt }));
+        deploy.push(Step::TaskDefinition(task_definition::Change::Register { want: Box::new(wants.task_definition.clone()), attempt }));
     } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
         deploy.push(Step::TaskDefinition(task_definition::Change::Attempt { arn: wanted.arn.clone(), attempt }));

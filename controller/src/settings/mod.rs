@@ -261,7 +261,7 @@ impl Settings {
             (None, None) => return fault("source", "needs `path` (a folder) or `git_url` (a repository)"),
             _ => {}
         }
-        if self.aws.namespace == "local" || self.aws.namespace.ends_with(".local") {
+        if self.aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
             return fault("aws.namespace", "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal");
         }
         for (setting, value) in [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)] {

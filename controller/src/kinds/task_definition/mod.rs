@@ -112,7 +112,7 @@ impl std::fmt::Display for Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Register { want: Want, attempt: Attempt },
+    Register { want: Box<Want>, attempt: Attempt },
     /// An equal revision exists: it is used again, and says so.
     Attempt { arn: String, attempt: Attempt },
     Deregister { arn: String },
@@ -213,8 +213,7 @@ impl Change {
         match self {
             Self::Register { want, .. } => {
                 let mut fields = vec![Field::set("revision", &want.revision)];
-                match &want.content {
-                    Some(content) => {
+                if let Some(content) = &want.content {
                         fields.push(Field::set("image", &content.image));
                         fields.push(Field::set("cpu", &content.cpu));
                         fields.push(Field::set("memory", &content.memory));
@@ -223,11 +222,9 @@ impl Change {
                         fields.push(Field::set("command", content.command.join(" ")));
                         // Names only: a value may be a secret that its author has not moved to `secrets` yet.
                         fields.push(Field::set("environment", content.environment.keys().cloned().collect::<Vec<_>>().join(", ")));
-                    }
-                    None => {
-                        fields.push(Field::set("image", Deferred::AfterApply));
-                        fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
-                    }
+                } else {
+                    fields.push(Field::set("image", Deferred::AfterApply));
+                    fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
                 }
                 fields.push(Field::set("arn", Deferred::AfterApply));
                 Description {
