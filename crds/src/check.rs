@@ -9,15 +9,10 @@ use crate::fields::{
 };
 use crate::git::{url_problem, valid_reference_name};
 use crate::repository::{
-    CodePointer, GitReference, Health, Repository, RepositoryName, Resources, Scaling,
+    CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName,
+    Resources, Scaling,
 };
 use crate::yaml::{Node, Step};
-
-/// Folders of the shared bucket and names that the platform keeps for itself.
-const RESERVED_NAMES: [&str; 3] = ["shared", "system", "temp"];
-
-/// Leaves room in AWS's 64 characters (IAM role) for the deployment's name and a suffix.
-const NAME_LENGTH: usize = 40;
 
 /// Variables that the platform sets itself: a second value would break the location or be overwritten.
 const RESERVED_VARIABLES: [&str; 14] = [
@@ -199,39 +194,16 @@ impl Check<'_> {
     }
 
     fn name(&mut self, name: &str, path: &str) {
-        let label = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            && !name.ends_with('-')
-            && !name.contains("--");
         let folder = Path::new(path)
             .parent()
             .and_then(Path::file_name)
             .map(|folder| folder.to_string_lossy());
-        if !label {
-            let hint = "use lower-case letters, digits and single hyphens, beginning with a letter";
-            self.at_value(
-                "name",
-                format!("`{}` cannot be a name", name.escape_debug()),
-                hint,
-            );
-        } else if name.len() > NAME_LENGTH {
-            let message = format!("the name has {} characters", name.len());
-            self.at_value("name", message, format!("use at most {NAME_LENGTH}"));
-        } else if RESERVED_NAMES.contains(&name) {
-            self.at_value(
-                "name",
-                format!("the name `{name}` is reserved"),
-                "choose another name",
-            );
+        if let Err(NameError { message, hint }) = RepositoryName::new(name) {
+            self.at_value("name", message, hint);
         } else if let Some(folder) = folder.filter(|folder| *folder != name) {
             let message = format!("name `{name}` differs from its folder `{folder}`");
-            self.at_value(
-                "name",
-                message,
-                format!("write `name: {folder}`, or rename the folder to `{name}`"),
-            );
+            let hint = format!("write `name: {folder}`, or rename the folder to `{name}`");
+            self.at_value("name", message, hint);
         }
     }
 

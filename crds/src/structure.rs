@@ -69,6 +69,7 @@ impl Walk<'_> {
     fn map(&mut self, node: &Node, schema: &Json, name: &str) {
         let no_properties = serde_json::Map::new();
         let properties = schema["properties"].as_object().unwrap_or(&no_properties);
+        let mut meant = Vec::new();
         for entry in node.entries() {
             let within = if name.is_empty() {
                 entry.key.clone()
@@ -86,7 +87,9 @@ impl Walk<'_> {
                 );
             } else {
                 let known = || properties.keys().map(String::as_str);
-                let hint = match nearest(&entry.key, known()) {
+                let near = nearest(&entry.key, known());
+                meant.extend(near);
+                let hint = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!(
                         "known fields here: {}",
@@ -102,7 +105,8 @@ impl Walk<'_> {
             .flatten()
             .filter_map(Json::as_str)
         {
-            if node.entry(required).is_none() {
+            // A misspelt field has been reported as that.
+            if node.entry(required).is_none() && !meant.contains(&required) {
                 let place = if name.is_empty() {
                     "the config".to_owned()
                 } else {

@@ -157,6 +157,12 @@ fn a_misspelt_field() {
 }
 
 #[test]
+fn a_misspelt_field_is_not_reported_as_missing_too() {
+    let error = error(&MINIMAL.replace("git_url", "git_ulr"));
+    assert_eq!((error.problems().len(), error.line()), (1, 2), "{error}");
+}
+
+#[test]
 fn memory_that_fargate_does_not_offer() {
     assert_snapshot!(plain_error_with("resources: {cpu: 256, memory: 8192}"), @r"
      error: Fargate has no task with cpu 256 and memory 8192
