@@ -1,6 +1,9 @@
 //! Talks to Dagster: the code server's gRPC proves a location, the webserver's GraphQL shows what Dagster loaded, and
 //! [`workspace`] is the only writer of `workspace.yaml`.
 
+pub mod code_server;
+mod text;
+pub mod webserver;
 pub mod workspace;
 
 use std::collections::BTreeMap;
