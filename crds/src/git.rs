@@ -1,8 +1,10 @@
 //! Git URLs and reference names, as far as they can be judged without asking git.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
-/// Stars, one per byte, in place of user names and passwords in URLs; positions in the text stay what they were.
+/// Stars, one per byte, in place of user names, passwords and queries in URLs; positions in the text stay what they
+/// were.
 ///
 /// A bare user name before a host (`ssh://git@host`) is no secret and stays, except in `http(s)`, where hosts take
 /// tokens as user names.
@@ -12,21 +14,37 @@ pub fn mask_credentials(text: &str) -> String {
     while let Some(scheme_end) = rest.find("://") {
         let (before, after) = rest.split_at(scheme_end + 3);
         masked.push_str(before);
-        let authority_end = after
-            .find(|c: char| {
-                c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '<' | '>' | '?' | '#')
-            })
-            .unwrap_or(after.len());
-        let user_end = after[..authority_end].rfind('@').unwrap_or(0);
+        let end_at = |ends: &[char]| {
+            after
+                .find(|c: char| {
+                    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>') || ends.contains(&c)
+                })
+                .unwrap_or(after.len())
+        };
+        let user_end = after[..end_at(&['/', '?', '#'])].rfind('@').unwrap_or(0);
         if user_is_secret(before, &after[..user_end]) {
             masked.extend(std::iter::repeat_n('*', user_end));
         } else {
             masked.push_str(&after[..user_end]);
         }
-        rest = &after[user_end..];
+        let url_end = end_at(&[]);
+        let query = after[user_end..url_end]
+            .find('?')
+            .map_or(url_end, |query| user_end + query + 1);
+        masked.push_str(&after[user_end..query]);
+        masked.extend(std::iter::repeat_n('*', url_end - query));
+        rest = &after[url_end..];
     }
     masked.push_str(rest);
     masked
+}
+
+/// The parts of a URL that is refused which could be a secret, in bytes: what stands before an `@`, and a query.
+pub(crate) fn doubtful_parts(url: &str) -> Vec<Range<usize>> {
+    let start = url.find("://").map_or(0, |scheme_end| scheme_end + 3);
+    let user = url.rfind('@').map(|at| start.min(at)..at);
+    let query = url.find('?').map(|query| query + 1..url.len());
+    user.into_iter().chain(query).collect()
 }
 
 fn user_is_secret(up_to_scheme: &str, user: &str) -> bool {
@@ -42,16 +60,16 @@ pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
     {
         return Some(("`git_url` is not a URL", FORMS));
     }
-    if mask_credentials(url) != url {
-        return Some((
-            "`git_url` holds credentials",
-            "remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens",
-        ));
-    }
     if url.contains(['?', '#']) {
         return Some((
             "`git_url` has a query or a fragment",
             "write the URL without the part that begins with ? or #",
+        ));
+    }
+    if mask_credentials(url) != url {
+        return Some((
+            "`git_url` holds credentials",
+            "remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens",
         ));
     }
     if url.starts_with('/') {
@@ -175,6 +193,15 @@ mod tests {
             "fetch https://*********@host/x.git and ssh://git@host/y and https://*****@host failed"
         );
         assert_eq!(masked.len(), text.len());
+    }
+
+    #[test]
+    fn a_query_becomes_stars() {
+        let text = "\"https://host/x?token=1\" and https://host/y?a";
+        assert_eq!(
+            mask_credentials(text),
+            "\"https://host/x?*******\" and https://host/y?*"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::check;
 use crate::error::{ConfigError, Finding};
 use crate::fields::RepositoryFields;
+use crate::git::{doubtful_parts, url_problem};
 use crate::repository::Repository;
 use crate::schema::SCHEMA;
 use crate::structure;
@@ -39,6 +40,8 @@ pub fn parse(path: &str, text: &str) -> Result<Repository, ConfigError> {
 pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
     let fail = |findings| ConfigError::new(path, text, findings);
     let root = Node::parse(text).map_err(|finding| fail(vec![finding]))?;
+    let shown = redacted(text, &root);
+    let fail = |findings| ConfigError::new(path, &shown, findings);
     let departures = structure::findings(&root, &SCHEMA, text);
     if !departures.is_empty() {
         return Err(fail(departures));
@@ -63,4 +66,26 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
         text: text.to_owned(),
         prefix_span,
     })
+}
+
+/// The text as errors may show it: a `git_url` that is refused can hold credentials in a place of its own.
+fn redacted(text: &str, root: &Node) -> String {
+    let mut shown = text.to_owned();
+    let Some(entry) = root.entry("git_url") else {
+        return shown;
+    };
+    let span = entry.node.span.clone();
+    let Some(written) = text
+        .get(span.clone())
+        .filter(|written| url_problem(written.trim_matches(['"', '\''])).is_some())
+    else {
+        return shown;
+    };
+    for part in doubtful_parts(written) {
+        shown.replace_range(
+            span.start + part.start..span.start + part.end,
+            &"*".repeat(part.len()),
+        );
+    }
+    shown
 }

@@ -270,6 +270,31 @@ fn credentials_in_a_url_are_never_shown() {
 }
 
 #[test]
+fn credentials_in_unusual_places_are_not_shown_either() {
+    for url in [
+        "me:hunter2@github.com:user/repo.git",
+        "me:hunter2@github.com/user/repo.git",
+        "https:/me:hunter2@github.com/user/repo.git",
+        "\"me:hunter2@github.com/user/repo.git\"",
+        "https://github.com/user/repo.git?access_token=hunter2",
+        "github.com/user/repo.git?access_token=hunter2",
+        "ssh://me:hunter2@github.com/user/repo.git",
+    ] {
+        let text = MINIMAL.replace("https://github.com/user/repo.git", url);
+        // Also where the line is shown beside another mistake.
+        for text in [
+            text.clone(),
+            format!("{text}banch: x"),
+            text.replace("name:", "nam:"),
+        ] {
+            let error = error(&text);
+            let shown = format!("{error} {error:?} {}", error.render(false));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
+
+#[test]
 fn broken_yaml() {
     assert_snapshot!(plain_error_with("environment: [{name: A, value: b}"), @r"
      error: not valid YAML: unclosed bracket '['

@@ -10,10 +10,16 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine;
 use codeloc_crds::{GitReference, mask_credentials, valid_reference_name};
 use tokio::process::Command;
 
 use super::process::{self, Failed, Output};
+use error::{Cause, cause, one_line};
+
+mod error;
+
+pub use error::GitError;
 
 /// What git and its transports need of our environment: trusted certificates, and keys for SSH.
 const PASSED_ON: [&str; 6] = [
@@ -53,6 +59,9 @@ pub struct GitSettings {
     /// Beginnings of URLs and what stands in their place, as git's `insteadOf`: the longest that fits wins. A target is
     /// the operator's word: it may be local or `http://`.
     pub url_rewrites: BTreeMap<String, String>,
+    /// Beginnings of URLs, after rewriting, and the files that hold the token for them: `TOKEN`, or `USER:TOKEN` for
+    /// hosts that want a certain user. A file is read for every call, so that a token can be exchanged.
+    pub tokens: BTreeMap<String, PathBuf>,
     /// Whether configs may name paths and `file://` URLs.
     pub allow_local: bool,
     /// Of one call.
@@ -66,46 +75,16 @@ pub struct Git {
     environment: Vec<(&'static str, OsString)>,
 }
 
-/// What went wrong with a call. URLs are without credentials.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GitError {
-    #[error("{program} cannot be started: {reason}")]
-    Start { program: String, reason: String },
-    #[error("git {operation} of {url} took longer than {seconds} s")]
-    TimedOut {
-        operation: &'static str,
-        url: String,
-        seconds: u64,
-    },
-    #[error("git {operation} of {url} failed: {detail}")]
-    Failed {
-        operation: &'static str,
-        url: String,
-        detail: String,
-    },
-    #[error("{url} does not exist, or may not be read with the credentials given: {detail}")]
-    RepositoryNotFound { url: String, detail: String },
-    #[error("{url} has no {reference}")]
-    ReferenceNotFound { url: String, reference: String },
-    #[error("{url} is refused: {reason}")]
-    Refused { url: String, reason: String },
-}
-
-impl GitError {
-    /// Whether the same call may succeed later without anybody changing anything.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Start { .. } | Self::TimedOut { .. } | Self::Failed { .. } => true,
-            Self::RepositoryNotFound { .. }
-            | Self::ReferenceNotFound { .. }
-            | Self::Refused { .. } => false,
-        }
-    }
-}
-
 /// Whether a text is the full name of a commit.
 fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// Whether the beginning of a URL ends where a part of it ends: the token for `https://host` is not for
+/// `https://host.elsewhere`.
+fn lies_under(url: &str, beginning: &str) -> bool {
+    let rest = url.strip_prefix(beginning);
+    rest.is_some_and(|rest| beginning.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `branch main`, as errors and status say it.
@@ -169,7 +148,7 @@ impl Git {
         if !valid_reference_name(name) {
             return Err(not_found());
         }
-        let mut command = self.command(remote.protocol);
+        let mut command = self.remote_command(&remote).await?;
         command
             .args(["ls-remote", "--quiet", "--", &remote.url])
             .args(&candidates);
@@ -374,7 +353,7 @@ impl Git {
                 let _ = tokio::fs::remove_file(bare.join(format!("{reference}.lock"))).await;
             }
         }
-        let mut command = self.command(remote.protocol);
+        let mut command = self.remote_command(remote).await?;
         command
             .arg("--git-dir")
             .arg(bare)
@@ -404,7 +383,10 @@ impl Git {
                 reason: reason.to_owned(),
             })
         };
-        if url.starts_with('-') || url.contains("::") && !url.contains("://") {
+        if url.starts_with('-')
+            || url.contains(char::is_control)
+            || url.contains("::") && !url.contains("://")
+        {
             return refused("it is not a URL of a git repository");
         }
         let protocol = match url.split_once("://") {
@@ -425,6 +407,47 @@ impl Git {
             shown,
             protocol,
         })
+    }
+
+    /// A command that may reach out to the remote, with its token.
+    async fn remote_command(&self, remote: &Remote) -> Result<Command, GitError> {
+        let mut command = self.command(remote.protocol);
+        let tokens = self.settings.tokens.iter();
+        let fitting = tokens.filter(|(beginning, _)| lies_under(&remote.url, beginning));
+        let Some((_, path)) = fitting.max_by_key(|(beginning, _)| beginning.len()) else {
+            return Ok(command);
+        };
+        let unreadable = |reason: String| GitError::Token {
+            url: remote.shown.clone(),
+            path: path.display().to_string(),
+            reason,
+        };
+        let token = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| unreadable(error.to_string()))?;
+        let token = token.trim();
+        if token.is_empty() || token.contains(char::is_control) {
+            return Err(unreadable("it does not hold one line of text".to_owned()));
+        }
+        // The user name that GitHub wants and the others take.
+        let user_and_token = if token.contains(':') {
+            token.to_owned()
+        } else {
+            format!("x-access-token:{token}")
+        };
+        let credentials = base64::engine::general_purpose::STANDARD.encode(user_and_token);
+        // Through the environment: arguments can be seen by every user of the machine.
+        command
+            .env("GIT_CONFIG_COUNT", "1")
+            .env(
+                "GIT_CONFIG_KEY_0",
+                format!("http.{}.extraHeader", remote.url),
+            )
+            .env(
+                "GIT_CONFIG_VALUE_0",
+                format!("Authorization: Basic {credentials}"),
+            );
+        Ok(command)
     }
 
     fn command(&self, protocol: &str) -> Command {
@@ -520,63 +543,4 @@ impl Remote {
             protocol: "none",
         }
     }
-}
-
-enum Cause {
-    Repository,
-    Reference,
-    Other,
-}
-
-/// What git's own words say about the cause; hosts answer for a private repository as for one that is not there.
-fn cause(stderr: &str) -> Cause {
-    let text = stderr.to_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if says(&[
-        "couldn't find remote ref",
-        "not our ref",
-        "unadvertised object",
-        "no such remote ref",
-    ]) {
-        Cause::Reference
-    } else if says(&[
-        "repository not found",
-        "does not appear to be a git repository",
-        "does not exist",
-        "authentication failed",
-        "could not read username",
-        "could not read password",
-        "permission denied",
-        "host key verification failed",
-        "returned error: 401",
-        "returned error: 403",
-    ]) || (text.contains("repository '") && text.contains("' not found"))
-    {
-        Cause::Repository
-    } else {
-        Cause::Other
-    }
-}
-
-/// The lines that matter, joined, without credentials and control characters.
-fn one_line(stderr: &str, status: std::process::ExitStatus) -> String {
-    let lines: Vec<&str> = stderr
-        .lines()
-        .map(|line| {
-            line.trim()
-                .trim_start_matches("fatal: ")
-                .trim_start_matches("error: ")
-        })
-        .filter(|line| !line.is_empty())
-        .take(5)
-        .collect();
-    if lines.is_empty() {
-        return status.to_string();
-    }
-    let text: String = mask_credentials(&lines.join("; "))
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(500)
-        .collect();
-    text
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codeloc_crds::{GitReference, RepositoryName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -34,6 +35,7 @@ impl Place {
             program: "git".into(),
             home: self.path("home"),
             url_rewrites: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             allow_local: true,
             timeout: LONG,
         }
@@ -516,6 +518,7 @@ async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
         "http://127.0.0.1/x",
         "--upload-pack=id",
         "relative",
+        "https://127.0.0.1/x\ny",
         "ftp://127.0.0.1/x",
     ] {
         let error = git.ls_remote(url, &main).await.unwrap_err();
@@ -576,4 +579,49 @@ async fn a_server_that_never_answers_is_left_in_time_with_all_children() {
     let drained = tokio::time::timeout(LONG, tokio::io::copy(&mut connection, &mut sink)).await;
     // A reset is an end as well.
     assert!(drained.is_ok(), "the connection is still open");
+}
+
+/// Answers one request with 404; gives what was asked.
+async fn answer_not_found(listener: &tokio::net::TcpListener) -> String {
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await.unwrap());
+    }
+    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    connection.write_all(answer).await.unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_goes_to_its_own_urls_and_to_no_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/", listener.local_addr().unwrap());
+    let place = Place::new();
+    std::fs::write(place.path("token"), "hunter2\n").unwrap();
+    let git = Git::new(GitSettings {
+        url_rewrites: BTreeMap::from([("https://example.com/".to_owned(), base.clone())]),
+        tokens: BTreeMap::from([(format!("{base}private"), place.path("token"))]),
+        ..place.settings()
+    });
+    let main = GitReference::Branch("main".into());
+    for (path, expected) in [("private/x", true), ("private-not/x", false)] {
+        let url = format!("https://example.com/{path}");
+        let (answer, request) =
+            tokio::join!(git.ls_remote(&url, &main), answer_not_found(&listener));
+        let error = answer.unwrap_err();
+        assert!(
+            matches!(error, GitError::RepositoryNotFound { .. }),
+            "{error}"
+        );
+        // x-access-token:hunter2
+        let header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
+        assert_eq!(request.contains(header), expected, "{request}");
+    }
+    std::fs::remove_file(place.path("token")).unwrap();
+    let error = git
+        .ls_remote("https://example.com/private/x", &main)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, GitError::Token { .. }), "{error}");
 }
