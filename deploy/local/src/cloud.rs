@@ -135,9 +135,10 @@ impl Cloud {
         self
     }
 
-    /// The one place where a request enters.
+    /// The one place where a request enters. It sees everything that was due by `now`.
     pub fn call(&mut self, request: &Request<Bytes>, now: Time) -> Answer {
         self.enter(now);
+        self.catch_up();
         match wire::read(request) {
             Ok(call) => self.answer(request, call),
             Err(unread) => {
@@ -228,15 +229,16 @@ impl Cloud {
     /// Everything that is due by `now`, and what the world has to do about it and about the calls and reports before.
     pub fn advance(&mut self, now: Time) -> Vec<Effect> {
         self.enter(now);
-        while let Some((due, _)) = self.timers.first() {
-            if *due > self.now {
-                break;
-            }
+        self.catch_up();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn catch_up(&mut self) {
+        while self.timers.first().is_some_and(|(due, _)| *due <= self.now) {
             if let Some((_, timer)) = self.timers.pop_first() {
                 self.ring(&timer);
             }
         }
-        std::mem::take(&mut self.effects)
     }
 
     /// When [`Self::advance`] has something to do next.
@@ -259,7 +261,7 @@ impl Cloud {
     }
 
     /// Time never runs backwards inside, whatever the caller's clock does.
-    fn enter(&mut self, now: Time) {
+    pub(crate) fn enter(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
 

@@ -85,6 +85,8 @@ impl LocalCloud {
             driver,
             images,
         } = settings;
+        // A clock that was set back must not hold up what is due.
+        let start = saved.as_ref().map_or(start, |saved| saved.now().max(start));
         let cloud = match saved {
             Some(saved) => saved.revived(rules, images, start),
             None => Cloud::new(rules, images),
@@ -140,6 +142,7 @@ impl LocalCloud {
         let now = self.shared.now();
         let (result, effects) = {
             let mut cloud = self.shared.cloud();
+            cloud.enter(now);
             let result = act(&mut cloud);
             (result, cloud.advance(now))
         };
