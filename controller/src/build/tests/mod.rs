@@ -104,7 +104,7 @@ fn settings(work: &Path) -> BuildSettings {
 /// A builder with an empty work folder of its own.
 struct Workshop {
     builder: OciBuilder<Anonymous>,
-    _work: tempfile::TempDir,
+    work: tempfile::TempDir,
     progress: Mutex<Vec<String>>,
 }
 
@@ -119,7 +119,7 @@ impl Workshop {
         change(&mut settings);
         Self {
             builder: OciBuilder::new(settings, Anonymous).unwrap(),
-            _work: work,
+            work,
             progress: Mutex::default(),
         }
     }
@@ -657,7 +657,8 @@ async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
         let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
         let index = home.put_manifest("base/python", "3.12", &index);
         let workshop = Workshop::with(|settings| {
-            settings.base_image = BaseImage::Reference(format!("{}/base/python@{index}", home.host))
+            settings.base_image =
+                BaseImage::Reference(format!("{}/base/python@{index}", home.host));
         });
         for (architecture, name) in [
             (Architecture::Arm64, "arm64"),

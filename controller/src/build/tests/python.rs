@@ -45,6 +45,12 @@ fn python() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
+fn is_bytecode(path: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|extension| extension == "pyc")
+}
+
 fn python_minor() -> String {
     let output = Command::new(python())
         .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
@@ -137,14 +143,16 @@ async fn packages_come_into_the_layer_the_same_way_every_time() {
         let layer = layer(&registry, &image, "dependencies");
         assert!(layer[&format!("{site}/tiny/__init__.py")].starts_with("version = \"1.0\""));
         assert_eq!(layer[&format!("{site}/needy.py")], "import tiny\n");
-        let compiled: Vec<&String> = layer.keys().filter(|path| path.ends_with(".pyc")).collect();
+        let compiled: Vec<&String> = layer.keys().filter(|path| is_bytecode(path)).collect();
         assert_eq!(compiled.len(), 2, "{compiled:?}");
         for (path, content) in &layer {
-            let builders = content.contains(workshop._work.path().to_str().unwrap())
+            let builders = content.contains(workshop.work.path().to_str().unwrap())
                 || content.contains(wheels.path().to_str().unwrap());
             assert!(!builders, "{path} holds a path of the builder: {content}");
             assert!(
-                !path.contains("/bin/") && !path.ends_with(".lock") && !path.ends_with("REQUESTED"),
+                !["/bin/", "/.lock", "/REQUESTED"]
+                    .iter()
+                    .any(|part| path.contains(part)),
                 "{path}"
             );
         }
@@ -233,10 +241,7 @@ async fn a_package_without_a_wheel_is_a_clear_and_final_error() {
             &[("requirements.txt", &wrong)],
         ))
         .await;
-    assert!(
-        text.contains("none of the hashes given for needy==1.0"),
-        "{text}"
-    );
+    assert!(text.contains("no hash for needy==1.0"), "{text}");
     let project = "[project]\nname = 'x'\ndependencies = ['tiny>=2']\n";
     let mut wanted = request(&registry, &repository, &[("pyproject.toml", project)]);
     wanted.dependencies = Some("pyproject.toml".to_owned());
@@ -294,9 +299,8 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let workshop = workshop(&uv, wheels.path());
-    let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy', \"gone ; sys_platform == 'win32'\"]\n";
-    let project = project.replace(", \"gone ; sys_platform == 'win32'\"", "");
-    lock(&uv, wheels.path(), &repository, &project);
+    let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n";
+    lock(&uv, wheels.path(), &repository, project);
     let image = workshop
         .build(&request(&registry, &repository, &[]))
         .await
@@ -309,7 +313,7 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
             .any(|path| path.contains("/tiny-2.0.dist-info/")),
         "{layer:?}"
     );
-    assert!(!layer.keys().any(|path| path.ends_with(".pyc")) || python_minor() == "3.12");
+    assert!(!layer.keys().any(|path| is_bytecode(path)) || python_minor() == "3.12");
 
     lock(
         &uv,

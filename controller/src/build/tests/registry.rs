@@ -9,9 +9,10 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use base64::Engine;
 use serde_json::Value;
 
 use super::super::registry::sha256;
@@ -26,6 +27,60 @@ struct Contents {
     repositories: Option<BTreeSet<String>>,
     password: Option<String>,
     log: Vec<String>,
+}
+
+impl Contents {
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let Some(password) = &self.password else {
+            return true;
+        };
+        let basic = format!(
+            "Basic {}",
+            base64::prelude::BASE64_STANDARD.encode(format!("AWS:{password}"))
+        );
+        headers
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| value.to_str().unwrap() == basic)
+    }
+
+    fn begin_upload(&mut self, repository: String, query: &BTreeMap<String, String>) -> Response {
+        if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from"))
+            && let Some(bytes) = self.blobs.get(&(from.clone(), digest.clone())).cloned()
+        {
+            self.log.push(format!("mount {repository}"));
+            self.blobs.insert((repository, digest.clone()), bytes);
+            return located(StatusCode::CREATED, "/mounted");
+        }
+        located(
+            StatusCode::ACCEPTED,
+            &format!("/v2/{repository}/blobs/uploads/1"),
+        )
+    }
+
+    fn take_manifest(&mut self, repository: String, tag: String, body: Vec<u8>) -> Response {
+        let manifest: Value = serde_json::from_slice(&body).unwrap();
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        for blob in layers.chain([&manifest["config"]]) {
+            let key = (
+                repository.clone(),
+                blob["digest"].as_str().unwrap().to_owned(),
+            );
+            let size = blob["size"].as_u64().unwrap();
+            if self
+                .blobs
+                .get(&key)
+                .is_none_or(|bytes| bytes.len() as u64 != size)
+            {
+                return refused(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN");
+            }
+        }
+        self.log.push(format!("manifest {repository}"));
+        self.manifests
+            .insert((repository.clone(), sha256(&body)), body.clone());
+        self.manifests.insert((repository, tag), body);
+        // ECR sends no Location here either.
+        status(StatusCode::CREATED)
+    }
 }
 
 #[derive(Clone)]
@@ -115,20 +170,9 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
     let has_length = parts.headers.contains_key(header::CONTENT_LENGTH);
     let body = axum::body::to_bytes(body, 1 << 30).await.unwrap().to_vec();
     let mut contents = contents.lock().unwrap();
-    if let Some(password) = &contents.password {
-        use base64::Engine;
-        let basic = format!(
-            "Basic {}",
-            base64::prelude::BASE64_STANDARD.encode(format!("AWS:{password}"))
-        );
-        if parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .is_none_or(|value| value.to_str().unwrap() != basic)
-        {
-            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
-            return (StatusCode::UNAUTHORIZED, challenge).into_response();
-        }
+    if !contents.admits(&parts.headers) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
+        return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     let Some(path) = parts.uri.path().strip_prefix("/v2/") else {
         return status(StatusCode::NOT_FOUND);
@@ -167,19 +211,7 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
         return refused(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
     }
     match (kind, &parts.method) {
-        ("/blobs/", &Method::POST) => {
-            if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from"))
-                && let Some(bytes) = contents.blobs.get(&(from.clone(), digest.clone())).cloned()
-            {
-                contents.log.push(format!("mount {repository}"));
-                contents.blobs.insert((repository, digest.clone()), bytes);
-                return located(StatusCode::CREATED, "/mounted");
-            }
-            located(
-                StatusCode::ACCEPTED,
-                &format!("/v2/{repository}/blobs/uploads/1"),
-            )
-        }
+        ("/blobs/", &Method::POST) => contents.begin_upload(repository, &query),
         ("/blobs/", &Method::PUT) => {
             let digest = query["digest"].clone();
             if !has_length || sha256(&body) != digest {
@@ -189,30 +221,7 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
             contents.blobs.insert((repository, digest), body);
             located(StatusCode::CREATED, "/uploaded")
         }
-        ("/manifests/", &Method::PUT) => {
-            let manifest: Value = serde_json::from_slice(&body).unwrap();
-            let layers = manifest["layers"].as_array().unwrap().iter();
-            for blob in layers.chain([&manifest["config"]]) {
-                let key = (
-                    repository.clone(),
-                    blob["digest"].as_str().unwrap().to_owned(),
-                );
-                if contents
-                    .blobs
-                    .get(&key)
-                    .is_none_or(|bytes| bytes.len() as u64 != blob["size"].as_u64().unwrap())
-                {
-                    return refused(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN");
-                }
-            }
-            contents.log.push(format!("manifest {repository}"));
-            contents
-                .manifests
-                .insert((repository.clone(), sha256(&body)), body.clone());
-            contents.manifests.insert((repository, rest), body);
-            // ECR sends no Location here either.
-            status(StatusCode::CREATED)
-        }
+        ("/manifests/", &Method::PUT) => contents.take_manifest(repository, rest, body),
         (kind, method) => {
             let found = if kind == "/blobs/" {
                 &contents.blobs
