@@ -571,7 +571,9 @@ mod tests {
         assert!(refusal(&blob("/etc/x")).contains("leaves"));
         assert!(refusal(&blob(&"p".repeat(21))).starts_with("a path has 21 bytes"));
         assert!(refusal(&(blob("a") + &blob("b") + &blob("c"))).contains("more than 2 files"));
-        assert!(refusal(&blob("a").replace("      10\t", " 101\t")).contains("more than 100 bytes"));
+        assert!(
+            refusal(&blob("a").replace("      10\t", " 101\t")).contains("more than 100 bytes")
+        );
     }
 
     #[test]

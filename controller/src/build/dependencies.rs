@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{
     BuildError,
     process::{fresh_folder, on_disk, write_whole},
+    registry::sha256,
     requirements::{
         self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject,
         refused,
@@ -164,7 +165,7 @@ impl Resolution<'_> {
                 complete,
             )
             .await?;
-        let lock = locked(&wanted, &resolved)?;
+        let lock = locked(&wanted, &resolved, self.uv.find_links())?;
         write_whole(&kept, lock.as_bytes())?;
         Ok(lock)
     }
@@ -218,8 +219,13 @@ fn line_in_lock(lock: &str, exported: &str) -> usize {
     line_of(lock, if lock.contains(&name) { &name } else { &path })
 }
 
-/// uv's answer in our form. Hashes that the user gave narrow those of the index.
-fn locked(wanted: &[Requirement], resolved: &str) -> Result<String, BuildError> {
+/// uv's answer in our form. Hashes that the user gave narrow those of the index, and stand in where it has none; wheels
+/// in the operator's own folder, which uv does not hash when it need not read them, are hashed here.
+fn locked(
+    wanted: &[Requirement],
+    resolved: &str,
+    wheels: Option<&Path>,
+) -> Result<String, BuildError> {
     let mut allowed: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
     for requirement in wanted
         .iter()
@@ -234,12 +240,20 @@ fn locked(wanted: &[Requirement], resolved: &str) -> Result<String, BuildError> 
         BuildError::Terminal(format!("uv resolved to `{text}`, which is refused: {why}"))
     })?;
     for package in &mut packages {
+        if package.hashes.is_empty()
+            && let Some(wheels) = wheels
+        {
+            package.hashes = hashes_in(wheels, package)?;
+        }
         if let Some(allowed) = allowed.get(package.name.as_str()) {
+            if package.hashes.is_empty() {
+                package.hashes = allowed.iter().copied().cloned().collect();
+            }
             package.hashes.retain(|hash| allowed.contains(hash));
         }
         if package.hashes.is_empty() {
             return Err(BuildError::Terminal(format!(
-                "none of the hashes given for {} is one of the index's",
+                "no hash for {}: none of those given is one of the index's, or neither has any",
                 package.line()
             )));
         }
@@ -250,6 +264,28 @@ fn locked(wanted: &[Requirement], resolved: &str) -> Result<String, BuildError> 
         .collect();
     lines.sort();
     Ok(lines.concat())
+}
+
+/// The hashes of a package's wheels in a folder; names are `NAME-VERSION-….whl`.
+fn hashes_in(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>, BuildError> {
+    let mut hashes = BTreeSet::new();
+    let disk = |error: std::io::Error| on_disk(folder, &error);
+    for entry in std::fs::read_dir(folder).map_err(disk)? {
+        let path = entry.map_err(disk)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut parts = name.split('-');
+        let (project, version) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        if name.ends_with(".whl")
+            && normal_name(project) == package.name
+            && package.specifier == format!("=={version}")
+        {
+            hashes.insert(sha256(&std::fs::read(&path).map_err(disk)?));
+        }
+    }
+    Ok(hashes)
 }
 
 /// Reads the operator's base set.
@@ -373,12 +409,12 @@ mod tests {
         );
         let wanted = requirements(&["b", &format!("a --hash={}", hash("1"))]);
         assert_eq!(
-            locked(&wanted, &resolved).unwrap(),
+            locked(&wanted, &resolved, None).unwrap(),
             format!("a==1 --hash={}\nb==2 --hash={}\n", hash("1"), hash("3"))
         );
         let other = requirements(&[&format!("a --hash={}", hash("9"))]);
         assert!(
-            matches!(locked(&other, &resolved), Err(BuildError::Terminal(text)) if text.contains("a==1"))
+            matches!(locked(&other, &resolved, None), Err(BuildError::Terminal(text)) if text.contains("a==1"))
         );
     }
 

@@ -401,7 +401,7 @@ fn minor_of(version: &str) -> &str {
 async fn version_of(interpreter: &Path, work: &Path) -> Result<String, BuildError> {
     let folder = fresh_folder(&work.join("spool"))?;
     let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let output = Program::new(interpreter, folder.path(), Duration::from_secs(60))
+    let output = Program::new(interpreter, folder.path(), Duration::from_mins(1))
         .arguments(["-I", "-S", "-c", script])
         .run()
         .await?;

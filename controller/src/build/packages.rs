@@ -206,7 +206,8 @@ fn collect(
         let path = entry.path();
         let name = entry.file_name().into_string().map_err(|name| {
             BuildError::Terminal(format!(
-                "a package holds a file {name:?}, which is not UTF-8"
+                "a package holds a file {}, which is not UTF-8",
+                name.display()
             ))
         })?;
         // Console scripts carry the builder's Python; everything is started with `python -m`.

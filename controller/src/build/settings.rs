@@ -29,7 +29,7 @@ pub struct BuildSettings {
     pub requirements: Vec<String>,
     /// A constraints file of the platform, applied to every resolution.
     pub constraints: Option<PathBuf>,
-    /// The package index in place of PyPI. May carry credentials: it reaches uv through the environment only.
+    /// The package index in place of `PyPI`. May carry credentials: it reaches uv through the environment only.
     pub index_url: Option<String>,
     /// A folder of wheels. Without `index_url` nothing else is asked (an air-gapped platform).
     pub find_links: Option<PathBuf>,
@@ -66,8 +66,8 @@ impl BuildSettings {
             compression: Compression::Zstd,
             limits: Limits::default(),
             parallel: 2,
-            uv_timeout: Duration::from_secs(600),
-            registry_timeout: Duration::from_secs(60),
+            uv_timeout: Duration::from_mins(10),
+            registry_timeout: Duration::from_mins(1),
             environment: BTreeMap::new(),
         }
     }
@@ -90,7 +90,7 @@ impl Default for GitSettings {
             program: PathBuf::from("git"),
             home: None,
             allow_local: false,
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
         }
     }
 }

@@ -82,6 +82,11 @@ impl Uv {
         }
     }
 
+    /// The operator's folder of wheels.
+    pub(super) fn find_links(&self) -> Option<&Path> {
+        self.find_links.as_deref()
+    }
+
     /// Where packages come from, without credentials.
     pub(super) fn index(&self) -> String {
         let links = self
