@@ -17,7 +17,7 @@ use crate::dagster::webserver::GraphqlWebserver;
 use crate::dagster::workspace::Publisher;
 use crate::kinds::aws::{Cache, Clients};
 use crate::reconcile::queue::Queue;
-use crate::reconcile::{Images, Reconciler, Workspace, World, place};
+use crate::reconcile::{Clock, Images, Reconciler, Workspace, World, place};
 use crate::settings::{Compression, Platform, Settings};
 use crate::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, SourceSettings};
 use crate::status::Board;
@@ -53,6 +53,7 @@ pub fn git(settings: &Settings) -> Git {
         program: settings.git.program.clone(),
         home: settings.build.work_folder.join("git-home"),
         url_rewrites: settings.git.url_rewrites.clone(),
+        tokens: settings.git.tokens.clone(),
         allow_local: settings.git.allow_local,
         timeout: Duration::from_secs(settings.git.timeout_seconds),
     })
@@ -102,6 +103,7 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         heads,
         board,
         queue,
+        clock: Clock::of_this_machine(),
     };
     Ok((Reconciler::new(world), receiver))
 }

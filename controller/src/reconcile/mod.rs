@@ -3,7 +3,10 @@
 //! Guarantees: at most one pass per repository at a time; nothing is executed that the plan's lint refuses; a pass that is
 //! killed at any point leaves a state from which the next one goes on.
 
+mod clock;
 pub mod queue;
+
+pub use clock::Clock;
 
 #[cfg(feature = "aws")]
 mod daemon;

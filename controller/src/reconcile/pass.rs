@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use codeloc_crds::Repository;
-use jiff::Timestamp;
 
+use super::clock::Clock;
 use super::execute::{Made, StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::observe;
@@ -42,6 +42,7 @@ pub struct World<B, C, W> {
     pub code_server: C,
     pub workspace: Workspace<W>,
     pub board: Board,
+    pub clock: Clock,
     pub queue: Arc<Queue>,
 }
 
@@ -237,7 +238,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn plan(&self, name: &str, wanted: &Wanted, live: &Live, answers: &[Answered]) -> (Plan, Result<(), plan::Violation>) {
         let (workspace, view) = self.world.workspace.live(name).await;
         let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
-            Some((Truth::True, since)) => Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default(),
+            Some((Truth::True, since)) => Duration::try_from(self.world.clock.now().duration_since(since)).unwrap_or_default(),
             _ => Duration::ZERO,
         };
         let mut words: Option<String> = None;
@@ -260,7 +261,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 answers,
                 last_words: words.as_deref(),
                 steady_for,
-                now_ms: Timestamp::now().as_millisecond(),
+                now_ms: self.world.clock.now().as_millisecond(),
             };
             let plan = plan::plan(input);
             let linted = plan::lint(&input, &plan);
@@ -369,7 +370,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
         if let Some(mut status) = self.world.board.get(name) {
             status.message = error.to_string();
-            status.updated = Timestamp::now();
+            status.updated = self.world.clock.now();
             if error.class() == Class::Terminal {
                 status.health = Health::Degraded;
             }
@@ -387,14 +388,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 serving: None,
                 address: None,
                 conditions: vec![],
-                updated: Timestamp::now(),
+                updated: self.world.clock.now(),
             });
         }
         Outcome::Failed(backoff)
     }
 
     fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {
-        let now = Timestamp::now();
+        let now = self.world.clock.now();
         let report = &plan.report;
         let mut conditions = report.conditions.clone();
         let mut message = report.message.clone();

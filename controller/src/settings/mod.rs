@@ -57,6 +57,8 @@ pub struct GitSettings {
     pub program: PathBuf,
     /// URLs that begin with a key are fetched from its value instead, as git's `insteadOf` does: for mirrors.
     pub url_rewrites: BTreeMap<String, String>,
+    /// Files that hold a token, by the beginning of the URLs that it is sent to.
+    pub tokens: BTreeMap<String, PathBuf>,
     /// Whether repositories may be local folders.
     pub allow_local: bool,
     /// Seconds between two looks at the branches.
@@ -186,6 +188,7 @@ impl Default for GitSettings {
         Self {
             program: PathBuf::from("git"),
             url_rewrites: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             allow_local: false,
             poll_seconds: 30,
             timeout_seconds: 120,
