@@ -22,7 +22,6 @@ pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
     let pause = service.rollout.due(&members, now);
     if service.rollout.draining && members.is_empty() {
         service.status = Status::Inactive;
-        service.rollout.deployments.clear();
         let timer = Timer::ForgetService {
             cluster: cluster.to_owned(),
             name: name.to_owned(),
