@@ -127,6 +127,7 @@ impl Cloud {
     }
 
     /// A saved cloud comes back: tasks that ran are lost with the process that ran them, services will start others.
+    #[must_use]
     pub fn revived(mut self, rules: Rules, images: Arc<dyn Images>, now: Time) -> Self {
         self.rules = rules;
         self.images = images;
@@ -249,10 +250,10 @@ impl Cloud {
     fn ring(&mut self, timer: &Timer) {
         match timer {
             Timer::Service { cluster, name } => {
-                services::ecs::scheduler::reconcile(self, cluster, name)
+                services::ecs::scheduler::reconcile(self, cluster, name);
             }
             Timer::ForgetService { cluster, name } => {
-                services::ecs::service::forget(self, cluster, name)
+                services::ecs::service::forget(self, cluster, name);
             }
             Timer::ForgetTask { arn } => services::ecs::task::forget(self, arn),
             Timer::ForgetDefinition { arn } => services::ecs::task_definition::forget(self, arn),

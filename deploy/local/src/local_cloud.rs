@@ -197,7 +197,9 @@ impl LocalCloud {
                 .filter(|task| task.last_status != "STOPPED");
             tasks.map(|task| task.arn.clone()).collect()
         };
-        live.iter().for_each(|arn| self.shared.driver.stop(arn));
+        for arn in &live {
+            self.shared.driver.stop(arn);
+        }
         let all_ended = async {
             while !live.is_empty() {
                 match reports.recv().await {

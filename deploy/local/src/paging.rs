@@ -4,6 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use serde_json::{Value, json};
+
 use crate::fault::Fault;
 
 /// How many a page may hold.
@@ -17,6 +19,27 @@ pub struct Limits {
 pub struct Page<T> {
     pub items: Vec<T>,
     pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    #[must_use]
+    pub fn map<U>(self, show: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(show).collect(),
+            next: self.next,
+        }
+    }
+}
+
+impl Page<Value> {
+    /// An output document: the items under `list`, and the token, if there is one, under `token`.
+    pub fn document(self, list: &str, token: &str) -> Value {
+        let mut document = json!({list: self.items});
+        if let Some(next) = self.next {
+            document[token] = next.into();
+        }
+        document
+    }
 }
 
 /// One page of `all`, which is ordered by key, rising or falling.

@@ -22,7 +22,7 @@ const KEPT_EVENTS: usize = 100;
 const BREAKER_FAILURES: (usize, usize) = (3, 200);
 /// The first pause before a failed task is replaced; it doubles with every failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// What a deployment brings: a task definition's ARN and the service settings that tasks are started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,10 +183,10 @@ impl Rollout {
             .map_or(0, |d| d.failed_tasks);
         match breaker {
             Some(rollback) if is_primary && in_progress && count >= threshold => {
-                self.fail(rollback, fresh_id, now)
+                self.fail(rollback, fresh_id, now);
             }
             None if count == threshold => {
-                self.tell("is unable to consistently start tasks successfully.", now)
+                self.tell("is unable to consistently start tasks successfully.", now);
             }
             _ => {}
         }
@@ -197,7 +197,7 @@ impl Rollout {
             return;
         };
         primary.state = RolloutState::Failed;
-        primary.reason = "ECS deployment circuit breaker: tasks failed to start.".to_owned();
+        "ECS deployment circuit breaker: tasks failed to start.".clone_into(&mut primary.reason);
         primary.updated_at = now;
         let (id, may_roll_back) = (primary.id.clone(), rollback && !primary.is_rollback);
         self.tell(
@@ -362,11 +362,13 @@ mod tests {
     }
 
     fn stopped(actions: &[Action]) -> Vec<&str> {
-        let stop = |action| match action {
-            &Action::Stop { ref arn, .. } => Some(arn.as_str()),
-            &Action::Launch { .. } => None,
-        };
-        actions.iter().filter_map(stop).collect()
+        let mut arns = Vec::new();
+        for action in actions {
+            if let Action::Stop { arn, .. } = action {
+                arns.push(arn.as_str());
+            }
+        }
+        arns
     }
 
     /// A service whose first deployment `one` is completed with the given tasks.

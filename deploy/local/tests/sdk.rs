@@ -1,5 +1,7 @@
 //! The real Rust SDK against the cloud, in process and in virtual time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -118,7 +120,7 @@ impl World {
 
     /// Waits for a condition on a service; virtual time makes the limit cheap.
     async fn wait(&self, name: &str, what: &str, holds: impl Fn(&Service) -> bool) -> Service {
-        let limit = Instant::now() + Duration::from_secs(3600);
+        let limit = Instant::now() + Duration::from_hours(1);
         loop {
             let service = self.describe(name).await;
             if holds(&service) {
@@ -641,7 +643,7 @@ async fn a_saved_cloud_comes_back_and_starts_its_tasks_anew() {
     world.create("app", &definition, None).await;
     world.completed("app").await;
     world.cloud.save(&store).await.unwrap();
-    world.cloud.shut_down(Duration::from_secs(60)).await;
+    world.cloud.shut_down(Duration::from_mins(1)).await;
 
     let cloud = LocalCloud::start_from(Settings::default(), store.load().unwrap());
     let ecs = client!(aws_sdk_ecs, cloud);

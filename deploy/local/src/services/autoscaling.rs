@@ -190,10 +190,7 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 50,
         },
     )?;
-    Ok(with_token(
-        json!({"ScalableTargets": page.items}),
-        page.next,
-    ))
+    Ok(page.document("ScalableTargets", "NextToken"))
 }
 
 fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -303,10 +300,7 @@ fn describe_policies(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 10,
         },
     )?;
-    Ok(with_token(
-        json!({"ScalingPolicies": page.items}),
-        page.next,
-    ))
+    Ok(page.document("ScalingPolicies", "NextToken"))
 }
 
 fn delete_policy(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -346,11 +340,4 @@ fn no_target(resource: &str) -> Fault {
          scalable dimension: {DIMENSION}"
     );
     Fault::new("ObjectNotFoundException", message)
-}
-
-fn with_token(mut output: Value, next: Option<String>) -> Value {
-    if let Some(next) = next {
-        output["NextToken"] = next.into();
-    }
-    output
 }

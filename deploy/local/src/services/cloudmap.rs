@@ -306,12 +306,9 @@ fn list_namespaces(cloud: &mut Cloud, input: &Value) -> Reply {
         input.number("MaxResults"),
         PAGE,
     )?;
-    let shown: Vec<Value> = page
-        .items
-        .into_iter()
+    Ok(page
         .map(|namespace| show_namespace(cloud, namespace))
-        .collect();
-    Ok(with_token(json!({"Namespaces": shown}), page.next))
+        .document("Namespaces", "NextToken"))
 }
 
 fn show_namespace(cloud: &Cloud, namespace: &Namespace) -> Value {
@@ -442,8 +439,7 @@ fn list_services(cloud: &mut Cloud, input: &Value) -> Reply {
         input.number("MaxResults"),
         PAGE,
     )?;
-    let shown: Vec<Value> = page.items.into_iter().map(summary).collect();
-    Ok(with_token(json!({"Services": shown}), page.next))
+    Ok(page.map(summary).document("Services", "NextToken"))
 }
 
 /// What the change leaves out is removed by AWS only inside `DnsConfig`, whose records and TTLs are replaced as a whole.
@@ -546,7 +542,7 @@ fn list_instances(cloud: &mut Cloud, input: &Value) -> Reply {
         input.number("MaxResults"),
         PAGE,
     )?;
-    Ok(with_token(json!({"Instances": page.items}), page.next))
+    Ok(page.document("Instances", "NextToken"))
 }
 
 fn get_operation(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -655,11 +651,4 @@ fn no_namespace(id: &str) -> Fault {
 
 fn no_service(id: &str) -> Fault {
     Fault::new("ServiceNotFound", format!("Service not found: {id}"))
-}
-
-fn with_token(mut output: Value, next: Option<String>) -> Value {
-    if let Some(next) = next {
-        output["NextToken"] = next.into();
-    }
-    output
 }

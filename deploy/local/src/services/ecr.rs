@@ -66,9 +66,9 @@ impl MemoryImages {
     pub fn put(&self, repository: &str, image: Image) {
         self.with(|all| {
             let images = all.entry(repository.to_owned()).or_default();
-            images
-                .iter_mut()
-                .for_each(|other| other.tags.retain(|tag| !image.tags.contains(tag)));
+            for other in images.iter_mut() {
+                other.tags.retain(|tag| !image.tags.contains(tag));
+            }
             images.retain(|other| other.digest != image.digest);
             images.push(image);
             images.sort_by(|left, right| left.digest.cmp(&right.digest));
@@ -263,7 +263,7 @@ fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 1000,
         },
     )?;
-    Ok(with_token(json!({"repositories": page.items}), page.next))
+    Ok(page.document("repositories", "nextToken"))
 }
 
 fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -352,7 +352,7 @@ fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 1000,
         },
     )?;
-    Ok(with_token(json!({"imageDetails": page.items}), page.next))
+    Ok(page.document("imageDetails", "nextToken"))
 }
 
 fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -382,7 +382,7 @@ fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 1000,
         },
     )?;
-    Ok(with_token(json!({"imageIds": page.items}), page.next))
+    Ok(page.document("imageIds", "nextToken"))
 }
 
 /// A tag alone takes the tag away, and the image with its last tag; a digest takes the image.
@@ -455,11 +455,4 @@ fn no_repository(cloud: &Cloud, name: &str) -> Fault {
         "The repository with name '{name}' does not exist in the registry with id '{account}'"
     );
     Fault::new("RepositoryNotFoundException", message)
-}
-
-fn with_token(mut output: Value, next: Option<String>) -> Value {
-    if let Some(next) = next {
-        output["nextToken"] = next.into();
-    }
-    output
 }

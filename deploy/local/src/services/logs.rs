@@ -1,4 +1,4 @@
-//! CloudWatch Logs: groups, streams and their events.
+//! `CloudWatch` Logs: groups, streams and their events.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -189,16 +189,9 @@ fn describe_groups(cloud: &mut Cloud, input: &Value) -> Reply {
         }
         shown
     };
-    let groups: Vec<Value> = page
-        .items
-        .iter()
+    Ok(page
         .map(|group| show(group, name_of(&group.arn)))
-        .collect();
-    let mut output = json!({"logGroups": groups});
-    if let Some(next) = page.next {
-        output["nextToken"] = next.into();
-    }
-    Ok(output)
+        .document("logGroups", "nextToken"))
 }
 
 /// The group's name, which is all of the ARN after its sixth colon.
@@ -281,11 +274,7 @@ fn describe_streams(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 50,
         },
     )?;
-    let mut output = json!({"logStreams": page.items});
-    if let Some(next) = page.next {
-        output["nextToken"] = next.into();
-    }
-    Ok(output)
+    Ok(page.document("logStreams", "nextToken"))
 }
 
 fn put_events(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -386,11 +375,7 @@ fn filter_events(cloud: &mut Cloud, input: &Value) -> Reply {
             max: 10_000,
         },
     )?;
-    let mut output = json!({"events": page.items, "searchedLogStreams": []});
-    if let Some(next) = page.next {
-        output["nextToken"] = next.into();
-    }
-    Ok(output)
+    Ok(page.document("events", "nextToken"))
 }
 
 fn limit(input: &Value) -> Result<usize, Fault> {

@@ -352,7 +352,7 @@ fn delete_object(
 /// A line of a listing: an object, or the keys that share a prefix up to the delimiter.
 enum Entry<'a> {
     Object(&'a str, &'a Object),
-    Common(String),
+    Common(&'a str),
 }
 
 fn list_objects(
@@ -366,7 +366,25 @@ fn list_objects(
             .map(String::as_str)
             .filter(|text| !text.is_empty())
     };
-    let (prefix, delimiter) = (given("prefix").unwrap_or_default(), given("delimiter"));
+    let mut all = entries(
+        bucket(cloud, target)?,
+        given("prefix").unwrap_or_default(),
+        given("delimiter"),
+    );
+    if let Some(after) = given("start-after") {
+        all.retain(|(key, _)| key.as_str() > after);
+    }
+    let asked = given("max-keys").map(|text| text.parse::<i64>().unwrap_or(-1).min(1000));
+    let page = page(
+        all,
+        given("continuation-token"),
+        asked,
+        Limits {
+            default: 1000,
+            max: 1000,
+        },
+    )?;
+    let truncated = page.next.is_some();
     let url = given("encoding-type") == Some("url");
     let encode = |text: &str| {
         if url {
@@ -375,73 +393,22 @@ fn list_objects(
             escape(text)
         }
     };
-    let bucket = bucket(cloud, target)?;
-    let mut all: Vec<(String, Entry)> = Vec::new();
-    for (key, object) in bucket
-        .objects
-        .range(prefix.to_owned()..)
-        .take_while(|(key, _)| key.starts_with(prefix))
-    {
-        let cut =
-            delimiter.and_then(|delimiter| Some((key[prefix.len()..].find(delimiter)?, delimiter)));
-        match cut {
-            Some((at, delimiter)) => {
-                let common = key[..prefix.len() + at + delimiter.len()].to_owned();
-                if !matches!(all.last(), Some((last, Entry::Common(_))) if *last == common) {
-                    all.push((common.clone(), Entry::Common(common)));
-                }
-            }
-            None => all.push((key.clone(), Entry::Object(key, object))),
+    let fields = [
+        ("Name", Some(target.bucket.clone())),
+        ("Prefix", Some(encode(given("prefix").unwrap_or_default()))),
+        ("Delimiter", given("delimiter").map(encode)),
+        ("EncodingType", url.then(|| "url".to_owned())),
+        ("KeyCount", Some(page.items.len().to_string())),
+        ("MaxKeys", Some(asked.unwrap_or(1000).to_string())),
+        ("IsTruncated", Some(truncated.to_string())),
+        ("ContinuationToken", given("continuation-token").map(escape)),
+        ("NextContinuationToken", page.next),
+    ];
+    let mut body = format!("<ListBucketResult xmlns=\"{XMLNS}\">");
+    for (name, value) in fields {
+        if let Some(value) = value {
+            let _ = write!(body, "<{name}>{value}</{name}>");
         }
-    }
-    if let Some(after) = given("start-after") {
-        all.retain(|(key, _)| key.as_str() > after);
-    }
-    let asked = given("max-keys").map(|text| text.parse::<i64>().unwrap_or(-1).min(1000));
-    let token = given("continuation-token");
-    let page = page(
-        all,
-        token,
-        asked,
-        Limits {
-            default: 1000,
-            max: 1000,
-        },
-    )?;
-    let mut body = format!(
-        "<ListBucketResult xmlns=\"{XMLNS}\"><Name>{}</Name>",
-        target.bucket
-    );
-    let _ = write!(
-        body,
-        "<Prefix>{}</Prefix><KeyCount>{}</KeyCount>",
-        encode(prefix),
-        page.items.len()
-    );
-    let _ = write!(
-        body,
-        "<MaxKeys>{}</MaxKeys><IsTruncated>{}</IsTruncated>",
-        asked.unwrap_or(1000),
-        page.next.is_some()
-    );
-    if url {
-        body.push_str("<EncodingType>url</EncodingType>");
-    }
-    if let Some(delimiter) = delimiter {
-        let _ = write!(body, "<Delimiter>{}</Delimiter>", encode(delimiter));
-    }
-    if let Some(token) = token {
-        let _ = write!(
-            body,
-            "<ContinuationToken>{}</ContinuationToken>",
-            escape(token)
-        );
-    }
-    if let Some(next) = &page.next {
-        let _ = write!(
-            body,
-            "<NextContinuationToken>{next}</NextContinuationToken>"
-        );
     }
     for entry in &page.items {
         let _ = match entry {
@@ -465,6 +432,30 @@ fn list_objects(
     }
     body.push_str("</ListBucketResult>");
     Ok(respond(200, "application/xml", body))
+}
+
+/// What a listing shows, in order.
+fn entries<'a>(
+    bucket: &'a Bucket,
+    prefix: &str,
+    delimiter: Option<&str>,
+) -> Vec<(String, Entry<'a>)> {
+    let mut all: Vec<(String, Entry)> = Vec::new();
+    let from = bucket.objects.range(prefix.to_owned()..);
+    for (key, object) in from.take_while(|(key, _)| key.starts_with(prefix)) {
+        let cut = delimiter
+            .and_then(|delimiter| Some(key[prefix.len()..].find(delimiter)? + delimiter.len()));
+        match cut {
+            Some(cut) => {
+                let common = &key[..prefix.len() + cut];
+                if all.last().is_none_or(|(last, _)| last != common) {
+                    all.push((common.to_owned(), Entry::Common(common)));
+                }
+            }
+            None => all.push((key.clone(), Entry::Object(key, object))),
+        }
+    }
+    all
 }
 
 fn bucket<'a>(cloud: &'a mut Cloud, target: &Target) -> Result<&'a mut Bucket, Fault> {

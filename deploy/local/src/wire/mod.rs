@@ -84,20 +84,19 @@ fn read_query(body: &[u8]) -> Result<Call, Unread> {
         _ => String::new(),
     };
     let (operation, version) = (take("Action"), take("Version"));
-    match Service::by_query_version(&version) {
-        Some(service) => Ok(Call {
+    if let Some(service) = Service::by_query_version(&version) {
+        Ok(Call {
             service,
             operation,
             input,
-        }),
-        None => {
-            let message = format!("localcloud has no query service of version '{version}'");
-            Err(Unread {
-                service: None,
-                operation,
-                fault: Fault::new("InvalidAction", message),
-            })
-        }
+        })
+    } else {
+        let message = format!("localcloud has no query service of version '{version}'");
+        Err(Unread {
+            service: None,
+            operation,
+            fault: Fault::new("InvalidAction", message),
+        })
     }
 }
 

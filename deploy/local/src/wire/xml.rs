@@ -34,14 +34,16 @@ fn element(out: &mut String, name: &str, value: &Value) {
         Value::Null => {}
         Value::Array(items) => {
             let _ = write!(out, "<{name}>");
-            items.iter().for_each(|item| element(out, "member", item));
+            for item in items {
+                element(out, "member", item);
+            }
             let _ = write!(out, "</{name}>");
         }
         Value::Object(fields) => {
             let _ = write!(out, "<{name}>");
-            fields
-                .iter()
-                .for_each(|(field, value)| element(out, field, value));
+            for (field, value) in fields {
+                element(out, field, value);
+            }
             let _ = write!(out, "</{name}>");
         }
         Value::String(text) => {

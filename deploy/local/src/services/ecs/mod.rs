@@ -150,12 +150,11 @@ fn describe_clusters(cloud: &mut Cloud, input: &Value) -> Value {
     };
     let (mut clusters, mut failures) = (Vec::new(), Vec::new());
     for id in named {
-        match cloud.ecs.clusters.get(tail(id)) {
-            Some(cluster) => clusters.push(show_cluster(cloud, cluster, includes(input, "TAGS"))),
-            None => {
-                let arn = cloud.arn("ecs", &format!("cluster/{}", tail(id)));
-                failures.push(json!({"arn": arn, "reason": "MISSING"}));
-            }
+        if let Some(cluster) = cloud.ecs.clusters.get(tail(id)) {
+            clusters.push(show_cluster(cloud, cluster, includes(input, "TAGS")));
+        } else {
+            let arn = cloud.arn("ecs", &format!("cluster/{}", tail(id)));
+            failures.push(json!({"arn": arn, "reason": "MISSING"}));
         }
     }
     json!({"clusters": clusters, "failures": failures})
@@ -211,11 +210,7 @@ fn arns(input: &Value, list: &str, all: Vec<(String, Value)>, limits: Limits) ->
         input.number("maxResults"),
         limits,
     )?;
-    let mut output = json!({list: page.items});
-    if let Some(next) = page.next {
-        output["nextToken"] = next.into();
-    }
-    Ok(output)
+    Ok(page.document(list, "nextToken"))
 }
 
 /// Refuses a role that ECS cannot assume: one it may not assume by its trust policy, or one that is too new.

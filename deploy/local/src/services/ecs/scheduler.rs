@@ -5,7 +5,7 @@ use super::task::{self, Order};
 use crate::cloud::{Cloud, Timer};
 use crate::rollout::{Action, Member};
 
-const INACTIVE_SHOWN: std::time::Duration = std::time::Duration::from_secs(3600);
+const INACTIVE_SHOWN: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// Looks at one service: what is unhealthy goes, what is missing starts, and what is due later is noted.
 pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
@@ -22,7 +22,6 @@ pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
     let pause = service.rollout.due(&members, now);
     if service.rollout.draining && members.is_empty() {
         service.status = Status::Inactive;
-        service.rollout.deployments.clear();
         let timer = Timer::ForgetService {
             cluster: cluster.to_owned(),
             name: name.to_owned(),
@@ -51,7 +50,7 @@ pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
                 task::stop(cloud, &arn, "ServiceSchedulerInitiated", &reason);
             }
             Action::Launch { deployment, count } => {
-                launch(cloud, cluster, name, &deployment, count)
+                launch(cloud, cluster, name, &deployment, count);
             }
         }
     }

@@ -448,12 +448,11 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let (mut services, mut failures) = (Vec::new(), Vec::new());
     for id in named {
-        match cluster.services.get(tail(id)) {
-            Some(service) => services.push(show(cloud, service, includes(input, "TAGS"))),
-            None => {
-                let arn = cloud.arn("ecs", &format!("service/{}/{}", cluster.name, tail(id)));
-                failures.push(json!({"arn": arn, "reason": "MISSING"}));
-            }
+        if let Some(service) = cluster.services.get(tail(id)) {
+            services.push(show(cloud, service, includes(input, "TAGS")));
+        } else {
+            let arn = cloud.arn("ecs", &format!("service/{}/{}", cluster.name, tail(id)));
+            failures.push(json!({"arn": arn, "reason": "MISSING"}));
         }
     }
     Ok(json!({"services": services, "failures": failures}))

@@ -17,7 +17,7 @@ use crate::rollout::Phase;
 use crate::services::{cloudmap, logs};
 use crate::time::Time;
 
-const STOPPED_SHOWN: Duration = Duration::from_secs(3600);
+const STOPPED_SHOWN: Duration = Duration::from_hours(1);
 /// Between SIGTERM and SIGKILL, unless the container says otherwise.
 const STOP_TIMEOUT: i64 = 30;
 
@@ -420,9 +420,9 @@ fn leave_registry(cloud: &mut Cloud, arn: &str) {
         return;
     };
     let (id, registries) = (task.id().to_owned(), registry_arns(task));
-    registries
-        .iter()
-        .for_each(|registry| cloudmap::leave(cloud, registry, &id));
+    for registry in &registries {
+        cloudmap::leave(cloud, registry, &id);
+    }
 }
 
 /// Asks a task to stop: it leaves Cloud Map at once and is STOPPED when the driver says so.

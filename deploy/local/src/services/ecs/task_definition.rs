@@ -12,7 +12,7 @@ use crate::fields::{Fields, Tags, lower_tags, pick};
 use crate::time::Time;
 
 /// How long a deleted revision is still shown, if nothing runs on it.
-const DELETION: std::time::Duration = std::time::Duration::from_secs(60);
+const DELETION: std::time::Duration = std::time::Duration::from_mins(1);
 
 #[derive(Default, Serialize, Deserialize)]
 pub struct Family {
@@ -45,7 +45,7 @@ impl Definition {
 }
 
 pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
-    let family = input.need("family").map_err(client)?;
+    let family = input.need("family").map_err(as_client)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if family.len() > 255 || !family.chars().all(legal) {
         return Err(client(
@@ -119,14 +119,14 @@ fn check_fargate(input: &Value) -> Result<(), Fault> {
     }
     let number = |name| {
         input.number(name).ok_or_else(|| {
-            client(&format!(
+            client(format!(
                 "Fargate requires that '{name}' be defined at the task level."
             ))
         })
     };
     let (cpu, memory) = (number("cpu")?, number("memory")?);
     if !is_fargate_size(cpu, memory) {
-        return Err(client(&format!(
+        return Err(client(format!(
             "No Fargate configuration exists for given values: {cpu} CPU, {memory} memory. See the Amazon ECS documentation \
              for the valid values."
         )));
@@ -208,7 +208,7 @@ fn containers(input: &Value) -> Reply {
             .iter()
             .any(|other: &Value| other.text("name") == Some(name))
         {
-            return Err(client(&format!("Container name {name} is used twice.")));
+            return Err(client(format!("Container name {name} is used twice.")));
         }
         filled.push(container);
     }
@@ -244,7 +244,7 @@ fn show(definition: &Definition) -> Value {
 }
 
 pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
-    let definition = find(&cloud.ecs, input.need("taskDefinition").map_err(client)?)
+    let definition = find(&cloud.ecs, input.need("taskDefinition").map_err(as_client)?)
         .ok_or_else(|| client("Unable to describe task definition."))?;
     let mut output = json!({"taskDefinition": show(definition)});
     if includes(input, "TAGS") {
@@ -301,7 +301,7 @@ pub fn list_families(cloud: &mut Cloud, input: &Value) -> Reply {
 
 pub fn deregister(cloud: &mut Cloud, input: &Value) -> Reply {
     let now = cloud.now();
-    let id = input.need("taskDefinition").map_err(client)?;
+    let id = input.need("taskDefinition").map_err(as_client)?;
     if !tail(id).contains(':') {
         return Err(client(
             "Revision is missing: a task definition is deregistered by family:revision or ARN.",
@@ -398,8 +398,12 @@ fn place(ecs: &Ecs, id: &str) -> Option<(String, u32)> {
 }
 
 /// ECS answers most of what is wrong with a task definition with a `ClientException`.
-fn client(message: impl ToString) -> Fault {
-    Fault::new("ClientException", message.to_string())
+fn client(message: impl Into<String>) -> Fault {
+    Fault::new("ClientException", message)
+}
+
+fn as_client(fault: Fault) -> Fault {
+    client(fault.message)
 }
 
 #[cfg(test)]
