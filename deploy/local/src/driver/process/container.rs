@@ -241,7 +241,7 @@ impl Running {
             // No such process: nobody is left, which is what we want.
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
-                tracing::warn!(group = ?self.group, %error, "a process group cannot be signalled")
+                tracing::warn!(group = ?self.group, %error, "a process group cannot be signalled");
             }
         }
     }
