@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use axum::body::Body;
-use rustix::process::{Signal, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -431,6 +431,31 @@ async fn dropping_the_driver_stops_its_tasks() {
     assert_eq!(task.exited().await.0, Some(143));
     gone(server).await;
     gone(child).await;
+}
+
+#[test]
+fn a_runtime_that_ends_under_its_tasks_leaves_no_process() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let ending = runtime();
+    let pids = ending.block_on(async {
+        let house = House::new();
+        let image = house.image(&house.python, PROGRAM).await;
+        let driver = house.driver();
+        Follow::launch(&driver, launch("arn:1", &image, "deaf"))
+            .pids()
+            .await
+    });
+    drop(ending);
+    runtime().block_on(async {
+        for pid in pids {
+            gone(pid).await;
+        }
+    });
 }
 
 #[tokio::test]
