@@ -55,19 +55,11 @@ fn answer(query: &[u8], lookup: impl Fn(&str) -> Vec<Ipv4Addr>) -> Option<Vec<u8
     let Some(question) = Question::parse(query) else {
         return Some(reply(header, Code::FormatError, &[], &[]));
     };
-    let mut addresses = if question.class == CLASS_INTERNET {
-        lookup(&question.name)
-    } else {
-        Vec::new()
-    };
+    let mut addresses = if question.class == CLASS_INTERNET { lookup(&question.name) } else { Vec::new() };
     if addresses.is_empty() {
         return Some(reply(header, Code::NameError, question.bytes, &[]));
     }
-    addresses.truncate(if question.kind == TYPE_A {
-        ADDRESSES
-    } else {
-        0
-    });
+    addresses.truncate(if question.kind == TYPE_A { ADDRESSES } else { 0 });
     Some(reply(header, Code::NoError, question.bytes, &addresses))
 }
 
@@ -102,12 +94,7 @@ impl<'a> Question<'a> {
         }
         let number = |at: usize| Some(u16::from_be_bytes(query.get(at..at + 2)?.try_into().ok()?));
         let name = labels.join(".").to_ascii_lowercase();
-        Some(Self {
-            name,
-            kind: number(at)?,
-            class: number(at + 2)?,
-            bytes: query.get(HEADER..at + 4)?,
-        })
+        Some(Self { name, kind: number(at)?, class: number(at + 2)?, bytes: query.get(HEADER..at + 4)? })
     }
 }
 
@@ -117,11 +104,7 @@ fn reply(query: &[u8], code: Code, question: &[u8], addresses: &[Ipv4Addr]) -> V
     // An answer, authoritative; whether recursion was wished for is repeated, and not offered.
     bytes.extend([0x84 | (query[2] & 1), code as u8]);
     bytes.extend(u16::from(!question.is_empty()).to_be_bytes());
-    bytes.extend(
-        u16::try_from(addresses.len())
-            .unwrap_or_default()
-            .to_be_bytes(),
-    );
+    bytes.extend(u16::try_from(addresses.len()).unwrap_or_default().to_be_bytes());
     bytes.extend([0; 4]);
     bytes.extend(question);
     for address in addresses {
@@ -159,9 +142,7 @@ mod tests {
             "orders-service.data" => {
                 vec![Ipv4Addr::new(127, 77, 0, 1), Ipv4Addr::new(127, 77, 0, 2)]
             }
-            "crowded.data" => (0..40)
-                .map(|last| Ipv4Addr::new(127, 77, 1, last))
-                .collect(),
+            "crowded.data" => (0..40).map(|last| Ipv4Addr::new(127, 77, 1, last)).collect(),
             _ => Vec::new(),
         }
     }
@@ -175,14 +156,8 @@ mod tests {
         assert_eq!(reply[4..8], [0, 1, 0, 2]);
         assert_eq!(reply[12..asked.len()], asked[12..]);
         let record = [0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 2, 0, 4];
-        assert_eq!(
-            reply[asked.len()..asked.len() + 16],
-            [&record[..], &[127, 77, 0, 1]].concat()
-        );
-        assert_eq!(
-            reply[asked.len() + 16..],
-            [&record[..], &[127, 77, 0, 2]].concat()
-        );
+        assert_eq!(reply[asked.len()..asked.len() + 16], [&record[..], &[127, 77, 0, 1]].concat());
+        assert_eq!(reply[asked.len() + 16..], [&record[..], &[127, 77, 0, 2]].concat());
     }
 
     #[test]

@@ -12,10 +12,7 @@ use axum::response::Response;
 use axum::routing::any;
 use base64::Engine;
 use futures::StreamExt;
-use http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION,
-    RANGE,
-};
+use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE};
 use http::header::{HeaderMap, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -59,10 +56,7 @@ impl<'a> Target<'a> {
         if rest.is_empty() {
             return Some(Self::Registry);
         }
-        if let Some(name) = rest
-            .strip_suffix("/blobs/uploads/")
-            .or_else(|| rest.strip_suffix("/blobs/uploads"))
-        {
+        if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
             return Some(Self::Uploads { name });
         }
         if let Some(name) = rest.strip_suffix("/tags/list") {
@@ -74,14 +68,9 @@ impl<'a> Target<'a> {
         } else if let Some(name) = front.strip_suffix("/blobs") {
             Some(Self::Blob { name, digest: last })
         } else if let Some(name) = front.strip_suffix("/manifests") {
-            Some(Self::Manifest {
-                name,
-                reference: last,
-            })
+            Some(Self::Manifest { name, reference: last })
         } else {
-            front
-                .strip_suffix("/referrers")
-                .map(|name| Self::Referrers { name, digest: last })
+            front.strip_suffix("/referrers").map(|name| Self::Referrers { name, digest: last })
         }
     }
 }
@@ -105,40 +94,27 @@ impl Call {
 
 async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let path = percent_decode_str(parts.uri.path())
-        .decode_utf8_lossy()
-        .into_owned();
+    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
     let method = parts.method.to_string();
-    let query = Query::<BTreeMap<String, String>>::try_from_uri(&parts.uri)
-        .map(|query| query.0)
-        .unwrap_or_default();
-    let call = Call {
-        method: parts.method,
-        headers: parts.headers,
-        query,
-        body,
-    };
+    let query = Query::<BTreeMap<String, String>>::try_from_uri(&parts.uri).map(|query| query.0).unwrap_or_default();
+    let call = Call { method: parts.method, headers: parts.headers, query, body };
     let response = match answer(&registry, &path, call).await {
         Ok(response) => response,
         Err(error) => refusal(&error),
     };
-    registry.record(super::Request {
-        method,
-        path,
-        status: response.status().as_u16(),
-    });
+    registry.record(super::Request { method, path, status: response.status().as_u16() });
     response
 }
 
 async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
     authorize(registry, &call)?;
-    let target = Target::parse(path)
-        .ok_or_else(|| RegistryError::Unsupported(format!("{path} is no path of a registry")))?;
+    let target =
+        Target::parse(path).ok_or_else(|| RegistryError::Unsupported(format!("{path} is no path of a registry")))?;
     let method = call.method.clone();
     match (method.as_str(), target) {
-        ("GET" | "HEAD", Target::Registry) => Ok(reply(StatusCode::OK)
-            .header("docker-distribution-api-version", "registry/2.0")
-            .json(&json!({}))),
+        ("GET" | "HEAD", Target::Registry) => {
+            Ok(reply(StatusCode::OK).header("docker-distribution-api-version", "registry/2.0").json(&json!({})))
+        }
         ("GET" | "HEAD", Target::Blob { name, digest }) => {
             let range = call.header(RANGE).map(str::to_owned);
             blob(registry, name, digest, method == Method::HEAD, range).await
@@ -172,20 +148,14 @@ async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
         }
         ("GET" | "HEAD", Target::Manifest { name, reference }) => {
             let manifest = find(registry, name, reference)?;
-            let body = if method == Method::HEAD {
-                Body::empty()
-            } else {
-                Body::from(manifest.bytes.clone())
-            };
+            let body = if method == Method::HEAD { Body::empty() } else { Body::from(manifest.bytes.clone()) };
             Ok(reply(StatusCode::OK)
                 .header(CONTENT_TYPE.as_str(), &manifest.media_type)
                 .header(CONTENT_LENGTH.as_str(), &manifest.bytes.len().to_string())
                 .header(DIGEST, &manifest.digest)
                 .body(body))
         }
-        ("PUT", Target::Manifest { name, reference }) => {
-            put_manifest(registry, name, reference, call).await
-        }
+        ("PUT", Target::Manifest { name, reference }) => put_manifest(registry, name, reference, call).await,
         ("DELETE", Target::Manifest { name, reference }) => {
             registry.require(name)?;
             let deleted = if reference.contains(':') {
@@ -193,17 +163,11 @@ async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
             } else {
                 registry.delete_tag(name, reference)?
             };
-            if deleted {
-                Ok(reply(StatusCode::ACCEPTED).empty())
-            } else {
-                Err(unknown(name, reference))
-            }
+            if deleted { Ok(reply(StatusCode::ACCEPTED).empty()) } else { Err(unknown(name, reference)) }
         }
         ("GET", Target::Tags { name }) => tags(registry, name, &call),
         ("GET", Target::Referrers { name, digest }) => referrers(registry, name, digest),
-        (method, _) => Err(RegistryError::Unsupported(format!(
-            "{method} is not possible on {path}"
-        ))),
+        (method, _) => Err(RegistryError::Unsupported(format!("{method} is not possible on {path}"))),
     }
 }
 
@@ -214,72 +178,39 @@ fn authorize(registry: &Registry, call: &Call) -> Result<(), RegistryError> {
     let given = call
         .header(AUTHORIZATION)
         .and_then(|value| value.strip_prefix("Basic "))
-        .and_then(|encoded| {
-            base64::engine::general_purpose::STANDARD
-                .decode(encoded.trim())
-                .ok()
-        });
-    if given == Some(format!("AWS:{token}").into_bytes()) {
-        Ok(())
-    } else {
-        Err(RegistryError::Unauthorized)
-    }
+        .and_then(|encoded| base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok());
+    if given == Some(format!("AWS:{token}").into_bytes()) { Ok(()) } else { Err(RegistryError::Unauthorized) }
 }
 
-async fn blob(
-    registry: &Registry,
-    name: &str,
-    digest: &str,
-    only_head: bool,
-    range: Option<String>,
-) -> Answer {
+async fn blob(registry: &Registry, name: &str, digest: &str, only_head: bool, range: Option<String>) -> Answer {
     let path = registry.blob_of(name, digest)?;
-    let size = tokio::fs::metadata(&path)
-        .await
-        .map_err(RegistryError::storage(&path))?
-        .len();
+    let size = tokio::fs::metadata(&path).await.map_err(RegistryError::storage(&path))?.len();
     let whole = reply(StatusCode::OK)
         .header(CONTENT_TYPE.as_str(), "application/octet-stream")
         .header(ACCEPT_RANGES.as_str(), "bytes")
         .header(DIGEST, digest);
     if only_head {
-        return Ok(whole
-            .header(CONTENT_LENGTH.as_str(), &size.to_string())
-            .empty());
+        return Ok(whole.header(CONTENT_LENGTH.as_str(), &size.to_string()).empty());
     }
     match range.map(|range| byte_range(&range, size)) {
-        None => Ok(whole
-            .header(CONTENT_LENGTH.as_str(), &size.to_string())
-            .body(part(&path, 0, size).await?)),
+        None => Ok(whole.header(CONTENT_LENGTH.as_str(), &size.to_string()).body(part(&path, 0, size).await?)),
         Some(Some((first, last))) => {
             let length = last - first + 1;
             let body = part(&path, first, length).await?;
             Ok(whole
                 .status(StatusCode::PARTIAL_CONTENT)
                 .header(CONTENT_LENGTH.as_str(), &length.to_string())
-                .header(
-                    CONTENT_RANGE.as_str(),
-                    &format!("bytes {first}-{last}/{size}"),
-                )
+                .header(CONTENT_RANGE.as_str(), &format!("bytes {first}-{last}/{size}"))
                 .body(body))
         }
-        Some(None) => Err(RegistryError::RangeInvalid(format!(
-            "the blob has {size} bytes"
-        ))),
+        Some(None) => Err(RegistryError::RangeInvalid(format!("the blob has {size} bytes"))),
     }
 }
 
 async fn part(path: &Path, first: u64, length: u64) -> Result<Body, RegistryError> {
-    let mut file = tokio::fs::File::open(path)
-        .await
-        .map_err(RegistryError::storage(path))?;
-    file.seek(SeekFrom::Start(first))
-        .await
-        .map_err(RegistryError::storage(path))?;
-    Ok(Body::from_stream(ReaderStream::with_capacity(
-        file.take(length),
-        64 << 10,
-    )))
+    let mut file = tokio::fs::File::open(path).await.map_err(RegistryError::storage(path))?;
+    file.seek(SeekFrom::Start(first)).await.map_err(RegistryError::storage(path))?;
+    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), 64 << 10)))
 }
 
 /// First and last byte of a `Range` header of one range; `None` when it lies outside.
@@ -318,9 +249,7 @@ async fn start(registry: &Registry, name: &str, call: Call) -> Answer {
 fn take(registry: &Registry, name: &str, id: &str) -> Result<Upload, RegistryError> {
     registry.require(name)?;
     let mut uploads = lock(&registry.uploads);
-    if uploads
-        .get(id)
-        .is_some_and(|upload| upload.repository == name)
+    if uploads.get(id).is_some_and(|upload| upload.repository == name)
         && let Some(upload) = uploads.remove(id)
     {
         return Ok(upload);
@@ -333,25 +262,17 @@ fn put_back(registry: &Registry, upload: Upload) {
 }
 
 /// Appends the body. A chunk that does not begin where the upload stands is refused, and the upload stays.
-async fn receive(
-    registry: &Registry,
-    mut upload: Upload,
-    call: Call,
-) -> Result<Upload, RegistryError> {
-    let stated = match call
-        .header(CONTENT_RANGE)
-        .map(|value| value.trim_start_matches("bytes ").to_owned())
-    {
+async fn receive(registry: &Registry, mut upload: Upload, call: Call) -> Result<Upload, RegistryError> {
+    let stated = match call.header(CONTENT_RANGE).map(|value| value.trim_start_matches("bytes ").to_owned()) {
         None => None,
         Some(text) => {
-            let range = text.split_once('-').and_then(|(first, last)| {
-                Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?))
-            });
+            let range = text
+                .split_once('-')
+                .and_then(|(first, last)| Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?)));
             match range {
                 Some((first, last)) if first == upload.size && first <= last => Some(last),
                 _ => {
-                    let message =
-                        format!("the chunk is {text}, the upload stands at {}", upload.size);
+                    let message = format!("the chunk is {text}, the upload stands at {}", upload.size);
                     put_back(registry, upload);
                     return Err(RegistryError::RangeInvalid(message));
                 }
@@ -360,16 +281,11 @@ async fn receive(
     };
     let mut body = call.body.into_data_stream();
     while let Some(piece) = body.next().await {
-        upload
-            .append(&piece.map_err(|error| RegistryError::UploadInvalid(error.to_string()))?)
-            .await?;
+        upload.append(&piece.map_err(|error| RegistryError::UploadInvalid(error.to_string()))?).await?;
     }
     match stated {
         Some(last) if last.checked_add(1) != Some(upload.size) => {
-            Err(RegistryError::UploadInvalid(format!(
-                "the chunk ends at {}, not at {last} as stated",
-                upload.size
-            )))
+            Err(RegistryError::UploadInvalid(format!("the chunk ends at {}, not at {last} as stated", upload.size)))
         }
         _ => Ok(upload),
     }
@@ -377,14 +293,8 @@ async fn receive(
 
 fn progress(status: StatusCode, upload: &Upload) -> Response {
     reply(status)
-        .header(
-            LOCATION.as_str(),
-            &format!("/v2/{}/blobs/uploads/{}", upload.repository, upload.id),
-        )
-        .header(
-            RANGE.as_str(),
-            &format!("0-{}", upload.size.saturating_sub(1)),
-        )
+        .header(LOCATION.as_str(), &format!("/v2/{}/blobs/uploads/{}", upload.repository, upload.id))
+        .header(RANGE.as_str(), &format!("0-{}", upload.size.saturating_sub(1)))
         .header(UPLOAD_ID, &upload.id)
         .empty()
 }
@@ -397,27 +307,21 @@ fn blob_created(name: &str, digest: &str) -> Response {
 }
 
 fn unknown(name: &str, reference: &str) -> RegistryError {
-    RegistryError::ManifestUnknown {
-        repository: name.to_owned(),
-        reference: reference.to_owned(),
-    }
+    RegistryError::ManifestUnknown { repository: name.to_owned(), reference: reference.to_owned() }
 }
 
 fn find(registry: &Registry, name: &str, reference: &str) -> Result<Manifest, RegistryError> {
     registry.require(name)?;
-    registry
-        .manifest(name, reference)
-        .ok_or_else(|| unknown(name, reference))
+    registry.manifest(name, reference).ok_or_else(|| unknown(name, reference))
 }
 
 async fn put_manifest(registry: &Registry, name: &str, reference: &str, call: Call) -> Answer {
     registry.require(name)?;
     let content_type = call.header(CONTENT_TYPE).map(str::to_owned);
-    let bytes = to_bytes(call.body, MANIFEST_BYTES).await.map_err(|error| {
-        RegistryError::ManifestInvalid(format!("no manifest of up to 4 MiB came: {error}"))
-    })?;
-    let (digest, subject) =
-        registry.put_manifest(name, reference, content_type.as_deref(), &bytes)?;
+    let bytes = to_bytes(call.body, MANIFEST_BYTES)
+        .await
+        .map_err(|error| RegistryError::ManifestInvalid(format!("no manifest of up to 4 MiB came: {error}")))?;
+    let (digest, subject) = registry.put_manifest(name, reference, content_type.as_deref(), &bytes)?;
     let mut response = reply(StatusCode::CREATED)
         .header(LOCATION.as_str(), &format!("/v2/{name}/manifests/{digest}"))
         .header(DIGEST, &digest);
@@ -433,17 +337,13 @@ fn tags(registry: &Registry, name: &str, call: &Call) -> Answer {
         tags.retain(|tag| tag.as_str() > last);
     }
     let mut response = reply(StatusCode::OK);
-    if let Some(count) = call
-        .parameter("n")
-        .and_then(|count| count.parse::<usize>().ok())
+    if let Some(count) = call.parameter("n").and_then(|count| count.parse::<usize>().ok())
         && count < tags.len()
     {
         tags.truncate(count);
         if let Some(last) = tags.last() {
-            response = response.header(
-                LINK.as_str(),
-                &format!("</v2/{name}/tags/list?n={count}&last={last}>; rel=\"next\""),
-            );
+            response =
+                response.header(LINK.as_str(), &format!("</v2/{name}/tags/list?n={count}&last={last}>; rel=\"next\""));
         }
     }
     Ok(response.json(&json!({ "name": name, "tags": tags })))
@@ -453,15 +353,13 @@ fn referrers(registry: &Registry, name: &str, digest: &str) -> Answer {
     let mut manifests = Vec::new();
     for own in registry.referrers(name, digest)? {
         let manifest = find(registry, name, &own)?;
-        let (document, _) = Document::parse(&manifest.bytes, Some(&manifest.media_type))
-            .map_err(RegistryError::ManifestInvalid)?;
+        let (document, _) =
+            Document::parse(&manifest.bytes, Some(&manifest.media_type)).map_err(RegistryError::ManifestInvalid)?;
         manifests.push(Descriptor {
             media_type: manifest.media_type,
             digest: manifest.digest,
             size: manifest.bytes.len() as u64,
-            artifact_type: document
-                .artifact_type
-                .or(document.config.map(|config| config.media_type)),
+            artifact_type: document.artifact_type.or(document.config.map(|config| config.media_type)),
             annotations: document.annotations,
             platform: None,
             urls: Vec::new(),
@@ -469,9 +367,7 @@ fn referrers(registry: &Registry, name: &str, digest: &str) -> Answer {
     }
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests });
-    Ok(reply(StatusCode::OK)
-        .header(CONTENT_TYPE.as_str(), media_type)
-        .body(Body::from(index.to_string())))
+    Ok(reply(StatusCode::OK).header(CONTENT_TYPE.as_str(), media_type).body(Body::from(index.to_string())))
 }
 
 /// The specification's error codes; messages say what to do.
@@ -482,16 +378,12 @@ fn refusal(error: &RegistryError) -> Response {
         RegistryError::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         RegistryError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
         RegistryError::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-        RegistryError::ReferenceUnknown { .. } => {
-            (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN")
-        }
+        RegistryError::ReferenceUnknown { .. } => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
         RegistryError::BlobUnknown { .. } => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
         RegistryError::UploadUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
         RegistryError::UploadInvalid(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
         RegistryError::DigestInvalid { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-        RegistryError::RangeInvalid(_) => {
-            (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID")
-        }
+        RegistryError::RangeInvalid(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
         RegistryError::Unsupported(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         RegistryError::Storage { .. } => {
             tracing::error!(%error, "the registry's folder fails");
@@ -500,10 +392,8 @@ fn refusal(error: &RegistryError) -> Response {
     };
     let mut response = reply(status);
     if status == StatusCode::UNAUTHORIZED {
-        response = response.header(
-            WWW_AUTHENTICATE.as_str(),
-            "Basic realm=\"localcloud\",service=\"ecr.amazonaws.com\"",
-        );
+        response =
+            response.header(WWW_AUTHENTICATE.as_str(), "Basic realm=\"localcloud\",service=\"ecr.amazonaws.com\"");
     }
     response.json(&json!({ "errors": [{ "code": code, "message": error.to_string() }] }))
 }
@@ -545,7 +435,6 @@ impl Reply {
         if self.0.headers().contains_key(CONTENT_TYPE) {
             return self.body(body);
         }
-        self.header(CONTENT_TYPE.as_str(), "application/json")
-            .body(body)
+        self.header(CONTENT_TYPE.as_str(), "application/json").body(body)
     }
 }

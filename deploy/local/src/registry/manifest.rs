@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Media types of a manifest of one image.
-const IMAGE: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+const IMAGE: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 /// Media types of a list of manifests, one a platform.
-const INDEX: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+const INDEX: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 /// A manifest or an index: of an index `manifests` is filled, of a manifest `config` and `layers`.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,13 +55,9 @@ impl Document {
     /// Reads and checks a manifest pushed as `content_type`; gives it with its settled media type. The error is a
     /// sentence for the client.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<(Self, String), String> {
-        let document: Self =
-            serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
+        let document: Self = serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
         if document.schema_version != 2 {
-            return Err(format!(
-                "schemaVersion is {}, only 2 is supported",
-                document.schema_version
-            ));
+            return Err(format!("schemaVersion is {}, only 2 is supported", document.schema_version));
         }
         let media_type = match (content_type, document.media_type.as_deref()) {
             (Some(sent), Some(written)) if sent != written => {
@@ -90,10 +82,7 @@ impl Document {
 
     /// Config and layers that must be in the repository before the manifest.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        self.config
-            .iter()
-            .chain(&self.layers)
-            .filter(|blob| blob.urls.is_empty())
+        self.config.iter().chain(&self.layers).filter(|blob| blob.urls.is_empty())
     }
 
     /// Bytes of config and layers, as they are stored (compressed).

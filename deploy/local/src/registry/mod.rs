@@ -89,9 +89,7 @@ pub struct Request {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error(
-        "the registry asks for the user AWS and its token: log in with the token of GetAuthorizationToken"
-    )]
+    #[error("the registry asks for the user AWS and its token: log in with the token of GetAuthorizationToken")]
     Unauthorized,
     #[error("{0:?} is not a repository name: lower case letters, digits and ._- between slashes")]
     NameInvalid(String),
@@ -100,13 +98,8 @@ pub enum RegistryError {
     #[error("{0}")]
     ManifestInvalid(String),
     #[error("the repository {repository:?} has no manifest {reference}")]
-    ManifestUnknown {
-        repository: String,
-        reference: String,
-    },
-    #[error(
-        "the manifest names {digest}, which is not in the repository {repository:?}: push it first"
-    )]
+    ManifestUnknown { repository: String, reference: String },
+    #[error("the manifest names {digest}, which is not in the repository {repository:?}: push it first")]
     ReferenceUnknown { repository: String, digest: String },
     #[error("the repository {repository:?} has no blob {digest}")]
     BlobUnknown { repository: String, digest: String },
@@ -148,15 +141,12 @@ impl Registry {
         let mut repositories = BTreeMap::new();
         for entry in fs::read_dir(&kept).map_err(RegistryError::storage(&kept))? {
             let path = entry.map_err(RegistryError::storage(&kept))?.path();
-            let Some(stem) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".json"))
-            else {
+            let Some(stem) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
                 continue;
             };
             let text = fs::read(&path).map_err(RegistryError::storage(&path))?;
-            let repository = serde_json::from_slice(&text)
-                .map_err(|error| RegistryError::storage(&path)(error.into()))?;
+            let repository =
+                serde_json::from_slice(&text).map_err(|error| RegistryError::storage(&path)(error.into()))?;
             repositories.insert(stem.replace("%2F", "/"), repository);
         }
         Ok(Arc::new(Self {
@@ -191,10 +181,7 @@ impl Registry {
         let path = self.repository_path(name);
         fs::remove_file(&path).map_err(RegistryError::storage(&path))?;
         if let Some(repository) = repositories.remove(name) {
-            let gone = repository
-                .blobs
-                .into_iter()
-                .chain(repository.manifests.into_keys());
+            let gone = repository.blobs.into_iter().chain(repository.manifests.into_keys());
             self.sweep(&repositories, gone);
         }
         Ok(true)
@@ -239,11 +226,7 @@ impl Registry {
         let unused: Vec<String> = gone
             .references
             .into_iter()
-            .filter(|blob| {
-                next.manifests
-                    .values()
-                    .all(|other| !other.references.contains(blob))
-            })
+            .filter(|blob| next.manifests.values().all(|other| !other.references.contains(blob)))
             .collect();
         for blob in &unused {
             next.blobs.remove(blob);
@@ -258,19 +241,12 @@ impl Registry {
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repositories = lock(&self.repositories);
         let repository = repositories.get(name)?;
-        let digest = repository
-            .tags
-            .get(reference)
-            .map_or(reference, String::as_str);
+        let digest = repository.tags.get(reference).map_or(reference, String::as_str);
         let stored = repository.manifests.get(digest)?;
         let bytes = fs::read(self.blob(digest)?)
             .inspect_err(|error| tracing::error!(repository = name, digest, %error, "a manifest cannot be read"))
             .ok()?;
-        Some(Manifest {
-            digest: digest.to_owned(),
-            media_type: stored.media_type.clone(),
-            bytes: bytes.into(),
-        })
+        Some(Manifest { digest: digest.to_owned(), media_type: stored.media_type.clone(), bytes: bytes.into() })
     }
 
     /// The file of a blob, whichever repository it is in.
@@ -298,26 +274,17 @@ impl Registry {
     }
 
     fn require(&self, name: &str) -> Result<(), RegistryError> {
-        if self.exists(name) {
-            Ok(())
-        } else {
-            Err(RegistryError::NameUnknown(name.to_owned()))
-        }
+        if self.exists(name) { Ok(()) } else { Err(RegistryError::NameUnknown(name.to_owned())) }
     }
 
     /// The file of a blob that this repository has.
     fn blob_of(&self, name: &str, digest: &str) -> Result<PathBuf, RegistryError> {
         self.require(name)?;
-        let visible = lock(&self.repositories)
-            .get(name)
-            .is_some_and(|repository| repository.blobs.contains(digest));
+        let visible = lock(&self.repositories).get(name).is_some_and(|repository| repository.blobs.contains(digest));
         visible
             .then(|| self.blob(digest))
             .flatten()
-            .ok_or_else(|| RegistryError::BlobUnknown {
-                repository: name.to_owned(),
-                digest: digest.to_owned(),
-            })
+            .ok_or_else(|| RegistryError::BlobUnknown { repository: name.to_owned(), digest: digest.to_owned() })
     }
 
     /// Makes a blob of one repository one of another too; false when there is nothing to take.
@@ -344,10 +311,7 @@ impl Registry {
         let found = upload.digest();
         let target = self.blob_path(stated).filter(|_| found == stated);
         let Some(target) = target else {
-            return Err(RegistryError::DigestInvalid {
-                stated: stated.to_owned(),
-                found,
-            });
+            return Err(RegistryError::DigestInvalid { stated: stated.to_owned(), found });
         };
         upload.sync().await?;
         self.change(&upload.repository.clone(), |repository| {
@@ -364,32 +328,17 @@ impl Registry {
         content_type: Option<&str>,
         bytes: &[u8],
     ) -> Result<(String, Option<String>), RegistryError> {
-        let (document, media_type) =
-            Document::parse(bytes, content_type).map_err(RegistryError::ManifestInvalid)?;
+        let (document, media_type) = Document::parse(bytes, content_type).map_err(RegistryError::ManifestInvalid)?;
         let found = format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
         if reference.contains(':') && reference != found {
-            return Err(RegistryError::DigestInvalid {
-                stated: reference.to_owned(),
-                found,
-            });
+            return Err(RegistryError::DigestInvalid { stated: reference.to_owned(), found });
         }
         if reference != found && !is_tag(reference) {
-            return Err(RegistryError::ManifestInvalid(format!(
-                "{reference:?} is neither a tag nor a digest"
-            )));
+            return Err(RegistryError::ManifestInvalid(format!("{reference:?} is neither a tag nor a digest")));
         }
-        let path = self
-            .blob_path(&found)
-            .ok_or_else(|| missing(name, &found))?;
-        let references = document
-            .blobs()
-            .chain(&document.manifests)
-            .map(|each| each.digest.clone())
-            .collect();
-        let subject = document
-            .subject
-            .as_ref()
-            .map(|subject| subject.digest.clone());
+        let path = self.blob_path(&found).ok_or_else(|| missing(name, &found))?;
+        let references = document.blobs().chain(&document.manifests).map(|each| each.digest.clone()).collect();
+        let subject = document.subject.as_ref().map(|subject| subject.digest.clone());
         let stored = Stored {
             media_type,
             size_bytes: document.size_bytes(),
@@ -399,9 +348,7 @@ impl Registry {
         };
         self.change(name, |repository| {
             let unknown = |each: &&Descriptor| !repository.manifests.contains_key(&each.digest);
-            let blob = document
-                .blobs()
-                .find(|blob| !repository.blobs.contains(&blob.digest));
+            let blob = document.blobs().find(|blob| !repository.blobs.contains(&blob.digest));
             if let Some(absent) = blob.or_else(|| document.manifests.iter().find(unknown)) {
                 return Err(missing(name, &absent.digest));
             }
@@ -421,25 +368,16 @@ impl Registry {
 
     fn tags(&self, name: &str) -> Result<Vec<String>, RegistryError> {
         let repositories = lock(&self.repositories);
-        let repository = repositories
-            .get(name)
-            .ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
+        let repository = repositories.get(name).ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
         Ok(repository.tags.keys().cloned().collect())
     }
 
     /// Digests of the manifests whose subject is `digest`.
     fn referrers(&self, name: &str, digest: &str) -> Result<Vec<String>, RegistryError> {
         let repositories = lock(&self.repositories);
-        let repository = repositories
-            .get(name)
-            .ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
+        let repository = repositories.get(name).ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
         let refers = |stored: &Stored| stored.subject.as_deref() == Some(digest);
-        Ok(repository
-            .manifests
-            .iter()
-            .filter(|(_, stored)| refers(stored))
-            .map(|(own, _)| own.clone())
-            .collect())
+        Ok(repository.manifests.iter().filter(|(_, stored)| refers(stored)).map(|(own, _)| own.clone()).collect())
     }
 
     /// Changes one repository: what `change` refers to must be on disk when it returns, then the
@@ -450,9 +388,7 @@ impl Registry {
         change: impl FnOnce(&mut Repository) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let mut repositories = lock(&self.repositories);
-        let repository = repositories
-            .get_mut(name)
-            .ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
+        let repository = repositories.get_mut(name).ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
         let mut next = repository.clone();
         let outcome = change(&mut next)?;
         self.write(name, &next)?;
@@ -462,17 +398,13 @@ impl Registry {
 
     fn write(&self, name: &str, repository: &Repository) -> Result<(), RegistryError> {
         let path = self.repository_path(name);
-        let text = serde_json::to_vec_pretty(repository)
-            .map_err(|error| RegistryError::storage(&path)(error.into()))?;
+        let text =
+            serde_json::to_vec_pretty(repository).map_err(|error| RegistryError::storage(&path)(error.into()))?;
         write_synced(&path, &text)
     }
 
     /// Removes the files of those of `digests` that no repository has any more.
-    fn sweep(
-        &self,
-        repositories: &BTreeMap<String, Repository>,
-        digests: impl IntoIterator<Item = String>,
-    ) {
+    fn sweep(&self, repositories: &BTreeMap<String, Repository>, digests: impl IntoIterator<Item = String>) {
         for digest in digests {
             let has = |repository: &Repository| {
                 repository.blobs.contains(&digest) || repository.manifests.contains_key(&digest)
@@ -489,48 +421,33 @@ impl Registry {
     }
 
     fn repository_path(&self, name: &str) -> PathBuf {
-        self.folder
-            .join("repositories")
-            .join(format!("{}.json", name.replace('/', "%2F")))
+        self.folder.join("repositories").join(format!("{}.json", name.replace('/', "%2F")))
     }
 
     /// Where a blob belongs; `None` when this is not a sha256 digest.
     fn blob_path(&self, digest: &str) -> Option<PathBuf> {
         let hex = digest.strip_prefix("sha256:")?;
-        let valid = hex.len() == 64
-            && hex
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let valid = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         valid.then(|| self.folder.join("blobs/sha256").join(hex))
     }
 }
 
 impl Repository {
     fn tags_of(&self, digest: &str) -> Vec<String> {
-        self.tags
-            .iter()
-            .filter(|(_, tagged)| *tagged == digest)
-            .map(|(tag, _)| tag.clone())
-            .collect()
+        self.tags.iter().filter(|(_, tagged)| *tagged == digest).map(|(tag, _)| tag.clone()).collect()
     }
 }
 
 fn missing(repository: &str, digest: &str) -> RegistryError {
-    RegistryError::ReferenceUnknown {
-        repository: repository.to_owned(),
-        digest: digest.to_owned(),
-    }
+    RegistryError::ReferenceUnknown { repository: repository.to_owned(), digest: digest.to_owned() }
 }
 
 /// A repository's name by the distribution specification, with ECR's length.
 fn is_name(name: &str) -> bool {
     let component = |part: &str| {
         let ends = [part.chars().next(), part.chars().last()];
-        ends.iter()
-            .all(|end| end.is_some_and(|end| end.is_ascii_lowercase() || end.is_ascii_digit()))
-            && part
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+        ends.iter().all(|end| end.is_some_and(|end| end.is_ascii_lowercase() || end.is_ascii_digit()))
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
     };
     NAME_LENGTH.contains(&name.len()) && name.split('/').all(component)
 }
@@ -538,9 +455,7 @@ fn is_name(name: &str) -> bool {
 fn is_tag(tag: &str) -> bool {
     tag.len() <= 128
         && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && tag
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 /// Writes beside, syncs, renames: the file is whole or as it was.

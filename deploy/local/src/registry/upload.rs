@@ -28,27 +28,13 @@ impl Upload {
             .tempfile_in(folder)
             .map_err(RegistryError::storage(folder))?
             .into_parts();
-        let id = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = File::from_std(file);
-        Ok(Self {
-            repository: repository.to_owned(),
-            id,
-            size: 0,
-            path,
-            file,
-            sha256: Sha256::new(),
-        })
+        Ok(Self { repository: repository.to_owned(), id, size: 0, path, file, sha256: Sha256::new() })
     }
 
     pub(super) async fn append(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
-        self.file
-            .write_all(bytes)
-            .await
-            .map_err(RegistryError::storage(&self.path))?;
+        self.file.write_all(bytes).await.map_err(RegistryError::storage(&self.path))?;
         self.sha256.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -59,19 +45,11 @@ impl Upload {
     }
 
     pub(super) async fn sync(&mut self) -> Result<(), RegistryError> {
-        self.file
-            .flush()
-            .await
-            .map_err(RegistryError::storage(&self.path))?;
-        self.file
-            .sync_all()
-            .await
-            .map_err(RegistryError::storage(&self.path))
+        self.file.flush().await.map_err(RegistryError::storage(&self.path))?;
+        self.file.sync_all().await.map_err(RegistryError::storage(&self.path))
     }
 
     pub(super) fn persist(self, target: &Path) -> Result<(), RegistryError> {
-        self.path
-            .persist(target)
-            .map_err(|error| RegistryError::storage(target)(error.error))
+        self.path.persist(target).map_err(|error| RegistryError::storage(target)(error.error))
     }
 }

@@ -32,11 +32,7 @@ fn lease_from(candidates: impl Iterator<Item = Ipv4Addr>, port: Option<u16>) -> 
         };
         // Bound for a moment only: the task binds it itself.
         if port.is_none_or(|port| TcpListener::bind((address, port)).is_ok()) {
-            return Ok(Lease {
-                address,
-                other_port: None,
-                _claim: claim,
-            });
+            return Ok(Lease { address, other_port: None, _claim: claim });
         }
     }
     let address = Ipv4Addr::LOCALHOST;
@@ -45,11 +41,7 @@ fn lease_from(candidates: impl Iterator<Item = Ipv4Addr>, port: Option<u16>) -> 
         let free = TcpListener::bind((address, 0))?.local_addr()?.port();
         match UdpSocket::bind((address, free)) {
             Ok(claim) => {
-                return Ok(Lease {
-                    address,
-                    other_port: port.map(|_| free),
-                    _claim: claim,
-                });
+                return Ok(Lease { address, other_port: port.map(|_| free), _claim: claim });
             }
             Err(error) => last = error,
         }
@@ -73,10 +65,7 @@ mod tests {
     #[test]
     fn two_leases_of_one_port_have_different_addresses() {
         let (first, second) = (lease(Some(4000)).unwrap(), lease(Some(4000)).unwrap());
-        assert_ne!(
-            (first.address, first.other_port),
-            (second.address, second.other_port)
-        );
+        assert_ne!((first.address, first.other_port), (second.address, second.other_port));
     }
 
     #[cfg(target_os = "linux")]
@@ -86,22 +75,14 @@ mod tests {
         let free = Ipv4Addr::new(127, 88, 0, 2);
         let listener = TcpListener::bind((taken, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(
-            lease_from([taken, free].into_iter(), Some(port))
-                .unwrap()
-                .address,
-            free
-        );
+        assert_eq!(lease_from([taken, free].into_iter(), Some(port)).unwrap().address, free);
     }
 
     #[test]
     fn without_addresses_of_their_own_tasks_get_ports_of_their_own() {
         let lease = || lease_from(std::iter::empty(), Some(4000)).unwrap();
         let (first, second) = (lease(), lease());
-        assert_eq!(
-            (first.address, second.address),
-            (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
-        );
+        assert_eq!((first.address, second.address), (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST));
         assert!(first.other_port.is_some());
         assert_ne!(first.other_port, second.other_port);
     }

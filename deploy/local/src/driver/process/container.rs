@@ -67,38 +67,20 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Plan {
-    pub(super) fn new(
-        container: &Container,
-        image: &Image,
-        around: &Surroundings<'_>,
-    ) -> Result<Self, StartError> {
+    pub(super) fn new(container: &Container, image: &Image, around: &Surroundings<'_>) -> Result<Self, StartError> {
         let environment = environment(container, image, around);
         let (entry_point, command) = if container.entry_point.is_empty() {
-            let command = if container.command.is_empty() {
-                &image.command
-            } else {
-                &container.command
-            };
+            let command = if container.command.is_empty() { &image.command } else { &container.command };
             (&image.entry_point, command)
         } else {
             // An entry point of the task definition's own takes away the image's command too.
             (&container.entry_point, &container.command)
         };
-        let mut words = entry_point
-            .iter()
-            .chain(command)
-            .map(|word| mapped(word, &image.rootfs));
+        let mut words = entry_point.iter().chain(command).map(|word| mapped(word, &image.rootfs));
         let program = words.next().ok_or(StartError::NoCommand)?;
-        let wanted = container
-            .working_directory
-            .as_ref()
-            .unwrap_or(&image.working_directory);
-        let directory = below(&image.rootfs, Path::new(wanted))
-            .ok_or_else(|| StartError::Directory(wanted.clone()))?;
-        let path = environment
-            .get("PATH")
-            .map(String::as_str)
-            .unwrap_or_default();
+        let wanted = container.working_directory.as_ref().unwrap_or(&image.working_directory);
+        let directory = below(&image.rootfs, Path::new(wanted)).ok_or_else(|| StartError::Directory(wanted.clone()))?;
+        let path = environment.get("PATH").map(String::as_str).unwrap_or_default();
         let found = locate(&program, &directory, OsStr::new(path));
         Ok(Self {
             python: image.python(),
@@ -134,11 +116,7 @@ impl Plan {
     }
 }
 
-fn environment(
-    container: &Container,
-    image: &Image,
-    around: &Surroundings<'_>,
-) -> BTreeMap<String, String> {
+fn environment(container: &Container, image: &Image, around: &Surroundings<'_>) -> BTreeMap<String, String> {
     let mut all = around.environment.clone();
     let own = image.environment.iter().chain(&container.environment);
     all.extend(own.map(|(name, value)| (name.clone(), mapped(value, &image.rootfs))));
@@ -149,37 +127,22 @@ fn environment(
         all.insert("DAGSTER_GRPC_PORT".to_owned(), port.to_string());
     }
     let programs = image.programs().to_string_lossy().into_owned();
-    let paths = [
-        Some(programs),
-        all.remove("PATH"),
-        Some(around.search_path.to_owned()),
-    ];
-    let paths: Vec<String> = paths
-        .into_iter()
-        .flatten()
-        .filter(|path| !path.is_empty())
-        .collect();
+    let paths = [Some(programs), all.remove("PATH"), Some(around.search_path.to_owned())];
+    let paths: Vec<String> = paths.into_iter().flatten().filter(|path| !path.is_empty()).collect();
     all.insert("PATH".to_owned(), paths.join(":"));
     for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
-        all.insert(
-            name.to_owned(),
-            around.scratch.join(folder).to_string_lossy().into_owned(),
-        );
+        all.insert(name.to_owned(), around.scratch.join(folder).to_string_lossy().into_owned());
     }
     all
 }
 
 fn locate(program: &str, directory: &Path, search_path: &OsStr) -> Option<PathBuf> {
-    let runs = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+    let runs =
+        |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     if program.contains('/') {
         return Some(directory.join(program)).filter(runs);
     }
-    std::env::split_paths(search_path)
-        .map(|folder| folder.join(program))
-        .find(runs)
+    std::env::split_paths(search_path).map(|folder| folder.join(program)).find(runs)
 }
 
 /// A container's process and the group it leads.
@@ -230,12 +193,7 @@ impl Running {
         };
         // What is left of the group goes with its leader.
         drop(self.group);
-        if tokio::time::timeout(LAST_LINES, async {
-            while lines.join_next().await.is_some() {}
-        })
-        .await
-        .is_err()
-        {
+        if tokio::time::timeout(LAST_LINES, async { while lines.join_next().await.is_some() {} }).await.is_err() {
             tracing::debug!("a process that left its group holds the task's output open");
         }
         status.map(code)
@@ -243,27 +201,16 @@ impl Running {
 }
 
 fn code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 /// Sends lines on, without their ends; a line that is too long comes in pieces.
-async fn forward(
-    output: impl AsyncRead + Unpin,
-    log: Option<LogTarget>,
-    reports: UnboundedSender<Report>,
-) {
+async fn forward(output: impl AsyncRead + Unpin, log: Option<LogTarget>, reports: UnboundedSender<Report>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut output)
-            .take(LINE_BYTES)
-            .read_until(b'\n', &mut line)
-            .await
-        {
+        match (&mut output).take(LINE_BYTES).read_until(b'\n', &mut line).await {
             Ok(0) => return,
             Err(error) => {
                 tracing::debug!(%error, "a task's output broke off");
@@ -278,11 +225,7 @@ async fn forward(
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let line = String::from_utf8_lossy(text).into_owned();
         // Nobody listens any more when localcloud ends; the process is not to block on its output all the same.
-        drop(reports.send(Report::Log {
-            group,
-            stream,
-            line,
-        }));
+        drop(reports.send(Report::Log { group, stream, line }));
     }
 }
 
@@ -292,17 +235,12 @@ mod tests {
     use crate::driver::process::address;
 
     fn image() -> Image {
-        let pairs = [
-            ("PATH", "/opt/codeloc/env/bin:/usr/bin"),
-            ("PYTHONPATH", "/opt/codeloc/code"),
-        ];
+        let pairs = [("PATH", "/opt/codeloc/env/bin:/usr/bin"), ("PYTHONPATH", "/opt/codeloc/code")];
         Image {
             rootfs: PathBuf::from("/r"),
             entry_point: vec!["/bin/sh".to_owned()],
             command: vec!["-c".to_owned(), "true".to_owned()],
-            environment: pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            environment: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             working_directory: "/opt/codeloc/code".to_owned(),
         }
     }
@@ -342,51 +280,24 @@ mod tests {
         );
         assert_eq!(plain.arguments, ["-c", "true"]);
         assert_eq!(plain.environment["PYTHONPATH"], "/r/opt/codeloc/code");
-        assert_eq!(
-            plain.environment["PATH"],
-            "/r/opt/codeloc/env/bin:/r/opt/codeloc/env/bin:/usr/bin:/usr/bin:/bin"
-        );
+        assert_eq!(plain.environment["PATH"], "/r/opt/codeloc/env/bin:/r/opt/codeloc/env/bin:/usr/bin:/usr/bin:/bin");
         assert_eq!(plain.environment["HOME"], "/scratch/home");
         assert_eq!(plain.environment["AWS_REGION"], "eu-west-1");
 
-        let command = Container {
-            command: vec!["/opt/codeloc/code/run.sh".to_owned()],
-            ..container()
-        };
-        assert_eq!(
-            plan(&command, &lease).unwrap().arguments,
-            ["/r/opt/codeloc/code/run.sh"]
-        );
-        let entry_point = Container {
-            entry_point: vec!["/bin/echo".to_owned()],
-            ..container()
-        };
+        let command = Container { command: vec!["/opt/codeloc/code/run.sh".to_owned()], ..container() };
+        assert_eq!(plan(&command, &lease).unwrap().arguments, ["/r/opt/codeloc/code/run.sh"]);
+        let entry_point = Container { entry_point: vec!["/bin/echo".to_owned()], ..container() };
         let own = plan(&entry_point, &lease).unwrap();
-        assert_eq!(
-            (own.program.as_path(), own.arguments.len()),
-            (Path::new("/bin/echo"), 0)
-        );
+        assert_eq!((own.program.as_path(), own.arguments.len()), (Path::new("/bin/echo"), 0));
     }
 
     #[test]
     fn the_server_is_told_the_tasks_own_address() {
         let lease = address::lease(None).unwrap();
         let pairs = [("DAGSTER_GRPC_HOST", "0.0.0.0"), ("OTHER", "0.0.0.0")];
-        let environment = pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        let plan = plan(
-            &Container {
-                environment,
-                ..container()
-            },
-            &lease,
-        )
-        .unwrap();
-        assert_eq!(
-            plan.environment["DAGSTER_GRPC_HOST"],
-            lease.address.to_string()
-        );
+        let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let plan = plan(&Container { environment, ..container() }, &lease).unwrap();
+        assert_eq!(plan.environment["DAGSTER_GRPC_HOST"], lease.address.to_string());
         assert_eq!(plan.environment["OTHER"], "0.0.0.0");
         assert!(!plan.environment.contains_key("DAGSTER_GRPC_PORT"));
     }
@@ -394,21 +305,9 @@ mod tests {
     #[test]
     fn a_program_that_is_nowhere_and_a_directory_outside_are_errors() {
         let lease = address::lease(None).unwrap();
-        let absent = Container {
-            entry_point: vec!["no-such-program".to_owned()],
-            ..container()
-        };
-        assert!(matches!(
-            plan(&absent, &lease),
-            Err(StartError::NoProgram(_))
-        ));
-        let outside = Container {
-            working_directory: Some("/opt/../../etc".to_owned()),
-            ..container()
-        };
-        assert!(matches!(
-            plan(&outside, &lease),
-            Err(StartError::Directory(_))
-        ));
+        let absent = Container { entry_point: vec!["no-such-program".to_owned()], ..container() };
+        assert!(matches!(plan(&absent, &lease), Err(StartError::NoProgram(_))));
+        let outside = Container { working_directory: Some("/opt/../../etc".to_owned()), ..container() };
+        assert!(matches!(plan(&outside, &lease), Err(StartError::Directory(_))));
     }
 }

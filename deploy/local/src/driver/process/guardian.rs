@@ -23,10 +23,7 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(id: Pid, guardian: &Arc<Mutex<Guardian>>) -> io::Result<Self> {
-        let group = Self {
-            id,
-            guardian: Arc::clone(guardian),
-        };
+        let group = Self { id, guardian: Arc::clone(guardian) };
         lock(guardian).add(id)?;
         Ok(group)
     }
@@ -66,10 +63,7 @@ impl Guardian {
         // There is no shell yet, or somebody ended it: a new one learns the whole list.
         self.end();
         self.shell = Some(spawn()?);
-        self.groups
-            .clone()
-            .into_iter()
-            .try_for_each(|group| self.tell("add", group))
+        self.groups.clone().into_iter().try_for_each(|group| self.tell("add", group))
     }
 
     /// The group has ended: its number may soon be another's.
@@ -82,9 +76,7 @@ impl Guardian {
 
     fn tell(&mut self, verb: &str, group: i32) -> io::Result<()> {
         let shell = self.shell.as_mut().and_then(|shell| shell.stdin.as_mut());
-        shell
-            .ok_or(io::ErrorKind::NotConnected)?
-            .write_all(format!("{verb} {group}\n").as_bytes())
+        shell.ok_or(io::ErrorKind::NotConnected)?.write_all(format!("{verb} {group}\n").as_bytes())
     }
 
     /// Closes the pipe and waits until the shell has done its work.

@@ -29,9 +29,7 @@ pub(super) enum ImageError {
     NotFound(String),
     #[error("the manifest of {image} cannot be read: {why}")]
     Manifest { image: String, why: String },
-    #[error(
-        "{image} has no label {PYTHON} in its config: only images built by codeloc can run as processes"
-    )]
+    #[error("{image} has no label {PYTHON} in its config: only images built by codeloc can run as processes")]
     Foreign { image: String },
     #[error("the blob {0} is not in the registry")]
     BlobMissing(String),
@@ -97,18 +95,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(
-        folder: &Path,
-        registry: Arc<Registry>,
-        search_path: OsString,
-        pythons: Vec<PathBuf>,
-    ) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            registry,
-            search_path,
-            pythons,
-        }
+    pub(super) fn new(folder: &Path, registry: Arc<Registry>, search_path: OsString, pythons: Vec<PathBuf>) -> Self {
+        Self { folder: folder.to_owned(), registry, search_path, pythons }
     }
 
     /// Takes an image from the registry and makes its folder. Blocks for as long as unpacking takes; not to be called
@@ -116,37 +104,16 @@ impl Store {
     pub(super) fn prepare(&self, image: &str) -> Result<Image, ImageError> {
         let (name, reference) = split(image);
         let (manifest, document) = self.resolve(image, name, reference)?;
-        let unreadable = |why: String| ImageError::Manifest {
-            image: image.to_owned(),
-            why,
-        };
-        let config = document
-            .config
-            .as_ref()
-            .ok_or_else(|| unreadable("it has no config".to_owned()))?;
-        let config =
-            fs::read(self.blob(&config.digest)?).map_err(|error| unreadable(error.to_string()))?;
-        let config: Config =
-            serde_json::from_slice(&config).map_err(|error| unreadable(error.to_string()))?;
-        if let Some(architecture) = config
-            .architecture
-            .as_deref()
-            .filter(|found| *found != architecture())
-        {
-            tracing::warn!(
-                image,
-                architecture,
-                "made for another architecture: its compiled modules will not load"
-            );
+        let unreadable = |why: String| ImageError::Manifest { image: image.to_owned(), why };
+        let config = document.config.as_ref().ok_or_else(|| unreadable("it has no config".to_owned()))?;
+        let config = fs::read(self.blob(&config.digest)?).map_err(|error| unreadable(error.to_string()))?;
+        let config: Config = serde_json::from_slice(&config).map_err(|error| unreadable(error.to_string()))?;
+        if let Some(architecture) = config.architecture.as_deref().filter(|found| *found != architecture()) {
+            tracing::warn!(image, architecture, "made for another architecture: its compiled modules will not load");
         }
         let defaults = config.config;
-        let python = defaults
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(PYTHON));
-        let python = python.ok_or_else(|| ImageError::Foreign {
-            image: image.to_owned(),
-        })?;
+        let python = defaults.labels.as_ref().and_then(|labels| labels.get(PYTHON));
+        let python = python.ok_or_else(|| ImageError::Foreign { image: image.to_owned() })?;
         let rootfs = self.rootfs(&manifest.digest, &document.layers, python)?;
         let pairs = defaults.env.unwrap_or_default();
         Ok(Image {
@@ -163,49 +130,25 @@ impl Store {
     }
 
     /// The manifest of one image; of an index, the one for this machine or else its first.
-    fn resolve(
-        &self,
-        image: &str,
-        name: &str,
-        reference: &str,
-    ) -> Result<(Manifest, Document), ImageError> {
+    fn resolve(&self, image: &str, name: &str, reference: &str) -> Result<(Manifest, Document), ImageError> {
         let read = |reference: &str| {
             let not_found = || ImageError::NotFound(image.to_owned());
-            let manifest = self
-                .registry
-                .manifest(name, reference)
-                .ok_or_else(not_found)?;
+            let manifest = self.registry.manifest(name, reference).ok_or_else(not_found)?;
             let (document, _) = Document::parse(&manifest.bytes, Some(&manifest.media_type))
-                .map_err(|why| ImageError::Manifest {
-                    image: image.to_owned(),
-                    why,
-                })?;
+                .map_err(|why| ImageError::Manifest { image: image.to_owned(), why })?;
             Ok((manifest, document))
         };
         let (manifest, document) = read(reference)?;
         let ours = |entry: &&Descriptor| {
-            entry
-                .platform
-                .as_ref()
-                .is_some_and(|platform| platform.architecture == architecture())
+            entry.platform.as_ref().is_some_and(|platform| platform.architecture == architecture())
         };
-        match document
-            .manifests
-            .iter()
-            .find(ours)
-            .or_else(|| document.manifests.first())
-        {
+        match document.manifests.iter().find(ours).or_else(|| document.manifests.first()) {
             Some(entry) => read(&entry.digest),
             None => Ok((manifest, document)),
         }
     }
 
-    fn rootfs(
-        &self,
-        digest: &str,
-        layers: &[Descriptor],
-        python: &str,
-    ) -> Result<PathBuf, ImageError> {
+    fn rootfs(&self, digest: &str, layers: &[Descriptor], python: &str) -> Result<PathBuf, ImageError> {
         let images = self.folder.join("images");
         let place = images.join(hex_of(digest));
         let rootfs = place.join("rootfs");
@@ -218,10 +161,7 @@ impl Store {
         }
         let python = python::find(python, &self.search_path, &self.pythons)?;
         fs::create_dir_all(&images).map_err(at(&images))?;
-        let partial = tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(&images)
-            .map_err(at(&images))?;
+        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&images).map_err(at(&images))?;
         let building = partial.path().join("rootfs");
         self.make_environment(&python, &building.join(ENVIRONMENT))?;
         for descriptor in layers {
@@ -252,10 +192,7 @@ impl Store {
         }
         let output = [output.stdout, output.stderr].concat();
         let output = String::from_utf8_lossy(&output).trim().to_owned();
-        Err(ImageError::Environment {
-            python: python.to_owned(),
-            output,
-        })
+        Err(ImageError::Environment { python: python.to_owned(), output })
     }
 
     /// The folder of a layer, unpacked if it is not yet.
@@ -267,19 +204,14 @@ impl Store {
         }
         let blob = self.blob(&descriptor.digest)?;
         fs::create_dir_all(&layers).map_err(at(&layers))?;
-        let partial = tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(&layers)
-            .map_err(at(&layers))?;
+        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&layers).map_err(at(&layers))?;
         layer::unpack(&blob, &descriptor.media_type, partial.path()).map_err(of(descriptor))?;
         fs::rename(partial.path(), &place).map_err(at(&place))?;
         Ok(place)
     }
 
     fn blob(&self, digest: &str) -> Result<PathBuf, ImageError> {
-        self.registry
-            .blob(digest)
-            .ok_or_else(|| ImageError::BlobMissing(digest.to_owned()))
+        self.registry.blob(digest).ok_or_else(|| ImageError::BlobMissing(digest.to_owned()))
     }
 }
 
@@ -308,10 +240,7 @@ fn split(image: &str) -> (&str, &str) {
         _ => image,
     };
     if let Some((tagged, digest)) = path.split_once('@') {
-        return (
-            tagged.split_once(':').map_or(tagged, |(name, _)| name),
-            digest,
-        );
+        return (tagged.split_once(':').map_or(tagged, |(name, _)| name), digest);
     }
     path.split_once(':').unwrap_or((path, "latest"))
 }
@@ -323,14 +252,8 @@ mod tests {
     #[test]
     fn an_image_is_read_as_repository_and_reference_whatever_its_host() {
         for (image, expected) in [
-            (
-                "127.0.0.1:4566/team/orders@sha256:ab",
-                ("team/orders", "sha256:ab"),
-            ),
-            (
-                "123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1",
-                ("orders", "v1"),
-            ),
+            ("127.0.0.1:4566/team/orders@sha256:ab", ("team/orders", "sha256:ab")),
+            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1", ("orders", "v1")),
             ("localhost/orders:v1@sha256:ab", ("orders", "sha256:ab")),
             ("team/orders", ("team/orders", "latest")),
         ] {

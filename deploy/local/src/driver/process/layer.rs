@@ -40,27 +40,15 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
     for entry in archive.entries().map_err(at(blob))? {
         let mut entry = entry.map_err(at(blob))?;
         let name = entry.path().map_err(at(blob))?.into_owned();
-        let refused = |why| LayerError::Refused {
-            path: name.display().to_string(),
-            why,
-        };
-        if name
-            .components()
-            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-        {
+        let refused = |why| LayerError::Refused { path: name.display().to_string(), why };
+        if name.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(refused("its path is absolute or has .."));
         }
-        if name
-            .file_name()
-            .is_some_and(|last| last.to_string_lossy().starts_with(".wh."))
-        {
+        if name.file_name().is_some_and(|last| last.to_string_lossy().starts_with(".wh.")) {
             return Err(refused("it is a whiteout, which has nothing below it here"));
         }
         let path = below(target, &name).ok_or_else(|| refused("its path leaves the layer"))?;
-        let parent = path
-            .parent()
-            .filter(|parent| parent.starts_with(target))
-            .unwrap_or(target);
+        let parent = path.parent().filter(|parent| parent.starts_with(target)).unwrap_or(target);
         folder(target, parent)?;
         let mode = entry.header().mode().map_err(at(&path))? & 0o777;
         match entry.header().entry_type() {
@@ -71,26 +59,17 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 clear(&path)?;
                 entry.unpack(&path).map_err(at(&path))?;
-                fs::set_permissions(&path, Permissions::from_mode(mode | 0o600))
-                    .map_err(at(&path))?;
+                fs::set_permissions(&path, Permissions::from_mode(mode | 0o600)).map_err(at(&path))?;
             }
             tar::EntryType::Symlink => {
-                let link = entry
-                    .link_name()
-                    .map_err(at(&path))?
-                    .ok_or_else(|| refused("a link to nothing"))?;
-                let link =
-                    relative(&name, &link).ok_or_else(|| refused("the link leaves the layer"))?;
+                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("a link to nothing"))?;
+                let link = relative(&name, &link).ok_or_else(|| refused("the link leaves the layer"))?;
                 clear(&path)?;
                 symlink(link, &path).map_err(at(&path))?;
             }
             tar::EntryType::Link => {
-                let link = entry
-                    .link_name()
-                    .map_err(at(&path))?
-                    .ok_or_else(|| refused("a link to nothing"))?;
-                let original =
-                    below(target, &link).ok_or_else(|| refused("the link leaves the layer"))?;
+                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("a link to nothing"))?;
+                let original = below(target, &link).ok_or_else(|| refused("the link leaves the layer"))?;
                 if !is_plain(target, &original) {
                     return Err(refused("a hard link to what is no file of this layer"));
                 }
@@ -142,10 +121,7 @@ pub(super) fn overlay(layer: &Path, target: &Path, share: Share) -> Result<(), L
 /// Keeps the time of change, by which Python judges compiled files.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
-    File::options()
-        .write(true)
-        .open(to)?
-        .set_modified(from.metadata()?.modified()?)
+    File::options().write(true).open(to)?.set_modified(from.metadata()?.modified()?)
 }
 
 /// Makes the folder and those above it, up to `root`, and never goes through a link.
@@ -178,9 +154,7 @@ fn clear(path: &Path) -> Result<(), LayerError> {
 fn is_plain(root: &Path, path: &Path) -> bool {
     let folders = path.ancestors().skip(1).take_while(|above| *above != root);
     path.symlink_metadata().is_ok_and(|found| found.is_file())
-        && folders
-            .into_iter()
-            .all(|above| above.symlink_metadata().is_ok_and(|found| found.is_dir()))
+        && folders.into_iter().all(|above| above.symlink_metadata().is_ok_and(|found| found.is_dir()))
 }
 
 /// The link's target as seen from the link: an absolute one means the image's root, not this machine's. `None` when it
@@ -189,10 +163,7 @@ fn relative(name: &Path, link: &Path) -> Option<PathBuf> {
     let parent = name.parent().unwrap_or(Path::new(""));
     let root = Path::new("");
     if link.is_absolute() {
-        let depth = parent
-            .components()
-            .filter(|part| matches!(part, Component::Normal(_)))
-            .count();
+        let depth = parent.components().filter(|part| matches!(part, Component::Normal(_))).count();
         let up = std::iter::repeat_n("..", depth).collect::<PathBuf>();
         return Some(up.join(below(root, link)?));
     }
@@ -239,9 +210,7 @@ mod tests {
 
         fn refusal(&self) -> String {
             assert_eq!(
-                fs::read_dir(self.folder.path().join("outside"))
-                    .unwrap()
-                    .count(),
+                fs::read_dir(self.folder.path().join("outside")).unwrap().count(),
                 1,
                 "something was written outside"
             );
@@ -252,18 +221,12 @@ mod tests {
     fn unpacked(fill: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Unpacked {
         let mut builder = tar::Builder::new(Vec::new());
         fill(&mut builder);
-        as_layer(
-            &builder.into_inner().unwrap(),
-            "application/vnd.oci.image.layer.v1.tar",
-        )
+        as_layer(&builder.into_inner().unwrap(), "application/vnd.oci.image.layer.v1.tar")
     }
 
     fn as_layer(bytes: &[u8], media_type: &str) -> Unpacked {
         let folder = tempfile::tempdir().unwrap();
-        let (blob, root) = (
-            folder.path().join("blob"),
-            folder.path().join("outside/root"),
-        );
+        let (blob, root) = (folder.path().join("blob"), folder.path().join("outside/root"));
         fs::write(&blob, bytes).unwrap();
         fs::create_dir_all(&root).unwrap();
         let outcome = unpack(&blob, media_type, &root);
@@ -274,33 +237,19 @@ mod tests {
     fn plain_gzip_and_zstd_layers_give_the_same_files() {
         let mut builder = tar::Builder::new(Vec::new());
         file(&mut builder, "opt/codeloc/code/main.py", b"print(1)");
-        link(
-            &mut builder,
-            tar::EntryType::Symlink,
-            "opt/codeloc/code/alias.py",
-            "main.py",
-        );
+        link(&mut builder, tar::EntryType::Symlink, "opt/codeloc/code/alias.py", "main.py");
         let tar = builder.into_inner().unwrap();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&tar).unwrap();
         let gzip = gzip.finish().unwrap();
         let zstd = zstd::encode_all(&tar[..], 1).unwrap();
         for (bytes, suffix) in [(tar, "tar"), (gzip, "tar+gzip"), (zstd, "tar+zstd")] {
-            let layer = as_layer(
-                &bytes,
-                &format!("application/vnd.oci.image.layer.v1.{suffix}"),
-            );
+            let layer = as_layer(&bytes, &format!("application/vnd.oci.image.layer.v1.{suffix}"));
             layer.outcome.as_ref().unwrap();
             let code = layer.root().join("opt/codeloc/code");
             assert_eq!(fs::read(code.join("alias.py")).unwrap(), b"print(1)");
             let changed = code.join("main.py").metadata().unwrap().modified().unwrap();
-            assert_eq!(
-                changed
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .unwrap()
-                    .as_secs(),
-                315_532_800
-            );
+            assert_eq!(changed.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 315_532_800);
         }
     }
 
@@ -353,45 +302,25 @@ mod tests {
     fn an_absolute_link_means_the_images_own_root() {
         let layer = unpacked(|tar| {
             file(tar, "opt/codeloc/code/data/real", b"x");
-            link(
-                tar,
-                tar::EntryType::Symlink,
-                "opt/codeloc/code/link",
-                "/opt/codeloc/code/data/real",
-            );
+            link(tar, tar::EntryType::Symlink, "opt/codeloc/code/link", "/opt/codeloc/code/data/real");
         });
         layer.outcome.as_ref().unwrap();
-        assert_eq!(
-            fs::read(layer.root().join("opt/codeloc/code/link")).unwrap(),
-            b"x"
-        );
+        assert_eq!(fs::read(layer.root().join("opt/codeloc/code/link")).unwrap(), b"x");
     }
 
     #[test]
     fn devices_and_whiteouts_are_refused() {
         let device = unpacked(|tar| link(tar, tar::EntryType::Char, "null", ""));
-        assert!(
-            device.refusal().contains("only files"),
-            "{}",
-            device.refusal()
-        );
+        assert!(device.refusal().contains("only files"), "{}", device.refusal());
         let whiteout = unpacked(|tar| file(tar, "a/.wh.b", b""));
-        assert!(
-            whiteout.refusal().contains("whiteout"),
-            "{}",
-            whiteout.refusal()
-        );
+        assert!(whiteout.refusal().contains("whiteout"), "{}", whiteout.refusal());
     }
 
     #[test]
     fn an_overlay_replaces_files_and_merges_folders() {
         let folder = tempfile::tempdir().unwrap();
         let (layer, target) = (folder.path().join("layer"), folder.path().join("target"));
-        for (path, content) in [
-            ("layer/d/a", "new"),
-            ("target/d/a", "old"),
-            ("target/d/b", "kept"),
-        ] {
+        for (path, content) in [("layer/d/a", "new"), ("target/d/a", "old"), ("target/d/b", "kept")] {
             let path = folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();

@@ -61,10 +61,7 @@ impl ProcessSettings {
         Self {
             folder,
             registry,
-            extra_environment: ["SSL_CERT_FILE", "SSL_CERT_DIR"]
-                .into_iter()
-                .filter_map(certificate)
-                .collect(),
+            extra_environment: ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(certificate).collect(),
             python: Vec::new(),
             search_path: text("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
         }
@@ -101,27 +98,12 @@ enum TaskError {
 
 impl Process {
     pub fn new(settings: ProcessSettings) -> Self {
-        let ProcessSettings {
-            folder,
-            registry,
-            extra_environment,
-            python,
-            search_path,
-        } = settings;
+        let ProcessSettings { folder, registry, extra_environment, python, search_path } = settings;
         clear_leftovers(&folder);
         let store = Store::new(&folder, registry, OsString::from(&search_path), python);
         let store = Arc::new(tokio::sync::Mutex::new(store));
         let (guardian, tasks) = (Arc::default(), Mutex::default());
-        Self {
-            shared: Arc::new(Shared {
-                folder,
-                extra_environment,
-                search_path,
-                store,
-                guardian,
-                tasks,
-            }),
-        }
+        Self { shared: Arc::new(Shared { folder, extra_environment, search_path, store, guardian, tasks }) }
     }
 }
 
@@ -139,11 +121,7 @@ impl Driver for Process {
                 Ok((exit_code, reason)) => (Some(exit_code), reason),
                 Err(error) => (None, error.to_string()),
             };
-            drop(reports.send(Report::Exited {
-                task_arn,
-                exit_code,
-                reason,
-            }));
+            drop(reports.send(Report::Exited { task_arn, exit_code, reason }));
         });
     }
 
@@ -179,15 +157,10 @@ impl Shared {
                 image = self.prepare(container.image.clone()) => image?,
             });
         }
-        let port = launch
-            .containers
-            .iter()
-            .find_map(|container| container.port);
+        let port = launch.containers.iter().find_map(|container| container.port);
         let lease = address::lease(port).map_err(TaskError::Resources)?;
         let scratch = scratch(&self.folder).map_err(TaskError::Resources)?;
-        report(Report::Pulled {
-            task_arn: task_arn.clone(),
-        });
+        report(Report::Pulled { task_arn: task_arn.clone() });
 
         let around = Surroundings {
             environment: &self.extra_environment,
@@ -207,19 +180,13 @@ impl Shared {
             ends.spawn(process.ended(log, reports.clone(), stop.clone(), container.stop_timeout));
         }
         let address = lease.address;
-        report(Report::Running {
-            task_arn: task_arn.clone(),
-            address,
-            port: lease.other_port,
-        });
+        report(Report::Running { task_arn: task_arn.clone(), address, port: lease.other_port });
 
         let healthy = async {
             if let Some(port) = lease.other_port.or(port) {
                 until_reachable(address, port).await;
             }
-            report(Report::Healthy {
-                task_arn: task_arn.clone(),
-            });
+            report(Report::Healthy { task_arn: task_arn.clone() });
             std::future::pending::<Infallible>().await
         };
         let first = tokio::select! {
@@ -235,11 +202,7 @@ impl Shared {
             Some(Err(error)) => return Err(TaskError::Resources(io::Error::other(error))),
             None => return Err(TaskError::Start(StartError::NoCommand)),
         };
-        let reason = if asked {
-            "Task stopped on request"
-        } else {
-            "Essential container in task exited"
-        };
+        let reason = if asked { "Task stopped on request" } else { "Essential container in task exited" };
         Ok((exit_code, reason.to_owned()))
     }
 
@@ -268,17 +231,8 @@ fn scratch(folder: &Path) -> io::Result<tempfile::TempDir> {
 
 /// Removes what an earlier driver had no time to remove; what cannot be removed only takes space.
 fn clear_leftovers(folder: &Path) {
-    let inside = |name: &str| {
-        fs::read_dir(folder.join(name))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
-    let partial = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(".partial-"))
-    };
+    let inside = |name: &str| fs::read_dir(folder.join(name)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let partial = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".partial-"));
     let unfinished = inside("layers").chain(inside("images")).filter(partial);
     for path in inside("tasks").chain(unfinished) {
         if let Err(error) = fs::remove_dir_all(&path) {

@@ -39,11 +39,7 @@ pub(super) fn below(root: &Path, path: &Path) -> Option<PathBuf> {
         }
     }
     // Joining an empty path would add a slash.
-    Some(if result.as_os_str().is_empty() {
-        root.to_owned()
-    } else {
-        root.join(result)
-    })
+    Some(if result.as_os_str().is_empty() { root.to_owned() } else { root.join(result) })
 }
 
 #[cfg(test)]
@@ -55,14 +51,8 @@ mod tests {
         for (text, expected) in [
             ("/opt/codeloc/code/x.py", "/r/opt/codeloc/code/x.py"),
             ("/opt/codeloc", "/r/opt/codeloc"),
-            (
-                "/opt/codeloc/a:/usr/lib:/opt/codeloc/b",
-                "/r/opt/codeloc/a:/usr/lib:/r/opt/codeloc/b",
-            ),
-            (
-                "--directory=/opt/codeloc/code",
-                "--directory=/r/opt/codeloc/code",
-            ),
+            ("/opt/codeloc/a:/usr/lib:/opt/codeloc/b", "/r/opt/codeloc/a:/usr/lib:/r/opt/codeloc/b"),
+            ("--directory=/opt/codeloc/code", "--directory=/r/opt/codeloc/code"),
             ("/opt/codelocal/x", "/opt/codelocal/x"),
             ("/srv/opt/codeloc/x", "/srv/opt/codeloc/x"),
             ("nothing", "nothing"),

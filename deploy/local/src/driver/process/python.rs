@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Prints the interpreter behind the program that was run (a shim names another) when its version is the one asked for.
-const PROBE: &str =
-    "import sys; sys.version_info[:2] == (3, int(sys.argv[1])) and print(sys.executable)";
+const PROBE: &str = "import sys; sys.version_info[:2] == (3, int(sys.argv[1])) and print(sys.executable)";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PythonError {
@@ -15,33 +14,20 @@ pub(super) enum PythonError {
     #[error(
         "no Python {version} on this machine stands in for the image's base: install python{version} (looked on PATH and at {candidates:?})"
     )]
-    Absent {
-        version: String,
-        candidates: Vec<PathBuf>,
-    },
+    Absent { version: String, candidates: Vec<PathBuf> },
 }
 
 /// A Python `version` (`3.N`) that really runs: `python3.N` or `python3` anywhere on the search path, or one of the
 /// candidates. Every place is tried, since version managers put programs on the path that only print an error.
-pub(super) fn find(
-    version: &str,
-    search_path: &OsStr,
-    candidates: &[PathBuf],
-) -> Result<PathBuf, PythonError> {
-    let minor = version
-        .strip_prefix("3.")
-        .and_then(|minor| minor.parse::<u8>().ok());
+pub(super) fn find(version: &str, search_path: &OsStr, candidates: &[PathBuf]) -> Result<PathBuf, PythonError> {
+    let minor = version.strip_prefix("3.").and_then(|minor| minor.parse::<u8>().ok());
     let minor = minor.ok_or_else(|| PythonError::Version(version.to_owned()))?;
-    let on_path =
-        |name: String| std::env::split_paths(search_path).map(move |folder| folder.join(&name));
+    let on_path = |name: String| std::env::split_paths(search_path).map(move |folder| folder.join(&name));
     on_path(format!("python{version}"))
         .chain(on_path("python3".to_owned()))
         .chain(candidates.iter().cloned())
         .find_map(|program| probe(&program, minor, search_path))
-        .ok_or_else(|| PythonError::Absent {
-            version: version.to_owned(),
-            candidates: candidates.to_vec(),
-        })
+        .ok_or_else(|| PythonError::Absent { version: version.to_owned(), candidates: candidates.to_vec() })
 }
 
 fn probe(program: &Path, minor: u8, search_path: &OsStr) -> Option<PathBuf> {
@@ -94,29 +80,14 @@ mod tests {
         let (version, python) = machine();
         let folder = tempfile::tempdir().unwrap();
         symlink(&python, folder.path().join("python3")).unwrap();
-        assert!(
-            find(
-                "3.99",
-                folder.path().as_os_str(),
-                std::slice::from_ref(&python)
-            )
-            .is_err()
-        );
-        assert_eq!(
-            find(&version, OsStr::new(""), std::slice::from_ref(&python)).unwrap(),
-            python
-        );
+        assert!(find("3.99", folder.path().as_os_str(), std::slice::from_ref(&python)).is_err());
+        assert_eq!(find(&version, OsStr::new(""), std::slice::from_ref(&python)).unwrap(), python);
     }
 
     #[test]
     fn an_absent_version_is_an_error_that_says_what_to_install() {
-        let error = find("3.99", OsStr::new("/usr/bin:/bin"), &[])
-            .unwrap_err()
-            .to_string();
+        let error = find("3.99", OsStr::new("/usr/bin:/bin"), &[]).unwrap_err().to_string();
         assert!(error.contains("install python3.99"), "{error}");
-        assert!(matches!(
-            find("2.7", OsStr::new(""), &[]),
-            Err(PythonError::Version(_))
-        ));
+        assert!(matches!(find("2.7", OsStr::new(""), &[]), Err(PythonError::Version(_))));
     }
 }

@@ -55,51 +55,26 @@ impl House {
         let registry = Registry::new(folder.path().join("registry")).unwrap();
         registry.create("team/fruit").unwrap();
         let version = "import sys; print('3.%d' % sys.version_info[1])";
-        let output = std::process::Command::new("python3")
-            .args(["-c", version])
-            .output()
-            .unwrap();
+        let output = std::process::Command::new("python3").args(["-c", version]).output().unwrap();
         let python = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        Self {
-            folder,
-            registry,
-            python,
-        }
+        Self { folder, registry, python }
     }
 
     fn driver(&self) -> Process {
-        Process::new(ProcessSettings::new(
-            self.folder.path().join("tasks"),
-            Arc::clone(&self.registry),
-        ))
+        Process::new(ProcessSettings::new(self.folder.path().join("tasks"), Arc::clone(&self.registry)))
     }
 
     async fn put(&self, path: &str, content_type: &str, body: Vec<u8>) {
-        let method = if path.contains("/manifests/") {
-            "PUT"
-        } else {
-            "POST"
-        };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content_type);
+        let method = if path.contains("/manifests/") { "PUT" } else { "POST" };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
         let router = registry::router(Arc::clone(&self.registry));
-        let response = router
-            .oneshot(request.body(Body::from(body)).unwrap())
-            .await
-            .unwrap();
+        let response = router.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         assert_eq!(response.status(), http::StatusCode::CREATED);
     }
 
     async fn blob(&self, bytes: Vec<u8>) -> (String, usize) {
         let (digest, size) = (digest(&bytes), bytes.len());
-        self.put(
-            &format!("/v2/team/fruit/blobs/uploads/?digest={digest}"),
-            "application/octet-stream",
-            bytes,
-        )
-        .await;
+        self.put(&format!("/v2/team/fruit/blobs/uploads/?digest={digest}"), "application/octet-stream", bytes).await;
         (digest, size)
     }
 
@@ -107,21 +82,15 @@ impl House {
     async fn image(&self, python: &str, code: &str) -> String {
         let site_packages = format!("opt/codeloc/env/lib/python{python}/site-packages/fruit.py");
         let tar = "application/vnd.oci.image.layer.v1.tar";
-        let dependencies =
-            zstd::encode_all(&archive(&site_packages, "NAME = 'mango'\n")[..], 1).unwrap();
+        let dependencies = zstd::encode_all(&archive(&site_packages, "NAME = 'mango'\n")[..], 1).unwrap();
         let mut layers = Vec::new();
         for (bytes, media_type, kind) in [
             (b"no archive at all".to_vec(), format!("{tar}+gzip"), None),
             (dependencies, format!("{tar}+zstd"), Some("dependencies")),
-            (
-                archive("opt/codeloc/code/main.py", code),
-                tar.to_owned(),
-                Some("code"),
-            ),
+            (archive("opt/codeloc/code/main.py", code), tar.to_owned(), Some("code")),
         ] {
             let (digest, size) = self.blob(bytes).await;
-            let annotations =
-                kind.map_or_else(|| json!({}), |kind| json!({ "codeloc.layer": kind }));
+            let annotations = kind.map_or_else(|| json!({}), |kind| json!({ "codeloc.layer": kind }));
             layers.push(json!({ "mediaType": media_type, "digest": digest, "size": size, "annotations": annotations }));
         }
         let config = json!({
@@ -145,18 +114,13 @@ impl House {
         let bytes = manifest.to_string().into_bytes();
         let digest = digest(&bytes);
         let path = format!("/v2/team/fruit/manifests/{digest}");
-        self.put(&path, "application/vnd.oci.image.manifest.v1+json", bytes)
-            .await;
+        self.put(&path, "application/vnd.oci.image.manifest.v1+json", bytes).await;
         format!("127.0.0.1:4566/team/fruit@{digest}")
     }
 
     fn unpacked(&self, kind: &str) -> Vec<PathBuf> {
         let folder = self.folder.path().join("tasks").join(kind);
-        fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .map(|entry| entry.unwrap().path())
-            .collect()
+        fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
     }
 }
 
@@ -169,17 +133,12 @@ fn archive(path: &str, content: &str) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
-    builder
-        .append_data(&mut header, path, content.as_bytes())
-        .unwrap();
+    builder.append_data(&mut header, path, content.as_bytes()).unwrap();
     builder.into_inner().unwrap()
 }
 
 fn launch(task_arn: &str, image: &str, what: &str) -> Launch {
-    let environment = [
-        ("DAGSTER_GRPC_HOST", "0.0.0.0"),
-        ("DAGSTER_GRPC_PORT", "4999"),
-    ];
+    let environment = [("DAGSTER_GRPC_HOST", "0.0.0.0"), ("DAGSTER_GRPC_PORT", "4999")];
     Launch {
         task_arn: task_arn.to_owned(),
         family: "fruit".to_owned(),
@@ -187,18 +146,11 @@ fn launch(task_arn: &str, image: &str, what: &str) -> Launch {
             name: "server".to_owned(),
             image: image.to_owned(),
             entry_point: Vec::new(),
-            command: ["python", "/opt/codeloc/code/main.py", what]
-                .map(str::to_owned)
-                .into(),
-            environment: environment
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            command: ["python", "/opt/codeloc/code/main.py", what].map(str::to_owned).into(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             working_directory: None,
             port: (what != "exit" && what != "long").then_some(4999),
-            log: Some(LogTarget {
-                group: "fruit".to_owned(),
-                stream: task_arn.to_owned(),
-            }),
+            log: Some(LogTarget { group: "fruit".to_owned(), stream: task_arn.to_owned() }),
             stop_timeout: Duration::from_mins(1),
         }],
     }
@@ -214,17 +166,12 @@ impl Follow {
     fn launch(driver: &Process, launch: Launch) -> Self {
         let (sender, reports) = unbounded_channel();
         driver.launch(launch, sender);
-        Self {
-            reports,
-            lines: Vec::new(),
-        }
+        Self { reports, lines: Vec::new() }
     }
 
     async fn next(&mut self) -> Report {
         let report = tokio::time::timeout(PATIENCE, self.reports.recv()).await;
-        report
-            .unwrap_or_else(|_| panic!("nothing came after {:?}", self.lines))
-            .unwrap()
+        report.unwrap_or_else(|_| panic!("nothing came after {:?}", self.lines)).unwrap()
     }
 
     /// The next report that is no line.
@@ -252,10 +199,7 @@ impl Follow {
 
     async fn exited(&mut self) -> (Option<i32>, String) {
         loop {
-            if let Report::Exited {
-                exit_code, reason, ..
-            } = self.step().await
-            {
+            if let Report::Exited { exit_code, reason, .. } = self.step().await {
                 return (exit_code, reason);
             }
         }
@@ -264,11 +208,7 @@ impl Follow {
     /// The task's process and its child.
     async fn pids(&mut self) -> [Pid; 2] {
         let line = self.line("pids ").await;
-        let pids: Vec<_> = line
-            .split(' ')
-            .skip(1)
-            .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
-            .collect();
+        let pids: Vec<_> = line.split(' ').skip(1).map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
         pids.try_into().unwrap()
     }
 }
@@ -285,9 +225,7 @@ async fn gone(pid: Pid) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{pid:?} still runs"));
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{pid:?} still runs"));
 }
 
 #[tokio::test]
@@ -297,43 +235,29 @@ async fn a_pushed_image_runs_becomes_healthy_and_stops_with_its_whole_group() {
     let driver = house.driver();
     let mut task = Follow::launch(&driver, launch("arn:task/1", &image, "serve"));
     assert!(matches!(task.step().await, Report::Pulled { .. }));
-    let Report::Running { address, port, .. } = task.step().await else {
-        panic!("not running")
-    };
+    let Report::Running { address, port, .. } = task.step().await else { panic!("not running") };
     if cfg!(target_os = "linux") {
         assert_eq!((&address.octets()[..2], port), (&[127, 77][..], None));
     }
     assert!(matches!(task.step().await, Report::Healthy { .. }));
-    assert!(
-        TcpStream::connect((address, port.unwrap_or(4999)))
-            .await
-            .is_ok()
-    );
+    assert!(TcpStream::connect((address, port.unwrap_or(4999))).await.is_ok());
     assert_eq!(task.line("hello").await, "hello from mango");
     assert_eq!(task.line("interrupts").await, "interrupts True");
     assert_eq!(task.line("secret").await, "secret None colour green");
     assert!(task.line("in ").await.ends_with("/rootfs/opt/codeloc/code"));
     let [server, child] = task.pids().await;
     driver.stop("arn:task/1");
-    assert_eq!(
-        task.exited().await,
-        (Some(143), "Task stopped on request".to_owned())
-    );
+    assert_eq!(task.exited().await, (Some(143), "Task stopped on request".to_owned()));
     gone(server).await;
     gone(child).await;
-    assert!(
-        house.unpacked("tasks").is_empty(),
-        "the scratch folder stays"
-    );
+    assert!(house.unpacked("tasks").is_empty(), "the scratch folder stays");
 }
 
 #[tokio::test]
 async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_unpacked() {
     let house = House::new();
-    let (first, second) = (
-        house.image(&house.python, PROGRAM).await,
-        house.image(&house.python, &format!("{PROGRAM}#")).await,
-    );
+    let (first, second) =
+        (house.image(&house.python, PROGRAM).await, house.image(&house.python, &format!("{PROGRAM}#")).await);
     let driver = house.driver();
     let mut addresses = Vec::new();
     let mut tasks = Vec::new();
@@ -353,15 +277,8 @@ async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_u
     addresses.dedup();
     assert_eq!(addresses.len(), 3);
     assert_eq!(house.unpacked("images").len(), 2);
-    assert_eq!(
-        house.unpacked("layers").len(),
-        3,
-        "one of dependencies, two of code, none of the base"
-    );
-    let fruit = format!(
-        "rootfs/opt/codeloc/env/lib/python{}/site-packages/fruit.py",
-        house.python
-    );
+    assert_eq!(house.unpacked("layers").len(), 3, "one of dependencies, two of code, none of the base");
+    let fruit = format!("rootfs/opt/codeloc/env/lib/python{}/site-packages/fruit.py", house.python);
     let inodes = house.unpacked("images").into_iter().map(|image| {
         use std::os::unix::fs::MetadataExt;
         image.join(&fruit).metadata().unwrap().ino()
@@ -376,23 +293,11 @@ async fn a_task_that_ends_by_itself_reports_its_code_after_its_last_line() {
     let image = house.image(&house.python, PROGRAM).await;
     let driver = house.driver();
     let mut task = Follow::launch(&driver, launch("arn:1", &image, "exit"));
-    assert_eq!(
-        task.exited().await,
-        (Some(7), "Essential container in task exited".to_owned())
-    );
-    assert!(
-        task.lines.iter().any(|line| line.starts_with("in ")),
-        "{:?}",
-        task.lines
-    );
+    assert_eq!(task.exited().await, (Some(7), "Essential container in task exited".to_owned()));
+    assert!(task.lines.iter().any(|line| line.starts_with("in ")), "{:?}", task.lines);
     let mut task = Follow::launch(&driver, launch("arn:2", &image, "long"));
     assert_eq!(task.exited().await.0, Some(0));
-    let pieces: Vec<usize> = task
-        .lines
-        .iter()
-        .filter(|line| line.starts_with('x'))
-        .map(String::len)
-        .collect();
+    let pieces: Vec<usize> = task.lines.iter().filter(|line| line.starts_with('x')).map(String::len).collect();
     assert_eq!(pieces, [16384, 16384, 7232]);
 }
 
@@ -435,20 +340,13 @@ async fn dropping_the_driver_stops_its_tasks() {
 
 #[test]
 fn a_runtime_that_ends_under_its_tasks_leaves_no_process() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ending = runtime();
     let pids = ending.block_on(async {
         let house = House::new();
         let image = house.image(&house.python, PROGRAM).await;
         let driver = house.driver();
-        Follow::launch(&driver, launch("arn:1", &image, "deaf"))
-            .pids()
-            .await
+        Follow::launch(&driver, launch("arn:1", &image, "deaf")).pids().await
     });
     drop(ending);
     runtime().block_on(async {
@@ -462,35 +360,23 @@ fn a_runtime_that_ends_under_its_tasks_leaves_no_process() {
 async fn a_task_that_cannot_run_says_why() {
     let house = House::new();
     let driver = house.driver();
-    let mut absent = Follow::launch(
-        &driver,
-        launch("arn:1", "127.0.0.1:4566/team/fruit:v9", "serve"),
-    );
+    let mut absent = Follow::launch(&driver, launch("arn:1", "127.0.0.1:4566/team/fruit:v9", "serve"));
     let (code, reason) = absent.exited().await;
     assert_eq!(code, None);
-    assert_eq!(
-        reason,
-        "CannotPullContainerError: failed to resolve ref 127.0.0.1:4566/team/fruit:v9: not found"
-    );
+    assert_eq!(reason, "CannotPullContainerError: failed to resolve ref 127.0.0.1:4566/team/fruit:v9: not found");
 
     let image = house.image("3.99", PROGRAM).await;
     let mut no_python = Follow::launch(&driver, launch("arn:2", &image, "serve"));
     let (code, reason) = no_python.exited().await;
     assert_eq!(code, None);
-    assert!(
-        reason.starts_with("CannotPullContainerError: no Python 3.99 on this machine"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("CannotPullContainerError: no Python 3.99 on this machine"), "{reason}");
 
     let image = house.image(&house.python, PROGRAM).await;
     let mut no_program = launch("arn:3", &image, "serve");
     no_program.containers[0].command = vec!["no-such-program".to_owned()];
     let (code, reason) = Follow::launch(&driver, no_program).exited().await;
     assert_eq!(code, None);
-    assert!(
-        reason.starts_with("CannotStartContainerError: exec: \"no-such-program\""),
-        "{reason}"
-    );
+    assert!(reason.starts_with("CannotStartContainerError: exec: \"no-such-program\""), "{reason}");
     assert!(house.unpacked("tasks").is_empty());
 }
 
@@ -498,16 +384,9 @@ async fn a_task_that_cannot_run_says_why() {
 async fn the_guardian_kills_what_is_left_when_its_pipe_closes_and_nothing_else() {
     let spawn = || {
         let mut command = tokio::process::Command::new("sleep");
-        command
-            .arg("1000")
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+        command.arg("1000").process_group(0).kill_on_drop(true).spawn().unwrap()
     };
-    let group = |child: &tokio::process::Child| {
-        Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap()
-    };
+    let group = |child: &tokio::process::Child| Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     let (mut watched, mut dropped, mut late) = (spawn(), spawn(), spawn());
     let mut guardian = Guardian::default();
     guardian.add(group(&watched)).unwrap();
@@ -516,15 +395,9 @@ async fn the_guardian_kills_what_is_left_when_its_pipe_closes_and_nothing_else()
     guardian.remove(group(&dropped));
     drop(guardian);
     for child in [&mut watched, &mut late] {
-        tokio::time::timeout(PATIENCE, child.wait())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     }
-    assert!(
-        dropped.try_wait().unwrap().is_none(),
-        "a group that was taken off the list was killed"
-    );
+    assert!(dropped.try_wait().unwrap().is_none(), "a group that was taken off the list was killed");
 }
 
 #[test]
@@ -532,12 +405,7 @@ fn the_launcher_undoes_signals_that_its_parent_ignored() {
     let asks = "import signal; print(*(signal.getsignal(s).name for s in (signal.SIGTERM, signal.SIGHUP)), \
                 signal.getsignal(signal.SIGINT) is signal.default_int_handler)";
     let script = "trap '' INT TERM HUP PIPE; exec python3 -I -S -c \"$0\" / \"$1\" -c \"$2\"";
-    let python = python::find(
-        &House::new().python,
-        std::env::var_os("PATH").unwrap().as_os_str(),
-        &[],
-    )
-    .unwrap();
+    let python = python::find(&House::new().python, std::env::var_os("PATH").unwrap().as_os_str(), &[]).unwrap();
     let mut shell = std::process::Command::new("sh")
         .args(["-c", script, include_str!("launcher.py")])
         .arg(python)
@@ -548,24 +416,13 @@ fn the_launcher_undoes_signals_that_its_parent_ignored() {
         .unwrap();
     std::io::Write::write_all(&mut shell.stdin.take().unwrap(), b"\n").unwrap();
     let output = shell.wait_with_output().unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        "SIG_DFL SIG_DFL True\n"
-    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "SIG_DFL SIG_DFL True\n");
 }
 
 #[test]
 fn the_launcher_starts_nothing_when_the_driver_died_before_the_group_was_watched() {
     let output = std::process::Command::new("python3")
-        .args([
-            "-I",
-            "-S",
-            "-c",
-            include_str!("launcher.py"),
-            "/",
-            "/bin/echo",
-            "started",
-        ])
+        .args(["-I", "-S", "-c", include_str!("launcher.py"), "/", "/bin/echo", "started"])
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
@@ -591,12 +448,7 @@ async fn the_death_of_the_driver_takes_every_task_with_it() {
     use tokio::io::{AsyncBufReadExt, BufReader};
 
     let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "driver::process::tests::a_driver_to_be_killed",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["driver::process::tests::a_driver_to_be_killed", "--exact", "--ignored", "--nocapture"])
         .stdout(std::process::Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
@@ -605,11 +457,7 @@ async fn the_death_of_the_driver_takes_every_task_with_it() {
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
     let pids = async {
         loop {
-            let line = lines
-                .next_line()
-                .await
-                .unwrap()
-                .expect("the driver ended by itself");
+            let line = lines.next_line().await.unwrap().expect("the driver ended by itself");
             if let Some(pids) = line.strip_prefix("pids ") {
                 break pids.to_owned();
             }
