@@ -42,7 +42,7 @@ pub struct BuildSettings {
     pub parallel: usize,
     /// Time limit of one run of uv.
     pub uv_timeout: Duration,
-    /// Time limit of one silent read from a registry.
+    /// Time limit of one silent read from a registry; uploads have it on top of what 256 KiB a second take.
     pub registry_timeout: Duration,
     /// Where [`PASSED_VARIABLES`] are taken from; other names are ignored.
     pub environment: BTreeMap<String, String>,
