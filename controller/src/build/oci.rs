@@ -55,6 +55,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 "images for this machine need its Python: set the build's interpreter".to_owned(),
             ));
         }
+        let settings = settings
+            .rooted()
+            .map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
         let passed: BTreeMap<String, String> = settings
             .environment
             .iter()
