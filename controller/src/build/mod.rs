@@ -5,6 +5,7 @@ mod checkout;
 mod dependencies;
 mod image;
 mod layer;
+mod listing;
 mod load;
 mod oci;
 mod packages;
