@@ -83,7 +83,13 @@ def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = No
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, cwd=cwd, env=env or environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+            words,
+            cwd=cwd,
+            env=env or environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError as error:
         raise PrepareError(f"{words[0]} is not installed, or not on the PATH") from error
@@ -136,8 +142,8 @@ def make_environment(name: str) -> None:
     else:
         uv = LOCAL / "tools/bin/uv"
         call(uv, "venv", "--quiet", folder)
-        install = ("pip", "install", "--quiet", "--require-hashes", "--compile-bytecode", "--python", python, "-r", lock)
-        call(uv, *install)
+        options = ("--quiet", "--require-hashes", "--compile-bytecode")
+        call(uv, "pip", "install", *options, "--python", python, "-r", lock)
     stamp.write_text(value)
 
 

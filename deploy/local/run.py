@@ -8,6 +8,7 @@ other ports and another `--state` folder. Assumes that `codeloc` and `localcloud
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -24,8 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import prepare
-from prepare import LOCAL, ROOT, PrepareError
+# Nothing is left in the sources, compiled modules included.
+sys.dont_write_bytecode = True
+
+import prepare  # noqa: E402
+from prepare import LOCAL, ROOT, PrepareError  # noqa: E402
 
 SOURCES = ROOT / "deploy/local"
 POLL_SECONDS = 0.5
@@ -34,6 +38,7 @@ START_SECONDS = 60.0
 CLOUD_GRACE_SECONDS = 45.0
 GRACE_SECONDS = 10.0
 TAIL_LINES = 25
+HTTP_OK = 200
 # Settings of these tools on the machine must not reach the processes; Dagster's and Python's least of all.
 DROPPED_PREFIXES = ("AWS_", "CODELOC_", "LOCALCLOUD_", "DAGSTER_", "PIP_", "UV_", "PYTHON", "VIRTUAL_ENV")
 
@@ -53,14 +58,11 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    end_signal: signal.Signals
 
     def send(self, number: int) -> None:
         """Signals the whole group; a group that is gone is no error."""
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
     def tail(self) -> str:
         """The end of what it wrote."""
@@ -80,12 +82,13 @@ class Stack:
 
     @property
     def folder(self) -> Path:
-        return self.options.state / "run"
+        folder: Path = self.options.state / "run"
+        return folder
 
     def url(self, port: int, path: str = "") -> str:
         return f"http://127.0.0.1:{port}{path}"
 
-    def start(self, name: str, *command: str | Path, end: signal.Signals = signal.SIGTERM, **more: str) -> None:
+    def start(self, name: str, *command: str | Path, env: dict[str, str]) -> None:
         """Starts a process with its output in `logs/NAME.log`."""
         log = self.folder / "logs" / f"{name}.log"
         with log.open("wb") as output:
@@ -94,13 +97,13 @@ class Stack:
             process = subprocess.Popen(
                 [str(word) for word in command],
                 cwd=ROOT,
-                env=clean_environment() | more,
+                env=clean_environment() | env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.children.append(Child(name, process, log, end))
+        self.children.append(Child(name, process, log))
 
     def check(self) -> None:
         """Fails when a signal came, a process is gone, or the time is up."""
@@ -114,7 +117,8 @@ class Stack:
         limit = self.options.timeout
         if limit is not None and time.monotonic() - self.began > limit:
             states = "".join(f"\n    {name}: {text}" for name, text in sorted(self.shown.items()))
-            raise RunError(f"not everything was Synced and Healthy within {limit:g} s; logs are in {self.folder / 'logs'}{states}")
+            logs = self.folder / "logs"
+            raise RunError(f"not everything was Synced and Healthy within {limit:g} s; logs are in {logs}{states}")
 
     def wait(self, what: str, ready: Callable[[], bool]) -> None:
         """Waits until something answers."""
@@ -159,16 +163,16 @@ class Stack:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        cloud = (options.binaries / "localcloud", "--listen", f"127.0.0.1:{options.cloud_port}")
+        cloud = [options.binaries / "localcloud", "--listen", f"127.0.0.1:{options.cloud_port}", "--driver", "process"]
         made = ("--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform")
-        self.start("localcloud", *cloud, "--state", options.state / "cloud", "--driver", "process", *made, AWS_REGION=region)
+        self.start("localcloud", *cloud, "--state", options.state / "cloud", *made, env={"AWS_REGION": region})
         self.wait("localcloud", lambda: answers(self.url(options.cloud_port, "/_localcloud/health")))
-        self.start("codeloc", options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", **aws)
-        dagster, home = LOCAL / "dagster/bin", str(folder / "dagster-home")
+        self.start("codeloc", options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", env=aws)
+        dagster, home = LOCAL / "dagster/bin", {"DAGSTER_HOME": str(folder / "dagster-home")}
         workspace = ("-w", folder / "workspace.yaml")
         web = (dagster / "dagster-webserver", "-h", "127.0.0.1", "-p", str(options.web_port), *workspace)
-        self.start("dagster-webserver", *web, end=signal.SIGINT, DAGSTER_HOME=home)
-        self.start("dagster-daemon", dagster / "dagster-daemon", "run", *workspace, end=signal.SIGINT, DAGSTER_HOME=home)
+        self.start("dagster-webserver", *web, env=home)
+        self.start("dagster-daemon", dagster / "dagster-daemon", "run", *workspace, env=home)
 
     def settled(self) -> bool:
         """Prints what changed; whether every config is Synced and Healthy and the webserver answers."""
@@ -219,11 +223,11 @@ class Stack:
     def stop(self) -> None:
         """Ends every group: the cloud last, since it ends the tasks that the others still talk to."""
         for child in (child for child in self.children if child.name != "localcloud"):
-            child.send(child.end_signal)
+            child.send(signal.SIGTERM)
         self.reap([child for child in self.children if child.name != "localcloud"], GRACE_SECONDS)
         cloud = [child for child in self.children if child.name == "localcloud"]
         for child in cloud:
-            child.send(child.end_signal)
+            child.send(signal.SIGTERM)
         self.reap(cloud, CLOUD_GRACE_SECONDS)
         self.children.clear()
 
@@ -264,15 +268,15 @@ def answers(url: str) -> bool:
     """Whether a GET succeeds."""
     try:
         with DIRECT.open(url, timeout=5) as answer:
-            return answer.status == 200
+            return bool(answer.status == HTTP_OK)
     except (OSError, ValueError):
         return False
 
 
 def check_ports(options: argparse.Namespace) -> None:
     """Says who needs which port before anything is started."""
-    ports = (("--cloud-port", options.cloud_port), ("--codeloc-port", options.codeloc_port), ("--web-port", options.web_port))
-    for flag, port in ports:
+    for name in ("cloud_port", "codeloc_port", "web_port"):
+        flag, port = f"--{name.replace('_', '-')}", getattr(options, name)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -289,7 +293,7 @@ def claim(state: Path) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise RunError(f"a stack is running with {state} already: end it, or choose another folder with --state") from error
+        raise RunError(f"a stack runs with {state} already: end it, or choose another folder with --state") from error
     return lock
 
 
@@ -332,7 +336,7 @@ def main() -> int:
             prepare.prepare()
             missing = [name for name in ("codeloc", "localcloud") if not (stack.options.binaries / name).exists()]
             if missing:
-                raise RunError(f"{' and '.join(missing)} not found in {stack.options.binaries}: `make run` builds first")
+                raise RunError(f"no {' and no '.join(missing)} in {stack.options.binaries}: `make run` builds them")
             stack.began = time.monotonic()
             # From here on a signal is only noted: an exception in the middle of a start would lose that process, and
             # a second Ctrl-C would cut the ending short, where every process has a time limit anyway.
