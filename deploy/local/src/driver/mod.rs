@@ -2,6 +2,8 @@
 //!
 //! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
 
+pub mod simulated;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -44,12 +46,24 @@ pub enum Report {
     /// Image at hand, address settled, container about to start: PROVISIONING to PENDING.
     Pulled { task_arn: String },
     /// The container runs: its own address, and the port it was given where that is not the one asked for.
-    Running { task_arn: String, address: Ipv4Addr, port: Option<u16> },
+    Running {
+        task_arn: String,
+        address: Ipv4Addr,
+        port: Option<u16>,
+    },
     /// The task's port accepts connections: container health is HEALTHY.
     Healthy { task_arn: String },
-    Log { group: String, stream: String, line: String },
+    Log {
+        group: String,
+        stream: String,
+        line: String,
+    },
     /// Ended by itself or because it was stopped. `exit_code` is absent when it never ran (image not found).
-    Exited { task_arn: String, exit_code: Option<i32>, reason: String },
+    Exited {
+        task_arn: String,
+        exit_code: Option<i32>,
+        reason: String,
+    },
 }
 
 pub trait Driver: Send + Sync + 'static {
