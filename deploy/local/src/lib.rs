@@ -6,12 +6,14 @@
 pub mod calls;
 pub mod cloud;
 pub mod connector;
+pub mod dns;
 pub mod driver;
 pub mod fault;
 pub mod fields;
 pub mod http;
 mod local_cloud;
 pub mod paging;
+pub mod registry;
 pub mod rollout;
 pub mod services;
 pub mod store;

@@ -2,6 +2,7 @@
 //!
 //! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
 
+pub mod process;
 pub mod simulated;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,9 @@ pub struct LogTarget {
 #[derive(Clone, Debug)]
 pub enum Report {
     /// Image at hand, address settled, container about to start: PROVISIONING to PENDING.
-    Pulled { task_arn: String },
+    Pulled {
+        task_arn: String,
+    },
     /// The container runs: its own address, and the port it was given where that is not the one asked for.
     Running {
         task_arn: String,
@@ -52,7 +55,9 @@ pub enum Report {
         port: Option<u16>,
     },
     /// The task's port accepts connections: container health is HEALTHY.
-    Healthy { task_arn: String },
+    Healthy {
+        task_arn: String,
+    },
     Log {
         group: String,
         stream: String,

@@ -1,0 +1,86 @@
+//! Which Python of this machine stands in for the base image's.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Prints the interpreter behind the program that was run (a shim names another) when its version is the one asked for.
+const PROBE: &str = "import sys; sys.version_info[:2] == (3, int(sys.argv[1])) and print(sys.executable)";
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PythonError {
+    #[error("the image's label codeloc.python is {0:?}, which is no version of the form 3.N")]
+    Version(String),
+    #[error(
+        "no Python {version} on this machine stands in for the image's base: install python{version} (looked on PATH and at {candidates:?})"
+    )]
+    Absent { version: String, candidates: Vec<PathBuf> },
+}
+
+/// A Python `version` (`3.N`) that really runs: `python3.N` or `python3` anywhere on the search path, or one of the
+/// candidates. Every place is tried, since version managers put programs on the path that only print an error.
+pub(super) fn find(version: &str, search_path: &OsStr, candidates: &[PathBuf]) -> Result<PathBuf, PythonError> {
+    let minor = version.strip_prefix("3.").and_then(|minor| minor.parse::<u8>().ok());
+    let minor = minor.ok_or_else(|| PythonError::Version(version.to_owned()))?;
+    let on_path = |name: String| std::env::split_paths(search_path).map(move |folder| folder.join(&name));
+    on_path(format!("python{version}"))
+        .chain(on_path("python3".to_owned()))
+        .chain(candidates.iter().cloned())
+        .find_map(|program| probe(&program, minor, search_path))
+        .ok_or_else(|| PythonError::Absent { version: version.to_owned(), candidates: candidates.to_vec() })
+}
+
+fn probe(program: &Path, minor: u8, search_path: &OsStr) -> Option<PathBuf> {
+    if !program.is_file() {
+        return None;
+    }
+    let output = Command::new(program)
+        .args(["-I", "-c", PROBE, &minor.to_string()])
+        .env("PATH", search_path)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let executable = String::from_utf8(output.stdout).ok()?;
+    let executable = executable.trim();
+    (output.status.success() && !executable.is_empty()).then(|| PathBuf::from(executable))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn script(folder: &Path, name: &str, text: &str) {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_shim_that_only_prints_an_error_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shims, real) = (folder.path().join("shims"), folder.path().join("real"));
+        std::fs::create_dir_all(&shims).unwrap();
+        std::fs::create_dir_all(&real).unwrap();
+        script(&shims, "python3.12", "#!/bin/sh\necho 'python3.12: command not found'\nexit 127\n");
+        script(&real, "python3.12", "#!/bin/sh\necho /opt/python/bin/python3.12\n");
+        let path = std::env::join_paths([&shims, &real]).unwrap();
+        assert_eq!(find("3.12", &path, &[]).unwrap(), Path::new("/opt/python/bin/python3.12"));
+    }
+
+    #[test]
+    fn a_candidate_serves_where_the_path_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        script(folder.path(), "python", "#!/bin/sh\necho /elsewhere/python\n");
+        let found = find("3.99", OsStr::new(""), &[folder.path().join("python")]).unwrap();
+        assert_eq!(found, Path::new("/elsewhere/python"));
+    }
+
+    #[test]
+    fn an_absent_version_is_an_error_that_says_what_to_install() {
+        let error = find("3.99", OsStr::new("/usr/bin:/bin"), &[]).unwrap_err().to_string();
+        assert!(error.contains("install python3.99"), "{error}");
+        assert!(matches!(find("2.7", OsStr::new(""), &[]), Err(PythonError::Version(_))));
+    }
+}
