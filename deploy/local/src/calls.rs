@@ -42,11 +42,7 @@ impl Calls {
 
     /// Calls after the one numbered `sequence`; 0 for all that are kept.
     pub fn since(&self, sequence: u64) -> Vec<Call> {
-        self.ring
-            .iter()
-            .filter(|call| call.sequence > sequence)
-            .cloned()
-            .collect()
+        self.ring.iter().filter(|call| call.sequence > sequence).cloned().collect()
     }
 
     /// Forgets all calls; numbers go on rising.

@@ -44,6 +44,13 @@ pub struct Rules {
     pub operation_delay: Duration,
 }
 
+impl Rules {
+    /// The password that the registry asks for: one for as long as the seed is the same.
+    pub fn registry_token(&self) -> String {
+        hex::encode(Sha256::new().chain_update(b"registry token").chain_update(self.seed).finalize())
+    }
+}
+
 impl Default for Rules {
     fn default() -> Self {
         Self {
@@ -158,19 +165,13 @@ impl Cloud {
     }
 
     fn answer(&mut self, request: &Request<Bytes>, call: wire::Call) -> Answer {
-        let wire::Call {
-            service,
-            operation,
-            input,
-        } = call;
+        let wire::Call { service, operation, input } = call;
         let region = wire::signed_region(request.headers()).unwrap_or(&self.rules.region);
         let reply = if service.is_global() || region == self.rules.region {
             match service {
                 Service::S3 => services::s3::run(self, request),
                 _ => services::run(self, service, &operation, &input).map(|output| match service {
-                    Service::Iam | Service::Sts => {
-                        xml::query_answer(&operation, service.namespace(), &output)
-                    }
+                    Service::Iam | Service::Sts => xml::query_answer(&operation, service.namespace(), &output),
                     _ => wire::json(&output),
                 }),
             }
@@ -182,9 +183,7 @@ impl Cloud {
             Err(fault) => {
                 let code = fault.code.unwrap_or(service.invalid_input());
                 let response = match service {
-                    Service::Iam | Service::Sts => {
-                        xml::query_fault(&fault, code, service.namespace())
-                    }
+                    Service::Iam | Service::Sts => xml::query_fault(&fault, code, service.namespace()),
                     Service::S3 => services::s3::refuse(request, &fault, code),
                     _ => wire::json_fault(&fault, code),
                 };
@@ -197,22 +196,14 @@ impl Cloud {
             resource_hint(&input)
         };
         let mutating = mutates(&operation);
-        Answer {
-            response,
-            service: service.name(),
-            operation,
-            resource,
-            mutating,
-            refused,
-        }
+        Answer { response, service: service.name(), operation, resource, mutating, refused }
     }
 
     fn wrong_region(&self, service: Service, region: &str) -> Fault {
         let own = &self.rules.region;
         if service == Service::S3 {
-            let message = format!(
-                "The authorization header is malformed; the region '{region}' is wrong; expecting '{own}'"
-            );
+            let message =
+                format!("The authorization header is malformed; the region '{region}' is wrong; expecting '{own}'");
             return Fault::new("AuthorizationHeaderMalformed", message);
         }
         let message = format!(
@@ -281,10 +272,7 @@ impl Cloud {
     /// A new id of `length` hexadecimal digits, at most 64: the seed and a counter, never a repetition.
     pub fn draw(&mut self, length: usize) -> String {
         self.drawn += 1;
-        let digest = Sha256::new()
-            .chain_update(self.rules.seed)
-            .chain_update(self.drawn.to_be_bytes())
-            .finalize();
+        let digest = Sha256::new().chain_update(self.rules.seed).chain_update(self.drawn.to_be_bytes()).finalize();
         let mut id = hex::encode(digest);
         id.truncate(length);
         id
@@ -293,21 +281,11 @@ impl Cloud {
     /// `8-4-4-4-12`.
     pub fn draw_uuid(&mut self) -> String {
         let id = self.draw(32);
-        format!(
-            "{}-{}-{}-{}-{}",
-            &id[..8],
-            &id[8..12],
-            &id[12..16],
-            &id[16..20],
-            &id[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
     }
 
     pub fn arn(&self, service: &str, resource: &str) -> String {
-        format!(
-            "arn:aws:{service}:{}:{}:{resource}",
-            self.rules.region, self.rules.account
-        )
+        format!("arn:aws:{service}:{}:{}:{resource}", self.rules.region, self.rules.account)
     }
 }
 
@@ -338,8 +316,5 @@ fn resource_hint(input: &serde_json::Value) -> Option<String> {
         "OperationId",
         "cluster",
     ];
-    NAMES
-        .iter()
-        .find_map(|name| input.get(*name)?.as_str())
-        .map(str::to_owned)
+    NAMES.iter().find_map(|name| input.get(*name)?.as_str()).map(str::to_owned)
 }

@@ -44,31 +44,21 @@ impl HttpConnector for InProcess {
             let request = collect(request).await?;
             tokio::time::sleep(shared.latency).await;
             let response = shared.call(&request, received).map(SdkBody::from);
-            HttpResponse::try_from(response)
-                .map_err(|error| ConnectorError::other(error.into(), None))
+            HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
 }
 
 impl HttpClient for InProcess {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
 /// The request with its whole body, which may be a stream in `aws-chunked` frames.
 async fn collect(request: HttpRequest) -> Result<Request<Bytes>, ConnectorError> {
-    let request = request
-        .try_into_http1x()
-        .map_err(|error| ConnectorError::user(error.into()))?;
+    let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
     let (parts, body) = request.into_parts();
-    let body = ByteStream::new(body)
-        .collect()
-        .await
-        .map_err(|error| ConnectorError::io(error.into()))?;
+    let body = ByteStream::new(body).collect().await.map_err(|error| ConnectorError::io(error.into()))?;
     Ok(Request::from_parts(parts, body.into_bytes()))
 }

@@ -17,26 +17,16 @@ pub struct Fault {
 impl Fault {
     /// Bad input, under the code the called service uses for it.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self {
-            status: 400,
-            code: None,
-            message: message.into(),
-        }
+        Self { status: 400, code: None, message: message.into() }
     }
 
     pub fn missing(parameter: &str) -> Self {
-        Self::invalid(format!(
-            "Parameter {parameter} is required and must not be empty."
-        ))
+        Self::invalid(format!("Parameter {parameter} is required and must not be empty."))
     }
 
     /// A refusal under a code of its own, with status 400.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status: 400,
-            code: Some(code),
-            message: message.into(),
-        }
+        Self { status: 400, code: Some(code), message: message.into() }
     }
 
     #[must_use]

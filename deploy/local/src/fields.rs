@@ -17,9 +17,7 @@ pub trait Fields {
 
     /// A text that must be there and not be empty.
     fn need(&self, name: &str) -> Result<&str, Fault> {
-        self.text(name)
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| Fault::missing(name))
+        self.text(name).filter(|text| !text.is_empty()).ok_or_else(|| Fault::missing(name))
     }
 
     fn texts(&self, name: &str) -> Vec<&str> {
@@ -62,41 +60,28 @@ impl Fields for Value {
     }
 
     fn items(&self, name: &str) -> &[Value] {
-        self.get(name)
-            .and_then(Value::as_array)
-            .map_or(&[], Vec::as_slice)
+        self.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     fn text_map(&self, name: &str) -> BTreeMap<String, String> {
         let map = self.get(name).and_then(Value::as_object);
         let pairs = map.into_iter().flatten();
-        pairs
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect()
+        pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 }
 
 /// `[{"key": …, "value": …}]`, as ECS writes tags.
 pub fn lower_tags(tags: &Tags) -> Value {
-    tags.iter()
-        .map(|(key, value)| json!({"key": key, "value": value}))
-        .collect()
+    tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
 }
 
 /// `[{"Key": …, "Value": …}]`, as the other services write tags.
 pub fn upper_tags(tags: &Tags) -> Value {
-    tags.iter()
-        .map(|(key, value)| json!({"Key": key, "Value": value}))
-        .collect()
+    tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
 }
 
 /// The named fields of `input` that were given and are not null.
 pub fn pick(input: &Value, names: &[&str]) -> Map<String, Value> {
-    let given = |name: &&str| {
-        Some((
-            (*name).to_owned(),
-            input.get(*name).filter(|value| !value.is_null())?.clone(),
-        ))
-    };
+    let given = |name: &&str| Some(((*name).to_owned(), input.get(*name).filter(|value| !value.is_null())?.clone()));
     names.iter().filter_map(given).collect()
 }

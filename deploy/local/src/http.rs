@@ -18,10 +18,7 @@ const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route(
-            "/_localcloud/health",
-            get(|| async { Json(json!({"status": "ok"})) }),
-        )
+        .route("/_localcloud/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/_localcloud/calls", get(calls))
         .route("/_localcloud/reset-calls", post(reset_calls))
         .fallback(answer)
@@ -34,10 +31,7 @@ struct Since {
     since: u64,
 }
 
-async fn calls(
-    State(shared): State<Arc<Shared>>,
-    Query(Since { since }): Query<Since>,
-) -> Json<Value> {
+async fn calls(State(shared): State<Arc<Shared>>, Query(Since { since }): Query<Since>) -> Json<Value> {
     Json(json!({"calls": shared.calls().since(since)}))
 }
 
@@ -50,9 +44,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let received = Instant::now();
     let (parts, body) = request.into_parts();
     match to_bytes(body, LARGEST_BODY).await {
-        Ok(body) => shared
-            .call(&http::Request::from_parts(parts, body), received)
-            .map(Body::from),
+        Ok(body) => shared.call(&http::Request::from_parts(parts, body), received).map(Body::from),
         Err(error) => (http::StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
     }
 }

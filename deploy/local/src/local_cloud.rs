@@ -78,13 +78,7 @@ impl LocalCloud {
 
     /// Starts with what was saved, if anything was.
     pub fn start_from(settings: Settings, saved: Option<Cloud>) -> Self {
-        let Settings {
-            rules,
-            start,
-            latency,
-            driver,
-            images,
-        } = settings;
+        let Settings { rules, start, latency, driver, images } = settings;
         // A clock that was set back must not hold up what is due.
         let start = saved.as_ref().map_or(start, |saved| saved.now().max(start));
         let cloud = match saved {
@@ -106,11 +100,7 @@ impl LocalCloud {
             closing: Notify::new(),
         });
         let background = tokio::spawn(Arc::clone(&shared).run(incoming));
-        Self {
-            shared,
-            simulated,
-            background,
-        }
+        Self { shared, simulated, background }
     }
 
     /// An HTTP client for the Rust SDK that never leaves the process.
@@ -190,11 +180,7 @@ impl LocalCloud {
         };
         let mut live: BTreeSet<String> = {
             let cloud = self.shared.cloud();
-            let tasks = cloud
-                .ecs
-                .tasks
-                .values()
-                .filter(|task| task.last_status != "STOPPED");
+            let tasks = cloud.ecs.tasks.values().filter(|task| task.last_status != "STOPPED");
             tasks.map(|task| task.arn.clone()).collect()
         };
         for arn in &live {
@@ -235,22 +221,10 @@ impl Shared {
             self.changed.notify_one();
         }
         let outcome = answer.refused.unwrap_or_else(|| "OK".to_owned());
-        if outcome == "UnknownOperationException"
-            || outcome == "InvalidAction"
-            || outcome == "NotImplemented"
-        {
-            tracing::warn!(
-                service = answer.service,
-                operation = answer.operation,
-                "no such operation here"
-            );
+        if outcome == "UnknownOperationException" || outcome == "InvalidAction" || outcome == "NotImplemented" {
+            tracing::warn!(service = answer.service, operation = answer.operation, "no such operation here");
         } else {
-            tracing::debug!(
-                service = answer.service,
-                operation = answer.operation,
-                outcome,
-                "call"
-            );
+            tracing::debug!(service = answer.service, operation = answer.operation, outcome, "call");
         }
         self.calls().record(Call {
             sequence: 0,
@@ -266,10 +240,7 @@ impl Shared {
         answer.response
     }
 
-    async fn run(
-        self: Arc<Self>,
-        mut incoming: UnboundedReceiver<Report>,
-    ) -> UnboundedReceiver<Report> {
+    async fn run(self: Arc<Self>, mut incoming: UnboundedReceiver<Report>) -> UnboundedReceiver<Report> {
         loop {
             let due = self.cloud().next_due();
             tokio::select! {

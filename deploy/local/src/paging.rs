@@ -24,10 +24,7 @@ pub struct Page<T> {
 impl<T> Page<T> {
     #[must_use]
     pub fn map<U>(self, show: impl FnMut(T) -> U) -> Page<U> {
-        Page {
-            items: self.items.into_iter().map(show).collect(),
-            next: self.next,
-        }
+        Page { items: self.items.into_iter().map(show).collect(), next: self.next }
     }
 }
 
@@ -51,15 +48,8 @@ pub fn page<T>(
 ) -> Result<Page<T>, Fault> {
     let size = size(asked, limits)?;
     let falling = all.len() > 1 && all[0].0 > all[all.len() - 1].0;
-    let after = token
-        .filter(|token| !token.is_empty())
-        .map(read)
-        .transpose()?;
-    let shown = |key: &str| {
-        after
-            .as_deref()
-            .is_some_and(|after| if falling { key >= after } else { key <= after })
-    };
+    let after = token.filter(|token| !token.is_empty()).map(read).transpose()?;
+    let shown = |key: &str| after.as_deref().is_some_and(|after| if falling { key >= after } else { key <= after });
     let mut rest = all.into_iter().skip_while(|(key, _)| shown(key)).peekable();
     let mut items = Vec::with_capacity(size);
     let mut last = String::new();
@@ -67,9 +57,7 @@ pub fn page<T>(
         last = key;
         items.push(item);
     }
-    let next = rest
-        .peek()
-        .map(|_| URL_SAFE_NO_PAD.encode(format!("after {last}")));
+    let next = rest.peek().map(|_| URL_SAFE_NO_PAD.encode(format!("after {last}")));
     Ok(Page { items, next })
 }
 
@@ -77,27 +65,14 @@ fn size(asked: Option<i64>, limits: Limits) -> Result<usize, Fault> {
     let Some(asked) = asked else {
         return Ok(limits.default);
     };
-    let fits = usize::try_from(asked)
-        .ok()
-        .filter(|asked| (1..=limits.max).contains(asked));
-    fits.ok_or_else(|| {
-        Fault::invalid(format!(
-            "The page size {asked} is not between 1 and {}.",
-            limits.max
-        ))
-    })
+    let fits = usize::try_from(asked).ok().filter(|asked| (1..=limits.max).contains(asked));
+    fits.ok_or_else(|| Fault::invalid(format!("The page size {asked} is not between 1 and {}.", limits.max)))
 }
 
 fn read(token: &str) -> Result<String, Fault> {
-    let plain = URL_SAFE_NO_PAD
-        .decode(token)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let key = plain
-        .as_deref()
-        .and_then(|plain| plain.strip_prefix("after "));
-    key.map(str::to_owned)
-        .ok_or_else(|| Fault::invalid("The pagination token is not one this service gave out."))
+    let plain = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let key = plain.as_deref().and_then(|plain| plain.strip_prefix("after "));
+    key.map(str::to_owned).ok_or_else(|| Fault::invalid("The pagination token is not one this service gave out."))
 }
 
 #[cfg(test)]
@@ -107,9 +82,7 @@ mod tests {
     const LIMITS: Limits = Limits { default: 2, max: 3 };
 
     fn keyed(keys: &[&str]) -> Vec<(String, String)> {
-        keys.iter()
-            .map(|key| ((*key).to_owned(), (*key).to_owned()))
-            .collect()
+        keys.iter().map(|key| ((*key).to_owned(), (*key).to_owned())).collect()
     }
 
     #[test]
@@ -123,23 +96,13 @@ mod tests {
         rising.reverse();
         let first = page(rising.clone(), None, Some(1), LIMITS).unwrap();
         assert_eq!(first.items, ["c"]);
-        assert_eq!(
-            page(rising, first.next.as_deref(), Some(3), LIMITS)
-                .unwrap()
-                .items,
-            ["b", "a"]
-        );
+        assert_eq!(page(rising, first.next.as_deref(), Some(3), LIMITS).unwrap().items, ["b", "a"]);
     }
 
     #[test]
     fn a_page_goes_on_after_a_thing_that_is_gone() {
         let first = page(keyed(&["a", "b", "c"]), None, Some(1), LIMITS).unwrap();
-        assert_eq!(
-            page(keyed(&["b", "c"]), first.next.as_deref(), None, LIMITS)
-                .unwrap()
-                .items,
-            ["b", "c"]
-        );
+        assert_eq!(page(keyed(&["b", "c"]), first.next.as_deref(), None, LIMITS).unwrap().items, ["b", "c"]);
     }
 
     #[test]

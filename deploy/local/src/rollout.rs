@@ -132,14 +132,7 @@ impl Rollout {
         self.push(id, revision, reason, false, now);
     }
 
-    fn push(
-        &mut self,
-        id: String,
-        revision: Revision,
-        reason: String,
-        is_rollback: bool,
-        now: Time,
-    ) {
+    fn push(&mut self, id: String, revision: Revision, reason: String, is_rollback: bool, now: Time) {
         let deployment = Deployment {
             id,
             revision,
@@ -159,28 +152,15 @@ impl Rollout {
     /// A task of `deployment` ended though nobody asked, or never became healthy. `fresh_id` names the rollback, if one begins.
     pub fn task_failed(&mut self, deployment: &str, fresh_id: String, now: Time) {
         let breaker = self.breaker;
-        let threshold = self
-            .desired
-            .div_ceil(2)
-            .clamp(BREAKER_FAILURES.0, BREAKER_FAILURES.1);
-        let Some(failed) = self
-            .deployments
-            .iter_mut()
-            .find(|candidate| candidate.id == deployment)
-        else {
+        let threshold = self.desired.div_ceil(2).clamp(BREAKER_FAILURES.0, BREAKER_FAILURES.1);
+        let Some(failed) = self.deployments.iter_mut().find(|candidate| candidate.id == deployment) else {
             return;
         };
         failed.failed_tasks += 1;
         failed.not_before = now + pause(failed.failed_tasks);
         let in_progress = failed.state == RolloutState::InProgress;
-        let is_primary = self
-            .primary()
-            .is_some_and(|primary| primary.id == deployment);
-        let count = self
-            .deployments
-            .iter()
-            .find(|candidate| candidate.id == deployment)
-            .map_or(0, |d| d.failed_tasks);
+        let is_primary = self.primary().is_some_and(|primary| primary.id == deployment);
+        let count = self.deployments.iter().find(|candidate| candidate.id == deployment).map_or(0, |d| d.failed_tasks);
         match breaker {
             Some(rollback) if is_primary && in_progress && count >= threshold => {
                 self.fail(rollback, fresh_id, now);
@@ -200,14 +180,10 @@ impl Rollout {
         "ECS deployment circuit breaker: tasks failed to start.".clone_into(&mut primary.reason);
         primary.updated_at = now;
         let (id, may_roll_back) = (primary.id.clone(), rollback && !primary.is_rollback);
-        self.tell(
-            &format!("(deployment {id}) deployment failed: tasks failed to start."),
-            now,
-        );
+        self.tell(&format!("(deployment {id}) deployment failed: tasks failed to start."), now);
         if let Some(revision) = self.last_completed.clone().filter(|_| may_roll_back) {
             self.tell(&format!("rolling back to deployment {fresh_id}."), now);
-            let reason =
-                format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh_id}.");
+            let reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh_id}.");
             self.push(fresh_id, revision, reason, true, now);
         }
     }
@@ -222,19 +198,12 @@ impl Rollout {
             arn: member.arn.clone(),
             reason: format!("Scaling activity initiated by (deployment {id})"),
         };
-        let live: Vec<&Member> = members
-            .iter()
-            .filter(|member| member.phase != Phase::Ending)
-            .collect();
+        let live: Vec<&Member> = members.iter().filter(|member| member.phase != Phase::Ending).collect();
         if self.draining {
             return live.into_iter().map(stop).collect();
         }
-        let (mut own, mut old): (Vec<&Member>, Vec<&Member>) =
-            live.iter().partition(|member| member.deployment == id);
-        let serving = own
-            .iter()
-            .filter(|member| member.phase == Phase::Serving)
-            .count();
+        let (mut own, mut old): (Vec<&Member>, Vec<&Member>) = live.iter().partition(|member| member.deployment == id);
+        let serving = own.iter().filter(|member| member.phase == Phase::Serving).count();
         if serving > primary.serving {
             primary.failed_tasks = 0;
         }
@@ -252,16 +221,10 @@ impl Rollout {
         let missing = self.desired.saturating_sub(own.len());
         let room = maximum.saturating_sub(own.len().min(self.desired) + old.len());
         if missing.min(room) > 0 && now >= primary.not_before {
-            actions.push(Action::Launch {
-                deployment: id.clone(),
-                count: missing.min(room),
-            });
+            actions.push(Action::Launch { deployment: id.clone(), count: missing.min(room) });
         }
         old.sort_by_key(|member| member.phase == Phase::Serving);
-        let old_serving = old
-            .iter()
-            .filter(|member| member.phase == Phase::Serving)
-            .count();
+        let old_serving = old.iter().filter(|member| member.phase == Phase::Serving).count();
         let mut healthy = serving.min(self.desired) + old_serving;
         for member in old {
             if member.phase == Phase::Starting {
@@ -304,12 +267,8 @@ impl Rollout {
 
     /// When a pause after failed tasks ends, if tasks are missing.
     pub fn due(&self, members: &[Member], now: Time) -> Option<Time> {
-        let primary = self
-            .primary()
-            .filter(|primary| primary.state != RolloutState::Failed && !self.draining)?;
-        let own = members
-            .iter()
-            .filter(|member| member.deployment == primary.id && member.phase != Phase::Ending);
+        let primary = self.primary().filter(|primary| primary.state != RolloutState::Failed && !self.draining)?;
+        let own = members.iter().filter(|member| member.deployment == primary.id && member.phase != Phase::Ending);
         (own.count() < self.desired && primary.not_before > now).then_some(primary.not_before)
     }
 
@@ -317,19 +276,13 @@ impl Rollout {
     pub fn tell(&mut self, what: &str, now: Time) {
         self.told += 1;
         let message = format!("(service {}) {what}", self.service);
-        self.events.push_front(Event {
-            id: self.told,
-            at: now,
-            message,
-        });
+        self.events.push_front(Event { id: self.told, at: now, message });
         self.events.truncate(KEPT_EVENTS);
     }
 }
 
 fn pause(failures: usize) -> Duration {
-    let doublings = u32::try_from(failures.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(16);
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
@@ -340,25 +293,15 @@ mod tests {
     const START: Time = Time::from_millis(1_000_000);
 
     fn revision(name: &str) -> Revision {
-        Revision {
-            task_definition: name.to_owned(),
-            settings: Map::new(),
-        }
+        Revision { task_definition: name.to_owned(), settings: Map::new() }
     }
 
     fn member(arn: &str, deployment: &str, phase: Phase) -> Member {
-        Member {
-            arn: arn.to_owned(),
-            deployment: deployment.to_owned(),
-            phase,
-        }
+        Member { arn: arn.to_owned(), deployment: deployment.to_owned(), phase }
     }
 
     fn launch(deployment: &str, count: usize) -> Action {
-        Action::Launch {
-            deployment: deployment.to_owned(),
-            count,
-        }
+        Action::Launch { deployment: deployment.to_owned(), count }
     }
 
     fn stopped(actions: &[Action]) -> Vec<&str> {
@@ -375,9 +318,8 @@ mod tests {
     fn completed(desired: usize) -> (Rollout, Vec<Member>) {
         let mut rollout = Rollout::new("s", desired);
         rollout.start("one".to_owned(), revision("v1"), START);
-        let members: Vec<Member> = (0..desired)
-            .map(|index| member(&format!("a{index}"), "one", Phase::Serving))
-            .collect();
+        let members: Vec<Member> =
+            (0..desired).map(|index| member(&format!("a{index}"), "one", Phase::Serving)).collect();
         assert_eq!(rollout.step(&members, START), []);
         assert_eq!(rollout.deployments[0].state, RolloutState::Completed);
         (rollout, members)
@@ -394,18 +336,11 @@ mod tests {
         assert_eq!(stopped(&rollout.step(&members, START)), ["a0"]);
         members[0].phase = Phase::Ending;
         assert_eq!(rollout.step(&members, START), []);
-        assert_eq!(
-            rollout.deployments.len(),
-            2,
-            "the old deployment is listed until it is drained"
-        );
+        assert_eq!(rollout.deployments.len(), 2, "the old deployment is listed until it is drained");
         members.remove(0);
         assert_eq!(rollout.step(&members, START), []);
         assert_eq!(rollout.deployments.len(), 1);
-        assert_eq!(
-            rollout.deployments[0].reason,
-            "ECS deployment two completed."
-        );
+        assert_eq!(rollout.deployments[0].reason, "ECS deployment two completed.");
     }
 
     #[test]
@@ -439,10 +374,7 @@ mod tests {
             rollout.task_failed("two", "three".to_owned(), START);
         }
         let back = rollout.primary().unwrap();
-        assert_eq!(
-            (back.id.as_str(), back.revision.task_definition.as_str()),
-            ("three", "v1")
-        );
+        assert_eq!((back.id.as_str(), back.revision.task_definition.as_str()), ("three", "v1"));
         assert_eq!(rollout.deployments[1].state, RolloutState::Failed);
         assert_eq!(rollout.step(&members, START), [launch("three", 1)]);
         for _ in 0..3 {
@@ -450,11 +382,7 @@ mod tests {
         }
         assert_eq!(rollout.primary().unwrap().state, RolloutState::Failed);
         assert_eq!(rollout.primary().unwrap().id, "three");
-        assert_eq!(
-            rollout.step(&members, START),
-            [],
-            "a failed deployment starts and stops nothing"
-        );
+        assert_eq!(rollout.step(&members, START), [], "a failed deployment starts and stops nothing");
     }
 
     #[test]

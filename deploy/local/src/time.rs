@@ -1,14 +1,12 @@
 //! An instant as the state machine knows it: milliseconds since 1970, handed in by whoever calls.
 
 use std::ops::Add;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch. The state machine never reads a clock; it is told.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(u64);
 
@@ -43,10 +41,14 @@ impl Time {
 
     fn civil(self, format: &str) -> String {
         let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
-        jiff::Timestamp::from_millisecond(millis)
-            .unwrap_or(jiff::Timestamp::MAX)
-            .strftime(format)
-            .to_string()
+        jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX).strftime(format).to_string()
+    }
+}
+
+/// The epoch itself when the machine's clock says that it is earlier.
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        Self::default() + time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 }
 
@@ -54,10 +56,7 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 

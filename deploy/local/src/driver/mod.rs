@@ -55,7 +55,9 @@ pub enum Report {
         port: Option<u16>,
     },
     /// The task's port accepts connections: container health is HEALTHY.
-    Healthy { task_arn: String },
+    Healthy {
+        task_arn: String,
+    },
     Log {
         group: String,
         stream: String,

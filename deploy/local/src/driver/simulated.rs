@@ -50,26 +50,16 @@ impl Default for Script {
 impl Script {
     /// Starts, and ends at once with `code`.
     pub fn exits(code: i32) -> Self {
-        Self {
-            exit: Some((Duration::from_millis(500), code)),
-            healthy: None,
-            ..Self::default()
-        }
+        Self { exit: Some((Duration::from_millis(500), code)), healthy: None, ..Self::default() }
     }
 
     /// Starts, and never answers.
     pub fn never_healthy() -> Self {
-        Self {
-            healthy: None,
-            ..Self::default()
-        }
+        Self { healthy: None, ..Self::default() }
     }
 
     pub fn image_missing() -> Self {
-        Self {
-            image_missing: true,
-            ..Self::default()
-        }
+        Self { image_missing: true, ..Self::default() }
     }
 }
 
@@ -91,9 +81,7 @@ impl Simulated {
     /// Sets how tasks of a family, or with an image of exactly this name, behave from their next start on. An image's script
     /// goes before its family's.
     pub fn script(&self, family_or_image: &str, script: Script) {
-        self.inner()
-            .scripts
-            .insert(family_or_image.to_owned(), script);
+        self.inner().scripts.insert(family_or_image.to_owned(), script);
     }
 
     /// Sets how every other task behaves.
@@ -113,14 +101,8 @@ impl Simulated {
 
 impl Inner {
     fn script_for(&self, launch: &Launch) -> Script {
-        let by_image = launch
-            .containers
-            .iter()
-            .find_map(|container| self.scripts.get(&container.image));
-        by_image
-            .or_else(|| self.scripts.get(&launch.family))
-            .unwrap_or(&self.default)
-            .clone()
+        let by_image = launch.containers.iter().find_map(|container| self.scripts.get(&container.image));
+        by_image.or_else(|| self.scripts.get(&launch.family)).unwrap_or(&self.default).clone()
     }
 
     /// 10.0.0.1 and on: no two tasks share one.
@@ -151,11 +133,7 @@ impl Driver for Simulated {
             };
             simulated.inner().running.remove(&task_arn);
             // Nobody listens any more when the cloud has ended.
-            let _ = reports.send(Report::Exited {
-                task_arn,
-                exit_code,
-                reason,
-            });
+            let _ = reports.send(Report::Exited { task_arn, exit_code, reason });
         });
     }
 
@@ -177,46 +155,25 @@ async fn live(
     let tell = |report| drop(reports.send(report));
     sleep(script.pull).await;
     if script.image_missing {
-        let image = launch
-            .containers
-            .first()
-            .map_or("", |container| container.image.as_str());
+        let image = launch.containers.first().map_or("", |container| container.image.as_str());
         return (
             None,
-            format!(
-                "CannotPullContainerError: pull image manifest has been retried 1 time(s): {image}: not found"
-            ),
+            format!("CannotPullContainerError: pull image manifest has been retried 1 time(s): {image}: not found"),
         );
     }
-    tell(Report::Pulled {
-        task_arn: task_arn(),
-    });
+    tell(Report::Pulled { task_arn: task_arn() });
     sleep(script.boot).await;
-    tell(Report::Running {
-        task_arn: task_arn(),
-        address,
-        port: script.port,
-    });
-    for target in launch
-        .containers
-        .iter()
-        .filter_map(|container| container.log.as_ref())
-    {
+    tell(Report::Running { task_arn: task_arn(), address, port: script.port });
+    for target in launch.containers.iter().filter_map(|container| container.log.as_ref()) {
         for line in &script.log {
             let (group, stream) = (target.group.clone(), target.stream.clone());
-            tell(Report::Log {
-                group,
-                stream,
-                line: line.clone(),
-            });
+            tell(Report::Log { group, stream, line: line.clone() });
         }
     }
     let healthy = async {
         if let Some(delay) = script.healthy {
             sleep(delay).await;
-            tell(Report::Healthy {
-                task_arn: task_arn(),
-            });
+            tell(Report::Healthy { task_arn: task_arn() });
         }
         std::future::pending::<(Option<i32>, String)>().await
     };

@@ -362,7 +362,8 @@ impl Registry {
         Ok((found, subject))
     }
 
-    fn delete_tag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
+    /// Takes one tag away; false when nothing has it.
+    pub fn untag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
         self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
     }
 

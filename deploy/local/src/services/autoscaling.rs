@@ -41,25 +41,15 @@ pub struct Policy {
 }
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
-    if input
-        .get("ServiceNamespace")
-        .is_some_and(|namespace| namespace != "ecs")
-    {
-        return Err(Fault::invalid(
-            "localcloud scales nothing but ServiceNamespace ecs",
-        ));
+    if input.get("ServiceNamespace").is_some_and(|namespace| namespace != "ecs") {
+        return Err(Fault::invalid("localcloud scales nothing but ServiceNamespace ecs"));
     }
     match operation {
         "RegisterScalableTarget" => register(cloud, input),
         "DescribeScalableTargets" => describe_targets(cloud, input),
         "DeregisterScalableTarget" => {
             let resource = resource(input)?;
-            cloud
-                .autoscaling
-                .targets
-                .remove(resource)
-                .map(|_| json!({}))
-                .ok_or_else(|| no_target(resource))
+            cloud.autoscaling.targets.remove(resource).map(|_| json!({})).ok_or_else(|| no_target(resource))
         }
         "PutScalingPolicy" => put_policy(cloud, input),
         "DescribeScalingPolicies" => describe_policies(cloud, input),
@@ -71,10 +61,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "UntagResource" => {
             let tags = tagged(cloud, input)?;
-            input
-                .texts("TagKeys")
-                .into_iter()
-                .for_each(|key| drop(tags.remove(key)));
+            input.texts("TagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"Tags": tagged(cloud, input)?})),
@@ -85,9 +72,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
 fn resource(input: &Value) -> Result<&str, Fault> {
     input.need("ServiceNamespace")?;
     if input.need("ScalableDimension")? != DIMENSION {
-        return Err(Fault::invalid(format!(
-            "localcloud scales nothing but {DIMENSION}"
-        )));
+        return Err(Fault::invalid(format!("localcloud scales nothing but {DIMENSION}")));
     }
     input.need("ResourceId")
 }
@@ -95,23 +80,15 @@ fn resource(input: &Value) -> Result<&str, Fault> {
 fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     let resource = resource(input)?;
     let known = cloud.autoscaling.targets.get(resource);
-    let min = input
-        .number("MinCapacity")
-        .or(known.map(|target| target.min));
-    let max = input
-        .number("MaxCapacity")
-        .or(known.map(|target| target.max));
+    let min = input.number("MinCapacity").or(known.map(|target| target.min));
+    let max = input.number("MaxCapacity").or(known.map(|target| target.max));
     let min = min.ok_or_else(|| Fault::missing("MinCapacity"))?;
     let max = max.ok_or_else(|| Fault::missing("MaxCapacity"))?;
     if min < 0 || max < min {
-        return Err(Fault::invalid(
-            "Maximum capacity cannot be less than minimum capacity",
-        ));
+        return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
     }
     if !ecs::service::clamp(cloud, resource, min, max) {
-        return Err(Fault::invalid(format!(
-            "ECS service doesn't exist: {resource}"
-        )));
+        return Err(Fault::invalid(format!("ECS service doesn't exist: {resource}")));
     }
     let id = cloud.draw(32);
     let fresh = Target {
@@ -128,20 +105,11 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         policies: BTreeMap::new(),
     };
     let known = cloud.autoscaling.targets.contains_key(resource);
-    if known
-        && input
-            .get("Tags")
-            .is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty()))
-    {
-        let message =
-            "Tags are given when a scalable target is made; use TagResource to change them";
+    if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
+        let message = "Tags are given when a scalable target is made; use TagResource to change them";
         return Err(Fault::invalid(message));
     }
-    let target = cloud
-        .autoscaling
-        .targets
-        .entry(resource.to_owned())
-        .or_insert(fresh);
+    let target = cloud.autoscaling.targets.entry(resource.to_owned()).or_insert(fresh);
     (target.min, target.max) = (min, max);
     if let Some(Value::Object(suspended)) = input.get("SuspendedState") {
         for (field, value) in suspended {
@@ -155,9 +123,7 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
     input.need("ServiceNamespace")?;
     let named = input.texts("ResourceIds");
     if named.len() > 50 {
-        return Err(Fault::invalid(
-            "ResourceIds must have length less than or equal to 50",
-        ));
+        return Err(Fault::invalid("ResourceIds must have length less than or equal to 50"));
     }
     let all = cloud.autoscaling.targets.iter();
     let all = all.filter(|(resource, _)| named.is_empty() || named.contains(&resource.as_str()));
@@ -178,58 +144,30 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
             "ScalableTargetARN": target.arn,
         })
     };
-    let all = all
-        .map(|(resource, target)| (resource.clone(), show(resource, target)))
-        .collect();
-    let page = page(
-        all,
-        input.text("NextToken"),
-        input.number("MaxResults"),
-        Limits {
-            default: 50,
-            max: 50,
-        },
-    )?;
+    let all = all.map(|(resource, target)| (resource.clone(), show(resource, target))).collect();
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 50, max: 50 })?;
     Ok(page.document("ScalableTargets", "NextToken"))
 }
 
 fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let resource = resource(input)?.to_owned();
     let name = input.need("PolicyName")?;
-    if input
-        .text("PolicyType")
-        .is_some_and(|kind| kind != "TargetTrackingScaling")
-    {
-        return Err(Fault::invalid(
-            "localcloud has no scaling policies but TargetTrackingScaling",
-        ));
+    if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
+        return Err(Fault::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
     }
     let configuration = input.get("TargetTrackingScalingPolicyConfiguration");
-    let configuration =
-        configuration.ok_or_else(|| Fault::missing("TargetTrackingScalingPolicyConfiguration"))?;
-    if configuration
-        .get("TargetValue")
-        .and_then(Value::as_f64)
-        .is_none()
-    {
-        return Err(Fault::missing(
-            "TargetTrackingScalingPolicyConfiguration.TargetValue",
-        ));
+    let configuration = configuration.ok_or_else(|| Fault::missing("TargetTrackingScalingPolicyConfiguration"))?;
+    if configuration.get("TargetValue").and_then(Value::as_f64).is_none() {
+        return Err(Fault::missing("TargetTrackingScalingPolicyConfiguration.TargetValue"));
     }
     let metric = metric(configuration);
-    if !matches!(
-        metric,
-        Some("ECSServiceAverageCPUUtilization" | "ECSServiceAverageMemoryUtilization")
-    ) {
+    if !matches!(metric, Some("ECSServiceAverageCPUUtilization" | "ECSServiceAverageMemoryUtilization")) {
         return Err(Fault::invalid(
             "localcloud tracks ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
         ));
     }
     let (uuid, high, low) = (cloud.draw_uuid(), cloud.draw_uuid(), cloud.draw_uuid());
-    let arn = cloud.arn(
-        "autoscaling",
-        &format!("scalingPolicy:{uuid}:resource/ecs/{resource}:policyName/{name}"),
-    );
+    let arn = cloud.arn("autoscaling", &format!("scalingPolicy:{uuid}:resource/ecs/{resource}:policyName/{name}"));
     let alarm = |kind: &str, uuid: &str| {
         let name = format!("TargetTracking-{resource}-Alarm{kind}-{uuid}");
         json!({"AlarmName": name, "AlarmARN": cloud.arn("cloudwatch", &format!("alarm:{name}"))})
@@ -240,17 +178,10 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
         configuration: Value::Null,
         alarms: json!([alarm("High", &high), alarm("Low", &low)]),
     };
-    let target = cloud
-        .autoscaling
-        .targets
-        .get_mut(&resource)
-        .ok_or_else(|| no_target(&resource))?;
-    let other = |(other, policy): (&String, &Policy)| {
-        other != name && self::metric(&policy.configuration) == metric
-    };
+    let target = cloud.autoscaling.targets.get_mut(&resource).ok_or_else(|| no_target(&resource))?;
+    let other = |(other, policy): (&String, &Policy)| other != name && self::metric(&policy.configuration) == metric;
     if target.policies.iter().any(other) {
-        let message =
-            "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
+        let message = "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
         return Err(Fault::invalid(message));
     }
     let policy = target.policies.entry(name.to_owned()).or_insert(fresh);
@@ -259,9 +190,7 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
 }
 
 fn metric(configuration: &Value) -> Option<&str> {
-    configuration
-        .get("PredefinedMetricSpecification")?
-        .text("PredefinedMetricType")
+    configuration.get("PredefinedMetricSpecification")?.text("PredefinedMetricType")
 }
 
 fn describe_policies(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -291,46 +220,26 @@ fn describe_policies(cloud: &mut Cloud, input: &Value) -> Reply {
         }
     }
     all.sort_by(|left, right| left.0.cmp(&right.0));
-    let page = page(
-        all,
-        input.text("NextToken"),
-        input.number("MaxResults"),
-        Limits {
-            default: 10,
-            max: 10,
-        },
-    )?;
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 10, max: 10 })?;
     Ok(page.document("ScalingPolicies", "NextToken"))
 }
 
 fn delete_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let (resource, name) = (resource(input)?, input.need("PolicyName")?);
     let target = cloud.autoscaling.targets.get_mut(resource);
-    target
-        .and_then(|target| target.policies.remove(name))
-        .map(|_| json!({}))
-        .ok_or_else(|| {
-            let message = format!(
-                "No scaling policy found for service namespace: ecs, resource ID: {resource}, \
+    target.and_then(|target| target.policies.remove(name)).map(|_| json!({})).ok_or_else(|| {
+        let message = format!(
+            "No scaling policy found for service namespace: ecs, resource ID: {resource}, \
              scalable dimension: {DIMENSION}, policy name: {name}"
-            );
-            Fault::new("ObjectNotFoundException", message)
-        })
+        );
+        Fault::new("ObjectNotFoundException", message)
+    })
 }
 
 fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
     let arn = input.need("ResourceARN")?;
-    let target = cloud
-        .autoscaling
-        .targets
-        .values_mut()
-        .find(|target| target.arn == arn);
-    let missing = || {
-        Fault::new(
-            "ResourceNotFoundException",
-            format!("The specified resource doesn't exist: {arn}"),
-        )
-    };
+    let target = cloud.autoscaling.targets.values_mut().find(|target| target.arn == arn);
+    let missing = || Fault::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
     Ok(&mut target.ok_or_else(missing)?.tags)
 }
 

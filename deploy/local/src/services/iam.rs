@@ -13,16 +13,9 @@ use crate::fields::{Fields, Tags, upper_tags};
 use crate::paging::{Limits, Page, page};
 use crate::time::Time;
 
-const PAGE: Limits = Limits {
-    default: 100,
-    max: 1000,
-};
+const PAGE: Limits = Limits { default: 100, max: 1000 };
 /// IAM answers policy documents URL-encoded as RFC 3986 has it.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Bytes of all inline policies of a role, without white space.
 const INLINE_LIMIT: usize = 10_240;
 
@@ -73,37 +66,25 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             role(cloud, input)?.1.boundary = Some(boundary);
             Ok(json!({}))
         }
-        "PutRolePolicy" | "GetRolePolicy" | "ListRolePolicies" | "DeleteRolePolicy" => {
-            inline(cloud, operation, input)
-        }
-        "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => {
-            attached(cloud, operation, input)
-        }
+        "PutRolePolicy" | "GetRolePolicy" | "ListRolePolicies" | "DeleteRolePolicy" => inline(cloud, operation, input),
+        "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => attached(cloud, operation, input),
         "TagRole" => {
             let added = input.tags("Tags");
             let tags = &mut role(cloud, input)?.1.tags;
             if tags.len() + added.keys().filter(|key| !tags.contains_key(*key)).count() > 50 {
-                return Err(
-                    Fault::new("LimitExceeded", "A role has at most 50 tags").with_status(409)
-                );
+                return Err(Fault::new("LimitExceeded", "A role has at most 50 tags").with_status(409));
             }
             tags.extend(added);
             Ok(json!({}))
         }
         "UntagRole" => {
             let tags = &mut role(cloud, input)?.1.tags;
-            input
-                .texts("TagKeys")
-                .into_iter()
-                .for_each(|key| drop(tags.remove(key)));
+            input.texts("TagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
             Ok(json!({}))
         }
         "ListRoleTags" => {
             let (_, role) = role(cloud, input)?;
-            let all = role
-                .tags
-                .iter()
-                .map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value})));
+            let all = role.tags.iter().map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value})));
             paged(input, "Tags", all.collect())
         }
         "GetAccountAuthorizationDetails" => account_details(cloud, input),
@@ -122,9 +103,7 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
         )));
     }
     if path.len() > 512 || !path.starts_with('/') || !path.ends_with('/') {
-        return Err(Fault::invalid(format!(
-            "The path '{path}' must begin and end with /"
-        )));
+        return Err(Fault::invalid(format!("The path '{path}' must begin and end with /")));
     }
     if cloud.iam.roles.contains_key(name) {
         let message = format!("Role with name {name} already exists.");
@@ -216,11 +195,7 @@ fn delete_role(cloud: &mut Cloud, input: &Value) -> Reply {
 fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     let (name, role) = role(cloud, input)?;
     if operation == "ListRolePolicies" {
-        let all = role
-            .inline
-            .keys()
-            .map(|policy| (policy.clone(), policy.as_str().into()))
-            .collect();
+        let all = role.inline.keys().map(|policy| (policy.clone(), policy.as_str().into())).collect();
         return paged(input, "PolicyNames", all);
     }
     let policy = input.need("PolicyName")?;
@@ -231,14 +206,9 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
         "PutRolePolicy" => {
             let document = document(input, "PolicyDocument")?;
-            let others = role
-                .inline
-                .iter()
-                .filter(|(other, _)| *other != policy)
-                .map(|(_, text)| dense(text));
+            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
             if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
-                let message =
-                    format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
+                let message = format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
                 return Err(Fault::new("LimitExceeded", message).with_status(409));
             }
             role.inline.insert(policy.to_owned(), document);
@@ -248,28 +218,20 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             let document = encode(role.inline.get(policy).ok_or_else(missing)?);
             Ok(json!({"RoleName": name, "PolicyName": policy, "PolicyDocument": document}))
         }
-        _ => role
-            .inline
-            .remove(policy)
-            .map(|_| json!({}))
-            .ok_or_else(missing),
+        _ => role.inline.remove(policy).map(|_| json!({})).ok_or_else(missing),
     }
 }
 
 /// How many bytes count towards the limit: white space does not.
 fn dense(document: &str) -> usize {
-    document
-        .bytes()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .count()
+    document.bytes().filter(|byte| !byte.is_ascii_whitespace()).count()
 }
 
 fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     let (_, role) = role(cloud, input)?;
     if operation == "ListAttachedRolePolicies" {
         let all = role.attached.iter();
-        let all =
-            all.map(|(arn, name)| (arn.clone(), json!({"PolicyName": name, "PolicyArn": arn})));
+        let all = all.map(|(arn, name)| (arn.clone(), json!({"PolicyName": name, "PolicyArn": arn})));
         return paged(input, "AttachedPolicies", all.collect());
     }
     let arn = input.need("PolicyArn")?;
@@ -278,9 +240,10 @@ fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         role.attached.insert(arn.to_owned(), name.to_owned());
         return Ok(json!({}));
     }
-    role.attached.remove(arn).map(|_| json!({})).ok_or_else(|| {
-        Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404)
-    })
+    role.attached
+        .remove(arn)
+        .map(|_| json!({}))
+        .ok_or_else(|| Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
 }
 
 fn account_details(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -289,8 +252,7 @@ fn account_details(cloud: &mut Cloud, input: &Value) -> Reply {
     let mut all = Vec::new();
     for (name, role) in cloud.iam.roles.iter().filter(|_| roles) {
         let policy = |(name, text): (&String, &String)| json!({"PolicyName": name, "PolicyDocument": encode(text)});
-        let managed =
-            |(arn, name): (&String, &String)| json!({"PolicyName": name, "PolicyArn": arn});
+        let managed = |(arn, name): (&String, &String)| json!({"PolicyName": name, "PolicyArn": arn});
         let mut shown = json!({
             "Path": role.path,
             "RoleName": name,
@@ -332,8 +294,7 @@ fn role<'cloud, 'input>(
 fn document(input: &Value, name: &str) -> Result<String, Fault> {
     let text = input.need(name)?;
     let malformed = |why: &str| Fault::new("MalformedPolicyDocument", format!("{name}: {why}"));
-    let parsed: Value =
-        serde_json::from_str(text).map_err(|_| malformed("This policy contains invalid Json"))?;
+    let parsed: Value = serde_json::from_str(text).map_err(|_| malformed("This policy contains invalid Json"))?;
     let statements = match parsed.get("Statement") {
         Some(Value::Array(statements)) => statements.as_slice(),
         Some(statement @ Value::Object(_)) => std::slice::from_ref(statement),
@@ -346,9 +307,7 @@ fn document(input: &Value, name: &str) -> Result<String, Fault> {
     if statements.iter().all(sound) {
         Ok(text.to_owned())
     } else {
-        Err(malformed(
-            "Syntax errors in policy: a statement needs Effect and Action.",
-        ))
+        Err(malformed("Syntax errors in policy: a statement needs Effect and Action."))
     }
 }
 

@@ -13,10 +13,8 @@ use crate::paging::{Limits, page};
 use crate::time::Time;
 
 /// Days that AWS accepts as a retention.
-const RETENTION: [i64; 22] = [
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
-    3288, 3653,
-];
+const RETENTION: [i64; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 /// Older lines of a stream are dropped: a development machine has no retention job.
 const KEPT_EVENTS: usize = 10_000;
 
@@ -63,17 +61,10 @@ impl Stream {
 pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     let now = cloud.now();
     if let Some(group) = cloud.logs.groups.get_mut(group) {
-        let fresh = || Stream {
-            created_at: now,
-            ..Stream::default()
-        };
+        let fresh = || Stream { created_at: now, ..Stream::default() };
         let timestamp = i64::try_from(now.millis()).unwrap_or(i64::MAX);
         let stream = group.streams.entry(stream.to_owned()).or_insert_with(fresh);
-        stream.push(Event {
-            timestamp,
-            ingested_at: now,
-            message: line,
-        });
+        stream.push(Event { timestamp, ingested_at: now, message: line });
     }
 }
 
@@ -90,12 +81,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DescribeLogGroups" => describe_groups(cloud, input),
         "DeleteLogGroup" => {
             let name = input.need("logGroupName")?;
-            cloud
-                .logs
-                .groups
-                .remove(name)
-                .map(|_| json!({}))
-                .ok_or_else(no_group)
+            cloud.logs.groups.remove(name).map(|_| json!({})).ok_or_else(no_group)
         }
         "PutRetentionPolicy" => put_retention(cloud, input),
         "DeleteRetentionPolicy" => {
@@ -109,10 +95,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "UntagResource" => {
             let tags = tagged(cloud, input)?;
-            input
-                .texts("tagKeys")
-                .into_iter()
-                .for_each(|key| drop(tags.remove(key)));
+            input.texts("tagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"tags": tagged(cloud, input)?})),
@@ -135,10 +118,7 @@ fn create_group(cloud: &mut Cloud, input: &Value) -> Reply {
         )));
     }
     if cloud.logs.groups.contains_key(name) {
-        return Err(Fault::new(
-            "ResourceAlreadyExistsException",
-            "The specified log group already exists",
-        ));
+        return Err(Fault::new("ResourceAlreadyExistsException", "The specified log group already exists"));
     }
     insert_group(cloud, name, input.text_map("tags"));
     Ok(json!({}))
@@ -159,21 +139,8 @@ fn describe_groups(cloud: &mut Cloud, input: &Value) -> Reply {
     let prefix = input.text("logGroupNamePrefix").unwrap_or_default();
     let pattern = input.text("logGroupNamePattern").unwrap_or_default();
     let fits = |name: &str| name.starts_with(prefix) && name.contains(pattern);
-    let all = cloud
-        .logs
-        .groups
-        .iter()
-        .filter(|(name, _)| fits(name))
-        .map(|(name, group)| (name.clone(), group));
-    let page = page(
-        all.collect(),
-        input.text("nextToken"),
-        input.number("limit"),
-        Limits {
-            default: 50,
-            max: 50,
-        },
-    )?;
+    let all = cloud.logs.groups.iter().filter(|(name, _)| fits(name)).map(|(name, group)| (name.clone(), group));
+    let page = page(all.collect(), input.text("nextToken"), input.number("limit"), Limits { default: 50, max: 50 })?;
     let show = |group: &Group, name: &str| {
         let mut shown = json!({
             "logGroupName": name,
@@ -189,9 +156,7 @@ fn describe_groups(cloud: &mut Cloud, input: &Value) -> Reply {
         }
         shown
     };
-    Ok(page
-        .map(|group| show(group, name_of(&group.arn)))
-        .document("logGroups", "nextToken"))
+    Ok(page.map(|group| show(group, name_of(&group.arn))).document("logGroups", "nextToken"))
 }
 
 /// The group's name, which is all of the ARN after its sixth colon.
@@ -200,13 +165,9 @@ fn name_of(arn: &str) -> &str {
 }
 
 fn put_retention(cloud: &mut Cloud, input: &Value) -> Reply {
-    let days = input
-        .number("retentionInDays")
-        .ok_or_else(|| Fault::missing("retentionInDays"))?;
+    let days = input.number("retentionInDays").ok_or_else(|| Fault::missing("retentionInDays"))?;
     if !RETENTION.contains(&days) {
-        return Err(Fault::invalid(format!(
-            "{days} is not a retention in days that CloudWatch Logs offers"
-        )));
+        return Err(Fault::invalid(format!("{days} is not a retention in days that CloudWatch Logs offers")));
     }
     group_mut(cloud, input)?.retention_days = Some(days);
     Ok(json!({}))
@@ -217,18 +178,9 @@ fn create_stream(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("logStreamName")?;
     let group = group_mut(cloud, input)?;
     if group.streams.contains_key(name) {
-        return Err(Fault::new(
-            "ResourceAlreadyExistsException",
-            "The specified log stream already exists",
-        ));
+        return Err(Fault::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
     }
-    group.streams.insert(
-        name.to_owned(),
-        Stream {
-            created_at,
-            ..Stream::default()
-        },
-    );
+    group.streams.insert(name.to_owned(), Stream { created_at, ..Stream::default() });
     Ok(json!({}))
 }
 
@@ -236,11 +188,7 @@ fn describe_streams(cloud: &mut Cloud, input: &Value) -> Reply {
     let prefix = input.text("logStreamNamePrefix").unwrap_or_default();
     let group = group_mut(cloud, input)?;
     let mut all: Vec<(String, Value)> = Vec::new();
-    for (name, stream) in group
-        .streams
-        .iter()
-        .filter(|(name, _)| name.starts_with(prefix))
-    {
+    for (name, stream) in group.streams.iter().filter(|(name, _)| name.starts_with(prefix)) {
         let mut shown = json!({
             "logStreamName": name,
             "creationTime": stream.created_at.millis(),
@@ -254,26 +202,14 @@ fn describe_streams(cloud: &mut Cloud, input: &Value) -> Reply {
         }
         let by_time = input.text("orderBy") == Some("LastEventTime");
         let last = stream.events.back().map_or(0, |event| event.timestamp);
-        let key = if by_time {
-            format!("{last:020} {name}")
-        } else {
-            name.clone()
-        };
+        let key = if by_time { format!("{last:020} {name}") } else { name.clone() };
         all.push((key, shown));
     }
     all.sort_by(|left, right| left.0.cmp(&right.0));
     if input.flag("descending") == Some(true) {
         all.reverse();
     }
-    let page = page(
-        all,
-        input.text("nextToken"),
-        input.number("limit"),
-        Limits {
-            default: 50,
-            max: 50,
-        },
-    )?;
+    let page = page(all, input.text("nextToken"), input.number("limit"), Limits { default: 50, max: 50 })?;
     Ok(page.document("logStreams", "nextToken"))
 }
 
@@ -281,14 +217,8 @@ fn put_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let ingested_at = cloud.now();
     let stream = stream_mut(cloud, input)?;
     for event in input.items("logEvents") {
-        let timestamp = event
-            .number("timestamp")
-            .ok_or_else(|| Fault::missing("timestamp"))?;
-        stream.push(Event {
-            timestamp,
-            ingested_at,
-            message: event.need("message")?.to_owned(),
-        });
+        let timestamp = event.number("timestamp").ok_or_else(|| Fault::missing("timestamp"))?;
+        stream.push(Event { timestamp, ingested_at, message: event.need("message")?.to_owned() });
     }
     Ok(json!({"nextSequenceToken": (stream.dropped + stream.events.len()).to_string()}))
 }
@@ -299,10 +229,8 @@ fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let (from, until) = window(input);
     let stream = stream_mut(cloud, input)?;
     let end = stream.dropped + stream.events.len();
-    let position = |text: &str| {
-        text.parse::<usize>()
-            .map_err(|_| Fault::invalid("The specified nextToken is invalid."))
-    };
+    let position =
+        |text: &str| text.parse::<usize>().map_err(|_| Fault::invalid("The specified nextToken is invalid."));
     let (first, last) = match input.text("nextToken") {
         Some(token) if token.starts_with("f/") => {
             let first = position(&token[2..])?.clamp(stream.dropped, end);
@@ -313,14 +241,10 @@ fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
             (last.saturating_sub(limit).max(stream.dropped), last)
         }
         Some(_) => return Err(Fault::invalid("The specified nextToken is invalid.")),
-        None if input.flag("startFromHead") == Some(true) => {
-            (stream.dropped, (stream.dropped + limit).min(end))
-        }
+        None if input.flag("startFromHead") == Some(true) => (stream.dropped, (stream.dropped + limit).min(end)),
         None => (end.saturating_sub(limit).max(stream.dropped), end),
     };
-    let shown = stream
-        .events
-        .range(first - stream.dropped..last - stream.dropped);
+    let shown = stream.events.range(first - stream.dropped..last - stream.dropped);
     let shown = shown.filter(|event| (from..until).contains(&event.timestamp));
     let events: Vec<Value> = shown
         .map(|event| {
@@ -337,10 +261,7 @@ fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
 fn filter_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let limit = limit(input)?;
     let (from, until) = window(input);
-    let pattern = input
-        .text("filterPattern")
-        .unwrap_or_default()
-        .trim_matches('"');
+    let pattern = input.text("filterPattern").unwrap_or_default().trim_matches('"');
     let prefix = input.text("logStreamNamePrefix").unwrap_or_default();
     let named = input.texts("logStreamNames");
     let group = group_mut(cloud, input)?;
@@ -366,39 +287,24 @@ fn filter_events(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     found.sort_by(|left, right| left.0.cmp(&right.0));
     let limit = i64::try_from(limit).ok();
-    let page = page(
-        found,
-        input.text("nextToken"),
-        limit,
-        Limits {
-            default: 10_000,
-            max: 10_000,
-        },
-    )?;
+    let page = page(found, input.text("nextToken"), limit, Limits { default: 10_000, max: 10_000 })?;
     Ok(page.document("events", "nextToken"))
 }
 
 fn limit(input: &Value) -> Result<usize, Fault> {
     let asked = input.number("limit").unwrap_or(10_000);
-    let fits = usize::try_from(asked)
-        .ok()
-        .filter(|limit| (1..=10_000).contains(limit));
+    let fits = usize::try_from(asked).ok().filter(|limit| (1..=10_000).contains(limit));
     fits.ok_or_else(|| Fault::invalid("limit must be between 1 and 10000"))
 }
 
 fn window(input: &Value) -> (i64, i64) {
-    (
-        input.number("startTime").unwrap_or(0),
-        input.number("endTime").unwrap_or(i64::MAX),
-    )
+    (input.number("startTime").unwrap_or(0), input.number("endTime").unwrap_or(i64::MAX))
 }
 
 /// By name, or by ARN in its place.
 fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, Fault> {
     let name = match input.text("logGroupIdentifier") {
-        Some(identifier) if identifier.starts_with("arn:") => {
-            name_of(identifier).trim_end_matches(":*")
-        }
+        Some(identifier) if identifier.starts_with("arn:") => name_of(identifier).trim_end_matches(":*"),
         Some(identifier) => identifier,
         None => input.need("logGroupName")?,
     };
@@ -407,37 +313,20 @@ fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, F
 
 fn stream_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Stream, Fault> {
     let name = input.need("logStreamName")?;
-    let missing = || {
-        Fault::new(
-            "ResourceNotFoundException",
-            "The specified log stream does not exist.",
-        )
-    };
-    group_mut(cloud, input)?
-        .streams
-        .get_mut(name)
-        .ok_or_else(missing)
+    let missing = || Fault::new("ResourceNotFoundException", "The specified log stream does not exist.");
+    group_mut(cloud, input)?.streams.get_mut(name).ok_or_else(missing)
 }
 
 /// Tag operations take the ARN without the `:*` that [`describe_groups`] ends `arn` with.
 fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
     let arn = input.need("resourceArn")?;
     if arn.ends_with(":*") {
-        return Err(Fault::invalid(format!(
-            "{arn} ends in :*; tags belong to the ARN without it"
-        )));
+        return Err(Fault::invalid(format!("{arn} ends in :*; tags belong to the ARN without it")));
     }
-    let group = cloud
-        .logs
-        .groups
-        .get_mut(name_of(arn))
-        .filter(|group| group.arn == arn);
+    let group = cloud.logs.groups.get_mut(name_of(arn)).filter(|group| group.arn == arn);
     Ok(&mut group.ok_or_else(no_group)?.tags)
 }
 
 fn no_group() -> Fault {
-    Fault::new(
-        "ResourceNotFoundException",
-        "The specified log group does not exist.",
-    )
+    Fault::new("ResourceNotFoundException", "The specified log group does not exist.")
 }

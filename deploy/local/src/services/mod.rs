@@ -105,13 +105,6 @@ pub fn run(cloud: &mut Cloud, service: Service, operation: &str, input: &Value) 
 
 /// An operation that AWS may have and localcloud has not.
 pub fn unknown(service: Service, operation: &str) -> Fault {
-    let code = if service.speaks_xml() {
-        "InvalidAction"
-    } else {
-        "UnknownOperationException"
-    };
-    Fault::new(
-        code,
-        format!("localcloud does not answer {}:{operation}", service.name()),
-    )
+    let code = if service.speaks_xml() { "InvalidAction" } else { "UnknownOperationException" };
+    Fault::new(code, format!("localcloud does not answer {}:{operation}", service.name()))
 }

@@ -18,12 +18,7 @@ use crate::wire::{header, query, respond};
 
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// What `encoding-type=url` leaves as it is.
-const KEY: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
+const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 #[derive(Default, Serialize, Deserialize)]
 pub struct S3 {
@@ -53,28 +48,16 @@ struct Target {
 }
 
 fn target(request: &Request<Bytes>) -> Target {
-    let path = percent_decode_str(request.uri().path())
-        .decode_utf8_lossy()
-        .into_owned();
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     let path = path.strip_prefix('/').unwrap_or(&path);
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    Target {
-        bucket: bucket.to_owned(),
-        key: key.to_owned(),
-    }
+    Target { bucket: bucket.to_owned(), key: key.to_owned() }
 }
 
 fn parameters(request: &Request<Bytes>) -> BTreeMap<String, String> {
-    let pairs = request
-        .uri()
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty());
+    let pairs = request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs
-        .map(|(name, value)| (query::decode(name), query::decode(value)))
-        .collect()
+    pairs.map(|(name, value)| (query::decode(name), query::decode(value))).collect()
 }
 
 /// The operation's name, from verb, path and query. What S3 has and this has not is `Unsupported`.
@@ -92,24 +75,16 @@ pub fn operation(request: &Request<Bytes>) -> &'static str {
     ];
     let Target { bucket, key } = target(request);
     let parameters = parameters(request);
-    let signed = |name: &str| {
-        name.starts_with("X-Amz-")
-            || name.starts_with("response-")
-            || name.starts_with("max-buckets")
-    };
-    if parameters
-        .keys()
-        .any(|name| !PLAIN.contains(&name.as_str()) && !signed(name))
-    {
+    let signed =
+        |name: &str| name.starts_with("X-Amz-") || name.starts_with("response-") || name.starts_with("max-buckets");
+    if parameters.keys().any(|name| !PLAIN.contains(&name.as_str()) && !signed(name)) {
         return "Unsupported";
     }
     match (request.method().as_str(), bucket.is_empty(), key.is_empty()) {
         ("GET", true, _) => "ListBuckets",
         ("PUT", false, true) => "CreateBucket",
         ("HEAD", false, true) => "HeadBucket",
-        ("GET", false, true) if parameters.get("list-type").map(String::as_str) == Some("2") => {
-            "ListObjectsV2"
-        }
+        ("GET", false, true) if parameters.get("list-type").map(String::as_str) == Some("2") => "ListObjectsV2",
         ("PUT", false, false) => "PutObject",
         ("GET", false, false) => "GetObject",
         ("HEAD", false, false) => "HeadObject",
@@ -126,22 +101,14 @@ pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes
         "HeadBucket" => {
             bucket(cloud, &target)?;
             let region = cloud.rules.region.clone();
-            Ok(with(
-                Response::new(Bytes::new()),
-                "x-amz-bucket-region",
-                &region,
-            ))
+            Ok(with(Response::new(Bytes::new()), "x-amz-bucket-region", &region))
         }
         "ListObjectsV2" => list_objects(cloud, &target, &parameters(request)),
         "PutObject" => put_object(cloud, &target, request),
         "GetObject" | "HeadObject" => get_object(cloud, &target, request),
         "DeleteObject" => delete_object(cloud, &target, request.headers()),
         _ => {
-            let message = format!(
-                "localcloud's S3 does not answer {} {}",
-                request.method(),
-                request.uri()
-            );
+            let message = format!("localcloud's S3 does not answer {} {}", request.method(), request.uri());
             Err(Fault::new("NotImplemented", message).with_status(501))
         }
     }
@@ -161,15 +128,10 @@ pub fn refuse(request: &Request<Bytes>, fault: &Fault, code: &str) -> Response<B
 }
 
 fn list_buckets(cloud: &Cloud) -> Response<Bytes> {
-    let mut body = format!(
-        "<ListAllMyBucketsResult xmlns=\"{XMLNS}\"><Owner><ID>localcloud</ID></Owner><Buckets>"
-    );
+    let mut body = format!("<ListAllMyBucketsResult xmlns=\"{XMLNS}\"><Owner><ID>localcloud</ID></Owner><Buckets>");
     for (name, bucket) in &cloud.s3.buckets {
         let date = bucket.created_at.iso();
-        let _ = write!(
-            body,
-            "<Bucket><Name>{name}</Name><CreationDate>{date}</CreationDate></Bucket>"
-        );
+        let _ = write!(body, "<Bucket><Name>{name}</Name><CreationDate>{date}</CreationDate></Bucket>");
     }
     body.push_str("</Buckets></ListAllMyBucketsResult>");
     respond(200, "application/xml", body)
@@ -179,40 +141,21 @@ fn create_bucket(cloud: &mut Cloud, target: &Target) -> Result<Response<Bytes>, 
     let name = &target.bucket;
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if !(3..=63).contains(&name.len()) || !name.chars().all(legal) {
-        return Err(Fault::new(
-            "InvalidBucketName",
-            format!("The specified bucket is not valid: {name}"),
-        ));
+        return Err(Fault::new("InvalidBucketName", format!("The specified bucket is not valid: {name}")));
     }
     if cloud.s3.buckets.contains_key(name) {
-        let message =
-            "Your previous request to create the named bucket succeeded and you already own it.";
+        let message = "Your previous request to create the named bucket succeeded and you already own it.";
         return Err(Fault::new("BucketAlreadyOwnedByYou", message).with_status(409));
     }
-    let bucket = Bucket {
-        created_at: cloud.now(),
-        objects: BTreeMap::new(),
-    };
+    let bucket = Bucket { created_at: cloud.now(), objects: BTreeMap::new() };
     cloud.s3.buckets.insert(name.clone(), bucket);
-    Ok(with(
-        Response::new(Bytes::new()),
-        "location",
-        &format!("/{name}"),
-    ))
+    Ok(with(Response::new(Bytes::new()), "location", &format!("/{name}")))
 }
 
-fn put_object(
-    cloud: &mut Cloud,
-    target: &Target,
-    request: &Request<Bytes>,
-) -> Result<Response<Bytes>, Fault> {
+fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, Fault> {
     let now = cloud.now();
     let headers = request.headers();
-    let body = if is_chunked(headers) {
-        unchunk(request.body())?
-    } else {
-        request.body().clone()
-    };
+    let body = if is_chunked(headers) { unchunk(request.body())? } else { request.body().clone() };
     let bucket = bucket(cloud, target)?;
     let known = bucket.objects.get(&target.key);
     if let Some(none) = header(headers, "if-none-match") {
@@ -233,38 +176,19 @@ fn put_object(
     // An ETag need not be MD5: this one is half of SHA-256.
     let etag = format!("\"{}\"", &hex::encode(Sha256::digest(&body))[..32]);
     let kept = |name: &str| {
-        name.starts_with("x-amz-meta-")
-            || matches!(
-                name,
-                "content-type" | "cache-control" | "content-disposition"
-            )
+        name.starts_with("x-amz-meta-") || matches!(name, "content-type" | "cache-control" | "content-disposition")
     };
     let headers = headers.iter().filter(|(name, _)| kept(name.as_str()));
-    let headers = headers
-        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
-    let object = Object {
-        body,
-        etag: etag.clone(),
-        modified_at: now,
-        headers: headers.collect(),
-    };
+    let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    let object = Object { body, etag: etag.clone(), modified_at: now, headers: headers.collect() };
     bucket.objects.insert(target.key.clone(), object);
     Ok(with(Response::new(Bytes::new()), "etag", &etag))
 }
 
-fn get_object(
-    cloud: &mut Cloud,
-    target: &Target,
-    request: &Request<Bytes>,
-) -> Result<Response<Bytes>, Fault> {
+fn get_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, Fault> {
     let headers = request.headers();
-    let object = bucket(cloud, target)?
-        .objects
-        .get(&target.key)
-        .ok_or_else(|| no_key(&target.key))?;
-    let same = |name: &str| {
-        header(headers, name).map(|etag| etag.trim_matches('"') == object.etag.trim_matches('"'))
-    };
+    let object = bucket(cloud, target)?.objects.get(&target.key).ok_or_else(|| no_key(&target.key))?;
+    let same = |name: &str| header(headers, name).map(|etag| etag.trim_matches('"') == object.etag.trim_matches('"'));
     if same("if-none-match") == Some(true) {
         return Err(Fault::new("NotModified", "Not Modified").with_status(304));
     }
@@ -272,73 +196,44 @@ fn get_object(
         return Err(precondition("If-Match"));
     }
     let whole = object.body.len();
-    let range = header(headers, "range")
-        .map(|range| slice(range, whole))
-        .transpose()?;
+    let range = header(headers, "range").map(|range| slice(range, whole)).transpose()?;
     let (body, status) = match &range {
         Some(range) => (object.body.slice(range.clone()), 206),
         None => (object.body.clone(), 200),
     };
     let length = body.len();
-    let body = if request.method() == Method::HEAD {
-        Bytes::new()
-    } else {
-        body
-    };
+    let body = if request.method() == Method::HEAD { Bytes::new() } else { body };
     let mut response = respond(status, "binary/octet-stream", body);
     for (name, value) in &object.headers {
         response = with(response, name, value);
     }
     if let Some(range) = range {
         let last = range.end.saturating_sub(1);
-        response = with(
-            response,
-            "content-range",
-            &format!("bytes {}-{last}/{whole}", range.start),
-        );
+        response = with(response, "content-range", &format!("bytes {}-{last}/{whole}", range.start));
     }
     response = with(response, "content-length", &length.to_string());
     response = with(response, "etag", &object.etag);
     response = with(response, "accept-ranges", "bytes");
-    Ok(with(
-        response,
-        "last-modified",
-        &object.modified_at.http_date(),
-    ))
+    Ok(with(response, "last-modified", &object.modified_at.http_date()))
 }
 
 /// `bytes=A-B`, `bytes=A-` or `bytes=-N`.
 fn slice(range: &str, whole: usize) -> Result<std::ops::Range<usize>, Fault> {
-    let invalid =
-        || Fault::new("InvalidRange", "The requested range is not satisfiable").with_status(416);
-    let (first, last) = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-        .ok_or_else(invalid)?;
+    let invalid = || Fault::new("InvalidRange", "The requested range is not satisfiable").with_status(416);
+    let (first, last) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or_else(invalid)?;
     let number = |text: &str| text.parse::<usize>().map_err(|_| invalid());
     let range = match (first, last) {
         ("", last) => whole.saturating_sub(number(last)?)..whole,
         (first, "") => number(first)?..whole,
         (first, last) => number(first)?..number(last)?.saturating_add(1).min(whole),
     };
-    if range.start < range.end {
-        Ok(range)
-    } else {
-        Err(invalid())
-    }
+    if range.start < range.end { Ok(range) } else { Err(invalid()) }
 }
 
-fn delete_object(
-    cloud: &mut Cloud,
-    target: &Target,
-    headers: &HeaderMap,
-) -> Result<Response<Bytes>, Fault> {
+fn delete_object(cloud: &mut Cloud, target: &Target, headers: &HeaderMap) -> Result<Response<Bytes>, Fault> {
     let bucket = bucket(cloud, target)?;
     if let Some(expected) = header(headers, "if-match") {
-        let known = bucket
-            .objects
-            .get(&target.key)
-            .ok_or_else(|| no_key(&target.key))?;
+        let known = bucket.objects.get(&target.key).ok_or_else(|| no_key(&target.key))?;
         if expected != "*" && known.etag.trim_matches('"') != expected.trim_matches('"') {
             return Err(precondition("If-Match"));
         }
@@ -360,38 +255,17 @@ fn list_objects(
     target: &Target,
     parameters: &BTreeMap<String, String>,
 ) -> Result<Response<Bytes>, Fault> {
-    let given = |name: &str| {
-        parameters
-            .get(name)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    let mut all = entries(
-        bucket(cloud, target)?,
-        given("prefix").unwrap_or_default(),
-        given("delimiter"),
-    );
+    let given = |name: &str| parameters.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let mut all = entries(bucket(cloud, target)?, given("prefix").unwrap_or_default(), given("delimiter"));
     if let Some(after) = given("start-after") {
         all.retain(|(key, _)| key.as_str() > after);
     }
     let asked = given("max-keys").map(|text| text.parse::<i64>().unwrap_or(-1).min(1000));
-    let page = page(
-        all,
-        given("continuation-token"),
-        asked,
-        Limits {
-            default: 1000,
-            max: 1000,
-        },
-    )?;
+    let page = page(all, given("continuation-token"), asked, Limits { default: 1000, max: 1000 })?;
     let truncated = page.next.is_some();
     let url = given("encoding-type") == Some("url");
     let encode = |text: &str| {
-        if url {
-            utf8_percent_encode(text, KEY).to_string()
-        } else {
-            escape(text)
-        }
+        if url { utf8_percent_encode(text, KEY).to_string() } else { escape(text) }
     };
     let fields = [
         ("Name", Some(target.bucket.clone())),
@@ -413,11 +287,7 @@ fn list_objects(
     for entry in &page.items {
         let _ = match entry {
             Entry::Common(common) => {
-                write!(
-                    body,
-                    "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>",
-                    encode(common)
-                )
+                write!(body, "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>", encode(common))
             }
             Entry::Object(key, object) => write!(
                 body,
@@ -435,16 +305,11 @@ fn list_objects(
 }
 
 /// What a listing shows, in order.
-fn entries<'a>(
-    bucket: &'a Bucket,
-    prefix: &str,
-    delimiter: Option<&str>,
-) -> Vec<(String, Entry<'a>)> {
+fn entries<'a>(bucket: &'a Bucket, prefix: &str, delimiter: Option<&str>) -> Vec<(String, Entry<'a>)> {
     let mut all: Vec<(String, Entry)> = Vec::new();
     let from = bucket.objects.range(prefix.to_owned()..);
     for (key, object) in from.take_while(|(key, _)| key.starts_with(prefix)) {
-        let cut = delimiter
-            .and_then(|delimiter| Some(key[prefix.len()..].find(delimiter)? + delimiter.len()));
+        let cut = delimiter.and_then(|delimiter| Some(key[prefix.len()..].find(delimiter)? + delimiter.len()));
         match cut {
             Some(cut) => {
                 let common = &key[..prefix.len() + cut];
@@ -467,16 +332,11 @@ fn bucket<'a>(cloud: &'a mut Cloud, target: &Target) -> Result<&'a mut Bucket, F
 }
 
 fn no_key(key: &str) -> Fault {
-    Fault::new(
-        "NoSuchKey",
-        format!("The specified key does not exist: {key}"),
-    )
-    .with_status(404)
+    Fault::new("NoSuchKey", format!("The specified key does not exist: {key}")).with_status(404)
 }
 
 fn precondition(condition: &str) -> Fault {
-    let message =
-        format!("At least one of the pre-conditions you specified did not hold: {condition}");
+    let message = format!("At least one of the pre-conditions you specified did not hold: {condition}");
     Fault::new("PreconditionFailed", message).with_status(412)
 }
 
@@ -489,25 +349,16 @@ fn with(mut response: Response<Bytes>, name: &str, value: &str) -> Response<Byte
 
 fn is_chunked(headers: &HeaderMap) -> bool {
     header(headers, "content-encoding").is_some_and(|encoding| encoding.contains("aws-chunked"))
-        || header(headers, "x-amz-content-sha256")
-            .is_some_and(|hash| hash.starts_with("STREAMING-"))
+        || header(headers, "x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"))
 }
 
 /// Takes a body out of its `aws-chunked` frames; signatures and trailing checksums are not verified.
 fn unchunk(framed: &Bytes) -> Result<Bytes, Fault> {
-    let broken = || {
-        Fault::new(
-            "IncompleteBody",
-            "The aws-chunked body ends before its last chunk",
-        )
-    };
+    let broken = || Fault::new("IncompleteBody", "The aws-chunked body ends before its last chunk");
     let mut plain = Vec::with_capacity(framed.len());
     let mut rest = &framed[..];
     loop {
-        let end = rest
-            .windows(2)
-            .position(|pair| pair == b"\r\n")
-            .ok_or_else(broken)?;
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").ok_or_else(broken)?;
         let line = std::str::from_utf8(&rest[..end]).map_err(|_| broken())?;
         let size = line.split(';').next().unwrap_or_default();
         let size = usize::from_str_radix(size.trim(), 16).map_err(|_| broken())?;
@@ -515,9 +366,7 @@ fn unchunk(framed: &Bytes) -> Result<Bytes, Fault> {
             return Ok(plain.into());
         }
         let start = end + 2;
-        let chunk = rest
-            .get(start..start.saturating_add(size))
-            .ok_or_else(broken)?;
+        let chunk = rest.get(start..start.saturating_add(size)).ok_or_else(broken)?;
         plain.extend_from_slice(chunk);
         rest = rest.get(start + size + 2..).ok_or_else(broken)?;
     }
@@ -536,10 +385,7 @@ mod base64_body {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         let text = String::deserialize(from)?;
-        STANDARD
-            .decode(text)
-            .map(Bytes::from)
-            .map_err(de::Error::custom)
+        STANDARD.decode(text).map(Bytes::from).map_err(de::Error::custom)
     }
 }
 
@@ -549,9 +395,8 @@ mod tests {
 
     #[test]
     fn a_chunked_body_is_taken_out_of_its_frames() {
-        let framed = Bytes::from_static(
-            b"5;chunk-signature=ab\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n",
-        );
+        let framed =
+            Bytes::from_static(b"5;chunk-signature=ab\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n");
         assert_eq!(unchunk(&framed).unwrap(), "hello!");
         assert!(unchunk(&Bytes::from_static(b"5\r\nhel")).is_err());
     }

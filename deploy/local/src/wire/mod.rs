@@ -40,40 +40,21 @@ pub fn read(request: &Request<Bytes>) -> Result<Call, Unread> {
         return read_query(request.body());
     }
     let operation = crate::services::s3::operation(request).to_owned();
-    Ok(Call {
-        service: Service::S3,
-        operation,
-        input: Value::Null,
-    })
+    Ok(Call { service: Service::S3, operation, input: Value::Null })
 }
 
 fn read_json(target: &str, body: &[u8]) -> Result<Call, Unread> {
     let (prefix, operation) = target.split_once('.').unwrap_or((target, ""));
     let service = Service::by_target(prefix);
-    let unread = |fault| Unread {
-        service,
-        operation: operation.to_owned(),
-        fault,
-    };
+    let unread = |fault| Unread { service, operation: operation.to_owned(), fault };
     let Some(found) = service else {
         let message = format!("localcloud has no service with the target prefix {prefix}");
         return Err(unread(Fault::new("UnknownOperationException", message)));
     };
-    let input = if body.is_empty() {
-        Ok(Value::Object(serde_json::Map::new()))
-    } else {
-        serde_json::from_slice(body)
-    };
+    let input = if body.is_empty() { Ok(Value::Object(serde_json::Map::new())) } else { serde_json::from_slice(body) };
     match input {
-        Ok(input) => Ok(Call {
-            service: found,
-            operation: operation.to_owned(),
-            input,
-        }),
-        Err(error) => Err(unread(Fault::new(
-            "SerializationException",
-            format!("the body is not JSON: {error}"),
-        ))),
+        Ok(input) => Ok(Call { service: found, operation: operation.to_owned(), input }),
+        Err(error) => Err(unread(Fault::new("SerializationException", format!("the body is not JSON: {error}")))),
     }
 }
 
@@ -85,18 +66,10 @@ fn read_query(body: &[u8]) -> Result<Call, Unread> {
     };
     let (operation, version) = (take("Action"), take("Version"));
     if let Some(service) = Service::by_query_version(&version) {
-        Ok(Call {
-            service,
-            operation,
-            input,
-        })
+        Ok(Call { service, operation, input })
     } else {
         let message = format!("localcloud has no query service of version '{version}'");
-        Err(Unread {
-            service: None,
-            operation,
-            fault: Fault::new("InvalidAction", message),
-        })
+        Err(Unread { service: None, operation, fault: Fault::new("InvalidAction", message) })
     }
 }
 
@@ -126,10 +99,7 @@ pub fn json_fault(fault: &Fault, code: &str) -> Response<Bytes> {
 /// A response with a body; `content_type` is one of this crate's own constants.
 pub fn respond(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -17,9 +17,7 @@ pub fn parse(body: &[u8]) -> Value {
 }
 
 pub fn decode(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " "))
-        .decode_utf8_lossy()
-        .into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 /// Positions are taken as an order only: the n-th new position appends, so that a huge number allocates nothing.
@@ -47,11 +45,7 @@ fn insert(into: &mut Value, path: &[&str], text: String) {
             let Some(fields) = into.as_object_mut() else {
                 return;
             };
-            insert(
-                fields.entry((*name).to_owned()).or_insert(Value::Null),
-                rest,
-                text,
-            );
+            insert(fields.entry((*name).to_owned()).or_insert(Value::Null), rest, text);
         }
     }
 }
@@ -65,9 +59,6 @@ mod tests {
     fn numbered_members_become_a_list() {
         let body = b"Action=TagRole&Tags.member.1.Key=a+b&Tags.member.1.Value=%3D&Tags.member.2.Key=c&Empty=";
         let tags = json!([{"Key": "a b", "Value": "="}, {"Key": "c"}]);
-        assert_eq!(
-            parse(body),
-            json!({"Action": "TagRole", "Tags": tags, "Empty": ""})
-        );
+        assert_eq!(parse(body), json!({"Action": "TagRole", "Tags": tags, "Empty": ""}));
     }
 }

@@ -13,10 +13,8 @@ use crate::fault::Fault;
 pub fn query_answer(operation: &str, namespace: &str, output: &Value) -> Response<Bytes> {
     let mut body = format!("<{operation}Response xmlns=\"{namespace}\">");
     element(&mut body, &format!("{operation}Result"), output);
-    let _ = write!(
-        body,
-        "<ResponseMetadata><RequestId>localcloud</RequestId></ResponseMetadata></{operation}Response>"
-    );
+    let _ =
+        write!(body, "<ResponseMetadata><RequestId>localcloud</RequestId></ResponseMetadata></{operation}Response>");
     respond(200, "text/xml", body)
 }
 
@@ -77,14 +75,7 @@ mod tests {
     #[test]
     fn a_document_becomes_elements_and_members() {
         let mut out = String::new();
-        element(
-            &mut out,
-            "R",
-            &json!({"A": "a<b", "L": [{"K": 1}], "N": null, "E": []}),
-        );
-        assert_eq!(
-            out,
-            "<R><A>a&lt;b</A><L><member><K>1</K></member></L><E></E></R>"
-        );
+        element(&mut out, "R", &json!({"A": "a<b", "L": [{"K": 1}], "N": null, "E": []}));
+        assert_eq!(out, "<R><A>a&lt;b</A><L><member><K>1</K></member></L><E></E></R>");
     }
 }

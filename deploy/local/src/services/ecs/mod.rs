@@ -20,10 +20,7 @@ use service::Service;
 use task::Task;
 use task_definition::Family;
 
-const PAGE: Limits = Limits {
-    default: 100,
-    max: 100,
-};
+const PAGE: Limits = Limits { default: 100, max: 100 };
 
 #[derive(Default, Serialize, Deserialize)]
 pub struct Ecs {
@@ -47,11 +44,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "CreateCluster" => Ok(create_cluster(cloud, input)),
         "DescribeClusters" => Ok(describe_clusters(cloud, input)),
         "ListClusters" => {
-            let all = cloud
-                .ecs
-                .clusters
-                .values()
-                .map(|cluster| (cluster.arn.clone(), cluster.arn.as_str().into()));
+            let all = cloud.ecs.clusters.values().map(|cluster| (cluster.arn.clone(), cluster.arn.as_str().into()));
             arns(input, "clusterArns", all.collect(), PAGE)
         }
         "RegisterTaskDefinition" => task_definition::register(cloud, input),
@@ -80,10 +73,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "UntagResource" => {
             let tags = tagged(cloud, input)?;
-            input
-                .texts("tagKeys")
-                .into_iter()
-                .for_each(|key| drop(tags.remove(key)));
+            input.texts("tagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"tags": lower_tags(tagged(cloud, input)?)})),
@@ -99,12 +89,7 @@ fn create_cluster(cloud: &mut Cloud, input: &Value) -> Value {
             name: name.clone(),
             settings: pick(
                 input,
-                &[
-                    "settings",
-                    "configuration",
-                    "capacityProviders",
-                    "defaultCapacityProviderStrategy",
-                ],
+                &["settings", "configuration", "capacityProviders", "defaultCapacityProviderStrategy"],
             ),
             tags: input.tags("tags"),
             services: BTreeMap::new(),
@@ -117,9 +102,7 @@ fn create_cluster(cloud: &mut Cloud, input: &Value) -> Value {
 fn show_cluster(cloud: &Cloud, cluster: &Cluster, with_tags: bool) -> Value {
     let count = |status: &str| {
         let tasks = cloud.ecs.tasks.values();
-        tasks
-            .filter(|task| task.cluster == cluster.name && task.last_status == status)
-            .count()
+        tasks.filter(|task| task.cluster == cluster.name && task.last_status == status).count()
     };
     let mut shown = json!({
         "clusterArn": cluster.arn,
@@ -143,11 +126,7 @@ fn show_cluster(cloud: &Cloud, cluster: &Cluster, with_tags: bool) -> Value {
 
 fn describe_clusters(cloud: &mut Cloud, input: &Value) -> Value {
     let named = input.texts("clusters");
-    let named = if named.is_empty() {
-        vec!["default"]
-    } else {
-        named
-    };
+    let named = if named.is_empty() { vec!["default"] } else { named };
     let (mut clusters, mut failures) = (Vec::new(), Vec::new());
     for id in named {
         if let Some(cluster) = cloud.ecs.clusters.get(tail(id)) {
@@ -169,18 +148,11 @@ fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault
     let tags = match parts[..] {
         ["cluster", name] => ecs.clusters.get_mut(name).map(|cluster| &mut cluster.tags),
         ["service", cluster, name] => {
-            let service = ecs
-                .clusters
-                .get_mut(cluster)
-                .and_then(|cluster| cluster.services.get_mut(name));
-            service
-                .filter(|service| service.is_active())
-                .map(|service| &mut service.tags)
+            let service = ecs.clusters.get_mut(cluster).and_then(|cluster| cluster.services.get_mut(name));
+            service.filter(|service| service.is_active()).map(|service| &mut service.tags)
         }
         ["task", ..] => ecs.tasks.get_mut(arn).map(|task| &mut task.tags),
-        ["task-definition", _] => {
-            task_definition::find_mut(ecs, arn).map(|definition| &mut definition.tags)
-        }
+        ["task-definition", _] => task_definition::find_mut(ecs, arn).map(|definition| &mut definition.tags),
         _ => None,
     };
     tags.ok_or(missing)
@@ -204,12 +176,7 @@ fn includes(input: &Value, what: &str) -> bool {
 
 /// A page of ARNs or names under `list`.
 fn arns(input: &Value, list: &str, all: Vec<(String, Value)>, limits: Limits) -> Reply {
-    let page = page(
-        all,
-        input.text("nextToken"),
-        input.number("maxResults"),
-        limits,
-    )?;
+    let page = page(all, input.text("nextToken"), input.number("maxResults"), limits)?;
     Ok(page.document(list, "nextToken"))
 }
 

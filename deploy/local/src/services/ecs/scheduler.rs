@@ -22,31 +22,17 @@ pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
     let pause = service.rollout.due(&members, now);
     if service.rollout.draining && members.is_empty() {
         service.status = Status::Inactive;
-        let timer = Timer::ForgetService {
-            cluster: cluster.to_owned(),
-            name: name.to_owned(),
-        };
+        let timer = Timer::ForgetService { cluster: cluster.to_owned(), name: name.to_owned() };
         cloud.wake(now + INACTIVE_SHOWN, timer);
         return;
     }
     if let Some(due) = pause {
-        cloud.wake(
-            due,
-            Timer::Service {
-                cluster: cluster.to_owned(),
-                name: name.to_owned(),
-            },
-        );
+        cloud.wake(due, Timer::Service { cluster: cluster.to_owned(), name: name.to_owned() });
     }
     for action in actions {
         match action {
             Action::Stop { arn, reason } => {
-                tell(
-                    cloud,
-                    cluster,
-                    name,
-                    &format!("has stopped 1 running tasks: (task {}).", super::tail(&arn)),
-                );
+                tell(cloud, cluster, name, &format!("has stopped 1 running tasks: (task {}).", super::tail(&arn)));
                 task::stop(cloud, &arn, "ServiceSchedulerInitiated", &reason);
             }
             Action::Launch { deployment, count } => {
@@ -65,22 +51,13 @@ fn launch(cloud: &mut Cloud, cluster: &str, name: &str, deployment: &str, count:
             return;
         };
         if let Some(arn) = task::launch(cloud, order) {
-            tell(
-                cloud,
-                cluster,
-                name,
-                &format!("has started 1 tasks: (task {}).", super::tail(&arn)),
-            );
+            tell(cloud, cluster, name, &format!("has started 1 tasks: (task {}).", super::tail(&arn)));
         }
     }
 }
 
 fn order(service: &Service, cluster: &str, deployment: &str) -> Option<Order> {
-    let found = service
-        .rollout
-        .deployments
-        .iter()
-        .find(|candidate| candidate.id == deployment)?;
+    let found = service.rollout.deployments.iter().find(|candidate| candidate.id == deployment)?;
     let settings = &service.settings;
     Some(Order {
         cluster: cluster.to_owned(),
@@ -90,16 +67,11 @@ fn order(service: &Service, cluster: &str, deployment: &str) -> Option<Order> {
         service: Some((service.name.clone(), deployment.to_owned())),
         settings: found.revision.settings.clone(),
         overrides: serde_json::Value::Null,
-        tags: match settings
-            .get("propagateTags")
-            .and_then(serde_json::Value::as_str)
-        {
+        tags: match settings.get("propagateTags").and_then(serde_json::Value::as_str) {
             Some("SERVICE") => service.tags.clone(),
             _ => super::Tags::new(),
         },
-        propagate_definition_tags: settings
-            .get("propagateTags")
-            .is_some_and(|from| from == "TASK_DEFINITION"),
+        propagate_definition_tags: settings.get("propagateTags").is_some_and(|from| from == "TASK_DEFINITION"),
     })
 }
 
@@ -110,29 +82,12 @@ fn replace_unhealthy(cloud: &mut Cloud, cluster: &str, name: &str) {
         return;
     };
     for arn in service.tasks.clone() {
-        let overdue = cloud
-            .ecs
-            .tasks
-            .get_mut(&arn)
-            .filter(|task| task.is_overdue(now));
+        let overdue = cloud.ecs.tasks.get_mut(&arn).filter(|task| task.is_overdue(now));
         let Some(task) = overdue else { continue };
         "UNHEALTHY".clone_into(&mut task.health);
         let deployment = task.deployment().map(str::to_owned);
-        tell(
-            cloud,
-            cluster,
-            name,
-            &format!(
-                "(task {}) failed container health checks.",
-                super::tail(&arn)
-            ),
-        );
-        task::stop(
-            cloud,
-            &arn,
-            "ServiceSchedulerInitiated",
-            "Task failed container health checks",
-        );
+        tell(cloud, cluster, name, &format!("(task {}) failed container health checks.", super::tail(&arn)));
+        task::stop(cloud, &arn, "ServiceSchedulerInitiated", "Task failed container health checks");
         if let Some(deployment) = deployment {
             failed(cloud, cluster, name, &deployment);
         }
@@ -145,13 +100,7 @@ pub fn failed(cloud: &mut Cloud, cluster: &str, name: &str, deployment: &str) {
     if let Some(service) = service::find_mut(cloud, cluster, name) {
         service.rollout.task_failed(deployment, fresh, now);
     }
-    cloud.wake(
-        now,
-        Timer::Service {
-            cluster: cluster.to_owned(),
-            name: name.to_owned(),
-        },
-    );
+    cloud.wake(now, Timer::Service { cluster: cluster.to_owned(), name: name.to_owned() });
 }
 
 fn members(cloud: &mut Cloud, cluster: &str, name: &str) -> Vec<Member> {
@@ -165,11 +114,7 @@ fn members(cloud: &mut Cloud, cluster: &str, name: &str) -> Vec<Member> {
             && let Some(deployment) = task.deployment()
         {
             let phase = task.phase(now, steady_after);
-            members.push(Member {
-                arn,
-                deployment: deployment.to_owned(),
-                phase,
-            });
+            members.push(Member { arn, deployment: deployment.to_owned(), phase });
         }
     }
     members

@@ -34,19 +34,9 @@ const SETTINGS: [&str; 17] = [
     "role",
 ];
 /// What starts a new deployment when it changes; the others reach only tasks started later.
-const DEPLOYED: [&str; 4] = [
-    "platformVersion",
-    "networkConfiguration",
-    "loadBalancers",
-    "serviceRegistries",
-];
+const DEPLOYED: [&str; 4] = ["platformVersion", "networkConfiguration", "loadBalancers", "serviceRegistries"];
 /// What a deployment shows of its own.
-const SHOWN: [&str; 4] = [
-    "launchType",
-    "capacityProviderStrategy",
-    "platformVersion",
-    "networkConfiguration",
-];
+const SHOWN: [&str; 4] = ["launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -75,10 +65,7 @@ impl Service {
     }
 
     pub fn uses(&self, task_definition: &str) -> bool {
-        self.rollout
-            .deployments
-            .iter()
-            .any(|deployment| deployment.revision.task_definition == task_definition)
+        self.rollout.deployments.iter().any(|deployment| deployment.revision.task_definition == task_definition)
     }
 
     /// Takes over what the deployment configuration says to the scheduler.
@@ -87,10 +74,7 @@ impl Service {
             return;
         };
         let percent = |name, default| {
-            configuration
-                .number(name)
-                .and_then(|percent| usize::try_from(percent).ok())
-                .unwrap_or(default)
+            configuration.number(name).and_then(|percent| usize::try_from(percent).ok()).unwrap_or(default)
         };
         self.rollout.minimum_healthy_percent = percent("minimumHealthyPercent", 100);
         self.rollout.maximum_percent = percent("maximumPercent", 200);
@@ -108,38 +92,23 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("serviceName")?;
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.len() > 255 || !name.chars().all(legal) {
-        return Err(Fault::invalid(
-            "Service name contains invalid characters or is longer than 255.",
-        ));
+        return Err(Fault::invalid("Service name contains invalid characters or is longer than 255."));
     }
-    let desired = input
-        .number("desiredCount")
-        .ok_or_else(|| Fault::missing("desiredCount"))?;
+    let desired = input.number("desiredCount").ok_or_else(|| Fault::missing("desiredCount"))?;
     let desired = count(desired)?;
     let settings = settings(input);
     let definition = definition(cloud, input.need("taskDefinition")?)?;
-    let revision = Revision {
-        task_definition: definition.arn.clone(),
-        settings: settings.clone(),
-    };
+    let revision = Revision { task_definition: definition.arn.clone(), settings: settings.clone() };
     check(cloud, definition, &settings)?;
 
-    match cloud
-        .ecs
-        .clusters
-        .get(&cluster_name)
-        .and_then(|cluster| cluster.services.get(name))
-    {
+    match cloud.ecs.clusters.get(&cluster_name).and_then(|cluster| cluster.services.get(name)) {
         Some(known) if known.status == Status::Draining => {
-            return Err(Fault::invalid(
-                "Unable to Start a service that is still Draining.",
-            ));
+            return Err(Fault::invalid("Unable to Start a service that is still Draining."));
         }
         Some(known) if known.is_active() => {
             let primary = known.rollout.primary();
-            let same = primary.is_some_and(|primary| {
-                primary.revision.task_definition == revision.task_definition
-            }) && known.rollout.desired == desired
+            let same = primary.is_some_and(|primary| primary.revision.task_definition == revision.task_definition)
+                && known.rollout.desired == desired
                 && known.settings == settings;
             if same {
                 return Ok(json!({"service": show(cloud, known, true)}));
@@ -173,48 +142,25 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
 /// Settings as given, with what AWS fills in.
 fn settings(input: &Value) -> Map<String, Value> {
     let mut settings = pick(input, &SETTINGS);
-    let strategy = settings
-        .get("capacityProviderStrategy")
-        .and_then(Value::as_array)
-        .is_some_and(|list| !list.is_empty());
+    let strategy =
+        settings.get("capacityProviderStrategy").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     if !strategy {
-        settings
-            .entry("launchType")
-            .or_insert_with(|| "FARGATE".into());
+        settings.entry("launchType").or_insert_with(|| "FARGATE".into());
     }
-    settings
-        .entry("platformVersion")
-        .or_insert_with(|| "LATEST".into());
-    settings
-        .entry("schedulingStrategy")
-        .or_insert_with(|| "REPLICA".into());
-    settings
-        .entry("deploymentController")
-        .or_insert_with(|| json!({"type": "ECS"}));
-    settings
-        .entry("propagateTags")
-        .or_insert_with(|| "NONE".into());
+    settings.entry("platformVersion").or_insert_with(|| "LATEST".into());
+    settings.entry("schedulingStrategy").or_insert_with(|| "REPLICA".into());
+    settings.entry("deploymentController").or_insert_with(|| json!({"type": "ECS"}));
+    settings.entry("propagateTags").or_insert_with(|| "NONE".into());
     for flag in ["enableECSManagedTags", "enableExecuteCommand"] {
         settings.entry(flag).or_insert_with(|| false.into());
     }
-    for list in [
-        "loadBalancers",
-        "serviceRegistries",
-        "placementConstraints",
-        "placementStrategy",
-    ] {
+    for list in ["loadBalancers", "serviceRegistries", "placementConstraints", "placementStrategy"] {
         settings.entry(list).or_insert_with(|| json!([]));
     }
-    let configuration = settings
-        .remove("deploymentConfiguration")
-        .unwrap_or_else(|| json!({}));
-    settings.insert(
-        "deploymentConfiguration".to_owned(),
-        fill_configuration(configuration),
-    );
-    if let Some(vpc) = settings
-        .get_mut("networkConfiguration")
-        .and_then(|network| network.get_mut("awsvpcConfiguration"))
+    let configuration = settings.remove("deploymentConfiguration").unwrap_or_else(|| json!({}));
+    settings.insert("deploymentConfiguration".to_owned(), fill_configuration(configuration));
+    if let Some(vpc) =
+        settings.get_mut("networkConfiguration").and_then(|network| network.get_mut("awsvpcConfiguration"))
     {
         if vpc.get("assignPublicIp").is_none() {
             vpc["assignPublicIp"] = "DISABLED".into();
@@ -243,60 +189,35 @@ fn fill_configuration(mut configuration: Value) -> Value {
 }
 
 /// What AWS looks at before it accepts a service.
-fn check(
-    cloud: &Cloud,
-    definition: &Definition,
-    settings: &Map<String, Value>,
-) -> Result<(), Fault> {
-    let network = settings
-        .get("networkConfiguration")
-        .and_then(|network| network.get("awsvpcConfiguration"));
+fn check(cloud: &Cloud, definition: &Definition, settings: &Map<String, Value>) -> Result<(), Fault> {
+    let network = settings.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
     if definition.is_awsvpc() && network.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
-        let message =
-            "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
+        let message = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
         return Err(Fault::invalid(message));
     }
-    let minimum = settings["deploymentConfiguration"]
-        .number("minimumHealthyPercent")
-        .unwrap_or(100);
-    let maximum = settings["deploymentConfiguration"]
-        .number("maximumPercent")
-        .unwrap_or(200);
+    let minimum = settings["deploymentConfiguration"].number("minimumHealthyPercent").unwrap_or(100);
+    let maximum = settings["deploymentConfiguration"].number("maximumPercent").unwrap_or(200);
     if minimum < 0 || maximum < 1 || maximum < minimum {
         return Err(Fault::invalid(
             "Both maximumPercent and minimumHealthyPercent must be sensible, the maximum not below the minimum.",
         ));
     }
-    let registries = settings
-        .get("serviceRegistries")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let registries = settings.get("serviceRegistries").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if registries.len() > 1 {
-        return Err(Fault::invalid(
-            "Service registries can have at most 1 items.",
-        ));
+        return Err(Fault::invalid("Service registries can have at most 1 items."));
     }
     for registry in registries {
         let arn = registry.need("registryArn")?;
         let known = cloudmap::by_arn(cloud, arn);
-        let known =
-            known.ok_or_else(|| Fault::invalid(format!("Service registry not found: {arn}")))?;
-        if known.has_srv()
-            && registry
-                .number("port")
-                .or(registry.number("containerPort"))
-                .is_none()
-        {
+        let known = known.ok_or_else(|| Fault::invalid(format!("Service registry not found: {arn}")))?;
+        if known.has_srv() && registry.number("port").or(registry.number("containerPort")).is_none() {
             return Err(Fault::invalid(
                 "When specifying 'port' or an SRV record, specify containerName and containerPort.",
             ));
         }
     }
     for role in ["executionRoleArn", "taskRoleArn"] {
-        let refused = |fault: Fault| Fault {
-            code: None,
-            ..fault
-        };
+        let refused = |fault: Fault| Fault { code: None, ..fault };
         check_role(cloud, definition.body.text(role)).map_err(refused)?;
     }
     Ok(())
@@ -323,35 +244,23 @@ pub fn draw_deployment(cloud: &mut Cloud) -> String {
 }
 
 fn wake(cloud: &mut Cloud, cluster: &str, name: &str) {
-    let timer = Timer::Service {
-        cluster: cluster.to_owned(),
-        name: name.to_owned(),
-    };
+    let timer = Timer::Service { cluster: cluster.to_owned(), name: name.to_owned() };
     cloud.wake(cloud.now(), timer);
 }
 
 pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     let cluster_name = cluster(cloud, input)?.name.clone();
     let name = tail(input.need("service")?).to_owned();
-    let known = cloud.ecs.clusters[&cluster_name]
-        .services
-        .get(&name)
-        .ok_or_else(not_found)?;
+    let known = cloud.ecs.clusters[&cluster_name].services.get(&name).ok_or_else(not_found)?;
     if !known.is_active() {
-        return Err(Fault::new(
-            "ServiceNotActiveException",
-            "Service was not ACTIVE.",
-        ));
+        return Err(Fault::new("ServiceNotActiveException", "Service was not ACTIVE."));
     }
     let primary = known.rollout.primary().ok_or_else(not_found)?;
     let desired = input.number("desiredCount").map(count).transpose()?;
     let mut settings = known.settings.clone();
     let given = settings_given(input, &settings);
-    let redeploys = DEPLOYED.iter().any(|field| {
-        given
-            .get(*field)
-            .is_some_and(|value| settings.get(*field) != Some(value))
-    });
+    let redeploys =
+        DEPLOYED.iter().any(|field| given.get(*field).is_some_and(|value| settings.get(*field) != Some(value)));
     if given.contains_key("capacityProviderStrategy") {
         settings.remove("launchType");
     }
@@ -364,10 +273,7 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     };
     check(cloud, definition, &settings)?;
     let changes = definition.arn != primary.revision.task_definition;
-    let revision = Revision {
-        task_definition: definition.arn.clone(),
-        settings: settings.clone(),
-    };
+    let revision = Revision { task_definition: definition.arn.clone(), settings: settings.clone() };
     let id = draw_deployment(cloud);
     let now = cloud.now();
     wake(cloud, &cluster_name, &name);
@@ -387,14 +293,11 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
 fn settings_given(input: &Value, known: &Map<String, Value>) -> Map<String, Value> {
     let named = pick(input, &SETTINGS);
     let mut filled = settings(input);
-    if let (Some(Value::Object(change)), Some(before)) = (
-        named.get("deploymentConfiguration"),
-        known.get("deploymentConfiguration"),
-    ) {
+    if let (Some(Value::Object(change)), Some(before)) =
+        (named.get("deploymentConfiguration"), known.get("deploymentConfiguration"))
+    {
         let mut merged = before.clone();
-        change
-            .iter()
-            .for_each(|(field, value)| merged[field] = value.clone());
+        change.iter().for_each(|(field, value)| merged[field] = value.clone());
         filled.insert("deploymentConfiguration".to_owned(), merged);
     }
     filled.retain(|field, _| named.contains_key(field));
@@ -410,9 +313,7 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
         Status::Draining => {}
         Status::Active => {
             if service.rollout.desired > 0 && input.flag("force") != Some(true) {
-                return Err(Fault::invalid(
-                    "The service cannot be stopped while it is scaled above 0.",
-                ));
+                return Err(Fault::invalid("The service cannot be stopped while it is scaled above 0."));
             }
             service.status = Status::Draining;
             service.rollout.draining = true;
@@ -426,10 +327,7 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
 /// An INACTIVE service is not described for ever.
 pub fn forget(cloud: &mut Cloud, cluster: &str, name: &str) {
     if let Some(cluster) = cloud.ecs.clusters.get_mut(cluster)
-        && cluster
-            .services
-            .get(name)
-            .is_some_and(|service| service.status == Status::Inactive)
+        && cluster.services.get(name).is_some_and(|service| service.status == Status::Inactive)
     {
         cluster.services.remove(name);
     }
@@ -442,9 +340,7 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(Fault::invalid("Services cannot be empty."));
     }
     if named.len() > 10 {
-        return Err(Fault::invalid(
-            "Services cannot have more than 10 elements.",
-        ));
+        return Err(Fault::invalid("Services cannot have more than 10 elements."));
     }
     let (mut services, mut failures) = (Vec::new(), Vec::new());
     for id in named {
@@ -462,35 +358,19 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
 pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let fits = |service: &&Service| {
         let same = |field: &str| {
-            input.text(field).is_none_or(|wanted| {
-                service.settings.get(field).and_then(Value::as_str) == Some(wanted)
-            })
+            input.text(field).is_none_or(|wanted| service.settings.get(field).and_then(Value::as_str) == Some(wanted))
         };
         service.is_active() && same("launchType") && same("schedulingStrategy")
     };
     let services = cluster(cloud, input)?.services.values().filter(fits);
-    let all = services
-        .map(|service| (service.arn.clone(), service.arn.as_str().into()))
-        .collect();
-    arns(
-        input,
-        "serviceArns",
-        all,
-        Limits {
-            default: 10,
-            max: 100,
-        },
-    )
+    let all = services.map(|service| (service.arn.clone(), service.arn.as_str().into())).collect();
+    arns(input, "serviceArns", all, Limits { default: 10, max: 100 })
 }
 
 fn show(cloud: &Cloud, service: &Service, with_tags: bool) -> Value {
-    let deployments: Vec<Value> = service
-        .rollout
-        .deployments
-        .iter()
-        .enumerate()
-        .map(|(index, deployment)| show_deployment(cloud, service, deployment, index == 0))
-        .collect();
+    let listed = service.rollout.deployments.iter().filter(|_| service.status != Status::Inactive);
+    let shown = |(index, deployment)| show_deployment(cloud, service, deployment, index == 0);
+    let deployments: Vec<Value> = listed.enumerate().map(shown).collect();
     let event = |event: &crate::rollout::Event| {
         json!({
             "id": format!("{}-{}", service.name, event.id),
@@ -498,12 +378,7 @@ fn show(cloud: &Cloud, service: &Service, with_tags: bool) -> Value {
             "message": event.message,
         })
     };
-    let sum = |field: &str| {
-        deployments
-            .iter()
-            .filter_map(|deployment| deployment.number(field))
-            .sum::<i64>()
-    };
+    let sum = |field: &str| deployments.iter().filter_map(|deployment| deployment.number(field)).sum::<i64>();
     let status = match service.status {
         Status::Active => "ACTIVE",
         Status::Draining => "DRAINING",
@@ -528,11 +403,7 @@ fn show(cloud: &Cloud, service: &Service, with_tags: bool) -> Value {
         ),
         "platformFamily": "Linux",
     });
-    for (field, value) in service
-        .settings
-        .iter()
-        .filter(|(field, _)| *field != "role")
-    {
+    for (field, value) in service.settings.iter().filter(|(field, _)| *field != "role") {
         shown[field] = value.clone();
     }
     if with_tags {
@@ -541,16 +412,8 @@ fn show(cloud: &Cloud, service: &Service, with_tags: bool) -> Value {
     shown
 }
 
-fn show_deployment(
-    cloud: &Cloud,
-    service: &Service,
-    deployment: &Deployment,
-    is_primary: bool,
-) -> Value {
-    let tasks = service
-        .tasks
-        .iter()
-        .filter_map(|arn| cloud.ecs.tasks.get(arn));
+fn show_deployment(cloud: &Cloud, service: &Service, deployment: &Deployment, is_primary: bool) -> Value {
+    let tasks = service.tasks.iter().filter_map(|arn| cloud.ecs.tasks.get(arn));
     let own = tasks.filter(|task| task.deployment() == Some(&deployment.id));
     let (mut running, mut pending) = (0, 0);
     for task in own {
@@ -597,10 +460,7 @@ pub fn clamp(cloud: &mut Cloud, resource: &str, least: i64, most: i64) -> bool {
     let Some(service) = find_mut(cloud, cluster, name).filter(|service| service.is_active()) else {
         return false;
     };
-    let desired = service
-        .rollout
-        .desired
-        .clamp(bound(least), bound(most.max(least)));
+    let desired = service.rollout.desired.clamp(bound(least), bound(most.max(least)));
     if desired != service.rollout.desired {
         service.rollout.desired = desired;
         wake(cloud, cluster, name);

@@ -65,9 +65,7 @@ struct Times {
 
 impl Task {
     pub fn deployment(&self) -> Option<&str> {
-        self.service
-            .as_ref()
-            .map(|(_, deployment)| deployment.as_str())
+        self.service.as_ref().map(|(_, deployment)| deployment.as_str())
     }
 
     fn id(&self) -> &str {
@@ -88,8 +86,7 @@ impl Task {
     /// Runs, but did not become healthy in its time.
     pub fn is_overdue(&self, now: Time) -> bool {
         let late = |started: Time| now >= started + self.health_time;
-        let waits =
-            self.has_health_check && self.health == "UNKNOWN" && self.desired_status == "RUNNING";
+        let waits = self.has_health_check && self.health == "UNKNOWN" && self.desired_status == "RUNNING";
         waits && self.times.started.is_some_and(late)
     }
 }
@@ -121,10 +118,7 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
             tags.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    let checked = definition
-        .containers()
-        .iter()
-        .find_map(|container| container.get("healthCheck"));
+    let checked = definition.containers().iter().find_map(|container| container.get("healthCheck"));
     let image = |container: &Value| {
         let text = |name| container.text(name).unwrap_or_default().to_owned();
         (text("name"), text("image"))
@@ -143,10 +137,7 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         health: "UNKNOWN".to_owned(),
         has_health_check: checked.is_some(),
         health_time: checked.map(health_time).unwrap_or_default(),
-        times: Times {
-            created: cloud.now(),
-            ..Times::default()
-        },
+        times: Times { created: cloud.now(), ..Times::default() },
         stop_code: None,
         stopped_reason: None,
         exit_code: None,
@@ -160,11 +151,8 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         memory: definition.body.text("memory").map(str::to_owned),
         tags,
     };
-    let launch = Launch {
-        task_arn: arn.clone(),
-        family: task.family.clone(),
-        containers: containers(&definition, &task),
-    };
+    let launch =
+        Launch { task_arn: arn.clone(), family: task.family.clone(), containers: containers(&definition, &task) };
     if let Some((name, _)) = &task.service
         && let Some(service) = service::find_mut(cloud, &task.cluster, name)
     {
@@ -202,8 +190,7 @@ fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
 
 fn awslogs(container: &Value) -> Option<&Value> {
     let log = container.get("logConfiguration")?;
-    log.get("options")
-        .filter(|_| log.text("logDriver") == Some("awslogs"))
+    log.get("options").filter(|_| log.text("logDriver") == Some("awslogs"))
 }
 
 fn health_time(check: &Value) -> Duration {
@@ -213,55 +200,31 @@ fn health_time(check: &Value) -> Duration {
 }
 
 fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
-    let texts = |value: &Value, name: &str| {
-        value
-            .texts(name)
-            .into_iter()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let registry = task
-        .settings
-        .get("serviceRegistries")
-        .and_then(|registries| registries.get(0));
+    let texts = |value: &Value, name: &str| value.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let registry = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
     definition
         .containers()
         .iter()
         .map(|container| {
             let name = container.text("name").unwrap_or_default();
             let overrides = task.overrides.items("containerOverrides");
-            let change = overrides
-                .iter()
-                .find(|change| change.text("name") == Some(name));
+            let change = overrides.iter().find(|change| change.text("name") == Some(name));
             let pairs = |value: &Value| {
                 value
                     .items("environment")
                     .iter()
                     .filter_map(|pair| {
-                        Some((
-                            pair.text("name")?.to_owned(),
-                            pair.text("value").unwrap_or_default().to_owned(),
-                        ))
+                        Some((pair.text("name")?.to_owned(), pair.text("value").unwrap_or_default().to_owned()))
                     })
                     .collect::<BTreeMap<_, _>>()
             };
             let mut environment = pairs(container);
             environment.extend(change.map(pairs).unwrap_or_default());
-            let command = change
-                .map(|change| texts(change, "command"))
-                .filter(|command| !command.is_empty());
-            let registered = registry.filter(|registry| {
-                registry
-                    .text("containerName")
-                    .is_none_or(|other| other == name)
-            });
-            let mapped = container
-                .items("portMappings")
-                .first()
-                .and_then(|port| port.number("containerPort"));
-            let port = registered
-                .and_then(|registry| registry.number("containerPort"))
-                .or(mapped);
+            let command = change.map(|change| texts(change, "command")).filter(|command| !command.is_empty());
+            let registered =
+                registry.filter(|registry| registry.text("containerName").is_none_or(|other| other == name));
+            let mapped = container.items("portMappings").first().and_then(|port| port.number("containerPort"));
+            let port = registered.and_then(|registry| registry.number("containerPort")).or(mapped);
             Container {
                 name: name.to_owned(),
                 image: container.text("image").unwrap_or_default().to_owned(),
@@ -275,8 +238,7 @@ fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
                     stream: stream(options, name, tail(&task.arn)),
                 }),
                 stop_timeout: Duration::from_secs(
-                    u64::try_from(container.number("stopTimeout").unwrap_or(STOP_TIMEOUT))
-                        .unwrap_or_default(),
+                    u64::try_from(container.number("stopTimeout").unwrap_or(STOP_TIMEOUT)).unwrap_or_default(),
                 ),
             }
         })
@@ -292,16 +254,8 @@ fn stream(options: &Value, container: &str, task: &str) -> String {
 pub fn report(cloud: &mut Cloud, report: Report) {
     let now = cloud.now();
     match report {
-        Report::Log {
-            group,
-            stream,
-            line,
-        } => logs::append(cloud, &group, &stream, line),
-        Report::Exited {
-            task_arn,
-            exit_code,
-            reason,
-        } => end(cloud, &task_arn, exit_code, &reason),
+        Report::Log { group, stream, line } => logs::append(cloud, &group, &stream, line),
+        Report::Exited { task_arn, exit_code, reason } => end(cloud, &task_arn, exit_code, &reason),
         Report::Pulled { task_arn } => {
             if let Some(task) = live(cloud, &task_arn)
                 && task.last_status == "PROVISIONING"
@@ -310,21 +264,13 @@ pub fn report(cloud: &mut Cloud, report: Report) {
                 task.times.pulled = Some(now);
             }
         }
-        Report::Running {
-            task_arn,
-            address,
-            port,
-        } => {
+        Report::Running { task_arn, address, port } => {
             if let Some(task) = live(cloud, &task_arn) {
                 (task.address, task.port, task.times.started) = (Some(address), port, Some(now));
                 if task.desired_status == "RUNNING" {
                     "RUNNING".clone_into(&mut task.last_status);
                     let (health_time, checked) = (task.health_time, task.has_health_check);
-                    let settles = if checked {
-                        health_time
-                    } else {
-                        cloud.rules.steady_after
-                    };
+                    let settles = if checked { health_time } else { cloud.rules.steady_after };
                     enter_registry(cloud, &task_arn);
                     wake_service(cloud, &task_arn, now);
                     wake_service(cloud, &task_arn, now + settles);
@@ -344,33 +290,20 @@ pub fn report(cloud: &mut Cloud, report: Report) {
 }
 
 fn live<'a>(cloud: &'a mut Cloud, arn: &str) -> Option<&'a mut Task> {
-    cloud
-        .ecs
-        .tasks
-        .get_mut(arn)
-        .filter(|task| task.last_status != "STOPPED")
+    cloud.ecs.tasks.get_mut(arn).filter(|task| task.last_status != "STOPPED")
 }
 
 fn wake_service(cloud: &mut Cloud, arn: &str, at: Time) {
     let task = cloud.ecs.tasks.get(arn);
-    let named =
-        task.and_then(|task| Some((task.cluster.clone(), task.service.as_ref()?.0.clone())));
+    let named = task.and_then(|task| Some((task.cluster.clone(), task.service.as_ref()?.0.clone())));
     if let Some((cluster, name)) = named {
         cloud.wake(at, Timer::Service { cluster, name });
     }
 }
 
 fn registry_arns(task: &Task) -> Vec<String> {
-    let registries = task
-        .settings
-        .get("serviceRegistries")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    registries
-        .iter()
-        .filter_map(|registry| registry.text("registryArn"))
-        .map(str::to_owned)
-        .collect()
+    let registries = task.settings.get("serviceRegistries").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    registries.iter().filter_map(|registry| registry.text("registryArn")).map(str::to_owned).collect()
 }
 
 /// Puts a running task into Cloud Map under its id, with the attributes that ECS sets.
@@ -382,12 +315,8 @@ fn enter_registry(cloud: &mut Cloud, arn: &str) {
         return;
     };
     let (id, cluster, port) = (task.id().to_owned(), task.cluster.clone(), task.port);
-    let given = task
-        .settings
-        .get("serviceRegistries")
-        .and_then(|registries| registries.get(0));
-    let given =
-        given.and_then(|registry| registry.number("containerPort").or(registry.number("port")));
+    let given = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
+    let given = given.and_then(|registry| registry.number("containerPort").or(registry.number("port")));
     let mut attributes = cloudmap::Attributes::new();
     let mut set = |name: &str, value: String| drop(attributes.insert(name.to_owned(), value));
     set("AWS_INSTANCE_IPV4", address.to_string());
@@ -407,10 +336,7 @@ fn enter_registry(cloud: &mut Cloud, arn: &str) {
         if !cloudmap::enter(cloud, &registry, &id, attributes)
             && let Some(service) = service::find_mut(cloud, &cluster, &service)
         {
-            service.rollout.tell(
-                &format!("could not register (task {id}): {registry} is gone."),
-                now,
-            );
+            service.rollout.tell(&format!("could not register (task {id}): {registry} is gone."), now);
         }
     }
 }
@@ -432,19 +358,13 @@ pub fn stop(cloud: &mut Cloud, arn: &str, code: &str, reason: &str) {
         return;
     };
     "STOPPED".clone_into(&mut task.desired_status);
-    let next = if task.last_status == "RUNNING" {
-        "DEACTIVATING"
-    } else {
-        "STOPPING"
-    };
+    let next = if task.last_status == "RUNNING" { "DEACTIVATING" } else { "STOPPING" };
     next.clone_into(&mut task.last_status);
     task.times.stopping = Some(now);
     task.stop_code = Some(code.to_owned());
     task.stopped_reason = Some(reason.to_owned());
     leave_registry(cloud, arn);
-    cloud.effect(Effect::Stop {
-        task_arn: arn.to_owned(),
-    });
+    cloud.effect(Effect::Stop { task_arn: arn.to_owned() });
 }
 
 /// A task has ended, by itself or because it was asked to.
@@ -454,19 +374,13 @@ fn end(cloud: &mut Cloud, arn: &str, exit_code: Option<i32>, reason: &str) {
     let unasked = task.desired_status == "RUNNING";
     if unasked {
         let (code, why) = match exit_code {
-            Some(_) => (
-                "EssentialContainerExited",
-                "Essential container in task exited",
-            ),
+            Some(_) => ("EssentialContainerExited", "Essential container in task exited"),
             None => ("TaskFailedToStart", reason),
         };
         task.stop_code = Some(code.to_owned());
         task.stopped_reason = Some(why.to_owned());
     }
-    (task.exit_code, task.exit_reason) = (
-        exit_code,
-        Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
-    );
+    (task.exit_code, task.exit_reason) = (exit_code, Some(reason.to_owned()).filter(|reason| !reason.is_empty()));
     finish(cloud, arn);
     let Some(task) = cloud.ecs.tasks.get(arn) else {
         return;
@@ -497,21 +411,11 @@ fn finish(cloud: &mut Cloud, arn: &str) {
             service.tasks.retain(|other| other != arn);
         }
     }
-    cloud.wake(
-        now + STOPPED_SHOWN,
-        Timer::ForgetTask {
-            arn: arn.to_owned(),
-        },
-    );
+    cloud.wake(now + STOPPED_SHOWN, Timer::ForgetTask { arn: arn.to_owned() });
 }
 
 pub fn forget(cloud: &mut Cloud, arn: &str) {
-    if cloud
-        .ecs
-        .tasks
-        .get(arn)
-        .is_some_and(|task| task.last_status == "STOPPED")
-    {
+    if cloud.ecs.tasks.get(arn).is_some_and(|task| task.last_status == "STOPPED") {
         cloud.ecs.tasks.remove(arn);
     }
 }
@@ -519,15 +423,11 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
 /// The process that ran the tasks is gone, and they with it: nobody's failure.
 pub fn lose_all(cloud: &mut Cloud, reason: &str) {
     let tasks = cloud.ecs.tasks.values();
-    let lost: Vec<String> = tasks
-        .filter(|task| task.last_status != "STOPPED")
-        .map(|task| task.arn.clone())
-        .collect();
+    let lost: Vec<String> = tasks.filter(|task| task.last_status != "STOPPED").map(|task| task.arn.clone()).collect();
     let now = cloud.now();
     for arn in lost {
         if let Some(task) = cloud.ecs.tasks.get_mut(&arn) {
-            task.stop_code
-                .get_or_insert_with(|| "TerminationNotice".to_owned());
+            task.stop_code.get_or_insert_with(|| "TerminationNotice".to_owned());
             task.stopped_reason.get_or_insert_with(|| reason.to_owned());
         }
         finish(cloud, &arn);
@@ -546,12 +446,9 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     if !(1..=10).contains(&count) {
         return Err(Fault::invalid("count must be between 1 and 10."));
     }
-    let vpc = input
-        .get("networkConfiguration")
-        .and_then(|network| network.get("awsvpcConfiguration"));
+    let vpc = input.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
     if definition.is_awsvpc() && vpc.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
-        let message =
-            "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
+        let message = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
         return Err(Fault::invalid(message));
     }
     for role in ["executionRoleArn", "taskRoleArn"] {
@@ -560,16 +457,9 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     let overrides = input.get("overrides").cloned().unwrap_or_default();
     let known = |change: &Value| {
         let name = change.text("name");
-        definition
-            .containers()
-            .iter()
-            .any(|container| container.text("name") == name)
+        definition.containers().iter().any(|container| container.text("name") == name)
     };
-    if let Some(change) = overrides
-        .items("containerOverrides")
-        .iter()
-        .find(|change| !known(change))
-    {
+    if let Some(change) = overrides.items("containerOverrides").iter().find(|change| !known(change)) {
         let name = change.text("name").unwrap_or_default();
         return Err(Fault::invalid(format!(
             "Override for container named {name} is not a container in the TaskDefinition."
@@ -578,26 +468,17 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     let (arn, family) = (definition.arn.clone(), definition.family.clone());
     let mut settings = crate::fields::pick(
         input,
-        &[
-            "launchType",
-            "capacityProviderStrategy",
-            "networkConfiguration",
-            "platformVersion",
-        ],
+        &["launchType", "capacityProviderStrategy", "networkConfiguration", "platformVersion"],
     );
     if !settings.contains_key("capacityProviderStrategy") {
-        settings
-            .entry("launchType")
-            .or_insert_with(|| "FARGATE".into());
+        settings.entry("launchType").or_insert_with(|| "FARGATE".into());
     }
     let mut shown = Vec::new();
     for _ in 0..count {
         let order = Order {
             cluster: cluster.clone(),
             definition: arn.clone(),
-            group: input
-                .text("group")
-                .map_or_else(|| format!("family:{family}"), str::to_owned),
+            group: input.text("group").map_or_else(|| format!("family:{family}"), str::to_owned),
             started_by: input.text("startedBy").map(str::to_owned),
             service: None,
             settings: settings.clone(),
@@ -619,12 +500,7 @@ pub fn stop_by_user(cloud: &mut Cloud, input: &Value) -> Reply {
     if !cloud.ecs.tasks.contains_key(&arn) {
         return Err(Fault::invalid("The referenced task was not found."));
     }
-    stop(
-        cloud,
-        &arn,
-        "UserInitiated",
-        input.text("reason").unwrap_or("Task stopped by user"),
-    );
+    stop(cloud, &arn, "UserInitiated", input.text("reason").unwrap_or("Task stopped by user"));
     Ok(json!({"task": show(&cloud.ecs.tasks[&arn], false)}))
 }
 
@@ -633,37 +509,19 @@ pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let wanted = input.text("desiredStatus").unwrap_or("RUNNING");
     let service = input.text("serviceName").map(tail);
     if let Some(service) = service.filter(|service| !cluster.services.contains_key(*service)) {
-        return Err(Fault::new(
-            "ServiceNotFoundException",
-            format!("Service not found: {service}"),
-        ));
+        return Err(Fault::new("ServiceNotFoundException", format!("Service not found: {service}")));
     }
-    let same = |wanted: Option<&str>, value: Option<&str>| {
-        wanted.is_none_or(|wanted| value == Some(wanted))
-    };
+    let same = |wanted: Option<&str>, value: Option<&str>| wanted.is_none_or(|wanted| value == Some(wanted));
     let fits = |task: &&Task| {
         task.cluster == cluster.name
             && task.desired_status == wanted
-            && same(
-                service,
-                task.service.as_ref().map(|(name, _)| name.as_str()),
-            )
+            && same(service, task.service.as_ref().map(|(name, _)| name.as_str()))
             && same(input.text("family"), Some(&task.family))
             && same(input.text("startedBy"), task.started_by.as_deref())
-            && same(
-                input.text("launchType"),
-                task.settings.get("launchType").and_then(Value::as_str),
-            )
+            && same(input.text("launchType"), task.settings.get("launchType").and_then(Value::as_str))
     };
     let tasks = cloud.ecs.tasks.values().filter(fits);
-    arns(
-        input,
-        "taskArns",
-        tasks
-            .map(|task| (task.arn.clone(), task.arn.as_str().into()))
-            .collect(),
-        PAGE,
-    )
+    arns(input, "taskArns", tasks.map(|task| (task.arn.clone(), task.arn.as_str().into())).collect(), PAGE)
 }
 
 pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -685,27 +543,16 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
 
 fn show(task: &Task, with_tags: bool) -> Value {
     let stopped = task.last_status == "STOPPED";
-    let vpc = task
-        .settings
-        .get("networkConfiguration")
-        .and_then(|network| network.get("awsvpcConfiguration"));
-    let subnet = vpc
-        .and_then(|vpc| vpc.texts("subnets").first().copied())
-        .unwrap_or("subnet-local");
-    let attachment = format!(
-        "{}-{}-{}",
-        &task.id()[..8],
-        &task.id()[8..12],
-        &task.id()[12..]
-    );
+    let vpc = task.settings.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
+    let subnet = vpc.and_then(|vpc| vpc.texts("subnets").first().copied()).unwrap_or("subnet-local");
+    let attachment = format!("{}-{}-{}", &task.id()[..8], &task.id()[8..12], &task.id()[12..]);
     let mut details = vec![json!({"name": "subnetId", "value": subnet})];
     let mut interfaces = Vec::new();
     if let Some(address) = task.address {
         let interface = format!("eni-{}", &task.id()[..17]);
         details.push(json!({"name": "networkInterfaceId", "value": interface}));
         details.push(json!({"name": "privateIPv4Address", "value": address.to_string()}));
-        interfaces
-            .push(json!({"attachmentId": attachment, "privateIpv4Address": address.to_string()}));
+        interfaces.push(json!({"attachmentId": attachment, "privateIpv4Address": address.to_string()}));
     }
     let containers: Vec<Value> = task
         .containers
@@ -724,11 +571,7 @@ fn show(task: &Task, with_tags: bool) -> Value {
             });
             if stopped {
                 set(&mut shown, "exitCode", task.exit_code.map(Value::from));
-                set(
-                    &mut shown,
-                    "reason",
-                    task.exit_reason.clone().map(Value::from),
-                );
+                set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
             }
             shown
         })
@@ -760,11 +603,7 @@ fn show(task: &Task, with_tags: bool) -> Value {
     set(&mut shown, "startedAt", seconds(task.times.started));
     set(&mut shown, "stoppingAt", seconds(task.times.stopping));
     set(&mut shown, "stoppedAt", seconds(task.times.stopped));
-    set(
-        &mut shown,
-        "launchType",
-        task.settings.get("launchType").cloned(),
-    );
+    set(&mut shown, "launchType", task.settings.get("launchType").cloned());
     for (name, value) in [
         ("startedBy", &task.started_by),
         ("stopCode", &task.stop_code),

@@ -48,9 +48,7 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     let family = input.need("family").map_err(as_client)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if family.len() > 255 || !family.chars().all(legal) {
-        return Err(client(
-            "Family contains invalid characters or is longer than 255.",
-        ));
+        return Err(client("Family contains invalid characters or is longer than 255."));
     }
     let fargate = input.texts("requiresCompatibilities").contains(&"FARGATE");
     let mut body = pick(
@@ -76,26 +74,14 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     for list in ["volumes", "placementConstraints"] {
         body.entry(list).or_insert_with(|| json!([]));
     }
-    body.insert(
-        "compatibilities".to_owned(),
-        if fargate {
-            json!(["EC2", "FARGATE"])
-        } else {
-            json!(["EC2"])
-        },
-    );
+    body.insert("compatibilities".to_owned(), if fargate { json!(["EC2", "FARGATE"]) } else { json!(["EC2"]) });
     if fargate {
         check_fargate(input)?;
     }
     body.insert("containerDefinitions".to_owned(), containers(input)?);
     check_role(cloud, input.text("executionRoleArn"))?;
     check_role(cloud, input.text("taskRoleArn"))?;
-    let revision = cloud
-        .ecs
-        .families
-        .get(family)
-        .map_or(0, |family| family.latest)
-        + 1;
+    let revision = cloud.ecs.families.get(family).map_or(0, |family| family.latest) + 1;
     let definition = Definition {
         arn: cloud.arn("ecs", &format!("task-definition/{family}:{revision}")),
         family: family.to_owned(),
@@ -118,11 +104,9 @@ fn check_fargate(input: &Value) -> Result<(), Fault> {
         return Err(client("Fargate only supports network mode ‘awsvpc’."));
     }
     let number = |name| {
-        input.number(name).ok_or_else(|| {
-            client(format!(
-                "Fargate requires that '{name}' be defined at the task level."
-            ))
-        })
+        input
+            .number(name)
+            .ok_or_else(|| client(format!("Fargate requires that '{name}' be defined at the task level.")))
     };
     let (cpu, memory) = (number("cpu")?, number("memory")?);
     if !is_fargate_size(cpu, memory) {
@@ -131,15 +115,9 @@ fn check_fargate(input: &Value) -> Result<(), Fault> {
              for the valid values."
         )));
     }
-    let awslogs = |container: &Value| {
-        container
-            .get("logConfiguration")
-            .and_then(|log| log.text("logDriver"))
-            == Some("awslogs")
-    };
-    if input.text("executionRoleArn").is_none()
-        && input.items("containerDefinitions").iter().any(awslogs)
-    {
+    let awslogs =
+        |container: &Value| container.get("logConfiguration").and_then(|log| log.text("logDriver")) == Some("awslogs");
+    if input.text("executionRoleArn").is_none() && input.items("containerDefinitions").iter().any(awslogs) {
         let message = "Fargate requires task definition to have execution role ARN to support log driver awslogs.";
         return Err(client(message));
     }
@@ -149,8 +127,7 @@ fn check_fargate(input: &Value) -> Result<(), Fault> {
 /// CPU units and MiB that go together:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html>
 fn is_fargate_size(cpu: i64, memory: i64) -> bool {
-    let steps =
-        |least: i64, most: i64, step: i64| (least..=most).contains(&memory) && memory % step == 0;
+    let steps = |least: i64, most: i64, step: i64| (least..=most).contains(&memory) && memory % step == 0;
     match cpu {
         256 => [512, 1024, 2048].contains(&memory),
         512 => steps(1024, 4096, 1024),
@@ -172,53 +149,30 @@ fn containers(input: &Value) -> Reply {
     let awsvpc = input.text("networkMode") == Some("awsvpc");
     let mut filled = Vec::with_capacity(given.len());
     for container in given {
-        let name = container
-            .need("name")
-            .map_err(|_| client("Container.name should not be null or empty."))?;
-        container
-            .need("image")
-            .map_err(|_| client("Container.image should not be null or empty."))?;
+        let name = container.need("name").map_err(|_| client("Container.name should not be null or empty."))?;
+        container.need("image").map_err(|_| client("Container.image should not be null or empty."))?;
         let mut container = container.clone();
-        let fields = container
-            .as_object_mut()
-            .ok_or_else(|| client("A container definition is not an object."))?;
+        let fields = container.as_object_mut().ok_or_else(|| client("A container definition is not an object."))?;
         fields.entry("cpu").or_insert_with(|| 0.into());
         fields.entry("essential").or_insert_with(|| true.into());
-        for list in [
-            "portMappings",
-            "environment",
-            "mountPoints",
-            "volumesFrom",
-            "systemControls",
-        ] {
+        for list in ["portMappings", "environment", "mountPoints", "volumesFrom", "systemControls"] {
             fields.entry(list).or_insert_with(|| json!([]));
         }
         if let Some(Value::Array(ports)) = fields.get_mut("portMappings") {
-            ports
-                .iter_mut()
-                .filter_map(Value::as_object_mut)
-                .for_each(|port| fill_port(port, awsvpc));
+            ports.iter_mut().filter_map(Value::as_object_mut).for_each(|port| fill_port(port, awsvpc));
         }
         if let Some(Value::Object(check)) = fields.get_mut("healthCheck") {
             for (field, default) in [("interval", 30), ("timeout", 5), ("retries", 3)] {
                 check.entry(field).or_insert_with(|| default.into());
             }
         }
-        if filled
-            .iter()
-            .any(|other: &Value| other.text("name") == Some(name))
-        {
+        if filled.iter().any(|other: &Value| other.text("name") == Some(name)) {
             return Err(client(format!("Container name {name} is used twice.")));
         }
         filled.push(container);
     }
-    if !filled
-        .iter()
-        .any(|container| container.flag("essential") == Some(true))
-    {
-        return Err(client(
-            "Invalid 'containerDefinitions' setting: at least one container must be essential.",
-        ));
+    if !filled.iter().any(|container| container.flag("essential") == Some(true)) {
+        return Err(client("Invalid 'containerDefinitions' setting: at least one container must be essential."));
     }
     Ok(Value::Array(filled))
 }
@@ -226,8 +180,7 @@ fn containers(input: &Value) -> Reply {
 fn fill_port(port: &mut Map<String, Value>, awsvpc: bool) {
     port.entry("protocol").or_insert_with(|| "tcp".into());
     let inside = port.get("containerPort").cloned().unwrap_or(Value::Null);
-    port.entry("hostPort")
-        .or_insert_with(|| if awsvpc { inside } else { 0.into() });
+    port.entry("hostPort").or_insert_with(|| if awsvpc { inside } else { 0.into() });
 }
 
 fn show(definition: &Definition) -> Value {
@@ -257,18 +210,11 @@ pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let status = input.text("status").unwrap_or("ACTIVE");
     let family = input.text("familyPrefix");
     // The prefix is a whole family's name: `family` never matches `family-2`.
-    let families = cloud
-        .ecs
-        .families
-        .iter()
-        .filter(|(name, _)| family.is_none_or(|family| family == name.as_str()));
+    let families = cloud.ecs.families.iter().filter(|(name, _)| family.is_none_or(|family| family == name.as_str()));
     let definitions = families.flat_map(|(_, family)| family.revisions.values());
     let definitions = definitions.filter(|definition| definition.status == status);
-    let key =
-        |definition: &Definition| format!("{} {:010}", definition.family, definition.revision);
-    let mut all: Vec<_> = definitions
-        .map(|definition| (key(definition), definition.arn.as_str().into()))
-        .collect();
+    let key = |definition: &Definition| format!("{} {:010}", definition.family, definition.revision);
+    let mut all: Vec<_> = definitions.map(|definition| (key(definition), definition.arn.as_str().into())).collect();
     if input.text("sort") == Some("DESC") {
         all.reverse();
     }
@@ -279,36 +225,21 @@ pub fn list_families(cloud: &mut Cloud, input: &Value) -> Reply {
     let prefix = input.text("familyPrefix").unwrap_or_default();
     let status = input.text("status").unwrap_or("ALL");
     let fits = |family: &Family| {
-        let active = family
-            .revisions
-            .values()
-            .any(|definition| definition.status == "ACTIVE");
+        let active = family.revisions.values().any(|definition| definition.status == "ACTIVE");
         !family.revisions.is_empty() && (status == "ALL" || (status == "ACTIVE") == active)
     };
-    let all = cloud
-        .ecs
-        .families
-        .iter()
-        .filter(|(name, family)| name.starts_with(prefix) && fits(family));
-    arns(
-        input,
-        "families",
-        all.map(|(name, _)| (name.clone(), name.as_str().into()))
-            .collect(),
-        PAGE,
-    )
+    let all = cloud.ecs.families.iter().filter(|(name, family)| name.starts_with(prefix) && fits(family));
+    arns(input, "families", all.map(|(name, _)| (name.clone(), name.as_str().into())).collect(), PAGE)
 }
 
 pub fn deregister(cloud: &mut Cloud, input: &Value) -> Reply {
     let now = cloud.now();
     let id = input.need("taskDefinition").map_err(as_client)?;
     if !tail(id).contains(':') {
-        return Err(client(
-            "Revision is missing: a task definition is deregistered by family:revision or ARN.",
-        ));
+        return Err(client("Revision is missing: a task definition is deregistered by family:revision or ARN."));
     }
-    let definition = find_mut(&mut cloud.ecs, id)
-        .ok_or_else(|| client("The specified task definition does not exist."))?;
+    let definition =
+        find_mut(&mut cloud.ecs, id).ok_or_else(|| client("The specified task definition does not exist."))?;
     if definition.status == "ACTIVE" {
         "INACTIVE".clone_into(&mut definition.status);
         definition.deregistered_at = Some(now);
@@ -319,9 +250,7 @@ pub fn deregister(cloud: &mut Cloud, input: &Value) -> Reply {
 pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
     let ids = input.texts("taskDefinitions");
     if ids.is_empty() || ids.len() > 10 {
-        return Err(Fault::invalid(
-            "taskDefinitions must have 1 to 10 elements.",
-        ));
+        return Err(Fault::invalid("taskDefinitions must have 1 to 10 elements."));
     }
     let (mut deleted, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
@@ -347,23 +276,12 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
 /// Ends a deletion, once neither a task nor a service uses the revision.
 pub fn forget(cloud: &mut Cloud, arn: &str) {
     let ecs = &cloud.ecs;
-    let mut services = ecs
-        .clusters
-        .values()
-        .flat_map(|cluster| cluster.services.values());
-    let used = ecs
-        .tasks
-        .values()
-        .any(|task| task.definition == arn && task.last_status != "STOPPED")
+    let mut services = ecs.clusters.values().flat_map(|cluster| cluster.services.values());
+    let used = ecs.tasks.values().any(|task| task.definition == arn && task.last_status != "STOPPED")
         || services.any(|service| service.is_active() && service.uses(arn));
     if used {
         let later = cloud.now() + DELETION;
-        cloud.wake(
-            later,
-            Timer::ForgetDefinition {
-                arn: arn.to_owned(),
-            },
-        );
+        cloud.wake(later, Timer::ForgetDefinition { arn: arn.to_owned() });
         return;
     }
     if let Some((family, revision)) = tail(arn).split_once(':')
@@ -390,10 +308,7 @@ fn place(ecs: &Ecs, id: &str) -> Option<(String, u32)> {
         return Some((family.to_owned(), revision.parse().ok()?));
     }
     let revisions = &ecs.families.get(name)?.revisions;
-    let latest = revisions
-        .values()
-        .rev()
-        .find(|definition| definition.status == "ACTIVE")?;
+    let latest = revisions.values().rev().find(|definition| definition.status == "ACTIVE")?;
     Some((name.to_owned(), latest.revision))
 }
 
@@ -412,31 +327,9 @@ mod tests {
 
     #[test]
     fn fargate_offers_cpu_and_memory_only_in_pairs() {
-        let offered = [
-            (256, 512),
-            (256, 2048),
-            (512, 4096),
-            (1024, 8192),
-            (4096, 30_720),
-            (16_384, 122_880),
-        ];
-        assert!(
-            offered
-                .iter()
-                .all(|(cpu, memory)| is_fargate_size(*cpu, *memory))
-        );
-        let refused = [
-            (256, 8192),
-            (256, 1536),
-            (512, 512),
-            (300, 512),
-            (8192, 17_408),
-            (1024, 2500),
-        ];
-        assert!(
-            !refused
-                .iter()
-                .any(|(cpu, memory)| is_fargate_size(*cpu, *memory))
-        );
+        let offered = [(256, 512), (256, 2048), (512, 4096), (1024, 8192), (4096, 30_720), (16_384, 122_880)];
+        assert!(offered.iter().all(|(cpu, memory)| is_fargate_size(*cpu, *memory)));
+        let refused = [(256, 8192), (256, 1536), (512, 512), (300, 512), (8192, 17_408), (1024, 2500)];
+        assert!(!refused.iter().any(|(cpu, memory)| is_fargate_size(*cpu, *memory)));
     }
 }
