@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Finding;
-use crate::fields::{
-    EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields,
-};
+use crate::fields::{EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields};
 use crate::git::{url_problem, valid_reference_name};
 use crate::repository::{
-    CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName,
-    Resources, Scaling,
+    CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources, Scaling,
 };
 use crate::yaml::{Node, Step};
 
@@ -36,21 +33,10 @@ const RESERVED_VARIABLES: [&str; 14] = [
 const TAGS: usize = 40;
 
 /// The checked form of the fields; `root` tells where each stands, `path` which folder the file is in.
-pub(crate) fn repository(
-    fields: RepositoryFields,
-    root: &Node,
-    path: &str,
-) -> Result<Repository, Vec<Finding>> {
-    let mut check = Check {
-        root,
-        findings: Vec::new(),
-    };
+pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> Result<Repository, Vec<Finding>> {
+    let mut check = Check { root, findings: Vec::new() };
     for field in fields.unsupported() {
-        check.at_key(
-            field,
-            format!("`{field}` is not supported yet"),
-            format!("remove `{field}`"),
-        );
+        check.at_key(field, format!("`{field}` is not supported yet"), format!("remove `{field}`"));
     }
     check.name(&fields.name, path);
     check.git_url(&fields.git_url);
@@ -68,32 +54,13 @@ pub(crate) fn repository(
     if !check.findings.is_empty() {
         return Err(check.findings);
     }
-    let code = code.ok_or_else(|| {
-        vec![Finding::new(
-            root.span.clone(),
-            "no code",
-            "give `python_file` or `module`",
-        )]
-    })?;
-    let ResourceFields {
-        cpu,
-        memory,
-        architecture,
-    } = fields.resources;
-    let ScalingFields {
-        min_capacity,
-        max_capacity,
-        cpu_threshold,
-        memory_threshold,
-    } = fields.scaling;
-    let HealthFields {
-        start_seconds,
-        load_seconds,
-    } = fields.health;
+    let code =
+        code.ok_or_else(|| vec![Finding::new(root.span.clone(), "no code", "give `python_file` or `module`")])?;
+    let ResourceFields { cpu, memory, architecture } = fields.resources;
+    let ScalingFields { min_capacity, max_capacity, cpu_threshold, memory_threshold } = fields.scaling;
+    let HealthFields { start_seconds, load_seconds } = fields.health;
     Ok(Repository {
-        s3_prefix: fields
-            .s3_prefix
-            .unwrap_or_else(|| format!("repos/{}", fields.name)),
+        s3_prefix: fields.s3_prefix.unwrap_or_else(|| format!("repos/{}", fields.name)),
         name: RepositoryName(fields.name),
         git_url: fields.git_url,
         reference,
@@ -103,22 +70,10 @@ pub(crate) fn repository(
         python_version: fields.python_version,
         image: fields.image,
         dependencies: fields.dependencies,
-        resources: Resources {
-            cpu,
-            memory,
-            architecture,
-        },
+        resources: Resources { cpu, memory, architecture },
         environment,
-        scaling: Scaling {
-            min_capacity,
-            max_capacity,
-            cpu_threshold,
-            memory_threshold,
-        },
-        health: Health {
-            start_seconds,
-            load_seconds,
-        },
+        scaling: Scaling { min_capacity, max_capacity, cpu_threshold, memory_threshold },
+        health: Health { start_seconds, load_seconds },
         tags: fields.tags,
         adopt: fields.adopt,
     })
@@ -127,9 +82,7 @@ pub(crate) fn repository(
 /// Whether two prefixes are equal or one lies in the other.
 pub(crate) fn prefixes_overlap(left: &str, right: &str) -> bool {
     let lies_in = |inner: &str, outer: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     lies_in(left, right) || lies_in(right, left)
 }
@@ -153,10 +106,7 @@ fn memory_sizes(cpu: u32) -> Vec<u32> {
 fn memory_hint(cpu: u32) -> String {
     match memory_sizes(cpu).as_slice() {
         [first, second, .., last] if memory_sizes(cpu).len() > 5 => {
-            format!(
-                "with cpu {cpu}, memory goes from {first} to {last} in steps of {}",
-                second - first
-            )
+            format!("with cpu {cpu}, memory goes from {first} to {last} in steps of {}", second - first)
         }
         sizes => {
             let words: Vec<String> = sizes.iter().map(u32::to_string).collect();
@@ -177,8 +127,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn at(&mut self, way: &[Step<'_>], message: impl Into<String>, hint: impl Into<String>) {
-        self.findings
-            .push(Finding::new(self.root.span_of(way), message, hint));
+        self.findings.push(Finding::new(self.root.span_of(way), message, hint));
     }
 
     fn at_value(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
@@ -186,18 +135,12 @@ impl Check<'_> {
     }
 
     fn at_key(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
-        let span = self
-            .root
-            .entry(field)
-            .map_or(0..0, |entry| entry.key_span.clone());
+        let span = self.root.entry(field).map_or(0..0, |entry| entry.key_span.clone());
         self.findings.push(Finding::new(span, message, hint));
     }
 
     fn name(&mut self, name: &str, path: &str) {
-        let folder = Path::new(path)
-            .parent()
-            .and_then(Path::file_name)
-            .map(|folder| folder.to_string_lossy());
+        let folder = Path::new(path).parent().and_then(Path::file_name).map(|folder| folder.to_string_lossy());
         if let Err(NameError { message, hint }) = RepositoryName::new(name) {
             self.at_value("name", message, hint);
         } else if let Some(folder) = folder.filter(|folder| *folder != name) {
@@ -213,12 +156,7 @@ impl Check<'_> {
         }
     }
 
-    fn reference(
-        &mut self,
-        branch: Option<String>,
-        tag: Option<String>,
-        commit: Option<String>,
-    ) -> GitReference {
+    fn reference(&mut self, branch: Option<String>, tag: Option<String>, commit: Option<String>) -> GitReference {
         let given: Vec<&str> = [("branch", &branch), ("tag", &tag), ("commit", &commit)]
             .into_iter()
             .filter_map(|(field, value)| value.is_some().then_some(field))
@@ -233,52 +171,34 @@ impl Check<'_> {
             let Some(name) = name else { continue };
             if let Some(short) = name.strip_prefix("refs/") {
                 let short = short.split_once('/').map_or(short, |(_, short)| short);
-                self.at_value(
-                    field,
-                    format!("`{field}` holds a full reference"),
-                    format!("write `{field}: {short}`"),
-                );
+                self.at_value(field, format!("`{field}` holds a full reference"), format!("write `{field}: {short}`"));
             } else if !valid_reference_name(name) {
                 let message = format!("`{}` cannot be the name of a {field}", name.escape_debug());
-                self.at_value(
-                    field,
-                    message,
-                    format!("write the {field} as `git {field}` lists it"),
-                );
+                self.at_value(field, message, format!("write the {field} as `git {field}` lists it"));
             }
         }
         match (branch, tag, commit) {
             (_, _, Some(commit)) => {
                 if commit.len() != 40 || !commit.chars().all(|c| c.is_ascii_hexdigit()) {
-                    let hint =
-                        "write all 40 hexadecimal digits, as `git rev-parse HEAD` prints them";
+                    let hint = "write all 40 hexadecimal digits, as `git rev-parse HEAD` prints them";
                     self.at_value("commit", "`commit` is not the full name of a commit", hint);
                 }
                 GitReference::Commit(commit.to_ascii_lowercase())
             }
             (_, Some(tag), None) => GitReference::Tag(tag),
-            (branch, None, None) => {
-                GitReference::Branch(branch.unwrap_or_else(|| "main".to_owned()))
-            }
+            (branch, None, None) => GitReference::Branch(branch.unwrap_or_else(|| "main".to_owned())),
         }
     }
 
     fn code(&mut self, python_file: Option<String>, module: Option<String>) -> Option<CodePointer> {
         match (python_file, module) {
             (Some(_), Some(_)) => {
-                self.at_key(
-                    "module",
-                    "`module` stands beside `python_file`",
-                    "keep one of the two",
-                );
+                self.at_key("module", "`module` stands beside `python_file`", "keep one of the two");
                 None
             }
             (Some(file), None) => {
                 self.relative_path("python_file", Some(&file));
-                if Path::new(&file)
-                    .extension()
-                    .is_none_or(|extension| extension != "py")
-                {
+                if Path::new(&file).extension().is_none_or(|extension| extension != "py") {
                     self.at_value(
                         "python_file",
                         "`python_file` does not end in .py",
@@ -289,19 +209,13 @@ impl Check<'_> {
             }
             (None, Some(module)) => {
                 if !module.split('.').all(is_identifier) {
-                    let hint =
-                        "write a dotted name such as my_pipeline.definitions, or use `python_file`";
-                    self.at_value(
-                        "module",
-                        "`module` is not the name of a Python module",
-                        hint,
-                    );
+                    let hint = "write a dotted name such as my_pipeline.definitions, or use `python_file`";
+                    self.at_value("module", "`module` is not the name of a Python module", hint);
                 }
                 Some(CodePointer::Module(module))
             }
             (None, None) => {
-                let hint =
-                    "add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`";
+                let hint = "add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`";
                 self.at_key("name", "neither `python_file` nor `module` is given", hint);
                 None
             }
@@ -312,9 +226,7 @@ impl Check<'_> {
         let Some(path) = value else { return };
         let plain = !path.starts_with('-')
             && !path.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))
-            && path
-                .split('/')
-                .all(|part| !matches!(part, "" | "." | "..") && part.trim() == part);
+            && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.trim() == part);
         if !plain {
             let hint = "write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end";
             self.at_value(field, format!("`{field}` is not a relative path"), hint);
@@ -334,95 +246,53 @@ impl Check<'_> {
             let plain_name = !name.is_empty()
                 && !name.starts_with(['-', '/'])
                 && !name.contains("//")
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'));
-            plain_name
-                && digest.len() == 64
-                && digest
-                    .chars()
-                    .all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'));
+            plain_name && digest.len() == 64 && digest.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
         });
         if !by_digest {
-            let hint = "a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
+            let hint =
+                "a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
             self.at_value("image", "`image` is not given by digest", hint);
         }
         if with_dependencies {
             let hint = "remove `dependencies`: the image brings its own";
-            self.at_key(
-                "dependencies",
-                "`dependencies` has no effect beside `image`",
-                hint,
-            );
+            self.at_key("dependencies", "`dependencies` has no effect beside `image`", hint);
         }
     }
 
     fn resources(&mut self, resources: &ResourceFields) {
         let ResourceFields { cpu, memory, .. } = *resources;
         if !memory_sizes(cpu).contains(&memory) {
-            let written = self
-                .root
-                .entry("resources")
-                .is_some_and(|entry| entry.node.entry("memory").is_some());
+            let written = self.root.entry("resources").is_some_and(|entry| entry.node.entry("memory").is_some());
             let field = if written { "memory" } else { "cpu" };
             let message = format!("Fargate has no task with cpu {cpu} and memory {memory}");
-            self.at(
-                &[Step::Key("resources"), Step::Key(field)],
-                message,
-                memory_hint(cpu),
-            );
+            self.at(&[Step::Key("resources"), Step::Key(field)], message, memory_hint(cpu));
         }
     }
 
     fn prefix(&mut self, prefix: Option<&str>) {
         let Some(prefix) = prefix else { return };
         let plain = prefix.len() <= 512
-            && prefix
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
-            && prefix
-                .split('/')
-                .all(|part| !matches!(part, "" | "." | ".."));
+            && prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
+            && prefix.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !plain {
             let hint = "write folders out of letters, digits and -_.= with / between them and none at either end";
-            self.at_value(
-                "s3_prefix",
-                format!("`{}` cannot be a prefix", prefix.escape_debug()),
-                hint,
-            );
-        } else if let Some(reserved) = RESERVED_NAMES
-            .into_iter()
-            .find(|reserved| prefixes_overlap(prefix, &format!("repos/{reserved}")))
+            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), hint);
+        } else if let Some(reserved) =
+            RESERVED_NAMES.into_iter().find(|reserved| prefixes_overlap(prefix, &format!("repos/{reserved}")))
         {
             let message = format!("prefix `{prefix}` overlaps the reserved `repos/{reserved}`");
-            self.at_value(
-                "s3_prefix",
-                message,
-                "leave `s3_prefix` out for `repos/NAME`, or choose another folder",
-            );
+            self.at_value("s3_prefix", message, "leave `s3_prefix` out for `repos/NAME`, or choose another folder");
         }
     }
 
     fn scaling(&mut self, scaling: &ScalingFields) {
-        let ScalingFields {
-            min_capacity,
-            max_capacity,
-            ..
-        } = *scaling;
+        let ScalingFields { min_capacity, max_capacity, .. } = *scaling;
         if min_capacity > max_capacity {
-            let written = self
-                .root
-                .entry("scaling")
-                .is_some_and(|entry| entry.node.entry("min_capacity").is_some());
-            let field = if written {
-                "min_capacity"
-            } else {
-                "max_capacity"
-            };
-            let message =
-                format!("min_capacity {min_capacity} is greater than max_capacity {max_capacity}");
-            let hint =
-                format!("raise max_capacity to {min_capacity} or more, or lower min_capacity");
+            let written = self.root.entry("scaling").is_some_and(|entry| entry.node.entry("min_capacity").is_some());
+            let field = if written { "min_capacity" } else { "max_capacity" };
+            let message = format!("min_capacity {min_capacity} is greater than max_capacity {max_capacity}");
+            let hint = format!("raise max_capacity to {min_capacity} or more, or lower min_capacity");
             self.at(&[Step::Key("scaling"), Step::Key(field)], message, hint);
         }
     }
@@ -430,46 +300,23 @@ impl Check<'_> {
     fn environment(&mut self, entries: Vec<EnvironmentFields>) -> BTreeMap<String, String> {
         let mut environment = BTreeMap::new();
         for (index, EnvironmentFields { name, value }) in entries.into_iter().enumerate() {
-            let at_name = [
-                Step::Key("environment"),
-                Step::Index(index),
-                Step::Key("name"),
-            ];
-            let at_value = [
-                Step::Key("environment"),
-                Step::Index(index),
-                Step::Key("value"),
-            ];
+            let at_name = [Step::Key("environment"), Step::Index(index), Step::Key("name")];
+            let at_value = [Step::Key("environment"), Step::Index(index), Step::Key("value")];
             if !is_identifier(&name) {
                 let hint = "use letters, digits and underscores, not beginning with a digit";
-                self.at(
-                    &at_name,
-                    format!("`{}` cannot be the name of a variable", name.escape_debug()),
-                    hint,
-                );
+                self.at(&at_name, format!("`{}` cannot be the name of a variable", name.escape_debug()), hint);
             } else if RESERVED_VARIABLES.contains(&name.as_str()) || name.starts_with("ECS_") {
-                self.at(
-                    &at_name,
-                    format!("`{name}` is set by the platform"),
-                    "remove it, or choose another name",
-                );
+                self.at(&at_name, format!("`{name}` is set by the platform"), "remove it, or choose another name");
             }
             if value.contains('\0') {
                 self.at(
                     &at_value,
-                    format!(
-                        "the value of `{}` holds a NUL character",
-                        name.escape_debug()
-                    ),
+                    format!("the value of `{}` holds a NUL character", name.escape_debug()),
                     "remove it",
                 );
             }
             if environment.contains_key(&name) {
-                self.at(
-                    &at_name,
-                    format!("`{}` is given twice", name.escape_debug()),
-                    "keep one of the two",
-                );
+                self.at(&at_name, format!("`{}` is given twice", name.escape_debug()), "keep one of the two");
             }
             environment.insert(name, value);
         }
@@ -477,24 +324,14 @@ impl Check<'_> {
     }
 
     fn tags(&mut self, tags: &BTreeMap<String, String>) {
-        let plain = |text: &str| {
-            text.chars()
-                .all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
-        };
+        let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c));
         if tags.len() > TAGS {
-            self.at_key(
-                "tags",
-                format!("there are {} tags", tags.len()),
-                format!("keep at most {TAGS}"),
-            );
+            self.at_key("tags", format!("there are {} tags", tags.len()), format!("keep at most {TAGS}"));
         }
         for (key, value) in tags {
             let shown = key.escape_debug();
             let lower = key.to_lowercase();
-            let entry = self
-                .root
-                .entry("tags")
-                .and_then(|tags| tags.node.entry(key));
+            let entry = self.root.entry("tags").and_then(|tags| tags.node.entry(key));
             let key_span = entry.map_or(0..0, |entry| entry.key_span.clone());
             let fault = if lower.starts_with("aws:") || lower.starts_with("codeloc:") {
                 Some((

@@ -42,11 +42,7 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub fn new(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            span,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { span, message: message.into(), hint: hint.into() }
     }
 }
 
@@ -54,15 +50,8 @@ impl ConfigError {
     /// `findings` has at least one element.
     pub(crate) fn new(path: &str, text: &str, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.span.start);
-        let problems = findings
-            .into_iter()
-            .map(|finding| Problem::place(text, finding))
-            .collect();
-        Self {
-            path: path.to_owned(),
-            text: mask_credentials(text),
-            problems,
-        }
+        let problems = findings.into_iter().map(|finding| Problem::place(text, finding)).collect();
+        Self { path: path.to_owned(), text: mask_credentials(text), problems }
     }
 
     pub fn path(&self) -> &str {
@@ -93,11 +82,7 @@ impl ConfigError {
 
     /// Each problem with file, line, the line itself, carets and a hint; with colours for a terminal, or plain.
     pub fn render(&self, colour: bool) -> String {
-        let mut theme = if colour {
-            GraphicalTheme::unicode()
-        } else {
-            GraphicalTheme::unicode_nocolor()
-        };
+        let mut theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         theme.characters.underline = '^';
         theme.characters.underbar = '^';
         "error:".clone_into(&mut theme.characters.error);
@@ -108,27 +93,12 @@ impl ConfigError {
                 .with_context_lines(1)
                 .with_links(false)
                 .with_width(REPORT_WIDTH)
-                .with_footer(format!(
-                    "{} {}",
-                    theme.styles.help.style("hint:"),
-                    problem.hint
-                ));
+                .with_footer(format!("{} {}", theme.styles.help.style("hint:"), problem.hint));
             handler
-                .render_report(
-                    &mut rendered,
-                    &Report {
-                        problem,
-                        source: &source,
-                    },
-                )
+                .render_report(&mut rendered, &Report { problem, source: &source })
                 .expect("writing to a String does not fail");
         }
-        rendered
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-            .flat_map(|line| [line, "\n"])
-            .collect()
+        rendered.lines().map(str::trim_end).filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
     }
 }
 
@@ -136,11 +106,7 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = &self.problems[0];
-        write!(
-            formatter,
-            "{}:{}:{}: {}",
-            self.path, first.line, first.column, first.message
-        )?;
+        write!(formatter, "{}:{}:{}: {}", self.path, first.line, first.column, first.message)?;
         match self.problems.len() - 1 {
             0 => Ok(()),
             1 => formatter.write_str(" (and 1 more problem)"),
@@ -170,15 +136,10 @@ impl Problem {
 fn clamp(text: &str, span: Range<usize>) -> Range<usize> {
     let last_line_end = text.trim_end_matches(['\n', '\r']).len();
     let start = text.floor_char_boundary(span.start.min(last_line_end));
-    let line_end = text[start..]
-        .find(['\n', '\r'])
-        .map_or(text.len(), |length| start + length);
+    let line_end = text[start..].find(['\n', '\r']).map_or(text.len(), |length| start + length);
     let end = text.floor_char_boundary(span.end.clamp(start, line_end));
     let shown = text[start..end].trim_end().len();
-    let first_character = text[start..line_end]
-        .chars()
-        .next()
-        .map_or(0, char::len_utf8);
+    let first_character = text[start..line_end].chars().next().map_or(0, char::len_utf8);
     start..start + shown.max(first_character)
 }
 
@@ -203,10 +164,6 @@ impl miette::Diagnostic for Report<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let span = &self.problem.span;
-        Some(Box::new(std::iter::once(LabeledSpan::new(
-            None,
-            span.start,
-            span.len(),
-        ))))
+        Some(Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))))
     }
 }

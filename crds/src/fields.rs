@@ -164,11 +164,7 @@ pub(crate) struct ResourceFields {
 
 impl Default for ResourceFields {
     fn default() -> Self {
-        Self {
-            cpu: 256,
-            memory: 512,
-            architecture: Architecture::Arm64,
-        }
+        Self { cpu: 256, memory: 512, architecture: Architecture::Arm64 }
     }
 }
 
@@ -201,10 +197,7 @@ pub(crate) struct HealthFields {
 impl Default for HealthFields {
     fn default() -> Self {
         // The port opens only after the import: tens of seconds on a quarter of a vCPU, more with large libraries.
-        Self {
-            start_seconds: 120,
-            load_seconds: 120,
-        }
+        Self { start_seconds: 120, load_seconds: 120 }
     }
 }
 
@@ -229,12 +222,7 @@ pub(crate) struct ScalingFields {
 
 impl Default for ScalingFields {
     fn default() -> Self {
-        Self {
-            min_capacity: 1,
-            max_capacity: 2,
-            cpu_threshold: 70,
-            memory_threshold: 80,
-        }
+        Self { min_capacity: 1, max_capacity: 2, cpu_threshold: 70, memory_threshold: 80 }
     }
 }
 

@@ -16,9 +16,7 @@ pub fn mask_credentials(text: &str) -> String {
         masked.push_str(before);
         let end_at = |ends: &[char]| {
             after
-                .find(|c: char| {
-                    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>') || ends.contains(&c)
-                })
+                .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>') || ends.contains(&c))
                 .unwrap_or(after.len())
         };
         let user_end = after[..end_at(&['/', '?', '#'])].rfind('@').unwrap_or(0);
@@ -28,9 +26,7 @@ pub fn mask_credentials(text: &str) -> String {
             masked.push_str(&after[..user_end]);
         }
         let url_end = end_at(&[]);
-        let query = after[user_end..url_end]
-            .find('?')
-            .map_or(url_end, |query| user_end + query + 1);
+        let query = after[user_end..url_end].find('?').map_or(url_end, |query| user_end + query + 1);
         masked.push_str(&after[user_end..query]);
         masked.extend(std::iter::repeat_n('*', url_end - query));
         rest = &after[url_end..];
@@ -54,17 +50,11 @@ fn user_is_secret(up_to_scheme: &str, user: &str) -> bool {
 /// Why a URL cannot be fetched from: message and hint, neither of which repeats the URL.
 pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
     const FORMS: &str = "write https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH";
-    if url.is_empty()
-        || url.starts_with('-')
-        || url.chars().any(|c| c.is_whitespace() || c.is_control())
-    {
+    if url.is_empty() || url.starts_with('-') || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Some(("`git_url` is not a URL", FORMS));
     }
     if url.contains(['?', '#']) {
-        return Some((
-            "`git_url` has a query or a fragment",
-            "write the URL without the part that begins with ? or #",
-        ));
+        return Some(("`git_url` has a query or a fragment", "write the URL without the part that begins with ? or #"));
     }
     if mask_credentials(url) != url {
         return Some((
@@ -86,9 +76,7 @@ pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
         "file" => Some(("`git_url` is not an absolute path", "write file:///PATH")),
         "https" | "ssh" => {
             let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-            let host_and_port = authority
-                .rsplit_once('@')
-                .map_or(authority, |(_, host)| host);
+            let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
             if host_and_port.is_empty()
                 || host_and_port.starts_with('-')
                 || authority.starts_with('-')
@@ -101,10 +89,7 @@ pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
                 "write the public or private address of a git server",
             ))
         }
-        "http" | "git" => Some((
-            "`git_url` uses a protocol without encryption",
-            "write https:// or ssh://",
-        )),
+        "http" | "git" => Some(("`git_url` uses a protocol without encryption", "write https:// or ssh://")),
         _ => Some(("`git_url` uses a protocol that is not allowed", FORMS)),
     }
 }
@@ -120,25 +105,16 @@ fn scp_like_problem(url: &str) -> bool {
     let plain = |part: &str, more: &[char]| {
         !part.is_empty()
             && !part.starts_with('-')
-            && part.chars().all(|c| {
-                c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(&c)
-            })
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(&c))
     };
-    !plain(user, &[])
-        || !plain(host, &[])
-        || path.is_empty()
-        || path.starts_with('-')
-        || reaches_metadata(host)
+    !plain(user, &[]) || !plain(host, &[]) || path.is_empty() || path.starts_with('-') || reaches_metadata(host)
 }
 
 /// The instance metadata services hand out the controller's own rights to whoever asks.
 fn reaches_metadata(host_and_port: &str) -> bool {
     const EC2_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let link_local_v4 = |address: Ipv4Addr| address.is_link_local() || address.is_unspecified();
-    let host = match host_and_port
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
+    let host = match host_and_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, _)) => host,
         None => host_and_port.split(':').next().unwrap_or_default(),
     };
@@ -153,9 +129,7 @@ fn reaches_metadata(host_and_port: &str) -> bool {
         Err(_) => {
             host.parse::<u64>().is_ok()
                 || host.starts_with("0x")
-                || host
-                    .trim_end_matches('.')
-                    .eq_ignore_ascii_case("metadata.google.internal")
+                || host.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal")
         }
     }
 }
@@ -169,13 +143,9 @@ pub fn valid_reference_name(name: &str) -> bool {
         && !name.ends_with('.')
         && !name.contains("..")
         && !name.contains("@{")
-        && !name.contains(|c: char| {
-            c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\')
-        })
+        && !name.contains(|c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\'))
         && name.split('/').all(|part| {
-            let lock = std::path::Path::new(part)
-                .extension()
-                .is_some_and(|extension| extension == "lock");
+            let lock = std::path::Path::new(part).extension().is_some_and(|extension| extension == "lock");
             !part.is_empty() && !part.starts_with('.') && !lock
         })
 }
@@ -188,28 +158,19 @@ mod tests {
     fn credentials_become_stars_of_the_same_length() {
         let text = "fetch https://me:tok\u{e9}n@host/x.git and ssh://git@host/y and https://token@host failed";
         let masked = mask_credentials(text);
-        assert_eq!(
-            masked,
-            "fetch https://*********@host/x.git and ssh://git@host/y and https://*****@host failed"
-        );
+        assert_eq!(masked, "fetch https://*********@host/x.git and ssh://git@host/y and https://*****@host failed");
         assert_eq!(masked.len(), text.len());
     }
 
     #[test]
     fn a_query_becomes_stars() {
         let text = "\"https://host/x?token=1\" and https://host/y?a";
-        assert_eq!(
-            mask_credentials(text),
-            "\"https://host/x?*******\" and https://host/y?*"
-        );
+        assert_eq!(mask_credentials(text), "\"https://host/x?*******\" and https://host/y?*");
     }
 
     #[test]
     fn a_password_with_an_at_sign_is_masked_whole() {
-        assert_eq!(
-            mask_credentials("ssh://me:a@b@host/x"),
-            "ssh://******@host/x"
-        );
+        assert_eq!(mask_credentials("ssh://me:a@b@host/x"), "ssh://******@host/x");
     }
 
     #[test]
@@ -265,8 +226,8 @@ mod tests {
             assert!(valid_reference_name(name), "{name}");
         }
         for name in [
-            "", "-x", "a..b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.lock/b", "@",
-            "a@{1}", "a.", "a\\b", "a\u{7}",
+            "", "-x", "a..b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.lock/b", "@", "a@{1}", "a.",
+            "a\\b", "a\u{7}",
         ] {
             assert!(!valid_reference_name(name), "{name}");
         }

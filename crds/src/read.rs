@@ -23,11 +23,7 @@ pub struct Parsed {
 
 impl Parsed {
     pub(crate) fn error_at_prefix(&self, message: String, hint: String) -> ConfigError {
-        ConfigError::new(
-            &self.path,
-            &self.text,
-            vec![Finding::new(self.prefix_span.clone(), message, hint)],
-        )
+        ConfigError::new(&self.path, &self.text, vec![Finding::new(self.prefix_span.clone(), message, hint)])
     }
 }
 
@@ -46,26 +42,12 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
     if !departures.is_empty() {
         return Err(fail(departures));
     }
-    let fields: RepositoryFields = serde_json::from_value(root.to_json()).map_err(|error| {
-        fail(vec![Finding::new(
-            root.span.clone(),
-            error.to_string(),
-            "correct this field",
-        )])
-    })?;
+    let fields: RepositoryFields = serde_json::from_value(root.to_json())
+        .map_err(|error| fail(vec![Finding::new(root.span.clone(), error.to_string(), "correct this field")]))?;
     let repository = check::repository(fields, &root, path).map_err(fail)?;
-    let prefix = if root.entry("s3_prefix").is_some() {
-        "s3_prefix"
-    } else {
-        "name"
-    };
+    let prefix = if root.entry("s3_prefix").is_some() { "s3_prefix" } else { "name" };
     let prefix_span = root.span_of(&[Step::Key(prefix)]);
-    Ok(Parsed {
-        repository,
-        path: path.to_owned(),
-        text: text.to_owned(),
-        prefix_span,
-    })
+    Ok(Parsed { repository, path: path.to_owned(), text: text.to_owned(), prefix_span })
 }
 
 /// The text as errors may show it: a `git_url` that is refused can hold credentials in a place of its own.
@@ -75,17 +57,13 @@ fn redacted(text: &str, root: &Node) -> String {
         return shown;
     };
     let span = entry.node.span.clone();
-    let Some(written) = text
-        .get(span.clone())
-        .filter(|written| url_problem(written.trim_matches(['"', '\''])).is_some())
+    let Some(written) =
+        text.get(span.clone()).filter(|written| url_problem(written.trim_matches(['"', '\''])).is_some())
     else {
         return shown;
     };
     for part in doubtful_parts(written) {
-        shown.replace_range(
-            span.start + part.start..span.start + part.end,
-            &"*".repeat(part.len()),
-        );
+        shown.replace_range(span.start + part.start..span.start + part.end, &"*".repeat(part.len()));
     }
     shown
 }

@@ -26,9 +26,7 @@ pub struct NameError {
 impl RepositoryName {
     pub fn new(name: &str) -> Result<Self, NameError> {
         let label = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             && !name.ends_with('-')
             && !name.contains("--");
         let fault = |message, hint| Err(NameError { message, hint });
@@ -36,15 +34,9 @@ impl RepositoryName {
             let hint = "use lower-case letters, digits and single hyphens, beginning with a letter";
             fault(format!("`{}` cannot be a name", name.escape_debug()), hint)
         } else if name.len() > NAME_LENGTH {
-            fault(
-                format!("the name has {} characters", name.len()),
-                "use at most 40",
-            )
+            fault(format!("the name has {} characters", name.len()), "use at most 40")
         } else if RESERVED_NAMES.contains(&name) {
-            fault(
-                format!("the name `{name}` is reserved"),
-                "choose another name",
-            )
+            fault(format!("the name `{name}` is reserved"), "choose another name")
         } else {
             Ok(Self(name.to_owned()))
         }
@@ -116,9 +108,7 @@ pub struct Resources {
     pub architecture: Architecture,
 }
 
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Architecture {
     Arm64,

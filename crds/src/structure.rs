@@ -12,10 +12,7 @@ use crate::yaml::{Node, Value};
 
 /// Everything in which the tree departs from the schema. `text` is the file.
 pub(crate) fn findings(root: &Node, schema: &Json, text: &str) -> Vec<Finding> {
-    let mut walk = Walk {
-        text,
-        findings: Vec::new(),
-    };
+    let mut walk = Walk { text, findings: Vec::new() };
     walk.node(root, schema, "");
     walk.findings
 }
@@ -27,8 +24,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn add(&mut self, span: &Range<usize>, message: String, hint: impl Into<String>) {
-        self.findings
-            .push(Finding::new(span.clone(), message, hint));
+        self.findings.push(Finding::new(span.clone(), message, hint));
     }
 
     fn node(&mut self, node: &Node, schema: &Json, name: &str) {
@@ -49,16 +45,8 @@ impl Walk<'_> {
             }
             (Some("boolean"), Value::Boolean(value)) => {
                 // YAML 1.1 takes `yes` and `on` for booleans, YAML 1.2 and editors do not.
-                if self
-                    .text
-                    .get(node.span.clone())
-                    .is_some_and(|written| written.trim() != value.to_string())
-                {
-                    self.add(
-                        &node.span,
-                        format!("`{name}` must be true or false"),
-                        format!("write {value}"),
-                    );
+                if self.text.get(node.span.clone()).is_some_and(|written| written.trim() != value.to_string()) {
+                    self.add(&node.span, format!("`{name}` must be true or false"), format!("write {value}"));
                 }
             }
             (None, _) => {}
@@ -71,60 +59,30 @@ impl Walk<'_> {
         let properties = schema["properties"].as_object().unwrap_or(&no_properties);
         let mut meant = Vec::new();
         for entry in node.entries() {
-            let within = if name.is_empty() {
-                entry.key.clone()
-            } else {
-                format!("{name}.{}", entry.key)
-            };
+            let within = if name.is_empty() { entry.key.clone() } else { format!("{name}.{}", entry.key) };
             if let Some(property) = properties.get(&entry.key) {
                 self.value_at_key(&entry.node, &entry.key_span, property, &within);
             } else if schema["additionalProperties"].is_object() {
-                self.value_at_key(
-                    &entry.node,
-                    &entry.key_span,
-                    &schema["additionalProperties"],
-                    &within,
-                );
+                self.value_at_key(&entry.node, &entry.key_span, &schema["additionalProperties"], &within);
             } else {
                 let known = || properties.keys().map(String::as_str);
                 let near = nearest(&entry.key, known());
                 meant.extend(near);
                 let hint = match near {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!(
-                        "known fields here: {}",
-                        known().collect::<Vec<_>>().join(", ")
-                    ),
+                    None => format!("known fields here: {}", known().collect::<Vec<_>>().join(", ")),
                 };
                 self.add(&entry.key_span, format!("unknown field `{within}`"), hint);
             }
         }
-        for required in schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Json::as_str)
-        {
+        for required in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             // A misspelt field has been reported as that.
             if node.entry(required).is_none() && !meant.contains(&required) {
-                let place = if name.is_empty() {
-                    "the config".to_owned()
-                } else {
-                    format!("`{name}`")
-                };
+                let place = if name.is_empty() { "the config".to_owned() } else { format!("`{name}`") };
                 // The first key stands for a block map, which has no beginning of its own.
-                let span = node
-                    .entries()
-                    .first()
-                    .map_or(&node.span, |entry| &entry.key_span);
-                let example = schema["properties"][required]["examples"][0]
-                    .as_str()
-                    .unwrap_or("…");
-                self.add(
-                    span,
-                    format!("`{required}` is missing in {place}"),
-                    format!("add `{required}: {example}`"),
-                );
+                let span = node.entries().first().map_or(&node.span, |entry| &entry.key_span);
+                let example = schema["properties"][required]["examples"][0].as_str().unwrap_or("…");
+                self.add(span, format!("`{required}` is missing in {place}"), format!("add `{required}: {example}`"));
             }
         }
     }
@@ -132,22 +90,14 @@ impl Walk<'_> {
     /// A forgotten value has no place of its own: the key stands for it.
     fn value_at_key(&mut self, node: &Node, key_span: &Range<usize>, schema: &Json, name: &str) {
         if matches!(node.value, Value::Null) {
-            self.add(
-                key_span,
-                format!("`{name}` has no value"),
-                "give it a value, or remove the line",
-            );
+            self.add(key_span, format!("`{name}` has no value"), "give it a value, or remove the line");
         } else {
             self.node(node, schema, name);
         }
     }
 
     fn wrong_type(&mut self, node: &Node, expected: &str, name: &str) {
-        let name = if name.is_empty() {
-            "the config".to_owned()
-        } else {
-            format!("`{name}`")
-        };
+        let name = if name.is_empty() { "the config".to_owned() } else { format!("`{name}`") };
         let expected_words = match expected {
             "string" => "text",
             "integer" => "a whole number",
@@ -177,11 +127,7 @@ impl Walk<'_> {
             ("object", _) => "write `field: value`, one per line".to_owned(),
             _ => format!("write {expected_words} here"),
         };
-        self.add(
-            &node.span,
-            format!("{name} must be {expected_words}, not {found}"),
-            hint,
-        );
+        self.add(&node.span, format!("{name} must be {expected_words}, not {found}"), hint);
     }
 
     fn enumeration(&mut self, node: &Node, schema: &Json, name: &str, value: &Json) {
@@ -192,43 +138,27 @@ impl Walk<'_> {
             return;
         }
         let words: Vec<String> = allowed.iter().map(plain).collect();
-        let near =
-            nearest(&plain(value), words.iter().map(String::as_str)).filter(|_| value.is_string());
+        let near = nearest(&plain(value), words.iter().map(String::as_str)).filter(|_| value.is_string());
         let hint = match near {
             Some(near) => format!("did you mean `{near}`? It is one of {}", words.join(", ")),
             None => format!("write one of {}", words.join(", ")),
         };
-        self.add(
-            &node.span,
-            format!("`{name}` cannot be {}", plain(value)),
-            hint,
-        );
+        self.add(&node.span, format!("`{name}` cannot be {}", plain(value)), hint);
     }
 
     fn range(&mut self, node: &Node, schema: &Json, name: &str, number: &serde_json::Number) {
-        let (Some(minimum), Some(maximum)) =
-            (schema["minimum"].as_i64(), schema["maximum"].as_i64())
-        else {
+        let (Some(minimum), Some(maximum)) = (schema["minimum"].as_i64(), schema["maximum"].as_i64()) else {
             return;
         };
-        if !number
-            .as_i64()
-            .is_some_and(|value| (minimum..=maximum).contains(&value))
-        {
+        if !number.as_i64().is_some_and(|value| (minimum..=maximum).contains(&value)) {
             let message = format!("`{name}` cannot be {number}");
-            self.add(
-                &node.span,
-                message,
-                format!("write a whole number from {minimum} to {maximum}"),
-            );
+            self.add(&node.span, message, format!("write a whole number from {minimum} to {maximum}"));
         }
     }
 }
 
 fn plain(value: &Json) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The nearest of the known words, where it is near enough to have been meant.

@@ -53,9 +53,7 @@ impl Node {
             budget: serde_saphyr::budget! { max_depth: MAXIMUM_DEPTH },
         };
         serde_saphyr::from_str_with_options::<Self>(text, options).map_err(|error| {
-            let span = error
-                .location()
-                .map_or(0..0, |location| error_span(text, location));
+            let span = error.location().map_or(0..0, |location| error_span(text, location));
             describe(&error, span)
         })
     }
@@ -91,10 +89,7 @@ impl Node {
             Value::Number(number) => serde_json::Value::Number(number.clone()),
             Value::Text(text) => text.as_str().into(),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|entry| (entry.key.clone(), entry.node.to_json()))
-                .collect(),
+            Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect(),
         }
     }
 }
@@ -111,22 +106,10 @@ fn error_span(text: &str, location: Location) -> Range<usize> {
     if location.span().byte_offset().is_some() {
         return bytes(location);
     }
-    let line = usize::try_from(location.line())
-        .unwrap_or(usize::MAX)
-        .saturating_sub(1);
-    let column = usize::try_from(location.column())
-        .unwrap_or(usize::MAX)
-        .saturating_sub(1);
-    let line_start = text
-        .split_inclusive('\n')
-        .take(line)
-        .map(str::len)
-        .sum::<usize>();
-    let within: usize = text[line_start..]
-        .chars()
-        .take(column)
-        .map(char::len_utf8)
-        .sum();
+    let line = usize::try_from(location.line()).unwrap_or(usize::MAX).saturating_sub(1);
+    let column = usize::try_from(location.column()).unwrap_or(usize::MAX).saturating_sub(1);
+    let line_start = text.split_inclusive('\n').take(line).map(str::len).sum::<usize>();
+    let within: usize = text[line_start..].chars().take(column).map(char::len_utf8).sum();
     line_start + within..line_start + within + 1
 }
 
@@ -136,17 +119,12 @@ fn describe(error: &serde_saphyr::Error, span: Range<usize>) -> Finding {
             let key = key.as_deref().unwrap_or("a key");
             Finding::new(span, format!("{key} is given twice"), "keep one of the two")
         }
-        serde_saphyr::Error::MultipleDocuments { .. } => Finding::new(
-            span,
-            "a second YAML document begins here",
-            "write one config per file, without `---` between",
-        ),
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            Finding::new(span, "a second YAML document begins here", "write one config per file, without `---` between")
+        }
         other => Finding::new(
             span,
-            format!(
-                "not valid YAML: {}",
-                UserMessageFormatter.format_message(other)
-            ),
+            format!("not valid YAML: {}", UserMessageFormatter.format_message(other)),
             "check indentation, quotes and brackets on this line and the one before it",
         ),
     }
@@ -155,10 +133,7 @@ fn describe(error: &serde_saphyr::Error, span: Range<usize>) -> Finding {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self {
-            span: bytes(spanned.referenced),
-            value: spanned.value,
-        })
+        Ok(Self { span: bytes(spanned.referenced), value: spanned.value })
     }
 }
 
@@ -202,17 +177,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Value, E> {
-        serde_json::Number::from_u128(value).map_or_else(
-            || self.visit_f64(f64::MAX),
-            |number| Ok(Value::Number(number)),
-        )
+        serde_json::Number::from_u128(value)
+            .map_or_else(|| self.visit_f64(f64::MAX), |number| Ok(Value::Number(number)))
     }
 
     fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Value, E> {
-        serde_json::Number::from_i128(value).map_or_else(
-            || self.visit_f64(f64::MIN),
-            |number| Ok(Value::Number(number)),
-        )
+        serde_json::Number::from_i128(value)
+            .map_or_else(|| self.visit_f64(f64::MIN), |number| Ok(Value::Number(number)))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
@@ -241,11 +212,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let node = map.next_value()?;
-            entries.push(Entry {
-                key_span: bytes(key.referenced),
-                key: key.value,
-                node,
-            });
+            entries.push(Entry { key_span: bytes(key.referenced), key: key.value, node });
         }
         Ok(Value::Map(entries))
     }

@@ -32,10 +32,7 @@ fn errors_lie_within(text: &str) -> Result<(), TestCaseError> {
     prop_assert!(!error.problems().is_empty());
     for problem in error.problems() {
         prop_assert!((1..=lines.len()).contains(&problem.line), "{problem:?}");
-        prop_assert!(
-            (1..=lines[problem.line - 1].chars().count() + 1).contains(&problem.column),
-            "{problem:?}"
-        );
+        prop_assert!((1..=lines[problem.line - 1].chars().count() + 1).contains(&problem.column), "{problem:?}");
     }
     let place = format!("[{PATH}:{}:", error.line());
     let rendered = error.render(false);

@@ -1,8 +1,6 @@
 //! What is read, and what an author sees when it cannot be.
 
-use codeloc_crds::{
-    Architecture, CodePointer, ConfigError, GitReference, check_fleet, parse, read,
-};
+use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, check_fleet, parse, read};
 use insta::assert_snapshot;
 
 const PATH: &str = "repos/my-pipeline/config.yml";
@@ -41,10 +39,7 @@ fn plain_error_with(lines: &str) -> String {
 fn the_example_is_valid_as_it_stands() {
     let repository = parse(PATH, EXAMPLE).unwrap();
     assert_eq!(repository.name.as_str(), "my-pipeline");
-    assert_eq!(
-        repository.code,
-        CodePointer::PythonFile("my_pipeline/definitions.py".to_owned())
-    );
+    assert_eq!(repository.code, CodePointer::PythonFile("my_pipeline/definitions.py".to_owned()));
     assert_eq!(repository.environment["CUSTOM_VAR"], "custom_value");
 }
 
@@ -56,10 +51,7 @@ fn the_defaults_are_those_of_the_example() {
     assert_eq!(minimal, example);
     assert_eq!(minimal.reference, GitReference::Branch("main".to_owned()));
     assert_eq!(minimal.resources.architecture, Architecture::Arm64);
-    assert_eq!(
-        (minimal.health.start_seconds, minimal.health.load_seconds),
-        (120, 120)
-    );
+    assert_eq!((minimal.health.start_seconds, minimal.health.load_seconds), (120, 120));
 }
 
 #[test]
@@ -282,11 +274,7 @@ fn credentials_in_unusual_places_are_not_shown_either() {
     ] {
         let text = MINIMAL.replace("https://github.com/user/repo.git", url);
         // Also where the line is shown beside another mistake.
-        for text in [
-            text.clone(),
-            format!("{text}banch: x"),
-            text.replace("name:", "nam:"),
-        ] {
+        for text in [text.clone(), format!("{text}banch: x"), text.replace("name:", "nam:")] {
             let error = error(&text);
             let shown = format!("{error} {error:?} {}", error.render(false));
             assert!(!shown.contains("hunter2"), "{shown}");
@@ -644,30 +632,13 @@ fn each_bad_value_is_refused_at_its_line() {
 
 #[test]
 fn unusual_names_are_refused() {
-    for name in [
-        "-a",
-        "a-",
-        "a--b",
-        "1a",
-        "A",
-        "a_b",
-        "temp",
-        "system",
-        "é",
-        &"a".repeat(41),
-    ] {
+    for name in ["-a", "a-", "a--b", "1a", "A", "a_b", "temp", "system", "é", &"a".repeat(41)] {
         let text = MINIMAL.replace("my-pipeline", name);
         let error = parse(&format!("repos/{name}/config.yml"), &text).expect_err(name);
         assert_eq!(error.line(), 1, "{name}");
     }
     let longest = "a".repeat(40);
-    assert!(
-        parse(
-            &format!("repos/{longest}/config.yml"),
-            &MINIMAL.replace("my-pipeline", &longest)
-        )
-        .is_ok()
-    );
+    assert!(parse(&format!("repos/{longest}/config.yml"), &MINIMAL.replace("my-pipeline", &longest)).is_ok());
 }
 
 #[test]
@@ -687,9 +658,7 @@ fn python_files_and_modules_are_checked() {
 
 #[test]
 fn anchors_and_merges_keep_their_meaning() {
-    let text = format!(
-        "{MINIMAL}environment:\n  - {{name: A, value: &shared one}}\n  - {{name: B, value: *shared}}\n"
-    );
+    let text = format!("{MINIMAL}environment:\n  - {{name: A, value: &shared one}}\n  - {{name: B, value: *shared}}\n");
     assert_eq!(parse(PATH, &text).unwrap().environment["B"], "one");
 }
 
@@ -712,17 +681,12 @@ fn fleet_errors(configs: &[(&str, Option<&str>)]) -> Vec<(String, ConfigError)> 
     let parsed: Vec<_> = configs
         .iter()
         .map(|(name, prefix)| {
-            let prefix = prefix
-                .map(|prefix| format!("s3_prefix: {prefix}\n"))
-                .unwrap_or_default();
+            let prefix = prefix.map(|prefix| format!("s3_prefix: {prefix}\n")).unwrap_or_default();
             let text = MINIMAL.replace("my-pipeline", name) + &prefix;
             read(&format!("repos/{name}/config.yml"), &text).expect("each is valid by itself")
         })
         .collect();
-    check_fleet(&parsed)
-        .into_iter()
-        .map(|(name, error)| (name.to_string(), error))
-        .collect()
+    check_fleet(&parsed).into_iter().map(|(name, error)| (name.to_string(), error)).collect()
 }
 
 #[test]
@@ -758,13 +722,5 @@ fn a_default_prefix_that_another_took_is_shown_at_the_name() {
 
 #[test]
 fn prefixes_that_only_begin_alike_do_not_overlap() {
-    assert_eq!(
-        fleet_errors(&[
-            ("a", Some("data/x")),
-            ("b", Some("data/xy")),
-            ("c", None),
-            ("ca", None)
-        ]),
-        []
-    );
+    assert_eq!(fleet_errors(&[("a", Some("data/x")), ("b", Some("data/xy")), ("c", None), ("ca", None)]), []);
 }

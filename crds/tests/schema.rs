@@ -5,10 +5,7 @@ use std::path::Path;
 use codeloc_crds::schema;
 
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "rewriting the committed schema is asked for through the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "rewriting the committed schema is asked for through the environment")]
 fn the_committed_schema_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("repository.schema.json");
     let generated = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
@@ -16,10 +13,7 @@ fn the_committed_schema_is_fresh() {
         std::fs::write(&path, &generated).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        committed, generated,
-        "rewrite it with UPDATE_SCHEMA=1 cargo test -p codeloc-crds"
-    );
+    assert_eq!(committed, generated, "rewrite it with UPDATE_SCHEMA=1 cargo test -p codeloc-crds");
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl CloudCodeServer {
     async fn of_location(&self, name: &str) -> Option<String> {
         let family = format!("codeloc-{name}");
         let definition = self.cloud.with_cloud(|cloud| {
-            let running = cloud.ecs.tasks.values().filter(|task| task.family == family && task.last_status == "RUNNING");
+            let running =
+                cloud.ecs.tasks.values().filter(|task| task.family == family && task.last_status == "RUNNING");
             running.map(|task| task.definition.clone()).max()
         })?;
         self.server_id(&definition).await

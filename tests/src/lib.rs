@@ -156,7 +156,8 @@ impl Deployment {
         let webserver = CloudWebserver::new(self.workspace_file(), code_server.clone());
         let world = World {
             images: Images::new(self.builds.clone(), 2, queue.clone()),
-            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(webserver)).expect("a workspace file"),
+            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(webserver))
+                .expect("a workspace file"),
             code_server,
             cache: Cache::default(),
             settings: self.settings.clone(),
@@ -173,7 +174,12 @@ impl Deployment {
             heads,
             board: Board::default(),
             queue,
-            clock: Clock::starting_at(jiff::Timestamp::from_millisecond(i64::try_from(self.cloud.now().millis()).expect("a date of this age")).expect("a date")),
+            clock: Clock::starting_at(
+                jiff::Timestamp::from_millisecond(
+                    i64::try_from(self.cloud.now().millis()).expect("a date of this age"),
+                )
+                .expect("a date"),
+            ),
         };
         let fleet = Arc::new(Daemon::new(Reconciler::new(world), self.source.subscribe()));
         let task = tokio::spawn({

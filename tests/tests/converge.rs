@@ -71,7 +71,9 @@ async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspac
     deployment.cloud.reset_calls();
     deployment.commit("orders", format!("{}resources: {{cpu: 256, memory: 1024}}\n", config("orders")));
     deployment
-        .until("rolled out", |this| this.healthy("orders") && this.status("orders").unwrap().serving.as_ref() != Some(&before))
+        .until("rolled out", |this| {
+            this.healthy("orders") && this.status("orders").unwrap().serving.as_ref() != Some(&before)
+        })
         .await;
     // One commit costs two mutating calls.
     assert_eq!(operations(&deployment), ["RegisterTaskDefinition", "UpdateService"]);
@@ -107,7 +109,9 @@ async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serve
     let launched = deployment.cloud.simulated().launched();
     deployment.kill().await;
     deployment.start().await;
-    deployment.until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded)).await;
+    deployment
+        .until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded))
+        .await;
     deployment.idle().await;
     assert_eq!(deployment.cloud.simulated().launched(), launched);
     assert!(deployment.status("orders").unwrap().message.contains("No module named 'pandas'"));
@@ -134,7 +138,9 @@ async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
     deployment.idle().await;
     let launched = deployment.cloud.simulated().launched();
     deployment.start().await;
-    deployment.until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded)).await;
+    deployment
+        .until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded))
+        .await;
     deployment.idle().await;
     assert_eq!(deployment.cloud.simulated().launched(), launched);
 }
@@ -224,9 +230,7 @@ async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_ne
         let mut deployment = Deployment::new().await;
         deployment.commit("orders", config("orders"));
         deployment.start().await;
-        deployment
-            .until("that far", |this| this.mutating_calls().len() >= calls || this.healthy("orders"))
-            .await;
+        deployment.until("that far", |this| this.mutating_calls().len() >= calls || this.healthy("orders")).await;
         deployment.kill().await;
         deployment.start().await;
         deployment.until_healthy(&["orders"]).await;

@@ -36,11 +36,7 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn files(&self) -> BTreeSet<&str> {
         let is_file = |node: &Node<String>| matches!(node, Node::File { .. });
-        self.nodes
-            .iter()
-            .filter(|(_, node)| is_file(node))
-            .map(|(path, _)| path.as_str())
-            .collect()
+        self.nodes.iter().filter(|(_, node)| is_file(node)).map(|(path, _)| path.as_str()).collect()
     }
 }
 
@@ -61,21 +57,10 @@ impl Git {
         passed: &BTreeMap<String, String>,
         limits: Limits,
     ) -> Self {
-        let mut environment: Vec<(String, String)> = passed
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let protocols = if settings.allow_local {
-            "https:ssh:file"
-        } else {
-            "https:ssh"
-        };
-        let home = settings
-            .home
-            .as_deref()
-            .unwrap_or(&folder)
-            .to_string_lossy()
-            .into_owned();
+        let mut environment: Vec<(String, String)> =
+            passed.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let protocols = if settings.allow_local { "https:ssh:file" } else { "https:ssh" };
+        let home = settings.home.as_deref().unwrap_or(&folder).to_string_lossy().into_owned();
         let fixed = [
             ("HOME", home.as_str()),
             ("LC_ALL", "C"),
@@ -89,75 +74,45 @@ impl Git {
         if let Some(authorities) = passed.get("SSL_CERT_FILE") {
             environment.push(("GIT_SSL_CAINFO".to_owned(), authorities.clone()));
         }
-        Self {
-            settings: settings.clone(),
-            folder,
-            environment,
-            limits,
-        }
+        Self { settings: settings.clone(), folder, environment, limits }
     }
 
     /// The cache that belongs to a URL; callers hold a lock on it while they fetch.
     pub(super) fn cache(&self, url: &str) -> PathBuf {
-        self.folder
-            .join(format!("{}.git", &hex::encode(Sha256::digest(url))[..32]))
+        self.folder.join(format!("{}.git", &hex::encode(Sha256::digest(url))[..32]))
     }
 
     /// Fetches one commit, unless it is there already, and lists the files below `subdirectory`.
-    pub(super) async fn tree(
-        &self,
-        url: &str,
-        commit: &str,
-        subdirectory: Option<&str>,
-    ) -> Result<Tree, BuildError> {
+    pub(super) async fn tree(&self, url: &str, commit: &str, subdirectory: Option<&str>) -> Result<Tree, BuildError> {
         check_url(url, self.settings.allow_local)?;
         check_commit(commit)?;
         let repository = self.cache(url);
         self.fetch(&repository, url, commit).await?;
 
-        let time = self
-            .run(&repository, &["show", "--no-patch", "--format=%ct", commit])
-            .await?;
-        let commit_time = String::from_utf8_lossy(&time.stdout)
-            .trim()
-            .parse()
-            .map_err(|_| failed("show", &time))?;
-        let subdirectory = subdirectory
-            .map(|path| path.trim_matches('/'))
-            .filter(|path| !path.is_empty() && *path != ".");
+        let time = self.run(&repository, &["show", "--no-patch", "--format=%ct", commit]).await?;
+        let commit_time = String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| failed("show", &time))?;
+        let subdirectory =
+            subdirectory.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty() && *path != ".");
         let treeish = match subdirectory {
             None => commit.to_owned(),
             Some(path) if path.split('/').all(|part| !["", ".", ".."].contains(&part)) => {
                 format!("{commit}:{path}")
             }
             Some(path) => {
-                return Err(BuildError::Terminal(format!(
-                    "subdirectory {path} is not a plain relative path"
-                )));
+                return Err(BuildError::Terminal(format!("subdirectory {path} is not a plain relative path")));
             }
         };
-        let listing = self
-            .run(
-                &repository,
-                &["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish],
-            )
-            .await?;
+        let listing = self.run(&repository, &["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish]).await?;
         if !listing.success {
             return Err(match subdirectory {
-                Some(path) => BuildError::Terminal(format!(
-                    "the commit has no folder {path} (`subdirectory`)"
-                )),
+                Some(path) => BuildError::Terminal(format!("the commit has no folder {path} (`subdirectory`)")),
                 None => failed("ls-tree", &listing),
             });
         }
         let nodes = parse_listing(&listing.stdout, self.limits)?;
         let git = self.clone();
         blocking(move || {
-            let mut tree = Tree {
-                repository,
-                nodes,
-                commit_time,
-            };
+            let mut tree = Tree { repository, nodes, commit_time };
             git.read_links(&mut tree)?;
             Ok(tree)
         })
@@ -167,19 +122,13 @@ impl Git {
     async fn fetch(&self, repository: &Path, url: &str, commit: &str) -> Result<(), BuildError> {
         if !repository.join("HEAD").exists() {
             std::fs::create_dir_all(repository).map_err(|error| on_disk(repository, &error))?;
-            let made = self
-                .run(repository, &["init", "--quiet", "--bare", "--template="])
-                .await?;
+            let made = self.run(repository, &["init", "--quiet", "--bare", "--template="]).await?;
             if !made.success {
                 return Err(failed("init", &made));
             }
         }
         let object = format!("{commit}^{{commit}}");
-        if self
-            .run(repository, &["cat-file", "-e", &object])
-            .await?
-            .success
-        {
+        if self.run(repository, &["cat-file", "-e", &object]).await?.success {
             return Ok(());
         }
         let arguments = [
@@ -199,14 +148,9 @@ impl Git {
         }
         let text = format!("cannot fetch commit {commit}: {}", tail(&fetched.stderr));
         // `upload-pack: not our ref` and `couldn't find remote ref`: the server answered, and it has no such commit.
-        let absent = ["not our ref", "find remote ref", "unadvertised object"]
-            .iter()
-            .any(|sign| fetched.stderr.contains(sign));
-        Err(if absent {
-            BuildError::Terminal(text)
-        } else {
-            BuildError::Transient(text)
-        })
+        let absent =
+            ["not our ref", "find remote ref", "unadvertised object"].iter().any(|sign| fetched.stderr.contains(sign));
+        Err(if absent { BuildError::Terminal(text) } else { BuildError::Transient(text) })
     }
 
     async fn run(&self, repository: &Path, arguments: &[&str]) -> Result<Output, BuildError> {
@@ -240,16 +184,10 @@ impl Git {
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()
-            .map_err(|error| {
-                BuildError::Transient(format!("cannot start git: {error}; is it installed?"))
-            })?;
+            .map_err(|error| BuildError::Transient(format!("cannot start git: {error}; is it installed?")))?;
         let requests = child.stdin.take().expect("the pipe was asked for");
         let answers = BufReader::new(child.stdout.take().expect("the pipe was asked for"));
-        Ok(ObjectReader {
-            child,
-            requests,
-            answers,
-        })
+        Ok(ObjectReader { child, requests, answers })
     }
 
     /// The texts of those `paths` that the tree has.
@@ -270,11 +208,9 @@ impl Git {
             let mut reader = git.reader(&repository)?;
             let mut texts = BTreeMap::new();
             for (path, object) in wanted {
-                let bytes = reader
-                    .read(&path, &object)
-                    .map_err(|error| unreadable(&error))?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| BuildError::Terminal(format!("{path} is not UTF-8")))?;
+                let bytes = reader.read(&path, &object).map_err(|error| unreadable(&error))?;
+                let text =
+                    String::from_utf8(bytes).map_err(|_| BuildError::Terminal(format!("{path} is not UTF-8")))?;
                 texts.insert(path, text);
             }
             Ok(texts)
@@ -286,9 +222,7 @@ impl Git {
         let mut reader = self.reader(&tree.repository)?;
         for (path, node) in &mut tree.nodes {
             if let Node::Link(target) = node {
-                let bytes = reader
-                    .read(path, target)
-                    .map_err(|error| unreadable(&error))?;
+                let bytes = reader.read(path, target).map_err(|error| unreadable(&error))?;
                 let text = String::from_utf8(bytes).unwrap_or_default();
                 if !stays_inside(path, &text) {
                     return Err(BuildError::Terminal(format!(
@@ -331,18 +265,15 @@ impl ObjectReader {
         let size: u64 = match header.trim_end().split(' ').collect::<Vec<_>>()[..] {
             [_, "blob", size] => size.parse().map_err(std::io::Error::other)?,
             _ => {
-                return Err(std::io::Error::other(format!(
-                    "{path}: git answered {header:?}"
-                )));
+                return Err(std::io::Error::other(format!("{path}: git answered {header:?}")));
             }
         };
         let mut content = Vec::new();
         (&mut self.answers).take(size).read_to_end(&mut content)?;
         self.answers.read_exact(&mut [0])?;
         if size < LFS_POINTER && content.starts_with(LFS_HEADER) {
-            let text = format!(
-                "{path} is a Git LFS pointer, and LFS is not fetched: commit the file itself, or leave it out"
-            );
+            let text =
+                format!("{path} is a Git LFS pointer, and LFS is not fetched: commit the file itself, or leave it out");
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
         }
         Ok(content)
@@ -360,23 +291,14 @@ fn check_commit(commit: &str) -> Result<(), BuildError> {
     if commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(());
     }
-    Err(BuildError::Terminal(format!(
-        "{commit:?} is not a commit: 40 hexadecimal digits"
-    )))
+    Err(BuildError::Terminal(format!("{commit:?} is not a commit: 40 hexadecimal digits")))
 }
 
 /// Only `https://` and ssh; never the addresses under which clouds keep their metadata.
 fn check_url(url: &str, allow_local: bool) -> Result<(), BuildError> {
-    let refused = |why: &str| {
-        Err(BuildError::Terminal(format!(
-            "git URL {} is refused: {why}",
-            super::process::redacted(url)
-        )))
-    };
-    let host = if let Some(rest) = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("ssh://"))
-    {
+    let refused =
+        |why: &str| Err(BuildError::Terminal(format!("git URL {} is refused: {why}", super::process::redacted(url))));
+    let host = if let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("ssh://")) {
         let authority = rest.split('/').next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         match host.strip_prefix('[') {
@@ -384,14 +306,9 @@ fn check_url(url: &str, allow_local: bool) -> Result<(), BuildError> {
             None => host.split(':').next().unwrap_or_default(),
         }
     } else if url.starts_with("file://") || url.starts_with('/') {
-        return if allow_local {
-            Ok(())
-        } else {
-            refused("local repositories are not allowed here")
-        };
-    } else if let Some((host, _)) = url
-        .split_once(':')
-        .filter(|(host, path)| !host.contains('/') && !path.starts_with([':', '/']))
+        return if allow_local { Ok(()) } else { refused("local repositories are not allowed here") };
+    } else if let Some((host, _)) =
+        url.split_once(':').filter(|(host, path)| !host.contains('/') && !path.starts_with([':', '/']))
     {
         host.rsplit('@').next().unwrap_or_default()
     } else {
@@ -400,9 +317,7 @@ fn check_url(url: &str, allow_local: bool) -> Result<(), BuildError> {
     let link_local = match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
         Ok(IpAddr::V6(address)) => {
-            let mapped = address
-                .to_ipv4_mapped()
-                .is_some_and(|address| address.is_link_local());
+            let mapped = address.to_ipv4_mapped().is_some_and(|address| address.is_link_local());
             mapped || address.is_unicast_link_local() || address.is_unique_local()
         }
         Err(_) => host.eq_ignore_ascii_case("metadata.google.internal"),
@@ -420,12 +335,9 @@ mod tests {
 
     #[test]
     fn urls_of_metadata_services_and_strange_protocols_are_refused() {
-        for url in [
-            "https://github.com/o/r.git",
-            "ssh://git@host:22/r",
-            "git@github.com:o/r.git",
-            "https://[2001:db8::1]/r",
-        ] {
+        for url in
+            ["https://github.com/o/r.git", "ssh://git@host:22/r", "git@github.com:o/r.git", "https://[2001:db8::1]/r"]
+        {
             check_url(url, false).unwrap();
         }
         for url in [
@@ -443,10 +355,7 @@ mod tests {
             "ssh://-oProxyCommand=id/x",
             "--upload-pack=id",
         ] {
-            assert!(
-                matches!(check_url(url, false), Err(BuildError::Terminal(_))),
-                "{url}"
-            );
+            assert!(matches!(check_url(url, false), Err(BuildError::Terminal(_))), "{url}");
         }
         check_url("/tmp/x", true).unwrap();
     }

@@ -15,8 +15,7 @@ use super::{
     process::{fresh_folder, on_disk, write_whole},
     registry::sha256,
     requirements::{
-        self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject,
-        refused,
+        self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject, refused,
     },
     uv::{Target, Uv},
 };
@@ -33,36 +32,24 @@ pub(super) enum Input {
 /// The files that [`input`] may want to read, out of all paths of the commit.
 pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str>) -> Vec<&'a str> {
     let wanted = |path: &&str| {
-        matches!(*path, "uv.lock" | "requirements.txt")
-            || path.rsplit('/').next() == Some("pyproject.toml")
+        matches!(*path, "uv.lock" | "requirements.txt") || path.rsplit('/').next() == Some("pyproject.toml")
     };
-    files
-        .iter()
-        .copied()
-        .filter(wanted)
-        .chain(explicit)
-        .collect()
+    files.iter().copied().filter(wanted).chain(explicit).collect()
 }
 
 /// Chooses the dependency file: the named one, else `uv.lock`, `requirements.txt`, `pyproject.toml`, or nothing.
-pub(super) fn input(
-    explicit: Option<&str>,
-    texts: &BTreeMap<String, String>,
-) -> Result<Input, BuildError> {
+pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) -> Result<Input, BuildError> {
     let file = match explicit {
         Some(file) if texts.contains_key(file) => file,
         Some(file) => {
-            return Err(BuildError::Terminal(format!(
-                "the commit has no file {file} (`dependencies`)"
-            )));
+            return Err(BuildError::Terminal(format!("the commit has no file {file} (`dependencies`)")));
         }
-        None => match ["uv.lock", "requirements.txt", "pyproject.toml"]
-            .into_iter()
-            .find(|file| texts.contains_key(*file))
-        {
-            Some(file) => file,
-            None => return Ok(Input::Requirements(Vec::new())),
-        },
+        None => {
+            match ["uv.lock", "requirements.txt", "pyproject.toml"].into_iter().find(|file| texts.contains_key(*file)) {
+                Some(file) => file,
+                None => return Ok(Input::Requirements(Vec::new())),
+            }
+        }
     };
     let text = &texts[file];
     match file.rsplit('/').next().unwrap_or(file) {
@@ -88,10 +75,8 @@ fn folder_of(path: &str) -> &str {
 /// The user's requirements and the platform's. A user who pins a package of the base set decides its release; the other
 /// packages of the set then go along unpinned, since Dagster's libraries require the Dagster of their own release.
 fn with_base_set(user: &[Requirement], base: &[Requirement]) -> Vec<Requirement> {
-    let named = |name: &str, pinned: bool| {
-        user.iter()
-            .any(|one| one.name == name && (!pinned || !one.specifier.is_empty()))
-    };
+    let named =
+        |name: &str, pinned: bool| user.iter().any(|one| one.name == name && (!pinned || !one.specifier.is_empty()));
     let user_decides = base.iter().any(|one| named(&one.name, true));
     let mut all = user.to_vec();
     for requirement in base {
@@ -120,11 +105,7 @@ pub(super) struct Resolution<'a> {
 
 impl Resolution<'_> {
     /// The lock: one line per package, sorted, with hashes.
-    pub(super) async fn lock(
-        &self,
-        input: &Input,
-        texts: &BTreeMap<String, String>,
-    ) -> Result<String, BuildError> {
+    pub(super) async fn lock(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
         let (wanted, complete) = match input {
             Input::Lock(file) => (self.exported(file, texts).await?, true),
             Input::Requirements(user) => (with_base_set(user, self.base), false),
@@ -146,36 +127,18 @@ impl Resolution<'_> {
         (self.progress)(format!("resolving {} packages", wanted.len()));
         let folder = fresh_folder(&self.work.join("spool"))?;
         let plain: Vec<String> = wanted.iter().map(Requirement::line).collect();
-        write_whole(
-            &folder.path().join("requirements.in"),
-            (plain.join("\n") + "\n").as_bytes(),
-        )?;
+        write_whole(&folder.path().join("requirements.in"), (plain.join("\n") + "\n").as_bytes())?;
         if let Some(constraints) = self.constraints {
-            write_whole(
-                &folder.path().join("constraints.txt"),
-                constraints.as_bytes(),
-            )?;
+            write_whole(&folder.path().join("constraints.txt"), constraints.as_bytes())?;
         }
-        let resolved = self
-            .uv
-            .compile(
-                folder.path(),
-                self.target,
-                self.constraints.is_some(),
-                complete,
-            )
-            .await?;
+        let resolved = self.uv.compile(folder.path(), self.target, self.constraints.is_some(), complete).await?;
         let lock = locked(&wanted, &resolved, self.uv.find_links())?;
         write_whole(&kept, lock.as_bytes())?;
         Ok(lock)
     }
 
     /// The packages of a `uv.lock`, through `uv export`, which reads the lock and the project files beside it only.
-    async fn exported(
-        &self,
-        file: &str,
-        texts: &BTreeMap<String, String>,
-    ) -> Result<Vec<Requirement>, BuildError> {
+    async fn exported(&self, file: &str, texts: &BTreeMap<String, String>) -> Result<Vec<Requirement>, BuildError> {
         let folder = fresh_folder(&self.work.join("spool"))?;
         let root = folder_of(file);
         for (path, text) in texts {
@@ -187,9 +150,8 @@ impl Resolution<'_> {
         }
         let text = self.uv.export(folder.path()).await?;
         let lock = &texts[file];
-        let packages = parse_lines(&text).map_err(|Refused { text, why, .. }| {
-            refused(file, line_in_lock(lock, &text), &text, &why)
-        })?;
+        let packages = parse_lines(&text)
+            .map_err(|Refused { text, why, .. }| refused(file, line_in_lock(lock, &text), &text, &why))?;
         let missing: Vec<&str> = self
             .base
             .iter()
@@ -208,12 +170,7 @@ impl Resolution<'_> {
 
 /// Where an exported line comes from: `name @ url`, or `-e ./path`.
 fn line_in_lock(lock: &str, exported: &str) -> usize {
-    let path = exported
-        .trim_start_matches("-e ")
-        .trim_start_matches("./")
-        .split(' ')
-        .next()
-        .unwrap_or_default();
+    let path = exported.trim_start_matches("-e ").trim_start_matches("./").split(' ').next().unwrap_or_default();
     let name = format!("name = \"{}\"", normal_name(path));
     let path = format!("\"{path}\"");
     line_of(lock, if lock.contains(&name) { &name } else { &path })
@@ -221,20 +178,10 @@ fn line_in_lock(lock: &str, exported: &str) -> usize {
 
 /// uv's answer in our form. Hashes that the user gave narrow those of the index, and stand in where it has none; wheels
 /// in the operator's own folder, which uv does not hash when it need not read them, are hashed here.
-fn locked(
-    wanted: &[Requirement],
-    resolved: &str,
-    wheels: Option<&Path>,
-) -> Result<String, BuildError> {
+fn locked(wanted: &[Requirement], resolved: &str, wheels: Option<&Path>) -> Result<String, BuildError> {
     let mut allowed: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
-    for requirement in wanted
-        .iter()
-        .filter(|requirement| !requirement.hashes.is_empty())
-    {
-        allowed
-            .entry(&requirement.name)
-            .or_default()
-            .extend(&requirement.hashes);
+    for requirement in wanted.iter().filter(|requirement| !requirement.hashes.is_empty()) {
+        allowed.entry(&requirement.name).or_default().extend(&requirement.hashes);
     }
     let mut packages = parse_lines(resolved).map_err(|Refused { text, why, .. }| {
         BuildError::Terminal(format!("uv resolved to `{text}`, which is refused: {why}"))
@@ -258,10 +205,7 @@ fn locked(
             )));
         }
     }
-    let mut lines: Vec<String> = packages
-        .iter()
-        .map(|package| package.locked_line() + "\n")
-        .collect();
+    let mut lines: Vec<String> = packages.iter().map(|package| package.locked_line() + "\n").collect();
     lines.sort();
     Ok(lines.concat())
 }
@@ -274,13 +218,8 @@ fn hashes_in(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>, B
         let path = entry.map_err(disk)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut parts = name.split('-');
-        let (project, version) = (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        );
-        if name.ends_with(".whl")
-            && normal_name(project) == package.name
-            && package.specifier == format!("=={version}")
+        let (project, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if name.ends_with(".whl") && normal_name(project) == package.name && package.specifier == format!("=={version}")
         {
             hashes.insert(sha256(&std::fs::read(&path).map_err(disk)?));
         }
@@ -291,19 +230,15 @@ fn hashes_in(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>, B
 /// Reads the operator's base set.
 pub(super) fn base_set(lines: &[String]) -> Result<Vec<Requirement>, BuildError> {
     let parse = |line: &String| {
-        requirements::parse(line).map_err(|why| {
-            BuildError::Terminal(format!(
-                "the platform's requirement `{line}` is refused: {why}"
-            ))
-        })
+        requirements::parse(line)
+            .map_err(|why| BuildError::Terminal(format!("the platform's requirement `{line}` is refused: {why}")))
     };
     lines.iter().map(parse).collect()
 }
 
 /// Reads the operator's constraints.
 pub(super) fn constraints(path: Option<&Path>) -> Result<Option<String>, BuildError> {
-    path.map(|path| std::fs::read_to_string(path).map_err(|error| on_disk(path, &error)))
-        .transpose()
+    path.map(|path| std::fs::read_to_string(path).map_err(|error| on_disk(path, &error))).transpose()
 }
 
 #[cfg(test)]
@@ -311,111 +246,66 @@ mod tests {
     use super::*;
 
     fn texts(files: &[(&str, &str)]) -> BTreeMap<String, String> {
-        files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
-            .collect()
+        files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
     }
 
     fn lines(input: &Input) -> Vec<String> {
         match input {
             Input::Lock(file) => vec![format!("lock {file}")],
-            Input::Requirements(requirements) => {
-                requirements.iter().map(Requirement::line).collect()
-            }
+            Input::Requirements(requirements) => requirements.iter().map(Requirement::line).collect(),
         }
     }
 
     fn requirements(lines: &[&str]) -> Vec<Requirement> {
-        lines
-            .iter()
-            .map(|line| requirements::parse(line).unwrap())
-            .collect()
+        lines.iter().map(|line| requirements::parse(line).unwrap()).collect()
     }
 
     #[test]
     fn the_named_file_wins_then_lock_then_requirements_then_project() {
-        let pyproject = (
-            "pyproject.toml",
-            "[project]\ndependencies = ['from-project']",
-        );
+        let pyproject = ("pyproject.toml", "[project]\ndependencies = ['from-project']");
         let all = texts(&[
             ("uv.lock", ""),
             ("requirements.txt", "from-requirements"),
             pyproject,
             ("deps/prod.txt", "from-prod"),
         ]);
-        assert_eq!(
-            lines(&input(Some("deps/prod.txt"), &all).unwrap()),
-            ["from-prod"]
-        );
-        assert_eq!(
-            lines(&input(Some("pyproject.toml"), &all).unwrap()),
-            ["from-project"]
-        );
+        assert_eq!(lines(&input(Some("deps/prod.txt"), &all).unwrap()), ["from-prod"]);
+        assert_eq!(lines(&input(Some("pyproject.toml"), &all).unwrap()), ["from-project"]);
         assert_eq!(lines(&input(None, &all).unwrap()), ["lock uv.lock"]);
         assert_eq!(
-            lines(
-                &input(
-                    None,
-                    &texts(&[("requirements.txt", "from-requirements"), pyproject])
-                )
-                .unwrap()
-            ),
+            lines(&input(None, &texts(&[("requirements.txt", "from-requirements"), pyproject])).unwrap()),
             ["from-requirements"]
         );
-        assert_eq!(
-            lines(&input(None, &texts(&[pyproject])).unwrap()),
-            ["from-project"]
-        );
+        assert_eq!(lines(&input(None, &texts(&[pyproject])).unwrap()), ["from-project"]);
         assert!(lines(&input(None, &texts(&[])).unwrap()).is_empty());
         assert!(
             matches!(input(Some("absent.txt"), &all), Err(BuildError::Terminal(text)) if text.contains("absent.txt"))
         );
-        assert!(matches!(
-            input(None, &texts(&[("uv.lock", "")])),
-            Err(BuildError::Terminal(_))
-        ));
+        assert!(matches!(input(None, &texts(&[("uv.lock", "")])), Err(BuildError::Terminal(_))));
     }
 
     #[test]
     fn the_base_set_yields_to_a_user_who_pins() {
         let base = requirements(&["dagster==1.13.27", "dagster-aws==0.29.27"]);
         let joined = |user: &[&str]| -> Vec<String> {
-            with_base_set(&requirements(user), &base)
-                .iter()
-                .map(Requirement::line)
-                .collect()
+            with_base_set(&requirements(user), &base).iter().map(Requirement::line).collect()
         };
-        assert_eq!(
-            joined(&["pandas"]),
-            ["pandas", "dagster==1.13.27", "dagster-aws==0.29.27"]
-        );
-        assert_eq!(
-            joined(&["dagster"]),
-            ["dagster", "dagster==1.13.27", "dagster-aws==0.29.27"]
-        );
+        assert_eq!(joined(&["pandas"]), ["pandas", "dagster==1.13.27", "dagster-aws==0.29.27"]);
+        assert_eq!(joined(&["dagster"]), ["dagster", "dagster==1.13.27", "dagster-aws==0.29.27"]);
         assert_eq!(joined(&["dagster<1.12"]), ["dagster<1.12", "dagster-aws"]);
     }
 
     #[test]
     fn hashes_of_the_user_narrow_those_of_the_index() {
         let hash = |digit: &str| format!("sha256:{}", digit.repeat(64));
-        let resolved = format!(
-            "b==2 \\\n    --hash={}\na==1 --hash={} --hash={}\n",
-            hash("3"),
-            hash("1"),
-            hash("2")
-        );
+        let resolved = format!("b==2 \\\n    --hash={}\na==1 --hash={} --hash={}\n", hash("3"), hash("1"), hash("2"));
         let wanted = requirements(&["b", &format!("a --hash={}", hash("1"))]);
         assert_eq!(
             locked(&wanted, &resolved, None).unwrap(),
             format!("a==1 --hash={}\nb==2 --hash={}\n", hash("1"), hash("3"))
         );
         let other = requirements(&[&format!("a --hash={}", hash("9"))]);
-        assert!(
-            matches!(locked(&other, &resolved, None), Err(BuildError::Terminal(text)) if text.contains("a==1"))
-        );
+        assert!(matches!(locked(&other, &resolved, None), Err(BuildError::Terminal(text)) if text.contains("a==1")));
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_client::manifest::{
-    IMAGE_CONFIG_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest,
-};
+use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use serde_json::{Map, Value, json};
 
 use super::{BuildError, Load, LoadTarget, layer::Layer, registry::sha256};
@@ -51,10 +49,7 @@ impl Assembly<'_> {
     pub(super) fn assemble(&self) -> Result<Assembled, BuildError> {
         let config = self.config()?;
         let config_digest = sha256(&config);
-        let mut layers: Vec<OciDescriptor> = self
-            .base
-            .map(|base| base.layers.clone())
-            .unwrap_or_default();
+        let mut layers: Vec<OciDescriptor> = self.base.map(|base| base.layers.clone()).unwrap_or_default();
         for layer in &mut layers {
             layer.media_type = oci_media_type(&layer.media_type);
         }
@@ -63,10 +58,7 @@ impl Assembly<'_> {
                 media_type: layer.media_type.clone(),
                 digest: layer.digest.clone(),
                 size: layer.size.cast_signed(),
-                annotations: Some(BTreeMap::from([(
-                    LAYER_ANNOTATION.to_owned(),
-                    name.to_owned(),
-                )])),
+                annotations: Some(BTreeMap::from([(LAYER_ANNOTATION.to_owned(), name.to_owned())])),
                 ..OciDescriptor::default()
             });
         }
@@ -84,34 +76,23 @@ impl Assembly<'_> {
             artifact_type: None,
             annotations: None,
         };
-        let manifest = serde_json::to_vec(&manifest)
-            .map_err(|error| BuildError::Terminal(format!("no manifest: {error}")))?;
-        Ok(Assembled {
-            config,
-            config_digest,
-            manifest,
-        })
+        let manifest =
+            serde_json::to_vec(&manifest).map_err(|error| BuildError::Terminal(format!("no manifest: {error}")))?;
+        Ok(Assembled { config, config_digest, manifest })
     }
 
     fn config(&self) -> Result<Vec<u8>, BuildError> {
-        let unsound =
-            || BuildError::Terminal("the base image's config is not an image config".to_owned());
+        let unsound = || BuildError::Terminal("the base image's config is not an image config".to_owned());
         let mut document: Map<String, Value> = match self.base {
             Some(base) => serde_json::from_slice(&base.config).map_err(|_| unsound())?,
             None => Map::new(),
         };
         let created = jiff::Timestamp::from_second(self.commit_time)
-            .map_err(|error| {
-                BuildError::Terminal(format!("the commit's time is out of range: {error}"))
-            })?
+            .map_err(|error| BuildError::Terminal(format!("the commit's time is out of range: {error}")))?
             .to_string();
 
         let mut config = taken_object(&mut document, "config").ok_or_else(unsound)?;
-        let variables = config
-            .get("Env")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
+        let variables = config.get("Env").and_then(Value::as_array).cloned().unwrap_or_default();
         config.insert("Env".to_owned(), environment(&variables));
         config.insert("WorkingDir".to_owned(), json!(self.load.working_directory));
         let mut labels = taken_object(&mut config, "Labels").ok_or_else(unsound)?;
@@ -138,11 +119,7 @@ impl Assembly<'_> {
             return Err(unsound());
         }
         diff_ids.extend([json!(self.dependencies.diff_id), json!(self.code.diff_id)]);
-        let mut history = document
-            .get("history")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
+        let mut history = document.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
         for name in ["dependencies", "code"] {
             history.push(json!({"created": created, "created_by": format!("codeloc {name}")}));
         }
@@ -151,10 +128,7 @@ impl Assembly<'_> {
         document.insert("architecture".to_owned(), json!(self.architecture));
         document.insert("os".to_owned(), json!("linux"));
         document.insert("config".to_owned(), Value::Object(config));
-        document.insert(
-            "rootfs".to_owned(),
-            json!({"type": "layers", "diff_ids": diff_ids}),
-        );
+        document.insert("rootfs".to_owned(), json!({"type": "layers", "diff_ids": diff_ids}));
         document.insert("history".to_owned(), Value::Array(history));
         Ok(Value::Object(document).to_string().into_bytes())
     }
@@ -172,15 +146,8 @@ fn taken_object(document: &mut Map<String, Value>, key: &str) -> Option<Map<Stri
 /// The base's variables, with our environment first on the search path.
 fn environment(variables: &[Value]) -> Value {
     let ours = format!("{ENVIRONMENT_FOLDER}/bin");
-    let mut all: Vec<String> = variables
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
-    match all
-        .iter_mut()
-        .find(|variable| variable.starts_with("PATH="))
-    {
+    let mut all: Vec<String> = variables.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match all.iter_mut().find(|variable| variable.starts_with("PATH=")) {
         Some(path) if path["PATH=".len()..].split(':').next() == Some(&ours) => {}
         Some(path) => *path = format!("PATH={ours}:{}", &path["PATH=".len()..]),
         None => all.insert(0, format!("PATH={ours}:{SEARCH_PATH}")),
@@ -191,15 +158,9 @@ fn environment(variables: &[Value]) -> Value {
 /// An OCI manifest may not name Docker's media types; the bytes behind them are the same.
 fn oci_media_type(media_type: &str) -> String {
     match media_type {
-        "application/vnd.docker.image.rootfs.diff.tar" => {
-            "application/vnd.oci.image.layer.v1.tar".to_owned()
-        }
-        "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-            "application/vnd.oci.image.layer.v1.tar+gzip".to_owned()
-        }
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-            "application/vnd.oci.image.layer.v1.tar+zstd".to_owned()
-        }
+        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar".to_owned(),
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
         other => other.to_owned(),
     }
 }
@@ -213,10 +174,7 @@ pub(super) fn load_of(config: &[u8]) -> Option<Load> {
         ("file", path) => LoadTarget::File(path.to_owned()),
         _ => return None,
     };
-    Some(Load {
-        target,
-        working_directory: labels[LABEL_WORKING_DIRECTORY].as_str()?.to_owned(),
-    })
+    Some(Load { target, working_directory: labels[LABEL_WORKING_DIRECTORY].as_str()?.to_owned() })
 }
 
 #[cfg(test)]
@@ -225,19 +183,12 @@ mod tests {
 
     fn layer(name: &str) -> Layer {
         let media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
-        Layer {
-            digest: format!("sha256:{name}"),
-            diff_id: format!("sha256:{name}-diff"),
-            size: 7,
-            media_type,
-        }
+        Layer { digest: format!("sha256:{name}"), diff_id: format!("sha256:{name}-diff"), size: 7, media_type }
     }
 
     fn assembled(base: Option<&Base>) -> (Value, Value, Load) {
-        let load = Load {
-            target: LoadTarget::Module("a.b".to_owned()),
-            working_directory: "/opt/codeloc/code".to_owned(),
-        };
+        let load =
+            Load { target: LoadTarget::Module("a.b".to_owned()), working_directory: "/opt/codeloc/code".to_owned() };
         let (dependencies, code) = (layer("dependencies"), layer("code"));
         let assembly = Assembly {
             base,
@@ -252,11 +203,7 @@ mod tests {
         };
         let assembled = assembly.assemble().unwrap();
         assert_eq!(load_of(&assembled.config), Some(load.clone()));
-        (
-            serde_json::from_slice(&assembled.config).unwrap(),
-            serde_json::from_slice(&assembled.manifest).unwrap(),
-            load,
-        )
+        (serde_json::from_slice(&assembled.config).unwrap(), serde_json::from_slice(&assembled.manifest).unwrap(), load)
     }
 
     #[test]
@@ -279,23 +226,14 @@ mod tests {
             "rootfs": {"type": "layers", "diff_ids": ["sha256:base-diff"]},
             "history": [{"created_by": "theirs"}],
         });
-        let base = Base {
-            layers: vec![base_layer.clone()],
-            config: base_config.to_string().into_bytes(),
-        };
+        let base = Base { layers: vec![base_layer.clone()], config: base_config.to_string().into_bytes() };
         let (config, manifest, _) = assembled(Some(&base));
         insta::assert_json_snapshot!([config, manifest]);
-        let unsound = Base {
-            layers: vec![base_layer.clone(), base_layer],
-            config: base.config,
-        };
+        let unsound = Base { layers: vec![base_layer.clone(), base_layer], config: base.config };
         let (dependencies, code, load) = (
             layer("d"),
             layer("c"),
-            Load {
-                target: LoadTarget::Module("a".to_owned()),
-                working_directory: "/".to_owned(),
-            },
+            Load { target: LoadTarget::Module("a".to_owned()), working_directory: "/".to_owned() },
         );
         let assembly = Assembly {
             base: Some(&unsound),

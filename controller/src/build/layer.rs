@@ -88,18 +88,11 @@ pub(super) fn pack<F, R: Read>(
                 header.set_mode(0o777);
                 tar.append_link(&mut header, path, target)?;
             }
-            Some(Node::File {
-                content,
-                size,
-                executable,
-            }) => {
+            Some(Node::File { content, size, executable }) => {
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_mode(if *executable { 0o755 } else { 0o644 });
                 header.set_size(*size);
-                let mut counted = Counted {
-                    inner: open(path, content)?,
-                    bytes: 0,
-                };
+                let mut counted = Counted { inner: open(path, content)?, bytes: 0 };
                 tar.append_data(&mut header, path, &mut counted)?;
                 if counted.bytes != *size {
                     return Err(io::Error::other(format!(
@@ -136,24 +129,14 @@ struct Sink {
 impl Sink {
     fn new(spool: &Path, compression: Compression) -> io::Result<Self> {
         let (file, path) = tempfile::NamedTempFile::new_in(spool)?.into_parts();
-        let hashed = Hashed {
-            inner: BufWriter::new(file),
-            hash: Sha256::new(),
-            bytes: 0,
-        };
+        let hashed = Hashed { inner: BufWriter::new(file), hash: Sha256::new(), bytes: 0 };
         let encoder = match compression {
             Compression::Zstd => Encoder::Zstd(zstd::Encoder::new(hashed, ZSTD_LEVEL)?),
-            Compression::Gzip => Encoder::Gzip(
-                flate2::GzBuilder::new()
-                    .mtime(0)
-                    .write(hashed, flate2::Compression::new(GZIP_LEVEL)),
-            ),
+            Compression::Gzip => {
+                Encoder::Gzip(flate2::GzBuilder::new().mtime(0).write(hashed, flate2::Compression::new(GZIP_LEVEL)))
+            }
         };
-        Ok(Self {
-            encoder,
-            diff: Sha256::new(),
-            path,
-        })
+        Ok(Self { encoder, diff: Sha256::new(), path })
     }
 
     fn finish(self, compression: Compression) -> io::Result<Spooled> {
@@ -172,10 +155,7 @@ impl Sink {
             size: hashed.bytes,
             media_type: format!("application/vnd.oci.image.layer.v1.tar+{suffix}"),
         };
-        Ok(Spooled {
-            file: self.path,
-            layer,
-        })
+        Ok(Spooled { file: self.path, layer })
     }
 }
 
@@ -246,13 +226,9 @@ mod tests {
 
     fn packed(compression: Compression) -> (Spooled, tempfile::TempDir) {
         let spool = tempfile::tempdir().unwrap();
-        let spooled = pack(
-            spool.path(),
-            compression,
-            &nodes(),
-            &["opt/empty".to_owned()],
-            |_, content| Ok(io::Cursor::new(content.clone())),
-        )
+        let spooled = pack(spool.path(), compression, &nodes(), &["opt/empty".to_owned()], |_, content| {
+            Ok(io::Cursor::new(content.clone()))
+        })
         .unwrap();
         (spooled, spool)
     }
@@ -265,25 +241,16 @@ mod tests {
             assert_eq!(first.layer, second.layer);
             let bytes = std::fs::read(&first.file).unwrap();
             assert_eq!(bytes.len() as u64, first.layer.size);
-            assert_eq!(
-                format!("sha256:{}", hex::encode(Sha256::digest(&bytes))),
-                first.layer.digest
-            );
+            assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(&bytes))), first.layer.digest);
         }
-        assert_eq!(
-            packed(Compression::Zstd).0.layer.diff_id,
-            packed(Compression::Gzip).0.layer.diff_id
-        );
+        assert_eq!(packed(Compression::Zstd).0.layer.diff_id, packed(Compression::Gzip).0.layer.diff_id);
     }
 
     #[test]
     fn entries_are_sorted_with_fixed_times_owners_and_modes() {
         let (spooled, _spool) = packed(Compression::Zstd);
         let bytes = zstd::decode_all(std::fs::File::open(&spooled.file).unwrap()).unwrap();
-        assert_eq!(
-            format!("sha256:{}", hex::encode(Sha256::digest(&bytes))),
-            spooled.layer.diff_id
-        );
+        assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(&bytes))), spooled.layer.diff_id);
         let mut archive = tar::Archive::new(bytes.as_slice());
         let seen: Vec<(String, u32)> = archive
             .entries()
@@ -291,18 +258,8 @@ mod tests {
             .map(|entry| {
                 let entry = entry.unwrap();
                 let header = entry.header();
-                assert_eq!(
-                    (
-                        header.mtime().unwrap(),
-                        header.uid().unwrap(),
-                        header.gid().unwrap()
-                    ),
-                    (MTIME, 0, 0)
-                );
-                (
-                    entry.path().unwrap().to_string_lossy().into_owned(),
-                    header.mode().unwrap(),
-                )
+                assert_eq!((header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (MTIME, 0, 0));
+                (entry.path().unwrap().to_string_lossy().into_owned(), header.mode().unwrap())
             })
             .collect();
         let long = format!("opt/{}/", "long".repeat(40));

@@ -14,11 +14,7 @@ pub const CODE_FOLDER: &str = "/opt/codeloc/code";
 /// `files` are relative to the root; `pyproject` is the text of the root's pyproject.toml.
 ///
 /// Errors are terminal: the file is not in the commit.
-pub(super) fn load(
-    code: &CodePointer,
-    files: &BTreeSet<&str>,
-    pyproject: Option<&str>,
-) -> Result<Load, BuildError> {
+pub(super) fn load(code: &CodePointer, files: &BTreeSet<&str>, pyproject: Option<&str>) -> Result<Load, BuildError> {
     match code {
         CodePointer::Module(module) => Ok(of_module(module, files)),
         CodePointer::PythonFile(file) => {
@@ -26,11 +22,7 @@ pub(super) fn load(
             if !files.contains(file) {
                 return Err(BuildError::Terminal(missing(file, files)));
             }
-            let root = if file.starts_with("src/") && !files.contains("src/__init__.py") {
-                "src/"
-            } else {
-                ""
-            };
+            let root = if file.starts_with("src/") && !files.contains("src/__init__.py") { "src/" } else { "" };
             if let Some(module) = package_module(root, file, files) {
                 return Ok(module_in(root, module));
             }
@@ -54,30 +46,18 @@ fn of_module(module: &str, files: &BTreeSet<&str>) -> Load {
         let folder = format!("{root}{top}/");
         let file = format!("{root}{top}.py");
         files.contains(file.as_str())
-            || files
-                .range(folder.as_str()..)
-                .next()
-                .is_some_and(|path| path.starts_with(&folder))
+            || files.range(folder.as_str()..).next().is_some_and(|path| path.starts_with(&folder))
     };
-    let root = if !holds("") && holds("src/") {
-        "src/"
-    } else {
-        ""
-    };
+    let root = if !holds("") && holds("src/") { "src/" } else { "" };
     module_in(root, module.to_owned())
 }
 
 fn module_in(root: &str, module: String) -> Load {
-    Load {
-        target: LoadTarget::Module(module),
-        working_directory: working_directory(root),
-    }
+    Load { target: LoadTarget::Module(module), working_directory: working_directory(root) }
 }
 
 fn working_directory(root: &str) -> String {
-    format!("{CODE_FOLDER}/{root}")
-        .trim_end_matches('/')
-        .to_owned()
+    format!("{CODE_FOLDER}/{root}").trim_end_matches('/').to_owned()
 }
 
 /// The dotted name, when there is a folder between the root and the file and all such folders are packages.
@@ -102,9 +82,7 @@ fn package_module(root: &str, file: &str, files: &BTreeSet<&str>) -> Option<Stri
 
 fn is_identifier(part: &str) -> bool {
     let mut letters = part.chars();
-    letters
-        .next()
-        .is_some_and(|letter| letter == '_' || letter.is_alphabetic())
+    letters.next().is_some_and(|letter| letter == '_' || letter.is_alphabetic())
         && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
@@ -113,9 +91,7 @@ fn declared_module(pyproject: &str) -> Option<String> {
     let document: toml::Table = pyproject.parse().ok()?;
     let tool = document.get("tool")?;
     let text = |table: &str, key: &str| -> Option<String> {
-        let table = table
-            .split('.')
-            .try_fold(tool, |value, part| value.get(part))?;
+        let table = table.split('.').try_fold(tool, |value, part| value.get(part))?;
         table.get(key)?.as_str().map(str::to_owned)
     };
     text("dagster", "module_name")
@@ -125,26 +101,16 @@ fn declared_module(pyproject: &str) -> Option<String> {
 
 fn module_paths(root: &str, module: &str) -> [String; 2] {
     let path = module.replace('.', "/");
-    [
-        format!("{root}{path}.py"),
-        format!("{root}{path}/__init__.py"),
-    ]
+    [format!("{root}{path}.py"), format!("{root}{path}/__init__.py")]
 }
 
 fn missing(file: &str, files: &BTreeSet<&str>) -> String {
     let mut close: Vec<(&str, f64)> = files
         .iter()
-        .filter(|path| {
-            std::path::Path::new(path)
-                .extension()
-                .is_some_and(|extension| extension == "py")
-        })
+        .filter(|path| std::path::Path::new(path).extension().is_some_and(|extension| extension == "py"))
         .map(|path| {
             let same_name = path.rsplit('/').next() == file.rsplit('/').next();
-            (
-                *path,
-                strsim::jaro_winkler(path, file) + if same_name { 1.0 } else { 0.0 },
-            )
+            (*path, strsim::jaro_winkler(path, file) + if same_name { 1.0 } else { 0.0 })
         })
         .filter(|(_, score)| *score > 0.8)
         .collect();
@@ -155,10 +121,7 @@ fn missing(file: &str, files: &BTreeSet<&str>) -> String {
             "python_file {file} is not in the commit; paths are relative to the repository's root or its subdirectory"
         )
     } else {
-        format!(
-            "python_file {file} is not in the commit; did you mean {}?",
-            names.join(" or ")
-        )
+        format!("python_file {file} is not in the commit; did you mean {}?", names.join(" or "))
     }
 }
 
@@ -167,12 +130,8 @@ mod tests {
     use super::*;
 
     fn loaded(file: &str, files: &[&str], pyproject: Option<&str>) -> (String, String) {
-        let load = load(
-            &CodePointer::PythonFile(file.to_owned()),
-            &files.iter().copied().collect(),
-            pyproject,
-        )
-        .unwrap();
+        let load =
+            load(&CodePointer::PythonFile(file.to_owned()), &files.iter().copied().collect(), pyproject).unwrap();
         let target = match load.target {
             LoadTarget::Module(module) => format!("module {module}"),
             LoadTarget::File(path) => format!("file {path}"),
@@ -181,61 +140,25 @@ mod tests {
     }
 
     fn expect(actual: &(String, String), target: &str, working_directory: &str) {
-        assert_eq!(
-            (actual.0.as_str(), actual.1.as_str()),
-            (target, working_directory)
-        );
+        assert_eq!((actual.0.as_str(), actual.1.as_str()), (target, working_directory));
     }
 
     #[test]
     fn a_file_inside_a_package_is_loaded_as_a_module() {
-        let files = [
-            "quick/__init__.py",
-            "quick/definitions.py",
-            "quick/sub/__init__.py",
-            "quick/sub/defs.py",
-            "setup.py",
-        ];
-        expect(
-            &loaded("quick/definitions.py", &files, None),
-            "module quick.definitions",
-            "/opt/codeloc/code",
-        );
-        expect(
-            &loaded("./quick/sub/defs.py", &files, None),
-            "module quick.sub.defs",
-            "/opt/codeloc/code",
-        );
-        expect(
-            &loaded("quick/__init__.py", &files, None),
-            "module quick",
-            "/opt/codeloc/code",
-        );
+        let files =
+            ["quick/__init__.py", "quick/definitions.py", "quick/sub/__init__.py", "quick/sub/defs.py", "setup.py"];
+        expect(&loaded("quick/definitions.py", &files, None), "module quick.definitions", "/opt/codeloc/code");
+        expect(&loaded("./quick/sub/defs.py", &files, None), "module quick.sub.defs", "/opt/codeloc/code");
+        expect(&loaded("quick/__init__.py", &files, None), "module quick", "/opt/codeloc/code");
     }
 
     #[test]
     fn a_src_layout_works_in_src() {
-        let files = [
-            "src/hooli/__init__.py",
-            "src/hooli/definitions.py",
-            "src/loose.py",
-        ];
-        expect(
-            &loaded("src/hooli/definitions.py", &files, None),
-            "module hooli.definitions",
-            "/opt/codeloc/code/src",
-        );
-        expect(
-            &loaded("src/loose.py", &files, None),
-            "file /opt/codeloc/code/src/loose.py",
-            "/opt/codeloc/code/src",
-        );
+        let files = ["src/hooli/__init__.py", "src/hooli/definitions.py", "src/loose.py"];
+        expect(&loaded("src/hooli/definitions.py", &files, None), "module hooli.definitions", "/opt/codeloc/code/src");
+        expect(&loaded("src/loose.py", &files, None), "file /opt/codeloc/code/src/loose.py", "/opt/codeloc/code/src");
         let files = ["src/__init__.py", "src/definitions.py"];
-        expect(
-            &loaded("src/definitions.py", &files, None),
-            "module src.definitions",
-            "/opt/codeloc/code",
-        );
+        expect(&loaded("src/definitions.py", &files, None), "module src.definitions", "/opt/codeloc/code");
     }
 
     #[test]
@@ -248,26 +171,14 @@ mod tests {
             "a/b/__init__.py",
             "a/b/c.py",
         ];
-        expect(
-            &loaded("definitions.py", &files, None),
-            "file /opt/codeloc/code/definitions.py",
-            "/opt/codeloc/code",
-        );
+        expect(&loaded("definitions.py", &files, None), "file /opt/codeloc/code/definitions.py", "/opt/codeloc/code");
         expect(
             &loaded("jobs/definitions.py", &files, None),
             "file /opt/codeloc/code/jobs/definitions.py",
             "/opt/codeloc/code",
         );
-        expect(
-            &loaded("my-jobs/defs.py", &files, None),
-            "file /opt/codeloc/code/my-jobs/defs.py",
-            "/opt/codeloc/code",
-        );
-        expect(
-            &loaded("a/b/c.py", &files, None),
-            "file /opt/codeloc/code/a/b/c.py",
-            "/opt/codeloc/code",
-        );
+        expect(&loaded("my-jobs/defs.py", &files, None), "file /opt/codeloc/code/my-jobs/defs.py", "/opt/codeloc/code");
+        expect(&loaded("a/b/c.py", &files, None), "file /opt/codeloc/code/a/b/c.py", "/opt/codeloc/code");
     }
 
     #[test]
@@ -279,11 +190,7 @@ mod tests {
             let actual = loaded("jobs/definitions.py", &files, Some(pyproject));
             expect(&actual, "module jobs.definitions", "/opt/codeloc/code");
             let actual = loaded("other/definitions.py", &files, Some(pyproject));
-            expect(
-                &actual,
-                "file /opt/codeloc/code/other/definitions.py",
-                "/opt/codeloc/code",
-            );
+            expect(&actual, "file /opt/codeloc/code/other/definitions.py", "/opt/codeloc/code");
         }
         expect(
             &loaded("jobs/definitions.py", &files, Some("not toml [")),
@@ -295,34 +202,23 @@ mod tests {
     #[test]
     fn a_module_is_looked_for_in_the_root_and_then_in_src() {
         let at = |module: &str, files: &[&str]| {
-            load(
-                &CodePointer::Module(module.to_owned()),
-                &files.iter().copied().collect(),
-                None,
-            )
-            .unwrap()
-            .working_directory
+            load(&CodePointer::Module(module.to_owned()), &files.iter().copied().collect(), None)
+                .unwrap()
+                .working_directory
         };
-        assert_eq!(
-            at("hooli.defs", &["src/hooli/defs.py"]),
-            "/opt/codeloc/code/src"
-        );
+        assert_eq!(at("hooli.defs", &["src/hooli/defs.py"]), "/opt/codeloc/code/src");
         assert_eq!(at("hooli", &["src/hooli.py"]), "/opt/codeloc/code/src");
-        assert_eq!(
-            at("hooli.defs", &["hooli/defs.py", "src/hooli/defs.py"]),
-            "/opt/codeloc/code"
-        );
+        assert_eq!(at("hooli.defs", &["hooli/defs.py", "src/hooli/defs.py"]), "/opt/codeloc/code");
         assert_eq!(at("installed.package", &["readme.md"]), "/opt/codeloc/code");
     }
 
     #[test]
     fn a_missing_file_is_named_with_close_ones() {
         let files = BTreeSet::from(["pipeline/definitions.py", "pipeline/assets.py", "README.md"]);
-        let message =
-            |file: &str| match load(&CodePointer::PythonFile(file.to_owned()), &files, None) {
-                Err(BuildError::Terminal(text)) => text,
-                other => panic!("{other:?}"),
-            };
+        let message = |file: &str| match load(&CodePointer::PythonFile(file.to_owned()), &files, None) {
+            Err(BuildError::Terminal(text)) => text,
+            other => panic!("{other:?}"),
+        };
         let text = message("my_pipeline/definitions.py");
         assert_eq!(
             text,

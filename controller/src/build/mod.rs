@@ -30,9 +30,7 @@ pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
 pub use load::CODE_FOLDER;
 pub use oci::OciBuilder;
 pub use registry::{Anonymous, RegistryCredentials};
-pub use settings::{
-    BaseImage, BuildSettings, Compression, GitSettings, Limits, PASSED_VARIABLES, Platform,
-};
+pub use settings::{BaseImage, BuildSettings, Compression, GitSettings, Limits, PASSED_VARIABLES, Platform};
 
 /// Everything that decides an image. Equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +76,7 @@ pub enum LoadTarget {
 /// Port: the one thing that makes images.
 pub trait Builder: Send + Sync + 'static {
     /// The image of this request if it was pushed before, found by reading the registry alone.
-    fn find(
-        &self,
-        request: &Request,
-    ) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
+    fn find(&self, request: &Request) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
     /// Builds and pushes; `progress` takes short texts for the status page (`resolving 133 packages`).
     fn build(
         &self,

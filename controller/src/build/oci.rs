@@ -55,9 +55,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 "images for this machine need its Python: set the build's interpreter".to_owned(),
             ));
         }
-        let settings = settings
-            .rooted()
-            .map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
+        let settings =
+            settings.rooted().map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
         let passed: BTreeMap<String, String> = settings
             .environment
             .iter()
@@ -67,12 +66,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         remove_leftovers(&settings.work.join("spool"));
         Ok(Self {
             base_set: base_set(&settings.requirements)?,
-            git: Git::new(
-                &settings.git,
-                settings.work.join("git"),
-                &passed,
-                settings.limits,
-            ),
+            git: Git::new(&settings.git, settings.work.join("git"), &passed, settings.limits),
             uv: Uv::new(&settings, &passed),
             interpreter: OnceCell::new(),
             flights: Flights::default(),
@@ -85,21 +79,14 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     /// The Python and platform that a request's packages are for.
     async fn target(&self, request: &Request) -> Result<Target, BuildError> {
         let interpreter = match &self.settings.python {
-            Some(path) => Some(
-                self.interpreter
-                    .get_or_try_init(|| version_of(path, &self.settings.work))
-                    .await?
-                    .as_str(),
-            ),
+            Some(path) => {
+                Some(self.interpreter.get_or_try_init(|| version_of(path, &self.settings.work)).await?.as_str())
+            }
             None => None,
         };
         let own_minor = interpreter.map(minor_of);
         let host = self.settings.platform == Platform::Host;
-        let python = if host {
-            own_minor.unwrap_or(&request.python)
-        } else {
-            &request.python
-        };
+        let python = if host { own_minor.unwrap_or(&request.python) } else { &request.python };
         let (architecture, machine) = match (host, request.architecture) {
             (true, _) if cfg!(target_arch = "aarch64") => ("arm64", "aarch64"),
             (true, _) | (false, Architecture::X86_64) => ("amd64", "x86_64"),
@@ -109,9 +96,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             python: python.to_owned(),
             architecture,
             platform: (!host).then(|| format!("{machine}-{}", self.settings.glibc_floor)),
-            compiler: interpreter
-                .filter(|version| minor_of(version) == python)
-                .map(str::to_owned),
+            compiler: interpreter.filter(|version| minor_of(version) == python).map(str::to_owned),
         })
     }
 
@@ -141,11 +126,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             compressor(self.settings.compression),
         ]);
         let key = hex::encode(Sha256::digest(decides.to_string()));
-        format!(
-            "commit-{}-{}",
-            request.commit.get(..12).unwrap_or(&request.commit),
-            &key[..16]
-        )
+        format!("commit-{}-{}", request.commit.get(..12).unwrap_or(&request.commit), &key[..16])
     }
 
     async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
@@ -170,10 +151,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 request.target
             ))
         })?;
-        Ok(Some(Image {
-            reference: format!("{}@{}", request.target, pulled.digest),
-            load,
-        }))
+        Ok(Some(Image { reference: format!("{}@{}", request.target, pulled.digest), load }))
     }
 
     async fn dependencies(
@@ -184,24 +162,11 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         constraints: Option<&str>,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Kept, BuildError> {
-        let explicit = request
-            .dependencies
-            .as_deref()
-            .map(|path| path.trim_start_matches("./"));
-        let texts = self
-            .git
-            .texts(tree, candidates(&tree.files(), explicit))
-            .await?;
+        let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
+        let texts = self.git.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
         let work = &self.settings.work;
-        let resolution = Resolution {
-            uv: &self.uv,
-            target,
-            base: &self.base_set,
-            constraints,
-            work,
-            progress,
-        };
+        let resolution = Resolution { uv: &self.uv, target, base: &self.base_set, constraints, work, progress };
         let lock = resolution.lock(&input, &texts).await?;
         let packages = Packages {
             uv: &self.uv,
@@ -220,58 +185,36 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
-        let (git, repository, nodes) = (
-            self.git.clone(),
-            tree.repository.clone(),
-            tree.nodes.clone(),
-        );
+        let (git, repository, nodes) = (self.git.clone(), tree.repository.clone(), tree.nodes.clone());
         let (spool, compression) = (self.settings.work.join("spool"), self.settings.compression);
         blocking(move || {
             let mut reader = git.reader(&repository)?;
             let root = CODE_FOLDER.trim_start_matches('/');
-            let nodes: BTreeMap<String, Node<String>> = nodes
-                .into_iter()
-                .map(|(path, node)| (format!("{root}/{path}"), node))
-                .collect();
+            let nodes: BTreeMap<String, Node<String>> =
+                nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), node)).collect();
             let open = |path: &str, object: &String| {
-                let shown = path
-                    .strip_prefix(root)
-                    .unwrap_or(path)
-                    .trim_start_matches('/');
+                let shown = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
                 reader.read(shown, object).map(std::io::Cursor::new)
             };
-            pack(&spool, compression, &nodes, &[root.to_owned()], open)
-                .map_err(|error| unreadable(&error))
+            pack(&spool, compression, &nodes, &[root.to_owned()], open).map_err(|error| unreadable(&error))
         })
         .await
     }
 
     /// The base image for the architecture, its layers brought into the target repository.
-    async fn base(
-        &self,
-        registry: &Registry,
-        architecture: &str,
-    ) -> Result<Option<Base>, BuildError> {
+    async fn base(&self, registry: &Registry, architecture: &str) -> Result<Option<Base>, BuildError> {
         let BaseImage::Reference(text) = &self.settings.base_image else {
             return Ok(None);
         };
-        let reference = Reference::from_str(text).map_err(|error| {
-            BuildError::Terminal(format!(
-                "base image {text} is not an image reference: {error}"
-            ))
-        })?;
-        let home = format!(
-            "{}/{}",
-            reference.resolve_registry(),
-            reference.repository()
-        );
+        let reference = Reference::from_str(text)
+            .map_err(|error| BuildError::Terminal(format!("base image {text} is not an image reference: {error}")))?;
+        let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
         let source = self.registry(&home, Access::Read).await?;
         let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");
         let pulled = source.pull(wanted, architecture).await?;
         for blob in &pulled.manifest.layers {
             if registry.has_blob(&blob.digest).await?
-                || (source.host() == registry.host()
-                    && registry.mount(&blob.digest, source.path()).await)
+                || (source.host() == registry.host() && registry.mount(&blob.digest, source.path()).await)
             {
                 continue;
             }
@@ -286,19 +229,11 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             };
             registry.push_file(&layer, &file).await?;
         }
-        Ok(Some(Base {
-            layers: pulled.manifest.layers,
-            config: pulled.config,
-        }))
+        Ok(Some(Base { layers: pulled.manifest.layers, config: pulled.config }))
     }
 
     /// Uploads a layer, unless the registry has it here or in the repository that it was sent to before.
-    async fn push_layer(
-        &self,
-        registry: &Registry,
-        layer: &Layer,
-        file: &Path,
-    ) -> Result<(), BuildError> {
+    async fn push_layer(&self, registry: &Registry, layer: &Layer, file: &Path) -> Result<(), BuildError> {
         if registry.has_blob(&layer.digest).await? {
             return Ok(());
         }
@@ -325,23 +260,13 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         self.found(&registry, &tag, request, &target).await
     }
 
-    async fn build(
-        &self,
-        request: &Request,
-        progress: &(dyn Fn(String) + Send + Sync),
-    ) -> Result<Image, BuildError> {
+    async fn build(&self, request: &Request, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Image, BuildError> {
         let target = self.target(request).await?;
         let constraints = constraints(self.settings.constraints.as_deref())?;
         let tag = self.tag(request, &target, constraints.as_deref());
-        let _alone = self
-            .flights
-            .enter(format!("image {}:{tag}", request.target))
-            .await;
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
+        let _alone = self.flights.enter(format!("image {}:{tag}", request.target)).await;
+        let _slot =
+            self.slots.acquire().await.map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
         let registry = self.registry(&request.target, Access::Write).await?;
         if let Some(image) = self.found(&registry, &tag, request, &target).await? {
             return Ok(image);
@@ -350,30 +275,17 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         progress("fetching".to_owned());
         let tree = {
             let _alone = self.flights.enter(format!("git {}", request.git_url)).await;
-            self.git
-                .tree(
-                    &request.git_url,
-                    &request.commit,
-                    request.subdirectory.as_deref(),
-                )
-                .await?
+            self.git.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
         let pyproject = self.git.texts(&tree, ["pyproject.toml"]).await?;
-        let load = load(
-            &request.code,
-            &tree.files(),
-            pyproject.get("pyproject.toml").map(String::as_str),
-        )?;
-        let dependencies = self
-            .dependencies(request, &tree, &target, constraints.as_deref(), progress)
-            .await?;
+        let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
+        let dependencies = self.dependencies(request, &tree, &target, constraints.as_deref(), progress).await?;
         progress("packing".to_owned());
         let code = self.code_layer(&tree).await?;
 
         progress("uploading".to_owned());
         let base = self.base(&registry, target.architecture).await?;
-        self.push_layer(&registry, &dependencies.layer, &dependencies.file)
-            .await?;
+        self.push_layer(&registry, &dependencies.layer, &dependencies.file).await?;
         self.push_layer(&registry, &code.layer, &code.file).await?;
         let assembled = Assembly {
             base: base.as_ref(),
@@ -387,14 +299,9 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             commit_time: tree.commit_time,
         }
         .assemble()?;
-        registry
-            .push_bytes(assembled.config, &assembled.config_digest)
-            .await?;
+        registry.push_bytes(assembled.config, &assembled.config_digest).await?;
         let digest = registry.push_manifest(&tag, assembled.manifest).await?;
-        Ok(Image {
-            reference: format!("{}@{digest}", request.target),
-            load,
-        })
+        Ok(Image { reference: format!("{}@{digest}", request.target), load })
     }
 }
 
@@ -403,11 +310,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
 fn remove_leftovers(spool: &Path) {
     const AGE: Duration = Duration::from_hours(24);
     for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|time| time.elapsed().ok());
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > AGE) {
             let path = entry.path();
             let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
@@ -456,17 +359,10 @@ impl Flights {
 
     /// The repository path that a layer was sent to last, by registry and digest.
     fn sent_to(&self, key: &str) -> Option<String> {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     fn sent(&self, key: String, path: String) {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, path);
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(key, path);
     }
 }

@@ -21,12 +21,7 @@ use super::{
 const LAYOUT: u32 = 1;
 
 /// Files of the installation itself: they hold paths and times of the builder, or say how uv was called.
-const LEFT_OUT: [&str; 4] = [
-    "direct_url.json",
-    "REQUESTED",
-    "uv_cache.json",
-    "uv_build.json",
-];
+const LEFT_OUT: [&str; 4] = ["direct_url.json", "REQUESTED", "uv_cache.json", "uv_build.json"];
 
 /// A dependency layer in the work folder.
 #[derive(Clone, Debug)]
@@ -48,22 +43,15 @@ pub(super) struct Packages<'a> {
 impl Packages<'_> {
     /// Names the layer of a lock.
     pub(super) fn key(&self, lock: &str) -> String {
-        let decides = serde_json::json!([
-            LAYOUT,
-            lock,
-            self.target.key(),
-            self.target.compiler,
-            compressor(self.compression)
-        ]);
+        let decides =
+            serde_json::json!([LAYOUT, lock, self.target.key(), self.target.compiler, compressor(self.compression)]);
         hex::encode(Sha256::digest(decides.to_string()))
     }
 
     /// The layer if it was packed before.
     pub(super) fn kept(&self, key: &str) -> Option<Kept> {
         let folder = self.work.join("layers");
-        let layer: Layer =
-            serde_json::from_slice(&std::fs::read(folder.join(format!("{key}.json"))).ok()?)
-                .ok()?;
+        let layer: Layer = serde_json::from_slice(&std::fs::read(folder.join(format!("{key}.json"))).ok()?).ok()?;
         let file = folder.join(format!("{key}.tar"));
         let whole = std::fs::metadata(&file).is_ok_and(|metadata| metadata.len() == layer.size);
         whole.then_some(Kept { layer, file })
@@ -84,30 +72,19 @@ impl Packages<'_> {
             write_whole(&folder.path().join("lock.txt"), lock.as_bytes())?;
             self.uv.install(folder.path(), self.target).await?;
         }
-        let image_folder = format!(
-            "opt/codeloc/env/lib/python{}/site-packages",
-            self.target.python
-        );
+        let image_folder = format!("opt/codeloc/env/lib/python{}/site-packages", self.target.python);
         let cleaned = site.clone();
-        blocking(move || remove_bytecode(&cleaned).map_err(|error| on_disk(&cleaned, &error)))
-            .await?;
-        self.compile(folder.path(), &format!("/{image_folder}"))
-            .await?;
+        blocking(move || remove_bytecode(&cleaned).map_err(|error| on_disk(&cleaned, &error))).await?;
+        self.compile(folder.path(), &format!("/{image_folder}")).await?;
 
         progress("packing".to_owned());
         let (spool, compression) = (self.work.join("spool"), self.compression);
-        let spooled =
-            blocking(move || pack_site(&spool, compression, &site, &image_folder)).await?;
+        let spooled = blocking(move || pack_site(&spool, compression, &site, &image_folder)).await?;
         let layers = self.work.join("layers");
         let file = layers.join(format!("{key}.tar"));
         std::fs::create_dir_all(&layers).map_err(|error| on_disk(&layers, &error))?;
-        let Spooled {
-            file: spooled,
-            layer,
-        } = spooled;
-        spooled
-            .persist(&file)
-            .map_err(|error| on_disk(&file, &error.error))?;
+        let Spooled { file: spooled, layer } = spooled;
+        spooled.persist(&file).map_err(|error| on_disk(&file, &error.error))?;
         let index = serde_json::to_vec(&layer).expect("a layer is plain data");
         write_whole(&layers.join(format!("{key}.json")), &index)?;
         Ok(Kept { layer, file })
@@ -124,34 +101,15 @@ impl Packages<'_> {
         let site = folder.join("site");
         let output = Program::new(interpreter, &empty, self.timeout)
             .environment([("PYTHONHASHSEED", "0"), ("LC_ALL", "C.UTF-8")])
-            .arguments([
-                "-s",
-                "-S",
-                "-B",
-                "-m",
-                "compileall",
-                "-q",
-                "-q",
-                "--invalidation-mode",
-                "unchecked-hash",
-            ])
-            .arguments([
-                "-s".as_ref(),
-                site.as_os_str(),
-                "-p".as_ref(),
-                image_folder.as_ref(),
-                site.as_os_str(),
-            ])
+            .arguments(["-s", "-S", "-B", "-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash"])
+            .arguments(["-s".as_ref(), site.as_os_str(), "-p".as_ref(), image_folder.as_ref(), site.as_os_str()])
             .run()
             .await?;
         // 1: some file is not valid Python, such as a template; it stays without a .pyc.
         if output.success || output.code == Some(1) {
             return Ok(());
         }
-        Err(BuildError::Transient(format!(
-            "compileall failed: {}",
-            super::process::tail(&output.stderr)
-        )))
+        Err(BuildError::Transient(format!("compileall failed: {}", super::process::tail(&output.stderr))))
     }
 }
 
@@ -174,12 +132,7 @@ enum Content {
     Memory(Vec<u8>),
 }
 
-fn pack_site(
-    spool: &Path,
-    compression: Compression,
-    site: &Path,
-    image_folder: &str,
-) -> Result<Spooled, BuildError> {
+fn pack_site(spool: &Path, compression: Compression, site: &Path, image_folder: &str) -> Result<Spooled, BuildError> {
     let mut nodes = BTreeMap::new();
     collect(site, "", image_folder, &mut nodes)?;
     let folders = [image_folder.to_owned()];
@@ -205,10 +158,7 @@ fn collect(
         let entry = entry.map_err(disk)?;
         let path = entry.path();
         let name = entry.file_name().into_string().map_err(|name| {
-            BuildError::Terminal(format!(
-                "a package holds a file {}, which is not UTF-8",
-                name.display()
-            ))
+            BuildError::Terminal(format!("a package holds a file {}, which is not UTF-8", name.display()))
         })?;
         // Console scripts carry the builder's Python; everything is started with `python -m`.
         if relative.is_empty() && (name == "bin" || name == ".lock") {
@@ -230,26 +180,15 @@ fn collect(
                 "a package holds {relative}{name}, which is neither file nor folder"
             )));
         }
-        let in_dist_info = relative
-            .strip_suffix(".dist-info/")
-            .is_some_and(|rest| !rest.contains('/'));
+        let in_dist_info = relative.strip_suffix(".dist-info/").is_some_and(|rest| !rest.contains('/'));
         let node = if in_dist_info && LEFT_OUT.contains(&name.as_str()) {
             continue;
         } else if in_dist_info && name == "RECORD" {
             let record = record(&std::fs::read_to_string(&path).map_err(disk)?);
-            Node::File {
-                size: record.len() as u64,
-                content: Content::Memory(record.into_bytes()),
-                executable: false,
-            }
+            Node::File { size: record.len() as u64, content: Content::Memory(record.into_bytes()), executable: false }
         } else {
-            let executable =
-                std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
-            Node::File {
-                size: metadata.len(),
-                content: Content::Disk(path),
-                executable,
-            }
+            let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
+            Node::File { size: metadata.len(), content: Content::Disk(path), executable }
         };
         nodes.insert(format!("{image_folder}/{relative}{name}"), node);
     }

@@ -36,29 +36,13 @@ pub(super) struct Output {
 impl Program {
     pub(super) fn new(program: &Path, folder: &Path, timeout: Duration) -> Self {
         let mut command = tokio::process::Command::new(program);
-        command
-            .env_clear()
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.env_clear().current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
-        let name = program
-            .file_name()
-            .unwrap_or(program.as_os_str())
-            .to_string_lossy()
-            .into_owned();
-        Self {
-            name,
-            command,
-            timeout,
-        }
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        Self { name, command, timeout }
     }
 
-    pub(super) fn arguments<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(
-        mut self,
-        arguments: I,
-    ) -> Self {
+    pub(super) fn arguments<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, arguments: I) -> Self {
         self.command.args(arguments);
         self
     }
@@ -75,9 +59,10 @@ impl Program {
     /// caller's to judge.
     pub(super) async fn run(mut self) -> Result<Output, BuildError> {
         let name = self.name;
-        let mut child = self.command.spawn().map_err(|error| {
-            BuildError::Transient(format!("cannot start {name}: {error}; is it installed?"))
-        })?;
+        let mut child = self
+            .command
+            .spawn()
+            .map_err(|error| BuildError::Transient(format!("cannot start {name}: {error}; is it installed?")))?;
         let group = Group::of(&child);
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
@@ -88,14 +73,9 @@ impl Program {
         .await;
         drop(group);
         let (stdout, stderr, status) = match finished {
-            Ok(result) => {
-                result.map_err(|error| BuildError::Transient(format!("{name}: {error}")))?
-            }
+            Ok(result) => result.map_err(|error| BuildError::Transient(format!("{name}: {error}")))?,
             Err(_) => {
-                return Err(BuildError::Transient(format!(
-                    "{name} took longer than {} s",
-                    self.timeout.as_secs()
-                )));
+                return Err(BuildError::Transient(format!("{name} took longer than {} s", self.timeout.as_secs())));
             }
         };
         Ok(Output {
@@ -123,12 +103,7 @@ struct Group(Option<rustix::process::Pid>);
 
 impl Group {
     fn of(child: &tokio::process::Child) -> Self {
-        Self(
-            child
-                .id()
-                .and_then(|id| i32::try_from(id).ok())
-                .and_then(rustix::process::Pid::from_raw),
-        )
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw))
     }
 }
 
@@ -147,9 +122,8 @@ pub(super) fn redacted(text: &str) -> String {
     while let Some(start) = rest.find("://") {
         let (before, after) = rest.split_at(start + 3);
         clean.push_str(before);
-        let end = after
-            .find(|letter: char| letter.is_whitespace() || "/\"'`<>".contains(letter))
-            .unwrap_or(after.len());
+        let end =
+            after.find(|letter: char| letter.is_whitespace() || "/\"'`<>".contains(letter)).unwrap_or(after.len());
         let authority = &after[..end];
         match authority.rfind('@') {
             Some(at) => {
@@ -166,11 +140,7 @@ pub(super) fn redacted(text: &str) -> String {
 
 /// The last lines of a program's complaint, short enough for a status message.
 pub(super) fn tail(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = stderr.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
@@ -179,11 +149,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
 ) -> Result<T, BuildError> {
     let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|error| {
-        Err(BuildError::Transient(format!(
-            "a thread of the build ended early: {error}"
-        )))
-    })
+    ended.unwrap_or_else(|error| Err(BuildError::Transient(format!("a thread of the build ended early: {error}"))))
 }
 
 /// A fresh folder below `parent`, removed with everything in it when dropped.
@@ -217,12 +183,8 @@ mod tests {
 
     #[test]
     fn credentials_in_urls_are_taken_out_of_texts() {
-        let text =
-            "fatal: https://user:secret@host.example/path.git and ssh://git@host/x, `https://t@h`";
-        assert_eq!(
-            redacted(text),
-            "fatal: https://***@host.example/path.git and ssh://***@host/x, `https://***@h`"
-        );
+        let text = "fatal: https://user:secret@host.example/path.git and ssh://git@host/x, `https://t@h`";
+        assert_eq!(redacted(text), "fatal: https://***@host.example/path.git and ssh://***@host/x, `https://***@h`");
         assert_eq!(redacted("no url here"), "no url here");
         assert_eq!(redacted("https://host/a@b"), "https://host/a@b");
     }
@@ -234,9 +196,7 @@ mod tests {
         let program = Program::new(Path::new("/bin/sh"), folder.path(), Duration::from_secs(2))
             .arguments(["-c", script])
             .environment([("PATH", "/usr/bin:/bin")]);
-        let Err(BuildError::Transient(text)) = program.run().await else {
-            panic!("no timeout")
-        };
+        let Err(BuildError::Transient(text)) = program.run().await else { panic!("no timeout") };
         assert_eq!(text, "sh took longer than 2 s");
         let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
         let state = PathBuf::from(format!("/proc/{}/stat", child.trim()));
@@ -248,12 +208,8 @@ mod tests {
     #[tokio::test]
     async fn a_child_sees_only_what_it_is_given() {
         let folder = tempfile::tempdir().unwrap();
-        let program = Program::new(
-            Path::new("/usr/bin/env"),
-            folder.path(),
-            Duration::from_secs(10),
-        )
-        .environment([("A", "b")]);
+        let program =
+            Program::new(Path::new("/usr/bin/env"), folder.path(), Duration::from_secs(10)).environment([("A", "b")]);
         assert_eq!(program.run().await.unwrap().stdout, b"A=b\n");
     }
 }

@@ -26,10 +26,7 @@ const SLOWEST_UPLOAD: u64 = 256 << 10;
 /// Where a registry's user name and password come from.
 pub trait RegistryCredentials: Send + Sync + 'static {
     /// For `host[:port]`; absent where the registry asks for none.
-    fn for_registry(
-        &self,
-        host: &str,
-    ) -> impl Future<Output = Result<Option<(String, String)>, BuildError>> + Send;
+    fn for_registry(&self, host: &str) -> impl Future<Output = Result<Option<(String, String)>, BuildError>> + Send;
 }
 
 /// Registries that let everyone in.
@@ -74,13 +71,9 @@ impl Registry {
         credentials: &impl RegistryCredentials,
         timeout: Duration,
     ) -> Result<Self, BuildError> {
-        let parts = target
-            .split_once('/')
-            .filter(|(host, path)| !host.is_empty() && !path.is_empty());
+        let parts = target.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty());
         let Some((host, path)) = parts else {
-            return Err(BuildError::Terminal(format!(
-                "{target} is not an image repository: host[:port]/path"
-            )));
+            return Err(BuildError::Terminal(format!("{target} is not an image repository: host[:port]/path")));
         };
         let auth = match credentials.for_registry(host).await? {
             Some((user, password)) => RegistryAuth::Basic(user, password),
@@ -88,22 +81,13 @@ impl Registry {
         };
         let reads = client(host, &auth, Some(timeout)).await?;
         let uploads = client(host, &auth, None).await?;
-        let registry = Self {
-            client: reads,
-            uploads,
-            timeout,
-            host: host.to_owned(),
-            path: path.to_owned(),
-        };
+        let registry = Self { client: reads, uploads, timeout, host: host.to_owned(), path: path.to_owned() };
         // Asks at once, so that a refused password is an error of its own instead of a 401 further on.
         let operation = match access {
             Access::Read => RegistryOperation::Pull,
             Access::Write => RegistryOperation::Push,
         };
-        let admitted = registry
-            .client
-            .auth(&registry.tagged("latest"), &auth, operation)
-            .await;
+        let admitted = registry.client.auth(&registry.tagged("latest"), &auth, operation).await;
         admitted.map_err(|error| registry.failed("log in to", &error))?;
         Ok(registry)
     }
@@ -126,11 +110,7 @@ impl Registry {
 
     /// The digest behind a tag, if the tag exists.
     pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<String>, BuildError> {
-        match self
-            .client
-            .fetch_manifest_digest(&self.tagged(tag), &RegistryAuth::Anonymous)
-            .await
-        {
+        match self.client.fetch_manifest_digest(&self.tagged(tag), &RegistryAuth::Anonymous).await {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.failed("look for the image in", &error)),
@@ -138,43 +118,23 @@ impl Registry {
     }
 
     /// Reads manifest and config behind a digest or tag; out of an index, those of linux on `architecture`.
-    pub(super) async fn pull(
-        &self,
-        reference: &str,
-        architecture: &str,
-    ) -> Result<Pulled, BuildError> {
-        let image = if reference.starts_with("sha256:") {
-            self.digested(reference)
-        } else {
-            self.tagged(reference)
-        };
-        let read = async |image: &Reference| {
-            self.client
-                .pull_manifest(image, &RegistryAuth::Anonymous)
-                .await
-        };
-        let (mut manifest, mut digest) = read(&image)
-            .await
-            .map_err(|error| self.failed("read the image in", &error))?;
+    pub(super) async fn pull(&self, reference: &str, architecture: &str) -> Result<Pulled, BuildError> {
+        let image = if reference.starts_with("sha256:") { self.digested(reference) } else { self.tagged(reference) };
+        let read = async |image: &Reference| self.client.pull_manifest(image, &RegistryAuth::Anonymous).await;
+        let (mut manifest, mut digest) =
+            read(&image).await.map_err(|error| self.failed("read the image in", &error))?;
         if let OciManifest::ImageIndex(index) = &manifest {
             let fits = |platform: &oci_client::manifest::Platform| {
-                platform.os.to_string() == "linux"
-                    && platform.architecture.to_string() == architecture
+                platform.os.to_string() == "linux" && platform.architecture.to_string() == architecture
             };
-            let Some(entry) = index
-                .manifests
-                .iter()
-                .find(|entry| entry.platform.as_ref().is_some_and(fits))
-            else {
+            let Some(entry) = index.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits)) else {
                 return Err(BuildError::Terminal(format!(
                     "{}/{}:{reference} has no image for linux/{architecture}",
                     self.host, self.path
                 )));
             };
             let image = self.digested(&entry.digest);
-            (manifest, digest) = read(&image)
-                .await
-                .map_err(|error| self.failed("read the image in", &error))?;
+            (manifest, digest) = read(&image).await.map_err(|error| self.failed("read the image in", &error))?;
         }
         let OciManifest::Image(manifest) = manifest else {
             return Err(BuildError::Terminal(format!(
@@ -183,57 +143,35 @@ impl Registry {
             )));
         };
         let mut config = Vec::new();
-        let pulled = self
-            .client
-            .pull_blob(&image, &manifest.config, &mut config)
-            .await;
+        let pulled = self.client.pull_blob(&image, &manifest.config, &mut config).await;
         pulled.map_err(|error| self.failed("read the image's config in", &error))?;
-        Ok(Pulled {
-            digest,
-            manifest,
-            config,
-        })
+        Ok(Pulled { digest, manifest, config })
     }
 
     pub(super) async fn has_blob(&self, digest: &str) -> Result<bool, BuildError> {
         let image = self.tagged("latest");
-        self.client
-            .blob_exists(&image, digest)
-            .await
-            .map_err(|error| self.failed("look for a layer in", &error))
+        self.client.blob_exists(&image, digest).await.map_err(|error| self.failed("look for a layer in", &error))
     }
 
     /// Takes a blob over from another repository of the same registry; `false` where the registry does not do that.
     pub(super) async fn mount(&self, digest: &str, from: &str) -> bool {
         let source = Reference::with_tag(self.host.clone(), from.to_owned(), "latest".to_owned());
-        self.client
-            .mount_blob(&self.tagged("latest"), &source, digest)
-            .await
-            .is_ok()
+        self.client.mount_blob(&self.tagged("latest"), &source, digest).await.is_ok()
     }
 
     /// Sends a file as it is, without holding it in memory.
     pub(super) async fn push_file(&self, layer: &Layer, file: &Path) -> Result<(), BuildError> {
-        let opened = tokio::fs::File::open(file)
-            .await
-            .map_err(|error| on_disk(file, &error))?;
+        let opened = tokio::fs::File::open(file).await.map_err(|error| on_disk(file, &error))?;
         let stream = futures::stream::try_unfold(opened, |mut file| async move {
             let mut chunk = Vec::with_capacity(CHUNK);
-            let read = (&mut file)
-                .take(CHUNK as u64)
-                .read_to_end(&mut chunk)
-                .await?;
+            let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
             Ok((read > 0).then(|| (Bytes::from(chunk), file)))
         });
         let allowed = self.timeout + Duration::from_secs(layer.size / SLOWEST_UPLOAD);
         let reference = self.tagged("latest");
-        let push =
-            self.uploads
-                .push_blob_stream(&reference, stream, &layer.digest, Some(layer.size));
+        let push = self.uploads.push_blob_stream(&reference, stream, &layer.digest, Some(layer.size));
         match tokio::time::timeout(allowed, push).await {
-            Ok(pushed) => pushed
-                .map(drop)
-                .map_err(|error| self.failed("push a layer to", &error)),
+            Ok(pushed) => pushed.map(drop).map_err(|error| self.failed("push a layer to", &error)),
             Err(_) => Err(BuildError::Transient(format!(
                 "pushing {} bytes to {}/{} took longer than {} s",
                 layer.size,
@@ -249,47 +187,23 @@ impl Registry {
         if self.has_blob(digest).await? {
             return Ok(());
         }
-        let pushed = self
-            .client
-            .push_blob(&self.tagged("latest"), bytes, digest)
-            .await;
-        pushed
-            .map(drop)
-            .map_err(|error| self.failed("push the image's config to", &error))
+        let pushed = self.client.push_blob(&self.tagged("latest"), bytes, digest).await;
+        pushed.map(drop).map_err(|error| self.failed("push the image's config to", &error))
     }
 
     /// Receives a blob into a file, checking its digest.
-    pub(super) async fn pull_file(
-        &self,
-        blob: &OciDescriptor,
-        file: &Path,
-    ) -> Result<(), BuildError> {
-        let mut opened = tokio::fs::File::create(file)
-            .await
-            .map_err(|error| on_disk(file, &error))?;
-        let pulled = self
-            .client
-            .pull_blob(&self.tagged("latest"), blob, &mut opened)
-            .await;
+    pub(super) async fn pull_file(&self, blob: &OciDescriptor, file: &Path) -> Result<(), BuildError> {
+        let mut opened = tokio::fs::File::create(file).await.map_err(|error| on_disk(file, &error))?;
+        let pulled = self.client.pull_blob(&self.tagged("latest"), blob, &mut opened).await;
         pulled.map_err(|error| self.failed("read a layer from", &error))?;
-        opened
-            .sync_all()
-            .await
-            .map_err(|error| on_disk(file, &error))
+        opened.sync_all().await.map_err(|error| on_disk(file, &error))
     }
 
     /// Pushes a manifest under a tag and returns its digest, once the registry confirms it.
-    pub(super) async fn push_manifest(
-        &self,
-        tag: &str,
-        manifest: Vec<u8>,
-    ) -> Result<String, BuildError> {
+    pub(super) async fn push_manifest(&self, tag: &str, manifest: Vec<u8>) -> Result<String, BuildError> {
         let digest = sha256(&manifest);
         let media_type = reqwest::header::HeaderValue::from_static(OCI_IMAGE_MEDIA_TYPE);
-        let pushed = self
-            .client
-            .push_manifest_raw(&self.tagged(tag), manifest, media_type)
-            .await;
+        let pushed = self.client.push_manifest_raw(&self.tagged(tag), manifest, media_type).await;
         pushed.map_err(|error| self.failed("push the image to", &error))?;
         match self.digest_of(tag).await? {
             Some(found) if found == digest => Ok(digest),
@@ -308,10 +222,9 @@ impl Registry {
         let place = format!("{}/{}", self.host, self.path);
         let unknown = match error {
             OciDistributionError::ServerError { message, .. } => message.contains("NAME_UNKNOWN"),
-            OciDistributionError::RegistryError { envelope, .. } => envelope
-                .errors
-                .iter()
-                .any(|one| one.code == OciErrorCode::NameUnknown),
+            OciDistributionError::RegistryError { envelope, .. } => {
+                envelope.errors.iter().any(|one| one.code == OciErrorCode::NameUnknown)
+            }
             _ => false,
         };
         if unknown {
@@ -324,9 +237,7 @@ impl Registry {
                 format!("the registry answered {code} {}", message.trim())
             }
             OciDistributionError::RegistryError { envelope, .. } => envelope.to_string(),
-            OciDistributionError::UnauthorizedError { .. } => {
-                "the registry refuses the credentials".to_owned()
-            }
+            OciDistributionError::UnauthorizedError { .. } => "the registry refuses the credentials".to_owned(),
             OciDistributionError::RequestError(error) => chain(error),
             other => other.to_string(),
         };
@@ -334,17 +245,9 @@ impl Registry {
     }
 }
 
-async fn client(
-    host: &str,
-    auth: &RegistryAuth,
-    read_timeout: Option<Duration>,
-) -> Result<Client, BuildError> {
+async fn client(host: &str, auth: &RegistryAuth, read_timeout: Option<Duration>) -> Result<Client, BuildError> {
     let config = ClientConfig {
-        protocol: if is_loopback(host) {
-            ClientProtocol::Http
-        } else {
-            ClientProtocol::Https
-        },
+        protocol: if is_loopback(host) { ClientProtocol::Http } else { ClientProtocol::Https },
         use_monolithic_push: true,
         platform_resolver: None,
         read_timeout,
@@ -352,8 +255,8 @@ async fn client(
         user_agent: concat!("codeloc/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     };
-    let client = Client::try_from(config)
-        .map_err(|error| BuildError::Transient(format!("no registry client: {error}")))?;
+    let client =
+        Client::try_from(config).map_err(|error| BuildError::Transient(format!("no registry client: {error}")))?;
     client.store_auth_if_needed(host, auth).await;
     Ok(client)
 }
@@ -379,11 +282,7 @@ fn is_absent(error: &OciDistributionError) -> bool {
         OciDistributionError::ImageManifestNotFoundError(_) => true,
         OciDistributionError::ServerError { code, .. } => *code == 404,
         OciDistributionError::RegistryError { envelope, .. } => {
-            let absent = [
-                OciErrorCode::ManifestUnknown,
-                OciErrorCode::NotFound,
-                OciErrorCode::NameUnknown,
-            ];
+            let absent = [OciErrorCode::ManifestUnknown, OciErrorCode::NotFound, OciErrorCode::NameUnknown];
             envelope.errors.iter().any(|one| absent.contains(&one.code))
         }
         _ => false,
@@ -395,10 +294,7 @@ fn is_loopback(host: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name == "localhost"
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -407,12 +303,7 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_loopback_alone() {
-        for host in [
-            "127.0.0.1:5000",
-            "localhost:4566",
-            "127.0.0.9",
-            "[::1]:5000",
-        ] {
+        for host in ["127.0.0.1:5000", "localhost:4566", "127.0.0.9", "[::1]:5000"] {
             assert!(is_loopback(host), "{host}");
         }
         for host in [

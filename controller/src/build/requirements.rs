@@ -68,11 +68,7 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
             start = index + 1;
         }
         let line = raw.trim_start_matches('\u{feff}').trim();
-        let comment = if line.starts_with('#') {
-            Some(0)
-        } else {
-            line.find(" #").or_else(|| line.find("\t#"))
-        };
+        let comment = if line.starts_with('#') { Some(0) } else { line.find(" #").or_else(|| line.find("\t#")) };
         let line = line[..comment.unwrap_or(line.len())].trim_end();
         let continued = line.strip_suffix('\\');
         logical.push_str(continued.unwrap_or(line));
@@ -82,11 +78,7 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
         }
         let text = logical.trim();
         if !text.is_empty() {
-            let requirement = parse(text).map_err(|why| Refused {
-                line: start,
-                text: text.to_owned(),
-                why,
-            })?;
+            let requirement = parse(text).map_err(|why| Refused { line: start, text: text.to_owned(), why })?;
             requirements.push(requirement);
         }
         logical.clear();
@@ -97,32 +89,21 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
 /// Reads `[project] dependencies`. Sources that uv would take from elsewhere are refused: under the same name an index
 /// may hold somebody else's package.
 pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
-    let document: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        BuildError::Terminal(format!("{file}: {}", error.to_string().trim_end()))
-    })?;
-    let Some(dependencies) = document
-        .get("project")
-        .and_then(|project| project.get("dependencies"))
-    else {
+    let document: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| BuildError::Terminal(format!("{file}: {}", error.to_string().trim_end())))?;
+    let Some(dependencies) = document.get("project").and_then(|project| project.get("dependencies")) else {
         let dynamic = document
             .get("project")
             .and_then(|project| project.get("dynamic")?.as_array())
-            .is_some_and(|names| {
-                names
-                    .iter()
-                    .any(|name| name.as_str() == Some("dependencies"))
-            });
+            .is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
         if dynamic {
             return Err(BuildError::Terminal(format!(
                 "{file}: dynamic dependencies would need the project's own build to run, which is never done here; \
                  list them under [project] dependencies, or add a requirements.txt"
             )));
         }
-        if document
-            .get("tool")
-            .and_then(|tool| tool.get("poetry")?.get("dependencies"))
-            .is_some()
-        {
+        if document.get("tool").and_then(|tool| tool.get("poetry")?.get("dependencies")).is_some() {
             return Err(BuildError::Terminal(format!(
                 "{file}: dependencies of [tool.poetry] are not read; list them under [project] dependencies, or add a requirements.txt"
             )));
@@ -130,13 +111,9 @@ pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>
         return Ok(Vec::new());
     };
     let Some(dependencies) = dependencies.as_array() else {
-        return Err(BuildError::Terminal(format!(
-            "{file}: [project] dependencies is not a list"
-        )));
+        return Err(BuildError::Terminal(format!("{file}: [project] dependencies is not a list")));
     };
-    let sources = document
-        .get("tool")
-        .and_then(|tool| tool.get("uv")?.get("sources")?.as_table());
+    let sources = document.get("tool").and_then(|tool| tool.get("uv")?.get("sources")?.as_table());
     let mut requirements = Vec::new();
     for dependency in dependencies {
         let Some(entry) = dependency.as_str() else {
@@ -146,13 +123,8 @@ pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>
         };
         let line = line_of(text, entry);
         let requirement = parse(entry.trim()).map_err(|why| refused(file, line, entry, &why))?;
-        if sources.is_some_and(|sources| {
-            sources
-                .keys()
-                .any(|name| normal_name(name) == requirement.name)
-        }) {
-            let why =
-                "[tool.uv.sources] takes it from elsewhere than the index, which is not supported";
+        if sources.is_some_and(|sources| sources.keys().any(|name| normal_name(name) == requirement.name)) {
+            let why = "[tool.uv.sources] takes it from elsewhere than the index, which is not supported";
             return Err(refused(file, line, entry, why));
         }
         requirements.push(requirement);
@@ -162,9 +134,7 @@ pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>
 
 /// The line, counted from 1, on which a text stands.
 pub(super) fn line_of(text: &str, needle: &str) -> usize {
-    text.lines()
-        .position(|line| line.contains(needle))
-        .map_or(1, |index| index + 1)
+    text.lines().position(|line| line.contains(needle)).map_or(1, |index| index + 1)
 }
 
 /// PEP 503.
@@ -188,8 +158,13 @@ pub(super) fn refused(file: &str, line: usize, text: &str, why: &str) -> BuildEr
 pub(super) fn parse(line: &str) -> Result<Requirement, String> {
     if line.starts_with('-') {
         return Err(match line.split([' ', '=']).next().unwrap_or_default() {
-            "-r" | "--requirement" | "-c" | "--constraint" => "only requirements are read, put the lines of the other file here".to_owned(),
-            "-e" | "--editable" => "an editable install would run a build; code beside the definitions is on the path without one".to_owned(),
+            "-r" | "--requirement" | "-c" | "--constraint" => {
+                "only requirements are read, put the lines of the other file here".to_owned()
+            }
+            "-e" | "--editable" => {
+                "an editable install would run a build; code beside the definitions is on the path without one"
+                    .to_owned()
+            }
             option => format!("the option {option} is the operator's to set"),
         });
     }
@@ -203,22 +178,17 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
             || digits.len() < 64
             || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
         {
-            return Err(
-                "--hash takes sha256:, sha384: or sha512: and hexadecimal digits".to_owned(),
-            );
+            return Err("--hash takes sha256:, sha384: or sha512: and hexadecimal digits".to_owned());
         }
         hashes.insert(hash.to_ascii_lowercase());
     }
     if requirement.contains("://") || requirement.contains('@') {
-        return Err(
-            "URLs and version control are not supported, only packages of the index".to_owned(),
-        );
+        return Err("URLs and version control are not supported, only packages of the index".to_owned());
     }
     let (head, marker) = requirement.split_once(';').unwrap_or((requirement, ""));
     let head = head.trim();
-    let name_length = head
-        .find(|letter: char| !(letter.is_ascii_alphanumeric() || "-_.".contains(letter)))
-        .unwrap_or(head.len());
+    let name_length =
+        head.find(|letter: char| !(letter.is_ascii_alphanumeric() || "-_.".contains(letter))).unwrap_or(head.len());
     let (name, rest) = head.split_at(name_length);
     if rest.starts_with('/') || name.starts_with('.') || head.contains('/') {
         return Err("paths are not supported, only packages of the index".to_owned());
@@ -230,19 +200,10 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
     }
     let (extras, specifier) = split_extras(rest.trim())?;
     let marker = marker.split_whitespace().collect::<Vec<_>>().join(" ");
-    if !marker
-        .chars()
-        .all(|letter| letter.is_ascii_alphanumeric() || " ._'\"<>=!~(),+*-".contains(letter))
-    {
+    if !marker.chars().all(|letter| letter.is_ascii_alphanumeric() || " ._'\"<>=!~(),+*-".contains(letter)) {
         return Err("the marker has characters that no marker has".to_owned());
     }
-    Ok(Requirement {
-        name: normal_name(name),
-        extras,
-        specifier: parse_specifier(specifier)?,
-        marker,
-        hashes,
-    })
+    Ok(Requirement { name: normal_name(name), extras, specifier: parse_specifier(specifier)?, marker, hashes })
 }
 
 fn split_extras(rest: &str) -> Result<(String, &str), String> {
@@ -252,48 +213,25 @@ fn split_extras(rest: &str) -> Result<(String, &str), String> {
     let Some((extras, rest)) = inside.split_once(']') else {
         return Err("a bracket is not closed".to_owned());
     };
-    let extras: BTreeSet<String> = extras
-        .split(',')
-        .map(|extra| normal_name(extra.trim()))
-        .filter(|extra| !extra.is_empty())
-        .collect();
-    if extras.iter().any(|extra| {
-        !extra
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    }) {
+    let extras: BTreeSet<String> =
+        extras.split(',').map(|extra| normal_name(extra.trim())).filter(|extra| !extra.is_empty()).collect();
+    if extras.iter().any(|extra| !extra.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')) {
         return Err("an extra has characters that no extra has".to_owned());
     }
     let extras: Vec<String> = extras.into_iter().collect();
-    Ok((
-        if extras.is_empty() {
-            String::new()
-        } else {
-            format!("[{}]", extras.join(","))
-        },
-        rest.trim(),
-    ))
+    Ok((if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) }, rest.trim()))
 }
 
 fn parse_specifier(text: &str) -> Result<String, String> {
-    let text = text
-        .strip_prefix('(')
-        .and_then(|inside| inside.strip_suffix(')'))
-        .unwrap_or(text);
+    let text = text.strip_prefix('(').and_then(|inside| inside.strip_suffix(')')).unwrap_or(text);
     let mut clauses = Vec::new();
-    for clause in text
-        .split(',')
-        .map(str::trim)
-        .filter(|clause| !clause.is_empty())
-    {
+    for clause in text.split(',').map(str::trim).filter(|clause| !clause.is_empty()) {
         let version = clause.trim_start_matches(['=', '<', '>', '!', '~']);
         let operator = &clause[..clause.len() - version.len()];
         let version = version.trim();
         let known = ["===", "==", "!=", "<=", ">=", "~=", "<", ">"].contains(&operator);
         let sound = !version.is_empty()
-            && version
-                .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || ".*+!_-".contains(letter));
+            && version.chars().all(|letter| letter.is_ascii_alphanumeric() || ".*+!_-".contains(letter));
         if !known || !sound {
             return Err(format!("`{clause}` is not a version specifier"));
         }
@@ -333,14 +271,8 @@ mod tests {
     #[test]
     fn everything_but_requirement_lines_is_refused_with_file_and_line() {
         for (line, why) in [
-            (
-                "--index-url https://user:secret@evil.example/simple",
-                "the option --index-url",
-            ),
-            (
-                "--extra-index-url=https://evil.example",
-                "the option --extra-index-url",
-            ),
+            ("--index-url https://user:secret@evil.example/simple", "the option --index-url"),
+            ("--extra-index-url=https://evil.example", "the option --extra-index-url"),
             ("--find-links .", "the option --find-links"),
             ("-i https://evil.example", "the option -i"),
             ("-e .", "editable"),
@@ -358,31 +290,19 @@ mod tests {
             ("${HOME}", "name[extra]"),
         ] {
             let text = refusal(&format!("fine==1\n\n{line}\n"));
-            assert!(
-                text.starts_with("requirements.txt:3: ") && text.contains(why),
-                "{line}: {text}"
-            );
+            assert!(text.starts_with("requirements.txt:3: ") && text.contains(why), "{line}: {text}");
             assert!(!text.contains("secret"));
         }
-        assert!(
-            refusal("ok \\\n --index-url https://evil.example").starts_with("requirements.txt:1: ")
-        );
+        assert!(refusal("ok \\\n --index-url https://evil.example").starts_with("requirements.txt:1: "));
     }
 
     #[test]
     fn a_project_lists_its_dependencies() {
         let text = "[project]\nname = 'x'\ndependencies = [\n  'dagster',\n  'pandas>=2',\n]\n";
-        let lines: Vec<String> = parse_pyproject("pyproject.toml", text)
-            .unwrap()
-            .iter()
-            .map(Requirement::line)
-            .collect();
+        let lines: Vec<String> =
+            parse_pyproject("pyproject.toml", text).unwrap().iter().map(Requirement::line).collect();
         assert_eq!(lines, ["dagster", "pandas>=2"]);
-        assert!(
-            parse_pyproject("pyproject.toml", "[tool.x]\n")
-                .unwrap()
-                .is_empty()
-        );
+        assert!(parse_pyproject("pyproject.toml", "[tool.x]\n").unwrap().is_empty());
     }
 
     #[test]
@@ -392,17 +312,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let base = "[project]\ndependencies = [\n  'In_House>=2',\n]\n";
-        let text = refusal(&format!(
-            "{base}[tool.uv.sources]\nin-house = {{ path = '../x' }}\n"
-        ));
-        assert!(
-            text.starts_with("pyproject.toml:3: ") && text.contains("tool.uv.sources"),
-            "{text}"
-        );
-        assert!(
-            refusal("[project]\ndependencies = ['x @ git+https://host/x']")
-                .starts_with("pyproject.toml:2: ")
-        );
+        let text = refusal(&format!("{base}[tool.uv.sources]\nin-house = {{ path = '../x' }}\n"));
+        assert!(text.starts_with("pyproject.toml:3: ") && text.contains("tool.uv.sources"), "{text}");
+        assert!(refusal("[project]\ndependencies = ['x @ git+https://host/x']").starts_with("pyproject.toml:2: "));
         assert!(refusal("[project]\ndynamic = ['dependencies']").contains("requirements.txt"));
         assert!(refusal("[tool.poetry.dependencies]\npandas = '*'").contains("[tool.poetry]"));
         assert!(refusal("[project\n").starts_with("pyproject.toml: "));

@@ -3,16 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// The variables of the controller's own environment that git and uv may see. AWS credentials are not among them.
-pub const PASSED_VARIABLES: [&str; 8] = [
-    "PATH",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "https_proxy",
-    "no_proxy",
-];
+pub const PASSED_VARIABLES: [&str; 8] =
+    ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"];
 
 /// Settings of an [`OciBuilder`](super::OciBuilder).
 #[derive(Clone, Debug)]
@@ -76,21 +68,9 @@ impl BuildSettings {
 impl BuildSettings {
     /// With every path absolute: git and uv run in folders of their own. A bare program name stays one.
     pub(super) fn rooted(mut self) -> std::io::Result<Self> {
-        let paths = [
-            Some(&mut self.work),
-            self.find_links.as_mut(),
-            self.constraints.as_mut(),
-            self.git.home.as_mut(),
-        ];
-        let programs = [
-            Some(&mut self.uv),
-            Some(&mut self.git.program),
-            self.python.as_mut(),
-        ];
-        let with_folder = programs
-            .into_iter()
-            .flatten()
-            .filter(|program| program.components().count() > 1);
+        let paths = [Some(&mut self.work), self.find_links.as_mut(), self.constraints.as_mut(), self.git.home.as_mut()];
+        let programs = [Some(&mut self.uv), Some(&mut self.git.program), self.python.as_mut()];
+        let with_folder = programs.into_iter().flatten().filter(|program| program.components().count() > 1);
         for path in paths.into_iter().flatten().chain(with_folder) {
             *path = std::path::absolute(&*path)?;
         }
@@ -111,12 +91,7 @@ pub struct GitSettings {
 
 impl Default for GitSettings {
     fn default() -> Self {
-        Self {
-            program: PathBuf::from("git"),
-            home: None,
-            allow_local: false,
-            timeout: Duration::from_mins(5),
-        }
+        Self { program: PathBuf::from("git"), home: None, allow_local: false, timeout: Duration::from_mins(5) }
     }
 }
 
@@ -158,11 +133,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            files: 50_000,
-            bytes: 512 << 20,
-            path: 1024,
-        }
+        Self { files: 50_000, bytes: 512 << 20, path: 1024 }
     }
 }
 

@@ -29,12 +29,7 @@ pub(super) struct Target {
 impl Target {
     /// Everything that decides which wheels are chosen.
     pub(super) fn key(&self) -> String {
-        format!(
-            "{} {} {}",
-            self.python,
-            self.architecture,
-            self.platform.as_deref().unwrap_or("host")
-        )
+        format!("{} {} {}", self.python, self.architecture, self.platform.as_deref().unwrap_or("host"))
     }
 }
 
@@ -49,10 +44,8 @@ pub(super) struct Uv {
 
 impl Uv {
     pub(super) fn new(settings: &BuildSettings, passed: &BTreeMap<String, String>) -> Self {
-        let mut environment: Vec<(String, String)> = passed
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let mut environment: Vec<(String, String)> =
+            passed.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let cache = settings.work.join("uv").to_string_lossy().into_owned();
         let fixed = [
             ("UV_CACHE_DIR", cache.as_str()),
@@ -66,12 +59,7 @@ impl Uv {
         ];
         environment.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
         // Not an argument: it may carry a password.
-        environment.extend(
-            settings
-                .index_url
-                .iter()
-                .map(|url| ("UV_DEFAULT_INDEX".to_owned(), url.clone())),
-        );
+        environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX".to_owned(), url.clone())));
         Self {
             program: settings.uv.clone(),
             environment,
@@ -89,15 +77,8 @@ impl Uv {
 
     /// Where packages come from, without credentials.
     pub(super) fn index(&self) -> String {
-        let links = self
-            .find_links
-            .as_ref()
-            .map(|folder| folder.to_string_lossy().into_owned());
-        format!(
-            "{} {}",
-            redacted(self.index_url.as_deref().unwrap_or_default()),
-            links.unwrap_or_default()
-        )
+        let links = self.find_links.as_ref().map(|folder| folder.to_string_lossy().into_owned());
+        format!("{} {}", redacted(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
     }
 
     /// Resolves `requirements.in` (and `constraints.txt`) of `folder`; `complete` sets take nothing in beyond themselves.
@@ -108,14 +89,8 @@ impl Uv {
         constrained: bool,
         complete: bool,
     ) -> Result<String, BuildError> {
-        let mut arguments = vec![
-            "pip",
-            "compile",
-            "requirements.in",
-            "--no-header",
-            "--no-annotate",
-            "--generate-hashes",
-        ];
+        let mut arguments =
+            vec!["pip", "compile", "requirements.in", "--no-header", "--no-annotate", "--generate-hashes"];
         if constrained {
             arguments.extend(["--constraints", "constraints.txt"]);
         }
@@ -128,40 +103,20 @@ impl Uv {
 
     /// Reads `uv.lock` of `folder` as it stands.
     pub(super) async fn export(&self, folder: &Path) -> Result<String, BuildError> {
-        let arguments = vec![
-            "export",
-            "--frozen",
-            "--no-dev",
-            "--no-emit-project",
-            "--no-header",
-            "--no-annotate",
-        ];
+        let arguments = vec!["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"];
         let output = self.run(folder, None, arguments).await?;
         accepted("read uv.lock", output)
     }
 
     /// Installs `lock.txt` of `folder` into its sub-folder `site`.
     pub(super) async fn install(&self, folder: &Path, target: &Target) -> Result<(), BuildError> {
-        let arguments = vec![
-            "pip",
-            "install",
-            "--target",
-            "site",
-            "--no-deps",
-            "--require-hashes",
-            "--requirements",
-            "lock.txt",
-        ];
+        let arguments =
+            vec!["pip", "install", "--target", "site", "--no-deps", "--require-hashes", "--requirements", "lock.txt"];
         let output = self.run(folder, Some(target), arguments).await?;
         accepted("install the dependencies", output).map(|_| ())
     }
 
-    async fn run(
-        &self,
-        folder: &Path,
-        target: Option<&Target>,
-        arguments: Vec<&str>,
-    ) -> Result<Output, BuildError> {
+    async fn run(&self, folder: &Path, target: Option<&Target>, arguments: Vec<&str>) -> Result<Output, BuildError> {
         let home = folder.join("home");
         std::fs::create_dir_all(&home).map_err(|error| super::process::on_disk(&home, &error))?;
         let mut program = Program::new(&self.program, folder, self.timeout)
@@ -169,8 +124,7 @@ impl Uv {
             .environment([("HOME", &home)])
             .arguments(arguments);
         if let Some(target) = target {
-            program =
-                program.arguments(["--only-binary", ":all:", "--python-version", &target.python]);
+            program = program.arguments(["--only-binary", ":all:", "--python-version", &target.python]);
             if let Some(platform) = &target.platform {
                 program = program.arguments(["--python-platform", platform]);
             }
@@ -194,25 +148,13 @@ fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
         return String::from_utf8(output.stdout)
             .map_err(|_| BuildError::Transient("uv wrote something that is not UTF-8".to_owned()));
     }
-    let start = output
-        .stderr
-        .find("error: ")
-        .filter(|at| *at == 0 || output.stderr[..*at].ends_with('\n'))
-        .unwrap_or(0);
+    let start =
+        output.stderr.find("error: ").filter(|at| *at == 0 || output.stderr[..*at].ends_with('\n')).unwrap_or(0);
     let complaint = tail(&output.stderr[start..]);
-    let text = format!(
-        "cannot {purpose}: {}",
-        complaint.trim_start_matches("error: ")
-    );
+    let text = format!("cannot {purpose}: {}", complaint.trim_start_matches("error: "));
     let is = |signs: &[&str]| signs.iter().any(|sign| complaint.contains(sign));
-    let network = [
-        "error sending request",
-        "Failed to fetch",
-        "timed out",
-        "dns error",
-        "Connection re",
-        "status server error",
-    ];
+    let network =
+        ["error sending request", "Failed to fetch", "timed out", "dns error", "Connection re", "status server error"];
     let verdict = [
         "No solution found",
         "unsatisfiable",
@@ -222,11 +164,7 @@ fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
         "uv.lock",
         "not compatible",
     ];
-    Err(if !is(&network) && is(&verdict) {
-        BuildError::Terminal(text)
-    } else {
-        BuildError::Transient(text)
-    })
+    Err(if !is(&network) && is(&verdict) { BuildError::Terminal(text) } else { BuildError::Transient(text) })
 }
 
 #[cfg(test)]
@@ -234,12 +172,7 @@ mod tests {
     use super::*;
 
     fn complaint(stderr: &str) -> BuildError {
-        let output = Output {
-            success: false,
-            code: Some(1),
-            stdout: Vec::new(),
-            stderr: stderr.to_owned(),
-        };
+        let output = Output { success: false, code: Some(1), stdout: Vec::new(), stderr: stderr.to_owned() };
         accepted("resolve the dependencies", output).unwrap_err()
     }
 
@@ -250,9 +183,6 @@ mod tests {
         assert!(matches!(complaint(unsolved), BuildError::Terminal(text) if text == expected));
         let network = "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://host/simple/x/`\n  cause: dns error\n";
         assert!(matches!(complaint(network), BuildError::Transient(_)));
-        assert!(matches!(
-            complaint("error: No space left on device"),
-            BuildError::Transient(_)
-        ));
+        assert!(matches!(complaint("error: No space left on device"), BuildError::Transient(_)));
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use codeloc_crds::GitReference;
 
 use super::Failure;
@@ -82,7 +82,8 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let git = git(&settings);
     let queue = Arc::new(Queue::default());
     let board = Board::default();
-    let heads_settings = HeadsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
+    let heads_settings =
+        HeadsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
     let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<HeadKey>();
     let heads = Heads::start(git.clone(), heads_settings, move |key| {
         // The receiver lives as long as the process.
@@ -146,7 +147,10 @@ fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the builder passes a short list of these on to uv and git; AWS credentials are not among them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the builder passes a short list of these on to uv and git; AWS credentials are not among them"
+)]
 fn environment() -> BTreeMap<String, String> {
     build::PASSED_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

@@ -27,7 +27,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn command() -> Command {
     let command = Command::new("codeloc")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Turns a git folder of configs into running, isolated Dagster code locations on AWS ECS, and keeps them so")
+        .about(
+            "Turns a git folder of configs into running, isolated Dagster code locations on AWS ECS, and keeps them so",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(validate::command())

@@ -15,7 +15,9 @@ use crate::source::{self, SourceState};
 use crate::status::RepositoryStatus;
 
 pub fn command() -> Command {
-    Command::new("run").about("Runs the daemon: reads configs, converges, watches, serves the API").args(all_settings::arguments())
+    Command::new("run")
+        .about("Runs the daemon: reads configs, converges, watches, serves the API")
+        .args(all_settings::arguments())
 }
 
 /// What the API shows of this process.
@@ -51,7 +53,11 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let source = source::watch(source_settings, assemble::git(&settings));
     let (reconciler, moved) = assemble::reconciler(settings).await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
-    let shown = Shown { reconciler: daemon.reconciler.clone(), progress: daemon.progress.clone(), source: source.state.clone() };
+    let shown = Shown {
+        reconciler: daemon.reconciler.clone(),
+        progress: daemon.progress.clone(),
+        source: source.state.clone(),
+    };
     let api = axum::serve(listener, api::router(Arc::new(shown)));
 
     let mut terminate = signal(SignalKind::terminate())?;

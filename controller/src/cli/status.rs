@@ -17,9 +17,19 @@ pub fn command() -> Command {
     Command::new("status")
         .about("Shows sync, health and reasons of every location, as the daemon has them")
         .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Only these locations, in full"))
-        .arg(Arg::new("server").long("server").value_name("URL").help("The daemon [default: where the settings say it listens]"))
+        .arg(
+            Arg::new("server")
+                .long("server")
+                .value_name("URL")
+                .help("The daemon [default: where the settings say it listens]"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
-        .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Waits until all are Synced and Healthy; exit 1 otherwise"))
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .action(ArgAction::SetTrue)
+                .help("Waits until all are Synced and Healthy; exit 1 otherwise"),
+        )
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -43,10 +53,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let expired = Instant::now() >= deadline;
         match answer {
             Ok(statuses) => {
-                let statuses: Vec<RepositoryStatus> = statuses
-                    .into_iter()
-                    .filter(|status| names.is_empty() || names.contains(&&status.name))
-                    .collect();
+                let statuses: Vec<RepositoryStatus> =
+                    statuses.into_iter().filter(|status| names.is_empty() || names.contains(&&status.name)).collect();
                 let found = names.iter().all(|name| statuses.iter().any(|status| status.name == **name));
                 let good = found && !statuses.is_empty() && statuses.iter().all(settled);
                 if !wait || good || expired {
@@ -72,7 +80,9 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 async fn fetch(client: &reqwest::Client, server: &str) -> Result<Vec<RepositoryStatus>, Failure> {
     let url = format!("{server}/v1/repositories");
-    let unreachable = |error: reqwest::Error| format!("no daemon answers at {server} ({error}); is `codeloc run` up? --server names another");
+    let unreachable = |error: reqwest::Error| {
+        format!("no daemon answers at {server} ({error}); is `codeloc run` up? --server names another")
+    };
     let answer = client.get(&url).send().await.map_err(unreachable)?.error_for_status()?;
     Ok(answer.json().await?)
 }
@@ -94,15 +104,20 @@ fn table(statuses: &[RepositoryStatus]) -> String {
         ]
     });
     let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
-    let widths: [usize; 6] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let widths: [usize; 6] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut out = String::new();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
-    let platforms: std::collections::BTreeSet<&str> = statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
+    let platforms: std::collections::BTreeSet<&str> =
+        statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
     for platform in platforms {
-        let _ = writeln!(out, "Images are built for {platform}, not for each config's architecture (setting build.platform).");
+        let _ = writeln!(
+            out,
+            "Images are built for {platform}, not for each config's architecture (setting build.platform)."
+        );
     }
     out
 }

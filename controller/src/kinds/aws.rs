@@ -108,12 +108,25 @@ fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
         return Class::Throttled;
     }
     // ECS refuses a role for up to a minute after it was made, and a service its fresh Cloud Map registry.
-    let not_yet = ["unable to assume", "is not authorized to perform: iam:PassRole", "Role is not valid", "verify that the ECS service role"];
+    let not_yet = [
+        "unable to assume",
+        "is not authorized to perform: iam:PassRole",
+        "Role is not valid",
+        "verify that the ECS service role",
+    ];
     if not_yet.iter().any(|words| message.contains(words)) {
         return Class::NotYet;
     }
-    let conflicts = ["ConcurrentUpdateException", "ConcurrentModification", "OperationAborted", "ServiceUnavailable", "ResourceInUse", "UpdateInProgressException"];
-    if code.is_empty() || status.is_some_and(|status| status >= 500) || conflicts.iter().any(|word| code.contains(word)) {
+    let conflicts = [
+        "ConcurrentUpdateException",
+        "ConcurrentModification",
+        "OperationAborted",
+        "ServiceUnavailable",
+        "ResourceInUse",
+        "UpdateInProgressException",
+    ];
+    if code.is_empty() || status.is_some_and(|status| status >= 500) || conflicts.iter().any(|word| code.contains(word))
+    {
         return Class::Transient;
     }
     Class::Terminal

@@ -107,7 +107,10 @@ pub struct Field {
 }
 
 impl Field {
-    #[expect(clippy::needless_pass_by_value, reason = "numbers, texts and references alike, without a sigil at fifty places")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers, texts and references alike, without a sigil at fifty places"
+    )]
     pub fn set(name: &'static str, to: impl ToString) -> Self {
         Self { name, from: None, to: to.to_string() }
     }

@@ -28,7 +28,12 @@ pub(super) fn frozen(input: &Input<'_>, invalid: &Invalid) -> Report {
         sync: Sync::Unknown,
         health: served_health(input),
         message: message.clone(),
-        conditions: vec![condition(ConditionKind::SourceResolved, Truth::False, Reason::InvalidConfig, invalid.rendered.clone())],
+        conditions: vec![condition(
+            ConditionKind::SourceResolved,
+            Truth::False,
+            Reason::InvalidConfig,
+            invalid.rendered.clone(),
+        )],
         revision: None,
         serving: serving(input),
         address: address(input),
@@ -131,7 +136,9 @@ fn of_image(image: ImageState<'_>) -> (Condition, Condition) {
             condition(SourceResolved, Truth::False, Reason::Unresolved, message),
             condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the commit"),
         ),
-        ImageState::Building(progress) => (resolved(), condition(ImageReady, Truth::Unknown, Reason::Building, progress)),
+        ImageState::Building(progress) => {
+            (resolved(), condition(ImageReady, Truth::Unknown, Reason::Building, progress))
+        }
         ImageState::Failed(message) => (resolved(), condition(ImageReady, Truth::False, Reason::BuildFailed, message)),
     }
 }
@@ -140,10 +147,15 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
     use ConditionKind::Deployed;
     match phase {
         Phase::Begin => condition(Deployed, Truth::False, Reason::Waiting, "the wanted revision is not deployed yet"),
-        Phase::Draining => condition(Deployed, Truth::False, Reason::Draining, "a service of this name is still draining"),
+        Phase::Draining => {
+            condition(Deployed, Truth::False, Reason::Draining, "a service of this name is still draining")
+        }
         Phase::Rolling(rolling) => {
             let failed = if rolling.failed > 0 { format!(", {} failed", rolling.failed) } else { String::new() };
-            let message = with_last_words(format!("rolling out: {} of {} tasks run{failed}", rolling.running, rolling.desired), input);
+            let message = with_last_words(
+                format!("rolling out: {} of {} tasks run{failed}", rolling.running, rolling.desired),
+                input,
+            );
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason } => {
@@ -215,7 +227,9 @@ fn of_workspace(input: &Input<'_>, proven: Option<&Proven>) -> Condition {
     let published = format!("in workspace.yaml as {}:{}", entry.host, entry.port);
     match (input.webserver, &input.workspace.web) {
         (WebserverState::NotConfigured, _) => as_wanted(Registered, published),
-        (WebserverState::Unreachable(message), _) => condition(Registered, Truth::Unknown, Reason::WebserverUnreachable, message),
+        (WebserverState::Unreachable(message), _) => {
+            condition(Registered, Truth::Unknown, Reason::WebserverUnreachable, message)
+        }
         (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => match (server_id, proven) {
             (Some(shown), Some(proven)) if *shown == proven.revision => as_wanted(Registered, published),
             (shown, Some(_)) => {
@@ -237,12 +251,20 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
     let failed = |condition: &Condition| {
         matches!(
             condition.reason,
-            Reason::Unresolved | Reason::BuildFailed | Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering | Reason::WebserverError
+            Reason::Unresolved
+                | Reason::BuildFailed
+                | Reason::RolloutFailed
+                | Reason::LoadError
+                | Reason::NotAnswering
+                | Reason::WebserverError
         )
     };
     if held || conditions.iter().any(failed) {
         Health::Degraded
-    } else if conditions.iter().all(|condition| condition.status == Truth::True || condition.reason == Reason::WebserverUnreachable) {
+    } else if conditions
+        .iter()
+        .all(|condition| condition.status == Truth::True || condition.reason == Reason::WebserverUnreachable)
+    {
         Health::Healthy
     } else if input.live.service.is_none() {
         Health::Missing
@@ -255,7 +277,9 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
 fn served_health(input: &Input<'_>) -> Health {
     match &input.live.service {
         None => Health::Missing,
-        Some(_) if input.answers.iter().any(|answered| matches!(answered.answer, Answer::Loaded { .. })) => Health::Healthy,
+        Some(_) if input.answers.iter().any(|answered| matches!(answered.answer, Answer::Loaded { .. })) => {
+            Health::Healthy
+        }
         Some(_) => Health::Unknown,
     }
 }

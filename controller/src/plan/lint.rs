@@ -38,7 +38,8 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
 
 fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), Violation> {
     for step in steps {
-        let policy_only = matches!(step, Step::Scaling(scaling::Change::DeletePolicy { .. } | scaling::Change::Deregister { .. }));
+        let policy_only =
+            matches!(step, Step::Scaling(scaling::Change::DeletePolicy { .. } | scaling::Change::Deregister { .. }));
         if step.describe().action == Action::Delete && !policy_only {
             return Err(Violation::DeletesWanted(step.kind()));
         }
@@ -50,9 +51,8 @@ fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), V
         }
     }
     // A creation that needs another kind comes after it.
-    let position = |wanted: Kind| {
-        steps.iter().position(|step| step.kind() == wanted && step.describe().action == Action::Create)
-    };
+    let position =
+        |wanted: Kind| steps.iter().position(|step| step.kind() == wanted && step.describe().action == Action::Create);
     for (kind, need) in NEEDS {
         if let (Some(kind_at), Some(need_at)) = (position(kind), position(need))
             && kind_at < need_at

@@ -3,9 +3,9 @@
 
 mod assess;
 mod lint;
-pub mod render;
 #[cfg(test)]
 mod properties;
+pub mod render;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::kinds::place::Place;
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
 use crate::kinds::{
-    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, scaling, task_definition, workspace,
+    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, scaling, task_definition,
+    workspace,
 };
 use crate::source::Invalid;
 use crate::status::{Condition, Health, Sync};
@@ -47,7 +48,10 @@ pub struct Input<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Desired<'a> {
-    Present { repository: &'a Repository, image: ImageState<'a> },
+    Present {
+        repository: &'a Repository,
+        image: ImageState<'a>,
+    },
     /// The config does not pass: nothing is changed and nothing deleted.
     Frozen(&'a Invalid),
     /// The config is gone.
@@ -154,14 +158,18 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let mut deploy = Vec::new();
     if wanted.is_none() && !held {
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
-        deploy.push(Step::TaskDefinition(task_definition::Change::Register { want: Box::new(wants.task_definition.clone()), attempt }));
+        deploy.push(Step::TaskDefinition(task_definition::Change::Register {
+            want: Box::new(wants.task_definition.clone()),
+            attempt,
+        }));
     } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
         deploy.push(Step::TaskDefinition(task_definition::Change::Attempt { arn: wanted.arn.clone(), attempt }));
     }
     deploy.extend(discovery);
     // Scaling that is no longer wanted goes before the count is set by hand; scaling that is new comes after the service.
-    let scaling: Vec<Step> = scaling::diff(wants.scaling.as_ref(), live.scaling.as_ref()).into_iter().map(Step::Scaling).collect();
+    let scaling: Vec<Step> =
+        scaling::diff(wants.scaling.as_ref(), live.scaling.as_ref()).into_iter().map(Step::Scaling).collect();
     let service = verdict.changes.into_iter().map(Step::Service);
     if wants.scaling.is_none() {
         deploy.extend(scaling);
@@ -174,9 +182,9 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let proven = proven(input, wants.task_definition.revision.known());
     let entry = proven.as_ref().map(|proven| proven.entry.clone());
     let webserver = matches!(input.webserver, WebserverState::Answers);
-    let workspace_step = proven
-        .as_ref()
-        .and_then(|proven| workspace::diff(input.name, &proven.entry, &proven.revision, input.workspace, webserver && proven.agreed));
+    let workspace_step = proven.as_ref().and_then(|proven| {
+        workspace::diff(input.name, &proven.entry, &proven.revision, input.workspace, webserver && proven.agreed)
+    });
 
     let mut later = Vec::new();
     if known.is_some() && verdict.phase != Phase::Draining {
@@ -189,11 +197,17 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         // Not proven yet, but it will be published when it is.
         None if entry.is_none() && input.workspace.entry.is_none() && !held => {
             let (host, port) = (host(input.place, input.name), input.place.port);
-            later.push(Step::Workspace(workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }));
+            later.push(Step::Workspace(workspace::Change::Publish {
+                name: input.name.to_owned(),
+                host,
+                port,
+                from: None,
+            }));
         }
         None => {}
     }
-    let report = assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), steps.is_empty() && later.is_empty());
+    let report =
+        assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), steps.is_empty() && later.is_empty());
     Plan { steps, later, report }
 }
 
@@ -215,13 +229,19 @@ fn absent(input: &Input<'_>) -> Plan {
 
     // What tasks use goes only when there are none left.
     let mut rest = Vec::new();
-    rest.extend(live.discovery.iter().filter(|live| ours(&live.tags)).map(|live| Step::Discovery(discovery::delete(live))));
+    rest.extend(
+        live.discovery.iter().filter(|live| ours(&live.tags)).map(|live| Step::Discovery(discovery::delete(live))),
+    );
     let definitions = live.task_definitions.iter().filter(|live| ours(&live.tags));
-    rest.extend(definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })));
+    rest.extend(
+        definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })),
+    );
     rest.extend(live.role.iter().filter(|live| ours(&live.tags)).map(|live| Step::Role(role::delete(live))));
     let images = live.image_repository.iter().filter(|live| ours(&live.tags));
     rest.extend(images.map(|live| Step::ImageRepository(image_repository::delete(live))));
-    rest.extend(live.log_group.iter().filter(|live| ours(&live.tags)).map(|live| Step::LogGroup(log_group::delete(live))));
+    rest.extend(
+        live.log_group.iter().filter(|live| ours(&live.tags)).map(|live| Step::LogGroup(log_group::delete(live))),
+    );
     let later = if service.is_some() {
         rest
     } else {
@@ -280,11 +300,17 @@ fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> {
         })
         .collect();
     loaded.sort();
-    let revision = loaded.iter().map(|(_, id)| *id).find(|id| Some(*id) == wanted).or_else(|| loaded.first().map(|(_, id)| *id))?;
+    let revision = loaded
+        .iter()
+        .map(|(_, id)| *id)
+        .find(|id| Some(*id) == wanted)
+        .or_else(|| loaded.first().map(|(_, id)| *id))?;
     let agreed = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
     let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
     let entry = match &input.place.address {
-        crate::kinds::place::Address::Dns { .. } => Entry { host: host(input.place, input.name), port: input.place.port },
+        crate::kinds::place::Address::Dns { .. } => {
+            Entry { host: host(input.place, input.name), port: input.place.port }
+        }
         crate::kinds::place::Address::Discovered => {
             let entry = |address: SocketAddr| Entry { host: address.ip().to_string(), port: address.port() };
             // An address that still answers is kept, so that replicas do not make the file flap.

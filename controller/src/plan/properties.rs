@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use codeloc_crds::{Architecture, CodePointer, GitReference, Health as HealthLimits, Repository, RepositoryName, Resources, Scaling};
+use codeloc_crds::{
+    Architecture, CodePointer, GitReference, Health as HealthLimits, Repository, RepositoryName, Resources, Scaling,
+};
 use proptest::prelude::*;
 
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
@@ -14,7 +16,8 @@ use crate::kinds::place::{Address, Place};
 use crate::kinds::service::{Deployment, Rollout, Status};
 use crate::kinds::tags::{self, Tags};
 use crate::kinds::{
-    Action, Kind, Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition, workspace,
+    Action, Kind, Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition,
+    workspace,
 };
 use crate::status::{Health, Sync};
 
@@ -66,7 +69,10 @@ fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository
 fn image(version: u8) -> Image {
     Image {
         reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
-        load: Load { target: LoadTarget::Module("orders.definitions".to_owned()), working_directory: "/opt/codeloc/code".to_owned() },
+        load: Load {
+            target: LoadTarget::Module("orders.definitions".to_owned()),
+            working_directory: "/opt/codeloc/code".to_owned(),
+        },
     }
 }
 
@@ -99,10 +105,12 @@ struct Model {
 
 impl Model {
     fn serving_id(&self) -> Option<String> {
-        let service = self.live.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
+        let service =
+            self.live.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
         // While a new deployment rolls, the old one's tasks answer.
         let serving = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed)?;
-        let definition = self.live.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
+        let definition =
+            self.live.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
         definition.revision().map(str::to_owned)
     }
 
@@ -159,9 +167,12 @@ impl Model {
             log_group::Change::Create(want) => {
                 let arn = format!("arn:logs:{}", want.name);
                 let retention_days = Some(want.retention_days);
-                self.live.log_group = Some(log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone() });
+                self.live.log_group =
+                    Some(log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone() });
             }
-            log_group::Change::SetRetention { to, .. } => self.live.log_group.as_mut().unwrap().retention_days = Some(*to),
+            log_group::Change::SetRetention { to, .. } => {
+                self.live.log_group.as_mut().unwrap().retention_days = Some(*to)
+            }
             log_group::Change::Tag { tags, .. } => self.live.log_group.as_mut().unwrap().tags.extend(tags.clone()),
             log_group::Change::Delete { .. } => self.live.log_group = None,
         }
@@ -248,13 +259,21 @@ impl Model {
         match change {
             Change::Create(want) => {
                 let (id, name) = ("srv-1".to_owned(), want.name.clone());
-                self.live.discovery =
-                    Some(discovery::Live { arn: format!("arn:{id}"), id, name, ttl: Some(want.ttl), tags: want.tags.clone() });
+                self.live.discovery = Some(discovery::Live {
+                    arn: format!("arn:{id}"),
+                    id,
+                    name,
+                    ttl: Some(want.ttl),
+                    tags: want.tags.clone(),
+                });
             }
             Change::SetTtl { to, .. } => self.live.discovery.as_mut().unwrap().ttl = Some(*to),
             Change::Tag { tags, .. } => self.live.discovery.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
-                assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a registry in use was deleted");
+                assert!(
+                    self.live.service.as_ref().is_none_or(|service| !service.exists()),
+                    "a registry in use was deleted"
+                );
                 self.live.discovery = None;
             }
         }
@@ -262,7 +281,8 @@ impl Model {
 
     fn begin(&mut self) -> Deployment {
         self.deployments += 1;
-        let newest = self.live.task_definitions.iter().max_by_key(|live| live.number).expect("a task definition to run");
+        let newest =
+            self.live.task_definitions.iter().max_by_key(|live| live.number).expect("a task definition to run");
         Deployment {
             id: format!("ecs-svc/{}", self.deployments),
             task_definition: newest.arn.clone(),
@@ -380,7 +400,8 @@ impl Model {
             return;
         }
         let definition = self.live.task_definitions.iter().find(|live| live.arn == primary.task_definition);
-        let image = definition.and_then(|live| live.content.as_ref()).map(|content| content.image.clone()).unwrap_or_default();
+        let image =
+            definition.and_then(|live| live.content.as_ref()).map(|content| content.image.clone()).unwrap_or_default();
         if !self.broken.contains(&image) {
             service.deployments.truncate(1);
             service.deployments[0].rollout = Rollout::Completed;
@@ -440,11 +461,21 @@ enum Edit {
 
 fn edit() -> impl Strategy<Value = Edit> {
     use Edit::{
-        Capacity, DeleteDiscovery, DeleteLogGroup, DeleteRole, DeleteScaling, ExtraPolicy, Policy, Retention, Subnets, Tags, Ttl,
-        Workspace,
+        Capacity, DeleteDiscovery, DeleteLogGroup, DeleteRole, DeleteScaling, ExtraPolicy, Policy, Retention, Subnets,
+        Tags, Ttl, Workspace,
     };
     prop::sample::select(vec![
-        Retention, DeleteLogGroup, DeleteDiscovery, Policy, ExtraPolicy, DeleteRole, Capacity, DeleteScaling, Subnets, Tags, Ttl,
+        Retention,
+        DeleteLogGroup,
+        DeleteDiscovery,
+        Policy,
+        ExtraPolicy,
+        DeleteRole,
+        Capacity,
+        DeleteScaling,
+        Subnets,
+        Tags,
+        Ttl,
         Workspace,
     ])
 }
@@ -601,7 +632,8 @@ proptest! {
 fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
     let mut model = Model::default();
     let plan = model.plan(&Desire::Present(repository(512, 2, None), image(1)));
-    let kinds: Vec<Kind> = plan.steps.iter().filter(|step| step.describe().action == Action::Create).map(Step::kind).collect();
+    let kinds: Vec<Kind> =
+        plan.steps.iter().filter(|step| step.describe().action == Action::Create).map(Step::kind).collect();
     assert_eq!(
         kinds,
         [

@@ -123,15 +123,28 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
         tracing::warn!(path = %stray.path, "{}", stray.message);
     }
     let world = &reconciler.world;
-    world.heads.want(snapshot.repositories.values().flatten().filter(|repository| repository.image.is_none()).map(|repository| {
-        HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }
-    }));
+    world.heads.want(
+        snapshot
+            .repositories
+            .values()
+            .flatten()
+            .filter(|repository| repository.image.is_none())
+            .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),
+    );
     let empty = BTreeMap::new();
     let old = before.as_ref().map_or(&empty, |before| &before.repositories);
     let names: BTreeSet<_> = old.keys().chain(snapshot.repositories.keys()).collect();
-    let changed: Vec<String> =
-        names.into_iter().filter(|name| old.get(*name) != snapshot.repositories.get(*name)).map(ToString::to_string).collect();
-    tracing::info!(commit = snapshot.commit.as_deref().unwrap_or("none"), repositories = snapshot.repositories.len(), changed = changed.len(), "configs read");
+    let changed: Vec<String> = names
+        .into_iter()
+        .filter(|name| old.get(*name) != snapshot.repositories.get(*name))
+        .map(ToString::to_string)
+        .collect();
+    tracing::info!(
+        commit = snapshot.commit.as_deref().unwrap_or("none"),
+        repositories = snapshot.repositories.len(),
+        changed = changed.len(),
+        "configs read"
+    );
     // The snapshot is in force before its keys are due.
     reconciler.set_snapshot(snapshot);
     for name in changed {

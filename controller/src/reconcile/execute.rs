@@ -52,7 +52,8 @@ pub async fn execute<W: Webserver>(
             }
         }
         Step::Service(change) => {
-            let learned = Learned { task_definition: made.task_definition.as_deref(), registry: made.registry.as_deref() };
+            let learned =
+                Learned { task_definition: made.task_definition.as_deref(), registry: made.registry.as_deref() };
             service::aws::apply(session, change, learned).await?;
         }
         Step::Scaling(change) => scaling::aws::apply(session, change).await?,

@@ -65,7 +65,8 @@ impl<B: Builder> Images<B> {
     }
 
     fn spawn(&self, name: String, request: Request) {
-        let (builder, slots, permits, queue) = (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
+        let (builder, slots, permits, queue) =
+            (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
         tokio::spawn(async move {
             // A newer commit's slot is not overwritten by an older one's news.
             let tell = |progress: ImageProgress, retry_at: Option<Instant>| {

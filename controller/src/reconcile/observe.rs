@@ -15,7 +15,11 @@ const ASKED_AT_ONCE: usize = 8;
 const LAST_LINES: i32 = 40;
 
 /// Asks every task that Cloud Map knows of this location.
-pub async fn answers<C: CodeServer>(session: Session<'_>, code_server: &C, live: &Live) -> Result<Vec<Answered>, CallError> {
+pub async fn answers<C: CodeServer>(
+    session: Session<'_>,
+    code_server: &C,
+    live: &Live,
+) -> Result<Vec<Answered>, CallError> {
     let (Some(discovery), Some(_)) = (&live.discovery, live.service.as_ref().filter(|service| service.exists())) else {
         return Ok(vec![]);
     };

@@ -137,7 +137,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
         let live = aws::observe(self.session(), Scope::All).await?;
         let mut names: Vec<String> = self.world.workspace.names().await;
-        names.extend(live.iter().filter(|(name, live)| live.any_owned(name, &self.world.place.deployment)).map(|(name, _)| name.clone()));
+        names.extend(
+            live.iter()
+                .filter(|(name, live)| live.any_owned(name, &self.world.place.deployment))
+                .map(|(name, _)| name.clone()),
+        );
         if let Some(snapshot) = self.snapshot() {
             names.extend(snapshot.repositories.keys().map(ToString::to_string));
         }
@@ -235,10 +239,18 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     /// Plans, and where a rollout fails reads why and plans again with it.
-    async fn plan(&self, name: &str, wanted: &Wanted, live: &Live, answers: &[Answered]) -> (Plan, Result<(), plan::Violation>) {
+    async fn plan(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+        live: &Live,
+        answers: &[Answered],
+    ) -> (Plan, Result<(), plan::Violation>) {
         let (workspace, view) = self.world.workspace.live(name).await;
         let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
-            Some((Truth::True, since)) => Duration::try_from(self.world.clock.now().duration_since(since)).unwrap_or_default(),
+            Some((Truth::True, since)) => {
+                Duration::try_from(self.world.clock.now().duration_since(since)).unwrap_or_default()
+            }
             _ => Duration::ZERO,
         };
         let mut words: Option<String> = None;
@@ -326,7 +338,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             self.tell(name, &wanted, &plan, None);
             if let Err(violation) = linted {
                 tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
-                self.tell(name, &wanted, &plan, Some((Reason::NotConverging, format!("unsafe plan refused: {violation}"))));
+                self.tell(
+                    name,
+                    &wanted,
+                    &plan,
+                    Some((Reason::NotConverging, format!("unsafe plan refused: {violation}"))),
+                );
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if plan.steps.is_empty() {

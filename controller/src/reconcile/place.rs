@@ -20,7 +20,8 @@ pub enum PlaceError {
 pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) -> Result<Place, PlaceError> {
     let region = region.ok_or(PlaceError::NoRegion)?.to_owned();
     let identity = call("sts:GetCallerIdentity", clients.sts.get_caller_identity().send()).await?;
-    let account = identity.account().ok_or_else(|| CallError::malformed("sts:GetCallerIdentity", "account"))?.to_owned();
+    let account =
+        identity.account().ok_or_else(|| CallError::malformed("sts:GetCallerIdentity", "account"))?.to_owned();
     let partition = identity.arn().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws").to_owned();
     let aws = &settings.aws;
 

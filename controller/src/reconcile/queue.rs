@@ -61,7 +61,8 @@ impl Queue {
                 let now = Instant::now();
                 let free = |state: &State| {
                     let waiting = state.due.iter().filter(|(key, _)| !state.running.contains(*key));
-                    let due = waiting.clone().filter(|(_, slot)| slot.0 <= now).min_by_key(|(_, slot)| (slot.1, slot.0));
+                    let due =
+                        waiting.clone().filter(|(_, slot)| slot.0 <= now).min_by_key(|(_, slot)| (slot.1, slot.0));
                     (due.map(|(key, _)| key.clone()), waiting.map(|(_, slot)| slot.0).min())
                 };
                 let (due, earliest) = free(&state);

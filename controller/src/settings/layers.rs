@@ -102,7 +102,8 @@ pub fn arguments() -> Vec<Arg> {
 /// Reads the settings of one invocation. Relative paths in the file are relative to the working directory.
 pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
     let default = Path::new("codeloc.yml");
-    let file = matches.get_one::<PathBuf>("config").map(PathBuf::as_path).or_else(|| default.exists().then_some(default));
+    let file =
+        matches.get_one::<PathBuf>("config").map(PathBuf::as_path).or_else(|| default.exists().then_some(default));
     let base = match file {
         Some(path) => from_file(path)?,
         None => Settings::default(),
@@ -122,20 +123,24 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
         };
         set(&mut merged, &leaf.path, value);
     }
-    let settings: Settings = serde_json::from_value(merged).map_err(|error| SettingsError::Together(error.to_string()))?;
+    let settings: Settings =
+        serde_json::from_value(merged).map_err(|error| SettingsError::Together(error.to_string()))?;
     Ok(settings)
 }
 
 fn from_file(path: &Path) -> Result<Settings, SettingsError> {
-    let text = std::fs::read_to_string(path).map_err(|error| SettingsError::Unreadable { path: path.to_owned(), error })?;
-    serde_saphyr::from_str(&text).map_err(|error| SettingsError::File { path: path.to_owned(), message: error.to_string() })
+    let text =
+        std::fs::read_to_string(path).map_err(|error| SettingsError::Unreadable { path: path.to_owned(), error })?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| SettingsError::File { path: path.to_owned(), message: error.to_string() })
 }
 
 fn set(value: &mut Value, path: &[String], leaf: Value) {
     let Some((last, folders)) = path.split_last() else { return };
     let mut at = value;
     for folder in folders {
-        at = at.as_object_mut().expect("settings are nested objects").entry(folder).or_insert(Value::Object(Map::new()));
+        at =
+            at.as_object_mut().expect("settings are nested objects").entry(folder).or_insert(Value::Object(Map::new()));
     }
     at.as_object_mut().expect("settings are nested objects").insert(last.clone(), leaf);
 }
@@ -145,7 +150,9 @@ mod tests {
     use super::*;
 
     fn matches(arguments_given: &[&str]) -> ArgMatches {
-        clap::Command::new("codeloc").args(arguments()).get_matches_from(std::iter::once(&"codeloc").chain(arguments_given))
+        clap::Command::new("codeloc")
+            .args(arguments())
+            .get_matches_from(std::iter::once(&"codeloc").chain(arguments_given))
     }
 
     #[test]
@@ -174,7 +181,8 @@ mod tests {
 
     #[test]
     fn every_setting_is_described() {
-        let silent: Vec<String> = leaves().into_iter().filter(|leaf| leaf.description.is_empty()).map(|leaf| leaf.flag()).collect();
+        let silent: Vec<String> =
+            leaves().into_iter().filter(|leaf| leaf.description.is_empty()).map(|leaf| leaf.flag()).collect();
         assert_eq!(silent, Vec::<String>::new());
     }
 }

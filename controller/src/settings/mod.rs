@@ -253,26 +253,39 @@ impl Default for ReconcileSettings {
 impl Settings {
     /// Checks that need no network. Each error names the setting and what to do.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let fault = |setting: &'static str, message: &str| Err(SettingsError::Value { setting, message: message.to_owned() });
+        let fault =
+            |setting: &'static str, message: &str| Err(SettingsError::Value { setting, message: message.to_owned() });
         let id = &self.deployment;
         let letters = id.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-');
-        if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || id.starts_with('-') || id.ends_with('-') {
-            return fault("deployment", "must be 1 to 20 characters out of [a-z0-9-], and not begin or end with a hyphen");
+        if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || id.starts_with('-') || id.ends_with('-')
+        {
+            return fault(
+                "deployment",
+                "must be 1 to 20 characters out of [a-z0-9-], and not begin or end with a hyphen",
+            );
         }
         match (&self.source.path, &self.source.git_url) {
-            (Some(_), Some(_)) => return fault("source", "has both `path` and `git_url`; keep the one that holds the configs"),
+            (Some(_), Some(_)) => {
+                return fault("source", "has both `path` and `git_url`; keep the one that holds the configs");
+            }
             (None, None) => return fault("source", "needs `path` (a folder) or `git_url` (a repository)"),
             _ => {}
         }
         if self.aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
-            return fault("aws.namespace", "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal");
+            return fault(
+                "aws.namespace",
+                "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal",
+            );
         }
-        for (setting, value) in [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)] {
+        for (setting, value) in
+            [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)]
+        {
             if value.is_empty() {
                 return fault(setting, "is not set; it must name what the deployment's infrastructure made");
             }
         }
-        for (setting, list) in [("aws.subnets", &self.aws.subnets), ("aws.security_groups", &self.aws.security_groups)] {
+        for (setting, list) in [("aws.subnets", &self.aws.subnets), ("aws.security_groups", &self.aws.security_groups)]
+        {
             if list.is_empty() {
                 return fault(setting, "is empty; tasks need at least one");
             }

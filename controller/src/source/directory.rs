@@ -40,12 +40,7 @@ struct Watched {
 
 impl Directory {
     pub fn new(root: PathBuf, git: Git, wake: Arc<Notify>) -> Self {
-        Self {
-            root,
-            git,
-            wake,
-            watched: None,
-        }
+        Self { root, git, wake, watched: None }
     }
 
     pub async fn read(&mut self, last: Option<&Snapshot>) -> Result<Snapshot, SourceError> {
@@ -53,17 +48,9 @@ impl Directory {
         let mut snapshot = self.read_files().await?;
         if last.is_none_or(|last| !same_configs(last, &snapshot)) {
             for _ in 0..READINGS {
-                let removed = last.is_some_and(|last| {
-                    last.repositories
-                        .keys()
-                        .any(|name| !snapshot.repositories.contains_key(name))
-                });
-                tokio::time::sleep(if removed {
-                    SETTLE_AFTER_REMOVAL
-                } else {
-                    SETTLE
-                })
-                .await;
+                let removed = last
+                    .is_some_and(|last| last.repositories.keys().any(|name| !snapshot.repositories.contains_key(name)));
+                tokio::time::sleep(if removed { SETTLE_AFTER_REMOVAL } else { SETTLE }).await;
                 let again = self.read_files().await?;
                 if same_configs(&again, &snapshot) {
                     break;
@@ -77,14 +64,9 @@ impl Directory {
 
     async fn read_files(&self) -> Result<Snapshot, SourceError> {
         let root = self.root.clone();
-        tokio::task::spawn_blocking(move || read_with(&root, Links::Follow))
-            .await
-            .unwrap_or_else(|error| {
-                Err(SourceError::Folder {
-                    path: self.root.display().to_string(),
-                    reason: error.to_string(),
-                })
-            })
+        tokio::task::spawn_blocking(move || read_with(&root, Links::Follow)).await.unwrap_or_else(|error| {
+            Err(SourceError::Folder { path: self.root.display().to_string(), reason: error.to_string() })
+        })
     }
 
     fn watch(&mut self) {
@@ -93,18 +75,11 @@ impl Directory {
             return;
         };
         let identity = (metadata.dev(), metadata.ino());
-        if self
-            .watched
-            .as_ref()
-            .is_some_and(|watched| watched.identity == identity)
-        {
+        if self.watched.as_ref().is_some_and(|watched| watched.identity == identity) {
             return;
         }
         self.watched = match start_watcher(&self.root, Arc::clone(&self.wake)) {
-            Ok(watcher) => Some(Watched {
-                identity,
-                _watcher: watcher,
-            }),
+            Ok(watcher) => Some(Watched { identity, _watcher: watcher }),
             Err(error) => {
                 tracing::warn!(root = %self.root.display(), %error, "changes are noticed by the interval alone");
                 None

@@ -33,18 +33,13 @@ pub fn read_folder(root: &Path) -> Result<Snapshot, SourceError> {
 }
 
 pub(super) fn read_with(root: &Path, links: Links) -> Result<Snapshot, SourceError> {
-    let unreadable = |error: io::Error| SourceError::Folder {
-        path: root.display().to_string(),
-        reason: error.to_string(),
-    };
+    let unreadable =
+        |error: io::Error| SourceError::Folder { path: root.display().to_string(), reason: error.to_string() };
     let mut snapshot = Snapshot::default();
     let mut fleet = Vec::new();
     for entry in fs::read_dir(root).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
-        let Some(name) = folder
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-        else {
+        let Some(name) = folder.file_name().map(|name| name.to_string_lossy().into_owned()) else {
             continue;
         };
         if name.starts_with('.') {
@@ -61,15 +56,11 @@ pub(super) fn read_with(root: &Path, links: Links) -> Result<Snapshot, SourceErr
             (Err(_), Err(invalid)) => snapshot.strays.push(invalid),
             // The name in the file equals the folder's, so it was checked already.
             (Err(error), Ok(_)) => {
-                snapshot
-                    .strays
-                    .push(invalid(root, &name, CONFIG, &error.message, error.hint));
+                snapshot.strays.push(invalid(root, &name, CONFIG, &error.message, error.hint));
             }
         }
     }
-    snapshot
-        .strays
-        .sort_by(|left, right| left.path.cmp(&right.path));
+    snapshot.strays.sort_by(|left, right| left.path.cmp(&right.path));
     add_fleet(&mut snapshot, fleet);
     Ok(snapshot)
 }
@@ -87,23 +78,12 @@ fn add_fleet(snapshot: &mut Snapshot, fleet: Vec<Parsed>) {
 }
 
 /// Nothing where the folder has no config, or is no folder.
-fn read_config(
-    root: &Path,
-    folder: &Path,
-    name: &str,
-    links: Links,
-) -> Option<Result<Box<Parsed>, Invalid>> {
+fn read_config(root: &Path, folder: &Path, name: &str, links: Links) -> Option<Result<Box<Parsed>, Invalid>> {
     let config = folder.join(CONFIG);
     let linked = is_link(folder) || is_link(&config);
     if linked && links == Links::Refuse {
         let hint = "replace the link by what it points to";
-        return Some(Err(invalid(
-            root,
-            name,
-            CONFIG,
-            "is reached through a symbolic link",
-            hint,
-        )));
+        return Some(Err(invalid(root, name, CONFIG, "is reached through a symbolic link", hint)));
     }
     // A link that leads nowhere is a config that cannot be read, as a volume that is not mounted.
     if !is_link(folder) || folder.exists() {
@@ -118,18 +98,12 @@ fn read_config(
         }
     }
     let outcome = match read_text(&config) {
-        Ok(text) => read(&shown(root, name, CONFIG), &text)
-            .map(Box::new)
-            .map_err(|error| from_config_error(name, &error)),
+        Ok(text) => {
+            read(&shown(root, name, CONFIG), &text).map(Box::new).map_err(|error| from_config_error(name, &error))
+        }
         Err(error) => {
             let hint = format!("make it a readable text file of at most {LARGEST_CONFIG} bytes");
-            Err(invalid(
-                root,
-                name,
-                CONFIG,
-                &format!("cannot be read: {error}"),
-                &hint,
-            ))
+            Err(invalid(root, name, CONFIG, &format!("cannot be read: {error}"), &hint))
         }
     };
     Some(outcome)
@@ -143,14 +117,7 @@ fn is_link(path: &Path) -> bool {
 fn present(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(false)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -161,9 +128,7 @@ fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LARGEST_CONFIG + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(LARGEST_CONFIG + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_CONFIG {
         return Err(io::Error::other("it is too large"));
     }
@@ -179,21 +144,13 @@ fn shown(root: &Path, name: &str, file: &str) -> String {
 }
 
 fn from_config_error(name: &str, error: &ConfigError) -> Invalid {
-    Invalid {
-        path: format!("{name}/{CONFIG}"),
-        message: error.to_string(),
-        rendered: error.render(false),
-    }
+    Invalid { path: format!("{name}/{CONFIG}"), message: error.to_string(), rendered: error.render(false) }
 }
 
 fn invalid(root: &Path, name: &str, file: &str, message: &str, hint: &str) -> Invalid {
     let message = format!("{}: {message}", shown(root, name, file));
     let rendered = format!("error: {message}\nhint: {hint}\n");
-    Invalid {
-        path: format!("{name}/{file}"),
-        message,
-        rendered,
-    }
+    Invalid { path: format!("{name}/{file}"), message, rendered }
 }
 
 #[cfg(test)]
@@ -235,10 +192,7 @@ mod tests {
         let snapshot = read_folder(root.path()).unwrap();
         assert!(outcome(&snapshot, "good").is_ok());
         let message = outcome(&snapshot, "bad").unwrap_err();
-        assert!(
-            message.contains("bad/config.yml:3:1: unknown field `modul`"),
-            "{message}"
-        );
+        assert!(message.contains("bad/config.yml:3:1: unknown field `modul`"), "{message}");
         assert_eq!(snapshot.repositories.len(), 2);
     }
 
@@ -261,11 +215,7 @@ mod tests {
         fs::create_dir(root.path().join("dangling")).unwrap();
         std::os::unix::fs::symlink("nowhere", root.path().join("dangling").join(CONFIG)).unwrap();
         fs::create_dir(root.path().join("misspelt")).unwrap();
-        fs::write(
-            root.path().join("misspelt").join(MISSPELT_CONFIG),
-            config("misspelt"),
-        )
-        .unwrap();
+        fs::write(root.path().join("misspelt").join(MISSPELT_CONFIG), config("misspelt")).unwrap();
         std::os::unix::fs::symlink("nowhere", root.path().join("dangling-folder")).unwrap();
         let snapshot = read_folder(root.path()).unwrap();
         for (name, part) in [
@@ -286,8 +236,7 @@ mod tests {
     fn links_are_followed_or_refused_as_told() {
         let (root, elsewhere) = (root(), root());
         write(elsewhere.path(), "linked", &config("linked"));
-        std::os::unix::fs::symlink(elsewhere.path().join("linked"), root.path().join("linked"))
-            .unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("linked"), root.path().join("linked")).unwrap();
         assert!(outcome(&read_folder(root.path()).unwrap(), "linked").is_ok());
         let refused = outcome(&read_with(root.path(), Links::Refuse).unwrap(), "linked");
         assert!(refused.unwrap_err().contains("symbolic link"));
@@ -300,11 +249,7 @@ mod tests {
         write(root.path(), "shared", &config("shared"));
         let snapshot = read_folder(root.path()).unwrap();
         assert!(snapshot.repositories.is_empty());
-        let paths: Vec<&str> = snapshot
-            .strays
-            .iter()
-            .map(|stray| stray.path.as_str())
-            .collect();
+        let paths: Vec<&str> = snapshot.strays.iter().map(|stray| stray.path.as_str()).collect();
         assert_eq!(paths, ["My_Pipeline/config.yml", "shared/config.yml"]);
     }
 
@@ -315,10 +260,6 @@ mod tests {
         write(root.path(), "b", &(config("b") + "s3_prefix: data/b\n"));
         let snapshot = read_folder(root.path()).unwrap();
         assert!(outcome(&snapshot, "a").is_ok());
-        assert!(
-            outcome(&snapshot, "b")
-                .unwrap_err()
-                .contains("overlaps `data` of `a`")
-        );
+        assert!(outcome(&snapshot, "b").unwrap_err().contains("overlaps `data` of `a`"));
     }
 }

@@ -22,14 +22,8 @@ mod error;
 pub use error::GitError;
 
 /// What git and its transports need of our environment: trusted certificates, and keys for SSH.
-const PASSED_ON: [&str; 6] = [
-    "PATH",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO",
-    "SSH_AUTH_SOCK",
-    "GIT_SSH_COMMAND",
-];
+const PASSED_ON: [&str; 6] =
+    ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"];
 
 /// Set for every call; see git-config(1).
 const CONFIGURATION: [&str; 12] = [
@@ -99,14 +93,8 @@ pub fn describe(reference: &GitReference) -> String {
 impl Git {
     pub fn new(settings: GitSettings) -> Self {
         // Not settings of ours: a child's environment is passed on, not interpreted.
-        let environment = PASSED_ON
-            .into_iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)))
-            .collect();
-        Self {
-            settings,
-            environment,
-        }
+        let environment = PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+        Self { settings, environment }
     }
 
     /// The URL that is really fetched from.
@@ -116,9 +104,8 @@ impl Git {
 
     fn rewriting(&self, url: &str) -> Option<String> {
         let rewrites = self.settings.url_rewrites.iter();
-        let (beginning, target) = rewrites
-            .filter(|(beginning, _)| url.starts_with(beginning.as_str()))
-            .max_by_key(|(from, _)| from.len())?;
+        let (beginning, target) =
+            rewrites.filter(|(beginning, _)| url.starts_with(beginning.as_str())).max_by_key(|(from, _)| from.len())?;
         Some(format!("{target}{}", &url[beginning.len()..]))
     }
 
@@ -126,10 +113,7 @@ impl Git {
     pub async fn ls_remote(&self, url: &str, reference: &GitReference) -> Result<String, GitError> {
         const OPERATION: &str = "ls-remote";
         let remote = self.remote(url)?;
-        let not_found = || GitError::ReferenceNotFound {
-            url: remote.shown.clone(),
-            reference: describe(reference),
-        };
+        let not_found = || GitError::ReferenceNotFound { url: remote.shown.clone(), reference: describe(reference) };
         let (name, candidates) = match reference {
             GitReference::Commit(commit) if is_commit(commit) => {
                 return Ok(commit.to_ascii_lowercase());
@@ -137,27 +121,16 @@ impl Git {
             GitReference::Commit(_) => return Err(not_found()),
             GitReference::Branch(name) => (name, vec![format!("refs/heads/{name}")]),
             // An annotated tag is an object of its own; `^{}` is the commit it points at.
-            GitReference::Tag(name) => (
-                name,
-                vec![
-                    format!("refs/tags/{name}^{{}}"),
-                    format!("refs/tags/{name}"),
-                ],
-            ),
+            GitReference::Tag(name) => (name, vec![format!("refs/tags/{name}^{{}}"), format!("refs/tags/{name}")]),
         };
         if !valid_reference_name(name) {
             return Err(not_found());
         }
         let mut command = self.remote_command(&remote).await?;
-        command
-            .args(["ls-remote", "--quiet", "--", &remote.url])
-            .args(&candidates);
+        command.args(["ls-remote", "--quiet", "--", &remote.url]).args(&candidates);
         let output = self.run(command, OPERATION, &remote).await?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let lines: Vec<(&str, &str)> = text
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .collect();
+        let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('\t')).collect();
         candidates
             .iter()
             .find_map(|candidate| lines.iter().find(|(_, name)| name == candidate))
@@ -169,10 +142,8 @@ impl Git {
     /// Brings a commit with its files, without history, into a bare repository, which is made where it is missing.
     pub async fn fetch_commit(&self, bare: &Path, url: &str, commit: &str) -> Result<(), GitError> {
         let remote = self.remote(url)?;
-        let not_found = || GitError::ReferenceNotFound {
-            url: remote.shown.clone(),
-            reference: format!("commit {commit}"),
-        };
+        let not_found =
+            || GitError::ReferenceNotFound { url: remote.shown.clone(), reference: format!("commit {commit}") };
         if !is_commit(commit) {
             return Err(not_found());
         }
@@ -182,35 +153,20 @@ impl Git {
         }
         // The reference keeps the objects from ever counting as garbage, and is only there once all of them are.
         let wanted = format!("+{commit}:refs/codeloc/{commit}");
-        match self
-            .fetch(bare, &remote, &["--depth=1", "--no-tags"], &[&wanted])
-            .await
-        {
+        match self.fetch(bare, &remote, &["--depth=1", "--no-tags"], &[&wanted]).await {
             Ok(()) => Ok(()),
             // Some servers give only what a branch or tag names: take all of those, with their history.
             Err(GitError::ReferenceNotFound { .. }) => {
-                let all = [
-                    "+refs/heads/*:refs/codeloc/heads/*",
-                    "+refs/tags/*:refs/codeloc/tags/*",
-                ];
+                let all = ["+refs/heads/*:refs/codeloc/heads/*", "+refs/tags/*:refs/codeloc/tags/*"];
                 self.fetch(bare, &remote, &["--no-tags"], &all).await?;
-                if self.has_commit(bare, commit, &remote).await? {
-                    Ok(())
-                } else {
-                    Err(not_found())
-                }
+                if self.has_commit(bare, commit, &remote).await? { Ok(()) } else { Err(not_found()) }
             }
             Err(error) => Err(error),
         }
     }
 
     /// Resolves and fetches; gives the commit.
-    pub async fn fetch_ref(
-        &self,
-        bare: &Path,
-        url: &str,
-        reference: &GitReference,
-    ) -> Result<String, GitError> {
+    pub async fn fetch_ref(&self, bare: &Path, url: &str, reference: &GitReference) -> Result<String, GitError> {
         let commit = self.ls_remote(url, reference).await?;
         self.fetch_commit(bare, url, &commit).await?;
         Ok(commit)
@@ -234,45 +190,23 @@ impl Git {
         let index = target.with_extension("index");
         let prepared = |arguments: &[&str]| {
             let mut command = self.command("none");
-            command
-                .env("GIT_INDEX_FILE", &index)
-                .arg("--git-dir")
-                .arg(bare)
-                .arg("--work-tree")
-                .arg(target);
+            command.env("GIT_INDEX_FILE", &index).arg("--git-dir").arg(bare).arg("--work-tree").arg(target);
             command.args(arguments);
             command
         };
         // Without a folder, the whole tree.
         let folder = if folder == "." { "" } else { folder };
         let tree = format!("{commit}:{folder}");
-        let exists = prepared(&[
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            &tree,
-        ]);
+        let exists = prepared(&["rev-parse", "--verify", "--quiet", "--end-of-options", &tree]);
         let missing = |_| GitError::ReferenceNotFound {
             url: place.shown.clone(),
             reference: format!("folder {folder}: commit at least one file in it"),
         };
-        self.run(exists, "rev-parse", &place)
-            .await
-            .map_err(missing)?;
+        self.run(exists, "rev-parse", &place).await.map_err(missing)?;
         let prefix = format!("--prefix={folder}/");
-        let read_tree = if folder.is_empty() {
-            vec!["read-tree", &tree]
-        } else {
-            vec!["read-tree", &prefix, &tree]
-        };
+        let read_tree = if folder.is_empty() { vec!["read-tree", &tree] } else { vec!["read-tree", &prefix, &tree] };
         self.run(prepared(&read_tree), "read-tree", &place).await?;
-        self.run(
-            prepared(&["checkout-index", "--all", "--force"]),
-            "checkout-index",
-            &place,
-        )
-        .await?;
+        self.run(prepared(&["checkout-index", "--all", "--force"]), "checkout-index", &place).await?;
         tokio::fs::remove_file(&index).await.map_err(path)
     }
 
@@ -281,21 +215,10 @@ impl Git {
         let place = Remote::local("the folder of configs");
         let prepared = |arguments: &[&str]| {
             let mut command = self.command("none");
-            command
-                .arg("-C")
-                .arg(folder)
-                .arg("--no-optional-locks")
-                .args(arguments);
+            command.arg("-C").arg(folder).arg("--no-optional-locks").args(arguments);
             command
         };
-        let head = self
-            .run(
-                prepared(&["rev-parse", "--verify", "--quiet", "HEAD"]),
-                "rev-parse",
-                &place,
-            )
-            .await
-            .ok()?;
+        let head = self.run(prepared(&["rev-parse", "--verify", "--quiet", "HEAD"]), "rev-parse", &place).await.ok()?;
         let changes = prepared(&["status", "--porcelain", "--", "."]);
         let changes = self.run(changes, "status", &place).await.ok()?;
         let head = String::from_utf8(head.stdout).ok()?.trim().to_owned();
@@ -303,34 +226,18 @@ impl Git {
     }
 
     async fn initialise(&self, bare: &Path, remote: &Remote) -> Result<(), GitError> {
-        if tokio::fs::try_exists(bare.join("HEAD"))
-            .await
-            .unwrap_or(false)
-        {
+        if tokio::fs::try_exists(bare.join("HEAD")).await.unwrap_or(false) {
             return Ok(());
         }
         let mut command = self.command("none");
-        command
-            .args(["init", "--bare", "--quiet", "--template=", "--"])
-            .arg(bare);
+        command.args(["init", "--bare", "--quiet", "--template=", "--"]).arg(bare);
         self.run(command, "init", remote).await.map(drop)
     }
 
-    async fn has_commit(
-        &self,
-        bare: &Path,
-        commit: &str,
-        remote: &Remote,
-    ) -> Result<bool, GitError> {
+    async fn has_commit(&self, bare: &Path, commit: &str, remote: &Remote) -> Result<bool, GitError> {
         // Only a reference of ours says that a commit came with all its files.
         let mut command = self.command("none");
-        command.arg("--git-dir").arg(bare).args([
-            "for-each-ref",
-            "--contains",
-            commit,
-            "--count=1",
-            "refs/codeloc",
-        ]);
+        command.arg("--git-dir").arg(bare).args(["for-each-ref", "--contains", commit, "--count=1", "refs/codeloc"]);
         match self.run(command, "for-each-ref", remote).await {
             Ok(output) => Ok(!output.stdout.is_empty()),
             // "no such commit"
@@ -339,13 +246,7 @@ impl Git {
         }
     }
 
-    async fn fetch(
-        &self,
-        bare: &Path,
-        remote: &Remote,
-        options: &[&str],
-        wanted: &[&str],
-    ) -> Result<(), GitError> {
+    async fn fetch(&self, bare: &Path, remote: &Remote, options: &[&str], wanted: &[&str]) -> Result<(), GitError> {
         // Left by a fetch that was ended; nobody else fetches into this folder now.
         let _ = tokio::fs::remove_file(bare.join("shallow.lock")).await;
         for wanted in wanted {
@@ -354,20 +255,8 @@ impl Git {
             }
         }
         let mut command = self.remote_command(remote).await?;
-        command
-            .arg("--git-dir")
-            .arg(bare)
-            .arg("fetch")
-            .args(options);
-        command
-            .args([
-                "--no-recurse-submodules",
-                "--no-write-fetch-head",
-                "--quiet",
-                "--",
-                &remote.url,
-            ])
-            .args(wanted);
+        command.arg("--git-dir").arg(bare).arg("fetch").args(options);
+        command.args(["--no-recurse-submodules", "--no-write-fetch-head", "--quiet", "--", &remote.url]).args(wanted);
         self.run(command, "fetch", remote).await.map(drop)
     }
 
@@ -377,16 +266,8 @@ impl Git {
         let of_operator = rewritten.is_some();
         let url = rewritten.unwrap_or_else(|| url.to_owned());
         let shown = mask_credentials(&url);
-        let refused = |reason: &str| {
-            Err(GitError::Refused {
-                url: shown.clone(),
-                reason: reason.to_owned(),
-            })
-        };
-        if url.starts_with('-')
-            || url.contains(char::is_control)
-            || url.contains("::") && !url.contains("://")
-        {
+        let refused = |reason: &str| Err(GitError::Refused { url: shown.clone(), reason: reason.to_owned() });
+        if url.starts_with('-') || url.contains(char::is_control) || url.contains("::") && !url.contains("://") {
             return refused("it is not a URL of a git repository");
         }
         let protocol = match url.split_once("://") {
@@ -402,11 +283,7 @@ impl Git {
         if protocol == "file" && !of_operator && !self.settings.allow_local {
             return refused("repositories on this machine are not allowed by the settings");
         }
-        Ok(Remote {
-            url,
-            shown,
-            protocol,
-        })
+        Ok(Remote { url, shown, protocol })
     }
 
     /// A command that may reach out to the remote, with its token.
@@ -417,36 +294,21 @@ impl Git {
         let Some((_, path)) = fitting.max_by_key(|(beginning, _)| beginning.len()) else {
             return Ok(command);
         };
-        let unreadable = |reason: String| GitError::Token {
-            url: remote.shown.clone(),
-            path: path.display().to_string(),
-            reason,
-        };
-        let token = tokio::fs::read_to_string(path)
-            .await
-            .map_err(|error| unreadable(error.to_string()))?;
+        let unreadable =
+            |reason: String| GitError::Token { url: remote.shown.clone(), path: path.display().to_string(), reason };
+        let token = tokio::fs::read_to_string(path).await.map_err(|error| unreadable(error.to_string()))?;
         let token = token.trim();
         if token.is_empty() || token.contains(char::is_control) {
             return Err(unreadable("it does not hold one line of text".to_owned()));
         }
         // The user name that GitHub wants and the others take.
-        let user_and_token = if token.contains(':') {
-            token.to_owned()
-        } else {
-            format!("x-access-token:{token}")
-        };
+        let user_and_token = if token.contains(':') { token.to_owned() } else { format!("x-access-token:{token}") };
         let credentials = base64::engine::general_purpose::STANDARD.encode(user_and_token);
         // Through the environment: arguments can be seen by every user of the machine.
         command
             .env("GIT_CONFIG_COUNT", "1")
-            .env(
-                "GIT_CONFIG_KEY_0",
-                format!("http.{}.extraHeader", remote.url),
-            )
-            .env(
-                "GIT_CONFIG_VALUE_0",
-                format!("Authorization: Basic {credentials}"),
-            );
+            .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.url))
+            .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {credentials}"));
         Ok(command)
     }
 
@@ -460,67 +322,40 @@ impl Git {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", protocol)
-            .env(
-                "GIT_SSH_COMMAND",
-                "ssh -o BatchMode=yes -o ConnectTimeout=20",
-            )
-            .envs(
-                self.environment
-                    .iter()
-                    .map(|(name, value)| (name, value.as_os_str())),
-            );
+            .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20")
+            .envs(self.environment.iter().map(|(name, value)| (name, value.as_os_str())));
         for setting in CONFIGURATION {
             command.args([OsStr::new("-c"), OsStr::new(setting)]);
         }
         command
     }
 
-    async fn run(
-        &self,
-        command: Command,
-        operation: &'static str,
-        remote: &Remote,
-    ) -> Result<Output, GitError> {
-        let failed = |detail: String| GitError::Failed {
-            operation,
-            url: remote.shown.clone(),
-            detail,
-        };
+    async fn run(&self, command: Command, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
+        let failed = |detail: String| GitError::Failed { operation, url: remote.shown.clone(), detail };
         let start = |error: std::io::Error| GitError::Start {
             program: self.settings.program.display().to_string(),
             reason: error.to_string(),
         };
-        tokio::fs::create_dir_all(&self.settings.home)
-            .await
-            .map_err(start)?;
-        let output = process::run(command, self.settings.timeout, LARGEST_ANSWER)
-            .await
-            .map_err(|error| match error {
+        tokio::fs::create_dir_all(&self.settings.home).await.map_err(start)?;
+        let output =
+            process::run(command, self.settings.timeout, LARGEST_ANSWER).await.map_err(|error| match error {
                 Failed::Start(error) => start(error),
                 Failed::TimedOut => GitError::TimedOut {
                     operation,
                     url: remote.shown.clone(),
                     seconds: self.settings.timeout.as_secs(),
                 },
-                Failed::TooMuchOutput => {
-                    failed(format!("it printed more than {LARGEST_ANSWER} bytes"))
-                }
+                Failed::TooMuchOutput => failed(format!("it printed more than {LARGEST_ANSWER} bytes")),
             })?;
         if output.status.success() {
             return Ok(output);
         }
         let detail = one_line(&output.stderr, output.status);
         Err(match cause(&output.stderr) {
-            Cause::Repository => GitError::RepositoryNotFound {
-                url: remote.shown.clone(),
-                detail,
-            },
+            Cause::Repository => GitError::RepositoryNotFound { url: remote.shown.clone(), detail },
             Cause::Reference => {
                 let reference = format!("such reference: {detail}");
-                GitError::ReferenceNotFound {
-                    url: remote.shown.clone(),
-                    reference,
-                }
+                GitError::ReferenceNotFound { url: remote.shown.clone(), reference }
             }
             Cause::Other => failed(detail),
         })
@@ -537,10 +372,6 @@ struct Remote {
 
 impl Remote {
     fn local(shown: &str) -> Self {
-        Self {
-            url: String::new(),
-            shown: shown.to_owned(),
-            protocol: "none",
-        }
+        Self { url: String::new(), shown: shown.to_owned(), protocol: "none" }
     }
 }

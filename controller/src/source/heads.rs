@@ -25,11 +25,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 /// Port: whoever knows which commit a reference names.
 pub trait ResolveReference: Send + Sync + 'static {
-    fn resolve(
-        &self,
-        url: &str,
-        reference: &GitReference,
-    ) -> impl Future<Output = Result<String, GitError>> + Send;
+    fn resolve(&self, url: &str, reference: &GitReference) -> impl Future<Output = Result<String, GitError>> + Send;
 }
 
 impl ResolveReference for Git {
@@ -112,15 +108,8 @@ impl Heads {
             wake: Notify::new(),
             answers: watch::Sender::new(0),
         });
-        let task = tokio::spawn(drive(
-            Arc::clone(&shared),
-            Arc::new(resolver),
-            Arc::new(changed),
-        ));
-        Self {
-            shared,
-            _task: Arc::new(AbortOnDrop(task)),
-        }
+        let task = tokio::spawn(drive(Arc::clone(&shared), Arc::new(resolver), Arc::new(changed)));
+        Self { shared, _task: Arc::new(AbortOnDrop(task)) }
     }
 
     /// What is to be kept resolved from now on: new keys at once, known ones as before, others are forgotten.
@@ -142,12 +131,7 @@ impl Heads {
 
     /// What is known at present; nothing before the first answer, and for keys that are not wanted.
     pub fn get(&self, key: &HeadKey) -> Option<Head> {
-        self.shared
-            .entries()
-            .get(key)
-            .filter(|entry| entry.wanted)?
-            .head
-            .clone()
+        self.shared.entries().get(key).filter(|entry| entry.wanted)?.head.clone()
     }
 
     /// Asks again now for every reference of a URL, as after a push.
@@ -163,12 +147,7 @@ impl Heads {
     /// An answer to a request that began after this call; nothing if the key is not wanted.
     pub async fn resolve(&self, key: &HeadKey) -> Option<Head> {
         let mut answers = self.shared.answers.subscribe();
-        let before = self
-            .shared
-            .entries()
-            .get(key)
-            .filter(|entry| entry.wanted)?
-            .begun;
+        let before = self.shared.entries().get(key).filter(|entry| entry.wanted)?.begun;
         self.make_due(|other| other == key);
         loop {
             answers.borrow_and_update();
@@ -189,12 +168,7 @@ impl Heads {
         let mut answers = self.shared.answers.subscribe();
         loop {
             answers.borrow_and_update();
-            if self
-                .shared
-                .entries()
-                .values()
-                .all(|entry| entry.head.is_some() || !entry.wanted)
-            {
+            if self.shared.entries().values().all(|entry| entry.head.is_some() || !entry.wanted) {
                 return;
             }
             if answers.changed().await.is_err() {
@@ -205,12 +179,7 @@ impl Heads {
 
     fn make_due(&self, concerned: impl Fn(&HeadKey) -> bool) {
         let now = Instant::now();
-        for (_, entry) in self
-            .shared
-            .entries()
-            .iter_mut()
-            .filter(|(key, _)| concerned(key))
-        {
+        for (_, entry) in self.shared.entries().iter_mut().filter(|(key, _)| concerned(key)) {
             entry.due = Some(now);
         }
         self.shared.wake.notify_one();
@@ -219,15 +188,7 @@ impl Heads {
 
 impl Entry {
     fn new() -> Self {
-        Self {
-            wanted: true,
-            head: None,
-            failures: 0,
-            running: false,
-            begun: 0,
-            ended: 0,
-            due: Some(Instant::now()),
-        }
+        Self { wanted: true, head: None, failures: 0, running: false, begun: 0, ended: 0, due: Some(Instant::now()) }
     }
 
     fn is_free(&self) -> bool {
@@ -235,12 +196,7 @@ impl Entry {
     }
 
     /// Whether the answer differs from what was known.
-    fn take(
-        &mut self,
-        key: &HeadKey,
-        answer: Result<String, GitError>,
-        interval: Duration,
-    ) -> bool {
+    fn take(&mut self, key: &HeadKey, answer: Result<String, GitError>, interval: Duration) -> bool {
         let before = self.head.take();
         self.running = false;
         self.ended = self.begun;
@@ -248,36 +204,19 @@ impl Entry {
             Ok(commit) => {
                 self.failures = 0;
                 let fixed = matches!(key.reference, GitReference::Commit(_));
-                (
-                    Head {
-                        commit: Some(commit),
-                        failure: None,
-                    },
-                    (!fixed).then(|| spread(interval, key)),
-                )
+                (Head { commit: Some(commit), failure: None }, (!fixed).then(|| spread(interval, key)))
             }
             Err(error) => {
                 let next = if error.is_transient() {
-                    FIRST_RETRY
-                        .saturating_mul(1 << self.failures.min(16))
-                        .min(interval)
+                    FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(interval)
                 } else {
                     spread(interval, key)
                 };
                 self.failures += 1;
                 let last = before.as_ref();
-                let failure = Failure::lasting(
-                    last.and_then(|head| head.failure.as_ref()),
-                    error.to_string(),
-                );
+                let failure = Failure::lasting(last.and_then(|head| head.failure.as_ref()), error.to_string());
                 let commit = last.and_then(|head| head.commit.clone());
-                (
-                    Head {
-                        commit,
-                        failure: Some(failure),
-                    },
-                    Some(next),
-                )
+                (Head { commit, failure: Some(failure) }, Some(next))
             }
         };
         // A poke since the request began is due already.
@@ -332,11 +271,7 @@ impl Shared {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.entries()
-            .values()
-            .filter(|entry| entry.is_free())
-            .filter_map(|entry| entry.due)
-            .min()
+        self.entries().values().filter(|entry| entry.is_free()).filter_map(|entry| entry.due).min()
     }
 }
 
@@ -353,11 +288,7 @@ async fn drive<R: ResolveReference>(
             let Some(key) = shared.begin(Instant::now()) else {
                 break;
             };
-            let (shared, resolver, changed) = (
-                Arc::clone(&shared),
-                Arc::clone(&resolver),
-                Arc::clone(&changed),
-            );
+            let (shared, resolver, changed) = (Arc::clone(&shared), Arc::clone(&resolver), Arc::clone(&changed));
             requests.spawn(async move {
                 let answer = resolver.resolve(&key.git_url, &key.reference).await;
                 let is_new = shared.end(&key, answer);

@@ -34,12 +34,8 @@ impl Remote {
             path: self.work.display().to_string(),
             reason: error.to_string(),
         };
-        tokio::fs::create_dir_all(&self.work)
-            .await
-            .map_err(unusable)?;
-        let work = tokio::fs::canonicalize(&self.work)
-            .await
-            .map_err(unusable)?;
+        tokio::fs::create_dir_all(&self.work).await.map_err(unusable)?;
+        let work = tokio::fs::canonicalize(&self.work).await.map_err(unusable)?;
         let bare = work.join(OBJECTS);
         self.git.fetch_commit(&bare, &self.url, &commit).await?;
         let checkout = work.join(&commit);
@@ -47,28 +43,15 @@ impl Remote {
         if !tokio::fs::try_exists(&checkout).await.map_err(unusable)? {
             let unfinished = work.join("unfinished");
             remove(&unfinished).await.map_err(unusable)?;
-            remove(&unfinished.with_extension("index"))
-                .await
-                .map_err(unusable)?;
-            self.git
-                .check_out(&bare, &commit, &self.folder, &unfinished)
-                .await?;
-            tokio::fs::rename(&unfinished, &checkout)
-                .await
-                .map_err(unusable)?;
+            remove(&unfinished.with_extension("index")).await.map_err(unusable)?;
+            self.git.check_out(&bare, &commit, &self.folder, &unfinished).await?;
+            tokio::fs::rename(&unfinished, &checkout).await.map_err(unusable)?;
         }
-        let root = if self.folder == "." {
-            checkout.clone()
-        } else {
-            checkout.join(&self.folder)
-        };
+        let root = if self.folder == "." { checkout.clone() } else { checkout.join(&self.folder) };
         let read = tokio::task::spawn_blocking(move || read_with(&root, Links::Refuse)).await;
         let snapshot = read.map_err(|error| unusable(io::Error::other(error)))??;
         exchange(&work, &commit).await.map_err(unusable)?;
-        Ok(Snapshot {
-            commit: Some(commit),
-            ..snapshot
-        })
+        Ok(Snapshot { commit: Some(commit), ..snapshot })
     }
 }
 

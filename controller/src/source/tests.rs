@@ -21,9 +21,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -47,9 +45,7 @@ impl Place {
 
     /// A repository with one commit on `main`.
     fn origin(&self) -> Origin {
-        let origin = Origin {
-            path: self.path("origin"),
-        };
+        let origin = Origin { path: self.path("origin") };
         std::fs::create_dir_all(&origin.path).unwrap();
         origin.git(&["init", "--quiet", "--initial-branch=main"]);
         origin.config("one", "");
@@ -79,25 +75,14 @@ impl Origin {
 
     fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
-            .args([
-                "-c",
-                "user.name=Test",
-                "-c",
-                "user.email=test@example.com",
-                "-c",
-                "commit.gpgsign=false",
-            ])
+            .args(["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"])
             .args(arguments)
             .current_dir(&self.path)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -120,42 +105,20 @@ fn write_config(root: &Path, name: &str, more: &str) {
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot
-        .repositories
-        .keys()
-        .map(RepositoryName::as_str)
-        .collect()
+    snapshot.repositories.keys().map(RepositoryName::as_str).collect()
 }
 
 fn cpu(snapshot: &Snapshot, name: &str) -> Option<u32> {
-    let outcome = snapshot
-        .repositories
-        .get(&RepositoryName::new(name).unwrap())?;
-    outcome
-        .as_ref()
-        .ok()
-        .map(|repository| repository.resources.cpu)
+    let outcome = snapshot.repositories.get(&RepositoryName::new(name).unwrap())?;
+    outcome.as_ref().ok().map(|repository| repository.resources.cpu)
 }
 
-async fn wait_for(
-    handle: &mut SourceHandle,
-    expected: impl FnMut(&SourceState) -> bool,
-) -> SourceState {
-    tokio::time::timeout(LONG, handle.state.wait_for(expected))
-        .await
-        .expect("in time")
-        .unwrap()
-        .clone()
+async fn wait_for(handle: &mut SourceHandle, expected: impl FnMut(&SourceState) -> bool) -> SourceState {
+    tokio::time::timeout(LONG, handle.state.wait_for(expected)).await.expect("in time").unwrap().clone()
 }
 
-async fn wait_for_snapshot(
-    handle: &mut SourceHandle,
-    mut expected: impl FnMut(&Snapshot) -> bool,
-) -> Arc<Snapshot> {
-    let state = wait_for(handle, |state| {
-        state.snapshot.as_deref().is_some_and(&mut expected)
-    })
-    .await;
+async fn wait_for_snapshot(handle: &mut SourceHandle, mut expected: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+    let state = wait_for(handle, |state| state.snapshot.as_deref().is_some_and(&mut expected)).await;
     state.snapshot.unwrap()
 }
 
@@ -164,10 +127,7 @@ async fn an_edit_in_a_folder_is_seen_without_the_interval() {
     let place = Place::new();
     let root = place.path("repos");
     write_config(&root, "one", "");
-    let settings = SourceSettings::Folder {
-        root: root.clone(),
-        interval: NEVER,
-    };
+    let settings = SourceSettings::Folder { root: root.clone(), interval: NEVER };
     let mut handle = watch(settings, place.git());
     let first = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&first), first.commit.as_ref()), (vec!["one"], None));
@@ -188,25 +148,13 @@ async fn a_mistake_freezes_one_and_leaves_the_others() {
     let root = place.path("repos");
     write_config(&root, "one", "");
     write_config(&root, "two", "");
-    let mut handle = watch(
-        SourceSettings::Folder {
-            root: root.clone(),
-            interval: NEVER,
-        },
-        place.git(),
-    );
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
     wait_for_snapshot(&mut handle, |snapshot| names(snapshot).len() == 2).await;
     write_config(&root, "two", "branch: [");
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| cpu(snapshot, "two").is_none()).await;
     assert_eq!(cpu(&snapshot, "one"), Some(256));
     let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
-    assert!(
-        two.as_ref()
-            .unwrap_err()
-            .rendered
-            .contains("repos/two/config.yml:4:9"),
-        "{two:?}"
-    );
+    assert!(two.as_ref().unwrap_err().rendered.contains("repos/two/config.yml:4:9"), "{two:?}");
 }
 
 #[tokio::test]
@@ -214,26 +162,14 @@ async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
     let place = Place::new();
     let root = place.path("repos");
     write_config(&root, "one", "");
-    let mut handle = watch(
-        SourceSettings::Folder {
-            root: root.clone(),
-            interval: NEVER,
-        },
-        place.git(),
-    );
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
     wait_for_snapshot(&mut handle, |_| true).await;
 
     std::fs::rename(&root, place.path("elsewhere")).unwrap();
     handle.poke();
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(names(&state.snapshot.unwrap()), ["one"]);
-    assert!(
-        state
-            .failure
-            .unwrap()
-            .message
-            .contains("cannot read the folder of configs")
-    );
+    assert!(state.failure.unwrap().message.contains("cannot read the folder of configs"));
 
     std::fs::rename(place.path("elsewhere"), &root).unwrap();
     handle.poke();
@@ -245,13 +181,7 @@ async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
 #[tokio::test]
 async fn a_missing_folder_is_a_failure_and_no_snapshot() {
     let place = Place::new();
-    let mut handle = watch(
-        SourceSettings::Folder {
-            root: place.path("none"),
-            interval: NEVER,
-        },
-        place.git(),
-    );
+    let mut handle = watch(SourceSettings::Folder { root: place.path("none"), interval: NEVER }, place.git());
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert!(state.snapshot.is_none());
 }
@@ -261,10 +191,7 @@ async fn a_clean_checkout_tells_its_commit_and_a_changed_one_does_not() {
     let place = Place::new();
     let origin = place.origin();
     let commit = origin.git(&["rev-parse", "HEAD"]);
-    let settings = SourceSettings::Folder {
-        root: origin.path.join("repos"),
-        interval: NEVER,
-    };
+    let settings = SourceSettings::Folder { root: origin.path.join("repos"), interval: NEVER };
     let clean = read_once(settings.clone(), place.git()).await.unwrap();
     assert_eq!(clean.commit, Some(commit));
     origin.config("one", "adopt: true\n");
@@ -278,28 +205,16 @@ async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
     let first = origin.git(&["rev-parse", "HEAD"]);
     let mut handle = watch(place.remote(&origin), place.git());
     let snapshot = wait_for_snapshot(&mut handle, |_| true).await;
-    assert_eq!(
-        (names(&snapshot), snapshot.commit.as_ref()),
-        (vec!["one"], Some(&first))
-    );
+    assert_eq!((names(&snapshot), snapshot.commit.as_ref()), (vec!["one"], Some(&first)));
 
     origin.config("two", "");
     origin.config("one", "resources: {cpu: 512, memory: 1024}\n");
     let second = origin.commit("second");
     handle.poke();
-    let snapshot = wait_for_snapshot(&mut handle, |snapshot| {
-        snapshot.commit.as_ref() == Some(&second)
-    })
-    .await;
-    assert_eq!(
-        (names(&snapshot), cpu(&snapshot, "one")),
-        (vec!["one", "two"], Some(512))
-    );
+    let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&second)).await;
+    assert_eq!((names(&snapshot), cpu(&snapshot, "one")), (vec!["one", "two"], Some(512)));
     let work = place.path("work");
-    assert_eq!(
-        std::fs::read_link(work.join("current")).unwrap(),
-        Path::new(&second)
-    );
+    assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(&second));
     assert!(work.join("current/repos/two/config.yml").is_file());
     assert!(!work.join(&first).exists());
 
@@ -307,10 +222,7 @@ async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
     origin.config("three", "");
     let forced = origin.commit("another second");
     handle.poke();
-    let snapshot = wait_for_snapshot(&mut handle, |snapshot| {
-        snapshot.commit.as_ref() == Some(&forced)
-    })
-    .await;
+    let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&forced)).await;
     assert_eq!(names(&snapshot), ["one", "three"]);
 }
 
@@ -327,19 +239,11 @@ async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(state.snapshot.as_ref(), Some(&good));
     let failure = state.failure.unwrap();
-    assert!(
-        failure.message.contains("folder repos") && failure.message.contains(&moved),
-        "{failure:?}"
-    );
+    assert!(failure.message.contains("folder repos") && failure.message.contains(&moved), "{failure:?}");
 
     std::fs::rename(&origin.path, place.path("away")).unwrap();
     handle.poke();
-    let gone = |state: &SourceState| {
-        state
-            .failure
-            .as_ref()
-            .is_some_and(|now| now.message != failure.message)
-    };
+    let gone = |state: &SourceState| state.failure.as_ref().is_some_and(|now| now.message != failure.message);
     let state = wait_for(&mut handle, gone).await;
     assert_eq!(state.snapshot.as_ref(), Some(&good));
     assert_eq!(state.failure.unwrap().since, failure.since);
@@ -354,10 +258,7 @@ async fn links_in_a_remote_are_refused() {
     origin.commit("a link");
     let snapshot = read_once(place.remote(&origin), place.git()).await.unwrap();
     let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
-    assert!(
-        two.as_ref().unwrap_err().message.contains("symbolic link"),
-        "{two:?}"
-    );
+    assert!(two.as_ref().unwrap_err().message.contains("symbolic link"), "{two:?}");
     assert!(cpu(&snapshot, "one").is_some());
 }
 
@@ -387,50 +288,19 @@ async fn branch_tag_and_commit_are_resolved() {
     // A branch whose name ends like the one asked for.
     origin.git(&["branch", "other/refs/heads/feature/x"]);
     let resolve = async |reference| git.ls_remote(&origin.url(), &reference).await;
-    assert_eq!(
-        resolve(GitReference::Branch("main".into())).await,
-        Ok(second)
-    );
-    assert_eq!(
-        resolve(GitReference::Branch("feature/x".into())).await,
-        Ok(first.clone())
-    );
-    assert_eq!(
-        resolve(GitReference::Tag("light".into())).await,
-        Ok(first.clone())
-    );
-    assert_eq!(
-        resolve(GitReference::Tag("heavy".into())).await,
-        Ok(first.clone())
-    );
-    assert_eq!(
-        resolve(GitReference::Commit(first.clone())).await,
-        Ok(first)
-    );
+    assert_eq!(resolve(GitReference::Branch("main".into())).await, Ok(second));
+    assert_eq!(resolve(GitReference::Branch("feature/x".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Tag("light".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Tag("heavy".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Commit(first.clone())).await, Ok(first));
 
-    let missing = resolve(GitReference::Branch("none".into()))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(missing, GitError::ReferenceNotFound { .. }) && !missing.is_transient(),
-        "{missing}"
-    );
-    let option = resolve(GitReference::Branch("--upload-pack=id".into()))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(option, GitError::ReferenceNotFound { .. }),
-        "{option}"
-    );
+    let missing = resolve(GitReference::Branch("none".into())).await.unwrap_err();
+    assert!(matches!(missing, GitError::ReferenceNotFound { .. }) && !missing.is_transient(), "{missing}");
+    let option = resolve(GitReference::Branch("--upload-pack=id".into())).await.unwrap_err();
+    assert!(matches!(option, GitError::ReferenceNotFound { .. }), "{option}");
     let reference = GitReference::Branch("main".into());
-    let gone = git
-        .ls_remote(&place.path("none").display().to_string(), &reference)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(gone, GitError::RepositoryNotFound { .. }) && !gone.is_transient(),
-        "{gone}"
-    );
+    let gone = git.ls_remote(&place.path("none").display().to_string(), &reference).await.unwrap_err();
+    assert!(matches!(gone, GitError::RepositoryNotFound { .. }) && !gone.is_transient(), "{gone}");
 }
 
 #[tokio::test]
@@ -441,29 +311,16 @@ async fn a_commit_is_fetched_once_and_also_when_no_branch_names_it() {
     origin.config("two", "");
     let second = origin.commit("second");
     let bare = place.path("bare.git");
-    git.fetch_commit(&bare, &origin.url(), &first)
-        .await
-        .unwrap();
+    git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let reference = GitReference::Branch("main".into());
-    assert_eq!(
-        git.fetch_ref(&bare, &origin.url(), &reference).await,
-        Ok(second)
-    );
+    assert_eq!(git.fetch_ref(&bare, &origin.url(), &reference).await, Ok(second));
 
     std::fs::rename(&origin.path, place.path("away")).unwrap();
-    git.fetch_commit(&bare, &origin.url(), &first)
-        .await
-        .unwrap();
+    git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let unknown = "0123456789012345678901234567890123456789";
     std::fs::rename(place.path("away"), &origin.path).unwrap();
-    let error = git
-        .fetch_commit(&bare, &origin.url(), unknown)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, GitError::ReferenceNotFound { .. }),
-        "{error}"
-    );
+    let error = git.fetch_commit(&bare, &origin.url(), unknown).await.unwrap_err();
+    assert!(matches!(error, GitError::ReferenceNotFound { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -473,33 +330,17 @@ async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
     let local = format!("{}/", place.folder.path().display());
     let git = Git::new(GitSettings {
         url_rewrites: BTreeMap::from([
-            (
-                "https://example.com/".to_owned(),
-                "https://mirror.example.com/".to_owned(),
-            ),
+            ("https://example.com/".to_owned(), "https://mirror.example.com/".to_owned()),
             ("https://example.com/samples/".to_owned(), local.clone()),
         ]),
         allow_local: false,
         ..place.settings()
     });
-    assert_eq!(
-        git.rewrite("https://example.com/x.git"),
-        "https://mirror.example.com/x.git"
-    );
-    assert_eq!(
-        git.rewrite("https://example.org/x.git"),
-        "https://example.org/x.git"
-    );
-    assert_eq!(
-        git.rewrite("https://example.com/samples/origin"),
-        format!("{local}origin")
-    );
+    assert_eq!(git.rewrite("https://example.com/x.git"), "https://mirror.example.com/x.git");
+    assert_eq!(git.rewrite("https://example.org/x.git"), "https://example.org/x.git");
+    assert_eq!(git.rewrite("https://example.com/samples/origin"), format!("{local}origin"));
     let main = GitReference::Branch("main".into());
-    assert!(
-        git.ls_remote("https://example.com/samples/origin", &main)
-            .await
-            .is_ok()
-    );
+    assert!(git.ls_remote("https://example.com/samples/origin", &main).await.is_ok());
 
     let refused = git.ls_remote(&origin.url(), &main).await.unwrap_err();
     assert!(matches!(refused, GitError::Refused { .. }), "{refused}");
@@ -508,10 +349,7 @@ async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
 #[tokio::test]
 async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
     let place = Place::new();
-    let git = Git::new(GitSettings {
-        program: "/nonexistent/git".into(),
-        ..place.settings()
-    });
+    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..place.settings() });
     let main = GitReference::Branch("main".into());
     for url in [
         "ext::sh -c id",
@@ -524,57 +362,34 @@ async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
         let error = git.ls_remote(url, &main).await.unwrap_err();
         assert!(matches!(error, GitError::Refused { .. }), "{url}: {error}");
     }
-    let error = git
-        .ls_remote("https://127.0.0.1/x", &main)
-        .await
-        .unwrap_err();
+    let error = git.ls_remote("https://127.0.0.1/x", &main).await.unwrap_err();
     assert!(matches!(error, GitError::Start { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn credentials_are_masked_in_what_git_says() {
     // A port that nothing listens on: bound, and closed again.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let place = Place::new();
     let url = format!("https://me:hunter2@127.0.0.1:{port}/x.git");
-    let error = place
-        .git()
-        .ls_remote(&url, &GitReference::Branch("main".into()))
-        .await
-        .unwrap_err();
+    let error = place.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     let text = format!("{error} {error:?}");
-    assert!(
-        !text.contains("hunter2") && text.contains("127.0.0.1"),
-        "{text}"
-    );
+    assert!(!text.contains("hunter2") && text.contains("127.0.0.1"), "{text}");
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_left_in_time_with_all_children() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::new();
-    let git = Git::new(GitSettings {
-        timeout: Duration::from_millis(500),
-        ..place.settings()
-    });
+    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..place.settings() });
     let url = format!("https://{}/x.git", listener.local_addr().unwrap());
-    let error = git
-        .ls_remote(&url, &GitReference::Branch("main".into()))
-        .await
-        .unwrap_err();
+    let error = git.ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(matches!(error, GitError::TimedOut { .. }), "{error}");
     // The child that held the connection is gone: reading from it comes to an end.
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let (mut connection, _) = tokio::time::timeout(LONG, listener.accept())
-        .await
-        .unwrap()
-        .unwrap();
+    let (mut connection, _) = tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
     let mut sink = tokio::io::sink();
     let drained = tokio::time::timeout(LONG, tokio::io::copy(&mut connection, &mut sink)).await;
     // A reset is an end as well.
@@ -607,21 +422,14 @@ async fn a_token_goes_to_its_own_urls_and_to_no_other() {
     let main = GitReference::Branch("main".into());
     for (path, expected) in [("private/x", true), ("private-not/x", false)] {
         let url = format!("https://example.com/{path}");
-        let (answer, request) =
-            tokio::join!(git.ls_remote(&url, &main), answer_not_found(&listener));
+        let (answer, request) = tokio::join!(git.ls_remote(&url, &main), answer_not_found(&listener));
         let error = answer.unwrap_err();
-        assert!(
-            matches!(error, GitError::RepositoryNotFound { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, GitError::RepositoryNotFound { .. }), "{error}");
         // x-access-token:hunter2
         let header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
         assert_eq!(request.contains(header), expected, "{request}");
     }
     std::fs::remove_file(place.path("token")).unwrap();
-    let error = git
-        .ls_remote("https://example.com/private/x", &main)
-        .await
-        .unwrap_err();
+    let error = git.ls_remote("https://example.com/private/x", &main).await.unwrap_err();
     assert!(matches!(error, GitError::Token { .. }), "{error}");
 }

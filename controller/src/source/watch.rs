@@ -81,12 +81,8 @@ pub fn watch(settings: SourceSettings, git: Git) -> SourceHandle {
             let last = sender.borrow().snapshot.clone();
             let outcome = reader.read(last.as_deref()).await;
             sender.send_if_modified(|state| state.take(outcome));
-            if tokio::time::timeout(interval, woken.notified())
-                .await
-                .is_ok()
-            {
-                let burst =
-                    async { while tokio::time::timeout(QUIET, woken.notified()).await.is_ok() {} };
+            if tokio::time::timeout(interval, woken.notified()).await.is_ok() {
+                let burst = async { while tokio::time::timeout(QUIET, woken.notified()).await.is_ok() {} };
                 // Either way it is time to read.
                 let _ = tokio::time::timeout(LONGEST_BURST, burst).await;
             }
@@ -134,19 +130,9 @@ impl Reader {
     fn new(settings: SourceSettings, git: Git, wake: Arc<Notify>) -> Self {
         match settings {
             SourceSettings::Folder { root, .. } => Self::Directory(Directory::new(root, git, wake)),
-            SourceSettings::Git {
-                url,
-                reference,
-                folder,
-                work,
-                ..
-            } => Self::Remote(Remote {
-                git,
-                url,
-                reference,
-                folder,
-                work,
-            }),
+            SourceSettings::Git { url, reference, folder, work, .. } => {
+                Self::Remote(Remote { git, url, reference, folder, work })
+            }
         }
     }
 

@@ -116,7 +116,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(&arguments, address, folder, &registry)?;
     registry.set_token(Some(settings.rules.registry_token()));
     let cloud = LocalCloud::start_from(settings, saved);
-    cloud.with_cloud(|cloud| bootstrap(cloud, &arguments))?;
+    let operations = cloud.with_cloud(|cloud| {
+        bootstrap(cloud, &arguments)?;
+        Ok::<_, Failure>(cloud.rules.operation_delay)
+    })?;
+    // A namespace is there when its operation has ended: whoever asks after the first answer finds everything.
+    tokio::time::sleep(operations).await;
     let mut terminated = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     info!(%address, region = arguments.region, account = arguments.account, "localcloud answers");
     println!("http://{address}");

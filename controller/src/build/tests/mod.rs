@@ -15,8 +15,8 @@ use codeloc_crds::{Architecture, CodePointer};
 use serde_json::{Value, json};
 
 use super::{
-    Anonymous, BaseImage, BuildError, BuildSettings, Builder, Compression, Image, LoadTarget,
-    OciBuilder, RegistryCredentials, Request, image::LAYER_ANNOTATION,
+    Anonymous, BaseImage, BuildError, BuildSettings, Builder, Compression, Image, LoadTarget, OciBuilder,
+    RegistryCredentials, Request, image::LAYER_ANNOTATION,
 };
 use registry::TestRegistry;
 
@@ -27,9 +27,7 @@ struct Repository {
 
 impl Repository {
     fn new() -> Self {
-        let repository = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let repository = Self { folder: tempfile::tempdir().unwrap() };
         repository.git(&["init", "--quiet"]);
         repository
     }
@@ -38,19 +36,12 @@ impl Repository {
         let output = Command::new("git")
             .current_dir(self.folder.path())
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .envs([
-                ("GIT_AUTHOR_DATE", "1700000000 +0000"),
-                ("GIT_COMMITTER_DATE", "1700000000 +0000"),
-            ])
+            .envs([("GIT_AUTHOR_DATE", "1700000000 +0000"), ("GIT_COMMITTER_DATE", "1700000000 +0000")])
             .args(["-c", "user.name=A", "-c", "user.email=a@example.com"])
             .args(arguments)
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -90,10 +81,7 @@ impl Repository {
     }
 }
 
-const CODE: [(&str, &str); 2] = [
-    ("pipeline/__init__.py", ""),
-    ("pipeline/definitions.py", "from . import x\n"),
-];
+const CODE: [(&str, &str); 2] = [("pipeline/__init__.py", ""), ("pipeline/definitions.py", "from . import x\n")];
 
 fn settings(work: &Path) -> BuildSettings {
     let mut settings = BuildSettings::new(work.to_path_buf());
@@ -118,17 +106,11 @@ impl Workshop {
         let work = tempfile::tempdir().unwrap();
         let mut settings = settings(work.path());
         change(&mut settings);
-        Self {
-            builder: OciBuilder::new(settings, Anonymous).unwrap(),
-            work,
-            progress: Mutex::default(),
-        }
+        Self { builder: OciBuilder::new(settings, Anonymous).unwrap(), work, progress: Mutex::default() }
     }
 
     async fn build(&self, request: &Request) -> Result<Image, BuildError> {
-        self.builder
-            .build(request, &|text| self.progress.lock().unwrap().push(text))
-            .await
+        self.builder.build(request, &|text| self.progress.lock().unwrap().push(text)).await
     }
 
     async fn refusal(&self, request: &Request) -> String {
@@ -149,20 +131,10 @@ fn digest(image: &Image) -> &str {
 
 /// The entries of one of our layers: path to content, or to `-> target`, or to nothing for a folder.
 fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String, String> {
-    let repository = image
-        .reference
-        .split_once('@')
-        .unwrap()
-        .0
-        .split_once('/')
-        .unwrap()
-        .1;
+    let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
     let manifest = registry.manifest(repository, digest(image));
     let layers = manifest["layers"].as_array().unwrap();
-    let wanted = layers
-        .iter()
-        .find(|layer| layer["annotations"][LAYER_ANNOTATION] == name)
-        .unwrap();
+    let wanted = layers.iter().find(|layer| layer["annotations"][LAYER_ANNOTATION] == name).unwrap();
     let packed = registry.blob(repository, wanted["digest"].as_str().unwrap());
     let bytes = zstd::decode_all(packed.as_slice()).unwrap();
     let mut entries = BTreeMap::new();
@@ -181,56 +153,28 @@ fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String,
 }
 
 fn config(registry: &TestRegistry, image: &Image) -> Value {
-    let repository = image
-        .reference
-        .split_once('@')
-        .unwrap()
-        .0
-        .split_once('/')
-        .unwrap()
-        .1;
+    let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
     let manifest = registry.manifest(repository, digest(image));
-    serde_json::from_slice(
-        &registry.blob(repository, manifest["config"]["digest"].as_str().unwrap()),
-    )
-    .unwrap()
+    serde_json::from_slice(&registry.blob(repository, manifest["config"]["digest"].as_str().unwrap())).unwrap()
 }
 
 #[tokio::test]
 async fn the_same_commit_twice_is_one_image_and_the_second_time_nothing_is_uploaded() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
     let request = repository.request(&registry, &repository.commit(&CODE));
     assert_eq!(workshop.builder.find(&request).await.unwrap(), None);
     let first = workshop.build(&request).await.unwrap();
     assert_eq!(
         registry.uploads(),
-        [
-            "blob codeloc/demo",
-            "blob codeloc/demo",
-            "blob codeloc/demo",
-            "manifest codeloc/demo"
-        ]
+        ["blob codeloc/demo", "blob codeloc/demo", "blob codeloc/demo", "manifest codeloc/demo"]
     );
-    assert_eq!(
-        workshop.progress(),
-        ["fetching", "packing", "packing", "uploading"]
-    );
+    assert_eq!(workshop.progress(), ["fetching", "packing", "packing", "uploading"]);
 
     assert_eq!(workshop.build(&request).await.unwrap(), first);
-    assert_eq!(
-        workshop.builder.find(&request).await.unwrap(),
-        Some(first.clone())
-    );
+    assert_eq!(workshop.builder.find(&request).await.unwrap(), Some(first.clone()));
     assert_eq!(registry.uploads(), [""; 0]);
     assert!(workshop.progress().is_empty());
-    assert_eq!(
-        first.load.target,
-        LoadTarget::Module("pipeline.definitions".to_owned())
-    );
+    assert_eq!(first.load.target, LoadTarget::Module("pipeline.definitions".to_owned()));
     assert_eq!(first.load.working_directory, "/opt/codeloc/code");
     let config = config(&registry, &first);
     assert_eq!(config["architecture"], "arm64");
@@ -247,10 +191,7 @@ async fn two_builders_with_nothing_in_common_make_the_same_image() {
         for _ in 0..2 {
             let registry = TestRegistry::start().await;
             let workshop = Workshop::with(|settings| settings.compression = compression);
-            let image = workshop
-                .build(&repository.request(&registry, &commit))
-                .await
-                .unwrap();
+            let image = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
             digests.push(digest(&image).to_owned());
         }
         assert_eq!(digests[0], digests[1]);
@@ -259,36 +200,16 @@ async fn two_builders_with_nothing_in_common_make_the_same_image() {
 
 #[tokio::test]
 async fn a_change_of_code_uploads_the_code_alone() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
-    let first = workshop
-        .build(&repository.request(&registry, &repository.commit(&CODE)))
-        .await
-        .unwrap();
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+    let first = workshop.build(&repository.request(&registry, &repository.commit(&CODE))).await.unwrap();
     registry.uploads();
     workshop.progress();
     let commit = repository.commit(&[("pipeline/definitions.py", "changed\n")]);
-    let second = workshop
-        .build(&repository.request(&registry, &commit))
-        .await
-        .unwrap();
-    assert_eq!(
-        registry.uploads(),
-        [
-            "blob codeloc/demo",
-            "blob codeloc/demo",
-            "manifest codeloc/demo"
-        ]
-    );
+    let second = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
+    assert_eq!(registry.uploads(), ["blob codeloc/demo", "blob codeloc/demo", "manifest codeloc/demo"]);
     assert_eq!(workshop.progress(), ["fetching", "packing", "uploading"]);
     assert_ne!(first.reference, second.reference);
-    assert_eq!(
-        layer(&registry, &second, "code")["opt/codeloc/code/pipeline/definitions.py"],
-        "changed\n"
-    );
+    assert_eq!(layer(&registry, &second, "code")["opt/codeloc/code/pipeline/definitions.py"], "changed\n");
 
     // Another repository of the same registry takes the dependency layer over, and only then is anything sent.
     let mut request = repository.request(&registry, &commit);
@@ -296,39 +217,24 @@ async fn a_change_of_code_uploads_the_code_alone() {
     workshop.build(&request).await.unwrap();
     assert_eq!(
         registry.uploads(),
-        [
-            "mount codeloc/other",
-            "mount codeloc/other",
-            "blob codeloc/other",
-            "manifest codeloc/other"
-        ]
+        ["mount codeloc/other", "mount codeloc/other", "blob codeloc/other", "manifest codeloc/other"]
     );
 }
 
 #[tokio::test]
 async fn many_requests_for_one_image_at_the_same_moment_are_one_build() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
     let request = repository.request(&registry, &repository.commit(&CODE));
     let images = futures::future::join_all((0..8).map(|_| workshop.build(&request))).await;
-    let references: std::collections::BTreeSet<String> = images
-        .into_iter()
-        .map(|image| image.unwrap().reference)
-        .collect();
+    let references: std::collections::BTreeSet<String> =
+        images.into_iter().map(|image| image.unwrap().reference).collect();
     assert_eq!(references.len(), 1);
     assert_eq!(registry.uploads().len(), 4);
 }
 
 #[tokio::test]
 async fn a_subdirectory_becomes_the_root() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
     let commit = repository.commit(&[
         ("other/secret.py", ""),
         ("team/hooli/src/hooli/__init__.py", ""),
@@ -338,91 +244,39 @@ async fn a_subdirectory_becomes_the_root() {
     request.subdirectory = Some("team/hooli/".to_owned());
     request.code = CodePointer::PythonFile("src/hooli/definitions.py".to_owned());
     let image = workshop.build(&request).await.unwrap();
-    assert_eq!(
-        image.load.target,
-        LoadTarget::Module("hooli.definitions".to_owned())
-    );
+    assert_eq!(image.load.target, LoadTarget::Module("hooli.definitions".to_owned()));
     assert_eq!(image.load.working_directory, "/opt/codeloc/code/src");
-    let files: Vec<String> = layer(&registry, &image, "code")
-        .into_keys()
-        .filter(|path| !path.ends_with('/'))
-        .collect();
-    assert_eq!(
-        files,
-        [
-            "opt/codeloc/code/src/hooli/__init__.py",
-            "opt/codeloc/code/src/hooli/definitions.py"
-        ]
-    );
+    let files: Vec<String> = layer(&registry, &image, "code").into_keys().filter(|path| !path.ends_with('/')).collect();
+    assert_eq!(files, ["opt/codeloc/code/src/hooli/__init__.py", "opt/codeloc/code/src/hooli/definitions.py"]);
 
     request.subdirectory = Some("team/absent".to_owned());
-    assert_eq!(
-        workshop.refusal(&request).await,
-        "the commit has no folder team/absent (`subdirectory`)"
-    );
+    assert_eq!(workshop.refusal(&request).await, "the commit has no folder team/absent (`subdirectory`)");
     request.subdirectory = Some("../x".to_owned());
-    assert!(
-        workshop
-            .refusal(&request)
-            .await
-            .contains("plain relative path")
-    );
+    assert!(workshop.refusal(&request).await.contains("plain relative path"));
 }
 
 #[tokio::test]
 async fn attributes_modes_and_links_are_taken_as_they_are_in_git() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
     std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/link.py")).unwrap();
-    let attributes = (
-        "pipeline/ignored.txt export-ignore\n* export-subst ident text eol=crlf\n",
-        ".gitattributes",
-    );
+    let attributes = ("pipeline/ignored.txt export-ignore\n* export-subst ident text eol=crlf\n", ".gitattributes");
     let commit = repository.commit(
-        &[
-            CODE.as_slice(),
-            &[
-                (attributes.1, attributes.0),
-                ("pipeline/ignored.txt", "$Format:%H$ $Id$\n"),
-            ],
-        ]
-        .concat(),
+        &[CODE.as_slice(), &[(attributes.1, attributes.0), ("pipeline/ignored.txt", "$Format:%H$ $Id$\n")]].concat(),
     );
-    let image = workshop
-        .build(&repository.request(&registry, &commit))
-        .await
-        .unwrap();
+    let image = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
     let code = layer(&registry, &image, "code");
-    assert_eq!(
-        code["opt/codeloc/code/pipeline/ignored.txt"],
-        "$Format:%H$ $Id$\n"
-    );
-    assert_eq!(
-        code["opt/codeloc/code/pipeline/link.py"],
-        "-> definitions.py"
-    );
+    assert_eq!(code["opt/codeloc/code/pipeline/ignored.txt"], "$Format:%H$ $Id$\n");
+    assert_eq!(code["opt/codeloc/code/pipeline/link.py"], "-> definitions.py");
 }
 
 #[tokio::test]
 async fn a_repository_that_the_registry_does_not_know_is_told_apart() {
-    let (registry, repository, workshop) = (
-        TestRegistry::start().await,
-        Repository::new(),
-        Workshop::new(),
-    );
+    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
     registry.only_repositories(&["codeloc/other"]);
     let request = repository.request(&registry, &repository.commit(&CODE));
     assert_eq!(workshop.builder.find(&request).await.unwrap(), None);
-    let Err(BuildError::Transient(text)) = workshop.build(&request).await else {
-        panic!("pushed")
-    };
-    assert!(
-        text.contains("codeloc/demo: the registry has no such repository"),
-        "{text}"
-    );
+    let Err(BuildError::Transient(text)) = workshop.build(&request).await else { panic!("pushed") };
+    assert!(text.contains("codeloc/demo: the registry has no such repository"), "{text}");
 }
 
 struct Password(&'static str);
@@ -443,22 +297,14 @@ async fn credentials_reach_the_registry_and_never_an_error() {
     let image = builder.build(&request, &|_| ()).await.unwrap();
     assert_eq!(builder.find(&request).await.unwrap(), Some(image));
     let builder = OciBuilder::new(settings(work.path()), Password("wrong-secret")).unwrap();
-    let Err(BuildError::Transient(text)) = builder.find(&request).await else {
-        panic!("let in")
-    };
-    assert!(
-        text.contains("refuses the credentials") && !text.contains("secret"),
-        "{text}"
-    );
+    let Err(BuildError::Transient(text)) = builder.find(&request).await else { panic!("let in") };
+    assert!(text.contains("refuses the credentials") && !text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
 async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
-    let (registry, elsewhere, repository) = (
-        TestRegistry::start().await,
-        TestRegistry::start().await,
-        Repository::new(),
-    );
+    let (registry, elsewhere, repository) =
+        (TestRegistry::start().await, TestRegistry::start().await, Repository::new());
     let commit = repository.commit(&CODE);
     for home in [&registry, &elsewhere] {
         let manifests: Vec<Value> = ["amd64", "arm64"]
@@ -493,36 +339,23 @@ async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
                 })
             })
             .collect();
-        let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
+        let index =
+            json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
         let index = home.put_manifest("base/python", "3.12", &index);
         let workshop = Workshop::with(|settings| {
-            settings.base_image =
-                BaseImage::Reference(format!("{}/base/python@{index}", home.host));
+            settings.base_image = BaseImage::Reference(format!("{}/base/python@{index}", home.host));
         });
-        for (architecture, name) in [
-            (Architecture::Arm64, "arm64"),
-            (Architecture::X86_64, "amd64"),
-        ] {
+        for (architecture, name) in [(Architecture::Arm64, "arm64"), (Architecture::X86_64, "amd64")] {
             registry.uploads();
             let mut request = repository.request(&registry, &commit);
-            request.target = format!(
-                "{}/codeloc/from-{}",
-                registry.host,
-                home.host.rsplit(':').next().unwrap()
-            );
+            request.target = format!("{}/codeloc/from-{}", registry.host, home.host.rsplit(':').next().unwrap());
             request.architecture = architecture;
             let image = workshop.build(&request).await.unwrap();
             let config = config(&registry, &image);
-            assert_eq!(
-                (&config["architecture"], &config["config"]["User"]),
-                (&json!(name), &json!(name))
-            );
+            assert_eq!((&config["architecture"], &config["config"]["User"]), (&json!(name), &json!(name)));
             assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{name}"));
             assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
-            let mounted = registry
-                .uploads()
-                .iter()
-                .any(|upload| upload.starts_with("mount"));
+            let mounted = registry.uploads().iter().any(|upload| upload.starts_with("mount"));
             assert_eq!(mounted, home.host == registry.host);
             assert_eq!(workshop.builder.find(&request).await.unwrap(), Some(image));
         }

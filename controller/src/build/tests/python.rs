@@ -12,15 +12,11 @@ use crate::build::{Platform, Request};
 
 pub fn environment() -> BTreeMap<String, String> {
     let text = |value: OsString| value.into_string().ok();
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
-        .collect()
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// `CODELOC_UV`, the tools that `make` fetches, or the search path.
@@ -38,24 +34,17 @@ fn uv() -> Option<PathBuf> {
 
 fn python() -> PathBuf {
     let python = on_path("python3").expect("tests of packages need python3 on the PATH");
-    let output = Command::new(&python)
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output()
-        .unwrap();
+    let output = Command::new(&python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 fn is_bytecode(path: &str) -> bool {
-    Path::new(path)
-        .extension()
-        .is_some_and(|extension| extension == "pyc")
+    Path::new(path).extension().is_some_and(|extension| extension == "pyc")
 }
 
 fn python_minor() -> String {
-    let output = Command::new(python())
-        .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
-        .output()
-        .unwrap();
+    let output =
+        Command::new(python()).args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -83,16 +72,8 @@ with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
     entry = tarfile.TarInfo('sourceonly-1.0/PKG-INFO'); entry.size = len(text)
     archive.addfile(entry, io.BytesIO(text))
 "#;
-    let output = Command::new(python())
-        .current_dir(folder.path())
-        .args(["-c", script])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(python()).current_dir(folder.path()).args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     folder
 }
 
@@ -106,10 +87,7 @@ fn workshop(uv: &Path, wheels: &Path) -> Workshop {
 }
 
 fn request(registry: &TestRegistry, repository: &Repository, files: &[(&str, &str)]) -> Request {
-    repository.request(
-        registry,
-        &repository.commit(&[CODE.as_slice(), files].concat()),
-    )
+    repository.request(registry, &repository.commit(&[CODE.as_slice(), files].concat()))
 }
 
 #[tokio::test]
@@ -120,24 +98,11 @@ async fn packages_come_into_the_layer_the_same_way_every_time() {
     for _ in 0..2 {
         let registry = TestRegistry::start().await;
         let workshop = workshop(&uv, wheels.path());
-        let mut request = request(
-            &registry,
-            &repository,
-            &[(
-                "requirements.txt",
-                &format!("needy>=1\n# {}\n", registry.host),
-            )],
-        );
+        let mut request =
+            request(&registry, &repository, &[("requirements.txt", &format!("needy>=1\n# {}\n", registry.host))]);
         request.python = python_minor();
         let image = workshop.build(&request).await.unwrap();
-        let expected = [
-            "fetching",
-            "resolving 2 packages",
-            "installing 2 packages",
-            "packing",
-            "packing",
-            "uploading",
-        ];
+        let expected = ["fetching", "resolving 2 packages", "installing 2 packages", "packing", "packing", "uploading"];
         assert_eq!(workshop.progress(), expected);
         let site = format!("opt/codeloc/env/lib/python{}/site-packages", python_minor());
         let layer = layer(&registry, &image, "dependencies");
@@ -149,12 +114,7 @@ async fn packages_come_into_the_layer_the_same_way_every_time() {
             let builders = content.contains(workshop.work.path().to_str().unwrap())
                 || content.contains(wheels.path().to_str().unwrap());
             assert!(!builders, "{path} holds a path of the builder: {content}");
-            assert!(
-                !["/bin/", "/.lock", "/REQUESTED"]
-                    .iter()
-                    .any(|part| path.contains(part)),
-                "{path}"
-            );
+            assert!(!["/bin/", "/.lock", "/REQUESTED"].iter().any(|part| path.contains(part)), "{path}");
         }
         assert!(!layer[&format!("{site}/tiny-1.0.dist-info/RECORD")].contains("bin/"));
         let manifest = registry.manifest("codeloc/demo", digest(&image));
@@ -164,23 +124,14 @@ async fn packages_come_into_the_layer_the_same_way_every_time() {
         let again = request_again(&registry, &repository, &request);
         let image = workshop.build(&again).await.unwrap();
         assert_eq!(workshop.progress(), ["fetching", "packing", "uploading"]);
-        assert_eq!(
-            registry.manifest("codeloc/demo", digest(&image))["layers"][0]["digest"],
-            images[images.len() - 1]
-        );
+        assert_eq!(registry.manifest("codeloc/demo", digest(&image))["layers"][0]["digest"], images[images.len() - 1]);
     }
     assert_eq!(images[0], images[1]);
 }
 
 fn request_again(registry: &TestRegistry, repository: &Repository, first: &Request) -> Request {
-    let mut request = request(
-        registry,
-        repository,
-        &[(
-            "requirements.txt",
-            &format!("needy >= 1 # again {}\n", registry.host),
-        )],
-    );
+    let mut request =
+        request(registry, repository, &[("requirements.txt", &format!("needy >= 1 # again {}\n", registry.host))]);
     request.python.clone_from(&first.python);
     request
 }
@@ -201,18 +152,8 @@ async fn images_for_this_machine_have_its_python_and_architecture() {
     let image = workshop.build(&request).await.unwrap();
     let config = config(&registry, &image);
     assert_eq!(config["config"]["Labels"]["codeloc.python"], python_minor());
-    assert_eq!(
-        config["architecture"],
-        if cfg!(target_arch = "aarch64") {
-            "arm64"
-        } else {
-            "amd64"
-        }
-    );
-    let package = format!(
-        "opt/codeloc/env/lib/python{}/site-packages/tiny/__init__.py",
-        python_minor()
-    );
+    assert_eq!(config["architecture"], if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    let package = format!("opt/codeloc/env/lib/python{}/site-packages/tiny/__init__.py", python_minor());
     assert!(layer(&registry, &image, "dependencies").contains_key(&package));
 }
 
@@ -221,26 +162,13 @@ async fn a_package_without_a_wheel_is_a_clear_and_final_error() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let workshop = workshop(&uv, wheels.path());
-    let text = workshop
-        .refusal(&request(
-            &registry,
-            &repository,
-            &[("requirements.txt", "sourceonly\n")],
-        ))
-        .await;
+    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", "sourceonly\n")])).await;
     assert!(
-        text.starts_with("cannot resolve the dependencies: No solution found")
-            && text.contains("sourceonly"),
+        text.starts_with("cannot resolve the dependencies: No solution found") && text.contains("sourceonly"),
         "{text}"
     );
     let wrong = format!("needy==1.0 --hash=sha256:{}\n", "0".repeat(64));
-    let text = workshop
-        .refusal(&request(
-            &registry,
-            &repository,
-            &[("requirements.txt", &wrong)],
-        ))
-        .await;
+    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", &wrong)])).await;
     assert!(text.contains("no hash for needy==1.0"), "{text}");
     let project = "[project]\nname = 'x'\ndependencies = ['tiny>=2']\n";
     let mut wanted = request(&registry, &repository, &[("pyproject.toml", project)]);
@@ -260,19 +188,11 @@ async fn constraints_of_the_platform_hold_for_every_input() {
         settings.find_links = Some(wheels.path().to_path_buf());
         settings.constraints = Some(constraints);
     });
-    let text = workshop
-        .refusal(&request(
-            &registry,
-            &repository,
-            &[("requirements.txt", "tiny>=2\n")],
-        ))
-        .await;
+    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", "tiny>=2\n")])).await;
     assert!(text.contains("No solution found"), "{text}");
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['tiny>=2']\n";
     lock(&uv, wheels.path(), &repository, project);
-    let text = workshop
-        .refusal(&request(&registry, &repository, &[]))
-        .await;
+    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
     assert!(text.contains("No solution found"), "{text}");
 }
 
@@ -287,11 +207,7 @@ fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &str) {
         .arg(python())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -301,18 +217,10 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
     let workshop = workshop(&uv, wheels.path());
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n";
     lock(&uv, wheels.path(), &repository, project);
-    let image = workshop
-        .build(&request(&registry, &repository, &[]))
-        .await
-        .unwrap();
+    let image = workshop.build(&request(&registry, &repository, &[])).await.unwrap();
     let layer = layer(&registry, &image, "dependencies");
     // 2.0 is what the lock says; the base set's own pin is for projects without a lock.
-    assert!(
-        layer
-            .keys()
-            .any(|path| path.contains("/tiny-2.0.dist-info/")),
-        "{layer:?}"
-    );
+    assert!(layer.keys().any(|path| path.contains("/tiny-2.0.dist-info/")), "{layer:?}");
     assert!(!layer.keys().any(|path| is_bytecode(path)) || python_minor() == "3.12");
 
     lock(
@@ -321,30 +229,17 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
         &repository,
         "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = []\n",
     );
-    let text = workshop
-        .refusal(&request(&registry, &repository, &[]))
-        .await;
-    assert!(
-        text.starts_with("uv.lock lacks tiny") && text.contains("uv add tiny"),
-        "{text}"
-    );
+    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
+    assert!(text.starts_with("uv.lock lacks tiny") && text.contains("uv add tiny"), "{text}");
 
     std::fs::create_dir_all(repository.path("libs/inhouse/x")).unwrap();
-    std::fs::write(
-        repository.path("libs/inhouse/pyproject.toml"),
-        "[project]\nname = 'inhouse'\nversion = '0'\n",
-    )
-    .unwrap();
+    std::fs::write(repository.path("libs/inhouse/pyproject.toml"), "[project]\nname = 'inhouse'\nversion = '0'\n")
+        .unwrap();
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy', 'inhouse']\n\
                    [tool.uv.sources]\ninhouse = { path = 'libs/inhouse', editable = true }\n";
     lock(&uv, wheels.path(), &repository, project);
-    let text = workshop
-        .refusal(&request(&registry, &repository, &[]))
-        .await;
-    assert!(
-        text.starts_with("uv.lock:") && text.contains("inhouse") && text.contains("editable"),
-        "{text}"
-    );
+    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
+    assert!(text.starts_with("uv.lock:") && text.contains("inhouse") && text.contains("editable"), "{text}");
 }
 
 #[tokio::test]
@@ -355,18 +250,11 @@ async fn an_index_that_is_away_is_tried_again_later_and_its_password_stays_out_o
         settings.uv = uv;
         settings.python = Some(python());
         settings.index_url = Some("http://user:secret@127.0.0.1:1/simple".to_owned());
-        settings
-            .environment
-            .insert("UV_HTTP_RETRIES".to_owned(), "0".to_owned());
+        settings.environment.insert("UV_HTTP_RETRIES".to_owned(), "0".to_owned());
     });
     let request = request(&registry, &repository, &[("requirements.txt", "tiny\n")]);
-    let Err(BuildError::Transient(text)) = workshop.build(&request).await else {
-        panic!("resolved")
-    };
-    assert!(
-        text.contains("127.0.0.1:1") && !text.contains("secret"),
-        "{text}"
-    );
+    let Err(BuildError::Transient(text)) = workshop.build(&request).await else { panic!("resolved") };
+    assert!(text.contains("127.0.0.1:1") && !text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
@@ -379,11 +267,7 @@ async fn a_project_with_a_build_of_its_own_is_resolved_without_running_it() {
     let project = "[project]\nname = 'pipeline'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n\
                    [build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
     lock(&uv, wheels.path(), &repository, project);
-    let hostile = [
-        ("backend.py", code.as_str()),
-        ("setup.py", &code),
-        ("sitecustomize.py", &code),
-    ];
+    let hostile = [("backend.py", code.as_str()), ("setup.py", &code), ("sitecustomize.py", &code)];
     let locked = request(&registry, &repository, &hostile);
     workshop.build(&locked).await.unwrap();
     let mut resolved = locked;

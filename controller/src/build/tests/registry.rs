@@ -34,13 +34,8 @@ impl Contents {
         let Some(password) = &self.password else {
             return true;
         };
-        let basic = format!(
-            "Basic {}",
-            base64::prelude::BASE64_STANDARD.encode(format!("AWS:{password}"))
-        );
-        headers
-            .get(header::AUTHORIZATION)
-            .is_some_and(|value| value.to_str().unwrap() == basic)
+        let basic = format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("AWS:{password}")));
+        headers.get(header::AUTHORIZATION).is_some_and(|value| value.to_str().unwrap() == basic)
     }
 
     fn begin_upload(&mut self, repository: String, query: &BTreeMap<String, String>) -> Response {
@@ -51,32 +46,21 @@ impl Contents {
             self.blobs.insert((repository, digest.clone()), bytes);
             return located(StatusCode::CREATED, "/mounted");
         }
-        located(
-            StatusCode::ACCEPTED,
-            &format!("/v2/{repository}/blobs/uploads/1"),
-        )
+        located(StatusCode::ACCEPTED, &format!("/v2/{repository}/blobs/uploads/1"))
     }
 
     fn take_manifest(&mut self, repository: String, tag: String, body: Vec<u8>) -> Response {
         let manifest: Value = serde_json::from_slice(&body).unwrap();
         let layers = manifest["layers"].as_array().unwrap().iter();
         for blob in layers.chain([&manifest["config"]]) {
-            let key = (
-                repository.clone(),
-                blob["digest"].as_str().unwrap().to_owned(),
-            );
+            let key = (repository.clone(), blob["digest"].as_str().unwrap().to_owned());
             let size = blob["size"].as_u64().unwrap();
-            if self
-                .blobs
-                .get(&key)
-                .is_none_or(|bytes| bytes.len() as u64 != size)
-            {
+            if self.blobs.get(&key).is_none_or(|bytes| bytes.len() as u64 != size) {
                 return refused(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN");
             }
         }
         self.log.push(format!("manifest {repository}"));
-        self.manifests
-            .insert((repository.clone(), sha256(&body)), body.clone());
+        self.manifests.insert((repository.clone(), sha256(&body)), body.clone());
         self.manifests.insert((repository, tag), body);
         // ECR sends no Location here either.
         status(StatusCode::CREATED)
@@ -128,11 +112,7 @@ impl TestRegistry {
     pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
         let key = (repository.to_owned(), digest.clone());
-        self.contents
-            .lock()
-            .unwrap()
-            .blobs
-            .insert(key, bytes.to_vec());
+        self.contents.lock().unwrap().blobs.insert(key, bytes.to_vec());
         digest
     }
 
@@ -141,9 +121,7 @@ impl TestRegistry {
         let digest = sha256(&bytes);
         let mut contents = self.contents.lock().unwrap();
         for reference in [tag, &digest] {
-            contents
-                .manifests
-                .insert((repository.to_owned(), reference.to_owned()), bytes.clone());
+            contents.manifests.insert((repository.to_owned(), reference.to_owned()), bytes.clone());
         }
         digest
     }
@@ -154,11 +132,7 @@ fn status(status: StatusCode) -> Response {
 }
 
 fn refused(code: StatusCode, error: &str) -> Response {
-    (
-        code,
-        format!(r#"{{"errors":[{{"code":"{error}","message":"{error}"}}]}}"#),
-    )
-        .into_response()
+    (code, format!(r#"{{"errors":[{{"code":"{error}","message":"{error}"}}]}}"#)).into_response()
 }
 
 fn located(code: StatusCode, location: &str) -> Response {
@@ -184,13 +158,7 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| {
-            (
-                name.to_owned(),
-                percent_encoding::percent_decode_str(value)
-                    .decode_utf8()
-                    .unwrap()
-                    .into_owned(),
-            )
+            (name.to_owned(), percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned())
         })
         .collect();
     if path.is_empty() {
@@ -199,15 +167,10 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
     let (repository, kind, rest) = ["/blobs/", "/manifests/"]
         .iter()
         .find_map(|kind| {
-            path.split_once(kind)
-                .map(|(repository, rest)| (repository.to_owned(), *kind, rest.to_owned()))
+            path.split_once(kind).map(|(repository, rest)| (repository.to_owned(), *kind, rest.to_owned()))
         })
         .unwrap();
-    if contents
-        .repositories
-        .as_ref()
-        .is_some_and(|known| !known.contains(&repository))
-    {
+    if contents.repositories.as_ref().is_some_and(|known| !known.contains(&repository)) {
         return refused(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
     }
     match (kind, &parts.method) {
@@ -223,34 +186,19 @@ async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) 
         }
         ("/manifests/", &Method::PUT) => contents.take_manifest(repository, rest, body),
         (kind, method) => {
-            let found = if kind == "/blobs/" {
-                &contents.blobs
-            } else {
-                &contents.manifests
-            };
+            let found = if kind == "/blobs/" { &contents.blobs } else { &contents.manifests };
             let Some(bytes) = found.get(&(repository, rest)).cloned() else {
                 return refused(
                     StatusCode::NOT_FOUND,
-                    if kind == "/blobs/" {
-                        "BLOB_UNKNOWN"
-                    } else {
-                        "MANIFEST_UNKNOWN"
-                    },
+                    if kind == "/blobs/" { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" },
                 );
             };
             let media_type = serde_json::from_slice::<Value>(&bytes)
                 .ok()
                 .and_then(|document| document["mediaType"].as_str().map(str::to_owned))
                 .unwrap_or_else(|| "application/octet-stream".to_owned());
-            let headers = [
-                ("docker-content-digest", sha256(&bytes)),
-                ("content-type", media_type),
-            ];
-            let body = if method == Method::HEAD {
-                Body::empty()
-            } else {
-                Body::from(bytes)
-            };
+            let headers = [("docker-content-digest", sha256(&bytes)), ("content-type", media_type)];
+            let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
             (StatusCode::OK, headers, body).into_response()
         }
     }

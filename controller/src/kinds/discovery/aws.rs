@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use aws_sdk_servicediscovery::types::{
-    DnsConfig, DnsConfigChange, DnsRecord, FilterCondition, HealthCheckCustomConfig, OperationStatus, RecordType, RoutingPolicy,
-    ServiceChange, ServiceFilter, ServiceFilterName, ServiceSummary, Tag,
+    DnsConfig, DnsConfigChange, DnsRecord, FilterCondition, HealthCheckCustomConfig, OperationStatus, RecordType,
+    RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, ServiceSummary, Tag,
 };
 
 use super::{Change, Live, Want};
@@ -26,7 +26,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     let mut found = BTreeMap::new();
     let mut token = None;
     loop {
-        let request = session.clients.discovery.list_services().filters(filter.clone()).max_results(100).set_next_token(token);
+        let request =
+            session.clients.discovery.list_services().filters(filter.clone()).max_results(100).set_next_token(token);
         let answer = call(OPERATION, request.send()).await?;
         for service in answer.services() {
             let name = service.name().unwrap_or_default();
@@ -88,7 +89,8 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
         for instance in answer.instances() {
             let Some(attributes) = instance.attributes() else { continue };
             let address = attributes.get("AWS_INSTANCE_IPV4").and_then(|text| text.parse::<IpAddr>().ok());
-            let port = attributes.get("AWS_INSTANCE_PORT").and_then(|text| text.parse().ok()).unwrap_or(session.place.port);
+            let port =
+                attributes.get("AWS_INSTANCE_PORT").and_then(|text| text.parse().ok()).unwrap_or(session.place.port);
             found.extend(address.map(|address| SocketAddr::new(address, port)));
         }
         token = answer.next_token().map(str::to_owned);
@@ -157,7 +159,8 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
 /// is not done yet the error is 'not yet', and the next pass goes on.
 async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
-    let instances = match call("servicediscovery:ListInstances", discovery.list_instances().service_id(id).send()).await {
+    let instances = match call("servicediscovery:ListInstances", discovery.list_instances().service_id(id).send()).await
+    {
         Ok(answer) => answer,
         Err(error) if error.is(ABSENT) => return Ok(()),
         Err(error) => return Err(error),
@@ -170,7 +173,8 @@ async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
             Err(error) => return Err(error),
         };
         let Some(operation) = operation else { continue };
-        let answer = call("servicediscovery:GetOperation", discovery.get_operation().operation_id(operation).send()).await?;
+        let answer =
+            call("servicediscovery:GetOperation", discovery.get_operation().operation_id(operation).send()).await?;
         let status = answer.operation().and_then(|operation| operation.status());
         if matches!(status, Some(OperationStatus::Submitted | OperationStatus::Pending)) {
             return Err(CallError {

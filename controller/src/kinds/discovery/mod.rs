@@ -36,10 +36,22 @@ pub struct Live {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create(Want),
-    SetTtl { id: String, name: String, from: Option<i64>, to: i64 },
-    Tag { arn: String, name: String, tags: Tags },
+    SetTtl {
+        id: String,
+        name: String,
+        from: Option<i64>,
+        to: i64,
+    },
+    Tag {
+        arn: String,
+        name: String,
+        tags: Tags,
+    },
     /// Its instances are deregistered first.
-    Delete { id: String, name: String },
+    Delete {
+        id: String,
+        name: String,
+    },
 }
 
 pub fn want(repository: &Repository, place: &Place) -> Want {

@@ -34,7 +34,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 name: name.to_owned(),
                 uri: repository.repository_uri().unwrap_or_default().to_owned(),
                 immutable_tags: repository.image_tag_mutability() == Some(&ImageTagMutability::Immutable),
-                scan_on_push: repository.image_scanning_configuration().is_some_and(ImageScanningConfiguration::scan_on_push),
+                scan_on_push: repository
+                    .image_scanning_configuration()
+                    .is_some_and(ImageScanningConfiguration::scan_on_push),
                 tags,
                 arn,
             };
@@ -90,7 +92,10 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             call("ecr:PutImageTagMutability", request.send()).await.map(drop)
         }
         Change::SetScanOnPush { name, to } => {
-            let request = ecr.put_image_scanning_configuration().repository_name(name).image_scanning_configuration(scanning(*to));
+            let request = ecr
+                .put_image_scanning_configuration()
+                .repository_name(name)
+                .image_scanning_configuration(scanning(*to));
             call("ecr:PutImageScanningConfiguration", request.send()).await.map(drop)
         }
         Change::Tag { arn, tags, .. } => {

@@ -34,11 +34,23 @@ pub struct Live {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create(Want),
-    SetImmutableTags { name: String, to: bool },
-    SetScanOnPush { name: String, to: bool },
-    Tag { arn: String, name: String, tags: Tags },
+    SetImmutableTags {
+        name: String,
+        to: bool,
+    },
+    SetScanOnPush {
+        name: String,
+        to: bool,
+    },
+    Tag {
+        arn: String,
+        name: String,
+        tags: Tags,
+    },
     /// With the images in it.
-    Delete { name: String },
+    Delete {
+        name: String,
+    },
 }
 
 pub fn want(repository: &Repository, place: &Place) -> Want {
@@ -89,8 +101,12 @@ impl Change {
                 ],
                 reason: "does not exist".to_owned(),
             },
-            Self::SetImmutableTags { name, to } => update(name, Field::changed("immutable_tags", !to, to), "was changed by hand"),
-            Self::SetScanOnPush { name, to } => update(name, Field::changed("scan_on_push", !to, to), "was changed by hand"),
+            Self::SetImmutableTags { name, to } => {
+                update(name, Field::changed("immutable_tags", !to, to), "was changed by hand")
+            }
+            Self::SetScanOnPush { name, to } => {
+                update(name, Field::changed("scan_on_push", !to, to), "was changed by hand")
+            }
             Self::Tag { name, tags, .. } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
             Self::Delete { name } => Description {
                 action: Action::Delete,

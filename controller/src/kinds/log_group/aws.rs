@@ -16,7 +16,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     let mut found = BTreeMap::new();
     let mut token = None;
     loop {
-        let request = session.clients.logs.describe_log_groups().log_group_name_prefix(&searched).limit(50).set_next_token(token);
+        let request =
+            session.clients.logs.describe_log_groups().log_group_name_prefix(&searched).limit(50).set_next_token(token);
         let answer = call("logs:DescribeLogGroups", request.send()).await?;
         for group in answer.log_groups() {
             let name = group.log_group_name().unwrap_or_default();
@@ -65,15 +66,22 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             let request = logs.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect()));
             call("logs:TagResource", request.send()).await.map(drop)
         }
-        Change::Delete { name } => match call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
-            Err(error) if !error.is(&["ResourceNotFoundException"]) => Err(error),
-            _ => Ok(()),
-        },
+        Change::Delete { name } => {
+            match call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
+                Err(error) if !error.is(&["ResourceNotFoundException"]) => Err(error),
+                _ => Ok(()),
+            }
+        }
     }
 }
 
 /// The newest lines that tasks of one revision wrote, oldest of them first.
-pub async fn tail(session: Session<'_>, group: &str, stream_prefix: &str, lines: i32) -> Result<Vec<String>, CallError> {
+pub async fn tail(
+    session: Session<'_>,
+    group: &str,
+    stream_prefix: &str,
+    lines: i32,
+) -> Result<Vec<String>, CallError> {
     let logs = &session.clients.logs;
     let request = logs.describe_log_streams().log_group_name(group).log_stream_name_prefix(stream_prefix).limit(50);
     let streams = match call("logs:DescribeLogStreams", request.send()).await {
@@ -81,9 +89,11 @@ pub async fn tail(session: Session<'_>, group: &str, stream_prefix: &str, lines:
         Err(error) if error.is(&["ResourceNotFoundException"]) => return Ok(vec![]),
         Err(error) => return Err(error),
     };
-    let newest = streams.log_streams().iter().max_by_key(|stream| stream.last_event_timestamp().or(stream.creation_time()));
+    let newest =
+        streams.log_streams().iter().max_by_key(|stream| stream.last_event_timestamp().or(stream.creation_time()));
     let Some(stream) = newest.and_then(|stream| stream.log_stream_name()) else { return Ok(vec![]) };
-    let request = logs.get_log_events().log_group_name(group).log_stream_name(stream).limit(lines).start_from_head(false);
+    let request =
+        logs.get_log_events().log_group_name(group).log_stream_name(stream).limit(lines).start_from_head(false);
     let answer = call("logs:GetLogEvents", request.send()).await?;
     Ok(answer.events().iter().filter_map(|event| event.message().map(str::to_owned)).collect())
 }

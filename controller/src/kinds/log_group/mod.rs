@@ -53,7 +53,11 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
     }
     // Creating and setting the retention are two calls: a crash between them is repaired here.
     if live.retention_days != Some(want.retention_days) {
-        changes.push(Change::SetRetention { name: want.name.clone(), from: live.retention_days, to: want.retention_days });
+        changes.push(Change::SetRetention {
+            name: want.name.clone(),
+            from: live.retention_days,
+            to: want.retention_days,
+        });
     }
     changes
 }
@@ -68,13 +72,20 @@ impl Change {
             Self::Create(want) => Description {
                 action: Action::Create,
                 name: want.name.clone(),
-                fields: vec![Field::set("retention_days", want.retention_days), Field::set("tags", tags::render(&want.tags))],
+                fields: vec![
+                    Field::set("retention_days", want.retention_days),
+                    Field::set("tags", tags::render(&want.tags)),
+                ],
                 reason: "does not exist".to_owned(),
             },
             Self::SetRetention { name, from, to } => Description {
                 action: Action::Update,
                 name: name.clone(),
-                fields: vec![Field::changed("retention_days", from.map_or_else(|| "for ever".to_owned(), |days| days.to_string()), to)],
+                fields: vec![Field::changed(
+                    "retention_days",
+                    from.map_or_else(|| "for ever".to_owned(), |days| days.to_string()),
+                    to,
+                )],
                 reason: "differs from the settings".to_owned(),
             },
             Self::Tag { name, tags, .. } => Description {

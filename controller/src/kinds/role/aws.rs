@@ -29,21 +29,33 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
     let mut found = BTreeMap::new();
     let mut marker = None;
     loop {
-        let request =
-            session.clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000).set_marker(marker);
+        let request = session
+            .clients
+            .iam
+            .get_account_authorization_details()
+            .filter(EntityType::Role)
+            .max_items(1000)
+            .set_marker(marker);
         let answer = call("iam:GetAccountAuthorizationDetails", request.send()).await?;
         for role in answer.role_detail_list() {
             let name = role.role_name().unwrap_or_default();
             let Some(repository) = name.strip_prefix(&prefix).filter(|_| role.path() == Some(&path)) else { continue };
             let policies = role.role_policy_list().iter().map(|policy| {
-                (policy.policy_name().unwrap_or_default().to_owned(), document(policy.policy_document().unwrap_or_default()))
+                (
+                    policy.policy_name().unwrap_or_default().to_owned(),
+                    document(policy.policy_document().unwrap_or_default()),
+                )
             });
             let live = Live {
                 arn: role.arn().unwrap_or_default().to_owned(),
                 name: name.to_owned(),
                 trust: document(role.assume_role_policy_document().unwrap_or_default()),
                 policies: policies.collect(),
-                attached: role.attached_managed_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
+                attached: role
+                    .attached_managed_policies()
+                    .iter()
+                    .filter_map(|one| one.policy_arn().map(str::to_owned))
+                    .collect(),
                 permissions_boundary: role
                     .permissions_boundary()
                     .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
@@ -75,14 +87,17 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
             Err(error) => return Err(error),
         }
     }
-    let attached = call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
+    let attached =
+        call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
     Ok(Some(Live {
         arn: role.arn().to_owned(),
         name: name.to_owned(),
         trust: document(role.assume_role_policy_document().unwrap_or_default()),
         policies,
         attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
-        permissions_boundary: role.permissions_boundary().and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
+        permissions_boundary: role
+            .permissions_boundary()
+            .and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
         tags: tags(role.tags()),
     }))
 }
@@ -134,7 +149,8 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             gone(call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
         }
         Change::PutPolicy { name, policy, .. } => {
-            let request = iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
+            let request =
+                iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
             call("iam:PutRolePolicy", request.send()).await.map(drop)
         }
         Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,

@@ -52,14 +52,38 @@ pub struct Live {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create(Want),
-    SetTrust { name: String, trust: Value },
-    SetBoundary { name: String, from: Option<String>, to: Option<String> },
-    PutPolicy { name: String, policy: Value, created: bool },
+    SetTrust {
+        name: String,
+        trust: Value,
+    },
+    SetBoundary {
+        name: String,
+        from: Option<String>,
+        to: Option<String>,
+    },
+    PutPolicy {
+        name: String,
+        policy: Value,
+        created: bool,
+    },
     /// A policy somebody added: it would widen what the location may do.
-    RemovePolicy { name: String, policy: String },
-    Detach { name: String, policy_arn: String },
-    Tag { name: String, tags: Tags },
-    Delete { name: String, policies: Vec<String>, attached: Vec<String> },
+    RemovePolicy {
+        name: String,
+        policy: String,
+    },
+    Detach {
+        name: String,
+        policy_arn: String,
+    },
+    Tag {
+        name: String,
+        tags: Tags,
+    },
+    Delete {
+        name: String,
+        policies: Vec<String>,
+        attached: Vec<String>,
+    },
 }
 
 pub fn want(repository: &Repository, place: &Place) -> Want {
@@ -76,7 +100,10 @@ pub fn want(repository: &Repository, place: &Place) -> Want {
 pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
     let name = want.name.clone();
     let Some(live) = live else {
-        return vec![Change::Create(want.clone()), Change::PutPolicy { name, policy: want.policy.clone(), created: true }];
+        return vec![
+            Change::Create(want.clone()),
+            Change::PutPolicy { name, policy: want.policy.clone(), created: true },
+        ];
     };
     let mut changes = Vec::new();
     let missing = tags::missing(&live.tags, &want.tags);
@@ -105,7 +132,11 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
 }
 
 pub fn delete(live: &Live) -> Change {
-    Change::Delete { name: live.name.clone(), policies: live.policies.keys().cloned().collect(), attached: live.attached.clone() }
+    Change::Delete {
+        name: live.name.clone(),
+        policies: live.policies.keys().cloned().collect(),
+        attached: live.attached.clone(),
+    }
 }
 
 impl Change {
@@ -132,7 +163,11 @@ impl Change {
             Self::SetTrust { name, trust } => update(name, Field::set("trust", trust), "differs from what is wanted"),
             Self::SetBoundary { name, from, to } => update(
                 name,
-                Field::changed("permissions_boundary", from.clone().unwrap_or_else(none), to.clone().unwrap_or_else(none)),
+                Field::changed(
+                    "permissions_boundary",
+                    from.clone().unwrap_or_else(none),
+                    to.clone().unwrap_or_else(none),
+                ),
                 "differs from the settings",
             ),
             Self::PutPolicy { name, policy, created } => update(
@@ -140,12 +175,16 @@ impl Change {
                 Field::set("policy", policy),
                 if *created { "the role has no policy yet" } else { "differs from what is wanted" },
             ),
-            Self::RemovePolicy { name, policy } => {
-                update(name, Field::changed("policy", policy, "removed"), "a policy that codeloc did not write widens this role")
-            }
-            Self::Detach { name, policy_arn } => {
-                update(name, Field::changed("attached policy", policy_arn, "detached"), "a policy that codeloc did not attach widens this role")
-            }
+            Self::RemovePolicy { name, policy } => update(
+                name,
+                Field::changed("policy", policy, "removed"),
+                "a policy that codeloc did not write widens this role",
+            ),
+            Self::Detach { name, policy_arn } => update(
+                name,
+                Field::changed("attached policy", policy_arn, "detached"),
+                "a policy that codeloc did not attach widens this role",
+            ),
             Self::Tag { name, tags } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
             Self::Delete { name, .. } => Description {
                 action: Action::Delete,

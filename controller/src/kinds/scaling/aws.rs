@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_applicationautoscaling::types::{
-    MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ServiceNamespace, TargetTrackingScalingPolicyConfiguration,
+    MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ServiceNamespace,
+    TargetTrackingScalingPolicyConfiguration,
 };
 
 use super::{Change, Live, Metric, Policy};
@@ -32,7 +33,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         let answer = call("application-autoscaling:DescribeScalableTargets", request.send()).await?;
         for target in answer.scalable_targets() {
             let resource_id = target.resource_id();
-            let Some(repository) = resource_id.strip_prefix(&prefix).and_then(names::repository_of_service) else { continue };
+            let Some(repository) = resource_id.strip_prefix(&prefix).and_then(names::repository_of_service) else {
+                continue;
+            };
             let (min, max) = (target.min_capacity(), target.max_capacity());
             let live = Live { resource_id: resource_id.to_owned(), min, max, policies: BTreeMap::new() };
             found.insert(repository.to_owned(), live);
@@ -71,7 +74,10 @@ async fn observe_policies(
             let tracking = policy.target_tracking_scaling_policy_configuration();
             let metric = tracking
                 .and_then(TargetTrackingScalingPolicyConfiguration::predefined_metric_specification)
-                .map_or_else(|| Metric::Other("custom".to_owned()), |metric| Metric::from_name(metric.predefined_metric_type().as_str()));
+                .map_or_else(
+                    || Metric::Other("custom".to_owned()),
+                    |metric| Metric::from_name(metric.predefined_metric_type().as_str()),
+                );
             let target_milli = milli(tracking.map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value));
             live.policies.insert(policy.policy_name().to_owned(), Policy { metric, target_milli });
         }
@@ -110,7 +116,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
         }
         Change::PutPolicy { resource_id, name, policy, .. } => {
             const OPERATION: &str = "application-autoscaling:PutScalingPolicy";
-            let metric = PredefinedMetricSpecification::builder().predefined_metric_type(MetricType::from(policy.metric.name())).build();
+            let metric = PredefinedMetricSpecification::builder()
+                .predefined_metric_type(MetricType::from(policy.metric.name()))
+                .build();
             let metric = metric.map_err(|_| CallError::malformed(OPERATION, "metric"))?;
             let tracking = TargetTrackingScalingPolicyConfiguration::builder()
                 .target_value(from_milli(policy.target_milli))

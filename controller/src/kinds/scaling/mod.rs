@@ -70,11 +70,25 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Register { want: Want, from: Option<(i32, i32)> },
-    PutPolicy { resource_id: String, name: String, policy: Policy, from: Option<Policy> },
-    DeletePolicy { resource_id: String, name: String },
+    Register {
+        want: Want,
+        from: Option<(i32, i32)>,
+    },
+    PutPolicy {
+        resource_id: String,
+        name: String,
+        policy: Policy,
+        from: Option<Policy>,
+    },
+    DeletePolicy {
+        resource_id: String,
+        name: String,
+    },
     /// Takes the policies with it.
-    Deregister { resource_id: String, reason: &'static str },
+    Deregister {
+        resource_id: String,
+        reason: &'static str,
+    },
 }
 
 pub fn want(repository: &Repository, place: &Place) -> Option<Want> {
@@ -104,7 +118,10 @@ pub fn diff(want: Option<&Want>, live: Option<&Live>) -> Vec<Change> {
     let (want, live) = match (want, live) {
         (None, None) => return vec![],
         (None, Some(live)) => {
-            return vec![Change::Deregister { resource_id: live.resource_id.clone(), reason: "minimum and maximum capacity are equal" }];
+            return vec![Change::Deregister {
+                resource_id: live.resource_id.clone(),
+                reason: "minimum and maximum capacity are equal",
+            }];
         }
         (Some(want), live) => (want, live),
     };
@@ -121,7 +138,8 @@ pub fn diff(want: Option<&Want>, live: Option<&Live>) -> Vec<Change> {
         }
     }
     // A policy of another name would pull the count elsewhere.
-    for name in live.into_iter().flat_map(|live| live.policies.keys()).filter(|name| !want.policies.contains_key(*name)) {
+    for name in live.into_iter().flat_map(|live| live.policies.keys()).filter(|name| !want.policies.contains_key(*name))
+    {
         changes.push(Change::DeletePolicy { resource_id: want.resource_id.clone(), name: name.clone() });
     }
     changes
@@ -141,7 +159,10 @@ impl Change {
                 Description {
                     action: if from.is_some() { Action::Update } else { Action::Create },
                     name: want.resource_id.clone(),
-                    fields: vec![from.map_or_else(|| Field::set("capacity", &to), |from| Field::changed("capacity", bounds(from), &to))],
+                    fields: vec![from.map_or_else(
+                        || Field::set("capacity", &to),
+                        |from| Field::changed("capacity", bounds(from), &to),
+                    )],
                     reason: if from.is_some() { "differs from the config" } else { "does not exist" }.to_owned(),
                 }
             }

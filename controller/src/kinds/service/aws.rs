@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, Deployment as SdkDeployment, DeploymentCircuitBreaker,
-    DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState, LaunchType, NetworkConfiguration, PropagateTags,
-    Service, ServiceField, ServiceRegistry, Tag,
+    DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState, LaunchType, NetworkConfiguration,
+    PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
 };
 
 use super::{Change, Deployment, DeploymentConfiguration, Live, Network, Rollout, Status};
@@ -49,7 +49,8 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
     let mut names = Vec::new();
     let mut token = None;
     loop {
-        let request = session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
+        let request =
+            session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
         let answer = call("ecs:ListServices", request.send()).await?;
         let listed = answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next());
         names.extend(listed.filter(|name| names::repository_of_service(name).is_some()).map(str::to_owned));
@@ -66,7 +67,9 @@ fn read(service: &Service) -> Live {
     let vpc = service.network_configuration().and_then(NetworkConfiguration::awsvpc_configuration);
     let network = vpc.map_or_else(
         || Network::new(&[], &[], false),
-        |vpc| Network::new(vpc.subnets(), vpc.security_groups(), vpc.assign_public_ip() == Some(&AssignPublicIp::Enabled)),
+        |vpc| {
+            Network::new(vpc.subnets(), vpc.security_groups(), vpc.assign_public_ip() == Some(&AssignPublicIp::Enabled))
+        },
     );
     let configuration = service.deployment_configuration();
     let breaker = configuration.and_then(SdkDeploymentConfiguration::deployment_circuit_breaker);
@@ -87,11 +90,17 @@ fn read(service: &Service) -> Live {
             circuit_breaker: breaker.is_some_and(DeploymentCircuitBreaker::enable),
             rollback: breaker.is_some_and(DeploymentCircuitBreaker::rollback),
             // What ECS itself takes where nothing was set.
-            minimum_healthy_percent: configuration.and_then(SdkDeploymentConfiguration::minimum_healthy_percent).unwrap_or(100),
+            minimum_healthy_percent: configuration
+                .and_then(SdkDeploymentConfiguration::minimum_healthy_percent)
+                .unwrap_or(100),
             maximum_percent: configuration.and_then(SdkDeploymentConfiguration::maximum_percent).unwrap_or(200),
         },
         registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
-        tags: service.tags().iter().map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned())).collect(),
+        tags: service
+            .tags()
+            .iter()
+            .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
+            .collect(),
         events: service.events().iter().take(5).filter_map(|event| event.message().map(str::to_owned)).collect(),
     }
 }
@@ -123,7 +132,10 @@ fn network(network: &Network) -> Result<NetworkConfiguration, CallError> {
 }
 
 fn deployment(configuration: DeploymentConfiguration) -> SdkDeploymentConfiguration {
-    let breaker = DeploymentCircuitBreaker::builder().enable(configuration.circuit_breaker).rollback(configuration.rollback).build();
+    let breaker = DeploymentCircuitBreaker::builder()
+        .enable(configuration.circuit_breaker)
+        .rollback(configuration.rollback)
+        .build();
     SdkDeploymentConfiguration::builder()
         .deployment_circuit_breaker(breaker)
         .minimum_healthy_percent(configuration.minimum_healthy_percent)
@@ -146,7 +158,9 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
     let cluster = &session.place.cluster;
     match change {
         Change::Create { want, task_definition, registry, .. } => {
-            let registry = ServiceRegistry::builder().registry_arn(resolve(registry, learned.registry, "Cloud Map service")?).build();
+            let registry = ServiceRegistry::builder()
+                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .build();
             let request = ecs
                 .create_service()
                 .cluster(cluster)
@@ -168,7 +182,9 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
             call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::Configure { name, network: wanted, deployment: configuration, registry, .. } => {
-            let registry = ServiceRegistry::builder().registry_arn(resolve(registry, learned.registry, "Cloud Map service")?).build();
+            let registry = ServiceRegistry::builder()
+                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .build();
             let request = ecs
                 .update_service()
                 .cluster(cluster)
@@ -191,7 +207,9 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
             call("ecs:TagResource", request.send()).await.map(drop)
         }
         Change::Delete { name } => {
-            match call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send()).await {
+            match call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send())
+                .await
+            {
                 Err(error) if !error.is(&["ServiceNotFoundException", "ServiceNotActiveException"]) => Err(error),
                 _ => Ok(()),
             }
@@ -200,15 +218,23 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
 }
 
 /// Why the newest stopped task of a task definition stopped, in ECS's words.
-pub async fn stop_reason(session: Session<'_>, family: &str, task_definition: &str) -> Result<Option<String>, CallError> {
+pub async fn stop_reason(
+    session: Session<'_>,
+    family: &str,
+    task_definition: &str,
+) -> Result<Option<String>, CallError> {
     let ecs = &session.clients.ecs;
-    let request =
-        ecs.list_tasks().cluster(&session.place.cluster).family(family).desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
+    let request = ecs
+        .list_tasks()
+        .cluster(&session.place.cluster)
+        .family(family)
+        .desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
     let arns = call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
     if arns.is_empty() {
         return Ok(None);
     }
-    let request = ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
+    let request =
+        ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
     let answer = call("ecs:DescribeTasks", request.send()).await?;
     let newest = answer
         .tasks()

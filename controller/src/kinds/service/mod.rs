@@ -45,8 +45,12 @@ pub struct DeploymentConfiguration {
 }
 
 /// A new task proves itself before an old one goes, and a broken one is rolled back.
-pub const ROLLING: DeploymentConfiguration =
-    DeploymentConfiguration { circuit_breaker: true, rollback: true, minimum_healthy_percent: 100, maximum_percent: 200 };
+pub const ROLLING: DeploymentConfiguration = DeploymentConfiguration {
+    circuit_breaker: true,
+    rollback: true,
+    minimum_healthy_percent: 100,
+    maximum_percent: 200,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Live {
@@ -116,13 +120,43 @@ impl Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Create { want: Want, task_definition: Deferred, registry: Deferred, revision: Deferred },
-    Deploy { name: String, task_definition: Deferred, from: String, revision: Deferred },
-    Configure { name: String, network: Network, deployment: DeploymentConfiguration, registry: Deferred, fields: Vec<Field> },
-    SetCount { name: String, from: i32, to: i32 },
-    RememberFailed { arn: String, name: String, revision: String },
-    Tag { arn: String, name: String, tags: Tags },
-    Delete { name: String },
+    Create {
+        want: Want,
+        task_definition: Deferred,
+        registry: Deferred,
+        revision: Deferred,
+    },
+    Deploy {
+        name: String,
+        task_definition: Deferred,
+        from: String,
+        revision: Deferred,
+    },
+    Configure {
+        name: String,
+        network: Network,
+        deployment: DeploymentConfiguration,
+        registry: Deferred,
+        fields: Vec<Field>,
+    },
+    SetCount {
+        name: String,
+        from: i32,
+        to: i32,
+    },
+    RememberFailed {
+        arn: String,
+        name: String,
+        revision: String,
+    },
+    Tag {
+        arn: String,
+        name: String,
+        tags: Tags,
+    },
+    Delete {
+        name: String,
+    },
 }
 
 pub fn want(repository: &Repository, place: &Place) -> Want {
@@ -157,7 +191,9 @@ pub enum Phase {
     Rolling(Deployment),
     Steady,
     /// The wanted revision failed; the service stays with what it has until the spec or the commit changes.
-    Held { reason: String },
+    Held {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +222,9 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
             let create = Change::Create { want, task_definition, registry, revision };
             return Verdict { phase: Phase::Begin, changes: vec![create], attempts: false };
         }
-        Some(Live { status: Status::Draining, .. }) => return Verdict { phase: Phase::Draining, changes: vec![], attempts: false },
+        Some(Live { status: Status::Draining, .. }) => {
+            return Verdict { phase: Phase::Draining, changes: vec![], attempts: false };
+        }
         Some(live) => live,
     };
 
@@ -232,7 +270,9 @@ fn failure(live: &Live, context: Context<'_>) -> Option<String> {
     let remembered = live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
     let wanted = context.wanted;
     let failed = wanted.and_then(|wanted| {
-        live.deployments.iter().find(|deployment| deployment.task_definition == wanted.arn && deployment.rollout == Rollout::Failed)
+        live.deployments
+            .iter()
+            .find(|deployment| deployment.task_definition == wanted.arn && deployment.rollout == Rollout::Failed)
     });
     if let Some(failed) = failed {
         return Some(failed.reason.clone());
@@ -240,27 +280,42 @@ fn failure(live: &Live, context: Context<'_>) -> Option<String> {
     if remembered {
         return Some("its rollout failed before".to_owned());
     }
-    wanted.is_some_and(|wanted| rolled_back(live, wanted, context.task_definitions)).then(|| "ECS rolled it back".to_owned())
+    wanted
+        .is_some_and(|wanted| rolled_back(live, wanted, context.task_definitions))
+        .then(|| "ECS rolled it back".to_owned())
 }
 
 /// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`].
 fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definition::Live]) -> bool {
-    if wanted.arn == live.task_definition || live.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn) {
+    if wanted.arn == live.task_definition
+        || live.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn)
+    {
         return false;
     }
-    let attempt_of_serving = all.iter().find(|other| other.arn == live.task_definition).and_then(task_definition::Live::attempt);
+    let attempt_of_serving =
+        all.iter().find(|other| other.arn == live.task_definition).and_then(task_definition::Live::attempt);
     let (Some(attempt), Some(serving)) = (wanted.attempt(), attempt_of_serving) else { return false };
     attempt.over != live.primary_id() && attempt.at > serving.at
 }
 
 fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {
     let percent = |deployment: &DeploymentConfiguration| {
-        format!("{}..{} %, breaker {}, rollback {}", deployment.minimum_healthy_percent, deployment.maximum_percent, deployment.circuit_breaker, deployment.rollback)
+        format!(
+            "{}..{} %, breaker {}, rollback {}",
+            deployment.minimum_healthy_percent,
+            deployment.maximum_percent,
+            deployment.circuit_breaker,
+            deployment.rollback
+        )
     };
     let live_registry = live.registry.clone().unwrap_or_else(|| "none".to_owned());
     let fields: Vec<Field> = [
         Field::differing("subnets", &live.network.subnets.join(", "), &want.network.subnets.join(", ")),
-        Field::differing("security_groups", &live.network.security_groups.join(", "), &want.network.security_groups.join(", ")),
+        Field::differing(
+            "security_groups",
+            &live.network.security_groups.join(", "),
+            &want.network.security_groups.join(", "),
+        ),
         Field::differing("assign_public_ip", &live.network.assign_public_ip, &want.network.assign_public_ip),
         Field::differing("deployment", &percent(&live.deployment), &percent(&want.deployment)),
         Field::differing("registry", &live_registry, &registry.to_string()),
@@ -316,13 +371,17 @@ impl Change {
                 "another revision is wanted",
             ),
             Self::Configure { name, fields, .. } => update(name, fields.clone(), "differs from the settings"),
-            Self::SetCount { name, from, to } => {
-                update(name, vec![Field::changed("desired_count", from, to)], "there is no scaling that would own the count")
-            }
+            Self::SetCount { name, from, to } => update(
+                name,
+                vec![Field::changed("desired_count", from, to)],
+                "there is no scaling that would own the count",
+            ),
             Self::RememberFailed { name, revision, .. } => {
                 update(name, vec![Field::set("failed_revision", revision)], "its rollout failed: it is not tried again")
             }
-            Self::Tag { name, tags, .. } => update(name, vec![Field::set("tags", tags::render(tags))], "tags are missing"),
+            Self::Tag { name, tags, .. } => {
+                update(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
+            }
             Self::Delete { name } => Description {
                 action: Action::Delete,
                 name: name.clone(),

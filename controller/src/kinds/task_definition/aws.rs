@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ecs::types::{
-    Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration, LogDriver,
-    NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition, TaskDefinitionField, TaskDefinitionStatus,
-    TransportProtocol,
+    Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
+    LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition,
+    TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
 };
 use codeloc_crds::Architecture;
 
@@ -60,7 +60,8 @@ async fn describe(session: Session<'_>, arn: &str) -> Result<Option<Live>, CallE
     if let Some(live) = session.cache.task_definition(arn) {
         return Ok(Some(live));
     }
-    let request = session.clients.ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
+    let request =
+        session.clients.ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
     let answer = match call("ecs:DescribeTaskDefinition", request.send()).await {
         Ok(answer) => answer,
         // Deregistered and deleted between the two calls.
@@ -78,7 +79,9 @@ async fn describe(session: Session<'_>, arn: &str) -> Result<Option<Live>, CallE
 }
 
 fn from_tags(tags: &[Tag]) -> Tags {
-    tags.iter().map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned())).collect()
+    tags.iter()
+        .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
@@ -146,14 +149,17 @@ fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
         .options("awslogs-stream-prefix", &content.log_stream_prefix)
         .build()
         .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "log driver"))?;
-    let environment = content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
+    let environment =
+        content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
     Ok(ContainerDefinition::builder()
         .name(CONTAINER)
         .image(&content.image)
         .essential(true)
         .set_command(Some(content.command.clone()))
         .set_environment(Some(environment.collect()))
-        .port_mappings(PortMapping::builder().container_port(i32::from(content.port)).protocol(TransportProtocol::Tcp).build())
+        .port_mappings(
+            PortMapping::builder().container_port(i32::from(content.port)).protocol(TransportProtocol::Tcp).build(),
+        )
         .log_configuration(log)
         .health_check(health)
         .stop_timeout(content.stop_timeout)
@@ -183,7 +189,9 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
         .memory(&content.memory)
         .task_role_arn(&content.task_role_arn)
         .execution_role_arn(&content.execution_role_arn)
-        .runtime_platform(RuntimePlatform::builder().cpu_architecture(architecture).operating_system_family(OsFamily::Linux).build())
+        .runtime_platform(
+            RuntimePlatform::builder().cpu_architecture(architecture).operating_system_family(OsFamily::Linux).build(),
+        )
         .container_definitions(container(content)?)
         .set_tags(Some(tag_list(&tags)));
     let answer = call(OPERATION, request.send()).await?;

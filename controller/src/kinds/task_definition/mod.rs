@@ -112,15 +112,25 @@ impl std::fmt::Display for Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Register { want: Box<Want>, attempt: Attempt },
+    Register {
+        want: Box<Want>,
+        attempt: Attempt,
+    },
     /// An equal revision exists: it is used again, and says so.
-    Attempt { arn: String, attempt: Attempt },
-    Deregister { arn: String },
+    Attempt {
+        arn: String,
+        attempt: Attempt,
+    },
+    Deregister {
+        arn: String,
+    },
 }
 
 pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Want {
     let content = image.map(|image| content(repository, image, place));
-    let revision = content.as_ref().map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
+    let revision = content
+        .as_ref()
+        .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
     let mut tags = tags::wanted(repository, place);
     if let Deferred::Known(revision) = &revision {
         tags.insert(tags::REVISION.to_owned(), revision.clone());
@@ -163,7 +173,9 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
         task_role_arn: super::role::want(repository, place).arn(place),
         execution_role_arn: place.execution_role_arn.clone(),
         image: image.reference.clone(),
-        command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"].map(str::to_owned).to_vec(),
+        command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"]
+            .map(str::to_owned)
+            .to_vec(),
         environment,
         port: place.port,
         log_group: names::log_group(&place.deployment, name),
@@ -214,14 +226,17 @@ impl Change {
             Self::Register { want, .. } => {
                 let mut fields = vec![Field::set("revision", &want.revision)];
                 if let Some(content) = &want.content {
-                        fields.push(Field::set("image", &content.image));
-                        fields.push(Field::set("cpu", &content.cpu));
-                        fields.push(Field::set("memory", &content.memory));
-                        fields.push(Field::set("architecture", format!("{:?}", content.architecture)));
-                        fields.push(Field::set("task_role", &content.task_role_arn));
-                        fields.push(Field::set("command", content.command.join(" ")));
-                        // Names only: a value may be a secret that its author has not moved to `secrets` yet.
-                        fields.push(Field::set("environment", content.environment.keys().cloned().collect::<Vec<_>>().join(", ")));
+                    fields.push(Field::set("image", &content.image));
+                    fields.push(Field::set("cpu", &content.cpu));
+                    fields.push(Field::set("memory", &content.memory));
+                    fields.push(Field::set("architecture", format!("{:?}", content.architecture)));
+                    fields.push(Field::set("task_role", &content.task_role_arn));
+                    fields.push(Field::set("command", content.command.join(" ")));
+                    // Names only: a value may be a secret that its author has not moved to `secrets` yet.
+                    fields.push(Field::set(
+                        "environment",
+                        content.environment.keys().cloned().collect::<Vec<_>>().join(", "),
+                    ));
                 } else {
                     fields.push(Field::set("image", Deferred::AfterApply));
                     fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));

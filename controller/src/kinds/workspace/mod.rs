@@ -18,12 +18,25 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Publish { name: String, host: String, port: u16, from: Option<String> },
-    Remove { name: String },
+    Publish {
+        name: String,
+        host: String,
+        port: u16,
+        from: Option<String>,
+    },
+    Remove {
+        name: String,
+    },
     /// The webserver knows no such location although its entry is published: it missed a reload.
-    ReloadWorkspace { name: String },
+    ReloadWorkspace {
+        name: String,
+    },
     /// The webserver shows definitions of another revision: it asked an old task while both were up.
-    Reload { name: String, expected: String, found: String },
+    Reload {
+        name: String,
+        expected: String,
+        found: String,
+    },
 }
 
 /// `revision` is the one that was proven to be loaded. `webserver` is false when none is configured or it does not answer.
@@ -53,8 +66,16 @@ impl Change {
                 Description {
                     action: if from.is_some() { Action::Update } else { Action::Create },
                     name: name.clone(),
-                    fields: vec![from.as_ref().map_or_else(|| Field::set("address", &to), |from| Field::changed("address", from, &to))],
-                    reason: if from.is_some() { "its address changed" } else { "the location answers and is not published" }.to_owned(),
+                    fields: vec![
+                        from.as_ref()
+                            .map_or_else(|| Field::set("address", &to), |from| Field::changed("address", from, &to)),
+                    ],
+                    reason: if from.is_some() {
+                        "its address changed"
+                    } else {
+                        "the location answers and is not published"
+                    }
+                    .to_owned(),
                 }
             }
             Self::Remove { name } => Description {

@@ -8,27 +8,15 @@ pub enum GitError {
     #[error("{program} cannot be started: {reason}")]
     Start { program: String, reason: String },
     #[error("git {operation} of {url} took longer than {seconds} s")]
-    TimedOut {
-        operation: &'static str,
-        url: String,
-        seconds: u64,
-    },
+    TimedOut { operation: &'static str, url: String, seconds: u64 },
     #[error("git {operation} of {url} failed: {detail}")]
-    Failed {
-        operation: &'static str,
-        url: String,
-        detail: String,
-    },
+    Failed { operation: &'static str, url: String, detail: String },
     #[error("{url} does not exist, or may not be read with the credentials given: {detail}")]
     RepositoryNotFound { url: String, detail: String },
     #[error("{url} has no {reference}")]
     ReferenceNotFound { url: String, reference: String },
     #[error("the token for {url} cannot be read from {path}: {reason}")]
-    Token {
-        url: String,
-        path: String,
-        reason: String,
-    },
+    Token { url: String, path: String, reason: String },
     #[error("{url} is refused: {reason}")]
     Refused { url: String, reason: String },
 }
@@ -37,13 +25,8 @@ impl GitError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Start { .. }
-            | Self::TimedOut { .. }
-            | Self::Failed { .. }
-            | Self::Token { .. } => true,
-            Self::RepositoryNotFound { .. }
-            | Self::ReferenceNotFound { .. }
-            | Self::Refused { .. } => false,
+            Self::Start { .. } | Self::TimedOut { .. } | Self::Failed { .. } | Self::Token { .. } => true,
+            Self::RepositoryNotFound { .. } | Self::ReferenceNotFound { .. } | Self::Refused { .. } => false,
         }
     }
 }
@@ -59,12 +42,7 @@ pub(super) enum Cause {
 pub(super) fn cause(stderr: &str) -> Cause {
     let text = stderr.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if says(&[
-        "couldn't find remote ref",
-        "not our ref",
-        "unadvertised object",
-        "no such remote ref",
-    ]) {
+    if says(&["couldn't find remote ref", "not our ref", "unadvertised object", "no such remote ref"]) {
         Cause::Reference
     } else if says(&[
         "repository not found",
@@ -89,20 +67,12 @@ pub(super) fn cause(stderr: &str) -> Cause {
 pub(super) fn one_line(stderr: &str, status: std::process::ExitStatus) -> String {
     let lines: Vec<&str> = stderr
         .lines()
-        .map(|line| {
-            line.trim()
-                .trim_start_matches("fatal: ")
-                .trim_start_matches("error: ")
-        })
+        .map(|line| line.trim().trim_start_matches("fatal: ").trim_start_matches("error: "))
         .filter(|line| !line.is_empty())
         .take(5)
         .collect();
     if lines.is_empty() {
         return status.to_string();
     }
-    mask_credentials(&lines.join("; "))
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(500)
-        .collect()
+    mask_credentials(&lines.join("; ")).chars().filter(|c| !c.is_control()).take(500).collect()
 }

@@ -20,33 +20,18 @@ struct ScriptState {
 
 impl Script {
     fn answer(&self, url: &str, answer: Result<&str, GitError>) {
-        self.0
-            .answers
-            .lock()
-            .unwrap()
-            .insert(url.to_owned(), answer.map(str::to_owned));
+        self.0.answers.lock().unwrap().insert(url.to_owned(), answer.map(str::to_owned));
     }
 
     fn requests(&self, url: &str) -> usize {
-        self.0
-            .requests
-            .lock()
-            .unwrap()
-            .get(url)
-            .copied()
-            .unwrap_or(0)
+        self.0.requests.lock().unwrap().get(url).copied().unwrap_or(0)
     }
 }
 
 impl ResolveReference for Script {
     async fn resolve(&self, url: &str, _: &GitReference) -> Result<String, GitError> {
         let state = &self.0;
-        *state
-            .requests
-            .lock()
-            .unwrap()
-            .entry(url.to_owned())
-            .or_default() += 1;
+        *state.requests.lock().unwrap().entry(url.to_owned()).or_default() += 1;
         let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
         state.most_running.fetch_max(running, Ordering::SeqCst);
         // The answer is that of the moment at which the request began.
@@ -60,33 +45,20 @@ impl ResolveReference for Script {
 const INTERVAL: Duration = Duration::from_mins(1);
 
 fn key(url: &str) -> HeadKey {
-    HeadKey {
-        git_url: url.to_owned(),
-        reference: GitReference::Branch("main".to_owned()),
-    }
+    HeadKey { git_url: url.to_owned(), reference: GitReference::Branch("main".to_owned()) }
 }
 
 fn failed(detail: &str) -> GitError {
-    GitError::Failed {
-        operation: "ls-remote",
-        url: "x".to_owned(),
-        detail: detail.to_owned(),
-    }
+    GitError::Failed { operation: "ls-remote", url: "x".to_owned(), detail: detail.to_owned() }
 }
 
 fn not_found() -> GitError {
-    GitError::ReferenceNotFound {
-        url: "x".to_owned(),
-        reference: "branch main".to_owned(),
-    }
+    GitError::ReferenceNotFound { url: "x".to_owned(), reference: "branch main".to_owned() }
 }
 
 fn start(script: &Script) -> (Heads, mpsc::UnboundedReceiver<HeadKey>) {
     let (sender, changes) = mpsc::unbounded_channel();
-    let settings = HeadsSettings {
-        interval: INTERVAL,
-        parallelism: 3,
-    };
+    let settings = HeadsSettings { interval: INTERVAL, parallelism: 3 };
     let heads = Heads::start(script.clone(), settings, move |key| {
         let _ = sender.send(key.clone());
     });
@@ -101,13 +73,7 @@ async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() 
     let (heads, mut changes) = start(&script);
     heads.want([key("a"), key("b"), key("a")]);
     heads.settled().await;
-    assert_eq!(
-        heads.get(&key("a")),
-        Some(Head {
-            commit: Some("1".to_owned()),
-            failure: None
-        })
-    );
+    assert_eq!(heads.get(&key("a")), Some(Head { commit: Some("1".to_owned()), failure: None }));
     let mut first = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
     first.sort();
     assert_eq!(first, [key("a"), key("b")]);
@@ -130,11 +96,7 @@ async fn many_who_ask_at_once_share_the_request_that_follows() {
     script.answer("a", Ok("2"));
     let key = key("a");
     let answers = futures::future::join_all((0..10).map(|_| heads.resolve(&key))).await;
-    assert!(
-        answers
-            .iter()
-            .all(|head| head.as_ref().unwrap().commit.as_deref() == Some("2"))
-    );
+    assert!(answers.iter().all(|head| head.as_ref().unwrap().commit.as_deref() == Some("2")));
     assert_eq!(script.requests("a"), 2);
 }
 
@@ -152,18 +114,9 @@ async fn a_failure_keeps_the_commit_and_the_moment_it_began() {
     assert_eq!(first, second);
     script.answer("a", Ok("1"));
     let healed = heads.resolve(&key("a")).await.unwrap();
-    assert_eq!(
-        healed,
-        Head {
-            commit: Some("1".to_owned()),
-            failure: None
-        }
-    );
+    assert_eq!(healed, Head { commit: Some("1".to_owned()), failure: None });
     // Told when it began and when it ended.
-    assert_eq!(
-        (changes.recv().await, changes.recv().await),
-        (Some(key("a")), Some(key("a")))
-    );
+    assert_eq!((changes.recv().await, changes.recv().await), (Some(key("a")), Some(key("a"))));
     assert!(changes.try_recv().is_err());
 }
 
@@ -176,10 +129,7 @@ async fn what_may_pass_is_retried_soon_and_what_may_not_is_left_to_the_interval(
     heads.want([key("passing"), key("lasting")]);
     // Requests of a second each, begun at 0, 6, 17 and 38 s.
     tokio::time::sleep(Duration::from_secs(45)).await;
-    assert_eq!(
-        (script.requests("passing"), script.requests("lasting")),
-        (4, 1)
-    );
+    assert_eq!((script.requests("passing"), script.requests("lasting")), (4, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,10 +156,7 @@ async fn what_is_wanted_no_more_is_forgotten_and_asked_for_no_more() {
     heads.poke("a");
     tokio::time::sleep(INTERVAL * 5).await;
     assert_eq!(script.requests("a"), 1);
-    assert_eq!(
-        (heads.get(&key("a")), heads.resolve(&key("a")).await),
-        (None, None)
-    );
+    assert_eq!((heads.get(&key("a")), heads.resolve(&key("a")).await), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,13 +170,7 @@ async fn a_key_that_comes_back_during_its_request_is_not_asked_for_twice_at_once
     assert_eq!(heads.get(&key("a")), None);
     heads.want([key("a")]);
     heads.settled().await;
-    assert_eq!(
-        (
-            script.requests("a"),
-            script.0.most_running.load(Ordering::SeqCst)
-        ),
-        (1, 1)
-    );
+    assert_eq!((script.requests("a"), script.0.most_running.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,10 +179,7 @@ async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
     script.answer("a", Ok("1"));
     script.answer("b", Ok("1"));
     let (heads, mut changes) = start(&script);
-    let tag = HeadKey {
-        git_url: "a".to_owned(),
-        reference: GitReference::Tag("v1".to_owned()),
-    };
+    let tag = HeadKey { git_url: "a".to_owned(), reference: GitReference::Tag("v1".to_owned()) };
     heads.want([key("a"), tag, key("b")]);
     heads.settled().await;
     while changes.try_recv().is_ok() {}
@@ -259,10 +197,7 @@ async fn a_fixed_commit_is_asked_for_once() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (heads, _changes) = start(&script);
-    heads.want([HeadKey {
-        git_url: "a".to_owned(),
-        reference: GitReference::Commit("1".to_owned()),
-    }]);
+    heads.want([HeadKey { git_url: "a".to_owned(), reference: GitReference::Commit("1".to_owned()) }]);
     tokio::time::sleep(INTERVAL * 5).await;
     assert_eq!(script.requests("a"), 1);
 }
