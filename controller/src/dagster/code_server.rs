@@ -67,76 +67,42 @@ impl CodeServer for GrpcCodeServer {
             Ok(Ok(answer)) => answer,
             Ok(Err(message)) => Answer::Unreachable { message },
             Err(_) => Answer::Unreachable {
-                message: format!(
-                    "no answer from {address} within {} s",
-                    self.timeout.as_secs_f32()
-                ),
+                message: format!("no answer from {address} within {} s", self.timeout.as_secs_f32()),
             },
         }
     }
 }
 
 async fn converse(address: SocketAddr) -> Result<Answer, String> {
-    let endpoint =
-        Endpoint::from_shared(format!("http://{address}")).map_err(|error| with_sources(&error))?;
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| format!("connecting to {address}: {}", with_sources(&error)))?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| with_sources(&error))?;
+    let channel =
+        endpoint.connect().await.map_err(|error| format!("connecting to {address}: {}", with_sources(&error)))?;
     // The server compresses whether or not the client accepts it; the size limit holds for what comes out.
-    let mut client = Grpc::new(channel)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client =
+        Grpc::new(channel).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_MESSAGE_BYTES);
 
-    let echo = Echo {
-        echo: "codeloc".to_owned(),
-    };
-    let reply: Echo = call(
-        &mut client,
-        "Ping",
-        PathAndQuery::from_static("/api.DagsterApi/Ping"),
-        echo.clone(),
-    )
-    .await?;
+    let echo = Echo { echo: "codeloc".to_owned() };
+    let reply: Echo =
+        call(&mut client, "Ping", PathAndQuery::from_static("/api.DagsterApi/Ping"), echo.clone()).await?;
     if reply.echo != echo.echo {
-        return Err(format!(
-            "what listens on {address} is not a Dagster code server: its echo differs"
-        ));
+        return Err(format!("what listens on {address} is not a Dagster code server: its echo differs"));
     }
     let path = PathAndQuery::from_static("/api.DagsterApi/GetServerId");
     let ServerId { server_id } = call(&mut client, "GetServerId", path, Empty {}).await?;
     let path = PathAndQuery::from_static("/api.DagsterApi/ListRepositories");
     let listing: Repositories = call(&mut client, "ListRepositories", path, Empty {}).await?;
-    Ok(read_listing(
-        server_id,
-        &listing.serialized_list_repositories_response_or_error,
-    ))
+    Ok(read_listing(server_id, &listing.serialized_list_repositories_response_or_error))
 }
 
-async fn call<Q, A>(
-    client: &mut Grpc<Channel>,
-    name: &str,
-    path: PathAndQuery,
-    request: Q,
-) -> Result<A, String>
+async fn call<Q, A>(client: &mut Grpc<Channel>, name: &str, path: PathAndQuery, request: Q) -> Result<A, String>
 where
     Q: Message + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,
 {
-    client
-        .ready()
-        .await
-        .map_err(|error| format!("{name}: {}", with_sources(&error)))?;
-    match client
-        .unary(tonic::Request::new(request), path, ProstCodec::default())
-        .await
-    {
+    client.ready().await.map_err(|error| format!("{name}: {}", with_sources(&error)))?;
+    match client.unary(tonic::Request::new(request), path, ProstCodec::default()).await {
         Ok(reply) => Ok(reply.into_inner()),
-        Err(status) => Err(format!(
-            "{name}: {:?}: {}",
-            status.code(),
-            bounded_line(status.message(), 500)
-        )),
+        Err(status) => Err(format!("{name}: {:?}: {}", status.code(), bounded_line(status.message(), 500))),
     }
 }
 
@@ -144,9 +110,7 @@ where
 #[derive(Deserialize)]
 #[serde(tag = "__class__")]
 enum Listing {
-    ListRepositoriesResponse {
-        repository_symbols: Vec<RepositorySymbol>,
-    },
+    ListRepositoriesResponse { repository_symbols: Vec<RepositorySymbol> },
     SerializableErrorInfo(ErrorInfo),
 }
 
@@ -174,15 +138,9 @@ fn read_listing(server_id: String, json: &str) -> Answer {
     match serde_json::from_str(json) {
         Ok(Listing::ListRepositoriesResponse { repository_symbols }) => Answer::Loaded {
             server_id,
-            repositories: repository_symbols
-                .into_iter()
-                .map(|symbol| symbol.repository_name)
-                .collect(),
+            repositories: repository_symbols.into_iter().map(|symbol| symbol.repository_name).collect(),
         },
-        Ok(Listing::SerializableErrorInfo(error)) => Answer::LoadError {
-            server_id,
-            message: readable(&error),
-        },
+        Ok(Listing::SerializableErrorInfo(error)) => Answer::LoadError { server_id, message: readable(&error) },
         Err(error) => Answer::LoadError {
             server_id,
             message: format!(
@@ -195,15 +153,10 @@ fn read_listing(server_id: String, json: &str) -> Answer {
 /// One line for each exception from the outermost to the root cause, then the place where the root cause was raised.
 fn readable(error: &ErrorInfo) -> String {
     let mut chain = vec![error];
-    while let Some(inner) = chain
-        .last()
-        .and_then(|last| last.cause.as_deref().or(last.context.as_deref()))
-    {
+    while let Some(inner) = chain.last().and_then(|last| last.cause.as_deref().or(last.context.as_deref())) {
         chain.push(inner);
     }
-    let root = chain
-        .last()
-        .expect("the chain begins with the error itself");
+    let root = chain.last().expect("the chain begins with the error itself");
     let left_out = chain.len().saturating_sub(MAX_CAUSES);
     let mut lines = Vec::new();
     for (position, error) in chain.iter().enumerate() {
@@ -215,11 +168,7 @@ fn readable(error: &ErrorInfo) -> String {
             continue;
         }
         let message = bounded_line(&error.message, MAX_CAUSE_CHARACTERS);
-        lines.push(if position == 0 {
-            message
-        } else {
-            format!("caused by {message}")
-        });
+        lines.push(if position == 0 { message } else { format!("caused by {message}") });
     }
     if let Some(frame) = root.stack.last() {
         lines.push(format!("  {}", bounded(frame, MAX_FRAME_CHARACTERS)));

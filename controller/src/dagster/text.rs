@@ -4,12 +4,8 @@ use std::error::Error;
 
 /// At most `limit` characters of `text`, trimmed, with `…` where something was left out.
 pub(super) fn bounded(text: &str, limit: usize) -> String {
-    let mut kept: String = text
-        .trim()
-        .chars()
-        .filter(|c| matches!(c, '\n' | '\t') || !c.is_control())
-        .take(limit + 1)
-        .collect();
+    let mut kept: String =
+        text.trim().chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).take(limit + 1).collect();
     if kept.chars().count() > limit {
         kept.pop();
         kept.push('…');
@@ -19,10 +15,7 @@ pub(super) fn bounded(text: &str, limit: usize) -> String {
 
 /// The same on one line, white space collapsed.
 pub(super) fn bounded_line(text: &str, limit: usize) -> String {
-    bounded(
-        &text.split_whitespace().collect::<Vec<_>>().join(" "),
-        limit,
-    )
+    bounded(&text.split_whitespace().collect::<Vec<_>>().join(" "), limit)
 }
 
 /// An error with its sources, which transports hide from their own `Display`.

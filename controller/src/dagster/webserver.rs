@@ -45,11 +45,7 @@ impl GraphqlWebserver {
     /// `url` is the webserver's root, such as `http://127.0.0.1:3000`. `timeout` bounds one call: a reload of the
     /// workspace connects to one location after another, 20 s for each that accepts and does not answer.
     pub fn new(url: &str, timeout: Duration) -> Self {
-        Self {
-            client: reqwest::Client::new(),
-            endpoint: format!("{}/graphql", url.trim_end_matches('/')),
-            timeout,
-        }
+        Self { client: reqwest::Client::new(), endpoint: format!("{}/graphql", url.trim_end_matches('/')), timeout }
     }
 
     /// The value of `field` in the answer's data.
@@ -64,17 +60,9 @@ impl GraphqlWebserver {
         }
     }
 
-    async fn exchange(
-        &self,
-        document: &str,
-        variables: Value,
-        field: &str,
-    ) -> Result<Value, WebError> {
+    async fn exchange(&self, document: &str, variables: Value, field: &str) -> Result<Value, WebError> {
         let unreachable = |error: reqwest::Error| WebError::Unreachable(with_sources(&error));
-        let request = self
-            .client
-            .post(&self.endpoint)
-            .json(&json!({"query": document, "variables": variables}));
+        let request = self.client.post(&self.endpoint).json(&json!({"query": document, "variables": variables}));
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let mut body = Vec::new();
@@ -93,16 +81,9 @@ impl GraphqlWebserver {
             let text = bounded_line(&String::from_utf8_lossy(&body), 200);
             let what = format!("{} answered HTTP {status}, not JSON: {text}", self.endpoint);
             // A proxy in front of a webserver that is starting says 502 or 503 in HTML.
-            return Err(if status.is_server_error() {
-                WebError::Unreachable(what)
-            } else {
-                WebError::Refused(what)
-            });
+            return Err(if status.is_server_error() { WebError::Unreachable(what) } else { WebError::Refused(what) });
         };
-        match answer
-            .pointer_mut(&format!("/data/{field}"))
-            .map(Value::take)
-        {
+        match answer.pointer_mut(&format!("/data/{field}")).map(Value::take) {
             Some(value) if !value.is_null() => Ok(value),
             _ => Err(WebError::Refused(graphql_errors(&answer, status))),
         }
@@ -110,12 +91,8 @@ impl GraphqlWebserver {
 }
 
 fn graphql_errors(answer: &Value, status: reqwest::StatusCode) -> String {
-    let messages: Vec<&str> = answer["errors"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|error| error["message"].as_str())
-        .collect();
+    let messages: Vec<&str> =
+        answer["errors"].as_array().into_iter().flatten().filter_map(|error| error["message"].as_str()).collect();
     if messages.is_empty() {
         return format!("HTTP {status} without the data asked for");
     }
@@ -170,18 +147,11 @@ impl Failure {
 impl LocationEntry {
     fn location(self) -> WebLocation {
         match self.location_or_load_error {
-            Some(LocationOrLoadError::RepositoryLocation { server_id }) => {
-                WebLocation::Loaded { server_id }
-            }
-            Some(LocationOrLoadError::PythonError(failure)) => WebLocation::Error {
-                message: failure.text(),
-            },
+            Some(LocationOrLoadError::RepositoryLocation { server_id }) => WebLocation::Loaded { server_id },
+            Some(LocationOrLoadError::PythonError(failure)) => WebLocation::Error { message: failure.text() },
             None if self.load_status == "LOADING" => WebLocation::Loading,
             None => WebLocation::Error {
-                message: format!(
-                    "neither a location nor an error; load status {}",
-                    self.load_status
-                ),
+                message: format!("neither a location nor an error; load status {}", self.load_status),
             },
         }
     }
@@ -190,9 +160,7 @@ impl LocationEntry {
 /// What is left of an answer once its refusals are taken out.
 fn accepted(value: Value) -> Result<Answered, WebError> {
     let answered = serde_json::from_value(value).map_err(|error| {
-        WebError::Refused(format!(
-            "cannot read the webserver's answer ({error}): is its release supported?"
-        ))
+        WebError::Refused(format!("cannot read the webserver's answer ({error}): is its release supported?"))
     })?;
     match answered {
         Answered::PythonError(failure)
@@ -204,41 +172,28 @@ fn accepted(value: Value) -> Result<Answered, WebError> {
 }
 
 fn unexpected(asked: &str) -> WebError {
-    WebError::Refused(format!(
-        "the webserver answered {asked} with another type than asked for"
-    ))
+    WebError::Refused(format!("the webserver answered {asked} with another type than asked for"))
 }
 
 impl Webserver for GraphqlWebserver {
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
         match accepted(self.post(LOCATIONS, json!({}), "workspaceOrError").await?)? {
-            Answered::Workspace { location_entries } => Ok(location_entries
-                .into_iter()
-                .map(|entry| (entry.name.clone(), entry.location()))
-                .collect()),
+            Answered::Workspace { location_entries } => {
+                Ok(location_entries.into_iter().map(|entry| (entry.name.clone(), entry.location())).collect())
+            }
             _ => Err(unexpected("workspaceOrError")),
         }
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
-        match accepted(
-            self.post(RELOAD_WORKSPACE, json!({}), "reloadWorkspace")
-                .await?,
-        )? {
+        match accepted(self.post(RELOAD_WORKSPACE, json!({}), "reloadWorkspace").await?)? {
             Answered::Workspace { .. } => Ok(()),
             _ => Err(unexpected("reloadWorkspace")),
         }
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
-        match accepted(
-            self.post(
-                RELOAD_LOCATION,
-                json!({"name": name}),
-                "reloadRepositoryLocation",
-            )
-            .await?,
-        )? {
+        match accepted(self.post(RELOAD_LOCATION, json!({"name": name}), "reloadRepositoryLocation").await?)? {
             Answered::WorkspaceLocationEntry(entry) => Ok(entry.location()),
             _ => Err(unexpected("reloadRepositoryLocation")),
         }

@@ -28,9 +28,7 @@ pub type Entries = BTreeMap<String, Entry>;
 pub enum WorkspaceError {
     #[error("cannot read the workspace file {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error(
-        "the workspace file {path} is not one that codeloc wrote: {reason}; move it away, or correct it"
-    )]
+    #[error("the workspace file {path} is not one that codeloc wrote: {reason}; move it away, or correct it")]
     Malformed { path: PathBuf, reason: String },
     #[error("cannot write the workspace file {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
@@ -54,15 +52,9 @@ impl Publisher {
     /// What is published now; nothing where the file does not exist yet.
     pub fn read(&self) -> Result<Entries, WorkspaceError> {
         match fs::read_to_string(&self.path) {
-            Ok(text) => parse(&text).map_err(|reason| WorkspaceError::Malformed {
-                path: self.path.clone(),
-                reason,
-            }),
+            Ok(text) => parse(&text).map_err(|reason| WorkspaceError::Malformed { path: self.path.clone(), reason }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entries::new()),
-            Err(source) => Err(WorkspaceError::Read {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => Err(WorkspaceError::Read { path: self.path.clone(), source }),
         }
     }
 
@@ -74,11 +66,7 @@ impl Publisher {
             // A file that cannot be read is replaced as one that differs: if it cannot be written either, that tells.
             _ => {}
         }
-        self.replace(&text)
-            .map_err(|source| WorkspaceError::Write {
-                path: self.path.clone(),
-                source,
-            })?;
+        self.replace(&text).map_err(|source| WorkspaceError::Write { path: self.path.clone(), source })?;
         Ok(true)
     }
 
@@ -112,11 +100,8 @@ fn render(entries: &Entries) -> String {
     text.push_str("load_from:\n");
     for (name, Entry { host, port }) in entries {
         let (host, name) = (quoted(host), quoted(name));
-        writeln!(
-            text,
-            "  - grpc_server:\n      host: {host}\n      port: {port}\n      location_name: {name}"
-        )
-        .expect("writing to a String cannot fail");
+        writeln!(text, "  - grpc_server:\n      host: {host}\n      port: {port}\n      location_name: {name}")
+            .expect("writing to a String cannot fail");
     }
     text
 }
@@ -130,8 +115,7 @@ fn quoted(text: &str) -> String {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),
             ' '..='~' => quoted.push(character),
-            _ => write!(quoted, "\\U{:08X}", u32::from(character))
-                .expect("writing to a String cannot fail"),
+            _ => write!(quoted, "\\U{:08X}", u32::from(character)).expect("writing to a String cannot fail"),
         }
     }
     quoted.push('"');
@@ -159,23 +143,12 @@ struct Server {
 }
 
 fn parse(text: &str) -> Result<Entries, String> {
-    let document: Document = serde_saphyr::from_str(text)
-        .map_err(|error| super::text::bounded_line(&error.to_string(), 300))?;
+    let document: Document =
+        serde_saphyr::from_str(text).map_err(|error| super::text::bounded_line(&error.to_string(), 300))?;
     let mut entries = Entries::new();
-    for Target {
-        grpc_server:
-            Server {
-                host,
-                port,
-                location_name,
-            },
-    } in document.load_from
-    {
+    for Target { grpc_server: Server { host, port, location_name } } in document.load_from {
         let twice = format!("location {location_name:?} is there twice");
-        if entries
-            .insert(location_name, Entry { host, port })
-            .is_some()
-        {
+        if entries.insert(location_name, Entry { host, port }).is_some() {
             return Err(twice);
         }
     }

@@ -33,16 +33,10 @@ impl Service<http::Request<Body>> for Scripted {
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/api.DagsterApi/Ping" => {
-                    reply(request, move |asked: Echo| Echo {
-                        echo: script.echo.clone().unwrap_or(asked.echo),
-                    })
-                    .await
+                    reply(request, move |asked: Echo| Echo { echo: script.echo.clone().unwrap_or(asked.echo) }).await
                 }
                 "/api.DagsterApi/GetServerId" => {
-                    reply(request, |_: Empty| ServerId {
-                        server_id: "revision-1".to_owned(),
-                    })
-                    .await
+                    reply(request, |_: Empty| ServerId { server_id: "revision-1".to_owned() }).await
                 }
                 "/api.DagsterApi/ListRepositories" => {
                     let answer = move |_: Empty| Repositories {
@@ -73,20 +67,14 @@ impl<F: Fn(Q) -> A, Q, A: Send + 'static> Service<tonic::Request<Q>> for Unary<F
     }
 }
 
-async fn reply<Q, A>(
-    request: http::Request<Body>,
-    answer: impl Fn(Q) -> A + Send,
-) -> http::Response<Body>
+async fn reply<Q, A>(request: http::Request<Body>, answer: impl Fn(Q) -> A + Send) -> http::Response<Body>
 where
     Q: Message + Default + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,
 {
     // As Dagster's own server does.
-    let mut server =
-        tonic::server::Grpc::new(ProstCodec::default()).send_compressed(CompressionEncoding::Gzip);
-    server
-        .unary(Unary(answer, std::marker::PhantomData), request)
-        .await
+    let mut server = tonic::server::Grpc::new(ProstCodec::default()).send_compressed(CompressionEncoding::Gzip);
+    server.unary(Unary(answer, std::marker::PhantomData), request).await
 }
 
 async fn serve(script: Scripted) -> SocketAddr {
@@ -97,11 +85,7 @@ async fn serve(script: Scripted) -> SocketAddr {
 }
 
 async fn answer_to(listing: &Value) -> Answer {
-    let address = serve(Scripted {
-        listing: listing.to_string(),
-        echo: None,
-    })
-    .await;
+    let address = serve(Scripted { listing: listing.to_string(), echo: None }).await;
     GrpcCodeServer::new(PATIENCE).ask(address).await
 }
 
@@ -114,10 +98,8 @@ async fn a_server_with_definitions_is_loaded() {
             {"__class__": "LoadableRepositorySymbol", "attribute": "more", "repository_name": "more"},
         ],
     });
-    let expected = Answer::Loaded {
-        server_id: "revision-1".into(),
-        repositories: vec!["__repository__".into(), "more".into()],
-    };
+    let expected =
+        Answer::Loaded { server_id: "revision-1".into(), repositories: vec!["__repository__".into(), "more".into()] };
     assert_eq!(answer_to(&listing).await, expected);
 }
 
@@ -128,10 +110,7 @@ fn exception(message: &str, cause: &Value) -> Value {
 
 #[tokio::test]
 async fn a_failed_import_names_every_cause_and_the_line() {
-    let cause = exception(
-        "ValueError: a\nsecond line\n",
-        &exception("KeyError: 'x'\n", &Value::Null),
-    );
+    let cause = exception("ValueError: a\nsecond line\n", &exception("KeyError: 'x'\n", &Value::Null));
     let Answer::LoadError { server_id, message } =
         answer_to(&exception("DagsterUserCodeLoadError: loading\n", &cause)).await
     else {
@@ -151,10 +130,7 @@ fn an_exception_raised_while_handling_another_shows_both() {
     let Answer::LoadError { message, .. } = read_listing(String::new(), &error.to_string()) else {
         panic!("expected a load error")
     };
-    assert!(
-        message.starts_with("RuntimeError: second\ncaused by OSError: first\n"),
-        "{message}"
-    );
+    assert!(message.starts_with("RuntimeError: second\ncaused by OSError: first\n"), "{message}");
 }
 
 #[test]
@@ -167,14 +143,8 @@ fn an_endless_error_is_shown_bounded_with_both_ends() {
         panic!("expected a load error")
     };
     assert!(message.starts_with("Error0: xxx"), "{message}");
-    assert!(
-        message.contains("\n… 25 more\n") && message.contains("caused by Root: long"),
-        "{message}"
-    );
-    assert!(
-        message.lines().count() <= 10 && message.chars().count() < 5_000,
-        "{message}"
-    );
+    assert!(message.contains("\n… 25 more\n") && message.contains("caused by Root: long"), "{message}");
+    assert!(message.lines().count() <= 10 && message.chars().count() < 5_000, "{message}");
 }
 
 #[test]
@@ -192,28 +162,15 @@ fn an_answer_of_another_kind_is_an_error_that_says_so() {
 async fn an_answer_far_above_the_default_limit_of_tonic_is_read() {
     let name = "r".repeat(12_000_000);
     let listing = json!({"__class__": "ListRepositoriesResponse", "repository_symbols": [{"repository_name": name}]});
-    assert_eq!(
-        answer_to(&listing).await,
-        Answer::Loaded {
-            server_id: "revision-1".into(),
-            repositories: vec![name]
-        }
-    );
+    assert_eq!(answer_to(&listing).await, Answer::Loaded { server_id: "revision-1".into(), repositories: vec![name] });
 }
 
 #[tokio::test]
 async fn an_answer_that_unpacks_to_more_than_the_limit_is_refused() {
     let listing = "x".repeat(MAX_MESSAGE_BYTES + 1);
-    let address = serve(Scripted {
-        listing,
-        echo: None,
-    })
-    .await;
+    let address = serve(Scripted { listing, echo: None }).await;
     let answer = GrpcCodeServer::new(PATIENCE).ask(address).await;
-    assert!(
-        matches!(&answer, Answer::Unreachable { message } if message.contains("size limit")),
-        "{answer:?}"
-    );
+    assert!(matches!(&answer, Answer::Unreachable { message } if message.contains("size limit")), "{answer:?}");
 }
 
 #[tokio::test]
@@ -231,22 +188,13 @@ async fn a_refused_connection_is_unreachable_and_says_where() {
 #[tokio::test]
 async fn a_server_that_accepts_and_never_answers_ends_at_the_time_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let answer = GrpcCodeServer::new(Duration::from_millis(200))
-        .ask(listener.local_addr().unwrap())
-        .await;
-    assert!(
-        matches!(&answer, Answer::Unreachable { message } if message.contains("within 0.2 s")),
-        "{answer:?}"
-    );
+    let answer = GrpcCodeServer::new(Duration::from_millis(200)).ask(listener.local_addr().unwrap()).await;
+    assert!(matches!(&answer, Answer::Unreachable { message } if message.contains("within 0.2 s")), "{answer:?}");
 }
 
 #[tokio::test]
 async fn another_kind_of_server_is_not_taken_for_a_code_server() {
-    let address = serve(Scripted {
-        listing: String::new(),
-        echo: Some("hm".into()),
-    })
-    .await;
+    let address = serve(Scripted { listing: String::new(), echo: Some("hm".into()) }).await;
     let answer = GrpcCodeServer::new(PATIENCE).ask(address).await;
     assert!(
         matches!(&answer, Answer::Unreachable { message } if message.contains("not a Dagster code server")),
@@ -273,23 +221,8 @@ async fn ask_real(python: &Path, code: &str) -> Answer {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let mut server = tokio::process::Command::new(python)
-        .args([
-            "-m",
-            "dagster",
-            "api",
-            "grpc",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &address.port().to_string(),
-        ])
-        .args([
-            "-f",
-            "definitions.py",
-            "--lazy-load-user-code",
-            "--fixed-server-id",
-            "revision-7",
-        ])
+        .args(["-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", &address.port().to_string()])
+        .args(["-f", "definitions.py", "--lazy-load-user-code", "--fixed-server-id", "revision-7"])
         .env("DAGSTER_HOME", folder.path())
         .current_dir(folder.path())
         .stdout(Stdio::null())
@@ -302,14 +235,8 @@ async fn ask_real(python: &Path, code: &str) -> Answer {
     let answer = loop {
         match client.ask(address).await {
             Answer::Unreachable { message } => {
-                assert!(
-                    server.try_wait().unwrap().is_none(),
-                    "the code server ended: {message}"
-                );
-                assert!(
-                    tokio::time::Instant::now() < deadline,
-                    "no answer within 90 s: {message}"
-                );
+                assert!(server.try_wait().unwrap().is_none(), "the code server ended: {message}");
+                assert!(tokio::time::Instant::now() < deadline, "no answer within 90 s: {message}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             answer => break answer,
@@ -323,10 +250,7 @@ async fn ask_real(python: &Path, code: &str) -> Answer {
 async fn a_real_code_server_is_loaded() {
     let Some(python) = real_dagster() else { return };
     let code = "import dagster as dg\n\n@dg.asset\ndef one():\n    return 1\n\ndefs = dg.Definitions(assets=[one])\n";
-    let expected = Answer::Loaded {
-        server_id: "revision-7".into(),
-        repositories: vec!["__repository__".into()],
-    };
+    let expected = Answer::Loaded { server_id: "revision-7".into(), repositories: vec!["__repository__".into()] };
     assert_eq!(ask_real(&python, code).await, expected);
 }
 
@@ -334,15 +258,9 @@ async fn a_real_code_server_is_loaded() {
 async fn a_real_code_server_tells_why_its_code_fails() {
     let Some(python) = real_dagster() else { return };
     let answer = ask_real(&python, "import a_module_that_is_missing\n").await;
-    let Answer::LoadError { server_id, message } = answer else {
-        panic!("expected a load error, got {answer:?}")
-    };
+    let Answer::LoadError { server_id, message } = answer else { panic!("expected a load error, got {answer:?}") };
     assert_eq!(server_id, "revision-7");
-    assert!(
-        message
-            .contains("caused by ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
-        "{message}"
-    );
+    assert!(message.contains("caused by ModuleNotFoundError: No module named 'a_module_that_is_missing'"), "{message}");
     assert!(message.contains("definitions.py\", line 1"), "{message}");
     assert!(message.lines().count() < 12, "{message}");
 }

@@ -3,18 +3,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn entry(host: &str, port: u16) -> Entry {
-    Entry {
-        host: host.to_owned(),
-        port,
-    }
+    Entry { host: host.to_owned(), port }
 }
 
 fn two() -> Entries {
     Entries::from([
-        (
-            "orders".into(),
-            entry("orders-service.dagster.internal", 4000),
-        ),
+        ("orders".into(), entry("orders-service.dagster.internal", 4000)),
         ("no".into(), entry("12:30", 65_535)),
     ])
 }
@@ -45,11 +39,7 @@ fn the_file_is_sorted_and_every_string_is_quoted() {
 fn an_empty_workspace_is_an_empty_list_and_not_an_empty_file() {
     let (_folder, publisher) = publisher();
     assert!(publisher.publish(&Entries::new()).unwrap());
-    assert!(
-        fs::read_to_string(publisher.path())
-            .unwrap()
-            .ends_with("load_from: []\n")
-    );
+    assert!(fs::read_to_string(publisher.path()).unwrap().ends_with("load_from: []\n"));
     assert_eq!(publisher.read().unwrap(), Entries::new());
 }
 
@@ -67,10 +57,7 @@ fn equal_entries_are_not_written_again() {
     let before = fs::metadata(publisher.path()).unwrap();
     assert!(!publisher.publish(&two()).unwrap());
     let after = fs::metadata(publisher.path()).unwrap();
-    assert_eq!(
-        std::os::unix::fs::MetadataExt::ino(&before),
-        std::os::unix::fs::MetadataExt::ino(&after)
-    );
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&before), std::os::unix::fs::MetadataExt::ino(&after));
     assert!(publisher.publish(&Entries::new()).unwrap());
     assert_eq!(publisher.read().unwrap(), Entries::new());
 }
@@ -79,14 +66,9 @@ fn equal_entries_are_not_written_again() {
 fn the_file_is_readable_by_all_and_no_temporary_file_stays() {
     let (_folder, publisher) = publisher();
     publisher.publish(&two()).unwrap();
-    assert_eq!(
-        fs::metadata(publisher.path()).unwrap().permissions().mode() & 0o777,
-        0o644
-    );
-    let names: Vec<_> = fs::read_dir(publisher.path().parent().unwrap())
-        .unwrap()
-        .map(|file| file.unwrap().file_name())
-        .collect();
+    assert_eq!(fs::metadata(publisher.path()).unwrap().permissions().mode() & 0o777, 0o644);
+    let names: Vec<_> =
+        fs::read_dir(publisher.path().parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(names, ["workspace.yaml"]);
 }
 
@@ -99,18 +81,12 @@ fn a_malformed_file_is_an_error_that_says_why_and_is_never_taken_for_empty() {
         ("", "load_from"),
         ("load_from: [", "load_from"),
         ("load_from:\n  - python_file: own.py\n", "python_file"),
-        (
-            "load_from:\n  - grpc_server: {host: a, port: 70000, location_name: x}\n",
-            "70000",
-        ),
+        ("load_from:\n  - grpc_server: {host: a, port: 70000, location_name: x}\n", "70000"),
         (duplicate, "\"x\" is there twice"),
     ] {
         fs::write(publisher.path(), text).unwrap();
         let error = publisher.read().unwrap_err();
-        assert!(
-            matches!(error, WorkspaceError::Malformed { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, WorkspaceError::Malformed { .. }), "{error:?}");
         let shown = error.to_string();
         assert!(
             shown.contains("workspace.yaml") && (shown.contains(reason) || reason == "load_from"),
@@ -125,22 +101,14 @@ fn a_folder_that_cannot_be_written_is_an_error_with_the_path() {
     fs::write(folder.path().join("file"), "").unwrap();
     let publisher = Publisher::new(folder.path().join("file/workspace.yaml"));
     let shown = publisher.publish(&two()).unwrap_err().to_string();
-    assert!(
-        shown.starts_with("cannot write the workspace file")
-            && shown.contains("file/workspace.yaml"),
-        "{shown}"
-    );
+    assert!(shown.starts_with("cannot write the workspace file") && shown.contains("file/workspace.yaml"), "{shown}");
 }
 
 #[test]
 fn a_reader_sees_whole_files_only_while_versions_change() {
     let (_folder, publisher) = publisher();
     let versions: Vec<Entries> = (0..40_u16)
-        .map(|version| {
-            (0..=version)
-                .map(|index| (format!("location-{index}"), entry("host", version)))
-                .collect()
-        })
+        .map(|version| (0..=version).map(|index| (format!("location-{index}"), entry("host", version))).collect())
         .collect();
     publisher.publish(&versions[0]).unwrap();
     let path = publisher.path().to_owned();
