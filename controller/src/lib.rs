@@ -1,8 +1,15 @@
 //! codeloc: desired state from git, live state from AWS, and nothing remembered that those two cannot rebuild.
 //!
 //! Follow the data: [`source`] reads configs, [`build`] turns a commit into an image, [`kinds`] knows each live
-//! resource, [`plan`] compares, `reconcile` acts, [`dagster`] proves and publishes, [`status`] tells.
+//! resource, [`plan`] compares, [`reconcile`] acts, [`dagster`] proves and publishes, [`status`] tells.
 
+pub mod api;
 pub mod build;
+pub mod cli;
 pub mod dagster;
+pub mod kinds;
+pub mod plan;
+pub mod reconcile;
+pub mod settings;
 pub mod source;
+pub mod status;

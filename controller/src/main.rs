@@ -1,1 +1,7 @@
-fn main() {}
+//! The `codeloc` program: parses and calls.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    codeloc::cli::run(&codeloc::cli::command().get_matches())
+}

@@ -1,8 +1,23 @@
 //! What a user writes: the [`Repository`] type, its checks with file and line, and its JSON Schema.
 //!
 //! Guarantees: a `Repository` that exists has passed every check that needs only its own file; checks across files
-//! (overlapping prefixes) are in [`check_fleet`]. Reading never touches the file system or the network.
+//! (overlapping prefixes) are in [`check_fleet`]. Reading never touches the file system or the network. No error shows
+//! credentials that stand in a URL.
 
+mod check;
+mod error;
+mod fields;
+mod fleet;
+mod git;
+mod read;
 mod repository;
+mod schema;
+mod structure;
+mod yaml;
 
+pub use error::{ConfigError, Problem};
+pub use fleet::check_fleet;
+pub use git::{mask_credentials, valid_reference_name};
+pub use read::{Parsed, parse, read};
 pub use repository::*;
+pub use schema::schema;

@@ -2,14 +2,54 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A repository's name: a DNS label of at most 40 characters out of `[a-z0-9-]`, equal to its folder's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RepositoryName(pub(crate) String);
 
+/// Leaves room in AWS's 64 characters (IAM role) for the deployment's name and a suffix.
+const NAME_LENGTH: usize = 40;
+
+/// Folders of the shared bucket and names that the platform keeps for itself.
+pub(crate) const RESERVED_NAMES: [&str; 3] = ["shared", "system", "temp"];
+
+/// Why a text is not a repository's name, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameError {
+    pub message: String,
+    pub hint: &'static str,
+}
+
 impl RepositoryName {
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let label = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && !name.ends_with('-')
+            && !name.contains("--");
+        let fault = |message, hint| Err(NameError { message, hint });
+        if !label {
+            let hint = "use lower-case letters, digits and single hyphens, beginning with a letter";
+            fault(format!("`{}` cannot be a name", name.escape_debug()), hint)
+        } else if name.len() > NAME_LENGTH {
+            fault(
+                format!("the name has {} characters", name.len()),
+                "use at most 40",
+            )
+        } else if RESERVED_NAMES.contains(&name) {
+            fault(
+                format!("the name `{name}` is reserved"),
+                "choose another name",
+            )
+        } else {
+            Ok(Self(name.to_owned()))
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,7 +89,7 @@ pub struct Repository {
     pub adopt: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GitReference {
     Branch(String),
@@ -76,7 +116,9 @@ pub struct Resources {
     pub architecture: Architecture,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Architecture {
     Arm64,

@@ -1,9 +1,37 @@
 //! A commit becomes an image: git objects to a code layer, a lock to a dependency layer, both pushed over the OCI
 //! protocol. No Docker daemon, and nothing of the repository is executed.
 
+mod checkout;
+mod dependencies;
+#[cfg(feature = "aws")]
+mod ecr;
+mod image;
+mod layer;
+mod load;
+mod oci;
+mod packages;
+mod process;
+mod registry;
+mod requirements;
+mod settings;
+mod uv;
+
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 
 use codeloc_crds::{Architecture, CodePointer, RepositoryName};
+
+#[cfg(feature = "aws")]
+pub use ecr::EcrCredentials;
+pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
+pub use load::CODE_FOLDER;
+pub use oci::OciBuilder;
+pub use registry::{Anonymous, RegistryCredentials};
+pub use settings::{
+    BaseImage, BuildSettings, Compression, GitSettings, Limits, PASSED_VARIABLES, Platform,
+};
 
 /// Everything that decides an image. Equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +77,16 @@ pub enum LoadTarget {
 /// Port: the one thing that makes images.
 pub trait Builder: Send + Sync + 'static {
     /// The image of this request if it was pushed before, found by reading the registry alone.
-    fn find(&self, request: &Request) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
+    fn find(
+        &self,
+        request: &Request,
+    ) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
     /// Builds and pushes; `progress` takes short texts for the status page (`resolving 133 packages`).
-    fn build(&self, request: &Request, progress: &(dyn Fn(String) + Send + Sync)) -> impl Future<Output = Result<Image, BuildError>> + Send;
+    fn build(
+        &self,
+        request: &Request,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> impl Future<Output = Result<Image, BuildError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! Talks to Dagster: the code server's gRPC proves a location, the webserver's GraphQL shows what Dagster loaded, and
 //! [`workspace`] is the only writer of `workspace.yaml`.
 
+pub mod code_server;
+mod text;
+pub mod webserver;
 pub mod workspace;
 
 use std::collections::BTreeMap;
@@ -11,7 +14,10 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Definitions are loaded.
-    Loaded { server_id: String, repositories: Vec<String> },
+    Loaded {
+        server_id: String,
+        repositories: Vec<String>,
+    },
     /// The server is up but the user's code failed: Dagster's own text.
     LoadError { server_id: String, message: String },
     /// Nobody answered in time, or the connection was refused.
@@ -34,11 +40,16 @@ pub enum WebLocation {
 /// Port: the Dagster webserver.
 pub trait Webserver: Send + Sync + 'static {
     /// All locations by name, in one query.
-    fn locations(&self) -> impl Future<Output = Result<BTreeMap<String, WebLocation>, WebError>> + Send;
+    fn locations(
+        &self,
+    ) -> impl Future<Output = Result<BTreeMap<String, WebLocation>, WebError>> + Send;
     /// Reads workspace.yaml again. Call only when membership or a host changed: the webserver loads serially.
     fn reload_workspace(&self) -> impl Future<Output = Result<(), WebError>> + Send;
     /// Connects to one location again, where it shows definitions of an old revision.
-    fn reload_location(&self, name: &str) -> impl Future<Output = Result<WebLocation, WebError>> + Send;
+    fn reload_location(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<WebLocation, WebError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,32 @@
 //! Desired state comes in: a git-backed folder of configs, and the heads of the users' branches.
 //!
 //! Guarantees: a [`Snapshot`] was read whole from one folder state or one commit; a file that does not parse is
-//! invalid, never absent.
+//! invalid, never absent; a folder or repository that cannot be read is an error beside the last good snapshot, never
+//! an empty one.
 
 use std::collections::BTreeMap;
 
 use codeloc_crds::{Repository, RepositoryName};
 
+mod directory;
+mod folder;
+pub mod git;
+pub mod heads;
+mod process;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use folder::read_folder;
+pub use git::{Git, GitError, GitSettings};
+pub use heads::{Head, HeadKey, Heads, HeadsSettings};
+pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};
+
 /// All configs at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The config repository's commit; absent in mode *dir* outside a git checkout.
+    /// The config repository's commit; absent in mode *dir* outside a git checkout, or with changes not yet committed.
     pub commit: Option<String>,
     pub repositories: BTreeMap<RepositoryName, Result<Repository, Invalid>>,
     /// Folders whose very name is not a repository name: reported, never acted upon.
@@ -26,4 +42,30 @@ pub struct Invalid {
     pub message: String,
     /// With file, line, caret and hint; no colour.
     pub rendered: String,
+}
+
+/// Why no new snapshot could be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error("cannot read the folder of configs {path}: {reason}")]
+    Folder { path: String, reason: String },
+    #[error("cannot fetch the configs: {0}")]
+    Git(#[from] GitError),
+    #[error("cannot keep the checkout of the configs in {path}: {reason}")]
+    Checkout { path: String, reason: String },
+}
+
+/// Something that fails at present: what, and since when without a success between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub message: String,
+    pub since: tokio::time::Instant,
+}
+
+impl Failure {
+    /// The failure after one more attempt: a failure that lasts keeps its beginning.
+    fn lasting(before: Option<&Self>, message: String) -> Self {
+        let since = before.map_or_else(tokio::time::Instant::now, |before| before.since);
+        Self { message, since }
+    }
 }

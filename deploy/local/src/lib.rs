@@ -1,5 +1,23 @@
 //! AWS in one process, small and strict: what the controller calls, as AWS answers it.
+//!
+//! [`cloud::Cloud`] is the state machine, pure; [`LocalCloud`] gives it a clock, a driver for tasks and two front doors:
+//! [`http`] for any AWS client, [`connector`] for the Rust SDK in the same process.
 
+pub mod calls;
+pub mod cloud;
+pub mod connector;
 pub mod dns;
 pub mod driver;
+pub mod fault;
+pub mod fields;
+pub mod http;
+mod local_cloud;
+pub mod paging;
 pub mod registry;
+pub mod rollout;
+pub mod services;
+pub mod store;
+pub mod time;
+pub mod wire;
+
+pub use local_cloud::{LocalCloud, Settings};

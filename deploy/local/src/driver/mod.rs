@@ -3,6 +3,7 @@
 //! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
 
 pub mod process;
+pub mod simulated;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -161,7 +161,7 @@ async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
             let deleted = if reference.contains(':') {
                 registry.delete_image(name, reference)?
             } else {
-                registry.delete_tag(name, reference)?
+                registry.untag(name, reference)?
             };
             if deleted { Ok(reply(StatusCode::ACCEPTED).empty()) } else { Err(unknown(name, reference)) }
         }

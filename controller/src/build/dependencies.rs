@@ -1,0 +1,427 @@
+//! From what a repository asks for to a lock: the packages of one image, exact versions with hashes.
+//!
+//! Guarantees: nothing of the repository runs and no index but the operator's is asked; equal inputs give the lock that
+//! was resolved first, as long as the work folder lives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    BuildError,
+    process::{fresh_folder, on_disk, write_whole},
+    registry::sha256,
+    requirements::{
+        self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject,
+        refused,
+    },
+    uv::{Target, Uv},
+};
+
+/// What a repository asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A `uv.lock`, by path: the whole set of packages, already resolved.
+    Lock(String),
+    /// Requirements still to be resolved.
+    Requirements(Vec<Requirement>),
+}
+
+/// The files that [`input`] may want to read, out of all paths of the commit.
+pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str>) -> Vec<&'a str> {
+    let wanted = |path: &&str| {
+        matches!(*path, "uv.lock" | "requirements.txt")
+            || path.rsplit('/').next() == Some("pyproject.toml")
+    };
+    files
+        .iter()
+        .copied()
+        .filter(wanted)
+        .chain(explicit)
+        .collect()
+}
+
+/// Chooses the dependency file: the named one, else `uv.lock`, `requirements.txt`, `pyproject.toml`, or nothing.
+pub(super) fn input(
+    explicit: Option<&str>,
+    texts: &BTreeMap<String, String>,
+) -> Result<Input, BuildError> {
+    let file = match explicit {
+        Some(file) if texts.contains_key(file) => file,
+        Some(file) => {
+            return Err(BuildError::Terminal(format!(
+                "the commit has no file {file} (`dependencies`)"
+            )));
+        }
+        None => match ["uv.lock", "requirements.txt", "pyproject.toml"]
+            .into_iter()
+            .find(|file| texts.contains_key(*file))
+        {
+            Some(file) => file,
+            None => return Ok(Input::Requirements(Vec::new())),
+        },
+    };
+    let text = &texts[file];
+    match file.rsplit('/').next().unwrap_or(file) {
+        "uv.lock" => {
+            let project = format!("{}pyproject.toml", folder_of(file));
+            if !texts.contains_key(&project) {
+                return Err(BuildError::Terminal(format!(
+                    "{file} has no {project} beside it, which uv needs to read it"
+                )));
+            }
+            Ok(Input::Lock(file.to_owned()))
+        }
+        "pyproject.toml" => parse_pyproject(file, text).map(Input::Requirements),
+        _ => parse_file(file, text).map(Input::Requirements),
+    }
+}
+
+/// The path up to its last slash, included.
+fn folder_of(path: &str) -> &str {
+    path.rfind('/').map_or("", |slash| &path[..=slash])
+}
+
+/// The user's requirements and the platform's. A user who pins a package of the base set decides its release; the other
+/// packages of the set then go along unpinned, since Dagster's libraries require the Dagster of their own release.
+fn with_base_set(user: &[Requirement], base: &[Requirement]) -> Vec<Requirement> {
+    let named = |name: &str, pinned: bool| {
+        user.iter()
+            .any(|one| one.name == name && (!pinned || !one.specifier.is_empty()))
+    };
+    let user_decides = base.iter().any(|one| named(&one.name, true));
+    let mut all = user.to_vec();
+    for requirement in base {
+        if named(&requirement.name, true) {
+            continue;
+        }
+        let mut requirement = requirement.clone();
+        if user_decides {
+            requirement.specifier.clear();
+        }
+        all.push(requirement);
+    }
+    all
+}
+
+/// What decides a resolution.
+pub(super) struct Resolution<'a> {
+    pub uv: &'a Uv,
+    pub target: &'a Target,
+    pub base: &'a [Requirement],
+    /// The text of the operator's constraints.
+    pub constraints: Option<&'a str>,
+    pub work: &'a Path,
+    pub progress: &'a (dyn Fn(String) + Send + Sync),
+}
+
+impl Resolution<'_> {
+    /// The lock: one line per package, sorted, with hashes.
+    pub(super) async fn lock(
+        &self,
+        input: &Input,
+        texts: &BTreeMap<String, String>,
+    ) -> Result<String, BuildError> {
+        let (wanted, complete) = match input {
+            Input::Lock(file) => (self.exported(file, texts).await?, true),
+            Input::Requirements(user) => (with_base_set(user, self.base), false),
+        };
+        if wanted.is_empty() {
+            return Ok(String::new());
+        }
+        let mut lines: Vec<String> = wanted.iter().map(Requirement::locked_line).collect();
+        lines.sort();
+        lines.dedup();
+        let decides = serde_json::json!({
+            "lines": lines, "complete": complete, "target": self.target.key(), "constraints": self.constraints, "index": self.uv.index(),
+        });
+        let key = hex::encode(Sha256::digest(decides.to_string()));
+        let kept = self.work.join("locks").join(format!("{key}.txt"));
+        if let Ok(lock) = std::fs::read_to_string(&kept) {
+            return Ok(lock);
+        }
+        (self.progress)(format!("resolving {} packages", wanted.len()));
+        let folder = fresh_folder(&self.work.join("spool"))?;
+        let plain: Vec<String> = wanted.iter().map(Requirement::line).collect();
+        write_whole(
+            &folder.path().join("requirements.in"),
+            (plain.join("\n") + "\n").as_bytes(),
+        )?;
+        if let Some(constraints) = self.constraints {
+            write_whole(
+                &folder.path().join("constraints.txt"),
+                constraints.as_bytes(),
+            )?;
+        }
+        let resolved = self
+            .uv
+            .compile(
+                folder.path(),
+                self.target,
+                self.constraints.is_some(),
+                complete,
+            )
+            .await?;
+        let lock = locked(&wanted, &resolved, self.uv.find_links())?;
+        write_whole(&kept, lock.as_bytes())?;
+        Ok(lock)
+    }
+
+    /// The packages of a `uv.lock`, through `uv export`, which reads the lock and the project files beside it only.
+    async fn exported(
+        &self,
+        file: &str,
+        texts: &BTreeMap<String, String>,
+    ) -> Result<Vec<Requirement>, BuildError> {
+        let folder = fresh_folder(&self.work.join("spool"))?;
+        let root = folder_of(file);
+        for (path, text) in texts {
+            if let Some(relative) = path.strip_prefix(root)
+                && (path == file || relative.rsplit('/').next() == Some("pyproject.toml"))
+            {
+                write_whole(&folder.path().join(relative), text.as_bytes())?;
+            }
+        }
+        let text = self.uv.export(folder.path(), self.target).await?;
+        let lock = &texts[file];
+        let packages = parse_lines(&text).map_err(|Refused { text, why, .. }| {
+            refused(file, line_in_lock(lock, &text), &text, &why)
+        })?;
+        let missing: Vec<&str> = self
+            .base
+            .iter()
+            .map(|wanted| wanted.name.as_str())
+            .filter(|name| !packages.iter().any(|package| package.name == *name))
+            .collect();
+        if !missing.is_empty() {
+            let names = missing.join(" ");
+            return Err(BuildError::Terminal(format!(
+                "{file} lacks {names}, which every code location needs: run `uv add {names}` and commit"
+            )));
+        }
+        Ok(packages)
+    }
+}
+
+/// Where an exported line comes from: `name @ url`, or `-e ./path`.
+fn line_in_lock(lock: &str, exported: &str) -> usize {
+    let path = exported
+        .trim_start_matches("-e ")
+        .trim_start_matches("./")
+        .split(' ')
+        .next()
+        .unwrap_or_default();
+    let name = format!("name = \"{}\"", normal_name(path));
+    let path = format!("\"{path}\"");
+    line_of(lock, if lock.contains(&name) { &name } else { &path })
+}
+
+/// uv's answer in our form. Hashes that the user gave narrow those of the index, and stand in where it has none; wheels
+/// in the operator's own folder, which uv does not hash when it need not read them, are hashed here.
+fn locked(
+    wanted: &[Requirement],
+    resolved: &str,
+    wheels: Option<&Path>,
+) -> Result<String, BuildError> {
+    let mut allowed: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
+    for requirement in wanted
+        .iter()
+        .filter(|requirement| !requirement.hashes.is_empty())
+    {
+        allowed
+            .entry(&requirement.name)
+            .or_default()
+            .extend(&requirement.hashes);
+    }
+    let mut packages = parse_lines(resolved).map_err(|Refused { text, why, .. }| {
+        BuildError::Terminal(format!("uv resolved to `{text}`, which is refused: {why}"))
+    })?;
+    for package in &mut packages {
+        if package.hashes.is_empty()
+            && let Some(wheels) = wheels
+        {
+            package.hashes = hashes_in(wheels, package)?;
+        }
+        if let Some(allowed) = allowed.get(package.name.as_str()) {
+            if package.hashes.is_empty() {
+                package.hashes = allowed.iter().copied().cloned().collect();
+            }
+            package.hashes.retain(|hash| allowed.contains(hash));
+        }
+        if package.hashes.is_empty() {
+            return Err(BuildError::Terminal(format!(
+                "no hash for {}: none of those given is one of the index's, or neither has any",
+                package.line()
+            )));
+        }
+    }
+    let mut lines: Vec<String> = packages
+        .iter()
+        .map(|package| package.locked_line() + "\n")
+        .collect();
+    lines.sort();
+    Ok(lines.concat())
+}
+
+/// The hashes of a package's wheels in a folder; names are `NAME-VERSION-….whl`.
+fn hashes_in(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>, BuildError> {
+    let mut hashes = BTreeSet::new();
+    let disk = |error: std::io::Error| on_disk(folder, &error);
+    for entry in std::fs::read_dir(folder).map_err(disk)? {
+        let path = entry.map_err(disk)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut parts = name.split('-');
+        let (project, version) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        if name.ends_with(".whl")
+            && normal_name(project) == package.name
+            && package.specifier == format!("=={version}")
+        {
+            hashes.insert(sha256(&std::fs::read(&path).map_err(disk)?));
+        }
+    }
+    Ok(hashes)
+}
+
+/// Reads the operator's base set.
+pub(super) fn base_set(lines: &[String]) -> Result<Vec<Requirement>, BuildError> {
+    let parse = |line: &String| {
+        requirements::parse(line).map_err(|why| {
+            BuildError::Terminal(format!(
+                "the platform's requirement `{line}` is refused: {why}"
+            ))
+        })
+    };
+    lines.iter().map(parse).collect()
+}
+
+/// Reads the operator's constraints.
+pub(super) fn constraints(path: Option<&Path>) -> Result<Option<String>, BuildError> {
+    path.map(|path| std::fs::read_to_string(path).map_err(|error| on_disk(path, &error)))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+        files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+            .collect()
+    }
+
+    fn lines(input: &Input) -> Vec<String> {
+        match input {
+            Input::Lock(file) => vec![format!("lock {file}")],
+            Input::Requirements(requirements) => {
+                requirements.iter().map(Requirement::line).collect()
+            }
+        }
+    }
+
+    fn requirements(lines: &[&str]) -> Vec<Requirement> {
+        lines
+            .iter()
+            .map(|line| requirements::parse(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_named_file_wins_then_lock_then_requirements_then_project() {
+        let pyproject = (
+            "pyproject.toml",
+            "[project]\ndependencies = ['from-project']",
+        );
+        let all = texts(&[
+            ("uv.lock", ""),
+            ("requirements.txt", "from-requirements"),
+            pyproject,
+            ("deps/prod.txt", "from-prod"),
+        ]);
+        assert_eq!(
+            lines(&input(Some("deps/prod.txt"), &all).unwrap()),
+            ["from-prod"]
+        );
+        assert_eq!(
+            lines(&input(Some("pyproject.toml"), &all).unwrap()),
+            ["from-project"]
+        );
+        assert_eq!(lines(&input(None, &all).unwrap()), ["lock uv.lock"]);
+        assert_eq!(
+            lines(
+                &input(
+                    None,
+                    &texts(&[("requirements.txt", "from-requirements"), pyproject])
+                )
+                .unwrap()
+            ),
+            ["from-requirements"]
+        );
+        assert_eq!(
+            lines(&input(None, &texts(&[pyproject])).unwrap()),
+            ["from-project"]
+        );
+        assert!(lines(&input(None, &texts(&[])).unwrap()).is_empty());
+        assert!(
+            matches!(input(Some("absent.txt"), &all), Err(BuildError::Terminal(text)) if text.contains("absent.txt"))
+        );
+        assert!(matches!(
+            input(None, &texts(&[("uv.lock", "")])),
+            Err(BuildError::Terminal(_))
+        ));
+    }
+
+    #[test]
+    fn the_base_set_yields_to_a_user_who_pins() {
+        let base = requirements(&["dagster==1.13.27", "dagster-aws==0.29.27"]);
+        let joined = |user: &[&str]| -> Vec<String> {
+            with_base_set(&requirements(user), &base)
+                .iter()
+                .map(Requirement::line)
+                .collect()
+        };
+        assert_eq!(
+            joined(&["pandas"]),
+            ["pandas", "dagster==1.13.27", "dagster-aws==0.29.27"]
+        );
+        assert_eq!(
+            joined(&["dagster"]),
+            ["dagster", "dagster==1.13.27", "dagster-aws==0.29.27"]
+        );
+        assert_eq!(joined(&["dagster<1.12"]), ["dagster<1.12", "dagster-aws"]);
+    }
+
+    #[test]
+    fn hashes_of_the_user_narrow_those_of_the_index() {
+        let hash = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        let resolved = format!(
+            "b==2 \\\n    --hash={}\na==1 --hash={} --hash={}\n",
+            hash("3"),
+            hash("1"),
+            hash("2")
+        );
+        let wanted = requirements(&["b", &format!("a --hash={}", hash("1"))]);
+        assert_eq!(
+            locked(&wanted, &resolved, None).unwrap(),
+            format!("a==1 --hash={}\nb==2 --hash={}\n", hash("1"), hash("3"))
+        );
+        let other = requirements(&[&format!("a --hash={}", hash("9"))]);
+        assert!(
+            matches!(locked(&other, &resolved, None), Err(BuildError::Terminal(text)) if text.contains("a==1"))
+        );
+    }
+
+    #[test]
+    fn lines_of_an_export_are_found_again_in_the_lock() {
+        let lock = "version = 1\n[[package]]\nname = \"in-house\"\nsource = { git = \"x\" }\n[[package]]\nsource = { editable = \"libs/a\" }\n";
+        assert_eq!(line_in_lock(lock, "in-house @ git+https://host/x"), 3);
+        assert_eq!(line_in_lock(lock, "-e ./libs/a"), 6);
+    }
+}

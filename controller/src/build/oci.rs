@@ -1,0 +1,451 @@
+//! [`OciBuilder`]: the steps of a build in their order.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use codeloc_crds::{Architecture, CodePointer};
+use oci_client::Reference;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
+
+use super::{
+    BaseImage, BuildError, BuildSettings, Builder, Image, Platform, Request,
+    checkout::{Git, Tree, unreadable},
+    dependencies::{Resolution, base_set, candidates, constraints, input},
+    image::{Assembly, Base, load_of},
+    layer::{Layer, Node, Spooled, compressor, pack},
+    load::{CODE_FOLDER, load},
+    packages::{Kept, Packages},
+    process::{Program, blocking, fresh_folder, tail},
+    registry::{Registry, RegistryCredentials},
+    requirements::Requirement,
+    settings::PASSED_VARIABLES,
+    uv::{Target, Uv},
+};
+
+/// Raised when the same request and settings must give another image.
+const LAYOUT: u32 = 1;
+
+/// The real [`Builder`]: git objects, uv and the OCI protocol.
+///
+/// Guarantees: one build per image and one installation per lock at a time; an image that was pushed is found again by
+/// its tag, after a restart and with an empty work folder alike. Assumes that the target repository exists.
+pub struct OciBuilder<C> {
+    settings: BuildSettings,
+    credentials: C,
+    base_set: Vec<Requirement>,
+    git: Git,
+    uv: Uv,
+    /// The version of the configured interpreter, `3.12.1`.
+    interpreter: OnceCell<String>,
+    flights: Flights,
+    slots: Semaphore,
+}
+
+impl<C: RegistryCredentials> OciBuilder<C> {
+    /// Errors are [`BuildError::Terminal`]: settings that contradict themselves.
+    pub fn new(settings: BuildSettings, credentials: C) -> Result<Self, BuildError> {
+        if settings.platform == Platform::Host && settings.python.is_none() {
+            return Err(BuildError::Terminal(
+                "images for this machine need its Python: set the build's interpreter".to_owned(),
+            ));
+        }
+        let passed: BTreeMap<String, String> = settings
+            .environment
+            .iter()
+            .filter(|(name, _)| PASSED_VARIABLES.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        Ok(Self {
+            base_set: base_set(&settings.requirements)?,
+            git: Git::new(
+                &settings.git,
+                settings.work.join("git"),
+                &passed,
+                settings.limits,
+            ),
+            uv: Uv::new(&settings, &passed),
+            interpreter: OnceCell::new(),
+            flights: Flights::default(),
+            slots: Semaphore::new(settings.parallel.max(1)),
+            settings,
+            credentials,
+        })
+    }
+
+    /// The Python and platform that a request's packages are for.
+    async fn target(&self, request: &Request) -> Result<Target, BuildError> {
+        let interpreter = match &self.settings.python {
+            Some(path) => Some(
+                self.interpreter
+                    .get_or_try_init(|| version_of(path, &self.settings.work))
+                    .await?
+                    .as_str(),
+            ),
+            None => None,
+        };
+        let own_minor = interpreter.map(minor_of);
+        let host = self.settings.platform == Platform::Host;
+        let python = if host {
+            own_minor.unwrap_or(&request.python)
+        } else {
+            &request.python
+        };
+        let (architecture, machine) = match (host, request.architecture) {
+            (true, _) if cfg!(target_arch = "aarch64") => ("arm64", "aarch64"),
+            (true, _) | (false, Architecture::X86_64) => ("amd64", "x86_64"),
+            (false, Architecture::Arm64) => ("arm64", "aarch64"),
+        };
+        Ok(Target {
+            python: python.to_owned(),
+            architecture,
+            platform: (!host).then(|| format!("{machine}-{}", self.settings.glibc_floor)),
+            compiler: interpreter
+                .filter(|version| minor_of(version) == python)
+                .map(str::to_owned),
+        })
+    }
+
+    /// The tag of a request's image: the commit, for people, and a hash of all that decides the image.
+    fn tag(&self, request: &Request, target: &Target, constraints: Option<&str>) -> String {
+        let code = match &request.code {
+            CodePointer::PythonFile(file) => ("file", file),
+            CodePointer::Module(module) => ("module", module),
+        };
+        let base = match &self.settings.base_image {
+            BaseImage::Scratch => "scratch",
+            BaseImage::Reference(reference) => reference,
+        };
+        let decides = serde_json::json!([
+            LAYOUT,
+            request.repository.as_str(),
+            request.commit,
+            request.subdirectory,
+            code,
+            request.dependencies,
+            target.key(),
+            target.compiler,
+            base,
+            self.settings.requirements,
+            constraints,
+            self.uv.index(),
+            compressor(self.settings.compression),
+        ]);
+        let key = hex::encode(Sha256::digest(decides.to_string()));
+        format!(
+            "commit-{}-{}",
+            request.commit.get(..12).unwrap_or(&request.commit),
+            &key[..16]
+        )
+    }
+
+    async fn registry(&self, target: &str) -> Result<Registry, BuildError> {
+        Registry::open(target, &self.credentials, self.settings.registry_timeout).await
+    }
+
+    async fn found(
+        &self,
+        registry: &Registry,
+        tag: &str,
+        request: &Request,
+        target: &Target,
+    ) -> Result<Option<Image>, BuildError> {
+        let Some(digest) = registry.digest_of(tag).await? else {
+            return Ok(None);
+        };
+        let pulled = registry.pull(&digest, target.architecture).await?;
+        let load = load_of(&pulled.config).ok_or_else(|| {
+            BuildError::Terminal(format!(
+                "{}:{tag} does not say how its code is loaded: remove that tag",
+                request.target
+            ))
+        })?;
+        Ok(Some(Image {
+            reference: format!("{}@{}", request.target, pulled.digest),
+            load,
+        }))
+    }
+
+    async fn dependencies(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        target: &Target,
+        constraints: Option<&str>,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Kept, BuildError> {
+        let explicit = request
+            .dependencies
+            .as_deref()
+            .map(|path| path.trim_start_matches("./"));
+        let texts = self
+            .git
+            .texts(tree, candidates(&tree.files(), explicit))
+            .await?;
+        let input = input(explicit, &texts)?;
+        let work = &self.settings.work;
+        let resolution = Resolution {
+            uv: &self.uv,
+            target,
+            base: &self.base_set,
+            constraints,
+            work,
+            progress,
+        };
+        let lock = resolution.lock(&input, &texts).await?;
+        let packages = Packages {
+            uv: &self.uv,
+            target,
+            compression: self.settings.compression,
+            work,
+            interpreter: self.settings.python.as_deref(),
+            timeout: self.settings.uv_timeout,
+        };
+        let key = packages.key(&lock);
+        let _alone = self.flights.enter(format!("layer {key}")).await;
+        match packages.kept(&key) {
+            Some(kept) => Ok(kept),
+            None => packages.make(&key, &lock, progress).await,
+        }
+    }
+
+    async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
+        let (git, repository, nodes) = (
+            self.git.clone(),
+            tree.repository.clone(),
+            tree.nodes.clone(),
+        );
+        let (spool, compression) = (self.settings.work.join("spool"), self.settings.compression);
+        blocking(move || {
+            let mut reader = git.reader(&repository)?;
+            let root = CODE_FOLDER.trim_start_matches('/');
+            let nodes: BTreeMap<String, Node<String>> = nodes
+                .into_iter()
+                .map(|(path, node)| (format!("{root}/{path}"), node))
+                .collect();
+            let open = |path: &str, object: &String| {
+                let shown = path
+                    .strip_prefix(root)
+                    .unwrap_or(path)
+                    .trim_start_matches('/');
+                reader.read(shown, object).map(std::io::Cursor::new)
+            };
+            pack(&spool, compression, &nodes, &[root.to_owned()], open)
+                .map_err(|error| unreadable(&error))
+        })
+        .await
+    }
+
+    /// The base image for the architecture, its layers brought into the target repository.
+    async fn base(
+        &self,
+        registry: &Registry,
+        architecture: &str,
+    ) -> Result<Option<Base>, BuildError> {
+        let BaseImage::Reference(text) = &self.settings.base_image else {
+            return Ok(None);
+        };
+        let reference = Reference::from_str(text).map_err(|error| {
+            BuildError::Terminal(format!(
+                "base image {text} is not an image reference: {error}"
+            ))
+        })?;
+        let source = self
+            .registry(&format!(
+                "{}/{}",
+                reference.resolve_registry(),
+                reference.repository()
+            ))
+            .await?;
+        let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let pulled = source.pull(wanted, architecture).await?;
+        for blob in &pulled.manifest.layers {
+            if registry.has_blob(&blob.digest).await?
+                || (source.host() == registry.host()
+                    && registry.mount(&blob.digest, source.path()).await)
+            {
+                continue;
+            }
+            let folder = fresh_folder(&self.settings.work.join("spool"))?;
+            let file = folder.path().join("layer");
+            source.pull_file(blob, &file).await?;
+            let layer = Layer {
+                digest: blob.digest.clone(),
+                diff_id: String::new(),
+                size: blob.size.cast_unsigned(),
+                media_type: blob.media_type.clone(),
+            };
+            registry.push_file(&layer, &file).await?;
+        }
+        Ok(Some(Base {
+            layers: pulled.manifest.layers,
+            config: pulled.config,
+        }))
+    }
+
+    /// Uploads a layer, unless the registry has it here or in the repository that it was sent to before.
+    async fn push_layer(
+        &self,
+        registry: &Registry,
+        layer: &Layer,
+        file: &Path,
+    ) -> Result<(), BuildError> {
+        if registry.has_blob(&layer.digest).await? {
+            return Ok(());
+        }
+        let key = format!("{} {}", registry.host(), layer.digest);
+        let elsewhere = self.flights.sent_to(&key);
+        let mounted = match elsewhere.filter(|path| path != registry.path()) {
+            Some(path) => registry.mount(&layer.digest, &path).await,
+            None => false,
+        };
+        if !mounted {
+            registry.push_file(layer, file).await?;
+        }
+        self.flights.sent(key, registry.path().to_owned());
+        Ok(())
+    }
+}
+
+impl<C: RegistryCredentials> Builder for OciBuilder<C> {
+    async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
+        let target = self.target(request).await?;
+        let constraints = constraints(self.settings.constraints.as_deref())?;
+        let tag = self.tag(request, &target, constraints.as_deref());
+        let registry = self.registry(&request.target).await?;
+        self.found(&registry, &tag, request, &target).await
+    }
+
+    async fn build(
+        &self,
+        request: &Request,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Image, BuildError> {
+        let target = self.target(request).await?;
+        let constraints = constraints(self.settings.constraints.as_deref())?;
+        let tag = self.tag(request, &target, constraints.as_deref());
+        let _alone = self
+            .flights
+            .enter(format!("image {}:{tag}", request.target))
+            .await;
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
+        let registry = self.registry(&request.target).await?;
+        if let Some(image) = self.found(&registry, &tag, request, &target).await? {
+            return Ok(image);
+        }
+
+        progress("fetching".to_owned());
+        let tree = {
+            let _alone = self.flights.enter(format!("git {}", request.git_url)).await;
+            self.git
+                .tree(
+                    &request.git_url,
+                    &request.commit,
+                    request.subdirectory.as_deref(),
+                )
+                .await?
+        };
+        let pyproject = self.git.texts(&tree, ["pyproject.toml"]).await?;
+        let load = load(
+            &request.code,
+            &tree.files(),
+            pyproject.get("pyproject.toml").map(String::as_str),
+        )?;
+        let dependencies = self
+            .dependencies(request, &tree, &target, constraints.as_deref(), progress)
+            .await?;
+        progress("packing".to_owned());
+        let code = self.code_layer(&tree).await?;
+
+        progress("uploading".to_owned());
+        let base = self.base(&registry, target.architecture).await?;
+        self.push_layer(&registry, &dependencies.layer, &dependencies.file)
+            .await?;
+        self.push_layer(&registry, &code.layer, &code.file).await?;
+        let assembled = Assembly {
+            base: base.as_ref(),
+            dependencies: &dependencies.layer,
+            code: &code.layer,
+            load: &load,
+            architecture: target.architecture,
+            python: &target.python,
+            repository: request.repository.as_str(),
+            commit: &request.commit,
+            commit_time: tree.commit_time,
+        }
+        .assemble()?;
+        registry
+            .push_bytes(assembled.config, &assembled.config_digest)
+            .await?;
+        let digest = registry.push_manifest(&tag, assembled.manifest).await?;
+        Ok(Image {
+            reference: format!("{}@{digest}", request.target),
+            load,
+        })
+    }
+}
+
+fn minor_of(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+}
+
+async fn version_of(interpreter: &Path, work: &Path) -> Result<String, BuildError> {
+    let folder = fresh_folder(&work.join("spool"))?;
+    let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
+    let output = Program::new(interpreter, folder.path(), Duration::from_mins(1))
+        .arguments(["-I", "-S", "-c", script])
+        .run()
+        .await?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.success || version.split('.').count() != 3 {
+        return Err(BuildError::Transient(format!(
+            "{} does not tell its version: {}",
+            interpreter.display(),
+            tail(&output.stderr)
+        )));
+    }
+    Ok(version)
+}
+
+/// Work that must not run twice at the same moment, by name; and where layers were sent.
+#[derive(Default)]
+struct Flights {
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    sent: Mutex<HashMap<String, String>>,
+}
+
+impl Flights {
+    async fn enter(&self, key: String) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            locks.entry(key).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
+    /// The repository path that a layer was sent to last, by registry and digest.
+    fn sent_to(&self, key: &str) -> Option<String> {
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    fn sent(&self, key: String, path: String) {
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, path);
+    }
+}

@@ -1,0 +1,410 @@
+//! Requirement lines, and nothing else, out of what a repository holds.
+//!
+//! A requirements file is an attack surface: an option in it can name another index, a URL or a path can run code.
+//! What passes here is `name[extra] specifier ; marker` with hashes; all else is refused with file and line.
+
+use std::collections::BTreeSet;
+
+use super::BuildError;
+
+/// One requirement, in normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Requirement {
+    /// Lower case, with single dashes.
+    pub name: String,
+    /// With brackets, or empty.
+    pub extras: String,
+    /// `>=1,<2`, or empty.
+    pub specifier: String,
+    /// Without the semicolon, or empty.
+    pub marker: String,
+    /// `sha256:…`
+    pub hashes: BTreeSet<String>,
+}
+
+impl Requirement {
+    /// One line without hashes.
+    pub(super) fn line(&self) -> String {
+        let mut line = format!("{}{}{}", self.name, self.extras, self.specifier);
+        if !self.marker.is_empty() {
+            line.push_str(" ; ");
+            line.push_str(&self.marker);
+        }
+        line
+    }
+
+    /// One line as pip and uv read it under `--require-hashes`.
+    pub(super) fn locked_line(&self) -> String {
+        let mut line = self.line();
+        for hash in &self.hashes {
+            line.push_str(" --hash=");
+            line.push_str(hash);
+        }
+        line
+    }
+}
+
+/// A line that is not a requirement.
+pub(super) struct Refused {
+    /// Counted from 1.
+    pub line: usize,
+    pub text: String,
+    pub why: String,
+}
+
+/// Reads requirements.txt. `file` appears in errors.
+pub(super) fn parse_file(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
+    parse_lines(text).map_err(|Refused { line, text, why }| refused(file, line, &text, &why))
+}
+
+/// Reads lines with comments and continuations.
+pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
+    let mut requirements = Vec::new();
+    let mut logical = String::new();
+    let mut start = 1;
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((index, raw)) = lines.next() {
+        if logical.is_empty() {
+            start = index + 1;
+        }
+        let line = raw.trim_start_matches('\u{feff}').trim();
+        let comment = if line.starts_with('#') {
+            Some(0)
+        } else {
+            line.find(" #").or_else(|| line.find("\t#"))
+        };
+        let line = line[..comment.unwrap_or(line.len())].trim_end();
+        let continued = line.strip_suffix('\\');
+        logical.push_str(continued.unwrap_or(line));
+        logical.push(' ');
+        if continued.is_some() && lines.peek().is_some() {
+            continue;
+        }
+        let text = logical.trim();
+        if !text.is_empty() {
+            let requirement = parse(text).map_err(|why| Refused {
+                line: start,
+                text: text.to_owned(),
+                why,
+            })?;
+            requirements.push(requirement);
+        }
+        logical.clear();
+    }
+    Ok(requirements)
+}
+
+/// Reads `[project] dependencies`. Sources that uv would take from elsewhere are refused: under the same name an index
+/// may hold somebody else's package.
+pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
+    let document: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        BuildError::Terminal(format!("{file}: {}", error.to_string().trim_end()))
+    })?;
+    let Some(dependencies) = document
+        .get("project")
+        .and_then(|project| project.get("dependencies"))
+    else {
+        let dynamic = document
+            .get("project")
+            .and_then(|project| project.get("dynamic")?.as_array())
+            .is_some_and(|names| {
+                names
+                    .iter()
+                    .any(|name| name.as_str() == Some("dependencies"))
+            });
+        if dynamic {
+            return Err(BuildError::Terminal(format!(
+                "{file}: dynamic dependencies would need the project's own build to run, which is never done here; \
+                 list them under [project] dependencies, or add a requirements.txt"
+            )));
+        }
+        if document
+            .get("tool")
+            .and_then(|tool| tool.get("poetry")?.get("dependencies"))
+            .is_some()
+        {
+            return Err(BuildError::Terminal(format!(
+                "{file}: dependencies of [tool.poetry] are not read; list them under [project] dependencies, or add a requirements.txt"
+            )));
+        }
+        return Ok(Vec::new());
+    };
+    let Some(dependencies) = dependencies.as_array() else {
+        return Err(BuildError::Terminal(format!(
+            "{file}: [project] dependencies is not a list"
+        )));
+    };
+    let sources = document
+        .get("tool")
+        .and_then(|tool| tool.get("uv")?.get("sources")?.as_table());
+    let mut requirements = Vec::new();
+    for dependency in dependencies {
+        let Some(entry) = dependency.as_str() else {
+            return Err(BuildError::Terminal(format!(
+                "{file}: [project] dependencies holds something that is not a text"
+            )));
+        };
+        let line = line_of(text, entry);
+        let requirement = parse(entry.trim()).map_err(|why| refused(file, line, entry, &why))?;
+        if sources.is_some_and(|sources| {
+            sources
+                .keys()
+                .any(|name| normal_name(name) == requirement.name)
+        }) {
+            let why =
+                "[tool.uv.sources] takes it from elsewhere than the index, which is not supported";
+            return Err(refused(file, line, entry, why));
+        }
+        requirements.push(requirement);
+    }
+    Ok(requirements)
+}
+
+/// The line, counted from 1, on which a text stands.
+pub(super) fn line_of(text: &str, needle: &str) -> usize {
+    text.lines()
+        .position(|line| line.contains(needle))
+        .map_or(1, |index| index + 1)
+}
+
+/// PEP 503.
+pub(super) fn normal_name(name: &str) -> String {
+    let mut normal = String::with_capacity(name.len());
+    for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
+        if !normal.is_empty() {
+            normal.push('-');
+        }
+        normal.push_str(&part.to_ascii_lowercase());
+    }
+    normal
+}
+
+pub(super) fn refused(file: &str, line: usize, text: &str, why: &str) -> BuildError {
+    let text = super::process::redacted(text);
+    BuildError::Terminal(format!("{file}:{line}: `{text}` is refused: {why}"))
+}
+
+/// Parses one logical line; the error says why it is refused.
+pub(super) fn parse(line: &str) -> Result<Requirement, String> {
+    if line.starts_with('-') {
+        return Err(match line.split([' ', '=']).next().unwrap_or_default() {
+            "-r" | "--requirement" | "-c" | "--constraint" => "only requirements are read, put the lines of the other file here".to_owned(),
+            "-e" | "--editable" => "an editable install would run the project's build; its source is on the path anyway".to_owned(),
+            option => format!("the option {option} is the operator's to set"),
+        });
+    }
+    let mut parts = line.split(" --hash");
+    let requirement = parts.next().unwrap_or_default().trim();
+    let mut hashes = BTreeSet::new();
+    for part in parts {
+        let hash = part.trim_start_matches(['=', ' ']).trim();
+        let (algorithm, digits) = hash.split_once(':').unwrap_or_default();
+        if !["sha256", "sha384", "sha512"].contains(&algorithm)
+            || digits.len() < 64
+            || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        {
+            return Err(
+                "--hash takes sha256:, sha384: or sha512: and hexadecimal digits".to_owned(),
+            );
+        }
+        hashes.insert(hash.to_ascii_lowercase());
+    }
+    if requirement.contains("://") || requirement.contains('@') {
+        return Err(
+            "URLs and version control are not supported, only packages of the index".to_owned(),
+        );
+    }
+    let (head, marker) = requirement.split_once(';').unwrap_or((requirement, ""));
+    let head = head.trim();
+    let name_length = head
+        .find(|letter: char| !(letter.is_ascii_alphanumeric() || "-_.".contains(letter)))
+        .unwrap_or(head.len());
+    let (name, rest) = head.split_at(name_length);
+    if rest.starts_with('/') || name.starts_with('.') || head.contains('/') {
+        return Err("paths are not supported, only packages of the index".to_owned());
+    }
+    let sound = name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && name.ends_with(|letter: char| letter.is_ascii_alphanumeric());
+    if !sound {
+        return Err("this is not `name[extra] specifier ; marker`".to_owned());
+    }
+    let (extras, specifier) = split_extras(rest.trim())?;
+    let marker = marker.split_whitespace().collect::<Vec<_>>().join(" ");
+    if !marker
+        .chars()
+        .all(|letter| letter.is_ascii_alphanumeric() || " ._'\"<>=!~(),+*-".contains(letter))
+    {
+        return Err("the marker has characters that no marker has".to_owned());
+    }
+    Ok(Requirement {
+        name: normal_name(name),
+        extras,
+        specifier: parse_specifier(specifier)?,
+        marker,
+        hashes,
+    })
+}
+
+fn split_extras(rest: &str) -> Result<(String, &str), String> {
+    let Some(inside) = rest.strip_prefix('[') else {
+        return Ok((String::new(), rest));
+    };
+    let Some((extras, rest)) = inside.split_once(']') else {
+        return Err("a bracket is not closed".to_owned());
+    };
+    let extras: BTreeSet<String> = extras
+        .split(',')
+        .map(|extra| normal_name(extra.trim()))
+        .filter(|extra| !extra.is_empty())
+        .collect();
+    if extras.iter().any(|extra| {
+        !extra
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    }) {
+        return Err("an extra has characters that no extra has".to_owned());
+    }
+    let extras: Vec<String> = extras.into_iter().collect();
+    Ok((
+        if extras.is_empty() {
+            String::new()
+        } else {
+            format!("[{}]", extras.join(","))
+        },
+        rest.trim(),
+    ))
+}
+
+fn parse_specifier(text: &str) -> Result<String, String> {
+    let text = text
+        .strip_prefix('(')
+        .and_then(|inside| inside.strip_suffix(')'))
+        .unwrap_or(text);
+    let mut clauses = Vec::new();
+    for clause in text
+        .split(',')
+        .map(str::trim)
+        .filter(|clause| !clause.is_empty())
+    {
+        let version = clause.trim_start_matches(['=', '<', '>', '!', '~']);
+        let operator = &clause[..clause.len() - version.len()];
+        let version = version.trim();
+        let known = ["===", "==", "!=", "<=", ">=", "~=", "<", ">"].contains(&operator);
+        let sound = !version.is_empty()
+            && version
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || ".*+!_-".contains(letter));
+        if !known || !sound {
+            return Err(format!("`{clause}` is not a version specifier"));
+        }
+        clauses.push(format!("{operator}{version}"));
+    }
+    Ok(clauses.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        match parse_file("requirements.txt", text) {
+            Err(BuildError::Terminal(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn requirement_lines_come_out_in_normal_form() {
+        let hash = "a".repeat(64);
+        let text = format!(
+            "\u{feff}# comment\nDagster.AWS [ S3, redshift ] ( >= 0.29 , <1 ) ; python_version  >= '3.10'  # why\n\n\
+             pandas==2.0 \\\n    --hash=sha256:{hash} \\\n    --hash=sha256:{hash}\nplain"
+        );
+        let requirements = parse_file("requirements.txt", &text).unwrap();
+        let lines: Vec<String> = requirements.iter().map(Requirement::locked_line).collect();
+        let expected = [
+            "dagster-aws[redshift,s3]>=0.29,<1 ; python_version >= '3.10'",
+            &format!("pandas==2.0 --hash=sha256:{hash}"),
+            "plain",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn everything_but_requirement_lines_is_refused_with_file_and_line() {
+        for (line, why) in [
+            (
+                "--index-url https://user:secret@evil.example/simple",
+                "the option --index-url",
+            ),
+            (
+                "--extra-index-url=https://evil.example",
+                "the option --extra-index-url",
+            ),
+            ("--find-links .", "the option --find-links"),
+            ("-i https://evil.example", "the option -i"),
+            ("-e .", "editable"),
+            ("-r other.txt", "put the lines"),
+            ("git+https://host/x.git", "URLs"),
+            ("name @ https://host/x.whl", "URLs"),
+            ("name@file:///x", "URLs"),
+            ("./local", "paths"),
+            ("folder/x.whl", "paths"),
+            ("..", "paths"),
+            ("name --global-option x", "version specifier"),
+            ("name==1 --hash=md5:0", "--hash takes"),
+            ("name==1; os_name == `id`", "marker"),
+            ("name=1", "version specifier"),
+            ("${HOME}", "name[extra]"),
+        ] {
+            let text = refusal(&format!("fine==1\n\n{line}\n"));
+            assert!(
+                text.starts_with("requirements.txt:3: ") && text.contains(why),
+                "{line}: {text}"
+            );
+            assert!(!text.contains("secret"));
+        }
+        assert!(
+            refusal("ok \\\n --index-url https://evil.example").starts_with("requirements.txt:1: ")
+        );
+    }
+
+    #[test]
+    fn a_project_lists_its_dependencies() {
+        let text = "[project]\nname = 'x'\ndependencies = [\n  'dagster',\n  'pandas>=2',\n]\n";
+        let lines: Vec<String> = parse_pyproject("pyproject.toml", text)
+            .unwrap()
+            .iter()
+            .map(Requirement::line)
+            .collect();
+        assert_eq!(lines, ["dagster", "pandas>=2"]);
+        assert!(
+            parse_pyproject("pyproject.toml", "[tool.x]\n")
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_project_that_takes_packages_from_elsewhere_is_refused() {
+        let refusal = |text: &str| match parse_pyproject("pyproject.toml", text) {
+            Err(BuildError::Terminal(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        let base = "[project]\ndependencies = [\n  'In_House>=2',\n]\n";
+        let text = refusal(&format!(
+            "{base}[tool.uv.sources]\nin-house = {{ path = '../x' }}\n"
+        ));
+        assert!(
+            text.starts_with("pyproject.toml:3: ") && text.contains("tool.uv.sources"),
+            "{text}"
+        );
+        assert!(
+            refusal("[project]\ndependencies = ['x @ git+https://host/x']")
+                .starts_with("pyproject.toml:2: ")
+        );
+        assert!(refusal("[project]\ndynamic = ['dependencies']").contains("requirements.txt"));
+        assert!(refusal("[tool.poetry.dependencies]\npandas = '*'").contains("[tool.poetry]"));
+        assert!(refusal("[project\n").starts_with("pyproject.toml: "));
+    }
+}

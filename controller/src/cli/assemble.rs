@@ -1,0 +1,152 @@
+//! Puts the real parts together: AWS, git, the builder, the code servers and the webserver.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use codeloc_crds::GitReference;
+
+use super::Failure;
+use crate::build::{self, EcrCredentials, OciBuilder};
+use crate::dagster::code_server::GrpcCodeServer;
+use crate::dagster::webserver::GraphqlWebserver;
+use crate::dagster::workspace::Publisher;
+use crate::kinds::aws::{Cache, Clients};
+use crate::reconcile::queue::Queue;
+use crate::reconcile::{Clock, Images, Reconciler, Workspace, World, place};
+use crate::settings::{Compression, Platform, Settings};
+use crate::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, SourceSettings};
+use crate::status::Board;
+
+pub type Real = Reconciler<OciBuilder<EcrCredentials>, GrpcCodeServer, GraphqlWebserver>;
+
+/// Branches that moved.
+pub type Moved = tokio::sync::mpsc::UnboundedReceiver<HeadKey>;
+
+/// Branches that are asked for at once.
+const HEADS_AT_ONCE: usize = 8;
+
+pub async fn aws(settings: &Settings) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard().with_max_attempts(5))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(5))
+                .operation_attempt_timeout(Duration::from_secs(20))
+                .build(),
+        );
+    if let Some(region) = &settings.aws.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(endpoint) = &settings.aws.endpoint_url {
+        loader = loader.endpoint_url(endpoint);
+    }
+    loader.load().await
+}
+
+pub fn git(settings: &Settings) -> Git {
+    Git::new(GitSettings {
+        program: settings.git.program.clone(),
+        home: settings.build.work_folder.join("git-home"),
+        url_rewrites: settings.git.url_rewrites.clone(),
+        tokens: settings.git.tokens.clone(),
+        allow_local: settings.git.allow_local,
+        timeout: Duration::from_secs(settings.git.timeout_seconds),
+    })
+}
+
+pub fn source(settings: &Settings) -> SourceSettings {
+    let interval = Duration::from_secs(settings.git.poll_seconds);
+    let source = &settings.source;
+    match (&source.path, &source.git_url) {
+        (None, Some(url)) => SourceSettings::Git {
+            url: url.clone(),
+            reference: GitReference::Branch(source.git_branch.clone().unwrap_or_else(|| "main".to_owned())),
+            folder: source.git_folder.clone().unwrap_or_else(|| "repos".to_owned()),
+            work: settings.build.work_folder.join("configs"),
+            interval,
+        },
+        (path, _) => SourceSettings::Folder { root: path.clone().unwrap_or_default(), interval },
+    }
+}
+
+/// Everything a pass touches. Reads from AWS where the deployment lives.
+pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
+    let config = aws(&settings).await;
+    let clients = Clients::new(&config);
+    let place = place::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
+    let git = git(&settings);
+    let queue = Arc::new(Queue::default());
+    let board = Board::default();
+    let heads_settings = HeadsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
+    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<HeadKey>();
+    let heads = Heads::start(git.clone(), heads_settings, move |key| {
+        // The receiver lives as long as the process.
+        let _ = moved.send(key.clone());
+    });
+    let builder = OciBuilder::new(build_settings(&settings), EcrCredentials::new(clients.ecr.clone()))?;
+    let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
+    let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
+    let world = World {
+        images: Images::new(builder, settings.reconcile.builds, queue.clone()),
+        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver)?,
+        code_server: GrpcCodeServer::new(timeout),
+        cache: Cache::default(),
+        settings,
+        place,
+        clients,
+        git,
+        heads,
+        board,
+        queue,
+        clock: Clock::of_this_machine(),
+    };
+    Ok((Reconciler::new(world), receiver))
+}
+
+fn build_settings(settings: &Settings) -> build::BuildSettings {
+    let of = &settings.build;
+    build::BuildSettings {
+        git: build::GitSettings {
+            program: settings.git.program.clone(),
+            home: None,
+            allow_local: settings.git.allow_local,
+            timeout: Duration::from_secs(settings.git.timeout_seconds),
+        },
+        uv: of.uv.clone(),
+        python: of.compile_python.clone(),
+        base_image: if of.base_image == "scratch" {
+            build::BaseImage::Scratch
+        } else {
+            build::BaseImage::Reference(of.base_image.clone())
+        },
+        requirements: of.requirements.clone(),
+        constraints: of.constraints.clone(),
+        index_url: of.index_url.clone(),
+        platform: match of.platform {
+            Platform::Config => build::Platform::Requested,
+            Platform::Host => build::Platform::Host,
+        },
+        compression: match of.compression {
+            Compression::Zstd => build::Compression::Zstd,
+            Compression::Gzip => build::Compression::Gzip,
+        },
+        parallel: settings.reconcile.builds,
+        environment: environment(),
+        ..build::BuildSettings::new(absolute(&of.work_folder).join("build"))
+    }
+}
+
+/// git and uv run in folders of their own.
+fn absolute(path: &Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the builder passes a short list of these on to uv and git; AWS credentials are not among them")]
+fn environment() -> BTreeMap<String, String> {
+    build::PASSED_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}

@@ -1,0 +1,16 @@
+//! `codeloc schema`: the JSON Schema of `config.yml`, for editors.
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+use super::Failure;
+
+pub fn command() -> Command {
+    Command::new("schema").about("Prints the JSON Schema of config.yml")
+}
+
+pub fn run() -> Result<ExitCode, Failure> {
+    println!("{}", serde_json::to_string_pretty(&codeloc_crds::schema())?);
+    Ok(ExitCode::SUCCESS)
+}

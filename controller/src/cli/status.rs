@@ -1,0 +1,144 @@
+//! `codeloc status`: what the daemon says of every location.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::time::Instant;
+
+use super::{Failure, server};
+use crate::settings;
+use crate::status::{Health, RepositoryStatus, Sync, Truth};
+
+const POLL: Duration = Duration::from_millis(500);
+
+pub fn command() -> Command {
+    Command::new("status")
+        .about("Shows sync, health and reasons of every location, as the daemon has them")
+        .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Only these locations, in full"))
+        .arg(Arg::new("server").long("server").value_name("URL").help("The daemon [default: where the settings say it listens]"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Waits until all are Synced and Healthy; exit 1 otherwise"))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("SECONDS")
+                .default_value("300")
+                .value_parser(clap::value_parser!(u64))
+                .help("How long --wait waits"),
+        )
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let server = server(matches)?;
+    let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
+    let wait = matches.get_flag("wait");
+    let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&300));
+    let deadline = Instant::now() + timeout;
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let (statuses, good) = loop {
+        let answer = fetch(&client, &server).await;
+        let expired = Instant::now() >= deadline;
+        match answer {
+            Ok(statuses) => {
+                let statuses: Vec<RepositoryStatus> = statuses
+                    .into_iter()
+                    .filter(|status| names.is_empty() || names.contains(&&status.name))
+                    .collect();
+                let found = names.iter().all(|name| statuses.iter().any(|status| status.name == **name));
+                let good = found && !statuses.is_empty() && statuses.iter().all(settled);
+                if !wait || good || expired {
+                    break (statuses, good);
+                }
+            }
+            // Not up yet.
+            Err(_) if wait && !expired => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    if matches.get_flag("json") {
+        println!("{}", serde_json::to_string_pretty(&statuses)?);
+    } else {
+        print!("{}", if names.is_empty() { table(&statuses) } else { details(&statuses) });
+    }
+    if wait && !good {
+        return Err(format!("not all locations were Synced and Healthy within {} s", timeout.as_secs()).into());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fetch(client: &reqwest::Client, server: &str) -> Result<Vec<RepositoryStatus>, Failure> {
+    let url = format!("{server}/v1/repositories");
+    let unreachable = |error: reqwest::Error| format!("no daemon answers at {server} ({error}); is `codeloc run` up? --server names another");
+    let answer = client.get(&url).send().await.map_err(unreachable)?.error_for_status()?;
+    Ok(answer.json().await?)
+}
+
+fn settled(status: &RepositoryStatus) -> bool {
+    status.sync == Sync::Synced && status.health == Health::Healthy
+}
+
+fn table(statuses: &[RepositoryStatus]) -> String {
+    let header = ["NAME", "SYNC", "HEALTH", "COMMIT", "ADDRESS", "MESSAGE"].map(str::to_owned);
+    let rows = statuses.iter().map(|status| {
+        [
+            status.name.clone(),
+            status.sync.to_string(),
+            status.health.to_string(),
+            status.commit.as_deref().map_or("-", |commit| commit.get(..8).unwrap_or(commit)).to_owned(),
+            status.address.clone().unwrap_or_else(|| "-".to_owned()),
+            status.message.lines().next().unwrap_or_default().to_owned(),
+        ]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
+    let widths: [usize; 6] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    let platforms: std::collections::BTreeSet<&str> = statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
+    for platform in platforms {
+        let _ = writeln!(out, "Images are built for {platform}, not for each config's architecture (setting build.platform).");
+    }
+    out
+}
+
+fn details(statuses: &[RepositoryStatus]) -> String {
+    let mut out = String::new();
+    for status in statuses {
+        let line = |out: &mut String, key: &str, value: &str| {
+            let _ = writeln!(out, "  {key:<10} {value}");
+        };
+        let _ = writeln!(out, "{}: {}, {}", status.name, status.sync, status.health);
+        let optional = [
+            ("commit", &status.commit),
+            ("image", &status.image),
+            ("platform", &status.platform),
+            ("revision", &status.revision),
+            ("serving", &status.serving),
+            ("address", &status.address),
+        ];
+        for (key, value) in optional {
+            line(&mut out, key, value.as_deref().unwrap_or("-"));
+        }
+        for dated in &status.conditions {
+            let condition = &dated.condition;
+            let sign = match condition.status {
+                Truth::True => "ok",
+                Truth::False => "NO",
+                Truth::Unknown => "..",
+            };
+            let (kind, reason) = (format!("{:?}", condition.kind), format!("{:?}", condition.reason));
+            let _ = writeln!(out, "  {sign} {kind:<15} {reason} since {}", dated.since.strftime("%F %TZ"));
+            for text in condition.message.lines() {
+                let _ = writeln!(out, "       {text}");
+            }
+        }
+        out.push('\n');
+    }
+    out
+}

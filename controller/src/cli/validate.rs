@@ -1,0 +1,31 @@
+//! `codeloc validate FOLDER`: checks all configs, offline.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::Failure;
+use crate::source::read_folder;
+
+pub fn command() -> Command {
+    Command::new("validate").about("Checks every NAME/config.yml of a folder; needs no network").arg(
+        Arg::new("folder")
+            .value_name("FOLDER")
+            .default_value("repos")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("The folder of configs"),
+    )
+}
+
+pub fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let folder = matches.get_one::<PathBuf>("folder").ok_or("no folder given")?;
+    let snapshot = read_folder(folder)?;
+    let invalid: Vec<_> = snapshot.repositories.values().filter_map(|repository| repository.as_ref().err()).chain(&snapshot.strays).collect();
+    for one in &invalid {
+        eprintln!("{}\n", one.rendered.trim_end());
+    }
+    let valid = snapshot.repositories.len() + snapshot.strays.len() - invalid.len();
+    println!("{valid} valid, {} invalid", invalid.len());
+    Ok(if invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

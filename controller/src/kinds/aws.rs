@@ -1,0 +1,228 @@
+//! The AWS clients, one error for all their calls, and what one observation may remember for the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::place::Place;
+use super::tags::Tags;
+use super::{Live, discovery, image_repository, log_group, role, scaling, service, task_definition};
+
+#[derive(Clone, Debug)]
+pub struct Clients {
+    pub ecs: aws_sdk_ecs::Client,
+    pub iam: aws_sdk_iam::Client,
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+    pub ecr: aws_sdk_ecr::Client,
+    pub discovery: aws_sdk_servicediscovery::Client,
+    pub scaling: aws_sdk_applicationautoscaling::Client,
+    pub sts: aws_sdk_sts::Client,
+}
+
+impl Clients {
+    pub fn new(config: &aws_config::SdkConfig) -> Self {
+        Self {
+            ecs: aws_sdk_ecs::Client::new(config),
+            iam: aws_sdk_iam::Client::new(config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(config),
+            ecr: aws_sdk_ecr::Client::new(config),
+            discovery: aws_sdk_servicediscovery::Client::new(config),
+            scaling: aws_sdk_applicationautoscaling::Client::new(config),
+            sts: aws_sdk_sts::Client::new(config),
+        }
+    }
+}
+
+/// What to do about a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Network, 5xx, a conflict with another change: the same call may go through later.
+    Transient,
+    /// Rate limits, which sometimes hide in the message of another error (dagster#33439).
+    Throttled,
+    /// Something made a moment ago is not visible yet, such as a role that ECS cannot assume.
+    NotYet,
+    /// Only a change of config, settings or permissions helps.
+    Terminal,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{operation}: {message}")]
+pub struct CallError {
+    pub operation: &'static str,
+    pub class: Class,
+    /// AWS's error code, or empty where no answer came.
+    pub code: String,
+    pub message: String,
+}
+
+impl CallError {
+    /// An answer that lacks what AWS always sends.
+    pub fn malformed(operation: &'static str, what: &str) -> Self {
+        Self { operation, class: Class::Terminal, code: String::new(), message: format!("the answer has no {what}") }
+    }
+
+    pub fn is(&self, codes: &[&str]) -> bool {
+        codes.contains(&self.code.as_str())
+    }
+}
+
+/// Makes one call; the SDK's own retries are inside it.
+///
+/// The SDK's futures are tens of kilobytes; on the heap they do not add up along the way to here.
+pub fn call<T, E>(
+    operation: &'static str,
+    future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
+) -> impl Future<Output = Result<T, CallError>> + Send
+where
+    T: Send,
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let future = Box::pin(future);
+    async move { future.await.map_err(|error| failure(operation, &error)) }
+}
+
+fn failure<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let (code, message) = match error.as_service_error() {
+        Some(service) => {
+            (service.code().unwrap_or_default().to_owned(), service.message().unwrap_or("no message").to_owned())
+        }
+        None => (String::new(), DisplayErrorContext(error).to_string()),
+    };
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    CallError { operation, class: classify(&code, &message, status), code, message }
+}
+
+fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
+    let throttled = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Rate exceeded"];
+    if throttled.iter().any(|word| code.contains(word) || message.contains(word)) {
+        return Class::Throttled;
+    }
+    // ECS refuses a role for up to a minute after it was made, and a service its fresh Cloud Map registry.
+    let not_yet = ["unable to assume", "is not authorized to perform: iam:PassRole", "Role is not valid", "verify that the ECS service role"];
+    if not_yet.iter().any(|words| message.contains(words)) {
+        return Class::NotYet;
+    }
+    let conflicts = ["ConcurrentUpdateException", "ConcurrentModification", "OperationAborted", "ServiceUnavailable", "ResourceInUse", "UpdateInProgressException"];
+    if code.is_empty() || status.is_some_and(|status| status >= 500) || conflicts.iter().any(|word| code.contains(word)) {
+        return Class::Transient;
+    }
+    Class::Terminal
+}
+
+/// Which locations to read.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Everything of the deployment, with the fewest calls; tags that were read before are trusted.
+    All,
+    /// One location, tags read afresh.
+    One(&'a str),
+}
+
+/// What need not be read twice. Losing it costs calls, never correctness.
+#[derive(Debug, Default)]
+pub struct Cache {
+    /// Tags by ARN, for the kinds of which no bulk call carries them.
+    tags: Mutex<HashMap<String, Tags>>,
+    /// Task definitions are immutable but for their tags, which only this controller changes.
+    task_definitions: Mutex<HashMap<String, task_definition::Live>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cache {
+    /// Tags of `arn`: remembered in a sweep, read otherwise.
+    pub async fn tags<F>(&self, scope: Scope<'_>, arn: &str, read: F) -> Result<Tags, CallError>
+    where
+        F: Future<Output = Result<Tags, CallError>>,
+    {
+        if let (Scope::All, Some(tags)) = (scope, lock(&self.tags).get(arn)) {
+            return Ok(tags.clone());
+        }
+        let tags = read.await?;
+        lock(&self.tags).insert(arn.to_owned(), tags.clone());
+        Ok(tags)
+    }
+
+    pub fn forget_tags(&self, arn: &str) {
+        lock(&self.tags).remove(arn);
+    }
+
+    pub fn task_definition(&self, arn: &str) -> Option<task_definition::Live> {
+        lock(&self.task_definitions).get(arn).cloned()
+    }
+
+    pub fn keep_task_definition(&self, live: &task_definition::Live) {
+        lock(&self.task_definitions).insert(live.arn.clone(), live.clone());
+    }
+
+    pub fn forget_task_definition(&self, arn: &str) {
+        lock(&self.task_definitions).remove(arn);
+    }
+}
+
+/// Everything a room needs to observe and to apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Session<'a> {
+    pub clients: &'a Clients,
+    pub place: &'a Place,
+    pub cache: &'a Cache,
+}
+
+/// Live state by repository name. A location of which nothing exists is absent.
+///
+/// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    let mut all: BTreeMap<String, Live> = BTreeMap::new();
+    let (log_groups, image_repositories, roles, task_definitions, discovery, services, scaling) = futures::try_join!(
+        log_group::aws::observe(session, scope),
+        image_repository::aws::observe(session, scope),
+        role::aws::observe(session, scope),
+        task_definition::aws::observe(session, scope),
+        discovery::aws::observe(session, scope),
+        service::aws::observe(session, scope),
+        scaling::aws::observe(session, scope),
+    )?;
+    for (name, live) in log_groups {
+        all.entry(name).or_default().log_group = Some(live);
+    }
+    for (name, live) in image_repositories {
+        all.entry(name).or_default().image_repository = Some(live);
+    }
+    for (name, live) in roles {
+        all.entry(name).or_default().role = Some(live);
+    }
+    for (name, live) in task_definitions {
+        all.entry(name).or_default().task_definitions = live;
+    }
+    for (name, live) in discovery {
+        all.entry(name).or_default().discovery = Some(live);
+    }
+    for (name, live) in services {
+        all.entry(name).or_default().service = Some(live);
+    }
+    for (name, live) in scaling {
+        all.entry(name).or_default().scaling = Some(live);
+    }
+    Ok(all)
+}
+
+/// Asked for the repository of a full name: `None` for names that are not of this deployment or not in scope.
+pub fn in_scope<'n>(scope: Scope<'_>, prefix: &str, name: &'n str) -> Option<&'n str> {
+    let repository = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
+    match scope {
+        Scope::All => Some(repository),
+        Scope::One(wanted) => (wanted == repository).then_some(repository),
+    }
+}

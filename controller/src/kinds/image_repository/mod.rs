@@ -1,0 +1,103 @@
+//! Image repository: the ECR repository a location's images are pushed to.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+
+use codeloc_crds::Repository;
+use serde::Serialize;
+
+use super::place::Place;
+use super::tags::{self, Tags};
+use super::{Action, Description, Field, names};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Want {
+    pub name: String,
+    /// A tag names one build for ever; what runs is pinned by digest besides.
+    pub immutable_tags: bool,
+    pub scan_on_push: bool,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub arn: String,
+    pub name: String,
+    /// Where images are pushed: `HOST/NAME`.
+    pub uri: String,
+    pub immutable_tags: bool,
+    pub scan_on_push: bool,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Create(Want),
+    SetImmutableTags { name: String, to: bool },
+    SetScanOnPush { name: String, to: bool },
+    Tag { arn: String, name: String, tags: Tags },
+    /// With the images in it.
+    Delete { name: String },
+}
+
+pub fn want(repository: &Repository, place: &Place) -> Want {
+    Want {
+        name: names::image_repository(&place.deployment, repository.name.as_str()),
+        immutable_tags: true,
+        scan_on_push: true,
+        tags: tags::wanted(repository, place),
+    }
+}
+
+pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
+    let Some(live) = live else { return vec![Change::Create(want.clone())] };
+    let mut changes = Vec::new();
+    let missing = tags::missing(&live.tags, &want.tags);
+    if !missing.is_empty() {
+        changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
+    }
+    if live.immutable_tags != want.immutable_tags {
+        changes.push(Change::SetImmutableTags { name: want.name.clone(), to: want.immutable_tags });
+    }
+    if live.scan_on_push != want.scan_on_push {
+        changes.push(Change::SetScanOnPush { name: want.name.clone(), to: want.scan_on_push });
+    }
+    changes
+}
+
+pub fn delete(live: &Live) -> Change {
+    Change::Delete { name: live.name.clone() }
+}
+
+impl Change {
+    pub fn describe(&self) -> Description {
+        let update = |name: &String, field: Field, reason: &str| Description {
+            action: Action::Update,
+            name: name.clone(),
+            fields: vec![field],
+            reason: reason.to_owned(),
+        };
+        match self {
+            Self::Create(want) => Description {
+                action: Action::Create,
+                name: want.name.clone(),
+                fields: vec![
+                    Field::set("immutable_tags", want.immutable_tags),
+                    Field::set("scan_on_push", want.scan_on_push),
+                    Field::set("tags", tags::render(&want.tags)),
+                ],
+                reason: "does not exist".to_owned(),
+            },
+            Self::SetImmutableTags { name, to } => update(name, Field::changed("immutable_tags", !to, to), "was changed by hand"),
+            Self::SetScanOnPush { name, to } => update(name, Field::changed("scan_on_push", !to, to), "was changed by hand"),
+            Self::Tag { name, tags, .. } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
+            Self::Delete { name } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![],
+                reason: "the repository's config is gone".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Observe: `DescribeLogGroups` by prefix, 50 a page. Its tags come from a call of their own.
+
+use std::collections::BTreeMap;
+
+use super::{Change, Live};
+use crate::kinds::aws::{CallError, Scope, Session, call, in_scope};
+use crate::kinds::names;
+use crate::kinds::tags::Tags;
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    let prefix = names::log_group_prefix(&session.place.deployment);
+    let searched = match scope {
+        Scope::All => prefix.clone(),
+        Scope::One(name) => format!("{prefix}{name}"),
+    };
+    let mut found = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let request = session.clients.logs.describe_log_groups().log_group_name_prefix(&searched).limit(50).set_next_token(token);
+        let answer = call("logs:DescribeLogGroups", request.send()).await?;
+        for group in answer.log_groups() {
+            let name = group.log_group_name().unwrap_or_default();
+            let Some(repository) = in_scope(scope, &prefix, name) else { continue };
+            let arn = group.arn().unwrap_or_default().trim_end_matches(":*").to_owned();
+            let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
+            let live = Live { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
+            found.insert(repository.to_owned(), live);
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+    let request = session.clients.logs.list_tags_for_resource().resource_arn(arn);
+    match call("logs:ListTagsForResource", request.send()).await {
+        Ok(answer) => Ok(answer.tags().map(|tags| tags.clone().into_iter().collect()).unwrap_or_default()),
+        // Deleted between the two calls: without a tag it is nobody's.
+        Err(error) if error.is(&["ResourceNotFoundException"]) => Ok(Tags::new()),
+        Err(error) => Err(error),
+    }
+}
+
+pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+    let logs = &session.clients.logs;
+    match change {
+        Change::Create(want) => {
+            let tags = want.tags.clone().into_iter().collect();
+            let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
+            match call("logs:CreateLogGroup", request.send()).await {
+                Err(error) if !error.is(&["ResourceAlreadyExistsException"]) => return Err(error),
+                _ => {}
+            }
+            let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
+            call("logs:PutRetentionPolicy", request.send()).await.map(drop)
+        }
+        Change::SetRetention { name, to, .. } => {
+            let request = logs.put_retention_policy().log_group_name(name).retention_in_days(*to);
+            call("logs:PutRetentionPolicy", request.send()).await.map(drop)
+        }
+        Change::Tag { arn, tags, .. } => {
+            session.cache.forget_tags(arn);
+            let request = logs.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect()));
+            call("logs:TagResource", request.send()).await.map(drop)
+        }
+        Change::Delete { name } => match call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
+            Err(error) if !error.is(&["ResourceNotFoundException"]) => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The newest lines that tasks of one revision wrote, oldest of them first.
+pub async fn tail(session: Session<'_>, group: &str, stream_prefix: &str, lines: i32) -> Result<Vec<String>, CallError> {
+    let logs = &session.clients.logs;
+    let request = logs.describe_log_streams().log_group_name(group).log_stream_name_prefix(stream_prefix).limit(50);
+    let streams = match call("logs:DescribeLogStreams", request.send()).await {
+        Ok(streams) => streams,
+        Err(error) if error.is(&["ResourceNotFoundException"]) => return Ok(vec![]),
+        Err(error) => return Err(error),
+    };
+    let newest = streams.log_streams().iter().max_by_key(|stream| stream.last_event_timestamp().or(stream.creation_time()));
+    let Some(stream) = newest.and_then(|stream| stream.log_stream_name()) else { return Ok(vec![]) };
+    let request = logs.get_log_events().log_group_name(group).log_stream_name(stream).limit(lines).start_from_head(false);
+    let answer = call("logs:GetLogEvents", request.send()).await?;
+    Ok(answer.events().iter().filter_map(|event| event.message().map(str::to_owned)).collect())
+}

@@ -1,0 +1,94 @@
+//! Log group: where a location's code server writes, kept for a number of days.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+
+use codeloc_crds::Repository;
+use serde::Serialize;
+
+use super::place::Place;
+use super::tags::{self, Tags};
+use super::{Action, Description, Field, names};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Want {
+    pub name: String,
+    pub retention_days: i32,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Live {
+    /// Without the `:*` that some answers append.
+    pub arn: String,
+    pub name: String,
+    /// Absent: kept for ever.
+    pub retention_days: Option<i32>,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Create(Want),
+    SetRetention { name: String, from: Option<i32>, to: i32 },
+    Tag { arn: String, name: String, tags: Tags },
+    Delete { name: String },
+}
+
+pub fn want(repository: &Repository, place: &Place) -> Want {
+    Want {
+        name: names::log_group(&place.deployment, repository.name.as_str()),
+        retention_days: place.log_retention_days,
+        tags: tags::wanted(repository, place),
+    }
+}
+
+pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
+    let Some(live) = live else { return vec![Change::Create(want.clone())] };
+    let mut changes = Vec::new();
+    let missing = tags::missing(&live.tags, &want.tags);
+    if !missing.is_empty() {
+        changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
+    }
+    // Creating and setting the retention are two calls: a crash between them is repaired here.
+    if live.retention_days != Some(want.retention_days) {
+        changes.push(Change::SetRetention { name: want.name.clone(), from: live.retention_days, to: want.retention_days });
+    }
+    changes
+}
+
+pub fn delete(live: &Live) -> Change {
+    Change::Delete { name: live.name.clone() }
+}
+
+impl Change {
+    pub fn describe(&self) -> Description {
+        match self {
+            Self::Create(want) => Description {
+                action: Action::Create,
+                name: want.name.clone(),
+                fields: vec![Field::set("retention_days", want.retention_days), Field::set("tags", tags::render(&want.tags))],
+                reason: "does not exist".to_owned(),
+            },
+            Self::SetRetention { name, from, to } => Description {
+                action: Action::Update,
+                name: name.clone(),
+                fields: vec![Field::changed("retention_days", from.map_or_else(|| "for ever".to_owned(), |days| days.to_string()), to)],
+                reason: "differs from the settings".to_owned(),
+            },
+            Self::Tag { name, tags, .. } => Description {
+                action: Action::Update,
+                name: name.clone(),
+                fields: vec![Field::set("tags", tags::render(tags))],
+                reason: "tags are missing".to_owned(),
+            },
+            Self::Delete { name } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![],
+                reason: "the repository's config is gone".to_owned(),
+            },
+        }
+    }
+}

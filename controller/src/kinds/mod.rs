@@ -1,0 +1,232 @@
+//! One room per kind of live resource. Each `mod.rs` is pure: `Want` (from the config), `Live` (from AWS), `Change`
+//! (a printable step), `want()` and `diff()`. Each `aws.rs` observes in bulk and applies one change idempotently.
+//!
+//! A new kind is a folder here plus its variants in [`Kind`], [`Wants`], [`Live`] and [`Step`]; the exhaustive matches
+//! refuse to compile until it is complete.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod discovery;
+pub mod image_repository;
+pub mod log_group;
+pub mod names;
+pub mod place;
+pub mod role;
+pub mod scaling;
+pub mod service;
+pub mod tags;
+pub mod task_definition;
+pub mod workspace;
+
+use codeloc_crds::Repository;
+use serde::Serialize;
+
+use crate::build::Image;
+use place::Place;
+
+/// In the order of creation; deletion runs backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    LogGroup,
+    ImageRepository,
+    Role,
+    TaskDefinition,
+    Discovery,
+    Service,
+    Scaling,
+    Workspace,
+}
+
+impl Kind {
+    pub const ALL: [Self; 8] = [
+        Self::LogGroup,
+        Self::ImageRepository,
+        Self::Role,
+        Self::TaskDefinition,
+        Self::Discovery,
+        Self::Service,
+        Self::Scaling,
+        Self::Workspace,
+    ];
+
+    /// As people say it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::LogGroup => "log group",
+            Self::ImageRepository => "image repository",
+            Self::Role => "role",
+            Self::TaskDefinition => "task definition",
+            Self::Discovery => "Cloud Map service",
+            Self::Service => "ECS service",
+            Self::Scaling => "scaling",
+            Self::Workspace => "workspace entry",
+        }
+    }
+}
+
+/// What a step does to its resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Create,
+    Update,
+    Delete,
+}
+
+/// A value that AWS may only assign while the plan is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deferred {
+    Known(String),
+    AfterApply,
+}
+
+impl Deferred {
+    pub fn known(&self) -> Option<&str> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::AfterApply => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Deferred {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.known().unwrap_or("(known after apply)"))
+    }
+}
+
+/// One field of a change, as the plan prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Field {
+    pub name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    pub to: String,
+}
+
+impl Field {
+    #[expect(clippy::needless_pass_by_value, reason = "numbers, texts and references alike, without a sigil at fifty places")]
+    pub fn set(name: &'static str, to: impl ToString) -> Self {
+        Self { name, from: None, to: to.to_string() }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "as for `set`")]
+    pub fn changed(name: &'static str, from: impl ToString, to: impl ToString) -> Self {
+        Self { name, from: Some(from.to_string()), to: to.to_string() }
+    }
+
+    /// The field if its value differs.
+    pub fn differing<T: PartialEq + ToString>(name: &'static str, live: &T, want: &T) -> Option<Self> {
+        (live != want).then(|| Self::changed(name, live.to_string(), want.to_string()))
+    }
+}
+
+/// A change in words: for the plan, the log and the events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Description {
+    pub action: Action,
+    /// The resource's own name.
+    pub name: String,
+    pub fields: Vec<Field>,
+    /// Why this step is in the plan.
+    pub reason: String,
+}
+
+/// Everything one location wants, from its config, its image and the place it lives in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    pub log_group: log_group::Want,
+    /// Absent when the config names an image built elsewhere.
+    pub image_repository: Option<image_repository::Want>,
+    pub role: role::Want,
+    pub task_definition: task_definition::Want,
+    pub discovery: discovery::Want,
+    pub service: service::Want,
+    /// Absent when minimum and maximum capacity are equal.
+    pub scaling: Option<scaling::Want>,
+}
+
+impl Wants {
+    /// `image` is absent while it is not known yet; what depends on it then reads `(known after apply)`.
+    pub fn new(repository: &Repository, image: Option<&Image>, place: &Place) -> Self {
+        Self {
+            log_group: log_group::want(repository, place),
+            image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
+            role: role::want(repository, place),
+            task_definition: task_definition::want(repository, image, place),
+            discovery: discovery::want(repository, place),
+            service: service::want(repository, place),
+            scaling: scaling::want(repository, place),
+        }
+    }
+}
+
+/// Everything found in AWS for one location.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub log_group: Option<log_group::Live>,
+    pub image_repository: Option<image_repository::Live>,
+    pub role: Option<role::Live>,
+    /// The family's active revisions, newest first.
+    pub task_definitions: Vec<task_definition::Live>,
+    pub discovery: Option<discovery::Live>,
+    pub service: Option<service::Live>,
+    pub scaling: Option<scaling::Live>,
+}
+
+impl Live {
+    /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
+    pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
+        let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
+        self.log_group.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.image_repository.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.role.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.task_definitions.iter().any(|live| ours(&live.tags))
+            || self.discovery.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.service.as_ref().is_some_and(|live| live.exists() && ours(&live.tags))
+    }
+}
+
+/// One thing to do. A value: it can be printed, compared and replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "change", rename_all = "snake_case")]
+pub enum Step {
+    LogGroup(log_group::Change),
+    ImageRepository(image_repository::Change),
+    Role(role::Change),
+    TaskDefinition(task_definition::Change),
+    Discovery(discovery::Change),
+    Service(service::Change),
+    Scaling(scaling::Change),
+    Workspace(workspace::Change),
+}
+
+impl Step {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::LogGroup(_) => Kind::LogGroup,
+            Self::ImageRepository(_) => Kind::ImageRepository,
+            Self::Role(_) => Kind::Role,
+            Self::TaskDefinition(_) => Kind::TaskDefinition,
+            Self::Discovery(_) => Kind::Discovery,
+            Self::Service(_) => Kind::Service,
+            Self::Scaling(_) => Kind::Scaling,
+            Self::Workspace(_) => Kind::Workspace,
+        }
+    }
+
+    pub fn describe(&self) -> Description {
+        match self {
+            Self::LogGroup(change) => change.describe(),
+            Self::ImageRepository(change) => change.describe(),
+            Self::Role(change) => change.describe(),
+            Self::TaskDefinition(change) => change.describe(),
+            Self::Discovery(change) => change.describe(),
+            Self::Service(change) => change.describe(),
+            Self::Scaling(change) => change.describe(),
+            Self::Workspace(change) => change.describe(),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What all locations of a deployment share: the place in AWS where they live.
+
+/// Read once at start, from the settings and from AWS itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// This deployment's id: the value of the ownership tag and the prefix of every name.
+    pub deployment: String,
+    /// `aws`, `aws-cn`, `aws-us-gov`.
+    pub partition: String,
+    pub account: String,
+    pub region: String,
+    pub cluster: String,
+    /// Cloud Map namespace: id, and its DNS name.
+    pub namespace_id: String,
+    pub namespace: String,
+    pub bucket: String,
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub assign_public_ip: bool,
+    pub execution_role_arn: String,
+    pub permissions_boundary: Option<String>,
+    pub log_retention_days: i32,
+    /// The code server's port.
+    pub port: u16,
+    pub address: Address,
+    /// Whether images are built for this machine instead of the config's architecture.
+    pub host_platform: bool,
+}
+
+/// How Dagster reaches a location.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// By name. `{service}` and `{namespace}` are filled in; `{service}.{namespace}` unless set.
+    Dns { template: String },
+    /// By the address that Cloud Map has, for a Dagster outside the VPC's DNS.
+    Discovered,
+}

@@ -1,0 +1,175 @@
+//! Observe: `GetAccountAuthorizationDetails` carries trust, inline policies and tags of up to 1,000 roles a page; one
+//! role alone costs four small calls.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_iam::types::{EntityType, Tag};
+use serde_json::Value;
+
+use super::{Change, Live, POLICY_NAME};
+use crate::kinds::aws::{CallError, Scope, Session, call};
+use crate::kinds::names;
+use crate::kinds::tags::Tags;
+
+const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    match scope {
+        Scope::All => observe_all(session).await,
+        Scope::One(name) => {
+            let live = observe_one(session, &names::role(&session.place.deployment, name)).await?;
+            Ok(live.map(|live| (name.to_owned(), live)).into_iter().collect())
+        }
+    }
+}
+
+async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    let path = names::role_path(&session.place.deployment);
+    let prefix = names::role(&session.place.deployment, "");
+    let mut found = BTreeMap::new();
+    let mut marker = None;
+    loop {
+        let request =
+            session.clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000).set_marker(marker);
+        let answer = call("iam:GetAccountAuthorizationDetails", request.send()).await?;
+        for role in answer.role_detail_list() {
+            let name = role.role_name().unwrap_or_default();
+            let Some(repository) = name.strip_prefix(&prefix).filter(|_| role.path() == Some(&path)) else { continue };
+            let policies = role.role_policy_list().iter().map(|policy| {
+                (policy.policy_name().unwrap_or_default().to_owned(), document(policy.policy_document().unwrap_or_default()))
+            });
+            let live = Live {
+                arn: role.arn().unwrap_or_default().to_owned(),
+                name: name.to_owned(),
+                trust: document(role.assume_role_policy_document().unwrap_or_default()),
+                policies: policies.collect(),
+                attached: role.attached_managed_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
+                permissions_boundary: role
+                    .permissions_boundary()
+                    .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
+                tags: tags(role.tags()),
+            };
+            found.insert(repository.to_owned(), live);
+        }
+        marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
+        if marker.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
+    let iam = &session.clients.iam;
+    let role = match call("iam:GetRole", iam.get_role().role_name(name).send()).await {
+        Ok(answer) => answer.role.ok_or_else(|| CallError::malformed("iam:GetRole", "role"))?,
+        Err(error) if error.is(ABSENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut policies = BTreeMap::new();
+    for policy in call("iam:ListRolePolicies", iam.list_role_policies().role_name(name).send()).await?.policy_names() {
+        match call("iam:GetRolePolicy", iam.get_role_policy().role_name(name).policy_name(policy).send()).await {
+            Ok(answer) => {
+                policies.insert(policy.clone(), document(answer.policy_document()));
+            }
+            Err(error) if error.is(ABSENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let attached = call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
+    Ok(Some(Live {
+        arn: role.arn().to_owned(),
+        name: name.to_owned(),
+        trust: document(role.assume_role_policy_document().unwrap_or_default()),
+        policies,
+        attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
+        permissions_boundary: role.permissions_boundary().and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
+        tags: tags(role.tags()),
+    }))
+}
+
+/// IAM sends policy documents percent-encoded. One that is no JSON equals nothing that is wanted.
+fn document(encoded: &str) -> Value {
+    let text = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+fn tags(tags: &[Tag]) -> Tags {
+    tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
+}
+
+fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<Result<_, _>>()
+        .map_err(|_| CallError::malformed("iam:TagRole", "tag key"))
+}
+
+pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+    let iam = &session.clients.iam;
+    match change {
+        Change::Create(want) => {
+            let request = iam
+                .create_role()
+                .role_name(&want.name)
+                .path(&want.path)
+                .assume_role_policy_document(want.trust.to_string())
+                .set_permissions_boundary(want.permissions_boundary.clone())
+                .description("Made by codeloc for one Dagster code location")
+                .set_tags(Some(tag_list(&want.tags)?));
+            match call("iam:CreateRole", request.send()).await {
+                Err(error) if !error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Err(error),
+                _ => Ok(()),
+            }
+        }
+        Change::SetTrust { name, trust } => {
+            let request = iam.update_assume_role_policy().role_name(name).policy_document(trust.to_string());
+            call("iam:UpdateAssumeRolePolicy", request.send()).await.map(drop)
+        }
+        Change::SetBoundary { name, to: Some(boundary), .. } => {
+            let request = iam.put_role_permissions_boundary().role_name(name).permissions_boundary(boundary);
+            call("iam:PutRolePermissionsBoundary", request.send()).await.map(drop)
+        }
+        Change::SetBoundary { name, to: None, .. } => {
+            let request = iam.delete_role_permissions_boundary().role_name(name);
+            gone(call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
+        }
+        Change::PutPolicy { name, policy, .. } => {
+            let request = iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
+            call("iam:PutRolePolicy", request.send()).await.map(drop)
+        }
+        Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,
+        Change::Detach { name, policy_arn } => detach(session, name, policy_arn).await,
+        Change::Tag { name, tags } => {
+            let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(tags)?));
+            call("iam:TagRole", request.send()).await.map(drop)
+        }
+        Change::Delete { name, policies, attached } => {
+            // A role that still has policies is refused (DeleteConflict).
+            for policy in policies {
+                remove_policy(session, name, policy).await?;
+            }
+            for policy_arn in attached {
+                detach(session, name, policy_arn).await?;
+            }
+            gone(call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
+        }
+    }
+}
+
+async fn remove_policy(session: Session<'_>, name: &str, policy: &str) -> Result<(), CallError> {
+    let request = session.clients.iam.delete_role_policy().role_name(name).policy_name(policy);
+    gone(call("iam:DeleteRolePolicy", request.send()).await.map(drop))
+}
+
+async fn detach(session: Session<'_>, name: &str, policy_arn: &str) -> Result<(), CallError> {
+    let request = session.clients.iam.detach_role_policy().role_name(name).policy_arn(policy_arn);
+    gone(call("iam:DetachRolePolicy", request.send()).await.map(drop))
+}
+
+/// What is to go may be gone already.
+fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
+    match result {
+        Err(error) if error.is(ABSENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,158 @@
+//! Role: what a location's code may do in AWS, which is its own S3 prefix and nothing of its neighbours.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+mod policy;
+
+use std::collections::BTreeMap;
+
+use codeloc_crds::Repository;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::place::Place;
+use super::tags::{self, Tags};
+use super::{Action, Description, Field, names};
+
+/// The one inline policy of a role.
+pub const POLICY_NAME: &str = "codeloc";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Want {
+    pub name: String,
+    /// With slashes at both ends.
+    pub path: String,
+    pub trust: Value,
+    pub policy: Value,
+    pub permissions_boundary: Option<String>,
+    pub tags: Tags,
+}
+
+impl Want {
+    /// Known before the role exists: account, path and name decide it.
+    pub fn arn(&self, place: &Place) -> String {
+        format!("arn:{}:iam::{}:role{}{}", place.partition, place.account, self.path, self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub arn: String,
+    pub name: String,
+    pub trust: Value,
+    /// Inline policies by name.
+    pub policies: BTreeMap<String, Value>,
+    /// ARNs of managed policies attached to it.
+    pub attached: Vec<String>,
+    pub permissions_boundary: Option<String>,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Create(Want),
+    SetTrust { name: String, trust: Value },
+    SetBoundary { name: String, from: Option<String>, to: Option<String> },
+    PutPolicy { name: String, policy: Value, created: bool },
+    /// A policy somebody added: it would widen what the location may do.
+    RemovePolicy { name: String, policy: String },
+    Detach { name: String, policy_arn: String },
+    Tag { name: String, tags: Tags },
+    Delete { name: String, policies: Vec<String>, attached: Vec<String> },
+}
+
+pub fn want(repository: &Repository, place: &Place) -> Want {
+    Want {
+        name: names::role(&place.deployment, repository.name.as_str()),
+        path: names::role_path(&place.deployment),
+        trust: policy::trust(place),
+        policy: policy::access(&repository.s3_prefix, place),
+        permissions_boundary: place.permissions_boundary.clone(),
+        tags: tags::wanted(repository, place),
+    }
+}
+
+pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
+    let name = want.name.clone();
+    let Some(live) = live else {
+        return vec![Change::Create(want.clone()), Change::PutPolicy { name, policy: want.policy.clone(), created: true }];
+    };
+    let mut changes = Vec::new();
+    let missing = tags::missing(&live.tags, &want.tags);
+    if !missing.is_empty() {
+        changes.push(Change::Tag { name: name.clone(), tags: missing });
+    }
+    if !policy::equivalent(&live.trust, &want.trust) {
+        changes.push(Change::SetTrust { name: name.clone(), trust: want.trust.clone() });
+    }
+    if live.permissions_boundary != want.permissions_boundary {
+        let (from, to) = (live.permissions_boundary.clone(), want.permissions_boundary.clone());
+        changes.push(Change::SetBoundary { name: name.clone(), from, to });
+    }
+    // Creating the role and putting its policy are two calls: a crash between them is repaired here.
+    let current = live.policies.get(POLICY_NAME);
+    if !current.is_some_and(|current| policy::equivalent(current, &want.policy)) {
+        changes.push(Change::PutPolicy { name: name.clone(), policy: want.policy.clone(), created: current.is_none() });
+    }
+    for policy in live.policies.keys().filter(|policy| *policy != POLICY_NAME) {
+        changes.push(Change::RemovePolicy { name: name.clone(), policy: policy.clone() });
+    }
+    for policy_arn in &live.attached {
+        changes.push(Change::Detach { name: name.clone(), policy_arn: policy_arn.clone() });
+    }
+    changes
+}
+
+pub fn delete(live: &Live) -> Change {
+    Change::Delete { name: live.name.clone(), policies: live.policies.keys().cloned().collect(), attached: live.attached.clone() }
+}
+
+impl Change {
+    pub fn describe(&self) -> Description {
+        let update = |name: &String, field: Field, reason: &str| Description {
+            action: Action::Update,
+            name: name.clone(),
+            fields: vec![field],
+            reason: reason.to_owned(),
+        };
+        let none = || "none".to_owned();
+        match self {
+            Self::Create(want) => Description {
+                action: Action::Create,
+                name: want.name.clone(),
+                fields: vec![
+                    Field::set("path", &want.path),
+                    Field::set("trust", &want.trust),
+                    Field::set("permissions_boundary", want.permissions_boundary.clone().unwrap_or_else(none)),
+                    Field::set("tags", tags::render(&want.tags)),
+                ],
+                reason: "does not exist".to_owned(),
+            },
+            Self::SetTrust { name, trust } => update(name, Field::set("trust", trust), "differs from what is wanted"),
+            Self::SetBoundary { name, from, to } => update(
+                name,
+                Field::changed("permissions_boundary", from.clone().unwrap_or_else(none), to.clone().unwrap_or_else(none)),
+                "differs from the settings",
+            ),
+            Self::PutPolicy { name, policy, created } => update(
+                name,
+                Field::set("policy", policy),
+                if *created { "the role has no policy yet" } else { "differs from what is wanted" },
+            ),
+            Self::RemovePolicy { name, policy } => {
+                update(name, Field::changed("policy", policy, "removed"), "a policy that codeloc did not write widens this role")
+            }
+            Self::Detach { name, policy_arn } => {
+                update(name, Field::changed("attached policy", policy_arn, "detached"), "a policy that codeloc did not attach widens this role")
+            }
+            Self::Tag { name, tags } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
+            Self::Delete { name, .. } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![],
+                reason: "the repository's config is gone".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Observe: `ListServices`, 100 a page, then `DescribeServices`, ten a call, with tags.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecs::types::{
+    AssignPublicIp, AwsVpcConfiguration, Deployment as SdkDeployment, DeploymentCircuitBreaker,
+    DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState, LaunchType, NetworkConfiguration, PropagateTags,
+    Service, ServiceField, ServiceRegistry, Tag,
+};
+
+use super::{Change, Deployment, DeploymentConfiguration, Live, Network, Rollout, Status};
+use crate::kinds::aws::{CallError, Class, Scope, Session, call};
+use crate::kinds::task_definition::aws::tag_list;
+use crate::kinds::{Deferred, names, tags};
+
+/// What the steps before a service's step learned: ARNs that were unknown when the plan was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learned<'a> {
+    pub task_definition: Option<&'a str>,
+    pub registry: Option<&'a str>,
+}
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    let names = match scope {
+        Scope::One(name) => vec![names::service(name)],
+        Scope::All => list(session).await?,
+    };
+    let mut found = BTreeMap::new();
+    for ten in names.chunks(10) {
+        let request = session
+            .clients
+            .ecs
+            .describe_services()
+            .cluster(&session.place.cluster)
+            .set_services(Some(ten.to_vec()))
+            .include(ServiceField::Tags);
+        let answer = call("ecs:DescribeServices", request.send()).await?;
+        for service in answer.services() {
+            let live = read(service);
+            if let Some(repository) = names::repository_of_service(&live.name) {
+                found.insert(repository.to_owned(), live);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
+    let mut names = Vec::new();
+    let mut token = None;
+    loop {
+        let request = session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
+        let answer = call("ecs:ListServices", request.send()).await?;
+        let listed = answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next());
+        names.extend(listed.filter(|name| names::repository_of_service(name).is_some()).map(str::to_owned));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(names);
+        }
+    }
+}
+
+fn read(service: &Service) -> Live {
+    let mut deployments: Vec<&SdkDeployment> = service.deployments().iter().collect();
+    deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
+    let vpc = service.network_configuration().and_then(NetworkConfiguration::awsvpc_configuration);
+    let network = vpc.map_or_else(
+        || Network::new(&[], &[], false),
+        |vpc| Network::new(vpc.subnets(), vpc.security_groups(), vpc.assign_public_ip() == Some(&AssignPublicIp::Enabled)),
+    );
+    let configuration = service.deployment_configuration();
+    let breaker = configuration.and_then(SdkDeploymentConfiguration::deployment_circuit_breaker);
+    Live {
+        arn: service.service_arn().unwrap_or_default().to_owned(),
+        name: service.service_name().unwrap_or_default().to_owned(),
+        status: match service.status() {
+            Some("ACTIVE") => Status::Active,
+            Some("DRAINING") => Status::Draining,
+            _ => Status::Inactive,
+        },
+        task_definition: service.task_definition().unwrap_or_default().to_owned(),
+        desired: service.desired_count(),
+        running: service.running_count(),
+        deployments: deployments.into_iter().map(read_deployment).collect(),
+        network,
+        deployment: DeploymentConfiguration {
+            circuit_breaker: breaker.is_some_and(DeploymentCircuitBreaker::enable),
+            rollback: breaker.is_some_and(DeploymentCircuitBreaker::rollback),
+            // What ECS itself takes where nothing was set.
+            minimum_healthy_percent: configuration.and_then(SdkDeploymentConfiguration::minimum_healthy_percent).unwrap_or(100),
+            maximum_percent: configuration.and_then(SdkDeploymentConfiguration::maximum_percent).unwrap_or(200),
+        },
+        registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
+        tags: service.tags().iter().map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned())).collect(),
+        events: service.events().iter().take(5).filter_map(|event| event.message().map(str::to_owned)).collect(),
+    }
+}
+
+fn read_deployment(deployment: &SdkDeployment) -> Deployment {
+    Deployment {
+        id: deployment.id().unwrap_or_default().to_owned(),
+        task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
+        rollout: match deployment.rollout_state() {
+            Some(DeploymentRolloutState::Failed) => Rollout::Failed,
+            Some(DeploymentRolloutState::InProgress) => Rollout::InProgress,
+            _ => Rollout::Completed,
+        },
+        reason: deployment.rollout_state_reason().unwrap_or_default().to_owned(),
+        desired: deployment.desired_count(),
+        running: deployment.running_count(),
+        failed: deployment.failed_tasks(),
+    }
+}
+
+fn network(network: &Network) -> Result<NetworkConfiguration, CallError> {
+    let vpc = AwsVpcConfiguration::builder()
+        .set_subnets(Some(network.subnets.clone()))
+        .set_security_groups(Some(network.security_groups.clone()))
+        .assign_public_ip(if network.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled })
+        .build()
+        .map_err(|_| CallError::malformed("ecs:CreateService", "subnet"))?;
+    Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
+}
+
+fn deployment(configuration: DeploymentConfiguration) -> SdkDeploymentConfiguration {
+    let breaker = DeploymentCircuitBreaker::builder().enable(configuration.circuit_breaker).rollback(configuration.rollback).build();
+    SdkDeploymentConfiguration::builder()
+        .deployment_circuit_breaker(breaker)
+        .minimum_healthy_percent(configuration.minimum_healthy_percent)
+        .maximum_percent(configuration.maximum_percent)
+        .build()
+}
+
+/// Resolves what was deferred by what the steps before it learned.
+fn resolve(deferred: &Deferred, learned: Option<&str>, what: &'static str) -> Result<String, CallError> {
+    deferred.known().or(learned).map(str::to_owned).ok_or_else(|| CallError {
+        operation: "ecs:CreateService",
+        class: Class::NotYet,
+        code: String::new(),
+        message: format!("the {what} is not known yet"),
+    })
+}
+
+pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) -> Result<(), CallError> {
+    let ecs = &session.clients.ecs;
+    let cluster = &session.place.cluster;
+    match change {
+        Change::Create { want, task_definition, registry, .. } => {
+            let registry = ServiceRegistry::builder().registry_arn(resolve(registry, learned.registry, "Cloud Map service")?).build();
+            let request = ecs
+                .create_service()
+                .cluster(cluster)
+                .service_name(&want.name)
+                .task_definition(resolve(task_definition, learned.task_definition, "task definition")?)
+                .desired_count(want.count)
+                .launch_type(LaunchType::Fargate)
+                .network_configuration(network(&want.network)?)
+                .deployment_configuration(deployment(want.deployment))
+                .service_registries(registry)
+                .enable_ecs_managed_tags(true)
+                .propagate_tags(PropagateTags::Service)
+                .set_tags(Some(tag_list(&want.tags)));
+            call("ecs:CreateService", request.send()).await.map(drop)
+        }
+        Change::Deploy { name, task_definition, .. } => {
+            let task_definition = resolve(task_definition, learned.task_definition, "task definition")?;
+            let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
+            call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::Configure { name, network: wanted, deployment: configuration, registry, .. } => {
+            let registry = ServiceRegistry::builder().registry_arn(resolve(registry, learned.registry, "Cloud Map service")?).build();
+            let request = ecs
+                .update_service()
+                .cluster(cluster)
+                .service(name)
+                .network_configuration(network(wanted)?)
+                .deployment_configuration(deployment(*configuration))
+                .service_registries(registry);
+            call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::SetCount { name, to, .. } => {
+            let request = ecs.update_service().cluster(cluster).service(name).desired_count(*to);
+            call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::RememberFailed { arn, revision, .. } => {
+            let tag = Tag::builder().key(tags::FAILED_REVISION).value(revision).build();
+            call("ecs:TagResource", ecs.tag_resource().resource_arn(arn).tags(tag).send()).await.map(drop)
+        }
+        Change::Tag { arn, tags, .. } => {
+            let request = ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
+            call("ecs:TagResource", request.send()).await.map(drop)
+        }
+        Change::Delete { name } => {
+            match call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send()).await {
+                Err(error) if !error.is(&["ServiceNotFoundException", "ServiceNotActiveException"]) => Err(error),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Why the newest stopped task of a task definition stopped, in ECS's words.
+pub async fn stop_reason(session: Session<'_>, family: &str, task_definition: &str) -> Result<Option<String>, CallError> {
+    let ecs = &session.clients.ecs;
+    let request =
+        ecs.list_tasks().cluster(&session.place.cluster).family(family).desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
+    let arns = call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
+    if arns.is_empty() {
+        return Ok(None);
+    }
+    let request = ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
+    let answer = call("ecs:DescribeTasks", request.send()).await?;
+    let newest = answer
+        .tasks()
+        .iter()
+        .filter(|task| task.task_definition_arn() == Some(task_definition))
+        .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
+    Ok(newest.map(|task| {
+        let mut words = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
+        for container in task.containers() {
+            words.extend(container.reason().map(str::to_owned));
+            words.extend(container.exit_code().map(|code| format!("exit code {code}")));
+        }
+        words.join("; ")
+    }))
+}

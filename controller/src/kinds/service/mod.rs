@@ -1,0 +1,334 @@
+//! ECS service: keeps a location's tasks running and replaces them by rolling update, with the circuit breaker on.
+//!
+//! Guarantees: a revision whose rollout failed is remembered on the service and not tried again; the desired count is
+//! set when the service is made and is then left to scaling, where there is any.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(test)]
+mod tests;
+
+use codeloc_crds::Repository;
+use serde::Serialize;
+
+use super::place::Place;
+use super::tags::{self, Tags};
+use super::task_definition::{self, Attempt};
+use super::{Action, Deferred, Description, Field, names, scaling};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Want {
+    pub name: String,
+    /// Tasks to begin with: the minimum capacity.
+    pub count: i32,
+    /// Whether Application Auto Scaling owns the count from then on.
+    pub scaled: bool,
+    pub network: Network,
+    pub deployment: DeploymentConfiguration,
+    pub tags: Tags,
+}
+
+/// Sorted, since AWS gives lists back in any order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Network {
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub assign_public_ip: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeploymentConfiguration {
+    pub circuit_breaker: bool,
+    pub rollback: bool,
+    pub minimum_healthy_percent: i32,
+    pub maximum_percent: i32,
+}
+
+/// A new task proves itself before an old one goes, and a broken one is rolled back.
+pub const ROLLING: DeploymentConfiguration =
+    DeploymentConfiguration { circuit_breaker: true, rollback: true, minimum_healthy_percent: 100, maximum_percent: 200 };
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub arn: String,
+    pub name: String,
+    pub status: Status,
+    /// ARN.
+    pub task_definition: String,
+    pub desired: i32,
+    pub running: i32,
+    /// The primary one first.
+    pub deployments: Vec<Deployment>,
+    pub network: Network,
+    pub deployment: DeploymentConfiguration,
+    /// ARN of the Cloud Map service.
+    pub registry: Option<String>,
+    pub tags: Tags,
+    /// ECS's newest messages first, a few of them.
+    pub events: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Active,
+    /// Deleted, with tasks still ending. Its name is not free yet.
+    Draining,
+    /// Deleted. AWS still describes it for a while; it counts as absent.
+    Inactive,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Deployment {
+    pub id: String,
+    pub task_definition: String,
+    pub rollout: Rollout,
+    /// ECS's own words on the rollout.
+    pub reason: String,
+    pub desired: i32,
+    pub running: i32,
+    pub failed: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rollout {
+    InProgress,
+    Completed,
+    Failed,
+}
+
+impl Live {
+    pub fn exists(&self) -> bool {
+        self.status != Status::Inactive
+    }
+
+    pub fn primary(&self) -> Option<&Deployment> {
+        self.deployments.first()
+    }
+
+    /// What [`Attempt::over`] says of a rollout that begins now.
+    pub fn primary_id(&self) -> &str {
+        self.primary().map_or("-", |deployment| &deployment.id)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Create { want: Want, task_definition: Deferred, registry: Deferred, revision: Deferred },
+    Deploy { name: String, task_definition: Deferred, from: String, revision: Deferred },
+    Configure { name: String, network: Network, deployment: DeploymentConfiguration, registry: Deferred, fields: Vec<Field> },
+    SetCount { name: String, from: i32, to: i32 },
+    RememberFailed { arn: String, name: String, revision: String },
+    Tag { arn: String, name: String, tags: Tags },
+    Delete { name: String },
+}
+
+pub fn want(repository: &Repository, place: &Place) -> Want {
+    Want {
+        name: names::service(repository.name.as_str()),
+        count: scaling::count(repository.scaling.min_capacity),
+        scaled: repository.scaling.min_capacity != repository.scaling.max_capacity,
+        network: Network::new(&place.subnets, &place.security_groups, place.assign_public_ip),
+        deployment: ROLLING,
+        tags: tags::wanted(repository, place),
+    }
+}
+
+impl Network {
+    pub fn new(subnets: &[String], security_groups: &[String], assign_public_ip: bool) -> Self {
+        let sorted = |values: &[String]| {
+            let mut values = values.to_vec();
+            values.sort();
+            values
+        };
+        Self { subnets: sorted(subnets), security_groups: sorted(security_groups), assign_public_ip }
+    }
+}
+
+/// Where a service stands with respect to the revision that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not there, or about to be given the wanted revision.
+    Begin,
+    /// Deleted before, and not gone yet.
+    Draining,
+    Rolling(Deployment),
+    Steady,
+    /// The wanted revision failed; the service stays with what it has until the spec or the commit changes.
+    Held { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub phase: Phase,
+    pub changes: Vec<Change>,
+    /// Whether the wanted revision has to be marked as attempted (registered so, or tagged) before these changes.
+    pub attempts: bool,
+}
+
+/// What of the other kinds decides a service's change.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub revision: &'a Deferred,
+    /// The live task definition that says what is wanted.
+    pub wanted: Option<&'a task_definition::Live>,
+    pub task_definitions: &'a [task_definition::Live],
+    pub registry: &'a Deferred,
+}
+
+pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
+    let task_definition = context.wanted.map_or(Deferred::AfterApply, |wanted| Deferred::Known(wanted.arn.clone()));
+    let live = match live {
+        None | Some(Live { status: Status::Inactive, .. }) => {
+            let (want, registry, revision) = (want.clone(), context.registry.clone(), context.revision.clone());
+            let create = Change::Create { want, task_definition, registry, revision };
+            return Verdict { phase: Phase::Begin, changes: vec![create], attempts: false };
+        }
+        Some(Live { status: Status::Draining, .. }) => return Verdict { phase: Phase::Draining, changes: vec![], attempts: false },
+        Some(live) => live,
+    };
+
+    let mut changes = Vec::new();
+    let missing = tags::missing(&live.tags, &want.tags);
+    if !missing.is_empty() {
+        changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
+    }
+
+    if let Some(reason) = failure(live, context) {
+        let revision = context.revision.known().unwrap_or_default().to_owned();
+        if live.tags.get(tags::FAILED_REVISION) != Some(&revision) {
+            changes.push(Change::RememberFailed { arn: live.arn.clone(), name: live.name.clone(), revision });
+        }
+        return Verdict { phase: Phase::Held { reason }, changes, attempts: false };
+    }
+
+    changes.extend(configuration(want, live, context.registry));
+    if !want.scaled && live.desired != want.count {
+        changes.push(Change::SetCount { name: want.name.clone(), from: live.desired, to: want.count });
+    }
+    if context.wanted.is_some_and(|wanted| wanted.arn == live.task_definition) {
+        let phase = match live.primary() {
+            Some(primary) if primary.rollout == Rollout::InProgress => Phase::Rolling(primary.clone()),
+            _ => Phase::Steady,
+        };
+        return Verdict { phase, changes, attempts: false };
+    }
+    changes.push(Change::Deploy {
+        name: want.name.clone(),
+        task_definition,
+        from: live.task_definition.clone(),
+        revision: context.revision.clone(),
+    });
+    let attempted = context.wanted.and_then(task_definition::Live::attempt);
+    let attempts = attempted.is_none_or(|attempt| attempt.over != live.primary_id());
+    Verdict { phase: Phase::Begin, changes, attempts }
+}
+
+/// Why the wanted revision must not be tried again, if it failed before.
+fn failure(live: &Live, context: Context<'_>) -> Option<String> {
+    let revision = context.revision.known()?;
+    let remembered = live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
+    let wanted = context.wanted;
+    let failed = wanted.and_then(|wanted| {
+        live.deployments.iter().find(|deployment| deployment.task_definition == wanted.arn && deployment.rollout == Rollout::Failed)
+    });
+    if let Some(failed) = failed {
+        return Some(failed.reason.clone());
+    }
+    if remembered {
+        return Some("its rollout failed before".to_owned());
+    }
+    wanted.is_some_and(|wanted| rolled_back(live, wanted, context.task_definitions)).then(|| "ECS rolled it back".to_owned())
+}
+
+/// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`].
+fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definition::Live]) -> bool {
+    if wanted.arn == live.task_definition || live.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn) {
+        return false;
+    }
+    let attempt_of_serving = all.iter().find(|other| other.arn == live.task_definition).and_then(task_definition::Live::attempt);
+    let (Some(attempt), Some(serving)) = (wanted.attempt(), attempt_of_serving) else { return false };
+    attempt.over != live.primary_id() && attempt.at > serving.at
+}
+
+fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {
+    let percent = |deployment: &DeploymentConfiguration| {
+        format!("{}..{} %, breaker {}, rollback {}", deployment.minimum_healthy_percent, deployment.maximum_percent, deployment.circuit_breaker, deployment.rollback)
+    };
+    let live_registry = live.registry.clone().unwrap_or_else(|| "none".to_owned());
+    let fields: Vec<Field> = [
+        Field::differing("subnets", &live.network.subnets.join(", "), &want.network.subnets.join(", ")),
+        Field::differing("security_groups", &live.network.security_groups.join(", "), &want.network.security_groups.join(", ")),
+        Field::differing("assign_public_ip", &live.network.assign_public_ip, &want.network.assign_public_ip),
+        Field::differing("deployment", &percent(&live.deployment), &percent(&want.deployment)),
+        Field::differing("registry", &live_registry, &registry.to_string()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!fields.is_empty()).then(|| Change::Configure {
+        name: want.name.clone(),
+        network: want.network.clone(),
+        deployment: want.deployment,
+        registry: registry.clone(),
+        fields,
+    })
+}
+
+pub fn delete(live: &Live) -> Change {
+    Change::Delete { name: live.name.clone() }
+}
+
+/// The mark a rollout that begins now leaves on its task definition.
+pub fn attempt(live: Option<&Live>, now_ms: i64) -> Attempt {
+    let over = live.filter(|live| live.exists()).map_or("-", Live::primary_id).to_owned();
+    Attempt { at: now_ms, over }
+}
+
+impl Change {
+    pub fn describe(&self) -> Description {
+        let update = |name: &String, fields: Vec<Field>, reason: &str| Description {
+            action: Action::Update,
+            name: name.clone(),
+            fields,
+            reason: reason.to_owned(),
+        };
+        match self {
+            Self::Create { want, task_definition, registry, revision } => Description {
+                action: Action::Create,
+                name: want.name.clone(),
+                fields: vec![
+                    Field::set("task_definition", task_definition),
+                    Field::set("revision", revision),
+                    Field::set("desired_count", want.count),
+                    Field::set("subnets", want.network.subnets.join(", ")),
+                    Field::set("security_groups", want.network.security_groups.join(", ")),
+                    Field::set("registry", registry),
+                    Field::set("tags", tags::render(&want.tags)),
+                ],
+                reason: "does not exist".to_owned(),
+            },
+            Self::Deploy { name, task_definition, from, revision } => update(
+                name,
+                vec![Field::changed("task_definition", from, task_definition), Field::set("revision", revision)],
+                "another revision is wanted",
+            ),
+            Self::Configure { name, fields, .. } => update(name, fields.clone(), "differs from the settings"),
+            Self::SetCount { name, from, to } => {
+                update(name, vec![Field::changed("desired_count", from, to)], "there is no scaling that would own the count")
+            }
+            Self::RememberFailed { name, revision, .. } => {
+                update(name, vec![Field::set("failed_revision", revision)], "its rollout failed: it is not tried again")
+            }
+            Self::Tag { name, tags, .. } => update(name, vec![Field::set("tags", tags::render(tags))], "tags are missing"),
+            Self::Delete { name } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![],
+                reason: "the repository's config is gone".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Ownership: no tag of ours, no change and no deletion.
+
+use std::collections::BTreeMap;
+
+use codeloc_crds::Repository;
+
+use super::place::Place;
+
+pub type Tags = BTreeMap<String, String>;
+
+/// The deployment's id.
+pub const MANAGED_BY: &str = "codeloc:managed-by";
+/// The repository's name.
+pub const REPOSITORY: &str = "codeloc:repository";
+/// On a task definition: the hash of all that reaches it.
+pub const REVISION: &str = "codeloc:revision";
+/// On a task definition: when it was last rolled out, and over which deployment (see [`super::task_definition::Attempt`]).
+pub const ATTEMPT: &str = "codeloc:attempt";
+/// On an ECS service: the revision of which the rollout failed; it is not tried again.
+pub const FAILED_REVISION: &str = "codeloc:failed-revision";
+
+/// Keys that carry the controller's memory, and so are never compared with what a config wants.
+const MEMORY: [&str; 3] = [REVISION, ATTEMPT, FAILED_REVISION];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// Ours, made for this repository.
+    Ours(&'a str),
+    /// Another deployment's, or nobody's that we know.
+    Stranger,
+}
+
+pub fn owner<'a>(tags: &'a Tags, deployment: &str) -> Owner<'a> {
+    match (tags.get(MANAGED_BY), tags.get(REPOSITORY)) {
+        (Some(managed_by), Some(repository)) if managed_by == deployment => Owner::Ours(repository),
+        _ => Owner::Stranger,
+    }
+}
+
+/// The tags of every resource of a location: ours, and those its config adds.
+pub fn wanted(repository: &Repository, place: &Place) -> Tags {
+    let mut tags = repository.tags.clone();
+    tags.insert(MANAGED_BY.to_owned(), place.deployment.clone());
+    tags.insert(REPOSITORY.to_owned(), repository.name.to_string());
+    tags
+}
+
+/// Tags to set so that `live` carries what is wanted. Foreign tags (AWS's own, cost tools') are left alone.
+pub fn missing(live: &Tags, want: &Tags) -> Tags {
+    want.iter()
+        .filter(|(key, value)| !MEMORY.contains(&key.as_str()) && live.get(*key) != Some(*value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+pub fn render(tags: &Tags) -> String {
+    tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,218 @@
+//! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each revision not seen before; a revision never
+//! changes. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecs::types::{
+    Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration, LogDriver,
+    NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition, TaskDefinitionField, TaskDefinitionStatus,
+    TransportProtocol,
+};
+use codeloc_crds::Architecture;
+
+use super::{Attempt, CONTAINER, Change, Content, HealthCheck, Live, Want};
+use crate::kinds::aws::{CallError, Class, Scope, Session, call, in_scope};
+use crate::kinds::names;
+use crate::kinds::tags::{self, Tags};
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Vec<Live>>, CallError> {
+    let prefix = names::task_family_prefix(&session.place.deployment);
+    let family = match scope {
+        Scope::All => None,
+        Scope::One(name) => Some(format!("{prefix}{name}")),
+    };
+    let mut found: BTreeMap<String, Vec<Live>> = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let request = session
+            .clients
+            .ecs
+            .list_task_definitions()
+            .set_family_prefix(family.clone())
+            .status(TaskDefinitionStatus::Active)
+            .sort(SortOrder::Desc)
+            .max_results(100)
+            .set_next_token(token);
+        let answer = call("ecs:ListTaskDefinitions", request.send()).await?;
+        for arn in answer.task_definition_arns() {
+            let Some(repository) = family_of(arn).and_then(|family| in_scope(scope, &prefix, family)) else { continue };
+            if let Some(live) = describe(session, arn).await? {
+                found.entry(repository.to_owned()).or_default().push(live);
+            }
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    for revisions in found.values_mut() {
+        revisions.sort_by_key(|live| std::cmp::Reverse(live.number));
+    }
+    Ok(found)
+}
+
+/// `arn:…:task-definition/FAMILY:NUMBER`
+fn family_of(arn: &str) -> Option<&str> {
+    Some(arn.rsplit_once('/')?.1.rsplit_once(':')?.0)
+}
+
+async fn describe(session: Session<'_>, arn: &str) -> Result<Option<Live>, CallError> {
+    if let Some(live) = session.cache.task_definition(arn) {
+        return Ok(Some(live));
+    }
+    let request = session.clients.ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
+    let answer = match call("ecs:DescribeTaskDefinition", request.send()).await {
+        Ok(answer) => answer,
+        // Deregistered and deleted between the two calls.
+        Err(error) if error.is(&["ClientException"]) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let tags = from_tags(answer.tags());
+    let Some(definition) = answer.task_definition() else { return Ok(None) };
+    if definition.status() == Some(&TaskDefinitionStatus::Inactive) {
+        return Ok(None);
+    }
+    let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
+    session.cache.keep_task_definition(&live);
+    Ok(Some(live))
+}
+
+fn from_tags(tags: &[Tag]) -> Tags {
+    tags.iter().map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned())).collect()
+}
+
+pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+/// What a task definition says in our words, or `None` where it says more than we would.
+fn read(definition: &TaskDefinition) -> Option<Content> {
+    let [container] = definition.container_definitions() else { return None };
+    let ours = definition.volumes().is_empty()
+        && container.entry_point().is_empty()
+        && container.secrets().is_empty()
+        && container.name() == Some(CONTAINER)
+        && definition.network_mode() == Some(&NetworkMode::Awsvpc);
+    let log = container.log_configuration()?.options()?;
+    let health = container.health_check()?;
+    let [mapping] = container.port_mappings() else { return None };
+    let architecture = match definition.runtime_platform()?.cpu_architecture()? {
+        CpuArchitecture::Arm64 => Architecture::Arm64,
+        CpuArchitecture::X8664 => Architecture::X86_64,
+        _ => return None,
+    };
+    let environment = container
+        .environment()
+        .iter()
+        .map(|pair| (pair.name().unwrap_or_default().to_owned(), pair.value().unwrap_or_default().to_owned()));
+    ours.then_some(())?;
+    Some(Content {
+        cpu: definition.cpu()?.to_owned(),
+        memory: definition.memory()?.to_owned(),
+        architecture,
+        task_role_arn: definition.task_role_arn()?.to_owned(),
+        execution_role_arn: definition.execution_role_arn()?.to_owned(),
+        image: container.image()?.to_owned(),
+        command: container.command().to_vec(),
+        environment: environment.collect(),
+        port: u16::try_from(mapping.container_port()?).ok()?,
+        log_group: log.get("awslogs-group")?.clone(),
+        log_region: log.get("awslogs-region")?.clone(),
+        log_stream_prefix: log.get("awslogs-stream-prefix")?.clone(),
+        health_check: HealthCheck {
+            command: health.command().to_vec(),
+            interval: health.interval()?,
+            timeout: health.timeout()?,
+            retries: health.retries()?,
+            start_period: health.start_period()?,
+        },
+        stop_timeout: container.stop_timeout()?,
+    })
+}
+
+fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
+    let health = SdkHealthCheck::builder()
+        .set_command(Some(content.health_check.command.clone()))
+        .interval(content.health_check.interval)
+        .timeout(content.health_check.timeout)
+        .retries(content.health_check.retries)
+        .start_period(content.health_check.start_period)
+        .build()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))?;
+    let log = LogConfiguration::builder()
+        .log_driver(LogDriver::Awslogs)
+        .options("awslogs-group", &content.log_group)
+        .options("awslogs-region", &content.log_region)
+        .options("awslogs-stream-prefix", &content.log_stream_prefix)
+        .build()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "log driver"))?;
+    let environment = content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
+    Ok(ContainerDefinition::builder()
+        .name(CONTAINER)
+        .image(&content.image)
+        .essential(true)
+        .set_command(Some(content.command.clone()))
+        .set_environment(Some(environment.collect()))
+        .port_mappings(PortMapping::builder().container_port(i32::from(content.port)).protocol(TransportProtocol::Tcp).build())
+        .log_configuration(log)
+        .health_check(health)
+        .stop_timeout(content.stop_timeout)
+        .build())
+}
+
+/// Returns the new revision, so that later steps of the same plan can name it.
+async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Result<Live, CallError> {
+    const OPERATION: &str = "ecs:RegisterTaskDefinition";
+    let Some(content) = &want.content else {
+        return Err(CallError::malformed(OPERATION, "image: it is not built yet"));
+    };
+    let mut tags = want.tags.clone();
+    tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+    let architecture = match content.architecture {
+        Architecture::Arm64 => CpuArchitecture::Arm64,
+        Architecture::X86_64 => CpuArchitecture::X8664,
+    };
+    let request = session
+        .clients
+        .ecs
+        .register_task_definition()
+        .family(&want.family)
+        .requires_compatibilities(Compatibility::Fargate)
+        .network_mode(NetworkMode::Awsvpc)
+        .cpu(&content.cpu)
+        .memory(&content.memory)
+        .task_role_arn(&content.task_role_arn)
+        .execution_role_arn(&content.execution_role_arn)
+        .runtime_platform(RuntimePlatform::builder().cpu_architecture(architecture).operating_system_family(OsFamily::Linux).build())
+        .container_definitions(container(content)?)
+        .set_tags(Some(tag_list(&tags)));
+    let answer = call(OPERATION, request.send()).await?;
+    let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
+    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
+    let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
+    session.cache.keep_task_definition(&live);
+    Ok(live)
+}
+
+/// Returns the revision that was registered, if one was.
+pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>, CallError> {
+    match change {
+        Change::Register { want, attempt } => register(session, want, attempt).await.map(Some),
+        Change::Attempt { arn, attempt } => {
+            session.cache.forget_task_definition(arn);
+            let tag = Tag::builder().key(tags::ATTEMPT).value(attempt.to_string()).build();
+            call("ecs:TagResource", session.clients.ecs.tag_resource().resource_arn(arn).tags(tag).send()).await?;
+            Ok(None)
+        }
+        Change::Deregister { arn } => {
+            session.cache.forget_task_definition(arn);
+            let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
+            match call("ecs:DeregisterTaskDefinition", request.send()).await {
+                // Already inactive: ECS says so by a ClientException.
+                Err(error) if error.class == Class::Terminal && error.is(&["ClientException"]) => Ok(None),
+                Err(error) => Err(error),
+                Ok(_) => Ok(None),
+            }
+        }
+    }
+}

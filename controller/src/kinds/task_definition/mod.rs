@@ -1,0 +1,261 @@
+//! Task definition of the code server. Immutable in AWS: a change registers a new revision, and an equal live revision
+//! is used again instead of being registered twice.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+
+use std::collections::BTreeMap;
+
+use codeloc_crds::{Architecture, CodePointer, Repository};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::place::Place;
+use super::tags::{self, Tags};
+use super::{Action, Deferred, Description, Field, names};
+use crate::build::{Image, LoadTarget};
+
+/// The one container of the task.
+pub const CONTAINER: &str = "code-server";
+
+const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Want {
+    pub family: String,
+    /// Absent while the image is not known.
+    pub content: Option<Content>,
+    /// Hash of the content, and so the server id that Dagster sees; `(known after apply)` without an image.
+    pub revision: Deferred,
+    pub resources: BTreeMap<&'static str, String>,
+    pub tags: Tags,
+}
+
+/// Everything a task definition says, as far as it is ours. Fields AWS fills in are left out on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Content {
+    /// CPU units, 1024 to a vCPU.
+    pub cpu: String,
+    /// MiB.
+    pub memory: String,
+    pub architecture: Architecture,
+    pub task_role_arn: String,
+    pub execution_role_arn: String,
+    pub image: String,
+    pub command: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    pub port: u16,
+    pub log_group: String,
+    pub log_region: String,
+    pub log_stream_prefix: String,
+    pub health_check: HealthCheck,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub stop_timeout: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    pub command: Vec<String>,
+    /// Seconds.
+    pub interval: i32,
+    pub timeout: i32,
+    pub retries: i32,
+    pub start_period: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub arn: String,
+    /// The number AWS gave it within the family.
+    pub number: i32,
+    /// Absent when it holds what we would never write: then it equals nothing that is wanted.
+    pub content: Option<Content>,
+    pub tags: Tags,
+}
+
+impl Live {
+    pub fn revision(&self) -> Option<&str> {
+        self.tags.get(tags::REVISION).map(String::as_str)
+    }
+
+    pub fn attempt(&self) -> Option<Attempt> {
+        Attempt::parse(self.tags.get(tags::ATTEMPT)?)
+    }
+}
+
+/// Written on a task definition before it is rolled out: when, and over which deployment of the service.
+///
+/// If the service's primary deployment is still that one, the rollout never began. If it is another and the service
+/// runs a task definition that was attempted earlier, ECS rolled this one back: so a controller that was away while a
+/// rollout failed knows it from AWS alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// Milliseconds since 1970, by the controller's clock.
+    pub at: i64,
+    /// Deployment id, or `-` when there was no service.
+    pub over: String,
+}
+
+impl Attempt {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (at, over) = text.split_once(' ')?;
+        Some(Self { at: at.parse().ok()?, over: over.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", self.at, self.over)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Register { want: Box<Want>, attempt: Attempt },
+    /// An equal revision exists: it is used again, and says so.
+    Attempt { arn: String, attempt: Attempt },
+    Deregister { arn: String },
+}
+
+pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Want {
+    let content = image.map(|image| content(repository, image, place));
+    let revision = content.as_ref().map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
+    let mut tags = tags::wanted(repository, place);
+    if let Deferred::Known(revision) = &revision {
+        tags.insert(tags::REVISION.to_owned(), revision.clone());
+    }
+    Want {
+        family: names::task_family(&place.deployment, repository.name.as_str()),
+        resources: BTreeMap::from([
+            ("cpu", repository.resources.cpu.to_string()),
+            ("memory", repository.resources.memory.to_string()),
+        ]),
+        content,
+        revision,
+        tags,
+    }
+}
+
+fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
+    let name = repository.name.as_str();
+    let mut environment = repository.environment.clone();
+    let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
+    // The server reads its flags from the environment, so that whatever runs the task can give it another address.
+    set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
+    set("DAGSTER_GRPC_PORT", place.port.to_string());
+    set("DAGSTER_LOCATION_NAME", name.to_owned());
+    set("DAGSTER_CURRENT_IMAGE", image.reference.clone());
+    set("DAGSTER_REPO_S3_BUCKET", place.bucket.clone());
+    set("DAGSTER_REPO_S3_PREFIX", repository.s3_prefix.clone());
+    set("DAGSTER_WORKING_DIRECTORY", image.load.working_directory.clone());
+    match &image.load.target {
+        LoadTarget::Module(module) => set("DAGSTER_MODULE_NAME", module.clone()),
+        LoadTarget::File(file) => set("DAGSTER_PYTHON_FILE", file.clone()),
+    };
+    if let Some(attribute) = &repository.attribute {
+        set("DAGSTER_ATTRIBUTE", attribute.clone());
+    }
+    let mut content = Content {
+        cpu: repository.resources.cpu.to_string(),
+        memory: repository.resources.memory.to_string(),
+        architecture: if place.host_platform { host_architecture() } else { repository.resources.architecture },
+        task_role_arn: super::role::want(repository, place).arn(place),
+        execution_role_arn: place.execution_role_arn.clone(),
+        image: image.reference.clone(),
+        command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"].map(str::to_owned).to_vec(),
+        environment,
+        port: place.port,
+        log_group: names::log_group(&place.deployment, name),
+        log_region: place.region.clone(),
+        log_stream_prefix: String::new(),
+        health_check: health_check(repository, place),
+        stop_timeout: 60,
+    };
+    let revision = revision(&content);
+    // Named by the revision, a failed rollout's last words are found again after any restart.
+    content.log_stream_prefix.clone_from(&revision);
+    content.environment.insert(SERVER_ID.to_owned(), revision);
+    content
+}
+
+/// The port binds only once the user's code has been imported, so an open port is the proof of a good import. Dagster's
+/// own health check starts a whole Python with all of Dagster for each probe.
+fn health_check(repository: &Repository, place: &Place) -> HealthCheck {
+    let probe = format!("import socket; socket.create_connection(('127.0.0.1', {}), 3).close()", place.port);
+    HealthCheck {
+        command: vec!["CMD".to_owned(), "python".to_owned(), "-I".to_owned(), "-S".to_owned(), "-c".to_owned(), probe],
+        interval: 10,
+        timeout: 5,
+        retries: 3,
+        // ECS allows at most 300 s.
+        start_period: i32::try_from(repository.health.start_seconds.min(300)).unwrap_or(300),
+    }
+}
+
+fn revision(content: &Content) -> String {
+    let text = serde_json::to_vec(content).expect("plain data serialises");
+    hex::encode(&Sha256::digest(&text)[..8])
+}
+
+fn host_architecture() -> Architecture {
+    if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
+}
+
+/// The live revision that says exactly what is wanted.
+pub fn equal<'a>(want: &Want, live: &'a [Live]) -> Option<&'a Live> {
+    let content = want.content.as_ref()?;
+    live.iter().find(|live| live.content.as_ref() == Some(content))
+}
+
+impl Change {
+    pub fn describe(&self) -> Description {
+        match self {
+            Self::Register { want, .. } => {
+                let mut fields = vec![Field::set("revision", &want.revision)];
+                if let Some(content) = &want.content {
+                        fields.push(Field::set("image", &content.image));
+                        fields.push(Field::set("cpu", &content.cpu));
+                        fields.push(Field::set("memory", &content.memory));
+                        fields.push(Field::set("architecture", format!("{:?}", content.architecture)));
+                        fields.push(Field::set("task_role", &content.task_role_arn));
+                        fields.push(Field::set("command", content.command.join(" ")));
+                        // Names only: a value may be a secret that its author has not moved to `secrets` yet.
+                        fields.push(Field::set("environment", content.environment.keys().cloned().collect::<Vec<_>>().join(", ")));
+                } else {
+                    fields.push(Field::set("image", Deferred::AfterApply));
+                    fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
+                }
+                fields.push(Field::set("arn", Deferred::AfterApply));
+                Description {
+                    action: Action::Create,
+                    name: want.family.clone(),
+                    fields,
+                    reason: "no live revision says the same".to_owned(),
+                }
+            }
+            Self::Attempt { arn, attempt } => Description {
+                action: Action::Update,
+                name: arn.clone(),
+                fields: vec![Field::set("attempt", attempt)],
+                reason: "an equal revision exists and is rolled out again".to_owned(),
+            },
+            Self::Deregister { arn } => Description {
+                action: Action::Delete,
+                name: arn.clone(),
+                fields: vec![],
+                reason: "the repository's config is gone".to_owned(),
+            },
+        }
+    }
+}
+
+/// How an image that was built elsewhere is loaded: as the config says, from the image's own working directory.
+pub fn load_of_given_image(repository: &Repository) -> crate::build::Load {
+    let working_directory = "/opt/codeloc/code".to_owned();
+    let target = match &repository.code {
+        CodePointer::Module(module) => LoadTarget::Module(module.clone()),
+        CodePointer::PythonFile(file) => LoadTarget::File(format!("{working_directory}/{file}")),
+    };
+    crate::build::Load { target, working_directory }
+}

@@ -1,0 +1,305 @@
+//! Planning: a pure function from what is wanted and what is seen to the steps between them, and a report of what is
+//! waited for. No clock, no client, no randomness: even the time is an argument.
+
+mod assess;
+mod lint;
+pub mod render;
+#[cfg(test)]
+mod properties;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use codeloc_crds::Repository;
+
+use crate::build::Image;
+use crate::dagster::{Answer, workspace::Entry};
+use crate::kinds::place::Place;
+use crate::kinds::service::{self, Phase};
+use crate::kinds::tags::{self, Owner};
+use crate::kinds::{
+    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, scaling, task_definition, workspace,
+};
+use crate::source::Invalid;
+use crate::status::{Condition, Health, Sync};
+
+pub use lint::{Violation, lint};
+
+/// Everything a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    pub name: &'a str,
+    pub desired: Desired<'a>,
+    pub place: &'a Place,
+    pub live: &'a Live,
+    pub workspace: &'a workspace::Live,
+    /// Whether a webserver is configured and answers.
+    pub webserver: WebserverState<'a>,
+    /// What each instance in Cloud Map said of itself.
+    pub answers: &'a [Answered],
+    /// Why tasks of the failing revision ended, once the report asked for it.
+    pub last_words: Option<&'a str>,
+    /// How long the wanted revision has been steady.
+    pub steady_for: Duration,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Desired<'a> {
+    Present { repository: &'a Repository, image: ImageState<'a> },
+    /// The config does not pass: nothing is changed and nothing deleted.
+    Frozen(&'a Invalid),
+    /// The config is gone.
+    Absent,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum ImageState<'a> {
+    Ready(&'a Image),
+    /// No commit yet, and why.
+    Resolving(&'a str),
+    Unresolved(&'a str),
+    /// With what the builder is at.
+    Building(&'a str),
+    Failed(&'a str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum WebserverState<'a> {
+    NotConfigured,
+    Answers,
+    Unreachable(&'a str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub address: SocketAddr,
+    pub answer: Answer,
+}
+
+/// What to do now, what will follow, and how things stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Can be executed at once, in this order.
+    pub steps: Vec<Step>,
+    /// Will follow once what is waited for is there. Shown, never executed.
+    pub later: Vec<Step>,
+    pub report: Report,
+}
+
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub sync: Sync,
+    pub health: Health,
+    pub message: String,
+    pub conditions: Vec<Condition>,
+    pub revision: Option<String>,
+    pub serving: Option<String>,
+    pub address: Option<String>,
+    /// The revision that fails to roll out: worth reading why.
+    pub failing: Option<String>,
+    /// When to look again, where something is waited for.
+    pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.later.is_empty()
+    }
+}
+
+/// The steps from what is seen to what is wanted.
+pub fn plan(input: Input<'_>) -> Plan {
+    match input.desired {
+        Desired::Frozen(invalid) => Plan { steps: vec![], later: vec![], report: assess::frozen(&input, invalid) },
+        Desired::Absent => absent(&input),
+        Desired::Present { repository, image } => present(&input, repository, image),
+    }
+}
+
+fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) -> Plan {
+    let strangers = strangers(input, repository.adopt);
+    if !strangers.is_empty() {
+        return Plan { steps: vec![], later: vec![], report: assess::not_ours(input, &strangers) };
+    }
+    let live = input.live;
+    let known = match image {
+        ImageState::Ready(image) => Some(image),
+        _ => None,
+    };
+    let wants = Wants::new(repository, known, input.place);
+
+    let mut steps = Vec::new();
+    steps.extend(log_group::diff(&wants.log_group, live.log_group.as_ref()).into_iter().map(Step::LogGroup));
+    if let Some(want) = &wants.image_repository {
+        let changes = image_repository::diff(want, live.image_repository.as_ref());
+        steps.extend(changes.into_iter().map(Step::ImageRepository));
+    }
+    steps.extend(role::diff(&wants.role, live.role.as_ref()).into_iter().map(Step::Role));
+    let discovery = discovery::diff(&wants.discovery, live.discovery.as_ref()).into_iter().map(Step::Discovery);
+
+    // Everything from the task definition on needs the image.
+    let registry = live.discovery.as_ref().map_or(Deferred::AfterApply, |live| Deferred::Known(live.arn.clone()));
+    let wanted = task_definition::equal(&wants.task_definition, &live.task_definitions);
+    let context = service::Context {
+        revision: &wants.task_definition.revision,
+        wanted,
+        task_definitions: &live.task_definitions,
+        registry: &registry,
+    };
+    let verdict = service::diff(&wants.service, live.service.as_ref(), context);
+    let held = matches!(verdict.phase, Phase::Held { .. });
+    let mut deploy = Vec::new();
+    if wanted.is_none() && !held {
+        let attempt = service::attempt(live.service.as_ref(), input.now_ms);
+        deploy.push(Step::TaskDefinition(task_definition::Change::Register { want: Box::new(wants.task_definition.clone()), attempt }));
+    } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {
+        let attempt = service::attempt(live.service.as_ref(), input.now_ms);
+        deploy.push(Step::TaskDefinition(task_definition::Change::Attempt { arn: wanted.arn.clone(), attempt }));
+    }
+    deploy.extend(discovery);
+    // Scaling that is no longer wanted goes before the count is set by hand; scaling that is new comes after the service.
+    let scaling: Vec<Step> = scaling::diff(wants.scaling.as_ref(), live.scaling.as_ref()).into_iter().map(Step::Scaling).collect();
+    let service = verdict.changes.into_iter().map(Step::Service);
+    if wants.scaling.is_none() {
+        deploy.extend(scaling);
+        deploy.extend(service);
+    } else {
+        deploy.extend(service);
+        deploy.extend(scaling);
+    }
+
+    let proven = proven(input, wants.task_definition.revision.known());
+    let entry = proven.as_ref().map(|proven| proven.entry.clone());
+    let webserver = matches!(input.webserver, WebserverState::Answers);
+    let workspace_step = proven
+        .as_ref()
+        .and_then(|proven| workspace::diff(input.name, &proven.entry, &proven.revision, input.workspace, webserver && proven.agreed));
+
+    let mut later = Vec::new();
+    if known.is_some() && verdict.phase != Phase::Draining {
+        steps.extend(deploy);
+    } else {
+        later.extend(deploy);
+    }
+    match workspace_step {
+        Some(change) => steps.push(Step::Workspace(change)),
+        // Not proven yet, but it will be published when it is.
+        None if entry.is_none() && input.workspace.entry.is_none() && !held => {
+            let (host, port) = (host(input.place, input.name), input.place.port);
+            later.push(Step::Workspace(workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }));
+        }
+        None => {}
+    }
+    let report = assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), steps.is_empty() && later.is_empty());
+    Plan { steps, later, report }
+}
+
+/// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
+fn absent(input: &Input<'_>) -> Plan {
+    let live = input.live;
+    let ours = |tags: &tags::Tags| tags::owner(tags, &input.place.deployment) == Owner::Ours(input.name);
+    let service = live.service.as_ref().filter(|service| service.exists() && ours(&service.tags));
+
+    let mut steps = Vec::new();
+    if input.workspace.entry.is_some() {
+        steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
+    }
+    if service.is_some() {
+        steps.extend(live.scaling.iter().map(|live| Step::Scaling(scaling::delete(live))));
+    }
+    let active = service.iter().filter(|service| service.status == service::Status::Active);
+    steps.extend(active.map(|live| Step::Service(service::delete(live))));
+
+    // What tasks use goes only when there are none left.
+    let mut rest = Vec::new();
+    rest.extend(live.discovery.iter().filter(|live| ours(&live.tags)).map(|live| Step::Discovery(discovery::delete(live))));
+    let definitions = live.task_definitions.iter().filter(|live| ours(&live.tags));
+    rest.extend(definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })));
+    rest.extend(live.role.iter().filter(|live| ours(&live.tags)).map(|live| Step::Role(role::delete(live))));
+    let images = live.image_repository.iter().filter(|live| ours(&live.tags));
+    rest.extend(images.map(|live| Step::ImageRepository(image_repository::delete(live))));
+    rest.extend(live.log_group.iter().filter(|live| ours(&live.tags)).map(|live| Step::LogGroup(log_group::delete(live))));
+    let later = if service.is_some() {
+        rest
+    } else {
+        steps.extend(rest);
+        vec![]
+    };
+    let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
+    Plan { steps, later, report }
+}
+
+/// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.
+fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
+    let live = input.live;
+    let mut found = Vec::new();
+    let mut check = |kind: Kind, name: &str, tags: &tags::Tags| {
+        let adoptable = adopt && !tags.contains_key(tags::MANAGED_BY);
+        if !adoptable && tags::owner(tags, &input.place.deployment) != Owner::Ours(input.name) {
+            found.push((kind, name.to_owned()));
+        }
+    };
+    if let Some(live) = &live.log_group {
+        check(Kind::LogGroup, &live.name, &live.tags);
+    }
+    if let Some(live) = &live.image_repository {
+        check(Kind::ImageRepository, &live.name, &live.tags);
+    }
+    if let Some(live) = &live.role {
+        check(Kind::Role, &live.name, &live.tags);
+    }
+    if let Some(live) = &live.discovery {
+        check(Kind::Discovery, &live.name, &live.tags);
+    }
+    if let Some(live) = live.service.as_ref().filter(|live| live.exists()) {
+        check(Kind::Service, &live.name, &live.tags);
+    }
+    found
+}
+
+/// A revision that answered with its definitions loaded, and where Dagster reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    pub revision: String,
+    pub entry: Entry,
+    /// Whether every instance answered with this revision.
+    pub agreed: bool,
+}
+
+/// The wanted revision where some instance has it loaded, else the one that serves.
+fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> {
+    let mut loaded: Vec<(SocketAddr, &str)> = input
+        .answers
+        .iter()
+        .filter_map(|answered| match &answered.answer {
+            Answer::Loaded { server_id, .. } => Some((answered.address, server_id.as_str())),
+            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
+        })
+        .collect();
+    loaded.sort();
+    let revision = loaded.iter().map(|(_, id)| *id).find(|id| Some(*id) == wanted).or_else(|| loaded.first().map(|(_, id)| *id))?;
+    let agreed = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
+    let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
+    let entry = match &input.place.address {
+        crate::kinds::place::Address::Dns { .. } => Entry { host: host(input.place, input.name), port: input.place.port },
+        crate::kinds::place::Address::Discovered => {
+            let entry = |address: SocketAddr| Entry { host: address.ip().to_string(), port: address.port() };
+            // An address that still answers is kept, so that replicas do not make the file flap.
+            let published = input.workspace.entry.as_ref();
+            addresses().map(entry).find(|entry| Some(entry) == published).or_else(|| addresses().next().map(entry))?
+        }
+    };
+    Some(Proven { revision: revision.to_owned(), entry, agreed })
+}
+
+fn host(place: &Place, name: &str) -> String {
+    match &place.address {
+        crate::kinds::place::Address::Dns { template } => {
+            template.replace("{service}", &names::service(name)).replace("{namespace}", &place.namespace)
+        }
+        crate::kinds::place::Address::Discovered => "(known after apply)".to_owned(),
+    }
+}

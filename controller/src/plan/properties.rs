@@ -1,0 +1,644 @@
+//! Properties of the planner, against a model of AWS that is as pure as the planner itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use codeloc_crds::{Architecture, CodePointer, GitReference, Health as HealthLimits, Repository, RepositoryName, Resources, Scaling};
+use proptest::prelude::*;
+
+use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use crate::build::{Image, Load, LoadTarget};
+use crate::dagster::workspace::Entry;
+use crate::dagster::{Answer, WebLocation};
+use crate::kinds::place::{Address, Place};
+use crate::kinds::service::{Deployment, Rollout, Status};
+use crate::kinds::tags::{self, Tags};
+use crate::kinds::{
+    Action, Kind, Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition, workspace,
+};
+use crate::status::{Health, Sync};
+
+const NAME: &str = "orders";
+
+fn place() -> Place {
+    Place {
+        deployment: "codeloc".to_owned(),
+        partition: "aws".to_owned(),
+        account: "123456789012".to_owned(),
+        region: "eu-central-1".to_owned(),
+        cluster: "dagster".to_owned(),
+        namespace_id: "ns-1".to_owned(),
+        namespace: "dagster.internal".to_owned(),
+        bucket: "platform".to_owned(),
+        subnets: vec!["subnet-a".to_owned()],
+        security_groups: vec!["sg-a".to_owned()],
+        assign_public_ip: false,
+        execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
+        permissions_boundary: None,
+        log_retention_days: 30,
+        port: 4000,
+        address: Address::Dns { template: "{service}.{namespace}".to_owned() },
+        host_platform: false,
+    }
+}
+
+fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository {
+    Repository {
+        name: RepositoryName::new(NAME).unwrap(),
+        git_url: "https://github.com/acme/orders.git".to_owned(),
+        reference: GitReference::Branch("main".to_owned()),
+        subdirectory: None,
+        code: CodePointer::Module("orders.definitions".to_owned()),
+        attribute: None,
+        python_version: None,
+        image: None,
+        dependencies: None,
+        resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
+        s3_prefix: "repos/orders".to_owned(),
+        environment: [("LEVEL".to_owned(), "1".to_owned())].into(),
+        scaling: Scaling { min_capacity: 1, max_capacity, cpu_threshold: 70, memory_threshold: 80 },
+        health: HealthLimits { start_seconds: 120, load_seconds: 120 },
+        tags: tag.map(|tag| ("team".to_owned(), tag)).into_iter().collect(),
+        adopt: false,
+    }
+}
+
+fn image(version: u8) -> Image {
+    Image {
+        reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
+        load: Load { target: LoadTarget::Module("orders.definitions".to_owned()), working_directory: "/opt/codeloc/code".to_owned() },
+    }
+}
+
+/// What a config and its commit come to at one moment.
+#[derive(Clone, Debug)]
+enum Desire {
+    Present(Repository, Image),
+    Absent,
+}
+
+fn desire() -> impl Strategy<Value = Desire> {
+    let present = (prop::sample::select(vec![512, 1024, 2048]), 1_u32..=3, prop::option::of("[a-z]{1,4}"), 0_u8..4)
+        .prop_map(|(memory, max, tag, version)| Desire::Present(repository(memory, max, tag), image(version)));
+    prop_oneof![6 => present, 1 => Just(Desire::Absent)]
+}
+
+/// AWS and Dagster as one location sees them.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    live: Live,
+    entry: Option<Entry>,
+    /// What the webserver has loaded.
+    shown: Option<String>,
+    revisions: i32,
+    deployments: u32,
+    /// Images of which the code does not import.
+    broken: Vec<String>,
+    now_ms: i64,
+}
+
+impl Model {
+    fn serving_id(&self) -> Option<String> {
+        let service = self.live.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
+        // While a new deployment rolls, the old one's tasks answer.
+        let serving = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed)?;
+        let definition = self.live.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
+        definition.revision().map(str::to_owned)
+    }
+
+    fn answers(&self) -> Vec<Answered> {
+        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let answer = |server_id| Answered { address, answer: Answer::Loaded { server_id, repositories: vec![] } };
+        self.serving_id().map(answer).into_iter().collect()
+    }
+
+    fn plan(&mut self, desire: &Desire) -> Plan {
+        self.now_ms += 1000;
+        let place = place();
+        let answers = self.answers();
+        let live = workspace::Live {
+            entry: self.entry.clone(),
+            web: self.shown.clone().map(|id| WebLocation::Loaded { server_id: Some(id) }),
+        };
+        let input = Input {
+            name: NAME,
+            desired: match desire {
+                Desire::Present(repository, image) => Desired::Present { repository, image: ImageState::Ready(image) },
+                Desire::Absent => Desired::Absent,
+            },
+            place: &place,
+            live: &self.live,
+            workspace: &live,
+            webserver: WebserverState::Answers,
+            answers: &answers,
+            last_words: None,
+            steady_for: Duration::ZERO,
+            now_ms: self.now_ms,
+        };
+        let plan = plan(input);
+        assert_eq!(lint(&input, &plan), Ok(()));
+        plan
+    }
+
+    /// Applies one step as AWS would, and refuses what AWS would refuse.
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::LogGroup(change) => self.apply_log_group(change),
+            Step::ImageRepository(change) => self.apply_image_repository(change),
+            Step::Role(change) => self.apply_role(change),
+            Step::TaskDefinition(change) => self.apply_task_definition(change),
+            Step::Discovery(change) => self.apply_discovery(change),
+            Step::Service(change) => self.apply_service(change),
+            Step::Scaling(change) => self.apply_scaling(change),
+            Step::Workspace(change) => self.apply_workspace(change),
+        }
+    }
+
+    fn apply_log_group(&mut self, change: &log_group::Change) {
+        match change {
+            log_group::Change::Create(want) => {
+                let arn = format!("arn:logs:{}", want.name);
+                let retention_days = Some(want.retention_days);
+                self.live.log_group = Some(log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone() });
+            }
+            log_group::Change::SetRetention { to, .. } => self.live.log_group.as_mut().unwrap().retention_days = Some(*to),
+            log_group::Change::Tag { tags, .. } => self.live.log_group.as_mut().unwrap().tags.extend(tags.clone()),
+            log_group::Change::Delete { .. } => self.live.log_group = None,
+        }
+    }
+
+    fn apply_image_repository(&mut self, change: &image_repository::Change) {
+        use image_repository::Change;
+        match change {
+            Change::Create(want) => {
+                self.live.image_repository = Some(image_repository::Live {
+                    arn: format!("arn:ecr:{}", want.name),
+                    name: want.name.clone(),
+                    uri: format!("registry/{}", want.name),
+                    immutable_tags: want.immutable_tags,
+                    scan_on_push: want.scan_on_push,
+                    tags: want.tags.clone(),
+                });
+            }
+            Change::SetImmutableTags { to, .. } => self.live.image_repository.as_mut().unwrap().immutable_tags = *to,
+            Change::SetScanOnPush { to, .. } => self.live.image_repository.as_mut().unwrap().scan_on_push = *to,
+            Change::Tag { tags, .. } => self.live.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Delete { .. } => self.live.image_repository = None,
+        }
+    }
+
+    fn apply_role(&mut self, change: &role::Change) {
+        if let role::Change::Create(want) = change {
+            self.live.role = Some(role::Live {
+                arn: want.arn(&place()),
+                name: want.name.clone(),
+                trust: want.trust.clone(),
+                policies: [].into(),
+                attached: vec![],
+                permissions_boundary: want.permissions_boundary.clone(),
+                tags: want.tags.clone(),
+            });
+            return;
+        }
+        if let role::Change::Delete { .. } = change {
+            assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a role in use was deleted");
+            self.live.role = None;
+            return;
+        }
+        let live = self.live.role.as_mut().expect("a role that is changed exists");
+        match change {
+            role::Change::SetTrust { trust, .. } => live.trust = trust.clone(),
+            role::Change::SetBoundary { to, .. } => live.permissions_boundary.clone_from(to),
+            role::Change::PutPolicy { policy, .. } => {
+                live.policies.insert(role::POLICY_NAME.to_owned(), policy.clone());
+            }
+            role::Change::RemovePolicy { policy, .. } => {
+                live.policies.remove(policy);
+            }
+            role::Change::Detach { policy_arn, .. } => live.attached.retain(|one| one != policy_arn),
+            role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
+            role::Change::Create(_) | role::Change::Delete { .. } => {}
+        }
+    }
+
+    fn apply_task_definition(&mut self, change: &task_definition::Change) {
+        use task_definition::Change;
+        match change {
+            Change::Register { want, attempt } => {
+                assert!(self.live.role.is_some() && self.live.log_group.is_some(), "registered before its needs");
+                let equal = self.live.task_definitions.iter().any(|live| live.content == want.content);
+                assert!(!equal, "an equal task definition was registered twice");
+                self.revisions += 1;
+                let mut tags = want.tags.clone();
+                tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+                let arn = format!("arn:task-definition/{}:{}", want.family, self.revisions);
+                let live = task_definition::Live { arn, number: self.revisions, content: want.content.clone(), tags };
+                self.live.task_definitions.insert(0, live);
+            }
+            Change::Attempt { arn, attempt } => {
+                let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
+                live.tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+            }
+            Change::Deregister { arn } => self.live.task_definitions.retain(|live| live.arn != *arn),
+        }
+    }
+
+    fn apply_discovery(&mut self, change: &discovery::Change) {
+        use discovery::Change;
+        match change {
+            Change::Create(want) => {
+                let (id, name) = ("srv-1".to_owned(), want.name.clone());
+                self.live.discovery =
+                    Some(discovery::Live { arn: format!("arn:{id}"), id, name, ttl: Some(want.ttl), tags: want.tags.clone() });
+            }
+            Change::SetTtl { to, .. } => self.live.discovery.as_mut().unwrap().ttl = Some(*to),
+            Change::Tag { tags, .. } => self.live.discovery.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Delete { .. } => {
+                assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a registry in use was deleted");
+                self.live.discovery = None;
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Deployment {
+        self.deployments += 1;
+        let newest = self.live.task_definitions.iter().max_by_key(|live| live.number).expect("a task definition to run");
+        Deployment {
+            id: format!("ecs-svc/{}", self.deployments),
+            task_definition: newest.arn.clone(),
+            rollout: Rollout::InProgress,
+            reason: String::new(),
+            desired: 1,
+            running: 0,
+            failed: 0,
+        }
+    }
+
+    fn apply_service(&mut self, change: &service::Change) {
+        use service::Change;
+        match change {
+            Change::Create { want, task_definition, registry, .. } => {
+                assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a service was made twice");
+                let discovery = self.live.discovery.as_ref().expect("a service needs its registry");
+                assert!(registry.known().is_none_or(|arn| arn == discovery.arn));
+                let (arn, registry) = (format!("arn:{}", want.name), Some(discovery.arn.clone()));
+                let mut first = self.begin();
+                if let Some(arn) = task_definition.known() {
+                    arn.clone_into(&mut first.task_definition);
+                }
+                self.live.service = Some(service::Live {
+                    arn,
+                    name: want.name.clone(),
+                    status: Status::Active,
+                    task_definition: first.task_definition.clone(),
+                    desired: want.count,
+                    running: 0,
+                    deployments: vec![first],
+                    network: want.network.clone(),
+                    deployment: want.deployment,
+                    registry,
+                    tags: want.tags.clone(),
+                    events: vec![],
+                });
+            }
+            Change::Deploy { task_definition, .. } => {
+                let mut next = self.begin();
+                if let Some(arn) = task_definition.known() {
+                    arn.clone_into(&mut next.task_definition);
+                }
+                let live = self.live.service.as_mut().unwrap();
+                live.task_definition.clone_from(&next.task_definition);
+                live.deployments.insert(0, next);
+            }
+            Change::Configure { network, deployment, registry, .. } => {
+                let live = self.live.service.as_mut().unwrap();
+                live.network = network.clone();
+                live.deployment = *deployment;
+                if let Some(arn) = registry.known() {
+                    live.registry = Some(arn.to_owned());
+                }
+            }
+            Change::SetCount { to, .. } => {
+                assert!(self.live.scaling.is_none(), "the desired count was written although scaling owns it");
+                self.live.service.as_mut().unwrap().desired = *to;
+            }
+            Change::RememberFailed { revision, .. } => {
+                let live = self.live.service.as_mut().unwrap();
+                live.tags.insert(tags::FAILED_REVISION.to_owned(), revision.clone());
+            }
+            Change::Tag { tags, .. } => self.live.service.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Delete { .. } => {
+                assert!(self.entry.is_none(), "a service was deleted while Dagster still looks for it");
+                self.live.service.as_mut().unwrap().status = Status::Draining;
+            }
+        }
+    }
+
+    fn apply_scaling(&mut self, change: &scaling::Change) {
+        use scaling::Change;
+        match change {
+            Change::Register { want, .. } => {
+                let service = self.live.service.as_mut().expect("scaling needs its service");
+                service.desired = service.desired.clamp(want.min, want.max);
+                let policies = self.live.scaling.take().map(|live| live.policies).unwrap_or_default();
+                let resource_id = want.resource_id.clone();
+                self.live.scaling = Some(scaling::Live { resource_id, min: want.min, max: want.max, policies });
+            }
+            Change::PutPolicy { name, policy, .. } => {
+                self.live.scaling.as_mut().unwrap().policies.insert(name.clone(), policy.clone());
+            }
+            Change::DeletePolicy { name, .. } => {
+                self.live.scaling.as_mut().unwrap().policies.remove(name);
+            }
+            Change::Deregister { .. } => self.live.scaling = None,
+        }
+    }
+
+    fn apply_workspace(&mut self, change: &workspace::Change) {
+        use workspace::Change;
+        match change {
+            Change::Publish { host, port, .. } => {
+                assert!(self.serving_id().is_some(), "published before it was loaded");
+                self.entry = Some(Entry { host: host.clone(), port: *port });
+                self.shown = self.serving_id();
+            }
+            Change::Remove { .. } => (self.entry, self.shown) = (None, None),
+            Change::ReloadWorkspace { .. } | Change::Reload { .. } => self.shown = self.serving_id(),
+        }
+    }
+
+    /// Time passes: rollouts end well, or are rolled back; what drains is gone.
+    fn settle(&mut self) {
+        let Some(service) = self.live.service.as_mut() else { return };
+        if service.status == Status::Draining {
+            service.status = Status::Inactive;
+            service.deployments.clear();
+            return;
+        }
+        let Some(primary) = service.deployments.first().cloned() else { return };
+        if primary.rollout != Rollout::InProgress {
+            return;
+        }
+        let definition = self.live.task_definitions.iter().find(|live| live.arn == primary.task_definition);
+        let image = definition.and_then(|live| live.content.as_ref()).map(|content| content.image.clone()).unwrap_or_default();
+        if !self.broken.contains(&image) {
+            service.deployments.truncate(1);
+            service.deployments[0].rollout = Rollout::Completed;
+            service.running = service.desired;
+            return;
+        }
+        match service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed).cloned() {
+            Some(good) => {
+                self.deployments += 1;
+                let id = format!("ecs-svc/{}", self.deployments);
+                service.task_definition.clone_from(&good.task_definition);
+                service.deployments = vec![Deployment { id, ..good }];
+            }
+            None => service.deployments[0].rollout = Rollout::Failed,
+        }
+    }
+
+    /// Plans and applies until nothing is left to do, as the reconciler does. Returns the last plan.
+    fn converge(&mut self, desire: &Desire) -> Plan {
+        for _ in 0..20 {
+            let plan = self.plan(desire);
+            if plan.steps.is_empty() {
+                let before = self.live.clone();
+                self.settle();
+                if before == self.live {
+                    return plan;
+                }
+            }
+            for step in &plan.steps {
+                self.apply(step);
+            }
+        }
+        panic!("no fixpoint: {:#?}", self.plan(desire).steps);
+    }
+}
+
+fn history() -> impl Strategy<Value = Vec<Desire>> {
+    prop::collection::vec(desire(), 1..5)
+}
+
+/// Something somebody did by hand.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    Retention,
+    DeleteLogGroup,
+    DeleteDiscovery,
+    Policy,
+    ExtraPolicy,
+    DeleteRole,
+    Capacity,
+    DeleteScaling,
+    Subnets,
+    Tags,
+    Ttl,
+    Workspace,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    use Edit::{
+        Capacity, DeleteDiscovery, DeleteLogGroup, DeleteRole, DeleteScaling, ExtraPolicy, Policy, Retention, Subnets, Tags, Ttl,
+        Workspace,
+    };
+    prop::sample::select(vec![
+        Retention, DeleteLogGroup, DeleteDiscovery, Policy, ExtraPolicy, DeleteRole, Capacity, DeleteScaling, Subnets, Tags, Ttl,
+        Workspace,
+    ])
+}
+
+fn tamper(model: &mut Model, edit: Edit) {
+    let live = &mut model.live;
+    match edit {
+        Edit::Retention => live.log_group.iter_mut().for_each(|live| live.retention_days = None),
+        Edit::DeleteLogGroup => live.log_group = None,
+        Edit::DeleteDiscovery => live.discovery = None,
+        Edit::Policy => live.role.iter_mut().for_each(|live| live.policies.clear()),
+        Edit::ExtraPolicy => live.role.iter_mut().for_each(|live| {
+            live.policies.insert("by-hand".to_owned(), serde_json::json!({"Statement": []}));
+        }),
+        Edit::DeleteRole => live.role = None,
+        Edit::Capacity => live.scaling.iter_mut().for_each(|live| live.max += 5),
+        Edit::DeleteScaling => live.scaling = None,
+        Edit::Subnets => live.service.iter_mut().for_each(|live| live.network.subnets = vec!["subnet-z".to_owned()]),
+        Edit::Tags => live.role.iter_mut().for_each(|live| {
+            live.tags.remove("team");
+        }),
+        Edit::Ttl => live.discovery.iter_mut().for_each(|live| live.ttl = Some(600)),
+        Edit::Workspace => model.shown = None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_ends_in_a_fixpoint(history in history()) {
+        let mut model = Model::default();
+        for desire in &history {
+            let plan = model.converge(desire);
+            prop_assert!(plan.is_empty(), "{plan:#?}");
+            match desire {
+                Desire::Present(repository, image) => {
+                    prop_assert_eq!((plan.report.sync, plan.report.health), (Sync::Synced, Health::Healthy));
+                    let service = model.live.service.as_ref().unwrap();
+                    let running = model.live.task_definitions.iter().find(|live| live.arn == service.task_definition).unwrap();
+                    let content = running.content.as_ref().unwrap();
+                    prop_assert_eq!(&content.image, &image.reference);
+                    prop_assert_eq!(&content.memory, &repository.resources.memory.to_string());
+                    prop_assert_eq!(&model.shown, &plan.report.revision);
+                }
+                Desire::Absent => prop_assert!(!model.live.any_owned(NAME, "codeloc"), "{:#?}", model.live),
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_cut_off_anywhere_is_taken_up_by_the_next(history in history(), cut in 0_usize..12) {
+        let mut model = Model::default();
+        for desire in &history {
+            let plan = model.plan(desire);
+            for step in plan.steps.iter().take(cut) {
+                model.apply(step);
+            }
+            let plan = model.converge(desire);
+            prop_assert!(plan.is_empty(), "{plan:#?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_by_hand_is_repaired(first in desire(), edits in prop::collection::vec(edit(), 1..4)) {
+        let mut model = Model::default();
+        model.converge(&first);
+        for edit in edits {
+            tamper(&mut model, edit);
+        }
+        let plan = model.converge(&first);
+        prop_assert!(plan.is_empty(), "{plan:#?}");
+    }
+
+    #[test]
+    fn nothing_of_a_stranger_is_touched(desire in desire(), kind in 0_usize..5) {
+        let mut model = Model::default();
+        let Desire::Present(repository, _) = &desire else { return Ok(()) };
+        model.converge(&desire);
+        let nobody = Tags::from([("team".to_owned(), "others".to_owned())]);
+        let live = &mut model.live;
+        let kind = match kind {
+            0 => { live.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }
+            1 => { live.image_repository.as_mut().unwrap().tags = nobody; Kind::ImageRepository }
+            2 => { live.role.as_mut().unwrap().tags = nobody; Kind::Role }
+            3 => { live.discovery.as_mut().unwrap().tags = nobody; Kind::Discovery }
+            _ => { live.service.as_mut().unwrap().tags = nobody; Kind::Service }
+        };
+        let mut changed = repository.clone();
+        changed.resources.memory = 2048;
+        let plan = model.plan(&Desire::Present(changed, image(7)));
+        prop_assert!(plan.is_empty(), "{plan:#?}");
+        let plan = model.plan(&Desire::Absent);
+        prop_assert!(plan.steps.iter().chain(&plan.later).all(|step| step.kind() != kind), "{plan:#?}");
+    }
+
+    #[test]
+    fn a_broken_image_never_takes_the_old_one_away(good in desire(), memory in prop::sample::select(vec![512_u32, 1024])) {
+        let mut model = Model::default();
+        if matches!(good, Desire::Absent) {
+            return Ok(());
+        }
+        model.converge(&good);
+        let (entry, serving) = (model.entry.clone(), model.serving_id());
+        let broken = image(9);
+        model.broken.push(broken.reference.clone());
+        let desire = Desire::Present(repository(memory, 2, None), broken);
+        let plan = model.converge(&desire);
+        prop_assert_eq!(plan.report.health, Health::Degraded);
+        prop_assert_eq!(&model.entry, &entry);
+        prop_assert_eq!(&model.serving_id(), &serving);
+        let deployments = model.deployments;
+        // The controller comes back without a memory: the revision is still not tried again.
+        for _ in 0..3 {
+            let plan = model.converge(&desire);
+            prop_assert!(plan.steps.is_empty());
+        }
+        prop_assert_eq!(model.deployments, deployments);
+        let plan = model.converge(&good);
+        prop_assert_eq!(plan.report.health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_rollback_that_nobody_watched_is_not_tried_again(good in desire()) {
+        if matches!(good, Desire::Absent) {
+            return Ok(());
+        }
+        let mut model = Model::default();
+        model.converge(&good);
+        let broken = image(9);
+        model.broken.push(broken.reference.clone());
+        let desire = Desire::Present(repository(512, 2, None), broken);
+        let plan = model.plan(&desire);
+        plan.steps.iter().for_each(|step| model.apply(step));
+        // The controller is away while ECS rolls back.
+        model.settle();
+        let deployments = model.deployments;
+        let plan = model.converge(&desire);
+        prop_assert_eq!(plan.report.health, Health::Degraded);
+        prop_assert_eq!(model.deployments, deployments);
+    }
+
+    #[test]
+    fn an_earlier_good_revision_is_rolled_out_again_without_being_registered_twice(versions in prop::collection::vec(0_u8..3, 2..8)) {
+        let mut model = Model::default();
+        for version in &versions {
+            let plan = model.converge(&Desire::Present(repository(512, 2, None), image(*version)));
+            prop_assert_eq!(plan.report.health, Health::Healthy);
+        }
+        let distinct: std::collections::BTreeSet<_> = versions.iter().collect();
+        prop_assert_eq!(model.live.task_definitions.len(), distinct.len());
+    }
+}
+
+#[test]
+fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
+    let mut model = Model::default();
+    let plan = model.plan(&Desire::Present(repository(512, 2, None), image(1)));
+    let kinds: Vec<Kind> = plan.steps.iter().filter(|step| step.describe().action == Action::Create).map(Step::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            Kind::LogGroup,
+            Kind::ImageRepository,
+            Kind::Role,
+            Kind::TaskDefinition,
+            Kind::Discovery,
+            Kind::Service,
+            Kind::Scaling,
+            Kind::Scaling,
+            Kind::Scaling,
+        ]
+    );
+    assert_eq!(plan.later.iter().map(Step::kind).collect::<Vec<_>>(), [Kind::Workspace]);
+}
+
+#[test]
+fn without_an_image_only_what_needs_none_is_made() {
+    let (place, live, workspace) = (place(), Live::default(), workspace::Live::default());
+    let repository = repository(512, 2, None);
+    let input = Input {
+        name: NAME,
+        desired: Desired::Present { repository: &repository, image: ImageState::Building("resolving 133 packages") },
+        place: &place,
+        live: &live,
+        workspace: &workspace,
+        webserver: WebserverState::NotConfigured,
+        answers: &[],
+        last_words: None,
+        steady_for: Duration::ZERO,
+        now_ms: 0,
+    };
+    let plan = plan(input);
+    let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
+    assert_eq!(kinds, [Kind::LogGroup, Kind::ImageRepository, Kind::Role].into());
+    assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
+    let text = super::render::text(&[(NAME.to_owned(), plan)]);
+    assert!(text.contains("image: (known after apply)"), "{text}");
+}

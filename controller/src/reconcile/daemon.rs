@@ -1,0 +1,189 @@
+//! The loops around the passes: configs, branches, sweeps and workers. Events are hints that enqueue; they carry no data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::pass::{Outcome, Reconciler};
+use super::queue::Priority;
+use crate::build::Builder;
+use crate::dagster::{CodeServer, Webserver};
+use crate::source::{HeadKey, Snapshot, SourceState};
+
+/// After a sweep that failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+
+/// How far the daemon has come since it started.
+#[derive(Debug, Default)]
+pub struct Progress {
+    swept: AtomicBool,
+    outcomes: Mutex<BTreeMap<String, Outcome>>,
+    changed: Notify,
+}
+
+impl Progress {
+    fn outcomes(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether live state was read whole once.
+    pub fn swept(&self) -> bool {
+        self.swept.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, name: &str, outcome: Outcome) {
+        self.outcomes().insert(name.to_owned(), outcome);
+        self.changed.notify_waiters();
+    }
+
+    /// Until `settled` says so of the outcomes, asked whenever one changes.
+    pub async fn until(&self, settled: impl Fn(&BTreeMap<String, Outcome>) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.swept() && settled(&self.outcomes()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+pub struct Daemon<B, C, W> {
+    pub reconciler: Arc<Reconciler<B, C, W>>,
+    pub progress: Arc<Progress>,
+    source: watch::Receiver<SourceState>,
+}
+
+impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
+    pub fn new(reconciler: Reconciler<B, C, W>, source: watch::Receiver<SourceState>) -> Self {
+        Self { reconciler: Arc::new(reconciler), progress: Arc::default(), source }
+    }
+
+    /// Runs until it is dropped. What a pass is at when that happens is found and continued by the next start.
+    pub async fn run(&self, moved: UnboundedReceiver<HeadKey>) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow_source(self.reconciler.clone(), self.source.clone()));
+        tasks.spawn(follow_heads(self.reconciler.clone(), moved));
+        tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
+        for _ in 0..self.reconciler.world.settings.reconcile.workers {
+            tasks.spawn(work(self.reconciler.clone(), self.progress.clone()));
+        }
+        // None of them ends by itself; one that panicked takes the daemon with it, so that it is started afresh.
+        if let Some(Err(error)) = tasks.join_next().await {
+            tracing::error!(%error, "a loop of the daemon ended");
+        }
+    }
+}
+
+/// Takes each new snapshot, and enqueues what it changes.
+async fn follow_source<B: Builder, C: CodeServer, W: Webserver>(
+    reconciler: Arc<Reconciler<B, C, W>>,
+    mut source: watch::Receiver<SourceState>,
+) {
+    loop {
+        let snapshot = source.borrow_and_update().snapshot.clone();
+        if let Some(snapshot) = snapshot {
+            take(&reconciler, snapshot);
+        }
+        if source.changed().await.is_err() {
+            // The watcher is gone only when the process ends.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Enqueues whoever follows a branch that moved.
+async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
+    reconciler: Arc<Reconciler<B, C, W>>,
+    mut moved: UnboundedReceiver<HeadKey>,
+) {
+    while let Some(key) = moved.recv().await {
+        for name in reconciler.followers(&key) {
+            reconciler.world.queue.add_now(&name, Priority::Commit);
+        }
+    }
+    // The resolver is gone only when the process ends.
+    std::future::pending::<()>().await;
+}
+
+fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W>, snapshot: Arc<Snapshot>) {
+    let before = reconciler.snapshot();
+    if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &snapshot)) {
+        return;
+    }
+    for stray in &snapshot.strays {
+        tracing::warn!(path = %stray.path, "{}", stray.message);
+    }
+    let world = &reconciler.world;
+    world.heads.want(snapshot.repositories.values().flatten().filter(|repository| repository.image.is_none()).map(|repository| {
+        HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }
+    }));
+    let empty = BTreeMap::new();
+    let old = before.as_ref().map_or(&empty, |before| &before.repositories);
+    let names: BTreeSet<_> = old.keys().chain(snapshot.repositories.keys()).collect();
+    let changed: Vec<String> =
+        names.into_iter().filter(|name| old.get(*name) != snapshot.repositories.get(*name)).map(ToString::to_string).collect();
+    tracing::info!(commit = snapshot.commit.as_deref().unwrap_or("none"), repositories = snapshot.repositories.len(), changed = changed.len(), "configs read");
+    // The snapshot is in force before its keys are due.
+    reconciler.set_snapshot(snapshot);
+    for name in changed {
+        world.queue.add_now(&name, Priority::Commit);
+    }
+}
+
+/// Enqueues everything there is, at the start and then on an interval. Nothing is swept before the configs were read: what
+/// cannot be read is never taken for absent.
+async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
+    reconciler: Arc<Reconciler<B, C, W>>,
+    progress: Arc<Progress>,
+    mut source: watch::Receiver<SourceState>,
+) {
+    if source.wait_for(|state| state.snapshot.is_some()).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    while reconciler.snapshot().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let interval = Duration::from_secs(reconciler.world.settings.reconcile.resync_seconds);
+    loop {
+        let next = match reconciler.sweep().await {
+            Ok(names) => {
+                for name in names {
+                    progress.outcomes().entry(name.clone()).or_insert(Outcome::Waiting(Duration::ZERO));
+                    reconciler.world.queue.add_now(&name, Priority::Resync);
+                }
+                progress.swept.store(true, Ordering::SeqCst);
+                progress.changed.notify_waiters();
+                interval
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
+                SWEEP_AGAIN
+            }
+        };
+        tokio::time::sleep(next).await;
+    }
+}
+
+async fn work<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>, progress: Arc<Progress>) {
+    let queue = &reconciler.world.queue;
+    loop {
+        let name = queue.next().await;
+        if reconciler.snapshot().is_some() {
+            let outcome = reconciler.pass(&name).await;
+            if let Outcome::Waiting(after) | Outcome::Failed(after) = outcome {
+                queue.add(&name, Priority::Again, Instant::now() + after);
+            }
+            progress.set(&name, outcome);
+        }
+        queue.done(&name);
+    }
+}

@@ -1,0 +1,445 @@
+//! One pass on one repository: observe, plan, lint, execute, and again until a fresh observation leaves nothing to do or
+//! something has to be waited for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use codeloc_crds::Repository;
+
+use super::clock::Clock;
+use super::execute::{Made, StepError, execute};
+use super::images::{ImageProgress, Images};
+use super::observe;
+use super::queue::Queue;
+use super::workspace::{View, Workspace};
+use crate::build::{Builder, Image, Request};
+use crate::dagster::{CodeServer, Webserver};
+use crate::kinds::aws::{Cache, CallError, Class, Clients, Scope, Session};
+use crate::kinds::place::Place;
+use crate::kinds::{Live, Step, aws, task_definition};
+use crate::plan::{self, Answered, Desired, ImageState, Input, Plan, WebserverState};
+use crate::settings::{Platform, Settings};
+use crate::source::{Git, HeadKey, Heads, Invalid, Snapshot};
+use crate::status::{Board, Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Sync, Truth};
+
+/// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
+const ROUNDS: usize = 8;
+/// After a plan that came back although all of it was applied.
+const NOT_CONVERGING: Duration = Duration::from_secs(30);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LAST_BACKOFF: Duration = Duration::from_secs(300);
+
+/// Everything a pass touches: AWS, and the four other ports.
+pub struct World<B, C, W> {
+    pub settings: Settings,
+    pub place: Place,
+    pub clients: Clients,
+    pub cache: Cache,
+    pub images: Images<B>,
+    pub git: Git,
+    pub heads: Heads,
+    pub code_server: C,
+    pub workspace: Workspace<W>,
+    pub board: Board,
+    pub clock: Clock,
+    pub queue: Arc<Queue>,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An empty plan from a fresh observation.
+    Converged,
+    /// Something is on its way; look again then.
+    Waiting(Duration),
+    /// A call failed, or the plan does not converge.
+    Failed(Duration),
+    /// The repository is gone, and all of it in AWS.
+    Gone,
+}
+
+pub struct Reconciler<B, C, W> {
+    pub world: World<B, C, W>,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// From the last sweep, each used by the first pass that comes.
+    swept: Mutex<HashMap<String, Live>>,
+    failures: Mutex<HashMap<String, u32>>,
+    /// Last words by repository and revision: they are read once.
+    last_words: Mutex<HashMap<String, (String, String)>>,
+}
+
+/// What is wanted, owned, as one round sees it.
+enum Wanted {
+    Present(Box<Repository>, Box<ImageKnown>, Option<String>),
+    Frozen(Invalid),
+    Absent,
+}
+
+enum ImageKnown {
+    Ready(Image),
+    Resolving(String),
+    Unresolved(String),
+    Building(String),
+    Failed(String),
+}
+
+impl ImageKnown {
+    fn state(&self) -> ImageState<'_> {
+        match self {
+            Self::Ready(image) => ImageState::Ready(image),
+            Self::Resolving(text) => ImageState::Resolving(text),
+            Self::Unresolved(text) => ImageState::Unresolved(text),
+            Self::Building(text) => ImageState::Building(text),
+            Self::Failed(text) => ImageState::Failed(text),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
+    pub fn new(world: World<B, C, W>) -> Self {
+        Self {
+            world,
+            snapshot: RwLock::default(),
+            swept: Mutex::default(),
+            failures: Mutex::default(),
+            last_words: Mutex::default(),
+        }
+    }
+
+    /// Whoever follows this branch.
+    pub fn followers(&self, key: &HeadKey) -> Vec<String> {
+        let snapshot = self.snapshot();
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        repositories
+            .filter(|repository| repository.git_url == key.git_url && repository.reference == key.reference)
+            .map(|repository| repository.name.to_string())
+            .collect()
+    }
+
+    pub fn session(&self) -> Session<'_> {
+        Session { clients: &self.world.clients, place: &self.world.place, cache: &self.world.cache }
+    }
+
+    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    }
+
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
+    pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
+        let live = aws::observe(self.session(), Scope::All).await?;
+        let mut names: Vec<String> = self.world.workspace.names().await;
+        names.extend(live.iter().filter(|(name, live)| live.any_owned(name, &self.world.place.deployment)).map(|(name, _)| name.clone()));
+        if let Some(snapshot) = self.snapshot() {
+            names.extend(snapshot.repositories.keys().map(ToString::to_string));
+        }
+        names.sort();
+        names.dedup();
+        *lock(&self.swept) = live.into_iter().collect();
+        // A name of which nothing is live was observed too.
+        let mut swept = lock(&self.swept);
+        for name in &names {
+            swept.entry(name.clone()).or_default();
+        }
+        Ok(names)
+    }
+
+    /// Observes and plans without touching anything, images included.
+    pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
+        let live = self.observe(name).await?;
+        let wanted = match self.wanted(name) {
+            Wanted::Present(repository, image, commit) => {
+                let image = match self.request(&repository, commit.as_deref(), &live) {
+                    Some(request) if matches!(*image, ImageKnown::Building(_)) => self.find_image(&request).await,
+                    _ => *image,
+                };
+                Wanted::Present(repository, Box::new(image), commit)
+            }
+            other => other,
+        };
+        let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
+        Ok(self.plan(name, &wanted, &live, &answers).await.0)
+    }
+
+    async fn find_image(&self, request: &Request) -> ImageKnown {
+        match self.world.images.find(request).await {
+            Ok(Some(image)) => ImageKnown::Ready(image),
+            Ok(None) => ImageKnown::Building("the image is not built yet".to_owned()),
+            Err(error) => ImageKnown::Failed(error.to_string()),
+        }
+    }
+
+    async fn observe(&self, name: &str) -> Result<Live, CallError> {
+        let swept = lock(&self.swept).remove(name);
+        match swept {
+            Some(live) => Ok(live),
+            None => Ok(aws::observe(self.session(), Scope::One(name)).await?.remove(name).unwrap_or_default()),
+        }
+    }
+
+    fn wanted(&self, name: &str) -> Wanted {
+        // Without a snapshot nothing is known to be gone: the caller does not get here before there is one.
+        let Some(snapshot) = self.snapshot() else {
+            return Wanted::Frozen(Invalid {
+                path: name.to_owned(),
+                message: "the configs have not been read yet".to_owned(),
+                rendered: "the configs have not been read yet".to_owned(),
+            });
+        };
+        let found = snapshot.repositories.iter().find(|(key, _)| key.as_str() == name);
+        let repository = match found {
+            None => return Wanted::Absent,
+            Some((_, Err(invalid))) => return Wanted::Frozen(invalid.clone()),
+            Some((_, Ok(repository))) => repository.clone(),
+        };
+        if let Some(reference) = &repository.image {
+            let load = task_definition::load_of_given_image(&repository);
+            let image = ImageKnown::Ready(Image { reference: reference.clone(), load });
+            return Wanted::Present(Box::new(repository), Box::new(image), None);
+        }
+        let key = HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() };
+        // The last commit that is known stays in force while the git host does not answer.
+        let head = self.world.heads.get(&key);
+        let commit = head.as_ref().and_then(|head| head.commit.clone());
+        let failure = head.and_then(|head| head.failure);
+        let image = match (&commit, failure) {
+            (Some(_), _) => ImageKnown::Building("waiting for the image repository".to_owned()),
+            (None, Some(failure)) => ImageKnown::Unresolved(failure.message),
+            (None, None) => ImageKnown::Resolving("asking git for the commit".to_owned()),
+        };
+        Wanted::Present(Box::new(repository), Box::new(image), commit)
+    }
+
+    /// What to build, once there is a commit, and a repository to push it to.
+    fn request(&self, repository: &Repository, commit: Option<&str>, live: &Live) -> Option<Request> {
+        let build = &self.world.settings.build;
+        Some(Request {
+            repository: repository.name.clone(),
+            git_url: self.world.git.rewrite(&repository.git_url),
+            commit: commit?.to_owned(),
+            subdirectory: repository.subdirectory.clone(),
+            code: repository.code.clone(),
+            dependencies: repository.dependencies.clone(),
+            python: repository.python_version.clone().unwrap_or_else(|| build.python.clone()),
+            architecture: repository.resources.architecture,
+            target: live.image_repository.as_ref()?.uri.clone(),
+        })
+    }
+
+    /// Plans, and where a rollout fails reads why and plans again with it.
+    async fn plan(&self, name: &str, wanted: &Wanted, live: &Live, answers: &[Answered]) -> (Plan, Result<(), plan::Violation>) {
+        let (workspace, view) = self.world.workspace.live(name).await;
+        let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
+            Some((Truth::True, since)) => Duration::try_from(self.world.clock.now().duration_since(since)).unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let mut words: Option<String> = None;
+        loop {
+            let input = Input {
+                name,
+                desired: match wanted {
+                    Wanted::Present(repository, image, _) => Desired::Present { repository, image: image.state() },
+                    Wanted::Frozen(invalid) => Desired::Frozen(invalid),
+                    Wanted::Absent => Desired::Absent,
+                },
+                place: &self.world.place,
+                live,
+                workspace: &workspace,
+                webserver: match &view {
+                    View::NotConfigured => WebserverState::NotConfigured,
+                    View::Unreachable(message) => WebserverState::Unreachable(message),
+                    View::Locations(_) => WebserverState::Answers,
+                },
+                answers,
+                last_words: words.as_deref(),
+                steady_for,
+                now_ms: self.world.clock.now().as_millisecond(),
+            };
+            let plan = plan::plan(input);
+            let linted = plan::lint(&input, &plan);
+            match &plan.report.failing {
+                Some(revision) if words.is_none() => words = Some(self.last_words(name, live, revision).await),
+                _ => return (plan, linted),
+            }
+        }
+    }
+
+    async fn last_words(&self, name: &str, live: &Live, revision: &str) -> String {
+        if let Some((of, words)) = lock(&self.last_words).get(name)
+            && of == revision
+        {
+            return words.clone();
+        }
+        match observe::last_words(self.session(), name, live, revision).await {
+            Ok(words) => {
+                if !words.is_empty() {
+                    lock(&self.last_words).insert(name.to_owned(), (revision.to_owned(), words.clone()));
+                }
+                words
+            }
+            Err(error) => format!("its log could not be read: {error}"),
+        }
+    }
+
+    /// One pass. Never fails itself: what went wrong is in the status and in the outcome.
+    pub async fn pass(&self, name: &str) -> Outcome {
+        let outcome = match self.rounds(name).await {
+            Ok(outcome) => outcome,
+            Err(error) => self.failed(name, &error),
+        };
+        if !matches!(outcome, Outcome::Failed(_)) {
+            lock(&self.failures).remove(name);
+        }
+        outcome
+    }
+
+    async fn rounds(&self, name: &str) -> Result<Outcome, StepError> {
+        let mut applied: Option<Vec<Step>> = None;
+        for _ in 0..ROUNDS {
+            let live = self.observe(name).await?;
+            let mut wanted = self.wanted(name);
+            if let Wanted::Present(repository, image, commit) = &mut wanted
+                && let Some(request) = self.request(repository, commit.as_deref(), &live)
+            {
+                **image = match self.world.images.ensure(&request) {
+                    ImageProgress::Ready(image) => ImageKnown::Ready(image),
+                    ImageProgress::Building(text) => ImageKnown::Building(text),
+                    ImageProgress::Failed(text) => ImageKnown::Failed(text),
+                };
+            }
+            let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
+            let (plan, linted) = self.plan(name, &wanted, &live, &answers).await;
+            if let Wanted::Absent = wanted
+                && plan.is_empty()
+            {
+                self.forget(name);
+                return Ok(Outcome::Gone);
+            }
+            self.tell(name, &wanted, &plan, None);
+            if let Err(violation) = linted {
+                tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
+                self.tell(name, &wanted, &plan, Some((Reason::NotConverging, format!("unsafe plan refused: {violation}"))));
+                return Ok(Outcome::Failed(NOT_CONVERGING));
+            }
+            if plan.steps.is_empty() {
+                return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
+            }
+            if applied.as_ref() == Some(&plan.steps) {
+                let fields: Vec<String> = plan.steps.iter().map(in_words).collect();
+                tracing::error!(repository = name, steps = %fields.join("; "), "not converging: the same plan came back after it was applied");
+                let message = format!("the same plan came back after it was applied: {}", fields.join("; "));
+                self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
+                return Ok(Outcome::Failed(NOT_CONVERGING));
+            }
+            let mut made = Made::default();
+            for step in &plan.steps {
+                let description = in_words(step);
+                execute(self.session(), &self.world.workspace, step, &mut made).await?;
+                tracing::info!(repository = name, "{description}");
+            }
+            applied = Some(plan.steps);
+        }
+        Ok(Outcome::Waiting(FIRST_BACKOFF))
+    }
+
+    fn forget(&self, name: &str) {
+        self.world.board.remove(name);
+        self.world.images.forget(name);
+        lock(&self.last_words).remove(name);
+    }
+
+    fn failed(&self, name: &str, error: &StepError) -> Outcome {
+        let mut failures = lock(&self.failures);
+        let count = failures.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << (*count - 1).min(16));
+        let backoff = match error.class() {
+            // Seconds, up to a minute: there is nothing wrong to back off from.
+            Class::NotYet => doubled.min(Duration::from_secs(5)),
+            Class::Transient | Class::Throttled | Class::Terminal => doubled.min(LAST_BACKOFF),
+        };
+        drop(failures);
+        tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
+        if let Some(mut status) = self.world.board.get(name) {
+            status.message = error.to_string();
+            status.updated = self.world.clock.now();
+            if error.class() == Class::Terminal {
+                status.health = Health::Degraded;
+            }
+            self.world.board.put(status);
+        } else {
+            self.world.board.put(RepositoryStatus {
+                name: name.to_owned(),
+                sync: Sync::Unknown,
+                health: Health::Unknown,
+                message: error.to_string(),
+                commit: None,
+                image: None,
+                platform: None,
+                revision: None,
+                serving: None,
+                address: None,
+                conditions: vec![],
+                updated: self.world.clock.now(),
+            });
+        }
+        Outcome::Failed(backoff)
+    }
+
+    fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {
+        let now = self.world.clock.now();
+        let report = &plan.report;
+        let mut conditions = report.conditions.clone();
+        let mut message = report.message.clone();
+        if let Some((reason, text)) = alarm {
+            message.clone_from(&text);
+            conditions.push(Condition { kind: ConditionKind::Deployed, status: Truth::False, reason, message: text });
+        }
+        let (commit, image) = match wanted {
+            Wanted::Present(_, image, commit) => match &**image {
+                ImageKnown::Ready(image) => (commit.clone(), Some(image.reference.clone())),
+                _ => (commit.clone(), None),
+            },
+            Wanted::Frozen(_) | Wanted::Absent => (None, None),
+        };
+        let host = self.world.settings.build.platform == Platform::Host;
+        let before = self.world.board.put(RepositoryStatus {
+            name: name.to_owned(),
+            sync: report.sync,
+            health: report.health,
+            message: message.clone(),
+            commit,
+            image,
+            platform: host.then(|| format!("host ({})", std::env::consts::ARCH)),
+            revision: report.revision.clone(),
+            serving: report.serving.clone(),
+            address: report.address.clone(),
+            conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
+            updated: now,
+        });
+        let changed = before.is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
+        if changed {
+            tracing::info!(repository = name, sync = %report.sync, health = %report.health, "{message}");
+        }
+    }
+}
+
+fn in_words(step: &Step) -> String {
+    let description = step.describe();
+    let verb = match description.action {
+        crate::kinds::Action::Create => "create",
+        crate::kinds::Action::Update => "update",
+        crate::kinds::Action::Delete => "delete",
+    };
+    let fields: Vec<&str> = description.fields.iter().map(|field| field.name).collect();
+    let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+    format!("{verb} {} {}{fields}: {}", step.kind().title(), description.name, description.reason)
+}

@@ -1,0 +1,152 @@
+//! The only writer of `workspace.yaml`. Many passes publish through it; each write is whole, and the webserver is asked to
+//! reload once for as many of them as came together.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+use tokio::time::{Duration, Instant};
+
+use crate::dagster::workspace::{Entries, Entry, Publisher, WorkspaceError};
+use crate::dagster::{WebError, WebLocation, Webserver};
+use crate::kinds::workspace::{Change, Live};
+
+/// How long one answer of the webserver serves all passes.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("workspace.yaml: {0}")]
+    File(#[from] WorkspaceError),
+    #[error(transparent)]
+    Web(#[from] WebError),
+}
+
+/// What the webserver shows.
+#[derive(Clone, Debug)]
+pub enum View {
+    NotConfigured,
+    Unreachable(String),
+    Locations(BTreeMap<String, WebLocation>),
+}
+
+pub struct Workspace<W> {
+    publisher: Publisher,
+    webserver: Option<W>,
+    entries: Mutex<Entries>,
+    view: Mutex<Option<(Instant, View)>>,
+    /// Number of the last write that changed membership or a host, and of the last that the webserver has read.
+    written: AtomicU64,
+    reloaded: Mutex<u64>,
+}
+
+impl<W: Webserver> Workspace<W> {
+    /// Starts from the file as it is, so that what was published stays published; creates it where there is none.
+    pub fn open(publisher: Publisher, webserver: Option<W>) -> Result<Self, WorkspaceError> {
+        let entries = publisher.read()?;
+        publisher.publish(&entries)?;
+        Ok(Self {
+            publisher,
+            webserver,
+            entries: Mutex::new(entries),
+            view: Mutex::new(None),
+            written: AtomicU64::new(0),
+            reloaded: Mutex::new(0),
+        })
+    }
+
+    pub async fn names(&self) -> Vec<String> {
+        self.entries.lock().await.keys().cloned().collect()
+    }
+
+    pub async fn live(&self, name: &str) -> (Live, View) {
+        let entry = self.entries.lock().await.get(name).cloned();
+        let view = self.view().await;
+        let web = match &view {
+            View::Locations(locations) => locations.get(name).cloned(),
+            View::NotConfigured | View::Unreachable(_) => None,
+        };
+        (Live { entry, web }, view)
+    }
+
+    async fn view(&self) -> View {
+        let Some(webserver) = &self.webserver else { return View::NotConfigured };
+        let mut cached = self.view.lock().await;
+        if let Some((at, view)) = cached.as_ref()
+            && at.elapsed() < FRESH
+        {
+            return view.clone();
+        }
+        let view = match webserver.locations().await {
+            Ok(locations) => View::Locations(locations),
+            Err(error) => View::Unreachable(error.to_string()),
+        };
+        *cached = Some((Instant::now(), view.clone()));
+        view
+    }
+
+    pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
+        match change {
+            Change::Publish { name, host, port, .. } => {
+                let entry = Entry { host: host.clone(), port: *port };
+                self.edit(|entries| {
+                    entries.insert(name.clone(), entry);
+                })
+                .await?;
+                self.reload().await
+            }
+            Change::Remove { name } => {
+                self.edit(|entries| {
+                    entries.remove(name);
+                })
+                .await?;
+                // A webserver that is away must not keep a location from being removed; it reads the file when it is back.
+                if let Err(error) = self.reload().await {
+                    tracing::warn!(repository = %name, %error, "the webserver did not reload the workspace");
+                }
+                Ok(())
+            }
+            Change::ReloadWorkspace { .. } => {
+                self.written.fetch_add(1, Ordering::SeqCst);
+                self.reload().await
+            }
+            Change::Reload { name, .. } => {
+                if let Some(webserver) = &self.webserver {
+                    webserver.reload_location(name).await?;
+                }
+                self.forget_view().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn edit(&self, edit: impl FnOnce(&mut Entries)) -> Result<(), WorkspaceError> {
+        let mut entries = self.entries.lock().await;
+        let mut edited = entries.clone();
+        edit(&mut edited);
+        if self.publisher.publish(&edited)? {
+            self.written.fetch_add(1, Ordering::SeqCst);
+        }
+        *entries = edited;
+        Ok(())
+    }
+
+    /// Asks for one reload on behalf of every write so far.
+    async fn reload(&self) -> Result<(), PublishError> {
+        let Some(webserver) = &self.webserver else { return Ok(()) };
+        let wanted = self.written.load(Ordering::SeqCst);
+        let mut reloaded = self.reloaded.lock().await;
+        if *reloaded < wanted {
+            let serving = self.written.load(Ordering::SeqCst);
+            let result = webserver.reload_workspace().await;
+            self.forget_view().await;
+            result?;
+            *reloaded = serving;
+        }
+        Ok(())
+    }
+
+    async fn forget_view(&self) {
+        *self.view.lock().await = None;
+    }
+}

@@ -1,0 +1,285 @@
+//! Settings of the daemon: one file, `codeloc.yml`. Each of them is also a flag and an environment variable, derived from
+//! the same definition: `aws.cluster` is `--aws-cluster` and `CODELOC_AWS_CLUSTER`. A flag wins over the environment, and
+//! that over the file.
+
+mod layers;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::names;
+
+pub use layers::{Leaf, SettingsError, arguments, leaves, load};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Id of this deployment: the value of the ownership tag and the prefix of every name in AWS. At most 20 characters out of `[a-z0-9-]`. Changing it leaves everything made before to itself.
+    pub deployment: String,
+    /// Where the REST API listens. Loopback unless told otherwise.
+    pub listen: SocketAddr,
+    /// Where the configs come from: `path`, or `git_url`.
+    pub source: SourceSettings,
+    /// How git is run, for the configs and for the users' repositories.
+    pub git: GitSettings,
+    /// The place in AWS where locations live. All of it must exist.
+    pub aws: AwsSettings,
+    /// How a commit becomes an image.
+    pub build: BuildSettings,
+    /// The Dagster that is served.
+    pub dagster: DagsterSettings,
+    /// How often, and how much at once.
+    pub reconcile: ReconcileSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceSettings {
+    /// A folder that holds `NAME/config.yml`. It is watched.
+    pub path: Option<PathBuf>,
+    /// A git repository that holds the folder of configs. It is polled.
+    pub git_url: Option<String>,
+    /// Branch of `git_url`; `main` unless set.
+    pub git_branch: Option<String>,
+    /// Folder of configs inside `git_url`; `repos` unless set.
+    pub git_folder: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GitSettings {
+    /// The git program.
+    pub program: PathBuf,
+    /// URLs that begin with a key are fetched from its value instead, as git's `insteadOf` does: for mirrors.
+    pub url_rewrites: BTreeMap<String, String>,
+    /// Files that hold a token, by the beginning of the URLs that it is sent to.
+    pub tokens: BTreeMap<String, PathBuf>,
+    /// Whether repositories may be local folders.
+    pub allow_local: bool,
+    /// Seconds between two looks at the branches.
+    pub poll_seconds: u64,
+    /// Seconds one git command may take.
+    pub timeout_seconds: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AwsSettings {
+    /// AWS region; from the usual AWS configuration unless set.
+    pub region: Option<String>,
+    /// Another endpoint for all AWS services: localcloud, moto.
+    pub endpoint_url: Option<String>,
+    /// ECS cluster.
+    pub cluster: String,
+    /// Cloud Map namespace, by its DNS name. Not below `.local`, which is mDNS to some resolvers.
+    pub namespace: String,
+    /// S3 bucket of the platform.
+    pub bucket: String,
+    /// Subnets of the tasks.
+    pub subnets: Vec<String>,
+    /// Security groups of the tasks.
+    pub security_groups: Vec<String>,
+    /// Whether tasks get a public IP.
+    pub assign_public_ip: bool,
+    /// Role with which ECS pulls images and writes logs.
+    pub execution_role_arn: String,
+    /// Permissions boundary of every role that is made.
+    pub permissions_boundary: Option<String>,
+    /// Days that a location's logs are kept.
+    pub log_retention_days: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuildSettings {
+    /// What images are built for: `config` (each config's architecture), or `host` (this machine's architecture and Python, for local development).
+    pub platform: Platform,
+    /// Image that every location's image stands on, or `scratch`.
+    pub base_image: String,
+    /// Python minor version, as in `3.12`, of configs that name none.
+    pub python: String,
+    /// Requirements that every location gets, such as `dagster==1.13.27`.
+    pub requirements: Vec<String>,
+    /// A constraints file that is always applied.
+    pub constraints: Option<PathBuf>,
+    /// Package index in place of the default one.
+    pub index_url: Option<String>,
+    /// The uv program.
+    pub uv: PathBuf,
+    /// A Python of the images' minor version that compiles `.pyc` files; without one they are left out.
+    pub compile_python: Option<PathBuf>,
+    /// Folder for caches and half-made layers. Losing it costs time only.
+    pub work_folder: PathBuf,
+    /// Compression of layers.
+    pub compression: Compression,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    Config,
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    Zstd,
+    Gzip,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DagsterSettings {
+    /// The webserver, asked to reload and for what it shows. Without it only the file is written.
+    pub webserver_url: Option<String>,
+    /// The `workspace.yaml` that Dagster reads. Nobody else may write it.
+    pub workspace_file: PathBuf,
+    /// How Dagster reaches a location: `dns` (by name) or `discovered` (by the address that Cloud Map has, for a Dagster outside the VPC's DNS).
+    pub address: AddressMode,
+    /// Host of an entry with `dns`; `{service}` and `{namespace}` are filled in.
+    pub host: String,
+    /// Port of every code server.
+    pub port: u16,
+    /// Seconds a code server may take to answer one question.
+    pub timeout_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressMode {
+    Dns,
+    Discovered,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconcileSettings {
+    /// Seconds between two sweeps over everything.
+    pub resync_seconds: u64,
+    /// Locations that are worked on at once.
+    pub workers: usize,
+    /// Images that are built at once.
+    pub builds: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            deployment: "codeloc".to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            source: SourceSettings::default(),
+            git: GitSettings::default(),
+            aws: AwsSettings::default(),
+            build: BuildSettings::default(),
+            dagster: DagsterSettings::default(),
+            reconcile: ReconcileSettings::default(),
+        }
+    }
+}
+
+impl Default for GitSettings {
+    fn default() -> Self {
+        Self {
+            program: PathBuf::from("git"),
+            url_rewrites: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            allow_local: false,
+            poll_seconds: 30,
+            timeout_seconds: 120,
+        }
+    }
+}
+
+impl Default for AwsSettings {
+    fn default() -> Self {
+        Self {
+            region: None,
+            endpoint_url: None,
+            cluster: "dagster".to_owned(),
+            namespace: "dagster.internal".to_owned(),
+            bucket: String::new(),
+            subnets: vec![],
+            security_groups: vec![],
+            assign_public_ip: false,
+            execution_role_arn: String::new(),
+            permissions_boundary: None,
+            log_retention_days: 30,
+        }
+    }
+}
+
+impl Default for BuildSettings {
+    fn default() -> Self {
+        Self {
+            platform: Platform::Config,
+            base_image: "scratch".to_owned(),
+            python: "3.12".to_owned(),
+            requirements: vec!["dagster".to_owned()],
+            constraints: None,
+            index_url: None,
+            uv: PathBuf::from("uv"),
+            compile_python: None,
+            work_folder: PathBuf::from("/var/lib/codeloc"),
+            compression: Compression::Zstd,
+        }
+    }
+}
+
+impl Default for DagsterSettings {
+    fn default() -> Self {
+        Self {
+            webserver_url: None,
+            workspace_file: PathBuf::from("workspace.yaml"),
+            address: AddressMode::Dns,
+            host: "{service}.{namespace}".to_owned(),
+            port: 4000,
+            timeout_seconds: 20,
+        }
+    }
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self { resync_seconds: 60, workers: 8, builds: 2 }
+    }
+}
+
+impl Settings {
+    /// Checks that need no network. Each error names the setting and what to do.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let fault = |setting: &'static str, message: &str| Err(SettingsError::Value { setting, message: message.to_owned() });
+        let id = &self.deployment;
+        let letters = id.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-');
+        if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || id.starts_with('-') || id.ends_with('-') {
+            return fault("deployment", "must be 1 to 20 characters out of [a-z0-9-], and not begin or end with a hyphen");
+        }
+        match (&self.source.path, &self.source.git_url) {
+            (Some(_), Some(_)) => return fault("source", "has both `path` and `git_url`; keep the one that holds the configs"),
+            (None, None) => return fault("source", "needs `path` (a folder) or `git_url` (a repository)"),
+            _ => {}
+        }
+        if self.aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
+            return fault("aws.namespace", "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal");
+        }
+        for (setting, value) in [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)] {
+            if value.is_empty() {
+                return fault(setting, "is not set; it must name what the deployment's infrastructure made");
+            }
+        }
+        for (setting, list) in [("aws.subnets", &self.aws.subnets), ("aws.security_groups", &self.aws.security_groups)] {
+            if list.is_empty() {
+                return fault(setting, "is empty; tasks need at least one");
+            }
+        }
+        if self.reconcile.workers == 0 || self.reconcile.builds == 0 {
+            return fault("reconcile", "`workers` and `builds` must be at least 1");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Under tokio's paused clock: seconds here are virtual.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Answers what it is told, after a second of virtual time, and counts.
+#[derive(Clone, Default)]
+struct Script(Arc<ScriptState>);
+
+#[derive(Default)]
+struct ScriptState {
+    answers: Mutex<BTreeMap<String, Result<String, GitError>>>,
+    requests: Mutex<BTreeMap<String, usize>>,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+}
+
+impl Script {
+    fn answer(&self, url: &str, answer: Result<&str, GitError>) {
+        self.0
+            .answers
+            .lock()
+            .unwrap()
+            .insert(url.to_owned(), answer.map(str::to_owned));
+    }
+
+    fn requests(&self, url: &str) -> usize {
+        self.0
+            .requests
+            .lock()
+            .unwrap()
+            .get(url)
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+impl ResolveReference for Script {
+    async fn resolve(&self, url: &str, _: &GitReference) -> Result<String, GitError> {
+        let state = &self.0;
+        *state
+            .requests
+            .lock()
+            .unwrap()
+            .entry(url.to_owned())
+            .or_default() += 1;
+        let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
+        state.most_running.fetch_max(running, Ordering::SeqCst);
+        // The answer is that of the moment at which the request began.
+        let answer = state.answers.lock().unwrap()[url].clone();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        state.running.fetch_sub(1, Ordering::SeqCst);
+        answer
+    }
+}
+
+const INTERVAL: Duration = Duration::from_mins(1);
+
+fn key(url: &str) -> HeadKey {
+    HeadKey {
+        git_url: url.to_owned(),
+        reference: GitReference::Branch("main".to_owned()),
+    }
+}
+
+fn failed(detail: &str) -> GitError {
+    GitError::Failed {
+        operation: "ls-remote",
+        url: "x".to_owned(),
+        detail: detail.to_owned(),
+    }
+}
+
+fn not_found() -> GitError {
+    GitError::ReferenceNotFound {
+        url: "x".to_owned(),
+        reference: "branch main".to_owned(),
+    }
+}
+
+fn start(script: &Script) -> (Heads, mpsc::UnboundedReceiver<HeadKey>) {
+    let (sender, changes) = mpsc::unbounded_channel();
+    let settings = HeadsSettings {
+        interval: INTERVAL,
+        parallelism: 3,
+    };
+    let heads = Heads::start(script.clone(), settings, move |key| {
+        let _ = sender.send(key.clone());
+    });
+    (heads, changes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    script.answer("b", Ok("1"));
+    let (heads, mut changes) = start(&script);
+    heads.want([key("a"), key("b"), key("a")]);
+    heads.settled().await;
+    assert_eq!(
+        heads.get(&key("a")),
+        Some(Head {
+            commit: Some("1".to_owned()),
+            failure: None
+        })
+    );
+    let mut first = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
+    first.sort();
+    assert_eq!(first, [key("a"), key("b")]);
+    let began = Instant::now();
+    script.answer("b", Ok("2"));
+    assert_eq!(changes.recv().await, Some(key("b")));
+    assert!(began.elapsed() <= INTERVAL + Duration::from_secs(2));
+    assert_eq!(heads.get(&key("b")).unwrap().commit.as_deref(), Some("2"));
+    assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_ask_at_once_share_the_request_that_follows() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    let (heads, _changes) = start(&script);
+    heads.want([key("a")]);
+    // The first request has begun: its answer is too old for those who ask now.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    script.answer("a", Ok("2"));
+    let key = key("a");
+    let answers = futures::future::join_all((0..10).map(|_| heads.resolve(&key))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|head| head.as_ref().unwrap().commit.as_deref() == Some("2"))
+    );
+    assert_eq!(script.requests("a"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_keeps_the_commit_and_the_moment_it_began() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    let (heads, mut changes) = start(&script);
+    heads.want([key("a")]);
+    changes.recv().await.unwrap();
+    script.answer("a", Err(failed("no route")));
+    let first = heads.resolve(&key("a")).await.unwrap();
+    assert_eq!(first.commit.as_deref(), Some("1"));
+    let second = heads.resolve(&key("a")).await.unwrap();
+    assert_eq!(first, second);
+    script.answer("a", Ok("1"));
+    let healed = heads.resolve(&key("a")).await.unwrap();
+    assert_eq!(
+        healed,
+        Head {
+            commit: Some("1".to_owned()),
+            failure: None
+        }
+    );
+    // Told when it began and when it ended.
+    assert_eq!(
+        (changes.recv().await, changes.recv().await),
+        (Some(key("a")), Some(key("a")))
+    );
+    assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_retried_soon_and_what_may_not_is_left_to_the_interval() {
+    let script = Script::default();
+    script.answer("passing", Err(failed("no route")));
+    script.answer("lasting", Err(not_found()));
+    let (heads, _changes) = start(&script);
+    heads.want([key("passing"), key("lasting")]);
+    // Requests of a second each, begun at 0, 6, 17 and 38 s.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert_eq!(
+        (script.requests("passing"), script.requests("lasting")),
+        (4, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_requests_run_at_once_than_allowed() {
+    let script = Script::default();
+    let keys: Vec<HeadKey> = (0..20).map(|index| key(&index.to_string())).collect();
+    for key in &keys {
+        script.answer(&key.git_url, Ok("1"));
+    }
+    let (heads, _changes) = start(&script);
+    heads.want(keys);
+    heads.settled().await;
+    assert_eq!(script.0.most_running.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_no_more_is_forgotten_and_asked_for_no_more() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    let (heads, _changes) = start(&script);
+    heads.want([key("a")]);
+    heads.settled().await;
+    heads.want([]);
+    heads.poke("a");
+    tokio::time::sleep(INTERVAL * 5).await;
+    assert_eq!(script.requests("a"), 1);
+    assert_eq!(
+        (heads.get(&key("a")), heads.resolve(&key("a")).await),
+        (None, None)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_comes_back_during_its_request_is_not_asked_for_twice_at_once() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    let (heads, _changes) = start(&script);
+    heads.want([key("a")]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    heads.want([]);
+    assert_eq!(heads.get(&key("a")), None);
+    heads.want([key("a")]);
+    heads.settled().await;
+    assert_eq!(
+        (
+            script.requests("a"),
+            script.0.most_running.load(Ordering::SeqCst)
+        ),
+        (1, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    script.answer("b", Ok("1"));
+    let (heads, mut changes) = start(&script);
+    let tag = HeadKey {
+        git_url: "a".to_owned(),
+        reference: GitReference::Tag("v1".to_owned()),
+    };
+    heads.want([key("a"), tag, key("b")]);
+    heads.settled().await;
+    while changes.try_recv().is_ok() {}
+    script.answer("a", Ok("2"));
+    let began = Instant::now();
+    heads.poke("a");
+    changes.recv().await.unwrap();
+    changes.recv().await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert_eq!((script.requests("a"), script.requests("b")), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_commit_is_asked_for_once() {
+    let script = Script::default();
+    script.answer("a", Ok("1"));
+    let (heads, _changes) = start(&script);
+    heads.want([HeadKey {
+        git_url: "a".to_owned(),
+        reference: GitReference::Commit("1".to_owned()),
+    }]);
+    tokio::time::sleep(INTERVAL * 5).await;
+    assert_eq!(script.requests("a"), 1);
+}

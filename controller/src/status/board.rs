@@ -1,0 +1,56 @@
+//! The statuses of all locations, for whoever asks: the API, `status`, the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use jiff::Timestamp;
+
+use super::{Condition, DatedCondition, RepositoryStatus};
+
+/// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
+#[derive(Debug, Default)]
+pub struct Board {
+    statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RepositoryStatus>> {
+        self.statuses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn all(&self) -> Vec<RepositoryStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<RepositoryStatus> {
+        self.lock().get(name).cloned()
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Stores a status; conditions that did not change keep the time of their last change. Returns what it replaced.
+    pub fn put(&self, mut status: RepositoryStatus) -> Option<RepositoryStatus> {
+        let mut statuses = self.lock();
+        if let Some(before) = statuses.get(&status.name) {
+            for dated in &mut status.conditions {
+                let same = |old: &&DatedCondition| {
+                    let (old, new): (&Condition, &Condition) = (&old.condition, &dated.condition);
+                    (old.kind, old.status, old.reason) == (new.kind, new.status, new.reason)
+                };
+                if let Some(old) = before.conditions.iter().find(same) {
+                    dated.since = old.since;
+                }
+            }
+        }
+        statuses.insert(status.name.clone(), status)
+    }
+
+    /// Since when a condition has been as it is.
+    pub fn since(&self, name: &str, kind: super::ConditionKind) -> Option<(super::Truth, Timestamp)> {
+        let statuses = self.lock();
+        let dated = statuses.get(name)?.conditions.iter().find(|dated| dated.condition.kind == kind)?;
+        Some((dated.condition.status, dated.since))
+    }
+}

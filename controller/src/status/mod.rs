@@ -1,0 +1,128 @@
+//! What is told of a location: two axes, as Argo CD has them, and five conditions with reason, message and time.
+
+mod board;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use board::Board;
+
+/// Whether what runs is what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Sync {
+    Synced,
+    OutOfSync,
+    Unknown,
+}
+
+/// Whether what runs is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Health {
+    Healthy,
+    Progressing,
+    Degraded,
+    Suspended,
+    Missing,
+    Unknown,
+}
+
+impl std::fmt::Display for Sync {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, formatter)
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, formatter)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionKind {
+    /// The config is valid and its branch is a commit.
+    SourceResolved,
+    /// The commit is an image.
+    ImageReady,
+    /// The service runs the wanted revision, and only that.
+    Deployed,
+    /// Its tasks answer with their definitions loaded.
+    Loaded,
+    /// It is in `workspace.yaml`, and the webserver shows the wanted revision.
+    Registered,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+/// Why a condition is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// All is as wanted.
+    AsWanted,
+    InvalidConfig,
+    /// The branch, tag or commit could not be resolved.
+    Unresolved,
+    Resolving,
+    Building,
+    BuildFailed,
+    /// A resource of that name exists and is not ours.
+    NotOurs,
+    Rolling,
+    RolloutFailed,
+    Draining,
+    /// Nothing of it was seen yet.
+    Waiting,
+    NoInstance,
+    NotAnswering,
+    /// The user's code failed to load.
+    LoadError,
+    OtherRevision,
+    NotPublished,
+    WebserverUnreachable,
+    WebserverError,
+    Deleting,
+    CallFailed,
+    NotConverging,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    pub kind: ConditionKind,
+    pub status: Truth,
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// A condition, and since when it has had its status and reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatedCondition {
+    #[serde(flatten)]
+    pub condition: Condition,
+    pub since: Timestamp,
+}
+
+/// Everything `status` prints of one location.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryStatus {
+    pub name: String,
+    pub sync: Sync,
+    pub health: Health,
+    /// The one sentence to read first.
+    pub message: String,
+    pub commit: Option<String>,
+    pub image: Option<String>,
+    /// What images are built for, where that is not the config's architecture.
+    pub platform: Option<String>,
+    /// The revision that is wanted: the server id that Dagster is to show.
+    pub revision: Option<String>,
+    /// The revision that serves.
+    pub serving: Option<String>,
+    pub address: Option<String>,
+    pub conditions: Vec<DatedCondition>,
+    pub updated: Timestamp,
+}

@@ -1,0 +1,522 @@
+//! What the schema cannot say: each value on its own, and fields that must agree.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Finding;
+use crate::fields::{
+    EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields,
+};
+use crate::git::{url_problem, valid_reference_name};
+use crate::repository::{
+    CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName,
+    Resources, Scaling,
+};
+use crate::yaml::{Node, Step};
+
+/// Variables that the platform sets itself: a second value would break the location or be overwritten.
+const RESERVED_VARIABLES: [&str; 14] = [
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "DAGSTER_ATTRIBUTE",
+    "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID",
+    "DAGSTER_CONTAINER_CONTEXT",
+    "DAGSTER_CONTAINER_IMAGE",
+    "DAGSTER_CURRENT_IMAGE",
+    "DAGSTER_GRPC_HOST",
+    "DAGSTER_GRPC_PORT",
+    "DAGSTER_LOCATION_NAME",
+    "DAGSTER_MODULE_NAME",
+    "DAGSTER_PYTHON_FILE",
+    "DAGSTER_REPO_S3_BUCKET",
+    "DAGSTER_REPO_S3_PREFIX",
+    "DAGSTER_WORKING_DIRECTORY",
+];
+
+/// AWS allows 50 tags a resource; the rest are for codeloc and for AWS's own.
+const TAGS: usize = 40;
+
+/// The checked form of the fields; `root` tells where each stands, `path` which folder the file is in.
+pub(crate) fn repository(
+    fields: RepositoryFields,
+    root: &Node,
+    path: &str,
+) -> Result<Repository, Vec<Finding>> {
+    let mut check = Check {
+        root,
+        findings: Vec::new(),
+    };
+    for field in fields.unsupported() {
+        check.at_key(
+            field,
+            format!("`{field}` is not supported yet"),
+            format!("remove `{field}`"),
+        );
+    }
+    check.name(&fields.name, path);
+    check.git_url(&fields.git_url);
+    let reference = check.reference(fields.branch, fields.tag, fields.commit);
+    let code = check.code(fields.python_file, fields.module);
+    check.relative_path("subdirectory", fields.subdirectory.as_deref());
+    check.relative_path("dependencies", fields.dependencies.as_deref());
+    check.attribute(fields.attribute.as_deref());
+    check.image(fields.image.as_deref(), fields.dependencies.is_some());
+    check.resources(&fields.resources);
+    check.prefix(fields.s3_prefix.as_deref());
+    check.scaling(&fields.scaling);
+    let environment = check.environment(fields.environment);
+    check.tags(&fields.tags);
+    if !check.findings.is_empty() {
+        return Err(check.findings);
+    }
+    let code = code.ok_or_else(|| {
+        vec![Finding::new(
+            root.span.clone(),
+            "no code",
+            "give `python_file` or `module`",
+        )]
+    })?;
+    let ResourceFields {
+        cpu,
+        memory,
+        architecture,
+    } = fields.resources;
+    let ScalingFields {
+        min_capacity,
+        max_capacity,
+        cpu_threshold,
+        memory_threshold,
+    } = fields.scaling;
+    let HealthFields {
+        start_seconds,
+        load_seconds,
+    } = fields.health;
+    Ok(Repository {
+        s3_prefix: fields
+            .s3_prefix
+            .unwrap_or_else(|| format!("repos/{}", fields.name)),
+        name: RepositoryName(fields.name),
+        git_url: fields.git_url,
+        reference,
+        subdirectory: fields.subdirectory,
+        code,
+        attribute: fields.attribute,
+        python_version: fields.python_version,
+        image: fields.image,
+        dependencies: fields.dependencies,
+        resources: Resources {
+            cpu,
+            memory,
+            architecture,
+        },
+        environment,
+        scaling: Scaling {
+            min_capacity,
+            max_capacity,
+            cpu_threshold,
+            memory_threshold,
+        },
+        health: Health {
+            start_seconds,
+            load_seconds,
+        },
+        tags: fields.tags,
+        adopt: fields.adopt,
+    })
+}
+
+/// Whether two prefixes are equal or one lies in the other.
+pub(crate) fn prefixes_overlap(left: &str, right: &str) -> bool {
+    let lies_in = |inner: &str, outer: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    lies_in(left, right) || lies_in(right, left)
+}
+
+/// The memory sizes in MiB that Fargate offers beside a CPU size
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html>).
+fn memory_sizes(cpu: u32) -> Vec<u32> {
+    let stepped = |from: u32, to: u32, step: u32| (from..=to).step_by(step as usize).collect();
+    match cpu {
+        256 => vec![512, 1024, 2048],
+        512 => stepped(1024, 4096, 1024),
+        1024 => stepped(2048, 8192, 1024),
+        2048 => stepped(4096, 16_384, 1024),
+        4096 => stepped(8192, 30_720, 1024),
+        8192 => stepped(16_384, 61_440, 4096),
+        16_384 => stepped(32_768, 122_880, 8192),
+        _ => Vec::new(),
+    }
+}
+
+fn memory_hint(cpu: u32) -> String {
+    match memory_sizes(cpu).as_slice() {
+        [first, second, .., last] if memory_sizes(cpu).len() > 5 => {
+            format!(
+                "with cpu {cpu}, memory goes from {first} to {last} in steps of {}",
+                second - first
+            )
+        }
+        sizes => {
+            let words: Vec<String> = sizes.iter().map(u32::to_string).collect();
+            format!("with cpu {cpu}, memory is one of {}", words.join(", "))
+        }
+    }
+}
+
+fn is_identifier(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+struct Check<'a> {
+    root: &'a Node,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn at(&mut self, way: &[Step<'_>], message: impl Into<String>, hint: impl Into<String>) {
+        self.findings
+            .push(Finding::new(self.root.span_of(way), message, hint));
+    }
+
+    fn at_value(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.at(&[Step::Key(field)], message, hint);
+    }
+
+    fn at_key(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let span = self
+            .root
+            .entry(field)
+            .map_or(0..0, |entry| entry.key_span.clone());
+        self.findings.push(Finding::new(span, message, hint));
+    }
+
+    fn name(&mut self, name: &str, path: &str) {
+        let folder = Path::new(path)
+            .parent()
+            .and_then(Path::file_name)
+            .map(|folder| folder.to_string_lossy());
+        if let Err(NameError { message, hint }) = RepositoryName::new(name) {
+            self.at_value("name", message, hint);
+        } else if let Some(folder) = folder.filter(|folder| *folder != name) {
+            let message = format!("name `{name}` differs from its folder `{folder}`");
+            let hint = format!("write `name: {folder}`, or rename the folder to `{name}`");
+            self.at_value("name", message, hint);
+        }
+    }
+
+    fn git_url(&mut self, url: &str) {
+        if let Some((message, hint)) = url_problem(url) {
+            self.at_value("git_url", message, hint);
+        }
+    }
+
+    fn reference(
+        &mut self,
+        branch: Option<String>,
+        tag: Option<String>,
+        commit: Option<String>,
+    ) -> GitReference {
+        let given: Vec<&str> = [("branch", &branch), ("tag", &tag), ("commit", &commit)]
+            .into_iter()
+            .filter_map(|(field, value)| value.is_some().then_some(field))
+            .collect();
+        if let [first, others @ ..] = given.as_slice() {
+            for other in others {
+                let message = format!("`{other}` stands beside `{first}`");
+                self.at_key(other, message, "keep exactly one of branch, tag and commit");
+            }
+        }
+        for (field, name) in [("branch", &branch), ("tag", &tag)] {
+            let Some(name) = name else { continue };
+            if let Some(short) = name.strip_prefix("refs/") {
+                let short = short.split_once('/').map_or(short, |(_, short)| short);
+                self.at_value(
+                    field,
+                    format!("`{field}` holds a full reference"),
+                    format!("write `{field}: {short}`"),
+                );
+            } else if !valid_reference_name(name) {
+                let message = format!("`{}` cannot be the name of a {field}", name.escape_debug());
+                self.at_value(
+                    field,
+                    message,
+                    format!("write the {field} as `git {field}` lists it"),
+                );
+            }
+        }
+        match (branch, tag, commit) {
+            (_, _, Some(commit)) => {
+                if commit.len() != 40 || !commit.chars().all(|c| c.is_ascii_hexdigit()) {
+                    let hint =
+                        "write all 40 hexadecimal digits, as `git rev-parse HEAD` prints them";
+                    self.at_value("commit", "`commit` is not the full name of a commit", hint);
+                }
+                GitReference::Commit(commit.to_ascii_lowercase())
+            }
+            (_, Some(tag), None) => GitReference::Tag(tag),
+            (branch, None, None) => {
+                GitReference::Branch(branch.unwrap_or_else(|| "main".to_owned()))
+            }
+        }
+    }
+
+    fn code(&mut self, python_file: Option<String>, module: Option<String>) -> Option<CodePointer> {
+        match (python_file, module) {
+            (Some(_), Some(_)) => {
+                self.at_key(
+                    "module",
+                    "`module` stands beside `python_file`",
+                    "keep one of the two",
+                );
+                None
+            }
+            (Some(file), None) => {
+                self.relative_path("python_file", Some(&file));
+                if Path::new(&file)
+                    .extension()
+                    .is_none_or(|extension| extension != "py")
+                {
+                    self.at_value(
+                        "python_file",
+                        "`python_file` does not end in .py",
+                        "write the path of a Python file, or use `module`",
+                    );
+                }
+                Some(CodePointer::PythonFile(file))
+            }
+            (None, Some(module)) => {
+                if !module.split('.').all(is_identifier) {
+                    let hint =
+                        "write a dotted name such as my_pipeline.definitions, or use `python_file`";
+                    self.at_value(
+                        "module",
+                        "`module` is not the name of a Python module",
+                        hint,
+                    );
+                }
+                Some(CodePointer::Module(module))
+            }
+            (None, None) => {
+                let hint =
+                    "add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`";
+                self.at_key("name", "neither `python_file` nor `module` is given", hint);
+                None
+            }
+        }
+    }
+
+    fn relative_path(&mut self, field: &str, value: Option<&str>) {
+        let Some(path) = value else { return };
+        let plain = !path.starts_with('-')
+            && !path.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))
+            && path
+                .split('/')
+                .all(|part| !matches!(part, "" | "." | "..") && part.trim() == part);
+        if !plain {
+            let hint = "write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end";
+            self.at_value(field, format!("`{field}` is not a relative path"), hint);
+        }
+    }
+
+    fn attribute(&mut self, attribute: Option<&str>) {
+        if attribute.is_some_and(|attribute| !is_identifier(attribute)) {
+            let hint = "write the name of the variable that holds the Definitions, such as defs";
+            self.at_value("attribute", "`attribute` is not a Python name", hint);
+        }
+    }
+
+    fn image(&mut self, image: Option<&str>, with_dependencies: bool) {
+        let Some(image) = image else { return };
+        let by_digest = image.split_once("@sha256:").is_some_and(|(name, digest)| {
+            let plain_name = !name.is_empty()
+                && !name.starts_with(['-', '/'])
+                && !name.contains("//")
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'));
+            plain_name
+                && digest.len() == 64
+                && digest
+                    .chars()
+                    .all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
+        });
+        if !by_digest {
+            let hint = "a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
+            self.at_value("image", "`image` is not given by digest", hint);
+        }
+        if with_dependencies {
+            let hint = "remove `dependencies`: the image brings its own";
+            self.at_key(
+                "dependencies",
+                "`dependencies` has no effect beside `image`",
+                hint,
+            );
+        }
+    }
+
+    fn resources(&mut self, resources: &ResourceFields) {
+        let ResourceFields { cpu, memory, .. } = *resources;
+        if !memory_sizes(cpu).contains(&memory) {
+            let written = self
+                .root
+                .entry("resources")
+                .is_some_and(|entry| entry.node.entry("memory").is_some());
+            let field = if written { "memory" } else { "cpu" };
+            let message = format!("Fargate has no task with cpu {cpu} and memory {memory}");
+            self.at(
+                &[Step::Key("resources"), Step::Key(field)],
+                message,
+                memory_hint(cpu),
+            );
+        }
+    }
+
+    fn prefix(&mut self, prefix: Option<&str>) {
+        let Some(prefix) = prefix else { return };
+        let plain = prefix.len() <= 512
+            && prefix
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
+            && prefix
+                .split('/')
+                .all(|part| !matches!(part, "" | "." | ".."));
+        if !plain {
+            let hint = "write folders out of letters, digits and -_.= with / between them and none at either end";
+            self.at_value(
+                "s3_prefix",
+                format!("`{}` cannot be a prefix", prefix.escape_debug()),
+                hint,
+            );
+        } else if let Some(reserved) = RESERVED_NAMES
+            .into_iter()
+            .find(|reserved| prefixes_overlap(prefix, &format!("repos/{reserved}")))
+        {
+            let message = format!("prefix `{prefix}` overlaps the reserved `repos/{reserved}`");
+            self.at_value(
+                "s3_prefix",
+                message,
+                "leave `s3_prefix` out for `repos/NAME`, or choose another folder",
+            );
+        }
+    }
+
+    fn scaling(&mut self, scaling: &ScalingFields) {
+        let ScalingFields {
+            min_capacity,
+            max_capacity,
+            ..
+        } = *scaling;
+        if min_capacity > max_capacity {
+            let written = self
+                .root
+                .entry("scaling")
+                .is_some_and(|entry| entry.node.entry("min_capacity").is_some());
+            let field = if written {
+                "min_capacity"
+            } else {
+                "max_capacity"
+            };
+            let message =
+                format!("min_capacity {min_capacity} is greater than max_capacity {max_capacity}");
+            let hint =
+                format!("raise max_capacity to {min_capacity} or more, or lower min_capacity");
+            self.at(&[Step::Key("scaling"), Step::Key(field)], message, hint);
+        }
+    }
+
+    fn environment(&mut self, entries: Vec<EnvironmentFields>) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (index, EnvironmentFields { name, value }) in entries.into_iter().enumerate() {
+            let at_name = [
+                Step::Key("environment"),
+                Step::Index(index),
+                Step::Key("name"),
+            ];
+            let at_value = [
+                Step::Key("environment"),
+                Step::Index(index),
+                Step::Key("value"),
+            ];
+            if !is_identifier(&name) {
+                let hint = "use letters, digits and underscores, not beginning with a digit";
+                self.at(
+                    &at_name,
+                    format!("`{}` cannot be the name of a variable", name.escape_debug()),
+                    hint,
+                );
+            } else if RESERVED_VARIABLES.contains(&name.as_str()) || name.starts_with("ECS_") {
+                self.at(
+                    &at_name,
+                    format!("`{name}` is set by the platform"),
+                    "remove it, or choose another name",
+                );
+            }
+            if value.contains('\0') {
+                self.at(
+                    &at_value,
+                    format!(
+                        "the value of `{}` holds a NUL character",
+                        name.escape_debug()
+                    ),
+                    "remove it",
+                );
+            }
+            if environment.contains_key(&name) {
+                self.at(
+                    &at_name,
+                    format!("`{}` is given twice", name.escape_debug()),
+                    "keep one of the two",
+                );
+            }
+            environment.insert(name, value);
+        }
+        environment
+    }
+
+    fn tags(&mut self, tags: &BTreeMap<String, String>) {
+        let plain = |text: &str| {
+            text.chars()
+                .all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
+        };
+        if tags.len() > TAGS {
+            self.at_key(
+                "tags",
+                format!("there are {} tags", tags.len()),
+                format!("keep at most {TAGS}"),
+            );
+        }
+        for (key, value) in tags {
+            let shown = key.escape_debug();
+            let lower = key.to_lowercase();
+            let entry = self
+                .root
+                .entry("tags")
+                .and_then(|tags| tags.node.entry(key));
+            let key_span = entry.map_or(0..0, |entry| entry.key_span.clone());
+            let fault = if lower.starts_with("aws:") || lower.starts_with("codeloc:") {
+                Some((
+                    format!("tag `{shown}` is in a reserved name space"),
+                    "choose a key that begins neither with aws: nor with codeloc:",
+                ))
+            } else if key.is_empty() || key.chars().count() > 128 || !plain(key) {
+                Some((
+                    format!("`{shown}` cannot be the key of a tag"),
+                    "use 1 to 128 letters, digits, spaces and + - = . _ : / @",
+                ))
+            } else if value.chars().count() > 256 || !plain(value) {
+                Some((
+                    format!("the value of tag `{shown}` cannot be one"),
+                    "use at most 256 letters, digits, spaces and + - = . _ : / @",
+                ))
+            } else {
+                None
+            };
+            if let Some((message, hint)) = fault {
+                self.findings.push(Finding::new(key_span, message, hint));
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What is wrong with one file, and how it is shown.
+
+use std::fmt;
+use std::ops::Range;
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+use crate::git::mask_credentials;
+
+/// Wide enough that messages are not wrapped in logs and snapshots.
+const REPORT_WIDTH: usize = 160;
+
+/// Everything that was found wrong with one file, in the order of its lines; at least one problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    path: String,
+    /// The file, with credentials in URLs masked; byte positions are those of the file.
+    text: String,
+    problems: Vec<Problem>,
+}
+
+/// One thing that is wrong, where it stands, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    /// In characters, counted from 1.
+    pub column: usize,
+    pub message: String,
+    pub hint: String,
+    /// In bytes.
+    pub(crate) span: Range<usize>,
+}
+
+/// A problem before its place has been turned into line and column.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub span: Range<usize>,
+    pub message: String,
+    pub hint: String,
+}
+
+impl Finding {
+    pub fn new(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl ConfigError {
+    /// `findings` has at least one element.
+    pub(crate) fn new(path: &str, text: &str, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.span.start);
+        let problems = findings
+            .into_iter()
+            .map(|finding| Problem::place(text, finding))
+            .collect();
+        Self {
+            path: path.to_owned(),
+            text: mask_credentials(text),
+            problems,
+        }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Line of the first problem, counted from 1.
+    pub fn line(&self) -> usize {
+        self.problems[0].line
+    }
+
+    /// Column of the first problem in characters, counted from 1.
+    pub fn column(&self) -> usize {
+        self.problems[0].column
+    }
+
+    pub fn message(&self) -> &str {
+        &self.problems[0].message
+    }
+
+    pub fn hint(&self) -> &str {
+        &self.problems[0].hint
+    }
+
+    /// Each problem with file, line, the line itself, carets and a hint; with colours for a terminal, or plain.
+    pub fn render(&self, colour: bool) -> String {
+        let mut theme = if colour {
+            GraphicalTheme::unicode()
+        } else {
+            GraphicalTheme::unicode_nocolor()
+        };
+        theme.characters.underline = '^';
+        theme.characters.underbar = '^';
+        "error:".clone_into(&mut theme.characters.error);
+        let source = NamedSource::new(&self.path, self.text.clone());
+        let mut rendered = String::new();
+        for problem in &self.problems {
+            let handler = GraphicalReportHandler::new_themed(theme.clone())
+                .with_context_lines(1)
+                .with_links(false)
+                .with_width(REPORT_WIDTH)
+                .with_footer(format!(
+                    "{} {}",
+                    theme.styles.help.style("hint:"),
+                    problem.hint
+                ));
+            handler
+                .render_report(
+                    &mut rendered,
+                    &Report {
+                        problem,
+                        source: &source,
+                    },
+                )
+                .expect("writing to a String does not fail");
+        }
+        rendered
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .flat_map(|line| [line, "\n"])
+            .collect()
+    }
+}
+
+/// One line: `path:line:column: message`.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = &self.problems[0];
+        write!(
+            formatter,
+            "{}:{}:{}: {}",
+            self.path, first.line, first.column, first.message
+        )?;
+        match self.problems.len() - 1 {
+            0 => Ok(()),
+            1 => formatter.write_str(" (and 1 more problem)"),
+            more => write!(formatter, " (and {more} more problems)"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Problem {
+    fn place(text: &str, finding: Finding) -> Self {
+        let span = clamp(text, finding.span);
+        let before = &text[..span.start];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: mask_credentials(&finding.message),
+            hint: mask_credentials(&finding.hint),
+            span,
+        }
+    }
+}
+
+/// Keeps a span inside the text, on character boundaries and on one line that exists, so that it can always be drawn.
+fn clamp(text: &str, span: Range<usize>) -> Range<usize> {
+    let last_line_end = text.trim_end_matches(['\n', '\r']).len();
+    let start = text.floor_char_boundary(span.start.min(last_line_end));
+    let line_end = text[start..]
+        .find(['\n', '\r'])
+        .map_or(text.len(), |length| start + length);
+    let end = text.floor_char_boundary(span.end.clamp(start, line_end));
+    let shown = text[start..end].trim_end().len();
+    let first_character = text[start..line_end]
+        .chars()
+        .next()
+        .map_or(0, char::len_utf8);
+    start..start + shown.max(first_character)
+}
+
+#[derive(Debug)]
+struct Report<'a> {
+    problem: &'a Problem,
+    source: &'a NamedSource<String>,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.problem.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl miette::Diagnostic for Report<'_> {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = &self.problem.span;
+        Some(Box::new(std::iter::once(LabeledSpan::new(
+            None,
+            span.start,
+            span.len(),
+        ))))
+    }
+}

@@ -1,0 +1,274 @@
+//! Git URLs and reference names, as far as they can be judged without asking git.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+/// Stars, one per byte, in place of user names, passwords and queries in URLs; positions in the text stay what they
+/// were.
+///
+/// A bare user name before a host (`ssh://git@host`) is no secret and stays, except in `http(s)`, where hosts take
+/// tokens as user names.
+pub fn mask_credentials(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(scheme_end) = rest.find("://") {
+        let (before, after) = rest.split_at(scheme_end + 3);
+        masked.push_str(before);
+        let end_at = |ends: &[char]| {
+            after
+                .find(|c: char| {
+                    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>') || ends.contains(&c)
+                })
+                .unwrap_or(after.len())
+        };
+        let user_end = after[..end_at(&['/', '?', '#'])].rfind('@').unwrap_or(0);
+        if user_is_secret(before, &after[..user_end]) {
+            masked.extend(std::iter::repeat_n('*', user_end));
+        } else {
+            masked.push_str(&after[..user_end]);
+        }
+        let url_end = end_at(&[]);
+        let query = after[user_end..url_end]
+            .find('?')
+            .map_or(url_end, |query| user_end + query + 1);
+        masked.push_str(&after[user_end..query]);
+        masked.extend(std::iter::repeat_n('*', url_end - query));
+        rest = &after[url_end..];
+    }
+    masked.push_str(rest);
+    masked
+}
+
+/// The parts of a URL that is refused which could be a secret, in bytes: what stands before an `@`, and a query.
+pub(crate) fn doubtful_parts(url: &str) -> Vec<Range<usize>> {
+    let start = url.find("://").map_or(0, |scheme_end| scheme_end + 3);
+    let user = url.rfind('@').map(|at| start.min(at)..at);
+    let query = url.find('?').map(|query| query + 1..url.len());
+    user.into_iter().chain(query).collect()
+}
+
+fn user_is_secret(up_to_scheme: &str, user: &str) -> bool {
+    user.contains(':') || (!user.is_empty() && !up_to_scheme.ends_with("ssh://"))
+}
+
+/// Why a URL cannot be fetched from: message and hint, neither of which repeats the URL.
+pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
+    const FORMS: &str = "write https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH";
+    if url.is_empty()
+        || url.starts_with('-')
+        || url.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
+        return Some(("`git_url` is not a URL", FORMS));
+    }
+    if url.contains(['?', '#']) {
+        return Some((
+            "`git_url` has a query or a fragment",
+            "write the URL without the part that begins with ? or #",
+        ));
+    }
+    if mask_credentials(url) != url {
+        return Some((
+            "`git_url` holds credentials",
+            "remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens",
+        ));
+    }
+    if url.starts_with('/') {
+        return None;
+    }
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        // git's transport helpers (`ext::command`) run programs.
+        None if url.contains("::") => return Some(("`git_url` names a transport helper", FORMS)),
+        None => return scp_like_problem(url).then_some(("`git_url` is not a URL", FORMS)),
+    };
+    match scheme {
+        "file" if rest.starts_with('/') => None,
+        "file" => Some(("`git_url` is not an absolute path", "write file:///PATH")),
+        "https" | "ssh" => {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let host_and_port = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
+            if host_and_port.is_empty()
+                || host_and_port.starts_with('-')
+                || authority.starts_with('-')
+                || path.is_empty()
+            {
+                return Some(("`git_url` lacks a host or a path", FORMS));
+            }
+            reaches_metadata(host_and_port).then_some((
+                "`git_url` points at a link-local or metadata address",
+                "write the public or private address of a git server",
+            ))
+        }
+        "http" | "git" => Some((
+            "`git_url` uses a protocol without encryption",
+            "write https:// or ssh://",
+        )),
+        _ => Some(("`git_url` uses a protocol that is not allowed", FORMS)),
+    }
+}
+
+/// `user@host:path`, which git takes for SSH.
+fn scp_like_problem(url: &str) -> bool {
+    let Some((address, path)) = url.split_once(':') else {
+        return true;
+    };
+    let Some((user, host)) = address.split_once('@') else {
+        return true;
+    };
+    let plain = |part: &str, more: &[char]| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && part.chars().all(|c| {
+                c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(&c)
+            })
+    };
+    !plain(user, &[])
+        || !plain(host, &[])
+        || path.is_empty()
+        || path.starts_with('-')
+        || reaches_metadata(host)
+}
+
+/// The instance metadata services hand out the controller's own rights to whoever asks.
+fn reaches_metadata(host_and_port: &str) -> bool {
+    const EC2_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let link_local_v4 = |address: Ipv4Addr| address.is_link_local() || address.is_unspecified();
+    let host = match host_and_port
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        Some((host, _)) => host,
+        None => host_and_port.split(':').next().unwrap_or_default(),
+    };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => link_local_v4(address),
+        Ok(IpAddr::V6(address)) => {
+            address.is_unicast_link_local()
+                || address == EC2_METADATA_V6
+                || address.to_ipv4_mapped().is_some_and(link_local_v4)
+        }
+        // `2852039166` and `0xa9fea9fe` are addresses too, to the C library.
+        Err(_) => {
+            host.parse::<u64>().is_ok()
+                || host.starts_with("0x")
+                || host
+                    .trim_end_matches('.')
+                    .eq_ignore_ascii_case("metadata.google.internal")
+        }
+    }
+}
+
+/// Whether git accepts the name of a branch or tag (git-check-ref-format), and it cannot be taken for an option.
+pub fn valid_reference_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 240
+        && name != "@"
+        && !name.starts_with('-')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && !name.contains(|c: char| {
+            c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\')
+        })
+        && name.split('/').all(|part| {
+            let lock = std::path::Path::new(part)
+                .extension()
+                .is_some_and(|extension| extension == "lock");
+            !part.is_empty() && !part.starts_with('.') && !lock
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_become_stars_of_the_same_length() {
+        let text = "fetch https://me:tok\u{e9}n@host/x.git and ssh://git@host/y and https://token@host failed";
+        let masked = mask_credentials(text);
+        assert_eq!(
+            masked,
+            "fetch https://*********@host/x.git and ssh://git@host/y and https://*****@host failed"
+        );
+        assert_eq!(masked.len(), text.len());
+    }
+
+    #[test]
+    fn a_query_becomes_stars() {
+        let text = "\"https://host/x?token=1\" and https://host/y?a";
+        assert_eq!(
+            mask_credentials(text),
+            "\"https://host/x?*******\" and https://host/y?*"
+        );
+    }
+
+    #[test]
+    fn a_password_with_an_at_sign_is_masked_whole() {
+        assert_eq!(
+            mask_credentials("ssh://me:a@b@host/x"),
+            "ssh://******@host/x"
+        );
+    }
+
+    #[test]
+    fn an_at_sign_in_a_path_is_no_credential() {
+        assert_eq!(mask_credentials("https://host/a@b"), "https://host/a@b");
+    }
+
+    #[test]
+    fn usual_urls_pass() {
+        for url in [
+            "https://github.com/user/repo.git",
+            "https://git.example.com:8443/a/b",
+            "ssh://git@host:22/repo.git",
+            "git@github.com:user/repo.git",
+            "file:///srv/git/x.git",
+            "/srv/git/x.git",
+        ] {
+            assert_eq!(url_problem(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_run_programs_or_reach_metadata_are_refused() {
+        for url in [
+            "ext::sh -c id",
+            "ext::id",
+            "--upload-pack=id",
+            "https://user:secret@host/x",
+            "https://token@host/x",
+            "http://host/x",
+            "git://host/x",
+            "ftp://host/x",
+            "https://host",
+            "https:///x",
+            "https://host/x?token=1",
+            "file://relative",
+            "relative/path",
+            "git@-oProxyCommand=id:x",
+            "ssh://-oProxyCommand=id/x",
+            "https://169.254.169.254/latest",
+            "https://[fd00:ec2::254]/x",
+            "https://[::ffff:169.254.169.254]/x",
+            "https://2852039166/x",
+            "",
+        ] {
+            assert!(url_problem(url).is_some(), "{url}");
+        }
+    }
+
+    #[test]
+    fn reference_names_are_those_of_git() {
+        for name in ["main", "feature/x-1", "v1.4.0", "release-2024.1", "a@b"] {
+            assert!(valid_reference_name(name), "{name}");
+        }
+        for name in [
+            "", "-x", "a..b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.lock/b", "@",
+            "a@{1}", "a.", "a\\b", "a\u{7}",
+        ] {
+            assert!(!valid_reference_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! From text to a checked [`Repository`].
+
+use std::ops::Range;
+
+use crate::check;
+use crate::error::{ConfigError, Finding};
+use crate::fields::RepositoryFields;
+use crate::git::{doubtful_parts, url_problem};
+use crate::repository::Repository;
+use crate::schema::SCHEMA;
+use crate::structure;
+use crate::yaml::{Node, Step};
+
+/// A checked repository together with where it was read, so that a check across files can point at a line.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    pub repository: Repository,
+    path: String,
+    text: String,
+    /// Of the prefix, or of the name that it follows from.
+    prefix_span: Range<usize>,
+}
+
+impl Parsed {
+    pub(crate) fn error_at_prefix(&self, message: String, hint: String) -> ConfigError {
+        ConfigError::new(
+            &self.path,
+            &self.text,
+            vec![Finding::new(self.prefix_span.clone(), message, hint)],
+        )
+    }
+}
+
+/// Reads one `config.yml`. `path` is what errors show; where it has a folder, that must have the repository's name.
+pub fn parse(path: &str, text: &str) -> Result<Repository, ConfigError> {
+    read(path, text).map(|parsed| parsed.repository)
+}
+
+/// Like [`parse`], for files that are then checked against each other by [`crate::check_fleet`].
+pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
+    let fail = |findings| ConfigError::new(path, text, findings);
+    let root = Node::parse(text).map_err(|finding| fail(vec![finding]))?;
+    let shown = redacted(text, &root);
+    let fail = |findings| ConfigError::new(path, &shown, findings);
+    let departures = structure::findings(&root, &SCHEMA, text);
+    if !departures.is_empty() {
+        return Err(fail(departures));
+    }
+    let fields: RepositoryFields = serde_json::from_value(root.to_json()).map_err(|error| {
+        fail(vec![Finding::new(
+            root.span.clone(),
+            error.to_string(),
+            "correct this field",
+        )])
+    })?;
+    let repository = check::repository(fields, &root, path).map_err(fail)?;
+    let prefix = if root.entry("s3_prefix").is_some() {
+        "s3_prefix"
+    } else {
+        "name"
+    };
+    let prefix_span = root.span_of(&[Step::Key(prefix)]);
+    Ok(Parsed {
+        repository,
+        path: path.to_owned(),
+        text: text.to_owned(),
+        prefix_span,
+    })
+}
+
+/// The text as errors may show it: a `git_url` that is refused can hold credentials in a place of its own.
+fn redacted(text: &str, root: &Node) -> String {
+    let mut shown = text.to_owned();
+    let Some(entry) = root.entry("git_url") else {
+        return shown;
+    };
+    let span = entry.node.span.clone();
+    let Some(written) = text
+        .get(span.clone())
+        .filter(|written| url_problem(written.trim_matches(['"', '\''])).is_some())
+    else {
+        return shown;
+    };
+    for part in doubtful_parts(written) {
+        shown.replace_range(
+            span.start + part.start..span.start + part.end,
+            &"*".repeat(part.len()),
+        );
+    }
+    shown
+}

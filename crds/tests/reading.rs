@@ -1,0 +1,770 @@
+//! What is read, and what an author sees when it cannot be.
+
+use codeloc_crds::{
+    Architecture, CodePointer, ConfigError, GitReference, check_fleet, parse, read,
+};
+use insta::assert_snapshot;
+
+const PATH: &str = "repos/my-pipeline/config.yml";
+
+const MINIMAL: &str = "\
+name: my-pipeline
+git_url: https://github.com/user/repo.git
+python_file: my_pipeline/definitions.py
+";
+
+const EXAMPLE: &str = "\
+name: my-pipeline
+git_url: https://github.com/user/repo.git
+branch: main
+python_file: my_pipeline/definitions.py
+resources: {cpu: 256, memory: 512, architecture: ARM64}
+s3_prefix: repos/my-pipeline
+environment: [{name: CUSTOM_VAR, value: custom_value}]
+scaling: {min_capacity: 1, max_capacity: 2, cpu_threshold: 70, memory_threshold: 80}
+";
+
+fn error(text: &str) -> ConfigError {
+    parse(PATH, text).expect_err("the text holds a mistake")
+}
+
+/// The minimal config with more lines.
+fn error_with(lines: &str) -> ConfigError {
+    error(&format!("{MINIMAL}{lines}\n"))
+}
+
+fn plain_error_with(lines: &str) -> String {
+    error_with(lines).render(false)
+}
+
+#[test]
+fn the_example_is_valid_as_it_stands() {
+    let repository = parse(PATH, EXAMPLE).unwrap();
+    assert_eq!(repository.name.as_str(), "my-pipeline");
+    assert_eq!(
+        repository.code,
+        CodePointer::PythonFile("my_pipeline/definitions.py".to_owned())
+    );
+    assert_eq!(repository.environment["CUSTOM_VAR"], "custom_value");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_example() {
+    let minimal = parse(PATH, MINIMAL).unwrap();
+    let mut example = parse(PATH, EXAMPLE).unwrap();
+    example.environment.clear();
+    assert_eq!(minimal, example);
+    assert_eq!(minimal.reference, GitReference::Branch("main".to_owned()));
+    assert_eq!(minimal.resources.architecture, Architecture::Arm64);
+    assert_eq!(
+        (minimal.health.start_seconds, minimal.health.load_seconds),
+        (120, 120)
+    );
+}
+
+#[test]
+fn every_supported_field_is_read() {
+    let text = "\
+name: my-pipeline
+git_url: git@github.com:user/repo.git
+commit: \"0123456789ABCDEF0123456789abcdef01234567\"
+subdirectory: pipelines/sales
+module: sales.definitions
+attribute: defs
+python_version: \"3.12\"
+dependencies: requirements.txt
+resources: {cpu: 1024, memory: 8192, architecture: X86_64}
+s3_prefix: sales/v1
+environment:
+  - {name: PORT, value: \"8080\"}
+scaling: {max_capacity: 5}
+health: {start_seconds: 300}
+tags: {team: sales}
+adopt: true
+";
+    insta::assert_json_snapshot!(parse(PATH, text).unwrap(), @r#"
+    {
+      "name": "my-pipeline",
+      "git_url": "git@github.com:user/repo.git",
+      "reference": {
+        "commit": "0123456789abcdef0123456789abcdef01234567"
+      },
+      "subdirectory": "pipelines/sales",
+      "code": {
+        "module": "sales.definitions"
+      },
+      "attribute": "defs",
+      "python_version": "3.12",
+      "image": null,
+      "dependencies": "requirements.txt",
+      "resources": {
+        "cpu": 1024,
+        "memory": 8192,
+        "architecture": "X86_64"
+      },
+      "s3_prefix": "sales/v1",
+      "environment": {
+        "PORT": "8080"
+      },
+      "scaling": {
+        "min_capacity": 1,
+        "max_capacity": 5,
+        "cpu_threshold": 70,
+        "memory_threshold": 80
+      },
+      "health": {
+        "start_seconds": 300,
+        "load_seconds": 120
+      },
+      "tags": {
+        "team": "sales"
+      },
+      "adopt": true
+    }
+    "#);
+}
+
+#[test]
+fn a_misspelt_field() {
+    assert_snapshot!(plain_error_with("resources:\n  memroy: 512"), @r"
+     error: unknown field `resources.memroy`
+      ╭─[repos/my-pipeline/config.yml:5:3]
+    4 │ resources:
+    5 │   memroy: 512
+      ·   ^^^^^^
+      ╰────
+     hint: did you mean `memory`?
+    ");
+    assert_snapshot!(plain_error_with("python-version: \"3.12\""), @r#"
+     error: unknown field `python-version`
+      ╭─[repos/my-pipeline/config.yml:4:1]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ python-version: "3.12"
+      · ^^^^^^^^^^^^^^
+      ╰────
+     hint: did you mean `python_version`?
+    "#);
+    assert_snapshot!(plain_error_with("replicas: 2"), @r"
+     error: unknown field `replicas`
+      ╭─[repos/my-pipeline/config.yml:4:1]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ replicas: 2
+      · ^^^^^^^^
+      ╰────
+     hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, dependencies, resources,
+     s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags, adopt, dockerfile, image_policy
+    ");
+}
+
+#[test]
+fn a_misspelt_field_is_not_reported_as_missing_too() {
+    let error = error(&MINIMAL.replace("git_url", "git_ulr"));
+    assert_eq!((error.problems().len(), error.line()), (1, 2), "{error}");
+}
+
+#[test]
+fn memory_that_fargate_does_not_offer() {
+    assert_snapshot!(plain_error_with("resources: {cpu: 256, memory: 8192}"), @r"
+     error: Fargate has no task with cpu 256 and memory 8192
+      ╭─[repos/my-pipeline/config.yml:4:31]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ resources: {cpu: 256, memory: 8192}
+      ·                               ^^^^
+      ╰────
+     hint: with cpu 256, memory is one of 512, 1024, 2048
+    ");
+    assert_snapshot!(plain_error_with("resources: {cpu: 4096}"), @r"
+     error: Fargate has no task with cpu 4096 and memory 512
+      ╭─[repos/my-pipeline/config.yml:4:18]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ resources: {cpu: 4096}
+      ·                  ^^^^
+      ╰────
+     hint: with cpu 4096, memory goes from 8192 to 30720 in steps of 1024
+    ");
+    assert_snapshot!(plain_error_with("resources: {cpu: 300}"), @r"
+     error: `resources.cpu` cannot be 300
+      ╭─[repos/my-pipeline/config.yml:4:18]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ resources: {cpu: 300}
+      ·                  ^^^
+      ╰────
+     hint: write one of 256, 512, 1024, 2048, 4096, 8192, 16384
+    ");
+}
+
+#[test]
+fn a_duplicate_key() {
+    assert_snapshot!(plain_error_with("branch: main\nbranch: other"), @r"
+     error: branch is given twice
+      ╭─[repos/my-pipeline/config.yml:5:1]
+    4 │ branch: main
+    5 │ branch: other
+      · ^^^^^^
+      ╰────
+     hint: keep one of the two
+    ");
+}
+
+#[test]
+fn a_name_with_a_dot() {
+    assert_snapshot!(error(&MINIMAL.replace("my-pipeline", "my.pipeline")).render(false), @r"
+     error: `my.pipeline` cannot be a name
+      ╭─[repos/my-pipeline/config.yml:1:7]
+    1 │ name: my.pipeline
+      ·       ^^^^^^^^^^^
+    2 │ git_url: https://github.com/user/repo.git
+      ╰────
+     hint: use lower-case letters, digits and single hyphens, beginning with a letter
+    ");
+}
+
+#[test]
+fn a_folder_of_another_name() {
+    assert_snapshot!(parse("repos/sales/config.yml", MINIMAL).unwrap_err().render(false), @r"
+     error: name `my-pipeline` differs from its folder `sales`
+      ╭─[repos/sales/config.yml:1:7]
+    1 │ name: my-pipeline
+      ·       ^^^^^^^^^^^
+    2 │ git_url: https://github.com/user/repo.git
+      ╰────
+     hint: write `name: sales`, or rename the folder to `my-pipeline`
+    ");
+}
+
+#[test]
+fn a_field_that_is_not_supported_yet() {
+    assert_snapshot!(plain_error_with("secrets:\n  - {name: TOKEN, value_from: arn}\nmode: detect"), @r"
+     error: `secrets` is not supported yet
+      ╭─[repos/my-pipeline/config.yml:4:1]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ secrets:
+      · ^^^^^^^
+    5 │   - {name: TOKEN, value_from: arn}
+      ╰────
+     hint: remove `secrets`
+     error: `mode` is not supported yet
+      ╭─[repos/my-pipeline/config.yml:6:1]
+    5 │   - {name: TOKEN, value_from: arn}
+    6 │ mode: detect
+      · ^^^^
+      ╰────
+     hint: remove `mode`
+    ");
+}
+
+#[test]
+fn credentials_in_a_url_are_never_shown() {
+    let error = error(&MINIMAL.replace("https://", "https://me:hunter2@"));
+    assert_snapshot!(error.render(false), @r"
+     error: `git_url` holds credentials
+      ╭─[repos/my-pipeline/config.yml:2:10]
+    1 │ name: my-pipeline
+    2 │ git_url: https://**********@github.com/user/repo.git
+      ·          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    3 │ python_file: my_pipeline/definitions.py
+      ╰────
+     hint: remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens
+    ");
+    assert!(!format!("{error} {error:?} {}", error.render(true)).contains("hunter2"));
+}
+
+#[test]
+fn credentials_in_unusual_places_are_not_shown_either() {
+    for url in [
+        "me:hunter2@github.com:user/repo.git",
+        "me:hunter2@github.com/user/repo.git",
+        "https:/me:hunter2@github.com/user/repo.git",
+        "\"me:hunter2@github.com/user/repo.git\"",
+        "https://github.com/user/repo.git?access_token=hunter2",
+        "github.com/user/repo.git?access_token=hunter2",
+        "ssh://me:hunter2@github.com/user/repo.git",
+    ] {
+        let text = MINIMAL.replace("https://github.com/user/repo.git", url);
+        // Also where the line is shown beside another mistake.
+        for text in [
+            text.clone(),
+            format!("{text}banch: x"),
+            text.replace("name:", "nam:"),
+        ] {
+            let error = error(&text);
+            let shown = format!("{error} {error:?} {}", error.render(false));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn broken_yaml() {
+    assert_snapshot!(plain_error_with("environment: [{name: A, value: b}"), @r"
+     error: not valid YAML: unclosed bracket '['
+      ╭─[repos/my-pipeline/config.yml:4:14]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ environment: [{name: A, value: b}
+      ·              ^
+      ╰────
+     hint: check indentation, quotes and brackets on this line and the one before it
+    ");
+    assert_snapshot!(plain_error_with("  branch: main"), @r"
+     error: not valid YAML: mapping values are not allowed in this context
+      ╭─[repos/my-pipeline/config.yml:4:9]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │   branch: main
+      ·         ^
+      ╰────
+     hint: check indentation, quotes and brackets on this line and the one before it
+    ");
+    assert_snapshot!(plain_error_with("tags: {a: *nowhere}"), @r"
+     error: not valid YAML: reference to unknown value
+      ╭─[repos/my-pipeline/config.yml:4:11]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ tags: {a: *nowhere}
+      ·           ^
+      ╰────
+     hint: check indentation, quotes and brackets on this line and the one before it
+    ");
+    assert_snapshot!(plain_error_with("---\nname: other"), @r"
+     error: a second YAML document begins here
+      ╭─[repos/my-pipeline/config.yml:5:1]
+    4 │ ---
+    5 │ name: other
+      · ^
+      ╰────
+     hint: write one config per file, without `---` between
+    ");
+    assert_snapshot!(error("").render(false), @r"
+    error: the config must be a map of fields, not nothing
+     ╭─[repos/my-pipeline/config.yml:1:1]
+     ╰────
+    hint: write `field: value`, one per line
+    ");
+    assert_snapshot!(error("just words").render(false), @r"
+     error: the config must be a map of fields, not text
+      ╭─[repos/my-pipeline/config.yml:1:1]
+    1 │ just words
+      · ^^^^^^^^^^
+      ╰────
+     hint: write `field: value`, one per line
+    ");
+}
+
+#[test]
+fn values_of_the_wrong_type() {
+    assert_snapshot!(plain_error_with("environment: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]"), @r#"
+     error: `environment[0].value` must be text, not a number
+      ╭─[repos/my-pipeline/config.yml:4:35]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ environment: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]
+      ·                                   ^^^^
+      ╰────
+     hint: quote it: "8080"
+     error: `environment[1].value` must be text, not a boolean
+      ╭─[repos/my-pipeline/config.yml:4:63]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ environment: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]
+      ·                                                               ^^^^
+      ╰────
+     hint: quote it: "true"
+    "#);
+    assert_snapshot!(plain_error_with("python_version: 3.10"), @r#"
+     error: `python_version` must be text, not a number
+      ╭─[repos/my-pipeline/config.yml:4:17]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ python_version: 3.10
+      ·                 ^^^^
+      ╰────
+     hint: quote it: "3.10"
+    "#);
+    assert_snapshot!(plain_error_with("resources: {cpu: \"256\"}\nadopt: yes"), @r#"
+     error: `resources.cpu` must be a whole number, not text
+      ╭─[repos/my-pipeline/config.yml:4:18]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ resources: {cpu: "256"}
+      ·                  ^^^^^
+    5 │ adopt: yes
+      ╰────
+     hint: without quotes: 256
+     error: `adopt` must be true or false
+      ╭─[repos/my-pipeline/config.yml:5:8]
+    4 │ resources: {cpu: "256"}
+    5 │ adopt: yes
+      ·        ^^^
+      ╰────
+     hint: write true
+    "#);
+    assert_snapshot!(plain_error_with("branch:"), @r"
+     error: `branch` has no value
+      ╭─[repos/my-pipeline/config.yml:4:1]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ branch:
+      · ^^^^^^
+      ╰────
+     hint: give it a value, or remove the line
+    ");
+    assert_snapshot!(plain_error_with("environment: {A: b}"), @r"
+     error: `environment` must be a list, not a map of fields
+      ╭─[repos/my-pipeline/config.yml:4:14]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ environment: {A: b}
+      ·              ^
+      ╰────
+     hint: write one item per line, each behind `- `
+    ");
+}
+
+#[test]
+fn all_problems_are_shown_in_the_order_of_lines() {
+    let text = "\
+name: shared
+git_url: http://github.com/user/repo.git
+branch: refs/heads/main
+tag: v1
+image: registry/app:latest
+dependencies: ../requirements.txt
+scaling: {min_capacity: 3}
+environment:
+  - {name: DAGSTER_GRPC_PORT, value: \"1\"}
+  - {name: 1X, value: a}
+  - {name: A, value: a}
+  - {name: A, value: b}
+tags: {\"aws:x\": sales}
+s3_prefix: repos/*/x
+";
+    assert_snapshot!(parse("repos/shared/config.yml", text).unwrap_err().render(false), @r#"
+     error: neither `python_file` nor `module` is given
+      ╭─[repos/shared/config.yml:1:1]
+    1 │ name: shared
+      · ^^^^
+    2 │ git_url: http://github.com/user/repo.git
+      ╰────
+     hint: add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`
+     error: the name `shared` is reserved
+      ╭─[repos/shared/config.yml:1:7]
+    1 │ name: shared
+      ·       ^^^^^^
+    2 │ git_url: http://github.com/user/repo.git
+      ╰────
+     hint: choose another name
+     error: `git_url` uses a protocol without encryption
+      ╭─[repos/shared/config.yml:2:10]
+    1 │ name: shared
+    2 │ git_url: http://github.com/user/repo.git
+      ·          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    3 │ branch: refs/heads/main
+      ╰────
+     hint: write https:// or ssh://
+     error: `branch` holds a full reference
+      ╭─[repos/shared/config.yml:3:9]
+    2 │ git_url: http://github.com/user/repo.git
+    3 │ branch: refs/heads/main
+      ·         ^^^^^^^^^^^^^^^
+    4 │ tag: v1
+      ╰────
+     hint: write `branch: main`
+     error: `tag` stands beside `branch`
+      ╭─[repos/shared/config.yml:4:1]
+    3 │ branch: refs/heads/main
+    4 │ tag: v1
+      · ^^^
+    5 │ image: registry/app:latest
+      ╰────
+     hint: keep exactly one of branch, tag and commit
+     error: `image` is not given by digest
+      ╭─[repos/shared/config.yml:5:8]
+    4 │ tag: v1
+    5 │ image: registry/app:latest
+      ·        ^^^^^^^^^^^^^^^^^^^
+    6 │ dependencies: ../requirements.txt
+      ╰────
+     hint: a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints
+     error: `dependencies` has no effect beside `image`
+      ╭─[repos/shared/config.yml:6:1]
+    5 │ image: registry/app:latest
+    6 │ dependencies: ../requirements.txt
+      · ^^^^^^^^^^^^
+    7 │ scaling: {min_capacity: 3}
+      ╰────
+     hint: remove `dependencies`: the image brings its own
+     error: `dependencies` is not a relative path
+      ╭─[repos/shared/config.yml:6:15]
+    5 │ image: registry/app:latest
+    6 │ dependencies: ../requirements.txt
+      ·               ^^^^^^^^^^^^^^^^^^^
+    7 │ scaling: {min_capacity: 3}
+      ╰────
+     hint: write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end
+     error: min_capacity 3 is greater than max_capacity 2
+      ╭─[repos/shared/config.yml:7:25]
+    6 │ dependencies: ../requirements.txt
+    7 │ scaling: {min_capacity: 3}
+      ·                         ^
+    8 │ environment:
+      ╰────
+     hint: raise max_capacity to 3 or more, or lower min_capacity
+     error: `DAGSTER_GRPC_PORT` is set by the platform
+       ╭─[repos/shared/config.yml:9:12]
+     8 │ environment:
+     9 │   - {name: DAGSTER_GRPC_PORT, value: "1"}
+       ·            ^^^^^^^^^^^^^^^^^
+    10 │   - {name: 1X, value: a}
+       ╰────
+     hint: remove it, or choose another name
+     error: `1X` cannot be the name of a variable
+       ╭─[repos/shared/config.yml:10:12]
+     9 │   - {name: DAGSTER_GRPC_PORT, value: "1"}
+    10 │   - {name: 1X, value: a}
+       ·            ^^
+    11 │   - {name: A, value: a}
+       ╰────
+     hint: use letters, digits and underscores, not beginning with a digit
+     error: `A` is given twice
+       ╭─[repos/shared/config.yml:12:12]
+    11 │   - {name: A, value: a}
+    12 │   - {name: A, value: b}
+       ·            ^
+    13 │ tags: {"aws:x": sales}
+       ╰────
+     hint: keep one of the two
+     error: tag `aws:x` is in a reserved name space
+       ╭─[repos/shared/config.yml:13:8]
+    12 │   - {name: A, value: b}
+    13 │ tags: {"aws:x": sales}
+       ·        ^^^^^^^
+    14 │ s3_prefix: repos/*/x
+       ╰────
+     hint: choose a key that begins neither with aws: nor with codeloc:
+     error: `repos/*/x` cannot be a prefix
+       ╭─[repos/shared/config.yml:14:12]
+    13 │ tags: {"aws:x": sales}
+    14 │ s3_prefix: repos/*/x
+       ·            ^^^^^^^^^
+       ╰────
+     hint: write folders out of letters, digits and -_.= with / between them and none at either end
+    "#);
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    assert_snapshot!(error("name: my-pipeline\nmodule: a\n").render(false), @r"
+     error: `git_url` is missing in the config
+      ╭─[repos/my-pipeline/config.yml:1:1]
+    1 │ name: my-pipeline
+      · ^^^^
+    2 │ module: a
+      ╰────
+     hint: add `git_url: https://github.com/user/repo.git`
+    ");
+    assert_snapshot!(error("name: my-pipeline\ngit_url: /srv/x\n").render(false), @r"
+     error: neither `python_file` nor `module` is given
+      ╭─[repos/my-pipeline/config.yml:1:1]
+    1 │ name: my-pipeline
+      · ^^^^
+    2 │ git_url: /srv/x
+      ╰────
+     hint: add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`
+    ");
+    assert_snapshot!(plain_error_with("module: a"), @r"
+     error: `module` stands beside `python_file`
+      ╭─[repos/my-pipeline/config.yml:4:1]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ module: a
+      · ^^^^^^
+      ╰────
+     hint: keep one of the two
+    ");
+}
+
+#[test]
+fn one_line_says_where_and_what() {
+    let error = error_with("s3_prefix: repos/shared/x\nscaling: {min_capacity: 0}");
+    assert_snapshot!(error, @r"repos/my-pipeline/config.yml:5:25: `scaling.min_capacity` cannot be 0");
+    assert_eq!((error.path(), error.line(), error.column()), (PATH, 5, 25));
+}
+
+#[test]
+fn colours_change_nothing_but_colour() {
+    let error = error_with("banch: main");
+    let coloured = error.render(true);
+    assert!(coloured.contains("\u{1b}["));
+    let mut stripped = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        stripped.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, rest)| rest);
+    }
+    stripped.push_str(rest);
+    assert_eq!(stripped, error.render(false));
+}
+
+#[test]
+fn each_bad_value_is_refused_at_its_line() {
+    let bad = [
+        "branch: -x",
+        "branch: a..b",
+        "tag: \"v 1\"",
+        "commit: abc",
+        "commit: 1234567890123456789012345678901234567890",
+        "subdirectory: /abs",
+        "subdirectory: a/../b",
+        "subdirectory: a/",
+        "dependencies: ..",
+        "attribute: a.b",
+        "python_version: \"3.9\"",
+        "python_version: \"3\"",
+        "image: app@sha256:abc",
+        "s3_prefix: /a",
+        "s3_prefix: a/",
+        "s3_prefix: a/../b",
+        "s3_prefix: repos",
+        "s3_prefix: repos/shared",
+        "s3_prefix: \"a${aws:username}\"",
+        "s3_prefix: \"\"",
+        "environment: [{name: ECS_ENABLE, value: a}]",
+        "environment: [{name: A}]",
+        "environment: [{name: A, value: \"\\0\"}]",
+        "scaling: {cpu_threshold: 0}",
+        "scaling: {memory_threshold: 101}",
+        "scaling: {min_capacity: -1}",
+        "scaling: {min_capacity: 1.5}",
+        "health: {start_seconds: 301}",
+        "tags: {\"codeloc:x\": sales}",
+        "tags: {\"\": sales}",
+        "tags: {a: \"é€*\"}",
+        "tags: {a: 1}",
+        "spot: false",
+        "adopt: yes",
+        "branch: no",
+    ];
+    for line in bad {
+        let error = error_with(line);
+        assert_eq!(error.line(), 4, "{line}: {error}");
+        assert!(!error.hint().is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn unusual_names_are_refused() {
+    for name in [
+        "-a",
+        "a-",
+        "a--b",
+        "1a",
+        "A",
+        "a_b",
+        "temp",
+        "system",
+        "é",
+        &"a".repeat(41),
+    ] {
+        let text = MINIMAL.replace("my-pipeline", name);
+        let error = parse(&format!("repos/{name}/config.yml"), &text).expect_err(name);
+        assert_eq!(error.line(), 1, "{name}");
+    }
+    let longest = "a".repeat(40);
+    assert!(
+        parse(
+            &format!("repos/{longest}/config.yml"),
+            &MINIMAL.replace("my-pipeline", &longest)
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn python_files_and_modules_are_checked() {
+    for pointer in [
+        "python_file: definitions.txt",
+        "python_file: ../a.py",
+        "python_file: /a.py",
+        "module: a-b",
+        "module: a..b",
+        "module: \"\"",
+    ] {
+        let text = MINIMAL.replace("python_file: my_pipeline/definitions.py", pointer);
+        assert_eq!(error(&text).line(), 3, "{pointer}");
+    }
+}
+
+#[test]
+fn anchors_and_merges_keep_their_meaning() {
+    let text = format!(
+        "{MINIMAL}environment:\n  - {{name: A, value: &shared one}}\n  - {{name: B, value: *shared}}\n"
+    );
+    assert_eq!(parse(PATH, &text).unwrap().environment["B"], "one");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_read() {
+    let text = format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"));
+    assert!(parse(PATH, &text).is_ok());
+    let wrong = format!("\u{feff}{}banch: x\r\n", MINIMAL.replace('\n', "\r\n"));
+    let error = parse(PATH, &wrong).unwrap_err();
+    assert_eq!((error.line(), error.column()), (4, 1));
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_not_a_crash() {
+    let error = error_with(&format!("mode: {}", "[".repeat(100_000)));
+    assert_eq!(error.line(), 4);
+}
+
+fn fleet_errors(configs: &[(&str, Option<&str>)]) -> Vec<(String, ConfigError)> {
+    let parsed: Vec<_> = configs
+        .iter()
+        .map(|(name, prefix)| {
+            let prefix = prefix
+                .map(|prefix| format!("s3_prefix: {prefix}\n"))
+                .unwrap_or_default();
+            let text = MINIMAL.replace("my-pipeline", name) + &prefix;
+            read(&format!("repos/{name}/config.yml"), &text).expect("each is valid by itself")
+        })
+        .collect();
+    check_fleet(&parsed)
+        .into_iter()
+        .map(|(name, error)| (name.to_string(), error))
+        .collect()
+}
+
+#[test]
+fn overlapping_prefixes_are_the_later_names_fault() {
+    let errors = fleet_errors(&[("b", Some("data/x")), ("a", Some("data/x/y")), ("c", None)]);
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].0, "b");
+    assert_snapshot!(errors[0].1.render(false), @r"
+     error: prefix `data/x` overlaps `data/x/y` of `a`
+      ╭─[repos/b/config.yml:4:12]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ s3_prefix: data/x
+      ·            ^^^^^^
+      ╰────
+     hint: give `b` an `s3_prefix` that neither holds nor lies in another's
+    ");
+}
+
+#[test]
+fn a_default_prefix_that_another_took_is_shown_at_the_name() {
+    let errors = fleet_errors(&[("a", Some("repos/b")), ("b", None)]);
+    assert_eq!(errors.len(), 1);
+    assert_snapshot!(errors[0].1.render(false), @r"
+     error: prefix `repos/b` overlaps `repos/b` of `a`
+      ╭─[repos/b/config.yml:1:7]
+    1 │ name: b
+      ·       ^
+    2 │ git_url: https://github.com/user/repo.git
+      ╰────
+     hint: give `b` an `s3_prefix` that neither holds nor lies in another's
+    ");
+}
+
+#[test]
+fn prefixes_that_only_begin_alike_do_not_overlap() {
+    assert_eq!(
+        fleet_errors(&[
+            ("a", Some("data/x")),
+            ("b", Some("data/xy")),
+            ("c", None),
+            ("ca", None)
+        ]),
+        []
+    );
+}

@@ -1,0 +1,320 @@
+//! The whole cloud as one value: plain data, calls and reports go in with an instant, answers and effects come out.
+//!
+//! Guarantees: no I/O, no clock and no randomness inside, so that equal calls at equal instants give equal clouds. The one thing
+//! behind a trait is where image layers lie ([`Images`]), because a registry keeps those in a folder.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::driver::{Launch, Report};
+use crate::fault::Fault;
+use crate::services::autoscaling::AutoScaling;
+use crate::services::cloudmap::CloudMap;
+use crate::services::ecr::{Ecr, Images, MemoryImages};
+use crate::services::ecs::Ecs;
+use crate::services::iam::Iam;
+use crate::services::logs::Logs;
+use crate::services::s3::S3;
+use crate::services::{self, Service};
+use crate::time::Time;
+use crate::wire::{self, xml};
+
+/// What does not change while a cloud lives.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Twelve digits.
+    pub account: String,
+    /// The only region; a request signed for another one is refused, as a regional endpoint of AWS refuses it.
+    pub region: String,
+    /// Ids and tokens are drawn from it.
+    pub seed: [u8; 32],
+    /// Host and port that image names carry.
+    pub registry: String,
+    /// For how long ECS cannot assume a role after it was made.
+    pub role_propagation: Duration,
+    /// How long a task without a health check must have run to count as started.
+    pub steady_after: Duration,
+    /// How long a Cloud Map operation takes.
+    pub operation_delay: Duration,
+}
+
+impl Rules {
+    /// The password that the registry asks for: one for as long as the seed is the same.
+    pub fn registry_token(&self) -> String {
+        hex::encode(Sha256::new().chain_update(b"registry token").chain_update(self.seed).finalize())
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            account: "123456789012".to_owned(),
+            region: "eu-central-1".to_owned(),
+            seed: [0; 32],
+            registry: "127.0.0.1:4566".to_owned(),
+            role_propagation: Duration::ZERO,
+            steady_after: Duration::from_secs(5),
+            operation_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What the world outside has to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Launch(Launch),
+    Stop { task_arn: String },
+}
+
+/// What is looked at again at a given instant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Timer {
+    Service { cluster: String, name: String },
+    ForgetService { cluster: String, name: String },
+    ForgetTask { arn: String },
+    ForgetDefinition { arn: String },
+    Operation { id: String },
+}
+
+/// An answer, and what is worth writing down about it.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: Response<Bytes>,
+    pub service: &'static str,
+    pub operation: String,
+    pub resource: Option<String>,
+    pub mutating: bool,
+    /// The error code of a refusal.
+    pub refused: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Cloud {
+    #[serde(skip)]
+    pub rules: Rules,
+    #[serde(skip, default = "MemoryImages::shared")]
+    pub images: Arc<dyn Images>,
+    pub autoscaling: AutoScaling,
+    pub cloudmap: CloudMap,
+    pub ecr: Ecr,
+    pub ecs: Ecs,
+    pub iam: Iam,
+    pub logs: Logs,
+    pub s3: S3,
+    now: Time,
+    drawn: u64,
+    timers: BTreeSet<(Time, Timer)>,
+    #[serde(skip)]
+    effects: Vec<Effect>,
+}
+
+impl Cloud {
+    pub fn new(rules: Rules, images: Arc<dyn Images>) -> Self {
+        Self {
+            rules,
+            images,
+            autoscaling: AutoScaling::default(),
+            cloudmap: CloudMap::default(),
+            ecr: Ecr::default(),
+            ecs: Ecs::default(),
+            iam: Iam::default(),
+            logs: Logs::default(),
+            s3: S3::default(),
+            now: Time::default(),
+            drawn: 0,
+            timers: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// A saved cloud comes back: tasks that ran are lost with the process that ran them, services will start others.
+    #[must_use]
+    pub fn revived(mut self, rules: Rules, images: Arc<dyn Images>, now: Time) -> Self {
+        self.rules = rules;
+        self.images = images;
+        self.enter(now);
+        services::ecs::task::lose_all(&mut self, "localcloud was restarted");
+        self
+    }
+
+    /// The one place where a request enters. It sees everything that was due by `now`.
+    pub fn call(&mut self, request: &Request<Bytes>, now: Time) -> Answer {
+        self.enter(now);
+        self.catch_up();
+        match wire::read(request) {
+            Ok(call) => self.answer(request, call),
+            Err(unread) => {
+                let service = unread.service.map_or("unknown", Service::name);
+                let code = unread.fault.code.unwrap_or("UnknownOperationException");
+                Answer {
+                    response: wire::json_fault(&unread.fault, code),
+                    service,
+                    operation: unread.operation,
+                    resource: None,
+                    mutating: false,
+                    refused: Some(code.to_owned()),
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, request: &Request<Bytes>, call: wire::Call) -> Answer {
+        let wire::Call { service, operation, input } = call;
+        let region = wire::signed_region(request.headers()).unwrap_or(&self.rules.region);
+        let reply = if service.is_global() || region == self.rules.region {
+            match service {
+                Service::S3 => services::s3::run(self, request),
+                _ => services::run(self, service, &operation, &input).map(|output| match service {
+                    Service::Iam | Service::Sts => xml::query_answer(&operation, service.namespace(), &output),
+                    _ => wire::json(&output),
+                }),
+            }
+        } else {
+            Err(self.wrong_region(service, region))
+        };
+        let (response, refused) = match reply {
+            Ok(response) => (response, None),
+            Err(fault) => {
+                let code = fault.code.unwrap_or(service.invalid_input());
+                let response = match service {
+                    Service::Iam | Service::Sts => xml::query_fault(&fault, code, service.namespace()),
+                    Service::S3 => services::s3::refuse(request, &fault, code),
+                    _ => wire::json_fault(&fault, code),
+                };
+                (response, Some(code.to_owned()))
+            }
+        };
+        let resource = if service == Service::S3 {
+            Some(request.uri().path().trim_start_matches('/').to_owned())
+        } else {
+            resource_hint(&input)
+        };
+        let mutating = mutates(&operation);
+        Answer { response, service: service.name(), operation, resource, mutating, refused }
+    }
+
+    fn wrong_region(&self, service: Service, region: &str) -> Fault {
+        let own = &self.rules.region;
+        if service == Service::S3 {
+            let message =
+                format!("The authorization header is malformed; the region '{region}' is wrong; expecting '{own}'");
+            return Fault::new("AuthorizationHeaderMalformed", message);
+        }
+        let message = format!(
+            "Credential should be scoped to a valid region, not '{region}': this localcloud is '{own}' (--region)"
+        );
+        Fault::new("InvalidSignatureException", message).with_status(403)
+    }
+
+    /// What became of a task.
+    pub fn report(&mut self, report: Report, now: Time) {
+        self.enter(now);
+        services::ecs::task::report(self, report);
+    }
+
+    /// Everything that is due by `now`, and what the world has to do about it and about the calls and reports before.
+    pub fn advance(&mut self, now: Time) -> Vec<Effect> {
+        self.enter(now);
+        self.catch_up();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn catch_up(&mut self) {
+        while self.timers.first().is_some_and(|(due, _)| *due <= self.now) {
+            if let Some((_, timer)) = self.timers.pop_first() {
+                self.ring(&timer);
+            }
+        }
+    }
+
+    /// When [`Self::advance`] has something to do next.
+    pub fn next_due(&self) -> Option<Time> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    fn ring(&mut self, timer: &Timer) {
+        match timer {
+            Timer::Service { cluster, name } => {
+                services::ecs::scheduler::reconcile(self, cluster, name);
+            }
+            Timer::ForgetService { cluster, name } => {
+                services::ecs::service::forget(self, cluster, name);
+            }
+            Timer::ForgetTask { arn } => services::ecs::task::forget(self, arn),
+            Timer::ForgetDefinition { arn } => services::ecs::task_definition::forget(self, arn),
+            Timer::Operation { id } => services::cloudmap::complete(self, id),
+        }
+    }
+
+    /// Time never runs backwards inside, whatever the caller's clock does.
+    pub(crate) fn enter(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    pub fn wake(&mut self, at: Time, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// A new id of `length` hexadecimal digits, at most 64: the seed and a counter, never a repetition.
+    pub fn draw(&mut self, length: usize) -> String {
+        self.drawn += 1;
+        let digest = Sha256::new().chain_update(self.rules.seed).chain_update(self.drawn.to_be_bytes()).finalize();
+        let mut id = hex::encode(digest);
+        id.truncate(length);
+        id
+    }
+
+    /// `8-4-4-4-12`.
+    pub fn draw_uuid(&mut self) -> String {
+        let id = self.draw(32);
+        format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
+    }
+
+    pub fn arn(&self, service: &str, resource: &str) -> String {
+        format!("arn:aws:{service}:{}:{}:{resource}", self.rules.region, self.rules.account)
+    }
+}
+
+fn mutates(operation: &str) -> bool {
+    const READS: [&str; 6] = ["Describe", "Discover", "Filter", "Get", "Head", "List"];
+    !READS.iter().any(|read| operation.starts_with(read))
+}
+
+fn resource_hint(input: &serde_json::Value) -> Option<String> {
+    const NAMES: [&str; 19] = [
+        "serviceName",
+        "service",
+        "family",
+        "taskDefinition",
+        "task",
+        "clusterName",
+        "resourceArn",
+        "RoleName",
+        "Name",
+        "InstanceId",
+        "ServiceId",
+        "repositoryName",
+        "PolicyName",
+        "ResourceId",
+        "ResourceARN",
+        "logGroupName",
+        "Id",
+        "OperationId",
+        "cluster",
+    ];
+    NAMES.iter().find_map(|name| input.get(*name)?.as_str()).map(str::to_owned)
+}

@@ -1,0 +1,50 @@
+//! The HTTP front door: every AWS service on one port, and `/_localcloud/` for whoever looks on.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::local_cloud::Shared;
+
+/// The largest object that S3 takes in one piece is larger; this bounds memory.
+const LARGEST_BODY: usize = 512 * 1024 * 1024;
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/_localcloud/health", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/_localcloud/calls", get(calls))
+        .route("/_localcloud/reset-calls", post(reset_calls))
+        .fallback(answer)
+        .with_state(shared)
+}
+
+#[derive(Deserialize)]
+struct Since {
+    #[serde(default)]
+    since: u64,
+}
+
+async fn calls(State(shared): State<Arc<Shared>>, Query(Since { since }): Query<Since>) -> Json<Value> {
+    Json(json!({"calls": shared.calls().since(since)}))
+}
+
+async fn reset_calls(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    shared.calls().reset();
+    Json(json!({}))
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let received = Instant::now();
+    let (parts, body) = request.into_parts();
+    match to_bytes(body, LARGEST_BODY).await {
+        Ok(body) => shared.call(&http::Request::from_parts(parts, body), received).map(Body::from),
+        Err(error) => (http::StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
+    }
+}

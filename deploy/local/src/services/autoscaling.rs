@@ -1,0 +1,252 @@
+//! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Nothing here
+//! watches metrics; a target's only own act is to clamp the count when it is registered.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Service, ecs, unknown};
+use crate::cloud::Cloud;
+use crate::fault::{Fault, Reply};
+use crate::fields::{Fields, Tags};
+use crate::paging::{Limits, page};
+use crate::time::Time;
+
+const DIMENSION: &str = "ecs:service:DesiredCount";
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct AutoScaling {
+    /// By resource id: there is one dimension.
+    pub targets: BTreeMap<String, Target>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Target {
+    arn: String,
+    pub min: i64,
+    pub max: i64,
+    created_at: Time,
+    suspended: Value,
+    pub tags: Tags,
+    pub policies: BTreeMap<String, Policy>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Policy {
+    arn: String,
+    created_at: Time,
+    pub configuration: Value,
+    alarms: Value,
+}
+
+pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    if input.get("ServiceNamespace").is_some_and(|namespace| namespace != "ecs") {
+        return Err(Fault::invalid("localcloud scales nothing but ServiceNamespace ecs"));
+    }
+    match operation {
+        "RegisterScalableTarget" => register(cloud, input),
+        "DescribeScalableTargets" => describe_targets(cloud, input),
+        "DeregisterScalableTarget" => {
+            let resource = resource(input)?;
+            cloud.autoscaling.targets.remove(resource).map(|_| json!({})).ok_or_else(|| no_target(resource))
+        }
+        "PutScalingPolicy" => put_policy(cloud, input),
+        "DescribeScalingPolicies" => describe_policies(cloud, input),
+        "DeleteScalingPolicy" => delete_policy(cloud, input),
+        "TagResource" => {
+            let added = input.text_map("Tags");
+            tagged(cloud, input)?.extend(added);
+            Ok(json!({}))
+        }
+        "UntagResource" => {
+            let tags = tagged(cloud, input)?;
+            input.texts("TagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
+            Ok(json!({}))
+        }
+        "ListTagsForResource" => Ok(json!({"Tags": tagged(cloud, input)?})),
+        _ => Err(unknown(Service::AutoScaling, operation)),
+    }
+}
+
+fn resource(input: &Value) -> Result<&str, Fault> {
+    input.need("ServiceNamespace")?;
+    if input.need("ScalableDimension")? != DIMENSION {
+        return Err(Fault::invalid(format!("localcloud scales nothing but {DIMENSION}")));
+    }
+    input.need("ResourceId")
+}
+
+fn register(cloud: &mut Cloud, input: &Value) -> Reply {
+    let resource = resource(input)?;
+    let known = cloud.autoscaling.targets.get(resource);
+    let min = input.number("MinCapacity").or(known.map(|target| target.min));
+    let max = input.number("MaxCapacity").or(known.map(|target| target.max));
+    let min = min.ok_or_else(|| Fault::missing("MinCapacity"))?;
+    let max = max.ok_or_else(|| Fault::missing("MaxCapacity"))?;
+    if min < 0 || max < min {
+        return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
+    }
+    if !ecs::service::clamp(cloud, resource, min, max) {
+        return Err(Fault::invalid(format!("ECS service doesn't exist: {resource}")));
+    }
+    let id = cloud.draw(32);
+    let fresh = Target {
+        arn: cloud.arn("application-autoscaling", &format!("scalable-target/{id}")),
+        min,
+        max,
+        created_at: cloud.now(),
+        suspended: json!({
+            "DynamicScalingInSuspended": false,
+            "DynamicScalingOutSuspended": false,
+            "ScheduledScalingSuspended": false,
+        }),
+        tags: input.text_map("Tags"),
+        policies: BTreeMap::new(),
+    };
+    let known = cloud.autoscaling.targets.contains_key(resource);
+    if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
+        let message = "Tags are given when a scalable target is made; use TagResource to change them";
+        return Err(Fault::invalid(message));
+    }
+    let target = cloud.autoscaling.targets.entry(resource.to_owned()).or_insert(fresh);
+    (target.min, target.max) = (min, max);
+    if let Some(Value::Object(suspended)) = input.get("SuspendedState") {
+        for (field, value) in suspended {
+            target.suspended[field] = value.clone();
+        }
+    }
+    Ok(json!({"ScalableTargetARN": target.arn}))
+}
+
+fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
+    input.need("ServiceNamespace")?;
+    let named = input.texts("ResourceIds");
+    if named.len() > 50 {
+        return Err(Fault::invalid("ResourceIds must have length less than or equal to 50"));
+    }
+    let all = cloud.autoscaling.targets.iter();
+    let all = all.filter(|(resource, _)| named.is_empty() || named.contains(&resource.as_str()));
+    let show = |resource: &str, target: &Target| {
+        json!({
+            "ServiceNamespace": "ecs",
+            "ResourceId": resource,
+            "ScalableDimension": DIMENSION,
+            "MinCapacity": target.min,
+            "MaxCapacity": target.max,
+            "RoleARN": format!(
+                "arn:aws:iam::{}:role/aws-service-role/ecs.application-autoscaling.amazonaws.com/\
+                 AWSServiceRoleForApplicationAutoScaling_ECSService",
+                cloud.rules.account
+            ),
+            "CreationTime": target.created_at.epoch_seconds(),
+            "SuspendedState": target.suspended,
+            "ScalableTargetARN": target.arn,
+        })
+    };
+    let all = all.map(|(resource, target)| (resource.clone(), show(resource, target))).collect();
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 50, max: 50 })?;
+    Ok(page.document("ScalableTargets", "NextToken"))
+}
+
+fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
+    let resource = resource(input)?.to_owned();
+    let name = input.need("PolicyName")?;
+    if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
+        return Err(Fault::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
+    }
+    let configuration = input.get("TargetTrackingScalingPolicyConfiguration");
+    let configuration = configuration.ok_or_else(|| Fault::missing("TargetTrackingScalingPolicyConfiguration"))?;
+    if configuration.get("TargetValue").and_then(Value::as_f64).is_none() {
+        return Err(Fault::missing("TargetTrackingScalingPolicyConfiguration.TargetValue"));
+    }
+    let metric = metric(configuration);
+    if !matches!(metric, Some("ECSServiceAverageCPUUtilization" | "ECSServiceAverageMemoryUtilization")) {
+        return Err(Fault::invalid(
+            "localcloud tracks ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
+        ));
+    }
+    let (uuid, high, low) = (cloud.draw_uuid(), cloud.draw_uuid(), cloud.draw_uuid());
+    let arn = cloud.arn("autoscaling", &format!("scalingPolicy:{uuid}:resource/ecs/{resource}:policyName/{name}"));
+    let alarm = |kind: &str, uuid: &str| {
+        let name = format!("TargetTracking-{resource}-Alarm{kind}-{uuid}");
+        json!({"AlarmName": name, "AlarmARN": cloud.arn("cloudwatch", &format!("alarm:{name}"))})
+    };
+    let fresh = Policy {
+        arn,
+        created_at: cloud.now(),
+        configuration: Value::Null,
+        alarms: json!([alarm("High", &high), alarm("Low", &low)]),
+    };
+    let target = cloud.autoscaling.targets.get_mut(&resource).ok_or_else(|| no_target(&resource))?;
+    let other = |(other, policy): (&String, &Policy)| other != name && self::metric(&policy.configuration) == metric;
+    if target.policies.iter().any(other) {
+        let message = "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
+        return Err(Fault::invalid(message));
+    }
+    let policy = target.policies.entry(name.to_owned()).or_insert(fresh);
+    policy.configuration = configuration.clone();
+    Ok(json!({"PolicyARN": policy.arn, "Alarms": policy.alarms}))
+}
+
+fn metric(configuration: &Value) -> Option<&str> {
+    configuration.get("PredefinedMetricSpecification")?.text("PredefinedMetricType")
+}
+
+fn describe_policies(cloud: &mut Cloud, input: &Value) -> Reply {
+    input.need("ServiceNamespace")?;
+    let (named, only) = (input.texts("PolicyNames"), input.text("ResourceId"));
+    let mut all = Vec::new();
+    for (resource, target) in &cloud.autoscaling.targets {
+        if only.is_some_and(|only| only != resource) {
+            continue;
+        }
+        for (name, policy) in &target.policies {
+            if !named.is_empty() && !named.contains(&name.as_str()) {
+                continue;
+            }
+            let shown = json!({
+                "PolicyARN": policy.arn,
+                "PolicyName": name,
+                "ServiceNamespace": "ecs",
+                "ResourceId": resource,
+                "ScalableDimension": DIMENSION,
+                "PolicyType": "TargetTrackingScaling",
+                "TargetTrackingScalingPolicyConfiguration": policy.configuration,
+                "Alarms": policy.alarms,
+                "CreationTime": policy.created_at.epoch_seconds(),
+            });
+            all.push((format!("{resource} {name}"), shown));
+        }
+    }
+    all.sort_by(|left, right| left.0.cmp(&right.0));
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 10, max: 10 })?;
+    Ok(page.document("ScalingPolicies", "NextToken"))
+}
+
+fn delete_policy(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (resource, name) = (resource(input)?, input.need("PolicyName")?);
+    let target = cloud.autoscaling.targets.get_mut(resource);
+    target.and_then(|target| target.policies.remove(name)).map(|_| json!({})).ok_or_else(|| {
+        let message = format!(
+            "No scaling policy found for service namespace: ecs, resource ID: {resource}, \
+             scalable dimension: {DIMENSION}, policy name: {name}"
+        );
+        Fault::new("ObjectNotFoundException", message)
+    })
+}
+
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+    let arn = input.need("ResourceARN")?;
+    let target = cloud.autoscaling.targets.values_mut().find(|target| target.arn == arn);
+    let missing = || Fault::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
+    Ok(&mut target.ok_or_else(missing)?.tags)
+}
+
+fn no_target(resource: &str) -> Fault {
+    let message = format!(
+        "No scalable target found for service namespace: ecs, resource ID: {resource}, \
+         scalable dimension: {DIMENSION}"
+    );
+    Fault::new("ObjectNotFoundException", message)
+}

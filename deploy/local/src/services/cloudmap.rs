@@ -1,0 +1,443 @@
+//! Cloud Map: namespaces, services and the instances that ECS registers in them.
+//!
+//! What AWS does behind an operation id happens here when the operation is due, not when it is asked for.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Service, unknown};
+use crate::cloud::{Cloud, Timer};
+use crate::fault::{Fault, Reply};
+use crate::fields::{Fields, Tags, pick, upper_tags};
+use crate::paging::{Limits, page};
+use crate::time::Time;
+
+const PAGE: Limits = Limits { default: 100, max: 100 };
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct CloudMap {
+    pub namespaces: BTreeMap<String, Namespace>,
+    pub services: BTreeMap<String, Registry>,
+    operations: BTreeMap<String, Operation>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Namespace {
+    pub id: String,
+    arn: String,
+    pub name: String,
+    description: Option<String>,
+    created_at: Time,
+    hosted_zone: String,
+    pub tags: Tags,
+}
+
+/// What Cloud Map calls a service.
+#[derive(Serialize, Deserialize)]
+pub struct Registry {
+    pub id: String,
+    pub arn: String,
+    pub name: String,
+    pub namespace_id: String,
+    created_at: Time,
+    /// Description, `DnsConfig`, `HealthCheckConfig` and `HealthCheckCustomConfig` as they were given.
+    pub settings: serde_json::Map<String, Value>,
+    pub tags: Tags,
+    pub instances: BTreeMap<String, Attributes>,
+}
+
+pub type Attributes = BTreeMap<String, String>;
+
+impl Registry {
+    /// Whether instances need a port: DNS answers with SRV records.
+    pub fn has_srv(&self) -> bool {
+        let records = self.settings.get("DnsConfig").map_or(&[][..], |dns| dns.items("DnsRecords"));
+        records.iter().any(|record| record.text("Type") == Some("SRV"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Operation {
+    kind: String,
+    targets: BTreeMap<String, String>,
+    created_at: Time,
+    done: bool,
+    change: Change,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum Change {
+    CreateNamespace { id: String, name: String, description: Option<String>, tags: Tags },
+    UpdateService { id: String, settings: serde_json::Map<String, Value> },
+    Register { service: String, instance: String, attributes: Attributes },
+    Deregister { service: String, instance: String },
+}
+
+pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    match operation {
+        "CreatePrivateDnsNamespace" => create_namespace(cloud, input),
+        "ListNamespaces" => list_namespaces(cloud, input),
+        "GetNamespace" => {
+            let id = tail(input.need("Id")?);
+            let namespace = cloud.cloudmap.namespaces.get(id).ok_or_else(|| no_namespace(id))?;
+            Ok(json!({"Namespace": show_namespace(cloud, namespace)}))
+        }
+        "CreateService" => create_service(cloud, input),
+        "GetService" => {
+            let service = registry_mut(cloud, input.need("Id")?)?;
+            Ok(json!({"Service": show_service(service)}))
+        }
+        "ListServices" => list_services(cloud, input),
+        "UpdateService" => update_service(cloud, input),
+        "DeleteService" => delete_service(cloud, input),
+        "RegisterInstance" => register_instance(cloud, input),
+        "DeregisterInstance" => deregister_instance(cloud, input),
+        "ListInstances" => list_instances(cloud, input),
+        "GetOperation" => get_operation(cloud, input),
+        "DiscoverInstances" => discover(cloud, input),
+        "TagResource" => {
+            let added = input.tags("Tags");
+            tagged(cloud, input)?.extend(added);
+            Ok(json!({}))
+        }
+        "UntagResource" => {
+            let tags = tagged(cloud, input)?;
+            input.texts("TagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
+            Ok(json!({}))
+        }
+        "ListTagsForResource" => Ok(json!({"Tags": upper_tags(tagged(cloud, input)?)})),
+        _ => Err(unknown(Service::CloudMap, operation)),
+    }
+}
+
+/// Puts a task into a registry at once, as ECS does; false when the registry is gone.
+pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> bool {
+    let registry = cloud.cloudmap.services.get_mut(tail(registry_arn));
+    registry.is_some_and(|registry| {
+        registry.instances.insert(instance.to_owned(), attributes);
+        true
+    })
+}
+
+pub fn leave(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
+    if let Some(registry) = cloud.cloudmap.services.get_mut(tail(registry_arn)) {
+        registry.instances.remove(instance);
+    }
+}
+
+pub fn by_arn<'a>(cloud: &'a Cloud, arn: &str) -> Option<&'a Registry> {
+    cloud.cloudmap.services.get(tail(arn)).filter(|registry| registry.arn == arn)
+}
+
+/// What DNS answers for `service.namespace`, in lower case: the addresses of its instances.
+pub fn addresses(cloud: &Cloud, name: &str) -> Vec<Ipv4Addr> {
+    let full = |service: &Registry| {
+        let namespace = cloud.cloudmap.namespaces.get(&service.namespace_id)?;
+        Some(format!("{}.{}", service.name, namespace.name).to_lowercase())
+    };
+    let named = cloud.cloudmap.services.values().filter(|service| full(service).as_deref() == Some(name));
+    let instances = named.flat_map(|service| service.instances.values());
+    instances.filter_map(|attributes| attributes.get("AWS_INSTANCE_IPV4")?.parse().ok()).collect()
+}
+
+/// Does what an operation promised.
+pub fn complete(cloud: &mut Cloud, id: &str) {
+    let now = cloud.now();
+    let Some(operation) = cloud.cloudmap.operations.get_mut(id) else {
+        return;
+    };
+    operation.done = true;
+    match operation.change.clone() {
+        Change::CreateNamespace { id, name, description, tags } => {
+            let arn = cloud.arn("servicediscovery", &format!("namespace/{id}"));
+            let hosted_zone = format!("Z{}", cloud.draw(20).to_uppercase());
+            let namespace = Namespace { id: id.clone(), arn, name, description, created_at: now, hosted_zone, tags };
+            cloud.cloudmap.namespaces.insert(id, namespace);
+        }
+        Change::UpdateService { id, settings } => {
+            if let Some(registry) = cloud.cloudmap.services.get_mut(&id) {
+                registry.settings.extend(settings);
+            }
+        }
+        Change::Register { service, instance, attributes } => {
+            if let Some(registry) = cloud.cloudmap.services.get_mut(&service) {
+                registry.instances.insert(instance, attributes);
+            }
+        }
+        Change::Deregister { service, instance } => {
+            if let Some(registry) = cloud.cloudmap.services.get_mut(&service) {
+                registry.instances.remove(&instance);
+            }
+        }
+    }
+}
+
+fn promise(cloud: &mut Cloud, kind: &str, targets: &[(&str, &str)], change: Change) -> Value {
+    let id = cloud.draw_uuid();
+    let targets = targets.iter().map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned())).collect();
+    let operation = Operation { kind: kind.to_owned(), targets, created_at: cloud.now(), done: false, change };
+    cloud.cloudmap.operations.insert(id.clone(), operation);
+    cloud.wake(cloud.now() + cloud.rules.operation_delay, Timer::Operation { id: id.clone() });
+    json!({"OperationId": id})
+}
+
+fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
+    let name = input.need("Name")?;
+    input.need("Vpc")?;
+    if name.len() > 253 || !name.split('.').all(is_dns_label) {
+        return Err(Fault::invalid(format!("'{name}' is not a name a private DNS zone can have")));
+    }
+    let pending = cloud.cloudmap.operations.values().filter(|operation| !operation.done);
+    let promised = pending.filter_map(|operation| match &operation.change {
+        Change::CreateNamespace { name, .. } => Some(name.as_str()),
+        _ => None,
+    });
+    let existing = cloud.cloudmap.namespaces.values().map(|namespace| namespace.name.as_str());
+    if existing.chain(promised).any(|taken| taken == name) {
+        return Err(Fault::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
+    }
+    let id = format!("ns-{}", cloud.draw(16));
+    let change = Change::CreateNamespace {
+        id: id.clone(),
+        name: name.to_owned(),
+        description: input.text("Description").map(str::to_owned),
+        tags: input.tags("Tags"),
+    };
+    Ok(promise(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
+}
+
+fn list_namespaces(cloud: &mut Cloud, input: &Value) -> Reply {
+    let fits = |namespace: &&Namespace| {
+        input.items("Filters").iter().all(|filter| match filter.text("Name") {
+            Some("NAME") => filter.texts("Values").contains(&namespace.name.as_str()),
+            Some("TYPE") => filter.texts("Values").contains(&"DNS_PRIVATE"),
+            _ => true,
+        })
+    };
+    let all = cloud.cloudmap.namespaces.values().filter(fits).map(|namespace| (namespace.id.clone(), namespace));
+    let page = page(all.collect(), input.text("NextToken"), input.number("MaxResults"), PAGE)?;
+    Ok(page.map(|namespace| show_namespace(cloud, namespace)).document("Namespaces", "NextToken"))
+}
+
+fn show_namespace(cloud: &Cloud, namespace: &Namespace) -> Value {
+    let services = cloud.cloudmap.services.values().filter(|service| service.namespace_id == namespace.id);
+    json!({
+        "Id": namespace.id,
+        "Arn": namespace.arn,
+        "Name": namespace.name,
+        "Description": namespace.description,
+        "Type": "DNS_PRIVATE",
+        "ServiceCount": services.count(),
+        "CreateDate": namespace.created_at.epoch_seconds(),
+        "Properties": {
+            "DnsProperties": {"HostedZoneId": namespace.hosted_zone, "SOA": {"TTL": 15}},
+            "HttpProperties": {"HttpName": namespace.name},
+        },
+    })
+}
+
+fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
+    let name = input.need("Name")?;
+    let dns = input.get("DnsConfig").filter(|dns| dns.is_object());
+    let namespace = input.text("NamespaceId").or_else(|| dns?.text("NamespaceId"));
+    let namespace = tail(namespace.ok_or_else(|| Fault::missing("NamespaceId"))?).to_owned();
+    if !cloud.cloudmap.namespaces.contains_key(&namespace) {
+        return Err(no_namespace(&namespace));
+    }
+    if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
+        return Err(Fault::invalid(format!("'{name}' is not a name that DNS can answer for")));
+    }
+    let same = |service: &&Registry| service.namespace_id == namespace && service.name == name;
+    if let Some(service) = cloud.cloudmap.services.values().find(same) {
+        let message = format!("Service already exists: {} has the name {name}.", service.id);
+        return Err(Fault::new("ServiceAlreadyExists", message));
+    }
+    let mut settings = pick(input, &["Description", "DnsConfig", "HealthCheckConfig", "HealthCheckCustomConfig"]);
+    if let Some(Value::Object(dns)) = settings.get_mut("DnsConfig") {
+        if dns.get("DnsRecords").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            return Err(Fault::missing("DnsConfig.DnsRecords"));
+        }
+        dns.insert("NamespaceId".to_owned(), namespace.clone().into());
+        dns.entry("RoutingPolicy").or_insert_with(|| "MULTIVALUE".into());
+    }
+    let id = format!("srv-{}", cloud.draw(16));
+    let service = Registry {
+        arn: cloud.arn("servicediscovery", &format!("service/{id}")),
+        id: id.clone(),
+        name: name.to_owned(),
+        namespace_id: namespace,
+        created_at: cloud.now(),
+        settings,
+        tags: input.tags("Tags"),
+        instances: BTreeMap::new(),
+    };
+    let shown = show_service(&service);
+    cloud.cloudmap.services.insert(id, service);
+    Ok(json!({"Service": shown}))
+}
+
+fn show_service(service: &Registry) -> Value {
+    let mut shown = summary(service);
+    shown["NamespaceId"] = service.namespace_id.clone().into();
+    shown
+}
+
+/// What `ListServices` says: all but the namespace, which only `DnsConfig` carries there.
+fn summary(service: &Registry) -> Value {
+    let mut shown = json!({
+        "Id": service.id,
+        "Arn": service.arn,
+        "Name": service.name,
+        "Type": if service.settings.contains_key("DnsConfig") { "DNS_HTTP" } else { "HTTP" },
+        "InstanceCount": service.instances.len(),
+        "CreateDate": service.created_at.epoch_seconds(),
+    });
+    for (field, value) in &service.settings {
+        shown[field] = value.clone();
+    }
+    shown
+}
+
+fn list_services(cloud: &mut Cloud, input: &Value) -> Reply {
+    let fits = |service: &&Registry| {
+        input.items("Filters").iter().all(|filter| match filter.text("Name") {
+            Some("NAMESPACE_ID") => filter.texts("Values").into_iter().any(|value| tail(value) == service.namespace_id),
+            _ => true,
+        })
+    };
+    let all = cloud.cloudmap.services.values().filter(fits).map(|service| (service.id.clone(), service));
+    let page = page(all.collect(), input.text("NextToken"), input.number("MaxResults"), PAGE)?;
+    Ok(page.map(summary).document("Services", "NextToken"))
+}
+
+/// What the change leaves out is removed by AWS only inside `DnsConfig`, whose records and TTLs are replaced as a whole.
+fn update_service(cloud: &mut Cloud, input: &Value) -> Reply {
+    let service = registry_mut(cloud, input.need("Id")?)?;
+    let id = service.id.clone();
+    let change = input.get("Service").cloned().unwrap_or_default();
+    let mut settings = pick(&change, &["Description", "HealthCheckConfig"]);
+    if let Some(records) = change.get("DnsConfig").and_then(|dns| dns.get("DnsRecords")) {
+        let mut dns = service.settings.get("DnsConfig").cloned().unwrap_or_else(|| json!({}));
+        dns["DnsRecords"] = records.clone();
+        settings.insert("DnsConfig".to_owned(), dns);
+    }
+    let change = Change::UpdateService { id: id.clone(), settings };
+    Ok(promise(cloud, "UPDATE_SERVICE", &[("SERVICE", &id)], change))
+}
+
+fn delete_service(cloud: &mut Cloud, input: &Value) -> Reply {
+    let service = registry_mut(cloud, input.need("Id")?)?;
+    if !service.instances.is_empty() {
+        let message = "Service contains registered instances; delete the instances before deleting the service";
+        return Err(Fault::new("ResourceInUse", message));
+    }
+    let id = service.id.clone();
+    cloud.cloudmap.services.remove(&id);
+    Ok(json!({}))
+}
+
+fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
+    let service = registry_mut(cloud, input.need("ServiceId")?)?;
+    let (id, srv) = (service.id.clone(), service.has_srv());
+    let instance = input.need("InstanceId")?.to_owned();
+    let attributes = input.text_map("Attributes");
+    if attributes.is_empty() {
+        return Err(Fault::missing("Attributes"));
+    }
+    if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
+        return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
+    }
+    let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
+    Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+}
+
+fn deregister_instance(cloud: &mut Cloud, input: &Value) -> Reply {
+    let service = registry_mut(cloud, input.need("ServiceId")?)?;
+    let instance = input.need("InstanceId")?.to_owned();
+    if !service.instances.contains_key(&instance) {
+        return Err(Fault::new("InstanceNotFound", format!("Instance {instance} not found.")).with_status(404));
+    }
+    let id = service.id.clone();
+    let change = Change::Deregister { service: id.clone(), instance: instance.clone() };
+    Ok(promise(cloud, "DEREGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+}
+
+fn list_instances(cloud: &mut Cloud, input: &Value) -> Reply {
+    let service = registry_mut(cloud, input.need("ServiceId")?)?;
+    let shown = |(id, attributes): (&String, &Attributes)| (id.clone(), json!({"Id": id, "Attributes": attributes}));
+    let all = service.instances.iter().map(shown).collect();
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), PAGE)?;
+    Ok(page.document("Instances", "NextToken"))
+}
+
+fn get_operation(cloud: &mut Cloud, input: &Value) -> Reply {
+    let id = input.need("OperationId")?;
+    let missing = || Fault::new("OperationNotFound", format!("Operation {id} not found."));
+    let operation = cloud.cloudmap.operations.get(id).ok_or_else(missing)?;
+    Ok(json!({"Operation": {
+        "Id": id,
+        "Type": operation.kind,
+        "Status": if operation.done { "SUCCESS" } else { "PENDING" },
+        "CreateDate": operation.created_at.epoch_seconds(),
+        "UpdateDate": operation.created_at.epoch_seconds(),
+        "Targets": operation.targets,
+    }}))
+}
+
+fn discover(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (namespace, name) = (input.need("NamespaceName")?, input.need("ServiceName")?);
+    let found = cloud.cloudmap.namespaces.values().find(|candidate| candidate.name == namespace);
+    let found = found.ok_or_else(|| no_namespace(namespace))?;
+    let same = |service: &&Registry| service.namespace_id == found.id && service.name == name;
+    let service = cloud.cloudmap.services.values().find(same).ok_or_else(|| no_service(name))?;
+    let wanted = input.text_map("QueryParameters");
+    let fits = |attributes: &Attributes| wanted.iter().all(|(key, value)| attributes.get(key) == Some(value));
+    let instances = service.instances.iter().filter(|(_, attributes)| fits(attributes));
+    let most = input.number("MaxResults").and_then(|most| usize::try_from(most).ok()).unwrap_or(100);
+    let shown: Vec<Value> = instances
+        .take(most)
+        .map(|(id, attributes)| {
+            json!({
+                "InstanceId": id,
+                "NamespaceName": namespace,
+                "ServiceName": name,
+                "HealthStatus": "HEALTHY",
+                "Attributes": attributes,
+            })
+        })
+        .collect();
+    Ok(json!({"Instances": shown, "InstancesRevision": cloud.now().millis()}))
+}
+
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+    let arn = input.need("ResourceARN")?;
+    let missing = Fault::new("ResourceNotFoundException", format!("Resource {arn} not found."));
+    let CloudMap { namespaces, services, .. } = &mut cloud.cloudmap;
+    let service = services.get_mut(tail(arn)).map(|service| &mut service.tags);
+    service.or_else(|| namespaces.get_mut(tail(arn)).map(|namespace| &mut namespace.tags)).ok_or(missing)
+}
+
+fn registry_mut<'a>(cloud: &'a mut Cloud, id: &str) -> Result<&'a mut Registry, Fault> {
+    cloud.cloudmap.services.get_mut(tail(id)).ok_or_else(|| no_service(id))
+}
+
+/// Ids are accepted as ARNs too.
+fn tail(id: &str) -> &str {
+    id.rsplit('/').next().unwrap_or(id)
+}
+
+fn is_dns_label(label: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=63).contains(&label.len()) && label.chars().all(legal) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+fn no_namespace(id: &str) -> Fault {
+    Fault::new("NamespaceNotFound", format!("Namespace not found: {id}"))
+}
+
+fn no_service(id: &str) -> Fault {
+    Fault::new("ServiceNotFound", format!("Service not found: {id}"))
+}

@@ -1,0 +1,407 @@
+//! ECR: repositories here, images behind [`Images`], which the registry's `/v2/` writes to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Service, unknown};
+use crate::cloud::Cloud;
+use crate::fault::{Fault, Reply};
+use crate::fields::{Fields, Tags, upper_tags};
+use crate::paging::{Limits, page};
+use crate::registry::{ImageDetail, Registry, RegistryError};
+use crate::time::Time;
+
+const TOKEN_HOURS: u64 = 12;
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Ecr {
+    pub repositories: BTreeMap<String, Repository>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Repository {
+    arn: String,
+    created_at: Time,
+    pub mutability: String,
+    pub scan_on_push: bool,
+    encryption: Value,
+    pub tags: Tags,
+}
+
+/// One pushed manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub digest: String,
+    pub tags: Vec<String>,
+    pub size_bytes: u64,
+    pub pushed_at: Time,
+    pub media_type: String,
+}
+
+/// Port: where the images of a repository lie. What it cannot do is the service's own failure, not the caller's.
+pub trait Images: Send + Sync {
+    /// A repository that is already there stays as it is.
+    fn create(&self, repository: &str) -> Result<(), Fault>;
+    /// Deletes a repository with its images, if it is there.
+    fn delete(&self, repository: &str) -> Result<(), Fault>;
+    fn images(&self, repository: &str) -> Vec<Image>;
+    /// False when there is no such image.
+    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault>;
+    /// Takes one tag away; false when no image has it.
+    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault>;
+}
+
+/// Images in memory, put there by a test.
+#[derive(Default)]
+pub struct MemoryImages(Mutex<BTreeMap<String, Vec<Image>>>);
+
+impl MemoryImages {
+    pub fn shared() -> Arc<dyn Images> {
+        Arc::new(Self::default())
+    }
+
+    pub fn put(&self, repository: &str, image: Image) {
+        self.with(|all| {
+            let images = all.entry(repository.to_owned()).or_default();
+            for other in images.iter_mut() {
+                other.tags.retain(|tag| !image.tags.contains(tag));
+            }
+            images.retain(|other| other.digest != image.digest);
+            images.push(image);
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Vec<Image>>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Images for MemoryImages {
+    fn create(&self, repository: &str) -> Result<(), Fault> {
+        self.with(|all| {
+            all.entry(repository.to_owned()).or_default();
+        });
+        Ok(())
+    }
+
+    fn delete(&self, repository: &str) -> Result<(), Fault> {
+        self.with(|all| all.remove(repository));
+        Ok(())
+    }
+
+    fn images(&self, repository: &str) -> Vec<Image> {
+        self.with(|all| all.get(repository).cloned().unwrap_or_default())
+    }
+
+    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
+        Ok(self.with(|all| {
+            let Some(images) = all.get_mut(repository) else { return false };
+            let before = images.len();
+            images.retain(|image| image.digest != digest);
+            images.len() < before
+        }))
+    }
+
+    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
+        Ok(self.with(|all| {
+            let images = all.get_mut(repository).map_or(&mut [][..], Vec::as_mut_slice);
+            let found = images.iter_mut().find(|image| image.tags.iter().any(|other| other == tag));
+            found.map(|image| image.tags.retain(|other| other != tag)).is_some()
+        }))
+    }
+}
+
+impl Images for Registry {
+    fn create(&self, repository: &str) -> Result<(), Fault> {
+        self.create(repository).map(drop).map_err(|error| broken(&error))
+    }
+
+    fn delete(&self, repository: &str) -> Result<(), Fault> {
+        self.delete(repository).map(drop).map_err(|error| broken(&error))
+    }
+
+    fn images(&self, repository: &str) -> Vec<Image> {
+        let image = |detail: ImageDetail| Image {
+            digest: detail.digest,
+            tags: detail.tags,
+            size_bytes: detail.size_bytes,
+            pushed_at: detail.pushed_at.into(),
+            media_type: detail.media_type,
+        };
+        self.images(repository).into_iter().map(image).collect()
+    }
+
+    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
+        self.delete_image(repository, digest).map_err(|error| broken(&error))
+    }
+
+    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
+        self.untag(repository, tag).map_err(|error| broken(&error))
+    }
+}
+
+fn broken(error: &RegistryError) -> Fault {
+    Fault::new("ServerException", error.to_string()).with_status(500)
+}
+
+pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    match operation {
+        "CreateRepository" => create(cloud, input),
+        "DescribeRepositories" => describe(cloud, input),
+        "DeleteRepository" => delete(cloud, input),
+        "GetAuthorizationToken" => Ok(authorize(cloud)),
+        "DescribeImages" => describe_images(cloud, input),
+        "ListImages" => list_images(cloud, input),
+        "BatchDeleteImage" => delete_images(cloud, input),
+        "PutImageTagMutability" => {
+            let mutability = mutability(input)?;
+            let (name, repository) = repository(cloud, input)?;
+            repository.mutability.clone_from(&mutability);
+            Ok(json!({"repositoryName": name, "imageTagMutability": mutability, "registryId": cloud.rules.account}))
+        }
+        "PutImageScanningConfiguration" => {
+            let scan = scan_on_push(input);
+            let (name, repository) = repository(cloud, input)?;
+            repository.scan_on_push = scan;
+            let configuration = json!({"scanOnPush": scan});
+            Ok(json!({
+                "repositoryName": name,
+                "imageScanningConfiguration": configuration,
+                "registryId": cloud.rules.account,
+            }))
+        }
+        "TagResource" => {
+            let added = input.tags("tags");
+            tagged(cloud, input)?.extend(added);
+            Ok(json!({}))
+        }
+        "UntagResource" => {
+            let tags = tagged(cloud, input)?;
+            input.texts("tagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
+            Ok(json!({}))
+        }
+        "ListTagsForResource" => Ok(json!({"tags": upper_tags(tagged(cloud, input)?)})),
+        _ => Err(unknown(Service::Ecr, operation)),
+    }
+}
+
+fn create(cloud: &mut Cloud, input: &Value) -> Reply {
+    let name = input.need("repositoryName")?;
+    if !is_repository_name(name) {
+        return Err(Fault::invalid(format!(
+            "Invalid parameter at 'repositoryName' failed to satisfy constraint: '{name}' must satisfy regular expression \
+             '(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*' and have 2 to 256 characters"
+        )));
+    }
+    if cloud.ecr.repositories.contains_key(name) {
+        let account = &cloud.rules.account;
+        let message = format!("The repository with name '{name}' already exists in the registry with id '{account}'");
+        return Err(Fault::new("RepositoryAlreadyExistsException", message));
+    }
+    let repository = Repository {
+        arn: cloud.arn("ecr", &format!("repository/{name}")),
+        created_at: cloud.now(),
+        mutability: mutability(input)?,
+        scan_on_push: scan_on_push(input),
+        encryption: input
+            .get("encryptionConfiguration")
+            .cloned()
+            .unwrap_or_else(|| json!({"encryptionType": "AES256"})),
+        tags: input.tags("tags"),
+    };
+    cloud.images.create(name)?;
+    let shown = show(cloud, name, &repository);
+    cloud.ecr.repositories.insert(name.to_owned(), repository);
+    Ok(json!({"repository": shown}))
+}
+
+fn mutability(input: &Value) -> Result<String, Fault> {
+    match input.text("imageTagMutability") {
+        None => Ok("MUTABLE".to_owned()),
+        Some(known @ ("MUTABLE" | "IMMUTABLE")) => Ok(known.to_owned()),
+        Some(other) => Err(Fault::invalid(format!("imageTagMutability is MUTABLE or IMMUTABLE here, not {other}"))),
+    }
+}
+
+fn scan_on_push(input: &Value) -> bool {
+    let configuration = input.get("imageScanningConfiguration");
+    configuration.and_then(|configuration| configuration.flag("scanOnPush")).unwrap_or(false)
+}
+
+/// Path parts of lower-case letters and digits, with single `.`, `_` or `-` between them.
+fn is_repository_name(name: &str) -> bool {
+    let word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let part = |part: &str| part.split(['.', '_', '-']).all(word);
+    (2..=256).contains(&name.len()) && name.split('/').all(part)
+}
+
+fn show(cloud: &Cloud, name: &str, repository: &Repository) -> Value {
+    json!({
+        "repositoryArn": repository.arn,
+        "registryId": cloud.rules.account,
+        "repositoryName": name,
+        "repositoryUri": format!("{}/{name}", cloud.rules.registry),
+        "createdAt": repository.created_at.epoch_seconds(),
+        "imageTagMutability": repository.mutability,
+        "imageScanningConfiguration": {"scanOnPush": repository.scan_on_push},
+        "encryptionConfiguration": repository.encryption,
+    })
+}
+
+fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
+    let named = input.texts("repositoryNames");
+    if let Some(name) = named.iter().find(|name| !cloud.ecr.repositories.contains_key(**name)) {
+        return Err(no_repository(cloud, name));
+    }
+    let all = cloud.ecr.repositories.iter();
+    let all = all.filter(|(name, _)| named.is_empty() || named.contains(&name.as_str()));
+    let all = all.map(|(name, repository)| (name.clone(), show(cloud, name, repository))).collect();
+    let page = page(all, input.text("nextToken"), input.number("maxResults"), Limits { default: 100, max: 1000 })?;
+    Ok(page.document("repositories", "nextToken"))
+}
+
+fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, _) = repository(cloud, input)?;
+    if input.flag("force") != Some(true) && !cloud.images.images(&name).is_empty() {
+        let account = &cloud.rules.account;
+        let message = format!(
+            "The repository with name '{name}' in registry with id '{account}' cannot be deleted because it still contains images"
+        );
+        return Err(Fault::new("RepositoryNotEmptyException", message));
+    }
+    cloud.images.delete(&name)?;
+    let gone = cloud.ecr.repositories.remove(&name);
+    Ok(json!({"repository": gone.map(|repository| show(cloud, &name, &repository))}))
+}
+
+fn authorize(cloud: &Cloud) -> Value {
+    let token = STANDARD.encode(format!("AWS:{}", cloud.rules.registry_token()));
+    let expires = cloud.now() + std::time::Duration::from_secs(TOKEN_HOURS * 3600);
+    json!({"authorizationData": [{
+        "authorizationToken": token,
+        "expiresAt": expires.epoch_seconds(),
+        "proxyEndpoint": format!("http://{}", cloud.rules.registry),
+    }]})
+}
+
+/// Whether an image is what one `{imageDigest, imageTag}` means.
+fn means(id: &Value, image: &Image) -> bool {
+    let digest = id.text("imageDigest").is_none_or(|digest| digest == image.digest);
+    let tag = id.text("imageTag").is_none_or(|tag| image.tags.iter().any(|other| other == tag));
+    digest && tag
+}
+
+fn fits(input: &Value, image: &Image) -> bool {
+    match input.get("filter").and_then(|filter| filter.text("tagStatus")) {
+        Some("TAGGED") => !image.tags.is_empty(),
+        Some("UNTAGGED") => image.tags.is_empty(),
+        _ => true,
+    }
+}
+
+fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, _) = repository(cloud, input)?;
+    let images = cloud.images.images(&name);
+    let ids = input.items("imageIds");
+    if let Some(id) = ids.iter().find(|id| !images.iter().any(|image| means(id, image))) {
+        let message = format!("The image with imageId {id} does not exist within the repository with name '{name}'");
+        return Err(Fault::new("ImageNotFoundException", message));
+    }
+    let wanted = |image: &&Image| fits(input, image) && (ids.is_empty() || ids.iter().any(|id| means(id, image)));
+    let show = |image: &Image| {
+        let mut shown = json!({
+            "registryId": cloud.rules.account,
+            "repositoryName": name,
+            "imageDigest": image.digest,
+            "imageSizeInBytes": image.size_bytes,
+            "imagePushedAt": image.pushed_at.epoch_seconds(),
+            "imageManifestMediaType": image.media_type,
+        });
+        if !image.tags.is_empty() {
+            shown["imageTags"] = json!(image.tags);
+        }
+        (image.digest.clone(), shown)
+    };
+    let mut all: Vec<_> = images.iter().filter(wanted).map(show).collect();
+    all.sort_by(|left, right| left.0.cmp(&right.0));
+    let page = page(all, input.text("nextToken"), input.number("maxResults"), Limits { default: 100, max: 1000 })?;
+    Ok(page.document("imageDetails", "nextToken"))
+}
+
+fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, _) = repository(cloud, input)?;
+    let mut all = Vec::new();
+    for image in cloud.images.images(&name).iter().filter(|image| fits(input, image)) {
+        if image.tags.is_empty() {
+            all.push((image.digest.clone(), json!({"imageDigest": image.digest})));
+        }
+        for tag in &image.tags {
+            let id = json!({"imageDigest": image.digest, "imageTag": tag});
+            all.push((format!("{} {tag}", image.digest), id));
+        }
+    }
+    all.sort_by(|left, right| left.0.cmp(&right.0));
+    let page = page(all, input.text("nextToken"), input.number("maxResults"), Limits { default: 100, max: 1000 })?;
+    Ok(page.document("imageIds", "nextToken"))
+}
+
+/// A tag alone takes the tag away, and the image with its last tag; a digest takes the image.
+fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, _) = repository(cloud, input)?;
+    let ids = input.items("imageIds");
+    if ids.is_empty() || ids.len() > 100 {
+        return Err(Fault::invalid("imageIds must have 1 to 100 elements"));
+    }
+    let (mut gone, mut failures) = (Vec::new(), Vec::new());
+    for id in ids {
+        let found = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        match (found, id.text("imageDigest"), id.text("imageTag")) {
+            (Some(image), None, Some(tag)) => {
+                let last = image.tags.len() == 1;
+                let done = if last {
+                    cloud.images.delete_image(&name, &image.digest)?
+                } else {
+                    cloud.images.untag(&name, tag)?
+                };
+                if done {
+                    gone.push(json!({"imageDigest": image.digest, "imageTag": tag}));
+                }
+            }
+            (Some(image), Some(_), _) => {
+                if cloud.images.delete_image(&name, &image.digest)? {
+                    gone.push(json!({"imageDigest": image.digest}));
+                }
+            }
+            _ => failures.push(json!({
+                "imageId": id,
+                "failureCode": "ImageNotFound",
+                "failureReason": "Requested image not found",
+            })),
+        }
+    }
+    Ok(json!({"imageIds": gone, "failures": failures}))
+}
+
+fn repository<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<(String, &'a mut Repository), Fault> {
+    let name = input.need("repositoryName")?;
+    let missing = no_repository(cloud, name);
+    Ok((name.to_owned(), cloud.ecr.repositories.get_mut(name).ok_or(missing)?))
+}
+
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+    let arn = input.need("resourceArn")?;
+    let missing = no_repository(cloud, arn);
+    let found = cloud.ecr.repositories.values_mut().find(|repository| repository.arn == arn);
+    Ok(&mut found.ok_or(missing)?.tags)
+}
+
+fn no_repository(cloud: &Cloud, name: &str) -> Fault {
+    let account = &cloud.rules.account;
+    let message = format!("The repository with name '{name}' does not exist in the registry with id '{account}'");
+    Fault::new("RepositoryNotFoundException", message)
+}

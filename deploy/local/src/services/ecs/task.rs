@@ -1,0 +1,623 @@
+//! Tasks: from an order through what the driver reports to STOPPED, and another hour in which they are described.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::task_definition::{self, Definition};
+use super::{PAGE, arns, check_role, cluster, includes, scheduler, service, tail};
+use crate::cloud::{Cloud, Effect, Timer};
+use crate::driver::{Container, Launch, LogTarget, Report};
+use crate::fault::{Fault, Reply};
+use crate::fields::{Fields, Tags, lower_tags};
+use crate::rollout::Phase;
+use crate::services::{cloudmap, logs};
+use crate::time::Time;
+
+const STOPPED_SHOWN: Duration = Duration::from_hours(1);
+/// Between SIGTERM and SIGKILL, unless the container says otherwise.
+const STOP_TIMEOUT: i64 = 30;
+
+#[derive(Serialize, Deserialize)]
+pub struct Task {
+    pub arn: String,
+    pub cluster: String,
+    cluster_arn: String,
+    pub definition: String,
+    pub family: String,
+    group: String,
+    started_by: Option<String>,
+    /// Service and deployment.
+    service: Option<(String, String)>,
+    pub last_status: String,
+    pub desired_status: String,
+    pub health: String,
+    has_health_check: bool,
+    /// How long after its start a health check may fail.
+    health_time: Duration,
+    times: Times,
+    stop_code: Option<String>,
+    stopped_reason: Option<String>,
+    exit_code: Option<i32>,
+    exit_reason: Option<String>,
+    /// Name and image.
+    containers: Vec<(String, String)>,
+    pub address: Option<Ipv4Addr>,
+    pub port: Option<u16>,
+    settings: Map<String, Value>,
+    overrides: Value,
+    cpu: Option<String>,
+    memory: Option<String>,
+    pub tags: Tags,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Times {
+    created: Time,
+    pulled: Option<Time>,
+    started: Option<Time>,
+    stopping: Option<Time>,
+    stopped: Option<Time>,
+}
+
+impl Task {
+    pub fn deployment(&self) -> Option<&str> {
+        self.service.as_ref().map(|(_, deployment)| deployment.as_str())
+    }
+
+    fn id(&self) -> &str {
+        tail(&self.arn)
+    }
+
+    /// With a health check a task serves once healthy, without one once it has run for `steady_after`.
+    pub fn phase(&self, now: Time, steady_after: Duration) -> Phase {
+        let settled = |started: Time| now.since(started) >= steady_after;
+        match (self.desired_status.as_str(), self.has_health_check) {
+            ("STOPPED", _) => Phase::Ending,
+            (_, true) if self.health == "HEALTHY" => Phase::Serving,
+            (_, false) if self.times.started.is_some_and(settled) => Phase::Serving,
+            _ => Phase::Starting,
+        }
+    }
+
+    /// Runs, but did not become healthy in its time.
+    pub fn is_overdue(&self, now: Time) -> bool {
+        let late = |started: Time| now >= started + self.health_time;
+        let waits = self.has_health_check && self.health == "UNKNOWN" && self.desired_status == "RUNNING";
+        waits && self.times.started.is_some_and(late)
+    }
+}
+
+/// A task to be started.
+pub struct Order {
+    pub cluster: String,
+    /// ARN of the task definition.
+    pub definition: String,
+    pub group: String,
+    pub started_by: Option<String>,
+    /// Service and deployment.
+    pub service: Option<(String, String)>,
+    pub settings: Map<String, Value>,
+    pub overrides: Value,
+    pub tags: Tags,
+    pub propagate_definition_tags: bool,
+}
+
+/// Starts a task and answers its ARN; `None` when cluster or task definition are gone.
+pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
+    let id = cloud.draw(32);
+    let definition = task_definition::find(&cloud.ecs, &order.definition)?.clone();
+    let cluster_arn = cloud.ecs.clusters.get(&order.cluster)?.arn.clone();
+    let arn = cloud.arn("ecs", &format!("task/{}/{id}", order.cluster));
+    let mut tags = order.tags;
+    if order.propagate_definition_tags {
+        for (key, value) in &definition.tags {
+            tags.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let checked = definition.containers().iter().find_map(|container| container.get("healthCheck"));
+    let image = |container: &Value| {
+        let text = |name| container.text(name).unwrap_or_default().to_owned();
+        (text("name"), text("image"))
+    };
+    let task = Task {
+        arn: arn.clone(),
+        cluster: order.cluster,
+        cluster_arn,
+        definition: definition.arn.clone(),
+        family: definition.family.clone(),
+        group: order.group,
+        started_by: order.started_by,
+        service: order.service,
+        last_status: "PROVISIONING".to_owned(),
+        desired_status: "RUNNING".to_owned(),
+        health: "UNKNOWN".to_owned(),
+        has_health_check: checked.is_some(),
+        health_time: checked.map(health_time).unwrap_or_default(),
+        times: Times { created: cloud.now(), ..Times::default() },
+        stop_code: None,
+        stopped_reason: None,
+        exit_code: None,
+        exit_reason: None,
+        containers: definition.containers().iter().map(image).collect(),
+        address: None,
+        port: None,
+        settings: order.settings,
+        overrides: order.overrides,
+        cpu: definition.body.text("cpu").map(str::to_owned),
+        memory: definition.body.text("memory").map(str::to_owned),
+        tags,
+    };
+    let launch =
+        Launch { task_arn: arn.clone(), family: task.family.clone(), containers: containers(&definition, &task) };
+    if let Some((name, _)) = &task.service
+        && let Some(service) = service::find_mut(cloud, &task.cluster, name)
+    {
+        service.tasks.push(arn.clone());
+    }
+    cloud.ecs.tasks.insert(arn.clone(), task);
+    match prepare(cloud, &definition) {
+        Ok(()) => cloud.effect(Effect::Launch(launch)),
+        Err(reason) => end(cloud, &arn, None, &reason),
+    }
+    Some(arn)
+}
+
+/// Log groups must be there before a task starts, and roles must be assumable.
+fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
+    for role in ["executionRoleArn", "taskRoleArn"] {
+        check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
+    }
+    for container in definition.containers() {
+        let Some(options) = awslogs(container) else {
+            continue;
+        };
+        let group = options.text("awslogs-group").unwrap_or_default();
+        if options.text("awslogs-create-group") == Some("true") {
+            logs::ensure_group(cloud, group);
+        } else if !cloud.logs.groups.contains_key(group) {
+            return Err(format!(
+                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: \
+                 failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist: {group}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn awslogs(container: &Value) -> Option<&Value> {
+    let log = container.get("logConfiguration")?;
+    log.get("options").filter(|_| log.text("logDriver") == Some("awslogs"))
+}
+
+fn health_time(check: &Value) -> Duration {
+    let seconds = |name, default| check.number(name).unwrap_or(default);
+    let total = seconds("startPeriod", 0) + seconds("interval", 30) * seconds("retries", 3);
+    Duration::from_secs(u64::try_from(total).unwrap_or_default())
+}
+
+fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
+    let texts = |value: &Value, name: &str| value.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let registry = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
+    definition
+        .containers()
+        .iter()
+        .map(|container| {
+            let name = container.text("name").unwrap_or_default();
+            let overrides = task.overrides.items("containerOverrides");
+            let change = overrides.iter().find(|change| change.text("name") == Some(name));
+            let pairs = |value: &Value| {
+                value
+                    .items("environment")
+                    .iter()
+                    .filter_map(|pair| {
+                        Some((pair.text("name")?.to_owned(), pair.text("value").unwrap_or_default().to_owned()))
+                    })
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let mut environment = pairs(container);
+            environment.extend(change.map(pairs).unwrap_or_default());
+            let command = change.map(|change| texts(change, "command")).filter(|command| !command.is_empty());
+            let registered =
+                registry.filter(|registry| registry.text("containerName").is_none_or(|other| other == name));
+            let mapped = container.items("portMappings").first().and_then(|port| port.number("containerPort"));
+            let port = registered.and_then(|registry| registry.number("containerPort")).or(mapped);
+            Container {
+                name: name.to_owned(),
+                image: container.text("image").unwrap_or_default().to_owned(),
+                entry_point: texts(container, "entryPoint"),
+                command: command.unwrap_or_else(|| texts(container, "command")),
+                environment,
+                working_directory: container.text("workingDirectory").map(str::to_owned),
+                port: port.and_then(|port| u16::try_from(port).ok()),
+                log: awslogs(container).map(|options| LogTarget {
+                    group: options.text("awslogs-group").unwrap_or_default().to_owned(),
+                    stream: stream(options, name, tail(&task.arn)),
+                }),
+                stop_timeout: Duration::from_secs(
+                    u64::try_from(container.number("stopTimeout").unwrap_or(STOP_TIMEOUT)).unwrap_or_default(),
+                ),
+            }
+        })
+        .collect()
+}
+
+fn stream(options: &Value, container: &str, task: &str) -> String {
+    let prefix = options.text("awslogs-stream-prefix").unwrap_or("ecs");
+    format!("{prefix}/{container}/{task}")
+}
+
+/// What the driver says of a task. Reports of a task that is no longer known, or has stopped, change nothing.
+pub fn report(cloud: &mut Cloud, report: Report) {
+    let now = cloud.now();
+    match report {
+        Report::Log { group, stream, line } => logs::append(cloud, &group, &stream, line),
+        Report::Exited { task_arn, exit_code, reason } => end(cloud, &task_arn, exit_code, &reason),
+        Report::Pulled { task_arn } => {
+            if let Some(task) = live(cloud, &task_arn)
+                && task.last_status == "PROVISIONING"
+            {
+                "PENDING".clone_into(&mut task.last_status);
+                task.times.pulled = Some(now);
+            }
+        }
+        Report::Running { task_arn, address, port } => {
+            if let Some(task) = live(cloud, &task_arn) {
+                (task.address, task.port, task.times.started) = (Some(address), port, Some(now));
+                if task.desired_status == "RUNNING" {
+                    "RUNNING".clone_into(&mut task.last_status);
+                    let (health_time, checked) = (task.health_time, task.has_health_check);
+                    let settles = if checked { health_time } else { cloud.rules.steady_after };
+                    enter_registry(cloud, &task_arn);
+                    wake_service(cloud, &task_arn, now);
+                    wake_service(cloud, &task_arn, now + settles);
+                }
+            }
+        }
+        Report::Healthy { task_arn } => {
+            if let Some(task) = live(cloud, &task_arn)
+                && task.has_health_check
+                && task.health == "UNKNOWN"
+            {
+                "HEALTHY".clone_into(&mut task.health);
+                wake_service(cloud, &task_arn, now);
+            }
+        }
+    }
+}
+
+fn live<'a>(cloud: &'a mut Cloud, arn: &str) -> Option<&'a mut Task> {
+    cloud.ecs.tasks.get_mut(arn).filter(|task| task.last_status != "STOPPED")
+}
+
+fn wake_service(cloud: &mut Cloud, arn: &str, at: Time) {
+    let task = cloud.ecs.tasks.get(arn);
+    let named = task.and_then(|task| Some((task.cluster.clone(), task.service.as_ref()?.0.clone())));
+    if let Some((cluster, name)) = named {
+        cloud.wake(at, Timer::Service { cluster, name });
+    }
+}
+
+fn registry_arns(task: &Task) -> Vec<String> {
+    let registries = task.settings.get("serviceRegistries").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    registries.iter().filter_map(|registry| registry.text("registryArn")).map(str::to_owned).collect()
+}
+
+/// Puts a running task into Cloud Map under its id, with the attributes that ECS sets.
+fn enter_registry(cloud: &mut Cloud, arn: &str) {
+    let Some(task) = cloud.ecs.tasks.get(arn) else {
+        return;
+    };
+    let (Some(address), Some((service, _))) = (task.address, task.service.clone()) else {
+        return;
+    };
+    let (id, cluster, port) = (task.id().to_owned(), task.cluster.clone(), task.port);
+    let given = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
+    let given = given.and_then(|registry| registry.number("containerPort").or(registry.number("port")));
+    let mut attributes = cloudmap::Attributes::new();
+    let mut set = |name: &str, value: String| drop(attributes.insert(name.to_owned(), value));
+    set("AWS_INSTANCE_IPV4", address.to_string());
+    set("AVAILABILITY_ZONE", format!("{}a", cloud.rules.region));
+    set("REGION", cloud.rules.region.clone());
+    set("ECS_CLUSTER_NAME", cluster.clone());
+    set("ECS_SERVICE_NAME", service.clone());
+    set("ECS_TASK_DEFINITION_FAMILY", task.family.clone());
+    for registry in registry_arns(task) {
+        let srv = cloudmap::by_arn(cloud, &registry).is_some_and(cloudmap::Registry::has_srv);
+        let port = port.map(i64::from).or(given.filter(|_| srv));
+        let mut attributes = attributes.clone();
+        if let Some(port) = port {
+            attributes.insert("AWS_INSTANCE_PORT".to_owned(), port.to_string());
+        }
+        let now = cloud.now();
+        if !cloudmap::enter(cloud, &registry, &id, attributes)
+            && let Some(service) = service::find_mut(cloud, &cluster, &service)
+        {
+            service.rollout.tell(&format!("could not register (task {id}): {registry} is gone."), now);
+        }
+    }
+}
+
+fn leave_registry(cloud: &mut Cloud, arn: &str) {
+    let Some(task) = cloud.ecs.tasks.get(arn) else {
+        return;
+    };
+    let (id, registries) = (task.id().to_owned(), registry_arns(task));
+    for registry in &registries {
+        cloudmap::leave(cloud, registry, &id);
+    }
+}
+
+/// Asks a task to stop: it leaves Cloud Map at once and is STOPPED when the driver says so.
+pub fn stop(cloud: &mut Cloud, arn: &str, code: &str, reason: &str) {
+    let now = cloud.now();
+    let Some(task) = live(cloud, arn).filter(|task| task.desired_status == "RUNNING") else {
+        return;
+    };
+    "STOPPED".clone_into(&mut task.desired_status);
+    let next = if task.last_status == "RUNNING" { "DEACTIVATING" } else { "STOPPING" };
+    next.clone_into(&mut task.last_status);
+    task.times.stopping = Some(now);
+    task.stop_code = Some(code.to_owned());
+    task.stopped_reason = Some(reason.to_owned());
+    leave_registry(cloud, arn);
+    cloud.effect(Effect::Stop { task_arn: arn.to_owned() });
+}
+
+/// A task has ended, by itself or because it was asked to.
+fn end(cloud: &mut Cloud, arn: &str, exit_code: Option<i32>, reason: &str) {
+    let now = cloud.now();
+    let Some(task) = live(cloud, arn) else { return };
+    let unasked = task.desired_status == "RUNNING";
+    if unasked {
+        let (code, why) = match exit_code {
+            Some(_) => ("EssentialContainerExited", "Essential container in task exited"),
+            None => ("TaskFailedToStart", reason),
+        };
+        task.stop_code = Some(code.to_owned());
+        task.stopped_reason = Some(why.to_owned());
+    }
+    (task.exit_code, task.exit_reason) = (exit_code, Some(reason.to_owned()).filter(|reason| !reason.is_empty()));
+    finish(cloud, arn);
+    let Some(task) = cloud.ecs.tasks.get(arn) else {
+        return;
+    };
+    if let Some((name, deployment)) = task.service.clone() {
+        let cluster = task.cluster.clone();
+        if unasked {
+            scheduler::failed(cloud, &cluster, &name, &deployment);
+        } else {
+            cloud.wake(now, Timer::Service { cluster, name });
+        }
+    }
+}
+
+fn finish(cloud: &mut Cloud, arn: &str) {
+    leave_registry(cloud, arn);
+    let now = cloud.now();
+    let Some(task) = cloud.ecs.tasks.get_mut(arn) else {
+        return;
+    };
+    "STOPPED".clone_into(&mut task.last_status);
+    "STOPPED".clone_into(&mut task.desired_status);
+    task.times.stopping.get_or_insert(now);
+    task.times.stopped = Some(now);
+    if let Some((name, _)) = task.service.clone() {
+        let cluster = task.cluster.clone();
+        if let Some(service) = service::find_mut(cloud, &cluster, &name) {
+            service.tasks.retain(|other| other != arn);
+        }
+    }
+    cloud.wake(now + STOPPED_SHOWN, Timer::ForgetTask { arn: arn.to_owned() });
+}
+
+pub fn forget(cloud: &mut Cloud, arn: &str) {
+    if cloud.ecs.tasks.get(arn).is_some_and(|task| task.last_status == "STOPPED") {
+        cloud.ecs.tasks.remove(arn);
+    }
+}
+
+/// The process that ran the tasks is gone, and they with it: nobody's failure.
+pub fn lose_all(cloud: &mut Cloud, reason: &str) {
+    let tasks = cloud.ecs.tasks.values();
+    let lost: Vec<String> = tasks.filter(|task| task.last_status != "STOPPED").map(|task| task.arn.clone()).collect();
+    let now = cloud.now();
+    for arn in lost {
+        if let Some(task) = cloud.ecs.tasks.get_mut(&arn) {
+            task.stop_code.get_or_insert_with(|| "TerminationNotice".to_owned());
+            task.stopped_reason.get_or_insert_with(|| reason.to_owned());
+        }
+        finish(cloud, &arn);
+        wake_service(cloud, &arn, now);
+    }
+}
+
+pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
+    let cluster = cluster(cloud, input)?.name.clone();
+    let definition = task_definition::find(&cloud.ecs, input.need("taskDefinition")?)
+        .ok_or_else(|| Fault::new("ClientException", "TaskDefinition not found."))?;
+    if definition.status != "ACTIVE" {
+        return Err(Fault::new("ClientException", "TaskDefinition is inactive"));
+    }
+    let count = input.number("count").unwrap_or(1);
+    if !(1..=10).contains(&count) {
+        return Err(Fault::invalid("count must be between 1 and 10."));
+    }
+    let vpc = input.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
+    if definition.is_awsvpc() && vpc.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
+        let message = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
+        return Err(Fault::invalid(message));
+    }
+    for role in ["executionRoleArn", "taskRoleArn"] {
+        check_role(cloud, definition.body.text(role))?;
+    }
+    let overrides = input.get("overrides").cloned().unwrap_or_default();
+    let known = |change: &Value| {
+        let name = change.text("name");
+        definition.containers().iter().any(|container| container.text("name") == name)
+    };
+    if let Some(change) = overrides.items("containerOverrides").iter().find(|change| !known(change)) {
+        let name = change.text("name").unwrap_or_default();
+        return Err(Fault::invalid(format!(
+            "Override for container named {name} is not a container in the TaskDefinition."
+        )));
+    }
+    let (arn, family) = (definition.arn.clone(), definition.family.clone());
+    let mut settings = crate::fields::pick(
+        input,
+        &["launchType", "capacityProviderStrategy", "networkConfiguration", "platformVersion"],
+    );
+    if !settings.contains_key("capacityProviderStrategy") {
+        settings.entry("launchType").or_insert_with(|| "FARGATE".into());
+    }
+    let mut shown = Vec::new();
+    for _ in 0..count {
+        let order = Order {
+            cluster: cluster.clone(),
+            definition: arn.clone(),
+            group: input.text("group").map_or_else(|| format!("family:{family}"), str::to_owned),
+            started_by: input.text("startedBy").map(str::to_owned),
+            service: None,
+            settings: settings.clone(),
+            overrides: overrides.clone(),
+            tags: input.tags("tags"),
+            propagate_definition_tags: input.text("propagateTags") == Some("TASK_DEFINITION"),
+        };
+        if let Some(task) = launch(cloud, order).and_then(|arn| cloud.ecs.tasks.get(&arn)) {
+            shown.push(show(task, true));
+        }
+    }
+    Ok(json!({"tasks": shown, "failures": []}))
+}
+
+pub fn stop_by_user(cloud: &mut Cloud, input: &Value) -> Reply {
+    let cluster = cluster(cloud, input)?.name.clone();
+    let id = tail(input.need("task")?);
+    let arn = cloud.arn("ecs", &format!("task/{cluster}/{id}"));
+    if !cloud.ecs.tasks.contains_key(&arn) {
+        return Err(Fault::invalid("The referenced task was not found."));
+    }
+    stop(cloud, &arn, "UserInitiated", input.text("reason").unwrap_or("Task stopped by user"));
+    Ok(json!({"task": show(&cloud.ecs.tasks[&arn], false)}))
+}
+
+pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
+    let cluster = cluster(cloud, input)?;
+    let wanted = input.text("desiredStatus").unwrap_or("RUNNING");
+    let service = input.text("serviceName").map(tail);
+    if let Some(service) = service.filter(|service| !cluster.services.contains_key(*service)) {
+        return Err(Fault::new("ServiceNotFoundException", format!("Service not found: {service}")));
+    }
+    let same = |wanted: Option<&str>, value: Option<&str>| wanted.is_none_or(|wanted| value == Some(wanted));
+    let fits = |task: &&Task| {
+        task.cluster == cluster.name
+            && task.desired_status == wanted
+            && same(service, task.service.as_ref().map(|(name, _)| name.as_str()))
+            && same(input.text("family"), Some(&task.family))
+            && same(input.text("startedBy"), task.started_by.as_deref())
+            && same(input.text("launchType"), task.settings.get("launchType").and_then(Value::as_str))
+    };
+    let tasks = cloud.ecs.tasks.values().filter(fits);
+    arns(input, "taskArns", tasks.map(|task| (task.arn.clone(), task.arn.as_str().into())).collect(), PAGE)
+}
+
+pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
+    let cluster = cluster(cloud, input)?.name.clone();
+    let named = input.texts("tasks");
+    if named.is_empty() || named.len() > 100 {
+        return Err(Fault::invalid("Tasks must have 1 to 100 elements."));
+    }
+    let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+    for id in named {
+        let arn = cloud.arn("ecs", &format!("task/{cluster}/{}", tail(id)));
+        match cloud.ecs.tasks.get(&arn) {
+            Some(task) => tasks.push(show(task, includes(input, "TAGS"))),
+            None => failures.push(json!({"arn": arn, "reason": "MISSING"})),
+        }
+    }
+    Ok(json!({"tasks": tasks, "failures": failures}))
+}
+
+fn show(task: &Task, with_tags: bool) -> Value {
+    let stopped = task.last_status == "STOPPED";
+    let vpc = task.settings.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
+    let subnet = vpc.and_then(|vpc| vpc.texts("subnets").first().copied()).unwrap_or("subnet-local");
+    let attachment = format!("{}-{}-{}", &task.id()[..8], &task.id()[8..12], &task.id()[12..]);
+    let mut details = vec![json!({"name": "subnetId", "value": subnet})];
+    let mut interfaces = Vec::new();
+    if let Some(address) = task.address {
+        let interface = format!("eni-{}", &task.id()[..17]);
+        details.push(json!({"name": "networkInterfaceId", "value": interface}));
+        details.push(json!({"name": "privateIPv4Address", "value": address.to_string()}));
+        interfaces.push(json!({"attachmentId": attachment, "privateIpv4Address": address.to_string()}));
+    }
+    let containers: Vec<Value> = task
+        .containers
+        .iter()
+        .map(|(name, image)| {
+            let mut shown = json!({
+                "containerArn": format!("{}/{name}", task.arn.replacen(":task/", ":container/", 1)),
+                "taskArn": task.arn,
+                "name": name,
+                "image": image,
+                "lastStatus": task.last_status,
+                "healthStatus": task.health,
+                "networkBindings": [],
+                "networkInterfaces": interfaces,
+                "runtimeId": format!("{}-{name}", task.id()),
+            });
+            if stopped {
+                set(&mut shown, "exitCode", task.exit_code.map(Value::from));
+                set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
+            }
+            shown
+        })
+        .collect();
+    let mut shown = json!({
+        "taskArn": task.arn,
+        "clusterArn": task.cluster_arn,
+        "taskDefinitionArn": task.definition,
+        "group": task.group,
+        "lastStatus": task.last_status,
+        "desiredStatus": task.desired_status,
+        "healthStatus": task.health,
+        "connectivity": "CONNECTED",
+        "platformFamily": "Linux",
+        "platformVersion": "1.4.0",
+        "containers": containers,
+        "overrides": if task.overrides.is_null() { json!({"containerOverrides": []}) } else { task.overrides.clone() },
+        "attachments": [{
+            "id": attachment,
+            "type": "ElasticNetworkInterface",
+            "status": if stopped { "DELETED" } else { "ATTACHED" },
+            "details": details,
+        }],
+        "createdAt": task.times.created.epoch_seconds(),
+        "tags": if with_tags { lower_tags(&task.tags) } else { json!([]) },
+    });
+    let seconds = |time: Option<Time>| time.map(|time| time.epoch_seconds().into());
+    set(&mut shown, "pullStoppedAt", seconds(task.times.pulled));
+    set(&mut shown, "startedAt", seconds(task.times.started));
+    set(&mut shown, "stoppingAt", seconds(task.times.stopping));
+    set(&mut shown, "stoppedAt", seconds(task.times.stopped));
+    set(&mut shown, "launchType", task.settings.get("launchType").cloned());
+    for (name, value) in [
+        ("startedBy", &task.started_by),
+        ("stopCode", &task.stop_code),
+        ("stoppedReason", &task.stopped_reason),
+        ("cpu", &task.cpu),
+        ("memory", &task.memory),
+    ] {
+        set(&mut shown, name, value.clone().map(Value::from));
+    }
+    shown
+}
+
+fn set(shown: &mut Value, name: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        shown[name] = value;
+    }
+}

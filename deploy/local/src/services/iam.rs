@@ -1,0 +1,325 @@
+//! IAM roles: trust, inline and attached policies, tags, boundaries.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Service, unknown};
+use crate::cloud::Cloud;
+use crate::fault::{Fault, Reply};
+use crate::fields::{Fields, Tags, upper_tags};
+use crate::paging::{Limits, Page, page};
+use crate::time::Time;
+
+const PAGE: Limits = Limits { default: 100, max: 1000 };
+/// IAM answers policy documents URL-encoded as RFC 3986 has it.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Bytes of all inline policies of a role, without white space.
+const INLINE_LIMIT: usize = 10_240;
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Iam {
+    pub roles: BTreeMap<String, Role>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Role {
+    id: String,
+    pub arn: String,
+    path: String,
+    pub created_at: Time,
+    pub trust: String,
+    description: Option<String>,
+    max_session_seconds: i64,
+    boundary: Option<String>,
+    pub tags: Tags,
+    pub inline: BTreeMap<String, String>,
+    /// By ARN.
+    attached: BTreeMap<String, String>,
+}
+
+impl Iam {
+    pub fn by_arn(&self, arn: &str) -> Option<&Role> {
+        self.roles.values().find(|role| role.arn == arn)
+    }
+}
+
+pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    match operation {
+        "CreateRole" => create_role(cloud, input),
+        "GetRole" => {
+            let (name, role) = role(cloud, input)?;
+            Ok(json!({"Role": show(name, role)}))
+        }
+        "ListRoles" => list_roles(cloud, input),
+        "UpdateRole" => update_role(cloud, input),
+        "DeleteRole" => delete_role(cloud, input),
+        "UpdateAssumeRolePolicy" => {
+            let document = document(input, "PolicyDocument")?;
+            role(cloud, input)?.1.trust = document;
+            Ok(json!({}))
+        }
+        "PutRolePermissionsBoundary" => {
+            let boundary = input.need("PermissionsBoundary")?.to_owned();
+            role(cloud, input)?.1.boundary = Some(boundary);
+            Ok(json!({}))
+        }
+        "PutRolePolicy" | "GetRolePolicy" | "ListRolePolicies" | "DeleteRolePolicy" => inline(cloud, operation, input),
+        "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => attached(cloud, operation, input),
+        "TagRole" => {
+            let added = input.tags("Tags");
+            let tags = &mut role(cloud, input)?.1.tags;
+            if tags.len() + added.keys().filter(|key| !tags.contains_key(*key)).count() > 50 {
+                return Err(Fault::new("LimitExceeded", "A role has at most 50 tags").with_status(409));
+            }
+            tags.extend(added);
+            Ok(json!({}))
+        }
+        "UntagRole" => {
+            let tags = &mut role(cloud, input)?.1.tags;
+            input.texts("TagKeys").into_iter().for_each(|key| drop(tags.remove(key)));
+            Ok(json!({}))
+        }
+        "ListRoleTags" => {
+            let (_, role) = role(cloud, input)?;
+            let all = role.tags.iter().map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value})));
+            paged(input, "Tags", all.collect())
+        }
+        "GetAccountAuthorizationDetails" => account_details(cloud, input),
+        _ => Err(unknown(Service::Iam, operation)),
+    }
+}
+
+fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
+    let name = input.need("RoleName")?;
+    let path = input.text("Path").unwrap_or("/");
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    if name.len() > 64 || !name.chars().all(legal) {
+        return Err(Fault::invalid(format!(
+            "1 validation error detected: Value '{name}' at 'roleName' failed to satisfy constraint: \
+             Member must have length less than or equal to 64 and match [\\w+=,.@-]+"
+        )));
+    }
+    if path.len() > 512 || !path.starts_with('/') || !path.ends_with('/') {
+        return Err(Fault::invalid(format!("The path '{path}' must begin and end with /")));
+    }
+    if cloud.iam.roles.contains_key(name) {
+        let message = format!("Role with name {name} already exists.");
+        return Err(Fault::new("EntityAlreadyExists", message).with_status(409));
+    }
+    let role = Role {
+        id: format!("AROA{}", cloud.draw(17).to_uppercase()),
+        arn: format!("arn:aws:iam::{}:role{path}{name}", cloud.rules.account),
+        path: path.to_owned(),
+        created_at: cloud.now(),
+        trust: document(input, "AssumeRolePolicyDocument")?,
+        description: input.text("Description").map(str::to_owned),
+        max_session_seconds: input.number("MaxSessionDuration").unwrap_or(3600),
+        boundary: input.text("PermissionsBoundary").map(str::to_owned),
+        tags: input.tags("Tags"),
+        inline: BTreeMap::new(),
+        attached: BTreeMap::new(),
+    };
+    let shown = show(name, &role);
+    cloud.iam.roles.insert(name.to_owned(), role);
+    Ok(json!({"Role": shown}))
+}
+
+/// A role as `GetRole` shows it.
+fn show(name: &str, role: &Role) -> Value {
+    let mut shown = json!({
+        "Path": role.path,
+        "RoleName": name,
+        "RoleId": role.id,
+        "Arn": role.arn,
+        "CreateDate": role.created_at.iso(),
+        "AssumeRolePolicyDocument": encode(&role.trust),
+        "Description": role.description,
+        "MaxSessionDuration": role.max_session_seconds,
+    });
+    if let Some(boundary) = &role.boundary {
+        shown["PermissionsBoundary"] = show_boundary(boundary);
+    }
+    if !role.tags.is_empty() {
+        shown["Tags"] = upper_tags(&role.tags);
+    }
+    shown
+}
+
+fn show_boundary(arn: &str) -> Value {
+    json!({"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": arn})
+}
+
+/// `ListRoles` leaves out tags and boundary, as AWS does.
+fn list_roles(cloud: &mut Cloud, input: &Value) -> Reply {
+    let prefix = input.text("PathPrefix").unwrap_or("/");
+    let fits = |role: &Role| role.path.starts_with(prefix);
+    let mut all = Vec::new();
+    for (name, role) in cloud.iam.roles.iter().filter(|(_, role)| fits(role)) {
+        let mut shown = show(name, role);
+        if let Some(fields) = shown.as_object_mut() {
+            fields.remove("Tags");
+            fields.remove("PermissionsBoundary");
+        }
+        all.push((name.clone(), shown));
+    }
+    paged(input, "Roles", all)
+}
+
+fn update_role(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (_, role) = role(cloud, input)?;
+    if let Some(description) = input.text("Description") {
+        role.description = Some(description.to_owned());
+    }
+    if let Some(seconds) = input.number("MaxSessionDuration") {
+        role.max_session_seconds = seconds;
+    }
+    Ok(json!({}))
+}
+
+fn delete_role(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, role) = role(cloud, input)?;
+    let conflict = |message| Err(Fault::new("DeleteConflict", message).with_status(409));
+    if !role.attached.is_empty() {
+        return conflict("Cannot delete entity, must detach all policies first.");
+    }
+    if !role.inline.is_empty() {
+        return conflict("Cannot delete entity, must delete policies first.");
+    }
+    cloud.iam.roles.remove(name);
+    Ok(json!({}))
+}
+
+fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    let (name, role) = role(cloud, input)?;
+    if operation == "ListRolePolicies" {
+        let all = role.inline.keys().map(|policy| (policy.clone(), policy.as_str().into())).collect();
+        return paged(input, "PolicyNames", all);
+    }
+    let policy = input.need("PolicyName")?;
+    let missing = || {
+        let message = format!("The role policy with name {policy} cannot be found.");
+        Fault::new("NoSuchEntity", message).with_status(404)
+    };
+    match operation {
+        "PutRolePolicy" => {
+            let document = document(input, "PolicyDocument")?;
+            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
+            if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
+                let message = format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
+                return Err(Fault::new("LimitExceeded", message).with_status(409));
+            }
+            role.inline.insert(policy.to_owned(), document);
+            Ok(json!({}))
+        }
+        "GetRolePolicy" => {
+            let document = encode(role.inline.get(policy).ok_or_else(missing)?);
+            Ok(json!({"RoleName": name, "PolicyName": policy, "PolicyDocument": document}))
+        }
+        _ => role.inline.remove(policy).map(|_| json!({})).ok_or_else(missing),
+    }
+}
+
+/// How many bytes count towards the limit: white space does not.
+fn dense(document: &str) -> usize {
+    document.bytes().filter(|byte| !byte.is_ascii_whitespace()).count()
+}
+
+fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    let (_, role) = role(cloud, input)?;
+    if operation == "ListAttachedRolePolicies" {
+        let all = role.attached.iter();
+        let all = all.map(|(arn, name)| (arn.clone(), json!({"PolicyName": name, "PolicyArn": arn})));
+        return paged(input, "AttachedPolicies", all.collect());
+    }
+    let arn = input.need("PolicyArn")?;
+    if operation == "AttachRolePolicy" {
+        let name = arn.rsplit('/').next().unwrap_or(arn);
+        role.attached.insert(arn.to_owned(), name.to_owned());
+        return Ok(json!({}));
+    }
+    role.attached
+        .remove(arn)
+        .map(|_| json!({}))
+        .ok_or_else(|| Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
+}
+
+fn account_details(cloud: &mut Cloud, input: &Value) -> Reply {
+    let filters = input.texts("Filter");
+    let roles = filters.is_empty() || filters.contains(&"Role");
+    let mut all = Vec::new();
+    for (name, role) in cloud.iam.roles.iter().filter(|_| roles) {
+        let policy = |(name, text): (&String, &String)| json!({"PolicyName": name, "PolicyDocument": encode(text)});
+        let managed = |(arn, name): (&String, &String)| json!({"PolicyName": name, "PolicyArn": arn});
+        let mut shown = json!({
+            "Path": role.path,
+            "RoleName": name,
+            "RoleId": role.id,
+            "Arn": role.arn,
+            "CreateDate": role.created_at.iso(),
+            "AssumeRolePolicyDocument": encode(&role.trust),
+            "InstanceProfileList": [],
+            "RolePolicyList": role.inline.iter().map(policy).collect::<Vec<Value>>(),
+            "AttachedManagedPolicies": role.attached.iter().map(managed).collect::<Vec<Value>>(),
+            "Tags": upper_tags(&role.tags),
+            "RoleLastUsed": {},
+        });
+        if let Some(boundary) = &role.boundary {
+            shown["PermissionsBoundary"] = show_boundary(boundary);
+        }
+        all.push((name.clone(), shown));
+    }
+    let mut output = paged(input, "RoleDetailList", all)?;
+    for empty in ["UserDetailList", "GroupDetailList", "Policies"] {
+        output[empty] = json!([]);
+    }
+    Ok(output)
+}
+
+fn role<'cloud, 'input>(
+    cloud: &'cloud mut Cloud,
+    input: &'input Value,
+) -> Result<(&'input str, &'cloud mut Role), Fault> {
+    let name = input.need("RoleName")?;
+    let missing = || {
+        let message = format!("The role with name {name} cannot be found.");
+        Fault::new("NoSuchEntity", message).with_status(404)
+    };
+    Ok((name, cloud.iam.roles.get_mut(name).ok_or_else(missing)?))
+}
+
+/// A policy as it was given: IAM keeps the text, but only if it is a policy at all.
+fn document(input: &Value, name: &str) -> Result<String, Fault> {
+    let text = input.need(name)?;
+    let malformed = |why: &str| Fault::new("MalformedPolicyDocument", format!("{name}: {why}"));
+    let parsed: Value = serde_json::from_str(text).map_err(|_| malformed("This policy contains invalid Json"))?;
+    let statements = match parsed.get("Statement") {
+        Some(Value::Array(statements)) => statements.as_slice(),
+        Some(statement @ Value::Object(_)) => std::slice::from_ref(statement),
+        _ => return Err(malformed("Syntax errors in policy: no Statement.")),
+    };
+    let sound = |statement: &Value| {
+        matches!(statement.text("Effect"), Some("Allow" | "Deny"))
+            && (statement.get("Action").is_some() || statement.get("NotAction").is_some())
+    };
+    if statements.iter().all(sound) {
+        Ok(text.to_owned())
+    } else {
+        Err(malformed("Syntax errors in policy: a statement needs Effect and Action."))
+    }
+}
+
+fn encode(document: &str) -> String {
+    utf8_percent_encode(document, ENCODED).to_string()
+}
+
+fn paged(input: &Value, list: &str, all: Vec<(String, Value)>) -> Reply {
+    let Page { items, next } = page(all, input.text("Marker"), input.number("MaxItems"), PAGE)?;
+    let mut output = json!({list: items, "IsTruncated": next.is_some()});
+    if let Some(next) = next {
+        output["Marker"] = next.into();
+    }
+    Ok(output)
+}

@@ -1,0 +1,19 @@
+//! STS: who is calling. Everybody is the account's one user.
+
+use serde_json::{Value, json};
+
+use super::{Service, unknown};
+use crate::cloud::Cloud;
+use crate::fault::Reply;
+
+pub fn run(cloud: &mut Cloud, operation: &str, _input: &Value) -> Reply {
+    let account = &cloud.rules.account;
+    match operation {
+        "GetCallerIdentity" => Ok(json!({
+            "Arn": format!("arn:aws:iam::{account}:user/localcloud"),
+            "UserId": "AIDALOCALCLOUD000000",
+            "Account": account,
+        })),
+        _ => Err(unknown(Service::Sts, operation)),
+    }
+}
