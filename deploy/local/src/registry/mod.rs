@@ -237,11 +237,6 @@ impl Registry {
         Ok(true)
     }
 
-    /// Takes one tag from its image, which stays; false when no image has it.
-    pub fn untag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
-        self.change(name, |repository| repository.tags.remove(tag).is_some())
-    }
-
     /// The manifest of a digest or a tag.
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repositories = lock(&self.repositories);
@@ -297,13 +292,16 @@ impl Registry {
         if self.blob_of(from, digest).is_err() {
             return Ok(false);
         }
-        self.change(name, |repository| repository.blobs.insert(digest.to_owned()))?;
+        self.change(name, |repository| {
+            repository.blobs.insert(digest.to_owned());
+            Ok(())
+        })?;
         Ok(true)
     }
 
     fn unlink_blob(&self, name: &str, digest: &str) -> Result<(), RegistryError> {
         self.blob_of(name, digest)?;
-        self.change(name, |repository| repository.blobs.remove(digest))?;
+        self.change(name, |repository| Ok(repository.blobs.remove(digest)))?;
         self.sweep(&lock(&self.repositories), [digest.to_owned()]);
         Ok(())
     }
@@ -319,7 +317,7 @@ impl Registry {
         self.change(&upload.repository.clone(), |repository| {
             repository.blobs.insert(found);
             upload.persist(&target)
-        })?
+        })
     }
 
     /// Takes a manifest by tag or by digest; gives its digest and its subject's.
@@ -338,12 +336,6 @@ impl Registry {
         if reference != found && !is_tag(reference) {
             return Err(RegistryError::ManifestInvalid(format!("{reference:?} is neither a tag nor a digest")));
         }
-        for blob in document.blobs() {
-            self.blob_of(name, &blob.digest).map_err(|_| missing(name, &blob.digest))?;
-        }
-        for each in &document.manifests {
-            self.manifest(name, &each.digest).ok_or_else(|| missing(name, &each.digest))?;
-        }
         let path = self.blob_path(&found).ok_or_else(|| missing(name, &found))?;
         let references = document.blobs().chain(&document.manifests).map(|each| each.digest.clone()).collect();
         let subject = document.subject.as_ref().map(|subject| subject.digest.clone());
@@ -355,18 +347,23 @@ impl Registry {
             subject: subject.clone(),
         };
         self.change(name, |repository| {
+            let unknown = |each: &&Descriptor| !repository.manifests.contains_key(&each.digest);
+            let blob = document.blobs().find(|blob| !repository.blobs.contains(&blob.digest));
+            if let Some(absent) = blob.or_else(|| document.manifests.iter().find(unknown)) {
+                return Err(missing(name, &absent.digest));
+            }
             // Pushing the same image again moves tags, not its date.
             repository.manifests.entry(found.clone()).or_insert(stored);
             if reference != found {
                 repository.tags.insert(reference.to_owned(), found.clone());
             }
             write_synced(&path, bytes)
-        })??;
+        })?;
         Ok((found, subject))
     }
 
     fn delete_tag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
-        self.change(name, |repository| repository.tags.remove(tag).is_some())
+        self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
     }
 
     fn tags(&self, name: &str) -> Result<Vec<String>, RegistryError> {
@@ -383,13 +380,17 @@ impl Registry {
         Ok(repository.manifests.iter().filter(|(_, stored)| refers(stored)).map(|(own, _)| own.clone()).collect())
     }
 
-    /// Changes one repository: what `change` refers to must be on disk when it returns, then the repository's file is
-    /// written, and only then the change is seen.
-    fn change<T>(&self, name: &str, change: impl FnOnce(&mut Repository) -> T) -> Result<T, RegistryError> {
+    /// Changes one repository: what `change` refers to must be on disk when it returns, then the
+    /// repository's file is written, and only then the change is seen; an error leaves all as it was.
+    fn change<T>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Repository) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
         let mut repositories = lock(&self.repositories);
         let repository = repositories.get_mut(name).ok_or_else(|| RegistryError::NameUnknown(name.to_owned()))?;
         let mut next = repository.clone();
-        let outcome = change(&mut next);
+        let outcome = change(&mut next)?;
         self.write(name, &next)?;
         *repository = next;
         Ok(outcome)

@@ -68,6 +68,7 @@ mod tests {
         assert_ne!((first.address, first.other_port), (second.address, second.other_port));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn an_address_whose_port_is_taken_is_passed_over() {
         let taken = Ipv4Addr::new(127, 88, 0, 1);

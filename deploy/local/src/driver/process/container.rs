@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Lease;
+use super::guardian::{Group, Guardian};
 use super::image::Image;
 use super::paths::{below, mapped};
 use crate::driver::{Container, LogTarget, Report};
@@ -89,8 +91,8 @@ impl Plan {
         })
     }
 
-    /// Starts the launcher, which waits for [`Running::go`].
-    pub(super) fn start(&self) -> Result<Running, StartError> {
+    /// Starts the launcher, which waits for [`Running::go`]: its group is watched before the command runs.
+    pub(super) fn start(&self, guardian: &Arc<Mutex<Guardian>>) -> Result<Running, StartError> {
         // A container engine makes the working directory, too.
         std::fs::create_dir_all(&self.directory).map_err(at(&self.directory))?;
         let child = Command::new(&self.python)
@@ -109,7 +111,8 @@ impl Plan {
             .map_err(at(&self.python))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         let group = group.ok_or_else(|| at(&self.python)(io::ErrorKind::NotFound.into()))?;
-        Ok(Running { child, group })
+        let group = Group::new(group, guardian).map_err(at(&self.python))?;
+        Ok(Running { group, child })
     }
 }
 
@@ -144,8 +147,9 @@ fn locate(program: &str, directory: &Path, search_path: &OsStr) -> Option<PathBu
 
 /// A container's process and the group it leads.
 pub(super) struct Running {
+    /// Before the child: as long as nobody waited for that, the group's number is no other's.
+    group: Group,
     child: Child,
-    pub(super) group: Pid,
 }
 
 impl Running {
@@ -160,7 +164,7 @@ impl Running {
     }
 
     /// Follows the process to its end: lines go out as they come; on `stop` the group gets SIGTERM and, after
-    /// `stop_timeout`, SIGKILL. What is left of the group is killed with its leader. The exit code, or 128 + signal.
+    /// `stop_timeout`, SIGKILL. Gives the exit code, or 128 + signal.
     pub(super) async fn ended(
         mut self,
         log: Option<LogTarget>,
@@ -178,30 +182,21 @@ impl Running {
         let status = tokio::select! {
             status = self.child.wait() => status,
             () = stop.cancelled() => {
-                self.signal(Signal::TERM);
+                self.group.signal(Signal::TERM);
                 if let Ok(status) = tokio::time::timeout(stop_timeout, self.child.wait()).await {
                     status
                 } else {
-                    self.signal(Signal::KILL);
+                    self.group.signal(Signal::KILL);
                     self.child.wait().await
                 }
             }
         };
-        self.signal(Signal::KILL);
+        // What is left of the group goes with its leader.
+        drop(self.group);
         if tokio::time::timeout(LAST_LINES, async { while lines.join_next().await.is_some() {} }).await.is_err() {
             tracing::debug!("a process that left its group holds the task's output open");
         }
         status.map(code)
-    }
-
-    fn signal(&self, signal: Signal) {
-        match kill_process_group(self.group, signal) {
-            // No such process: nobody is left, which is what we want.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => {
-                tracing::warn!(group = ?self.group, %error, "a process group cannot be signalled")
-            }
-        }
     }
 }
 

@@ -7,10 +7,44 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::lock;
 
 const SCRIPT: &str = include_str!("guardian.sh");
+
+/// A process group that is watched for as long as this lives, and killed when it is dropped.
+pub(super) struct Group {
+    id: Pid,
+    guardian: Arc<Mutex<Guardian>>,
+}
+
+impl Group {
+    pub(super) fn new(id: Pid, guardian: &Arc<Mutex<Guardian>>) -> io::Result<Self> {
+        let group = Self { id, guardian: Arc::clone(guardian) };
+        lock(guardian).add(id)?;
+        Ok(group)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        match kill_process_group(self.id, signal) {
+            // No such process: nobody is left, which is what we want.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => {
+                tracing::warn!(group = ?self.id, %error, "a process group cannot be signalled");
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        lock(&self.guardian).remove(self.id);
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Guardian {

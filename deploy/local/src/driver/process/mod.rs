@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Pid;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
@@ -80,7 +79,7 @@ struct Shared {
     search_path: String,
     /// One image is prepared at a time: the next one often needs the same layers.
     store: Arc<tokio::sync::Mutex<Store>>,
-    guardian: Mutex<Guardian>,
+    guardian: Arc<Mutex<Guardian>>,
     tasks: Mutex<HashMap<String, CancellationToken>>,
 }
 
@@ -103,7 +102,7 @@ impl Process {
         clear_leftovers(&folder);
         let store = Store::new(&folder, registry, OsString::from(&search_path), python);
         let store = Arc::new(tokio::sync::Mutex::new(store));
-        let (guardian, tasks) = (Mutex::default(), Mutex::default());
+        let (guardian, tasks) = (Arc::default(), Mutex::default());
         Self { shared: Arc::new(Shared { folder, extra_environment, search_path, store, guardian, tasks }) }
     }
 }
@@ -172,9 +171,8 @@ impl Shared {
         let containers = launch.containers.iter().zip(&images);
         let plans = containers.map(|(container, image)| Plan::new(container, image, &around));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
-        let running = plans.iter().map(Plan::start).collect::<Result<Vec<_>, _>>()?;
-        let groups = running.iter().map(|process| process.group).collect();
-        let watch = Watch::new(&self.guardian, groups)?;
+        let running = plans.iter().map(|plan| plan.start(&self.guardian));
+        let running = running.collect::<Result<Vec<_>, _>>()?;
         let mut ends = JoinSet::new();
         for (mut process, container) in running.into_iter().zip(&launch.containers) {
             process.go().await;
@@ -199,7 +197,6 @@ impl Shared {
         // Every container is essential: the end of one is the end of the task.
         stop.cancel();
         while ends.join_next().await.is_some() {}
-        drop(watch);
         let exit_code = match first {
             Some(Ok(ended)) => ended.map_err(TaskError::Resources)?,
             Some(Err(error)) => return Err(TaskError::Resources(io::Error::other(error))),
@@ -213,31 +210,6 @@ impl Shared {
         let store = Arc::clone(&self.store).lock_owned().await;
         let prepared = tokio::task::spawn_blocking(move || store.prepare(&image)).await;
         Ok(prepared.map_err(|error| TaskError::Resources(io::Error::other(error)))??)
-    }
-}
-
-/// Process groups that the guardian watches for as long as this lives.
-struct Watch<'a> {
-    guardian: &'a Mutex<Guardian>,
-    groups: Vec<Pid>,
-}
-
-impl<'a> Watch<'a> {
-    fn new(guardian: &'a Mutex<Guardian>, groups: Vec<Pid>) -> Result<Self, TaskError> {
-        let watch = Self { guardian, groups };
-        let mut list = lock(guardian);
-        watch.groups.iter().try_for_each(|group| list.add(*group)).map_err(TaskError::Resources)?;
-        drop(list);
-        Ok(watch)
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        let mut list = lock(self.guardian);
-        for group in &self.groups {
-            list.remove(*group);
-        }
     }
 }
 

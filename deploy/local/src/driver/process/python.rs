@@ -47,34 +47,41 @@ fn probe(program: &Path, minor: u8, search_path: &OsStr) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
-    fn script(folder: &Path, name: &str, text: &str) {
-        let path = folder.join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    /// Version (`3.N`) and place of this machine's Python.
+    fn machine() -> (String, PathBuf) {
+        let asks = "import sys; print('3.%d' % sys.version_info[1], sys.executable)";
+        let output = Command::new("python3").args(["-c", asks]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (version, executable) = text.trim().split_once(' ').unwrap();
+        (version.to_owned(), executable.into())
     }
 
     #[test]
-    fn a_shim_that_only_prints_an_error_is_passed_over() {
+    fn a_shim_that_does_not_run_python_is_passed_over() {
+        let (version, python) = machine();
         let folder = tempfile::tempdir().unwrap();
         let (shims, real) = (folder.path().join("shims"), folder.path().join("real"));
-        std::fs::create_dir_all(&shims).unwrap();
-        std::fs::create_dir_all(&real).unwrap();
-        script(&shims, "python3.12", "#!/bin/sh\necho 'python3.12: command not found'\nexit 127\n");
-        script(&real, "python3.12", "#!/bin/sh\necho /opt/python/bin/python3.12\n");
+        let name = format!("python{version}");
+        for (place, program) in [(&shims, Path::new("/bin/false")), (&real, &python)] {
+            std::fs::create_dir(place).unwrap();
+            symlink(program, place.join(&name)).unwrap();
+        }
         let path = std::env::join_paths([&shims, &real]).unwrap();
-        assert_eq!(find("3.12", &path, &[]).unwrap(), Path::new("/opt/python/bin/python3.12"));
+        assert_eq!(find(&version, &path, &[]).unwrap(), real.join(&name));
+        assert!(find(&version, shims.as_os_str(), &[]).is_err());
     }
 
     #[test]
-    fn a_candidate_serves_where_the_path_has_none() {
+    fn a_python3_of_another_version_is_passed_over_and_a_candidate_serves() {
+        let (version, python) = machine();
         let folder = tempfile::tempdir().unwrap();
-        script(folder.path(), "python", "#!/bin/sh\necho /elsewhere/python\n");
-        let found = find("3.99", OsStr::new(""), &[folder.path().join("python")]).unwrap();
-        assert_eq!(found, Path::new("/elsewhere/python"));
+        symlink(&python, folder.path().join("python3")).unwrap();
+        assert!(find("3.99", folder.path().as_os_str(), std::slice::from_ref(&python)).is_err());
+        assert_eq!(find(&version, OsStr::new(""), std::slice::from_ref(&python)).unwrap(), python);
     }
 
     #[test]
