@@ -1,1 +1,235 @@
-//! End to end tests of codeloc live under `tests/tests/`; this library holds what they share.
+//! What the tests share: a deployment in one process. The controller and the AWS SDK are the real ones, the cloud is
+//! localcloud, and under tokio's paused clock a day of it takes seconds. Git, the builder, the code servers and the
+//! webserver are simulated by what the cloud runs.
+
+mod fakes;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use codeloc::dagster::workspace::Publisher;
+use codeloc::kinds::aws::{Cache, Clients};
+use codeloc::reconcile::queue::Queue;
+use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::settings::Settings;
+use codeloc::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
+use codeloc::status::{Board, Health, RepositoryStatus, Sync};
+use codeloc_crds::RepositoryName;
+use localcloud::LocalCloud;
+use localcloud::calls::Call;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver};
+
+/// The daemon as it runs here.
+pub type Fleet = Daemon<Builds, CloudCodeServer, CloudWebserver>;
+
+/// One deployment: a cloud, configs, branches, a workspace file, and at most one daemon.
+pub struct Deployment {
+    pub cloud: Arc<LocalCloud>,
+    pub branches: Branches,
+    pub builds: Builds,
+    pub settings: Settings,
+    configs: BTreeMap<String, String>,
+    source: watch::Sender<SourceState>,
+    running: Option<Running>,
+    folder: tempfile::TempDir,
+}
+
+struct Running {
+    fleet: Arc<Fleet>,
+    task: JoinHandle<()>,
+}
+
+/// A config as short as it may be.
+pub fn config(name: &str) -> String {
+    format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}.definitions\n")
+}
+
+impl Deployment {
+    /// A cloud with the cluster, the namespace and the bucket that every deployment stands on, and nothing else.
+    pub async fn new() -> Self {
+        let cloud = Arc::new(LocalCloud::start(localcloud::Settings {
+            latency: Duration::from_millis(20),
+            ..localcloud::Settings::default()
+        }));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut settings = Settings::default();
+        settings.aws.bucket = "platform".to_owned();
+        settings.aws.subnets = vec!["subnet-a".to_owned()];
+        settings.aws.security_groups = vec!["sg-a".to_owned()];
+        settings.aws.execution_role_arn = "arn:aws:iam::123456789012:role/execution".to_owned();
+        settings.dagster.workspace_file = folder.path().join("workspace.yaml");
+        let deployment = Self {
+            branches: Branches::default(),
+            builds: Builds::default(),
+            settings,
+            configs: BTreeMap::new(),
+            source: watch::Sender::new(SourceState::default()),
+            running: None,
+            folder,
+            cloud,
+        };
+        let config = deployment.sdk();
+        let ecs = aws_sdk_ecs::Client::new(&config);
+        ecs.create_cluster().cluster_name("dagster").send().await.expect("a cluster");
+        let clients = Clients::new(&config);
+        let namespace = clients.discovery.create_private_dns_namespace().name("dagster.internal").vpc("vpc-a");
+        namespace.send().await.expect("a namespace");
+        // Making a namespace is an operation that takes its time.
+        while clients.discovery.list_namespaces().send().await.expect("namespaces").namespaces().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        deployment.cloud.reset_calls();
+        deployment
+    }
+
+    /// The real SDK's configuration, with the cloud in place of the network.
+    pub fn sdk(&self) -> SdkConfig {
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .endpoint_url("http://localcloud.test")
+            .http_client(self.cloud.connector())
+            .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+            .build()
+    }
+
+    pub fn ecs(&self) -> aws_sdk_ecs::Client {
+        aws_sdk_ecs::Client::new(&self.sdk())
+    }
+
+    pub fn workspace_file(&self) -> PathBuf {
+        self.settings.dagster.workspace_file.clone()
+    }
+
+    pub fn workspace(&self) -> String {
+        std::fs::read_to_string(self.workspace_file()).expect("workspace.yaml is there")
+    }
+
+    /// Commits a config: valid or not, as it is.
+    pub fn commit(&mut self, name: &str, config: impl Into<String>) {
+        self.configs.insert(name.to_owned(), config.into());
+        self.publish();
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.configs.remove(name);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let mut snapshot = Snapshot::default();
+        for (name, text) in &self.configs {
+            let path = format!("repos/{name}/config.yml");
+            let parsed = codeloc_crds::parse(&path, text).map_err(|error| Invalid {
+                message: error.to_string(),
+                rendered: error.render(false),
+                path,
+            });
+            snapshot.repositories.insert(RepositoryName::new(name).expect("a valid name"), parsed);
+        }
+        self.source.send_modify(|state| state.snapshot = Some(Arc::new(snapshot)));
+    }
+
+    /// Starts the daemon. Everything it knows comes from the cloud and the configs.
+    pub async fn start(&mut self) {
+        assert!(self.running.is_none(), "a daemon runs already");
+        let clients = Clients::new(&self.sdk());
+        let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+        let queue = Arc::new(Queue::default());
+        let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let heads_settings = HeadsSettings { interval: Duration::from_secs(30), parallelism: 8 };
+        let heads = Heads::start(self.branches.clone(), heads_settings, move |key: &HeadKey| {
+            let _ = moved.send(key.clone());
+        });
+        self.branches.attach(heads.clone());
+        let code_server = CloudCodeServer::new(self.cloud.clone(), clients.ecs.clone());
+        let webserver = CloudWebserver::new(self.workspace_file(), code_server.clone());
+        let world = World {
+            images: Images::new(self.builds.clone(), 2, queue.clone()),
+            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(webserver)).expect("a workspace file"),
+            code_server,
+            cache: Cache::default(),
+            settings: self.settings.clone(),
+            place,
+            clients,
+            git: Git::new(GitSettings {
+                program: "git".into(),
+                home: self.folder.path().join("git-home"),
+                url_rewrites: BTreeMap::new(),
+                tokens: BTreeMap::new(),
+                allow_local: false,
+                timeout: Duration::from_secs(10),
+            }),
+            heads,
+            board: Board::default(),
+            queue,
+            clock: Clock::starting_at(jiff::Timestamp::from_millisecond(i64::try_from(self.cloud.now().millis()).expect("a date of this age")).expect("a date")),
+        };
+        let fleet = Arc::new(Daemon::new(Reconciler::new(world), self.source.subscribe()));
+        let task = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { fleet.run(receiver).await }
+        });
+        self.running = Some(Running { fleet, task });
+    }
+
+    /// Ends the daemon where it stands, as kill -9 would.
+    pub async fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.task.abort();
+            // Until it is gone, so that no call of its own comes later.
+            let _ = running.task.await;
+        }
+    }
+
+    pub fn status(&self, name: &str) -> Option<RepositoryStatus> {
+        self.running.as_ref()?.fleet.reconciler.world.board.get(name)
+    }
+
+    /// Lets virtual time pass until `done`, asked more often than a call takes; fails with the statuses when that takes longer than two hours of it.
+    pub async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
+        while !done(self) {
+            if tokio::time::Instant::now() > deadline {
+                let all = self.running.as_ref().map(|running| running.fleet.reconciler.world.board.all());
+                panic!("never {what}: {all:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn healthy(&self, name: &str) -> bool {
+        self.status(name).is_some_and(|status| (status.sync, status.health) == (Sync::Synced, Health::Healthy))
+    }
+
+    pub async fn until_healthy(&self, names: &[&str]) {
+        self.until(&format!("healthy: {names:?}"), |this| names.iter().all(|name| this.healthy(name))).await;
+    }
+
+    /// Lets the daemon do whatever it would still do.
+    pub async fn idle(&self) {
+        tokio::time::sleep(Duration::from_secs(10 * 60)).await;
+    }
+
+    pub fn mutating_calls(&self) -> Vec<Call> {
+        self.cloud.calls().into_iter().filter(|call| call.mutating).collect()
+    }
+
+    /// Everything that is live, as the controller observes it, for comparison.
+    pub async fn live(&self) -> BTreeMap<String, codeloc::kinds::Live> {
+        let clients = Clients::new(&self.sdk());
+        let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+        let session = codeloc::kinds::aws::Session { clients: &clients, place: &place, cache: &Cache::default() };
+        codeloc::kinds::aws::observe(session, codeloc::kinds::aws::Scope::All).await.expect("an observation")
+    }
+}

@@ -185,7 +185,7 @@ impl Resolution<'_> {
                 write_whole(&folder.path().join(relative), text.as_bytes())?;
             }
         }
-        let text = self.uv.export(folder.path(), self.target).await?;
+        let text = self.uv.export(folder.path()).await?;
         let lock = &texts[file];
         let packages = parse_lines(&text).map_err(|Refused { text, why, .. }| {
             refused(file, line_in_lock(lock, &text), &text, &why)

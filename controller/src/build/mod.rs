@@ -7,6 +7,7 @@ mod dependencies;
 mod ecr;
 mod image;
 mod layer;
+mod listing;
 mod load;
 mod oci;
 mod packages;

@@ -22,7 +22,7 @@ use super::{
     load::{CODE_FOLDER, load},
     packages::{Kept, Packages},
     process::{Program, blocking, fresh_folder, tail},
-    registry::{Registry, RegistryCredentials},
+    registry::{Access, Registry, RegistryCredentials},
     requirements::Requirement,
     settings::PASSED_VARIABLES,
     uv::{Target, Uv},
@@ -55,12 +55,16 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 "images for this machine need its Python: set the build's interpreter".to_owned(),
             ));
         }
+        let settings = settings
+            .rooted()
+            .map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
         let passed: BTreeMap<String, String> = settings
             .environment
             .iter()
             .filter(|(name, _)| PASSED_VARIABLES.contains(&name.as_str()))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
+        remove_leftovers(&settings.work.join("spool"));
         Ok(Self {
             base_set: base_set(&settings.requirements)?,
             git: Git::new(
@@ -144,8 +148,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         )
     }
 
-    async fn registry(&self, target: &str) -> Result<Registry, BuildError> {
-        Registry::open(target, &self.credentials, self.settings.registry_timeout).await
+    async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
+        let timeout = self.settings.registry_timeout;
+        Registry::open(target, access, &self.credentials, timeout).await
     }
 
     async fn found(
@@ -255,13 +260,12 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 "base image {text} is not an image reference: {error}"
             ))
         })?;
-        let source = self
-            .registry(&format!(
-                "{}/{}",
-                reference.resolve_registry(),
-                reference.repository()
-            ))
-            .await?;
+        let home = format!(
+            "{}/{}",
+            reference.resolve_registry(),
+            reference.repository()
+        );
+        let source = self.registry(&home, Access::Read).await?;
         let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");
         let pulled = source.pull(wanted, architecture).await?;
         for blob in &pulled.manifest.layers {
@@ -317,7 +321,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let target = self.target(request).await?;
         let constraints = constraints(self.settings.constraints.as_deref())?;
         let tag = self.tag(request, &target, constraints.as_deref());
-        let registry = self.registry(&request.target).await?;
+        let registry = self.registry(&request.target, Access::Read).await?;
         self.found(&registry, &tag, request, &target).await
     }
 
@@ -338,7 +342,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             .acquire()
             .await
             .map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
-        let registry = self.registry(&request.target).await?;
+        let registry = self.registry(&request.target, Access::Write).await?;
         if let Some(image) = self.found(&registry, &tag, request, &target).await? {
             return Ok(image);
         }
@@ -391,6 +395,23 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             reference: format!("{}@{digest}", request.target),
             load,
         })
+    }
+}
+
+/// Removes what an earlier process left in the spool when it was killed. Another process may be at work in there now, so
+/// only what is older than any build goes; what cannot be removed is tried again next time.
+fn remove_leftovers(spool: &Path) {
+    const AGE: Duration = Duration::from_hours(24);
+    for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > AGE) {
+            let path = entry.path();
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use tokio::io::AsyncReadExt;
 use super::{BuildError, layer::Layer, process::on_disk};
 
 const CHUNK: usize = 1 << 18;
+/// Bytes per second below which an upload is given up.
+const SLOWEST_UPLOAD: u64 = 256 << 10;
 
 /// Where a registry's user name and password come from.
 pub trait RegistryCredentials: Send + Sync + 'static {
@@ -47,60 +49,62 @@ pub(super) struct Pulled {
     pub config: Vec<u8>,
 }
 
-/// A client for one repository. Made anew per build, since the client inside never forgets an expired password.
+/// What a [`Registry`] is opened for; some registries hand out other tokens for reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// A client for one repository. Made anew per build, since the clients inside never forget an expired password.
 pub(super) struct Registry {
     client: Client,
+    /// Without a limit on silence, which a registry keeps for as long as it receives.
+    uploads: Client,
+    timeout: Duration,
     host: String,
     path: String,
 }
 
 impl Registry {
-    /// `target` is `host[:port]/path`.
+    /// `target` is `host[:port]/path`. `timeout` limits a silent read; an upload has that and [`SLOWEST_UPLOAD`].
     pub(super) async fn open(
         target: &str,
+        access: Access,
         credentials: &impl RegistryCredentials,
         timeout: Duration,
     ) -> Result<Self, BuildError> {
-        let Some((host, path)) = target
+        let parts = target
             .split_once('/')
-            .filter(|(host, path)| !host.is_empty() && !path.is_empty())
-        else {
+            .filter(|(host, path)| !host.is_empty() && !path.is_empty());
+        let Some((host, path)) = parts else {
             return Err(BuildError::Terminal(format!(
                 "{target} is not an image repository: host[:port]/path"
             )));
         };
-        let protocol = if is_loopback(host) {
-            ClientProtocol::Http
-        } else {
-            ClientProtocol::Https
-        };
-        let config = ClientConfig {
-            protocol,
-            use_monolithic_push: true,
-            platform_resolver: None,
-            read_timeout: Some(timeout),
-            connect_timeout: Some(Duration::from_secs(10)),
-            user_agent: concat!("codeloc/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config)
-            .map_err(|error| BuildError::Transient(format!("no registry client: {error}")))?;
         let auth = match credentials.for_registry(host).await? {
             Some((user, password)) => RegistryAuth::Basic(user, password),
             None => RegistryAuth::Anonymous,
         };
+        let reads = client(host, &auth, Some(timeout)).await?;
+        let uploads = client(host, &auth, None).await?;
         let registry = Self {
-            client,
+            client: reads,
+            uploads,
+            timeout,
             host: host.to_owned(),
             path: path.to_owned(),
         };
-        registry.client.store_auth_if_needed(host, &auth).await;
         // Asks at once, so that a refused password is an error of its own instead of a 401 further on.
-        let auth = registry
+        let operation = match access {
+            Access::Read => RegistryOperation::Pull,
+            Access::Write => RegistryOperation::Push,
+        };
+        let admitted = registry
             .client
-            .auth(&registry.tagged("latest"), &auth, RegistryOperation::Push)
+            .auth(&registry.tagged("latest"), &auth, operation)
             .await;
-        auth.map_err(|error| registry.failed("log in to", &error))?;
+        admitted.map_err(|error| registry.failed("log in to", &error))?;
         Ok(registry)
     }
 
@@ -221,18 +225,23 @@ impl Registry {
                 .await?;
             Ok((read > 0).then(|| (Bytes::from(chunk), file)))
         });
-        let pushed = self
-            .client
-            .push_blob_stream(
-                &self.tagged("latest"),
-                stream,
-                &layer.digest,
-                Some(layer.size),
-            )
-            .await;
-        pushed
-            .map(drop)
-            .map_err(|error| self.failed("push a layer to", &error))
+        let allowed = self.timeout + Duration::from_secs(layer.size / SLOWEST_UPLOAD);
+        let reference = self.tagged("latest");
+        let push =
+            self.uploads
+                .push_blob_stream(&reference, stream, &layer.digest, Some(layer.size));
+        match tokio::time::timeout(allowed, push).await {
+            Ok(pushed) => pushed
+                .map(drop)
+                .map_err(|error| self.failed("push a layer to", &error)),
+            Err(_) => Err(BuildError::Transient(format!(
+                "pushing {} bytes to {}/{} took longer than {} s",
+                layer.size,
+                self.host,
+                self.path,
+                allowed.as_secs()
+            ))),
+        }
     }
 
     /// Sends a small blob, unless it is there.
@@ -323,6 +332,30 @@ impl Registry {
         };
         BuildError::Transient(format!("cannot {purpose} {place}: {why}"))
     }
+}
+
+async fn client(
+    host: &str,
+    auth: &RegistryAuth,
+    read_timeout: Option<Duration>,
+) -> Result<Client, BuildError> {
+    let config = ClientConfig {
+        protocol: if is_loopback(host) {
+            ClientProtocol::Http
+        } else {
+            ClientProtocol::Https
+        },
+        use_monolithic_push: true,
+        platform_resolver: None,
+        read_timeout,
+        connect_timeout: Some(Duration::from_secs(10)),
+        user_agent: concat!("codeloc/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    let client = Client::try_from(config)
+        .map_err(|error| BuildError::Transient(format!("no registry client: {error}")))?;
+    client.store_auth_if_needed(host, auth).await;
+    Ok(client)
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> String {

@@ -189,7 +189,7 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
     if line.starts_with('-') {
         return Err(match line.split([' ', '=']).next().unwrap_or_default() {
             "-r" | "--requirement" | "-c" | "--constraint" => "only requirements are read, put the lines of the other file here".to_owned(),
-            "-e" | "--editable" => "an editable install would run the project's build; its source is on the path anyway".to_owned(),
+            "-e" | "--editable" => "an editable install would run a build; code beside the definitions is on the path without one".to_owned(),
             option => format!("the option {option} is the operator's to set"),
         });
     }
@@ -406,5 +406,17 @@ mod tests {
         assert!(refusal("[project]\ndynamic = ['dependencies']").contains("requirements.txt"));
         assert!(refusal("[tool.poetry.dependencies]\npandas = '*'").contains("[tool.poetry]"));
         assert!(refusal("[project\n").starts_with("pyproject.toml: "));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_passes_is_one_plain_requirement(line in "[a-z0-9.\\[\\],;=<>@:/ \\-'\"#$\\\\]{0,40}|[ -~]{0,60}") {
+            if let Ok(requirement) = parse(line.trim()) {
+                let again = requirement.locked_line();
+                proptest::prop_assert!(!again.starts_with('-') && !again.contains("://") && !again.contains('@'));
+                proptest::prop_assert!(!again.contains(['/', '\\', '$', '\n']), "{}", again);
+                proptest::prop_assert_eq!(parse(&again), Ok(requirement));
+            }
+        }
     }
 }

@@ -42,7 +42,7 @@ pub struct BuildSettings {
     pub parallel: usize,
     /// Time limit of one run of uv.
     pub uv_timeout: Duration,
-    /// Time limit of one silent read from a registry.
+    /// Time limit of one silent read from a registry; uploads have it on top of what 256 KiB a second take.
     pub registry_timeout: Duration,
     /// Where [`PASSED_VARIABLES`] are taken from; other names are ignored.
     pub environment: BTreeMap<String, String>,
@@ -70,6 +70,31 @@ impl BuildSettings {
             registry_timeout: Duration::from_mins(1),
             environment: BTreeMap::new(),
         }
+    }
+}
+
+impl BuildSettings {
+    /// With every path absolute: git and uv run in folders of their own. A bare program name stays one.
+    pub(super) fn rooted(mut self) -> std::io::Result<Self> {
+        let paths = [
+            Some(&mut self.work),
+            self.find_links.as_mut(),
+            self.constraints.as_mut(),
+            self.git.home.as_mut(),
+        ];
+        let programs = [
+            Some(&mut self.uv),
+            Some(&mut self.git.program),
+            self.python.as_mut(),
+        ];
+        let with_folder = programs
+            .into_iter()
+            .flatten()
+            .filter(|program| program.components().count() > 1);
+        for path in paths.into_iter().flatten().chain(with_folder) {
+            *path = std::path::absolute(&*path)?;
+        }
+        Ok(self)
     }
 }
 
@@ -138,5 +163,25 @@ impl Default for Limits {
             bytes: 512 << 20,
             path: 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_absolute_and_program_names_stay() {
+        let mut settings = BuildSettings::new(PathBuf::from("work"));
+        settings.uv = PathBuf::from(".local/uv");
+        settings.python = Some(PathBuf::from("/usr/bin/python3"));
+        settings.find_links = Some(PathBuf::from("wheels"));
+        let here = std::path::absolute(".").unwrap();
+        let settings = settings.rooted().unwrap();
+        assert_eq!(settings.work, here.join("work"));
+        assert_eq!(settings.uv, here.join(".local/uv"));
+        assert_eq!(settings.find_links, Some(here.join("wheels")));
+        assert_eq!(settings.python, Some(PathBuf::from("/usr/bin/python3")));
+        assert_eq!(settings.git.program, PathBuf::from("git"));
     }
 }

@@ -126,13 +126,9 @@ impl Uv {
         accepted("resolve the dependencies", output)
     }
 
-    /// Reads `uv.lock` of `folder`.
-    pub(super) async fn export(
-        &self,
-        folder: &Path,
-        target: &Target,
-    ) -> Result<String, BuildError> {
-        let mut arguments = vec![
+    /// Reads `uv.lock` of `folder` as it stands.
+    pub(super) async fn export(&self, folder: &Path) -> Result<String, BuildError> {
+        let arguments = vec![
             "export",
             "--frozen",
             "--no-dev",
@@ -140,10 +136,6 @@ impl Uv {
             "--no-header",
             "--no-annotate",
         ];
-        // The lock is read as it stands: an interpreter is only asked because uv insists on one.
-        if self.interpreter.is_none() {
-            arguments.extend(["--python", &target.python]);
-        }
         let output = self.run(folder, None, arguments).await?;
         accepted("read uv.lock", output)
     }

@@ -368,3 +368,26 @@ async fn an_index_that_is_away_is_tried_again_later_and_its_password_stays_out_o
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_project_with_a_build_of_its_own_is_resolved_without_running_it() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    let witness = wheels.path().join("witness");
+    let code = format!("open({witness:?}, 'w')\n");
+    let project = "[project]\nname = 'pipeline'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n\
+                   [build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
+    lock(&uv, wheels.path(), &repository, project);
+    let hostile = [
+        ("backend.py", code.as_str()),
+        ("setup.py", &code),
+        ("sitecustomize.py", &code),
+    ];
+    let locked = request(&registry, &repository, &hostile);
+    workshop.build(&locked).await.unwrap();
+    let mut resolved = locked;
+    resolved.dependencies = Some("pyproject.toml".to_owned());
+    workshop.build(&resolved).await.unwrap();
+    assert!(!witness.exists());
+}

@@ -1,0 +1,46 @@
+# Every target works on a fresh clone: Rust (rust-toolchain.toml), Python 3.11 or newer, and git are all it takes.
+CARGO ?= cargo
+PYTHON ?= python3
+
+.PHONY: help run prepare test lint clean-local
+
+help:
+	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
+	@echo "make test         every test, with cargo-nextest where it is installed"
+	@echo "make lint         formatting, clippy, dependencies"
+	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories"
+	@echo "make clean-local  remove .local/ with everything that make run made"
+
+# RUN_FLAGS passes flags on: make run RUN_FLAGS='--web-port 3001'. deploy/local/run.py --help lists them.
+run:
+	$(CARGO) build --locked -p codeloc -p localcloud
+	@exec $(PYTHON) deploy/local/run.py $(RUN_FLAGS)
+
+prepare:
+	$(PYTHON) deploy/local/prepare.py
+
+# nextest runs no doc tests; cargo test does.
+test: prepare
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; \
+		$(CARGO) nextest run --locked --workspace && \
+		$(CARGO) test --locked --workspace --doc && \
+		$(CARGO) nextest run --locked -p codeloc --no-default-features; \
+	else \
+		set -x; \
+		$(CARGO) test --locked --workspace && \
+		$(CARGO) test --locked -p codeloc --no-default-features; \
+	fi
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p codeloc --no-default-features --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) deny check; \
+	else \
+		echo "cargo-deny is not installed: advisories, licenses and duplicates are not checked"; \
+	fi
+
+clean-local:
+	rm -rf .local

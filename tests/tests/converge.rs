@@ -1,0 +1,236 @@
+//! Convergence as a user sees it, in virtual time: the real controller and SDK against localcloud in process.
+
+use std::collections::BTreeMap;
+
+use codeloc::kinds::{Live, tags};
+use codeloc::status::{ConditionKind, Health, Reason, Sync};
+use codeloc_tests::{Deployment, config};
+use localcloud::driver::simulated::Script;
+
+fn operations(deployment: &Deployment) -> Vec<String> {
+    deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
+}
+
+fn revision(deployment: &Deployment, name: &str) -> String {
+    deployment.status(name).and_then(|status| status.serving).expect("it serves")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_committed_config_becomes_a_published_location() {
+    let mut deployment = Deployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    assert!(deployment.workspace().contains("\"orders-service.dagster.internal\""), "{}", deployment.workspace());
+    assert_eq!(
+        operations(&deployment),
+        [
+            "CreateLogGroup",
+            "PutRetentionPolicy",
+            "CreateRepository",
+            "CreateRole",
+            "PutRolePolicy",
+            "RegisterTaskDefinition",
+            "CreateService",
+            "CreateService",
+            "RegisterScalableTarget",
+            "PutScalingPolicy",
+            "PutScalingPolicy",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_starts_again_changes_nothing() {
+    let mut deployment = Deployment::new().await;
+    for name in ["orders", "billing"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    let before = (deployment.live().await, deployment.workspace());
+    deployment.kill().await;
+    deployment.cloud.reset_calls();
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), Vec::<String>::new());
+    assert_eq!((deployment.live().await, deployment.workspace()), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspace_alone() {
+    let mut deployment = Deployment::new().await;
+    for name in ["orders", "billing"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    let (before, file) = (revision(&deployment, "orders"), deployment.workspace_file());
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    deployment.cloud.reset_calls();
+    deployment.commit("orders", format!("{}resources: {{cpu: 256, memory: 1024}}\n", config("orders")));
+    deployment
+        .until("rolled out", |this| this.healthy("orders") && this.status("orders").unwrap().serving.as_ref() != Some(&before))
+        .await;
+    // One commit costs two mutating calls.
+    assert_eq!(operations(&deployment), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written);
+    let status = deployment.status("orders").unwrap();
+    assert_eq!(status.serving, status.revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serves() {
+    let mut deployment = Deployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    let good = revision(&deployment, "orders");
+    let (workspace, image) = (deployment.workspace(), deployment.status("orders").unwrap().image.unwrap());
+    let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
+    let mut script = Script::exits(1);
+    script.log = vec!["dagster._core.errors.DagsterImportError: No module named 'pandas'".to_owned()];
+    deployment.cloud.simulated().script(&broken, script);
+
+    deployment.branches.push("orders", 2);
+    deployment.until("degraded", |this| this.status("orders").unwrap().health == Health::Degraded).await;
+    deployment.idle().await;
+    let status = deployment.status("orders").unwrap();
+    let deployed = status.conditions.iter().find(|dated| dated.condition.kind == ConditionKind::Deployed).unwrap();
+    assert_eq!(deployed.condition.reason, Reason::RolloutFailed);
+    assert!(status.message.contains("No module named 'pandas'"), "{}", status.message);
+    assert_eq!(status.serving.as_ref(), Some(&good));
+    assert_eq!(deployment.workspace(), workspace);
+
+    // Neither time nor a restart makes it try that revision again.
+    let launched = deployment.cloud.simulated().launched();
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded)).await;
+    deployment.idle().await;
+    assert_eq!(deployment.cloud.simulated().launched(), launched);
+    assert!(deployment.status("orders").unwrap().message.contains("No module named 'pandas'"));
+
+    deployment.branches.push("orders", 3);
+    deployment.until_healthy(&["orders"]).await;
+    assert_ne!(revision(&deployment, "orders"), good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
+    let mut deployment = Deployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    let image = deployment.status("orders").unwrap().image.unwrap();
+    let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
+    deployment.cloud.simulated().script(&broken, Script::exits(1));
+    deployment.cloud.reset_calls();
+    deployment.branches.push("orders", 2);
+    deployment.until("updating", |this| operations(this).contains(&"UpdateService".to_owned())).await;
+    deployment.kill().await;
+    deployment.idle().await;
+    deployment.idle().await;
+    let launched = deployment.cloud.simulated().launched();
+    deployment.start().await;
+    deployment.until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded)).await;
+    deployment.idle().await;
+    assert_eq!(deployment.cloud.simulated().launched(), launched);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
+    let mut deployment = Deployment::new().await;
+    for name in ["orders", "billing"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    deployment.cloud.reset_calls();
+    deployment.remove("orders");
+    deployment.until("unpublished", |this| !this.workspace().contains("orders")).await;
+    assert!(!operations(&deployment).contains(&"DeleteService".to_owned()), "the workspace entry goes first");
+    deployment.until("gone", |this| this.status("orders").is_none()).await;
+    let deletions: Vec<String> = operations(&deployment);
+    assert_eq!(
+        deletions,
+        [
+            "DeregisterScalableTarget",
+            "DeleteService",
+            "DeleteService",
+            "DeregisterTaskDefinition",
+            "DeleteRolePolicy",
+            "DeleteRole",
+            "DeleteRepository",
+            "DeleteLogGroup",
+        ]
+    );
+    let live = deployment.live().await;
+    assert!(!live.get("orders").is_some_and(|live| live.any_owned("orders", "codeloc")), "{live:#?}");
+    assert!(deployment.healthy("billing"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_that_no_longer_parses_freezes_its_own_location_only() {
+    let mut deployment = Deployment::new().await;
+    for name in ["orders", "billing"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    let before = (deployment.live().await, deployment.workspace());
+    deployment.cloud.reset_calls();
+    deployment.commit("orders", "name: orders\n  git_url: [\n");
+    deployment.until("frozen", |this| this.status("orders").unwrap().sync == Sync::Unknown).await;
+    deployment.branches.push("orders", 2);
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), Vec::<String>::new());
+    assert_eq!((deployment.live().await, deployment.workspace()), before);
+    assert!(deployment.healthy("billing"));
+    assert!(deployment.status("orders").unwrap().message.contains("repos/orders/config.yml"));
+}
+
+/// What must be equal however the way there was: names, contents and tags, without what AWS numbers and dates.
+fn shape(live: &BTreeMap<String, Live>) -> String {
+    let mut live = live.clone();
+    for location in live.values_mut() {
+        for definition in &mut location.task_definitions {
+            definition.tags.remove(tags::ATTEMPT);
+        }
+        if let Some(discovery) = &mut location.discovery {
+            discovery.id.clear();
+            discovery.arn.clear();
+        }
+        if let Some(service) = &mut location.service {
+            service.registry = service.registry.take().map(|_| "registry".to_owned());
+            service.events.clear();
+            service.deployments.iter_mut().for_each(|deployment| deployment.id.clear());
+        }
+    }
+    format!("{live:#?}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_next() {
+    let undisturbed = {
+        let mut deployment = Deployment::new().await;
+        deployment.commit("orders", config("orders"));
+        deployment.start().await;
+        deployment.until_healthy(&["orders"]).await;
+        (shape(&deployment.live().await), deployment.workspace())
+    };
+    for calls in 1..=12 {
+        let mut deployment = Deployment::new().await;
+        deployment.commit("orders", config("orders"));
+        deployment.start().await;
+        deployment
+            .until("that far", |this| this.mutating_calls().len() >= calls || this.healthy("orders"))
+            .await;
+        deployment.kill().await;
+        deployment.start().await;
+        deployment.until_healthy(&["orders"]).await;
+        let reached = (shape(&deployment.live().await), deployment.workspace());
+        assert_eq!(reached, undisturbed, "killed after {calls} mutating calls");
+    }
+}
