@@ -237,6 +237,11 @@ impl Registry {
         Ok(true)
     }
 
+    /// Takes one tag from its image, which stays; false when no image has it.
+    pub fn untag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
+        self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
+    }
+
     /// The manifest of a digest or a tag.
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repositories = lock(&self.repositories);
@@ -360,11 +365,6 @@ impl Registry {
             write_synced(&path, bytes)
         })?;
         Ok((found, subject))
-    }
-
-    /// Takes one tag away; false when nothing has it.
-    pub fn untag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
-        self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
     }
 
     fn tags(&self, name: &str) -> Result<Vec<String>, RegistryError> {

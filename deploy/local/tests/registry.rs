@@ -1,0 +1,93 @@
+//! The registry as a client written by others sees it, over a real connection.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
+use std::sync::Arc;
+
+use localcloud::registry::{self, Registry};
+use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
+use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference};
+
+/// Two chunks of the client's, and a bit.
+const LAYER_BYTES: usize = (8 << 20) + 12_345;
+
+struct House {
+    registry: Arc<Registry>,
+    host: String,
+    _folder: tempfile::TempDir,
+}
+
+async fn house() -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::new(folder.path().to_owned()).unwrap();
+    registry.create("team/orders").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let routes = registry::router(Arc::clone(&registry));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    House { registry, host, _folder: folder }
+}
+
+fn client(monolithic: bool) -> Client {
+    let protocol = ClientProtocol::Http;
+    Client::new(ClientConfig { protocol, use_monolithic_push: monolithic, ..ClientConfig::default() })
+}
+
+impl House {
+    fn reference(&self, repository: &str) -> Reference {
+        format!("{}/{repository}:v1", self.host).parse().unwrap()
+    }
+
+    /// Pushes an image of one large layer; gives the layer.
+    async fn push(&self, monolithic: bool, auth: &RegistryAuth) -> oci_client::errors::Result<ImageLayer> {
+        let content: Vec<u8> = (0..=250).cycle().take(LAYER_BYTES).collect();
+        let layer = ImageLayer::new(content, IMAGE_LAYER_MEDIA_TYPE.to_owned(), None);
+        let config = Config::new(&b"{}"[..], IMAGE_CONFIG_MEDIA_TYPE.to_owned(), None);
+        let reference = self.reference("team/orders");
+        client(monolithic).push(&reference, std::slice::from_ref(&layer), config, auth, None).await?;
+        Ok(layer)
+    }
+}
+
+#[tokio::test]
+async fn an_image_pushed_at_once_or_in_chunks_is_pulled_as_it_was() {
+    for monolithic in [true, false] {
+        let house = house().await;
+        let layer = house.push(monolithic, &RegistryAuth::Anonymous).await.unwrap();
+        let reference = house.reference("team/orders");
+        let types = vec![IMAGE_LAYER_MEDIA_TYPE];
+        let pulled = client(true).pull(&reference, &RegistryAuth::Anonymous, types).await.unwrap();
+        assert_eq!(pulled.layers.len(), 1);
+        assert!(pulled.layers[0].data == layer.data);
+        assert_eq!(pulled.digest, house.registry.manifest("team/orders", "v1").map(|manifest| manifest.digest));
+        let patches = house.registry.requests().iter().filter(|request| request.method == "PATCH").count();
+        assert_eq!(patches > 1, !monolithic);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_there_is_mounted_into_another_repository_without_an_upload() {
+    let house = house().await;
+    house.registry.create("team/billing").unwrap();
+    let layer = house.push(true, &RegistryAuth::Anonymous).await.unwrap();
+    let (from, to) = (house.reference("team/orders"), house.reference("team/billing"));
+    let client = client(true);
+    assert!(!client.blob_exists(&to, &layer.sha256_digest()).await.unwrap());
+    client.mount_blob(&to, &from, &layer.sha256_digest()).await.unwrap();
+    assert!(client.blob_exists(&to, &layer.sha256_digest()).await.unwrap());
+    let uploads = house.registry.requests().into_iter().filter(|request| request.path.contains("billing"));
+    assert!(uploads.into_iter().all(|request| request.method == "HEAD" || request.status == 201));
+}
+
+#[tokio::test]
+async fn only_the_token_opens_a_guarded_registry() {
+    let house = house().await;
+    house.registry.set_token(Some("secret".to_owned()));
+    let basic = |token: &str| RegistryAuth::Basic("AWS".to_owned(), token.to_owned());
+    assert!(house.push(true, &basic("wrong")).await.is_err());
+    assert!(house.registry.images("team/orders").is_empty());
+    house.push(true, &basic("secret")).await.unwrap();
+    assert_eq!(house.registry.images("team/orders").len(), 1);
+}
