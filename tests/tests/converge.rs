@@ -238,3 +238,22 @@ async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_ne
         assert_eq!(reached, undisturbed, "killed after {calls} mutating calls");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_began_before_a_change_is_not_acted_upon_after_it() {
+    let mut deployment = Deployment::new().await;
+    // Sweeps all the time: some of them begin before a pass changes something, and end after it.
+    deployment.settings.reconcile.resync_seconds = 0;
+    for name in ["orders", "billing", "stock"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing", "stock"]).await;
+    let operations = operations(&deployment);
+    for operation in
+        ["CreateLogGroup", "CreateRole", "RegisterTaskDefinition", "RegisterScalableTarget", "PutRolePolicy"]
+    {
+        let count = operations.iter().filter(|one| *one == operation).count();
+        assert_eq!(count, 3, "{operation} once for each location: {operations:?}");
+    }
+}

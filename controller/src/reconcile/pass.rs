@@ -12,6 +12,7 @@ use super::execute::{Made, StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::observe;
 use super::queue::Queue;
+use super::swept::Swept;
 use super::workspace::{View, Workspace};
 use crate::build::{Builder, Image, Request};
 use crate::dagster::{CodeServer, Webserver};
@@ -62,8 +63,7 @@ pub enum Outcome {
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
-    /// From the last sweep, each used by the first pass that comes.
-    swept: Mutex<HashMap<String, Live>>,
+    swept: Swept,
     failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
@@ -105,7 +105,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Self {
             world,
             snapshot: RwLock::default(),
-            swept: Mutex::default(),
+            swept: Swept::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
         }
@@ -135,7 +135,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
     pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
-        let live = aws::observe(self.session(), Scope::All).await?;
+        let begun = self.swept.begin();
+        let mut live = aws::observe(self.session(), Scope::All).await?;
         let mut names: Vec<String> = self.world.workspace.names().await;
         names.extend(
             live.iter()
@@ -147,12 +148,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         names.sort();
         names.dedup();
-        *lock(&self.swept) = live.into_iter().collect();
         // A name of which nothing is live was observed too.
-        let mut swept = lock(&self.swept);
         for name in &names {
-            swept.entry(name.clone()).or_default();
+            live.entry(name.clone()).or_default();
         }
+        self.swept.put(begun, live);
         Ok(names)
     }
 
@@ -182,8 +182,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     async fn observe(&self, name: &str) -> Result<Live, CallError> {
-        let swept = lock(&self.swept).remove(name);
-        match swept {
+        match self.swept.take(name) {
             Some(live) => Ok(live),
             None => Ok(aws::observe(self.session(), Scope::One(name)).await?.remove(name).unwrap_or_default()),
         }
@@ -356,15 +355,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            let mut made = Made::default();
-            for step in &plan.steps {
-                let description = in_words(step);
-                execute(self.session(), &self.world.workspace, step, &mut made).await?;
-                tracing::info!(repository = name, "{description}");
-            }
+            self.execute(name, &plan.steps).await?;
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(FIRST_BACKOFF))
+    }
+
+    async fn execute(&self, name: &str, steps: &[Step]) -> Result<(), StepError> {
+        let mut made = Made::default();
+        let mut result = Ok(());
+        self.swept.change(name);
+        for step in steps {
+            let description = in_words(step);
+            result = execute(self.session(), &self.world.workspace, step, &mut made).await;
+            if result.is_err() {
+                break;
+            }
+            tracing::info!(repository = name, "{description}");
+        }
+        self.swept.change(name);
+        result
     }
 
     fn forget(&self, name: &str) {
