@@ -79,6 +79,7 @@ struct Script {
 }
 
 impl Script {
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts, written where they come from")]
     fn step(&mut self, name: &'static str, expected: impl ToString, came: impl ToString) {
         self.steps.push((name, expected.to_string(), came.to_string()));
     }

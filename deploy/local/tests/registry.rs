@@ -42,7 +42,7 @@ impl House {
 
     /// Pushes an image of one large layer; gives the layer.
     async fn push(&self, monolithic: bool, auth: &RegistryAuth) -> oci_client::errors::Result<ImageLayer> {
-        let content: Vec<u8> = (0..LAYER_BYTES).map(|index| (index % 251) as u8).collect();
+        let content: Vec<u8> = (0..251).cycle().take(LAYER_BYTES).collect();
         let layer = ImageLayer::new(content, IMAGE_LAYER_MEDIA_TYPE.to_owned(), None);
         let config = Config::new(&b"{}"[..], IMAGE_CONFIG_MEDIA_TYPE.to_owned(), None);
         let reference = self.reference("team/orders");
