@@ -1,6 +1,6 @@
 //! Properties of the planner, against a model of AWS that is as pure as the planner itself.
 
-mod model;
+pub(super) mod model;
 
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use crate::kinds::{
     Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition, workspace,
 };
 
-pub(super) const NAME: &str = "orders";
+pub(in crate::plan) const NAME: &str = "orders";
 
-pub(super) fn place() -> Place {
+pub(in crate::plan) fn place() -> Place {
     Place {
         deployment: "codeloc".to_owned(),
         partition: "aws".to_owned(),
@@ -43,7 +43,7 @@ pub(super) fn place() -> Place {
     }
 }
 
-pub(super) fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository {
+pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository {
     Repository {
         name: RepositoryName::new(NAME).unwrap(),
         git_url: "https://github.com/acme/orders.git".to_owned(),
@@ -64,7 +64,7 @@ pub(super) fn repository(memory: u32, max_capacity: u32, tag: Option<String>) ->
     }
 }
 
-pub(super) fn image(version: u8) -> Image {
+pub(in crate::plan) fn image(version: u8) -> Image {
     Image {
         reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
         load: Load {
@@ -76,12 +76,12 @@ pub(super) fn image(version: u8) -> Image {
 
 /// What a config and its commit come to at one moment.
 #[derive(Clone, Debug)]
-pub(super) enum Desire {
+pub(in crate::plan) enum Desire {
     Present(Box<Repository>, Image),
     Absent,
 }
 
-pub(super) fn desire() -> impl Strategy<Value = Desire> {
+pub(in crate::plan) fn desire() -> impl Strategy<Value = Desire> {
     let present = (prop::sample::select(vec![512, 1024, 2048]), 1_u32..=3, prop::option::of("[a-z]{1,4}"), 0_u8..4)
         .prop_map(|(memory, max, tag, version)| {
             Desire::Present(Box::new(repository(memory, max, tag)), image(version))
@@ -91,20 +91,20 @@ pub(super) fn desire() -> impl Strategy<Value = Desire> {
 
 /// AWS and Dagster as one location sees them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
-    pub(super) live: Live,
-    pub(super) entry: Option<Entry>,
+pub(in crate::plan) struct Model {
+    pub(in crate::plan) live: Live,
+    pub(in crate::plan) entry: Option<Entry>,
     /// What the webserver has loaded.
-    pub(super) shown: Option<String>,
-    pub(super) revisions: i32,
-    pub(super) deployments: u32,
+    pub(in crate::plan) shown: Option<String>,
+    pub(in crate::plan) revisions: i32,
+    pub(in crate::plan) deployments: u32,
     /// Images of which the code does not import.
-    pub(super) broken: Vec<String>,
-    pub(super) now_ms: i64,
+    pub(in crate::plan) broken: Vec<String>,
+    pub(in crate::plan) now_ms: i64,
 }
 
 impl Model {
-    pub(super) fn serving_id(&self) -> Option<String> {
+    pub(in crate::plan) fn serving_id(&self) -> Option<String> {
         let service =
             self.live.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
         // While a new deployment rolls, the old one's tasks answer.
@@ -120,7 +120,7 @@ impl Model {
         self.serving_id().map(answer).into_iter().collect()
     }
 
-    pub(super) fn plan(&mut self, desire: &Desire) -> Plan {
+    pub(in crate::plan) fn plan(&mut self, desire: &Desire) -> Plan {
         self.now_ms += 1000;
         let place = place();
         let answers = self.answers();
@@ -149,7 +149,7 @@ impl Model {
     }
 
     /// Applies one step as AWS would, and refuses what AWS would refuse.
-    pub(super) fn apply(&mut self, step: &Step) {
+    pub(in crate::plan) fn apply(&mut self, step: &Step) {
         match step {
             Step::LogGroup(change) => self.apply_log_group(change),
             Step::ImageRepository(change) => self.apply_image_repository(change),
@@ -388,7 +388,7 @@ impl Model {
     }
 
     /// Time passes: rollouts end well, or are rolled back; what drains is gone.
-    pub(super) fn settle(&mut self) {
+    pub(in crate::plan) fn settle(&mut self) {
         let Some(service) = self.live.service.as_mut() else { return };
         if service.status == Status::Draining {
             service.status = Status::Inactive;
@@ -420,7 +420,7 @@ impl Model {
     }
 
     /// Plans and applies until nothing is left to do, as the reconciler does. Returns the last plan.
-    pub(super) fn converge(&mut self, desire: &Desire) -> Plan {
+    pub(in crate::plan) fn converge(&mut self, desire: &Desire) -> Plan {
         for _ in 0..20 {
             let plan = self.plan(desire);
             if plan.steps.is_empty() {
