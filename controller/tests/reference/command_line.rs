@@ -13,7 +13,7 @@ const HEAD: &str = "\
 # Command line
 
 Errors and the log go to standard error, results to standard output; a log that is not read by a terminal is JSON. Every
-command has `--help`, and wrong usage ends with 2.
+command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well.
 ";
 
 /// What each command ends with. A new command has to say it here.
@@ -40,8 +40,7 @@ fn page() -> String {
     let is_setting = |argument: &Arg| settings.contains(&argument.get_id().to_string());
     let mut commands: Vec<Command> = codeloc::cli::command().get_subcommands().cloned().collect();
     commands.sort_by_key(|command| command.get_name().to_owned());
-    for mut command in commands {
-        command = command.bin_name(format!("codeloc {}", command.get_name()));
+    for command in commands {
         write!(page, "\n## `{}`\n\n{}.\n\n", usage(&command, is_setting), command.get_about().unwrap()).unwrap();
         let own: Vec<&Arg> = command.get_arguments().filter(|argument| !is_setting(argument)).collect();
         if !own.is_empty() {
@@ -67,7 +66,7 @@ fn page() -> String {
 }
 
 fn usage(command: &Command, is_setting: impl Fn(&Arg) -> bool) -> String {
-    let mut words = vec![command.get_bin_name().unwrap().to_owned()];
+    let mut words = vec![format!("codeloc {}", command.get_name())];
     words.extend(command.get_positionals().map(|argument| format!("[{}]", spelling(argument))));
     if command.get_arguments().any(|argument| is_setting(argument) || argument.get_long().is_some()) {
         words.push("[FLAGS]".to_owned());

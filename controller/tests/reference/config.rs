@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{GENERATED, assert_fresh, code, header, row};
+use super::{GENERATED, assert_fresh, code, header, read, row};
 
 const PAGE: &str = "docs/config.md";
 
@@ -125,8 +125,14 @@ fn the_page_of_the_config_is_fresh() {
     assert_fresh(PAGE, &page());
 }
 
+/// The first block of YAML in a text.
+fn block(text: &str) -> &str {
+    text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
+}
+
 #[test]
-fn the_shortest_config_of_the_page_is_valid() {
-    let config = HEAD.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    codeloc_crds::parse("repos/my-pipeline/config.yml", config).unwrap();
+fn the_configs_of_the_page_and_of_the_readme_are_valid() {
+    for text in [HEAD, &read("README.md")] {
+        codeloc_crds::parse("repos/my-pipeline/config.yml", block(text)).unwrap();
+    }
 }

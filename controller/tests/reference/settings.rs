@@ -1,11 +1,12 @@
 //! `docs/settings.md` and `deploy/codeloc.example.yml`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use codeloc::settings::{Leaf, Settings, arguments, leaves, load};
 use serde_json::{Value, json};
 
-use super::{GENERATED, assert_fresh, code, file, header, row};
+use super::{GENERATED, assert_fresh, code, file, header, read, row};
 
 const PAGE: &str = "docs/settings.md";
 const EXAMPLE: &str = "deploy/codeloc.example.yml";
@@ -31,25 +32,23 @@ const EXAMPLE_HEAD: &str = "\
 ";
 
 /// Values of the example where the default says nothing, or nothing that would run on AWS.
-fn realistic(setting: &str) -> Option<Value> {
-    let value = match setting {
-        "source.git_url" => json!("https://github.com/acme/data-platform.git"),
-        "source.git_branch" => json!("main"),
-        "source.git_folder" => json!("repos"),
-        "git.tokens" => json!({"https://github.com/acme/": "/run/secrets/github-token"}),
-        "aws.region" => json!("eu-central-1"),
-        "aws.bucket" => json!("acme-dagster"),
-        "aws.subnets" => json!(["subnet-0a1b2c3d4e5f60718", "subnet-18f60e5d4c3b2a190"]),
-        "aws.security_groups" => json!(["sg-0123456789abcdef0"]),
-        "aws.execution_role_arn" => json!("arn:aws:iam::123456789012:role/dagster-execution"),
-        "aws.permissions_boundary" => json!("arn:aws:iam::123456789012:policy/codeloc-location"),
-        "build.base_image" => json!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/codeloc-base:3.12"),
-        "build.requirements" => json!(["dagster==1.13.27"]),
-        "dagster.webserver_url" => json!("http://webserver.dagster.internal:3000"),
-        "dagster.workspace_file" => json!("/srv/dagster/workspace.yaml"),
-        _ => return None,
-    };
-    Some(value)
+fn realistic() -> BTreeMap<&'static str, Value> {
+    BTreeMap::from([
+        ("source.git_url", json!("https://github.com/acme/data-platform.git")),
+        ("source.git_branch", json!("main")),
+        ("source.git_folder", json!("repos")),
+        ("git.tokens", json!({"https://github.com/acme/": "/run/secrets/github-token"})),
+        ("aws.region", json!("eu-central-1")),
+        ("aws.bucket", json!("acme-dagster")),
+        ("aws.subnets", json!(["subnet-0a1b2c3d4e5f60718", "subnet-18f60e5d4c3b2a190"])),
+        ("aws.security_groups", json!(["sg-0123456789abcdef0"])),
+        ("aws.execution_role_arn", json!("arn:aws:iam::123456789012:role/dagster-execution")),
+        ("aws.permissions_boundary", json!("arn:aws:iam::123456789012:policy/codeloc-location")),
+        ("build.base_image", json!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/codeloc-base:3.12")),
+        ("build.requirements", json!(["dagster==1.13.27"])),
+        ("dagster.webserver_url", json!("http://webserver.dagster.internal:3000")),
+        ("dagster.workspace_file", json!("/srv/dagster/workspace.yaml")),
+    ])
 }
 
 /// Leaves in their sections; the first section, without a name, holds those that stand in none.
@@ -136,16 +135,17 @@ fn wrapped(text: &str, start: &str, width: usize) -> String {
 
 fn example() -> String {
     let mut example = EXAMPLE_HEAD.to_owned();
+    let mut realistic = realistic();
     for (section, leaves) in sections() {
         let indent = if section.is_empty() { "" } else { "  " };
         if !section.is_empty() {
             write!(example, "\n{}{section}:\n", wrapped(&description_of(&section), "#", 118)).unwrap();
         }
         for leaf in leaves {
-            let value = realistic(&leaf.path.join(".")).unwrap_or(leaf.default);
+            let value = realistic.remove(leaf.path.join(".").as_str()).unwrap_or(leaf.default);
             let key = leaf.path.last().unwrap();
             let value = yaml(&value);
-            write!(example, "{}{indent}{key}: {value}\n", wrapped(&leaf.description, &format!("{indent}#"), 118))
+            writeln!(example, "{}{indent}{key}: {value}", wrapped(&leaf.description, &format!("{indent}#"), 118))
                 .unwrap();
         }
     }
@@ -158,17 +158,19 @@ fn the_page_of_settings_is_fresh() {
 }
 
 #[test]
-fn the_example_file_is_fresh() {
+fn the_example_file_is_fresh_and_names_every_setting() {
     assert_fresh(EXAMPLE, &example());
+    let mut named = Vec::new();
+    paths(&serde_saphyr::from_str(&read(EXAMPLE)).unwrap(), "", &mut named);
+    let known: Vec<String> = leaves().iter().map(|leaf| leaf.path.join(".")).collect();
+    assert_eq!(named, known);
 }
 
 #[test]
 fn every_realistic_value_is_of_a_setting() {
-    let example: Value = serde_saphyr::from_str(&example()).unwrap();
-    let mut named = Vec::new();
-    paths(&example, "", &mut named);
     let known: Vec<String> = leaves().iter().map(|leaf| leaf.path.join(".")).collect();
-    assert_eq!(named, known);
+    let stale: Vec<&str> = realistic().into_keys().filter(|name| !known.contains(&(*name).to_owned())).collect();
+    assert_eq!(stale, Vec::<&str>::new());
 }
 
 /// The settings that the file names. Maps that are settings themselves end the way.
@@ -176,15 +178,16 @@ fn paths(value: &Value, way: &str, found: &mut Vec<String>) {
     for (key, value) in value.as_object().into_iter().flatten() {
         let is_section = way.is_empty() && value.is_object();
         if is_section {
-            paths(value, key, found)
+            paths(value, key, found);
         } else {
-            found.push(format!("{way}.{key}").trim_start_matches('.').to_owned())
+            found.push(format!("{way}.{key}").trim_start_matches('.').to_owned());
         }
     }
 }
 
 #[test]
 fn the_example_file_passes_the_daemons_own_reading_and_checks() {
+    assert_fresh(EXAMPLE, &example());
     let path = file(EXAMPLE);
     let matches = clap::Command::new("codeloc").args(arguments()).get_matches_from([
         "codeloc",
