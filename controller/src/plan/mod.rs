@@ -222,7 +222,7 @@ fn absent(input: &Input<'_>) -> Plan {
         steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
     }
     // A target is ours by its service's name. Where the service was deleted by hand it is left over, and goes too.
-    let strange = live.service.as_ref().is_some_and(|live| live.exists()) && service.is_none();
+    let strange = live.service.as_ref().is_some_and(service::Live::exists) && service.is_none();
     if !strange {
         steps.extend(live.scaling.iter().map(|live| Step::Scaling(scaling::delete(live))));
     }

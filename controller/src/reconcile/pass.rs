@@ -18,7 +18,7 @@ use crate::build::{Builder, Image, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::{Cache, CallError, Class, Clients, Scope, Session};
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, task_definition};
+use crate::kinds::{Live, Step, aws, service, task_definition};
 use crate::plan::{self, Answered, Desired, ImageState, Input, Plan, WebserverState};
 use crate::settings::{Platform, Settings};
 use crate::source::{Git, HeadKey, Heads, Invalid, Snapshot};
@@ -64,6 +64,8 @@ pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     swept: Swept,
+    /// What was seen of locations for which something is waited for.
+    waiting: Mutex<HashMap<String, Live>>,
     failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
@@ -106,6 +108,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             world,
             snapshot: RwLock::default(),
             swept: Swept::default(),
+            waiting: Mutex::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
         }
@@ -186,6 +189,19 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Some(live) => Ok(live),
             None => Ok(aws::observe(self.session(), Scope::One(name)).await?.remove(name).unwrap_or_default()),
         }
+    }
+
+    /// While a rollout or a build is waited for, only the service can move: one read instead of a dozen. Whatever a glimpse
+    /// leads to is looked at properly before it is acted upon.
+    async fn glimpse(&self, name: &str) -> Result<Option<Live>, CallError> {
+        let Some(mut live) = lock(&self.waiting).remove(name) else { return Ok(None) };
+        if self.swept.holds(name) {
+            return Ok(None);
+        }
+        if live.service.is_some() {
+            live.service = service::aws::observe(self.session(), Scope::One(name)).await?.remove(name);
+        }
+        Ok(Some(live))
     }
 
     fn wanted(&self, name: &str) -> Wanted {
@@ -315,7 +331,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn rounds(&self, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
-            let live = self.observe(name).await?;
+            let (live, glimpsed) = match self.glimpse(name).await? {
+                Some(live) => (live, true),
+                None => (self.observe(name).await?, false),
+            };
             let mut wanted = self.wanted(name);
             if let Wanted::Present(repository, image, commit) = &mut wanted
                 && let Some(request) = self.request(repository, commit.as_deref(), &live)
@@ -328,6 +347,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
             let (plan, linted) = self.plan(name, &wanted, &live, &answers).await;
+            let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
+            if glimpsed && !waits {
+                continue;
+            }
             if let Wanted::Absent = wanted
                 && plan.is_empty()
             {
@@ -346,6 +369,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if plan.steps.is_empty() {
+                if waits {
+                    lock(&self.waiting).insert(name.to_owned(), live);
+                }
                 return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
             }
             if applied.as_ref() == Some(&plan.steps) {

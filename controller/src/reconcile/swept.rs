@@ -41,6 +41,10 @@ impl Swept {
         state.live = live.collect();
     }
 
+    pub fn holds(&self, name: &str) -> bool {
+        self.lock().live.contains_key(name)
+    }
+
     /// What was seen of a location; once.
     pub fn take(&self, name: &str) -> Option<Live> {
         self.lock().live.remove(name)
