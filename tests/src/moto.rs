@@ -64,9 +64,8 @@ impl Moto {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if tokio::time::timeout(READY, answers).await.is_err() {
-            panic!("moto did not answer within {READY:?}:\n{}", moto.log());
-        }
+        let answered = tokio::time::timeout(READY, answers).await.is_ok();
+        assert!(answered, "moto did not answer within {READY:?}:\n{}", moto.log());
         moto
     }
 
@@ -139,15 +138,13 @@ fn operation(entry: &Value) -> Option<String> {
         found.and_then(|(_, value)| value.as_str())
     };
     let service = header("authorization")?.split('/').nth(3)?;
-    let operation = match header("x-amz-target") {
-        Some(target) => target.rsplit('.').next()?.to_owned(),
-        // The query protocol of IAM, STS and EC2.
-        None => {
-            let body = base64::engine::general_purpose::STANDARD.decode(entry["body"].as_str()?).ok()?;
-            let form = String::from_utf8(body).ok()?;
-            form.split('&').find_map(|pair| pair.strip_prefix("Action=")).map(str::to_owned)?
-        }
-    };
+    if let Some(target) = header("x-amz-target") {
+        return Some(format!("{service}:{}", target.rsplit('.').next()?));
+    }
+    // The query protocol of IAM, STS and EC2.
+    let body = base64::engine::general_purpose::STANDARD.decode(entry["body"].as_str()?).ok()?;
+    let form = String::from_utf8(body).ok()?;
+    let operation = form.split('&').find_map(|pair| pair.strip_prefix("Action="))?;
     Some(format!("{service}:{operation}"))
 }
 

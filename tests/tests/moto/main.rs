@@ -191,7 +191,7 @@ impl Deployment {
         let target = clients.scaling.register_scalable_target().service_namespace(ServiceNamespace::Ecs);
         let target = target.resource_id("service/dagster/orders-old-service").min_capacity(1).max_capacity(3);
         target.scalable_dimension(ScalableDimension::EcsServiceDesiredCount).send().await.unwrap();
-        // Of the very name, in another namespace, and without a tag.
+        // In another namespace, and without a tag.
         let namespace = namespace(clients, "other.internal").await;
         let record = DnsRecord::builder().r#type(RecordType::A).ttl(60).build().unwrap();
         let registry = clients.discovery.create_service().name("payments-service").namespace_id(namespace);
@@ -280,7 +280,9 @@ async fn the_samples_converge_on_moto_and_go_again() {
     let strangers = inventory(&deployment.clients).await;
     assert_eq!(strangers.len(), 6, "{strangers:#?}");
 
-    SAMPLES.iter().for_each(|name| deployment.commit(name));
+    for name in SAMPLES {
+        deployment.commit(name);
+    }
     let made = deployment.settle().await;
     let mut all = [strangers.clone(), vec![scaled("inventory"), scaled("orders")]].concat();
     all.extend(wanted("inventory", "codeloc-inventory:1", 512, 1024));
@@ -297,7 +299,9 @@ async fn the_samples_converge_on_moto_and_go_again() {
 
     a_running_daemon_rolls_out_a_change_of_memory(&deployment, &mut found).await;
 
-    SAMPLES.iter().for_each(|name| deployment.remove(name));
+    for name in SAMPLES {
+        deployment.remove(name);
+    }
     let output = deployment.output(&["apply", "--timeout", "120"]).await;
     assert!(output.status.success(), "{}", printed(&output));
     assert_eq!(inventory(&deployment.clients).await, strangers, "ours has gone, and nothing else");
@@ -394,7 +398,9 @@ fn the_table_of_deviations_in_the_docs_is_this_one() {
 #[test]
 fn a_deviation_that_has_gone_and_one_that_nothing_looked_for_are_told() {
     let mut found = Found::default();
-    Deviation::ALL.iter().for_each(|deviation| found.note(*deviation, *deviation != Deviation::InactiveListed));
+    for deviation in Deviation::ALL {
+        found.note(deviation, deviation != Deviation::InactiveListed);
+    }
     assert_eq!(
         found.outdated(),
         [
