@@ -3,6 +3,7 @@
 //! webserver are simulated by what the cloud runs.
 
 mod fakes;
+pub mod moto;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

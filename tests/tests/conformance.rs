@@ -5,8 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -22,10 +20,9 @@ use aws_sdk_ecs::types::{
 use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsRecord, FilterCondition, RecordType, ServiceFilter, ServiceFilterName,
 };
+use codeloc_tests::moto::{self, Moto};
 use localcloud::{LocalCloud, Settings};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::net::TcpListener;
 
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
     "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
@@ -395,48 +392,14 @@ async fn localcloud_answers_as_aws_documents() {
 
 #[tokio::test]
 async fn moto_deviates_only_where_the_table_says() {
-    let Some(program) = moto() else {
+    let Some(program) = moto::program() else {
         eprintln!(
             "SKIPPED: no moto at CODELOC_MOTO_SERVER or .local/moto/bin/moto_server; conformance ran on localcloud alone"
         );
         return;
     };
-    let (_server, endpoint) = start_moto(&program).await;
-    let subnet = first_subnet(&endpoint).await;
-    let script = run(&endpoint, &subnet).await;
+    let moto = Moto::start(&program, &[]).await;
+    let (subnets, _) = moto.network().await;
+    let script = run(&moto.endpoint(), &subnets[0]).await;
     assert_eq!(script.surprises(&MOTO), Vec::<String>::new());
-}
-
-fn moto() -> Option<PathBuf> {
-    let named = std::env::var_os("CODELOC_MOTO_SERVER").map(PathBuf::from);
-    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/moto/bin/moto_server");
-    named.or(Some(usual)).filter(|program| program.is_file())
-}
-
-/// The server ends with the returned child.
-async fn start_moto(program: &Path) -> (Child, String) {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(program);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-    let answers = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
-    tokio::time::timeout(READY, answers).await.unwrap();
-    (child, format!("http://127.0.0.1:{port}"))
-}
-
-/// moto wants a subnet that it knows, and has one from the start; only EC2's own protocol names it.
-async fn first_subnet(endpoint: &str) -> String {
-    let mut stream = TcpStream::connect(endpoint.trim_start_matches("http://")).await.unwrap();
-    let body = "Action=DescribeSubnets&Version=2016-11-15";
-    let request = format!(
-        "POST / HTTP/1.1\r\nHost: ec2.eu-central-1.amazonaws.com\r\nConnection: close\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/ec2/aws4_request\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (_, rest) = answer.split_once("<subnetId>").unwrap();
-    rest.split_once("</subnetId>").unwrap().0.to_owned()
 }
