@@ -3,6 +3,10 @@
 //! webserver are simulated by what the cloud runs.
 
 mod fakes;
+pub mod interceptor;
+pub mod lone;
+pub mod processes;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
