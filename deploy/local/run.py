@@ -164,15 +164,27 @@ class Stack:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         cloud = [options.binaries / "localcloud", "--listen", f"127.0.0.1:{options.cloud_port}", "--driver", "process"]
+        if options.dns_port is not None:
+            cloud += ["--dns", f"127.0.0.1:{options.dns_port}"]
         made = ("--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform")
         self.start("localcloud", *cloud, "--state", options.state / "cloud", *made, env={"AWS_REGION": region})
         self.wait("localcloud", lambda: answers(self.url(options.cloud_port, "/_localcloud/health")))
-        self.start("codeloc", options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", env=aws)
+        daemon = (options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", *self.codeloc_flags())
+        self.start("codeloc", *daemon, env=aws)
         dagster, home = LOCAL / "dagster/bin", {"DAGSTER_HOME": str(folder / "dagster-home")}
         workspace = ("-w", folder / "workspace.yaml")
         web = (dagster / "dagster-webserver", "-h", "127.0.0.1", "-p", str(options.web_port), *workspace)
         self.start("dagster-webserver", *web, env=home)
         self.start("dagster-daemon", dagster / "dagster-daemon", "run", *workspace, env=home)
+
+    def codeloc_flags(self) -> list[str]:
+        """What differs from the settings file."""
+        given = list(self.options.set)
+        if self.options.dns_port is not None:
+            # Code servers are reached by name, as in AWS; gRPC asks localcloud for the name, not this machine's resolver.
+            host = f"dns://127.0.0.1:{self.options.dns_port}/{{service}}.{{namespace}}"
+            given += ["dagster-address=dns", f"dagster-host={host}"]
+        return [f"--{setting}" for setting in given]
 
     def settled(self) -> bool:
         """Prints what changed; whether every config is Synced and Healthy and the webserver answers."""
@@ -275,9 +287,11 @@ def answers(url: str) -> bool:
 
 def check_ports(options: argparse.Namespace) -> None:
     """Says who needs which port before anything is started."""
-    for name in ("cloud_port", "codeloc_port", "web_port"):
+    for name in ("cloud_port", "codeloc_port", "web_port", "dns_port"):
         flag, port = f"--{name.replace('_', '-')}", getattr(options, name)
-        with socket.socket() as probe:
+        if port is None:
+            continue
+        with socket.socket(type=socket.SOCK_DGRAM if name == "dns_port" else socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
@@ -307,6 +321,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--codeloc-port", type=int, default=8080, metavar="PORT")
     parser.add_argument("--cloud-port", type=int, default=4566, metavar="PORT")
     parser.add_argument("--web-port", type=int, default=3000, metavar="PORT")
+    parser.add_argument("--dns-port", type=int, metavar="PORT", help="Dagster finds code servers by name, asked for here")
+    setting = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    parser.add_argument("--set", **setting, help="a setting of codeloc, as its flag spells it: git-poll-seconds=1")
     parser.add_argument("--state", type=folder, default=LOCAL, metavar="FOLDER", help="holds everything that changes")
     parser.add_argument("--repos", type=folder, default=ROOT / "repos", metavar="FOLDER", help="the configs")
     parser.add_argument("--binaries", type=folder, default=target / "debug", metavar="FOLDER")

@@ -3,7 +3,11 @@
 //! webserver are simulated by what the cloud runs.
 
 mod fakes;
+pub mod interceptor;
+pub mod lone;
 pub mod moto;
+pub mod processes;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

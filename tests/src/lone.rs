@@ -1,0 +1,205 @@
+//! localcloud and codeloc as programs, without Dagster's webserver: for the command line, and for a daemon that is killed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ecs::types::TaskDefinitionStatus;
+use codeloc::kinds::aws::Clients;
+use serde_json::Value;
+
+use crate::processes::{Process, Web, binary, command, free_ports, root, until};
+
+/// A folder with configs and settings, and a localcloud.
+pub struct Lone {
+    pub web: Web,
+    folder: PathBuf,
+    cloud: Process,
+    cloud_port: u16,
+    codeloc_port: u16,
+    /// Where codeloc looks for AWS.
+    endpoint_port: u16,
+}
+
+impl Lone {
+    /// `driver` is localcloud's: `process` runs what was pushed, `simulated` runs nothing.
+    pub async fn start(folder: &Path, driver: &str) -> Self {
+        let [cloud_port, codeloc_port] = free_ports();
+        std::fs::create_dir_all(folder.join("repos")).expect("a folder can be made");
+        let mut localcloud = command(binary("localcloud"));
+        localcloud.args(["--listen", &format!("127.0.0.1:{cloud_port}"), "--driver", driver]);
+        localcloud.args(["--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform"]);
+        let cloud = Process::start(&mut localcloud, folder.join("localcloud.log"));
+        let mut lone = Self {
+            web: Web::default(),
+            folder: folder.to_owned(),
+            cloud,
+            cloud_port,
+            codeloc_port,
+            endpoint_port: cloud_port,
+        };
+        until("localcloud answers", 60, || {
+            lone.cloud.check();
+            let web = lone.web.clone();
+            async move { web.get(&format!("http://127.0.0.1:{cloud_port}/_localcloud/health")).await }
+        })
+        .await;
+        lone
+    }
+
+    pub fn cloud_port(&self) -> u16 {
+        self.cloud_port
+    }
+
+    /// From now on codeloc looks for AWS at another port.
+    pub fn look_at(&mut self, port: u16) {
+        self.endpoint_port = port;
+    }
+
+    pub fn write_config(&self, name: &str, text: &str) {
+        let folder = self.folder.join("repos").join(name);
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        std::fs::write(folder.join("config.yml"), text).expect("a config can be written");
+    }
+
+    /// The settings of `make run`, for one place, without a webserver. Builds share `work`.
+    pub fn write_settings(&self, work: &Path) {
+        let template =
+            std::fs::read_to_string(root().join("deploy/local/codeloc.yml")).expect("the settings are there");
+        let text: String = template
+            .lines()
+            .filter(|line| !line.contains("webserver_url"))
+            .map(|line| line.replace("${state}/work", &work.display().to_string()) + "\n")
+            .collect();
+        let filled = [
+            ("${root}", root().display().to_string()),
+            ("${state}/git/", format!("{}/", root().join(".local/git").display())),
+            ("${state}/run", self.folder.display().to_string()),
+            ("${repos}", self.folder.join("repos").display().to_string()),
+            ("${codeloc_port}", self.codeloc_port.to_string()),
+            ("${cloud_port}", self.endpoint_port.to_string()),
+        ];
+        let text = filled.iter().fold(text, |text, (name, value)| text.replace(name, value));
+        assert!(!text.contains("${"), "a part of the settings is not filled in:\n{text}");
+        std::fs::write(self.settings(), text).expect("the settings can be written");
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.folder.join("codeloc.yml")
+    }
+
+    /// `codeloc COMMAND --config … WORDS`.
+    pub fn codeloc(&self, command_name: &str, words: &[&str]) -> Output {
+        let mut codeloc = command(binary("codeloc"));
+        codeloc.arg(command_name).arg("--config").arg(self.settings()).args(words);
+        codeloc.output().expect("codeloc runs")
+    }
+
+    /// The daemon; its log is `daemon-N.log`.
+    pub fn daemon(&self, number: u32) -> Process {
+        let mut daemon = command(binary("codeloc"));
+        daemon.args(["run", "--config"]).arg(self.settings());
+        Process::start(&mut daemon, self.folder.join(format!("daemon-{number}.log")))
+    }
+
+    /// One location's status, as the daemon has it.
+    pub async fn status(&self, name: &str) -> Result<Value, String> {
+        let all = self.web.get(&format!("http://127.0.0.1:{}/v1/repositories", self.codeloc_port)).await?;
+        let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
+        found.ok_or_else(|| format!("no {name} in {all}"))
+    }
+
+    /// The names in `workspace.yaml`.
+    pub fn published(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join("workspace.yaml")).unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().strip_prefix("location_name: ")).map(str::to_owned).collect()
+    }
+
+    fn sdk(&self) -> SdkConfig {
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .endpoint_url(format!("http://127.0.0.1:{}", self.cloud_port))
+            .build()
+    }
+
+    /// Everything that there is in the cloud, owned or not, by kind: names, and what a duplicate or a leftover would show.
+    pub async fn inventory(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let aws = Clients::new(&self.sdk());
+        let mut found = BTreeMap::new();
+        let own = |name: Option<&str>| name.unwrap_or_default().to_owned();
+
+        let groups = aws.logs.describe_log_groups().send().await.expect("log groups");
+        found.insert("log groups", groups.log_groups().iter().map(|group| own(group.log_group_name())).collect());
+
+        let repositories = aws.ecr.describe_repositories().send().await.expect("image repositories");
+        let names: Vec<String> = repositories.repositories().iter().map(|one| own(one.repository_name())).collect();
+        let mut images = Vec::new();
+        for name in &names {
+            let listed = aws.ecr.describe_images().repository_name(name).send().await.expect("images");
+            images.extend(listed.image_details().iter().map(|image| own(image.image_digest())));
+        }
+        found.insert("image repositories", names);
+        found.insert("images", images);
+
+        let roles = aws.iam.list_roles().send().await.expect("roles");
+        let mut listed = Vec::new();
+        for role in roles.roles() {
+            let policies = aws.iam.list_role_policies().role_name(role.role_name()).send().await.expect("policies");
+            listed.push(format!("{}{}: {:?}", role.path(), role.role_name(), policies.policy_names()));
+        }
+        found.insert("roles", listed);
+
+        let mut definitions = Vec::new();
+        for status in [TaskDefinitionStatus::Active, TaskDefinitionStatus::Inactive] {
+            let listed = aws.ecs.list_task_definitions().status(status.clone()).send().await.expect("definitions");
+            definitions.extend(listed.task_definition_arns().iter().map(|arn| format!("{status} {arn}")));
+        }
+        found.insert("task definitions", definitions);
+
+        let arns = aws.ecs.list_services().cluster("dagster").send().await.expect("services");
+        let mut services = Vec::new();
+        for arn in arns.service_arns() {
+            let answer = aws.ecs.describe_services().cluster("dagster").services(arn).send().await.expect("a service");
+            services.extend(answer.services().iter().map(|one| {
+                let (running, deployments) = (one.running_count(), one.deployments().len());
+                format!("{} {} {running} {deployments}", own(one.service_name()), own(one.task_definition()))
+            }));
+        }
+        found.insert("services", services);
+        let tasks = aws.ecs.list_tasks().cluster("dagster").send().await.expect("tasks");
+        found.insert("tasks", vec![tasks.task_arns().len().to_string()]);
+
+        let discovery = aws.discovery.list_services().send().await.expect("Cloud Map services");
+        let mut names = Vec::new();
+        for service in discovery.services() {
+            let id = own(service.id());
+            let instances = aws.discovery.list_instances().service_id(id).send().await.expect("instances");
+            names.push(format!("{} {}", own(service.name()), instances.instances().len()));
+        }
+        found.insert("Cloud Map services", names);
+
+        let ecs = "ecs";
+        let targets = aws.scaling.describe_scalable_targets().service_namespace(ecs.into()).send().await;
+        let targets = targets.expect("scalable targets");
+        let of = |target: &str, least: i32, most: i32| format!("{target} {least} {most}");
+        let targets = targets.scalable_targets().iter();
+        let targets = targets.map(|one| of(one.resource_id(), one.min_capacity(), one.max_capacity())).collect();
+        found.insert("scalable targets", targets);
+        let policies = aws.scaling.describe_scaling_policies().service_namespace(ecs.into()).send().await;
+        let policies = policies.expect("scaling policies");
+        let policies = policies.scaling_policies().iter();
+        found.insert(
+            "scaling policies",
+            policies.map(|one| format!("{} {}", one.resource_id(), one.policy_name())).collect(),
+        );
+        for listed in found.values_mut() {
+            listed.sort();
+        }
+        found
+    }
+}

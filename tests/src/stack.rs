@@ -1,0 +1,260 @@
+//! The whole stack, as `make run` starts it: localcloud, codeloc and Dagster, with the three samples.
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::processes::{Call, Process, Web, binary, command, free_ports, root, run, stderr, stdout, until};
+
+/// The one listing that only a sweep makes.
+const SWEPT: &str = "GetAccountAuthorizationDetails";
+
+/// `make run` in a folder of its own: three samples, localcloud, codeloc, Dagster.
+#[derive(Debug)]
+pub struct Stack {
+    pub web: Web,
+    /// Holds `repos/` and `state/`.
+    folder: PathBuf,
+    cloud_port: u16,
+    codeloc_port: u16,
+    web_port: u16,
+    dns_port: u16,
+    process: Option<Process>,
+    starts: u32,
+}
+
+impl Stack {
+    /// Nothing runs yet; the configs are a copy of `repos/`.
+    pub fn new(folder: &Path) -> Self {
+        let copied = run("cp", &["-R", &text(&root().join("repos")), &text(&folder.join("repos"))]);
+        assert!(copied.status.success(), "{}", stderr(&copied));
+        std::fs::create_dir(folder.join("state")).expect("a folder can be made");
+        let [cloud_port, codeloc_port, web_port] = free_ports();
+        let dns_port = free_udp_port();
+        let folder = folder.to_owned();
+        Self { web: Web::default(), folder, cloud_port, codeloc_port, web_port, dns_port, process: None, starts: 0 }
+    }
+
+    /// Starts everything; Dagster finds the locations by name, as it does in AWS.
+    pub fn start(&mut self) {
+        self.starts += 1;
+        let mut run = command("python3");
+        run.arg(root().join("deploy/local/run.py"));
+        run.arg("--state").arg(self.state()).arg("--repos").arg(self.folder.join("repos"));
+        run.arg("--binaries").arg(binary("codeloc").parent().expect("a binary is in a folder"));
+        let ports = [
+            ("--cloud-port", self.cloud_port),
+            ("--codeloc-port", self.codeloc_port),
+            ("--web-port", self.web_port),
+            ("--dns-port", self.dns_port),
+        ];
+        for (flag, port) in ports {
+            run.arg(flag).arg(port.to_string());
+        }
+        for setting in ["reconcile-resync-seconds=3", "git-poll-seconds=1"] {
+            run.arg("--set").arg(setting);
+        }
+        self.process = Some(Process::start(&mut run, self.folder.join(format!("run-{}.log", self.starts))));
+    }
+
+    /// Ends everything, as Ctrl-C does.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    pub fn config(&self, name: &str) -> PathBuf {
+        self.folder.join("repos").join(name).join("config.yml")
+    }
+
+    pub fn workspace_file(&self) -> PathBuf {
+        self.state().join("run/workspace.yaml")
+    }
+
+    pub fn workspace(&self) -> String {
+        std::fs::read_to_string(self.workspace_file()).expect("workspace.yaml is there")
+    }
+
+    /// What the daemon logged since its last start.
+    pub fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.state().join("run/logs/codeloc.log")).unwrap_or_default()
+    }
+
+    /// `codeloc status --json`, with more words.
+    pub fn status(&self, words: &[&str]) -> Output {
+        let server = format!("http://127.0.0.1:{}", self.codeloc_port);
+        run(binary("codeloc"), &[&["status", "--json", "--server", &server], words].concat())
+    }
+
+    /// Waits until the daemon says that all locations are well.
+    pub async fn until_well(&mut self, seconds: u64) -> Vec<Value> {
+        let web = self.web.clone();
+        let url = format!("http://127.0.0.1:{}/healthz", self.codeloc_port);
+        let process = self.process.as_mut().expect("the stack was started");
+        until("the daemon answers", 60, || {
+            process.check();
+            let (web, url) = (web.clone(), url.clone());
+            async move { web.client.get(&url).send().await.map(drop).map_err(|error| error.to_string()) }
+        })
+        .await;
+        let output = self.status(&["--wait", "--timeout", &seconds.to_string()]);
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+        serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
+    }
+
+    /// One location's status, as the API has it.
+    pub async fn one(&self, name: &str) -> Result<Value, String> {
+        let all = self.web.get(&format!("http://127.0.0.1:{}/v1/repositories", self.codeloc_port)).await?;
+        let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
+        found.ok_or_else(|| format!("no {name} in {all}"))
+    }
+
+    /// Waits for one location to be as `wanted` says, and returns its status.
+    pub async fn until_one(&self, name: &str, what: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("{name}: {what}"), seconds, || async {
+            let status = self.one(name).await?;
+            if wanted(&status) { Ok(status) } else { Err(format!("{status:#}")) }
+        })
+        .await
+    }
+
+    pub async fn calls(&self) -> Vec<Call> {
+        self.web.calls(self.cloud_port, 0).await.expect("localcloud answers")
+    }
+
+    /// The number of the last call so far.
+    pub async fn mark(&self) -> u64 {
+        self.calls().await.last().map_or(0, |call| call.sequence)
+    }
+
+    pub async fn mutating_since(&self, mark: u64) -> Vec<Call> {
+        let calls = self.web.calls(self.cloud_port, mark).await.expect("localcloud answers");
+        calls.into_iter().filter(|call| call.mutating).collect()
+    }
+
+    /// Waits until the daemon has read everything in AWS `sweeps` more times.
+    pub async fn until_swept(&self, sweeps: usize) {
+        let mark = self.mark().await;
+        until("the daemon sweeps", 60, || async {
+            let calls = self.web.calls(self.cloud_port, mark).await?;
+            // Asked once a sweep, and by nothing else.
+            let seen = calls.iter().filter(|call| call.operation == SWEPT).count();
+            if seen >= sweeps { Ok(()) } else { Err(format!("{seen} of {sweeps}")) }
+        })
+        .await;
+    }
+
+    pub async fn aws(&self, target: &str, body: Value) -> Value {
+        self.web.aws(self.cloud_port, target, body).await.expect("localcloud answers")
+    }
+
+    /// How many tasks of a location there are, stopped ones that ECS still lists included.
+    pub async fn task_count(&self, name: &str) -> usize {
+        let mut count = 0;
+        for status in ["RUNNING", "STOPPED"] {
+            let body =
+                json!({"cluster": "dagster", "family": format!("codeloc-local-{name}"), "desiredStatus": status});
+            let answer = self.aws("AmazonEC2ContainerServiceV20141113.ListTasks", body).await;
+            count += answer["taskArns"].as_array().expect("a list of tasks").len();
+        }
+        count
+    }
+
+    pub async fn put_object(&self, key: &str, body: &'static str) {
+        let url = format!("http://127.0.0.1:{}/dagster-platform/{key}", self.cloud_port);
+        let answer = self.web.client.put(url).body(body).send().await.expect("localcloud answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    pub async fn object(&self, key: &str) -> String {
+        let url = format!("http://127.0.0.1:{}/dagster-platform/{key}", self.cloud_port);
+        let answer = self.web.client.get(url).send().await.expect("localcloud answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.text().await.expect("an object has a body")
+    }
+
+    pub async fn graphql(&self, query: &str, variables: Value) -> Result<Value, String> {
+        let url = format!("http://127.0.0.1:{}/graphql", self.web_port);
+        let request = self.web.client.post(url).json(&json!({"query": query, "variables": variables}));
+        let answer: Value =
+            request.send().await.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;
+        match answer.get("errors") {
+            None => Ok(answer["data"].clone()),
+            Some(errors) => Err(errors.to_string()),
+        }
+    }
+
+    /// What a run logged, for a test that fails.
+    pub async fn run_events(&self, run: &Value) -> String {
+        let query = "query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
+            __typename ... on MessageEvent { message } ... on ErrorEvent { error { message stack
+                cause { message } } } } } } }";
+        let data = self.graphql(query, json!({"id": run})).await.unwrap_or_else(Value::String);
+        let events = data["logsForRun"]["events"].as_array().cloned().unwrap_or_else(|| vec![data.clone()]);
+        events.iter().map(|event| format!("{event:#}\n")).collect()
+    }
+
+    /// What the webserver shows: each location with its type and server id.
+    pub async fn shown(&self) -> Result<Vec<Shown>, String> {
+        let query = "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
+            __typename ... on RepositoryLocation { serverId } ... on PythonError { message } } } } } }";
+        let data = self.graphql(query, json!({})).await?;
+        let entries = data["workspaceOrError"]["locationEntries"].as_array().cloned().unwrap_or_default();
+        let entry = |entry: Value| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let location = &entry["locationOrLoadError"];
+            Shown {
+                name: text(&entry["name"]),
+                kind: text(&location["__typename"]),
+                server_id: text(&location["serverId"]),
+            }
+        };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    pub async fn shown_one(&self, name: &str) -> Result<Shown, String> {
+        let all = self.shown().await?;
+        all.iter().find(|shown| shown.name == name).cloned().ok_or_else(|| format!("no {name} in {all:?}"))
+    }
+
+    /// Pushes a change of a sample's `main`.
+    pub fn push(&self, repository: &str, message: &str, edit: impl FnOnce(&Path)) -> String {
+        let bare = self.state().join("git").join(format!("{repository}.git"));
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let git = |words: &[&str]| {
+            let mut git = command("git");
+            git.current_dir(work.path()).args(["-c", "user.name=test", "-c", "user.email=test@codeloc.invalid"]);
+            git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+            let output = git.args(words).output().expect("git runs");
+            assert!(output.status.success(), "git {words:?}: {}", stderr(&output));
+            stdout(&output).trim().to_owned()
+        };
+        git(&["clone", "--quiet", &text(&bare), "."]);
+        edit(work.path());
+        git(&["commit", "--quiet", "--all", "--message", message]);
+        git(&["push", "--quiet", "origin", "main"]);
+        git(&["rev-parse", "HEAD"])
+    }
+}
+
+/// A location as the webserver shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub name: String,
+    pub kind: String,
+    pub server_id: String,
+}
+
+fn free_udp_port() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
+    socket.local_addr().expect("a bound socket has an address").port()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("test folders have plain names").to_owned()
+}

@@ -1,0 +1,349 @@
+//! The real stack, as `make run` starts it: real git, uv, images, code servers, a real Dagster webserver.
+
+mod e2e {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use codeloc_tests::interceptor::{Interceptor, Moment};
+    use codeloc_tests::lone::Lone;
+    use codeloc_tests::processes::{Call, prepared, stderr, stdout, until};
+    use codeloc_tests::stack::Stack;
+    use serde_json::{Value, json};
+
+    const NAMES: [&str; 3] = ["inventory", "nightly-report", "orders"];
+    const NONE: [(&str, &str); 0] = [];
+
+    fn names(calls: &[Call]) -> Vec<(&str, &str)> {
+        calls.iter().map(|call| (call.operation.as_str(), call.resource.as_deref().unwrap_or_default())).collect()
+    }
+
+    fn operations(calls: &[Call]) -> Vec<String> {
+        calls.iter().map(|call| call.operation.clone()).collect()
+    }
+
+    fn text(value: &Value) -> String {
+        value.as_str().unwrap_or_default().to_owned()
+    }
+
+    fn edit(path: &Path, from: &str, to: &str) {
+        let before = std::fs::read_to_string(path).unwrap();
+        assert!(before.contains(from), "{before}");
+        std::fs::write(path, before.replace(from, to)).unwrap();
+    }
+
+    fn settled(status: &Value) -> bool {
+        status["sync"] == "Synced" && status["health"] == "Healthy"
+    }
+
+    /// The life of a deployment, phase after phase: one stack, since starting it is what takes the time.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deployment_lives_as_its_commits_say() {
+        if !prepared("the whole stack end to end: first light, rollout, failure, removal, restart") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut stack = Stack::new(folder.path());
+        stack.start();
+        everything_is_well_and_dagster_shows_it(&mut stack).await;
+        a_job_launched_through_dagster_succeeds(&stack).await;
+        a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(&stack).await;
+        code_that_does_not_import_is_held_until_a_good_commit(&stack).await;
+        a_config_that_is_no_yaml_freezes_its_location(&stack).await;
+        a_removed_config_takes_all_but_the_data_with_it(&stack).await;
+        a_restart_changes_nothing(&mut stack).await;
+    }
+
+    async fn everything_is_well_and_dagster_shows_it(stack: &mut Stack) {
+        let statuses = stack.until_well(180).await;
+        let found: Vec<String> = statuses.iter().map(|status| text(&status["name"])).collect();
+        assert_eq!(found, NAMES);
+        for status in &statuses {
+            assert!(text(&status["platform"]).starts_with("host"), "{status:#}");
+            let shown = stack.shown_one(&text(&status["name"])).await.unwrap();
+            assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&status["revision"])));
+        }
+        // By name, as in AWS: an entry outlives the tasks behind it.
+        for name in NAMES {
+            assert!(
+                stack.workspace().contains(&format!("/{name}-service.dagster.internal\"")),
+                "{}",
+                stack.workspace()
+            );
+        }
+    }
+
+    async fn a_job_launched_through_dagster_succeeds(stack: &Stack) {
+        let query = "{ repositoriesOrError { ... on RepositoryConnection { nodes {
+            name location { name } jobs { name } } } } }";
+        let data = stack.graphql(query, json!({})).await.unwrap();
+        let repositories = data["repositoriesOrError"]["nodes"].as_array().unwrap();
+        let repository = repositories.iter().find(|one| one["location"]["name"] == "nightly-report").unwrap();
+        assert!(repository["jobs"].as_array().unwrap().contains(&json!({"name": "nightly_report"})), "{repository}");
+        let mutation = "mutation($selector: JobOrPipelineSelector!) {
+            launchRun(executionParams: {selector: $selector, runConfigData: {}}) {
+                __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }";
+        let selector = json!({"selector": {
+            "repositoryLocationName": "nightly-report",
+            "repositoryName": repository["name"],
+            "pipelineName": "nightly_report",
+        }});
+        let launched = stack.graphql(mutation, selector).await.unwrap();
+        assert_eq!(launched["launchRun"]["__typename"], "LaunchRunSuccess", "{launched}");
+        let run = launched["launchRun"]["run"]["runId"].clone();
+        let status = until("the run ends", 60, || async {
+            let query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }";
+            let data = stack.graphql(query, json!({"id": run})).await?;
+            let status = text(&data["runOrError"]["status"]);
+            if ["SUCCESS", "FAILURE", "CANCELED"].contains(&status.as_str()) { Ok(status) } else { Err(status) }
+        })
+        .await;
+        assert_eq!(status, "SUCCESS", "{}", stack.run_events(&run).await);
+    }
+
+    async fn a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(stack: &Stack) {
+        let before = stack.one("orders").await.unwrap();
+        let file = || (stack.workspace(), std::fs::metadata(stack.workspace_file()).unwrap().modified().unwrap());
+        let (workspace, mark) = (file(), stack.mark().await);
+        edit(&stack.config("orders"), "memory: 512", "memory: 1024");
+        let after = stack
+            .until_one("orders", "the new memory is rolled out", 60, |status| {
+                settled(status) && status["revision"] != before["revision"]
+            })
+            .await;
+        assert_eq!(after["serving"], after["revision"]);
+        assert_eq!(after["image"], before["image"], "the image is not built again");
+        let shown = stack.shown_one("orders").await.unwrap();
+        assert_eq!((shown.kind.as_str(), &shown.server_id), ("RepositoryLocation", &text(&after["revision"])));
+        stack.until_swept(2).await;
+        assert_eq!(
+            names(&stack.mutating_since(mark).await),
+            [("RegisterTaskDefinition", "codeloc-local-orders"), ("UpdateService", "orders-service")],
+            "one rollout of one location, and no other call"
+        );
+        assert_eq!(file(), workspace, "the workspace is not rewritten");
+    }
+
+    async fn code_that_does_not_import_is_held_until_a_good_commit(stack: &Stack) {
+        let good = stack.one("orders").await.unwrap();
+        let mark = stack.mark().await;
+        let assets = |folder: &Path| folder.join("orders/assets.py");
+        let broken = stack.push("orders", "Need what is not there", |folder| {
+            edit(&assets(folder), "import dagster as dg", "import dagster as dg\nimport a_module_nobody_has");
+        });
+        let held = stack
+            .until_one("orders", "the broken commit is held", 90, |status| {
+                status["health"] == "Degraded" && status["commit"] == broken.as_str()
+            })
+            .await;
+        let message = text(&held["message"]);
+        assert!(message.contains("DagsterImportError"), "Dagster's own error: {message}");
+        assert!(message.contains("No module named 'a_module_nobody_has'"), "{message}");
+        assert_eq!(held["serving"], good["revision"]);
+        assert_ne!(held["revision"], good["revision"]);
+        let told = stack.status(&["orders"]);
+        assert!(stdout(&told).contains("a_module_nobody_has"), "{}{}", stdout(&told), stderr(&told));
+
+        let rollout = operations(&stack.mutating_since(mark).await);
+        assert_eq!(rollout.iter().filter(|operation| *operation == "UpdateService").count(), 1, "{rollout:?}");
+        let tasks = stack.task_count("orders").await;
+        let mark = stack.mark().await;
+        stack.until_swept(4).await;
+        assert_eq!(names(&stack.mutating_since(mark).await), NONE, "a revision that failed is not tried again");
+        assert_eq!(stack.task_count("orders").await, tasks, "and no task of it is started");
+        let shown = stack.shown_one("orders").await.unwrap();
+        assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&good["revision"])));
+
+        let healed = stack.push("orders", "Do without it", |folder| {
+            edit(&assets(folder), "import a_module_nobody_has", "\nMENDED = True");
+        });
+        let after = stack
+            .until_one("orders", "a good commit heals it", 90, |status| {
+                settled(status) && status["commit"] == healed.as_str()
+            })
+            .await;
+        let shown = stack.shown_one("orders").await.unwrap();
+        assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&after["revision"])));
+    }
+
+    async fn a_config_that_is_no_yaml_freezes_its_location(stack: &Stack) {
+        let path = stack.config("inventory");
+        let good = std::fs::read_to_string(&path).unwrap();
+        let (workspace, mark) = (stack.workspace(), stack.mark().await);
+        std::fs::write(&path, format!("{good}\nscaling: [\n")).unwrap();
+        let frozen =
+            stack.until_one("inventory", "the config is refused", 30, |status| status["sync"] == "Unknown").await;
+        assert!(text(&frozen["message"]).contains("config.yml"), "{frozen:#}");
+        assert_eq!(frozen["health"], "Healthy", "what runs is as well as it was: {frozen:#}");
+        stack.until_swept(2).await;
+        assert_eq!(names(&stack.mutating_since(mark).await), NONE);
+        assert_eq!(stack.workspace(), workspace);
+        assert_eq!(stack.shown_one("inventory").await.unwrap().kind, "RepositoryLocation");
+        std::fs::write(&path, good).unwrap();
+        stack.until_one("inventory", "the config is good again", 30, settled).await;
+        assert_eq!(names(&stack.mutating_since(mark).await), NONE);
+    }
+
+    async fn a_removed_config_takes_all_but_the_data_with_it(stack: &Stack) {
+        stack.put_object("repos/orders/kept.txt", "worth keeping").await;
+        let mark = stack.mark().await;
+        let published = stack.workspace();
+        let folder = stack.config("orders").parent().unwrap().to_owned();
+        std::fs::remove_dir_all(folder).unwrap();
+        let unpublished = until("the workspace entry goes", 30, || async {
+            let now = stack.workspace();
+            let modified = std::fs::metadata(stack.workspace_file()).unwrap().modified().unwrap();
+            if now == published { Err(now) } else { Ok(modified) }
+        })
+        .await;
+        assert!(!stack.workspace().contains("orders"), "{}", stack.workspace());
+        until("everything of it is gone", 60, || async {
+            match stack.one("orders").await {
+                Ok(status) => Err(format!("{status:#}")),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+        let calls = stack.mutating_since(mark).await;
+        let first = calls.first().expect("deleting takes calls");
+        let unpublished = unpublished.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(unpublished <= first.time, "the workspace entry goes first: {unpublished} > {first:?}");
+        let order = [
+            "DeregisterScalableTarget",
+            "DeleteService",
+            "DeleteService",
+            "DeregisterTaskDefinition",
+            "DeleteRolePolicy",
+            "DeleteRole",
+            "DeleteRepository",
+            "DeleteLogGroup",
+        ];
+        let mut operations = operations(&calls);
+        operations.dedup_by(|later, earlier| later == earlier && later == "DeregisterTaskDefinition");
+        assert_eq!(operations, order, "{:#?}", names(&calls));
+        assert_eq!((calls[1].service.as_str(), calls[2].service.as_str()), ("ecs", "servicediscovery"));
+        assert!(stack.shown_one("orders").await.is_err(), "Dagster has dropped it");
+        assert_eq!(stack.object("repos/orders/kept.txt").await, "worth keeping");
+    }
+
+    async fn a_restart_changes_nothing(stack: &mut Stack) {
+        let workspace = stack.workspace();
+        let before: Vec<Value> = serde_json::from_slice(&stack.status(&[]).stdout).unwrap();
+        stack.stop();
+        stack.start();
+        let after = stack.until_well(120).await;
+        stack.until_swept(2).await;
+        // localcloud was started again too: its list holds what the new daemon called, and nothing else.
+        assert_eq!(names(&stack.mutating_since(0).await), NONE);
+        assert_eq!(stack.workspace(), workspace);
+        let facts = |statuses: &[Value]| -> Vec<[String; 3]> {
+            statuses.iter().map(|one| ["name", "revision", "image"].map(|key| text(&one[key]))).collect()
+        };
+        assert_eq!(facts(&after), facts(&before));
+        for status in &after {
+            let shown = stack.shown_one(&text(&status["name"])).await.unwrap();
+            assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&status["revision"])));
+        }
+    }
+
+    /// Every call that a first converge changes something with, and how far it got when the daemon was killed.
+    const CRASHES: [(&str, Moment); 9] = [
+        (".CreateLogGroup", Moment::AfterIt),
+        (".PutRetentionPolicy", Moment::BeforeIt),
+        ("_V20150921.CreateRepository", Moment::AfterIt),
+        ("CreateRole", Moment::AfterIt),
+        ("PutRolePolicy", Moment::BeforeIt),
+        (".RegisterTaskDefinition", Moment::AfterIt),
+        ("Route53AutoNaming_v20170314.CreateService", Moment::AfterIt),
+        ("AmazonEC2ContainerServiceV20141113.CreateService", Moment::AfterIt),
+        (".PutScalingPolicy", Moment::AfterIt),
+    ];
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_daemon_that_is_killed_at_any_moment_of_a_first_converge_ends_it_when_it_starts_again() {
+        if !prepared("a daemon that is killed and started again, eleven times") {
+            return;
+        }
+        let work = tempfile::tempdir().unwrap();
+        // Twice while the image is built, and nothing is cached yet.
+        let killed_building = {
+            let round = Round::begin(work.path()).await;
+            for (number, stage) in ["installing", "packing"].into_iter().enumerate() {
+                let mut daemon = round.lone.daemon(number.try_into().unwrap());
+                let killed = format!("the build is {stage}");
+                until(&killed, 120, || {
+                    daemon.check();
+                    let lone = &round.lone;
+                    async move {
+                        let message = text(&lone.status("orders").await?["message"]);
+                        if message.contains(stage) { Ok(()) } else { Err(message) }
+                    }
+                })
+                .await;
+                daemon.kill();
+            }
+            round.end("a kill in the build").await
+        };
+        let undisturbed = {
+            let round = Round::begin(work.path()).await;
+            let applied = round.lone.codeloc("apply", &["--timeout", "120"]);
+            assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
+            assert_eq!(stdout(&applied), "orders: Synced, Healthy: runs as wanted\n");
+            round.end("nothing").await
+        };
+        assert_eq!(killed_building, undisturbed);
+        for (call, moment) in CRASHES {
+            let mut round = Round::begin(work.path()).await;
+            let interceptor = Interceptor::start(round.lone.cloud_port()).await;
+            interceptor.hold(call, moment);
+            round.lone.look_at(interceptor.port());
+            round.lone.write_settings(work.path());
+            let mut daemon = round.lone.daemon(0);
+            let held = tokio::time::timeout(Duration::from_secs(60), interceptor.held()).await;
+            assert!(held.is_ok(), "{call} was never called:\n{}", daemon.log());
+            daemon.kill();
+            let what = format!("a kill at {call}, {moment:?}");
+            assert_eq!(round.end(&what).await, undisturbed, "after {what}");
+        }
+    }
+
+    /// One first converge of one location, in a cloud of its own.
+    struct Round {
+        lone: Lone,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Round {
+        async fn begin(work: &Path) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let lone = Lone::start(folder.path(), "process").await;
+            let sample = codeloc_tests::processes::root().join("repos/orders/config.yml");
+            lone.write_config("orders", &std::fs::read_to_string(sample).unwrap());
+            lone.write_settings(work);
+            Self { lone, _folder: folder }
+        }
+
+        /// Starts the daemon, lets it converge, and tells all there is then.
+        async fn end(self, what: &str) -> BTreeMap<&'static str, Vec<String>> {
+            let mut daemon = self.lone.daemon(9);
+            until(&format!("orders is well after {what}"), 120, || {
+                daemon.check();
+                let lone = &self.lone;
+                async move {
+                    let status = lone.status("orders").await?;
+                    if settled(&status) { Ok(()) } else { Err(format!("{status:#}")) }
+                }
+            })
+            .await;
+            let plan = self.lone.codeloc("plan", &[]);
+            assert_eq!(
+                (plan.status.code(), stdout(&plan).as_str()),
+                (Some(0), "No changes: AWS is as the configs want it.\n"),
+                "after {what}: {}",
+                stderr(&plan)
+            );
+            assert_eq!(self.lone.published(), ["\"orders\""]);
+            self.lone.inventory().await
+        }
+    }
+}
