@@ -171,7 +171,7 @@ impl Model {
                     Some(log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone() });
             }
             log_group::Change::SetRetention { to, .. } => {
-                self.live.log_group.as_mut().unwrap().retention_days = Some(*to)
+                self.live.log_group.as_mut().unwrap().retention_days = Some(*to);
             }
             log_group::Change::Tag { tags, .. } => self.live.log_group.as_mut().unwrap().tags.extend(tags.clone()),
             log_group::Change::Delete { .. } => self.live.log_group = None,
