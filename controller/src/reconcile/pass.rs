@@ -242,7 +242,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let build = &self.world.settings.build;
         Some(Request {
             repository: repository.name.clone(),
-            git_url: self.world.git.rewrite(&repository.git_url),
+            git_url: repository.git_url.clone(),
             commit: commit?.to_owned(),
             subdirectory: repository.subdirectory.clone(),
             code: repository.code.clone(),
