@@ -45,8 +45,8 @@ fn place() -> Place {
     }
 }
 
-fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository {
-    Repository {
+fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Box<Repository> {
+    Box::new(Repository {
         name: RepositoryName::new(NAME).unwrap(),
         git_url: "https://github.com/acme/orders.git".to_owned(),
         reference: GitReference::Branch("main".to_owned()),
@@ -63,7 +63,7 @@ fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository
         health: HealthLimits { start_seconds: 120, load_seconds: 120 },
         tags: tag.map(|tag| ("team".to_owned(), tag)).into_iter().collect(),
         adopt: false,
-    }
+    })
 }
 
 fn image(version: u8) -> Image {
@@ -79,7 +79,7 @@ fn image(version: u8) -> Image {
 /// What a config and its commit come to at one moment.
 #[derive(Clone, Debug)]
 enum Desire {
-    Present(Repository, Image),
+    Present(Box<Repository>, Image),
     Absent,
 }
 
