@@ -8,6 +8,7 @@ pub mod build;
 pub mod cli;
 pub mod dagster;
 pub mod kinds;
+mod lock;
 pub mod plan;
 pub mod program;
 pub mod reconcile;

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use super::{
     requirements::Requirement,
     uv::{Target, Uv},
 };
+use crate::lock::lock;
 use crate::program::{Program, tail};
 use crate::source::Git;
 
@@ -347,7 +348,7 @@ struct Flights {
 impl Flights {
     async fn enter(&self, key: String) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = lock(&self.locks);
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
             locks.entry(key).or_default().clone()
         };
@@ -356,10 +357,10 @@ impl Flights {
 
     /// The repository path that a layer was sent to last, by registry and digest.
     fn sent_to(&self, key: &str) -> Option<String> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        lock(&self.sent).get(key).cloned()
     }
 
     fn sent(&self, key: String, path: String) {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(key, path);
+        lock(&self.sent).insert(key, path);
     }
 }

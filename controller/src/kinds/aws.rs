@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -13,6 +13,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::place::Place;
 use super::tags::Tags;
 use super::{Live, discovery, image_repository, log_group, role, scaling, service, task_definition};
+use crate::lock::lock;
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -148,10 +149,6 @@ pub struct Cache {
     tags: Mutex<HashMap<String, Tags>>,
     /// Task definitions are immutable but for their tags, which only this controller changes.
     task_definitions: Mutex<HashMap<String, task_definition::Live>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cache {

@@ -1,13 +1,14 @@
 //! Images in the making: one build per repository at a time, in the background, so that a pass only ever asks how far it is.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
 use super::queue::{Priority, Queue};
 use crate::build::{BuildError, Builder, Image, Request};
+use crate::lock::lock;
 
 /// A build that failed for want of network or registry is tried again after this long.
 const RETRY: Duration = Duration::from_secs(20);
@@ -31,10 +32,6 @@ pub struct Images<B> {
     slots: Arc<Mutex<HashMap<String, Slot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
-}
-
-fn lock(slots: &Mutex<HashMap<String, Slot>>) -> MutexGuard<'_, HashMap<String, Slot>> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B: Builder> Images<B> {

@@ -19,6 +19,7 @@ use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::{Cache, CallError, Class, Clients, Scope, Session};
 use crate::kinds::place::Place;
 use crate::kinds::{Live, Step, aws, service, task_definition};
+use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, ImageState, Input, Plan, WebserverState};
 use crate::settings::{Platform, Settings};
 use crate::source::{Git, HeadKey, Heads, Invalid, Snapshot};
@@ -96,10 +97,6 @@ impl ImageKnown {
             Self::Failed(text) => ImageState::Failed(text),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use codeloc_crds::GitReference;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Failure, Git, GitError};
+use crate::lock::lock;
 
 #[cfg(test)]
 mod tests;
@@ -239,8 +240,7 @@ fn spread(interval: Duration, key: &HeadKey) -> Duration {
 
 impl Shared {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<HeadKey, Entry>> {
-        // No code between lock and unlock leaves an entry half changed.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Marks a due key that is not being asked for as running.

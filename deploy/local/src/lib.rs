@@ -12,6 +12,7 @@ pub mod fault;
 pub mod fields;
 pub mod http;
 mod local_cloud;
+mod lock;
 pub mod paging;
 pub mod registry;
 pub mod rollout;

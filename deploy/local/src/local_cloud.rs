@@ -1,7 +1,7 @@
 //! Gives the state machine what it has not: a clock, a lock, a driver, and a task that wakes it when something is due.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::cloud::{Cloud, Effect, Rules};
 use crate::connector::InProcess;
 use crate::driver::simulated::Simulated;
 use crate::driver::{Driver, Report};
+use crate::lock::lock;
 use crate::services::ecr::{Images, MemoryImages};
 use crate::store::{Store, StoreError};
 use crate::time::Time;
@@ -293,10 +294,10 @@ impl Shared {
 
     /// A panic inside the state machine fails one call, not all later ones.
     fn cloud(&self) -> MutexGuard<'_, Cloud> {
-        self.cloud.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.cloud)
     }
 
     pub(crate) fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls)
     }
 }

@@ -85,15 +85,19 @@ impl Repository {
 
 const CODE: [(&str, &str); 2] = [("pipeline/__init__.py", ""), ("pipeline/definitions.py", "from . import x\n")];
 
-fn git(work: &Path, allow_local: bool) -> Git {
-    Git::new(GitSettings {
+fn git_settings(work: &Path, allow_local: bool) -> GitSettings {
+    GitSettings {
         program: "git".into(),
         home: work.join("git-home"),
         url_rewrites: BTreeMap::new(),
         tokens: BTreeMap::new(),
         allow_local,
         timeout: Duration::from_mins(5),
-    })
+    }
+}
+
+fn git(work: &Path, allow_local: bool) -> Git {
+    Git::new(git_settings(work, allow_local))
 }
 
 /// A builder with an empty work folder of its own.

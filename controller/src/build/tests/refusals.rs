@@ -1,7 +1,10 @@
 //! What a commit may not hold, and what it may not do.
 
-use super::{BuildError, CODE, Repository, TestRegistry, Workshop};
-use crate::build::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Anonymous, BuildError, BuildSettings, CODE, OciBuilder, Repository, TestRegistry, Workshop, git_settings};
+use crate::build::{Builder, Limits};
+use crate::source::{Git, GitSettings};
 
 #[tokio::test]
 async fn what_does_not_belong_into_an_image_is_refused_by_name() {
@@ -91,4 +94,37 @@ async fn a_commit_that_the_server_lacks_is_final_and_a_server_that_is_away_is_no
     assert!(matches!(workshop.build(&request).await, Err(BuildError::Transient(_))));
     let local = Workshop::of_remote_repositories();
     assert!(local.refusal(&request).await.contains("local repositories are not allowed"));
+}
+
+#[tokio::test]
+async fn a_build_fetches_through_the_rewriting_and_with_the_token_of_the_settings() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/", listener.local_addr().unwrap());
+    let (registry, repository, work) = (TestRegistry::start().await, Repository::new(), tempfile::tempdir().unwrap());
+    let token = work.path().join("token");
+    std::fs::write(&token, "hunter2\n").unwrap();
+    let git = Git::new(GitSettings {
+        url_rewrites: [("https://example.com/".to_owned(), base.clone())].into(),
+        tokens: [(base, token)].into(),
+        ..git_settings(work.path(), false)
+    });
+    let builder = OciBuilder::new(BuildSettings::new(work.path().join("build")), git, Anonymous).unwrap();
+    let mut request = repository.request(&registry, &repository.commit(&CODE));
+    request.git_url = "https://example.com/private.git".to_owned();
+    let refusing = async {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(connection.read_u8().await.unwrap());
+        }
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        connection.write_all(answer).await.unwrap();
+        String::from_utf8(asked).unwrap()
+    };
+    let (built, asked) = tokio::join!(builder.build(&request, &|_| ()), refusing);
+    // x-access-token:hunter2
+    assert!(asked.starts_with("GET /private.git/"), "{asked}");
+    assert!(asked.contains("Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg=="), "{asked}");
+    let Err(BuildError::Transient(text)) = built else { panic!("{built:?}") };
+    assert!(text.contains("does not exist, or may not be read") && !text.contains("hunter2"), "{text}");
 }

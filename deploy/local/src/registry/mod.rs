@@ -16,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::lock::lock;
 pub use http::router;
 pub use manifest::{Descriptor, Document, Platform};
 use upload::Upload;
@@ -470,11 +471,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), RegistryError> {
         Ok(())
     };
     attempt().map_err(RegistryError::storage(path))
-}
-
-/// A poisoned lock only says that another thread panicked: every change above is made in one assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! ECR: repositories here, images behind [`Images`], which the registry's `/v2/` writes to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +12,7 @@ use super::{Service, unknown};
 use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, upper_tags};
+use crate::lock::lock;
 use crate::paging::{Limits, page};
 use crate::registry::{ImageDetail, Registry, RegistryError};
 use crate::time::Time;
@@ -77,7 +78,7 @@ impl MemoryImages {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Vec<Image>>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.0))
     }
 }
 

@@ -22,7 +22,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Launch, Report};
+use crate::lock::lock;
 use crate::registry::Registry;
 use container::{Plan, StartError, Surroundings};
 use guardian::Guardian;
@@ -239,11 +240,6 @@ fn clear_leftovers(folder: &Path) {
             tracing::warn!(path = %path.display(), %error, "left over from an earlier run");
         }
     }
-}
-
-/// Every use leaves the value whole, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
