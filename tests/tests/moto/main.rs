@@ -316,8 +316,12 @@ async fn the_samples_converge_on_moto_and_go_again() {
 
 async fn look_at_what_was_made(deployment: &Deployment, made: &[String], found: &mut Found) {
     let clients = &deployment.clients;
-    let updates = made.iter().filter(|call| *call == "ecs:UpdateService").count();
-    found.note(Deviation::ConfigurationDropped, updates == SAMPLES.len());
+    let times = |call: &str| made.iter().filter(|one| *one == call).count();
+    // One for each location, in each of the protocols: the record misses none of them.
+    let creating =
+        ["logs:CreateLogGroup", "iam:CreateRole", "ecs:RegisterTaskDefinition", "servicediscovery:CreateService"];
+    assert_eq!(creating.map(times), [SAMPLES.len(); 4], "{made:#?}");
+    found.note(Deviation::ConfigurationDropped, times("ecs:UpdateService") == SAMPLES.len());
     let service = deployment.service("orders-service").await;
     found.note(Deviation::ManagedTagsDropped, !service.enable_ecs_managed_tags());
     let tasks = clients.ecs.list_tasks().cluster("dagster").send().await.unwrap();
