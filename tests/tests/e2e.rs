@@ -268,20 +268,25 @@ mod e2e {
         // Twice while the image is built, and nothing is cached yet.
         let killed_building = {
             let round = Round::begin(work.path()).await;
-            for (number, stage) in ["installing", "packing"].into_iter().enumerate() {
-                let mut daemon = round.lone.daemon(number.try_into().unwrap());
-                let killed = format!("the build is {stage}");
-                until(&killed, 120, || {
-                    daemon.check();
-                    let lone = &round.lone;
-                    async move {
-                        let message = text(&lone.status("orders").await?["message"]);
-                        if message.contains(stage) { Ok(()) } else { Err(message) }
-                    }
-                })
-                .await;
-                daemon.kill();
-            }
+            let mut daemon = round.lone.daemon(0);
+            until("packages are installed", 120, || {
+                daemon.check();
+                let lone = &round.lone;
+                async move {
+                    let message = text(&lone.status("orders").await?["message"]);
+                    if message.contains("installing") { Ok(()) } else { Err(message) }
+                }
+            })
+            .await;
+            daemon.kill();
+            let mut daemon = round.lone.daemon(1);
+            until("layers are pushed", 120, || {
+                daemon.check();
+                let pushing = round.lone.pushing();
+                async move { if pushing { Ok(()) } else { Err("the registry is empty".to_owned()) } }
+            })
+            .await;
+            daemon.kill();
             round.end("a kill in the build").await
         };
         let undisturbed = {
