@@ -9,6 +9,7 @@ pub mod cli;
 pub mod dagster;
 pub mod kinds;
 pub mod plan;
+pub mod program;
 pub mod reconcile;
 pub mod settings;
 pub mod source;

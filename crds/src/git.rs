@@ -110,8 +110,9 @@ fn scp_like_problem(url: &str) -> bool {
     !plain(user, &[]) || !plain(host, &[]) || path.is_empty() || path.starts_with('-') || reaches_metadata(host)
 }
 
-/// The instance metadata services hand out the controller's own rights to whoever asks.
-fn reaches_metadata(host_and_port: &str) -> bool {
+/// Whether a host, with its port or without, is link-local or a metadata service: those hand out the controller's own
+/// rights to whoever asks.
+pub fn reaches_metadata(host_and_port: &str) -> bool {
     const EC2_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let link_local_v4 = |address: Ipv4Addr| address.is_link_local() || address.is_unspecified();
     let host = match host_and_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

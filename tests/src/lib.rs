@@ -5,6 +5,7 @@
 mod fakes;
 pub mod interceptor;
 pub mod lone;
+pub mod moto;
 pub mod processes;
 pub mod stack;
 
@@ -66,10 +67,10 @@ impl Deployment {
         }));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut settings = Settings::default();
-        settings.aws.bucket = "platform".to_owned();
+        "platform".clone_into(&mut settings.aws.bucket);
         settings.aws.subnets = vec!["subnet-a".to_owned()];
         settings.aws.security_groups = vec!["sg-a".to_owned()];
-        settings.aws.execution_role_arn = "arn:aws:iam::123456789012:role/execution".to_owned();
+        "arn:aws:iam::123456789012:role/execution".clone_into(&mut settings.aws.execution_role_arn);
         settings.dagster.workspace_file = folder.path().join("workspace.yaml");
         let deployment = Self {
             branches: Branches::default(),

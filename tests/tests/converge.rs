@@ -1,6 +1,7 @@
 //! Convergence as a user sees it, in virtual time: the real controller and SDK against localcloud in process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use codeloc::kinds::{Live, tags};
 use codeloc::status::{ConditionKind, Health, Reason, Sync};
@@ -237,4 +238,42 @@ async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_ne
         let reached = (shape(&deployment.live().await), deployment.workspace());
         assert_eq!(reached, undisturbed, "killed after {calls} mutating calls");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_began_before_a_change_is_not_acted_upon_after_it() {
+    let mut deployment = Deployment::new().await;
+    // Sweeps all the time: some of them begin before a pass changes something, and end after it.
+    deployment.settings.reconcile.resync_seconds = 0;
+    for name in ["orders", "billing", "stock"] {
+        deployment.commit(name, config(name));
+    }
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing", "stock"]).await;
+    let operations = operations(&deployment);
+    for operation in
+        ["CreateLogGroup", "CreateRole", "RegisterTaskDefinition", "RegisterScalableTarget", "PutRolePolicy"]
+    {
+        let count = operations.iter().filter(|one| *one == operation).count();
+        assert_eq!(count, 3, "{operation} once for each location: {operations:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    deployment.cloud.simulated().script_default(Script { boot: Duration::from_secs(600), ..Script::default() });
+    deployment.cloud.reset_calls();
+    deployment.branches.push("orders", 2);
+    deployment.until("rolling", |this| !this.healthy("orders")).await;
+    deployment.until_healthy(&["orders"]).await;
+    let calls = deployment.cloud.calls();
+    let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
+    assert!(count("DescribeServices") > 100, "it looks every few seconds");
+    // Whole observations: when the commit comes, before and after each plan that is applied, and to confirm the end.
+    assert!(count("GetRole") <= 8, "{} whole observations", count("GetRole"));
 }

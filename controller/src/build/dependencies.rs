@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BuildError,
-    process::{fresh_folder, on_disk, write_whole},
+    disk::{fresh_folder, on_disk, write_whole},
     registry::sha256,
     requirements::{
         self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject, refused,

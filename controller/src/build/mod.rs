@@ -3,6 +3,7 @@
 
 mod checkout;
 mod dependencies;
+mod disk;
 #[cfg(feature = "aws")]
 mod ecr;
 mod image;
@@ -11,7 +12,6 @@ mod listing;
 mod load;
 mod oci;
 mod packages;
-mod process;
 mod registry;
 mod requirements;
 mod settings;
@@ -24,19 +24,21 @@ use std::future::Future;
 
 use codeloc_crds::{Architecture, CodePointer, RepositoryName};
 
+use crate::program::ProgramError;
+
 #[cfg(feature = "aws")]
 pub use ecr::EcrCredentials;
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
 pub use load::CODE_FOLDER;
 pub use oci::OciBuilder;
 pub use registry::{Anonymous, RegistryCredentials};
-pub use settings::{BaseImage, BuildSettings, Compression, GitSettings, Limits, PASSED_VARIABLES, Platform};
+pub use settings::{BaseImage, BuildSettings, Compression, Limits, Platform};
 
 /// Everything that decides an image. Equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub repository: RepositoryName,
-    /// After URL rewriting.
+    /// As the config has it; [`Git`](crate::source::Git) rewrites it where it fetches.
     pub git_url: String,
     /// 40 hexadecimal digits.
     pub commit: String,
@@ -93,4 +95,10 @@ pub enum BuildError {
     /// The commit cannot become an image; only a new commit or config can help.
     #[error("{0}")]
     Terminal(String),
+}
+
+impl From<ProgramError> for BuildError {
+    fn from(error: ProgramError) -> Self {
+        Self::Transient(error.to_string())
+    }
 }

@@ -15,18 +15,19 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::{
     BaseImage, BuildError, BuildSettings, Builder, Image, Platform, Request,
-    checkout::{Git, Tree, unreadable},
+    checkout::{Repositories, Tree, unreadable},
     dependencies::{Resolution, base_set, candidates, constraints, input},
+    disk::{blocking, fresh_folder},
     image::{Assembly, Base, load_of},
     layer::{Layer, Node, Spooled, compressor, pack},
     load::{CODE_FOLDER, load},
     packages::{Kept, Packages},
-    process::{Program, blocking, fresh_folder, tail},
     registry::{Access, Registry, RegistryCredentials},
     requirements::Requirement,
-    settings::PASSED_VARIABLES,
     uv::{Target, Uv},
 };
+use crate::program::{Program, tail};
+use crate::source::Git;
 
 /// Raised when the same request and settings must give another image.
 const LAYOUT: u32 = 1;
@@ -39,7 +40,7 @@ pub struct OciBuilder<C> {
     settings: BuildSettings,
     credentials: C,
     base_set: Vec<Requirement>,
-    git: Git,
+    repositories: Repositories,
     uv: Uv,
     /// The version of the configured interpreter, `3.12.1`.
     interpreter: OnceCell<String>,
@@ -49,7 +50,7 @@ pub struct OciBuilder<C> {
 
 impl<C: RegistryCredentials> OciBuilder<C> {
     /// Errors are [`BuildError::Terminal`]: settings that contradict themselves.
-    pub fn new(settings: BuildSettings, credentials: C) -> Result<Self, BuildError> {
+    pub fn new(settings: BuildSettings, git: Git, credentials: C) -> Result<Self, BuildError> {
         if settings.platform == Platform::Host && settings.python.is_none() {
             return Err(BuildError::Terminal(
                 "images for this machine need its Python: set the build's interpreter".to_owned(),
@@ -57,17 +58,11 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         }
         let settings =
             settings.rooted().map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
-        let passed: BTreeMap<String, String> = settings
-            .environment
-            .iter()
-            .filter(|(name, _)| PASSED_VARIABLES.contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
         remove_leftovers(&settings.work.join("spool"));
         Ok(Self {
             base_set: base_set(&settings.requirements)?,
-            git: Git::new(&settings.git, settings.work.join("git"), &passed, settings.limits),
-            uv: Uv::new(&settings, &passed),
+            repositories: Repositories::new(git, settings.work.join("git"), settings.limits),
+            uv: Uv::new(&settings),
             interpreter: OnceCell::new(),
             flights: Flights::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
@@ -163,7 +158,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Kept, BuildError> {
         let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
-        let texts = self.git.texts(tree, candidates(&tree.files(), explicit)).await?;
+        let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
         let work = &self.settings.work;
         let resolution = Resolution { uv: &self.uv, target, base: &self.base_set, constraints, work, progress };
@@ -185,10 +180,11 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
-        let (git, repository, nodes) = (self.git.clone(), tree.repository.clone(), tree.nodes.clone());
+        let (repositories, repository, nodes) =
+            (self.repositories.clone(), tree.repository.clone(), tree.nodes.clone());
         let (spool, compression) = (self.settings.work.join("spool"), self.settings.compression);
         blocking(move || {
-            let mut reader = git.reader(&repository)?;
+            let mut reader = repositories.reader(&repository)?;
             let root = CODE_FOLDER.trim_start_matches('/');
             let nodes: BTreeMap<String, Node<String>> =
                 nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), node)).collect();
@@ -275,9 +271,9 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         progress("fetching".to_owned());
         let tree = {
             let _alone = self.flights.enter(format!("git {}", request.git_url)).await;
-            self.git.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
+            self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
-        let pyproject = self.git.texts(&tree, ["pyproject.toml"]).await?;
+        let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
         let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
         let dependencies = self.dependencies(request, &tree, &target, constraints.as_deref(), progress).await?;
         progress("packing".to_owned());
@@ -325,12 +321,13 @@ fn minor_of(version: &str) -> &str {
 async fn version_of(interpreter: &Path, work: &Path) -> Result<String, BuildError> {
     let folder = fresh_folder(&work.join("spool"))?;
     let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let output = Program::new(interpreter, folder.path(), Duration::from_mins(1))
+    let output = Program::new(interpreter, Duration::from_mins(1))
+        .folder(folder.path())
         .arguments(["-I", "-S", "-c", script])
         .run()
         .await?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.success || version.split('.').count() != 3 {
+    if !output.status.success() || version.split('.').count() != 3 {
         return Err(BuildError::Transient(format!(
             "{} does not tell its version: {}",
             interpreter.display(),

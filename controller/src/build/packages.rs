@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BuildError, Compression,
+    disk::{blocking, fresh_folder, on_disk, write_whole},
     layer::{Layer, Node, Spooled, compressor, pack},
-    process::{Program, blocking, fresh_folder, on_disk, write_whole},
     uv::{Target, Uv},
 };
+use crate::program::{Program, tail};
 
 /// Raised when the same lock must give another layer.
 const LAYOUT: u32 = 1;
@@ -99,17 +100,18 @@ impl Packages<'_> {
         let empty = folder.join("empty");
         std::fs::create_dir_all(&empty).map_err(|error| on_disk(&empty, &error))?;
         let site = folder.join("site");
-        let output = Program::new(interpreter, &empty, self.timeout)
+        let output = Program::new(interpreter, self.timeout)
+            .folder(&empty)
             .environment([("PYTHONHASHSEED", "0"), ("LC_ALL", "C.UTF-8")])
             .arguments(["-s", "-S", "-B", "-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash"])
             .arguments(["-s".as_ref(), site.as_os_str(), "-p".as_ref(), image_folder.as_ref(), site.as_os_str()])
             .run()
             .await?;
         // 1: some file is not valid Python, such as a template; it stays without a .pyc.
-        if output.success || output.code == Some(1) {
+        if matches!(output.status.code(), Some(0 | 1)) {
             return Ok(());
         }
-        Err(BuildError::Transient(format!("compileall failed: {}", super::process::tail(&output.stderr))))
+        Err(BuildError::Transient(format!("compileall failed: {}", tail(&output.stderr))))
     }
 }
 

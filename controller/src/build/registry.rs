@@ -17,7 +17,7 @@ use oci_client::{
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::{BuildError, layer::Layer, process::on_disk};
+use super::{BuildError, disk::on_disk, layer::Layer};
 
 const CHUNK: usize = 1 << 18;
 /// Bytes per second below which an upload is given up.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use codeloc_crds::mask_credentials;
+
 use super::BuildError;
 
 /// One requirement, in normal form.
@@ -150,7 +152,7 @@ pub(super) fn normal_name(name: &str) -> String {
 }
 
 pub(super) fn refused(file: &str, line: usize, text: &str, why: &str) -> BuildError {
-    let text = super::process::redacted(text);
+    let text = mask_credentials(text);
     BuildError::Terminal(format!("{file}:{line}: `{text}` is refused: {why}"))
 }
 

@@ -1,17 +1,12 @@
 //! What an operator decides about builds; everything here that can change an image is part of its tag.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-
-/// The variables of the controller's own environment that git and uv may see. AWS credentials are not among them.
-pub const PASSED_VARIABLES: [&str; 8] =
-    ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"];
+use std::{path::PathBuf, time::Duration};
 
 /// Settings of an [`OciBuilder`](super::OciBuilder).
 #[derive(Clone, Debug)]
 pub struct BuildSettings {
     /// Spool, git caches, uv's cache, resolved locks and packed layers. May be lost at any time: builds get slower only.
     pub work: PathBuf,
-    pub git: GitSettings,
     /// The `uv` program.
     pub uv: PathBuf,
     /// An interpreter. uv runs on it, and where its minor version is the image's, `.pyc` files go into the layer.
@@ -36,8 +31,6 @@ pub struct BuildSettings {
     pub uv_timeout: Duration,
     /// Time limit of one silent read from a registry; uploads have it on top of what 256 KiB a second take.
     pub registry_timeout: Duration,
-    /// Where [`PASSED_VARIABLES`] are taken from; other names are ignored.
-    pub environment: BTreeMap<String, String>,
 }
 
 impl BuildSettings {
@@ -45,7 +38,6 @@ impl BuildSettings {
     pub fn new(work: PathBuf) -> Self {
         Self {
             work,
-            git: GitSettings::default(),
             uv: PathBuf::from("uv"),
             python: None,
             base_image: BaseImage::Scratch,
@@ -60,38 +52,20 @@ impl BuildSettings {
             parallel: 2,
             uv_timeout: Duration::from_mins(10),
             registry_timeout: Duration::from_mins(1),
-            environment: BTreeMap::new(),
         }
     }
 }
 
 impl BuildSettings {
-    /// With every path absolute: git and uv run in folders of their own. A bare program name stays one.
+    /// With every path absolute: uv runs in folders of its own. A bare program name stays one.
     pub(super) fn rooted(mut self) -> std::io::Result<Self> {
-        let paths = [Some(&mut self.work), self.find_links.as_mut(), self.constraints.as_mut(), self.git.home.as_mut()];
-        let programs = [Some(&mut self.uv), Some(&mut self.git.program), self.python.as_mut()];
+        let paths = [Some(&mut self.work), self.find_links.as_mut(), self.constraints.as_mut()];
+        let programs = [Some(&mut self.uv), self.python.as_mut()];
         let with_folder = programs.into_iter().flatten().filter(|program| program.components().count() > 1);
         for path in paths.into_iter().flatten().chain(with_folder) {
             *path = std::path::absolute(&*path)?;
         }
         Ok(self)
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct GitSettings {
-    pub program: PathBuf,
-    /// HOME of git and ssh: keys and known hosts are read there, git's own configuration is not.
-    pub home: Option<PathBuf>,
-    /// Allow `file://` URLs and absolute paths (development and tests).
-    pub allow_local: bool,
-    /// Time limit of one fetch.
-    pub timeout: Duration,
-}
-
-impl Default for GitSettings {
-    fn default() -> Self {
-        Self { program: PathBuf::from("git"), home: None, allow_local: false, timeout: Duration::from_mins(5) }
     }
 }
 
@@ -144,6 +118,7 @@ mod tests {
     #[test]
     fn paths_become_absolute_and_program_names_stay() {
         let mut settings = BuildSettings::new(PathBuf::from("work"));
+        assert_eq!(settings.clone().rooted().unwrap().uv, PathBuf::from("uv"));
         settings.uv = PathBuf::from(".local/uv");
         settings.python = Some(PathBuf::from("/usr/bin/python3"));
         settings.find_links = Some(PathBuf::from("wheels"));
@@ -153,6 +128,5 @@ mod tests {
         assert_eq!(settings.uv, here.join(".local/uv"));
         assert_eq!(settings.find_links, Some(here.join("wheels")));
         assert_eq!(settings.python, Some(PathBuf::from("/usr/bin/python3")));
-        assert_eq!(settings.git.program, PathBuf::from("git"));
     }
 }

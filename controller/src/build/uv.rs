@@ -4,14 +4,12 @@
 //! used, so nothing is built; one installation at a time within a run, since wheels that ship the same path would race.
 
 use std::{
-    collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
-use super::{
-    BuildError, BuildSettings,
-    process::{Output, Program, redacted, tail},
-};
+use super::{BuildError, BuildSettings, disk::on_disk};
+use crate::program::{Output, Program, inherited, tail};
 
 /// The Python that packages are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl Target {
 
 pub(super) struct Uv {
     program: PathBuf,
-    environment: Vec<(String, String)>,
+    environment: Vec<(&'static str, OsString)>,
     interpreter: Option<PathBuf>,
     find_links: Option<PathBuf>,
     index_url: Option<String>,
@@ -43,12 +41,10 @@ pub(super) struct Uv {
 }
 
 impl Uv {
-    pub(super) fn new(settings: &BuildSettings, passed: &BTreeMap<String, String>) -> Self {
-        let mut environment: Vec<(String, String)> =
-            passed.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let cache = settings.work.join("uv").to_string_lossy().into_owned();
+    pub(super) fn new(settings: &BuildSettings) -> Self {
+        let mut environment = inherited(&[]);
+        environment.push(("UV_CACHE_DIR", settings.work.join("uv").into()));
         let fixed = [
-            ("UV_CACHE_DIR", cache.as_str()),
             ("UV_CONCURRENT_INSTALLS", "1"),
             ("UV_LINK_MODE", "hardlink"),
             ("UV_PYTHON_DOWNLOADS", "never"),
@@ -57,9 +53,9 @@ impl Uv {
             ("NO_COLOR", "1"),
             ("LC_ALL", "C.UTF-8"),
         ];
-        environment.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        environment.extend(fixed.map(|(name, value)| (name, value.into())));
         // Not an argument: it may carry a password.
-        environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX".to_owned(), url.clone())));
+        environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX", url.into())));
         Self {
             program: settings.uv.clone(),
             environment,
@@ -75,10 +71,10 @@ impl Uv {
         self.find_links.as_deref()
     }
 
-    /// Where packages come from, without credentials.
+    /// Where packages come from, without credentials: other credentials do not make another index.
     pub(super) fn index(&self) -> String {
         let links = self.find_links.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        format!("{} {}", redacted(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
+        format!("{} {}", without_credentials(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
     }
 
     /// Resolves `requirements.in` (and `constraints.txt`) of `folder`; `complete` sets take nothing in beyond themselves.
@@ -118,8 +114,9 @@ impl Uv {
 
     async fn run(&self, folder: &Path, target: Option<&Target>, arguments: Vec<&str>) -> Result<Output, BuildError> {
         let home = folder.join("home");
-        std::fs::create_dir_all(&home).map_err(|error| super::process::on_disk(&home, &error))?;
-        let mut program = Program::new(&self.program, folder, self.timeout)
+        std::fs::create_dir_all(&home).map_err(|error| on_disk(&home, &error))?;
+        let mut program = Program::new(&self.program, self.timeout)
+            .folder(folder)
             .environment(self.environment.iter().map(|(name, value)| (name, value)))
             .environment([("HOME", &home)])
             .arguments(arguments);
@@ -138,13 +135,20 @@ impl Uv {
         if let Some(interpreter) = &self.interpreter {
             program = program.arguments(["--python".as_ref(), interpreter.as_os_str()]);
         }
-        program.run().await
+        Ok(program.run().await?)
     }
+}
+
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// uv's answer, or its complaint with a class: only what the index or the files say is final.
 fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
-    if output.success {
+    if output.status.success() {
         return String::from_utf8(output.stdout)
             .map_err(|_| BuildError::Transient("uv wrote something that is not UTF-8".to_owned()));
     }
@@ -169,10 +173,20 @@ fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
+    #[test]
+    fn an_index_is_the_same_with_other_credentials() {
+        for url in ["https://me:hunter2@host:8443/simple@1", "https://token@host:8443/simple@1"] {
+            assert_eq!(without_credentials(url), "https://host:8443/simple@1");
+        }
+    }
+
     fn complaint(stderr: &str) -> BuildError {
-        let output = Output { success: false, code: Some(1), stdout: Vec::new(), stderr: stderr.to_owned() };
+        let output = Output { status: ExitStatus::from_raw(256), stdout: Vec::new(), stderr: stderr.to_owned() };
         accepted("resolve the dependencies", output).unwrap_err()
     }
 

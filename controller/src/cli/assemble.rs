@@ -1,7 +1,5 @@
 //! Puts the real parts together: AWS, git, the builder, the code servers and the webserver.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +87,7 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         // The receiver lives as long as the process.
         let _ = moved.send(key.clone());
     });
-    let builder = OciBuilder::new(build_settings(&settings), EcrCredentials::new(clients.ecr.clone()))?;
+    let builder = OciBuilder::new(build_settings(&settings), git.clone(), EcrCredentials::new(clients.ecr.clone()))?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
     let world = World {
@@ -112,12 +110,6 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
 fn build_settings(settings: &Settings) -> build::BuildSettings {
     let of = &settings.build;
     build::BuildSettings {
-        git: build::GitSettings {
-            program: settings.git.program.clone(),
-            home: None,
-            allow_local: settings.git.allow_local,
-            timeout: Duration::from_secs(settings.git.timeout_seconds),
-        },
         uv: of.uv.clone(),
         python: of.compile_python.clone(),
         base_image: if of.base_image == "scratch" {
@@ -137,20 +129,6 @@ fn build_settings(settings: &Settings) -> build::BuildSettings {
             Compression::Gzip => build::Compression::Gzip,
         },
         parallel: settings.reconcile.builds,
-        environment: environment(),
-        ..build::BuildSettings::new(absolute(&of.work_folder).join("build"))
+        ..build::BuildSettings::new(of.work_folder.join("build"))
     }
-}
-
-/// git and uv run in folders of their own.
-fn absolute(path: &Path) -> std::path::PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the builder passes a short list of these on to uv and git; AWS credentials are not among them"
-)]
-fn environment() -> BTreeMap<String, String> {
-    build::PASSED_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

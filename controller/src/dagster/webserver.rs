@@ -33,6 +33,9 @@ const RELOAD_LOCATION: &str = "mutation CodelocReloadLocation($name: String!) {
     ... on ReloadNotSupported { message } ... on RepositoryLocationNotFound { message }
     ... on UnauthorizedError { message } ... on PythonError { message } } }";
 
+/// A reload connects to one location after another, and waits 20 s for each that accepts and does not answer.
+const RELOAD_LIMIT: Duration = Duration::from_secs(300);
+
 /// A Dagster webserver behind one URL.
 #[derive(Clone, Debug)]
 pub struct GraphqlWebserver {
@@ -42,21 +45,19 @@ pub struct GraphqlWebserver {
 }
 
 impl GraphqlWebserver {
-    /// `url` is the webserver's root, such as `http://127.0.0.1:3000`. `timeout` bounds one call: a reload of the
-    /// workspace connects to one location after another, 20 s for each that accepts and does not answer.
+    /// `url` is the webserver's root, such as `http://127.0.0.1:3000`. `timeout` bounds a question; a reload may take
+    /// [`RELOAD_LIMIT`].
     pub fn new(url: &str, timeout: Duration) -> Self {
         Self { client: reqwest::Client::new(), endpoint: format!("{}/graphql", url.trim_end_matches('/')), timeout }
     }
 
     /// The value of `field` in the answer's data.
-    async fn post(&self, document: &str, variables: Value, field: &str) -> Result<Value, WebError> {
-        match tokio::time::timeout(self.timeout, self.exchange(document, variables, field)).await {
+    async fn post(&self, document: &str, variables: Value, field: &str, limit: Duration) -> Result<Value, WebError> {
+        match tokio::time::timeout(limit, self.exchange(document, variables, field)).await {
             Ok(answer) => answer,
-            Err(_) => Err(WebError::Unreachable(format!(
-                "{}: no answer within {} s",
-                self.endpoint,
-                self.timeout.as_secs_f32()
-            ))),
+            Err(_) => {
+                Err(WebError::Unreachable(format!("{}: no answer within {} s", self.endpoint, limit.as_secs_f32())))
+            }
         }
     }
 
@@ -177,7 +178,7 @@ fn unexpected(asked: &str) -> WebError {
 
 impl Webserver for GraphqlWebserver {
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
-        match accepted(self.post(LOCATIONS, json!({}), "workspaceOrError").await?)? {
+        match accepted(self.post(LOCATIONS, json!({}), "workspaceOrError", self.timeout).await?)? {
             Answered::Workspace { location_entries } => {
                 Ok(location_entries.into_iter().map(|entry| (entry.name.clone(), entry.location())).collect())
             }
@@ -186,14 +187,16 @@ impl Webserver for GraphqlWebserver {
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
-        match accepted(self.post(RELOAD_WORKSPACE, json!({}), "reloadWorkspace").await?)? {
+        match accepted(self.post(RELOAD_WORKSPACE, json!({}), "reloadWorkspace", RELOAD_LIMIT).await?)? {
             Answered::Workspace { .. } => Ok(()),
             _ => Err(unexpected("reloadWorkspace")),
         }
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
-        match accepted(self.post(RELOAD_LOCATION, json!({"name": name}), "reloadRepositoryLocation").await?)? {
+        match accepted(
+            self.post(RELOAD_LOCATION, json!({"name": name}), "reloadRepositoryLocation", RELOAD_LIMIT).await?,
+        )? {
             Answered::WorkspaceLocationEntry(entry) => Ok(entry.location()),
             _ => Err(unexpected("reloadRepositoryLocation")),
         }

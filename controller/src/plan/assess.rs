@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ImageState, Input, Proven, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
-use crate::kinds::service::Phase;
+use crate::kinds::service::{Live, Phase, Rollout};
 use crate::kinds::{Kind, Wants, tags};
 use crate::source::Invalid;
 use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
@@ -97,7 +97,10 @@ pub(super) fn present(
     let health = health(input, &conditions, held);
     let message = first_word(&conditions, empty);
     // Without a step of ours something else has to happen first: look again for it.
-    let broken = conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
+    // A rollback is on its way, however broken the revision is.
+    let moving =
+        input.live.service.as_ref().and_then(Live::primary).is_some_and(|one| one.rollout == Rollout::InProgress);
+    let broken = !moving && conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
     let look_again = (!settled || !empty).then_some(if broken { LATER } else { SOON });
     Report {
         sync,
@@ -152,16 +155,19 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
         }
         Phase::Rolling(rolling) => {
             let failed = if rolling.failed > 0 { format!(", {} failed", rolling.failed) } else { String::new() };
-            let message = with_last_words(
-                format!("rolling out: {} of {} tasks run{failed}", rolling.running, rolling.desired),
-                input,
-            );
+            let why = input
+                .last_words
+                .filter(|words| !words.is_empty())
+                .map_or_else(String::new, |words| format!(": {words}"));
+            let message = format!("rolling out: {} of {} tasks run{failed}{why}", rolling.running, rolling.desired);
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason } => {
             let serves = serving(input).map_or_else(String::new, |serving| format!("; {serving} still serves"));
             let revision = revision.unwrap_or("this revision");
-            let message = with_last_words(format!("{revision} failed and is not tried again: {reason}{serves}"), input);
+            // The user's own error says more than ECS's word for it.
+            let why = input.last_words.filter(|words| !words.is_empty()).unwrap_or(reason);
+            let message = format!("{revision} failed and is not tried again{serves}: {why}");
             condition(Deployed, Truth::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),
@@ -173,13 +179,6 @@ fn failing(phase: &Phase) -> bool {
         Phase::Held { .. } => true,
         Phase::Rolling(rolling) => rolling.failed > 0,
         Phase::Begin | Phase::Draining | Phase::Steady => false,
-    }
-}
-
-fn with_last_words(message: String, input: &Input<'_>) -> String {
-    match input.last_words {
-        Some(words) if !words.is_empty() => format!("{message}\n{words}"),
-        _ => message,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::kinds::{Action, Kind, Step, scaling, service, workspace};
 
-use super::{Desired, Input, Plan};
+use super::{Answered, Desired, Input, Plan};
+use crate::dagster::Answer;
 
 /// A rule that a plan breaks: a bug of the planner, and so an alarm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +47,7 @@ fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), V
         if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {
             return Err(Violation::WritesScaledCount);
         }
-        if matches!(step, Step::Workspace(workspace::Change::Publish { .. })) && input.answers.is_empty() {
+        if matches!(step, Step::Workspace(workspace::Change::Publish { .. })) && !input.answers.iter().any(loaded) {
             return Err(Violation::PublishesUnproven);
         }
     }
@@ -61,6 +62,10 @@ fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), V
         }
     }
     Ok(())
+}
+
+fn loaded(answered: &Answered) -> bool {
+    matches!(answered.answer, Answer::Loaded { .. })
 }
 
 const NEEDS: [(Kind, Kind); 5] = [
@@ -88,4 +93,140 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
 
 fn owned(input: &Input<'_>, tags: &crate::kinds::tags::Tags) -> bool {
     crate::kinds::tags::owner(tags, &input.place.deployment) == crate::kinds::tags::Owner::Ours(input.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::super::properties::model::{Desire, Model, NAME, image, place, repository};
+    use super::super::{ImageState, Report, WebserverState};
+    use super::*;
+    use crate::dagster::workspace::Entry;
+    use crate::kinds::{Live, log_group, role, task_definition};
+    use crate::source::Invalid;
+    use crate::status::{Health, Sync};
+
+    fn plan_of(steps: Vec<Step>) -> Plan {
+        let report = Report {
+            sync: Sync::OutOfSync,
+            health: Health::Progressing,
+            message: String::new(),
+            conditions: vec![],
+            revision: None,
+            serving: None,
+            address: None,
+            failing: None,
+            look_again: None,
+        };
+        Plan { steps, later: vec![], report }
+    }
+
+    /// What the lint says of these steps, for a location that is as `live` and published if `published`.
+    fn check(desired: Desired<'_>, live: &Live, published: bool, steps: Vec<Step>) -> Result<(), Violation> {
+        let place = place();
+        let entry = published.then(|| Entry { host: "host".to_owned(), port: 4000 });
+        let input = Input {
+            name: NAME,
+            desired,
+            place: &place,
+            live,
+            workspace: &crate::kinds::workspace::Live { entry, web: None },
+            webserver: WebserverState::NotConfigured,
+            answers: &[],
+            last_words: None,
+            steady_for: Duration::ZERO,
+            now_ms: 0,
+        };
+        lint(&input, &plan_of(steps))
+    }
+
+    fn delete_role() -> Step {
+        Step::Role(role::Change::Delete { name: "codeloc-orders".to_owned(), policies: vec![], attached: vec![] })
+    }
+
+    fn delete_log_group() -> Step {
+        Step::LogGroup(log_group::Change::Delete { name: "orders".to_owned() })
+    }
+
+    #[test]
+    fn nothing_of_a_wanted_repository_is_deleted() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let result = check(desired, &Live::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Role)));
+    }
+
+    #[test]
+    fn a_frozen_repository_is_not_changed() {
+        let invalid = Invalid { path: "p".to_owned(), message: "m".to_owned(), rendered: "r".to_owned() };
+        let result = check(Desired::Frozen(&invalid), &Live::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::ChangesFrozen));
+    }
+
+    #[test]
+    fn the_workspace_entry_goes_before_everything_else() {
+        let result = check(Desired::Absent, &Live::default(), true, vec![delete_log_group()]);
+        assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
+    }
+
+    #[test]
+    fn what_tasks_use_goes_only_when_the_service_is_gone() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+        let result = check(Desired::Absent, &model.live, false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
+    }
+
+    #[test]
+    fn the_count_is_never_written_where_scaling_owns_it() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let step = Step::Service(service::Change::SetCount { name: "orders-service".to_owned(), from: 2, to: 1 });
+        assert_eq!(check(desired, &Live::default(), false, vec![step]), Err(Violation::WritesScaledCount));
+    }
+
+    #[test]
+    fn a_task_definition_comes_after_the_role_it_names() {
+        let mut model = Model::default();
+        let desire = Desire::Present(Box::new(repository(512, 2, None)), image(1));
+        let steps = model.plan(&desire).steps;
+        let register = |step: &Step| matches!(step, Step::TaskDefinition(task_definition::Change::Register { .. }));
+        let (mut early, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(register);
+        early.extend(rest);
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let result = check(desired, &Live::default(), false, early);
+        assert_eq!(result, Err(Violation::OutOfOrder(Kind::TaskDefinition, Kind::LogGroup)));
+    }
+
+    #[test]
+    fn only_what_answered_is_published() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let place = place();
+        let (live, workspace) = (Live::default(), crate::kinds::workspace::Live::default());
+        let publish = Entry { host: "host".to_owned(), port: 4000 };
+        let step = Step::Workspace(crate::kinds::workspace::Change::Publish {
+            name: NAME.to_owned(),
+            host: publish.host.clone(),
+            port: publish.port,
+            from: None,
+        });
+        let silent = [Answered { address, answer: Answer::Unreachable { message: "refused".to_owned() } }];
+        let input = Input {
+            name: NAME,
+            desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
+            place: &place,
+            live: &live,
+            workspace: &workspace,
+            webserver: WebserverState::NotConfigured,
+            answers: &silent,
+            last_words: None,
+            steady_for: Duration::ZERO,
+            now_ms: 0,
+        };
+        assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
+    }
 }

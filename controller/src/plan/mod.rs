@@ -221,7 +221,9 @@ fn absent(input: &Input<'_>) -> Plan {
     if input.workspace.entry.is_some() {
         steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
     }
-    if service.is_some() {
+    // A target is ours by its service's name. Where the service was deleted by hand it is left over, and goes too.
+    let strange = live.service.as_ref().is_some_and(service::Live::exists) && service.is_none();
+    if !strange {
         steps.extend(live.scaling.iter().map(|live| Step::Scaling(scaling::delete(live))));
     }
     let active = service.iter().filter(|service| service.status == service::Status::Active);

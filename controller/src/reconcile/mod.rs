@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod queue;
+pub mod swept;
 
 pub use clock::Clock;
 

@@ -12,7 +12,7 @@ use crate::plan::Answered;
 /// Tasks of one location that are asked at once.
 const ASKED_AT_ONCE: usize = 8;
 /// Lines of log that go with a failure: enough for Dagster's own error, which comes last.
-const LAST_LINES: i32 = 40;
+const LAST_LINES: i32 = 20;
 
 /// Asks every task that Cloud Map knows of this location.
 pub async fn answers<C: CodeServer>(
@@ -33,19 +33,20 @@ pub async fn answers<C: CodeServer>(
     Ok(answers)
 }
 
-/// Why tasks of this revision ended: ECS's stop reason, and the end of what they logged. Streams carry the revision's name,
-/// so this is found again after any restart.
+/// Why tasks of this revision ended: first the one line that says most, then ECS's stop reason and the end of the log.
+/// Log streams carry the revision's name, so this is found again after any restart.
 pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision: &str) -> Result<String, CallError> {
     let definition = live.task_definitions.iter().find(|definition| definition.revision() == Some(revision));
     let family = names::task_family(&session.place.deployment, name);
-    let mut words = Vec::new();
-    if let Some(definition) = definition
-        && let Some(reason) = service::aws::stop_reason(session, &family, &definition.arn).await?
-    {
-        words.push(reason);
-    }
+    let stop_reason = match definition {
+        Some(definition) => service::aws::stop_reason(session, &family, &definition.arn).await?,
+        None => None,
+    };
     let group = names::log_group(&session.place.deployment, name);
     let lines = log_group::aws::tail(session, &group, revision, LAST_LINES).await?;
-    words.extend(lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()));
-    Ok(words.join("\n"))
+    let log: Vec<String> =
+        lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
+    // A traceback ends with its error.
+    let essence = log.last().map(|line| line.trim_start().to_owned());
+    Ok(essence.into_iter().chain(stop_reason).chain(log).collect::<Vec<_>>().join("\n"))
 }

@@ -12,12 +12,13 @@ use super::execute::{Made, StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::observe;
 use super::queue::Queue;
+use super::swept::Swept;
 use super::workspace::{View, Workspace};
 use crate::build::{Builder, Image, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::{Cache, CallError, Class, Clients, Scope, Session};
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, task_definition};
+use crate::kinds::{Live, Step, aws, service, task_definition};
 use crate::plan::{self, Answered, Desired, ImageState, Input, Plan, WebserverState};
 use crate::settings::{Platform, Settings};
 use crate::source::{Git, HeadKey, Heads, Invalid, Snapshot};
@@ -62,8 +63,9 @@ pub enum Outcome {
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
-    /// From the last sweep, each used by the first pass that comes.
-    swept: Mutex<HashMap<String, Live>>,
+    swept: Swept,
+    /// What was seen of locations for which something is waited for.
+    waiting: Mutex<HashMap<String, Live>>,
     failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
@@ -105,7 +107,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Self {
             world,
             snapshot: RwLock::default(),
-            swept: Mutex::default(),
+            swept: Swept::default(),
+            waiting: Mutex::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
         }
@@ -135,7 +138,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
     pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
-        let live = aws::observe(self.session(), Scope::All).await?;
+        let begun = self.swept.begin();
+        let mut live = aws::observe(self.session(), Scope::All).await?;
         let mut names: Vec<String> = self.world.workspace.names().await;
         names.extend(
             live.iter()
@@ -147,12 +151,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         names.sort();
         names.dedup();
-        *lock(&self.swept) = live.into_iter().collect();
         // A name of which nothing is live was observed too.
-        let mut swept = lock(&self.swept);
         for name in &names {
-            swept.entry(name.clone()).or_default();
+            live.entry(name.clone()).or_default();
         }
+        self.swept.put(begun, live);
         Ok(names)
     }
 
@@ -182,11 +185,23 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     async fn observe(&self, name: &str) -> Result<Live, CallError> {
-        let swept = lock(&self.swept).remove(name);
-        match swept {
+        match self.swept.take(name) {
             Some(live) => Ok(live),
             None => Ok(aws::observe(self.session(), Scope::One(name)).await?.remove(name).unwrap_or_default()),
         }
+    }
+
+    /// While a rollout or a build is waited for, only the service can move: one read instead of a dozen. Whatever a glimpse
+    /// leads to is looked at properly before it is acted upon.
+    async fn glimpse(&self, name: &str) -> Result<Option<Live>, CallError> {
+        let Some(mut live) = lock(&self.waiting).remove(name) else { return Ok(None) };
+        if self.swept.holds(name) {
+            return Ok(None);
+        }
+        if live.service.is_some() {
+            live.service = service::aws::observe(self.session(), Scope::One(name)).await?.remove(name);
+        }
+        Ok(Some(live))
     }
 
     fn wanted(&self, name: &str) -> Wanted {
@@ -227,7 +242,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let build = &self.world.settings.build;
         Some(Request {
             repository: repository.name.clone(),
-            git_url: self.world.git.rewrite(&repository.git_url),
+            git_url: repository.git_url.clone(),
             commit: commit?.to_owned(),
             subdirectory: repository.subdirectory.clone(),
             code: repository.code.clone(),
@@ -316,7 +331,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn rounds(&self, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
-            let live = self.observe(name).await?;
+            let (live, glimpsed) = match self.glimpse(name).await? {
+                Some(live) => (live, true),
+                None => (self.observe(name).await?, false),
+            };
             let mut wanted = self.wanted(name);
             if let Wanted::Present(repository, image, commit) = &mut wanted
                 && let Some(request) = self.request(repository, commit.as_deref(), &live)
@@ -329,6 +347,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
             let (plan, linted) = self.plan(name, &wanted, &live, &answers).await;
+            let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
+            if glimpsed && !waits {
+                continue;
+            }
             if let Wanted::Absent = wanted
                 && plan.is_empty()
             {
@@ -347,6 +369,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if plan.steps.is_empty() {
+                if waits {
+                    lock(&self.waiting).insert(name.to_owned(), live);
+                }
                 return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
             }
             if applied.as_ref() == Some(&plan.steps) {
@@ -356,15 +381,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            let mut made = Made::default();
-            for step in &plan.steps {
-                let description = in_words(step);
-                execute(self.session(), &self.world.workspace, step, &mut made).await?;
-                tracing::info!(repository = name, "{description}");
-            }
+            self.execute(name, &plan.steps).await?;
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(FIRST_BACKOFF))
+    }
+
+    async fn execute(&self, name: &str, steps: &[Step]) -> Result<(), StepError> {
+        let mut made = Made::default();
+        let mut result = Ok(());
+        self.swept.change(name);
+        for step in steps {
+            let description = in_words(step);
+            result = execute(self.session(), &self.world.workspace, step, &mut made).await;
+            if result.is_err() {
+                break;
+            }
+            tracing::info!(repository = name, "{description}");
+        }
+        self.swept.change(name);
+        result
     }
 
     fn forget(&self, name: &str) {

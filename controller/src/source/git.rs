@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
-use codeloc_crds::{GitReference, mask_credentials, valid_reference_name};
-use tokio::process::Command;
+use codeloc_crds::{GitReference, valid_reference_name};
 
-use super::process::{self, Failed, Output};
+use crate::program::{Output, Program, ProgramError, inherited};
 use error::{Cause, cause, one_line};
+use url::{Remote, lies_under};
 
 mod error;
+mod url;
 
 pub use error::GitError;
 
-/// What git and its transports need of our environment: trusted certificates, and keys for SSH.
-const PASSED_ON: [&str; 6] =
-    ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"];
+/// What git's transports take of our environment besides what every program does: trusted certificates, and keys for SSH.
+const INHERITED: [&str; 3] = ["GIT_SSL_CAINFO", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"];
 
 /// Set for every call; see git-config(1).
 const CONFIGURATION: [&str; 12] = [
@@ -43,7 +43,7 @@ const CONFIGURATION: [&str; 12] = [
 ];
 
 /// In bytes; a branch or tag is answered in two lines.
-const LARGEST_ANSWER: usize = 1024 * 1024;
+const LARGEST_ANSWER: u64 = 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct GitSettings {
@@ -74,13 +74,6 @@ fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
-/// Whether the beginning of a URL ends where a part of it ends: the token for `https://host` is not for
-/// `https://host.elsewhere`.
-fn lies_under(url: &str, beginning: &str) -> bool {
-    let rest = url.strip_prefix(beginning);
-    rest.is_some_and(|rest| beginning.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
-}
-
 /// `branch main`, as errors and status say it.
 pub fn describe(reference: &GitReference) -> String {
     match reference {
@@ -92,8 +85,12 @@ pub fn describe(reference: &GitReference) -> String {
 
 impl Git {
     pub fn new(settings: GitSettings) -> Self {
-        // Not settings of ours: a child's environment is passed on, not interpreted.
-        let environment = PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+        let mut environment = inherited(&INHERITED);
+        let value = |wanted: &str| environment.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+        // git's HTTPS does not look at the variable that everything else goes by.
+        if let (None, Some(authorities)) = (value("GIT_SSL_CAINFO"), value("SSL_CERT_FILE")) {
+            environment.push(("GIT_SSL_CAINFO", authorities));
+        }
         Self { settings, environment }
     }
 
@@ -126,8 +123,8 @@ impl Git {
         if !valid_reference_name(name) {
             return Err(not_found());
         }
-        let mut command = self.remote_command(&remote).await?;
-        command.args(["ls-remote", "--quiet", "--", &remote.url]).args(&candidates);
+        let command = self.remote_command(&remote).await?;
+        let command = command.arguments(["ls-remote", "--quiet", "--", &remote.url]).arguments(&candidates);
         let output = self.run(command, OPERATION, &remote).await?;
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('\t')).collect();
@@ -189,10 +186,8 @@ impl Git {
         tokio::fs::create_dir_all(target).await.map_err(path)?;
         let index = target.with_extension("index");
         let prepared = |arguments: &[&str]| {
-            let mut command = self.command("none");
-            command.env("GIT_INDEX_FILE", &index).arg("--git-dir").arg(bare).arg("--work-tree").arg(target);
-            command.args(arguments);
-            command
+            let command = self.reading(bare).environment([("GIT_INDEX_FILE", &index)]);
+            command.arguments([OsStr::new("--work-tree"), target.as_os_str()]).arguments(arguments)
         };
         // Without a folder, the whole tree.
         let folder = if folder == "." { "" } else { folder };
@@ -214,9 +209,8 @@ impl Git {
     pub(super) async fn commit_of(&self, folder: &Path) -> Option<String> {
         let place = Remote::local("the folder of configs");
         let prepared = |arguments: &[&str]| {
-            let mut command = self.command("none");
-            command.arg("-C").arg(folder).arg("--no-optional-locks").args(arguments);
-            command
+            let command = self.command("none").arguments([OsStr::new("-C"), folder.as_os_str()]);
+            command.arguments(["--no-optional-locks"]).arguments(arguments)
         };
         let head = self.run(prepared(&["rev-parse", "--verify", "--quiet", "HEAD"]), "rev-parse", &place).await.ok()?;
         let changes = prepared(&["status", "--porcelain", "--", "."]);
@@ -229,15 +223,15 @@ impl Git {
         if tokio::fs::try_exists(bare.join("HEAD")).await.unwrap_or(false) {
             return Ok(());
         }
-        let mut command = self.command("none");
-        command.args(["init", "--bare", "--quiet", "--template=", "--"]).arg(bare);
+        let command = self.command("none").arguments(["init", "--bare", "--quiet", "--template=", "--"]);
+        let command = command.arguments([bare]);
         self.run(command, "init", remote).await.map(drop)
     }
 
     async fn has_commit(&self, bare: &Path, commit: &str, remote: &Remote) -> Result<bool, GitError> {
         // Only a reference of ours says that a commit came with all its files.
-        let mut command = self.command("none");
-        command.arg("--git-dir").arg(bare).args(["for-each-ref", "--contains", commit, "--count=1", "refs/codeloc"]);
+        let arguments = ["for-each-ref", "--contains", commit, "--count=1", "refs/codeloc"];
+        let command = self.reading(bare).arguments(arguments);
         match self.run(command, "for-each-ref", remote).await {
             Ok(output) => Ok(!output.stdout.is_empty()),
             // "no such commit"
@@ -254,41 +248,23 @@ impl Git {
                 let _ = tokio::fs::remove_file(bare.join(format!("{reference}.lock"))).await;
             }
         }
-        let mut command = self.remote_command(remote).await?;
-        command.arg("--git-dir").arg(bare).arg("fetch").args(options);
-        command.args(["--no-recurse-submodules", "--no-write-fetch-head", "--quiet", "--", &remote.url]).args(wanted);
+        let command = self.remote_command(remote).await?.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
+        let command = command.arguments(["fetch", "--no-recurse-submodules", "--no-write-fetch-head", "--quiet"]);
+        let command = command.arguments(options).arguments(["--", &remote.url]).arguments(wanted);
         self.run(command, "fetch", remote).await.map(drop)
     }
 
     /// The URL after rewriting, if it may be used.
     fn remote(&self, url: &str) -> Result<Remote, GitError> {
-        let rewritten = self.rewriting(url);
-        let of_operator = rewritten.is_some();
-        let url = rewritten.unwrap_or_else(|| url.to_owned());
-        let shown = mask_credentials(&url);
-        let refused = |reason: &str| Err(GitError::Refused { url: shown.clone(), reason: reason.to_owned() });
-        if url.starts_with('-') || url.contains(char::is_control) || url.contains("::") && !url.contains("://") {
-            return refused("it is not a URL of a git repository");
+        match self.rewriting(url) {
+            Some(target) => Remote::of_operator(target),
+            None => Remote::of_config(url, self.settings.allow_local),
         }
-        let protocol = match url.split_once("://") {
-            Some(("https", _)) => "https",
-            Some(("ssh", _)) => "ssh",
-            Some(("http", _)) if of_operator => "http",
-            Some(("file", _)) => "file",
-            Some(_) => return refused("write https:// or ssh://"),
-            None if url.starts_with('/') => "file",
-            None if url.contains(':') => "ssh",
-            None => return refused("a path must be absolute"),
-        };
-        if protocol == "file" && !of_operator && !self.settings.allow_local {
-            return refused("repositories on this machine are not allowed by the settings");
-        }
-        Ok(Remote { url, shown, protocol })
     }
 
     /// A command that may reach out to the remote, with its token.
-    async fn remote_command(&self, remote: &Remote) -> Result<Command, GitError> {
-        let mut command = self.command(remote.protocol);
+    async fn remote_command(&self, remote: &Remote) -> Result<Program, GitError> {
+        let command = self.command(remote.protocol);
         let tokens = self.settings.tokens.iter();
         let fitting = tokens.filter(|(beginning, _)| lies_under(&remote.url, beginning));
         let Some((_, path)) = fitting.max_by_key(|(beginning, _)| beginning.len()) else {
@@ -305,48 +281,44 @@ impl Git {
         let user_and_token = if token.contains(':') { token.to_owned() } else { format!("x-access-token:{token}") };
         let credentials = base64::engine::general_purpose::STANDARD.encode(user_and_token);
         // Through the environment: arguments can be seen by every user of the machine.
-        command
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.url))
-            .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {credentials}"));
-        Ok(command)
+        Ok(command.environment([
+            ("GIT_CONFIG_COUNT", "1".to_owned()),
+            ("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.url)),
+            ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {credentials}")),
+        ]))
     }
 
-    fn command(&self, protocol: &str) -> Command {
-        let mut command = Command::new(&self.settings.program);
-        command
-            .env_clear()
-            .env("HOME", &self.settings.home)
-            .env("LC_ALL", "C")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_ALLOW_PROTOCOL", protocol)
-            .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20")
-            .envs(self.environment.iter().map(|(name, value)| (name, value.as_os_str())));
-        for setting in CONFIGURATION {
-            command.args([OsStr::new("-c"), OsStr::new(setting)]);
-        }
-        command
+    /// A git that reads objects which are here, and can reach no remote; the caller adds the command and judges its exit.
+    pub fn reading(&self, bare: &Path) -> Program {
+        self.command("none").arguments([OsStr::new("--git-dir"), bare.as_os_str()])
     }
 
-    async fn run(&self, command: Command, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
+    fn command(&self, protocol: &str) -> Program {
+        Program::new(&self.settings.program, self.settings.timeout)
+            .environment([("HOME", &self.settings.home)])
+            .environment([
+                ("LC_ALL", "C"),
+                ("GIT_CONFIG_NOSYSTEM", "1"),
+                ("GIT_CONFIG_GLOBAL", "/dev/null"),
+                ("GIT_TERMINAL_PROMPT", "0"),
+                ("GIT_ALLOW_PROTOCOL", protocol),
+                ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20"),
+            ])
+            .environment(self.environment.iter().map(|(name, value)| (name, value)))
+            .arguments(CONFIGURATION.iter().flat_map(|setting| ["-c", setting]))
+    }
+
+    async fn run(&self, command: Program, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
         let failed = |detail: String| GitError::Failed { operation, url: remote.shown.clone(), detail };
-        let start = |error: std::io::Error| GitError::Start {
-            program: self.settings.program.display().to_string(),
-            reason: error.to_string(),
-        };
-        tokio::fs::create_dir_all(&self.settings.home).await.map_err(start)?;
-        let output =
-            process::run(command, self.settings.timeout, LARGEST_ANSWER).await.map_err(|error| match error {
-                Failed::Start(error) => start(error),
-                Failed::TimedOut => GitError::TimedOut {
-                    operation,
-                    url: remote.shown.clone(),
-                    seconds: self.settings.timeout.as_secs(),
-                },
-                Failed::TooMuchOutput => failed(format!("it printed more than {LARGEST_ANSWER} bytes")),
-            })?;
+        let start = |reason: String| GitError::Start { program: self.settings.program.display().to_string(), reason };
+        tokio::fs::create_dir_all(&self.settings.home).await.map_err(|error| start(error.to_string()))?;
+        let output = command.largest_output(LARGEST_ANSWER).run().await.map_err(|error| match error {
+            ProgramError::Start { reason, .. } => start(reason),
+            ProgramError::TimedOut { seconds, .. } => {
+                GitError::TimedOut { operation, url: remote.shown.clone(), seconds }
+            }
+            ProgramError::TooMuchOutput { .. } | ProgramError::Pipe { .. } => failed(error.to_string()),
+        })?;
         if output.status.success() {
             return Ok(output);
         }
@@ -359,19 +331,5 @@ impl Git {
             }
             Cause::Other => failed(detail),
         })
-    }
-}
-
-struct Remote {
-    url: String,
-    /// For errors.
-    shown: String,
-    /// The only one that git may use, also when it is redirected.
-    protocol: &'static str,
-}
-
-impl Remote {
-    fn local(shown: &str) -> Self {
-        Self { url: String::new(), shown: shown.to_owned(), protocol: "none" }
     }
 }

@@ -12,7 +12,6 @@ mod directory;
 mod folder;
 pub mod git;
 pub mod heads;
-mod process;
 mod remote;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use localcloud::{LocalCloud, Settings};
 use tokio::time::{Instant, sleep};
 
 const CLUSTER: &str = "main";
+const ACCESS: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
 const ENDPOINT: &str = "http://localcloud.test";
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
     "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
@@ -298,7 +299,7 @@ async fn every_role_is_read_with_its_policies_page_by_page() {
     for index in 0..25 {
         let name = format!("role-{index:02}");
         iam.create_role().role_name(&name).path("/codeloc/").assume_role_policy_document(TRUST).send().await.unwrap();
-        iam.put_role_policy().role_name(&name).policy_name("access").policy_document(TRUST).send().await.unwrap();
+        iam.put_role_policy().role_name(&name).policy_name("access").policy_document(ACCESS).send().await.unwrap();
     }
     let mut pages = iam.get_account_authorization_details().filter("Role".into()).max_items(10).into_paginator().send();
     let (mut sizes, mut documents) = (Vec::new(), Vec::new());

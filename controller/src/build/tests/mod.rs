@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
+    time::Duration,
 };
 
 use codeloc_crds::{Architecture, CodePointer};
@@ -18,6 +19,7 @@ use super::{
     Anonymous, BaseImage, BuildError, BuildSettings, Builder, Compression, Image, LoadTarget, OciBuilder,
     RegistryCredentials, Request, image::LAYER_ANNOTATION,
 };
+use crate::source::{Git, GitSettings};
 use registry::TestRegistry;
 
 /// A user's git repository.
@@ -83,11 +85,15 @@ impl Repository {
 
 const CODE: [(&str, &str); 2] = [("pipeline/__init__.py", ""), ("pipeline/definitions.py", "from . import x\n")];
 
-fn settings(work: &Path) -> BuildSettings {
-    let mut settings = BuildSettings::new(work.to_path_buf());
-    settings.git.allow_local = true;
-    settings.environment = python::environment();
-    settings
+fn git(work: &Path, allow_local: bool) -> Git {
+    Git::new(GitSettings {
+        program: "git".into(),
+        home: work.join("git-home"),
+        url_rewrites: BTreeMap::new(),
+        tokens: BTreeMap::new(),
+        allow_local,
+        timeout: Duration::from_mins(5),
+    })
 }
 
 /// A builder with an empty work folder of its own.
@@ -102,11 +108,20 @@ impl Workshop {
         Self::with(|_| {})
     }
 
+    /// With a git that only reaches out to other machines.
+    fn of_remote_repositories() -> Self {
+        let work = tempfile::tempdir().unwrap();
+        let settings = BuildSettings::new(work.path().to_path_buf());
+        let builder = OciBuilder::new(settings, git(work.path(), false), Anonymous).unwrap();
+        Self { builder, work, progress: Mutex::default() }
+    }
+
     fn with(change: impl FnOnce(&mut BuildSettings)) -> Self {
         let work = tempfile::tempdir().unwrap();
-        let mut settings = settings(work.path());
+        let mut settings = BuildSettings::new(work.path().to_path_buf());
         change(&mut settings);
-        Self { builder: OciBuilder::new(settings, Anonymous).unwrap(), work, progress: Mutex::default() }
+        let builder = OciBuilder::new(settings, git(work.path(), true), Anonymous).unwrap();
+        Self { builder, work, progress: Mutex::default() }
     }
 
     async fn build(&self, request: &Request) -> Result<Image, BuildError> {
@@ -293,11 +308,14 @@ async fn credentials_reach_the_registry_and_never_an_error() {
     registry.require_password("right-secret");
     let request = repository.request(&registry, &repository.commit(&CODE));
     let work = tempfile::tempdir().unwrap();
-    let builder = OciBuilder::new(settings(work.path()), Password("right-secret")).unwrap();
+    let builder = |password: &'static str| {
+        let settings = BuildSettings::new(work.path().to_path_buf());
+        OciBuilder::new(settings, git(work.path(), true), Password(password)).unwrap()
+    };
+    let (builder, wrong) = (builder("right-secret"), builder("wrong-secret"));
     let image = builder.build(&request, &|_| ()).await.unwrap();
     assert_eq!(builder.find(&request).await.unwrap(), Some(image));
-    let builder = OciBuilder::new(settings(work.path()), Password("wrong-secret")).unwrap();
-    let Err(BuildError::Transient(text)) = builder.find(&request).await else { panic!("let in") };
+    let Err(BuildError::Transient(text)) = wrong.find(&request).await else { panic!("let in") };
     assert!(text.contains("refuses the credentials") && !text.contains("secret"), "{text}");
 }
 

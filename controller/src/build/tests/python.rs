@@ -1,19 +1,12 @@
 //! Builds with the real uv and small wheels made here. Without uv they say so and prove nothing.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer};
 use crate::build::{Platform, Request};
-
-pub fn environment() -> BTreeMap<String, String> {
-    let text = |value: OsString| value.into_string().ok();
-    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
-}
 
 fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
@@ -250,7 +243,6 @@ async fn an_index_that_is_away_is_tried_again_later_and_its_password_stays_out_o
         settings.uv = uv;
         settings.python = Some(python());
         settings.index_url = Some("http://user:secret@127.0.0.1:1/simple".to_owned());
-        settings.environment.insert("UV_HTTP_RETRIES".to_owned(), "0".to_owned());
     });
     let request = request(&registry, &repository, &[("requirements.txt", "tiny\n")]);
     let Err(BuildError::Transient(text)) = workshop.build(&request).await else { panic!("resolved") };

@@ -89,6 +89,6 @@ async fn a_commit_that_the_server_lacks_is_final_and_a_server_that_is_away_is_no
     let mut request = repository.request(&registry, &"1".repeat(40));
     request.git_url = "/nowhere/at/all".to_owned();
     assert!(matches!(workshop.build(&request).await, Err(BuildError::Transient(_))));
-    let local = Workshop::with(|settings| settings.git.allow_local = false);
+    let local = Workshop::of_remote_repositories();
     assert!(local.refusal(&request).await.contains("local repositories are not allowed"));
 }

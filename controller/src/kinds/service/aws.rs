@@ -244,7 +244,8 @@ pub async fn stop_reason(
     Ok(newest.map(|task| {
         let mut words = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
         for container in task.containers() {
-            words.extend(container.reason().map(str::to_owned));
+            // Where the container says no more than the task, once is enough.
+            words.extend(container.reason().filter(|reason| *reason != words[0]).map(str::to_owned));
             words.extend(container.exit_code().map(|code| format!("exit code {code}")));
         }
         words.join("; ")

@@ -1,1 +1,162 @@
+//! Each situation a service can be found in, and what follows from it.
 
+use super::*;
+
+const OLD: &str = "arn:task-definition/codeloc-orders:1";
+const NEW: &str = "arn:task-definition/codeloc-orders:2";
+
+fn network() -> Network {
+    Network::new(&["subnet-b".to_owned(), "subnet-a".to_owned()], &["sg-a".to_owned()], false)
+}
+
+fn want() -> Want {
+    let (network, tags) = (network(), Tags::from([("codeloc:repository".to_owned(), "orders".to_owned())]));
+    Want { name: "orders-service".to_owned(), count: 1, scaled: true, network, deployment: ROLLING, tags }
+}
+
+fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> Deployment {
+    let (id, task_definition) = (id.to_owned(), task_definition.to_owned());
+    Deployment { id, task_definition, rollout, reason: String::new(), desired: 1, running: 1, failed: 0 }
+}
+
+/// A steady service that runs `OLD`, put there by deployment `ecs-svc/1`.
+fn live() -> Live {
+    Live {
+        arn: "arn:service".to_owned(),
+        name: "orders-service".to_owned(),
+        status: Status::Active,
+        task_definition: OLD.to_owned(),
+        desired: 1,
+        running: 1,
+        deployments: vec![deployment("ecs-svc/1", OLD, Rollout::Completed)],
+        network: network(),
+        deployment: ROLLING,
+        registry: Some("arn:registry".to_owned()),
+        tags: want().tags,
+        events: vec![],
+    }
+}
+
+fn definition(arn: &str, number: i32, attempt: &str) -> task_definition::Live {
+    let tags = Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_owned())]);
+    task_definition::Live { arn: arn.to_owned(), number, content: None, tags }
+}
+
+/// The verdict when revision `new` is wanted, which task definition `NEW` says if it is registered.
+fn verdict(live: &Live, new: Option<&str>) -> Verdict {
+    let definitions: Vec<task_definition::Live> =
+        [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
+            .into_iter()
+            .flatten()
+            .collect();
+    let context = Context {
+        revision: &Deferred::Known("new".to_owned()),
+        wanted: definitions.get(1),
+        task_definitions: &definitions,
+        registry: &Deferred::Known("arn:registry".to_owned()),
+    };
+    diff(&want(), Some(live), context)
+}
+
+fn deploys(verdict: &Verdict) -> bool {
+    verdict.changes.iter().any(|change| matches!(change, Change::Deploy { .. }))
+}
+
+#[test]
+fn a_revision_that_is_not_registered_yet_is_deployed_once_it_is() {
+    let verdict = verdict(&live(), None);
+    assert!(deploys(&verdict) && verdict.attempts);
+}
+
+#[test]
+fn a_crash_between_registering_and_deploying_is_no_failure() {
+    // Registered over the deployment that is still the primary one: the rollout never began.
+    let verdict = verdict(&live(), Some("2000 ecs-svc/1"));
+    assert_eq!(verdict.phase, Phase::Begin);
+    assert!(deploys(&verdict) && !verdict.attempts);
+}
+
+#[test]
+fn a_rollback_that_left_no_trace_but_a_new_deployment_is_a_failure() {
+    let mut live = live();
+    live.deployments = vec![deployment("ecs-svc/3", OLD, Rollout::Completed)];
+    let verdict = verdict(&live, Some("2000 ecs-svc/1"));
+    assert!(matches!(verdict.phase, Phase::Held { .. }));
+    assert!(matches!(verdict.changes.as_slice(), [Change::RememberFailed { revision, .. }] if revision == "new"));
+}
+
+#[test]
+fn an_older_revision_that_is_wanted_again_is_no_failure() {
+    // It was attempted before what serves now was.
+    let mut live = live();
+    live.deployments = vec![deployment("ecs-svc/3", OLD, Rollout::Completed)];
+    let verdict = verdict(&live, Some("500 ecs-svc/0"));
+    assert!(deploys(&verdict) && verdict.attempts);
+}
+
+#[test]
+fn a_failed_deployment_is_remembered_once() {
+    let mut live = live();
+    live.deployments.push(deployment("ecs-svc/2", NEW, Rollout::Failed));
+    let first = verdict(&live, Some("2000 ecs-svc/1"));
+    assert!(matches!(first.changes.as_slice(), [Change::RememberFailed { .. }]));
+    live.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let second = verdict(&live, Some("2000 ecs-svc/1"));
+    assert!(matches!(second.phase, Phase::Held { .. }) && second.changes.is_empty());
+}
+
+#[test]
+fn another_revision_is_tried_although_one_failed() {
+    let mut live = live();
+    live.tags.insert(tags::FAILED_REVISION.to_owned(), "other".to_owned());
+    assert!(deploys(&verdict(&live, None)));
+}
+
+#[test]
+fn a_rollout_of_the_wanted_revision_is_waited_for() {
+    let mut live = live();
+    live.task_definition = NEW.to_owned();
+    live.deployments.insert(0, deployment("ecs-svc/2", NEW, Rollout::InProgress));
+    let verdict = verdict(&live, Some("2000 ecs-svc/1"));
+    assert!(matches!(verdict.phase, Phase::Rolling(_)) && verdict.changes.is_empty());
+}
+
+#[test]
+fn an_inactive_service_counts_as_absent_and_a_draining_one_is_waited_for() {
+    let mut live = live();
+    live.status = Status::Inactive;
+    assert!(matches!(verdict(&live, None).changes.as_slice(), [Change::Create { .. }]));
+    live.status = Status::Draining;
+    let draining = verdict(&live, None);
+    assert!(draining.phase == Phase::Draining && draining.changes.is_empty());
+}
+
+#[test]
+fn the_order_of_subnets_is_no_difference_but_another_subnet_is() {
+    let mut live = live();
+    live.task_definition = NEW.to_owned();
+    live.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
+    assert!(verdict(&live, Some("2000 ecs-svc/1")).changes.is_empty());
+    live.network = Network::new(&["subnet-a".to_owned()], &["sg-a".to_owned()], false);
+    let changes = verdict(&live, Some("2000 ecs-svc/1")).changes;
+    assert!(matches!(changes.as_slice(), [Change::Configure { fields, .. }] if fields.len() == 1), "{changes:?}");
+}
+
+#[test]
+fn the_count_is_left_to_scaling_and_set_only_without_it() {
+    let mut live = live();
+    live.task_definition = NEW.to_owned();
+    live.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
+    live.desired = 3;
+    assert!(verdict(&live, Some("2000 ecs-svc/1")).changes.is_empty());
+    let want = Want { scaled: false, ..want() };
+    let definitions = [definition(NEW, 2, "2000 ecs-svc/1")];
+    let context = Context {
+        revision: &Deferred::Known("new".to_owned()),
+        wanted: Some(&definitions[0]),
+        task_definitions: &definitions,
+        registry: &Deferred::Known("arn:registry".to_owned()),
+    };
+    let changes = diff(&want, Some(&live), context).changes;
+    assert!(matches!(changes.as_slice(), [Change::SetCount { from: 3, to: 1, .. }]), "{changes:?}");
+}

@@ -1,7 +1,5 @@
 //! What goes wrong with git, in its own words and in ours.
 
-use codeloc_crds::mask_credentials;
-
 /// What went wrong with a call. URLs are without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GitError {
@@ -63,7 +61,7 @@ pub(super) fn cause(stderr: &str) -> Cause {
     }
 }
 
-/// The lines that matter, joined, without credentials and control characters.
+/// The lines that matter, joined, without control characters.
 pub(super) fn one_line(stderr: &str, status: std::process::ExitStatus) -> String {
     let lines: Vec<&str> = stderr
         .lines()
@@ -74,5 +72,5 @@ pub(super) fn one_line(stderr: &str, status: std::process::ExitStatus) -> String
     if lines.is_empty() {
         return status.to_string();
     }
-    mask_credentials(&lines.join("; ")).chars().filter(|c| !c.is_control()).take(500).collect()
+    lines.join("; ").chars().filter(|c| !c.is_control()).take(500).collect()
 }

@@ -57,7 +57,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "UpdateRole" => update_role(cloud, input),
         "DeleteRole" => delete_role(cloud, input),
         "UpdateAssumeRolePolicy" => {
-            let document = document(input, "PolicyDocument")?;
+            let document = document(input, "PolicyDocument", Purpose::Trust)?;
             role(cloud, input)?.1.trust = document;
             Ok(json!({}))
         }
@@ -114,7 +114,7 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
         arn: format!("arn:aws:iam::{}:role{path}{name}", cloud.rules.account),
         path: path.to_owned(),
         created_at: cloud.now(),
-        trust: document(input, "AssumeRolePolicyDocument")?,
+        trust: document(input, "AssumeRolePolicyDocument", Purpose::Trust)?,
         description: input.text("Description").map(str::to_owned),
         max_session_seconds: input.number("MaxSessionDuration").unwrap_or(3600),
         boundary: input.text("PermissionsBoundary").map(str::to_owned),
@@ -205,7 +205,7 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     };
     match operation {
         "PutRolePolicy" => {
-            let document = document(input, "PolicyDocument")?;
+            let document = document(input, "PolicyDocument", Purpose::Access)?;
             let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
             if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
                 let message = format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
@@ -290,8 +290,15 @@ fn role<'cloud, 'input>(
     Ok((name, cloud.iam.roles.get_mut(name).ok_or_else(missing)?))
 }
 
+/// What a policy is for: a trust policy says who, an inline policy on what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Trust,
+    Access,
+}
+
 /// A policy as it was given: IAM keeps the text, but only if it is a policy at all.
-fn document(input: &Value, name: &str) -> Result<String, Fault> {
+fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, Fault> {
     let text = input.need(name)?;
     let malformed = |why: &str| Fault::new("MalformedPolicyDocument", format!("{name}: {why}"));
     let parsed: Value = serde_json::from_str(text).map_err(|_| malformed("This policy contains invalid Json"))?;
@@ -300,15 +307,20 @@ fn document(input: &Value, name: &str) -> Result<String, Fault> {
         Some(statement @ Value::Object(_)) => std::slice::from_ref(statement),
         _ => return Err(malformed("Syntax errors in policy: no Statement.")),
     };
-    let sound = |statement: &Value| {
-        matches!(statement.text("Effect"), Some("Allow" | "Deny"))
-            && (statement.get("Action").is_some() || statement.get("NotAction").is_some())
-    };
-    if statements.iter().all(sound) {
-        Ok(text.to_owned())
-    } else {
-        Err(malformed("Syntax errors in policy: a statement needs Effect and Action."))
+    for statement in statements {
+        let has = |one: &str, other: &str| statement.get(one).or(statement.get(other)).is_some();
+        let complaint = match purpose {
+            _ if !matches!(statement.text("Effect"), Some("Allow" | "Deny")) => "Syntax errors in policy: no Effect.",
+            _ if !has("Action", "NotAction") => "Policy statement must contain actions.",
+            Purpose::Trust if !has("Principal", "NotPrincipal") => "AssumeRole policy must contain principals.",
+            Purpose::Trust if has("Resource", "NotResource") => "Has prohibited field Resource",
+            Purpose::Access if has("Principal", "NotPrincipal") => "Policy document should not specify a principal.",
+            Purpose::Access if !has("Resource", "NotResource") => "Policy statement must contain resources.",
+            _ => continue,
+        };
+        return Err(malformed(complaint));
     }
+    Ok(text.to_owned())
 }
 
 fn encode(document: &str) -> String {

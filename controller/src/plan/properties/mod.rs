@@ -1,0 +1,251 @@
+//! Properties of the planner, against a model of AWS that is as pure as the planner itself.
+
+pub(super) mod model;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use crate::kinds::tags::Tags;
+use crate::kinds::{Action, Kind, Live, Step, workspace};
+use crate::status::{Health, Sync};
+
+use model::*;
+
+fn history() -> impl Strategy<Value = Vec<Desire>> {
+    prop::collection::vec(desire(), 1..5)
+}
+
+/// Something somebody did by hand.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    Retention,
+    DeleteLogGroup,
+    DeleteDiscovery,
+    Policy,
+    ExtraPolicy,
+    DeleteRole,
+    Capacity,
+    DeleteScaling,
+    Subnets,
+    Tags,
+    Ttl,
+    Workspace,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    use Edit::{
+        Capacity, DeleteDiscovery, DeleteLogGroup, DeleteRole, DeleteScaling, ExtraPolicy, Policy, Retention, Subnets,
+        Tags, Ttl, Workspace,
+    };
+    prop::sample::select(vec![
+        Retention,
+        DeleteLogGroup,
+        DeleteDiscovery,
+        Policy,
+        ExtraPolicy,
+        DeleteRole,
+        Capacity,
+        DeleteScaling,
+        Subnets,
+        Tags,
+        Ttl,
+        Workspace,
+    ])
+}
+
+fn tamper(model: &mut Model, edit: Edit) {
+    let live = &mut model.live;
+    match edit {
+        Edit::Retention => live.log_group.iter_mut().for_each(|live| live.retention_days = None),
+        Edit::DeleteLogGroup => live.log_group = None,
+        Edit::DeleteDiscovery => live.discovery = None,
+        Edit::Policy => live.role.iter_mut().for_each(|live| live.policies.clear()),
+        Edit::ExtraPolicy => live.role.iter_mut().for_each(|live| {
+            live.policies.insert("by-hand".to_owned(), serde_json::json!({"Statement": []}));
+        }),
+        Edit::DeleteRole => live.role = None,
+        Edit::Capacity => live.scaling.iter_mut().for_each(|live| live.max += 5),
+        Edit::DeleteScaling => live.scaling = None,
+        Edit::Subnets => live.service.iter_mut().for_each(|live| live.network.subnets = vec!["subnet-z".to_owned()]),
+        Edit::Tags => live.role.iter_mut().for_each(|live| {
+            live.tags.remove("team");
+        }),
+        Edit::Ttl => live.discovery.iter_mut().for_each(|live| live.ttl = Some(600)),
+        Edit::Workspace => model.shown = None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_ends_in_a_fixpoint(history in history()) {
+        let mut model = Model::default();
+        for desire in &history {
+            let plan = model.converge(desire);
+            prop_assert!(plan.is_empty(), "{plan:#?}");
+            match desire {
+                Desire::Present(repository, image) => {
+                    prop_assert_eq!((plan.report.sync, plan.report.health), (Sync::Synced, Health::Healthy));
+                    let service = model.live.service.as_ref().unwrap();
+                    let running = model.live.task_definitions.iter().find(|live| live.arn == service.task_definition).unwrap();
+                    let content = running.content.as_ref().unwrap();
+                    prop_assert_eq!(&content.image, &image.reference);
+                    prop_assert_eq!(&content.memory, &repository.resources.memory.to_string());
+                    prop_assert_eq!(&model.shown, &plan.report.revision);
+                }
+                Desire::Absent => prop_assert!(!model.live.any_owned(NAME, "codeloc"), "{:#?}", model.live),
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_cut_off_anywhere_is_taken_up_by_the_next(history in history(), cut in 0_usize..12) {
+        let mut model = Model::default();
+        for desire in &history {
+            let plan = model.plan(desire);
+            for step in plan.steps.iter().take(cut) {
+                model.apply(step);
+            }
+            let plan = model.converge(desire);
+            prop_assert!(plan.is_empty(), "{plan:#?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_by_hand_is_repaired(first in desire(), edits in prop::collection::vec(edit(), 1..4)) {
+        let mut model = Model::default();
+        model.converge(&first);
+        for edit in edits {
+            tamper(&mut model, edit);
+        }
+        let plan = model.converge(&first);
+        prop_assert!(plan.is_empty(), "{plan:#?}");
+    }
+
+    #[test]
+    fn nothing_of_a_stranger_is_touched(desire in desire(), kind in 0_usize..5) {
+        let mut model = Model::default();
+        let Desire::Present(repository, _) = &desire else { return Ok(()) };
+        model.converge(&desire);
+        let nobody = Tags::from([("team".to_owned(), "others".to_owned())]);
+        let live = &mut model.live;
+        let kind = match kind {
+            0 => { live.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }
+            1 => { live.image_repository.as_mut().unwrap().tags = nobody; Kind::ImageRepository }
+            2 => { live.role.as_mut().unwrap().tags = nobody; Kind::Role }
+            3 => { live.discovery.as_mut().unwrap().tags = nobody; Kind::Discovery }
+            _ => { live.service.as_mut().unwrap().tags = nobody; Kind::Service }
+        };
+        let mut changed = repository.clone();
+        changed.resources.memory = 2048;
+        let plan = model.plan(&Desire::Present(changed.clone(), image(7)));
+        prop_assert!(plan.is_empty(), "{plan:#?}");
+        let plan = model.plan(&Desire::Absent);
+        prop_assert!(plan.steps.iter().chain(&plan.later).all(|step| step.kind() != kind), "{plan:#?}");
+    }
+
+    #[test]
+    fn a_broken_image_never_takes_the_old_one_away(good in desire(), memory in prop::sample::select(vec![512_u32, 1024])) {
+        let mut model = Model::default();
+        if matches!(good, Desire::Absent) {
+            return Ok(());
+        }
+        model.converge(&good);
+        let (entry, serving) = (model.entry.clone(), model.serving_id());
+        let broken = image(9);
+        model.broken.push(broken.reference.clone());
+        let desire = Desire::Present(Box::new(repository(memory, 2, None)), broken);
+        let plan = model.converge(&desire);
+        prop_assert_eq!(plan.report.health, Health::Degraded);
+        prop_assert_eq!(&model.entry, &entry);
+        prop_assert_eq!(&model.serving_id(), &serving);
+        let deployments = model.deployments;
+        // The controller comes back without a memory: the revision is still not tried again.
+        for _ in 0..3 {
+            let plan = model.converge(&desire);
+            prop_assert!(plan.steps.is_empty());
+        }
+        prop_assert_eq!(model.deployments, deployments);
+        let plan = model.converge(&good);
+        prop_assert_eq!(plan.report.health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_rollback_that_nobody_watched_is_not_tried_again(good in desire()) {
+        if matches!(good, Desire::Absent) {
+            return Ok(());
+        }
+        let mut model = Model::default();
+        model.converge(&good);
+        let broken = image(9);
+        model.broken.push(broken.reference.clone());
+        let desire = Desire::Present(Box::new(repository(512, 2, None)), broken);
+        let plan = model.plan(&desire);
+        plan.steps.iter().for_each(|step| model.apply(step));
+        // The controller is away while ECS rolls back.
+        model.settle();
+        let deployments = model.deployments;
+        let plan = model.converge(&desire);
+        prop_assert_eq!(plan.report.health, Health::Degraded);
+        prop_assert_eq!(model.deployments, deployments);
+    }
+
+    #[test]
+    fn an_earlier_good_revision_is_rolled_out_again_without_being_registered_twice(versions in prop::collection::vec(0_u8..3, 2..8)) {
+        let mut model = Model::default();
+        for version in &versions {
+            let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(*version)));
+            prop_assert_eq!(plan.report.health, Health::Healthy);
+        }
+        let distinct: std::collections::BTreeSet<_> = versions.iter().collect();
+        prop_assert_eq!(model.live.task_definitions.len(), distinct.len());
+    }
+}
+
+#[test]
+fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
+    let mut model = Model::default();
+    let plan = model.plan(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+    let kinds: Vec<Kind> =
+        plan.steps.iter().filter(|step| step.describe().action == Action::Create).map(Step::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            Kind::LogGroup,
+            Kind::ImageRepository,
+            Kind::Role,
+            Kind::TaskDefinition,
+            Kind::Discovery,
+            Kind::Service,
+            Kind::Scaling,
+            Kind::Scaling,
+            Kind::Scaling,
+        ]
+    );
+    assert_eq!(plan.later.iter().map(Step::kind).collect::<Vec<_>>(), [Kind::Workspace]);
+}
+
+#[test]
+fn without_an_image_only_what_needs_none_is_made() {
+    let (place, live, workspace) = (place(), Live::default(), workspace::Live::default());
+    let repository = repository(512, 2, None);
+    let input = Input {
+        name: NAME,
+        desired: Desired::Present { repository: &repository, image: ImageState::Building("resolving 133 packages") },
+        place: &place,
+        live: &live,
+        workspace: &workspace,
+        webserver: WebserverState::NotConfigured,
+        answers: &[],
+        last_words: None,
+        steady_for: Duration::ZERO,
+        now_ms: 0,
+    };
+    let plan = plan(input);
+    let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
+    assert_eq!(kinds, [Kind::LogGroup, Kind::ImageRepository, Kind::Role].into());
+    assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
+    let text = super::render::text(&[(NAME.to_owned(), plan)]);
+    assert!(text.contains("image: (known after apply)"), "{text}");
+}

@@ -1,0 +1,96 @@
+//! What the last sweep saw, for the first pass that asks: unless that location was changed since the sweep began, for then
+//! some of it may have been read before the change.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::kinds::Live;
+
+#[derive(Debug, Default)]
+pub struct Swept {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: HashMap<String, Live>,
+    /// Counts changes; the clock would not tell two of them in the same instant apart.
+    changes: u64,
+    /// Number of the last change, by location.
+    changed: HashMap<String, u64>,
+}
+
+/// The moment a sweep began.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun(u64);
+
+impl Swept {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called before the first read of a sweep.
+    pub fn begin(&self) -> Begun {
+        Begun(self.lock().changes)
+    }
+
+    /// Keeps what a sweep saw, but for what was changed meanwhile.
+    pub fn put(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
+        let mut state = self.lock();
+        let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.0));
+        state.live = live.collect();
+    }
+
+    pub fn holds(&self, name: &str) -> bool {
+        self.lock().live.contains_key(name)
+    }
+
+    /// What was seen of a location; once.
+    pub fn take(&self, name: &str) -> Option<Live> {
+        self.lock().live.remove(name)
+    }
+
+    /// To be called before and after a location is changed.
+    pub fn change(&self, name: &str) {
+        let mut state = self.lock();
+        state.changes += 1;
+        let at = state.changes;
+        state.changed.insert(name.to_owned(), at);
+        state.live.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Vec<(String, Live)> {
+        vec![("orders".to_owned(), Live::default()), ("billing".to_owned(), Live::default())]
+    }
+
+    #[test]
+    fn what_was_seen_is_given_once() {
+        let swept = Swept::default();
+        swept.put(swept.begin(), seen());
+        assert!(swept.take("orders").is_some());
+        assert!(swept.take("orders").is_none());
+    }
+
+    #[test]
+    fn a_change_during_the_sweep_makes_it_useless_for_that_location_only() {
+        let swept = Swept::default();
+        let begun = swept.begin();
+        swept.change("orders");
+        swept.put(begun, seen());
+        assert!(swept.take("orders").is_none());
+        assert!(swept.take("billing").is_some());
+    }
+
+    #[test]
+    fn a_change_after_the_sweep_takes_back_what_was_seen() {
+        let swept = Swept::default();
+        swept.put(swept.begin(), seen());
+        swept.change("orders");
+        assert!(swept.take("orders").is_none());
+    }
+}

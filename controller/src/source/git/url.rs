@@ -1,0 +1,134 @@
+//! Which URLs git may fetch from.
+//!
+//! Guarantees: what a config names is reached with encryption, and is on this machine only where the operator allows it;
+//! nobody reaches the addresses under which clouds hand out the controller's own rights.
+
+use codeloc_crds::{mask_credentials, reaches_metadata};
+
+use super::GitError;
+
+/// A place that may be fetched from.
+pub(super) struct Remote {
+    pub url: String,
+    /// For errors.
+    pub shown: String,
+    /// The only one that git may use, also when it is redirected.
+    pub protocol: &'static str,
+}
+
+impl Remote {
+    /// Nowhere: for work on what is here.
+    pub fn local(shown: &str) -> Self {
+        Self { url: String::new(), shown: shown.to_owned(), protocol: "none" }
+    }
+
+    pub fn of_config(url: &str, allow_local: bool) -> Result<Self, GitError> {
+        let remote = Self::checked(url.to_owned())?;
+        match remote.protocol {
+            "http" => Err(refused(url, WRITE)),
+            "file" if !allow_local => Err(refused(url, "local repositories are not allowed by the settings")),
+            _ => Ok(remote),
+        }
+    }
+
+    /// What the operator's rewriting leads to: it may be local or without encryption.
+    pub fn of_operator(url: String) -> Result<Self, GitError> {
+        Self::checked(url)
+    }
+
+    fn checked(url: String) -> Result<Self, GitError> {
+        // git's transport helpers (`ext::command`) run programs.
+        if url.starts_with('-') || url.contains(char::is_control) || url.contains("::") && !url.contains("://") {
+            return Err(refused(&url, "it is not a URL of a git repository"));
+        }
+        let (protocol, authority) = match url.split_once("://") {
+            Some(("file", _)) => ("file", None),
+            Some((scheme, rest)) => {
+                let protocol = match scheme {
+                    "https" => "https",
+                    "ssh" => "ssh",
+                    "http" => "http",
+                    _ => return Err(refused(&url, WRITE)),
+                };
+                (protocol, Some(rest.split('/').next().unwrap_or_default()))
+            }
+            None if url.starts_with('/') => ("file", None),
+            // `user@host:path`
+            None => match scp_like_authority(&url) {
+                Some(authority) => ("ssh", Some(authority)),
+                None => return Err(refused(&url, "a path must be absolute")),
+            },
+        };
+        if let Some(authority) = authority {
+            let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            let an_option = authority.starts_with('-') || host_and_port.starts_with('-');
+            if host_and_port.is_empty() || an_option || reaches_metadata(host_and_port) {
+                return Err(refused(&url, "its host is not one to fetch from"));
+            }
+        }
+        Ok(Self { shown: mask_credentials(&url), url, protocol })
+    }
+}
+
+const WRITE: &str = "write https:// or ssh://";
+
+fn refused(url: &str, reason: &str) -> GitError {
+    GitError::Refused { url: mask_credentials(url), reason: reason.to_owned() }
+}
+
+/// What stands before the path; the address of a host may itself hold colons, in brackets.
+fn scp_like_authority(url: &str) -> Option<&str> {
+    let colon = match url.find("]:") {
+        Some(bracket) => bracket + 1,
+        None => url.find(':')?,
+    };
+    Some(&url[..colon])
+}
+
+/// Whether the beginning of a URL ends where a part of it ends: the token for `https://host` is not for
+/// `https://host.elsewhere`.
+pub(super) fn lies_under(url: &str, beginning: &str) -> bool {
+    let rest = url.strip_prefix(beginning);
+    rest.is_some_and(|rest| beginning.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_metadata_services_and_strange_protocols_are_refused() {
+        for url in
+            ["https://github.com/o/r.git", "ssh://git@host:22/r", "git@github.com:o/r.git", "https://[2001:db8::1]/r"]
+        {
+            Remote::of_config(url, false).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for url in [
+            "http://github.com/o/r",
+            "ext::sh -c id",
+            "file:///tmp/x",
+            "/tmp/x",
+            "../x",
+            "https://169.254.169.254/latest",
+            "https://u@[fe80::1]:443/x",
+            "https://[fd00:ec2::254]/x",
+            "https://[::ffff:169.254.170.2]/x",
+            "git@169.254.169.254:x",
+            "git@[fe80::1]:x",
+            "https://metadata.google.internal/x",
+            "ssh://-oProxyCommand=id/x",
+            "--upload-pack=id",
+        ] {
+            assert!(matches!(Remote::of_config(url, false), Err(GitError::Refused { .. })), "{url}");
+        }
+        assert!(Remote::of_config("/tmp/x", true).is_ok());
+    }
+
+    #[test]
+    fn a_rewriting_may_lead_to_this_machine_and_never_to_metadata() {
+        for (url, protocol) in [("/tmp/x", "file"), ("file:///tmp/x", "file"), ("http://127.0.0.1:1/x", "http")] {
+            assert_eq!(Remote::of_operator(url.to_owned()).ok().map(|remote| remote.protocol), Some(protocol));
+        }
+        assert!(Remote::of_operator("http://169.254.169.254/latest".to_owned()).is_err());
+    }
+}

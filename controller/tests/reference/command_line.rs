@@ -1,0 +1,90 @@
+//! `docs/command-line.md`.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, ArgAction, Command};
+use codeloc::settings;
+
+use super::{GENERATED, assert_fresh, code, header, row};
+
+const PAGE: &str = "docs/command-line.md";
+
+const HEAD: &str = "\
+# Command line
+
+Errors and the log go to standard error, results to standard output; a log that is not read by a terminal is JSON. Every
+command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well.
+";
+
+/// What each command ends with. A new command has to say it here.
+fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
+    match command {
+        "validate" => &[("0", "every config passes"), ("1", "one does not, or the folder cannot be read")],
+        "status" => &[
+            ("0", "shown, and with `--wait` all are Synced and Healthy"),
+            ("1", "no daemon answers, or `--wait` ran out of time"),
+        ],
+        "schema" => &[("0", "printed")],
+        "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
+        "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
+        "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],
+        other => panic!(
+            "the exit codes of `codeloc {other}` are not described in controller/tests/reference/command_line.rs"
+        ),
+    }
+}
+
+fn page() -> String {
+    let mut page = format!("{GENERATED}{HEAD}");
+    let settings: Vec<String> = settings::arguments().iter().map(|argument| argument.get_id().to_string()).collect();
+    let is_setting = |argument: &Arg| settings.contains(&argument.get_id().to_string());
+    let mut commands: Vec<Command> = codeloc::cli::command().get_subcommands().cloned().collect();
+    commands.sort_by_key(|command| command.get_name().to_owned());
+    for command in commands {
+        write!(page, "\n## `{}`\n\n{}.\n\n", usage(&command, is_setting), command.get_about().unwrap()).unwrap();
+        let own: Vec<&Arg> = command.get_arguments().filter(|argument| !is_setting(argument)).collect();
+        if !own.is_empty() {
+            page.push_str(&header(["Argument", "Default", "Description"]));
+            for argument in own {
+                let defaults: Vec<String> =
+                    argument.get_default_values().iter().map(|value| code(&value.to_string_lossy())).collect();
+                let defaults = if argument.get_action().takes_values() { defaults.join(", ") } else { String::new() };
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                page.push_str(&row([&code(&spelling(argument)), &defaults, &help]));
+            }
+            page.push('\n');
+        }
+        if command.get_arguments().any(is_setting) {
+            page.push_str("Takes `--config FILE` (`CODELOC_CONFIG`) and every [setting](settings.md) as a flag.\n\n");
+        }
+        page.push_str(&header(["Exit", "Meaning"]));
+        for (exit, meaning) in exits(command.get_name()) {
+            page.push_str(&row([exit, meaning]));
+        }
+    }
+    page
+}
+
+fn usage(command: &Command, is_setting: impl Fn(&Arg) -> bool) -> String {
+    let mut words = vec![format!("codeloc {}", command.get_name())];
+    words.extend(command.get_positionals().map(|argument| format!("[{}]", spelling(argument))));
+    if command.get_arguments().any(|argument| is_setting(argument) || argument.get_long().is_some()) {
+        words.push("[FLAGS]".to_owned());
+    }
+    words.join(" ")
+}
+
+fn spelling(argument: &Arg) -> String {
+    let value = argument.get_value_names().into_iter().flatten().next().map_or("VALUE", |name| name.as_str());
+    let many = if argument.get_num_args().is_some_and(|range| range.max_values() > 1) { "..." } else { "" };
+    match (argument.get_long(), argument.get_action()) {
+        (None, _) => format!("{value}{many}"),
+        (Some(long), ArgAction::Set | ArgAction::Append) => format!("--{long} {value}"),
+        (Some(long), _) => format!("--{long}"),
+    }
+}
+
+#[test]
+fn the_page_of_the_command_line_is_fresh() {
+    assert_fresh(PAGE, &page());
+}

@@ -1,0 +1,176 @@
+//! From an order to a task in PROVISIONING, and to what a driver needs to start it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{Task, Times, end};
+use crate::cloud::{Cloud, Effect};
+use crate::driver::{Container, Launch, LogTarget};
+use crate::fields::{Fields, Tags};
+use crate::services::ecs::task_definition::{self, Definition};
+use crate::services::ecs::{check_role, service, tail};
+use crate::services::logs;
+
+/// Between SIGTERM and SIGKILL, in seconds, unless the container says otherwise.
+const STOP_TIMEOUT: i64 = 30;
+
+/// A task to be started.
+pub struct Order {
+    pub cluster: String,
+    /// ARN of the task definition.
+    pub definition: String,
+    pub group: String,
+    pub started_by: Option<String>,
+    /// Service and deployment.
+    pub service: Option<(String, String)>,
+    pub settings: Map<String, Value>,
+    pub overrides: Value,
+    pub tags: Tags,
+    pub propagate_definition_tags: bool,
+}
+
+/// Starts a task and answers its ARN; `None` when cluster or task definition are gone.
+pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
+    let id = cloud.draw(32);
+    let definition = task_definition::find(&cloud.ecs, &order.definition)?.clone();
+    let cluster_arn = cloud.ecs.clusters.get(&order.cluster)?.arn.clone();
+    let arn = cloud.arn("ecs", &format!("task/{}/{id}", order.cluster));
+    let mut tags = order.tags;
+    if order.propagate_definition_tags {
+        for (key, value) in &definition.tags {
+            tags.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let checked = definition.containers().iter().find_map(|container| container.get("healthCheck"));
+    let image = |container: &Value| {
+        let text = |name| container.text(name).unwrap_or_default().to_owned();
+        (text("name"), text("image"))
+    };
+    let task = Task {
+        arn: arn.clone(),
+        cluster: order.cluster,
+        cluster_arn,
+        definition: definition.arn.clone(),
+        family: definition.family.clone(),
+        group: order.group,
+        started_by: order.started_by,
+        service: order.service,
+        last_status: "PROVISIONING".to_owned(),
+        desired_status: "RUNNING".to_owned(),
+        health: "UNKNOWN".to_owned(),
+        has_health_check: checked.is_some(),
+        health_time: checked.map(health_time).unwrap_or_default(),
+        times: Times { created: cloud.now(), ..Times::default() },
+        stop_code: None,
+        stopped_reason: None,
+        exit_code: None,
+        exit_reason: None,
+        containers: definition.containers().iter().map(image).collect(),
+        address: None,
+        port: None,
+        settings: order.settings,
+        overrides: order.overrides,
+        cpu: definition.body.text("cpu").map(str::to_owned),
+        memory: definition.body.text("memory").map(str::to_owned),
+        tags,
+    };
+    let launch =
+        Launch { task_arn: arn.clone(), family: task.family.clone(), containers: containers(&definition, &task) };
+    if let Some((name, _)) = &task.service
+        && let Some(service) = service::find_mut(cloud, &task.cluster, name)
+    {
+        service.tasks.push(arn.clone());
+    }
+    cloud.ecs.tasks.insert(arn.clone(), task);
+    match prepare(cloud, &definition) {
+        Ok(()) => cloud.effect(Effect::Launch(launch)),
+        Err(reason) => end(cloud, &arn, None, &reason),
+    }
+    Some(arn)
+}
+
+/// Log groups must be there before a task starts, and roles must be assumable.
+fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
+    for role in ["executionRoleArn", "taskRoleArn"] {
+        check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
+    }
+    for container in definition.containers() {
+        let Some(options) = awslogs(container) else {
+            continue;
+        };
+        let group = options.text("awslogs-group").unwrap_or_default();
+        if options.text("awslogs-create-group") == Some("true") {
+            logs::ensure_group(cloud, group);
+        } else if !cloud.logs.groups.contains_key(group) {
+            return Err(format!(
+                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: \
+                 failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist: {group}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn awslogs(container: &Value) -> Option<&Value> {
+    let log = container.get("logConfiguration")?;
+    log.get("options").filter(|_| log.text("logDriver") == Some("awslogs"))
+}
+
+fn health_time(check: &Value) -> Duration {
+    let seconds = |name, default| check.number(name).unwrap_or(default);
+    let total = seconds("startPeriod", 0) + seconds("interval", 30) * seconds("retries", 3);
+    Duration::from_secs(u64::try_from(total).unwrap_or_default())
+}
+
+fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
+    let texts = |value: &Value, name: &str| value.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let registry = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
+    definition
+        .containers()
+        .iter()
+        .map(|container| {
+            let name = container.text("name").unwrap_or_default();
+            let overrides = task.overrides.items("containerOverrides");
+            let change = overrides.iter().find(|change| change.text("name") == Some(name));
+            let pairs = |value: &Value| {
+                value
+                    .items("environment")
+                    .iter()
+                    .filter_map(|pair| {
+                        Some((pair.text("name")?.to_owned(), pair.text("value").unwrap_or_default().to_owned()))
+                    })
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let mut environment = pairs(container);
+            environment.extend(change.map(pairs).unwrap_or_default());
+            let command = change.map(|change| texts(change, "command")).filter(|command| !command.is_empty());
+            let registered =
+                registry.filter(|registry| registry.text("containerName").is_none_or(|other| other == name));
+            let mapped = container.items("portMappings").first().and_then(|port| port.number("containerPort"));
+            let port = registered.and_then(|registry| registry.number("containerPort")).or(mapped);
+            Container {
+                name: name.to_owned(),
+                image: container.text("image").unwrap_or_default().to_owned(),
+                entry_point: texts(container, "entryPoint"),
+                command: command.unwrap_or_else(|| texts(container, "command")),
+                environment,
+                working_directory: container.text("workingDirectory").map(str::to_owned),
+                port: port.and_then(|port| u16::try_from(port).ok()),
+                log: awslogs(container).map(|options| LogTarget {
+                    group: options.text("awslogs-group").unwrap_or_default().to_owned(),
+                    stream: stream(options, name, tail(&task.arn)),
+                }),
+                stop_timeout: Duration::from_secs(
+                    u64::try_from(container.number("stopTimeout").unwrap_or(STOP_TIMEOUT)).unwrap_or_default(),
+                ),
+            }
+        })
+        .collect()
+}
+
+fn stream(options: &Value, container: &str, task: &str) -> String {
+    let prefix = options.text("awslogs-stream-prefix").unwrap_or("ecs");
+    format!("{prefix}/{container}/{task}")
+}

@@ -1,0 +1,138 @@
+//! Where moto behaves otherwise than AWS on the way of this test, and what follows from it.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deviation {
+    NoTasks,
+    NoInstances,
+    NamespaceIgnored,
+    ConfigurationDropped,
+    ManagedTagsDropped,
+    DeploymentStays,
+    InactiveAtOnce,
+    InactiveListed,
+    PoliciesStay,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub operation: &'static str,
+    /// What moto does.
+    pub moto: &'static str,
+    /// What AWS does.
+    pub aws: &'static str,
+    /// Why it does not matter, or how the test allows for it.
+    pub allowed: &'static str,
+}
+
+impl Deviation {
+    pub const ALL: [Self; 9] = [
+        Self::NoTasks,
+        Self::NoInstances,
+        Self::NamespaceIgnored,
+        Self::ConfigurationDropped,
+        Self::ManagedTagsDropped,
+        Self::DeploymentStays,
+        Self::InactiveAtOnce,
+        Self::InactiveListed,
+        Self::PoliciesStay,
+    ];
+
+    pub fn row(self) -> Row {
+        match self {
+            Self::NoTasks => Row {
+                operation: "ecs:CreateService",
+                moto: "starts no task; `runningCount` is what `MOTO_ECS_SERVICE_RUNNING` says",
+                aws: "starts `desiredCount` tasks",
+                allowed: "The test sets the variable to 1, so that a rollout counts as completed.",
+            },
+            Self::NoInstances => Row {
+                operation: "servicediscovery:ListInstances",
+                moto: "is empty: nothing is registered",
+                aws: "ECS registers each task",
+                allowed: "No location answers, so none is Loaded or published: `codeloc apply` ends by its time limit with \
+                          exit code 1, and the workspace entry stays the one step that the plan has for later.",
+            },
+            Self::NamespaceIgnored => Row {
+                operation: "servicediscovery:ListServices",
+                moto: "ignores the filter by namespace",
+                aws: "lists one namespace",
+                allowed: "Registries of other namespaces are seen, and left alone since they lack the deployment's tag.",
+            },
+            Self::ConfigurationDropped => Row {
+                operation: "ecs:CreateService",
+                moto: "drops `deploymentConfiguration`",
+                aws: "keeps it",
+                allowed: "The controller sees the drift and sends it once more with UpdateService, which moto keeps: one \
+                          further call for each service, and none after that.",
+            },
+            Self::ManagedTagsDropped => Row {
+                operation: "ecs:CreateService",
+                moto: "drops `enableECSManagedTags`",
+                aws: "keeps it",
+                allowed: "It is written when a service is created and never compared.",
+            },
+            Self::DeploymentStays => Row {
+                operation: "ecs:UpdateService",
+                moto: "leaves the old task definition in `deployments`",
+                aws: "begins a new deployment",
+                allowed: "What a service wants is read from its own `taskDefinition`, which moto does change.",
+            },
+            Self::InactiveAtOnce => Row {
+                operation: "ecs:DeleteService",
+                moto: "makes the service INACTIVE at once",
+                aws: "drains it first",
+                allowed: "Deleting takes one pass fewer. Waiting for the end of DRAINING is tested on localcloud.",
+            },
+            Self::InactiveListed => Row {
+                operation: "ecs:ListServices",
+                moto: "still names services that are INACTIVE",
+                aws: "names services that are not INACTIVE",
+                allowed: "The controller takes an INACTIVE service for absent, as AWS describes it for a while too.",
+            },
+            Self::PoliciesStay => Row {
+                operation: "application-autoscaling:DeregisterScalableTarget",
+                moto: "leaves the target's policies behind",
+                aws: "deletes them with the target",
+                allowed: "Policies without a target do nothing, and the controller reads none where there is no target.",
+            },
+        }
+    }
+}
+
+/// What the test found of each deviation.
+#[derive(Debug, Default)]
+pub struct Found(BTreeMap<Deviation, bool>);
+
+impl Found {
+    pub fn note(&mut self, deviation: Deviation, there: bool) {
+        self.0.insert(deviation, there);
+    }
+
+    /// Lines of the table that no longer hold, or that nothing looked for.
+    pub fn outdated(&self) -> Vec<String> {
+        let outdated = |deviation: &Deviation| {
+            let Row { operation, moto, .. } = deviation.row();
+            match self.0.get(deviation) {
+                Some(true) => None,
+                Some(false) => Some(format!(
+                    "it is no longer so that {operation} {moto}: take {deviation:?} out of the table, and what allows for it"
+                )),
+                None => Some(format!("nothing looked whether {operation} {moto}")),
+            }
+        };
+        Deviation::ALL.iter().filter_map(outdated).collect()
+    }
+}
+
+/// The table as it stands in the docs.
+pub fn table() -> String {
+    let line = |deviation: Deviation| {
+        let Row { operation, moto, aws, allowed } = deviation.row();
+        format!("| `{operation}` | {moto} | {aws} | {allowed} |\n")
+    };
+    let head = "| Operation | moto | AWS | What follows |\n|---|---|---|---|\n".to_owned();
+    head + &Deviation::ALL.map(line).concat()
+}

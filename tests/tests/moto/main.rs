@@ -1,0 +1,412 @@
+//! The `codeloc` program against moto, an emulator of AWS written by others: the three samples converge, stay as they
+//! are, change and go, and nothing of anybody else is touched.
+//!
+//! moto runs no containers, so no location ever answers; [`deviations`] lists that and what else is different there, and
+//! the test fails when a line of the list no longer holds.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
+mod deviations;
+mod inventory;
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use aws_sdk_applicationautoscaling::types::{ScalableDimension, ServiceNamespace};
+use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode, Tag};
+use aws_sdk_servicediscovery::types::{
+    DnsConfig, DnsRecord, FilterCondition, RecordType, ServiceFilter, ServiceFilterName,
+};
+use codeloc::kinds::aws::Clients;
+use codeloc::kinds::tags::{MANAGED_BY, REPOSITORY};
+use codeloc_tests::moto::{self, Moto};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use deviations::{Deviation, Found};
+use inventory::inventory;
+
+const SAMPLES: [&str; 3] = ["inventory", "nightly-report", "orders"];
+/// What moto's deviation leaves of a location that runs as wanted.
+const UNANSWERED: &str = "no task is registered in Cloud Map yet";
+const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
+    "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+/// Seconds that one `apply` may take: the samples need one.
+const APPLY: &str = "5";
+/// How often an `apply` that ended by its time limit is followed by another.
+const APPLIES: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A deployment on moto: cluster, namespace, network, and a folder of configs.
+struct Deployment {
+    moto: Moto,
+    clients: Clients,
+    namespace: String,
+    subnets: Vec<String>,
+    security_group: String,
+    folder: TempDir,
+}
+
+impl Deployment {
+    async fn new(program: &Path) -> Self {
+        let moto = Moto::start(program, &[("MOTO_ECS_SERVICE_RUNNING", "1")]).await;
+        let clients = Clients::new(&moto.sdk());
+        let (subnets, security_group) = moto.network().await;
+        clients.ecs.create_cluster().cluster_name("dagster").send().await.unwrap();
+        let namespace = namespace(&clients, "dagster.internal").await;
+        let s3 = aws_sdk_s3::config::Builder::from(&moto.sdk()).force_path_style(true).build();
+        let place = aws_sdk_s3::types::BucketLocationConstraint::from(moto::REGION);
+        let place = aws_sdk_s3::types::CreateBucketConfiguration::builder().location_constraint(place).build();
+        let bucket = aws_sdk_s3::Client::from_conf(s3).create_bucket().bucket("platform");
+        bucket.create_bucket_configuration(place).send().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("repos")).unwrap();
+        Self { moto, clients, namespace, subnets, security_group, folder }
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.folder.path().join("repos").join(name).join("config.yml")
+    }
+
+    /// A sample as it is in the repository, with an image of its own: so nothing is built, and git is not asked.
+    fn commit(&self, name: &str) {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repos").join(name).join("config.yml");
+        let text = std::fs::read_to_string(sample).unwrap();
+        std::fs::create_dir_all(self.config(name).parent().unwrap()).unwrap();
+        let image = format!("image: registry.test/{name}@sha256:{:0>64}", 1);
+        std::fs::write(self.config(name), format!("{text}\n{image}\n")).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_dir_all(self.config(name).parent().unwrap()).unwrap();
+    }
+
+    /// The program, with the settings of this deployment as flags.
+    fn codeloc(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(codeloc());
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let subnets = format!("[{}]", self.subnets.join(", "));
+        let settings = [
+            ("source-path", path("repos")),
+            ("aws-region", moto::REGION.to_owned()),
+            ("aws-endpoint-url", self.moto.endpoint()),
+            ("aws-bucket", "platform".to_owned()),
+            ("aws-subnets", subnets),
+            ("aws-security-groups", format!("[{}]", self.security_group)),
+            ("aws-execution-role-arn", "arn:aws:iam::123456789012:role/execution".to_owned()),
+            ("build-work-folder", path("work")),
+            ("dagster-workspace-file", path("workspace.yaml")),
+            // moto's threads share their state without locks.
+            ("reconcile-workers", "1".to_owned()),
+            ("reconcile-resync-seconds", "3600".to_owned()),
+        ];
+        command.args(words).args(settings.iter().map(|(name, value)| format!("--{name}={value}")));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("AWS_") || text.starts_with("CODELOC_") || text == "RUST_LOG" {
+                command.env_remove(&name);
+            }
+        }
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+        command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn output(&self, words: &[&str]) -> Output {
+        tokio::time::timeout(PATIENCE, self.codeloc(words).output()).await.unwrap().unwrap()
+    }
+
+    /// `codeloc plan --json`: kind and repository of each step on a resource, and of each that follows later.
+    async fn plan(&self) -> (Vec<(String, String)>, Vec<(String, String)>) {
+        let output = self.output(&["plan", "--json"]).await;
+        let plans: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
+        let steps = |which: &str| {
+            let plans = plans.as_array().unwrap().iter();
+            let of_plan = |plan: &Value| -> Vec<(String, String)> {
+                let steps = plan[which].as_array().unwrap().iter();
+                steps.map(|step| (text(&step["kind"]), text(&plan["repository"]))).collect()
+            };
+            plans.flat_map(of_plan).collect()
+        };
+        let (now, later): (Vec<_>, Vec<_>) = (steps("steps"), steps("later"));
+        // 0 for no change, 2 for changes.
+        let code = if now.is_empty() && later.is_empty() { 0 } else { 2 };
+        assert_eq!(output.status.code(), Some(code), "{}", printed(&output));
+        (now, later)
+    }
+
+    /// `codeloc apply` until the plan has no step left and each sample was looked at; gives the calls that changed something.
+    /// On moto `apply` cannot end well, so its time limit ends it.
+    async fn settle(&self) -> Vec<String> {
+        let before = self.moto.calls().len();
+        for _ in 0..APPLIES {
+            let output = self.output(&["apply", "--timeout", APPLY]).await;
+            assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+            let calls = self.moto.calls().split_off(before);
+            let looks = calls.iter().filter(|call| *call == "servicediscovery:ListInstances").count();
+            if looks < SAMPLES.len() || !self.plan().await.0.is_empty() {
+                continue;
+            }
+            let shown = SAMPLES.map(|name| format!("{name}: OutOfSync, Progressing: {UNANSWERED}\n")).concat();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), shown);
+            return mutating(calls);
+        }
+        panic!("not settled after {APPLIES} times {APPLY} s: {:#?}", self.plan().await);
+    }
+
+    /// Until moto was asked this often for this since `before`.
+    async fn asked(&self, before: usize, call: &str, times: usize) {
+        let count = || self.moto.calls().split_off(before).iter().filter(|one| *one == call).count();
+        let asked = async {
+            while count() < times {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, asked).await.is_ok(), "{call} came {} times, not {times}", count());
+    }
+
+    fn workspace(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("workspace.yaml")).unwrap()
+    }
+
+    /// Things of others, with names next to ours: no tag, or another deployment's.
+    async fn strangers(&self) {
+        let clients = &self.clients;
+        clients.logs.create_log_group().log_group_name("/codeloc/locations/orders-old").send().await.unwrap();
+        let role = clients.iam.create_role().role_name("codeloc-orders-old").path("/codeloc/");
+        role.assume_role_policy_document(TRUST).send().await.unwrap();
+        let tags = [(MANAGED_BY, "elsewhere"), (REPOSITORY, "orders-old")]
+            .map(|(key, value)| Tag::builder().key(key).value(value).build());
+        let container = ContainerDefinition::builder().name("server").image("registry.test/old:1").build();
+        let definition = clients.ecs.register_task_definition().family("codeloc-orders-old");
+        let definition = definition.network_mode(NetworkMode::Awsvpc).requires_compatibilities(Compatibility::Fargate);
+        let definition = definition.cpu("256").memory("512").container_definitions(container);
+        definition.set_tags(Some(tags.to_vec())).send().await.unwrap();
+        let service = clients.ecs.create_service().cluster("dagster").service_name("orders-old-service");
+        let service = service.task_definition("codeloc-orders-old:1").desired_count(1).set_tags(Some(tags.to_vec()));
+        service.send().await.unwrap();
+        let target = clients.scaling.register_scalable_target().service_namespace(ServiceNamespace::Ecs);
+        let target = target.resource_id("service/dagster/orders-old-service").min_capacity(1).max_capacity(3);
+        target.scalable_dimension(ScalableDimension::EcsServiceDesiredCount).send().await.unwrap();
+        // In another namespace, and without a tag.
+        let namespace = namespace(clients, "other.internal").await;
+        let record = DnsRecord::builder().r#type(RecordType::A).ttl(60).build().unwrap();
+        let registry = clients.discovery.create_service().name("payments-service").namespace_id(namespace);
+        registry.dns_config(DnsConfig::builder().dns_records(record).build().unwrap()).send().await.unwrap();
+    }
+
+    async fn service(&self, name: &str) -> aws_sdk_ecs::types::Service {
+        let described = self.clients.ecs.describe_services().cluster("dagster").services(name).send().await.unwrap();
+        described.services()[0].clone()
+    }
+}
+
+async fn namespace(clients: &Clients, name: &str) -> String {
+    // moto takes one private namespace for each VPC.
+    clients.discovery.create_private_dns_namespace().name(name).vpc(format!("vpc-{name}")).send().await.unwrap();
+    let listed = clients.discovery.list_namespaces().send().await.unwrap();
+    listed.namespaces().iter().find(|one| one.name() == Some(name)).unwrap().id().unwrap().to_owned()
+}
+
+/// The program that the same build put beside this test.
+fn codeloc() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("codeloc");
+    assert!(program.is_file(), "there is no {}: `cargo build -p codeloc` makes it", program.display());
+    program
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn printed(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+fn mutating(calls: Vec<String>) -> Vec<String> {
+    calls.into_iter().filter(|call| !moto::reads(call)).collect()
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+/// What each sample should be in AWS.
+fn wanted(name: &str, definition: &str, cpu: u32, memory: u32) -> Vec<String> {
+    let owner = format!("of codeloc for {name}");
+    vec![
+        format!("log group /codeloc/locations/{name}: kept 30 days; {owner}"),
+        format!(
+            "role /codeloc/codeloc-{name}: ecs-tasks.amazonaws.com may reach platform/repos/{name}/* \
+             platform/repos/shared/* platform; {owner}"
+        ),
+        format!(
+            "task definition {definition}: registry.test/{name} as codeloc-{name}, {cpu} CPU units, {memory} MiB, \
+             log to /codeloc/locations/{name}; {owner}"
+        ),
+        format!("registry {name}-service.dagster.internal: A for 10 s; {owner}"),
+        format!(
+            "service {name}-service: 1 of {definition}, 3 subnets, 1 security group(s), breaker with rollback, \
+             registry {name}-service.dagster.internal; {owner}"
+        ),
+    ]
+}
+
+fn scaled(name: &str) -> String {
+    format!(
+        "scaling service/dagster/{name}-service: 1..2, ECSServiceAverageCPUUtilization at 70 %, \
+         ECSServiceAverageMemoryUtilization at 80 %"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_samples_converge_on_moto_and_go_again() {
+    let Some(program) = moto::program() else {
+        eprintln!(
+            "SKIPPED: no moto at CODELOC_MOTO_SERVER or .local/moto/bin/moto_server (`make prepare` installs it); \
+             the samples were not converged on moto"
+        );
+        return;
+    };
+    let deployment = Deployment::new(&program).await;
+    let mut found = Found::default();
+    deployment.strangers().await;
+    let strangers = inventory(&deployment.clients).await;
+    assert_eq!(strangers.len(), 6, "{strangers:#?}");
+
+    for name in SAMPLES {
+        deployment.commit(name);
+    }
+    let made = deployment.settle().await;
+    let mut all = [strangers.clone(), vec![scaled("inventory"), scaled("orders")]].concat();
+    all.extend(wanted("inventory", "codeloc-inventory:1", 512, 1024));
+    all.extend(wanted("nightly-report", "codeloc-nightly-report:1", 256, 512));
+    all.extend(wanted("orders", "codeloc-orders:1", 256, 512));
+    assert_eq!(inventory(&deployment.clients).await, sorted(all));
+    look_at_what_was_made(&deployment, &made, &mut found).await;
+
+    let again = deployment.settle().await;
+    assert_eq!(again, Vec::<String>::new(), "a second apply changes nothing");
+    let later = SAMPLES.map(|name| ("workspace".to_owned(), name.to_owned()));
+    assert_eq!(deployment.plan().await, (vec![], later.to_vec()));
+    assert!(deployment.workspace().ends_with("\nload_from: []\n"), "{}", deployment.workspace());
+
+    a_running_daemon_rolls_out_a_change_of_memory(&deployment, &mut found).await;
+
+    for name in SAMPLES {
+        deployment.remove(name);
+    }
+    let output = deployment.output(&["apply", "--timeout", "120"]).await;
+    assert!(output.status.success(), "{}", printed(&output));
+    assert_eq!(inventory(&deployment.clients).await, strangers, "ours has gone, and nothing else");
+    assert_eq!(deployment.plan().await, (vec![], vec![]));
+    let before = deployment.moto.calls().len();
+    assert!(deployment.output(&["apply", "--timeout", "120"]).await.status.success());
+    assert_eq!(mutating(deployment.moto.calls().split_off(before)), Vec::<String>::new());
+    look_at_what_is_left(&deployment, &mut found).await;
+
+    assert_eq!(found.outdated(), Vec::<String>::new());
+}
+
+async fn look_at_what_was_made(deployment: &Deployment, made: &[String], found: &mut Found) {
+    let clients = &deployment.clients;
+    let updates = made.iter().filter(|call| *call == "ecs:UpdateService").count();
+    found.note(Deviation::ConfigurationDropped, updates == SAMPLES.len());
+    let service = deployment.service("orders-service").await;
+    found.note(Deviation::ManagedTagsDropped, !service.enable_ecs_managed_tags());
+    let tasks = clients.ecs.list_tasks().cluster("dagster").send().await.unwrap();
+    found.note(Deviation::NoTasks, service.running_count() == 1 && tasks.task_arns().is_empty());
+
+    let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).condition(FilterCondition::Eq);
+    let filter = filter.values(&deployment.namespace).build().unwrap();
+    let listed = clients.discovery.list_services().filters(filter).send().await.unwrap();
+    let stranger = |name: Option<&str>| name == Some("payments-service");
+    found.note(Deviation::NamespaceIgnored, listed.services().iter().any(|one| stranger(one.name())));
+    let ours = listed.services().iter().filter(|one| !stranger(one.name()));
+    let mut instances = 0;
+    for registry in ours {
+        let listed = clients.discovery.list_instances().service_id(registry.id().unwrap()).send().await.unwrap();
+        instances += listed.instances().len();
+    }
+    found.note(Deviation::NoInstances, instances == 0);
+}
+
+async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &Deployment, found: &mut Found) {
+    let before = deployment.moto.calls().len();
+    let log = std::fs::File::create(deployment.folder.path().join("log")).unwrap();
+    let daemon: Child = deployment.codeloc(&["run", "--listen=127.0.0.1:0"]).stderr(log).spawn().unwrap();
+    // It has found everything as wanted, and waits.
+    deployment.asked(before, "servicediscovery:ListInstances", SAMPLES.len()).await;
+    let config = std::fs::read_to_string(deployment.config("orders")).unwrap();
+    assert!(config.contains("memory: 512"), "{config}");
+    std::fs::write(deployment.config("orders"), config.replace("memory: 512", "memory: 1024")).unwrap();
+    deployment.asked(before, "ecs:UpdateService", 1).await;
+    drop(daemon);
+    let again = deployment.settle().await;
+    assert_eq!(again, Vec::<String>::new(), "what the daemon did is whole");
+    let changed = mutating(deployment.moto.calls().split_off(before));
+    assert_eq!(changed, ["ecs:RegisterTaskDefinition", "ecs:UpdateService"]);
+
+    let lines = inventory(&deployment.clients).await;
+    for line in wanted("orders", "codeloc-orders:2", 256, 1024) {
+        assert!(lines.contains(&line), "{line} is not in {lines:#?}");
+    }
+    let service = deployment.service("orders-service").await;
+    let old = service.deployments().iter().any(|one| one.task_definition() != service.task_definition());
+    found.note(Deviation::DeploymentStays, old && service.deployments().len() == 1);
+}
+
+async fn look_at_what_is_left(deployment: &Deployment, found: &mut Found) {
+    let clients = &deployment.clients;
+    let listed = clients.ecs.list_services().cluster("dagster").send().await.unwrap();
+    found.note(Deviation::InactiveListed, listed.service_arns().iter().any(|arn| arn.ends_with("/orders-service")));
+    let policies = clients.scaling.describe_scaling_policies().service_namespace(ServiceNamespace::Ecs);
+    found.note(Deviation::PoliciesStay, !policies.send().await.unwrap().scaling_policies().is_empty());
+    let delete = clients.ecs.delete_service().cluster("dagster").service("orders-old-service").force(true);
+    let deleted = delete.send().await.unwrap();
+    found.note(Deviation::InactiveAtOnce, deleted.service().unwrap().status() == Some("INACTIVE"));
+}
+
+/// Between these marks the page is written by the test.
+const MARKS: (&str, &str) = ("<!-- deviations: the samples on moto -->\n", "<!-- end -->");
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the one variable that rewrites the docs")]
+fn the_table_of_deviations_in_the_docs_is_this_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/emulators.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = text.split_once(MARKS.0).expect("the page has the first mark");
+    let (shown, _) = rest.split_once(MARKS.1).expect("the page has the second mark");
+    let table = deviations::table();
+    if std::env::var("UPDATE_DOCS").is_ok() {
+        let fresh = format!("{head}{}{table}{}", MARKS.0, &rest[shown.len()..]);
+        std::fs::write(&path, fresh).unwrap();
+    } else {
+        assert_eq!(
+            shown, table,
+            "`UPDATE_DOCS=1 cargo test -p codeloc-tests --test moto` writes docs/emulators.md anew"
+        );
+    }
+}
+
+#[test]
+fn a_deviation_that_has_gone_and_one_that_nothing_looked_for_are_told() {
+    let mut found = Found::default();
+    for deviation in Deviation::ALL {
+        found.note(deviation, deviation != Deviation::InactiveListed);
+    }
+    assert_eq!(
+        found.outdated(),
+        [
+            "it is no longer so that ecs:ListServices still names services that are INACTIVE: take InactiveListed out of \
+          the table, and what allows for it"
+        ]
+    );
+    assert_eq!(Found::default().outdated().len(), Deviation::ALL.len());
+}
