@@ -31,6 +31,7 @@ impl Lone {
         std::fs::create_dir_all(folder.join("repos")).expect("a folder can be made");
         let mut localcloud = command(binary("localcloud"));
         localcloud.args(["--listen", &format!("127.0.0.1:{cloud_port}"), "--driver", driver]);
+        localcloud.arg("--state").arg(folder.join("cloud"));
         localcloud.args(["--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform"]);
         let cloud = Process::start(&mut localcloud, folder.join("localcloud.log"));
         let mut lone = Self {
@@ -110,6 +111,13 @@ impl Lone {
         let all = self.web.get(&format!("http://127.0.0.1:{}/v1/repositories", self.codeloc_port)).await?;
         let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
         found.ok_or_else(|| format!("no {name} in {all}"))
+    }
+
+    /// Whether any part of an image has reached the registry, whole or not.
+    pub fn pushing(&self) -> bool {
+        let registry = self.folder.join("cloud/registry");
+        let any = |path: &str| std::fs::read_dir(registry.join(path)).is_ok_and(|mut entries| entries.next().is_some());
+        any("uploads") || any("blobs/sha256")
     }
 
     /// The names in `workspace.yaml`.

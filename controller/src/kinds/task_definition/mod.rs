@@ -214,6 +214,14 @@ fn host_architecture() -> Architecture {
     if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
 }
 
+/// As configs and AWS write it.
+fn in_words(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Arm64 => "ARM64",
+        Architecture::X86_64 => "X86_64",
+    }
+}
+
 /// The live revision that says exactly what is wanted.
 pub fn equal<'a>(want: &Want, live: &'a [Live]) -> Option<&'a Live> {
     let content = want.content.as_ref()?;
@@ -229,7 +237,7 @@ impl Change {
                     fields.push(Field::set("image", &content.image));
                     fields.push(Field::set("cpu", &content.cpu));
                     fields.push(Field::set("memory", &content.memory));
-                    fields.push(Field::set("architecture", format!("{:?}", content.architecture)));
+                    fields.push(Field::set("architecture", in_words(content.architecture)));
                     fields.push(Field::set("task_role", &content.task_role_arn));
                     fields.push(Field::set("command", content.command.join(" ")));
                     // Names only: a value may be a secret that its author has not moved to `secrets` yet.

@@ -1,0 +1,288 @@
+//! The command line as people and scripts meet it: what is printed, and how it exits.
+
+use std::path::Path;
+use std::process::Output;
+
+use codeloc_tests::lone::Lone;
+use codeloc_tests::processes::{binary, free_ports, root, run, stderr, stdout};
+use serde_json::{Value, json};
+
+/// A config as short as it may be, and more lines.
+fn config(name: &str, more: &str) -> String {
+    format!("name: {name}\ngit_url: https://github.com/user/{name}.git\nmodule: {name}.definitions\n{more}")
+}
+
+/// A folder of configs by name.
+fn folder(configs: &[(&str, String)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in configs {
+        let inside = folder.path().join("repos").join(name);
+        std::fs::create_dir_all(&inside).unwrap();
+        std::fs::write(inside.join("config.yml"), text).unwrap();
+    }
+    folder
+}
+
+fn validate(folder: &Path) -> Output {
+    let output = codeloc_tests::processes::command(binary("codeloc")).arg("validate").current_dir(folder).output();
+    output.unwrap()
+}
+
+/// Exit code, standard output, and what is said of the configs that do not pass.
+fn verdict(configs: &[(&str, String)]) -> String {
+    let folder = folder(configs);
+    let output = validate(folder.path());
+    format!("exit {}\n{}{}", output.status.code().unwrap(), stdout(&output), stderr(&output).trim_end())
+}
+
+#[test]
+fn the_example_of_the_brief_is_valid_as_it_stands() {
+    let text = "name: my-pipeline
+git_url: https://github.com/user/repo.git
+branch: main
+python_file: my_pipeline/definitions.py
+
+resources:
+  cpu: 256
+  memory: 512
+  architecture: ARM64
+
+s3_prefix: repos/my-pipeline
+
+environment:
+  - name: CUSTOM_VAR
+    value: custom_value
+
+scaling:
+  min_capacity: 1
+  max_capacity: 2
+  cpu_threshold: 70
+  memory_threshold: 80
+";
+    insta::assert_snapshot!(verdict(&[("my-pipeline", text.to_owned())]), @r#"
+    exit 0
+    1 valid, 0 invalid
+    "#);
+}
+
+#[test]
+fn the_samples_are_valid() {
+    let output = validate(root());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "3 valid, 0 invalid\n");
+}
+
+#[test]
+fn a_misspelt_field_is_shown_with_the_field_that_is_meant() {
+    insta::assert_snapshot!(verdict(&[("orders", config("orders", "enviroment: []\n"))]), @r#"
+    exit 1
+    0 valid, 1 invalid
+      error: unknown field `enviroment`
+       ╭─[repos/orders/config.yml:4:1]
+     3 │ module: orders.definitions
+     4 │ enviroment: []
+       · ^^^^^^^^^^
+       ╰────
+      hint: did you mean `environment`?
+    "#);
+}
+
+#[test]
+fn a_size_that_fargate_does_not_know_is_shown_with_those_it_does() {
+    insta::assert_snapshot!(verdict(&[("orders", config("orders", "resources:\n  cpu: 256\n  memory: 8192\n"))]), @r#"
+    exit 1
+    0 valid, 1 invalid
+      error: Fargate has no task with cpu 256 and memory 8192
+       ╭─[repos/orders/config.yml:6:11]
+     5 │   cpu: 256
+     6 │   memory: 8192
+       ·           ^^^^
+       ╰────
+      hint: with cpu 256, memory is one of 512, 1024, 2048
+    "#);
+}
+
+#[test]
+fn a_key_that_is_given_twice_is_shown() {
+    insta::assert_snapshot!(verdict(&[("orders", config("orders", "branch: main\nbranch: dev\n"))]), @r#"
+    exit 1
+    0 valid, 1 invalid
+      error: branch is given twice
+       ╭─[repos/orders/config.yml:5:1]
+     4 │ branch: main
+     5 │ branch: dev
+       · ^^^^^^
+       ╰────
+      hint: keep one of the two
+    "#);
+}
+
+#[test]
+fn a_name_with_a_dot_is_shown() {
+    insta::assert_snapshot!(verdict(&[("or.ders", config("or.ders", ""))]), @r#"
+    exit 1
+    0 valid, 1 invalid
+      error: `or.ders` cannot be a name
+       ╭─[repos/or.ders/config.yml:1:7]
+     1 │ name: or.ders
+       ·       ^^^^^^^
+     2 │ git_url: https://github.com/user/or.ders.git
+       ╰────
+      hint: use lower-case letters, digits and single hyphens, beginning with a letter
+    "#);
+}
+
+#[test]
+fn prefixes_that_overlap_stop_only_the_later_of_the_two() {
+    let configs = [
+        ("left", config("left", "s3_prefix: repos/both\n")),
+        ("right", config("right", "s3_prefix: repos/both/inner\n")),
+        ("third", config("third", "")),
+    ];
+    insta::assert_snapshot!(verdict(&configs), @r#"
+    exit 1
+    2 valid, 1 invalid
+      error: prefix `repos/both/inner` overlaps `repos/both` of `left`
+       ╭─[repos/right/config.yml:4:12]
+     3 │ module: right.definitions
+     4 │ s3_prefix: repos/both/inner
+       ·            ^^^^^^^^^^^^^^^^
+       ╰────
+      hint: give `right` an `s3_prefix` that neither holds nor lies in another's
+    "#);
+}
+
+#[test]
+fn the_printed_schema_is_the_committed_one() {
+    let output = run(binary("codeloc"), &["schema"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), std::fs::read_to_string(root().join("crds/repository.schema.json")).unwrap());
+}
+
+const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let lone = Lone::start(folder.path(), "simulated").await;
+    lone.write_settings(&folder.path().join("work"));
+    let image = format!("image: registry.test/orders@sha256:{DIGEST}\n");
+    lone.write_config("orders", &config("orders", &image));
+
+    // As in AWS, not as on whatever machine this runs.
+    let as_in_aws = ["--build-platform", "config", "--dagster-address", "dns"];
+    let output = lone.codeloc("plan", &as_in_aws);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"\{.*\}", "{JSON}");
+    settings.add_filter(r"revision: [0-9a-f]{16}\n", "revision: [revision]\n");
+    settings.add_filter(r"namespace: ns-\w+", "namespace: [namespace]");
+    settings.add_filter(r"environment: DAGSTER_.*", "environment: [names]");
+    let _guard = settings.bind_to_scope();
+    insta::assert_snapshot!(stdout(&output), @r#"
+    orders: the wanted revision is not deployed yet
+      + log group /codeloc-local/locations/orders: does not exist
+          retention_days: 30
+          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+      + role codeloc-local-orders: does not exist
+          path: /codeloc-local/
+          trust: {JSON}
+          permissions_boundary: none
+          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+      ~ role codeloc-local-orders: the role has no policy yet
+          policy: {JSON}
+      + task definition codeloc-local-orders: no live revision says the same
+          revision: [revision]
+          image: registry.test/orders@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+          cpu: 256
+          memory: 512
+          architecture: ARM64
+          task_role: arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-orders
+          command: python -m dagster api grpc --use-python-environment-entry-point
+          environment: [names]
+          arn: (known after apply)
+      + Cloud Map service orders-service: does not exist
+          namespace: [namespace]
+          record: A, 10 s
+          id: (known after apply)
+          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+      + ECS service orders-service: does not exist
+          task_definition: (known after apply)
+          revision: [revision]
+          desired_count: 1
+          subnets: subnet-local
+          security_groups: sg-local
+          registry: (known after apply)
+          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+      + scaling service/dagster/orders-service: does not exist
+          capacity: 1..2
+      + scaling codeloc-cpu: does not exist
+          target: ECSServiceAverageCPUUtilization at 70 %
+          arn: (known after apply)
+      + scaling codeloc-memory: does not exist
+          target: ECSServiceAverageMemoryUtilization at 80 %
+          arn: (known after apply)
+      + workspace entry orders (later): the location answers and is not published
+          address: orders-service.dagster.internal:4000
+
+    10 step(s) in 1 of 1 repositories.
+    "#);
+
+    let calls = lone.web.calls(lone.cloud_port(), 0).await.unwrap();
+    let mutating: Vec<_> = calls.iter().filter(|call| call.mutating).collect();
+    assert!(mutating.is_empty(), "a plan only reads: {mutating:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_as_json_has_the_same_steps_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let lone = Lone::start(folder.path(), "simulated").await;
+    lone.write_settings(&folder.path().join("work"));
+    lone.write_config("orders", &config("orders", &format!("image: registry.test/orders@sha256:{DIGEST}\n")));
+    let output = lone.codeloc("plan", &["--json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let plans: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&plans[0]["repository"], &plans[0]["sync"]), (&"orders".into(), &"OutOfSync".into()));
+    let kinds = |steps: &Value| -> Vec<String> {
+        steps.as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect()
+    };
+    let wanted =
+        ["log_group", "role", "role", "task_definition", "discovery", "service", "scaling", "scaling", "scaling"];
+    assert_eq!(kinds(&plans[0]["steps"]), wanted);
+    assert_eq!(kinds(&plans[0]["later"]), ["workspace"]);
+    let expected = json!({
+        "kind": "log_group",
+        "action": "create",
+        "name": "/codeloc-local/locations/orders",
+        "fields": [
+            {"name": "retention_days", "to": "30"},
+            {"name": "tags", "to": "codeloc:managed-by=codeloc-local, codeloc:repository=orders"},
+        ],
+        "reason": "does not exist",
+    });
+    assert_eq!(plans[0]["steps"][0], expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_with_an_invalid_config_shows_it_and_exits_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let lone = Lone::start(folder.path(), "simulated").await;
+    lone.write_settings(&folder.path().join("work"));
+    lone.write_config("orders", &config("orders", "enviroment: []\n"));
+    let output = lone.codeloc("plan", &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stderr(&output).contains("did you mean `environment`?"), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_without_aws_is_an_error_and_exits_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lone = Lone::start(folder.path(), "simulated").await;
+    let [nobody] = free_ports();
+    lone.look_at(nobody);
+    lone.write_settings(&folder.path().join("work"));
+    lone.write_config("orders", &config("orders", ""));
+    let output = lone.codeloc("plan", &[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
+    assert!(stderr(&output).starts_with("error: sts:GetCallerIdentity"), "{}", stderr(&output));
+}
