@@ -23,7 +23,7 @@ use codeloc::kinds::aws::{Cache, Clients};
 use codeloc::reconcile::queue::Queue;
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
-use codeloc::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
+use codeloc::source::{HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
 use codeloc::status::{Board, Health, RepositoryStatus, Sync};
 use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
@@ -45,7 +45,8 @@ pub struct Deployment {
     configs: BTreeMap<String, String>,
     source: watch::Sender<SourceState>,
     running: Option<Running>,
-    folder: tempfile::TempDir,
+    /// Holds the workspace file; removed with the deployment.
+    _folder: tempfile::TempDir,
 }
 
 struct Running {
@@ -79,7 +80,7 @@ impl Deployment {
             configs: BTreeMap::new(),
             source: watch::Sender::new(SourceState::default()),
             running: None,
-            folder,
+            _folder: folder,
             cloud,
         };
         let config = deployment.sdk();
@@ -168,14 +169,6 @@ impl Deployment {
             settings: self.settings.clone(),
             place,
             clients,
-            git: Git::new(GitSettings {
-                program: "git".into(),
-                home: self.folder.path().join("git-home"),
-                url_rewrites: BTreeMap::new(),
-                tokens: BTreeMap::new(),
-                allow_local: false,
-                timeout: Duration::from_secs(10),
-            }),
             heads,
             board: Board::default(),
             queue,
@@ -186,6 +179,7 @@ impl Deployment {
                 .expect("a date"),
             ),
         };
+        world.workspace.create().await.expect("a workspace file");
         let fleet = Arc::new(Daemon::new(Reconciler::new(world), self.source.subscribe()));
         let task = tokio::spawn({
             let fleet = fleet.clone();

@@ -34,6 +34,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     source::read_once(assemble::source(&settings), git.clone()).await?;
     let source = source::watch(assemble::source(&settings), git);
     let (reconciler, moved) = assemble::reconciler(settings).await?;
+    reconciler.world.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
     let board = &daemon.reconciler.world.board;
 

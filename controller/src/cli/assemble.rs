@@ -87,7 +87,7 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         // The receiver lives as long as the process.
         let _ = moved.send(key.clone());
     });
-    let builder = OciBuilder::new(build_settings(&settings), git.clone(), EcrCredentials::new(clients.ecr.clone()))?;
+    let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
     let world = World {
@@ -98,7 +98,6 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         settings,
         place,
         clients,
-        git,
         heads,
         board,
         queue,

@@ -52,6 +52,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let source_settings = assemble::source(&settings);
     let source = source::watch(source_settings, assemble::git(&settings));
     let (reconciler, moved) = assemble::reconciler(settings).await?;
+    reconciler.world.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
     let shown = Shown {
         reconciler: daemon.reconciler.clone(),

@@ -22,6 +22,10 @@ mod pass;
 #[cfg(feature = "aws")]
 pub mod place;
 #[cfg(feature = "aws")]
+mod tell;
+#[cfg(feature = "aws")]
+mod wanted;
+#[cfg(feature = "aws")]
 mod workspace;
 
 #[cfg(feature = "aws")]

@@ -5,32 +5,32 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use codeloc_crds::Repository;
-
 use super::clock::Clock;
 use super::execute::{Made, StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::observe;
 use super::queue::Queue;
 use super::swept::Swept;
+use super::tell::in_words;
+use super::wanted::{ImageKnown, Wanted};
 use super::workspace::{View, Workspace};
-use crate::build::{Builder, Image, Request};
+use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::aws::{Cache, CallError, Class, Clients, Scope, Session};
+use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, service, task_definition};
+use crate::kinds::{Live, Step, aws, service};
 use crate::lock::lock;
-use crate::plan::{self, Answered, Desired, ImageState, Input, Plan, WebserverState};
-use crate::settings::{Platform, Settings};
-use crate::source::{Git, HeadKey, Heads, Invalid, Snapshot};
-use crate::status::{Board, Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Sync, Truth};
+use crate::plan::{self, Answered, Desired, Input, Plan, WebserverState};
+use crate::settings::Settings;
+use crate::source::{HeadKey, Heads, Snapshot};
+use crate::status::{Board, ConditionKind, Reason, Truth};
 
 /// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
 const ROUNDS: usize = 8;
 /// After a plan that came back although all of it was applied.
 const NOT_CONVERGING: Duration = Duration::from_secs(30);
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LAST_BACKOFF: Duration = Duration::from_secs(300);
+/// After a pass that used up its rounds.
+const NEXT_TURN: Duration = Duration::from_secs(1);
 
 /// Everything a pass touches: AWS, and the four other ports.
 pub struct World<B, C, W> {
@@ -39,7 +39,6 @@ pub struct World<B, C, W> {
     pub clients: Clients,
     pub cache: Cache,
     pub images: Images<B>,
-    pub git: Git,
     pub heads: Heads,
     pub code_server: C,
     pub workspace: Workspace<W>,
@@ -67,36 +66,9 @@ pub struct Reconciler<B, C, W> {
     swept: Swept,
     /// What was seen of locations for which something is waited for.
     waiting: Mutex<HashMap<String, Live>>,
-    failures: Mutex<HashMap<String, u32>>,
+    pub(super) failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
-}
-
-/// What is wanted, owned, as one round sees it.
-enum Wanted {
-    Present(Box<Repository>, Box<ImageKnown>, Option<String>),
-    Frozen(Invalid),
-    Absent,
-}
-
-enum ImageKnown {
-    Ready(Image),
-    Resolving(String),
-    Unresolved(String),
-    Building(String),
-    Failed(String),
-}
-
-impl ImageKnown {
-    fn state(&self) -> ImageState<'_> {
-        match self {
-            Self::Ready(image) => ImageState::Ready(image),
-            Self::Resolving(text) => ImageState::Resolving(text),
-            Self::Unresolved(text) => ImageState::Unresolved(text),
-            Self::Building(text) => ImageState::Building(text),
-            Self::Failed(text) => ImageState::Failed(text),
-        }
-    }
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
@@ -199,55 +171,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             live.service = service::aws::observe(self.session(), Scope::One(name)).await?.remove(name);
         }
         Ok(Some(live))
-    }
-
-    fn wanted(&self, name: &str) -> Wanted {
-        // Without a snapshot nothing is known to be gone: the caller does not get here before there is one.
-        let Some(snapshot) = self.snapshot() else {
-            return Wanted::Frozen(Invalid {
-                path: name.to_owned(),
-                message: "the configs have not been read yet".to_owned(),
-                rendered: "the configs have not been read yet".to_owned(),
-            });
-        };
-        let found = snapshot.repositories.iter().find(|(key, _)| key.as_str() == name);
-        let repository = match found {
-            None => return Wanted::Absent,
-            Some((_, Err(invalid))) => return Wanted::Frozen(invalid.clone()),
-            Some((_, Ok(repository))) => repository.clone(),
-        };
-        if let Some(reference) = &repository.image {
-            let load = task_definition::load_of_given_image(&repository);
-            let image = ImageKnown::Ready(Image { reference: reference.clone(), load });
-            return Wanted::Present(Box::new(repository), Box::new(image), None);
-        }
-        let key = HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() };
-        // The last commit that is known stays in force while the git host does not answer.
-        let head = self.world.heads.get(&key);
-        let commit = head.as_ref().and_then(|head| head.commit.clone());
-        let failure = head.and_then(|head| head.failure);
-        let image = match (&commit, failure) {
-            (Some(_), _) => ImageKnown::Building("waiting for the image repository".to_owned()),
-            (None, Some(failure)) => ImageKnown::Unresolved(failure.message),
-            (None, None) => ImageKnown::Resolving("asking git for the commit".to_owned()),
-        };
-        Wanted::Present(Box::new(repository), Box::new(image), commit)
-    }
-
-    /// What to build, once there is a commit, and a repository to push it to.
-    fn request(&self, repository: &Repository, commit: Option<&str>, live: &Live) -> Option<Request> {
-        let build = &self.world.settings.build;
-        Some(Request {
-            repository: repository.name.clone(),
-            git_url: repository.git_url.clone(),
-            commit: commit?.to_owned(),
-            subdirectory: repository.subdirectory.clone(),
-            code: repository.code.clone(),
-            dependencies: repository.dependencies.clone(),
-            python: repository.python_version.clone().unwrap_or_else(|| build.python.clone()),
-            architecture: repository.resources.architecture,
-            target: live.image_repository.as_ref()?.uri.clone(),
-        })
     }
 
     /// Plans, and where a rollout fails reads why and plans again with it.
@@ -381,7 +304,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             self.execute(name, &plan.steps).await?;
             applied = Some(plan.steps);
         }
-        Ok(Outcome::Waiting(FIRST_BACKOFF))
+        Ok(Outcome::Waiting(NEXT_TURN))
     }
 
     async fn execute(&self, name: &str, steps: &[Step]) -> Result<(), StepError> {
@@ -404,92 +327,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.world.board.remove(name);
         self.world.images.forget(name);
         lock(&self.last_words).remove(name);
+        lock(&self.waiting).remove(name);
     }
-
-    fn failed(&self, name: &str, error: &StepError) -> Outcome {
-        let mut failures = lock(&self.failures);
-        let count = failures.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << (*count - 1).min(16));
-        let backoff = match error.class() {
-            // Seconds, up to a minute: there is nothing wrong to back off from.
-            Class::NotYet => doubled.min(Duration::from_secs(5)),
-            Class::Transient | Class::Throttled | Class::Terminal => doubled.min(LAST_BACKOFF),
-        };
-        drop(failures);
-        tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
-        if let Some(mut status) = self.world.board.get(name) {
-            status.message = error.to_string();
-            status.updated = self.world.clock.now();
-            if error.class() == Class::Terminal {
-                status.health = Health::Degraded;
-            }
-            self.world.board.put(status);
-        } else {
-            self.world.board.put(RepositoryStatus {
-                name: name.to_owned(),
-                sync: Sync::Unknown,
-                health: Health::Unknown,
-                message: error.to_string(),
-                commit: None,
-                image: None,
-                platform: None,
-                revision: None,
-                serving: None,
-                address: None,
-                conditions: vec![],
-                updated: self.world.clock.now(),
-            });
-        }
-        Outcome::Failed(backoff)
-    }
-
-    fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {
-        let now = self.world.clock.now();
-        let report = &plan.report;
-        let mut conditions = report.conditions.clone();
-        let mut message = report.message.clone();
-        if let Some((reason, text)) = alarm {
-            message.clone_from(&text);
-            conditions.push(Condition { kind: ConditionKind::Deployed, status: Truth::False, reason, message: text });
-        }
-        let (commit, image) = match wanted {
-            Wanted::Present(_, image, commit) => match &**image {
-                ImageKnown::Ready(image) => (commit.clone(), Some(image.reference.clone())),
-                _ => (commit.clone(), None),
-            },
-            Wanted::Frozen(_) | Wanted::Absent => (None, None),
-        };
-        let host = self.world.settings.build.platform == Platform::Host;
-        let before = self.world.board.put(RepositoryStatus {
-            name: name.to_owned(),
-            sync: report.sync,
-            health: report.health,
-            message: message.clone(),
-            commit,
-            image,
-            platform: host.then(|| format!("host ({})", std::env::consts::ARCH)),
-            revision: report.revision.clone(),
-            serving: report.serving.clone(),
-            address: report.address.clone(),
-            conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
-            updated: now,
-        });
-        let changed = before.is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
-        if changed {
-            tracing::info!(repository = name, sync = %report.sync, health = %report.health, "{message}");
-        }
-    }
-}
-
-fn in_words(step: &Step) -> String {
-    let description = step.describe();
-    let verb = match description.action {
-        crate::kinds::Action::Create => "create",
-        crate::kinds::Action::Update => "update",
-        crate::kinds::Action::Delete => "delete",
-    };
-    let fields: Vec<&str> = description.fields.iter().map(|field| field.name).collect();
-    let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
-    format!("{verb} {} {}{fields}: {}", step.kind().title(), description.name, description.reason)
 }

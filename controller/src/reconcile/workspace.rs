@@ -41,10 +41,9 @@ pub struct Workspace<W> {
 }
 
 impl<W: Webserver> Workspace<W> {
-    /// Starts from the file as it is, so that what was published stays published; creates it where there is none.
+    /// Starts from the file as it is, so that what was published stays published. Writes nothing.
     pub fn open(publisher: Publisher, webserver: Option<W>) -> Result<Self, WorkspaceError> {
         let entries = publisher.read()?;
-        publisher.publish(&entries)?;
         Ok(Self {
             publisher,
             webserver,
@@ -53,6 +52,11 @@ impl<W: Webserver> Workspace<W> {
             written: AtomicU64::new(0),
             reloaded: Mutex::new(0),
         })
+    }
+
+    /// Makes the file where there is none: Dagster does not start without one.
+    pub async fn create(&self) -> Result<(), WorkspaceError> {
+        self.publisher.publish(&*self.entries.lock().await).map(drop)
     }
 
     pub async fn names(&self) -> Vec<String> {

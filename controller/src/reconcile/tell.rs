@@ -1,0 +1,108 @@
+//! What a pass tells of itself: the status of its location, and the log.
+
+use std::time::Duration;
+
+use super::execute::StepError;
+use super::pass::{Outcome, Reconciler};
+use super::wanted::{ImageKnown, Wanted};
+use crate::build::Builder;
+use crate::dagster::{CodeServer, Webserver};
+use crate::kinds::Step;
+use crate::kinds::aws::Class;
+use crate::lock::lock;
+use crate::plan::Plan;
+use crate::settings::Platform;
+use crate::status::{Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Sync, Truth};
+
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LAST_BACKOFF: Duration = Duration::from_secs(300);
+
+impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
+    pub(super) fn failed(&self, name: &str, error: &StepError) -> Outcome {
+        let mut failures = lock(&self.failures);
+        let count = failures.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << (*count - 1).min(16));
+        let backoff = match error.class() {
+            // Seconds, up to a minute: there is nothing wrong to back off from.
+            Class::NotYet => doubled.min(Duration::from_secs(5)),
+            Class::Transient | Class::Throttled | Class::Terminal => doubled.min(LAST_BACKOFF),
+        };
+        drop(failures);
+        tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
+        if let Some(mut status) = self.world.board.get(name) {
+            status.message = error.to_string();
+            status.updated = self.world.clock.now();
+            if error.class() == Class::Terminal {
+                status.health = Health::Degraded;
+            }
+            self.world.board.put(status);
+        } else {
+            self.world.board.put(RepositoryStatus {
+                name: name.to_owned(),
+                sync: Sync::Unknown,
+                health: Health::Unknown,
+                message: error.to_string(),
+                commit: None,
+                image: None,
+                platform: None,
+                revision: None,
+                serving: None,
+                address: None,
+                conditions: vec![],
+                updated: self.world.clock.now(),
+            });
+        }
+        Outcome::Failed(backoff)
+    }
+
+    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {
+        let now = self.world.clock.now();
+        let report = &plan.report;
+        let mut conditions = report.conditions.clone();
+        let mut message = report.message.clone();
+        if let Some((reason, text)) = alarm {
+            message.clone_from(&text);
+            conditions.push(Condition { kind: ConditionKind::Deployed, status: Truth::False, reason, message: text });
+        }
+        let (commit, image) = match wanted {
+            Wanted::Present(_, image, commit) => match &**image {
+                ImageKnown::Ready(image) => (commit.clone(), Some(image.reference.clone())),
+                _ => (commit.clone(), None),
+            },
+            Wanted::Frozen(_) | Wanted::Absent => (None, None),
+        };
+        let host = self.world.settings.build.platform == Platform::Host;
+        let before = self.world.board.put(RepositoryStatus {
+            name: name.to_owned(),
+            sync: report.sync,
+            health: report.health,
+            message: message.clone(),
+            commit,
+            image,
+            platform: host.then(|| format!("host ({})", std::env::consts::ARCH)),
+            revision: report.revision.clone(),
+            serving: report.serving.clone(),
+            address: report.address.clone(),
+            conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
+            updated: now,
+        });
+        let changed = before.is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
+        if changed {
+            tracing::info!(repository = name, sync = %report.sync, health = %report.health, "{message}");
+        }
+    }
+}
+
+/// A step as the log and the alarms say it.
+pub(super) fn in_words(step: &Step) -> String {
+    let description = step.describe();
+    let verb = match description.action {
+        crate::kinds::Action::Create => "create",
+        crate::kinds::Action::Update => "update",
+        crate::kinds::Action::Delete => "delete",
+    };
+    let fields: Vec<&str> = description.fields.iter().map(|field| field.name).collect();
+    let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+    format!("{verb} {} {}{fields}: {}", step.kind().title(), description.name, description.reason)
+}
