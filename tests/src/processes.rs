@@ -43,8 +43,8 @@ pub fn prepared(left_out: &str) -> bool {
     missing.is_empty()
 }
 
-/// A program of the workspace, from the folder this test was built into. Cargo builds the binaries of other packages for
-/// `cargo test --workspace`, and not for `-p codeloc-tests` alone: then they are built here, once.
+/// A program of the workspace, as the sources are now. `cargo test` builds binaries only for the integration tests of their
+/// own package, so an old one may lie there: cargo is asked once for each process, which is quick when nothing is to do.
 pub fn binary(name: &str) -> PathBuf {
     binaries().join(name)
 }
@@ -54,14 +54,15 @@ fn binaries() -> &'static Path {
     FOLDER.get_or_init(|| {
         let test = std::env::current_exe().expect("a test knows its own path");
         let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned();
-        if ["codeloc", "localcloud"].iter().any(|name| !folder.join(name).exists()) {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.current_dir(root()).args(["build", "--locked", "-p", "codeloc", "-p", "localcloud"]);
-            if folder.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().expect("cargo runs").success(), "codeloc and localcloud do not build");
+        // The features of dependencies are those of a test of the whole workspace, so that none is built twice.
+        let words = ["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "e2e"];
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args(words);
+        if folder.ends_with("release") {
+            cargo.arg("--release");
         }
+        let built = cargo.status().expect("cargo runs");
+        assert!(built.success(), "codeloc and localcloud do not build");
         folder
     })
 }
