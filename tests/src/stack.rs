@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::processes::{Call, Process, Web, binary, command, free_ports, root, run, stderr, stdout, until};
 
-/// The one listing that only a sweep makes.
+/// What only a sweep asks, once.
 const SWEPT: &str = "GetAccountAuthorizationDetails";
 
 /// `make run` in a folder of its own: three samples, localcloud, codeloc, Dagster.
@@ -196,7 +196,8 @@ impl Stack {
                 cause { message } } } } } } }";
         let data = self.graphql(query, json!({"id": run})).await.unwrap_or_else(Value::String);
         let events = data["logsForRun"]["events"].as_array().cloned().unwrap_or_else(|| vec![data.clone()]);
-        events.iter().map(|event| format!("{event:#}\n")).collect()
+        let events: Vec<String> = events.iter().map(|event| format!("{event:#}")).collect();
+        events.join("\n")
     }
 
     /// What the webserver shows: each location with its type and server id.

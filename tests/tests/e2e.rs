@@ -1,5 +1,7 @@
 //! The real stack, as `make run` starts it: real git, uv, images, code servers, a real Dagster webserver.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
 mod e2e {
     use std::collections::BTreeMap;
     use std::path::Path;
