@@ -2,12 +2,13 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help run prepare test lint clean-local
+.PHONY: help run prepare test lint bench clean-local
 
 help:
 	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
 	@echo "make test         every test, with cargo-nextest where it is installed"
 	@echo "make lint         formatting, clippy, dependencies"
+	@echo "make bench        what a fleet costs in calls, beside the fewest there could be"
 	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories"
 	@echo "make clean-local  remove .local/ with everything that make run made"
 
@@ -41,6 +42,9 @@ lint:
 	else \
 		echo "cargo-deny is not installed: advisories, licenses and duplicates are not checked"; \
 	fi
+
+bench:
+	$(CARGO) run --locked --quiet -p codeloc-tests --example bench
 
 clean-local:
 	rm -rf .local

@@ -179,7 +179,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
     settings.add_filter(r"\{.*\}", "{JSON}");
     settings.add_filter(r"revision: [0-9a-f]{16}\n", "revision: [revision]\n");
     settings.add_filter(r"namespace: ns-\w+", "namespace: [namespace]");
-    settings.add_filter(r"environment: DAGSTER_.*", "environment: [names]");
+    settings.add_filter(r"variables: DAGSTER_.*", "variables: [names]");
     let _guard = settings.bind_to_scope();
     insta::assert_snapshot!(stdout(&output), @r#"
     orders: the wanted revision is not deployed yet
@@ -200,8 +200,13 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           memory: 512
           architecture: ARM64
           task_role: arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-orders
+          execution_role: arn:aws:iam::123456789012:role/codeloc-local-execution
           command: python -m dagster api grpc --use-python-environment-entry-point
-          environment: [names]
+          port: 4000
+          log_group: /codeloc-local/locations/orders
+          health_check: start period 120 s
+          stop_timeout: 60
+          variables: [names]
           arn: (known after apply)
       + Cloud Map service orders-service: does not exist
           namespace: [namespace]

@@ -350,7 +350,7 @@ mod e2e {
             assert_eq!(plan.status.code(), Some(2), "{text}{}", stderr(&plan));
             for line in [
                 "  + task definition codeloc-local-orders: no live revision says the same",
-                "      memory: 1024",
+                "      memory: 512 -> 1024",
                 "  ~ ECS service orders-service: another revision is wanted",
                 "codeloc-local-orders:1 -> (known after apply)",
                 "2 step(s) in 1 of 1 repositories.",

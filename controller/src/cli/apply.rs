@@ -40,14 +40,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
     // Done when every location has converged, or waits for nothing that time would bring.
     let stuck = |name: &str| {
-        let reasons = [
-            Reason::RolloutFailed,
-            Reason::BuildFailed,
-            Reason::LoadError,
-            Reason::Unresolved,
-            Reason::NotOurs,
-            Reason::NotConverging,
-        ];
+        let reasons =
+            [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOurs];
         board
             .get(name)
             .is_some_and(|status| status.conditions.iter().any(|dated| reasons.contains(&dated.condition.reason)))

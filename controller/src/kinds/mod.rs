@@ -180,6 +180,12 @@ pub struct Live {
 }
 
 impl Live {
+    /// The task definition that the service runs.
+    pub fn runs(&self) -> Option<&task_definition::Live> {
+        let service = self.service.as_ref().filter(|service| service.exists())?;
+        self.task_definitions.iter().find(|live| live.arn == service.task_definition)
+    }
+
     /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
     pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
         let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);

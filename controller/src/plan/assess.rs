@@ -295,10 +295,12 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
     }
 }
 
-/// The revision of the task definition that the service runs.
+/// The revision that answers: while a new one rolls out it is the one that completed before.
 fn serving(input: &Input<'_>) -> Option<String> {
     let service = input.live.service.as_ref().filter(|service| service.exists())?;
-    let definition = input.live.task_definitions.iter().find(|definition| definition.arn == service.task_definition)?;
+    let completed = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed);
+    let serving = completed.map_or(&service.task_definition, |deployment| &deployment.task_definition);
+    let definition = input.live.task_definitions.iter().find(|definition| definition.arn == *serving)?;
     definition.tags.get(tags::REVISION).cloned()
 }
 

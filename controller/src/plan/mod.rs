@@ -160,6 +160,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
         deploy.push(Step::TaskDefinition(task_definition::Change::Register {
             want: Box::new(wants.task_definition.clone()),
+            from: live.runs().and_then(|runs| runs.content.clone()).map(Box::new),
             attempt,
         }));
     } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {

@@ -308,8 +308,9 @@ fn resource_hint(input: &serde_json::Value) -> Option<String> {
         "InstanceId",
         "ServiceId",
         "repositoryName",
-        "PolicyName",
+        // Of a scaling policy the service, not the policy's own name, which is the same everywhere.
         "ResourceId",
+        "PolicyName",
         "ResourceARN",
         "logGroupName",
         "Id",

@@ -205,7 +205,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
 /// Returns the revision that was registered, if one was.
 pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>, CallError> {
     match change {
-        Change::Register { want, attempt } => register(session, want, attempt).await.map(Some),
+        Change::Register { want, attempt, .. } => register(session, want, attempt).await.map(Some),
         Change::Attempt { arn, attempt } => {
             session.cache.forget_task_definition(arn);
             let tag = Tag::builder().key(tags::ATTEMPT).value(attempt.to_string()).build();

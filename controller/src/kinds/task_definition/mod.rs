@@ -4,7 +4,7 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_crds::{Architecture, CodePointer, Repository};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::build::{Image, LoadTarget};
 pub const CONTAINER: &str = "code-server";
 
 const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
+const CURRENT_IMAGE: &str = "DAGSTER_CURRENT_IMAGE";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -51,6 +52,34 @@ pub struct Content {
     pub health_check: HealthCheck,
     /// Seconds between SIGTERM and SIGKILL.
     pub stop_timeout: i32,
+}
+
+impl Content {
+    /// Names of the environment's variables that differ. Never their values: one may be a secret that its author has not
+    /// moved elsewhere yet. What only follows from the image and the revision is left out.
+    fn differing_variables<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let names: BTreeSet<&String> = self.environment.keys().chain(other.environment.keys()).collect();
+        let differ = |name: &&String| self.environment.get(*name) != other.environment.get(*name);
+        let follows = |name: &&String| [SERVER_ID, CURRENT_IMAGE].contains(&name.as_str());
+        names.into_iter().filter(differ).filter(|name| !follows(name)).map(String::as_str).collect()
+    }
+
+    /// Its fields as the plan prints them, always in this order.
+    fn in_words(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("image", self.image.clone()),
+            ("cpu", self.cpu.clone()),
+            ("memory", self.memory.clone()),
+            ("architecture", in_words(self.architecture).to_owned()),
+            ("task_role", self.task_role_arn.clone()),
+            ("execution_role", self.execution_role_arn.clone()),
+            ("command", self.command.join(" ")),
+            ("port", self.port.to_string()),
+            ("log_group", self.log_group.clone()),
+            ("health_check", format!("start period {} s", self.health_check.start_period)),
+            ("stop_timeout", self.stop_timeout.to_string()),
+        ]
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,8 +141,10 @@ impl std::fmt::Display for Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
+    /// `from` is what the service runs now.
     Register {
         want: Box<Want>,
+        from: Option<Box<Content>>,
         attempt: Attempt,
     },
     /// An equal revision exists: it is used again, and says so.
@@ -155,7 +186,7 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
     set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
     set("DAGSTER_GRPC_PORT", place.port.to_string());
     set("DAGSTER_LOCATION_NAME", name.to_owned());
-    set("DAGSTER_CURRENT_IMAGE", image.reference.clone());
+    set(CURRENT_IMAGE, image.reference.clone());
     set("DAGSTER_REPO_S3_BUCKET", place.bucket.clone());
     set("DAGSTER_REPO_S3_PREFIX", repository.s3_prefix.clone());
     set("DAGSTER_WORKING_DIRECTORY", image.load.working_directory.clone());
@@ -231,23 +262,26 @@ pub fn equal<'a>(want: &Want, live: &'a [Live]) -> Option<&'a Live> {
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Register { want, .. } => {
+            Self::Register { want, from, .. } => {
                 let mut fields = vec![Field::set("revision", &want.revision)];
-                if let Some(content) = &want.content {
-                    fields.push(Field::set("image", &content.image));
-                    fields.push(Field::set("cpu", &content.cpu));
-                    fields.push(Field::set("memory", &content.memory));
-                    fields.push(Field::set("architecture", in_words(content.architecture)));
-                    fields.push(Field::set("task_role", &content.task_role_arn));
-                    fields.push(Field::set("command", content.command.join(" ")));
-                    // Names only: a value may be a secret that its author has not moved to `secrets` yet.
-                    fields.push(Field::set(
-                        "environment",
-                        content.environment.keys().cloned().collect::<Vec<_>>().join(", "),
-                    ));
-                } else {
-                    fields.push(Field::set("image", Deferred::AfterApply));
-                    fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
+                match (&want.content, from) {
+                    (Some(content), Some(from)) => {
+                        let pairs = from.in_words().into_iter().zip(content.in_words());
+                        fields.extend(pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to)));
+                        let variables = content.differing_variables(from);
+                        if !variables.is_empty() {
+                            fields.push(Field::set("changed_variables", variables.join(", ")));
+                        }
+                    }
+                    (Some(content), None) => {
+                        fields.extend(content.in_words().into_iter().map(|(name, to)| Field::set(name, to)));
+                        let variables: Vec<&str> = content.environment.keys().map(String::as_str).collect();
+                        fields.push(Field::set("variables", variables.join(", ")));
+                    }
+                    (None, _) => {
+                        fields.push(Field::set("image", Deferred::AfterApply));
+                        fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
+                    }
                 }
                 fields.push(Field::set("arn", Deferred::AfterApply));
                 Description {

@@ -235,7 +235,7 @@ impl Model {
     fn apply_task_definition(&mut self, change: &task_definition::Change) {
         use task_definition::Change;
         match change {
-            Change::Register { want, attempt } => {
+            Change::Register { want, attempt, .. } => {
                 assert!(self.live.role.is_some() && self.live.log_group.is_some(), "registered before its needs");
                 let equal = self.live.task_definitions.iter().any(|live| live.content == want.content);
                 assert!(!equal, "an equal task definition was registered twice");
