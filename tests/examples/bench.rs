@@ -48,7 +48,7 @@ async fn main() {
     tokio::time::pause();
     println!("{:>5}  {:<22} {:>7} {:>7} {:>6} {:>9}", "N", "what", "calls", "bound", "ratio", "real s");
     for n in [5, 20, 80] {
-        let names: Vec<String> = (0..n).map(|number| format!("location-{number:04}")).collect();
+        let names: Vec<String> = (0..n).map(|number| format!("location{number:04}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut deployment = Deployment::new().await;
         deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;

@@ -38,7 +38,7 @@ fn verdict(configs: &[(&str, String)]) -> String {
 }
 
 #[test]
-fn the_example_of_the_brief_is_valid_as_it_stands() {
+fn the_example_of_the_readme_is_valid_as_it_stands() {
     let text = "name: my-pipeline
 git_url: https://github.com/user/repo.git
 branch: main
