@@ -137,6 +137,25 @@ pub struct Description {
     pub reason: String,
 }
 
+impl Description {
+    pub fn created(name: &str, fields: Vec<Field>) -> Self {
+        Self { action: Action::Create, name: name.to_owned(), fields, reason: "does not exist".to_owned() }
+    }
+
+    pub fn updated(name: &str, fields: Vec<Field>, reason: &str) -> Self {
+        Self { action: Action::Update, name: name.to_owned(), fields, reason: reason.to_owned() }
+    }
+
+    pub fn tagged(name: &str, tags: &tags::Tags) -> Self {
+        Self::updated(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
+    }
+
+    pub fn deleted(name: &str) -> Self {
+        let (name, reason) = (name.to_owned(), "the repository's config is gone".to_owned());
+        Self { action: Action::Delete, name, fields: vec![], reason }
+    }
+}
+
 /// Everything one location wants, from its config, its image and the place it lives in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wants {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Deferred, Description, Field, names};
+use super::{Deferred, Description, Field, names};
 
 /// Seconds. Short, so that a task that was replaced is forgotten before Dagster asks for it again.
 const TTL: i64 = 10;
@@ -83,35 +83,22 @@ pub fn delete(live: &Live) -> Change {
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Create(want) => Description {
-                action: Action::Create,
-                name: want.name.clone(),
-                fields: vec![
+            Self::Create(want) => Description::created(
+                &want.name,
+                vec![
                     Field::set("namespace", &want.namespace_id),
                     Field::set("record", format!("A, {} s", want.ttl)),
                     Field::set("id", Deferred::AfterApply),
                     Field::set("tags", tags::render(&want.tags)),
                 ],
-                reason: "does not exist".to_owned(),
-            },
-            Self::SetTtl { name, from, to, .. } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![Field::changed("ttl", from.map_or_else(|| "none".to_owned(), |ttl| ttl.to_string()), to)],
-                reason: "was changed by hand".to_owned(),
-            },
-            Self::Tag { name, tags, .. } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![Field::set("tags", tags::render(tags))],
-                reason: "tags are missing".to_owned(),
-            },
-            Self::Delete { name, .. } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+            ),
+            Self::SetTtl { name, from, to, .. } => Description::updated(
+                name,
+                vec![Field::changed("ttl", from.map_or_else(|| "none".to_owned(), |ttl| ttl.to_string()), to)],
+                "was changed by hand",
+            ),
+            Self::Tag { name, tags, .. } => Description::tagged(name, tags),
+            Self::Delete { name, .. } => Description::deleted(name),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Description, Field, names};
+use super::{Description, Field, names};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -84,36 +84,24 @@ pub fn delete(live: &Live) -> Change {
 
 impl Change {
     pub fn describe(&self) -> Description {
-        let update = |name: &String, field: Field, reason: &str| Description {
-            action: Action::Update,
-            name: name.clone(),
-            fields: vec![field],
-            reason: reason.to_owned(),
-        };
+        let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         match self {
-            Self::Create(want) => Description {
-                action: Action::Create,
-                name: want.name.clone(),
-                fields: vec![
+            Self::Create(want) => Description::created(
+                &want.name,
+                vec![
                     Field::set("immutable_tags", want.immutable_tags),
                     Field::set("scan_on_push", want.scan_on_push),
                     Field::set("tags", tags::render(&want.tags)),
                 ],
-                reason: "does not exist".to_owned(),
-            },
+            ),
             Self::SetImmutableTags { name, to } => {
                 update(name, Field::changed("immutable_tags", !to, to), "was changed by hand")
             }
             Self::SetScanOnPush { name, to } => {
                 update(name, Field::changed("scan_on_push", !to, to), "was changed by hand")
             }
-            Self::Tag { name, tags, .. } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
-            Self::Delete { name } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+            Self::Tag { name, tags, .. } => Description::tagged(name, tags),
+            Self::Delete { name } => Description::deleted(name),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Description, Field, names};
+use super::{Description, Field, names};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -69,37 +69,21 @@ pub fn delete(live: &Live) -> Change {
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Create(want) => Description {
-                action: Action::Create,
-                name: want.name.clone(),
-                fields: vec![
-                    Field::set("retention_days", want.retention_days),
-                    Field::set("tags", tags::render(&want.tags)),
-                ],
-                reason: "does not exist".to_owned(),
-            },
-            Self::SetRetention { name, from, to } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![Field::changed(
+            Self::Create(want) => Description::created(
+                &want.name,
+                vec![Field::set("retention_days", want.retention_days), Field::set("tags", tags::render(&want.tags))],
+            ),
+            Self::SetRetention { name, from, to } => Description::updated(
+                name,
+                vec![Field::changed(
                     "retention_days",
                     from.map_or_else(|| "for ever".to_owned(), |days| days.to_string()),
                     to,
                 )],
-                reason: "differs from the settings".to_owned(),
-            },
-            Self::Tag { name, tags, .. } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![Field::set("tags", tags::render(tags))],
-                reason: "tags are missing".to_owned(),
-            },
-            Self::Delete { name } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+                "differs from the settings",
+            ),
+            Self::Tag { name, tags, .. } => Description::tagged(name, tags),
+            Self::Delete { name } => Description::deleted(name),
         }
     }
 }

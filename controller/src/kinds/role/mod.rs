@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Description, Field, names};
+use super::{Description, Field, names};
 
 /// The one inline policy of a role.
 pub const POLICY_NAME: &str = "codeloc";
@@ -141,25 +141,18 @@ pub fn delete(live: &Live) -> Change {
 
 impl Change {
     pub fn describe(&self) -> Description {
-        let update = |name: &String, field: Field, reason: &str| Description {
-            action: Action::Update,
-            name: name.clone(),
-            fields: vec![field],
-            reason: reason.to_owned(),
-        };
+        let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         let none = || "none".to_owned();
         match self {
-            Self::Create(want) => Description {
-                action: Action::Create,
-                name: want.name.clone(),
-                fields: vec![
+            Self::Create(want) => Description::created(
+                &want.name,
+                vec![
                     Field::set("path", &want.path),
                     Field::set("trust", &want.trust),
                     Field::set("permissions_boundary", want.permissions_boundary.clone().unwrap_or_else(none)),
                     Field::set("tags", tags::render(&want.tags)),
                 ],
-                reason: "does not exist".to_owned(),
-            },
+            ),
             Self::SetTrust { name, trust } => update(name, Field::set("trust", trust), "differs from what is wanted"),
             Self::SetBoundary { name, from, to } => update(
                 name,
@@ -185,13 +178,8 @@ impl Change {
                 Field::changed("attached policy", policy_arn, "detached"),
                 "a policy that codeloc did not attach widens this role",
             ),
-            Self::Tag { name, tags } => update(name, Field::set("tags", tags::render(tags)), "tags are missing"),
-            Self::Delete { name, .. } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+            Self::Tag { name, tags } => Description::tagged(name, tags),
+            Self::Delete { name, .. } => Description::deleted(name),
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::task_definition::{self, Attempt};
-use super::{Action, Deferred, Description, Field, names, scaling};
+use super::{Deferred, Description, Field, names, scaling};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -344,17 +344,10 @@ pub fn attempt(live: Option<&Live>, now_ms: i64) -> Attempt {
 
 impl Change {
     pub fn describe(&self) -> Description {
-        let update = |name: &String, fields: Vec<Field>, reason: &str| Description {
-            action: Action::Update,
-            name: name.clone(),
-            fields,
-            reason: reason.to_owned(),
-        };
         match self {
-            Self::Create { want, task_definition, registry, revision } => Description {
-                action: Action::Create,
-                name: want.name.clone(),
-                fields: vec![
+            Self::Create { want, task_definition, registry, revision } => Description::created(
+                &want.name,
+                vec![
                     Field::set("task_definition", task_definition),
                     Field::set("revision", revision),
                     Field::set("desired_count", want.count),
@@ -363,31 +356,27 @@ impl Change {
                     Field::set("registry", registry),
                     Field::set("tags", tags::render(&want.tags)),
                 ],
-                reason: "does not exist".to_owned(),
-            },
-            Self::Deploy { name, task_definition, from, revision } => update(
+            ),
+            Self::Deploy { name, task_definition, from, revision } => Description::updated(
                 name,
                 vec![Field::changed("task_definition", from, task_definition), Field::set("revision", revision)],
                 "another revision is wanted",
             ),
-            Self::Configure { name, fields, .. } => update(name, fields.clone(), "differs from the settings"),
-            Self::SetCount { name, from, to } => update(
+            Self::Configure { name, fields, .. } => {
+                Description::updated(name, fields.clone(), "differs from the settings")
+            }
+            Self::SetCount { name, from, to } => Description::updated(
                 name,
                 vec![Field::changed("desired_count", from, to)],
                 "there is no scaling that would own the count",
             ),
-            Self::RememberFailed { name, revision, .. } => {
-                update(name, vec![Field::set("failed_revision", revision)], "its rollout failed: it is not tried again")
-            }
-            Self::Tag { name, tags, .. } => {
-                update(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
-            }
-            Self::Delete { name } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+            Self::RememberFailed { name, revision, .. } => Description::updated(
+                name,
+                vec![Field::set("failed_revision", revision)],
+                "its rollout failed: it is not tried again",
+            ),
+            Self::Tag { name, tags, .. } => Description::tagged(name, tags),
+            Self::Delete { name } => Description::deleted(name),
         }
     }
 }

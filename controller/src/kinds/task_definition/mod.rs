@@ -291,18 +291,12 @@ impl Change {
                     reason: "no live revision says the same".to_owned(),
                 }
             }
-            Self::Attempt { arn, attempt } => Description {
-                action: Action::Update,
-                name: arn.clone(),
-                fields: vec![Field::set("attempt", attempt)],
-                reason: "an equal revision exists and is rolled out again".to_owned(),
-            },
-            Self::Deregister { arn } => Description {
-                action: Action::Delete,
-                name: arn.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
+            Self::Attempt { arn, attempt } => Description::updated(
+                arn,
+                vec![Field::set("attempt", attempt)],
+                "an equal revision exists and is rolled out again",
+            ),
+            Self::Deregister { arn } => Description::deleted(arn),
         }
     }
 }

@@ -78,24 +78,15 @@ impl Change {
                     .to_owned(),
                 }
             }
-            Self::Remove { name } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the repository's config is gone".to_owned(),
-            },
-            Self::ReloadWorkspace { name } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![],
-                reason: "the webserver does not know this location yet".to_owned(),
-            },
-            Self::Reload { name, expected, found } => Description {
-                action: Action::Update,
-                name: name.clone(),
-                fields: vec![Field::changed("server_id", found, expected)],
-                reason: "the webserver shows another revision".to_owned(),
-            },
+            Self::Remove { name } => Description::deleted(name),
+            Self::ReloadWorkspace { name } => {
+                Description::updated(name, vec![], "the webserver does not know this location yet")
+            }
+            Self::Reload { name, expected, found } => Description::updated(
+                name,
+                vec![Field::changed("server_id", found, expected)],
+                "the webserver shows another revision",
+            ),
         }
     }
 }
