@@ -97,6 +97,17 @@ impl Deployment {
         deployment
     }
 
+    /// A deployment whose daemon has brought these locations to where they should be.
+    pub async fn converged(names: &[&str]) -> Self {
+        let mut deployment = Self::new().await;
+        for name in names {
+            deployment.commit(name, config(name));
+        }
+        deployment.start().await;
+        deployment.until_healthy(names).await;
+        deployment
+    }
+
     /// The real SDK's configuration, with the cloud in place of the network.
     pub fn sdk(&self) -> SdkConfig {
         SdkConfig::builder()
@@ -109,8 +120,9 @@ impl Deployment {
             .build()
     }
 
-    pub fn ecs(&self) -> aws_sdk_ecs::Client {
-        aws_sdk_ecs::Client::new(&self.sdk())
+    /// For changes by hand, and for looking.
+    pub fn clients(&self) -> Clients {
+        Clients::new(&self.sdk())
     }
 
     pub fn workspace_file(&self) -> PathBuf {
@@ -149,7 +161,7 @@ impl Deployment {
     /// Starts the daemon. Everything it knows comes from the cloud and the configs.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "a daemon runs already");
-        let clients = Clients::new(&self.sdk());
+        let clients = self.clients();
         let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
         let queue = Arc::new(Queue::default());
         let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -232,7 +244,7 @@ impl Deployment {
 
     /// Everything that is live, as the controller observes it, for comparison.
     pub async fn live(&self) -> BTreeMap<String, codeloc::kinds::Live> {
-        let clients = Clients::new(&self.sdk());
+        let clients = self.clients();
         let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
         let session = codeloc::kinds::aws::Session { clients: &clients, place: &place, cache: &Cache::default() };
         codeloc::kinds::aws::observe(session, codeloc::kinds::aws::Scope::All).await.expect("an observation")

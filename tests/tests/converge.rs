@@ -18,10 +18,7 @@ fn revision(deployment: &Deployment, name: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_committed_config_becomes_a_published_location() {
-    let mut deployment = Deployment::new().await;
-    deployment.commit("orders", config("orders"));
-    deployment.start().await;
-    deployment.until_healthy(&["orders"]).await;
+    let deployment = Deployment::converged(&["orders"]).await;
     assert!(deployment.workspace().contains("\"orders-service.dagster.internal\""), "{}", deployment.workspace());
     assert_eq!(
         operations(&deployment),
@@ -43,12 +40,7 @@ async fn a_committed_config_becomes_a_published_location() {
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_starts_again_changes_nothing() {
-    let mut deployment = Deployment::new().await;
-    for name in ["orders", "billing"] {
-        deployment.commit(name, config(name));
-    }
-    deployment.start().await;
-    deployment.until_healthy(&["orders", "billing"]).await;
+    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
     let before = (deployment.live().await, deployment.workspace());
     deployment.kill().await;
     deployment.cloud.reset_calls();
@@ -61,12 +53,7 @@ async fn a_daemon_that_starts_again_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspace_alone() {
-    let mut deployment = Deployment::new().await;
-    for name in ["orders", "billing"] {
-        deployment.commit(name, config(name));
-    }
-    deployment.start().await;
-    deployment.until_healthy(&["orders", "billing"]).await;
+    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
     let (before, file) = (revision(&deployment, "orders"), deployment.workspace_file());
     let written = std::fs::metadata(&file).unwrap().modified().unwrap();
     deployment.cloud.reset_calls();
@@ -85,10 +72,7 @@ async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspac
 
 #[tokio::test(start_paused = true)]
 async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serves() {
-    let mut deployment = Deployment::new().await;
-    deployment.commit("orders", config("orders"));
-    deployment.start().await;
-    deployment.until_healthy(&["orders"]).await;
+    let mut deployment = Deployment::converged(&["orders"]).await;
     let good = revision(&deployment, "orders");
     let (workspace, image) = (deployment.workspace(), deployment.status("orders").unwrap().image.unwrap());
     let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
@@ -124,10 +108,7 @@ async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serve
 
 #[tokio::test(start_paused = true)]
 async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
-    let mut deployment = Deployment::new().await;
-    deployment.commit("orders", config("orders"));
-    deployment.start().await;
-    deployment.until_healthy(&["orders"]).await;
+    let mut deployment = Deployment::converged(&["orders"]).await;
     let image = deployment.status("orders").unwrap().image.unwrap();
     let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
     deployment.cloud.simulated().script(&broken, Script::exits(1));
@@ -148,12 +129,7 @@ async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
-    let mut deployment = Deployment::new().await;
-    for name in ["orders", "billing"] {
-        deployment.commit(name, config(name));
-    }
-    deployment.start().await;
-    deployment.until_healthy(&["orders", "billing"]).await;
+    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
     deployment.cloud.reset_calls();
     deployment.remove("orders");
     deployment.until("unpublished", |this| !this.workspace().contains("orders")).await;
@@ -180,12 +156,7 @@ async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_config_that_no_longer_parses_freezes_its_own_location_only() {
-    let mut deployment = Deployment::new().await;
-    for name in ["orders", "billing"] {
-        deployment.commit(name, config(name));
-    }
-    deployment.start().await;
-    deployment.until_healthy(&["orders", "billing"]).await;
+    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
     let before = (deployment.live().await, deployment.workspace());
     deployment.cloud.reset_calls();
     deployment.commit("orders", "name: orders\n  git_url: [\n");
@@ -221,10 +192,7 @@ fn shape(live: &BTreeMap<String, Live>) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_next() {
     let undisturbed = {
-        let mut deployment = Deployment::new().await;
-        deployment.commit("orders", config("orders"));
-        deployment.start().await;
-        deployment.until_healthy(&["orders"]).await;
+        let deployment = Deployment::converged(&["orders"]).await;
         (shape(&deployment.live().await), deployment.workspace())
     };
     for calls in 1..=12 {
@@ -276,4 +244,47 @@ async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
     assert!(count("DescribeServices") > 100, "it looks every few seconds");
     // Whole observations: when the commit comes, before and after each plan that is applied, and to confirm the end.
     assert!(count("GetRole") <= 8, "{} whole observations", count("GetRole"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    let discovery = deployment.clients().discovery;
+    let services = discovery.list_services().send().await.unwrap();
+    let id = services.services()[0].id().unwrap().to_owned();
+    for instance in discovery.list_instances().service_id(&id).send().await.unwrap().instances() {
+        let instance = instance.id().unwrap();
+        discovery.deregister_instance().service_id(&id).instance_id(instance).send().await.unwrap();
+    }
+    // Deregistering is an operation that takes its time.
+    while !discovery.list_instances().service_id(&id).send().await.unwrap().instances().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    discovery.delete_service().id(&id).send().await.unwrap();
+
+    deployment.until("noticed", |this| !this.healthy("orders")).await;
+    deployment.until_healthy(&["orders"]).await;
+    let services = discovery.list_services().send().await.unwrap();
+    let id = services.services()[0].id().unwrap().to_owned();
+    let instances = discovery.list_instances().service_id(id).send().await.unwrap();
+    assert_eq!(instances.instances().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_changed_by_hand_is_put_right_by_the_next_sweep() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    let before = deployment.live().await;
+    let clients = deployment.clients();
+    clients.logs.delete_retention_policy().log_group_name("/codeloc/locations/orders").send().await.unwrap();
+    clients.iam.delete_role_policy().role_name("codeloc-orders").policy_name("codeloc").send().await.unwrap();
+    let wider = clients.iam.put_role_policy().role_name("codeloc-orders").policy_name("by-hand");
+    let everything = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
+    wider.policy_document(everything).send().await.unwrap();
+    deployment.cloud.reset_calls();
+    deployment
+        .until("put right", |this| this.mutating_calls().iter().filter(|call| call.outcome == "OK").count() >= 3)
+        .await;
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), ["PutRetentionPolicy", "PutRolePolicy", "DeleteRolePolicy"]);
+    assert_eq!(deployment.live().await, before);
 }

@@ -182,6 +182,9 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
             call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::Configure { name, network: wanted, deployment: configuration, registry, .. } => {
+            // A registry made anew may have the old one's id, and ECS registers only tasks that start
+            // (terraform-provider-aws#46930).
+            let anew = *registry == Deferred::AfterApply;
             let registry = ServiceRegistry::builder()
                 .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
                 .build();
@@ -191,7 +194,8 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .service(name)
                 .network_configuration(network(wanted)?)
                 .deployment_configuration(deployment(*configuration))
-                .service_registries(registry);
+                .service_registries(registry)
+                .force_new_deployment(anew);
             call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::SetCount { name, to, .. } => {
