@@ -160,3 +160,11 @@ fn the_count_is_left_to_scaling_and_set_only_without_it() {
     let changes = diff(&want, Some(&live), context).changes;
     assert!(matches!(changes.as_slice(), [Change::SetCount { from: 3, to: 1, .. }]), "{changes:?}");
 }
+
+#[test]
+fn a_revision_that_the_service_remembers_as_failed_is_held_without_any_other_trace() {
+    let mut live = live();
+    live.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let verdict = verdict(&live, None);
+    assert!(matches!(verdict.phase, Phase::Held { .. }) && verdict.changes.is_empty());
+}

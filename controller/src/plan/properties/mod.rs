@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use crate::dagster::Answer;
 use crate::kinds::tags::Tags;
 use crate::kinds::{Action, Kind, Live, Step, workspace};
 use crate::status::{Health, Sync};
@@ -248,4 +249,32 @@ fn without_an_image_only_what_needs_none_is_made() {
     assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
     let text = super::render::text(&[(NAME.to_owned(), plan)]);
     assert!(text.contains("image: (known after apply)"), "{text}");
+}
+
+#[test]
+fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
+    let mut model = Model::default();
+    let (repository, image) = (repository(512, 2, None), image(1));
+    model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
+    let place = place();
+    let address = "10.0.0.1:4000".parse().unwrap();
+    let broken = Answer::LoadError { server_id: "id".to_owned(), message: "No module named 'pandas'".to_owned() };
+    let silent = Answer::Unreachable { message: "refused".to_owned() };
+    for answer in [broken, silent] {
+        let input = Input {
+            name: NAME,
+            desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
+            place: &place,
+            live: &model.live,
+            workspace: &workspace::Live::default(),
+            webserver: WebserverState::Answers,
+            answers: &[Answered { address, answer }],
+            last_words: None,
+            steady_for: Duration::from_secs(600),
+            now_ms: 0,
+        };
+        let plan = plan(input);
+        assert_eq!(plan.steps, []);
+        assert_eq!(plan.report.health, Health::Degraded);
+    }
 }
