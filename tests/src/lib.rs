@@ -148,12 +148,17 @@ impl Deployment {
         let mut snapshot = Snapshot::default();
         for (name, text) in &self.configs {
             let path = format!("repos/{name}/config.yml");
+            let Ok(repository) = RepositoryName::new(name) else {
+                let message = format!("{path}: {name} is not a name");
+                snapshot.strays.push(Invalid { path, rendered: message.clone(), message });
+                continue;
+            };
             let parsed = codeloc_crds::parse(&path, text).map_err(|error| Invalid {
                 message: error.to_string(),
                 rendered: error.render(false),
                 path,
             });
-            snapshot.repositories.insert(RepositoryName::new(name).expect("a valid name"), parsed);
+            snapshot.repositories.insert(repository, parsed);
         }
         self.source.send_modify(|state| state.snapshot = Some(Arc::new(snapshot)));
     }

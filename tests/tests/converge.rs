@@ -288,3 +288,18 @@ async fn what_is_changed_by_hand_is_put_right_by_the_next_sweep() {
     assert_eq!(operations(&deployment), ["PutRetentionPolicy", "PutRolePolicy", "DeleteRolePolicy"]);
     assert_eq!(deployment.live().await, before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    deployment.cloud.reset_calls();
+    deployment.commit("my.pipeline", config("mypipeline"));
+    let path = "repos/my.pipeline/config.yml";
+    deployment.until("shown", |this| this.status(path).is_some_and(|status| status.sync == Sync::Unknown)).await;
+    deployment.idle().await;
+    assert!(deployment.status(path).unwrap().message.contains("my.pipeline"));
+    deployment.remove("my.pipeline");
+    deployment.until("forgotten", |this| this.status(path).is_none()).await;
+    assert_eq!(operations(&deployment), Vec::<String>::new());
+    assert!(deployment.healthy("orders"));
+}

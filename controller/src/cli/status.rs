@@ -67,6 +67,9 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         tokio::time::sleep(POLL).await;
     };
+    if let Some(why) = not_ready(&client, &server).await {
+        eprintln!("warning: {why}");
+    }
     if matches.get_flag("json") {
         println!("{}", serde_json::to_string_pretty(&statuses)?);
     } else {
@@ -85,6 +88,16 @@ async fn fetch(client: &reqwest::Client, server: &str) -> Result<Vec<RepositoryS
     };
     let answer = client.get(&url).send().await.map_err(unreachable)?.error_for_status()?;
     Ok(answer.json().await?)
+}
+
+/// What is wrong with the daemon as a whole: configs that cannot be read leave the last good ones in force, which no
+/// location's status tells.
+async fn not_ready(client: &reqwest::Client, server: &str) -> Option<String> {
+    let answer = client.get(format!("{server}/readyz")).send().await.ok()?;
+    if answer.status().is_success() {
+        return None;
+    }
+    Some(answer.text().await.ok()?.trim().to_owned())
 }
 
 fn settled(status: &RepositoryStatus) -> bool {

@@ -119,9 +119,8 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &snapshot)) {
         return;
     }
-    for stray in &snapshot.strays {
-        tracing::warn!(path = %stray.path, "{}", stray.message);
-    }
+    let strays_before = before.as_ref().map_or(&[][..], |before| &before.strays);
+    reconciler.tell_strays(strays_before, &snapshot.strays);
     let world = &reconciler.world;
     world.heads.want(
         snapshot

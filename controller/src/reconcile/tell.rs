@@ -12,7 +12,8 @@ use crate::kinds::aws::Class;
 use crate::lock::lock;
 use crate::plan::Plan;
 use crate::settings::Platform;
-use crate::status::{Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Sync, Truth};
+use crate::source::Invalid;
+use crate::status::{Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Truth};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
@@ -38,22 +39,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             self.world.board.put(status);
         } else {
-            self.world.board.put(RepositoryStatus {
-                name: name.to_owned(),
-                sync: Sync::Unknown,
-                health: Health::Unknown,
-                message: error.to_string(),
-                commit: None,
-                image: None,
-                platform: None,
-                revision: None,
-                serving: None,
-                address: None,
-                conditions: vec![],
-                updated: self.world.clock.now(),
-            });
+            self.world.board.put(RepositoryStatus::unknown(name, error.to_string(), self.world.clock.now()));
         }
         Outcome::Failed(backoff)
+    }
+
+    /// Shows configs that belong to no location, since their folder's name is none, and forgets those that went.
+    pub(super) fn tell_strays(&self, before: &[Invalid], now: &[Invalid]) {
+        for stray in before.iter().filter(|stray| !now.contains(stray)) {
+            self.world.board.remove(&stray.path);
+        }
+        for stray in now {
+            tracing::warn!(path = %stray.path, "{}", stray.message);
+            let at = self.world.clock.now();
+            let mut status = RepositoryStatus::unknown(&stray.path, stray.message.clone(), at);
+            let (kind, reason, message) =
+                (ConditionKind::SourceResolved, Reason::InvalidConfig, stray.rendered.clone());
+            let condition = Condition { kind, status: Truth::False, reason, message };
+            status.conditions.push(DatedCondition { condition, since: at });
+            self.world.board.put(status);
+        }
     }
 
     pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {

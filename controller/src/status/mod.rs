@@ -126,3 +126,23 @@ pub struct RepositoryStatus {
     pub conditions: Vec<DatedCondition>,
     pub updated: Timestamp,
 }
+
+impl RepositoryStatus {
+    /// Of a location of which nothing more is known than this message.
+    pub fn unknown(name: &str, message: String, now: Timestamp) -> Self {
+        Self {
+            name: name.to_owned(),
+            sync: Sync::Unknown,
+            health: Health::Unknown,
+            message,
+            commit: None,
+            image: None,
+            platform: None,
+            revision: None,
+            serving: None,
+            address: None,
+            conditions: vec![],
+            updated: now,
+        }
+    }
+}
