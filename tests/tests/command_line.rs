@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 
@@ -292,4 +294,42 @@ async fn a_plan_without_aws_is_an_error_and_exits_1() {
     let output = lone.codeloc("plan", &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
     assert!(stderr(&output).starts_with("error: sts:GetCallerIdentity"), "{}", stderr(&output));
+}
+
+/// Answers one request after another: a path, its status line and its body.
+fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = String::new();
+            BufReader::new(&connection).read_line(&mut request).unwrap();
+            let found = answers.iter().find(|(path, _, _)| request.starts_with(&format!("GET {path} ")));
+            let (_, status, body) = found.expect("a path that is asked for");
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn the_status_warns_of_configs_that_cannot_be_read() {
+    let server = daemon(&[
+        ("/v1/repositories", "200 OK", "[]"),
+        ("/readyz", "503 Service Unavailable", "cannot read the folder of configs repos: it is gone\n"),
+    ]);
+    let output = run(binary("codeloc"), &["status", "--server", &server]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output), "warning: cannot read the folder of configs repos: it is gone\n");
+}
+
+#[test]
+fn the_status_of_a_daemon_that_is_not_there_is_an_error_that_says_what_to_do() {
+    let [port] = free_ports();
+    let output = run(binary("codeloc"), &["status", "--server", &format!("http://127.0.0.1:{port}")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is `codeloc run` up?"), "{}", stderr(&output));
 }
