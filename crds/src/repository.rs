@@ -47,6 +47,13 @@ impl RepositoryName {
     }
 }
 
+/// Maps keyed by names are asked by text: a name orders and hashes as its text does.
+impl std::borrow::Borrow<str> for RepositoryName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::fmt::Display for RepositoryName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,6 +14,7 @@ use super::pass::{Outcome, Reconciler};
 use super::queue::Priority;
 use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
+use crate::lock::lock;
 use crate::source::{HeadKey, Snapshot, SourceState};
 
 /// After a sweep that failed.
@@ -29,7 +30,7 @@ pub struct Progress {
 
 impl Progress {
     fn outcomes(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outcomes)
     }
 
     /// Whether live state was read whole once.

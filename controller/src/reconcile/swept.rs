@@ -2,9 +2,10 @@
 //! some of it may have been read before the change.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::kinds::Live;
+use crate::lock::lock;
 
 #[derive(Debug, Default)]
 pub struct Swept {
@@ -26,7 +27,7 @@ pub struct Begun(u64);
 
 impl Swept {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// To be called before the first read of a sweep.

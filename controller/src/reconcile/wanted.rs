@@ -46,11 +46,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 rendered: "the configs have not been read yet".to_owned(),
             });
         };
-        let found = snapshot.repositories.iter().find(|(key, _)| key.as_str() == name);
-        let repository = match found {
+        let repository = match snapshot.repositories.get(name) {
             None => return Wanted::Absent,
-            Some((_, Err(invalid))) => return Wanted::Frozen(invalid.clone()),
-            Some((_, Ok(repository))) => repository.clone(),
+            Some(Err(invalid)) => return Wanted::Frozen(invalid.clone()),
+            Some(Ok(repository)) => repository.clone(),
         };
         if let Some(reference) = &repository.image {
             let load = task_definition::load_of_given_image(&repository);

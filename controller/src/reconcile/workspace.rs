@@ -2,6 +2,7 @@
 //! reload once for as many of them as came together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
@@ -27,7 +28,8 @@ pub enum PublishError {
 pub enum View {
     NotConfigured,
     Unreachable(String),
-    Locations(BTreeMap<String, WebLocation>),
+    /// Shared: every pass looks at one of them.
+    Locations(Arc<BTreeMap<String, WebLocation>>),
 }
 
 pub struct Workspace<W> {
@@ -82,7 +84,7 @@ impl<W: Webserver> Workspace<W> {
             return view.clone();
         }
         let view = match webserver.locations().await {
-            Ok(locations) => View::Locations(locations),
+            Ok(locations) => View::Locations(Arc::new(locations)),
             Err(error) => View::Unreachable(error.to_string()),
         };
         *cached = Some((Instant::now(), view.clone()));

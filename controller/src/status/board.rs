@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
 
+use crate::lock::lock;
+
 use super::{Condition, DatedCondition, RepositoryStatus};
 
 /// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
@@ -15,7 +17,7 @@ pub struct Board {
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RepositoryStatus>> {
-        self.statuses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.statuses)
     }
 
     pub fn all(&self) -> Vec<RepositoryStatus> {

@@ -36,23 +36,19 @@ enum Edit {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    use Edit::{
-        Capacity, DeleteDiscovery, DeleteLogGroup, DeleteRole, DeleteScaling, ExtraPolicy, Policy, Retention, Subnets,
-        Tags, Ttl, Workspace,
-    };
     prop::sample::select(vec![
-        Retention,
-        DeleteLogGroup,
-        DeleteDiscovery,
-        Policy,
-        ExtraPolicy,
-        DeleteRole,
-        Capacity,
-        DeleteScaling,
-        Subnets,
-        Tags,
-        Ttl,
-        Workspace,
+        Edit::Retention,
+        Edit::DeleteLogGroup,
+        Edit::DeleteDiscovery,
+        Edit::Policy,
+        Edit::ExtraPolicy,
+        Edit::DeleteRole,
+        Edit::Capacity,
+        Edit::DeleteScaling,
+        Edit::Subnets,
+        Edit::Tags,
+        Edit::Ttl,
+        Edit::Workspace,
     ])
 }
 
