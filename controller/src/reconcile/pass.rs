@@ -277,7 +277,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.forget(name);
                 return Ok(Outcome::Gone);
             }
-            self.tell(name, &wanted, &plan, None);
             if let Err(violation) = linted {
                 tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
                 self.tell(
@@ -288,18 +287,19 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 );
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            if plan.steps.is_empty() {
-                if waits {
-                    lock(&self.waiting).insert(name.to_owned(), live);
-                }
-                return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
-            }
             if applied.as_ref() == Some(&plan.steps) {
                 let fields: Vec<String> = plan.steps.iter().map(in_words).collect();
                 tracing::error!(repository = name, steps = %fields.join("; "), "not converging: the same plan came back after it was applied");
                 let message = format!("the same plan came back after it was applied: {}", fields.join("; "));
                 self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
+            }
+            self.tell(name, &wanted, &plan, None);
+            if plan.steps.is_empty() {
+                if waits {
+                    lock(&self.waiting).insert(name.to_owned(), live);
+                }
+                return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
             }
             self.execute(name, &plan.steps).await?;
             applied = Some(plan.steps);
