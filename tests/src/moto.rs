@@ -14,8 +14,10 @@ use base64::Engine;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+
+use crate::processes::free_ports;
 
 pub const REGION: &str = "eu-central-1";
 
@@ -29,12 +31,6 @@ pub fn program() -> Option<PathBuf> {
     Some(named.unwrap_or_else(usual)).filter(|program| program.is_file())
 }
 
-/// A port of loopback that was free a moment ago.
-pub async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
-
 pub struct Moto {
     port: u16,
     folder: TempDir,
@@ -45,7 +41,7 @@ impl Moto {
     /// Starts a server, and waits until it answers. `variables` are moto's own settings.
     pub async fn start(program: &Path, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port().await;
+        let [port] = free_ports();
         let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
         let server = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -104,11 +105,21 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Ports that nobody listens on now.
+/// Ports that nobody listens on now, each given out once in a process.
+///
+/// A port that the system chose (port 0) is of the range it also takes for connections that go out: between choosing and
+/// listening any connection of this machine may get it. So these lie below that range, and each process begins elsewhere.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"));
-    std::array::from_fn(|index| held[index].local_addr().expect("a bound listener has an address").port())
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let mut candidates = std::iter::repeat_with(|| {
+        let offset = std::process::id().wrapping_mul(101).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + offset % COUNT).expect("a port below 32,000")
+    })
+    .take(COUNT as usize)
+    .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    std::array::from_fn(|_| candidates.next().expect("loopback has free ports"))
 }
 
 /// Asks again until there is an answer; panics with `what` and the last thing said when the time is up.
