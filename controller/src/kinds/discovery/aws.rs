@@ -9,7 +9,7 @@ use aws_sdk_servicediscovery::types::{
 };
 
 use super::{Change, Live, Want};
-use crate::kinds::aws::{CallError, Class, Scope, Session, call};
+use crate::kinds::aws::{CallError, Class, Scope, Session};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
 
@@ -28,7 +28,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     loop {
         let request =
             session.clients.discovery.list_services().filters(filter.clone()).max_results(100).set_next_token(token);
-        let answer = call(OPERATION, request.send()).await?;
+        let answer = session.call(OPERATION, request.send()).await?;
         for service in answer.services() {
             let name = service.name().unwrap_or_default();
             let Some(repository) = names::repository_of_service(name) else { continue };
@@ -56,7 +56,7 @@ fn ttl(service: &ServiceSummary) -> Option<i64> {
 
 async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
     let request = session.clients.discovery.list_tags_for_resource().resource_arn(arn);
-    match call("servicediscovery:ListTagsForResource", request.send()).await {
+    match session.call("servicediscovery:ListTagsForResource", request.send()).await {
         Ok(answer) => Ok(answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()),
         Err(error) if error.is(ABSENT) => Ok(Tags::new()),
         Err(error) => Err(error),
@@ -81,7 +81,7 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
     let mut token = None;
     loop {
         let request = session.clients.discovery.list_instances().service_id(id).max_results(100).set_next_token(token);
-        let answer = match call("servicediscovery:ListInstances", request.send()).await {
+        let answer = match session.call("servicediscovery:ListInstances", request.send()).await {
             Ok(answer) => answer,
             Err(error) if error.is(ABSENT) => return Ok(found),
             Err(error) => return Err(error),
@@ -110,13 +110,15 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
             let dns = DnsConfigChange::builder().dns_records(record(*to)?).build();
             let dns = dns.map_err(|_| CallError::malformed("servicediscovery:UpdateService", "DNS config"))?;
             let service = ServiceChange::builder().dns_config(dns).build();
-            call("servicediscovery:UpdateService", discovery.update_service().id(id).service(service).send()).await?;
+            session
+                .call("servicediscovery:UpdateService", discovery.update_service().id(id).service(service).send())
+                .await?;
             Ok(None)
         }
         Change::Tag { arn, tags, .. } => {
             session.cache.forget_tags(arn);
             let request = discovery.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
-            call("servicediscovery:TagResource", request.send()).await?;
+            session.call("servicediscovery:TagResource", request.send()).await?;
             Ok(None)
         }
         Change::Delete { id, .. } => delete(session, id).await.map(|()| None),
@@ -139,7 +141,7 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         // ECS reports each task's health through it.
         .health_check_custom_config(HealthCheckCustomConfig::builder().build())
         .set_tags(Some(tag_list(&want.tags)?));
-    let answer = match call(OPERATION, request.send()).await {
+    let answer = match session.call(OPERATION, request.send()).await {
         Ok(answer) => answer,
         // Found by the next observation.
         Err(error) if error.is(&["ServiceAlreadyExists"]) => return Ok(None),
@@ -159,22 +161,23 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
 /// is not done yet the error is 'not yet', and the next pass goes on.
 async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
-    let instances = match call("servicediscovery:ListInstances", discovery.list_instances().service_id(id).send()).await
-    {
-        Ok(answer) => answer,
-        Err(error) if error.is(ABSENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    let instances =
+        match session.call("servicediscovery:ListInstances", discovery.list_instances().service_id(id).send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(ABSENT) => return Ok(()),
+            Err(error) => return Err(error),
+        };
     for instance in instances.instances() {
         let request = discovery.deregister_instance().service_id(id).instance_id(instance.id().unwrap_or_default());
-        let operation = match call("servicediscovery:DeregisterInstance", request.send()).await {
+        let operation = match session.call("servicediscovery:DeregisterInstance", request.send()).await {
             Ok(answer) => answer.operation_id,
             Err(error) if error.is(ABSENT) => None,
             Err(error) => return Err(error),
         };
         let Some(operation) = operation else { continue };
-        let answer =
-            call("servicediscovery:GetOperation", discovery.get_operation().operation_id(operation).send()).await?;
+        let answer = session
+            .call("servicediscovery:GetOperation", discovery.get_operation().operation_id(operation).send())
+            .await?;
         let status = answer.operation().and_then(|operation| operation.status());
         if matches!(status, Some(OperationStatus::Submitted | OperationStatus::Pending)) {
             return Err(CallError {
@@ -185,7 +188,7 @@ async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
             });
         }
     }
-    match call("servicediscovery:DeleteService", discovery.delete_service().id(id).send()).await {
+    match session.call("servicediscovery:DeleteService", discovery.delete_service().id(id).send()).await {
         Err(error) if !error.is(ABSENT) => Err(error),
         _ => Ok(()),
     }

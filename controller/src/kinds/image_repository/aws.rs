@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_ecr::types::{ImageScanningConfiguration, ImageTagMutability, Tag};
 
 use super::{Change, Live};
-use crate::kinds::aws::{CallError, Scope, Session, call, in_scope};
+use crate::kinds::aws::{CallError, Scope, Session, in_scope};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
 
@@ -20,7 +20,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             Scope::One(name) => request.repository_names(format!("{prefix}{name}")),
             Scope::All => request.max_results(1000).set_next_token(token),
         };
-        let answer = match call("ecr:DescribeRepositories", request.send()).await {
+        let answer = match session.call("ecr:DescribeRepositories", request.send()).await {
             Ok(answer) => answer,
             Err(error) if error.is(&["RepositoryNotFoundException"]) => return Ok(found),
             Err(error) => return Err(error),
@@ -50,7 +50,10 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
-    match call("ecr:ListTagsForResource", session.clients.ecr.list_tags_for_resource().resource_arn(arn).send()).await {
+    match session
+        .call("ecr:ListTagsForResource", session.clients.ecr.list_tags_for_resource().resource_arn(arn).send())
+        .await
+    {
         Ok(answer) => Ok(answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()),
         Err(error) if error.is(&["RepositoryNotFoundException"]) => Ok(Tags::new()),
         Err(error) => Err(error),
@@ -82,29 +85,32 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .image_tag_mutability(mutability(want.immutable_tags))
                 .image_scanning_configuration(scanning(want.scan_on_push))
                 .set_tags(Some(tag_list(&want.tags)?));
-            match call("ecr:CreateRepository", request.send()).await {
+            match session.call("ecr:CreateRepository", request.send()).await {
                 Err(error) if !error.is(&["RepositoryAlreadyExistsException"]) => Err(error),
                 _ => Ok(()),
             }
         }
         Change::SetImmutableTags { name, to } => {
             let request = ecr.put_image_tag_mutability().repository_name(name).image_tag_mutability(mutability(*to));
-            call("ecr:PutImageTagMutability", request.send()).await.map(drop)
+            session.call("ecr:PutImageTagMutability", request.send()).await.map(drop)
         }
         Change::SetScanOnPush { name, to } => {
             let request = ecr
                 .put_image_scanning_configuration()
                 .repository_name(name)
                 .image_scanning_configuration(scanning(*to));
-            call("ecr:PutImageScanningConfiguration", request.send()).await.map(drop)
+            session.call("ecr:PutImageScanningConfiguration", request.send()).await.map(drop)
         }
         Change::Tag { arn, tags, .. } => {
             session.cache.forget_tags(arn);
             let request = ecr.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
-            call("ecr:TagResource", request.send()).await.map(drop)
+            session.call("ecr:TagResource", request.send()).await.map(drop)
         }
         Change::Delete { name } => {
-            match call("ecr:DeleteRepository", ecr.delete_repository().repository_name(name).force(true).send()).await {
+            match session
+                .call("ecr:DeleteRepository", ecr.delete_repository().repository_name(name).force(true).send())
+                .await
+            {
                 Err(error) if !error.is(&["RepositoryNotFoundException"]) => Err(error),
                 _ => Ok(()),
             }

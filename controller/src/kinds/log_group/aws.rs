@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Change, Live};
-use crate::kinds::aws::{CallError, Scope, Session, call, in_scope};
+use crate::kinds::aws::{CallError, Scope, Session, in_scope};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
 
@@ -18,7 +18,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     loop {
         let request =
             session.clients.logs.describe_log_groups().log_group_name_prefix(&searched).limit(50).set_next_token(token);
-        let answer = call("logs:DescribeLogGroups", request.send()).await?;
+        let answer = session.call("logs:DescribeLogGroups", request.send()).await?;
         for group in answer.log_groups() {
             let name = group.log_group_name().unwrap_or_default();
             let Some(repository) = in_scope(scope, &prefix, name) else { continue };
@@ -36,7 +36,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 
 async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
     let request = session.clients.logs.list_tags_for_resource().resource_arn(arn);
-    match call("logs:ListTagsForResource", request.send()).await {
+    match session.call("logs:ListTagsForResource", request.send()).await {
         Ok(answer) => Ok(answer.tags().map(|tags| tags.clone().into_iter().collect()).unwrap_or_default()),
         // Deleted between the two calls: without a tag it is nobody's.
         Err(error) if error.is(&["ResourceNotFoundException"]) => Ok(Tags::new()),
@@ -50,24 +50,24 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
         Change::Create(want) => {
             let tags = want.tags.clone().into_iter().collect();
             let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
-            match call("logs:CreateLogGroup", request.send()).await {
+            match session.call("logs:CreateLogGroup", request.send()).await {
                 Err(error) if !error.is(&["ResourceAlreadyExistsException"]) => return Err(error),
                 _ => {}
             }
             let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
-            call("logs:PutRetentionPolicy", request.send()).await.map(drop)
+            session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
         }
         Change::SetRetention { name, to, .. } => {
             let request = logs.put_retention_policy().log_group_name(name).retention_in_days(*to);
-            call("logs:PutRetentionPolicy", request.send()).await.map(drop)
+            session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
         }
         Change::Tag { arn, tags, .. } => {
             session.cache.forget_tags(arn);
             let request = logs.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect()));
-            call("logs:TagResource", request.send()).await.map(drop)
+            session.call("logs:TagResource", request.send()).await.map(drop)
         }
         Change::Delete { name } => {
-            match call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
+            match session.call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
                 Err(error) if !error.is(&["ResourceNotFoundException"]) => Err(error),
                 _ => Ok(()),
             }
@@ -84,7 +84,7 @@ pub async fn tail(
 ) -> Result<Vec<String>, CallError> {
     let logs = &session.clients.logs;
     let request = logs.describe_log_streams().log_group_name(group).log_stream_name_prefix(stream_prefix).limit(50);
-    let streams = match call("logs:DescribeLogStreams", request.send()).await {
+    let streams = match session.call("logs:DescribeLogStreams", request.send()).await {
         Ok(streams) => streams,
         Err(error) if error.is(&["ResourceNotFoundException"]) => return Ok(vec![]),
         Err(error) => return Err(error),
@@ -94,6 +94,6 @@ pub async fn tail(
     let Some(stream) = newest.and_then(|stream| stream.log_stream_name()) else { return Ok(vec![]) };
     let request =
         logs.get_log_events().log_group_name(group).log_stream_name(stream).limit(lines).start_from_head(false);
-    let answer = call("logs:GetLogEvents", request.send()).await?;
+    let answer = session.call("logs:GetLogEvents", request.send()).await?;
     Ok(answer.events().iter().filter_map(|event| event.message().map(str::to_owned)).collect())
 }

@@ -7,7 +7,7 @@ use aws_sdk_iam::types::{EntityType, Tag};
 use serde_json::Value;
 
 use super::{Change, Live, POLICY_NAME};
-use crate::kinds::aws::{CallError, Scope, Session, call};
+use crate::kinds::aws::{CallError, Scope, Session};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
 
@@ -36,7 +36,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
             .filter(EntityType::Role)
             .max_items(1000)
             .set_marker(marker);
-        let answer = call("iam:GetAccountAuthorizationDetails", request.send()).await?;
+        let answer = session.call("iam:GetAccountAuthorizationDetails", request.send()).await?;
         for role in answer.role_detail_list() {
             let name = role.role_name().unwrap_or_default();
             let Some(repository) = name.strip_prefix(&prefix).filter(|_| role.path() == Some(&path)) else { continue };
@@ -72,14 +72,17 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
 
 async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
     let iam = &session.clients.iam;
-    let role = match call("iam:GetRole", iam.get_role().role_name(name).send()).await {
+    let role = match session.call("iam:GetRole", iam.get_role().role_name(name).send()).await {
         Ok(answer) => answer.role.ok_or_else(|| CallError::malformed("iam:GetRole", "role"))?,
         Err(error) if error.is(ABSENT) => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut policies = BTreeMap::new();
-    for policy in call("iam:ListRolePolicies", iam.list_role_policies().role_name(name).send()).await?.policy_names() {
-        match call("iam:GetRolePolicy", iam.get_role_policy().role_name(name).policy_name(policy).send()).await {
+    for policy in
+        session.call("iam:ListRolePolicies", iam.list_role_policies().role_name(name).send()).await?.policy_names()
+    {
+        match session.call("iam:GetRolePolicy", iam.get_role_policy().role_name(name).policy_name(policy).send()).await
+        {
             Ok(answer) => {
                 policies.insert(policy.clone(), document(answer.policy_document()));
             }
@@ -88,7 +91,7 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
         }
     }
     let attached =
-        call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
+        session.call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
     Ok(Some(Live {
         arn: role.arn().to_owned(),
         name: name.to_owned(),
@@ -131,33 +134,33 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .set_permissions_boundary(want.permissions_boundary.clone())
                 .description("Made by codeloc for one Dagster code location")
                 .set_tags(Some(tag_list(&want.tags)?));
-            match call("iam:CreateRole", request.send()).await {
+            match session.call("iam:CreateRole", request.send()).await {
                 Err(error) if !error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Err(error),
                 _ => Ok(()),
             }
         }
         Change::SetTrust { name, trust } => {
             let request = iam.update_assume_role_policy().role_name(name).policy_document(trust.to_string());
-            call("iam:UpdateAssumeRolePolicy", request.send()).await.map(drop)
+            session.call("iam:UpdateAssumeRolePolicy", request.send()).await.map(drop)
         }
         Change::SetBoundary { name, to: Some(boundary), .. } => {
             let request = iam.put_role_permissions_boundary().role_name(name).permissions_boundary(boundary);
-            call("iam:PutRolePermissionsBoundary", request.send()).await.map(drop)
+            session.call("iam:PutRolePermissionsBoundary", request.send()).await.map(drop)
         }
         Change::SetBoundary { name, to: None, .. } => {
             let request = iam.delete_role_permissions_boundary().role_name(name);
-            gone(call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
+            gone(session.call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
         }
         Change::PutPolicy { name, policy, .. } => {
             let request =
                 iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
-            call("iam:PutRolePolicy", request.send()).await.map(drop)
+            session.call("iam:PutRolePolicy", request.send()).await.map(drop)
         }
         Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,
         Change::Detach { name, policy_arn } => detach(session, name, policy_arn).await,
         Change::Tag { name, tags } => {
             let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(tags)?));
-            call("iam:TagRole", request.send()).await.map(drop)
+            session.call("iam:TagRole", request.send()).await.map(drop)
         }
         Change::Delete { name, policies, attached } => {
             // A role that still has policies is refused (DeleteConflict).
@@ -167,19 +170,19 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             for policy_arn in attached {
                 detach(session, name, policy_arn).await?;
             }
-            gone(call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
+            gone(session.call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
         }
     }
 }
 
 async fn remove_policy(session: Session<'_>, name: &str, policy: &str) -> Result<(), CallError> {
     let request = session.clients.iam.delete_role_policy().role_name(name).policy_name(policy);
-    gone(call("iam:DeleteRolePolicy", request.send()).await.map(drop))
+    gone(session.call("iam:DeleteRolePolicy", request.send()).await.map(drop))
 }
 
 async fn detach(session: Session<'_>, name: &str, policy_arn: &str) -> Result<(), CallError> {
     let request = session.clients.iam.detach_role_policy().role_name(name).policy_arn(policy_arn);
-    gone(call("iam:DetachRolePolicy", request.send()).await.map(drop))
+    gone(session.call("iam:DetachRolePolicy", request.send()).await.map(drop))
 }
 
 /// What is to go may be gone already.

@@ -8,7 +8,7 @@ use aws_sdk_applicationautoscaling::types::{
 };
 
 use super::{Change, Live, Metric, Policy};
-use crate::kinds::aws::{CallError, Scope, Session, call};
+use crate::kinds::aws::{CallError, Scope, Session};
 use crate::kinds::names;
 
 const ABSENT: &[&str] = &["ObjectNotFoundException"];
@@ -30,7 +30,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             .set_resource_ids(resource.clone().map(|resource| vec![resource]))
             .max_results(50)
             .set_next_token(token);
-        let answer = call("application-autoscaling:DescribeScalableTargets", request.send()).await?;
+        let answer = session.call("application-autoscaling:DescribeScalableTargets", request.send()).await?;
         for target in answer.scalable_targets() {
             let resource_id = target.resource_id();
             let Some(repository) = resource_id.strip_prefix(&prefix).and_then(names::repository_of_service) else {
@@ -67,7 +67,7 @@ async fn observe_policies(
             .set_resource_id(resource.clone())
             .max_results(10)
             .set_next_token(token);
-        let answer = call("application-autoscaling:DescribeScalingPolicies", request.send()).await?;
+        let answer = session.call("application-autoscaling:DescribeScalingPolicies", request.send()).await?;
         for policy in answer.scaling_policies() {
             let repository = policy.resource_id().strip_prefix(prefix).and_then(names::repository_of_service);
             let Some(live) = repository.and_then(|repository| found.get_mut(repository)) else { continue };
@@ -112,7 +112,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .max_capacity(want.max)
                 // Tags go with a new target only: for an existing one AWS refuses them here.
                 .set_tags(from.is_none().then(|| want.tags.clone().into_iter().collect()));
-            call("application-autoscaling:RegisterScalableTarget", request.send()).await.map(drop)
+            session.call("application-autoscaling:RegisterScalableTarget", request.send()).await.map(drop)
         }
         Change::PutPolicy { resource_id, name, policy, .. } => {
             const OPERATION: &str = "application-autoscaling:PutScalingPolicy";
@@ -133,7 +133,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .policy_name(name)
                 .policy_type(PolicyType::TargetTrackingScaling)
                 .target_tracking_scaling_policy_configuration(tracking);
-            call(OPERATION, request.send()).await.map(drop)
+            session.call(OPERATION, request.send()).await.map(drop)
         }
         Change::DeletePolicy { resource_id, name } => {
             let request = scaling
@@ -142,7 +142,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .resource_id(resource_id)
                 .scalable_dimension(dimension)
                 .policy_name(name);
-            gone(call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))
+            gone(session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))
         }
         Change::Deregister { resource_id, .. } => {
             let request = scaling
@@ -150,7 +150,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .service_namespace(ServiceNamespace::Ecs)
                 .resource_id(resource_id)
                 .scalable_dimension(dimension);
-            gone(call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))
+            gone(session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))
         }
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_ecs::types::{
 };
 
 use super::{Change, Deployment, DeploymentConfiguration, Live, Network, Rollout, Status};
-use crate::kinds::aws::{CallError, Class, Scope, Session, call};
+use crate::kinds::aws::{CallError, Class, Scope, Session};
 use crate::kinds::task_definition::aws::tag_list;
 use crate::kinds::{Deferred, names, tags};
 
@@ -34,7 +34,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             .cluster(&session.place.cluster)
             .set_services(Some(ten.to_vec()))
             .include(ServiceField::Tags);
-        let answer = call("ecs:DescribeServices", request.send()).await?;
+        let answer = session.call("ecs:DescribeServices", request.send()).await?;
         for service in answer.services() {
             let live = read(service);
             if let Some(repository) = names::repository_of_service(&live.name) {
@@ -51,7 +51,7 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
     loop {
         let request =
             session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
-        let answer = call("ecs:ListServices", request.send()).await?;
+        let answer = session.call("ecs:ListServices", request.send()).await?;
         let listed = answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next());
         names.extend(listed.filter(|name| names::repository_of_service(name).is_some()).map(str::to_owned));
         token = answer.next_token().map(str::to_owned);
@@ -174,12 +174,12 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .enable_ecs_managed_tags(true)
                 .propagate_tags(PropagateTags::Service)
                 .set_tags(Some(tag_list(&want.tags)));
-            call("ecs:CreateService", request.send()).await.map(drop)
+            session.call("ecs:CreateService", request.send()).await.map(drop)
         }
         Change::Deploy { name, task_definition, .. } => {
             let task_definition = resolve(task_definition, learned.task_definition, "task definition")?;
             let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
-            call("ecs:UpdateService", request.send()).await.map(drop)
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::Configure { name, network: wanted, deployment: configuration, registry, .. } => {
             // A registry made anew may have the old one's id, and ECS registers only tasks that start
@@ -196,22 +196,23 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .deployment_configuration(deployment(*configuration))
                 .service_registries(registry)
                 .force_new_deployment(anew);
-            call("ecs:UpdateService", request.send()).await.map(drop)
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::SetCount { name, to, .. } => {
             let request = ecs.update_service().cluster(cluster).service(name).desired_count(*to);
-            call("ecs:UpdateService", request.send()).await.map(drop)
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::RememberFailed { arn, revision, .. } => {
             let tag = Tag::builder().key(tags::FAILED_REVISION).value(revision).build();
-            call("ecs:TagResource", ecs.tag_resource().resource_arn(arn).tags(tag).send()).await.map(drop)
+            session.call("ecs:TagResource", ecs.tag_resource().resource_arn(arn).tags(tag).send()).await.map(drop)
         }
         Change::Tag { arn, tags, .. } => {
             let request = ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
-            call("ecs:TagResource", request.send()).await.map(drop)
+            session.call("ecs:TagResource", request.send()).await.map(drop)
         }
         Change::Delete { name } => {
-            match call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send())
+            match session
+                .call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send())
                 .await
             {
                 Err(error) if !error.is(&["ServiceNotFoundException", "ServiceNotActiveException"]) => Err(error),
@@ -233,13 +234,13 @@ pub async fn stop_reason(
         .cluster(&session.place.cluster)
         .family(family)
         .desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
-    let arns = call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
+    let arns = session.call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
     if arns.is_empty() {
         return Ok(None);
     }
     let request =
         ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
-    let answer = call("ecs:DescribeTasks", request.send()).await?;
+    let answer = session.call("ecs:DescribeTasks", request.send()).await?;
     let newest = answer
         .tasks()
         .iter()

@@ -11,7 +11,7 @@ use aws_sdk_ecs::types::{
 use codeloc_crds::Architecture;
 
 use super::{Attempt, CONTAINER, Change, Content, HealthCheck, Live, Want};
-use crate::kinds::aws::{CallError, Class, Scope, Session, call, in_scope};
+use crate::kinds::aws::{CallError, Class, Scope, Session, in_scope};
 use crate::kinds::names;
 use crate::kinds::tags::{self, Tags};
 
@@ -33,7 +33,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             .sort(SortOrder::Desc)
             .max_results(100)
             .set_next_token(token);
-        let answer = call("ecs:ListTaskDefinitions", request.send()).await?;
+        let answer = session.call("ecs:ListTaskDefinitions", request.send()).await?;
         for arn in answer.task_definition_arns() {
             let Some(repository) = family_of(arn).and_then(|family| in_scope(scope, &prefix, family)) else { continue };
             if let Some(live) = describe(session, arn).await? {
@@ -62,7 +62,7 @@ async fn describe(session: Session<'_>, arn: &str) -> Result<Option<Live>, CallE
     }
     let request =
         session.clients.ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
-    let answer = match call("ecs:DescribeTaskDefinition", request.send()).await {
+    let answer = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
         Ok(answer) => answer,
         // Deregistered and deleted between the two calls.
         Err(error) if error.is(&["ClientException"]) => return Ok(None),
@@ -194,7 +194,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
         )
         .container_definitions(container(content)?)
         .set_tags(Some(tag_list(&tags)));
-    let answer = call(OPERATION, request.send()).await?;
+    let answer = session.call(OPERATION, request.send()).await?;
     let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
     let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
@@ -209,13 +209,15 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
         Change::Attempt { arn, attempt } => {
             session.cache.forget_task_definition(arn);
             let tag = Tag::builder().key(tags::ATTEMPT).value(attempt.to_string()).build();
-            call("ecs:TagResource", session.clients.ecs.tag_resource().resource_arn(arn).tags(tag).send()).await?;
+            session
+                .call("ecs:TagResource", session.clients.ecs.tag_resource().resource_arn(arn).tags(tag).send())
+                .await?;
             Ok(None)
         }
         Change::Deregister { arn } => {
             session.cache.forget_task_definition(arn);
             let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
-            match call("ecs:DeregisterTaskDefinition", request.send()).await {
+            match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
                 // Already inactive: ECS says so by a ClientException.
                 Err(error) if error.class == Class::Terminal && error.is(&["ClientException"]) => Ok(None),
                 Err(error) => Err(error),

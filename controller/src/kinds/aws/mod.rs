@@ -190,6 +190,21 @@ pub struct Session<'a> {
     pub cache: &'a Cache,
 }
 
+impl Session<'_> {
+    /// Makes one call; the SDK's own retries are inside it.
+    pub fn call<T, E>(
+        self,
+        operation: &'static str,
+        future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
+    ) -> impl Future<Output = Result<T, CallError>> + Send
+    where
+        T: Send,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        call(operation, future)
+    }
+}
+
 /// Live state by repository name. A location of which nothing exists is absent.
 ///
 /// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
