@@ -11,13 +11,19 @@ const KEPT: usize = 100_000;
 pub struct Call {
     /// Rises by one with every call, from 1.
     pub sequence: u64,
-    /// When it was answered, in seconds since 1970.
+    /// When it was applied or refused, in seconds since 1970.
     pub time: f64,
+    /// When its request left the caller; over HTTP, when it came in.
+    pub begun: f64,
+    /// The access key id that signed it; empty for none.
+    pub caller: String,
     pub service: &'static str,
     pub operation: String,
     pub resource: Option<String>,
     pub mutating: bool,
-    /// `OK`, or the error code.
+    /// Whether the cloud did what was asked. The caller may not know: see the outcome.
+    pub applied: bool,
+    /// `OK`, the error code, or the fault that was put in its way.
     pub outcome: String,
     pub status: u16,
     pub latency_ms: u64,

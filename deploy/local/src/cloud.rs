@@ -22,6 +22,7 @@ use crate::services::iam::Iam;
 use crate::services::logs::Logs;
 use crate::services::s3::S3;
 use crate::services::{self, Service};
+use crate::throttling::{Buckets, Throttling};
 use crate::time::Time;
 use crate::wire::{self, xml};
 
@@ -42,6 +43,8 @@ pub struct Rules {
     pub steady_after: Duration,
     /// How long a Cloud Map operation takes.
     pub operation_delay: Duration,
+    /// The rates at which calls are refused.
+    pub throttling: Throttling,
 }
 
 impl Rules {
@@ -61,6 +64,7 @@ impl Default for Rules {
             role_propagation: Duration::ZERO,
             steady_after: Duration::from_secs(5),
             operation_delay: Duration::from_secs(1),
+            throttling: Throttling::Off,
         }
     }
 }
@@ -112,11 +116,14 @@ pub struct Cloud {
     timers: BTreeSet<(Time, Timer)>,
     #[serde(skip)]
     effects: Vec<Effect>,
+    #[serde(skip)]
+    throttling: Buckets,
 }
 
 impl Cloud {
     pub fn new(rules: Rules, images: Arc<dyn Images>) -> Self {
         Self {
+            throttling: Buckets::new(rules.throttling),
             rules,
             images,
             autoscaling: AutoScaling::default(),
@@ -136,6 +143,7 @@ impl Cloud {
     /// A saved cloud comes back: tasks that ran are lost with the process that ran them, services will start others.
     #[must_use]
     pub fn revived(mut self, rules: Rules, images: Arc<dyn Images>, now: Time) -> Self {
+        self.throttling = Buckets::new(rules.throttling);
         self.rules = rules;
         self.images = images;
         self.enter(now);
@@ -167,7 +175,9 @@ impl Cloud {
     fn answer(&mut self, request: &Request<Bytes>, call: wire::Call) -> Answer {
         let wire::Call { service, operation, input } = call;
         let region = wire::signed_region(request.headers()).unwrap_or(&self.rules.region);
-        let reply = if service.is_global() || region == self.rules.region {
+        let reply = if !self.throttling.admits(service, &operation, self.now) {
+            Err(service.throttled())
+        } else if service.is_global() || region == self.rules.region {
             match service {
                 Service::S3 => services::s3::run(self, request),
                 _ => services::run(self, service, &operation, &input).map(|output| match service {
@@ -181,12 +191,7 @@ impl Cloud {
         let (response, refused) = match reply {
             Ok(response) => (response, None),
             Err(fault) => {
-                let code = fault.code.unwrap_or(service.invalid_input());
-                let response = match service {
-                    Service::Iam | Service::Sts => xml::query_fault(&fault, code, service.namespace()),
-                    Service::S3 => services::s3::refuse(request, &fault, code),
-                    _ => wire::json_fault(&fault, code),
-                };
+                let (response, code) = refusal(request, service, &fault);
                 (response, Some(code.to_owned()))
             }
         };
@@ -289,7 +294,18 @@ impl Cloud {
     }
 }
 
-fn mutates(operation: &str) -> bool {
+/// A refusal as its service words it, and its code.
+pub(crate) fn refusal(request: &Request<Bytes>, service: Service, fault: &Fault) -> (Response<Bytes>, &'static str) {
+    let code = fault.code.unwrap_or(service.invalid_input());
+    let response = match service {
+        Service::Iam | Service::Sts => xml::query_fault(fault, code, service.namespace()),
+        Service::S3 => services::s3::refuse(request, fault, code),
+        _ => wire::json_fault(fault, code),
+    };
+    (response, code)
+}
+
+pub(crate) fn mutates(operation: &str) -> bool {
     const READS: [&str; 6] = ["Describe", "Discover", "Filter", "Get", "Head", "List"];
     !READS.iter().any(|read| operation.starts_with(read))
 }

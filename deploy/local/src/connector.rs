@@ -42,8 +42,8 @@ impl HttpConnector for InProcess {
         HttpConnectorFuture::new(async move {
             let received = Instant::now();
             let request = collect(request).await?;
-            tokio::time::sleep(shared.latency).await;
-            let response = shared.call(&request, received).map(SdkBody::from);
+            let response = shared.exchange(&request, received).await;
+            let response = response.map_err(|broken| ConnectorError::io(broken.into()))?.map(SdkBody::from);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })
     }

@@ -7,6 +7,7 @@ use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -44,7 +45,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let received = Instant::now();
     let (parts, body) = request.into_parts();
     match to_bytes(body, LARGEST_BODY).await {
-        Ok(body) => shared.call(&http::Request::from_parts(parts, body), received).map(Body::from),
+        Ok(body) => match shared.exchange(&http::Request::from_parts(parts, body), received).await {
+            Ok(response) => response.map(Body::from),
+            // A body that breaks off is as near as this door comes to a connection that does.
+            Err(broken) => Body::from_stream(futures::stream::iter([Err::<Bytes, _>(broken)])).into_response(),
+        },
         Err(error) => (http::StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
     }
 }

@@ -9,6 +9,7 @@ pub mod connector;
 pub mod dns;
 pub mod driver;
 pub mod fault;
+pub mod faults;
 pub mod fields;
 pub mod http;
 mod local_cloud;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod rollout;
 pub mod services;
 pub mod store;
+pub mod throttling;
 pub mod time;
 pub mod wire;
 

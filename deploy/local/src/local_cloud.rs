@@ -7,20 +7,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::calls::{Call, Calls};
-use crate::cloud::{Cloud, Effect, Rules};
+use crate::cloud::{self, Cloud, Effect, Rules};
 use crate::connector::InProcess;
 use crate::driver::simulated::Simulated;
 use crate::driver::{Driver, Report};
+use crate::fault::Fault;
+use crate::faults::{Faults, Seen, Trouble};
 use crate::lock::lock;
 use crate::services::ecr::{Images, MemoryImages};
 use crate::store::{Store, StoreError};
 use crate::time::Time;
+use crate::wire;
 
 /// Changes within this time are saved together.
 const SAVE_DELAY: Duration = Duration::from_millis(500);
@@ -69,7 +72,15 @@ pub(crate) struct Shared {
     woken: Notify,
     changed: Notify,
     closing: Notify,
+    faults: Mutex<Faults>,
+    /// How many calls hang.
+    hanging: watch::Sender<u64>,
 }
+
+/// The connection broke: the caller does not learn whether its call was applied.
+#[derive(Debug, thiserror::Error)]
+#[error("connection reset by peer")]
+pub(crate) struct Broken;
 
 impl LocalCloud {
     /// Starts an empty cloud. Call it inside a tokio runtime.
@@ -99,6 +110,8 @@ impl LocalCloud {
             woken: Notify::new(),
             changed: Notify::new(),
             closing: Notify::new(),
+            faults: Mutex::default(),
+            hanging: watch::Sender::new(0),
         });
         let background = tokio::spawn(Arc::clone(&shared).run(incoming));
         Self { shared, simulated, background }
@@ -117,6 +130,17 @@ impl LocalCloud {
     /// The AWS services and `/_localcloud/`, to be merged with other routes.
     pub fn router(&self) -> axum::Router {
         crate::http::router(Arc::clone(&self.shared))
+    }
+
+    /// From now on, calls meet these faults; numbers in it count from here.
+    pub fn set_faults(&self, faults: impl Into<Faults>) {
+        *lock(&self.shared.faults) = faults.into();
+    }
+
+    /// Until a call hangs ([`crate::faults::Trouble::Hang`]), in sum the `number`-th since the cloud was started.
+    pub async fn hung(&self, number: u64) {
+        // Never an error: the sender is in the same value.
+        let _ = self.shared.hanging.subscribe().wait_for(|hanging| *hanging >= number).await;
     }
 
     /// All calls that are kept.
@@ -209,8 +233,83 @@ impl Drop for LocalCloud {
 }
 
 impl Shared {
+    /// One request, on its way there and back, with whatever the fault plan has for it.
+    pub(crate) async fn exchange(
+        &self,
+        request: &Request<Bytes>,
+        received: Instant,
+    ) -> Result<Response<Bytes>, Broken> {
+        let Some((service, operation)) = wire::name(request) else {
+            tokio::time::sleep(self.latency).await;
+            return Ok(self.call(request, received, None));
+        };
+        let caller = wire::signed_by(request.headers()).unwrap_or_default();
+        let seen =
+            Seen { caller, service: service.name(), operation: &operation, mutating: cloud::mutates(&operation) };
+        let trouble = lock(&self.faults).next(seen);
+        if let Some(Trouble::Delay(delay)) = trouble {
+            tokio::time::sleep(delay).await;
+        }
+        tokio::time::sleep(self.latency).await;
+        let refuse = |fault: &Fault| {
+            self.record_unapplied(seen, received, trouble);
+            Ok(cloud::refusal(request, service, fault).0)
+        };
+        match trouble {
+            None => Ok(self.call(request, received, None)),
+            Some(Trouble::Delay(_)) => Ok(self.call(request, received, trouble)),
+            Some(Trouble::Throttle) => refuse(&service.throttled()),
+            Some(Trouble::HiddenThrottle) => refuse(&Fault::invalid("Rate exceeded (Service: Fargate; throttled)")),
+            Some(Trouble::ServerError) => {
+                refuse(&Fault::new("InternalFailure", "Please try again later.").with_status(500))
+            }
+            Some(Trouble::Unavailable) => {
+                refuse(&Fault::new("ServiceUnavailable", "The service is unavailable.").with_status(503))
+            }
+            Some(Trouble::ResetBefore) => {
+                self.record_unapplied(seen, received, trouble);
+                Err(Broken)
+            }
+            Some(Trouble::ResetAfter) => {
+                self.call(request, received, trouble);
+                Err(Broken)
+            }
+            Some(Trouble::Hang { applied }) => {
+                if applied {
+                    self.call(request, received, trouble);
+                } else {
+                    self.record_unapplied(seen, received, trouble);
+                }
+                self.hanging.send_modify(|hanging| *hanging += 1);
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn record_unapplied(&self, seen: Seen<'_>, received: Instant, trouble: Option<Trouble>) {
+        let now = self.now();
+        self.calls().record(Call {
+            sequence: 0,
+            time: now.epoch_seconds(),
+            begun: self.begun(received),
+            caller: seen.caller.to_owned(),
+            service: seen.service,
+            operation: seen.operation.to_owned(),
+            resource: None,
+            mutating: seen.mutating,
+            applied: false,
+            outcome: trouble.map_or("OK", Trouble::words).to_owned(),
+            status: 0,
+            latency_ms: u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+
+    fn begun(&self, received: Instant) -> f64 {
+        (self.start + received.saturating_duration_since(self.started)).epoch_seconds()
+    }
+
     /// Answers one request; the whole of it happens at one instant.
-    pub(crate) fn call(&self, request: &Request<Bytes>, received: Instant) -> Response<Bytes> {
+    fn call(&self, request: &Request<Bytes>, received: Instant, trouble: Option<Trouble>) -> Response<Bytes> {
         let now = self.now();
         let (answer, effects) = {
             let mut cloud = self.cloud();
@@ -221,7 +320,9 @@ impl Shared {
         if answer.mutating {
             self.changed.notify_one();
         }
-        let outcome = answer.refused.unwrap_or_else(|| "OK".to_owned());
+        let applied = answer.refused.is_none();
+        let outcome = answer.refused.or(trouble.map(|trouble| trouble.words().to_owned()));
+        let outcome = outcome.unwrap_or_else(|| "OK".to_owned());
         if outcome == "UnknownOperationException" || outcome == "InvalidAction" || outcome == "NotImplemented" {
             tracing::warn!(service = answer.service, operation = answer.operation, "no such operation here");
         } else {
@@ -230,10 +331,13 @@ impl Shared {
         self.calls().record(Call {
             sequence: 0,
             time: now.epoch_seconds(),
+            begun: self.begun(received),
+            caller: wire::signed_by(request.headers()).unwrap_or_default().to_owned(),
             service: answer.service,
             operation: answer.operation,
             resource: answer.resource,
             mutating: answer.mutating,
+            applied,
             outcome,
             status: answer.response.status().as_u16(),
             latency_ms: u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -89,6 +89,20 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The refusal of a call for its rate, as each service words it.
+    pub fn throttled(self) -> Fault {
+        match self {
+            Self::S3 => Fault::new("SlowDown", "Please reduce your request rate.").with_status(503),
+            Self::Iam | Self::Sts => Fault::new("Throttling", "Rate exceeded"),
+            Self::CloudMap => Fault::new("RequestLimitExceeded", "Rate exceeded"),
+            Self::AutoScaling | Self::Ecr | Self::Ecs | Self::Logs => {
+                Fault::new("ThrottlingException", "Rate exceeded")
+            }
+        }
+    }
+}
+
 /// Runs an operation of any service but S3, whose answers are not documents.
 pub fn run(cloud: &mut Cloud, service: Service, operation: &str, input: &Value) -> Reply {
     match service {

@@ -77,6 +77,24 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// Service and operation of a request, without reading more of it than that takes.
+pub fn name(request: &Request<Bytes>) -> Option<(Service, String)> {
+    if let Some(target) = header(request.headers(), "x-amz-target") {
+        let (prefix, operation) = target.split_once('.')?;
+        return Some((Service::by_target(prefix)?, operation.to_owned()));
+    }
+    match read(request) {
+        Ok(call) => Some((call.service, call.operation)),
+        Err(_) => None,
+    }
+}
+
+/// The access key id in the signature's credential scope, when the request is signed.
+pub fn signed_by(headers: &HeaderMap) -> Option<&str> {
+    let (_, credential) = header(headers, AUTHORIZATION.as_str())?.split_once("Credential=")?;
+    credential.split('/').next()
+}
+
 /// The region in the signature's credential scope, when the request is signed.
 pub fn signed_region(headers: &HeaderMap) -> Option<&str> {
     let (_, credential) = header(headers, AUTHORIZATION.as_str())?.split_once("Credential=")?;

@@ -1,0 +1,224 @@
+//! Faults on the way to the cloud and back, drawn from a seed: what a network, a load balancer and a busy control plane do to
+//! a call. The cloud itself stays right; only the caller is kept in the dark.
+//!
+//! Guarantees: equal plans and equal calls give equal faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Refused for its rate, under the service's own code.
+    Throttle,
+    /// Refused for its rate, in the message of an `InvalidParameterException` (seen from ECS in dagster#33439).
+    HiddenThrottle,
+    /// 500, nothing applied.
+    ServerError,
+    /// 503, nothing applied.
+    Unavailable,
+    /// Answered rightly, after this long.
+    Delay(Duration),
+    /// The connection breaks before the cloud has seen the call.
+    ResetBefore,
+    /// The connection breaks after the call was applied: its answer is lost.
+    ResetAfter,
+    /// No answer ever comes; the caller's own timeout has to end it.
+    Hang { applied: bool },
+}
+
+impl Trouble {
+    /// As the list of calls shows it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Throttle => "fault: throttled",
+            Self::HiddenThrottle => "fault: throttled, in a message",
+            Self::ServerError => "fault: 500",
+            Self::Unavailable => "fault: 503",
+            Self::Delay(_) => "fault: delayed",
+            Self::ResetBefore => "fault: reset before",
+            Self::ResetAfter => "fault: reset after",
+            Self::Hang { applied: false } => "fault: hangs, not applied",
+            Self::Hang { applied: true } => "fault: hangs, applied",
+        }
+    }
+}
+
+/// How often each kind of trouble comes, in 1/1000 of the calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chances {
+    pub throttle: u32,
+    pub hidden_throttle: u32,
+    pub server_error: u32,
+    pub delay: u32,
+    pub reset_before: u32,
+    pub reset_after: u32,
+    pub hang: u32,
+}
+
+/// A call as far as a plan looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    pub caller: &'a str,
+    pub service: &'static str,
+    pub operation: &'a str,
+    pub mutating: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// By the number of the call, from 1, among those the rule is for.
+    At(BTreeMap<u64, Trouble>),
+    Always(Trouble),
+    Random(fastrand::Rng, Chances),
+}
+
+/// One rule of a plan, and the calls it is for: all of them, until it is narrowed.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    kind: Kind,
+    caller: Option<String>,
+    operations: BTreeSet<&'static str>,
+    mutating: bool,
+    counted: u64,
+}
+
+impl Rule {
+    fn new(kind: Kind) -> Self {
+        Self { kind, caller: None, operations: BTreeSet::new(), mutating: false, counted: 0 }
+    }
+
+    /// The `number`-th call from now, counted from 1.
+    pub fn at(number: u64, trouble: Trouble) -> Self {
+        Self::new(Kind::At(BTreeMap::from([(number, trouble)])))
+    }
+
+    pub fn always(trouble: Trouble) -> Self {
+        Self::new(Kind::Always(trouble))
+    }
+
+    pub fn random(seed: u64, chances: Chances) -> Self {
+        Self::new(Kind::Random(fastrand::Rng::with_seed(seed), chances))
+    }
+
+    /// Only calls signed with this access key id.
+    #[must_use]
+    pub fn of(self, caller: &str) -> Self {
+        Self { caller: Some(caller.to_owned()), ..self }
+    }
+
+    /// Only these operations.
+    #[must_use]
+    pub fn on(mut self, operations: &[&'static str]) -> Self {
+        self.operations.extend(operations);
+        self
+    }
+
+    #[must_use]
+    pub fn mutating_only(self) -> Self {
+        Self { mutating: true, ..self }
+    }
+
+    fn next(&mut self, seen: Seen<'_>) -> Option<Trouble> {
+        let concerns = self.caller.as_deref().is_none_or(|caller| caller == seen.caller)
+            && (self.operations.is_empty() || self.operations.contains(seen.operation))
+            && (seen.mutating || !self.mutating);
+        if !concerns {
+            return None;
+        }
+        self.counted += 1;
+        match &mut self.kind {
+            Kind::At(numbers) => numbers.get(&self.counted).copied(),
+            Kind::Always(trouble) => Some(*trouble),
+            Kind::Random(rng, chances) => draw(rng, chances),
+        }
+    }
+}
+
+fn draw(rng: &mut fastrand::Rng, chances: &Chances) -> Option<Trouble> {
+    let mut rest = rng.u32(0..1000);
+    // Drawn for every call, so that the same numbers follow whatever this call meets.
+    let (delay, applied) = (Duration::from_millis(rng.u64(100..8_000)), rng.bool());
+    let kinds = [
+        (chances.throttle, Trouble::Throttle),
+        (chances.hidden_throttle, Trouble::HiddenThrottle),
+        (chances.server_error, if applied { Trouble::ServerError } else { Trouble::Unavailable }),
+        (chances.delay, Trouble::Delay(delay)),
+        (chances.reset_before, Trouble::ResetBefore),
+        (chances.reset_after, Trouble::ResetAfter),
+        (chances.hang, Trouble::Hang { applied }),
+    ];
+    for (chance, trouble) in kinds {
+        if rest < chance {
+            return Some(trouble);
+        }
+        rest -= chance;
+    }
+    None
+}
+
+/// A fault plan: the first rule that has trouble for a call wins. Every rule counts every call it is for.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    rules: Vec<Rule>,
+}
+
+impl Faults {
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn and(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    pub fn next(&mut self, seen: Seen<'_>) -> Option<Trouble> {
+        let mut found = None;
+        for rule in &mut self.rules {
+            let trouble = rule.next(seen);
+            found = found.or(trouble);
+        }
+        found
+    }
+}
+
+impl From<Rule> for Faults {
+    fn from(rule: Rule) -> Self {
+        Self { rules: vec![rule] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(operation: &'static str, mutating: bool) -> Seen<'static> {
+        Seen { caller: "a", service: "ecs", operation, mutating }
+    }
+
+    #[test]
+    fn a_rule_counts_only_the_calls_it_is_for() {
+        let mut faults = Faults::from(Rule::at(2, Trouble::ResetAfter).mutating_only().of("a"));
+        let stranger = Seen { caller: "b", ..call("CreateService", true) };
+        assert_eq!(faults.next(call("CreateService", true)), None);
+        assert_eq!(faults.next(call("ListServices", false)), None);
+        assert_eq!(faults.next(stranger), None);
+        assert_eq!(faults.next(call("UpdateService", true)), Some(Trouble::ResetAfter));
+        assert_eq!(faults.next(call("UpdateService", true)), None);
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_faults() {
+        let chances = Chances { throttle: 100, delay: 100, reset_after: 100, hang: 50, ..Chances::default() };
+        let drawn = |seed| {
+            let mut faults = Faults::from(Rule::random(seed, chances));
+            (0..1000).map(|_| faults.next(call("ListServices", false))).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        let troubled = drawn(7).iter().flatten().count();
+        assert!((250..450).contains(&troubled), "{troubled} of 1000");
+    }
+}
