@@ -10,6 +10,7 @@ pub mod dagster;
 pub mod kinds;
 mod lock;
 pub mod plan;
+pub mod priority;
 pub mod program;
 pub mod reconcile;
 pub mod settings;

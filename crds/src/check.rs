@@ -76,6 +76,8 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
         health: Health { start_seconds, load_seconds },
         tags: fields.tags,
         adopt: fields.adopt,
+        mode: fields.mode,
+        protect: fields.deletion.protect,
     })
 }
 

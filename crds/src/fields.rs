@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::repository::Architecture;
+use crate::repository::{Architecture, Mode};
 
 /// One Dagster code location: `repos/NAME/config.yml`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -94,11 +94,13 @@ pub(crate) struct RepositoryFields {
     #[serde(default)]
     pub scaling: ScalingFields,
 
-    /// Not supported yet: enforce, detect or suspended.
-    pub mode: Option<NotSupported>,
+    /// What codeloc may do: `enforce` (make it so and keep it so), `detect` (only say what differs) or `suspended` (leave it
+    /// alone). The daemon's own mode, where that is stricter, comes first.
+    #[serde(default)]
+    pub mode: Mode,
 
-    /// Not supported yet: protection, and what becomes of the data.
-    pub deletion: Option<NotSupported>,
+    #[serde(default)]
+    pub deletion: DeletionFields,
 
     /// Not supported yet: a target group in front of the code server.
     pub load_balancer: Option<NotSupported>,
@@ -120,6 +122,27 @@ pub(crate) struct RepositoryFields {
 
     /// Not supported yet: what an image must fulfil before it runs.
     pub image_policy: Option<NotSupported>,
+}
+
+/// What becomes of the location when this file is removed.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub(crate) struct DeletionFields {
+    /// Whether removing this file leaves everything as it is. To remove a protected location, set this to false in one commit
+    /// and remove the file in a later one.
+    pub protect: bool,
+    /// What becomes of the data under the prefix. There is one choice: it stays.
+    pub data: DataOnDeletion,
+}
+
+/// What becomes of data whose location is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum DataOnDeletion {
+    #[default]
+    Retain,
 }
 
 /// The value of a field that nothing acts on yet: never accepted, and marked by an editor.
@@ -233,8 +256,6 @@ impl RepositoryFields {
             ("secrets", &self.secrets),
             ("run_resources", &self.run_resources),
             ("access", &self.access),
-            ("mode", &self.mode),
-            ("deletion", &self.deletion),
             ("load_balancer", &self.load_balancer),
             ("spot", &self.spot),
             ("dockerfile", &self.dockerfile),

@@ -86,6 +86,23 @@ pub struct Repository {
     pub tags: BTreeMap<String, String>,
     /// Take over resources of these names that carry no tag of ours.
     pub adopt: bool,
+    pub mode: Mode,
+    /// Whether it stays when its config is removed.
+    pub protect: bool,
+}
+
+/// What may be done. The later, the stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Mode {
+    /// Differences are repaired.
+    #[default]
+    Enforce,
+    /// Differences are told.
+    Detect,
+    /// It is left alone.
+    Suspended,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -73,6 +73,8 @@ scaling: {max_capacity: 5}
 health: {start_seconds: 300}
 tags: {team: sales}
 adopt: true
+mode: detect
+deletion: {protect: true, data: retain}
 ";
     insta::assert_json_snapshot!(parse(PATH, text).unwrap(), @r#"
     {
@@ -111,7 +113,9 @@ adopt: true
       "tags": {
         "team": "sales"
       },
-      "adopt": true
+      "adopt": true,
+      "mode": "detect",
+      "protect": true
     }
     "#);
 }
@@ -226,7 +230,7 @@ fn a_folder_of_another_name() {
 
 #[test]
 fn a_field_that_is_not_supported_yet() {
-    assert_snapshot!(plain_error_with("secrets:\n  - {name: TOKEN, value_from: arn}\nmode: detect"), @r"
+    assert_snapshot!(plain_error_with("secrets:\n  - {name: TOKEN, value_from: arn}\nspot: true"), @r"
      error: `secrets` is not supported yet
       ╭─[repos/my-pipeline/config.yml:4:1]
     3 │ python_file: my_pipeline/definitions.py
@@ -235,13 +239,13 @@ fn a_field_that_is_not_supported_yet() {
     5 │   - {name: TOKEN, value_from: arn}
       ╰────
      hint: remove `secrets`
-     error: `mode` is not supported yet
+     error: `spot` is not supported yet
       ╭─[repos/my-pipeline/config.yml:6:1]
     5 │   - {name: TOKEN, value_from: arn}
-    6 │ mode: detect
+    6 │ spot: true
       · ^^^^
       ╰────
-     hint: remove `mode`
+     hint: remove `spot`
     ");
 }
 

@@ -19,8 +19,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use codeloc::dagster::workspace::Publisher;
+use codeloc::kinds::aws::fence::Fence;
+use codeloc::kinds::aws::limits::Limits;
 use codeloc::kinds::aws::{Cache, Clients};
-use codeloc::reconcile::queue::Queue;
+use codeloc::reconcile::lease::Lease;
+use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
 use codeloc::source::{HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
@@ -86,13 +89,15 @@ impl Deployment {
         let config = deployment.sdk();
         let ecs = aws_sdk_ecs::Client::new(&config);
         ecs.create_cluster().cluster_name("dagster").send().await.expect("a cluster");
-        let clients = Clients::new(&config);
+        let clients = Clients::new(&config, &Arc::default());
         let namespace = clients.discovery.create_private_dns_namespace().name("dagster.internal").vpc("vpc-a");
         namespace.send().await.expect("a namespace");
         // Making a namespace is an operation that takes its time.
         while clients.discovery.list_namespaces().send().await.expect("namespaces").namespaces().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        let s3 = clients.s3.create_bucket().bucket("platform");
+        s3.send().await.expect("a bucket");
         deployment.cloud.reset_calls();
         deployment
     }
@@ -122,7 +127,7 @@ impl Deployment {
 
     /// For changes by hand, and for looking.
     pub fn clients(&self) -> Clients {
-        Clients::new(&self.sdk())
+        Clients::new(&self.sdk(), &Arc::default())
     }
 
     pub fn workspace_file(&self) -> PathBuf {
@@ -166,7 +171,8 @@ impl Deployment {
     /// Starts the daemon. Everything it knows comes from the cloud and the configs.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "a daemon runs already");
-        let clients = self.clients();
+        let limits = Arc::new(Limits::default());
+        let clients = Clients::new(&self.sdk(), &limits);
         let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
         let queue = Arc::new(Queue::default());
         let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -177,7 +183,12 @@ impl Deployment {
         self.branches.attach(heads.clone());
         let code_server = CloudCodeServer::new(self.cloud.clone(), clients.ecs.clone());
         let webserver = CloudWebserver::new(self.workspace_file(), code_server.clone());
+        let (bucket, deployment) = (&self.settings.aws.bucket, &self.settings.deployment);
+        let holder = format!("test/{}", self.cloud.now().millis());
+        let lease = Lease::new(clients.s3.clone(), bucket, deployment, holder, self.settings.reconcile.lease_seconds);
         let world = World {
+            limits,
+            lease: Arc::new(lease),
             images: Images::new(self.builds.clone(), 2, queue.clone()),
             workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(webserver))
                 .expect("a workspace file"),
@@ -243,15 +254,23 @@ impl Deployment {
         tokio::time::sleep(Duration::from_secs(10 * 60)).await;
     }
 
+    /// But for the lease's own writes, which come all the time.
     pub fn mutating_calls(&self) -> Vec<Call> {
-        self.cloud.calls().into_iter().filter(|call| call.mutating).collect()
+        self.cloud.calls().into_iter().filter(|call| call.mutating && call.service != "s3").collect()
     }
 
     /// Everything that is live, as the controller observes it, for comparison.
     pub async fn live(&self) -> BTreeMap<String, codeloc::kinds::Live> {
         let clients = self.clients();
         let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
-        let session = codeloc::kinds::aws::Session { clients: &clients, place: &place, cache: &Cache::default() };
+        let session = codeloc::kinds::aws::Session {
+            clients: &clients,
+            place: &place,
+            cache: &Cache::default(),
+            limits: &Limits::default(),
+            fence: &Fence::open(),
+            priority: Priority::Resync,
+        };
         codeloc::kinds::aws::observe(session, codeloc::kinds::aws::Scope::All).await.expect("an observation")
     }
 }

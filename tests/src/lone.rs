@@ -137,7 +137,7 @@ impl Lone {
 
     /// Everything that there is in the cloud, owned or not, by kind: names, and what a duplicate or a leftover would show.
     pub async fn inventory(&self) -> BTreeMap<&'static str, Vec<String>> {
-        let aws = Clients::new(&self.sdk());
+        let aws = Clients::new(&self.sdk(), &std::sync::Arc::default());
         let mut found = BTreeMap::new();
         let own = |name: Option<&str>| name.unwrap_or_default().to_owned();
 

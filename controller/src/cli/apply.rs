@@ -48,7 +48,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let done = daemon.progress.until(|outcomes| {
         outcomes.iter().all(|(name, outcome)| match outcome {
-            Outcome::Converged | Outcome::Gone => true,
+            Outcome::Converged | Outcome::Gone | Outcome::Held => true,
             Outcome::Waiting(_) | Outcome::Failed(_) => stuck(name),
         })
     });
@@ -60,6 +60,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             }
         }
     }
+    daemon.reconciler.world.lease.release().await;
     let mut good = true;
     for status in board.all() {
         let settled = status.sync == Sync::Synced && status.health == Health::Healthy;

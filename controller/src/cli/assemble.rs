@@ -13,7 +13,9 @@ use crate::build::{self, EcrCredentials, OciBuilder};
 use crate::dagster::code_server::GrpcCodeServer;
 use crate::dagster::webserver::GraphqlWebserver;
 use crate::dagster::workspace::Publisher;
+use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, Clients};
+use crate::reconcile::lease::Lease;
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{Clock, Images, Reconciler, Workspace, World, place};
 use crate::settings::{Compression, Platform, Settings};
@@ -75,7 +77,8 @@ pub fn source(settings: &Settings) -> SourceSettings {
 /// Everything a pass touches. Reads from AWS where the deployment lives.
 pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let config = aws(&settings).await;
-    let clients = Clients::new(&config);
+    let limits = Arc::new(Limits::default());
+    let clients = Clients::new(&config, &limits);
     let place = place::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
     let git = git(&settings);
     let queue = Arc::new(Queue::default());
@@ -90,7 +93,16 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
+    let lease = Lease::new(
+        clients.s3.clone(),
+        &settings.aws.bucket,
+        &settings.deployment,
+        holder(),
+        settings.reconcile.lease_seconds,
+    );
     let world = World {
+        limits,
+        lease: Arc::new(lease),
         images: Images::new(builder, settings.reconcile.builds, queue.clone()),
         workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver)?,
         code_server: GrpcCodeServer::new(timeout),
@@ -104,6 +116,13 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         clock: Clock::of_this_machine(),
     };
     Ok((Reconciler::new(world), receiver))
+}
+
+/// This process and no other: host, process and the moment it began.
+fn holder() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let began = Clock::of_this_machine().now().as_millisecond();
+    format!("{host}/{}/{began}", std::process::id())
 }
 
 fn build_settings(settings: &Settings) -> build::BuildSettings {

@@ -61,12 +61,16 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let api = axum::serve(listener, api::router(Arc::new(shown)));
 
+    let lease = daemon.reconciler.world.lease.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
+    let ended = tokio::select! {
         () = daemon.run(moved) => Err("the daemon ended by itself; see the log".into()),
         result = async { api.await } => Err(format!("the API ended: {result:?}").into()),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
-    }
+    };
+    // Nothing runs any more that could change anything.
+    lease.release().await;
+    ended
 }

@@ -19,6 +19,9 @@ pub const ATTEMPT: &str = "codeloc:attempt";
 /// On an ECS service: the revision of which the rollout failed; it is not tried again.
 pub const FAILED_REVISION: &str = "codeloc:failed-revision";
 
+/// `true` on every resource of a location that stays when its config is removed.
+pub const PROTECT: &str = "codeloc:protect";
+
 /// Keys that carry the controller's memory, and so are never compared with what a config wants.
 const MEMORY: [&str; 3] = [REVISION, ATTEMPT, FAILED_REVISION];
 
@@ -42,15 +45,24 @@ pub fn wanted(repository: &Repository, place: &Place) -> Tags {
     let mut tags = repository.tags.clone();
     tags.insert(MANAGED_BY.to_owned(), place.deployment.clone());
     tags.insert(REPOSITORY.to_owned(), repository.name.to_string());
+    if repository.protect {
+        tags.insert(PROTECT.to_owned(), "true".to_owned());
+    }
     tags
 }
 
 /// Tags to set so that `live` carries what is wanted. Foreign tags (AWS's own, cost tools') are left alone.
 pub fn missing(live: &Tags, want: &Tags) -> Tags {
-    want.iter()
+    let mut missing: Tags = want
+        .iter()
         .filter(|(key, value)| !MEMORY.contains(&key.as_str()) && live.get(*key) != Some(*value))
         .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+        .collect();
+    // Taken back by another value: a tag that is removed would need a call of its own for each kind.
+    if live.get(PROTECT).is_some_and(|value| value == "true") && !want.contains_key(PROTECT) {
+        missing.insert(PROTECT.to_owned(), "false".to_owned());
+    }
+    missing
 }
 
 pub fn render(tags: &Tags) -> String {

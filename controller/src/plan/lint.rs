@@ -12,6 +12,8 @@ pub enum Violation {
     DeletesWanted(Kind),
     #[error("a step would change a repository of which the config is invalid")]
     ChangesFrozen,
+    #[error("a step would change a repository that nobody may change now")]
+    ChangesHeld,
     #[error("the {} would be deleted while the workspace entry is still published", .0.title())]
     DeletesBeforeUnpublished(Kind),
     #[error("the {} would be deleted while the service exists", .0.title())]
@@ -25,6 +27,9 @@ pub enum Violation {
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
+    if input.hold.is_some() && !plan.steps.is_empty() {
+        return Err(Violation::ChangesHeld);
+    }
     match input.desired {
         Desired::Frozen(_) if !plan.steps.is_empty() => return Err(Violation::ChangesFrozen),
         Desired::Frozen(_) => {}
@@ -138,6 +143,7 @@ mod tests {
             last_words: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
+            hold: None,
         };
         lint(&input, &plan_of(steps))
     }
@@ -226,6 +232,7 @@ mod tests {
             last_words: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
+            hold: None,
         };
         assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
     }

@@ -2,6 +2,7 @@
 //! waited for. No clock, no client, no randomness: even the time is an argument.
 
 mod assess;
+mod hold;
 mod lint;
 #[cfg(test)]
 mod properties;
@@ -24,6 +25,7 @@ use crate::kinds::{
 use crate::source::Invalid;
 use crate::status::{Condition, Health, Sync};
 
+pub use hold::Hold;
 pub use lint::{Violation, lint};
 
 /// Everything a plan is made from.
@@ -44,6 +46,8 @@ pub struct Input<'a> {
     pub steady_for: Duration,
     /// Milliseconds since 1970.
     pub now_ms: i64,
+    /// Why nothing of the plan may be executed.
+    pub hold: Option<&'a Hold>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +120,15 @@ impl Plan {
 
 /// The steps from what is seen to what is wanted.
 pub fn plan(input: Input<'_>) -> Plan {
+    let plan = unheld(input);
+    match input.hold {
+        // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
+        Some(hold) if !matches!(input.desired, Desired::Frozen(_)) => plan.held(hold),
+        _ => plan,
+    }
+}
+
+fn unheld(input: Input<'_>) -> Plan {
     match input.desired {
         Desired::Frozen(invalid) => Plan { steps: vec![], later: vec![], report: assess::frozen(&input, invalid) },
         Desired::Absent => absent(&input),
@@ -252,7 +265,16 @@ fn absent(input: &Input<'_>) -> Plan {
         vec![]
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
-    Plan { steps, later, report }
+    let plan = Plan { steps, later, report };
+    if protected(live) { plan.held(&Hold::Protected) } else { plan }
+}
+
+/// Its config is gone and cannot be asked any more: the wish is on the resources.
+fn protected(live: &Live) -> bool {
+    let says = |tags: &tags::Tags| tags.get(tags::PROTECT).is_some_and(|value| value == "true");
+    live.log_group.as_ref().is_some_and(|live| says(&live.tags))
+        || live.role.as_ref().is_some_and(|live| says(&live.tags))
+        || live.service.as_ref().is_some_and(|live| live.exists() && says(&live.tags))
 }
 
 /// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.

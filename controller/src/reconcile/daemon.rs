@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::lease::Standing;
 use super::pass::{Outcome, Reconciler};
 use super::queue::Priority;
 use crate::build::Builder;
@@ -17,6 +18,8 @@ use crate::dagster::{CodeServer, Webserver};
 use crate::lock::lock;
 use crate::source::{HeadKey, Snapshot, SourceState};
 
+/// Workers that take nothing but fresh commits.
+const RESERVED: usize = 4;
 /// After a sweep that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -74,8 +77,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_source(self.reconciler.clone(), self.source.clone()));
         tasks.spawn(follow_heads(self.reconciler.clone(), moved));
         tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
+        let lease = self.reconciler.world.lease.clone();
+        tasks.spawn(async move { lease.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
-            tasks.spawn(work(self.reconciler.clone(), self.progress.clone()));
+            tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Garbage));
+        }
+        // Passes on a thousand new locations spend their time waiting for AWS's rates: a fresh commit does not wait for them.
+        for _ in 0..RESERVED {
+            tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Commit));
         }
         // None of them ends by itself; one that panicked takes the daemon with it, so that it is started afresh.
         if let Some(Err(error)) = tasks.join_next().await {
@@ -90,7 +99,11 @@ async fn follow_source<B: Builder, C: CodeServer, W: Webserver>(
     mut source: watch::Receiver<SourceState>,
 ) {
     loop {
-        let snapshot = source.borrow_and_update().snapshot.clone();
+        let (snapshot, unread) = {
+            let state = source.borrow_and_update();
+            (state.snapshot.clone(), state.failure.as_ref().map(|failure| failure.message.clone()))
+        };
+        reconciler.set_unread(unread);
         if let Some(snapshot) = snapshot {
             take(&reconciler, snapshot);
         }
@@ -148,7 +161,9 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     // The snapshot is in force before its keys are due.
     reconciler.set_snapshot(snapshot);
     for name in changed {
-        world.queue.add_now(&name, Priority::Commit);
+        // What has no service yet is nobody's loss while it waits.
+        let cold = !old.contains_key(name.as_str()) && world.board.get(&name).is_none();
+        world.queue.add_now(&name, if cold { Priority::Cold } else { Priority::Commit });
     }
 }
 
@@ -166,7 +181,19 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
         tokio::task::yield_now().await;
     }
     let interval = Duration::from_secs(reconciler.world.settings.reconcile.resync_seconds);
+    let mut standing = reconciler.world.lease.watch();
+    if standing.wait_for(|standing| *standing != Standing::Unknown).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let mut held = false;
     loop {
+        let was_held = std::mem::replace(&mut held, *standing.borrow_and_update() == Standing::Held);
+        if held
+            && !was_held
+            && let Err(error) = reconciler.take_over().await
+        {
+            tracing::warn!(%error, "the workspace file was not read again");
+        }
         let next = match reconciler.sweep().await {
             Ok(names) => {
                 for name in names {
@@ -182,18 +209,29 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
                 SWEEP_AGAIN
             }
         };
-        tokio::time::sleep(next).await;
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            // Who takes over looks at everything afresh; who lost the lease says so.
+            _ = standing.changed() => {}
+        }
     }
 }
 
-async fn work<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>, progress: Arc<Progress>) {
+/// Works on what is at least as urgent as `least`.
+async fn work<B: Builder, C: CodeServer, W: Webserver>(
+    reconciler: Arc<Reconciler<B, C, W>>,
+    progress: Arc<Progress>,
+    least: Priority,
+) {
     let queue = &reconciler.world.queue;
     loop {
-        let name = queue.next().await;
+        let (name, priority) = queue.next(least).await;
         if reconciler.snapshot().is_some() {
-            let outcome = reconciler.pass(&name).await;
+            let outcome = reconciler.pass(&name, priority).await;
             if let Outcome::Waiting(after) | Outcome::Failed(after) = outcome {
-                queue.add(&name, Priority::Again, Instant::now() + after);
+                // What was cold stays cold until it is made; what was only looked at becomes something that is waited for.
+                let again = if priority == Priority::Cold { Priority::Cold } else { Priority::Again };
+                queue.add(&name, again, Instant::now() + after);
             }
             progress.set(&name, outcome);
         }

@@ -57,7 +57,10 @@ pub async fn execute<W: Webserver>(
             service::aws::apply(session, change, learned).await?;
         }
         Step::Scaling(change) => scaling::aws::apply(session, change).await?,
-        Step::Workspace(change) => workspace.apply(change).await?,
+        Step::Workspace(change) => {
+            session.check_fence("workspace.yaml")?;
+            workspace.apply(change).await?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Guarantees: at most one pass per repository at a time; nothing is executed that the plan's lint refuses; a pass that is
 //! killed at any point leaves a state from which the next one goes on.
 
+pub mod brakes;
 mod clock;
 pub mod queue;
 pub mod swept;
@@ -15,6 +16,8 @@ mod daemon;
 mod execute;
 #[cfg(feature = "aws")]
 mod images;
+#[cfg(feature = "aws")]
+pub mod lease;
 #[cfg(feature = "aws")]
 mod observe;
 #[cfg(feature = "aws")]

@@ -1,26 +1,31 @@
 //! One pass on one repository: observe, plan, lint, execute, and again until a fresh observation leaves nothing to do or
 //! something has to be waited for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use codeloc_crds::Mode;
+
+use super::brakes::{Picture, brake};
 use super::clock::Clock;
 use super::execute::{Made, StepError, execute};
 use super::images::{ImageProgress, Images};
+use super::lease::{Lease, Standing};
 use super::observe;
-use super::queue::Queue;
+use super::queue::{Priority, Queue};
 use super::swept::Swept;
 use super::tell::in_words;
 use super::wanted::{ImageKnown, Wanted};
-use super::workspace::{View, Workspace};
+use super::workspace::{PublishError, View, Workspace};
 use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
+use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
 use crate::kinds::place::Place;
 use crate::kinds::{Live, Step, aws, service};
 use crate::lock::lock;
-use crate::plan::{self, Answered, Desired, Input, Plan, WebserverState};
+use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
 use crate::source::{HeadKey, Heads, Snapshot};
 use crate::status::{Board, ConditionKind, Reason, Truth};
@@ -38,6 +43,8 @@ pub struct World<B, C, W> {
     pub place: Place,
     pub clients: Clients,
     pub cache: Cache,
+    pub limits: Arc<Limits>,
+    pub lease: Arc<Lease>,
     pub images: Images<B>,
     pub heads: Heads,
     pub code_server: C,
@@ -54,6 +61,8 @@ pub enum Outcome {
     Converged,
     /// Something is on its way; look again then.
     Waiting(Duration),
+    /// There may be something to do, but this process may not do it, or not now.
+    Held,
     /// A call failed, or the plan does not converge.
     Failed(Duration),
     /// The repository is gone, and all of it in AWS.
@@ -63,6 +72,10 @@ pub enum Outcome {
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// Why the configs cannot be read at present.
+    unread: RwLock<Option<String>>,
+    /// Locations of which anything is live and ours; nothing before the first sweep.
+    owned: RwLock<Option<BTreeSet<String>>>,
     swept: Swept,
     /// What was seen of locations for which something is waited for.
     waiting: Mutex<HashMap<String, Live>>,
@@ -76,6 +89,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Self {
             world,
             snapshot: RwLock::default(),
+            unread: RwLock::default(),
+            owned: RwLock::default(),
             swept: Swept::default(),
             waiting: Mutex::default(),
             failures: Mutex::default(),
@@ -93,8 +108,16 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             .collect()
     }
 
-    pub fn session(&self) -> Session<'_> {
-        Session { clients: &self.world.clients, place: &self.world.place, cache: &self.world.cache }
+    pub fn session(&self, priority: Priority) -> Session<'_> {
+        let world = &self.world;
+        Session {
+            clients: &world.clients,
+            place: &world.place,
+            cache: &world.cache,
+            limits: &world.limits,
+            fence: world.lease.fence(),
+            priority,
+        }
     }
 
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
@@ -105,16 +128,77 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the configs cannot be read at present; nothing is deleted on that.
+    pub fn set_unread(&self, why: Option<String>) {
+        *self.unread.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What was remembered of the time before this process held the lease, another one may have changed.
+    pub async fn take_over(&self) -> Result<(), PublishError> {
+        self.world.cache.clear();
+        self.swept.clear();
+        lock(&self.waiting).clear();
+        self.world.workspace.reread().await
+    }
+
+    fn hold(&self, name: &str, wanted: &Wanted) -> Option<Hold> {
+        let own = match wanted {
+            Wanted::Present(repository, ..) => repository.mode,
+            Wanted::Frozen(_) | Wanted::Absent => Mode::Enforce,
+        };
+        match own.max(self.world.settings.mode) {
+            Mode::Suspended => return Some(Hold::Suspended),
+            Mode::Detect => return Some(Hold::Detect),
+            Mode::Enforce => {}
+        }
+        match self.world.lease.standing() {
+            Standing::Held => {}
+            Standing::Standby { holder } => return Some(Hold::Standby { holder }),
+            Standing::Unknown => return Some(Hold::Unleased("it was not read yet".to_owned())),
+            Standing::Unreadable(why) => return Some(Hold::Unleased(why)),
+        }
+        match wanted {
+            Wanted::Absent => self.brake(name).map(Hold::Braked),
+            Wanted::Present(..) | Wanted::Frozen(_) => None,
+        }
+    }
+
+    fn brake(&self, name: &str) -> Option<String> {
+        let snapshot = self.snapshot()?;
+        let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(live) = &*owned else { return Some("live state has not been read yet".to_owned()) };
+        let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted = snapshot.repositories.keys().map(ToString::to_string).collect();
+        let picture = Picture {
+            live,
+            wanted: &wanted,
+            confirmed: &snapshot.prune,
+            allowed: self.world.settings.allow_prune,
+            unread: unread.as_deref(),
+        };
+        brake(picture, name)
+    }
+
+    fn own(&self, name: &str, owned: bool) {
+        if let Some(names) = &mut *self.owned.write().unwrap_or_else(PoisonError::into_inner) {
+            if owned {
+                names.insert(name.to_owned());
+            } else {
+                names.remove(name);
+            }
+        }
+    }
+
     /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
     pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
         let begun = self.swept.begin();
-        let mut live = aws::observe(self.session(), Scope::All).await?;
+        let mut live = aws::observe(self.session(Priority::Resync), Scope::All).await?;
+        let deployment = &self.world.place.deployment;
+        let owned: BTreeSet<String> =
+            live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
         let mut names: Vec<String> = self.world.workspace.names().await;
-        names.extend(
-            live.iter()
-                .filter(|(name, live)| live.any_owned(name, &self.world.place.deployment))
-                .map(|(name, _)| name.clone()),
-        );
+        names.extend(owned.iter().cloned());
+        *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
         if let Some(snapshot) = self.snapshot() {
             names.extend(snapshot.repositories.keys().map(ToString::to_string));
         }
@@ -130,7 +214,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// Observes and plans without touching anything, images included.
     pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
-        let live = self.observe(name).await?;
+        let session = self.session(Priority::Commit);
+        let live = self.observe(session, name).await?;
         let wanted = match self.wanted(name) {
             Wanted::Present(repository, image, commit) => {
                 let image = match self.request(&repository, commit.as_deref(), &live) {
@@ -141,8 +226,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             other => other,
         };
-        let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
-        Ok(self.plan(name, &wanted, &live, &answers).await.0)
+        let answers = observe::answers(session, &self.world.code_server, &live).await?;
+        Ok(self.plan(session, name, &wanted, &live, &answers, None).await.0)
     }
 
     async fn find_image(&self, request: &Request) -> ImageKnown {
@@ -153,22 +238,22 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    async fn observe(&self, name: &str) -> Result<Live, CallError> {
+    async fn observe(&self, session: Session<'_>, name: &str) -> Result<Live, CallError> {
         match self.swept.take(name) {
             Some(live) => Ok(live),
-            None => Ok(aws::observe(self.session(), Scope::One(name)).await?.remove(name).unwrap_or_default()),
+            None => Ok(aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default()),
         }
     }
 
     /// While a rollout or a build is waited for, only the service can move: one read instead of a dozen. Whatever a glimpse
     /// leads to is looked at properly before it is acted upon.
-    async fn glimpse(&self, name: &str) -> Result<Option<Live>, CallError> {
+    async fn glimpse(&self, session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
         let Some(mut live) = lock(&self.waiting).remove(name) else { return Ok(None) };
         if self.swept.holds(name) {
             return Ok(None);
         }
         if live.service.is_some() {
-            live.service = service::aws::observe(self.session(), Scope::One(name)).await?.remove(name);
+            live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
         }
         Ok(Some(live))
     }
@@ -176,10 +261,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Plans, and where a rollout fails reads why and plans again with it.
     async fn plan(
         &self,
+        session: Session<'_>,
         name: &str,
         wanted: &Wanted,
         live: &Live,
         answers: &[Answered],
+        hold: Option<&Hold>,
     ) -> (Plan, Result<(), plan::Violation>) {
         let (workspace, view) = self.world.workspace.live(name).await;
         let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
@@ -209,23 +296,24 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 last_words: words.as_deref(),
                 steady_for,
                 now_ms: self.world.clock.now().as_millisecond(),
+                hold,
             };
             let plan = plan::plan(input);
             let linted = plan::lint(&input, &plan);
             match &plan.report.failing {
-                Some(revision) if words.is_none() => words = Some(self.last_words(name, live, revision).await),
+                Some(revision) if words.is_none() => words = Some(self.last_words(session, name, live, revision).await),
                 _ => return (plan, linted),
             }
         }
     }
 
-    async fn last_words(&self, name: &str, live: &Live, revision: &str) -> String {
+    async fn last_words(&self, session: Session<'_>, name: &str, live: &Live, revision: &str) -> String {
         if let Some((of, words)) = lock(&self.last_words).get(name)
             && of == revision
         {
             return words.clone();
         }
-        match observe::last_words(self.session(), name, live, revision).await {
+        match observe::last_words(session, name, live, revision).await {
             Ok(words) => {
                 if !words.is_empty() {
                     lock(&self.last_words).insert(name.to_owned(), (revision.to_owned(), words.clone()));
@@ -237,8 +325,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     /// One pass. Never fails itself: what went wrong is in the status and in the outcome.
-    pub async fn pass(&self, name: &str) -> Outcome {
-        let outcome = match self.rounds(name).await {
+    pub async fn pass(&self, name: &str, priority: Priority) -> Outcome {
+        let outcome = match self.rounds(self.session(priority), name).await {
             Ok(outcome) => outcome,
             Err(error) => self.failed(name, &error),
         };
@@ -248,25 +336,30 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         outcome
     }
 
-    async fn rounds(&self, name: &str) -> Result<Outcome, StepError> {
+    async fn rounds(&self, session: Session<'_>, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
-            let (live, glimpsed) = match self.glimpse(name).await? {
+            let (live, glimpsed) = match self.glimpse(session, name).await? {
                 Some(live) => (live, true),
-                None => (self.observe(name).await?, false),
+                None => (self.observe(session, name).await?, false),
             };
             let mut wanted = self.wanted(name);
+            let hold = self.hold(name, &wanted);
             if let Wanted::Present(repository, image, commit) = &mut wanted
                 && let Some(request) = self.request(repository, commit.as_deref(), &live)
             {
-                **image = match self.world.images.ensure(&request) {
-                    ImageProgress::Ready(image) => ImageKnown::Ready(image),
-                    ImageProgress::Building(text) => ImageKnown::Building(text),
-                    ImageProgress::Failed(text) => ImageKnown::Failed(text),
+                **image = match &hold {
+                    Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
+                    Some(_) => self.find_image(&request).await,
+                    None => match self.world.images.ensure(&request) {
+                        ImageProgress::Ready(image) => ImageKnown::Ready(image),
+                        ImageProgress::Building(text) => ImageKnown::Building(text),
+                        ImageProgress::Failed(text) => ImageKnown::Failed(text),
+                    },
                 };
             }
-            let answers = observe::answers(self.session(), &self.world.code_server, &live).await?;
-            let (plan, linted) = self.plan(name, &wanted, &live, &answers).await;
+            let answers = observe::answers(session, &self.world.code_server, &live).await?;
+            let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             if glimpsed && !waits {
                 continue;
@@ -274,6 +367,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if let Wanted::Absent = wanted
                 && plan.is_empty()
             {
+                self.own(name, false);
                 self.forget(name);
                 return Ok(Outcome::Gone);
             }
@@ -299,21 +393,23 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 if waits {
                     lock(&self.waiting).insert(name.to_owned(), live);
                 }
-                return Ok(plan.report.look_again.map_or(Outcome::Converged, Outcome::Waiting));
+                let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
+                return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
-            self.execute(name, &plan.steps).await?;
+            self.own(name, true);
+            self.execute(session, name, &plan.steps).await?;
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(NEXT_TURN))
     }
 
-    async fn execute(&self, name: &str, steps: &[Step]) -> Result<(), StepError> {
+    async fn execute(&self, session: Session<'_>, name: &str, steps: &[Step]) -> Result<(), StepError> {
         let mut made = Made::default();
         let mut result = Ok(());
         self.swept.change(name);
         for step in steps {
             let description = in_words(step);
-            result = execute(self.session(), &self.world.workspace, step, &mut made).await;
+            result = execute(session, &self.world.workspace, step, &mut made).await;
             if result.is_err() {
                 break;
             }

@@ -1,24 +1,14 @@
 //! One slot per repository: the earliest time wins, a running key is never started twice and runs once more if it is poked
-//! meanwhile, fresh commits come before resyncs.
+//! meanwhile, fresh commits come before resyncs. Each operation costs the logarithm of the queue's length.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::lock::lock;
-
-/// Why a key is in the queue. Smaller comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// Somebody changed something.
-    Commit,
-    /// Something is waited for, or failed and is tried again.
-    Again,
-    /// Nothing is known to have changed.
-    Resync,
-}
+pub use crate::priority::Priority;
 
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -28,8 +18,70 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    due: BTreeMap<String, (Instant, Priority)>,
-    running: BTreeSet<String>,
+    /// Every slot, those of running keys included.
+    slots: HashMap<String, Slot>,
+    running: HashSet<String>,
+    /// Slots of keys that do not run, in the order of their time.
+    later: BTreeSet<(Instant, u64)>,
+    /// Those whose time has come, the most urgent first.
+    due: BTreeSet<(Priority, Instant, u64)>,
+    /// Names by number: what the two orders hold.
+    names: BTreeMap<u64, String>,
+    added: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    at: Instant,
+    priority: Priority,
+    number: u64,
+}
+
+impl State {
+    fn enter(&mut self, slot: Slot) {
+        self.later.insert((slot.at, slot.number));
+    }
+
+    fn leave(&mut self, slot: Slot) {
+        self.later.remove(&(slot.at, slot.number));
+        self.due.remove(&(slot.priority, slot.at, slot.number));
+    }
+
+    fn add(&mut self, key: &str, priority: Priority, at: Instant) {
+        let before = self.slots.get(key).copied();
+        let slot = if let Some(before) = before {
+            Slot { at: before.at.min(at), priority: before.priority.min(priority), number: before.number }
+        } else {
+            self.added += 1;
+            self.names.insert(self.added, key.to_owned());
+            Slot { at, priority, number: self.added }
+        };
+        self.slots.insert(key.to_owned(), slot);
+        if !self.running.contains(key) {
+            if let Some(before) = before {
+                self.leave(before);
+            }
+            self.enter(slot);
+        }
+    }
+
+    /// The most urgent key whose time has come and that `least` lets through, or when to look again.
+    fn take(&mut self, now: Instant, least: Priority) -> Result<(String, Priority), Option<Instant>> {
+        while let Some((at, number)) = self.later.first().copied().filter(|(at, _)| *at <= now) {
+            self.later.remove(&(at, number));
+            if let Some(slot) = self.names.get(&number).and_then(|name| self.slots.get(name)) {
+                self.due.insert((slot.priority, at, number));
+            }
+        }
+        let Some(first) = self.due.first().copied().filter(|(priority, ..)| *priority <= least) else {
+            return Err(self.later.first().map(|(at, _)| *at));
+        };
+        self.due.remove(&first);
+        let name = self.names.remove(&first.2).expect("a slot's number has its name");
+        self.slots.remove(&name);
+        self.running.insert(name.clone());
+        Ok((name, first.0))
+    }
 }
 
 impl Queue {
@@ -39,11 +91,7 @@ impl Queue {
 
     /// Puts a key in, to run at `at` or later. A key that is in already keeps the earlier time and the more urgent reason.
     pub fn add(&self, key: &str, priority: Priority, at: Instant) {
-        let mut state = self.lock();
-        let slot = state.due.entry(key.to_owned()).or_insert((at, priority));
-        slot.0 = slot.0.min(at);
-        slot.1 = slot.1.min(priority);
-        drop(state);
+        self.lock().add(key, priority, at);
         self.changed.notify_waiters();
     }
 
@@ -51,29 +99,16 @@ impl Queue {
         self.add(key, priority, Instant::now());
     }
 
-    /// The next key that is due, held until [`Queue::done`].
-    pub async fn next(&self) -> String {
+    /// The next key that is due and at least as urgent as `least`, held until [`Queue::done`]; and why it is there.
+    pub async fn next(&self, least: Priority) -> (String, Priority) {
         loop {
             // Registered before looking, so that what is added meanwhile is not missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let earliest = {
-                let mut state = self.lock();
-                let now = Instant::now();
-                let free = |state: &State| {
-                    let waiting = state.due.iter().filter(|(key, _)| !state.running.contains(*key));
-                    let due =
-                        waiting.clone().filter(|(_, slot)| slot.0 <= now).min_by_key(|(_, slot)| (slot.1, slot.0));
-                    (due.map(|(key, _)| key.clone()), waiting.map(|(_, slot)| slot.0).min())
-                };
-                let (due, earliest) = free(&state);
-                if let Some(key) = due {
-                    state.due.remove(&key);
-                    state.running.insert(key.clone());
-                    return key;
-                }
-                earliest
+            let earliest = match self.lock().take(Instant::now(), least) {
+                Ok(found) => return found,
+                Err(earliest) => earliest,
             };
             match earliest {
                 Some(at) => tokio::select! {
@@ -87,14 +122,19 @@ impl Queue {
 
     /// Lets a key go that [`Queue::next`] gave.
     pub fn done(&self, key: &str) {
-        self.lock().running.remove(key);
+        let mut state = self.lock();
+        state.running.remove(key);
+        if let Some(slot) = state.slots.get(key).copied() {
+            state.enter(slot);
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
     /// Keys that wait and keys that run.
     pub fn depth(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.due.len(), state.running.len())
+        (state.slots.len(), state.running.len())
     }
 }
 
@@ -105,19 +145,19 @@ mod tests {
     use super::*;
 
     async fn nothing_is_due(queue: &Queue) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err()
+        tokio::time::timeout(Duration::from_millis(1), queue.next(Priority::Garbage)).await.is_err()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_running_key_is_never_started_twice_and_runs_once_more_if_poked_meanwhile() {
         let queue = Queue::default();
         queue.add_now("orders", Priority::Resync);
-        assert_eq!(queue.next().await, "orders");
+        assert_eq!(queue.next(Priority::Garbage).await.0, "orders");
         queue.add_now("orders", Priority::Commit);
         queue.add_now("orders", Priority::Commit);
         assert!(nothing_is_due(&queue).await);
         queue.done("orders");
-        assert_eq!(queue.next().await, "orders");
+        assert_eq!(queue.next(Priority::Garbage).await.0, "orders");
         queue.done("orders");
         assert!(nothing_is_due(&queue).await);
     }
@@ -128,7 +168,7 @@ mod tests {
         queue.add_now("a", Priority::Resync);
         queue.add_now("b", Priority::Resync);
         queue.add_now("c", Priority::Commit);
-        assert_eq!(queue.next().await, "c");
+        assert_eq!(queue.next(Priority::Garbage).await.0, "c");
     }
 
     #[tokio::test(start_paused = true)]
@@ -138,8 +178,19 @@ mod tests {
         queue.add("a", Priority::Again, start + Duration::from_secs(60));
         queue.add("a", Priority::Again, start + Duration::from_secs(5));
         queue.add("a", Priority::Again, start + Duration::from_secs(30));
-        assert_eq!(queue.next().await, "a");
+        assert_eq!(queue.next(Priority::Garbage).await.0, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reserved_worker_takes_only_what_is_urgent() {
+        let queue = Queue::default();
+        queue.add_now("cold", Priority::Cold);
+        let reserved = tokio::time::timeout(Duration::from_secs(60), queue.next(Priority::Again)).await;
+        assert!(reserved.is_err());
+        queue.add_now("commit", Priority::Commit);
+        assert_eq!(queue.next(Priority::Again).await, ("commit".to_owned(), Priority::Commit));
+        assert_eq!(queue.next(Priority::Garbage).await, ("cold".to_owned(), Priority::Cold));
     }
 
     #[tokio::test(start_paused = true)]
@@ -147,7 +198,7 @@ mod tests {
         let queue = std::sync::Arc::new(Queue::default());
         let worker = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.next().await }
+            async move { queue.next(Priority::Garbage).await.0 }
         });
         tokio::task::yield_now().await;
         queue.add_now("a", Priority::Commit);

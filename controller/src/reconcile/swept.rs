@@ -19,6 +19,8 @@ struct State {
     changes: u64,
     /// Number of the last change, by location.
     changed: HashMap<String, u64>,
+    /// A sweep that began before this change saw nothing that counts.
+    valid_from: u64,
 }
 
 /// The moment a sweep began.
@@ -38,6 +40,9 @@ impl Swept {
     /// Keeps what a sweep saw, but for what was changed meanwhile.
     pub fn put(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
         let mut state = self.lock();
+        if begun.0 < state.valid_from {
+            return;
+        }
         let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.0));
         state.live = live.collect();
     }
@@ -49,6 +54,14 @@ impl Swept {
     /// What was seen of a location; once.
     pub fn take(&self, name: &str) -> Option<Live> {
         self.lock().live.remove(name)
+    }
+
+    /// Forgets everything that was seen, and what is being read right now.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.changes += 1;
+        state.valid_from = state.changes;
+        state.live.clear();
     }
 
     /// To be called before and after a location is changed.

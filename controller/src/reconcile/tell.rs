@@ -7,13 +7,13 @@ use super::pass::{Outcome, Reconciler};
 use super::wanted::{ImageKnown, Wanted};
 use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::Step;
 use crate::kinds::aws::Class;
+use crate::kinds::{Action, Step};
 use crate::lock::lock;
 use crate::plan::Plan;
 use crate::settings::Platform;
 use crate::source::Invalid;
-use crate::status::{Condition, ConditionKind, DatedCondition, Health, Reason, RepositoryStatus, Truth};
+use crate::status::{Condition, ConditionKind, DatedCondition, Drift, Health, Reason, RepositoryStatus, Truth};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
@@ -27,7 +27,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let backoff = match error.class() {
             // Seconds, up to a minute: there is nothing wrong to back off from.
             Class::NotYet => doubled.min(Duration::from_secs(5)),
-            Class::Transient | Class::Throttled | Class::Terminal => doubled.min(LAST_BACKOFF),
+            // There is a limiter for these: the next one waits for its turn.
+            Class::Throttled => doubled.min(Duration::from_secs(2)),
+            // The lease's return is what is waited for.
+            Class::Fenced => doubled.min(Duration::from_secs(15)),
+            Class::Transient | Class::Terminal => doubled.min(LAST_BACKOFF),
         };
         drop(failures);
         tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
@@ -89,6 +93,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             revision: report.revision.clone(),
             serving: report.serving.clone(),
             address: report.address.clone(),
+            drift: drift(plan),
             conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
             updated: now,
         });
@@ -99,13 +104,34 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 }
 
+/// Of a plan, what differs in things that exist, and what is missing.
+fn drift(plan: &Plan) -> Vec<Drift> {
+    let mut found = Vec::new();
+    for step in plan.steps.iter().chain(&plan.later) {
+        let description = step.describe();
+        let (kind, name) = (step.kind().title().to_owned(), description.name);
+        match description.action {
+            Action::Create => found.push(Drift { kind, name, field: None, live: None, wanted: None }),
+            Action::Update => found.extend(description.fields.into_iter().map(|field| Drift {
+                kind: kind.clone(),
+                name: name.clone(),
+                field: Some(field.name.to_owned()),
+                live: field.from,
+                wanted: Some(field.to),
+            })),
+            Action::Delete => {}
+        }
+    }
+    found
+}
+
 /// A step as the log and the alarms say it.
 pub(super) fn in_words(step: &Step) -> String {
     let description = step.describe();
     let verb = match description.action {
-        crate::kinds::Action::Create => "create",
-        crate::kinds::Action::Update => "update",
-        crate::kinds::Action::Delete => "delete",
+        Action::Create => "create",
+        Action::Update => "update",
+        Action::Delete => "delete",
     };
     let fields: Vec<&str> = description.fields.iter().map(|field| field.name).collect();
     let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };

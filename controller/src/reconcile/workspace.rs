@@ -56,6 +56,14 @@ impl<W: Webserver> Workspace<W> {
         })
     }
 
+    /// Reads the file again: another process may have written it since.
+    pub async fn reread(&self) -> Result<(), PublishError> {
+        let mut entries = self.entries.lock().await;
+        *entries = self.publisher.read()?;
+        self.written.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Makes the file where there is none: Dagster does not start without one.
     pub async fn create(&self) -> Result<(), WorkspaceError> {
         self.publisher.publish(&*self.entries.lock().await).map(drop)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use codeloc_crds::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ pub struct Settings {
     pub deployment: String,
     /// Where the REST API listens. Loopback unless told otherwise.
     pub listen: SocketAddr,
+    /// What codeloc may do: `enforce`, `detect` (only say what differs) or `suspended`. A config can ask for less, not for more.
+    pub mode: Mode,
+    /// How many locations without a config may be deleted at once although they are the last ones, or half of all.
+    pub allow_prune: usize,
     /// Where the configs come from: `path`, or `git_url`.
     pub source: SourceSettings,
     /// How git is run, for the configs and for the users' repositories.
@@ -166,6 +171,9 @@ pub struct ReconcileSettings {
     pub workers: usize,
     /// Images that are built at once.
     pub builds: usize,
+    /// Seconds after which another controller may take the lease of one that is not heard of any more. A mutating call gets
+    /// two fifths of it.
+    pub lease_seconds: u64,
 }
 
 impl Default for Settings {
@@ -173,6 +181,8 @@ impl Default for Settings {
         Self {
             deployment: "codeloc".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            mode: Mode::Enforce,
+            allow_prune: 0,
             source: SourceSettings::default(),
             git: GitSettings::default(),
             aws: AwsSettings::default(),
@@ -246,7 +256,7 @@ impl Default for DagsterSettings {
 
 impl Default for ReconcileSettings {
     fn default() -> Self {
-        Self { resync_seconds: 60, workers: 8, builds: 2 }
+        Self { resync_seconds: 60, workers: 8, builds: 2, lease_seconds: 60 }
     }
 }
 
@@ -292,6 +302,9 @@ impl Settings {
         }
         if self.reconcile.workers == 0 || self.reconcile.builds == 0 {
             return fault("reconcile", "`workers` and `builds` must be at least 1");
+        }
+        if !(5..=600).contains(&self.reconcile.lease_seconds) {
+            return fault("reconcile.lease_seconds", "must be 5 to 600");
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Directory {
 }
 
 fn same_configs(left: &Snapshot, right: &Snapshot) -> bool {
-    left.repositories == right.repositories && left.strays == right.strays
+    left.repositories == right.repositories && left.strays == right.strays && left.prune == right.prune
 }
 
 fn start_watcher(root: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWatcher> {

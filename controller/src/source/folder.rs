@@ -3,7 +3,7 @@
 //! Guarantees: every folder with a `config.yml` is in the snapshot, as a repository or as invalid; only a folder that has
 //! none, and files beside folders, are passed over. Any doubt about what the root holds is an error for the whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,6 +13,8 @@ use codeloc_crds::{ConfigError, Parsed, RepositoryName, check_fleet, read};
 use super::{Invalid, Snapshot, SourceError};
 
 const CONFIG: &str = "config.yml";
+/// Names of locations that may be deleted however many they are at once.
+const PRUNE: &str = "prune.txt";
 const MISSPELT_CONFIG: &str = "config.yaml";
 
 /// In bytes: hundreds of times what a config needs.
@@ -60,9 +62,21 @@ pub(super) fn read_with(root: &Path, links: Links) -> Result<Snapshot, SourceErr
             }
         }
     }
+    snapshot.prune = read_prune(root).map_err(unreadable)?;
     snapshot.strays.sort_by(|left, right| left.path.cmp(&right.path));
     add_fleet(&mut snapshot, fleet);
     Ok(snapshot)
+}
+
+/// One name a line; `#` begins a comment.
+fn read_prune(root: &Path) -> io::Result<BTreeSet<String>> {
+    let path = root.join(PRUNE);
+    if !present(&path)? {
+        return Ok(BTreeSet::new());
+    }
+    let text = read_text(&path)?;
+    let names = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 fn add_fleet(snapshot: &mut Snapshot, fleet: Vec<Parsed>) {

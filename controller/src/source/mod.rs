@@ -4,7 +4,7 @@
 //! invalid, never absent; a folder or repository that cannot be read is an error beside the last good snapshot, never
 //! an empty one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_crds::{Repository, RepositoryName};
 
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub repositories: BTreeMap<RepositoryName, Result<Repository, Invalid>>,
     /// Folders whose very name is not a repository name: reported, never acted upon.
     pub strays: Vec<Invalid>,
+    /// The names in `prune.txt` beside the configs: locations that may be deleted however many they are.
+    pub prune: BTreeSet<String>,
 }
 
 /// A config that does not pass: the location stays exactly as it is.

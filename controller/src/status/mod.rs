@@ -50,6 +50,8 @@ pub enum ConditionKind {
     Loaded,
     /// It is in `workspace.yaml`, and the webserver shows the wanted revision.
     Registered,
+    /// What differs is repaired. Told only where it is not.
+    Enforced,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +90,29 @@ pub enum Reason {
     Deleting,
     CallFailed,
     NotConverging,
+    /// The mode is `suspended`.
+    Suspended,
+    /// The mode is `detect`.
+    DetectOnly,
+    /// Another controller holds the lease.
+    Standby,
+    LeaseUnreadable,
+    /// More would be deleted at once than is done unasked.
+    PruneBraked,
+    /// The config said `deletion: {protect: true}`.
+    Protected,
+}
+
+/// One field of a live resource that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub kind: String,
+    /// The resource's own name.
+    pub name: String,
+    /// Absent where the whole resource is missing.
+    pub field: Option<String>,
+    pub live: Option<String>,
+    pub wanted: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +148,9 @@ pub struct RepositoryStatus {
     /// The revision that serves.
     pub serving: Option<String>,
     pub address: Option<String>,
+    /// What was found to differ by the last look at it, repaired since or not.
+    #[serde(default)]
+    pub drift: Vec<Drift>,
     pub conditions: Vec<DatedCondition>,
     pub updated: Timestamp,
 }
@@ -141,6 +169,7 @@ impl RepositoryStatus {
             revision: None,
             serving: None,
             address: None,
+            drift: vec![],
             conditions: vec![],
             updated: now,
         }

@@ -52,7 +52,7 @@ struct Deployment {
 impl Deployment {
     async fn new(program: &Path) -> Self {
         let moto = Moto::start(program, &[("MOTO_ECS_SERVICE_RUNNING", "1")]).await;
-        let clients = Clients::new(&moto.sdk());
+        let clients = Clients::new(&moto.sdk(), &std::sync::Arc::default());
         let (subnets, security_group) = moto.network().await;
         clients.ecs.create_cluster().cluster_name("dagster").send().await.unwrap();
         let namespace = namespace(&clients, "dagster.internal").await;

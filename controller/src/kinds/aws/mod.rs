@@ -1,10 +1,16 @@
 //! The AWS clients, one error for all their calls, and what one observation may remember for the next.
 
+mod attempts;
+pub mod fence;
+pub mod limits;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use attempts::Attempts;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -14,6 +20,9 @@ use super::place::Place;
 use super::tags::Tags;
 use super::{Live, discovery, image_repository, log_group, role, scaling, service, task_definition};
 use crate::lock::lock;
+use crate::priority::Priority;
+use fence::Fence;
+use limits::Limits;
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -22,19 +31,43 @@ pub struct Clients {
     pub logs: aws_sdk_cloudwatchlogs::Client,
     pub ecr: aws_sdk_ecr::Client,
     pub discovery: aws_sdk_servicediscovery::Client,
+    pub s3: aws_sdk_s3::Client,
     pub scaling: aws_sdk_applicationautoscaling::Client,
     pub sts: aws_sdk_sts::Client,
 }
 
 impl Clients {
-    pub fn new(config: &aws_config::SdkConfig) -> Self {
+    /// Each attempt of each call tells `limits` whether it was refused for its rate, the SDK's own retries included.
+    pub fn new(config: &aws_config::SdkConfig, limits: &Arc<Limits>) -> Self {
+        let tell = |service| Attempts::new(service, limits.clone());
         Self {
-            ecs: aws_sdk_ecs::Client::new(config),
-            iam: aws_sdk_iam::Client::new(config),
-            logs: aws_sdk_cloudwatchlogs::Client::new(config),
-            ecr: aws_sdk_ecr::Client::new(config),
-            discovery: aws_sdk_servicediscovery::Client::new(config),
-            scaling: aws_sdk_applicationautoscaling::Client::new(config),
+            ecs: aws_sdk_ecs::Client::from_conf(
+                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).build(),
+            ),
+            iam: aws_sdk_iam::Client::from_conf(
+                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).build(),
+            ),
+            logs: aws_sdk_cloudwatchlogs::Client::from_conf(
+                aws_sdk_cloudwatchlogs::config::Builder::from(config).interceptor(tell("logs")).build(),
+            ),
+            ecr: aws_sdk_ecr::Client::from_conf(
+                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).build(),
+            ),
+            discovery: aws_sdk_servicediscovery::Client::from_conf(
+                aws_sdk_servicediscovery::config::Builder::from(config).interceptor(tell("servicediscovery")).build(),
+            ),
+            // Other endpoints than AWS's know buckets by path only.
+            s3: aws_sdk_s3::Client::from_conf(
+                aws_sdk_s3::config::Builder::from(config)
+                    .force_path_style(config.endpoint_url().is_some())
+                    .interceptor(tell("s3"))
+                    .build(),
+            ),
+            scaling: aws_sdk_applicationautoscaling::Client::from_conf(
+                aws_sdk_applicationautoscaling::config::Builder::from(config)
+                    .interceptor(tell("application-autoscaling"))
+                    .build(),
+            ),
             sts: aws_sdk_sts::Client::new(config),
         }
     }
@@ -49,6 +82,8 @@ pub enum Class {
     Throttled,
     /// Something made a moment ago is not visible yet, such as a role that ECS cannot assume.
     NotYet,
+    /// This process may not change anything, or not any more: another one holds the lease.
+    Fenced,
     /// Only a change of config, settings or permissions helps.
     Terminal,
 }
@@ -67,6 +102,15 @@ impl CallError {
     /// An answer that lacks what AWS always sends.
     pub fn malformed(operation: &'static str, what: &str) -> Self {
         Self { operation, class: Class::Terminal, code: String::new(), message: format!("the answer has no {what}") }
+    }
+
+    pub fn no_answer(operation: &'static str, within: Duration) -> Self {
+        Self::unanswered(operation, Class::Transient, &format!("no answer within {within:?}"))
+    }
+
+    /// Without any answer of AWS.
+    fn unanswered(operation: &'static str, class: Class, message: &str) -> Self {
+        Self { operation, class, code: String::new(), message: message.to_owned() }
     }
 
     pub fn is(&self, codes: &[&str]) -> bool {
@@ -89,6 +133,16 @@ where
     async move { future.await.map_err(|error| failure(operation, &error)) }
 }
 
+/// Whether an operation changes anything, by its verb.
+pub fn mutates(operation: &str) -> bool {
+    const READS: [&str; 5] = ["Describe", "Filter", "Get", "Head", "List"];
+    let name = operation.split_once(':').map_or(operation, |(_, name)| name);
+    !READS.iter().any(|verb| name.starts_with(verb))
+}
+
+/// In what AWS says of a call that it refused for its rate; ECS says it in other errors' messages too (dagster#33439).
+const THROTTLED: [&str; 5] = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Rate exceeded", "SlowDown"];
+
 fn failure<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -104,8 +158,7 @@ where
 }
 
 fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
-    let throttled = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Rate exceeded"];
-    if throttled.iter().any(|word| code.contains(word) || message.contains(word)) {
+    if THROTTLED.iter().any(|word| code.contains(word) || message.contains(word)) {
         return Class::Throttled;
     }
     // ECS refuses a role for up to a minute after it was made, and a service its fresh Cloud Map registry.
@@ -125,6 +178,8 @@ fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
         "ServiceUnavailable",
         "ResourceInUse",
         "UpdateInProgressException",
+        // Made by a call whose answer was lost, or not visible to the last read yet: the next observation tells.
+        "AlreadyExists",
     ];
     if code.is_empty() || status.is_some_and(|status| status >= 500) || conflicts.iter().any(|word| code.contains(word))
     {
@@ -165,6 +220,11 @@ impl Cache {
         Ok(tags)
     }
 
+    pub fn clear(&self) {
+        lock(&self.tags).clear();
+        lock(&self.task_definitions).clear();
+    }
+
     pub fn forget_tags(&self, arn: &str) {
         lock(&self.tags).remove(arn);
     }
@@ -188,10 +248,21 @@ pub struct Session<'a> {
     pub clients: &'a Clients,
     pub place: &'a Place,
     pub cache: &'a Cache,
+    pub limits: &'a Limits,
+    pub fence: &'a Fence,
+    pub priority: Priority,
 }
 
 impl Session<'_> {
-    /// Makes one call; the SDK's own retries are inside it.
+    /// An error where this process may not change anything now.
+    pub fn check_fence(self, operation: &'static str) -> Result<(), CallError> {
+        let refused =
+            || CallError::unanswered(operation, Class::Fenced, "not begun: this process does not hold the lease");
+        self.fence.is_open().then_some(()).ok_or_else(refused)
+    }
+
+    /// Makes one call when its turn has come; the SDK's own retries are inside it. One that changes anything is begun only
+    /// while the fence is open, and given up when that closes: whether it was applied is not known then.
     pub fn call<T, E>(
         self,
         operation: &'static str,
@@ -201,7 +272,20 @@ impl Session<'_> {
         T: Send,
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        call(operation, future)
+        let call = call(operation, future);
+        async move {
+            self.limits.admit(operation, self.priority).await;
+            if !mutates(operation) {
+                return call.await;
+            }
+            let closing = self.fence.closing();
+            self.check_fence(operation)?;
+            tokio::select! {
+                answer = tokio::time::timeout(self.fence.call_timeout(), call) => answer
+                    .unwrap_or_else(|_| Err(CallError::no_answer(operation, self.fence.call_timeout()))),
+                () = closing => Err(CallError::unanswered(operation, Class::Fenced, "given up: this process lost the lease")),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
     LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition,
@@ -194,7 +195,10 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
         )
         .container_definitions(container(content)?)
         .set_tags(Some(tag_list(&tags)));
-    let answer = session.call(OPERATION, request.send()).await?;
+    // Never tried again blindly: a call whose answer was lost may have registered a revision, and AWS would make a second one.
+    // The next observation finds it.
+    let once = aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
+    let answer = session.call(OPERATION, request.customize().config_override(once).send()).await?;
     let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
     let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };

@@ -238,6 +238,7 @@ fn without_an_image_only_what_needs_none_is_made() {
         last_words: None,
         steady_for: Duration::ZERO,
         now_ms: 0,
+        hold: None,
     };
     let plan = plan(input);
     let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
@@ -268,6 +269,7 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
             last_words: None,
             steady_for: Duration::from_secs(600),
             now_ms: 0,
+            hold: None,
         };
         let plan = plan(input);
         assert_eq!(plan.steps, []);

@@ -61,6 +61,8 @@ pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<St
         health: HealthLimits { start_seconds: 120, load_seconds: 120 },
         tags: tag.map(|tag| ("team".to_owned(), tag)).into_iter().collect(),
         adopt: false,
+        mode: codeloc_crds::Mode::Enforce,
+        protect: false,
     }
 }
 
@@ -142,6 +144,7 @@ impl Model {
             last_words: None,
             steady_for: Duration::ZERO,
             now_ms: self.now_ms,
+            hold: None,
         };
         let plan = plan(input);
         assert_eq!(lint(&input, &plan), Ok(()));

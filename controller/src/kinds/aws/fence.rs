@@ -1,0 +1,88 @@
+//! The fence around mutating calls: open for as long as this process may change things, and not a moment longer.
+//!
+//! Guarantees: a mutating call is begun only while the fence is open; when it closes, calls on their way are given up,
+//! retries included; and a call that began in time is over before [`Fence::call_timeout`] has passed.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::lock::lock;
+
+#[derive(Debug)]
+pub struct Fence {
+    open_until: Mutex<Option<Instant>>,
+    /// Rises with every closing.
+    closings: watch::Sender<u64>,
+    call_timeout: Duration,
+}
+
+impl Fence {
+    /// A closed one. No mutating call takes longer than `call_timeout`, its retries included.
+    pub fn new(call_timeout: Duration) -> Self {
+        Self { open_until: Mutex::new(None), closings: watch::Sender::new(0), call_timeout }
+    }
+
+    /// One that never closes: for tools that read, and for tests of one call.
+    pub fn open() -> Self {
+        let fence = Self::new(Duration::from_secs(60));
+        fence.open_until(Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60));
+        fence
+    }
+
+    pub fn open_until(&self, until: Instant) {
+        *lock(&self.open_until) = Some(until);
+    }
+
+    pub fn close(&self) {
+        let was_open = lock(&self.open_until).take().is_some();
+        if was_open {
+            self.closings.send_modify(|closings| *closings += 1);
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        lock(&self.open_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    pub fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    /// Resolves at the next closing. The subscription is made when this is called, not when it is first polled.
+    pub fn closing(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closings = self.closings.subscribe();
+        async move {
+            if closings.changed().await.is_err() {
+                // The fence itself is gone: so is everybody who could call.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fence_closes_by_itself_when_nobody_keeps_it_open() {
+        let fence = Fence::new(Duration::from_secs(1));
+        assert!(!fence.is_open());
+        fence.open_until(Instant::now() + Duration::from_secs(10));
+        assert!(fence.is_open());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!fence.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_is_heard_by_whoever_listened_before() {
+        let fence = Fence::open();
+        let closing = fence.closing();
+        fence.close();
+        closing.await;
+        assert!(!fence.is_open());
+    }
+}
