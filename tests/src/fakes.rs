@@ -1,7 +1,7 @@
 //! The four ports beside AWS, simulated by what the cloud runs: a code server answers where a task runs, with the server
 //! id of its task definition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,8 @@ use codeloc::source::heads::ResolveReference;
 use codeloc::source::{GitError, Heads};
 use codeloc_crds::GitReference;
 use localcloud::LocalCloud;
+use localcloud::cloud::Cloud;
+use localcloud::services::ecs::task::Task;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -22,19 +24,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Default)]
 pub struct Branches {
     commits: Arc<Mutex<BTreeMap<String, u32>>>,
-    heads: Arc<Mutex<Option<Heads>>>,
+    heads: Arc<Mutex<Vec<Heads>>>,
 }
 
 impl Branches {
     pub(crate) fn attach(&self, heads: Heads) {
-        *lock(&self.heads) = Some(heads);
+        lock(&self.heads).push(heads);
     }
 
     /// Moves the branch of this repository to its `commit`-th commit, as a push with a webhook does.
     pub fn push(&self, name: &str, commit: u32) {
         let url = format!("https://git.test/{name}.git");
         lock(&self.commits).insert(url.clone(), commit);
-        if let Some(heads) = lock(&self.heads).as_ref() {
+        for heads in &*lock(&self.heads) {
             heads.poke(&url);
         }
     }
@@ -85,62 +87,91 @@ impl Builder for Builds {
 #[derive(Clone)]
 pub struct CloudCodeServer {
     cloud: Arc<LocalCloud>,
-    ecs: aws_sdk_ecs::Client,
+    broken: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// What a task says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub server_id: String,
+    pub image: String,
 }
 
 impl CloudCodeServer {
-    pub fn new(cloud: Arc<LocalCloud>, ecs: aws_sdk_ecs::Client) -> Self {
-        Self { cloud, ecs }
+    pub fn new(cloud: Arc<LocalCloud>) -> Self {
+        Self { cloud, broken: Arc::default() }
     }
 
-    async fn server_id(&self, definition: &str) -> Option<String> {
-        let answer = self.ecs.describe_task_definition().task_definition(definition).send().await.ok()?;
-        let containers = answer.task_definition()?.container_definitions().to_vec();
-        let environment = containers.first()?.environment().to_vec();
-        let id = environment.iter().find(|pair| pair.name() == Some("DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID"))?;
-        id.value().map(str::to_owned)
+    /// From now on, the code in images whose name ends like this does not load.
+    pub fn break_code(&self, image_suffix: &str) {
+        lock(&self.broken).insert(image_suffix.to_owned());
     }
 
-    /// What the newest running task of a location's family answers.
-    async fn of_location(&self, name: &str) -> Option<String> {
+    fn loads(&self, image: &str) -> bool {
+        !lock(&self.broken).iter().any(|suffix| image.ends_with(suffix))
+    }
+
+    /// What the running task at an address says.
+    pub fn at(&self, address: IpAddr) -> Option<Said> {
+        self.cloud.with_cloud(|cloud| {
+            let mut running = cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING");
+            let task = running.find(|task| task.address.map(IpAddr::V4) == Some(address))?;
+            said(cloud, &task.definition)
+        })
+    }
+
+    /// What each running task of a location's family says.
+    pub fn of_location(&self, name: &str) -> Vec<Said> {
         let family = format!("codeloc-{name}");
-        let definition = self.cloud.with_cloud(|cloud| {
-            let running =
-                cloud.ecs.tasks.values().filter(|task| task.family == family && task.last_status == "RUNNING");
-            running.map(|task| task.definition.clone()).max()
-        })?;
-        self.server_id(&definition).await
+        self.cloud.with_cloud(|cloud| {
+            let running = |task: &&Task| task.family == family && task.last_status == "RUNNING";
+            let mut definitions: Vec<&str> =
+                cloud.ecs.tasks.values().filter(running).map(|task| task.definition.as_str()).collect();
+            definitions.sort_unstable();
+            definitions.into_iter().filter_map(|definition| said(cloud, definition)).collect()
+        })
     }
+
+    /// The server id of the newest of them that has its code loaded.
+    fn loaded(&self, name: &str) -> Option<String> {
+        self.of_location(name).into_iter().rev().find(|said| self.loads(&said.image)).map(|said| said.server_id)
+    }
+}
+
+fn said(cloud: &Cloud, definition: &str) -> Option<Said> {
+    let mut definitions = cloud.ecs.families.values().flat_map(|family| family.revisions.values());
+    let container = definitions.find(|one| one.arn == definition)?.containers().first()?;
+    let environment = container["environment"].as_array()?;
+    let id = environment.iter().find(|pair| pair["name"] == "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID")?;
+    Some(Said { server_id: id["value"].as_str()?.to_owned(), image: container["image"].as_str()?.to_owned() })
 }
 
 impl CodeServer for CloudCodeServer {
     async fn ask(&self, address: SocketAddr) -> Answer {
-        let definition = self.cloud.with_cloud(|cloud| {
-            let mut running = cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING");
-            let task = running.find(|task| task.address.map(IpAddr::V4) == Some(address.ip()))?;
-            Some(task.definition.clone())
-        });
-        let id = match definition {
-            Some(definition) => self.server_id(&definition).await,
-            None => None,
-        };
-        match id {
-            Some(server_id) => Answer::Loaded { server_id, repositories: vec!["__repository__".to_owned()] },
+        match self.at(address.ip()) {
+            Some(said) if self.loads(&said.image) => {
+                Answer::Loaded { server_id: said.server_id, repositories: vec!["__repository__".to_owned()] }
+            }
+            Some(said) => Answer::LoadError {
+                server_id: said.server_id,
+                message: "ModuleNotFoundError: No module named 'nothing'".to_owned(),
+            },
             None => Answer::Unreachable { message: "connection refused".to_owned() },
         }
     }
 }
 
 /// A webserver: it shows what it loaded when it was last asked to.
+#[derive(Clone)]
 pub struct CloudWebserver {
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     code_server: CloudCodeServer,
-    shown: Mutex<BTreeMap<String, String>>,
+    shown: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl CloudWebserver {
     pub fn new(workspace_file: PathBuf, code_server: CloudCodeServer) -> Self {
-        Self { publisher: Publisher::new(workspace_file), code_server, shown: Mutex::default() }
+        Self { publisher: Arc::new(Publisher::new(workspace_file)), code_server, shown: Arc::default() }
     }
 }
 
@@ -154,7 +185,7 @@ impl Webserver for CloudWebserver {
         let entries = self.publisher.read().map_err(|error| WebError::Refused(error.to_string()))?;
         let mut shown = BTreeMap::new();
         for name in entries.keys() {
-            if let Some(id) = self.code_server.of_location(name).await {
+            if let Some(id) = self.code_server.loaded(name) {
                 shown.insert(name.clone(), id);
             }
         }
@@ -163,7 +194,7 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
-        let server_id = self.code_server.of_location(name).await;
+        let server_id = self.code_server.loaded(name);
         if let Some(id) = &server_id {
             lock(&self.shown).insert(name.to_owned(), id.clone());
         }

@@ -7,13 +7,16 @@ pub mod interceptor;
 pub mod lone;
 pub mod moto;
 pub mod processes;
+pub mod simulation;
 pub mod stack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -22,7 +25,7 @@ use codeloc::dagster::workspace::Publisher;
 use codeloc::kinds::aws::fence::Fence;
 use codeloc::kinds::aws::limits::Limits;
 use codeloc::kinds::aws::{Cache, Clients};
-use codeloc::reconcile::lease::Lease;
+use codeloc::reconcile::lease::{Lease, Standing};
 use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
@@ -45,9 +48,12 @@ pub struct Deployment {
     pub branches: Branches,
     pub builds: Builds,
     pub settings: Settings,
-    configs: BTreeMap<String, String>,
+    pub configs: BTreeMap<String, String>,
+    confirmed: BTreeSet<String>,
     source: watch::Sender<SourceState>,
-    running: Option<Running>,
+    pub code_server: CloudCodeServer,
+    webserver: CloudWebserver,
+    running: BTreeMap<String, Running>,
     /// Holds the workspace file; removed with the deployment.
     _folder: tempfile::TempDir,
 }
@@ -59,14 +65,20 @@ struct Running {
 
 /// A config as short as it may be.
 pub fn config(name: &str) -> String {
-    format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}.definitions\n")
+    format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {}.definitions\n", name.replace('-', "_"))
 }
 
 impl Deployment {
     /// A cloud with the cluster, the namespace and the bucket that every deployment stands on, and nothing else.
     pub async fn new() -> Self {
+        Self::with(localcloud::Rules::default()).await
+    }
+
+    /// The same, with other rules of the cloud.
+    pub async fn with(rules: localcloud::Rules) -> Self {
         let cloud = Arc::new(LocalCloud::start(localcloud::Settings {
             latency: Duration::from_millis(20),
+            rules,
             ..localcloud::Settings::default()
         }));
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -76,13 +88,18 @@ impl Deployment {
         settings.aws.security_groups = vec!["sg-a".to_owned()];
         "arn:aws:iam::123456789012:role/execution".clone_into(&mut settings.aws.execution_role_arn);
         settings.dagster.workspace_file = folder.path().join("workspace.yaml");
+        let code_server = CloudCodeServer::new(cloud.clone());
+        let webserver = CloudWebserver::new(settings.dagster.workspace_file.clone(), code_server.clone());
         let deployment = Self {
+            code_server,
+            webserver,
             branches: Branches::default(),
             builds: Builds::default(),
             settings,
             configs: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
             source: watch::Sender::new(SourceState::default()),
-            running: None,
+            running: BTreeMap::new(),
             _folder: folder,
             cloud,
         };
@@ -115,13 +132,20 @@ impl Deployment {
 
     /// The real SDK's configuration, with the cloud in place of the network.
     pub fn sdk(&self) -> SdkConfig {
+        self.sdk_of("by-hand")
+    }
+
+    /// Signed with an access key id of its own, which the list of calls shows.
+    fn sdk_of(&self, caller: &str) -> SdkConfig {
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-central-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(caller, "test", None, None, "test")))
             .endpoint_url("http://localcloud.test")
             .http_client(self.cloud.connector())
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+            .retry_config(RetryConfig::standard().with_max_attempts(5))
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(20)).build())
             .build()
     }
 
@@ -149,8 +173,9 @@ impl Deployment {
         self.publish();
     }
 
-    fn publish(&self) {
-        let mut snapshot = Snapshot::default();
+    /// Makes the configs as they are now the newest reading.
+    pub fn publish(&self) {
+        let mut snapshot = Snapshot { prune: self.confirmed.clone(), ..Snapshot::default() };
         for (name, text) in &self.configs {
             let path = format!("repos/{name}/config.yml");
             let Ok(repository) = RepositoryName::new(name) else {
@@ -168,12 +193,38 @@ impl Deployment {
         self.source.send_modify(|state| state.snapshot = Some(Arc::new(snapshot)));
     }
 
+    /// A reading of the configs that fails; with nothing, they can be read again.
+    pub fn fail_source(&self, failure: Option<&str>) {
+        let failure = failure.map(|message| codeloc::source::Failure {
+            message: message.to_owned(),
+            since: tokio::time::Instant::now(),
+        });
+        self.source.send_modify(|state| state.failure = failure);
+    }
+
+    /// Names that `prune.txt` confirms.
+    pub fn confirm(&mut self, names: &[&str]) {
+        self.confirmed = names.iter().map(ToString::to_string).collect();
+        self.publish();
+    }
+
     /// Starts the daemon. Everything it knows comes from the cloud and the configs.
     pub async fn start(&mut self) {
-        assert!(self.running.is_none(), "a daemon runs already");
+        self.start_as("codeloc").await;
+    }
+
+    /// Starts one of several daemons of this deployment, told apart by the access key id that it signs with.
+    pub async fn start_as(&mut self, caller: &str) {
+        assert!(!self.running.contains_key(caller), "{caller} runs already");
         let limits = Arc::new(Limits::default());
-        let clients = Clients::new(&self.sdk(), &limits);
-        let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+        let clients = Clients::new(&self.sdk_of(caller), &limits);
+        let place = loop {
+            // As whoever runs the daemon starts it again when it ends at once.
+            match place::find(&self.settings, &clients, Some("eu-central-1")).await {
+                Ok(place) => break place,
+                Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
+            }
+        };
         let queue = Arc::new(Queue::default());
         let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
         let heads_settings = HeadsSettings { interval: Duration::from_secs(30), parallelism: 8 };
@@ -181,18 +232,16 @@ impl Deployment {
             let _ = moved.send(key.clone());
         });
         self.branches.attach(heads.clone());
-        let code_server = CloudCodeServer::new(self.cloud.clone(), clients.ecs.clone());
-        let webserver = CloudWebserver::new(self.workspace_file(), code_server.clone());
         let (bucket, deployment) = (&self.settings.aws.bucket, &self.settings.deployment);
-        let holder = format!("test/{}", self.cloud.now().millis());
+        let holder = format!("{caller}/{}", self.cloud.now().millis());
         let lease = Lease::new(clients.s3.clone(), bucket, deployment, holder, self.settings.reconcile.lease_seconds);
         let world = World {
             limits,
             lease: Arc::new(lease),
             images: Images::new(self.builds.clone(), 2, queue.clone()),
-            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(webserver))
+            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(self.webserver.clone()))
                 .expect("a workspace file"),
-            code_server,
+            code_server: self.code_server.clone(),
             cache: Cache::default(),
             settings: self.settings.clone(),
             place,
@@ -213,20 +262,48 @@ impl Deployment {
             let fleet = fleet.clone();
             async move { fleet.run(receiver).await }
         });
-        self.running = Some(Running { fleet, task });
+        self.running.insert(caller.to_owned(), Running { fleet, task });
     }
 
-    /// Ends the daemon where it stands, as kill -9 would.
+    /// Ends all daemons where they stand, as kill -9 would.
     pub async fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
+        for caller in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.kill_one(&caller).await;
+        }
+    }
+
+    /// Ends one of them.
+    pub async fn kill_one(&mut self, caller: &str) {
+        if let Some(running) = self.running.remove(caller) {
             running.task.abort();
             // Until it is gone, so that no call of its own comes later.
             let _ = running.task.await;
         }
     }
 
+    /// Whether a daemon has ended by itself: something in it panicked.
+    pub fn has_fallen(&self) -> bool {
+        self.running.values().any(|running| running.task.is_finished())
+    }
+
+    /// The daemon that holds the lease, or the only one.
+    fn acting(&self) -> Option<&Running> {
+        let holds = |running: &&Running| running.fleet.reconciler.world.lease.standing() == Standing::Held;
+        self.running.values().find(holds).or_else(|| self.running.values().next())
+    }
+
+    /// What the acting daemon says of a location.
     pub fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        self.running.as_ref()?.fleet.reconciler.world.board.get(name)
+        self.acting()?.fleet.reconciler.world.board.get(name)
+    }
+
+    /// What one daemon says of a location.
+    pub fn status_by(&self, caller: &str, name: &str) -> Option<RepositoryStatus> {
+        self.running.get(caller)?.fleet.reconciler.world.board.get(name)
+    }
+
+    pub fn statuses(&self) -> Vec<RepositoryStatus> {
+        self.acting().map(|running| running.fleet.reconciler.world.board.all()).unwrap_or_default()
     }
 
     /// Lets virtual time pass until `done`, asked more often than a call takes; fails with the statuses when that takes longer than two hours of it.
@@ -234,8 +311,7 @@ impl Deployment {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
         while !done(self) {
             if tokio::time::Instant::now() > deadline {
-                let all = self.running.as_ref().map(|running| running.fleet.reconciler.world.board.all());
-                panic!("never {what}: {all:#?}");
+                panic!("never {what}: {:#?}", self.statuses());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

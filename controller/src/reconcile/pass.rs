@@ -192,6 +192,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
     pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
         let begun = self.swept.begin();
+        if self.world.lease.fence().is_open()
+            && let Err(error) = self.world.workspace.look().await
+        {
+            tracing::warn!(%error, "workspace.yaml was not looked at");
+        }
         let mut live = aws::observe(self.session(Priority::Resync), Scope::All).await?;
         let deployment = &self.world.place.deployment;
         let owned: BTreeSet<String> =

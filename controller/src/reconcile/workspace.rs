@@ -64,6 +64,25 @@ impl<W: Webserver> Workspace<W> {
         Ok(())
     }
 
+    /// What somebody else wrote into the file is what Dagster reads: it is live state like any other. A file that cannot be
+    /// read, or is none of ours, is written anew.
+    pub async fn look(&self) -> Result<(), WorkspaceError> {
+        let mut entries = self.entries.lock().await;
+        match self.publisher.read() {
+            Ok(found) if found == *entries => {}
+            Ok(found) => {
+                tracing::warn!("workspace.yaml was changed by somebody else");
+                *entries = found;
+                self.written.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "workspace.yaml is written anew");
+                self.publisher.publish(&entries)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the file where there is none: Dagster does not start without one.
     pub async fn create(&self) -> Result<(), WorkspaceError> {
         self.publisher.publish(&*self.entries.lock().await).map(drop)

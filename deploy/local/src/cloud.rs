@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::driver::{Launch, Report};
-use crate::fault::Fault;
+use crate::fault::{Fault, Reply};
+use crate::past::{Past, State};
 use crate::services::autoscaling::AutoScaling;
 use crate::services::cloudmap::CloudMap;
 use crate::services::ecr::{Ecr, Images, MemoryImages};
@@ -45,6 +46,8 @@ pub struct Rules {
     pub operation_delay: Duration,
     /// The rates at which calls are refused.
     pub throttling: Throttling,
+    /// Reads may answer with what was true up to so long ago. Never those of S3, which AWS promises to be consistent.
+    pub stale_reads: Duration,
 }
 
 impl Rules {
@@ -65,6 +68,7 @@ impl Default for Rules {
             steady_after: Duration::from_secs(5),
             operation_delay: Duration::from_secs(1),
             throttling: Throttling::Off,
+            stale_reads: Duration::ZERO,
         }
     }
 }
@@ -118,12 +122,15 @@ pub struct Cloud {
     effects: Vec<Effect>,
     #[serde(skip)]
     throttling: Buckets,
+    #[serde(skip)]
+    past: Past,
 }
 
 impl Cloud {
     pub fn new(rules: Rules, images: Arc<dyn Images>) -> Self {
         Self {
             throttling: Buckets::new(rules.throttling),
+            past: Past::new(rules.stale_reads, &rules.seed),
             rules,
             images,
             autoscaling: AutoScaling::default(),
@@ -144,6 +151,7 @@ impl Cloud {
     #[must_use]
     pub fn revived(mut self, rules: Rules, images: Arc<dyn Images>, now: Time) -> Self {
         self.throttling = Buckets::new(rules.throttling);
+        self.past = Past::new(rules.stale_reads, &rules.seed);
         self.rules = rules;
         self.images = images;
         self.enter(now);
@@ -180,7 +188,7 @@ impl Cloud {
         } else if service.is_global() || region == self.rules.region {
             match service {
                 Service::S3 => services::s3::run(self, request),
-                _ => services::run(self, service, &operation, &input).map(|output| match service {
+                _ => self.run(service, &operation, &input).map(|output| match service {
                     Service::Iam | Service::Sts => xml::query_answer(&operation, service.namespace(), &output),
                     _ => wire::json(&output),
                 }),
@@ -202,6 +210,43 @@ impl Cloud {
         };
         let mutating = mutates(&operation);
         Answer { response, service: service.name(), operation, resource, mutating, refused }
+    }
+
+    /// Runs an operation on the state as it is or, for a read, as it was a moment ago.
+    fn run(&mut self, service: Service, operation: &str, input: &serde_json::Value) -> Reply {
+        if mutates(operation) {
+            if self.past.remembers() {
+                self.past.keep(self.now, self.state());
+            }
+            return services::run(self, service, operation, input);
+        }
+        let Some(mut then) = self.past.look_back(self.now) else {
+            return services::run(self, service, operation, input);
+        };
+        self.exchange(&mut then);
+        let reply = services::run(self, service, operation, input);
+        self.exchange(&mut then);
+        reply
+    }
+
+    fn state(&self) -> State {
+        State {
+            autoscaling: self.autoscaling.clone(),
+            cloudmap: self.cloudmap.clone(),
+            ecr: self.ecr.clone(),
+            ecs: self.ecs.clone(),
+            iam: self.iam.clone(),
+            logs: self.logs.clone(),
+        }
+    }
+
+    fn exchange(&mut self, state: &mut State) {
+        std::mem::swap(&mut self.autoscaling, &mut state.autoscaling);
+        std::mem::swap(&mut self.cloudmap, &mut state.cloudmap);
+        std::mem::swap(&mut self.ecr, &mut state.ecr);
+        std::mem::swap(&mut self.ecs, &mut state.ecs);
+        std::mem::swap(&mut self.iam, &mut state.iam);
+        std::mem::swap(&mut self.logs, &mut state.logs);
     }
 
     fn wrong_region(&self, service: Service, region: &str) -> Fault {

@@ -15,6 +15,7 @@ pub mod http;
 mod local_cloud;
 mod lock;
 pub mod paging;
+mod past;
 pub mod registry;
 pub mod rollout;
 pub mod services;
@@ -23,4 +24,5 @@ pub mod throttling;
 pub mod time;
 pub mod wire;
 
+pub use cloud::Rules;
 pub use local_cloud::{LocalCloud, Settings};

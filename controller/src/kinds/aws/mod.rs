@@ -207,13 +207,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Tags of `arn`: remembered in a sweep, read otherwise.
+    /// Tags of `arn`: remembered in a sweep, read otherwise. Tags that name no owner are read again each time: they may have been
+    /// read a moment too early, and say that a location's own resource is a stranger's.
     pub async fn tags<F>(&self, scope: Scope<'_>, arn: &str, read: F) -> Result<Tags, CallError>
     where
         F: Future<Output = Result<Tags, CallError>>,
     {
-        if let (Scope::All, Some(tags)) = (scope, lock(&self.tags).get(arn)) {
-            return Ok(tags.clone());
+        let remembered = lock(&self.tags).get(arn).filter(|tags| tags.contains_key(super::tags::MANAGED_BY)).cloned();
+        if let (Scope::All, Some(tags)) = (scope, remembered) {
+            return Ok(tags);
         }
         let tags = read.await?;
         lock(&self.tags).insert(arn.to_owned(), tags.clone());

@@ -15,13 +15,13 @@ use crate::time::Time;
 
 const DIMENSION: &str = "ecs:service:DesiredCount";
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct AutoScaling {
     /// By resource id: there is one dimension.
     pub targets: BTreeMap<String, Target>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Target {
     arn: String,
     pub min: i64,
@@ -32,7 +32,7 @@ pub struct Target {
     pub policies: BTreeMap<String, Policy>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Policy {
     arn: String,
     created_at: Time,

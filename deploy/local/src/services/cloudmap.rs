@@ -17,14 +17,14 @@ use crate::time::Time;
 
 const PAGE: Limits = Limits { default: 100, max: 100 };
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct CloudMap {
     pub namespaces: BTreeMap<String, Namespace>,
     pub services: BTreeMap<String, Registry>,
     operations: BTreeMap<String, Operation>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Namespace {
     pub id: String,
     arn: String,
@@ -36,7 +36,7 @@ pub struct Namespace {
 }
 
 /// What Cloud Map calls a service.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Registry {
     pub id: String,
     pub arn: String,
@@ -59,7 +59,7 @@ impl Registry {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Operation {
     kind: String,
     targets: BTreeMap<String, String>,

@@ -19,12 +19,12 @@ use crate::time::Time;
 
 const TOKEN_HOURS: u64 = 12;
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Ecr {
     pub repositories: BTreeMap<String, Repository>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Repository {
     arn: String,
     created_at: Time,

@@ -19,12 +19,12 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Bytes of all inline policies of a role, without white space.
 const INLINE_LIMIT: usize = 10_240;
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Iam {
     pub roles: BTreeMap<String, Role>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Role {
     id: String,
     pub arn: String,

@@ -18,12 +18,12 @@ const RETENTION: [i64; 22] =
 /// Older lines of a stream are dropped: a development machine has no retention job.
 const KEPT_EVENTS: usize = 10_000;
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Logs {
     pub groups: BTreeMap<String, Group>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Group {
     arn: String,
     created_at: Time,
@@ -32,7 +32,7 @@ pub struct Group {
     pub streams: BTreeMap<String, Stream>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Stream {
     created_at: Time,
     /// How many events were dropped before the first kept one: positions in tokens stay true.

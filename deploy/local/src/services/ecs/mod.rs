@@ -22,7 +22,7 @@ use task_definition::Family;
 
 const PAGE: Limits = Limits { default: 100, max: 100 };
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Ecs {
     pub clusters: BTreeMap<String, Cluster>,
     pub families: BTreeMap<String, Family>,
@@ -30,7 +30,7 @@ pub struct Ecs {
     pub tasks: BTreeMap<String, Task>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Cluster {
     pub name: String,
     pub arn: String,

@@ -45,7 +45,7 @@ pub enum Status {
     Inactive,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Service {
     pub name: String,
     pub arn: String,

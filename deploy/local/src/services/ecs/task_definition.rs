@@ -14,7 +14,7 @@ use crate::time::Time;
 /// How long a deleted revision is still shown, if nothing runs on it.
 const DELETION: std::time::Duration = std::time::Duration::from_mins(1);
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Family {
     /// Numbers are never given twice, not even after a deletion.
     latest: u32,

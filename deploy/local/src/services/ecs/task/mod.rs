@@ -22,7 +22,7 @@ pub use launch::{Order, launch};
 
 const STOPPED_SHOWN: Duration = Duration::from_hours(1);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Task {
     pub arn: String,
     pub cluster: String,
@@ -55,7 +55,7 @@ pub struct Task {
     pub tags: Tags,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Times {
     created: Time,
     pulled: Option<Time>,

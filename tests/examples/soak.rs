@@ -1,0 +1,60 @@
+//! `make soak`: any number of seeds of the simulation, on all cores. `SEED=n` runs one, and makes its history shorter for as
+//! long as it still fails.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use codeloc_tests::simulation::{History, run_seed, shrink};
+
+fn number(arguments: &[String], name: &str) -> Option<u64> {
+    let at = arguments.iter().position(|argument| argument == name)?;
+    Some(arguments.get(at + 1)?.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(seed) = number(&arguments, "--seed") {
+        let history = History::draw(seed);
+        println!("{history:#?}");
+        match run_seed(seed) {
+            Ok(numbers) => println!("seed {seed}: {numbers:?}"),
+            Err(failure) => {
+                println!("seed {seed}: {failure}\n");
+                let (shortest, failure) = shrink(&history);
+                println!("shortest that fails: {:#?}\n{failure}", shortest.events);
+                std::process::exit(1);
+            }
+        }
+        return;
+    }
+    let (from, count) = (number(&arguments, "--from").unwrap_or(0), number(&arguments, "--seeds").unwrap_or(1000));
+    let (next, failed, calls) = (AtomicU64::new(from), Mutex::new(Vec::new()), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= from + count {
+                        return;
+                    }
+                    match std::panic::catch_unwind(|| run_seed(seed)) {
+                        Ok(Ok(numbers)) => drop(calls.fetch_add(numbers.calls as u64, Ordering::SeqCst)),
+                        Ok(Err(failure)) => {
+                            println!("seed {seed}: {failure}");
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+                        }
+                        Err(_) => {
+                            println!("seed {seed}: panicked");
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{count} seeds from {from}, {} calls: {} failed {failed:?}", calls.into_inner(), failed.len());
+    if !failed.is_empty() {
+        std::process::exit(1);
+    }
+}

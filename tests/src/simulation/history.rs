@@ -1,0 +1,191 @@
+//! What happens in one run, drawn from a seed: data, so that it can be printed, replayed and made shorter.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use localcloud::Rules;
+use localcloud::faults::Chances;
+use localcloud::throttling::Throttling;
+
+/// The names that configs may have. Two of them begin alike.
+pub const NAMES: [&str; 6] = ["orders", "orders-eu", "billing", "stock", "crm", "sales"];
+
+/// Everything about one run.
+#[derive(Clone, Debug)]
+pub struct History {
+    pub seed: u64,
+    pub rules: Rules,
+    pub chances: Chances,
+    /// Each after so long.
+    pub events: Vec<(Duration, Event)>,
+}
+
+/// How the code of a commit is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The container ends at once.
+    Exits,
+    /// It runs, and its health check never passes.
+    NeverHealthy,
+    /// The code server answers with an error.
+    DoesNotLoad,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Adds a config, or changes it: the number makes it another one.
+    Commit {
+        name: &'static str,
+        variant: u8,
+    },
+    /// A commit on the location's own branch.
+    Push {
+        name: &'static str,
+        flaw: Option<Flaw>,
+    },
+    Remove {
+        name: &'static str,
+    },
+    Rename {
+        name: &'static str,
+        to: &'static str,
+    },
+    Invalid {
+        name: &'static str,
+    },
+    /// All configs are gone at once, for a while.
+    Vanish {
+        seconds: u64,
+    },
+    /// The configs cannot be read, for a while.
+    Unreadable {
+        seconds: u64,
+    },
+    ByHand {
+        name: &'static str,
+        change: ByHand,
+    },
+    /// The daemon is killed, and started again after a while.
+    Crash {
+        seconds: u64,
+    },
+    /// It is killed at its so-many-th mutating call from now, before or after that was applied.
+    CrashAtCall {
+        number: u64,
+        applied: bool,
+    },
+    /// A second daemon of the same deployment, for a while.
+    Second {
+        seconds: u64,
+    },
+}
+
+/// Changes that somebody makes in AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByHand {
+    ForgetRetention,
+    DeleteLogGroup,
+    UntagLogGroup,
+    DeleteRolePolicy,
+    WidenRole,
+    OpenTrust,
+    DeleteRole,
+    DeregisterTaskDefinition,
+    OtherSubnets,
+    NoCircuitBreaker,
+    DeleteService,
+    DeleteScaling,
+    OtherCapacity,
+    DeletePolicy,
+    OtherThreshold,
+    DeleteRegistry,
+    DeleteImages,
+    EmptyWorkspace,
+}
+
+const BY_HAND: [ByHand; 18] = [
+    ByHand::ForgetRetention,
+    ByHand::DeleteLogGroup,
+    ByHand::UntagLogGroup,
+    ByHand::DeleteRolePolicy,
+    ByHand::WidenRole,
+    ByHand::OpenTrust,
+    ByHand::DeleteRole,
+    ByHand::DeregisterTaskDefinition,
+    ByHand::OtherSubnets,
+    ByHand::NoCircuitBreaker,
+    ByHand::DeleteService,
+    ByHand::DeleteScaling,
+    ByHand::OtherCapacity,
+    ByHand::DeletePolicy,
+    ByHand::OtherThreshold,
+    ByHand::DeleteRegistry,
+    ByHand::DeleteImages,
+    ByHand::EmptyWorkspace,
+];
+
+impl History {
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&seed.to_le_bytes());
+        let rules = Rules {
+            seed: id,
+            role_propagation: Duration::from_secs(rng.u64(0..30)),
+            operation_delay: Duration::from_millis(rng.u64(100..5_000)),
+            throttling: if rng.bool() { Throttling::Percent(rng.u32(50..200)) } else { Throttling::Off },
+            stale_reads: if rng.u8(0..3) == 0 { Duration::from_millis(rng.u64(200..4_000)) } else { Duration::ZERO },
+            ..Rules::default()
+        };
+        // A third of the runs meets no fault: what goes wrong there has no excuse.
+        let chances = match rng.u8(0..3) {
+            0 => Chances::default(),
+            1 => Chances { throttle: 10, server_error: 10, reset_after: 10, ..Chances::default() },
+            _ => Chances {
+                throttle: rng.u32(0..60),
+                hidden_throttle: rng.u32(0..20),
+                server_error: rng.u32(0..60),
+                delay: rng.u32(0..80),
+                reset_before: rng.u32(0..40),
+                reset_after: rng.u32(0..40),
+                hang: rng.u32(0..10),
+            },
+        };
+        let mut events: Vec<(Duration, Event)> = Vec::new();
+        for name in NAMES.iter().take(rng.usize(1..5)) {
+            events.push((Duration::ZERO, Event::Commit { name, variant: 0 }));
+        }
+        for _ in 0..rng.usize(4..14) {
+            let wait = match rng.u8(0..4) {
+                0 => Duration::from_millis(rng.u64(0..2_000)),
+                1 => Duration::from_secs(rng.u64(0..30)),
+                _ => Duration::from_secs(rng.u64(20..240)),
+            };
+            events.push((wait, Event::draw(&mut rng)));
+        }
+        Self { seed, rules, chances, events }
+    }
+}
+
+impl Event {
+    fn draw(rng: &mut Rng) -> Self {
+        let name = NAMES[rng.usize(0..NAMES.len())];
+        match rng.u8(0..24) {
+            0..=3 => Self::Commit { name, variant: rng.u8(0..6) },
+            4..=6 => Self::Push { name, flaw: None },
+            7..=8 => {
+                let flaws = [Flaw::Exits, Flaw::NeverHealthy, Flaw::DoesNotLoad];
+                Self::Push { name, flaw: Some(flaws[rng.usize(0..3)]) }
+            }
+            9 | 10 => Self::Remove { name },
+            11 => Self::Rename { name, to: NAMES[rng.usize(0..NAMES.len())] },
+            12 => Self::Invalid { name },
+            13 => Self::Vanish { seconds: rng.u64(1..300) },
+            14 => Self::Unreadable { seconds: rng.u64(1..300) },
+            15..=18 => Self::ByHand { name, change: BY_HAND[rng.usize(0..BY_HAND.len())] },
+            19 | 20 => Self::Crash { seconds: rng.u64(0..120) },
+            21 | 22 => Self::CrashAtCall { number: rng.u64(1..12), applied: rng.bool() },
+            _ => Self::Second { seconds: rng.u64(10..400) },
+        }
+    }
+}
