@@ -159,7 +159,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
 
     // Everything from the task definition on needs the image.
     let registry = live.discovery.as_ref().map_or(Deferred::AfterApply, |live| Deferred::Known(live.arn.clone()));
-    let wanted = task_definition::equal(&wants.task_definition, &live.task_definitions);
+    let wanted = task_definition::equal(&wants.task_definition, &live.task_definitions, live.runs());
     let context = service::Context {
         revision: &wants.task_definition.revision,
         wanted,

@@ -16,6 +16,7 @@ use codeloc::status::{Health, Reason, Sync};
 use localcloud::cloud::Cloud;
 use localcloud::driver::simulated::Script;
 use localcloud::faults::{Faults, Rule, Trouble};
+use localcloud::services::ecs::task::Task;
 
 pub use history::{ByHand, Event, Flaw, History, NAMES};
 
@@ -88,12 +89,11 @@ struct Run {
     known: BTreeSet<&'static str>,
     /// Published at the last look.
     published: BTreeSet<String>,
-    /// Locations with a running task at the last look.
+    /// Published locations with a healthy task at the last look.
     serving: BTreeSet<String>,
     /// Not looked at any more: somebody took something of them away by hand.
     disturbed: BTreeSet<String>,
     strangers: String,
-    deregistered: usize,
 }
 
 impl Run {
@@ -113,7 +113,6 @@ impl Run {
             serving: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             strangers,
-            deregistered: 0,
         };
         let began = tokio::time::Instant::now();
         run.set_faults(true);
@@ -204,9 +203,6 @@ impl Run {
                 } else if takes_away.contains(&change) {
                     self.disturbed.insert(name.to_owned());
                 }
-                if change == ByHand::DeregisterTaskDefinition {
-                    self.deregistered += 1;
-                }
                 by_hand::change(&self.deployment, name, change).await;
             }
             Event::Crash { seconds } => self.crash(seconds).await?,
@@ -229,10 +225,12 @@ impl Run {
     }
 
     fn push(&mut self, name: &'static str, flaw: Option<Flaw>) {
-        let number = self.commits.get(name).copied().unwrap_or(1) + 1;
+        // No two branches have equal commits: an image's name ends with its commit's number.
+        let place = NAMES.iter().position(|one| *one == name).unwrap_or_default();
+        let first = u32::try_from(place).unwrap_or_default() * 1000 + 1;
+        let number = self.commits.get(name).copied().unwrap_or(first) + 1;
         self.commits.insert(name, number);
-        // An image's name ends with its commit's number.
-        let image = format!("codeloc/{name}@sha256:{number:0>64}");
+        let image = format!("@sha256:{number:064x}");
         if let Some(flaw) = flaw {
             self.flaws.insert((name, number), flaw);
             let script = match flaw {
@@ -243,8 +241,10 @@ impl Run {
                     Script::default()
                 }
             };
-            let registry = self.deployment.cloud.with_cloud(|cloud| cloud.rules.registry.clone());
-            self.deployment.cloud.simulated().script(&format!("{registry}/{image}"), script);
+            let host = self.deployment.cloud.with_cloud(|cloud| cloud.rules.registry.clone());
+            for location in NAMES {
+                self.deployment.cloud.simulated().script(&format!("{host}/codeloc/{location}{image}"), script.clone());
+            }
         }
         self.deployment.branches.push(name, number);
     }
@@ -271,15 +271,17 @@ impl Run {
         if let Some(lost) = self.published.difference(&published).find(kept) {
             return Err(format!("{lost} left workspace.yaml although it has a config"));
         }
-        let running: BTreeSet<String> = self.deployment.cloud.with_cloud(|cloud| {
-            let running = cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING");
-            running.filter_map(|task| task.family.strip_prefix("codeloc-").map(str::to_owned)).collect()
+        let serving: BTreeSet<String> = self.deployment.cloud.with_cloud(|cloud| {
+            let healthy = |task: &&Task| task.last_status == "RUNNING" && task.health == "HEALTHY";
+            let families =
+                cloud.ecs.tasks.values().filter(healthy).filter_map(|task| task.family.strip_prefix("codeloc-"));
+            families.filter(|name| published.contains(*name)).map(str::to_owned).collect()
         });
-        if let Some(down) = self.serving.difference(&running).find(kept) {
-            return Err(format!("{down} served, has a config, and no task runs any more"));
+        if let Some(down) = self.serving.difference(&serving).find(kept) {
+            return Err(format!("{down} served, has a config, and no task of it is healthy any more"));
         }
         self.published = published;
-        self.serving = running;
+        self.serving = serving;
         let alarm = |status: &codeloc::status::RepositoryStatus| {
             status
                 .conditions
@@ -353,8 +355,7 @@ impl Run {
         if after != self.strangers {
             return Err(format!("a stranger's resource was changed:\n{}\n{after}", self.strangers));
         }
-        // A revision is registered once, but for each time that the answer was lost, that a read came late, or that somebody
-        // took it away by hand.
+        // A revision is registered once, but for each time that the answer was lost, or that a read came late.
         let lost = |call: &&localcloud::calls::Call| {
             call.operation == "RegisterTaskDefinition" && call.applied && call.outcome != "OK"
         };
@@ -368,7 +369,7 @@ impl Run {
                 .iter()
                 .filter(|(_, event)| matches!(event, Event::CrashAtCall { applied: true, .. }))
                 .count();
-            let excused = lost + crashes + self.deregistered * 3;
+            let excused = lost + crashes;
             if doubled > excused {
                 return Err(format!("{doubled} task definitions too many, {excused} of them excused: {registered:?}"));
             }
@@ -377,10 +378,11 @@ impl Run {
     }
 }
 
-/// How often each revision was registered.
+/// How many active task definitions each revision has.
 fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
     let mut counts = BTreeMap::new();
-    for definition in cloud.ecs.families.values().flat_map(|family| family.revisions.values()) {
+    let definitions = cloud.ecs.families.values().flat_map(|family| family.revisions.values());
+    for definition in definitions.filter(|definition| definition.status == "ACTIVE") {
         if let Some(revision) = definition.tags.get(tags::REVISION) {
             *counts.entry((definition.family.clone(), revision.clone())).or_insert(0) += 1;
         }

@@ -267,6 +267,10 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
 /// Why the wanted revision must not be tried again, if it failed before.
 fn failure(live: &Live, context: Context<'_>) -> Option<String> {
     let revision = context.revision.known()?;
+    if completed(live, revision, context.task_definitions) {
+        // Whatever the marks say: they may come from an attempt over a state that was read too late.
+        return None;
+    }
     let remembered = live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
     let wanted = context.wanted;
     let failed = wanted.and_then(|wanted| {
@@ -283,6 +287,12 @@ fn failure(live: &Live, context: Context<'_>) -> Option<String> {
     wanted
         .is_some_and(|wanted| rolled_back(live, wanted, context.task_definitions))
         .then(|| "ECS rolled it back".to_owned())
+}
+
+/// Whether a definition of this very revision is what the service runs, rolled out whole.
+fn completed(live: &Live, revision: &str, all: &[task_definition::Live]) -> bool {
+    let runs = all.iter().find(|one| one.arn == live.task_definition).and_then(task_definition::Live::revision);
+    runs == Some(revision) && live.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
 /// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`].

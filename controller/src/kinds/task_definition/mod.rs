@@ -253,10 +253,11 @@ fn in_words(architecture: Architecture) -> &'static str {
     }
 }
 
-/// The live revision that says exactly what is wanted.
-pub fn equal<'a>(want: &Want, live: &'a [Live]) -> Option<&'a Live> {
+/// The live revision that says exactly what is wanted: of several equal ones the one that runs, so that nothing is rolled out
+/// for nothing, else the newest.
+pub fn equal<'a>(want: &Want, live: &'a [Live], runs: Option<&'a Live>) -> Option<&'a Live> {
     let content = want.content.as_ref()?;
-    live.iter().find(|live| live.content.as_ref() == Some(content))
+    runs.into_iter().chain(live).find(|live| live.content.as_ref() == Some(content))
 }
 
 impl Change {
