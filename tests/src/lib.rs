@@ -310,9 +310,7 @@ impl Deployment {
     pub async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
         while !done(self) {
-            if tokio::time::Instant::now() > deadline {
-                panic!("never {what}: {:#?}", self.statuses());
-            }
+            assert!(tokio::time::Instant::now() <= deadline, "never {what}: {:#?}", self.statuses());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

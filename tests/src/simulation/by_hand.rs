@@ -49,7 +49,9 @@ pub async fn change(deployment: &Deployment, name: &str, change: ByHand) {
         ByHand::DeregisterTaskDefinition => {
             let family = format!("codeloc-{name}");
             let listed = clients.ecs.list_task_definitions().family_prefix(family).send().await;
-            for arn in listed.iter().flat_map(|listed| listed.task_definition_arns()) {
+            for arn in listed.iter().flat_map(
+                aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput::task_definition_arns,
+            ) {
                 let _ = clients.ecs.deregister_task_definition().task_definition(arn).send().await;
             }
         }

@@ -309,7 +309,18 @@ impl Run {
                 break;
             }
             if tokio::time::Instant::now() >= until {
-                return Err(format!("did not come to rest: {}", unsettled.join("; ")));
+                let calls = self.deployment.cloud.calls();
+                let last: Vec<String> = calls
+                    .iter()
+                    .filter(|call| call.service != "s3")
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .take(60)
+                    .rev()
+                    .map(told)
+                    .collect();
+                return Err(format!("did not come to rest: {}; last calls: {}", unsettled.join("; "), last.join(", ")));
             }
             self.pass(Duration::from_secs(10)).await?;
         }
@@ -376,6 +387,17 @@ impl Run {
         }
         Ok(())
     }
+}
+
+fn told(call: &localcloud::calls::Call) -> String {
+    format!(
+        "{:.0} {} {} {} {}",
+        call.time,
+        call.caller,
+        call.operation,
+        call.resource.as_deref().unwrap_or_default(),
+        call.outcome
+    )
 }
 
 /// How many active task definitions each revision has.

@@ -99,6 +99,7 @@ impl Family {
     }
 
     /// Burst in calls and rate in calls per second that are assumed before anything was learned.
+    #[expect(clippy::match_same_arms, reason = "each figure stands beside its own source")]
     const fn assumed(self) -> (f64, f64) {
         match self {
             // AWS support, in aws-actions/amazon-ecs-deploy-task-definition#502: 20 at once, then one a second.
