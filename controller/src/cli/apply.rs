@@ -49,7 +49,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let done = daemon.progress.until(|outcomes| {
         outcomes.iter().all(|(name, outcome)| match outcome {
             Outcome::Converged | Outcome::Gone | Outcome::Held => true,
-            Outcome::Waiting(_) | Outcome::Failed(_) => stuck(name),
+            Outcome::Waiting(_) | Outcome::Failed(_) | Outcome::Unseen => stuck(name),
         })
     });
     tokio::select! {

@@ -20,6 +20,9 @@ use crate::source::{HeadKey, Snapshot, SourceState};
 
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
+/// The shortest and the longest time between two sweeps for those that wait for one.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_secs(60);
 /// After a sweep that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -121,7 +124,7 @@ async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
 ) {
     while let Some(key) = moved.recv().await {
         for name in reconciler.followers(&key) {
-            reconciler.world.queue.add_now(&name, Priority::Commit);
+            reconciler.world.queue.add_now(&name, reconciler.urgency(&name));
         }
     }
     // The resolver is gone only when the process ends.
@@ -161,9 +164,7 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     // The snapshot is in force before its keys are due.
     reconciler.set_snapshot(snapshot);
     for name in changed {
-        // What has no service yet is nobody's loss while it waits.
-        let cold = !old.contains_key(name.as_str()) && world.board.get(&name).is_none();
-        world.queue.add_now(&name, if cold { Priority::Cold } else { Priority::Commit });
+        world.queue.add_now(&name, reconciler.urgency(&name));
     }
 }
 
@@ -186,35 +187,52 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
         std::future::pending::<()>().await;
     }
     let mut held = false;
+    let mut resync_at = Instant::now();
     loop {
         let was_held = std::mem::replace(&mut held, *standing.borrow_and_update() == Standing::Held);
-        if held
-            && !was_held
-            && let Err(error) = reconciler.take_over().await
-        {
-            tracing::warn!(%error, "the workspace file was not read again");
+        if held && !was_held {
+            if let Err(error) = reconciler.take_over().await {
+                tracing::warn!(%error, "the workspace file was not read again");
+            }
         }
-        let next = match reconciler.sweep().await {
+        let resyncs = Instant::now() >= resync_at || held != was_held;
+        let unseen = reconciler.unseen.take();
+        let mut pause = SWEEP_AGAIN;
+        match reconciler.sweep().await {
             Ok(names) => {
-                for name in names {
-                    progress.outcomes().entry(name.clone()).or_insert(Outcome::Waiting(Duration::ZERO));
-                    reconciler.world.queue.add_now(&name, Priority::Resync);
+                pause = between_sweeps(names.len());
+                for name in &unseen {
+                    reconciler.world.queue.add_now(name, Priority::Cold);
+                }
+                if resyncs {
+                    for name in names {
+                        progress.outcomes().entry(name.clone()).or_insert(Outcome::Waiting(Duration::ZERO));
+                        reconciler.world.queue.add_now(&name, Priority::Resync);
+                    }
+                    resync_at = Instant::now() + interval;
                 }
                 progress.swept.store(true, Ordering::SeqCst);
                 progress.changed.notify_waiters();
-                interval
             }
             Err(error) => {
                 tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
-                SWEEP_AGAIN
+                reconciler.unseen.put_back(unseen);
+                resync_at = resync_at.min(Instant::now() + SWEEP_AGAIN);
             }
-        };
+        }
+        let soonest = Instant::now() + pause;
         tokio::select! {
-            () = tokio::time::sleep(next) => {}
+            () = tokio::time::sleep_until(resync_at) => {}
+            () = async { reconciler.unseen.any().await; tokio::time::sleep_until(soonest).await } => {}
             // Who takes over looks at everything afresh; who lost the lease says so.
             _ = standing.changed() => {}
         }
     }
+}
+
+/// Sweeps for those that wait come so often that they cost few of the calls that AWS admits.
+fn between_sweeps(locations: usize) -> Duration {
+    (Duration::from_millis(30) * u32::try_from(locations).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
 }
 
 /// Works on what is at least as urgent as `least`.

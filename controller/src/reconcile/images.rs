@@ -44,8 +44,9 @@ impl<B: Builder> Images<B> {
         self.builder.find(request).await
     }
 
-    /// How far the image of this request is; starts a build where there is none. The queue is poked when it ends.
-    pub fn ensure(&self, request: &Request) -> ImageProgress {
+    /// How far the image of this request is; starts a build where there is none. When it ends the queue is poked, as urgently as
+    /// the image was asked for.
+    pub fn ensure(&self, request: &Request, priority: Priority) -> ImageProgress {
         let name = request.repository.to_string();
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&name)
@@ -57,11 +58,11 @@ impl<B: Builder> Images<B> {
         let progress = ImageProgress::Building("looking for an image that was pushed before".to_owned());
         slots.insert(name.clone(), Slot { request: request.clone(), progress: progress.clone(), retry_at: None });
         drop(slots);
-        self.spawn(name, request.clone());
+        self.spawn(name, request.clone(), priority);
         progress
     }
 
-    fn spawn(&self, name: String, request: Request) {
+    fn spawn(&self, name: String, request: Request, priority: Priority) {
         let (builder, slots, permits, queue) =
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
         tokio::spawn(async move {
@@ -92,7 +93,7 @@ impl<B: Builder> Images<B> {
                     tell(ImageProgress::Failed(error.to_string()), retry_at);
                 }
             }
-            queue.add_now(&name, Priority::Commit);
+            queue.add_now(&name, priority);
         });
     }
 

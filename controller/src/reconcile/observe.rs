@@ -1,12 +1,15 @@
 //! What one pass sees beyond the AWS resources: what each task says of itself, and the last words of a rollout that failed.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use futures::StreamExt;
 
-use crate::dagster::CodeServer;
+use crate::dagster::{Answer, CodeServer};
 use crate::kinds::aws::{CallError, Session};
 use crate::kinds::{Live, discovery, log_group, names, service};
+use crate::lock::lock;
 use crate::plan::Answered;
 
 /// Tasks of one location that are asked at once.
@@ -14,23 +17,75 @@ const ASKED_AT_ONCE: usize = 8;
 /// Lines of log that go with a failure: enough for Dagster's own error, which comes last.
 const LAST_LINES: i32 = 20;
 
-/// Asks every task that Cloud Map knows of this location.
-pub async fn answers<C: CodeServer>(
-    session: Session<'_>,
-    code_server: &C,
-    live: &Live,
-) -> Result<Vec<Answered>, CallError> {
-    let (Some(discovery), Some(_)) = (&live.discovery, live.service.as_ref().filter(|service| service.exists())) else {
-        return Ok(vec![]);
-    };
-    let addresses: Vec<SocketAddr> = discovery::aws::instances(session, &discovery.id).await?;
-    let mut answers: Vec<Answered> = futures::stream::iter(addresses)
+/// Where each location's tasks were found, so that a sweep need not ask Cloud Map for every one of them.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    found: Mutex<HashMap<String, Found>>,
+}
+
+/// Addresses, and the circumstances under which they still hold.
+#[derive(Clone, Debug)]
+struct Found {
+    addresses: Vec<SocketAddr>,
+    registry: String,
+    deployment: String,
+}
+
+impl Found {
+    /// Whether nothing that Cloud Map and ECS said of the location since speaks against it.
+    fn holds(&self, discovery: &discovery::Live, service: &service::Live) -> bool {
+        let number = i32::try_from(self.addresses.len()).unwrap_or(i32::MAX);
+        self.registry == discovery.id
+            && discovery.instances.is_none_or(|count| count == number)
+            && service.deployments.len() == 1
+            && service.running == number
+            && service.primary_id() == self.deployment
+    }
+}
+
+impl Addresses {
+    /// Asks every task that Cloud Map knows of this location.
+    pub async fn answers<C: CodeServer>(
+        &self,
+        session: Session<'_>,
+        code_server: &C,
+        name: &str,
+        live: &Live,
+    ) -> Result<Vec<Answered>, CallError> {
+        let (Some(discovery), Some(service)) =
+            (&live.discovery, live.service.as_ref().filter(|service| service.exists()))
+        else {
+            return Ok(vec![]);
+        };
+        let found = lock(&self.found).remove(name).filter(|found| found.holds(discovery, service));
+        if let Some(found) = found {
+            let answers = ask(code_server, &found.addresses).await;
+            // A task that was replaced has another address.
+            if answers.iter().all(|answered| matches!(answered.answer, Answer::Loaded { .. })) {
+                lock(&self.found).insert(name.to_owned(), found);
+                return Ok(answers);
+            }
+        }
+        let addresses = discovery::aws::instances(session, &discovery.id).await?;
+        let answers = ask(code_server, &addresses).await;
+        let (registry, deployment) = (discovery.id.clone(), service.primary_id().to_owned());
+        lock(&self.found).insert(name.to_owned(), Found { addresses, registry, deployment });
+        Ok(answers)
+    }
+
+    pub fn forget(&self, name: &str) {
+        lock(&self.found).remove(name);
+    }
+}
+
+async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<Answered> {
+    let mut answers: Vec<Answered> = futures::stream::iter(addresses.iter().copied())
         .map(|address| async move { Answered { address, answer: code_server.ask(address).await } })
         .buffer_unordered(ASKED_AT_ONCE)
         .collect()
         .await;
     answers.sort_by_key(|answered| answered.address);
-    Ok(answers)
+    answers
 }
 
 /// Why tasks of this revision ended: first the one line that says most, then ECS's stop reason and the end of the log.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use codeloc_crds::Mode;
+use tokio::sync::Notify;
 
 use super::brakes::{Picture, brake};
 use super::clock::Clock;
@@ -34,6 +35,8 @@ use crate::status::{Board, ConditionKind, Reason, Truth};
 const ROUNDS: usize = 8;
 /// After a plan that came back although all of it was applied.
 const NOT_CONVERGING: Duration = Duration::from_secs(30);
+/// How old what a sweep saw may be for somebody who waits for a change.
+const FRESH: Duration = Duration::from_secs(5);
 /// After a pass that used up its rounds.
 const NEXT_TURN: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,8 @@ pub enum Outcome {
     Waiting(Duration),
     /// There may be something to do, but this process may not do it, or not now.
     Held,
+    /// To be looked at again together with others, by the next sweep.
+    Unseen,
     /// A call failed, or the plan does not converge.
     Failed(Duration),
     /// The repository is gone, and all of it in AWS.
@@ -77,8 +82,11 @@ pub struct Reconciler<B, C, W> {
     /// Locations of which anything is live and ours; nothing before the first sweep.
     owned: RwLock<Option<BTreeSet<String>>>,
     swept: Swept,
-    /// What was seen of locations for which something is waited for.
-    waiting: Mutex<HashMap<String, Live>>,
+    /// Locations that no pass looks at by itself: a sweep reads many of them for the price of a few.
+    pub(super) unseen: Unseen,
+    /// What was last seen of locations, where nothing was changed since.
+    kept: Mutex<HashMap<String, Live>>,
+    addresses: observe::Addresses,
     pub(super) failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
@@ -92,7 +100,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             unread: RwLock::default(),
             owned: RwLock::default(),
             swept: Swept::default(),
-            waiting: Mutex::default(),
+            unseen: Unseen::default(),
+            kept: Mutex::default(),
+            addresses: observe::Addresses::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
         }
@@ -106,6 +116,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             .filter(|repository| repository.git_url == key.git_url && repository.reference == key.reference)
             .map(|repository| repository.name.to_string())
             .collect()
+    }
+
+    /// How urgent a change of this location is: one that serves nobody yet is nobody's loss while it waits.
+    pub fn urgency(&self, name: &str) -> Priority {
+        let serves = self.world.board.get(name).is_some_and(|status| status.serving.is_some());
+        if serves { Priority::Commit } else { Priority::Cold }
     }
 
     pub fn session(&self, priority: Priority) -> Session<'_> {
@@ -137,7 +153,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     pub async fn take_over(&self) -> Result<(), PublishError> {
         self.world.cache.clear();
         self.swept.clear();
-        lock(&self.waiting).clear();
+        lock(&self.kept).clear();
         self.world.workspace.reread().await
     }
 
@@ -220,7 +236,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Observes and plans without touching anything, images included.
     pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
         let session = self.session(Priority::Commit);
-        let live = self.observe(session, name).await?;
+        let live = match self.observe(session, name).await? {
+            Some(seen) => seen.live,
+            None => Live::default(),
+        };
         let wanted = match self.wanted(name) {
             Wanted::Present(repository, image, commit) => {
                 let image = match self.request(&repository, commit.as_deref(), &live) {
@@ -231,7 +250,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             other => other,
         };
-        let answers = observe::answers(session, &self.world.code_server, &live).await?;
+        let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
         Ok(self.plan(session, name, &wanted, &live, &answers, None).await.0)
     }
 
@@ -243,24 +262,30 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    async fn observe(&self, session: Session<'_>, name: &str) -> Result<Live, CallError> {
-        match self.swept.take(name) {
-            Some(live) => Ok(live),
-            None => Ok(aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default()),
+    /// Looks at a location as closely as the reason for it asks. Where nobody waits for a change, what the last sweep saw does, and
+    /// without that the next one is waited for (`None`): it reads ten or a hundred locations a call. Where somebody does, what was
+    /// seen last does too, but for the service, which moves by itself and is read afresh.
+    async fn observe(&self, session: Session<'_>, name: &str) -> Result<Option<Seen>, CallError> {
+        let waited_for = session.priority <= Priority::Again;
+        let kept = lock(&self.kept).remove(name);
+        let base = match self.swept.take(name) {
+            Some((live, at)) if !waited_for || at.elapsed() < FRESH => return Ok(Some(Seen { live, whole: true })),
+            Some((live, _)) => Some(live),
+            None => kept,
+        };
+        match base {
+            // Before it has a service, nothing of a location moves by itself.
+            Some(live) if live.service.is_none() => Ok(Some(Seen { live, whole: false })),
+            _ if !waited_for => Ok(None),
+            Some(mut live) => {
+                live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
+                Ok(Some(Seen { live, whole: false }))
+            }
+            None => {
+                let live = aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
+                Ok(Some(Seen { live, whole: true }))
+            }
         }
-    }
-
-    /// While a rollout or a build is waited for, only the service can move: one read instead of a dozen. Whatever a glimpse
-    /// leads to is looked at properly before it is acted upon.
-    async fn glimpse(&self, session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
-        let Some(mut live) = lock(&self.waiting).remove(name) else { return Ok(None) };
-        if self.swept.holds(name) {
-            return Ok(None);
-        }
-        if live.service.is_some() {
-            live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
-        }
-        Ok(Some(live))
     }
 
     /// Plans, and where a rollout fails reads why and plans again with it.
@@ -344,9 +369,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn rounds(&self, session: Session<'_>, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
-            let (live, glimpsed) = match self.glimpse(session, name).await? {
-                Some(live) => (live, true),
-                None => (self.observe(session, name).await?, false),
+            let Some(Seen { live, whole }) = self.observe(session, name).await? else {
+                return Ok(self.unseen.wish(name));
             };
             let mut wanted = self.wanted(name);
             let hold = self.hold(name, &wanted);
@@ -356,17 +380,22 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 **image = match &hold {
                     Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
                     Some(_) => self.find_image(&request).await,
-                    None => match self.world.images.ensure(&request) {
+                    None => match self.world.images.ensure(&request, session.priority) {
                         ImageProgress::Ready(image) => ImageKnown::Ready(image),
                         ImageProgress::Building(text) => ImageKnown::Building(text),
                         ImageProgress::Failed(text) => ImageKnown::Failed(text),
                     },
                 };
             }
-            let answers = observe::answers(session, &self.world.code_server, &live).await?;
+            let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
             let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
-            if glimpsed && !waits {
+            // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
+            // read just now.
+            if !whole && !waits && !(session.priority == Priority::Commit && only_deploys(&plan)) {
+                if session.priority > Priority::Again {
+                    return Ok(self.unseen.wish(name));
+                }
                 continue;
             }
             if let Wanted::Absent = wanted
@@ -395,9 +424,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             self.tell(name, &wanted, &plan, None);
             if plan.steps.is_empty() {
-                if waits {
-                    lock(&self.waiting).insert(name.to_owned(), live);
-                }
+                lock(&self.kept).insert(name.to_owned(), live);
                 let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
@@ -428,6 +455,53 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.world.board.remove(name);
         self.world.images.forget(name);
         lock(&self.last_words).remove(name);
-        lock(&self.waiting).remove(name);
+        lock(&self.kept).remove(name);
+        self.addresses.forget(name);
+    }
+}
+
+/// Whether a plan does no more than bring out another revision.
+fn only_deploys(plan: &Plan) -> bool {
+    let deploys = |step: &Step| {
+        matches!(step, Step::TaskDefinition(_) | Step::Service(service::Change::Deploy { .. }) | Step::Workspace(_))
+    };
+    !plan.steps.is_empty() && plan.steps.iter().all(deploys)
+}
+
+/// What one look at a location gave.
+struct Seen {
+    live: Live,
+    /// Read whole just now, or by the last sweep; else only its service was.
+    whole: bool,
+}
+
+/// Locations that wait for a sweep.
+#[derive(Debug, Default)]
+pub(super) struct Unseen {
+    names: Mutex<BTreeSet<String>>,
+    wished: Notify,
+}
+
+impl Unseen {
+    fn wish(&self, name: &str) -> Outcome {
+        lock(&self.names).insert(name.to_owned());
+        self.wished.notify_one();
+        Outcome::Unseen
+    }
+
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *lock(&self.names))
+    }
+
+    /// After a sweep that failed.
+    pub fn put_back(&self, names: BTreeSet<String>) {
+        lock(&self.names).extend(names);
+    }
+
+    /// Until somebody waits.
+    pub async fn any(&self) {
+        while lock(&self.names).is_empty() {
+            self.wished.notified().await;
+        }
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
+use tokio::time::Instant;
+
 use crate::kinds::Live;
 use crate::lock::lock;
 
@@ -14,7 +16,7 @@ pub struct Swept {
 
 #[derive(Debug, Default)]
 struct State {
-    live: HashMap<String, Live>,
+    live: HashMap<String, (Live, Instant)>,
     /// Counts changes; the clock would not tell two of them in the same instant apart.
     changes: u64,
     /// Number of the last change, by location.
@@ -25,7 +27,10 @@ struct State {
 
 /// The moment a sweep began.
 #[derive(Clone, Copy, Debug)]
-pub struct Begun(u64);
+pub struct Begun {
+    changes: u64,
+    at: Instant,
+}
 
 impl Swept {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -34,25 +39,23 @@ impl Swept {
 
     /// To be called before the first read of a sweep.
     pub fn begin(&self) -> Begun {
-        Begun(self.lock().changes)
+        Begun { changes: self.lock().changes, at: Instant::now() }
     }
 
     /// Keeps what a sweep saw, but for what was changed meanwhile.
     pub fn put(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
         let mut state = self.lock();
-        if begun.0 < state.valid_from {
+        if begun.changes < state.valid_from {
             return;
         }
-        let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.0));
-        state.live = live.collect();
+        let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.changes));
+        state.live = live.map(|(name, live)| (name, (live, begun.at))).collect();
+        // Whatever was changed before this sweep began, it saw; and no sweep runs beside it.
+        state.changed.retain(|_, at| *at > begun.changes);
     }
 
-    pub fn holds(&self, name: &str) -> bool {
-        self.lock().live.contains_key(name)
-    }
-
-    /// What was seen of a location; once.
-    pub fn take(&self, name: &str) -> Option<Live> {
+    /// What was seen of a location, and since when that may be old; once.
+    pub fn take(&self, name: &str) -> Option<(Live, Instant)> {
         self.lock().live.remove(name)
     }
 

@@ -1,13 +1,15 @@
 //! The AWS clients, one error for all their calls, and what one observation may remember for the next.
 
 mod attempts;
+mod cache;
 pub mod fence;
 pub mod limits;
+pub mod rotation;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use attempts::Attempts;
@@ -17,10 +19,9 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::place::Place;
-use super::tags::Tags;
 use super::{Live, discovery, image_repository, log_group, role, scaling, service, task_definition};
-use crate::lock::lock;
 use crate::priority::Priority;
+pub use cache::Cache;
 use fence::Fence;
 use limits::Limits;
 
@@ -191,57 +192,10 @@ fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
 /// Which locations to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// Everything of the deployment, with the fewest calls; tags that were read before are trusted.
+    /// Everything of the deployment, with the fewest calls: what no bulk call carries is read in turns, and remembered between.
     All,
     /// One location, tags read afresh.
     One(&'a str),
-}
-
-/// What need not be read twice. Losing it costs calls, never correctness.
-#[derive(Debug, Default)]
-pub struct Cache {
-    /// Tags by ARN, for the kinds of which no bulk call carries them.
-    tags: Mutex<HashMap<String, Tags>>,
-    /// Task definitions are immutable but for their tags, which only this controller changes.
-    task_definitions: Mutex<HashMap<String, task_definition::Live>>,
-}
-
-impl Cache {
-    /// Tags of `arn`: remembered in a sweep, read otherwise. Tags that name no owner are read again each time: they may have been
-    /// read a moment too early, and say that a location's own resource is a stranger's.
-    pub async fn tags<F>(&self, scope: Scope<'_>, arn: &str, read: F) -> Result<Tags, CallError>
-    where
-        F: Future<Output = Result<Tags, CallError>>,
-    {
-        let remembered = lock(&self.tags).get(arn).filter(|tags| tags.contains_key(super::tags::MANAGED_BY)).cloned();
-        if let (Scope::All, Some(tags)) = (scope, remembered) {
-            return Ok(tags);
-        }
-        let tags = read.await?;
-        lock(&self.tags).insert(arn.to_owned(), tags.clone());
-        Ok(tags)
-    }
-
-    pub fn clear(&self) {
-        lock(&self.tags).clear();
-        lock(&self.task_definitions).clear();
-    }
-
-    pub fn forget_tags(&self, arn: &str) {
-        lock(&self.tags).remove(arn);
-    }
-
-    pub fn task_definition(&self, arn: &str) -> Option<task_definition::Live> {
-        lock(&self.task_definitions).get(arn).cloned()
-    }
-
-    pub fn keep_task_definition(&self, live: &task_definition::Live) {
-        lock(&self.task_definitions).insert(live.arn.clone(), live.clone());
-    }
-
-    pub fn forget_task_definition(&self, arn: &str) {
-        lock(&self.task_definitions).remove(arn);
-    }
 }
 
 /// Everything a room needs to observe and to apply.
@@ -296,6 +250,9 @@ impl Session<'_> {
 /// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
     let mut all: BTreeMap<String, Live> = BTreeMap::new();
+    if let Scope::All = scope {
+        session.cache.begin_sweep();
+    }
     let (log_groups, image_repositories, roles, task_definitions, discovery, services, scaling) = futures::try_join!(
         log_group::aws::observe(session, scope),
         image_repository::aws::observe(session, scope),

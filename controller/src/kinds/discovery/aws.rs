@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsConfigChange, DnsRecord, FilterCondition, HealthCheckCustomConfig, OperationStatus, RecordType,
-    RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, ServiceSummary, Tag,
+    RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, Tag,
 };
 
 use super::{Change, Live, Want};
@@ -17,6 +17,11 @@ const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFou
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
     const OPERATION: &str = "servicediscovery:ListServices";
+    if let Scope::One(name) = scope
+        && let Some(live) = observe_known(session, &names::service(name)).await?
+    {
+        return Ok(BTreeMap::from([(name.to_owned(), live)]));
+    }
     let filter = ServiceFilter::builder()
         .name(ServiceFilterName::NamespaceId)
         .condition(FilterCondition::Eq)
@@ -36,9 +41,10 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 continue;
             }
             let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
+            session.cache.lock().registries.insert(name.to_owned(), id.clone());
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
-            let live = Live { id, arn, name: name.to_owned(), ttl: ttl(service), tags };
-            found.insert(repository.to_owned(), live);
+            let (ttl, instances) = (ttl(service.dns_config()), service.instance_count());
+            found.insert(repository.to_owned(), Live { id, arn, name: name.to_owned(), ttl, instances, tags });
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -47,8 +53,27 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
 }
 
-fn ttl(service: &ServiceSummary) -> Option<i64> {
-    match service.dns_config()?.dns_records() {
+/// Of a service whose id is remembered: one call, where the search by name is one for each hundred services.
+async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
+    let Some(id) = session.cache.lock().registries.get(name).cloned() else { return Ok(None) };
+    let request = session.clients.discovery.get_service().id(&id);
+    let service = match session.call("servicediscovery:GetService", request.send()).await {
+        Ok(answer) => answer.service.filter(|service| service.name() == Some(name)),
+        Err(error) if error.is(ABSENT) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(service) = service else {
+        session.cache.lock().registries.remove(name);
+        return Ok(None);
+    };
+    let arn = service.arn().unwrap_or_default().to_owned();
+    let tags = session.cache.tags(Scope::One(name), &arn, tags(session, &arn)).await?;
+    let (ttl, instances) = (ttl(service.dns_config()), service.instance_count());
+    Ok(Some(Live { id, arn, name: name.to_owned(), ttl, instances, tags }))
+}
+
+fn ttl(dns: Option<&DnsConfig>) -> Option<i64> {
+    match dns?.dns_records() {
         [record] if *record.r#type() == RecordType::A => Some(record.ttl()),
         _ => None,
     }
@@ -148,11 +173,13 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         Err(error) => return Err(error),
     };
     let service = answer.service().ok_or_else(|| CallError::malformed(OPERATION, "service"))?;
+    session.cache.lock().registries.insert(want.name.clone(), service.id().unwrap_or_default().to_owned());
     Ok(Some(Live {
         id: service.id().unwrap_or_default().to_owned(),
         arn: service.arn().unwrap_or_default().to_owned(),
         name: want.name.clone(),
         ttl: Some(want.ttl),
+        instances: None,
         tags: want.tags.clone(),
     }))
 }

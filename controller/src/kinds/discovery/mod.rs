@@ -29,6 +29,8 @@ pub struct Live {
     pub name: String,
     /// Seconds; absent where its only record is not an A record.
     pub ttl: Option<i64>,
+    /// Tasks that are registered, by Cloud Map's own count.
+    pub instances: Option<i32>,
     pub tags: Tags,
 }
 

@@ -1,17 +1,21 @@
-//! Observe: `DescribeScalableTargets` 50 a page, `DescribeScalingPolicies` ten a page.
+//! Observe: `DescribeScalableTargets` 50 a page, `DescribeScalingPolicies` ten a page, in turns.
 
 use std::collections::BTreeMap;
 
+use aws_sdk_applicationautoscaling::operation::describe_scaling_policies::DescribeScalingPoliciesOutput;
 use aws_sdk_applicationautoscaling::types::{
-    MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ServiceNamespace,
+    MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ScalingPolicy, ServiceNamespace,
     TargetTrackingScalingPolicyConfiguration,
 };
 
 use super::{Change, Live, Metric, Policy};
-use crate::kinds::aws::{CallError, Scope, Session};
+use crate::kinds::aws::{CallError, Class, Scope, Session};
 use crate::kinds::names;
 
 const ABSENT: &[&str] = &["ObjectNotFoundException"];
+/// Pages of policies that one sweep reads: so many, and one more for each so many targets.
+const PAGES: usize = 10;
+const TARGETS_FOR_ANOTHER_PAGE: usize = 100;
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
     let prefix = format!("service/{}/", session.place.cluster);
@@ -45,47 +49,112 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             break;
         }
     }
-    if !found.is_empty() {
-        observe_policies(session, resource, &prefix, &mut found).await?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    match resource {
+        Some(resource) => read_policies_of(session, &resource).await?,
+        None => read_policies_on(session, &prefix, found.len()).await?,
+    }
+    let state = session.cache.lock();
+    for live in found.values_mut() {
+        let prefix = key(&live.resource_id, "");
+        let policies = state.policies.starting_with(&prefix);
+        live.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
     }
     Ok(found)
 }
 
-async fn observe_policies(
-    session: Session<'_>,
-    resource: Option<String>,
-    prefix: &str,
-    found: &mut BTreeMap<String, Live>,
-) -> Result<(), CallError> {
-    let mut token = None;
+/// Under which a policy is remembered.
+fn key(resource: &str, name: &str) -> String {
+    format!("{resource} {name}")
+}
+
+/// Ten policies a page is the worst ratio of all reads: each sweep reads a few pages, and remembers the rest.
+async fn read_policies_on(session: Session<'_>, prefix: &str, targets: usize) -> Result<(), CallError> {
+    let pages = PAGES + targets / TARGETS_FOR_ANOTHER_PAGE;
+    let mut read = 0;
     loop {
-        let request = session
-            .clients
-            .scaling
-            .describe_scaling_policies()
-            .service_namespace(ServiceNamespace::Ecs)
-            .set_resource_id(resource.clone())
-            .max_results(10)
-            .set_next_token(token);
-        let answer = session.call("application-autoscaling:DescribeScalingPolicies", request.send()).await?;
-        for policy in answer.scaling_policies() {
-            let repository = policy.resource_id().strip_prefix(prefix).and_then(names::repository_of_service);
-            let Some(live) = repository.and_then(|repository| found.get_mut(repository)) else { continue };
-            let tracking = policy.target_tracking_scaling_policy_configuration();
-            let metric = tracking
-                .and_then(TargetTrackingScalingPolicyConfiguration::predefined_metric_specification)
-                .map_or_else(
-                    || Metric::Other("custom".to_owned()),
-                    |metric| Metric::from_name(metric.predefined_metric_type().as_str()),
-                );
-            let target_milli = milli(tracking.map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value));
-            live.policies.insert(policy.policy_name().to_owned(), Policy { metric, target_milli });
+        let (asked, token) = session.cache.lock().policies.ask();
+        let goes_on = token.is_some();
+        let answer = match list_policies(session, None, token).await {
+            // Tokens are good for a while only.
+            Err(error) if goes_on && error.class == Class::Terminal => {
+                session.cache.lock().policies.restart();
+                continue;
+            }
+            answer => answer?,
+        };
+        let ours = answer.scaling_policies().iter().filter(|policy| policy.resource_id().starts_with(prefix));
+        let found: Vec<(String, Policy)> =
+            ours.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))).collect();
+        let next = answer.next_token().map(str::to_owned);
+        let ended = next.is_none();
+        let missing = session.cache.lock().policies.page(asked, found, next);
+        for resource in missing.iter().filter_map(|key| key.split_once(' ')).map(|(resource, _)| resource) {
+            read_policies_of(session, resource).await?;
         }
-        token = answer.next_token().map(str::to_owned);
-        if token.is_none() {
+        read += 1;
+        let whole = session.cache.lock().policies.is_whole();
+        if whole && (ended || read >= pages) {
             return Ok(());
         }
     }
+}
+
+async fn read_policies_of(session: Session<'_>, resource: &str) -> Result<(), CallError> {
+    let mut found = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let answer = list_policies(session, Some(resource), token).await?;
+        let policies = answer.scaling_policies().iter();
+        found.extend(policies.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    forget_policies(session, resource);
+    let mut state = session.cache.lock();
+    for (key, policy) in found {
+        state.policies.tell(key, Some(policy));
+    }
+    Ok(())
+}
+
+fn forget_policies(session: Session<'_>, resource: &str) {
+    let mut state = session.cache.lock();
+    let known: Vec<String> = state.policies.starting_with(&key(resource, "")).map(|(key, _)| key.clone()).collect();
+    for key in known {
+        state.policies.tell(key, None);
+    }
+}
+
+async fn list_policies(
+    session: Session<'_>,
+    resource: Option<&str>,
+    token: Option<String>,
+) -> Result<DescribeScalingPoliciesOutput, CallError> {
+    let request = session
+        .clients
+        .scaling
+        .describe_scaling_policies()
+        .service_namespace(ServiceNamespace::Ecs)
+        .set_resource_id(resource.map(str::to_owned))
+        .max_results(10)
+        .set_next_token(token);
+    session.call("application-autoscaling:DescribeScalingPolicies", request.send()).await
+}
+
+fn policy(policy: &ScalingPolicy) -> Policy {
+    let tracking = policy.target_tracking_scaling_policy_configuration();
+    let metric =
+        tracking.and_then(TargetTrackingScalingPolicyConfiguration::predefined_metric_specification).map_or_else(
+            || Metric::Other("custom".to_owned()),
+            |metric| Metric::from_name(metric.predefined_metric_type().as_str()),
+        );
+    let target_milli = milli(tracking.map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value));
+    Policy { metric, target_milli }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a percentage in thousandths is far inside the range")]
@@ -133,7 +202,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .policy_name(name)
                 .policy_type(PolicyType::TargetTrackingScaling)
                 .target_tracking_scaling_policy_configuration(tracking);
-            session.call(OPERATION, request.send()).await.map(drop)
+            session.call(OPERATION, request.send()).await?;
+            session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
+            Ok(())
         }
         Change::DeletePolicy { resource_id, name } => {
             let request = scaling
@@ -142,7 +213,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .resource_id(resource_id)
                 .scalable_dimension(dimension)
                 .policy_name(name);
-            gone(session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))
+            gone(session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))?;
+            session.cache.lock().policies.tell(key(resource_id, name), None);
+            Ok(())
         }
         Change::Deregister { resource_id, .. } => {
             let request = scaling
@@ -150,7 +223,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .service_namespace(ServiceNamespace::Ecs)
                 .resource_id(resource_id)
                 .scalable_dimension(dimension);
-            gone(session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))
+            gone(session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))?;
+            forget_policies(session, resource_id);
+            Ok(())
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each revision not seen before; a revision never
 //! changes. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
     LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition,
@@ -18,32 +19,19 @@ use crate::kinds::tags::{self, Tags};
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Vec<Live>>, CallError> {
     let prefix = names::task_family_prefix(&session.place.deployment);
-    let family = match scope {
-        Scope::All => None,
-        Scope::One(name) => Some(format!("{prefix}{name}")),
-    };
+    match scope {
+        Scope::All => read_on(session, &prefix).await?,
+        Scope::One(name) => read_family(session, &format!("{prefix}{name}")).await?,
+    }
     let mut found: BTreeMap<String, Vec<Live>> = BTreeMap::new();
-    let mut token = None;
-    loop {
-        let request = session
-            .clients
-            .ecs
-            .list_task_definitions()
-            .set_family_prefix(family.clone())
-            .status(TaskDefinitionStatus::Active)
-            .sort(SortOrder::Desc)
-            .max_results(100)
-            .set_next_token(token);
-        let answer = session.call("ecs:ListTaskDefinitions", request.send()).await?;
-        for arn in answer.task_definition_arns() {
-            let Some(repository) = family_of(arn).and_then(|family| in_scope(scope, &prefix, family)) else { continue };
-            if let Some(live) = describe(session, arn).await? {
-                found.entry(repository.to_owned()).or_default().push(live);
-            }
-        }
-        token = answer.next_token().map(str::to_owned);
-        if token.is_none() {
-            break;
+    let state = session.cache.lock();
+    let wanted = match scope {
+        Scope::All => "",
+        Scope::One(name) => name,
+    };
+    for (key, live) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
+        if let Some(repository) = family_of(key).and_then(|family| in_scope(scope, &prefix, family)) {
+            found.entry(repository.to_owned()).or_default().push(live.clone());
         }
     }
     for revisions in found.values_mut() {
@@ -52,31 +40,115 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     Ok(found)
 }
 
-/// `arn:…:task-definition/FAMILY:NUMBER`
-fn family_of(arn: &str) -> Option<&str> {
-    Some(arn.rsplit_once('/')?.1.rsplit_once(':')?.0)
+/// Reads the next page of all there are; all of them where nothing is remembered.
+async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
+    loop {
+        let (asked, token) = session.cache.lock().definitions.ask();
+        let goes_on = token.is_some();
+        let answer = match list(session, None, token).await {
+            // Tokens are good for a while only.
+            Err(error) if goes_on && error.class == Class::Terminal => {
+                session.cache.lock().definitions.restart();
+                continue;
+            }
+            answer => answer?,
+        };
+        let mut found = Vec::new();
+        for key in answer.task_definition_arns().iter().filter_map(|arn| key(arn)) {
+            if family_of(key).is_some_and(|family| in_scope(Scope::All, prefix, family).is_some())
+                && let Some(live) = describe(session, key).await?
+            {
+                found.push((key.to_owned(), live));
+            }
+        }
+        let next = answer.next_token().map(str::to_owned);
+        let missing = session.cache.lock().definitions.page(asked, found, next);
+        for key in missing {
+            describe_afresh(session, &key).await?;
+        }
+        if session.cache.lock().definitions.is_whole() {
+            return Ok(());
+        }
+    }
 }
 
-async fn describe(session: Session<'_>, arn: &str) -> Result<Option<Live>, CallError> {
-    if let Some(live) = session.cache.task_definition(arn) {
-        return Ok(Some(live));
+/// Reads one family. A list that came a moment too late is not believed of what it lacks.
+async fn read_family(session: Session<'_>, family: &str) -> Result<(), CallError> {
+    let mut listed = BTreeSet::new();
+    let mut token = None;
+    loop {
+        let answer = list(session, Some(family), token).await?;
+        let keys = answer.task_definition_arns().iter().filter_map(|arn| key(arn));
+        listed.extend(keys.filter(|key| family_of(key) == Some(family)).map(str::to_owned));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
     }
+    let remembered: BTreeSet<String> = {
+        let state = session.cache.lock();
+        state.definitions.starting_with(&format!("{family}:")).map(|(key, _)| key.clone()).collect()
+    };
+    for key in listed.symmetric_difference(&remembered) {
+        describe_afresh(session, key).await?;
+    }
+    Ok(())
+}
+
+async fn list(
+    session: Session<'_>,
+    family: Option<&str>,
+    token: Option<String>,
+) -> Result<ListTaskDefinitionsOutput, CallError> {
+    let request = session
+        .clients
+        .ecs
+        .list_task_definitions()
+        .set_family_prefix(family.map(str::to_owned))
+        .status(TaskDefinitionStatus::Active)
+        .sort(SortOrder::Desc)
+        .max_results(100)
+        .set_next_token(token);
+    session.call("ecs:ListTaskDefinitions", request.send()).await
+}
+
+/// `FAMILY:NUMBER` of `arn:…:task-definition/FAMILY:NUMBER`: what AWS takes in place of the whole, and sorts by family.
+fn key(arn: &str) -> Option<&str> {
+    arn.rsplit_once('/').map(|(_, key)| key)
+}
+
+fn family_of(key: &str) -> Option<&str> {
+    key.rsplit_once(':').map(|(family, _)| family)
+}
+
+async fn describe(session: Session<'_>, key: &str) -> Result<Option<Live>, CallError> {
+    let remembered = session.cache.lock().definitions.known().get(key).cloned();
+    if remembered.is_some() && !session.cache.has_its_turn(key) {
+        return Ok(remembered);
+    }
+    describe_afresh(session, key).await
+}
+
+/// What AWS says of it now, remembered. One that is inactive is none.
+async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Live>, CallError> {
     let request =
-        session.clients.ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
-    let answer = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
-        Ok(answer) => answer,
+        session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
+    let live = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
+        Ok(answer) => answer
+            .task_definition()
+            .filter(|definition| definition.status() != Some(&TaskDefinitionStatus::Inactive))
+            .map(|definition| Live {
+                arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
+                number: definition.revision(),
+                content: read(definition),
+                tags: from_tags(answer.tags()),
+            }),
         // Deregistered and deleted between the two calls.
-        Err(error) if error.is(&["ClientException"]) => return Ok(None),
+        Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
     };
-    let tags = from_tags(answer.tags());
-    let Some(definition) = answer.task_definition() else { return Ok(None) };
-    if definition.status() == Some(&TaskDefinitionStatus::Inactive) {
-        return Ok(None);
-    }
-    let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
-    session.cache.keep_task_definition(&live);
-    Ok(Some(live))
+    session.cache.lock().definitions.tell(key.to_owned(), live.clone());
+    Ok(live)
 }
 
 fn from_tags(tags: &[Tag]) -> Tags {
@@ -167,6 +239,13 @@ fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
         .build())
 }
 
+/// What a change of our own made of it.
+fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
+    if let Some(key) = key(arn) {
+        session.cache.lock().definitions.tell(key.to_owned(), live);
+    }
+}
+
 /// Returns the new revision, so that later steps of the same plan can name it.
 async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Result<Live, CallError> {
     const OPERATION: &str = "ecs:RegisterTaskDefinition";
@@ -202,7 +281,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
     let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
     let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
-    session.cache.keep_task_definition(&live);
+    remember(session, arn, Some(live.clone()));
     Ok(live)
 }
 
@@ -211,22 +290,25 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
     match change {
         Change::Register { want, attempt, .. } => register(session, want, attempt).await.map(Some),
         Change::Attempt { arn, attempt } => {
-            session.cache.forget_task_definition(arn);
             let tag = Tag::builder().key(tags::ATTEMPT).value(attempt.to_string()).build();
             session
                 .call("ecs:TagResource", session.clients.ecs.tag_resource().resource_arn(arn).tags(tag).send())
                 .await?;
+            let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
+            if let Some(mut live) = remembered {
+                live.tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+                remember(session, arn, Some(live));
+            }
             Ok(None)
         }
         Change::Deregister { arn } => {
-            session.cache.forget_task_definition(arn);
             let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
             match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
                 // Already inactive: ECS says so by a ClientException.
-                Err(error) if error.class == Class::Terminal && error.is(&["ClientException"]) => Ok(None),
-                Err(error) => Err(error),
-                Ok(_) => Ok(None),
+                Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
+                _ => remember(session, arn, None),
             }
+            Ok(None)
         }
     }
 }

@@ -267,6 +267,7 @@ impl Model {
                     id,
                     name,
                     ttl: Some(want.ttl),
+                    instances: None,
                     tags: want.tags.clone(),
                 });
             }

@@ -1,0 +1,84 @@
+//! What need not be read in every sweep. Losing it costs calls, never correctness.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard};
+
+use super::rotation::Rotation;
+use super::{CallError, Scope};
+use crate::kinds::tags::{MANAGED_BY, Tags};
+use crate::kinds::{scaling, task_definition};
+use crate::lock::lock;
+
+/// Remembered things that one sweep reads again: so many, and one more for each so many that there are.
+const READ_AGAIN: usize = 9;
+const READ_AGAIN_FOR_EACH: usize = 375;
+
+#[derive(Debug, Default)]
+pub struct Cache {
+    remembered: Mutex<Remembered>,
+}
+
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// By ARN, of the kinds of which no bulk call carries them.
+    tags: BTreeMap<String, Tags>,
+    /// By ARN. Task definitions are immutable but for their tags.
+    pub definitions: Rotation<task_definition::Live>,
+    /// By resource id and name, with a space between.
+    pub policies: Rotation<scaling::Policy>,
+    /// Ids of Cloud Map services by name: no call finds one by its name.
+    pub registries: HashMap<String, String>,
+    /// The last ARN that was read again, and those whose turn it is.
+    turn: String,
+    again: BTreeSet<String>,
+}
+
+impl Cache {
+    pub fn lock(&self) -> MutexGuard<'_, Remembered> {
+        lock(&self.remembered)
+    }
+
+    pub fn clear(&self) {
+        *self.lock() = Remembered::default();
+    }
+
+    /// Chooses what this sweep reads again although it is remembered: the next few, so that each has its turn.
+    pub fn begin_sweep(&self) {
+        let state = &mut *self.lock();
+        let known: BTreeSet<&String> = state.tags.keys().chain(state.definitions.known().keys()).collect();
+        let number = (READ_AGAIN + known.len() / READ_AGAIN_FOR_EACH).min(known.len());
+        let later = known.iter().filter(|arn| **arn > &state.turn);
+        let turns: Vec<String> = later.chain(&known).take(number).map(|arn| (*arn).clone()).collect();
+        if let Some(last) = turns.last() {
+            state.turn.clone_from(last);
+        }
+        state.again = turns.into_iter().collect();
+    }
+
+    /// Whether what is remembered of `arn` is to be read again now; said once.
+    pub fn has_its_turn(&self, arn: &str) -> bool {
+        self.lock().again.remove(arn)
+    }
+
+    /// Tags of `arn`: remembered in a sweep, but for those whose turn it is; read otherwise. Tags that name no owner are read again
+    /// each time: they may have been read a moment too early, and say that a location's own resource is a stranger's.
+    pub async fn tags<F>(&self, scope: Scope<'_>, arn: &str, read: F) -> Result<Tags, CallError>
+    where
+        F: Future<Output = Result<Tags, CallError>>,
+    {
+        let remembered = self.lock().tags.get(arn).filter(|tags| tags.contains_key(MANAGED_BY)).cloned();
+        if let (Scope::All, Some(tags)) = (scope, remembered)
+            && !self.has_its_turn(arn)
+        {
+            return Ok(tags);
+        }
+        let tags = read.await?;
+        self.lock().tags.insert(arn.to_owned(), tags.clone());
+        Ok(tags)
+    }
+
+    pub fn forget_tags(&self, arn: &str) {
+        self.lock().tags.remove(arn);
+    }
+}
