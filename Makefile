@@ -2,13 +2,15 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help run prepare test lint bench clean-local
+.PHONY: help run prepare test soak mutations lint bench clean-local
 
 help:
 	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
 	@echo "make test         every test, with cargo-nextest where it is installed"
 	@echo "make lint         formatting, clippy, dependencies"
-	@echo "make bench        what a fleet costs in calls, beside the fewest there could be"
+	@echo "make soak         many seeds of the simulation: SEEDS=1000 FROM=0, or one and its shortest history: SEED=7"
+	@echo "make mutations    breaks the controller on purpose, and checks that the tests notice"
+	@echo "make bench        what a fleet costs in calls, time and memory, beside the least there could be"
 	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories"
 	@echo "make clean-local  remove .local/ with everything that make run made"
 
@@ -33,6 +35,16 @@ test: prepare
 		$(CARGO) test --locked -p codeloc --no-default-features; \
 	fi
 
+# Optimised, for it runs long. SEED shows one seed, and makes its history as short as it still fails.
+SEEDS ?= 1000
+FROM ?= 0
+soak:
+	$(CARGO) run --locked --quiet --profile soak -p codeloc-tests --example soak -- \
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+mutations:
+	$(PYTHON) tests/mutations/run.py $(ONLY)
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -44,7 +56,7 @@ lint:
 	fi
 
 bench:
-	$(CARGO) run --locked --quiet -p codeloc-tests --example bench
+	$(CARGO) run --locked --quiet --profile soak -p codeloc-tests --example bench
 
 clean-local:
 	rm -rf .local

@@ -52,6 +52,8 @@ pub struct Deployment {
     confirmed: BTreeSet<String>,
     source: watch::Sender<SourceState>,
     pub code_server: CloudCodeServer,
+    /// Whether the controller reckons with rates at which AWS refuses calls.
+    pub limited: bool,
     webserver: CloudWebserver,
     running: BTreeMap<String, Running>,
     /// Holds the workspace file; removed with the deployment.
@@ -68,6 +70,17 @@ pub fn config(name: &str) -> String {
     format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {}.definitions\n", name.replace('-', "_"))
 }
 
+/// Those of every deployment here.
+pub fn settings(workspace_file: PathBuf) -> Settings {
+    let mut settings = Settings::default();
+    "platform".clone_into(&mut settings.aws.bucket);
+    settings.aws.subnets = vec!["subnet-a".to_owned()];
+    settings.aws.security_groups = vec!["sg-a".to_owned()];
+    "arn:aws:iam::123456789012:role/execution".clone_into(&mut settings.aws.execution_role_arn);
+    settings.dagster.workspace_file = workspace_file;
+    settings
+}
+
 impl Deployment {
     /// A cloud with the cluster, the namespace and the bucket that every deployment stands on, and nothing else.
     pub async fn new() -> Self {
@@ -82,16 +95,12 @@ impl Deployment {
             ..localcloud::Settings::default()
         }));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut settings = Settings::default();
-        "platform".clone_into(&mut settings.aws.bucket);
-        settings.aws.subnets = vec!["subnet-a".to_owned()];
-        settings.aws.security_groups = vec!["sg-a".to_owned()];
-        "arn:aws:iam::123456789012:role/execution".clone_into(&mut settings.aws.execution_role_arn);
-        settings.dagster.workspace_file = folder.path().join("workspace.yaml");
+        let settings = settings(folder.path().join("workspace.yaml"));
         let code_server = CloudCodeServer::new(cloud.clone());
         let webserver = CloudWebserver::new(settings.dagster.workspace_file.clone(), code_server.clone());
         let deployment = Self {
             code_server,
+            limited: true,
             webserver,
             branches: Branches::default(),
             builds: Builds::default(),
@@ -216,7 +225,7 @@ impl Deployment {
     /// Starts one of several daemons of this deployment, told apart by the access key id that it signs with.
     pub async fn start_as(&mut self, caller: &str) {
         assert!(!self.running.contains_key(caller), "{caller} runs already");
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(if self.limited { Limits::default() } else { Limits::none() });
         let clients = Clients::new(&self.sdk_of(caller), &limits);
         let place = loop {
             // As whoever runs the daemon starts it again when it ends at once.

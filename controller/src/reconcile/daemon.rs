@@ -190,10 +190,11 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
     let mut resync_at = Instant::now();
     loop {
         let was_held = std::mem::replace(&mut held, *standing.borrow_and_update() == Standing::Held);
-        if held && !was_held {
-            if let Err(error) = reconciler.take_over().await {
-                tracing::warn!(%error, "the workspace file was not read again");
-            }
+        if held
+            && !was_held
+            && let Err(error) = reconciler.take_over().await
+        {
+            tracing::warn!(%error, "the workspace file was not read again");
         }
         let resyncs = Instant::now() >= resync_at || held != was_held;
         let unseen = reconciler.unseen.take();
@@ -232,7 +233,7 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
 
 /// Sweeps for those that wait come so often that they cost few of the calls that AWS admits.
 fn between_sweeps(locations: usize) -> Duration {
-    (Duration::from_millis(30) * u32::try_from(locations).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
+    (Duration::from_millis(60) * u32::try_from(locations).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
 }
 
 /// Works on what is at least as urgent as `least`.

@@ -392,7 +392,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
             // read just now.
-            if !whole && !waits && !(session.priority == Priority::Commit && only_deploys(&plan)) {
+            let enough = whole || waits || (session.priority == Priority::Commit && only_deploys(&plan));
+            if !enough {
                 if session.priority > Priority::Again {
                     return Ok(self.unseen.wish(name));
                 }

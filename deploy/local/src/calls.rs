@@ -48,7 +48,9 @@ impl Calls {
 
     /// Calls after the one numbered `sequence`; 0 for all that are kept.
     pub fn since(&self, sequence: u64) -> Vec<Call> {
-        self.ring.iter().filter(|call| call.sequence > sequence).cloned().collect()
+        // The newest are asked for most: they are looked for from the end.
+        let after = self.ring.iter().rev().take_while(|call| call.sequence > sequence).count();
+        self.ring.iter().skip(self.ring.len() - after).cloned().collect()
     }
 
     /// Forgets all calls; numbers go on rising.

@@ -148,6 +148,11 @@ impl LocalCloud {
         self.shared.calls().since(0)
     }
 
+    /// Those after the one numbered `sequence`.
+    pub fn calls_since(&self, sequence: u64) -> Vec<Call> {
+        self.shared.calls().since(sequence)
+    }
+
     pub fn reset_calls(&self) {
         self.shared.calls().reset();
     }

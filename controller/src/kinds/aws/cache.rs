@@ -21,7 +21,7 @@ pub struct Cache {
 
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// By ARN, of the kinds of which no bulk call carries them.
+    /// By ARN, or by name where AWS gives no ARN back, of the kinds of which no bulk call carries them.
     tags: BTreeMap<String, Tags>,
     /// By ARN. Task definitions are immutable but for their tags.
     pub definitions: Rotation<task_definition::Live>,
@@ -29,7 +29,7 @@ pub struct Remembered {
     pub policies: Rotation<scaling::Policy>,
     /// Ids of Cloud Map services by name: no call finds one by its name.
     pub registries: HashMap<String, String>,
-    /// The last ARN that was read again, and those whose turn it is.
+    /// The last one that was read again, and those whose turn it is.
     turn: String,
     again: BTreeSet<String>,
 }
@@ -48,37 +48,42 @@ impl Cache {
         let state = &mut *self.lock();
         let known: BTreeSet<&String> = state.tags.keys().chain(state.definitions.known().keys()).collect();
         let number = (READ_AGAIN + known.len() / READ_AGAIN_FOR_EACH).min(known.len());
-        let later = known.iter().filter(|arn| **arn > &state.turn);
-        let turns: Vec<String> = later.chain(&known).take(number).map(|arn| (*arn).clone()).collect();
+        let later = known.iter().filter(|one| **one > &state.turn);
+        let turns: Vec<String> = later.chain(&known).take(number).map(|one| (*one).clone()).collect();
         if let Some(last) = turns.last() {
             state.turn.clone_from(last);
         }
         state.again = turns.into_iter().collect();
     }
 
-    /// Whether what is remembered of `arn` is to be read again now; said once.
-    pub fn has_its_turn(&self, arn: &str) -> bool {
-        self.lock().again.remove(arn)
+    /// Whether what is remembered of it is to be read again now; said once.
+    pub fn has_its_turn(&self, of: &str) -> bool {
+        self.lock().again.remove(of)
     }
 
-    /// Tags of `arn`: remembered in a sweep, but for those whose turn it is; read otherwise. Tags that name no owner are read again
+    /// Tags of one resource: remembered in a sweep, but for those whose turn it is; read otherwise. Tags that name no owner are read again
     /// each time: they may have been read a moment too early, and say that a location's own resource is a stranger's.
-    pub async fn tags<F>(&self, scope: Scope<'_>, arn: &str, read: F) -> Result<Tags, CallError>
+    pub async fn tags<F>(&self, scope: Scope<'_>, of: &str, read: F) -> Result<Tags, CallError>
     where
         F: Future<Output = Result<Tags, CallError>>,
     {
-        let remembered = self.lock().tags.get(arn).filter(|tags| tags.contains_key(MANAGED_BY)).cloned();
+        let remembered = self.lock().tags.get(of).filter(|tags| tags.contains_key(MANAGED_BY)).cloned();
         if let (Scope::All, Some(tags)) = (scope, remembered)
-            && !self.has_its_turn(arn)
+            && !self.has_its_turn(of)
         {
             return Ok(tags);
         }
         let tags = read.await?;
-        self.lock().tags.insert(arn.to_owned(), tags.clone());
+        self.lock().tags.insert(of.to_owned(), tags.clone());
         Ok(tags)
     }
 
-    pub fn forget_tags(&self, arn: &str) {
-        self.lock().tags.remove(arn);
+    pub fn forget_tags(&self, of: &str) {
+        self.lock().tags.remove(of);
+    }
+
+    /// Tags that AWS took with a resource when it was made: they need not be read.
+    pub fn keep_tags(&self, of: &str, tags: &Tags) {
+        self.lock().tags.insert(of.to_owned(), tags.clone());
     }
 }

@@ -173,6 +173,7 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         Err(error) => return Err(error),
     };
     let service = answer.service().ok_or_else(|| CallError::malformed(OPERATION, "service"))?;
+    session.cache.keep_tags(service.arn().unwrap_or_default(), &want.tags);
     session.cache.lock().registries.insert(want.name.clone(), service.id().unwrap_or_default().to_owned());
     Ok(Some(Live {
         id: service.id().unwrap_or_default().to_owned(),

@@ -86,8 +86,14 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .image_scanning_configuration(scanning(want.scan_on_push))
                 .set_tags(Some(tag_list(&want.tags)?));
             match session.call("ecr:CreateRepository", request.send()).await {
-                Err(error) if !error.is(&["RepositoryAlreadyExistsException"]) => Err(error),
-                _ => Ok(()),
+                Ok(answer) => {
+                    if let Some(arn) = answer.repository().and_then(|one| one.repository_arn()) {
+                        session.cache.keep_tags(arn, &want.tags);
+                    }
+                    Ok(())
+                }
+                Err(error) if error.is(&["RepositoryAlreadyExistsException"]) => Ok(()),
+                Err(error) => Err(error),
             }
         }
         Change::SetImmutableTags { name, to } => {

@@ -23,7 +23,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let name = group.log_group_name().unwrap_or_default();
             let Some(repository) = in_scope(scope, &prefix, name) else { continue };
             let arn = group.arn().unwrap_or_default().trim_end_matches(":*").to_owned();
-            let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
+            let tags = session.cache.tags(scope, name, tags(session, &arn)).await?;
             let live = Live { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
             found.insert(repository.to_owned(), live);
         }
@@ -51,8 +51,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             let tags = want.tags.clone().into_iter().collect();
             let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
             match session.call("logs:CreateLogGroup", request.send()).await {
-                Err(error) if !error.is(&["ResourceAlreadyExistsException"]) => return Err(error),
-                _ => {}
+                Ok(_) => session.cache.keep_tags(&want.name, &want.tags),
+                Err(error) if error.is(&["ResourceAlreadyExistsException"]) => {}
+                Err(error) => return Err(error),
             }
             let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
             session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
@@ -61,8 +62,8 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             let request = logs.put_retention_policy().log_group_name(name).retention_in_days(*to);
             session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
         }
-        Change::Tag { arn, tags, .. } => {
-            session.cache.forget_tags(arn);
+        Change::Tag { arn, name, tags } => {
+            session.cache.forget_tags(name);
             let request = logs.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect()));
             session.call("logs:TagResource", request.send()).await.map(drop)
         }

@@ -1,0 +1,30 @@
+//! `make bench`: what a fleet costs in AWS calls, in time and in memory, beside the least there could be. docs/performance.md
+//! explains the figures.
+//!
+//! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
+//! of its own that talks HTTP to localcloud.
+
+mod figures;
+mod real;
+mod simulated;
+
+use figures::Table;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == "daemon") {
+        real::daemon(&arguments[2..]);
+        return;
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let sizes: &[usize] = if quick { &[20, 80] } else { &[20, 80, 320, 1280, 5120] };
+    let mut table = Table::new();
+    for n in if quick { vec![100] } else { vec![100, 1000] } {
+        simulated::cold(&mut table, n);
+        simulated::sweep(&mut table, n);
+    }
+    simulated::one_commit(&mut table, 100);
+    simulated::commits_during_a_cold_converge(&mut table, if quick { 100 } else { 1000 });
+    real::growth(&mut table, sizes);
+    table.save();
+}

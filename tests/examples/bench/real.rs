@@ -1,0 +1,206 @@
+//! In real time: a daemon in a process of its own, localcloud over HTTP in this one. Nobody refuses a call, so that what is
+//! measured is the daemon.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use codeloc::dagster::workspace::Publisher;
+use codeloc::dagster::{Answer, CodeServer};
+use codeloc::kinds::aws::limits::Limits;
+use codeloc::kinds::aws::{Cache, Clients};
+use codeloc::reconcile::lease::Lease;
+use codeloc::reconcile::queue::Queue;
+use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::source::{Heads, HeadsSettings, Snapshot, SourceState};
+use codeloc::status::{Board, Health};
+use codeloc_crds::RepositoryName;
+use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, config, settings};
+
+use crate::figures::{Table, number};
+use crate::simulated::names;
+
+/// Seconds between two sweeps, and sweeps that are measured.
+const INTERVAL: u64 = 5;
+const SWEEPS: u32 = 4;
+
+/// What the daemon used.
+struct Used {
+    calls: f64,
+    cpu: f64,
+    megabytes: f64,
+}
+
+pub fn growth(table: &mut Table, sizes: &[usize]) {
+    let (mut calls, mut cpu, mut memory) = (vec![], vec![], vec![]);
+    for n in sizes.iter().copied() {
+        let used = measure(n);
+        table.add("nothing to do: calls of one sweep", n, used.calls, None, "calls");
+        table.add("nothing to do: CPU of one sweep", n, used.cpu, (n <= 1280).then_some(0.1 * number(n) / 1000.0), "s");
+        table.add("peak memory", n, used.megabytes, (n == 1280).then_some(40.0 * 1.28), "MB");
+        calls.push(used.calls);
+        cpu.push(used.cpu);
+        memory.push(used.megabytes);
+    }
+    table.exponent("calls of a sweep", sizes, &calls);
+    table.exponent("CPU of a sweep", sizes, &cpu);
+    table.exponent("peak memory", sizes, &memory);
+}
+
+fn measure(n: usize) -> Used {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let names = names(n);
+        let mut deployment = Deployment::new().await;
+        deployment.limited = false;
+        deployment.settings.reconcile.lease_seconds = 8;
+        for name in &names {
+            deployment.configs.insert(name.clone(), config(name));
+        }
+        deployment.publish();
+        deployment.start().await;
+        while !names.iter().all(|name| deployment.healthy(name)) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        deployment.kill().await;
+        let answers: Vec<String> = deployment.cloud.with_cloud(|cloud| {
+            cloud.ecs.tasks.values().filter_map(|task| task.address).map(|address| address.to_string()).collect()
+        });
+        let answers: Vec<String> = answers
+            .into_iter()
+            .filter_map(|address| {
+                let said = deployment.code_server.at(address.parse().expect("an address"))?;
+                Some(format!("{address} {}", said.server_id))
+            })
+            .collect();
+        let folder = deployment.workspace_file().parent().expect("a folder").to_owned();
+        std::fs::write(folder.join("answers"), answers.join("\n")).expect("a file");
+
+        tokio::time::resume();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let cloud = deployment.cloud.clone();
+        tokio::spawn(async move { cloud.serve(listener).await });
+        let mut daemon = tokio::process::Command::new(std::env::current_exe().expect("this program"));
+        daemon.arg("daemon").arg(&endpoint).arg(&folder).arg(n.to_string()).kill_on_drop(true);
+        let output = daemon.output().await.expect("the daemon runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
+        // The last sweeps were regular ones; the lease is kept beside them.
+        let calls = deployment.cloud.calls();
+        let last = calls.last().map_or(0.0, |call| call.time);
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+        let span = (u64::from(SWEEPS) * INTERVAL) as f64;
+        let counted = calls.iter().filter(|call| call.service != "s3" && call.time > last - span).count();
+        Used { calls: number(counted) / f64::from(SWEEPS), cpu, megabytes }
+    })
+}
+
+/// Answers as the tasks of the other process would.
+#[derive(Clone)]
+struct Known(Arc<HashMap<IpAddr, String>>);
+
+impl CodeServer for Known {
+    async fn ask(&self, address: SocketAddr) -> Answer {
+        match self.0.get(&address.ip()) {
+            Some(server_id) => Answer::Loaded { server_id: server_id.clone(), repositories: vec![] },
+            None => Answer::Unreachable { message: "nobody is there".to_owned() },
+        }
+    }
+}
+
+/// The process that is measured.
+pub fn daemon(arguments: &[String]) {
+    let [endpoint, folder, n] = arguments else { panic!("daemon takes an endpoint, a folder and a number") };
+    let names = names(n.parse().expect("a number"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(run(endpoint, &PathBuf::from(folder), &names));
+}
+
+async fn run(endpoint: &str, folder: &Path, names: &[String]) {
+    let credentials = Credentials::new("codeloc", "test", None, None, "test");
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint)
+        .load()
+        .await;
+    let mut settings = settings(folder.join("workspace.yaml"));
+    settings.reconcile.resync_seconds = INTERVAL;
+    settings.reconcile.lease_seconds = 8;
+    let limits = Arc::new(Limits::none());
+    let clients = Clients::new(&config, &limits);
+    let place = place::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+    let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");
+    let answers = answers.lines().filter_map(|line| line.split_once(' '));
+    let answers = answers.map(|(address, id)| (address.parse().expect("an address"), id.to_owned())).collect();
+    let queue = Arc::new(Queue::default());
+    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let branches = Branches::default();
+    let heads = Heads::start(
+        branches,
+        HeadsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
+        move |key: &codeloc::source::HeadKey| {
+            let _ = moved.send(key.clone());
+        },
+    );
+    let mut snapshot = Snapshot::default();
+    for name in names {
+        let parsed = codeloc_crds::parse(name, &codeloc_tests::config(name)).expect("a valid config");
+        snapshot.repositories.insert(RepositoryName::new(name).expect("a name"), Ok(parsed));
+    }
+    let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
+    let (_keep, source) = tokio::sync::watch::channel(state);
+    let lease = Lease::new(clients.s3.clone(), "platform", &settings.deployment, "bench".to_owned(), 8);
+    let world: World<Builds, Known, CloudWebserver> = World {
+        limits,
+        lease: Arc::new(lease),
+        images: Images::new(Builds::default(), 2, queue.clone()),
+        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None).expect("a workspace file"),
+        code_server: Known(Arc::new(answers)),
+        cache: Cache::default(),
+        settings,
+        place,
+        clients,
+        heads,
+        board: Board::default(),
+        queue,
+        clock: Clock::of_this_machine(),
+    };
+    let daemon = Arc::new(Daemon::new(Reconciler::new(world), source));
+    let running = tokio::spawn({
+        let daemon = daemon.clone();
+        async move { daemon.run(receiver).await }
+    });
+    let board = &daemon.reconciler.world.board;
+    let healthy = || board.all().iter().filter(|status| status.health == Health::Healthy).count() == names.len();
+    while !healthy() {
+        assert!(!running.is_finished(), "the daemon ended");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2 * INTERVAL)).await;
+    let before = cpu_seconds();
+    tokio::time::sleep(Duration::from_secs(INTERVAL) * SWEEPS).await;
+    println!("{} {}", (cpu_seconds() - before) / f64::from(SWEEPS), peak_megabytes());
+}
+
+/// User and system time of this process, in hundredths as the kernel counts them.
+fn cpu_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux tells the time that was used");
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("a number of ticks");
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn peak_megabytes() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").expect("Linux tells the memory that was used");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is there");
+    line.split_whitespace().next().expect("a number").parse::<f64>().expect("kB") / 1024.0
+}

@@ -1,0 +1,186 @@
+//! Under virtual time, against the rates of localcloud's `buckets.json`: each call takes 20 ms.
+
+use std::time::Duration;
+
+use codeloc_tests::{Deployment, config};
+use localcloud::Rules;
+use localcloud::calls::Call;
+use localcloud::throttling::{Throttling, families};
+
+use crate::figures::{Table, number};
+
+/// Calls that make one location: log group and its retention, image repository, role and its policy, task definition,
+/// Cloud Map service, service, scalable target and two policies.
+const CALLS_TO_MAKE_ONE: usize = 11;
+/// Seconds after which the controller should have learned what it can about the rates.
+const FIRST_SECONDS: f64 = 10.0;
+
+/// The fewest calls that read `n` locations whole, by the page sizes that AWS documents, with every policy.
+pub fn calls_to_read(n: usize) -> usize {
+    let pages = |size: usize| n.div_ceil(size);
+    let services = pages(100) + pages(10);
+    let policies = (2 * n).div_ceil(10);
+    let (registries, roles, targets, log_groups, image_repositories) =
+        (pages(100), pages(1000), pages(50), pages(50), pages(1000));
+    // And one page of task definitions.
+    services + policies + registries + roles + targets + log_groups + image_repositories + 1
+}
+
+pub fn names(n: usize) -> Vec<String> {
+    (0..n).map(|number| format!("location{number:04}")).collect()
+}
+
+/// Runs one measurement under virtual time.
+fn virtually(measure: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(measure);
+}
+
+async fn deployment(throttling: Throttling, names: &[String]) -> Deployment {
+    let mut deployment = Deployment::with(Rules { throttling, ..Rules::default() }).await;
+    deployment.settings.reconcile.resync_seconds = 300;
+    for name in names {
+        deployment.configs.insert(name.clone(), config(name));
+    }
+    deployment.publish();
+    deployment
+}
+
+async fn until_all_are_healthy(deployment: &Deployment, names: &[String]) {
+    let begun = tokio::time::Instant::now();
+    while !names.iter().all(|name| deployment.healthy(name)) {
+        assert!(begun.elapsed() < Duration::from_secs(6 * 60 * 60), "{:#?}", deployment.statuses().first());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// What the controller called beside the lease's own writes.
+fn calls(deployment: &Deployment) -> Vec<Call> {
+    deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
+}
+
+/// How long the slowest bucket takes for its share of `n` times one location's calls.
+fn bound(n: usize) -> f64 {
+    let made = [
+        ("ecs.RegisterTaskDefinition", 1.0),
+        ("ecs.CreateService", 1.0),
+        ("servicediscovery.CreateService", 1.0),
+        ("logs.CreateLogGroup", 1.0),
+        ("logs.PutRetentionPolicy", 1.0),
+        ("ecr.CreateRepository", 1.0),
+        ("iam.CreateRole", 2.0),
+        ("application-autoscaling.PutScalingPolicy", 3.0),
+    ];
+    let seconds = made.iter().map(|(operation, times)| {
+        let family = families().iter().find(|family| family.operations.iter().any(|one| one == operation));
+        let family = family.expect("the file is whole");
+        (times * number(n) - family.burst) / family.rate
+    });
+    seconds.fold(0.0, f64::max)
+}
+
+pub fn cold(table: &mut Table, n: usize) {
+    virtually(async {
+        let names = names(n);
+        let mut deployment = deployment(Throttling::Percent(100), &names).await;
+        deployment.cloud.reset_calls();
+        let begun = deployment.cloud.now().millis();
+        deployment.start().await;
+        until_all_are_healthy(&deployment, &names).await;
+        let calls = calls(&deployment);
+        let mutating: Vec<&Call> = calls.iter().filter(|call| call.mutating).collect();
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in an f64")]
+        let begun = begun as f64 / 1000.0;
+        let last = mutating.iter().filter(|call| call.applied).map(|call| call.time).fold(0.0, f64::max);
+        table.add("cold: until the last change was accepted", n, last - begun, Some(bound(n)), "s");
+        let late = |call: &&Call| call.time > begun + FIRST_SECONDS;
+        let throttled = |call: &&Call| call.status == 429 || call.outcome.contains("Throttl");
+        let (all, refused) = (calls.iter().filter(late).count(), calls.iter().filter(late).filter(throttled).count());
+        table.add("cold: refused after the first 10 s", n, 100.0 * number(refused) / number(all), Some(1.0), "%");
+        let applied = mutating.iter().filter(|call| call.applied).count();
+        table.add("cold: changes", n, number(applied), Some(number(CALLS_TO_MAKE_ONE * n)), "calls");
+        let reads = calls.iter().filter(|call| !call.mutating && call.time <= last).count();
+        let sweeps = calls
+            .iter()
+            .filter(|call| call.operation == "GetAccountAuthorizationDetails" && call.time <= last)
+            .count()
+            .div_ceil(n.div_ceil(1000));
+        let budget = number(sweeps * calls_to_read(n));
+        table.add(&format!("cold: reads until then, in {sweeps} sweeps"), n, number(reads), Some(budget), "calls");
+    });
+}
+
+pub fn sweep(table: &mut Table, n: usize) {
+    virtually(async {
+        let names = names(n);
+        let mut deployment = deployment(Throttling::Off, &names).await;
+        deployment.start().await;
+        until_all_are_healthy(&deployment, &names).await;
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        deployment.cloud.reset_calls();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let calls = calls(&deployment);
+        table.add("nothing to do: one sweep", n, number(calls.len()), Some(number(calls_to_read(n))), "calls");
+    });
+}
+
+/// How long from the commit until ECS took the new revision, and what it cost until then.
+async fn commit(deployment: &Deployment, name: &str, number: u32) -> (f64, Vec<Call>) {
+    let before = deployment.cloud.calls().last().map_or(0, |call| call.sequence);
+    let begun = tokio::time::Instant::now();
+    deployment.branches.push(name, number);
+    let took = |call: &Call| {
+        call.operation == "UpdateService"
+            && call.applied
+            && call.resource.as_deref().is_some_and(|resource| resource.contains(name))
+    };
+    loop {
+        let since = deployment.cloud.calls_since(before);
+        if since.iter().any(took) {
+            let ours = |call: &Call| call.service != "s3" && call.caller == "codeloc";
+            return (begun.elapsed().as_secs_f64(), since.into_iter().filter(ours).collect());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3600), "{name} is never updated: {:?}", deployment.status(name));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn one_commit(table: &mut Table, n: usize) {
+    virtually(async {
+        let names = names(n);
+        let mut deployment = deployment(Throttling::Off, &names).await;
+        deployment.start().await;
+        until_all_are_healthy(&deployment, &names).await;
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        let (seconds, calls) = commit(&deployment, &names[0], 7).await;
+        let mutating = calls.iter().filter(|call| call.mutating).count();
+        table.add("one commit: changes", n, number(mutating), Some(2.0), "calls");
+        table.add("one commit: reads before ECS took it", n, number(calls.len() - mutating), Some(1.0), "calls");
+        table.add("one commit: until ECS took it", n, seconds, Some(0.06), "s");
+    });
+}
+
+/// Twenty locations are live, `n` are being made, and somebody commits every ten seconds.
+pub fn commits_during_a_cold_converge(table: &mut Table, n: usize) {
+    virtually(async {
+        let live: Vec<String> = (0..20).map(|number| format!("live{number:04}")).collect();
+        let mut deployment = deployment(Throttling::Percent(100), &live).await;
+        deployment.start().await;
+        until_all_are_healthy(&deployment, &live).await;
+        tokio::time::sleep(Duration::from_secs(310)).await;
+        for name in names(n) {
+            deployment.configs.insert(name.clone(), config(&name));
+        }
+        deployment.publish();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let mut waits = Vec::new();
+        for number in 0..100_u32 {
+            let name = &live[usize::try_from(number).expect("small") % live.len()];
+            waits.push(commit(&deployment, name, 100 + number).await.0);
+            tokio::time::sleep(Duration::from_secs(9)).await;
+        }
+        waits.sort_by(f64::total_cmp);
+        table.add("commit while N are made: median", n, waits[50], None, "s");
+        table.add("commit while N are made: 99th percentile", n, waits[98], Some(2.04), "s");
+    });
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Breaks the controller on purpose, one way at a time, and checks that the tests notice.
+
+Each mutation replaces a text of one file in a copy of the last commit and runs the tests that a full run would run too, the
+quickest first. A mutation that survives is a missing test: the script then ends with 1. Results go to RESULTS.md beside it.
+
+    make mutations                      all of them
+    make mutations ONLY=publish         those whose name contains a word
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+PURE = ["cargo", "test", "-q", "--locked", "-p", "codeloc", "--no-default-features", "--lib"]
+
+
+def virtual(test):
+    return ["cargo", "test", "-q", "--locked", "-p", "codeloc-tests", "--test", test]
+
+
+# Name, file, what stands there, what is put in its place, and the tests that should fail.
+MUTATIONS = [
+    (
+        "skip the ownership check",
+        "controller/src/plan/mod.rs",
+        "    let strangers = strangers(input, repository.adopt);\n    if !strangers.is_empty() {",
+        "    let strangers = strangers(input, repository.adopt);\n    if strangers.len() > 100 {",
+        PURE,
+    ),
+    (
+        "write desiredCount although scaling owns it",
+        "controller/src/kinds/service/mod.rs",
+        "if !want.scaled && live.desired != want.count {",
+        "if live.desired != want.count {",
+        PURE,
+    ),
+    (
+        "delete what tasks use before they have ended",
+        "controller/src/plan/mod.rs",
+        "    let later = if service.is_some() {\n        rest\n",
+        "    let later = if service.is_some_and(|service| service.desired < 0) {\n        rest\n",
+        PURE,
+    ),
+    (
+        "stop the old tasks before the new ones are proven",
+        "controller/src/kinds/service/mod.rs",
+        "    minimum_healthy_percent: 100,\n    maximum_percent: 200,\n};",
+        "    minimum_healthy_percent: 0,\n    maximum_percent: 100,\n};",
+        virtual("simulation"),
+    ),
+    (
+        "publish before the definitions are loaded",
+        "controller/src/plan/mod.rs",
+        "            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();",
+        '            Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n            Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();',
+        PURE,
+    ),
+    (
+        "retry RegisterTaskDefinition blindly",
+        "controller/src/kinds/task_definition/aws.rs",
+        "request.customize().config_override(once).send()",
+        "{ drop(once); request.send() }",
+        virtual("calls"),
+    ),
+    (
+        "treat an INACTIVE service as live",
+        "controller/src/kinds/service/mod.rs",
+        "None | Some(Live { status: Status::Inactive, .. }) => {",
+        "None => {",
+        PURE,
+    ),
+    (
+        "ignore the tag of the revision that failed",
+        "controller/src/kinds/service/mod.rs",
+        "live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);",
+        "live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && !revision.is_empty());",
+        PURE,
+    ),
+    (
+        "treat a config that does not parse as absent",
+        "controller/src/reconcile/wanted.rs",
+        "Some(Err(invalid)) => return Wanted::Frozen(invalid.clone()),",
+        "Some(Err(_)) => return Wanted::Absent,",
+        virtual("converge"),
+    ),
+    (
+        "delete half of everything at once",
+        "controller/src/reconcile/brakes.rs",
+        "if leaving > 1 && leaving * 2 >= total {",
+        "if leaving > 1 && leaving > total {",
+        PURE,
+    ),
+    (
+        "call without the lease",
+        "controller/src/kinds/aws/fence.rs",
+        "        lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
+        "        lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
+        virtual("lease"),
+    ),
+]
+
+
+def run(mutation, tree):
+    name, file, before, after, tests = mutation
+    path = tree / file
+    original = path.read_text()
+    if original.count(before) != 1:
+        return f"**not applied**: the text is in {file} {original.count(before)} times"
+    path.write_text(original.replace(before, after))
+    try:
+        environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target"), RUST_BACKTRACE="0")
+        built = subprocess.run([*tests, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
+        if built.returncode != 0:
+            return f"**does not build**: {built.stderr.strip().splitlines()[-1]}"
+        done = subprocess.run(tests, cwd=tree, env=environment, capture_output=True, text=True)
+        if done.returncode == 0:
+            return "**survived**"
+        failed = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ") and "::" in line or
+                  line.startswith("    ") and "_" in line and " " not in line.strip()]
+        first = sorted(set(failed))
+        return f"caught by {len(first)}, among them `{first[0]}`" if first else "caught"
+    finally:
+        path.write_text(original)
+
+
+def main():
+    only = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [mutation for mutation in MUTATIONS if only in mutation[0]]
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = pathlib.Path(folder) / "tree"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(tree)], cwd=ROOT, check=True)
+        try:
+            for mutation in chosen:
+                result = run(mutation, tree)
+                print(f"{mutation[0]}: {result}", flush=True)
+                results.append((mutation[0], mutation[1], " ".join(mutation[4][1:]), result))
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
+    if not only:
+        lines = ["# Mutations", "", "Written by `make mutations`: what was broken on purpose, and the tests that noticed.", ""]
+        lines += ["| Broken | In | Tests | Result |", "| --- | --- | --- | --- |"]
+        lines += [f"| {name} | `{file}` | `{tests}` | {result} |" for name, file, tests, result in results]
+        (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+    return 0 if all(result.startswith("caught") for *_, result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

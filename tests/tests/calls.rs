@@ -1,0 +1,92 @@
+//! How many AWS calls things cost: exact, and the same on every machine.
+
+use std::time::Duration;
+
+use codeloc_tests::{Deployment, config};
+use localcloud::calls::Call;
+use localcloud::faults::{Rule, Trouble};
+
+/// Locations made in virtual time, at rest, swept every five minutes.
+async fn at_rest(number: usize) -> Deployment {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.reconcile.resync_seconds = 300;
+    let names: Vec<String> = (0..number).map(|number| format!("location{number:04}")).collect();
+    for name in &names {
+        deployment.configs.insert(name.clone(), config(name));
+    }
+    deployment.publish();
+    deployment.start().await;
+    while !names.iter().all(|name| deployment.healthy(name)) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    deployment
+}
+
+/// The controller's calls since the last reset, but for the lease's.
+fn calls(deployment: &Deployment) -> Vec<Call> {
+    deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
+}
+
+fn operations(calls: &[Call]) -> Vec<&str> {
+    calls.iter().map(|call| call.operation.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_of_a_hundred_locations_costs_39_calls_and_changes_nothing() {
+    let deployment = at_rest(100).await;
+    for _ in 0..4 {
+        deployment.cloud.reset_calls();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let calls = calls(&deployment);
+        assert!(calls.iter().all(|call| !call.mutating), "{:?}", operations(&calls));
+        assert!(calls.len() <= 39, "{}: {:?}", calls.len(), operations(&calls));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_that_is_read_in_turns_has_its_turn() {
+    let deployment = at_rest(20).await;
+    deployment.cloud.reset_calls();
+    // Sixty tags and twenty task definitions, nine of them in each sweep.
+    tokio::time::sleep(Duration::from_secs(9 * 300)).await;
+    let mut read: Vec<String> = calls(&deployment)
+        .iter()
+        .filter(|call| ["ListTagsForResource", "DescribeTaskDefinition"].contains(&call.operation.as_str()))
+        .map(|call| format!("{} {}", call.service, call.resource.clone().unwrap_or_default()))
+        .collect();
+    read.sort();
+    read.dedup();
+    assert_eq!(read.len(), 80, "{read:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_with_ecs_after_one_read_and_two_changes() {
+    let deployment = at_rest(3).await;
+    deployment.cloud.reset_calls();
+    deployment.branches.push("location0001", 2);
+    let updated = |this: &Deployment| calls(this).iter().any(|call| call.operation == "UpdateService");
+    deployment.until("updated", updated).await;
+    let calls = calls(&deployment);
+    assert_eq!(operations(&calls), ["DescribeServices", "RegisterTaskDefinition", "UpdateService"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn making_a_location_takes_eleven_changes_whatever_else_is_made() {
+    let deployment = at_rest(30).await;
+    assert_eq!(deployment.mutating_calls().len(), 30 * 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
+    let mut deployment = Deployment::new().await;
+    let lost = Rule::at(1, Trouble::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
+    deployment.cloud.set_faults(lost);
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    let registered =
+        deployment.mutating_calls().iter().filter(|call| call.operation == "RegisterTaskDefinition").count();
+    assert_eq!(registered, 1);
+    assert_eq!(deployment.live().await["orders"].task_definitions.len(), 1);
+}
