@@ -7,6 +7,7 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod discovery;
+pub mod drift;
 pub mod image_repository;
 pub mod log_group;
 pub mod names;
@@ -61,6 +62,20 @@ impl Kind {
             Self::Service => "ECS service",
             Self::Scaling => "scaling",
             Self::Workspace => "workspace entry",
+        }
+    }
+
+    /// Everything of this kind that a sweep compares.
+    pub fn watched(self) -> &'static [drift::Watched] {
+        match self {
+            Self::LogGroup => log_group::WATCHED,
+            Self::ImageRepository => image_repository::WATCHED,
+            Self::Role => role::WATCHED,
+            Self::TaskDefinition => task_definition::WATCHED,
+            Self::Discovery => discovery::WATCHED,
+            Self::Service => service::WATCHED,
+            Self::Scaling => scaling::WATCHED,
+            Self::Workspace => workspace::WATCHED,
         }
     }
 }
@@ -243,6 +258,14 @@ impl Step {
             Self::Scaling(_) => Kind::Scaling,
             Self::Workspace(_) => Kind::Workspace,
         }
+    }
+
+    /// Whether it only says what differs, since AWS has no call that would change it.
+    pub fn is_told_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Role(role::Change::Immutable { .. }) | Self::Discovery(discovery::Change::Immutable { .. })
+        )
     }
 
     pub fn describe(&self) -> Description {

@@ -1,6 +1,6 @@
 //! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
 
-use crate::kinds::{Action, Kind, Step, scaling, service, workspace};
+use crate::kinds::{Action, Kind, Step, service, workspace};
 
 use super::{Answered, Desired, Input, Plan};
 use crate::dagster::Answer;
@@ -44,9 +44,7 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
 
 fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), Violation> {
     for step in steps {
-        let policy_only =
-            matches!(step, Step::Scaling(scaling::Change::DeletePolicy { .. } | scaling::Change::Deregister { .. }));
-        if step.describe().action == Action::Delete && !policy_only {
+        if step.describe().action == Action::Delete {
             return Err(Violation::DeletesWanted(step.kind()));
         }
         if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {

@@ -91,7 +91,7 @@ pub struct Answered {
 pub struct Plan {
     /// Can be executed at once, in this order.
     pub steps: Vec<Step>,
-    /// Will follow once what is waited for is there. Shown, never executed.
+    /// Will follow once what is waited for is there, or never, where AWS has no call for it. Shown, never executed.
     pub later: Vec<Step>,
     pub report: Report,
 }
@@ -173,13 +173,19 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
         deploy.push(Step::TaskDefinition(task_definition::Change::Register {
             want: Box::new(wants.task_definition.clone()),
-            from: live.runs().and_then(|runs| runs.content.clone()).map(Box::new),
+            from: live.runs().map(|runs| task_definition::differing(&wants.task_definition, Some(runs))),
             attempt,
         }));
     } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {
         let attempt = service::attempt(live.service.as_ref(), input.now_ms);
-        deploy.push(Step::TaskDefinition(task_definition::Change::Attempt { arn: wanted.arn.clone(), attempt }));
+        deploy.push(Step::TaskDefinition(task_definition::Change::Attempt {
+            arn: wanted.arn.clone(),
+            attempt,
+            fields: task_definition::differing(&wants.task_definition, live.runs()),
+        }));
     }
+    let untagged = wanted.and_then(|wanted| task_definition::tag(&wants.task_definition, wanted));
+    deploy.extend(untagged.map(Step::TaskDefinition));
     deploy.extend(discovery);
     // Scaling that is no longer wanted goes before the count is set by hand; scaling that is new comes after the service.
     let scaling: Vec<Step> =
@@ -220,8 +226,15 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         }
         None => {}
     }
-    let report =
+    let (told, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_told_only);
+    let mut report =
         assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), steps.is_empty() && later.is_empty());
+    if let (Some(first), None) = (told.first(), report.look_again) {
+        report.sync = Sync::OutOfSync;
+        let description = first.describe();
+        report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
+    }
+    later.extend(told);
     Plan { steps, later, report }
 }
 

@@ -8,6 +8,7 @@ use super::wanted::{ImageKnown, Wanted};
 use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::Class;
+use crate::kinds::drift::NOTES;
 use crate::kinds::{Action, Step};
 use crate::lock::lock;
 use crate::plan::Plan;
@@ -112,13 +113,16 @@ fn drift(plan: &Plan) -> Vec<Drift> {
         let (kind, name) = (step.kind().title().to_owned(), description.name);
         match description.action {
             Action::Create => found.push(Drift { kind, name, field: None, live: None, wanted: None }),
-            Action::Update => found.extend(description.fields.into_iter().map(|field| Drift {
-                kind: kind.clone(),
-                name: name.clone(),
-                field: Some(field.name.to_owned()),
-                live: field.from,
-                wanted: Some(field.to),
-            })),
+            Action::Update => {
+                let fields = description.fields.into_iter().filter(|field| !NOTES.contains(&field.name));
+                found.extend(fields.map(|field| Drift {
+                    kind: kind.clone(),
+                    name: name.clone(),
+                    field: Some(field.name.to_owned()),
+                    live: field.from,
+                    wanted: Some(field.to),
+                }));
+            }
             Action::Delete => {}
         }
     }

@@ -7,6 +7,7 @@
 #[cfg(feature = "aws")]
 mod command_line;
 mod config;
+mod drift;
 mod permissions;
 mod settings;
 

@@ -43,8 +43,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
             session.cache.lock().registries.insert(name.to_owned(), id.clone());
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
-            let (ttl, instances) = (ttl(service.dns_config()), service.instance_count());
-            found.insert(repository.to_owned(), Live { id, arn, name: name.to_owned(), ttl, instances, tags });
+            let described =
+                (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
+            found.insert(repository.to_owned(), read(id, arn, name, described, tags));
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -68,14 +69,22 @@ async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Live>,
     };
     let arn = service.arn().unwrap_or_default().to_owned();
     let tags = session.cache.tags(Scope::One(name), &arn, tags(session, &arn)).await?;
-    let (ttl, instances) = (ttl(service.dns_config()), service.instance_count());
-    Ok(Some(Live { id, arn, name: name.to_owned(), ttl, instances, tags }))
+    let described = (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
+    Ok(Some(read(id, arn, name, described, tags)))
 }
 
-fn ttl(dns: Option<&DnsConfig>) -> Option<i64> {
-    match dns?.dns_records() {
-        [record] if *record.r#type() == RecordType::A => Some(record.ttl()),
-        _ => None,
+fn read(id: String, arn: String, name: &str, described: (Option<&DnsConfig>, bool, Option<i32>), tags: Tags) -> Live {
+    let (dns, health_check, instances) = described;
+    let records = dns.map_or(&[][..], DnsConfig::dns_records);
+    Live {
+        id,
+        arn,
+        name: name.to_owned(),
+        records: records.iter().map(|record| (record.r#type().as_str().to_owned(), record.ttl())).collect(),
+        multivalue: dns.and_then(DnsConfig::routing_policy).is_none_or(|routing| *routing == RoutingPolicy::Multivalue),
+        health_check,
+        instances,
+        tags,
     }
 }
 
@@ -131,8 +140,8 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
     let discovery = &session.clients.discovery;
     match change {
         Change::Create(want) => create(session, want).await,
-        Change::SetTtl { id, to, .. } => {
-            let dns = DnsConfigChange::builder().dns_records(record(*to)?).build();
+        Change::SetRecord { id, ttl, .. } => {
+            let dns = DnsConfigChange::builder().dns_records(record(*ttl)?).build();
             let dns = dns.map_err(|_| CallError::malformed("servicediscovery:UpdateService", "DNS config"))?;
             let service = ServiceChange::builder().dns_config(dns).build();
             session
@@ -146,6 +155,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
             session.call("servicediscovery:TagResource", request.send()).await?;
             Ok(None)
         }
+        Change::Immutable { .. } => Ok(None),
         Change::Delete { id, .. } => delete(session, id).await.map(|()| None),
     }
 }
@@ -179,7 +189,9 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         id: service.id().unwrap_or_default().to_owned(),
         arn: service.arn().unwrap_or_default().to_owned(),
         name: want.name.clone(),
-        ttl: Some(want.ttl),
+        records: vec![("A".to_owned(), want.ttl)],
+        multivalue: true,
+        health_check: true,
         instances: None,
         tags: want.tags.clone(),
     }))

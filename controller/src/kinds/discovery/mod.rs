@@ -6,9 +6,20 @@ pub mod aws;
 use codeloc_crds::Repository;
 use serde::Serialize;
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Deferred, Description, Field, names};
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("record", "one A record", "servicediscovery:UpdateService"),
+    Watched::new("ttl", "seconds of that record", "servicediscovery:UpdateService"),
+    Watched::told("routing_policy", "`MULTIVALUE`, as where AWS names none", ANEW),
+    Watched::told("health_check", "ECS reports each task's health: a custom health check is there", ANEW),
+    Watched::tags("servicediscovery:TagResource", Found::WithinAnHour),
+];
+
+const ANEW: &str = "delete the ECS service and the Cloud Map service by hand, and both are made anew";
 
 /// Seconds. Short, so that a task that was replaced is forgotten before Dagster asks for it again.
 const TTL: i64 = 10;
@@ -27,8 +38,12 @@ pub struct Live {
     pub id: String,
     pub arn: String,
     pub name: String,
-    /// Seconds; absent where its only record is not an A record.
-    pub ttl: Option<i64>,
+    /// Type and seconds of each record.
+    pub records: Vec<(String, i64)>,
+    /// Whether all addresses are answered, and not one by weight.
+    pub multivalue: bool,
+    /// Whether ECS may say which task is healthy.
+    pub health_check: bool,
     /// Tasks that are registered, by Cloud Map's own count.
     pub instances: Option<i32>,
     pub tags: Tags,
@@ -38,11 +53,17 @@ pub struct Live {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create(Want),
-    SetTtl {
+    /// One A record in place of these.
+    SetRecord {
         id: String,
         name: String,
-        from: Option<i64>,
-        to: i64,
+        from: Vec<(String, i64)>,
+        ttl: i64,
+    },
+    /// Only told: a Cloud Map service keeps these.
+    Immutable {
+        name: String,
+        fields: Vec<Field>,
     },
     Tag {
         arn: String,
@@ -72,8 +93,21 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
     if !missing.is_empty() {
         changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
     }
-    if live.ttl != Some(want.ttl) {
-        changes.push(Change::SetTtl { id: live.id.clone(), name: live.name.clone(), from: live.ttl, to: want.ttl });
+    if live.records != [("A".to_owned(), want.ttl)] {
+        let (id, name, from) = (live.id.clone(), live.name.clone(), live.records.clone());
+        changes.push(Change::SetRecord { id, name, from, ttl: want.ttl });
+    }
+    let routing = |multivalue: bool| if multivalue { "MULTIVALUE" } else { "WEIGHTED" };
+    let health = |custom: bool| if custom { "custom" } else { "none" };
+    let fields: Vec<Field> = [
+        Field::differing("routing_policy", &routing(live.multivalue), &routing(true)),
+        Field::differing("health_check", &health(live.health_check), &health(true)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !fields.is_empty() {
+        changes.push(Change::Immutable { name: live.name.clone(), fields });
     }
     changes
 }
@@ -94,11 +128,19 @@ impl Change {
                     Field::set("tags", tags::render(&want.tags)),
                 ],
             ),
-            Self::SetTtl { name, from, to, .. } => Description::updated(
-                name,
-                vec![Field::changed("ttl", from.map_or_else(|| "none".to_owned(), |ttl| ttl.to_string()), to)],
-                "was changed by hand",
-            ),
+            Self::SetRecord { name, from, ttl, .. } => {
+                let field = match from.as_slice() {
+                    [(kind, from)] if kind == "A" => Field::changed("ttl", from, ttl),
+                    others => {
+                        let others: Vec<String> = others.iter().map(|(kind, ttl)| format!("{kind}, {ttl} s")).collect();
+                        Field::changed("record", others.join("; "), format!("A, {ttl} s"))
+                    }
+                };
+                Description::updated(name, vec![field], "was changed by hand")
+            }
+            Self::Immutable { name, fields } => {
+                Description::updated(name, fields.clone(), &format!("a Cloud Map service keeps this: {ANEW}"))
+            }
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name, .. } => Description::deleted(name),
         }

@@ -6,9 +6,20 @@ pub mod aws;
 use codeloc_crds::Repository;
 use serde::Serialize;
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Description, Field, names};
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new(
+        "immutable_tags",
+        "`IMMUTABLE` for every tag; `IMMUTABLE_WITH_EXCLUSION` is a difference",
+        "ecr:PutImageTagMutability",
+    ),
+    Watched::new("scan_on_push", "absent is off", "ecr:PutImageScanningConfiguration"),
+    Watched::tags("ecr:TagResource", Found::WithinAnHour),
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {

@@ -6,9 +6,15 @@ pub mod aws;
 use codeloc_crds::Repository;
 use serde::Serialize;
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Description, Field, names};
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("retention_days", "days that its lines are kept", "logs:PutRetentionPolicy"),
+    Watched::tags("logs:TagResource", Found::WithinAnHour),
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {

@@ -24,7 +24,6 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, CallError> {
-    let path = names::role_path(&session.place.deployment);
     let prefix = names::role(&session.place.deployment, "");
     let mut found = BTreeMap::new();
     let mut marker = None;
@@ -39,7 +38,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
         let answer = session.call("iam:GetAccountAuthorizationDetails", request.send()).await?;
         for role in answer.role_detail_list() {
             let name = role.role_name().unwrap_or_default();
-            let Some(repository) = name.strip_prefix(&prefix).filter(|_| role.path() == Some(&path)) else { continue };
+            let Some(repository) = name.strip_prefix(&prefix) else { continue };
             let policies = role.role_policy_list().iter().map(|policy| {
                 (
                     policy.policy_name().unwrap_or_default().to_owned(),
@@ -49,6 +48,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
             let live = Live {
                 arn: role.arn().unwrap_or_default().to_owned(),
                 name: name.to_owned(),
+                path: role.path().unwrap_or_default().to_owned(),
                 trust: document(role.assume_role_policy_document().unwrap_or_default()),
                 policies: policies.collect(),
                 attached: role
@@ -95,6 +95,7 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
     Ok(Some(Live {
         arn: role.arn().to_owned(),
         name: name.to_owned(),
+        path: role.path().to_owned(),
         trust: document(role.assume_role_policy_document().unwrap_or_default()),
         policies,
         attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
@@ -132,7 +133,6 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .path(&want.path)
                 .assume_role_policy_document(want.trust.to_string())
                 .set_permissions_boundary(want.permissions_boundary.clone())
-                .description("Made by codeloc for one Dagster code location")
                 .set_tags(Some(tag_list(&want.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
                 Err(error) if !error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Err(error),
@@ -162,6 +162,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(tags)?));
             session.call("iam:TagRole", request.send()).await.map(drop)
         }
+        Change::Immutable { .. } => Ok(()),
         Change::Delete { name, policies, attached } => {
             // A role that still has policies is refused (DeleteConflict).
             for policy in policies {

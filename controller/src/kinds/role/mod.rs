@@ -10,12 +10,27 @@ use codeloc_crds::Repository;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Description, Field, names};
 
 /// The one inline policy of a role.
 pub const POLICY_NAME: &str = "codeloc";
+
+pub const WATCHED: &[Watched] = &[
+    Watched::told("path", "the path in its ARN", "delete the role by hand, and it is made anew"),
+    Watched::new("trust", "the trust policy, whatever the order of its lists", "iam:UpdateAssumeRolePolicy"),
+    Watched::new("policy", "the inline policy `codeloc`, whatever the order of its lists", "iam:PutRolePolicy"),
+    Watched::new("foreign_policy", "no other inline policy", "iam:DeleteRolePolicy"),
+    Watched::new("attached_policy", "no managed policy", "iam:DetachRolePolicy"),
+    Watched::new(
+        "permissions_boundary",
+        "the setting's ARN, or none",
+        "iam:PutRolePermissionsBoundary, iam:DeleteRolePermissionsBoundary",
+    ),
+    Watched::tags("iam:TagRole", Found::NextSweep),
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -39,6 +54,7 @@ impl Want {
 pub struct Live {
     pub arn: String,
     pub name: String,
+    pub path: String,
     pub trust: Value,
     /// Inline policies by name.
     pub policies: BTreeMap<String, Value>,
@@ -79,6 +95,12 @@ pub enum Change {
         name: String,
         tags: Tags,
     },
+    /// Only told: a role keeps its path.
+    Immutable {
+        name: String,
+        path: String,
+        want: String,
+    },
     Delete {
         name: String,
         policies: Vec<String>,
@@ -106,6 +128,9 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
         ];
     };
     let mut changes = Vec::new();
+    if live.path != want.path {
+        changes.push(Change::Immutable { name: name.clone(), path: live.path.clone(), want: want.path.clone() });
+    }
     let missing = tags::missing(&live.tags, &want.tags);
     if !missing.is_empty() {
         changes.push(Change::Tag { name: name.clone(), tags: missing });
@@ -170,15 +195,20 @@ impl Change {
             ),
             Self::RemovePolicy { name, policy } => update(
                 name,
-                Field::changed("policy", policy, "removed"),
+                Field::changed("foreign_policy", policy, "removed"),
                 "a policy that codeloc did not write widens this role",
             ),
             Self::Detach { name, policy_arn } => update(
                 name,
-                Field::changed("attached policy", policy_arn, "detached"),
+                Field::changed("attached_policy", policy_arn, "detached"),
                 "a policy that codeloc did not attach widens this role",
             ),
             Self::Tag { name, tags } => Description::tagged(name, tags),
+            Self::Immutable { name, path, want } => update(
+                name,
+                Field::changed("path", path, want),
+                "a role keeps its path: delete the role by hand, and it is made anew",
+            ),
             Self::Delete { name, .. } => Description::deleted(name),
         }
     }

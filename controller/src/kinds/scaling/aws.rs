@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use aws_sdk_applicationautoscaling::operation::describe_scaling_policies::DescribeScalingPoliciesOutput;
 use aws_sdk_applicationautoscaling::types::{
     MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ScalingPolicy, ServiceNamespace,
-    TargetTrackingScalingPolicyConfiguration,
+    SuspendedState, TargetTrackingScalingPolicyConfiguration,
 };
 
-use super::{Change, Live, Metric, Policy};
+use super::{COOLDOWN, Change, Live, Metric, Policy};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
 use crate::kinds::names;
 
@@ -41,7 +41,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 continue;
             };
             let (min, max) = (target.min_capacity(), target.max_capacity());
-            let live = Live { resource_id: resource_id.to_owned(), min, max, policies: BTreeMap::new() };
+            let suspended = target.suspended_state().map(suspended).unwrap_or_default();
+            let live = Live { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
             found.insert(repository.to_owned(), live);
         }
         token = answer.next_token().map(str::to_owned);
@@ -154,7 +155,25 @@ fn policy(policy: &ScalingPolicy) -> Policy {
             |metric| Metric::from_name(metric.predefined_metric_type().as_str()),
         );
     let target_milli = milli(tracking.map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value));
-    Policy { metric, target_milli }
+    let seconds = |cooldown: Option<i32>| cooldown.unwrap_or(COOLDOWN);
+    Policy {
+        metric,
+        target_milli,
+        scale_in_cooldown: seconds(tracking.and_then(TargetTrackingScalingPolicyConfiguration::scale_in_cooldown)),
+        scale_out_cooldown: seconds(tracking.and_then(TargetTrackingScalingPolicyConfiguration::scale_out_cooldown)),
+        scale_in: tracking.and_then(TargetTrackingScalingPolicyConfiguration::disable_scale_in) != Some(true),
+    }
+}
+
+fn suspended(state: &SuspendedState) -> Vec<&'static str> {
+    [
+        ("scaling in", state.dynamic_scaling_in_suspended()),
+        ("scaling out", state.dynamic_scaling_out_suspended()),
+        ("scheduled scaling", state.scheduled_scaling_suspended()),
+    ]
+    .into_iter()
+    .filter_map(|(what, suspended)| (suspended == Some(true)).then_some(what))
+    .collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a percentage in thousandths is far inside the range")]
@@ -171,7 +190,12 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
     let scaling = &session.clients.scaling;
     let dimension = ScalableDimension::EcsServiceDesiredCount;
     match change {
-        Change::Register { want, from } => {
+        Change::Register { want, fields } => {
+            let running = SuspendedState::builder()
+                .dynamic_scaling_in_suspended(false)
+                .dynamic_scaling_out_suspended(false)
+                .scheduled_scaling_suspended(false)
+                .build();
             let request = scaling
                 .register_scalable_target()
                 .service_namespace(ServiceNamespace::Ecs)
@@ -179,8 +203,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .scalable_dimension(dimension)
                 .min_capacity(want.min)
                 .max_capacity(want.max)
+                .suspended_state(running)
                 // Tags go with a new target only: for an existing one AWS refuses them here.
-                .set_tags(from.is_none().then(|| want.tags.clone().into_iter().collect()));
+                .set_tags(fields.is_none().then(|| want.tags.clone().into_iter().collect()));
             session.call("application-autoscaling:RegisterScalableTarget", request.send()).await.map(drop)
         }
         Change::PutPolicy { resource_id, name, policy, .. } => {
@@ -192,6 +217,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             let tracking = TargetTrackingScalingPolicyConfiguration::builder()
                 .target_value(from_milli(policy.target_milli))
                 .predefined_metric_specification(metric)
+                .scale_in_cooldown(policy.scale_in_cooldown)
+                .scale_out_cooldown(policy.scale_out_cooldown)
+                .disable_scale_in(!policy.scale_in)
                 .build()
                 .map_err(|_| CallError::malformed(OPERATION, "target"))?;
             let request = scaling
@@ -206,7 +234,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
             session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
             Ok(())
         }
-        Change::DeletePolicy { resource_id, name } => {
+        Change::DeletePolicy { resource_id, name, .. } => {
             let request = scaling
                 .delete_scaling_policy()
                 .service_namespace(ServiceNamespace::Ecs)

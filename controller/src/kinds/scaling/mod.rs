@@ -9,9 +9,32 @@ use std::collections::BTreeMap;
 use codeloc_crds::Repository;
 use serde::Serialize;
 
+use super::drift::Watched;
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Deferred, Description, Field, names};
+use super::{Deferred, Description, Field, names};
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("capacity", "minimum and maximum", REGISTER),
+    Watched::new("suspended", "nothing is suspended; absent is the same", REGISTER),
+    Watched::new("metric", "of each of codeloc's two policies", PUT),
+    Watched::new("target", "percent, to a thousandth", PUT),
+    Watched::new("scale_in_cooldown", "300 s, as where none is named", PUT),
+    Watched::new("scale_out_cooldown", "300 s, as where none is named", PUT),
+    Watched::new("scale_in", "on, as where nothing is said", PUT),
+    Watched::new("foreign_policy", "no other policy", "application-autoscaling:DeleteScalingPolicy"),
+    Watched::new(
+        "foreign_target",
+        "no target where minimum and maximum of the config are equal",
+        "application-autoscaling:DeregisterScalableTarget",
+    ),
+];
+
+const REGISTER: &str = "application-autoscaling:RegisterScalableTarget";
+const PUT: &str = "application-autoscaling:PutScalingPolicy";
+
+/// Seconds that Application Auto Scaling takes for ECS where none are named.
+pub const COOLDOWN: i32 = 300;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -29,6 +52,29 @@ pub struct Policy {
     pub metric: Metric,
     /// Percent, in thousandths, so that it compares exactly.
     pub target_milli: i64,
+    /// Seconds.
+    pub scale_in_cooldown: i32,
+    pub scale_out_cooldown: i32,
+    pub scale_in: bool,
+}
+
+impl Policy {
+    pub fn new(metric: Metric, target_milli: i64) -> Self {
+        Self { metric, target_milli, scale_in_cooldown: COOLDOWN, scale_out_cooldown: COOLDOWN, scale_in: true }
+    }
+
+    /// Its fields as the plan prints them, always in this order.
+    fn in_words(&self) -> [(&'static str, String); 5] {
+        #[expect(clippy::cast_precision_loss, reason = "a percentage in thousandths is exact in an f64")]
+        let target = self.target_milli as f64 / 1000.0;
+        [
+            ("metric", self.metric.name().to_owned()),
+            ("target", format!("{target} %")),
+            ("scale_in_cooldown", format!("{} s", self.scale_in_cooldown)),
+            ("scale_out_cooldown", format!("{} s", self.scale_out_cooldown)),
+            ("scale_in", if self.scale_in { "on" } else { "off" }.to_owned()),
+        ]
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,15 +110,18 @@ pub struct Live {
     pub resource_id: String,
     pub min: i32,
     pub max: i32,
+    /// What somebody suspended.
+    pub suspended: Vec<&'static str>,
     pub policies: BTreeMap<String, Policy>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
+    /// `fields` is how a target that exists differs.
     Register {
         want: Want,
-        from: Option<(i32, i32)>,
+        fields: Option<Vec<Field>>,
     },
     PutPolicy {
         resource_id: String,
@@ -83,11 +132,14 @@ pub enum Change {
     DeletePolicy {
         resource_id: String,
         name: String,
+        /// Whether codeloc has no policy of that name.
+        foreign: bool,
     },
     /// Takes the policies with it.
     Deregister {
         resource_id: String,
-        reason: &'static str,
+        /// Minimum and maximum of a target that a location has without wanting one.
+        unwanted: Option<(i32, i32)>,
     },
 }
 
@@ -96,7 +148,7 @@ pub fn want(repository: &Repository, place: &Place) -> Option<Want> {
     if scaling.min_capacity == scaling.max_capacity {
         return None;
     }
-    let policy = |metric, percent: u32| Policy { metric, target_milli: i64::from(percent) * 1000 };
+    let policy = |metric, percent: u32| Policy::new(metric, i64::from(percent) * 1000);
     Some(Want {
         resource_id: names::scaling_resource(&place.cluster, repository.name.as_str()),
         min: count(scaling.min_capacity),
@@ -120,15 +172,23 @@ pub fn diff(want: Option<&Want>, live: Option<&Live>) -> Vec<Change> {
         (None, Some(live)) => {
             return vec![Change::Deregister {
                 resource_id: live.resource_id.clone(),
-                reason: "minimum and maximum capacity are equal",
+                unwanted: Some((live.min, live.max)),
             }];
         }
         (Some(want), live) => (want, live),
     };
     let mut changes = Vec::new();
-    let bounds = live.map(|live| (live.min, live.max));
-    if bounds != Some((want.min, want.max)) {
-        changes.push(Change::Register { want: want.clone(), from: bounds });
+    let fields = live.map(|live| differing(want, live));
+    if fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
+        changes.push(Change::Register { want: want.clone(), fields });
+    }
+    // A policy of another name would pull the count elsewhere. It goes first, and so does one of ours that tracks something else:
+    // AWS takes one policy for each metric.
+    for (name, policy) in live.into_iter().flat_map(|live| &live.policies) {
+        if want.policies.get(name).is_none_or(|want| want.metric != policy.metric) {
+            let foreign = !want.policies.contains_key(name);
+            changes.push(Change::DeletePolicy { resource_id: want.resource_id.clone(), name: name.clone(), foreign });
+        }
     }
     for (name, policy) in &want.policies {
         let from = live.and_then(|live| live.policies.get(name));
@@ -137,59 +197,56 @@ pub fn diff(want: Option<&Want>, live: Option<&Live>) -> Vec<Change> {
             changes.push(Change::PutPolicy { resource_id, name, policy: policy.clone(), from: from.cloned() });
         }
     }
-    // A policy of another name would pull the count elsewhere.
-    for name in live.into_iter().flat_map(|live| live.policies.keys()).filter(|name| !want.policies.contains_key(*name))
-    {
-        changes.push(Change::DeletePolicy { resource_id: want.resource_id.clone(), name: name.clone() });
-    }
     changes
 }
 
+fn in_words((min, max): (i32, i32)) -> String {
+    format!("{min}..{max}")
+}
+
+fn differing(want: &Want, live: &Live) -> Vec<Field> {
+    let capacity = Field::differing("capacity", &in_words((live.min, live.max)), &in_words((want.min, want.max)));
+    let suspended =
+        (!live.suspended.is_empty()).then(|| Field::changed("suspended", live.suspended.join(", "), "nothing"));
+    capacity.into_iter().chain(suspended).collect()
+}
+
 pub fn delete(live: &Live) -> Change {
-    Change::Deregister { resource_id: live.resource_id.clone(), reason: "the repository's config is gone" }
+    Change::Deregister { resource_id: live.resource_id.clone(), unwanted: None }
 }
 
 impl Change {
     pub fn describe(&self) -> Description {
-        let percent = |policy: &Policy| format!("{} at {} %", policy.metric.name(), policy.target_milli / 1000);
         match self {
-            Self::Register { want, from } => {
-                let bounds = |(min, max): (i32, i32)| format!("{min}..{max}");
-                let to = bounds((want.min, want.max));
-                Description {
-                    action: if from.is_some() { Action::Update } else { Action::Create },
-                    name: want.resource_id.clone(),
-                    fields: vec![from.map_or_else(
-                        || Field::set("capacity", &to),
-                        |from| Field::changed("capacity", bounds(from), &to),
-                    )],
-                    reason: if from.is_some() { "differs from the config" } else { "does not exist" }.to_owned(),
-                }
+            Self::Register { want, fields: None } => {
+                let fields = vec![Field::set("capacity", in_words((want.min, want.max)))];
+                Description::created(&want.resource_id, fields)
             }
-            Self::PutPolicy { name, policy, from, .. } => Description {
-                action: if from.is_some() { Action::Update } else { Action::Create },
-                name: name.clone(),
-                fields: vec![
-                    from.as_ref().map_or_else(
-                        || Field::set("target", percent(policy)),
-                        |from| Field::changed("target", percent(from), percent(policy)),
-                    ),
-                    Field::set("arn", Deferred::AfterApply),
-                ],
-                reason: if from.is_some() { "differs from the config" } else { "does not exist" }.to_owned(),
-            },
-            Self::DeletePolicy { name, .. } => Description {
-                action: Action::Delete,
-                name: name.clone(),
-                fields: vec![],
-                reason: "codeloc did not write this policy".to_owned(),
-            },
-            Self::Deregister { resource_id, reason } => Description {
-                action: Action::Delete,
-                name: resource_id.clone(),
-                fields: vec![],
-                reason: (*reason).to_owned(),
-            },
+            Self::Register { want, fields: Some(fields) } => {
+                Description::updated(&want.resource_id, fields.clone(), "differs from the config")
+            }
+            Self::PutPolicy { name, policy, from: None, .. } => {
+                let [(_, metric), (_, target), ..] = policy.in_words();
+                let target = Field::set("target", format!("{metric} at {target}"));
+                Description::created(name, vec![target, Field::set("arn", Deferred::AfterApply)])
+            }
+            Self::PutPolicy { name, policy, from: Some(from), .. } => {
+                let pairs = from.in_words().into_iter().zip(policy.in_words());
+                let fields = pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to));
+                Description::updated(name, fields.collect(), "differs from the config")
+            }
+            Self::DeletePolicy { name, foreign, .. } => {
+                let field = foreign.then(|| Field::changed("foreign_policy", name, "removed"));
+                let reason =
+                    if *foreign { "codeloc did not write this policy" } else { "it makes place for its metric" };
+                Description::updated(name, field.into_iter().collect(), reason)
+            }
+            Self::Deregister { resource_id, unwanted: Some(bounds) } => Description::updated(
+                resource_id,
+                vec![Field::changed("foreign_target", in_words(*bounds), "none")],
+                "minimum and maximum capacity are equal",
+            ),
+            Self::Deregister { resource_id, unwanted: None } => Description::deleted(resource_id),
         }
     }
 }

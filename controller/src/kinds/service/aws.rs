@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AwsVpcConfiguration, Deployment as SdkDeployment, DeploymentCircuitBreaker,
-    DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState, LaunchType, NetworkConfiguration,
-    PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, Deployment as SdkDeployment,
+    DeploymentCircuitBreaker, DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState,
+    DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
 };
 
-use super::{Change, Deployment, DeploymentConfiguration, Live, Network, Rollout, Status};
+use super::{Change, Deployment, DeploymentConfiguration, Live, Manner, Network, Rollout, Status, settings};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
 use crate::kinds::task_definition::aws::tag_list;
 use crate::kinds::{Deferred, names, tags};
@@ -64,15 +65,7 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
 fn read(service: &Service) -> Live {
     let mut deployments: Vec<&SdkDeployment> = service.deployments().iter().collect();
     deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
-    let vpc = service.network_configuration().and_then(NetworkConfiguration::awsvpc_configuration);
-    let network = vpc.map_or_else(
-        || Network::new(&[], &[], false),
-        |vpc| {
-            Network::new(vpc.subnets(), vpc.security_groups(), vpc.assign_public_ip() == Some(&AssignPublicIp::Enabled))
-        },
-    );
-    let configuration = service.deployment_configuration();
-    let breaker = configuration.and_then(SdkDeploymentConfiguration::deployment_circuit_breaker);
+    let (network, deployment, manner) = settings::read(service);
     Live {
         arn: service.service_arn().unwrap_or_default().to_owned(),
         name: service.service_name().unwrap_or_default().to_owned(),
@@ -86,15 +79,8 @@ fn read(service: &Service) -> Live {
         running: service.running_count(),
         deployments: deployments.into_iter().map(read_deployment).collect(),
         network,
-        deployment: DeploymentConfiguration {
-            circuit_breaker: breaker.is_some_and(DeploymentCircuitBreaker::enable),
-            rollback: breaker.is_some_and(DeploymentCircuitBreaker::rollback),
-            // What ECS itself takes where nothing was set.
-            minimum_healthy_percent: configuration
-                .and_then(SdkDeploymentConfiguration::minimum_healthy_percent)
-                .unwrap_or(100),
-            maximum_percent: configuration.and_then(SdkDeploymentConfiguration::maximum_percent).unwrap_or(200),
-        },
+        deployment,
+        manner,
         registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
         tags: service
             .tags()
@@ -131,7 +117,7 @@ fn network(network: &Network) -> Result<NetworkConfiguration, CallError> {
     Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
 }
 
-fn deployment(configuration: DeploymentConfiguration) -> SdkDeploymentConfiguration {
+fn deployment(configuration: DeploymentConfiguration, manner: &Manner) -> SdkDeploymentConfiguration {
     let breaker = DeploymentCircuitBreaker::builder()
         .enable(configuration.circuit_breaker)
         .rollback(configuration.rollback)
@@ -140,7 +126,30 @@ fn deployment(configuration: DeploymentConfiguration) -> SdkDeploymentConfigurat
         .deployment_circuit_breaker(breaker)
         .minimum_healthy_percent(configuration.minimum_healthy_percent)
         .maximum_percent(configuration.maximum_percent)
+        .strategy(DeploymentStrategy::from(manner.strategy.as_str()))
         .build()
+}
+
+fn rebalancing(zones: bool) -> AvailabilityZoneRebalancing {
+    if zones { AvailabilityZoneRebalancing::Enabled } else { AvailabilityZoneRebalancing::Disabled }
+}
+
+/// Sends what differs and nothing else: ECS refuses some of it for services that never had it, and begins a deployment for other.
+fn set(request: UpdateServiceFluentBuilder, from: &Manner, to: &Manner) -> UpdateServiceFluentBuilder {
+    let version = (from.platform_version != to.platform_version).then(|| to.platform_version.clone());
+    let propagate = (from.propagate_tags != to.propagate_tags).then(|| to.propagate_tags.as_str().into());
+    let grace = to.health_check_grace_period;
+    request
+        // None at all: back to the launch type.
+        .set_capacity_provider_strategy((from.capacity != to.capacity).then(Vec::new))
+        .set_platform_version(version)
+        .set_propagate_tags(propagate)
+        .set_enable_ecs_managed_tags((from.managed_tags != to.managed_tags).then_some(to.managed_tags))
+        .set_enable_execute_command((from.execute_command != to.execute_command).then_some(to.execute_command))
+        .set_health_check_grace_period_seconds((from.health_check_grace_period != grace).then_some(grace))
+        .set_availability_zone_rebalancing(
+            (from.zone_rebalancing != to.zone_rebalancing).then(|| rebalancing(to.zone_rebalancing)),
+        )
 }
 
 /// Resolves what was deferred by what the steps before it learned.
@@ -169,10 +178,11 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .desired_count(want.count)
                 .launch_type(LaunchType::Fargate)
                 .network_configuration(network(&want.network)?)
-                .deployment_configuration(deployment(want.deployment))
+                .deployment_configuration(deployment(want.deployment, &want.manner))
                 .service_registries(registry)
-                .enable_ecs_managed_tags(true)
-                .propagate_tags(PropagateTags::Service)
+                .enable_ecs_managed_tags(want.manner.managed_tags)
+                .propagate_tags(PropagateTags::from(want.manner.propagate_tags.as_str()))
+                .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
                 .set_tags(Some(tag_list(&want.tags)));
             session.call("ecs:CreateService", request.send()).await.map(drop)
         }
@@ -181,7 +191,7 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
             let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
-        Change::Configure { name, network: wanted, deployment: configuration, registry, .. } => {
+        Change::Configure { name, network: wanted, deployment: configuration, manner, from, registry, .. } => {
             // A registry made anew may have the old one's id, and ECS registers only tasks that start
             // (terraform-provider-aws#46930).
             let anew = *registry == Deferred::AfterApply;
@@ -193,9 +203,10 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .cluster(cluster)
                 .service(name)
                 .network_configuration(network(wanted)?)
-                .deployment_configuration(deployment(*configuration))
+                .deployment_configuration(deployment(*configuration, manner))
                 .service_registries(registry)
                 .force_new_deployment(anew);
+            let request = set(request, from, manner);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::SetCount { name, to, .. } => {

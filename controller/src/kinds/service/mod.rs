@@ -5,16 +5,48 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 use codeloc_crds::Repository;
 use serde::Serialize;
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::task_definition::{self, Attempt};
 use super::{Deferred, Description, Field, names, scaling};
+
+pub use settings::{DeploymentConfiguration, Manner, Network, ROLLING};
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("task_definition", "the ARN of what it runs", UPDATE),
+    Watched::new(
+        "desired_count",
+        "the count, where minimum and maximum of the config are equal; elsewhere it belongs to scaling",
+        UPDATE,
+    ),
+    Watched::new("subnets", "in any order", UPDATE),
+    Watched::new("security_groups", "in any order", UPDATE),
+    Watched::new("assign_public_ip", "absent is `DISABLED`", UPDATE),
+    Watched::new("circuit_breaker", "absent is off", UPDATE),
+    Watched::new("rollback", "absent is off", UPDATE),
+    Watched::new("minimum_healthy_percent", "absent is 100", UPDATE),
+    Watched::new("maximum_percent", "absent is 200", UPDATE),
+    Watched::new("strategy", "absent is `ROLLING`", UPDATE),
+    Watched::new("registry", "the ARN of its Cloud Map service", UPDATE),
+    Watched::new("capacity", "launch type `FARGATE`; a strategy of nothing but `FARGATE` is the same", UPDATE),
+    Watched::new("platform_version", "`LATEST`; absent, and every number from 1.4.0 on, are the same", UPDATE),
+    Watched::new("propagate_tags", "absent is `NONE`", UPDATE),
+    Watched::new("managed_tags", "absent is off", UPDATE),
+    Watched::new("execute_command", "absent is off", UPDATE),
+    Watched::new("health_check_grace_period", "seconds; absent is 0", UPDATE),
+    Watched::new("zone_rebalancing", "absent is off", UPDATE),
+    Watched::tags("ecs:TagResource", Found::NextSweep),
+];
+
+const UPDATE: &str = "ecs:UpdateService";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -25,32 +57,9 @@ pub struct Want {
     pub scaled: bool,
     pub network: Network,
     pub deployment: DeploymentConfiguration,
+    pub manner: Manner,
     pub tags: Tags,
 }
-
-/// Sorted, since AWS gives lists back in any order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Network {
-    pub subnets: Vec<String>,
-    pub security_groups: Vec<String>,
-    pub assign_public_ip: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct DeploymentConfiguration {
-    pub circuit_breaker: bool,
-    pub rollback: bool,
-    pub minimum_healthy_percent: i32,
-    pub maximum_percent: i32,
-}
-
-/// A new task proves itself before an old one goes, and a broken one is rolled back.
-pub const ROLLING: DeploymentConfiguration = DeploymentConfiguration {
-    circuit_breaker: true,
-    rollback: true,
-    minimum_healthy_percent: 100,
-    maximum_percent: 200,
-};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Live {
@@ -65,6 +74,7 @@ pub struct Live {
     pub deployments: Vec<Deployment>,
     pub network: Network,
     pub deployment: DeploymentConfiguration,
+    pub manner: Manner,
     /// ARN of the Cloud Map service.
     pub registry: Option<String>,
     pub tags: Tags,
@@ -136,6 +146,9 @@ pub enum Change {
         name: String,
         network: Network,
         deployment: DeploymentConfiguration,
+        manner: Manner,
+        /// What of that is only sent where it differs.
+        from: Manner,
         registry: Deferred,
         fields: Vec<Field>,
     },
@@ -166,18 +179,8 @@ pub fn want(repository: &Repository, place: &Place) -> Want {
         scaled: repository.scaling.min_capacity != repository.scaling.max_capacity,
         network: Network::new(&place.subnets, &place.security_groups, place.assign_public_ip),
         deployment: ROLLING,
+        manner: Manner::ours(),
         tags: tags::wanted(repository, place),
-    }
-}
-
-impl Network {
-    pub fn new(subnets: &[String], security_groups: &[String], assign_public_ip: bool) -> Self {
-        let sorted = |values: &[String]| {
-            let mut values = values.to_vec();
-            values.sort();
-            values
-        };
-        Self { subnets: sorted(subnets), security_groups: sorted(security_groups), assign_public_ip }
     }
 }
 
@@ -309,34 +312,33 @@ fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definiti
 }
 
 fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {
-    let percent = |deployment: &DeploymentConfiguration| {
-        format!(
-            "{}..{} %, breaker {}, rollback {}",
-            deployment.minimum_healthy_percent,
-            deployment.maximum_percent,
-            deployment.circuit_breaker,
-            deployment.rollback
-        )
-    };
     let live_registry = live.registry.clone().unwrap_or_else(|| "none".to_owned());
-    let fields: Vec<Field> = [
-        Field::differing("subnets", &live.network.subnets.join(", "), &want.network.subnets.join(", ")),
+    let (network, deployment) = (&live.network, &live.deployment);
+    let (wanted, rolling) = (&want.network, &want.deployment);
+    let mut fields: Vec<Field> = [
+        Field::differing("subnets", &network.subnets.join(", "), &wanted.subnets.join(", ")),
+        Field::differing("security_groups", &network.security_groups.join(", "), &wanted.security_groups.join(", ")),
+        Field::differing("assign_public_ip", &network.assign_public_ip, &wanted.assign_public_ip),
+        Field::differing("circuit_breaker", &deployment.circuit_breaker, &rolling.circuit_breaker),
+        Field::differing("rollback", &deployment.rollback, &rolling.rollback),
         Field::differing(
-            "security_groups",
-            &live.network.security_groups.join(", "),
-            &want.network.security_groups.join(", "),
+            "minimum_healthy_percent",
+            &deployment.minimum_healthy_percent,
+            &rolling.minimum_healthy_percent,
         ),
-        Field::differing("assign_public_ip", &live.network.assign_public_ip, &want.network.assign_public_ip),
-        Field::differing("deployment", &percent(&live.deployment), &percent(&want.deployment)),
+        Field::differing("maximum_percent", &deployment.maximum_percent, &rolling.maximum_percent),
         Field::differing("registry", &live_registry, &registry.to_string()),
     ]
     .into_iter()
     .flatten()
     .collect();
+    fields.extend(live.manner.differing(&want.manner));
     (!fields.is_empty()).then(|| Change::Configure {
         name: want.name.clone(),
         network: want.network.clone(),
         deployment: want.deployment,
+        manner: want.manner.clone(),
+        from: live.manner.clone(),
         registry: registry.clone(),
         fields,
     })

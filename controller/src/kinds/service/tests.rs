@@ -11,7 +11,8 @@ fn network() -> Network {
 
 fn want() -> Want {
     let (network, tags) = (network(), Tags::from([("codeloc:repository".to_owned(), "orders".to_owned())]));
-    Want { name: "orders-service".to_owned(), count: 1, scaled: true, network, deployment: ROLLING, tags }
+    let (deployment, manner) = (ROLLING, Manner::ours());
+    Want { name: "orders-service".to_owned(), count: 1, scaled: true, network, deployment, manner, tags }
 }
 
 fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> Deployment {
@@ -31,6 +32,7 @@ fn live() -> Live {
         deployments: vec![deployment("ecs-svc/1", OLD, Rollout::Completed)],
         network: network(),
         deployment: ROLLING,
+        manner: Manner::ours(),
         registry: Some("arn:registry".to_owned()),
         tags: want().tags,
         events: vec![],
@@ -39,7 +41,7 @@ fn live() -> Live {
 
 fn definition(arn: &str, number: i32, attempt: &str) -> task_definition::Live {
     let tags = Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_owned())]);
-    task_definition::Live { arn: arn.to_owned(), number, content: None, tags }
+    task_definition::Live { arn: arn.to_owned(), number, content: None, foreign: vec![], tags }
 }
 
 /// The verdict when revision `new` is wanted, which task definition `NEW` says if it is registered.

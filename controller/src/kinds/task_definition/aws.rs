@@ -1,5 +1,5 @@
 //! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each revision not seen before; a revision never
-//! changes. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
+//! changes, but for its tags, which are read again in turns. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use aws_sdk_ecs::types::{
 };
 use codeloc_crds::Architecture;
 
+use super::foreign::foreign;
 use super::{Attempt, CONTAINER, Change, Content, HealthCheck, Live, Want};
 use crate::kinds::aws::{CallError, Class, Scope, Session, in_scope};
 use crate::kinds::names;
@@ -137,18 +138,23 @@ async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Live>
         Ok(answer) => answer
             .task_definition()
             .filter(|definition| definition.status() != Some(&TaskDefinitionStatus::Inactive))
-            .map(|definition| Live {
-                arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
-                number: definition.revision(),
-                content: read(definition),
-                tags: from_tags(answer.tags()),
-            }),
+            .map(|definition| live(definition, from_tags(answer.tags()))),
         // Deregistered and deleted between the two calls.
         Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
     };
     session.cache.lock().definitions.tell(key.to_owned(), live.clone());
     Ok(live)
+}
+
+fn live(definition: &TaskDefinition, tags: Tags) -> Live {
+    Live {
+        arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
+        number: definition.revision(),
+        content: read(definition),
+        foreign: foreign(definition),
+        tags,
+    }
 }
 
 fn from_tags(tags: &[Tag]) -> Tags {
@@ -161,14 +167,9 @@ pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }
 
-/// What a task definition says in our words, or `None` where it says more than we would.
+/// What a task definition says in our words, or `None` where it does not say all of it.
 fn read(definition: &TaskDefinition) -> Option<Content> {
-    let [container] = definition.container_definitions() else { return None };
-    let ours = definition.volumes().is_empty()
-        && container.entry_point().is_empty()
-        && container.secrets().is_empty()
-        && container.name() == Some(CONTAINER)
-        && definition.network_mode() == Some(&NetworkMode::Awsvpc);
+    let container = definition.container_definitions().first()?;
     let log = container.log_configuration()?.options()?;
     let health = container.health_check()?;
     let [mapping] = container.port_mappings() else { return None };
@@ -181,7 +182,6 @@ fn read(definition: &TaskDefinition) -> Option<Content> {
         .environment()
         .iter()
         .map(|pair| (pair.name().unwrap_or_default().to_owned(), pair.value().unwrap_or_default().to_owned()));
-    ours.then_some(())?;
     Some(Content {
         cpu: definition.cpu()?.to_owned(),
         memory: definition.memory()?.to_owned(),
@@ -239,6 +239,17 @@ fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
         .build())
 }
 
+async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<(), CallError> {
+    let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
+    session.call("ecs:TagResource", request.send()).await?;
+    let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
+    if let Some(mut live) = remembered {
+        live.tags.extend(tags.clone());
+        remember(session, arn, Some(live));
+    }
+    Ok(())
+}
+
 /// What a change of our own made of it.
 fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
     if let Some(key) = key(arn) {
@@ -280,7 +291,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
     let answer = session.call(OPERATION, request.customize().config_override(once).send()).await?;
     let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
-    let live = Live { arn: arn.to_owned(), number: definition.revision(), content: read(definition), tags };
+    let live = live(definition, tags);
     remember(session, arn, Some(live.clone()));
     Ok(live)
 }
@@ -289,16 +300,12 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
 pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>, CallError> {
     match change {
         Change::Register { want, attempt, .. } => register(session, want, attempt).await.map(Some),
-        Change::Attempt { arn, attempt } => {
-            let tag = Tag::builder().key(tags::ATTEMPT).value(attempt.to_string()).build();
-            session
-                .call("ecs:TagResource", session.clients.ecs.tag_resource().resource_arn(arn).tags(tag).send())
-                .await?;
-            let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
-            if let Some(mut live) = remembered {
-                live.tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
-                remember(session, arn, Some(live));
-            }
+        Change::Attempt { arn, attempt, .. } => {
+            tag(session, arn, &Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_string())])).await?;
+            Ok(None)
+        }
+        Change::Tag { arn, tags } => {
+            tag(session, arn, tags).await?;
             Ok(None)
         }
         Change::Deregister { arn } => {

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "aws")]
+mod foreign;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +12,7 @@ use codeloc_crds::{Architecture, CodePointer, Repository};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Action, Deferred, Description, Field, names};
@@ -20,6 +23,35 @@ pub const CONTAINER: &str = "code-server";
 
 const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
 const CURRENT_IMAGE: &str = "DAGSTER_CURRENT_IMAGE";
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("image", "the image, by digest", ANEW),
+    Watched::new("cpu", "CPU units of the task", ANEW),
+    Watched::new("memory", "MiB of the task", ANEW),
+    Watched::new("architecture", "of the processor", ANEW),
+    Watched::new("task_role", "ARN", ANEW),
+    Watched::new("execution_role", "ARN", ANEW),
+    Watched::new("command", "word by word", ANEW),
+    Watched::new("changed_variables", "environment variables, whatever their order; values are never shown", ANEW),
+    Watched::new("port", "the one container port", ANEW),
+    Watched::new("log_group", "group and region", ANEW),
+    Watched::new("log_stream_prefix", "the revision", ANEW),
+    Watched::new("health_check", "command, interval, timeout, retries and start period", ANEW),
+    Watched::new("stop_timeout", "seconds between SIGTERM and SIGKILL", ANEW),
+    Watched::new(
+        "foreign",
+        "nothing else that changes what runs: other containers, entry point, secrets, environment files, volumes, mounts, \
+         user, working directory, host name, links, dependencies, capabilities, limits, labels, security options, a read-only root, \
+         a privileged container, process and IPC modes, proxies, placement, ephemeral storage, fault injection. `false`, zero and empty are \
+         the same as absent",
+        ANEW,
+    ),
+    Watched::tags("ecs:TagResource", Found::WithinAnHour),
+];
+
+/// A definition never changes: whoever changes what runs, makes another one and lets the service run that. The service goes
+/// back to the one that is wanted; it is registered again only where nobody has left it.
+const ANEW: &str = "ecs:UpdateService, ecs:RegisterTaskDefinition";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Want {
@@ -64,8 +96,29 @@ impl Content {
         names.into_iter().filter(differ).filter(|name| !follows(name)).map(String::as_str).collect()
     }
 
+    /// What differs in `want`, as the plan prints it.
+    fn differing(&self, want: &Self) -> Vec<Field> {
+        let pairs = self.in_words().into_iter().zip(want.in_words());
+        let mut fields: Vec<Field> =
+            pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to)).collect();
+        let variables = want.differing_variables(self);
+        if !variables.is_empty() {
+            fields.push(Field::set("changed_variables", variables.join(", ")));
+        }
+        // What only follows from the rest is worth a word where the rest is the same.
+        if fields.is_empty() && self.log_stream_prefix != want.log_stream_prefix {
+            fields.push(Field::changed("log_stream_prefix", &self.log_stream_prefix, &want.log_stream_prefix));
+        }
+        if fields.is_empty() && self != want {
+            fields.push(Field::set("changed_variables", format!("{CURRENT_IMAGE}, {SERVER_ID}")));
+        }
+        fields
+    }
+
     /// Its fields as the plan prints them, always in this order.
     fn in_words(&self) -> Vec<(&'static str, String)> {
+        let health = &self.health_check;
+        let probe = health.command.last().map_or("", String::as_str);
         vec![
             ("image", self.image.clone()),
             ("cpu", self.cpu.clone()),
@@ -75,8 +128,14 @@ impl Content {
             ("execution_role", self.execution_role_arn.clone()),
             ("command", self.command.join(" ")),
             ("port", self.port.to_string()),
-            ("log_group", self.log_group.clone()),
-            ("health_check", format!("start period {} s", self.health_check.start_period)),
+            ("log_group", format!("{} in {}", self.log_group, self.log_region)),
+            (
+                "health_check",
+                format!(
+                    "every {} s within {} s, {} times, start period {} s: {probe}",
+                    health.interval, health.timeout, health.retries, health.start_period
+                ),
+            ),
             ("stop_timeout", self.stop_timeout.to_string()),
         ]
     }
@@ -97,8 +156,10 @@ pub struct Live {
     pub arn: String,
     /// The number AWS gave it within the family.
     pub number: i32,
-    /// Absent when it holds what we would never write: then it equals nothing that is wanted.
+    /// Absent when it lacks what we always write: then it equals nothing that is wanted.
     pub content: Option<Content>,
+    /// What it says that we would never write: with any of that it equals nothing that is wanted, either.
+    pub foreign: Vec<&'static str>,
     pub tags: Tags,
 }
 
@@ -141,16 +202,21 @@ impl std::fmt::Display for Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// `from` is what the service runs now.
+    /// `from` is how what runs now differs.
     Register {
         want: Box<Want>,
-        from: Option<Box<Content>>,
+        from: Option<Vec<Field>>,
         attempt: Attempt,
     },
-    /// An equal revision exists: it is used again, and says so.
+    /// An equal revision exists: it is used again, and says so. `fields` is how it differs from what runs.
     Attempt {
         arn: String,
         attempt: Attempt,
+        fields: Vec<Field>,
+    },
+    Tag {
+        arn: String,
+        tags: Tags,
     },
     Deregister {
         arn: String,
@@ -257,7 +323,26 @@ fn in_words(architecture: Architecture) -> &'static str {
 /// for nothing, else the newest.
 pub fn equal<'a>(want: &Want, live: &'a [Live], runs: Option<&'a Live>) -> Option<&'a Live> {
     let content = want.content.as_ref()?;
-    runs.into_iter().chain(live).find(|live| live.content.as_ref() == Some(content))
+    runs.into_iter().chain(live).find(|live| live.foreign.is_empty() && live.content.as_ref() == Some(content))
+}
+
+/// How what runs differs from what is wanted.
+pub fn differing(want: &Want, runs: Option<&Live>) -> Vec<Field> {
+    let (Some(want), Some(runs)) = (&want.content, runs) else { return vec![] };
+    let mut fields = runs.content.as_ref().map(|content| content.differing(want)).unwrap_or_default();
+    if !runs.foreign.is_empty() || runs.content.is_none() {
+        fields.push(Field::changed("foreign", runs.foreign.join(", "), "none"));
+    }
+    fields
+}
+
+/// Tags that are missing on the definition that is wanted. Here the revision is one of them: rollbacks are told by it.
+pub fn tag(want: &Want, live: &Live) -> Option<Change> {
+    let mut missing = tags::missing(&live.tags, &want.tags);
+    if let Some(revision) = want.revision.known().filter(|revision| live.revision() != Some(revision)) {
+        missing.insert(tags::REVISION.to_owned(), revision.to_owned());
+    }
+    (!missing.is_empty()).then(|| Change::Tag { arn: live.arn.clone(), tags: missing })
 }
 
 impl Change {
@@ -266,14 +351,7 @@ impl Change {
             Self::Register { want, from, .. } => {
                 let mut fields = vec![Field::set("revision", &want.revision)];
                 match (&want.content, from) {
-                    (Some(content), Some(from)) => {
-                        let pairs = from.in_words().into_iter().zip(content.in_words());
-                        fields.extend(pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to)));
-                        let variables = content.differing_variables(from);
-                        if !variables.is_empty() {
-                            fields.push(Field::set("changed_variables", variables.join(", ")));
-                        }
-                    }
+                    (Some(_), Some(from)) => fields.extend(from.clone()),
                     (Some(content), None) => {
                         fields.extend(content.in_words().into_iter().map(|(name, to)| Field::set(name, to)));
                         let variables: Vec<&str> = content.environment.keys().map(String::as_str).collect();
@@ -292,11 +370,12 @@ impl Change {
                     reason: "no live revision says the same".to_owned(),
                 }
             }
-            Self::Attempt { arn, attempt } => Description::updated(
+            Self::Attempt { arn, attempt, fields } => Description::updated(
                 arn,
-                vec![Field::set("attempt", attempt)],
+                fields.iter().cloned().chain([Field::set("attempt", attempt)]).collect(),
                 "an equal revision exists and is rolled out again",
             ),
+            Self::Tag { arn, tags } => Description::tagged(arn, tags),
             Self::Deregister { arn } => Description::deleted(arn),
         }
     }

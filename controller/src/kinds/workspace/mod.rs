@@ -3,9 +3,16 @@
 
 use serde::Serialize;
 
+use super::drift::Watched;
 use super::{Action, Description, Field};
 use crate::dagster::WebLocation;
 use crate::dagster::workspace::Entry;
+
+pub const WATCHED: &[Watched] = &[
+    Watched::new("address", "host and port in `workspace.yaml`", "workspace.yaml"),
+    Watched::new("loaded", "whether the webserver knows the location", "reloadWorkspace"),
+    Watched::new("server_id", "the revision that the webserver shows", "reloadRepositoryLocation"),
+];
 
 /// What is published and what the webserver says of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +87,8 @@ impl Change {
             }
             Self::Remove { name } => Description::deleted(name),
             Self::ReloadWorkspace { name } => {
-                Description::updated(name, vec![], "the webserver does not know this location yet")
+                let field = Field::changed("loaded", false, true);
+                Description::updated(name, vec![field], "the webserver does not know this location yet")
             }
             Self::Reload { name, expected, found } => Description::updated(
                 name,

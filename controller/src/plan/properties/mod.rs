@@ -69,7 +69,7 @@ fn tamper(model: &mut Model, edit: Edit) {
         Edit::Tags => live.role.iter_mut().for_each(|live| {
             live.tags.remove("team");
         }),
-        Edit::Ttl => live.discovery.iter_mut().for_each(|live| live.ttl = Some(600)),
+        Edit::Ttl => live.discovery.iter_mut().for_each(|live| live.records = vec![("A".to_owned(), 600)]),
         Edit::Workspace => model.shown = None,
     }
 }

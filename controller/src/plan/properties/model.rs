@@ -206,6 +206,7 @@ impl Model {
             self.live.role = Some(role::Live {
                 arn: want.arn(&place()),
                 name: want.name.clone(),
+                path: want.path.clone(),
                 trust: want.trust.clone(),
                 policies: [].into(),
                 attached: vec![],
@@ -232,6 +233,7 @@ impl Model {
             role::Change::Detach { policy_arn, .. } => live.attached.retain(|one| one != policy_arn),
             role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
             role::Change::Create(_) | role::Change::Delete { .. } => {}
+            role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
         }
     }
 
@@ -246,12 +248,17 @@ impl Model {
                 let mut tags = want.tags.clone();
                 tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
                 let arn = format!("arn:task-definition/{}:{}", want.family, self.revisions);
-                let live = task_definition::Live { arn, number: self.revisions, content: want.content.clone(), tags };
+                let (number, content) = (self.revisions, want.content.clone());
+                let live = task_definition::Live { arn, number, content, foreign: vec![], tags };
                 self.live.task_definitions.insert(0, live);
             }
-            Change::Attempt { arn, attempt } => {
+            Change::Attempt { arn, attempt, .. } => {
                 let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
                 live.tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+            }
+            Change::Tag { arn, tags } => {
+                let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
+                live.tags.extend(tags.clone());
             }
             Change::Deregister { arn } => self.live.task_definitions.retain(|live| live.arn != *arn),
         }
@@ -266,12 +273,17 @@ impl Model {
                     arn: format!("arn:{id}"),
                     id,
                     name,
-                    ttl: Some(want.ttl),
+                    records: vec![("A".to_owned(), want.ttl)],
+                    multivalue: true,
+                    health_check: true,
                     instances: None,
                     tags: want.tags.clone(),
                 });
             }
-            Change::SetTtl { to, .. } => self.live.discovery.as_mut().unwrap().ttl = Some(*to),
+            Change::SetRecord { ttl, .. } => {
+                self.live.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
+            }
+            Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
             Change::Tag { tags, .. } => self.live.discovery.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
                 assert!(
@@ -320,6 +332,7 @@ impl Model {
                     deployments: vec![first],
                     network: want.network.clone(),
                     deployment: want.deployment,
+                    manner: want.manner.clone(),
                     registry,
                     tags: want.tags.clone(),
                     events: vec![],
@@ -334,10 +347,11 @@ impl Model {
                 live.task_definition.clone_from(&next.task_definition);
                 live.deployments.insert(0, next);
             }
-            Change::Configure { network, deployment, registry, .. } => {
+            Change::Configure { network, deployment, manner, registry, .. } => {
                 let live = self.live.service.as_mut().unwrap();
                 live.network = network.clone();
                 live.deployment = *deployment;
+                live.manner = manner.clone();
                 if let Some(arn) = registry.known() {
                     live.registry = Some(arn.to_owned());
                 }
@@ -366,7 +380,8 @@ impl Model {
                 service.desired = service.desired.clamp(want.min, want.max);
                 let policies = self.live.scaling.take().map(|live| live.policies).unwrap_or_default();
                 let resource_id = want.resource_id.clone();
-                self.live.scaling = Some(scaling::Live { resource_id, min: want.min, max: want.max, policies });
+                let (min, max) = (want.min, want.max);
+                self.live.scaling = Some(scaling::Live { resource_id, min, max, suspended: vec![], policies });
             }
             Change::PutPolicy { name, policy, .. } => {
                 self.live.scaling.as_mut().unwrap().policies.insert(name.clone(), policy.clone());

@@ -35,6 +35,8 @@ const SETTINGS: [&str; 17] = [
 ];
 /// What starts a new deployment when it changes; the others reach only tasks started later.
 const DEPLOYED: [&str; 4] = ["platformVersion", "networkConfiguration", "loadBalancers", "serviceRegistries"];
+/// Fargate's newest platform version for Linux.
+const NEWEST_PLATFORM: &str = "1.4.0";
 /// What a deployment shows of its own.
 const SHOWN: [&str; 4] = ["launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration"];
 
@@ -151,6 +153,7 @@ fn settings(input: &Value) -> Map<String, Value> {
     settings.entry("schedulingStrategy").or_insert_with(|| "REPLICA".into());
     settings.entry("deploymentController").or_insert_with(|| json!({"type": "ECS"}));
     settings.entry("propagateTags").or_insert_with(|| "NONE".into());
+    settings.entry("availabilityZoneRebalancing").or_insert_with(|| "ENABLED".into());
     for flag in ["enableECSManagedTags", "enableExecuteCommand"] {
         settings.entry(flag).or_insert_with(|| false.into());
     }
@@ -261,10 +264,18 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     let given = settings_given(input, &settings);
     let redeploys =
         DEPLOYED.iter().any(|field| given.get(*field).is_some_and(|value| settings.get(*field) != Some(value)));
-    if given.contains_key("capacityProviderStrategy") {
-        settings.remove("launchType");
+    if let Some(strategy) = given.get("capacityProviderStrategy") {
+        // An empty one goes back to the launch type.
+        if strategy.as_array().is_some_and(Vec::is_empty) {
+            settings.insert("launchType".to_owned(), "FARGATE".into());
+        } else {
+            settings.remove("launchType");
+        }
     }
     settings.extend(given);
+    settings.retain(|field, value| {
+        field != "capacityProviderStrategy" || value.as_array().is_some_and(|list| !list.is_empty())
+    });
     let asked = input.text("taskDefinition");
     let definition = match asked {
         Some(id) => definition(cloud, id)?,
@@ -446,6 +457,10 @@ fn show_deployment(cloud: &Cloud, service: &Service, deployment: &Deployment, is
         if let Some(value) = deployment.revision.settings.get(field) {
             shown[field] = value.clone();
         }
+    }
+    // What the latest version was when the deployment began.
+    if shown["platformVersion"] == "LATEST" {
+        shown["platformVersion"] = NEWEST_PLATFORM.into();
     }
     shown
 }
