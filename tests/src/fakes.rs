@@ -173,6 +173,20 @@ impl CloudWebserver {
     pub fn new(workspace_file: PathBuf, code_server: CloudCodeServer) -> Self {
         Self { publisher: Arc::new(Publisher::new(workspace_file)), code_server, shown: Arc::default() }
     }
+
+    /// Makes it show another revision of a location, or none.
+    pub fn show(&self, name: &str, revision: Option<&str>) {
+        let mut shown = lock(&self.shown);
+        match revision {
+            Some(revision) => shown.insert(name.to_owned(), revision.to_owned()),
+            None => shown.remove(name),
+        };
+    }
+
+    /// What it shows, as `NAME REVISION`.
+    pub fn shown(&self) -> Vec<String> {
+        lock(&self.shown).iter().map(|(name, revision)| format!("{name} {revision}")).collect()
+    }
 }
 
 impl Webserver for CloudWebserver {

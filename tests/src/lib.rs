@@ -54,7 +54,7 @@ pub struct Deployment {
     pub code_server: CloudCodeServer,
     /// Whether the controller reckons with rates at which AWS refuses calls.
     pub limited: bool,
-    webserver: CloudWebserver,
+    pub webserver: CloudWebserver,
     running: BTreeMap<String, Running>,
     /// Holds the workspace file; removed with the deployment.
     _folder: tempfile::TempDir,

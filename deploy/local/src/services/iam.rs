@@ -66,6 +66,14 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             role(cloud, input)?.1.boundary = Some(boundary);
             Ok(json!({}))
         }
+        "DeleteRolePermissionsBoundary" => {
+            let (name, role) = role(cloud, input)?;
+            let missing = || {
+                let message = format!("The role {name} has no permissions boundary.");
+                Fault::new("NoSuchEntity", message).with_status(404)
+            };
+            role.boundary.take().map(|_| json!({})).ok_or_else(missing)
+        }
         "PutRolePolicy" | "GetRolePolicy" | "ListRolePolicies" | "DeleteRolePolicy" => inline(cloud, operation, input),
         "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => attached(cloud, operation, input),
         "TagRole" => {
