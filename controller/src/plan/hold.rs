@@ -56,7 +56,6 @@ impl Plan {
         let report = &mut self.report;
         self.steps.append(&mut self.later);
         if *hold == Hold::Suspended {
-            self.steps.clear();
             report.health = Health::Suspended;
             report.conditions.clear();
         }

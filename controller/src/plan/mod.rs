@@ -120,11 +120,20 @@ impl Plan {
 
 /// The steps from what is seen to what is wanted.
 pub fn plan(input: Input<'_>) -> Plan {
-    let plan = unheld(input);
-    match input.hold {
+    let mut plan = unheld(input);
+    match (input.hold, input.desired) {
         // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
-        Some(hold) if !matches!(input.desired, Desired::Frozen(_)) => plan.held(hold),
-        _ => plan,
+        (None, _) | (Some(_), Desired::Frozen(_)) => plan,
+        (Some(hold), Desired::Present { .. }) => {
+            if *hold == Hold::Suspended {
+                // Its image is not asked for: what would be done is not known.
+                plan.steps.clear();
+                plan.later.clear();
+            }
+            plan.held(hold)
+        }
+        // What would be deleted is shown under every hold: an empty plan says that nothing is left.
+        (Some(hold), Desired::Absent) => plan.held(hold),
     }
 }
 

@@ -1,0 +1,353 @@
+//! Brakes and modes as a user sees them: what is held is told and not touched, and how to go on is told with it.
+
+use codeloc::status::{ConditionKind, Health, Reason, RepositoryStatus, Sync};
+use codeloc_crds::Mode;
+use codeloc_tests::{Deployment, config, shape};
+
+const FOUR: [&str; 4] = ["billing", "crm", "orders", "stock"];
+
+/// Why what differs is not repaired, if it is not.
+fn enforced(status: &RepositoryStatus) -> Option<(Reason, &str)> {
+    let conditions = status.conditions.iter().map(|dated| &dated.condition);
+    let held = conditions.filter(|condition| condition.kind == ConditionKind::Enforced);
+    held.map(|condition| (condition.reason, condition.message.as_str())).next()
+}
+
+fn held_for(deployment: &Deployment, name: &str, reason: Reason) -> bool {
+    deployment.status(name).is_some_and(|status| enforced(&status).is_some_and(|(why, _)| why == reason))
+}
+
+async fn until_held(deployment: &Deployment, names: &[&str], reason: Reason) {
+    let all = |this: &Deployment| names.iter().all(|name| held_for(this, name, reason));
+    deployment.until(&format!("{names:?} held for {reason:?}"), all).await;
+}
+
+async fn until_gone(deployment: &Deployment, names: &[&str]) {
+    deployment.until(&format!("{names:?} gone"), |this| names.iter().all(|name| this.status(name).is_none())).await;
+}
+
+fn operations(deployment: &Deployment) -> Vec<String> {
+    deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
+}
+
+/// Everything that a hold has to leave alone.
+async fn picture(deployment: &Deployment) -> (String, String) {
+    (shape(&deployment.live().await), deployment.workspace())
+}
+
+/// The names of all locations of which anything is live and ours.
+async fn owned(deployment: &Deployment) -> Vec<String> {
+    let live = deployment.live().await;
+    live.iter().filter(|(name, live)| live.any_owned(name, "codeloc")).map(|(name, _)| name.clone()).collect()
+}
+
+/// Time passes, sweeps included, and nothing is called that changes anything.
+async fn assert_untouched(deployment: &Deployment, before: &(String, String)) {
+    deployment.idle().await;
+    assert_eq!(operations(deployment), Vec::<String>::new());
+    assert_eq!(picture(deployment).await, *before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_folder_deletes_nothing_and_the_status_says_how_to_go_on() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let before = picture(&deployment).await;
+    let configs = std::mem::take(&mut deployment.configs);
+    deployment.cloud.reset_calls();
+    deployment.publish();
+    until_held(&deployment, &["billing", "orders"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+    let status = deployment.status("orders").unwrap();
+    assert_eq!(status.sync, Sync::OutOfSync);
+    for words in ["no config is left, 2 location(s) are live", "prune.txt", "--allow-prune"] {
+        assert!(status.message.contains(words), "{}", status.message);
+    }
+
+    // The folder was not mounted for a while: with the configs back there is nothing to do.
+    deployment.configs = configs;
+    deployment.publish();
+    deployment.until_healthy(&["billing", "orders"]).await;
+    assert_untouched(&deployment, &before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_folder_at_the_start_deletes_nothing_either() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let before = picture(&deployment).await;
+    deployment.kill().await;
+    deployment.configs.clear();
+    deployment.publish();
+    deployment.cloud.reset_calls();
+    deployment.start().await;
+    until_held(&deployment, &["billing", "orders"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_of_all_configs_gone_at_once_deletes_none_until_some_are_back() {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.configs.remove("orders");
+    deployment.remove("stock");
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+    let message = deployment.status("orders").unwrap().message;
+    assert!(message.contains("2 of 4 live locations lost their configs at once"), "{message}");
+    assert!(deployment.healthy("billing") && deployment.healthy("crm"));
+
+    // One came back: the other one is an ordinary removal now.
+    deployment.commit("stock", config("stock"));
+    deployment.until_healthy(&["stock"]).await;
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm", "stock"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_still_have_configs_are_worked_on_while_the_others_are_braked() {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    deployment.configs.remove("orders");
+    deployment.remove("stock");
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    deployment.cloud.reset_calls();
+    deployment.commit("crm", format!("{}resources: {{cpu: 512, memory: 2048}}\n", config("crm")));
+    deployment.until("called", |this| operations(this).len() == 2).await;
+    deployment.until_healthy(&["crm"]).await;
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(owned(&deployment).await, FOUR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_one_of_several_is_ordinary() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    deployment.remove("orders");
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing"]);
+    assert!(deployment.healthy("billing"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_while_the_configs_cannot_be_read_not_even_what_is_confirmed() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.fail_source(Some("the git host does not answer"));
+    deployment.confirm(&["orders"]);
+    deployment.remove("orders");
+    until_held(&deployment, &["orders"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+    let message = deployment.status("orders").unwrap().message;
+    assert!(message.contains("the git host does not answer"), "{message}");
+
+    deployment.fail_source(None);
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_prune_txt_confirms_goes_and_nothing_else() {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    for name in ["crm", "orders", "stock"] {
+        deployment.configs.remove(name);
+    }
+    deployment.publish();
+    until_held(&deployment, &["crm", "orders", "stock"], Reason::PruneBraked).await;
+    deployment.confirm(&["orders"]);
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm", "stock"]);
+    until_held(&deployment, &["crm", "stock"], Reason::PruneBraked).await;
+    for name in ["billing", "crm", "stock"] {
+        assert!(deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\"")), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_name_that_has_a_config_stays() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.confirm(&["billing", "orders"]);
+    assert_untouched(&deployment, &before).await;
+    assert!(deployment.healthy("billing") && deployment.healthy("orders"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_location_goes_when_it_is_confirmed() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.remove("orders");
+    until_held(&deployment, &["orders"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+    deployment.confirm(&["orders"]);
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, Vec::<String>::new());
+    assert!(deployment.workspace().contains("load_from: []"), "{}", deployment.workspace());
+}
+
+#[tokio::test(start_paused = true)]
+async fn allow_prune_lets_so_many_go_and_no_more() {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    let before = picture(&deployment).await;
+    deployment.kill().await;
+    deployment.settings.allow_prune = 1;
+    deployment.configs.remove("orders");
+    deployment.remove("stock");
+    deployment.cloud.reset_calls();
+    deployment.start().await;
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    assert_untouched(&deployment, &before).await;
+
+    deployment.kill().await;
+    deployment.settings.allow_prune = 2;
+    deployment.start().await;
+    deployment.until_healthy(&["billing", "crm"]).await;
+    until_gone(&deployment, &["orders", "stock"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protected_location_stays_until_its_config_comes_back_and_lets_it_go() {
+    let mut deployment = Deployment::new().await;
+    deployment.commit("billing", config("billing"));
+    deployment.commit("orders", format!("{}deletion: {{protect: true}}\n", config("orders")));
+    deployment.start().await;
+    deployment.until_healthy(&["billing", "orders"]).await;
+    deployment.idle().await;
+    // A second revision: the first one's tags say that it is protected too, and nobody writes them again.
+    deployment.branches.push("orders", 2);
+    deployment.until("rolling", |this| !this.healthy("orders")).await;
+    deployment.until_healthy(&["orders"]).await;
+    deployment.idle().await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.confirm(&["orders"]);
+    deployment.remove("orders");
+    until_held(&deployment, &["orders"], Reason::Protected).await;
+    assert_untouched(&deployment, &before).await;
+    let message = deployment.status("orders").unwrap().message;
+    assert!(message.contains("deletion: {protect: false}"), "{message}");
+
+    // A restart knows it from AWS alone.
+    deployment.kill().await;
+    deployment.start().await;
+    until_held(&deployment, &["orders"], Reason::Protected).await;
+    assert_untouched(&deployment, &before).await;
+
+    deployment.commit("orders", format!("{}deletion: {{protect: false}}\n", config("orders")));
+    deployment.until_healthy(&["orders"]).await;
+    deployment.idle().await;
+    deployment.remove("orders");
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing"]);
+}
+
+/// What somebody changed by hand: the log group of orders is kept for ever.
+async fn drift_away(deployment: &Deployment) {
+    let logs = deployment.clients().logs;
+    logs.delete_retention_policy().log_group_name("/codeloc/locations/orders").send().await.expect("a change by hand");
+    deployment.cloud.reset_calls();
+}
+
+fn drifted(deployment: &Deployment) -> bool {
+    let drift = deployment.status("orders").map(|status| status.drift).unwrap_or_default();
+    drift.iter().any(|drift| drift.kind == "log group" && drift.live.is_some() | drift.wanted.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repository_in_detect_mode_tells_its_drift_and_changes_nothing_until_it_may() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let right = picture(&deployment).await;
+    deployment.commit("orders", format!("{}mode: detect\n", config("orders")));
+    until_held(&deployment, &["orders"], Reason::DetectOnly).await;
+    drift_away(&deployment).await;
+    let before = picture(&deployment).await;
+    deployment.until("told", drifted).await;
+    assert_untouched(&deployment, &before).await;
+    let status = deployment.status("orders").unwrap();
+    assert_eq!((status.sync, status.health), (Sync::OutOfSync, Health::Healthy));
+    let told: Vec<_> = status.drift.iter().map(|drift| (drift.kind.as_str(), drift.name.as_str())).collect();
+    assert_eq!(told, [("log group", "/codeloc/locations/orders")]);
+
+    // A commit is told as well, and not rolled out.
+    deployment.branches.push("orders", 2);
+    deployment.idle().await;
+    assert_untouched(&deployment, &before).await;
+    deployment.branches.push("orders", 1);
+
+    deployment.commit("orders", config("orders"));
+    deployment.until_healthy(&["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), ["PutRetentionPolicy"]);
+    assert_eq!(picture(&deployment).await, right);
+    assert!(deployment.status("orders").unwrap().drift.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_repository_is_left_alone_and_catches_up_when_it_is_resumed() {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    deployment.commit("orders", format!("{}mode: suspended\n", config("orders")));
+    until_held(&deployment, &["orders"], Reason::Suspended).await;
+    drift_away(&deployment).await;
+    let before = picture(&deployment).await;
+    deployment.branches.push("orders", 2);
+    assert_untouched(&deployment, &before).await;
+    let status = deployment.status("orders").unwrap();
+    assert_eq!(status.health, Health::Suspended);
+    assert!(deployment.healthy("billing"));
+
+    deployment.commit("orders", config("orders"));
+    deployment.until_healthy(&["orders"]).await;
+    deployment.idle().await;
+    let called = operations(&deployment);
+    assert_eq!(called, ["PutRetentionPolicy", "RegisterTaskDefinition", "UpdateService"]);
+    let status = deployment.status("orders").unwrap();
+    assert_eq!(status.commit, Some(format!("{:040x}", 2)));
+    assert_eq!(status.serving, status.revision);
+}
+
+/// The whole daemon in `mode`, with a drift, a new location and a removal before it: nothing is done.
+async fn daemon_in(mode: Mode, reason: Reason) {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    deployment.kill().await;
+    drift_away(&deployment).await;
+    let before = picture(&deployment).await;
+    deployment.settings.mode = mode;
+    deployment.remove("stock");
+    // A config may ask for less than the daemon does, not for more.
+    deployment.commit("sales", format!("{}mode: enforce\n", config("sales")));
+    deployment.start().await;
+    until_held(&deployment, &["orders", "billing", "crm", "sales", "stock"], reason).await;
+    assert_untouched(&deployment, &before).await;
+    assert_eq!(drifted(&deployment), mode == Mode::Detect, "drift is told where it is looked for");
+
+    deployment.kill().await;
+    deployment.settings.mode = Mode::Enforce;
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing", "crm", "sales"]).await;
+    until_gone(&deployment, &["stock"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm", "orders", "sales"]);
+    assert!(operations(&deployment).contains(&"PutRetentionPolicy".to_owned()));
+    let calls = deployment.mutating_calls().len();
+    deployment.idle().await;
+    assert_eq!(deployment.mutating_calls().len(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_in_detect_mode_changes_nothing_at_all_and_converges_when_it_may() {
+    daemon_in(Mode::Detect, Reason::DetectOnly).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_daemon_changes_nothing_at_all_and_converges_when_it_may() {
+    daemon_in(Mode::Suspended, Reason::Suspended).await;
+}
