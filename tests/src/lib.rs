@@ -7,6 +7,7 @@ pub mod interceptor;
 pub mod lone;
 pub mod moto;
 pub mod processes;
+mod shape;
 pub mod simulation;
 pub mod stack;
 
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver};
+pub use shape::shape;
 
 /// The daemon as it runs here.
 pub type Fleet = Daemon<Builds, CloudCodeServer, CloudWebserver>;

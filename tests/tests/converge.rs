@@ -1,11 +1,9 @@
 //! Convergence as a user sees it, in virtual time: the real controller and SDK against localcloud in process.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use codeloc::kinds::{Live, tags};
 use codeloc::status::{ConditionKind, Health, Reason, Sync};
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{Deployment, config, shape};
 use localcloud::driver::simulated::Script;
 
 fn operations(deployment: &Deployment) -> Vec<String> {
@@ -167,26 +165,6 @@ async fn a_config_that_no_longer_parses_freezes_its_own_location_only() {
     assert_eq!((deployment.live().await, deployment.workspace()), before);
     assert!(deployment.healthy("billing"));
     assert!(deployment.status("orders").unwrap().message.contains("repos/orders/config.yml"));
-}
-
-/// What must be equal however the way there was: names, contents and tags, without what AWS numbers and dates.
-fn shape(live: &BTreeMap<String, Live>) -> String {
-    let mut live = live.clone();
-    for location in live.values_mut() {
-        for definition in &mut location.task_definitions {
-            definition.tags.remove(tags::ATTEMPT);
-        }
-        if let Some(discovery) = &mut location.discovery {
-            discovery.id.clear();
-            discovery.arn.clear();
-        }
-        if let Some(service) = &mut location.service {
-            service.registry = service.registry.take().map(|_| "registry".to_owned());
-            service.events.clear();
-            service.deployments.iter_mut().for_each(|deployment| deployment.id.clear());
-        }
-    }
-    format!("{live:#?}")
 }
 
 #[tokio::test(start_paused = true)]

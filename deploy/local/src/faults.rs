@@ -79,13 +79,14 @@ pub struct Rule {
     kind: Kind,
     caller: Option<String>,
     operations: BTreeSet<&'static str>,
+    without: BTreeSet<&'static str>,
     mutating: bool,
     counted: u64,
 }
 
 impl Rule {
     fn new(kind: Kind) -> Self {
-        Self { kind, caller: None, operations: BTreeSet::new(), mutating: false, counted: 0 }
+        Self { kind, caller: None, operations: BTreeSet::new(), without: BTreeSet::new(), mutating: false, counted: 0 }
     }
 
     /// The `number`-th call from now, counted from 1.
@@ -114,6 +115,13 @@ impl Rule {
         self
     }
 
+    /// All but these services, as the list of calls names them.
+    #[must_use]
+    pub fn but(mut self, services: &[&'static str]) -> Self {
+        self.without.extend(services);
+        self
+    }
+
     #[must_use]
     pub fn mutating_only(self) -> Self {
         Self { mutating: true, ..self }
@@ -122,6 +130,7 @@ impl Rule {
     fn next(&mut self, seen: Seen<'_>) -> Option<Trouble> {
         let concerns = self.caller.as_deref().is_none_or(|caller| caller == seen.caller)
             && (self.operations.is_empty() || self.operations.contains(seen.operation))
+            && !self.without.contains(seen.service)
             && (seen.mutating || !self.mutating);
         if !concerns {
             return None;
@@ -207,6 +216,13 @@ mod tests {
         assert_eq!(faults.next(stranger), None);
         assert_eq!(faults.next(call("UpdateService", true)), Some(Trouble::ResetAfter));
         assert_eq!(faults.next(call("UpdateService", true)), None);
+    }
+
+    #[test]
+    fn a_rule_leaves_services_out() {
+        let mut faults = Faults::from(Rule::always(Trouble::Throttle).but(&["s3"]));
+        assert_eq!(faults.next(Seen { service: "s3", ..call("PutObject", true) }), None);
+        assert_eq!(faults.next(call("CreateService", true)), Some(Trouble::Throttle));
     }
 
     #[test]

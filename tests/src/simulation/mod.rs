@@ -401,7 +401,8 @@ fn told(call: &localcloud::calls::Call) -> String {
 }
 
 /// How many active task definitions each revision has.
-fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
+#[must_use]
+pub fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
     let mut counts = BTreeMap::new();
     let definitions = cloud.ecs.families.values().flat_map(|family| family.revisions.values());
     for definition in definitions.filter(|definition| definition.status == "ACTIVE") {

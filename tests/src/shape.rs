@@ -1,0 +1,39 @@
+//! Live state without what AWS numbers and dates: equal for two ways to the same end.
+
+use std::collections::BTreeMap;
+
+use codeloc::kinds::{Live, tags};
+
+/// What must be equal however the way there was: names, contents and tags. A task definition is named by its revision in
+/// place of its number; a service that is gone, and is only still described, is left out.
+#[must_use]
+pub fn shape(live: &BTreeMap<String, Live>) -> String {
+    let mut live = live.clone();
+    for location in live.values_mut() {
+        let mut names = BTreeMap::new();
+        for definition in &mut location.task_definitions {
+            let revision = definition.revision().unwrap_or("none").to_owned();
+            names.insert(std::mem::replace(&mut definition.arn, revision.clone()), revision);
+            definition.number = 0;
+            definition.tags.remove(tags::ATTEMPT);
+        }
+        let named = |arn: &String| names.get(arn).cloned().unwrap_or_else(|| "deregistered".to_owned());
+        if let Some(discovery) = &mut location.discovery {
+            discovery.id.clear();
+            discovery.arn.clear();
+        }
+        location.service = location.service.take().filter(codeloc::kinds::service::Live::exists);
+        if let Some(service) = &mut location.service {
+            service.registry = service.registry.take().map(|_| "registry".to_owned());
+            service.task_definition = named(&service.task_definition);
+            service.events.clear();
+            for deployment in &mut service.deployments {
+                deployment.id.clear();
+                deployment.reason.clear();
+                deployment.task_definition = named(&deployment.task_definition);
+            }
+        }
+    }
+    live.retain(|_, live| *live != Live::default());
+    format!("{live:#?}")
+}

@@ -1,0 +1,193 @@
+//! A crash at every call. The daemon is killed at each call that changes anything, before the cloud applied it and after,
+//! and the next one comes to the same end, without making anything twice.
+
+use std::time::Duration;
+
+use codeloc_tests::simulation::revisions;
+use codeloc_tests::{Deployment, config, shape};
+use localcloud::faults::{Faults, Rule, Trouble};
+use localcloud::services::ecs::task::Task;
+
+const CALLER: &str = "codeloc";
+/// Two sweeps, and whatever follows from them.
+const REST: Duration = Duration::from_secs(150);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    /// A first converge.
+    Cold,
+    /// A commit together with a change of what its tasks get and of how it scales.
+    Change,
+    /// A confirmed removal of one of two.
+    Delete,
+}
+
+/// What a run came to.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    live: String,
+    workspace: String,
+}
+
+fn changed() -> String {
+    format!(
+        "{}resources: {{cpu: 512, memory: 2048}}\nscaling: {{min_capacity: 2, max_capacity: 3, cpu_threshold: 40}}\n",
+        config("orders")
+    )
+}
+
+impl Scenario {
+    /// Everything up to the moment at which calls are counted.
+    async fn begin(self) -> Deployment {
+        let mut deployment = Deployment::new().await;
+        match self {
+            Self::Cold => deployment.commit("orders", config("orders")),
+            Self::Change | Self::Delete => {
+                for name in ["orders", "billing"] {
+                    deployment.commit(name, config(name));
+                }
+                deployment.start_as(CALLER).await;
+                deployment.until_healthy(&["orders", "billing"]).await;
+                tokio::time::sleep(REST).await;
+            }
+        }
+        deployment.cloud.reset_calls();
+        deployment
+    }
+
+    async fn happen(self, deployment: &mut Deployment) {
+        match self {
+            Self::Cold => deployment.start_as(CALLER).await,
+            Self::Change => {
+                deployment.branches.push("orders", 2);
+                deployment.commit("orders", changed());
+            }
+            Self::Delete => {
+                deployment.confirm(&["orders"]);
+                deployment.remove("orders");
+            }
+        }
+    }
+
+    /// Who has a healthy task all along.
+    fn serving(self) -> &'static [&'static str] {
+        match self {
+            Self::Cold => &[],
+            Self::Change => &["orders", "billing"],
+            Self::Delete => &["billing"],
+        }
+    }
+
+    fn reached(self, deployment: &Deployment) -> bool {
+        match self {
+            Self::Cold => deployment.healthy("orders"),
+            Self::Change => {
+                let commit = deployment.status("orders").and_then(|status| status.commit);
+                deployment.healthy("orders") && deployment.healthy("billing") && commit == Some(format!("{:040x}", 2))
+            }
+            Self::Delete => deployment.healthy("billing") && deployment.status("orders").is_none(),
+        }
+    }
+}
+
+fn serves(deployment: &Deployment, name: &str) -> bool {
+    let family = format!("codeloc-{name}");
+    let task = deployment.cloud.with_cloud(|cloud| {
+        let healthy = |task: &Task| task.last_status == "RUNNING" && task.health == "HEALTHY";
+        cloud.ecs.tasks.values().any(|task| task.family == family && healthy(task))
+    });
+    task && deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\""))
+}
+
+/// Lets time pass until `done`, and sees to it that who served goes on serving.
+async fn watch(deployment: &Deployment, scenario: Scenario, what: &str, done: impl Fn(&Deployment) -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
+    while !done(deployment) {
+        for name in scenario.serving() {
+            assert!(serves(deployment, name), "{what}: {name} stopped serving");
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not reached: {:#?}", deployment.statuses());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Where it ends, and that it rests there: sweeps to come change nothing.
+async fn end(deployment: &Deployment, scenario: Scenario, what: &str) -> End {
+    watch(deployment, scenario, what, |this| scenario.reached(this)).await;
+    // A rollout drains, tasks that were stopped go.
+    tokio::time::sleep(REST).await;
+    let calls = deployment.mutating_calls().len();
+    tokio::time::sleep(REST).await;
+    let more = deployment.mutating_calls().split_off(calls);
+    assert!(more.is_empty(), "{what}: at the end, and still {more:#?}");
+    assert!(scenario.reached(deployment), "{what}: left its end again: {:#?}", deployment.statuses());
+    let live = deployment.live().await;
+    for (name, live) in &live {
+        let owned = live.any_owned(name, "codeloc");
+        assert_eq!(owned, deployment.configs.contains_key(name), "{what}: {name} is live without a config: {live:#?}");
+    }
+    let registered = deployment.cloud.with_cloud(|cloud| revisions(cloud));
+    assert!(registered.values().all(|count| *count == 1), "{what}: task definitions made twice: {registered:?}");
+    End { live: shape(&live), workspace: deployment.workspace() }
+}
+
+/// Crashes at each call in turn. `most` is the largest number of calls by which a run with a crash exceeded the undisturbed
+/// one: the call that was lost, and no other.
+async fn crash_at_every_call(scenario: Scenario, applied: bool, most: usize) {
+    let mut undisturbed = scenario.begin().await;
+    scenario.happen(&mut undisturbed).await;
+    let expected = end(&undisturbed, scenario, "undisturbed").await;
+    let calls: Vec<String> = undisturbed.mutating_calls().into_iter().map(|call| call.operation).collect();
+    assert!(!calls.is_empty(), "{scenario:?} changes something");
+
+    let mut largest = 0;
+    for (number, operation) in (1_u64..).zip(&calls) {
+        let what = format!("{scenario:?}, killed at call {number}, {operation}, applied: {applied}");
+        let mut deployment = scenario.begin().await;
+        let hang = Rule::at(number, Trouble::Hang { applied }).of(CALLER).mutating_only().but(&["s3"]);
+        deployment.cloud.set_faults(hang);
+        scenario.happen(&mut deployment).await;
+        tokio::time::timeout(Duration::from_secs(60 * 60), deployment.cloud.hung(1)).await.expect(&what);
+        deployment.kill_one(CALLER).await;
+        deployment.cloud.set_faults(Faults::none());
+        let last = deployment.mutating_calls().pop().map(|call| call.operation);
+        assert_eq!(last.as_ref(), Some(operation), "{what}: hung at another call than the undisturbed run's");
+        deployment.start_as(CALLER).await;
+        let reached = end(&deployment, scenario, &what).await;
+        assert_eq!(reached, expected, "{what}");
+        let made = deployment.mutating_calls().len();
+        println!("{what}: {made} calls, {} undisturbed", calls.len());
+        largest = largest.max(made.saturating_sub(calls.len()));
+    }
+    assert_eq!(largest, most, "{scenario:?}: calls beyond those of the undisturbed run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_converge_survives_a_crash_before_each_call() {
+    crash_at_every_call(Scenario::Cold, false, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_converge_survives_a_crash_after_each_call() {
+    crash_at_every_call(Scenario::Cold, true, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_survives_a_crash_before_each_call_and_serves_all_along() {
+    crash_at_every_call(Scenario::Change, false, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_survives_a_crash_after_each_call_and_serves_all_along() {
+    crash_at_every_call(Scenario::Change, true, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_survives_a_crash_before_each_call() {
+    crash_at_every_call(Scenario::Delete, false, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_survives_a_crash_after_each_call() {
+    crash_at_every_call(Scenario::Delete, true, 0).await;
+}
