@@ -24,7 +24,7 @@ pub enum Repair {
 pub enum Found {
     NextSweep,
     /// It has no bulk call: each sweep reads a part of all.
-    WithinAnHour,
+    InTurns,
 }
 
 impl Watched {

@@ -199,7 +199,7 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
         let resyncs = Instant::now() >= resync_at || held != was_held;
         let unseen = reconciler.unseen.take();
         let mut pause = SWEEP_AGAIN;
-        match reconciler.sweep().await {
+        match reconciler.sweep(&unseen).await {
             Ok(names) => {
                 pause = between_sweeps(names.len());
                 for name in &unseen {

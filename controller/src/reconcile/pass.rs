@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use codeloc_crds::Mode;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::brakes::{Picture, brake};
 use super::clock::Clock;
@@ -37,6 +38,8 @@ const ROUNDS: usize = 8;
 const NOT_CONVERGING: Duration = Duration::from_secs(30);
 /// How old what a sweep saw may be for somebody who waits for a change.
 const FRESH: Duration = Duration::from_secs(5);
+/// What was read so short a time ago is not read again: an image that was built before is found in less.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// After a pass that used up its rounds.
 const NEXT_TURN: Duration = Duration::from_secs(1);
 
@@ -85,7 +88,7 @@ pub struct Reconciler<B, C, W> {
     /// Locations that no pass looks at by itself: a sweep reads many of them for the price of a few.
     pub(super) unseen: Unseen,
     /// What was last seen of locations, where nothing was changed since.
-    kept: Mutex<HashMap<String, Live>>,
+    kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
     pub(super) failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
@@ -205,8 +208,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published.
-    pub async fn sweep(&self) -> Result<Vec<String>, CallError> {
+    /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published; and those of `also`, of
+    /// which nothing may be left.
+    pub async fn sweep(&self, also: &BTreeSet<String>) -> Result<Vec<String>, CallError> {
         let begun = self.swept.begin();
         if self.world.lease.fence().is_open()
             && let Err(error) = self.world.workspace.look().await
@@ -218,7 +222,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let owned: BTreeSet<String> =
             live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
         let mut names: Vec<String> = self.world.workspace.names().await;
-        names.extend(owned.iter().cloned());
+        names.extend(owned.iter().chain(also).cloned());
         *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
         if let Some(snapshot) = self.snapshot() {
             names.extend(snapshot.repositories.keys().map(ToString::to_string));
@@ -269,21 +273,23 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let waited_for = session.priority <= Priority::Again;
         let kept = lock(&self.kept).remove(name);
         let base = match self.swept.take(name) {
-            Some((live, at)) if !waited_for || at.elapsed() < FRESH => return Ok(Some(Seen { live, whole: true })),
-            Some((live, _)) => Some(live),
+            Some((live, at)) if !waited_for || at.elapsed() < FRESH => return Ok(Some(Seen { live, at, whole: true })),
+            Some(seen) => Some(seen),
             None => kept,
         };
+        let at = Instant::now();
         match base {
             // Before it has a service, nothing of a location moves by itself.
-            Some(live) if live.service.is_none() => Ok(Some(Seen { live, whole: false })),
+            Some((live, _)) if live.service.is_none() => Ok(Some(Seen { live, at, whole: false })),
             _ if !waited_for => Ok(None),
-            Some(mut live) => {
+            Some((live, at)) if at.elapsed() < JUST_NOW => Ok(Some(Seen { live, at, whole: false })),
+            Some((mut live, _)) => {
                 live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
-                Ok(Some(Seen { live, whole: false }))
+                Ok(Some(Seen { live, at, whole: false }))
             }
             None => {
                 let live = aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
-                Ok(Some(Seen { live, whole: true }))
+                Ok(Some(Seen { live, at, whole: true }))
             }
         }
     }
@@ -369,7 +375,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn rounds(&self, session: Session<'_>, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
-            let Some(Seen { live, whole }) = self.observe(session, name).await? else {
+            let Some(Seen { live, at, whole }) = self.observe(session, name).await? else {
                 return Ok(self.unseen.wish(name));
             };
             let mut wanted = self.wanted(name);
@@ -425,7 +431,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             self.tell(name, &wanted, &plan, None);
             if plan.steps.is_empty() {
-                lock(&self.kept).insert(name.to_owned(), live);
+                lock(&self.kept).insert(name.to_owned(), (live, at));
                 let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
@@ -472,6 +478,8 @@ fn only_deploys(plan: &Plan) -> bool {
 /// What one look at a location gave.
 struct Seen {
     live: Live,
+    /// When the reading of its service began.
+    at: Instant,
     /// Read whole just now, or by the last sweep; else only its service was.
     whole: bool,
 }

@@ -57,7 +57,7 @@ fn page() -> String {
             };
             let found = match watched.found {
                 Found::NextSweep => "in the next sweep",
-                Found::WithinAnHour => "read in a rotating slice; found within an hour",
+                Found::InTurns => "when its turn comes: [limits on calls](operations.md#limits-on-calls)",
             };
             page.push_str(&row([&code(watched.field), watched.compared, &repair, found]));
         }

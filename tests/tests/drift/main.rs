@@ -116,7 +116,7 @@ async fn changed_by_hand(kind: Kind, watched: &Watched) {
     let sweep = Duration::from_secs(deployment.settings.reconcile.resync_seconds);
     let promised = match watched.found {
         Found::NextSweep => sweep,
-        Found::WithinAnHour => HOUR,
+        Found::InTurns => HOUR,
     };
     let (drift, repairs) = expected(kind, watched);
     let before = shape(&deployment).await;
@@ -207,6 +207,6 @@ async fn what_is_changed_of_a_workspace_entry_is_told_and_repaired() {
 #[ignore = "sweeps trust the tags that they remember until these are read in turns"]
 async fn tags_that_no_bulk_call_carries_are_told_and_repaired_within_an_hour() {
     for kind in Kind::ALL {
-        every_field(kind, Found::WithinAnHour).await;
+        every_field(kind, Found::InTurns).await;
     }
 }

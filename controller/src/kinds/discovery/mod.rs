@@ -16,7 +16,7 @@ pub const WATCHED: &[Watched] = &[
     Watched::new("ttl", "seconds of that record", "servicediscovery:UpdateService"),
     Watched::told("routing_policy", "`MULTIVALUE`, as where AWS names none", ANEW),
     Watched::told("health_check", "ECS reports each task's health: a custom health check is there", ANEW),
-    Watched::tags("servicediscovery:TagResource", Found::WithinAnHour),
+    Watched::tags("servicediscovery:TagResource", Found::InTurns),
 ];
 
 const ANEW: &str = "delete the ECS service and the Cloud Map service by hand, and both are made anew";

@@ -18,7 +18,7 @@ pub const WATCHED: &[Watched] = &[
         "ecr:PutImageTagMutability",
     ),
     Watched::new("scan_on_push", "absent is off", "ecr:PutImageScanningConfiguration"),
-    Watched::tags("ecr:TagResource", Found::WithinAnHour),
+    Watched::tags("ecr:TagResource", Found::InTurns),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use super::{Description, Field, names};
 
 pub const WATCHED: &[Watched] = &[
     Watched::new("retention_days", "days that its lines are kept", "logs:PutRetentionPolicy"),
-    Watched::tags("logs:TagResource", Found::WithinAnHour),
+    Watched::tags("logs:TagResource", Found::InTurns),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

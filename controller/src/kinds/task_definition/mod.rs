@@ -46,7 +46,7 @@ pub const WATCHED: &[Watched] = &[
          the same as absent",
         ANEW,
     ),
-    Watched::tags("ecs:TagResource", Found::WithinAnHour),
+    Watched::tags("ecs:TagResource", Found::InTurns),
 ];
 
 /// A definition never changes: whoever changes what runs, makes another one and lets the service run that. The service goes
