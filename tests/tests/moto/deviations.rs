@@ -8,7 +8,6 @@ pub enum Deviation {
     NoInstances,
     NamespaceIgnored,
     ConfigurationDropped,
-    ManagedTagsDropped,
     DeploymentStays,
     InactiveAtOnce,
     InactiveListed,
@@ -28,12 +27,11 @@ pub struct Row {
 }
 
 impl Deviation {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::NoTasks,
         Self::NoInstances,
         Self::NamespaceIgnored,
         Self::ConfigurationDropped,
-        Self::ManagedTagsDropped,
         Self::DeploymentStays,
         Self::InactiveAtOnce,
         Self::InactiveListed,
@@ -63,16 +61,10 @@ impl Deviation {
             },
             Self::ConfigurationDropped => Row {
                 operation: "ecs:CreateService",
-                moto: "drops `deploymentConfiguration`",
-                aws: "keeps it",
-                allowed: "The controller sees the drift and sends it once more with UpdateService, which moto keeps: one \
+                moto: "drops `deploymentConfiguration` and `enableECSManagedTags`",
+                aws: "keeps them",
+                allowed: "The controller sees the drift and sends them once more with UpdateService, which moto keeps: one \
                           further call for each service, and none after that.",
-            },
-            Self::ManagedTagsDropped => Row {
-                operation: "ecs:CreateService",
-                moto: "drops `enableECSManagedTags`",
-                aws: "keeps it",
-                allowed: "It is written when a service is created and never compared.",
             },
             Self::DeploymentStays => Row {
                 operation: "ecs:UpdateService",

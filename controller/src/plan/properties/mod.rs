@@ -1,5 +1,6 @@
 //! Properties of the planner, against a model of AWS that is as pure as the planner itself.
 
+mod drift;
 pub(super) mod model;
 
 use std::time::Duration;
