@@ -311,7 +311,7 @@ async fn scaling(deployment: &Deployment, field: &str) {
         let policy = described.scaling_policies().iter().find(|policy| policy.policy_name() == name);
         policy
             .and_then(|policy| policy.target_tracking_scaling_policy_configuration())
-            .map_or(0.0, |one| one.target_value())
+            .map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value)
     };
     let ours = || tracking(cpu.clone(), wanted("codeloc-cpu"));
     match field {

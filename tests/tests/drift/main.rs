@@ -58,8 +58,7 @@ fn expected(kind: Kind, watched: &Watched) -> (BTreeSet<(String, Option<String>)
     let told = |kind: Kind, field: Option<&str>| (kind.title().to_owned(), field.map(str::to_owned));
     let mut drift = BTreeSet::from([told(kind, Some(watched.field))]);
     let calls: Vec<&str> = match (kind, watched.field, watched.repair) {
-        (_, _, Repair::Told(_)) => vec![],
-        (Kind::Workspace, ..) => vec![],
+        (_, _, Repair::Told(_)) | (Kind::Workspace, ..) => vec![],
         (Kind::TaskDefinition, field, _) if field != "tags" => {
             drift.insert(told(Kind::Service, Some("task_definition")));
             vec!["TagResource", "UpdateService"]
