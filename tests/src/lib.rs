@@ -292,6 +292,15 @@ impl Deployment {
         }
     }
 
+    /// Ends one of them as a signal does: it stops, then gives the lease back.
+    pub async fn stop_one(&mut self, caller: &str) {
+        if let Some(running) = self.running.remove(caller) {
+            running.task.abort();
+            let _ = running.task.await;
+            running.fleet.reconciler.world.lease.release().await;
+        }
+    }
+
     /// Whether a daemon has ended by itself: something in it panicked.
     pub fn has_fallen(&self) -> bool {
         self.running.values().any(|running| running.task.is_finished())
