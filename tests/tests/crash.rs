@@ -9,8 +9,8 @@ use localcloud::faults::{Faults, Rule, Trouble};
 use localcloud::services::ecs::task::Task;
 
 const CALLER: &str = "codeloc";
-/// Two sweeps, and whatever follows from them.
-const REST: Duration = Duration::from_secs(150);
+/// A sweep, and whatever follows from it.
+const REST: Duration = Duration::from_secs(70);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
