@@ -10,14 +10,14 @@ use codeloc::kinds::{Live, tags};
 pub fn shape(live: &BTreeMap<String, Live>) -> String {
     let mut live = live.clone();
     for location in live.values_mut() {
-        let mut names = BTreeMap::new();
+        let mut revisions = BTreeMap::new();
         for definition in &mut location.task_definitions {
             let revision = definition.revision().unwrap_or("none").to_owned();
-            names.insert(std::mem::replace(&mut definition.arn, revision.clone()), revision);
+            revisions.insert(std::mem::replace(&mut definition.arn, revision.clone()), revision);
             definition.number = 0;
             definition.tags.remove(tags::ATTEMPT);
         }
-        let named = |arn: &String| names.get(arn).cloned().unwrap_or_else(|| "deregistered".to_owned());
+        let named = |arn: &String| revisions.get(arn).cloned().unwrap_or_else(|| "deregistered".to_owned());
         if let Some(discovery) = &mut location.discovery {
             discovery.id.clear();
             discovery.arn.clear();

@@ -23,9 +23,10 @@ fn is_held_for(status: Option<RepositoryStatus>, reason: Reason) -> bool {
     status.is_some_and(|status| status.conditions.iter().any(|dated| dated.condition.reason == reason))
 }
 
-/// The writes of the lease that S3 took. Nothing else is written there.
+/// The writes of the lease that S3 took.
 fn lease_writes(calls: &[Call]) -> Vec<&Call> {
-    calls.iter().filter(|call| call.service == "s3" && call.operation == "PutObject" && call.applied).collect()
+    let of_lease = |call: &&Call| call.resource.as_deref() == Some("platform/codeloc/codeloc/lease.json");
+    calls.iter().filter(of_lease).filter(|call| call.operation == "PutObject" && call.applied).collect()
 }
 
 fn serves(deployment: &Deployment, name: &str) -> bool {
