@@ -49,6 +49,9 @@ async fn shape(deployment: &Deployment) -> Shape {
         service.events.clear();
         service.running = service.desired;
     }
+    if let Some(discovery) = &mut live.discovery {
+        discovery.instances = None;
+    }
     let shown = deployment.webserver.shown();
     Shape { live, workspace: deployment.workspace(), shown }
 }
