@@ -25,6 +25,8 @@ fn main() {
     }
     simulated::one_commit(&mut table, 100);
     simulated::commits_during_a_cold_converge(&mut table, if quick { 100 } else { 1000 });
-    real::growth(&mut table, sizes);
+    if !arguments.iter().any(|argument| argument == "--virtual") {
+        real::growth(&mut table, sizes);
+    }
     table.save();
 }
