@@ -64,8 +64,8 @@ MUTATIONS = [
     (
         "retry RegisterTaskDefinition blindly",
         "controller/src/kinds/task_definition/aws.rs",
-        "request.customize().config_override(once).send()",
-        "{ drop(once); request.send() }",
+        "request.clone().customize().config_override(once()).send()",
+        "{ drop(once()); request.clone().send() }",
         virtual("calls"),
     ),
     (

@@ -378,6 +378,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             let Some(Seen { live, at, whole }) = self.observe(session, name).await? else {
                 return Ok(self.unseen.wish(name));
             };
+            let nothing_there = live == Live::default();
             let mut wanted = self.wanted(name);
             let hold = self.hold(name, &wanted);
             if let Wanted::Present(repository, image, commit) = &mut wanted
@@ -397,8 +398,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
-            // read just now.
-            let enough = whole || waits || (session.priority == Priority::Commit && only_deploys(&plan));
+            // read just now, and for what the last sweep found nothing of.
+            let enough = whole
+                || waits
+                || match session.priority {
+                    Priority::Commit => only_deploys(&plan),
+                    Priority::Cold => nothing_there,
+                    Priority::Again | Priority::Resync | Priority::Garbage => false,
+                };
             if !enough {
                 if session.priority > Priority::Again {
                     return Ok(self.unseen.wish(name));

@@ -206,7 +206,6 @@ async fn what_is_changed_of_a_workspace_entry_is_told_and_repaired() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "sweeps trust the tags that they remember until these are read in turns"]
 async fn tags_that_no_bulk_call_carries_are_told_and_repaired_within_an_hour() {
     for kind in Kind::ALL {
         every_field(kind, Found::InTurns).await;

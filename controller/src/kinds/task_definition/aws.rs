@@ -257,6 +257,9 @@ fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
     }
 }
 
+/// A registration that is refused for its rate so often is left to the next pass, which says so in the status.
+const REFUSED_AT_MOST: u32 = 8;
+
 /// Returns the new revision, so that later steps of the same plan can name it.
 async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Result<Live, CallError> {
     const OPERATION: &str = "ecs:RegisterTaskDefinition";
@@ -287,8 +290,17 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
         .set_tags(Some(tag_list(&tags)));
     // Never tried again blindly: a call whose answer was lost may have registered a revision, and AWS would make a second one.
     // The next observation finds it.
-    let once = aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
-    let answer = session.call(OPERATION, request.customize().config_override(once).send()).await?;
+    let once = || aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
+    let mut refused = 0;
+    let answer = loop {
+        match session.call(OPERATION, request.clone().customize().config_override(once()).send()).await {
+            // Refused for its rate, in so many words: so nothing was registered, and its turn comes again.
+            Err(error) if error.class == Class::Throttled && !error.code.is_empty() && refused < REFUSED_AT_MOST => {
+                refused += 1;
+            }
+            answer => break answer?,
+        }
+    };
     let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
     let live = live(definition, tags);
