@@ -10,6 +10,7 @@ quickest first. A mutation that survives is a missing test: the script then ends
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -121,8 +122,7 @@ def run(mutation, tree):
         done = subprocess.run(tests, cwd=tree, env=environment, capture_output=True, text=True)
         if done.returncode == 0:
             return "**survived**"
-        failed = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ") and "::" in line or
-                  line.startswith("    ") and "_" in line and " " not in line.strip()]
+        failed = [line.strip() for line in done.stdout.splitlines() if re.fullmatch(r"    [\w:]*_[\w:]*", line)]
         first = sorted(set(failed))
         return f"caught by {len(first)}, among them `{first[0]}`" if first else "caught"
     finally:
