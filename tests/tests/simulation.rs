@@ -1,5 +1,5 @@
-//! Forty lives of a deployment, each from a seed of its own; `make soak` lives through any number of them. A failing one prints its seed; `make soak SEED=…` shows
-//! it again, with its history made as short as it still fails.
+//! Forty lives of a deployment, each from a seed of its own; `make soak` lives through any number of them. A failing one prints
+//! its seed; `make soak SEED=…` shows it again, with its history made as short as it still fails.
 
 use codeloc_tests::simulation::run_seed;
 
