@@ -35,6 +35,7 @@ use codeloc::status::{Board, Health, RepositoryStatus, Sync};
 use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
+use localcloud::services::ecs::task::Task;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -337,6 +338,16 @@ impl Deployment {
 
     pub fn healthy(&self, name: &str) -> bool {
         self.status(name).is_some_and(|status| (status.sync, status.health) == (Sync::Synced, Health::Healthy))
+    }
+
+    /// Whether a healthy task of a location runs and the location is published.
+    pub fn serves(&self, name: &str) -> bool {
+        let family = format!("codeloc-{name}");
+        let task = self.cloud.with_cloud(|cloud| {
+            let healthy = |task: &Task| task.last_status == "RUNNING" && task.health == "HEALTHY";
+            cloud.ecs.tasks.values().any(|task| task.family == family && healthy(task))
+        });
+        task && self.workspace().contains(&format!("\"{name}-service.dagster.internal\""))
     }
 
     pub async fn until_healthy(&self, names: &[&str]) {

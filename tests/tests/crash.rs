@@ -6,7 +6,6 @@ use std::time::Duration;
 use codeloc_tests::simulation::revisions;
 use codeloc_tests::{Deployment, config, shape};
 use localcloud::faults::{Faults, Rule, Trouble};
-use localcloud::services::ecs::task::Task;
 
 const CALLER: &str = "codeloc";
 /// A sweep, and whatever follows from it.
@@ -90,21 +89,12 @@ impl Scenario {
     }
 }
 
-fn serves(deployment: &Deployment, name: &str) -> bool {
-    let family = format!("codeloc-{name}");
-    let task = deployment.cloud.with_cloud(|cloud| {
-        let healthy = |task: &Task| task.last_status == "RUNNING" && task.health == "HEALTHY";
-        cloud.ecs.tasks.values().any(|task| task.family == family && healthy(task))
-    });
-    task && deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\""))
-}
-
 /// Lets time pass until `done`, and sees to it that who served goes on serving.
 async fn watch(deployment: &Deployment, scenario: Scenario, what: &str, done: impl Fn(&Deployment) -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
     while !done(deployment) {
         for name in scenario.serving() {
-            assert!(serves(deployment, name), "{what}: {name} stopped serving");
+            assert!(deployment.serves(name), "{what}: {name} stopped serving");
         }
         assert!(tokio::time::Instant::now() < deadline, "{what}: not reached: {:#?}", deployment.statuses());
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -8,7 +8,6 @@ use codeloc::status::{Health, Reason, RepositoryStatus, Sync};
 use codeloc_tests::{Deployment, config};
 use localcloud::calls::Call;
 use localcloud::faults::{Chances, Faults, Rule, Trouble};
-use localcloud::services::ecs::task::Task;
 
 /// Dates of calls are seconds as floating point numbers.
 const ROUNDING: f64 = 0.001;
@@ -27,15 +26,6 @@ fn is_held_for(status: Option<RepositoryStatus>, reason: Reason) -> bool {
 fn lease_writes(calls: &[Call]) -> Vec<&Call> {
     let of_lease = |call: &&Call| call.resource.as_deref() == Some("platform/codeloc/codeloc/lease.json");
     calls.iter().filter(of_lease).filter(|call| call.operation == "PutObject" && call.applied).collect()
-}
-
-fn serves(deployment: &Deployment, name: &str) -> bool {
-    let family = format!("codeloc-{name}");
-    let task = deployment.cloud.with_cloud(|cloud| {
-        let healthy = |task: &Task| task.last_status == "RUNNING" && task.health == "HEALTHY";
-        cloud.ecs.tasks.values().any(|task| task.family == family && healthy(task))
-    });
-    task && deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\""))
 }
 
 /// What a record of calls says of the lease.
@@ -362,7 +352,7 @@ async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() 
         deployment.branches.push("orders", 2);
         let end = tokio::time::Instant::now() + Duration::from_secs(10 * 60);
         while tokio::time::Instant::now() < end {
-            assert!(serves(&deployment, "orders"), "{trouble:?}");
+            assert!(deployment.serves("orders"), "{trouble:?}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(operations(&deployment.mutating_calls()), Vec::<&str>::new(), "{trouble:?}");

@@ -23,7 +23,7 @@ pub struct Cache {
 pub struct Remembered {
     /// By ARN, or by name where AWS gives no ARN back, of the kinds of which no bulk call carries them.
     tags: BTreeMap<String, Tags>,
-    /// By ARN. Task definitions are immutable but for their tags.
+    /// By family and number. Task definitions are immutable but for their tags.
     pub definitions: Rotation<task_definition::Live>,
     /// By resource id and name, with a space between.
     pub policies: Rotation<scaling::Policy>,
