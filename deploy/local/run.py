@@ -33,7 +33,8 @@ from prepare import LOCAL, ROOT, PrepareError  # noqa: E402
 
 SOURCES = ROOT / "deploy/local"
 POLL_SECONDS = 0.5
-START_SECONDS = 60.0
+# Dagster's webserver needs a minute on a machine that is busy with a build.
+START_SECONDS = 180.0
 # localcloud ends the tasks it runs first, and gives them 30 s as ECS does.
 CLOUD_GRACE_SECONDS = 45.0
 GRACE_SECONDS = 10.0
@@ -175,6 +176,8 @@ class Stack:
         workspace = ("-w", folder / "workspace.yaml")
         web = (dagster / "dagster-webserver", "-h", "127.0.0.1", "-p", str(options.web_port), *workspace)
         self.start("dagster-webserver", *web, env=home)
+        # Both make Dagster's SQLite tables where there are none, and the second to try fails: one after the other.
+        self.wait("dagster-webserver", lambda: answers(self.url(options.web_port, "/server_info")))
         self.start("dagster-daemon", dagster / "dagster-daemon", "run", *workspace, env=home)
 
     def codeloc_flags(self) -> list[str]:

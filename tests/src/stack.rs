@@ -96,7 +96,7 @@ impl Stack {
         let web = self.web.clone();
         let url = format!("http://127.0.0.1:{}/healthz", self.codeloc_port);
         let process = self.process.as_mut().expect("the stack was started");
-        until("the daemon answers", 60, || {
+        until("the daemon answers", 180, || {
             process.check();
             let (web, url) = (web.clone(), url.clone());
             async move { web.client.get(&url).send().await.map(drop).map_err(|error| error.to_string()) }
@@ -141,7 +141,7 @@ impl Stack {
     /// Waits until the daemon has read everything in AWS `sweeps` more times.
     pub async fn until_swept(&self, sweeps: usize) {
         let mark = self.mark().await;
-        until("the daemon sweeps", 60, || async {
+        until("the daemon sweeps", 180, || async {
             let calls = self.web.calls(self.cloud_port, mark).await?;
             // Asked once a sweep, and by nothing else.
             let seen = calls.iter().filter(|call| call.operation == SWEPT).count();
