@@ -7,10 +7,31 @@ pub enum Priority {
     Commit,
     /// Something is waited for, or failed and is tried again.
     Again,
+    /// A location that is being made: what was begun is ended before more is begun, so that the slowest of AWS's rates is never
+    /// left unused while others are used up.
+    Making,
     /// A location that is made for the first time: nobody uses it yet.
     Cold,
     /// Nothing is known to have changed.
     Resync,
     /// What nobody needs any more is taken away.
     Garbage,
+}
+
+impl Priority {
+    /// Of something that was begun for this reason.
+    #[must_use]
+    pub fn begun(self) -> Self {
+        if self == Self::Cold { Self::Making } else { self }
+    }
+
+    /// Of the next look at something that was not done yet.
+    #[must_use]
+    pub fn again(self) -> Self {
+        match self {
+            Self::Making | Self::Cold => Self::Making,
+            // What was only looked at becomes something that is waited for.
+            Self::Commit | Self::Again | Self::Resync | Self::Garbage => Self::Again,
+        }
+    }
 }

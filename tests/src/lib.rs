@@ -31,7 +31,7 @@ use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
 use codeloc::source::{HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
-use codeloc::status::{Board, Health, RepositoryStatus, Sync};
+use codeloc::status::{Board, Health, Reason, RepositoryStatus, Sync};
 use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
@@ -327,6 +327,15 @@ impl Deployment {
         self.acting().map(|running| running.fleet.reconciler.world.board.all()).unwrap_or_default()
     }
 
+    /// A plan that does not converge, as the acting daemon says it.
+    pub fn alarm(&self) -> Option<String> {
+        let board = &self.acting()?.fleet.reconciler.world.board;
+        board.find(|status| {
+            let alarm = status.conditions.iter().find(|dated| dated.condition.reason == Reason::NotConverging);
+            alarm.map(|dated| dated.condition.message.clone())
+        })
+    }
+
     /// Lets virtual time pass until `done`, asked more often than a call takes; fails with the statuses when that takes longer than two hours of it.
     pub async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
@@ -337,7 +346,8 @@ impl Deployment {
     }
 
     pub fn healthy(&self, name: &str) -> bool {
-        self.status(name).is_some_and(|status| (status.sync, status.health) == (Sync::Synced, Health::Healthy))
+        let healthy = |status: &RepositoryStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
+        self.acting().and_then(|running| running.fleet.reconciler.world.board.read(name, healthy)).unwrap_or(false)
     }
 
     /// Whether a healthy task of a location runs and the location is published.

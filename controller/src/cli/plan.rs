@@ -1,6 +1,5 @@
 //! `codeloc plan`: what would be done, against live AWS. Reads only.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     reconciler.set_snapshot(Arc::new(snapshot));
 
     let mut plans: Vec<(String, Plan)> = Vec::new();
-    for name in reconciler.sweep(&BTreeSet::new()).await? {
+    for name in reconciler.sweep(std::iter::empty()).await? {
         let plan = reconciler.preview(&name).await?;
         plans.push((name, plan));
     }

@@ -220,6 +220,20 @@ impl Live {
         self.task_definitions.iter().find(|live| live.arn == service.task_definition)
     }
 
+    /// Whether there is anything of this kind. The workspace is not in here.
+    pub fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::LogGroup => self.log_group.is_some(),
+            Kind::ImageRepository => self.image_repository.is_some(),
+            Kind::Role => self.role.is_some(),
+            Kind::TaskDefinition => !self.task_definitions.is_empty(),
+            Kind::Discovery => self.discovery.is_some(),
+            Kind::Service => self.service.is_some(),
+            Kind::Scaling => self.scaling.is_some(),
+            Kind::Workspace => false,
+        }
+    }
+
     /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
     pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
         let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
@@ -258,6 +272,22 @@ impl Step {
             Self::Scaling(_) => Kind::Scaling,
             Self::Workspace(_) => Kind::Workspace,
         }
+    }
+
+    /// Whether it makes something new in AWS, of which AWS's answer tells all there is.
+    pub fn makes(&self) -> bool {
+        matches!(
+            self,
+            Self::LogGroup(log_group::Change::Create(_))
+                | Self::ImageRepository(image_repository::Change::Create(_))
+                | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
+                | Self::TaskDefinition(task_definition::Change::Register { .. })
+                | Self::Discovery(discovery::Change::Create(_))
+                | Self::Service(service::Change::Create { .. })
+                | Self::Scaling(
+                    scaling::Change::Register { fields: None, .. } | scaling::Change::PutPolicy { from: None, .. }
+                )
+        )
     }
 
     /// Whether it only says what differs, since AWS has no call that would change it.

@@ -74,6 +74,7 @@ impl Plan {
             message: hold.to_string(),
         });
         report.look_again = None;
+        self.garbage.clear();
         self
     }
 }

@@ -1,6 +1,6 @@
 //! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
 
-use crate::kinds::{Action, Kind, Step, service, workspace};
+use crate::kinds::{Action, Kind, Step, service, task_definition, workspace};
 
 use super::{Answered, Desired, Input, Plan};
 use crate::dagster::Answer;
@@ -24,11 +24,16 @@ pub enum Violation {
     OutOfOrder(Kind, Kind),
     #[error("a location would be published that did not answer with its definitions loaded")]
     PublishesUnproven,
+    #[error("something would be collected that is in use, or not ours")]
+    CollectsInUse,
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
-    if input.hold.is_some() && !plan.steps.is_empty() {
+    if input.hold.is_some() && !(plan.steps.is_empty() && plan.garbage.is_empty()) {
         return Err(Violation::ChangesHeld);
+    }
+    if plan.garbage.iter().any(|step| !is_unused(input, step)) {
+        return Err(Violation::CollectsInUse);
     }
     match input.desired {
         Desired::Frozen(_) if !plan.steps.is_empty() => return Err(Violation::ChangesFrozen),
@@ -65,6 +70,16 @@ fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), V
         }
     }
     Ok(())
+}
+
+/// Garbage is a task definition that carries our tag and that no deployment of the service names.
+fn is_unused(input: &Input<'_>, step: &Step) -> bool {
+    let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
+    let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
+    let named = |service: &service::Live| {
+        service.task_definition == *arn || service.deployments.iter().any(|one| one.task_definition == *arn)
+    };
+    live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_ref().is_some_and(named)
 }
 
 fn loaded(answered: &Answered) -> bool {
@@ -107,7 +122,7 @@ mod tests {
     use super::super::{ImageState, Report, WebserverState};
     use super::*;
     use crate::dagster::workspace::Entry;
-    use crate::kinds::{Live, log_group, role, task_definition};
+    use crate::kinds::{Live, log_group, role};
     use crate::source::Invalid;
     use crate::status::{Health, Sync};
 
@@ -123,7 +138,7 @@ mod tests {
             failing: None,
             look_again: None,
         };
-        Plan { steps, later: vec![], report }
+        Plan { steps, later: vec![], garbage: vec![], report }
     }
 
     /// What the lint says of these steps, for a location that is as `live` and published if `published`.

@@ -93,6 +93,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Will follow once what is waited for is there, or never, where AWS has no call for it. Shown, never executed.
     pub later: Vec<Step>,
+    /// What nobody needs any more, where everything else is as it should be. Taken away behind everything else that there is to do, and
+    /// no difference from what is wanted.
+    pub garbage: Vec<Step>,
     pub report: Report,
 }
 
@@ -113,6 +116,10 @@ pub struct Report {
 }
 
 impl Plan {
+    fn nothing(report: Report) -> Self {
+        Self { steps: vec![], later: vec![], garbage: vec![], report }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.later.is_empty()
     }
@@ -139,7 +146,7 @@ pub fn plan(input: Input<'_>) -> Plan {
 
 fn unheld(input: Input<'_>) -> Plan {
     match input.desired {
-        Desired::Frozen(invalid) => Plan { steps: vec![], later: vec![], report: assess::frozen(&input, invalid) },
+        Desired::Frozen(invalid) => Plan::nothing(assess::frozen(&input, invalid)),
         Desired::Absent => absent(&input),
         Desired::Present { repository, image } => present(&input, repository, image),
     }
@@ -148,7 +155,7 @@ fn unheld(input: Input<'_>) -> Plan {
 fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) -> Plan {
     let strangers = strangers(input, repository.adopt);
     if !strangers.is_empty() {
-        return Plan { steps: vec![], later: vec![], report: assess::not_ours(input, &strangers) };
+        return Plan::nothing(assess::not_ours(input, &strangers));
     }
     let live = input.live;
     let known = match image {
@@ -244,7 +251,21 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
     }
     later.extend(told);
-    Plan { steps, later, report }
+    let settled = steps.is_empty() && later.is_empty() && report.look_again.is_none();
+    let garbage = if settled { garbage(input) } else { vec![] };
+    Plan { steps, later, garbage, report }
+}
+
+/// Old task definitions: each commit leaves one.
+fn garbage(input: &Input<'_>) -> Vec<Step> {
+    let Some(service) = &input.live.service else { return vec![] };
+    let ours = |live: &&task_definition::Live| {
+        tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !service.names(live)
+    };
+    let mut unused: Vec<&task_definition::Live> = input.live.task_definitions.iter().filter(ours).collect();
+    unused.sort_by_key(|live| std::cmp::Reverse(live.number));
+    let old = unused.into_iter().skip(task_definition::KEPT);
+    old.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })).collect()
 }
 
 /// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
@@ -287,7 +308,7 @@ fn absent(input: &Input<'_>) -> Plan {
         vec![]
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
-    let plan = Plan { steps, later, report };
+    let plan = Plan { steps, later, garbage: vec![], report };
     if protected(live) { plan.held(&Hold::Protected) } else { plan }
 }
 

@@ -20,9 +20,13 @@ use crate::source::{HeadKey, Snapshot, SourceState};
 
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
-/// The shortest and the longest time between two sweeps for those that wait for one.
+/// The shortest and the longest time between two looks at those that wait for one.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(60);
+/// Looks come so rarely that they cost few of the calls that AWS admits: for each location that a sweep reads, and for each of
+/// which a glance reads the service.
+const SWEEP_FOR_EACH: Duration = Duration::from_millis(60);
+const GLANCE_FOR_EACH: Duration = Duration::from_millis(200);
 /// After a sweep that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -80,11 +84,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_source(self.reconciler.clone(), self.source.clone()));
         tasks.spawn(follow_heads(self.reconciler.clone(), moved));
         tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
+        tasks.spawn(glances(self.reconciler.clone()));
         let lease = self.reconciler.world.lease.clone();
         tasks.spawn(async move { lease.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
-            tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Garbage));
+            tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Resync));
         }
+        // What collects garbage waits behind everybody for the same rates, and so holds up nobody else.
+        tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Garbage));
         // Passes on a thousand new locations spend their time waiting for AWS's rates: a fresh commit does not wait for them.
         for _ in 0..RESERVED {
             tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Commit));
@@ -199,11 +206,11 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
         let resyncs = Instant::now() >= resync_at || held != was_held;
         let unseen = reconciler.unseen.take();
         let mut pause = SWEEP_AGAIN;
-        match reconciler.sweep(&unseen).await {
+        match reconciler.sweep(unseen.keys()).await {
             Ok(names) => {
-                pause = between_sweeps(names.len());
-                for name in &unseen {
-                    reconciler.world.queue.add_now(name, Priority::Cold);
+                pause = pause_after(names.len(), SWEEP_FOR_EACH);
+                for (name, priority) in &unseen {
+                    reconciler.world.queue.add_now(name, *priority);
                 }
                 if resyncs {
                     for name in names {
@@ -231,9 +238,31 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
     }
 }
 
-/// Sweeps for those that wait come so often that they cost few of the calls that AWS admits.
-fn between_sweeps(locations: usize) -> Duration {
-    (Duration::from_millis(60) * u32::try_from(locations).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
+/// Looks at those whose service is on its way and that are known otherwise.
+async fn glances<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
+    loop {
+        reconciler.moving.any().await;
+        let moving = reconciler.moving.take();
+        let mut pause = SWEEP_AGAIN;
+        match reconciler.glance(moving.keys()).await {
+            Ok(()) => {
+                pause = pause_after(moving.len(), GLANCE_FOR_EACH);
+                for (name, priority) in &moving {
+                    reconciler.world.queue.add_now(name, *priority);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the services that are on their way were not read");
+                reconciler.moving.put_back(moving);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long the next look waits after one at so many.
+fn pause_after(number: usize, for_each: Duration) -> Duration {
+    (for_each * u32::try_from(number).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
 }
 
 /// Works on what is at least as urgent as `least`.
@@ -248,9 +277,7 @@ async fn work<B: Builder, C: CodeServer, W: Webserver>(
         if reconciler.snapshot().is_some() {
             let outcome = reconciler.pass(&name, priority).await;
             if let Outcome::Waiting(after) | Outcome::Failed(after) = outcome {
-                // What was cold stays cold until it is made; what was only looked at becomes something that is waited for.
-                let again = if priority == Priority::Cold { Priority::Cold } else { Priority::Again };
-                queue.add(&name, again, Instant::now() + after);
+                queue.add(&name, priority.again(), Instant::now() + after);
             }
             progress.set(&name, outcome);
         }

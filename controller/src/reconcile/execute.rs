@@ -3,7 +3,7 @@
 use crate::dagster::Webserver;
 use crate::kinds::aws::{CallError, Class, Session};
 use crate::kinds::service::aws::Learned;
-use crate::kinds::{Step, discovery, image_repository, log_group, role, scaling, service, task_definition};
+use crate::kinds::{Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition};
 
 use super::workspace::{PublishError, Workspace};
 
@@ -24,39 +24,32 @@ impl StepError {
     }
 }
 
-/// What steps of this plan made, for those that come after and need its ARN.
-#[derive(Debug, Default)]
-pub struct Made {
-    task_definition: Option<String>,
-    registry: Option<String>,
-}
-
+/// Applies one step to what is `live`. Of what was made that tells all there is, from AWS's own answers: the steps after it, and the
+/// next pass, need not read it.
 pub async fn execute<W: Webserver>(
     session: Session<'_>,
     workspace: &Workspace<W>,
     step: &Step,
-    made: &mut Made,
+    live: &mut Live,
 ) -> Result<(), StepError> {
     match step {
-        Step::LogGroup(change) => log_group::aws::apply(session, change).await?,
-        Step::ImageRepository(change) => image_repository::aws::apply(session, change).await?,
-        Step::Role(change) => role::aws::apply(session, change).await?,
+        Step::LogGroup(change) => log_group::aws::apply(session, change, &mut live.log_group).await?,
+        Step::ImageRepository(change) => {
+            image_repository::aws::apply(session, change, &mut live.image_repository).await?;
+        }
+        Step::Role(change) => role::aws::apply(session, change, &mut live.role).await?,
         Step::TaskDefinition(change) => {
-            if let Some(live) = task_definition::aws::apply(session, change).await? {
-                made.task_definition = Some(live.arn);
-            }
+            task_definition::aws::apply(session, change, &mut live.task_definitions).await?;
         }
-        Step::Discovery(change) => {
-            if let Some(live) = discovery::aws::apply(session, change).await? {
-                made.registry = Some(live.arn);
-            }
-        }
+        Step::Discovery(change) => discovery::aws::apply(session, change, &mut live.discovery).await?,
         Step::Service(change) => {
-            let learned =
-                Learned { task_definition: made.task_definition.as_deref(), registry: made.registry.as_deref() };
-            service::aws::apply(session, change, learned).await?;
+            let learned = Learned {
+                task_definition: live.task_definitions.first().map(|live| live.arn.as_str()),
+                registry: live.discovery.as_ref().map(|live| live.arn.as_str()),
+            };
+            service::aws::apply(session, change, learned, &mut live.service).await?;
         }
-        Step::Scaling(change) => scaling::aws::apply(session, change).await?,
+        Step::Scaling(change) => scaling::aws::apply(session, change, &mut live.scaling).await?,
         Step::Workspace(change) => {
             session.check_fence("workspace.yaml")?;
             workspace.apply(change).await?;

@@ -53,7 +53,8 @@ impl Addresses {
         live: &Live,
     ) -> Result<Vec<Answered>, CallError> {
         let (Some(discovery), Some(service)) =
-            (&live.discovery, live.service.as_ref().filter(|service| service.exists()))
+            // Where no task runs, none is asked for.
+            (&live.discovery, live.service.as_ref().filter(|service| service.exists() && service.running > 0))
         else {
             return Ok(vec![]);
         };

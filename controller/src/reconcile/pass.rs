@@ -1,7 +1,7 @@
 //! One pass on one repository: observe, plan, lint, execute, and again until a fresh observation leaves nothing to do or
 //! something has to be waited for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use super::brakes::{Picture, brake};
 use super::clock::Clock;
-use super::execute::{Made, StepError, execute};
+use super::execute::{StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::lease::{Lease, Standing};
 use super::observe;
 use super::queue::{Priority, Queue};
-use super::swept::Swept;
+use super::swept::{Seen, Swept};
 use super::tell::in_words;
 use super::wanted::{ImageKnown, Wanted};
 use super::workspace::{PublishError, View, Workspace};
@@ -25,7 +25,7 @@ use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, service};
+use crate::kinds::{Live, Step, aws, names, service};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
@@ -86,7 +86,11 @@ pub struct Reconciler<B, C, W> {
     owned: RwLock<Option<BTreeSet<String>>>,
     swept: Swept,
     /// Locations that no pass looks at by itself: a sweep reads many of them for the price of a few.
-    pub(super) unseen: Unseen,
+    pub(super) unseen: Waiting,
+    /// Those of which everything but the service is known: a glance does.
+    pub(super) moving: Waiting,
+    /// One sweep or glance at a time.
+    looking: tokio::sync::Mutex<()>,
     /// What was last seen of locations, where nothing was changed since.
     kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
@@ -103,7 +107,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             unread: RwLock::default(),
             owned: RwLock::default(),
             swept: Swept::default(),
-            unseen: Unseen::default(),
+            unseen: Waiting::default(),
+            moving: Waiting::default(),
+            looking: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
             addresses: observe::Addresses::default(),
             failures: Mutex::default(),
@@ -123,7 +129,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// How urgent a change of this location is: one that serves nobody yet is nobody's loss while it waits.
     pub fn urgency(&self, name: &str) -> Priority {
-        let serves = self.world.board.get(name).is_some_and(|status| status.serving.is_some());
+        let serves = self.world.board.read(name, |status| status.serving.is_some()).unwrap_or(false);
         if serves { Priority::Commit } else { Priority::Cold }
     }
 
@@ -210,7 +216,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published; and those of `also`, of
     /// which nothing may be left.
-    pub async fn sweep(&self, also: &BTreeSet<String>) -> Result<Vec<String>, CallError> {
+    pub async fn sweep(&self, also: impl Iterator<Item = &String>) -> Result<Vec<String>, CallError> {
+        let _alone = self.looking.lock().await;
         let begun = self.swept.begin();
         if self.world.lease.fence().is_open()
             && let Err(error) = self.world.workspace.look().await
@@ -222,7 +229,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let owned: BTreeSet<String> =
             live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
         let mut names: Vec<String> = self.world.workspace.names().await;
-        names.extend(owned.iter().chain(also).cloned());
+        names.extend(owned.iter().cloned().chain(also.cloned()));
         *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
         if let Some(snapshot) = self.snapshot() {
             names.extend(snapshot.repositories.keys().map(ToString::to_string));
@@ -266,23 +273,42 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    /// Looks at a location as closely as the reason for it asks. Where nobody waits for a change, what the last sweep saw does, and
-    /// without that the next one is waited for (`None`): it reads ten or a hundred locations a call. Where somebody does, what was
-    /// seen last does too, but for the service, which moves by itself and is read afresh.
+    /// Reads the services of locations that were seen or made before, ten a call.
+    pub async fn glance(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
+        let _alone = self.looking.lock().await;
+        let begun = self.swept.begin();
+        let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
+        let mut found = service::aws::describe(self.session(Priority::Making), &services).await?;
+        let kept = lock(&self.kept);
+        let glimpses = names.filter_map(|name| {
+            let mut live = kept.get(name)?.0.clone();
+            live.service = found.remove(name);
+            Some((name.clone(), live))
+        });
+        self.swept.put_glimpses(begun, glimpses);
+        Ok(())
+    }
+
+    /// Looks at a location as closely as the reason for it asks. Where nobody waits for a change, what the last sweep or glance saw
+    /// does, and without that the next one is waited for (`None`): it reads ten or a hundred locations a call. Where somebody does,
+    /// what was seen last does too, but for the service, which moves by itself and is read afresh.
     async fn observe(&self, session: Session<'_>, name: &str) -> Result<Option<Seen>, CallError> {
-        let waited_for = session.priority <= Priority::Again;
-        let kept = lock(&self.kept).remove(name);
+        let waited_for = match session.priority {
+            // What is collected has to be out of use at this moment.
+            Priority::Commit | Priority::Again | Priority::Garbage => true,
+            Priority::Making | Priority::Cold | Priority::Resync => false,
+        };
         let base = match self.swept.take(name) {
-            Some((live, at)) if !waited_for || at.elapsed() < FRESH => return Ok(Some(Seen { live, at, whole: true })),
-            Some(seen) => Some(seen),
-            None => kept,
+            Some(seen) if !waited_for || (seen.whole && seen.at.elapsed() < FRESH) => return Ok(Some(seen)),
+            Some(seen) => Some((seen.live, seen.at)),
+            None => lock(&self.kept).get(name).cloned(),
         };
         let at = Instant::now();
         match base {
             // Before it has a service, nothing of a location moves by itself.
             Some((live, _)) if live.service.is_none() => Ok(Some(Seen { live, at, whole: false })),
-            _ if !waited_for => Ok(None),
             Some((live, at)) if at.elapsed() < JUST_NOW => Ok(Some(Seen { live, at, whole: false })),
+            _ if !waited_for => Ok(None),
             Some((mut live, _)) => {
                 live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
                 Ok(Some(Seen { live, at, whole: false }))
@@ -375,10 +401,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     async fn rounds(&self, session: Session<'_>, name: &str) -> Result<Outcome, StepError> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
+            let urgency = if applied.is_some() { session.priority.begun() } else { session.priority };
             let Some(Seen { live, at, whole }) = self.observe(session, name).await? else {
-                return Ok(self.unseen.wish(name));
+                let remembered = lock(&self.kept).contains_key(name);
+                let waiting = if remembered { &self.moving } else { &self.unseen };
+                return Ok(waiting.wish(name, urgency));
             };
-            let nothing_there = live == Live::default();
             let mut wanted = self.wanted(name);
             let hold = self.hold(name, &wanted);
             if let Wanted::Present(repository, image, commit) = &mut wanted
@@ -387,7 +415,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 **image = match &hold {
                     Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
                     Some(_) => self.find_image(&request).await,
-                    None => match self.world.images.ensure(&request, session.priority) {
+                    None => match self.world.images.ensure(&request, session.priority.begun()) {
                         ImageProgress::Ready(image) => ImageKnown::Ready(image),
                         ImageProgress::Building(text) => ImageKnown::Building(text),
                         ImageProgress::Failed(text) => ImageKnown::Failed(text),
@@ -398,17 +426,20 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
-            // read just now, and for what the last sweep found nothing of.
+            // read just now, and for what this process makes step by step: making what is there changes nothing.
             let enough = whole
                 || waits
                 || match session.priority {
                     Priority::Commit => only_deploys(&plan),
-                    Priority::Cold => nothing_there,
-                    Priority::Again | Priority::Resync | Priority::Garbage => false,
+                    Priority::Making | Priority::Cold => only_makes(&plan),
+                    Priority::Garbage => plan.steps.is_empty(),
+                    Priority::Again | Priority::Resync => false,
                 };
             if !enough {
+                // Nothing is remembered: the next look reads everything.
+                lock(&self.kept).remove(name);
                 if session.priority > Priority::Again {
-                    return Ok(self.unseen.wish(name));
+                    return Ok(self.unseen.wish(name, urgency));
                 }
                 continue;
             }
@@ -437,31 +468,48 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             self.tell(name, &wanted, &plan, None);
+            if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
+                return self.execute(session, name, &plan.garbage, live).await.map(|()| Outcome::Converged);
+            }
             if plan.steps.is_empty() {
                 lock(&self.kept).insert(name.to_owned(), (live, at));
+                if !plan.garbage.is_empty() {
+                    self.world.queue.add_now(name, Priority::Garbage);
+                }
                 let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
             self.own(name, true);
-            self.execute(session, name, &plan.steps).await?;
+            self.execute(session, name, &plan.steps, live).await?;
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(NEXT_TURN))
     }
 
-    async fn execute(&self, session: Session<'_>, name: &str, steps: &[Step]) -> Result<(), StepError> {
-        let mut made = Made::default();
+    /// Applies steps to what is `live`. Where they make things and do nothing else, what is live then is known from AWS's answers and
+    /// kept; in every other case it is to be looked at.
+    async fn execute(&self, session: Session<'_>, name: &str, steps: &[Step], mut live: Live) -> Result<(), StepError> {
         let mut result = Ok(());
+        let mut known = true;
         self.swept.change(name);
+        lock(&self.kept).remove(name);
         for step in steps {
             let description = in_words(step);
-            result = execute(session, &self.world.workspace, step, &mut made).await;
+            result = execute(session, &self.world.workspace, step, &mut live).await;
+            known &= match &result {
+                Ok(()) => matches!(step, Step::Workspace(_)) || (step.makes() && live.has(step.kind())),
+                Err(StepError::Call(error)) => error.refused_for_now(),
+                Err(StepError::Publish(_)) => true,
+            };
             if result.is_err() {
                 break;
             }
             tracing::info!(repository = name, "{description}");
         }
         self.swept.change(name);
+        if known {
+            lock(&self.kept).insert(name.to_owned(), (live, Instant::now()));
+        }
         result
     }
 
@@ -474,6 +522,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 }
 
+/// Whether a plan only makes what is not there, and publishes what answers.
+fn only_makes(plan: &Plan) -> bool {
+    plan.steps.iter().all(|step| step.makes() || matches!(step, Step::Workspace(_)))
+}
+
 /// Whether a plan does no more than bring out another revision.
 fn only_deploys(plan: &Plan) -> bool {
     let deploys = |step: &Step| {
@@ -482,35 +535,26 @@ fn only_deploys(plan: &Plan) -> bool {
     !plan.steps.is_empty() && plan.steps.iter().all(deploys)
 }
 
-/// What one look at a location gave.
-struct Seen {
-    live: Live,
-    /// When the reading of its service began.
-    at: Instant,
-    /// Read whole just now, or by the last sweep; else only its service was.
-    whole: bool,
-}
-
-/// Locations that wait for a sweep.
+/// Locations that wait to be looked at together, and how urgent each is.
 #[derive(Debug, Default)]
-pub(super) struct Unseen {
-    names: Mutex<BTreeSet<String>>,
+pub(super) struct Waiting {
+    names: Mutex<BTreeMap<String, Priority>>,
     wished: Notify,
 }
 
-impl Unseen {
-    fn wish(&self, name: &str) -> Outcome {
-        lock(&self.names).insert(name.to_owned());
+impl Waiting {
+    fn wish(&self, name: &str, priority: Priority) -> Outcome {
+        lock(&self.names).insert(name.to_owned(), priority);
         self.wished.notify_one();
         Outcome::Unseen
     }
 
-    pub fn take(&self) -> BTreeSet<String> {
+    pub fn take(&self) -> BTreeMap<String, Priority> {
         std::mem::take(&mut *lock(&self.names))
     }
 
     /// After a sweep that failed.
-    pub fn put_back(&self, names: BTreeSet<String>) {
+    pub fn put_back(&self, names: BTreeMap<String, Priority>) {
         lock(&self.names).extend(names);
     }
 

@@ -1,4 +1,4 @@
-//! What the last sweep saw, for the first pass that asks: unless that location was changed since the sweep began, for then
+//! What the last sweep or glance saw, for the first pass that asks: unless that location was changed since it began, for then
 //! some of it may have been read before the change.
 
 use std::collections::HashMap;
@@ -14,9 +14,19 @@ pub struct Swept {
     state: Mutex<State>,
 }
 
+/// What one look at a location gave.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub live: Live,
+    /// When the reading of its service began.
+    pub at: Instant,
+    /// Read whole; else only its service was, and the rest is what was seen or made before.
+    pub whole: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    live: HashMap<String, (Live, Instant)>,
+    seen: HashMap<String, Seen>,
     /// Counts changes; the clock would not tell two of them in the same instant apart.
     changes: u64,
     /// Number of the last change, by location.
@@ -25,7 +35,7 @@ struct State {
     valid_from: u64,
 }
 
-/// The moment a sweep began.
+/// The moment a sweep or a glance began.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
     changes: u64,
@@ -37,7 +47,7 @@ impl Swept {
         lock(&self.state)
     }
 
-    /// To be called before the first read of a sweep.
+    /// To be called before the first read.
     pub fn begin(&self) -> Begun {
         Begun { changes: self.lock().changes, at: Instant::now() }
     }
@@ -49,14 +59,27 @@ impl Swept {
             return;
         }
         let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.changes));
-        state.live = live.map(|(name, live)| (name, (live, begun.at))).collect();
+        state.seen = live.map(|(name, live)| (name, Seen { live, at: begun.at, whole: true })).collect();
         // Whatever was changed before this sweep began, it saw; and no sweep runs beside it.
         state.changed.retain(|_, at| *at > begun.changes);
     }
 
-    /// What was seen of a location, and since when that may be old; once.
-    pub fn take(&self, name: &str) -> Option<(Live, Instant)> {
-        self.lock().live.remove(name)
+    /// Keeps what a glance saw of some, but for what was changed meanwhile.
+    pub fn put_glimpses(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
+        let mut state = self.lock();
+        if begun.changes < state.valid_from {
+            return;
+        }
+        for (name, live) in live {
+            if state.changed.get(&name).is_none_or(|at| *at <= begun.changes) {
+                state.seen.insert(name, Seen { live, at: begun.at, whole: false });
+            }
+        }
+    }
+
+    /// What was seen of a location, once.
+    pub fn take(&self, name: &str) -> Option<Seen> {
+        self.lock().seen.remove(name)
     }
 
     /// Forgets everything that was seen, and what is being read right now.
@@ -64,7 +87,7 @@ impl Swept {
         let mut state = self.lock();
         state.changes += 1;
         state.valid_from = state.changes;
-        state.live.clear();
+        state.seen.clear();
     }
 
     /// To be called before and after a location is changed.
@@ -73,7 +96,7 @@ impl Swept {
         state.changes += 1;
         let at = state.changes;
         state.changed.insert(name.to_owned(), at);
-        state.live.remove(name);
+        state.seen.remove(name);
     }
 }
 

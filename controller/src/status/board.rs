@@ -28,6 +28,16 @@ impl Board {
         self.lock().get(name).cloned()
     }
 
+    /// What `read` says of one status, without a copy of it.
+    pub fn read<T>(&self, name: &str, read: impl FnOnce(&RepositoryStatus) -> T) -> Option<T> {
+        self.lock().get(name).map(read)
+    }
+
+    /// The first that `find` finds.
+    pub fn find<T>(&self, find: impl FnMut(&RepositoryStatus) -> Option<T>) -> Option<T> {
+        self.lock().values().find_map(find)
+    }
+
     pub fn remove(&self, name: &str) {
         self.lock().remove(name);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use codeloc::dagster::workspace::Publisher;
 use codeloc::kinds::tags;
-use codeloc::status::{Health, Reason, Sync};
+use codeloc::status::{Health, Sync};
 use localcloud::cloud::Cloud;
 use localcloud::driver::simulated::Script;
 use localcloud::faults::{Faults, Rule, Trouble};
@@ -87,8 +87,9 @@ struct Run {
     flaws: BTreeMap<(&'static str, u32), Flaw>,
     /// Locations that had a config at some time.
     known: BTreeSet<&'static str>,
-    /// Published at the last look.
+    /// Published at the last look, and the file's text.
     published: BTreeSet<String>,
+    text: String,
     /// Published locations with a healthy task at the last look.
     serving: BTreeSet<String>,
     /// Not looked at any more: somebody took something of them away by hand.
@@ -98,10 +99,9 @@ struct Run {
 
 impl Run {
     async fn through(history: &History) -> Result<Numbers, String> {
-        let mut deployment = Deployment::with(history.rules.clone()).await;
+        let deployment = Deployment::with(history.rules.clone()).await;
         make_strangers(&deployment).await;
         let strangers = deployment.cloud.with_cloud(|cloud| strangers(cloud));
-        deployment.settings.reconcile.lease_seconds = 20;
         deployment.cloud.reset_calls();
         let mut run = Self {
             deployment,
@@ -110,6 +110,7 @@ impl Run {
             flaws: BTreeMap::new(),
             known: BTreeSet::new(),
             published: BTreeSet::new(),
+            text: String::new(),
             serving: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             strangers,
@@ -261,9 +262,14 @@ impl Run {
         if self.deployment.has_fallen() {
             return Err("a loop of the daemon ended: something in it panicked".to_owned());
         }
-        let entries = Publisher::new(self.deployment.workspace_file()).read();
-        let entries = entries.map_err(|error| format!("workspace.yaml: {error}"))?;
-        let published: BTreeSet<String> = entries.keys().cloned().collect();
+        let text = std::fs::read_to_string(self.deployment.workspace_file()).unwrap_or_default();
+        let published = if text == self.text {
+            self.published.clone()
+        } else {
+            let entries = Publisher::new(self.deployment.workspace_file()).read();
+            entries.map_err(|error| format!("workspace.yaml: {error}"))?.into_keys().collect()
+        };
+        self.text = text;
         if let Some(unknown) = published.iter().find(|name| !self.known.contains(name.as_str())) {
             return Err(format!("{unknown} is in workspace.yaml, and never had a config"));
         }
@@ -282,20 +288,11 @@ impl Run {
         }
         self.published = published;
         self.serving = serving;
-        let alarm = |status: &codeloc::status::RepositoryStatus| {
-            status
-                .conditions
-                .iter()
-                .find(|dated| dated.condition.reason == Reason::NotConverging)
-                .map(|dated| dated.condition.message.clone())
-        };
         // What was read a moment late may look as if nothing had been applied.
-        if self.history.rules.stale_reads.is_zero()
-            && let Some(message) = self.deployment.statuses().iter().find_map(alarm)
-        {
-            return Err(format!("not converging: {message}"));
+        match self.deployment.alarm() {
+            Some(message) if self.history.rules.stale_reads.is_zero() => Err(format!("not converging: {message}")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Everything comes to rest: no more faults, every removal confirmed.
@@ -324,10 +321,10 @@ impl Run {
             }
             self.pass(Duration::from_secs(10)).await?;
         }
-        // Sweeps to come may still find something; then none does.
-        self.pass(Duration::from_secs(15 * 60)).await?;
+        // What is read in turns may still turn up something, in the next few sweeps; then none does.
+        self.pass(Duration::from_secs(6 * 60)).await?;
         let before = self.deployment.mutating_calls().len();
-        self.pass(Duration::from_secs(30 * 60)).await?;
+        self.pass(Duration::from_secs(6 * 60)).await?;
         let calls = self.deployment.mutating_calls();
         if calls.len() > before {
             return Err(format!("at rest, and still: {:?}", &calls[before..]));

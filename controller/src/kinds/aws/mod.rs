@@ -114,6 +114,11 @@ impl CallError {
         Self { operation, class, code: String::new(), message: message.to_owned() }
     }
 
+    /// Whether AWS said that it did nothing, and that the same call may go through later.
+    pub fn refused_for_now(&self) -> bool {
+        !self.code.is_empty() && matches!(self.class, Class::Throttled | Class::NotYet)
+    }
+
     pub fn is(&self, codes: &[&str]) -> bool {
         codes.contains(&self.code.as_str())
     }

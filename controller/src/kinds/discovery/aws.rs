@@ -135,28 +135,30 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
     }
 }
 
-/// Returns the service that was made, if one was, so that later steps of the same plan can name it.
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>, CallError> {
+/// A create also tells what is `live` then, so that later steps of the same plan can name it.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
     match change {
-        Change::Create(want) => create(session, want).await,
+        Change::Create(want) => {
+            *live = create(session, want).await?;
+            Ok(())
+        }
         Change::SetRecord { id, ttl, .. } => {
             let dns = DnsConfigChange::builder().dns_records(record(*ttl)?).build();
             let dns = dns.map_err(|_| CallError::malformed("servicediscovery:UpdateService", "DNS config"))?;
             let service = ServiceChange::builder().dns_config(dns).build();
             session
                 .call("servicediscovery:UpdateService", discovery.update_service().id(id).service(service).send())
-                .await?;
-            Ok(None)
+                .await
+                .map(drop)
         }
         Change::Tag { arn, tags, .. } => {
             session.cache.forget_tags(arn);
             let request = discovery.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
-            session.call("servicediscovery:TagResource", request.send()).await?;
-            Ok(None)
+            session.call("servicediscovery:TagResource", request.send()).await.map(drop)
         }
-        Change::Immutable { .. } => Ok(None),
-        Change::Delete { id, .. } => delete(session, id).await.map(|()| None),
+        Change::Immutable { .. } => Ok(()),
+        Change::Delete { id, .. } => delete(session, id).await,
     }
 }
 

@@ -75,7 +75,8 @@ fn scanning(on_push: bool) -> ImageScanningConfiguration {
     ImageScanningConfiguration::builder().scan_on_push(on_push).build()
 }
 
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+/// A create also tells what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
     let ecr = &session.clients.ecr;
     match change {
         Change::Create(want) => {
@@ -87,8 +88,18 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .set_tags(Some(tag_list(&want.tags)?));
             match session.call("ecr:CreateRepository", request.send()).await {
                 Ok(answer) => {
-                    if let Some(arn) = answer.repository().and_then(|one| one.repository_arn()) {
+                    let made =
+                        answer.repository().and_then(|made| Some((made.repository_arn()?, made.repository_uri()?)));
+                    if let Some((arn, uri)) = made {
                         session.cache.keep_tags(arn, &want.tags);
+                        *live = Some(Live {
+                            arn: arn.to_owned(),
+                            name: want.name.clone(),
+                            uri: uri.to_owned(),
+                            immutable_tags: want.immutable_tags,
+                            scan_on_push: want.scan_on_push,
+                            tags: want.tags.clone(),
+                        });
                     }
                     Ok(())
                 }

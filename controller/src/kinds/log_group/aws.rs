@@ -44,19 +44,33 @@ async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
     }
 }
 
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+/// Creates also tell what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
     let logs = &session.clients.logs;
     match change {
         Change::Create(want) => {
             let tags = want.tags.clone().into_iter().collect();
             let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
-            match session.call("logs:CreateLogGroup", request.send()).await {
-                Ok(_) => session.cache.keep_tags(&want.name, &want.tags),
-                Err(error) if error.is(&["ResourceAlreadyExistsException"]) => {}
+            let made = match session.call("logs:CreateLogGroup", request.send()).await {
+                Ok(_) => true,
+                Err(error) if error.is(&["ResourceAlreadyExistsException"]) => false,
                 Err(error) => return Err(error),
+            };
+            if made {
+                session.cache.keep_tags(&want.name, &want.tags);
+                *live = Some(Live {
+                    arn: want.arn(session.place),
+                    name: want.name.clone(),
+                    retention_days: None,
+                    tags: want.tags.clone(),
+                });
             }
             let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
-            session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
+            session.call("logs:PutRetentionPolicy", request.send()).await?;
+            if let Some(live) = live {
+                live.retention_days = Some(want.retention_days);
+            }
+            Ok(())
         }
         Change::SetRetention { name, to, .. } => {
             let request = logs.put_retention_policy().log_group_name(name).retention_in_days(*to);

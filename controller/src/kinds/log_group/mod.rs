@@ -23,6 +23,13 @@ pub struct Want {
     pub tags: Tags,
 }
 
+impl Want {
+    /// Known before the group exists.
+    pub fn arn(&self, place: &Place) -> String {
+        format!("arn:{}:logs:{}:{}:log-group:{}", place.partition, place.region, place.account, self.name)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Live {
     /// Without the `:*` that some answers append.

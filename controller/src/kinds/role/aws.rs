@@ -123,7 +123,8 @@ fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
         .map_err(|_| CallError::malformed("iam:TagRole", "tag key"))
 }
 
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+/// Creating the role and putting its policy also tell what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
     let iam = &session.clients.iam;
     match change {
         Change::Create(want) => {
@@ -135,8 +136,21 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .set_permissions_boundary(want.permissions_boundary.clone())
                 .set_tags(Some(tag_list(&want.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
-                Err(error) if !error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Err(error),
-                _ => Ok(()),
+                Ok(_) => {
+                    *live = Some(Live {
+                        arn: want.arn(session.place),
+                        name: want.name.clone(),
+                        path: want.path.clone(),
+                        trust: want.trust.clone(),
+                        policies: BTreeMap::new(),
+                        attached: vec![],
+                        permissions_boundary: want.permissions_boundary.clone(),
+                        tags: want.tags.clone(),
+                    });
+                    Ok(())
+                }
+                Err(error) if error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Ok(()),
+                Err(error) => Err(error),
             }
         }
         Change::SetTrust { name, trust } => {
@@ -154,7 +168,11 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
         Change::PutPolicy { name, policy, .. } => {
             let request =
                 iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
-            session.call("iam:PutRolePolicy", request.send()).await.map(drop)
+            session.call("iam:PutRolePolicy", request.send()).await?;
+            if let Some(live) = live {
+                live.policies.insert(POLICY_NAME.to_owned(), policy.clone());
+            }
+            Ok(())
         }
         Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,
         Change::Detach { name, policy_arn } => detach(session, name, policy_arn).await,

@@ -186,7 +186,8 @@ fn from_milli(value: i64) -> f64 {
     value as f64 / 1000.0
 }
 
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallError> {
+/// A new target and the policies put on it also tell what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
     let scaling = &session.clients.scaling;
     let dimension = ScalableDimension::EcsServiceDesiredCount;
     match change {
@@ -206,7 +207,17 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .suspended_state(running)
                 // Tags go with a new target only: for an existing one AWS refuses them here.
                 .set_tags(fields.is_none().then(|| want.tags.clone().into_iter().collect()));
-            session.call("application-autoscaling:RegisterScalableTarget", request.send()).await.map(drop)
+            session.call("application-autoscaling:RegisterScalableTarget", request.send()).await?;
+            if fields.is_none() {
+                *live = Some(Live {
+                    resource_id: want.resource_id.clone(),
+                    min: want.min,
+                    max: want.max,
+                    suspended: vec![],
+                    policies: BTreeMap::new(),
+                });
+            }
+            Ok(())
         }
         Change::PutPolicy { resource_id, name, policy, .. } => {
             const OPERATION: &str = "application-autoscaling:PutScalingPolicy";
@@ -232,6 +243,9 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<(), CallErro
                 .target_tracking_scaling_policy_configuration(tracking);
             session.call(OPERATION, request.send()).await?;
             session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
+            if let Some(live) = live {
+                live.policies.insert(name.clone(), policy.clone());
+            }
             Ok(())
         }
         Change::DeletePolicy { resource_id, name, .. } => {

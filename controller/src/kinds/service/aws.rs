@@ -22,10 +22,14 @@ pub struct Learned<'a> {
 }
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
-    let names = match scope {
-        Scope::One(name) => vec![names::service(name)],
-        Scope::All => list(session).await?,
-    };
+    match scope {
+        Scope::One(name) => describe(session, &[names::service(name)]).await,
+        Scope::All => describe(session, &list(session).await?).await,
+    }
+}
+
+/// Reads services by their own names, ten a call.
+pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Live>, CallError> {
     let mut found = BTreeMap::new();
     for ten in names.chunks(10) {
         let request = session
@@ -162,7 +166,13 @@ fn resolve(deferred: &Deferred, learned: Option<&str>, what: &'static str) -> Re
     })
 }
 
-pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) -> Result<(), CallError> {
+/// A create also tells what is `live` then.
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    learned: Learned<'_>,
+    live: &mut Option<Live>,
+) -> Result<(), CallError> {
     let ecs = &session.clients.ecs;
     let cluster = &session.place.cluster;
     match change {
@@ -184,7 +194,9 @@ pub async fn apply(session: Session<'_>, change: &Change, learned: Learned<'_>) 
                 .propagate_tags(PropagateTags::from(want.manner.propagate_tags.as_str()))
                 .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
                 .set_tags(Some(tag_list(&want.tags)));
-            session.call("ecs:CreateService", request.send()).await.map(drop)
+            let answer = session.call("ecs:CreateService", request.send()).await?;
+            *live = answer.service().map(read);
+            Ok(())
         }
         Change::Deploy { name, task_definition, .. } => {
             let task_definition = resolve(task_definition, learned.task_definition, "task definition")?;

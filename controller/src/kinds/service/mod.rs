@@ -121,6 +121,15 @@ impl Live {
         self.deployments.first()
     }
 
+    /// Whether it runs this task definition, rolls it out or back, or remembers that it failed: tasks may start from it, or somebody
+    /// asks why it did not work.
+    pub fn names(&self, definition: &task_definition::Live) -> bool {
+        let failed = self.tags.get(tags::FAILED_REVISION);
+        self.task_definition == definition.arn
+            || self.deployments.iter().any(|deployment| deployment.task_definition == definition.arn)
+            || failed.is_some_and(|failed| definition.revision() == Some(failed))
+    }
+
     /// What [`Attempt::over`] says of a rollout that begins now.
     pub fn primary_id(&self) -> &str {
         self.primary().map_or("-", |deployment| &deployment.id)

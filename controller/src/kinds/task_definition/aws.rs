@@ -308,18 +308,18 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
     Ok(live)
 }
 
-/// Returns the revision that was registered, if one was.
-pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>, CallError> {
+/// A registration also tells what is `live` then, the new revision first, so that later steps of the same plan can name it.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Live>) -> Result<(), CallError> {
     match change {
-        Change::Register { want, attempt, .. } => register(session, want, attempt).await.map(Some),
+        Change::Register { want, attempt, .. } => {
+            let registered = register(session, want, attempt).await?;
+            live.insert(0, registered);
+            Ok(())
+        }
         Change::Attempt { arn, attempt, .. } => {
-            tag(session, arn, &Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_string())])).await?;
-            Ok(None)
+            tag(session, arn, &Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_string())])).await
         }
-        Change::Tag { arn, tags } => {
-            tag(session, arn, tags).await?;
-            Ok(None)
-        }
+        Change::Tag { arn, tags } => tag(session, arn, tags).await,
         Change::Deregister { arn } => {
             let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
             match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
@@ -327,7 +327,7 @@ pub async fn apply(session: Session<'_>, change: &Change) -> Result<Option<Live>
                 Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
                 _ => remember(session, arn, None),
             }
-            Ok(None)
+            Ok(())
         }
     }
 }

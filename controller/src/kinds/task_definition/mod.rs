@@ -21,6 +21,9 @@ use crate::build::{Image, LoadTarget};
 /// The one container of the task.
 pub const CONTAINER: &str = "code-server";
 
+/// So many revisions that nobody uses are kept for each location, the newest: the way back to a good one is then no registration.
+pub const KEPT: usize = 5;
+
 const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
 const CURRENT_IMAGE: &str = "DAGSTER_CURRENT_IMAGE";
 
