@@ -293,12 +293,14 @@ impl Deployment {
         }
     }
 
-    /// Ends one of them as a signal does: it stops, then gives the lease back.
+    /// Ends one of them as a signal does: it begins no more changes, stops, and gives the lease back.
     pub async fn stop_one(&mut self, caller: &str) {
         if let Some(running) = self.running.remove(caller) {
+            let lease = &running.fleet.reconciler.world.lease;
+            lease.fence().shut().await;
             running.task.abort();
             let _ = running.task.await;
-            running.fleet.reconciler.world.lease.release().await;
+            lease.release().await;
         }
     }
 

@@ -72,9 +72,71 @@ async fn a_commit_is_with_ecs_after_one_read_and_two_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn making_a_location_takes_eleven_changes_whatever_else_is_made() {
-    let deployment = at_rest(30).await;
+async fn making_a_location_takes_eleven_changes_and_one_search_for_its_tasks_whatever_else_is_made() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    let names: Vec<String> = (0..30).map(|number| format!("location{number:04}")).collect();
+    for name in &names {
+        deployment.configs.insert(name.clone(), config(name));
+    }
+    deployment.publish();
+    deployment.cloud.reset_calls();
+    deployment.start().await;
+    deployment.until_healthy(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(deployment.mutating_calls().len(), 30 * 11);
+    let calls = calls(&deployment);
+    let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
+    assert_eq!(count("GetAccountAuthorizationDetails"), 1, "one sweep");
+    assert_eq!(count("ListInstances"), 30);
+    // The rest of the reads is glances at services on their way, ten a call: what one sweep reads beside, and no location by itself.
+    let reads = calls.iter().filter(|call| !call.mutating).count();
+    assert_eq!(reads - 30 - count("DescribeServices"), 10, "{:?}", operations(&calls));
+    assert!(count("DescribeServices") <= 30, "{}", count("DescribeServices"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_task_definitions_are_taken_away_but_for_the_newest_and_what_runs() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    for commit in 2..12 {
+        deployment.branches.push("orders", commit);
+        let runs = |this: &Deployment| {
+            let said = this.code_server.of_location("orders");
+            this.healthy("orders") && said.len() == 1 && said[0].image.ends_with(&format!("{commit:064x}"))
+        };
+        deployment.until("rolled out", runs).await;
+    }
+    deployment.idle().await;
+    let live = deployment.live().await;
+    let numbers: Vec<i32> = live["orders"].task_definitions.iter().map(|one| one.number).collect();
+    assert_eq!(numbers, [11, 10, 9, 8, 7, 6]);
+    // A way back to one that was kept is no registration.
+    deployment.cloud.reset_calls();
+    deployment.branches.push("orders", 7);
+    deployment
+        .until("rolled back", |this| {
+            this.code_server.of_location("orders").iter().all(|said| said.image.ends_with(&format!("{:064x}", 7)))
+        })
+        .await;
+    let calls = deployment.mutating_calls();
+    assert!(!operations(&calls).contains(&"RegisterTaskDefinition"), "{:?}", operations(&calls));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_definition_without_our_tag_is_never_taken_away() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    let ecs = deployment.clients().ecs;
+    let container = aws_sdk_ecs::types::ContainerDefinition::builder().name("code-server").image("theirs").build();
+    let theirs = ecs.register_task_definition().family("codeloc-orders").container_definitions(container);
+    let theirs = theirs.send().await.expect("a registration").task_definition.expect("a definition");
+    for commit in 2..12 {
+        deployment.branches.push("orders", commit);
+        deployment.until("noticed", |this| !this.healthy("orders")).await;
+        deployment.until_healthy(&["orders"]).await;
+    }
+    deployment.idle().await;
+    let left = ecs.describe_task_definition().task_definition(theirs.task_definition_arn().expect("an ARN"));
+    let left = left.send().await.expect("it is there").task_definition.expect("a definition");
+    assert_eq!(left.status().map(aws_sdk_ecs::types::TaskDefinitionStatus::as_str), Some("ACTIVE"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -302,6 +302,23 @@ async fn a_standby_takes_over_at_once_when_the_holder_stops_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_holder_that_stops_in_order_ends_what_it_began_before_another_begins() {
+    let mut deployment = pair().await;
+    let slow = Rule::at(1, Trouble::Delay(Duration::from_secs(5))).of("a").on(&["RegisterTaskDefinition"]);
+    deployment.cloud.set_faults(slow);
+    deployment.branches.push("orders", 2);
+    // By now the registration is on its way, and not applied yet.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    deployment.stop_one("a").await;
+    deployment.until("rolled out by b", |this| rolled_out(this, "b", 2)).await;
+    let calls = deployment.mutating_calls();
+    let registered = calls.iter().find(|call| call.caller == "a").expect("a had begun");
+    assert_eq!((registered.operation.as_str(), registered.applied), ("RegisterTaskDefinition", true));
+    let first = calls.iter().find(|call| call.caller == "b").expect("b goes on");
+    assert!(first.begun >= registered.time, "{first:?} while {registered:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_starts_again_waits_for_its_own_former_lease() {
     let mut deployment = Deployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();

@@ -64,11 +64,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let lease = daemon.reconciler.world.lease.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // The daemon runs on until what it has begun to change is changed: only then may another one begin.
+    let told_to_end = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        lease.fence().shut().await;
+    };
     let ended = tokio::select! {
         () = daemon.run(moved) => Err("the daemon ended by itself; see the log".into()),
         result = async { api.await } => Err(format!("the API ended: {result:?}").into()),
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        () = told_to_end => Ok(ExitCode::SUCCESS),
     };
     // Nothing runs any more that could change anything.
     lease.release().await;

@@ -227,17 +227,20 @@ impl Lease {
                     self.fence.open_until(until);
                 }
                 // Refused: by somebody else's write, or by one of our own whose answer was lost.
-                Ok(Ok(Written::Refused)) => match self.bounded(self.store.read()).await {
-                    Ok(Some(version)) if version.record.holder == self.holder => {
-                        sequence = version.record.sequence;
-                        etag = version.etag;
+                Ok(Ok(Written::Refused)) => {
+                    match tokio::time::timeout_at(until, self.bounded(self.store.read())).await {
+                        Ok(Ok(Some(version))) if version.record.holder == self.holder => {
+                            sequence = version.record.sequence;
+                            etag = version.etag;
+                        }
+                        Ok(Ok(_)) => {
+                            self.lose("another process took it");
+                            return;
+                        }
+                        Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read"),
+                        Err(_) => {}
                     }
-                    Ok(_) => {
-                        self.lose("another process took it");
-                        return;
-                    }
-                    Err(error) => tracing::warn!(%error, "the lease could not be read"),
-                },
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
                 Err(_) => {}
             }
@@ -271,9 +274,10 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, so that the next process need not wait. For an orderly end, after the work has stopped.
+    /// Gives the lease back, so that the next process need not wait. For an orderly end, after the work has stopped and
+    /// [`Fence::shut`] has waited for the calls that were on their way.
     pub async fn release(&self) {
-        let held = self.fence.is_open();
+        let held = self.standing() == Standing::Held;
         self.fence.close();
         if !held {
             return;

@@ -1,6 +1,8 @@
 //! `make bench`: what a fleet costs in AWS calls, in time and in memory, beside the least there could be. docs/performance.md
 //! explains the figures.
 //!
+//! `--quick` leaves the large fleets out, `--virtual` what is measured in real time, `--real` everything else.
+//!
 //! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
 //! of its own that talks HTTP to localcloud.
 
@@ -16,17 +18,18 @@ fn main() {
         real::daemon(&arguments[2..]);
         return;
     }
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let sizes: &[usize] = if quick { &[20, 80] } else { &[20, 80, 320, 1280, 5120] };
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let mut table = Table::new();
-    for n in if quick { vec![100] } else { vec![100, 1000] } {
-        simulated::cold(&mut table, n);
-        simulated::sweep(&mut table, n);
+    if !given("--real") {
+        for n in if given("--quick") { vec![100] } else { vec![100, 1000] } {
+            simulated::cold(&mut table, n);
+            simulated::sweep(&mut table, n);
+        }
+        simulated::one_commit(&mut table, 100);
+        simulated::commits_during_a_cold_converge(&mut table, if given("--quick") { 100 } else { 1000 });
     }
-    simulated::one_commit(&mut table, 100);
-    simulated::commits_during_a_cold_converge(&mut table, if quick { 100 } else { 1000 });
-    if !arguments.iter().any(|argument| argument == "--virtual") {
-        real::growth(&mut table, sizes);
+    if !given("--virtual") {
+        real::growth(&mut table, if given("--quick") { &[20, 100, 1000] } else { &[20, 80, 320, 1000, 5120] });
     }
     table.save();
 }

@@ -41,8 +41,8 @@ pub fn growth(table: &mut Table, sizes: &[usize]) {
     for n in sizes.iter().copied() {
         let used = measure(n);
         table.add("nothing to do: calls of one sweep", n, used.calls, None, "calls");
-        table.add("nothing to do: CPU of one sweep", n, used.cpu, (n <= 1280).then_some(0.1 * number(n) / 1000.0), "s");
-        table.add("peak memory", n, used.megabytes, (n == 1280).then_some(40.0 * 1.28), "MB");
+        table.add("nothing to do: CPU of one sweep", n, used.cpu, (n == 1000).then_some(0.1), "s");
+        table.add("peak memory", n, used.megabytes, (n == 1000).then_some(40.0), "MB");
         calls.push(used.calls);
         cpu.push(used.cpu);
         memory.push(used.megabytes);

@@ -106,7 +106,13 @@ pub fn cold(table: &mut Table, n: usize) {
             .count()
             .div_ceil(n.div_ceil(1000));
         let budget = number(sweeps * calls_to_read(n));
-        table.add(&format!("cold: reads until then, in {sweeps} sweeps"), n, number(reads), Some(budget), "calls");
+        table.add(
+            &format!("cold: reads until then, {sweeps} whole sweeps among them"),
+            n,
+            number(reads),
+            Some(budget),
+            "calls",
+        );
     });
 }
 

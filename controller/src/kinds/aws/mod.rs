@@ -241,6 +241,7 @@ impl Session<'_> {
             }
             let closing = self.fence.closing();
             self.check_fence(operation)?;
+            let _under_way = self.fence.under_way();
             tokio::select! {
                 answer = tokio::time::timeout(self.fence.call_timeout(), call) => answer
                     .unwrap_or_else(|_| Err(CallError::no_answer(operation, self.fence.call_timeout()))),
