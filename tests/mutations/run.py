@@ -98,6 +98,27 @@ MUTATIONS = [
         PURE,
     ),
     (
+        "collect the task definition that runs",
+        "controller/src/plan/mod.rs",
+        " && !service.names(live)",
+        "",
+        PURE,
+    ),
+    (
+        "begin all locations before one is ended",
+        "controller/src/priority.rs",
+        "if self == Self::Cold { Self::Making } else { self }",
+        "self",
+        virtual("calls"),
+    ),
+    (
+        "give the lease back while a change is on its way",
+        "controller/src/kinds/aws/fence.rs",
+        "wait_for(|calls| *calls == 0)",
+        "wait_for(|_| true)",
+        virtual("lease"),
+    ),
+    (
         "call without the lease",
         "controller/src/kinds/aws/fence.rs",
         "        lock(&self.open_until).is_some_and(|until| Instant::now() < until)",

@@ -121,8 +121,8 @@ impl Deployment {
         let clients = Clients::new(&config, &Arc::default());
         let namespace = clients.discovery.create_private_dns_namespace().name("dagster.internal").vpc("vpc-a");
         namespace.send().await.expect("a namespace");
-        // Making a namespace is an operation that takes its time.
-        while clients.discovery.list_namespaces().send().await.expect("namespaces").namespaces().is_empty() {
+        // Making a namespace is an operation that takes its time, and a cloud that throttles may refuse to say whether it is there.
+        while !clients.discovery.list_namespaces().send().await.is_ok_and(|found| !found.namespaces().is_empty()) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let s3 = clients.s3.create_bucket().bucket("platform");

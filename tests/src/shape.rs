@@ -26,7 +26,6 @@ pub fn shape(live: &BTreeMap<String, Live>) -> String {
         if let Some(service) = &mut location.service {
             service.registry = service.registry.take().map(|_| "registry".to_owned());
             service.task_definition = named(&service.task_definition);
-            service.events.clear();
             for deployment in &mut service.deployments {
                 deployment.id.clear();
                 deployment.reason.clear();

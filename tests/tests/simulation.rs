@@ -1,10 +1,10 @@
-//! Forty lives of a deployment, each from a seed of its own; `make soak` lives through any number of them. A failing one prints
+//! Three hundred and twenty lives of a deployment, each from a seed of its own; `make soak` lives through any number of them. A failing one prints
 //! its seed; `make soak SEED=…` shows it again, with its history made as short as it still fails.
 
 use codeloc_tests::simulation::run_seed;
 
 /// Seeds of one test: the tests of this file share the cores.
-const CHUNK: u64 = 10;
+const CHUNK: u64 = 80;
 
 fn seeds(chunk: u64) {
     let mut failures = Vec::new();

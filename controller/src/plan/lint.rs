@@ -143,6 +143,10 @@ mod tests {
 
     /// What the lint says of these steps, for a location that is as `live` and published if `published`.
     fn check(desired: Desired<'_>, live: &Live, published: bool, steps: Vec<Step>) -> Result<(), Violation> {
+        check_plan(desired, live, published, &plan_of(steps))
+    }
+
+    fn check_plan(desired: Desired<'_>, live: &Live, published: bool, plan: &Plan) -> Result<(), Violation> {
         let place = place();
         let entry = published.then(|| Entry { host: "host".to_owned(), port: 4000 });
         let input = Input {
@@ -158,7 +162,7 @@ mod tests {
             now_ms: 0,
             hold: None,
         };
-        lint(&input, &plan_of(steps))
+        lint(&input, plan)
     }
 
     fn delete_role() -> Step {
@@ -175,6 +179,17 @@ mod tests {
         let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
         let result = check(desired, &Live::default(), false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesWanted(Kind::Role)));
+    }
+
+    #[test]
+    fn what_runs_is_not_collected() {
+        let mut model = Model::default();
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let mut plan = model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
+        let arn = model.live.task_definitions[0].arn.clone();
+        plan.garbage = vec![Step::TaskDefinition(task_definition::Change::Deregister { arn })];
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        assert_eq!(check_plan(desired, &model.live, true, &plan), Err(Violation::CollectsInUse));
     }
 
     #[test]

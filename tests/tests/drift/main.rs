@@ -46,7 +46,6 @@ async fn shape(deployment: &Deployment) -> Shape {
     }
     if let Some(service) = &mut live.service {
         service.deployments.clear();
-        service.events.clear();
         service.running = service.desired;
     }
     if let Some(discovery) = &mut live.discovery {

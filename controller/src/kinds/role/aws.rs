@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::{EntityType, Tag};
-use serde_json::Value;
 
-use super::{Change, Live, POLICY_NAME};
+use super::{Change, Document, Live, POLICY_NAME};
 use crate::kinds::aws::{CallError, Scope, Session};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
@@ -106,10 +105,9 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
     }))
 }
 
-/// IAM sends policy documents percent-encoded. One that is no JSON equals nothing that is wanted.
-fn document(encoded: &str) -> Value {
-    let text = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
-    serde_json::from_str(&text).unwrap_or(Value::Null)
+/// IAM sends policy documents percent-encoded.
+fn document(encoded: &str) -> Document {
+    Document::new(percent_encoding::percent_decode_str(encoded).decode_utf8_lossy())
 }
 
 fn tags(tags: &[Tag]) -> Tags {
@@ -141,7 +139,7 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                         arn: want.arn(session.place),
                         name: want.name.clone(),
                         path: want.path.clone(),
-                        trust: want.trust.clone(),
+                        trust: Document::from(&want.trust),
                         policies: BTreeMap::new(),
                         attached: vec![],
                         permissions_boundary: want.permissions_boundary.clone(),
@@ -170,7 +168,7 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                 iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
             session.call("iam:PutRolePolicy", request.send()).await?;
             if let Some(live) = live {
-                live.policies.insert(POLICY_NAME.to_owned(), policy.clone());
+                live.policies.insert(POLICY_NAME.to_owned(), Document::from(policy));
             }
             Ok(())
         }

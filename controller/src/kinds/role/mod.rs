@@ -14,6 +14,7 @@ use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Description, Field, names};
+pub use policy::Document;
 
 /// The one inline policy of a role.
 pub const POLICY_NAME: &str = "codeloc";
@@ -55,9 +56,9 @@ pub struct Live {
     pub arn: String,
     pub name: String,
     pub path: String,
-    pub trust: Value,
+    pub trust: Document,
     /// Inline policies by name.
-    pub policies: BTreeMap<String, Value>,
+    pub policies: BTreeMap<String, Document>,
     /// ARNs of managed policies attached to it.
     pub attached: Vec<String>,
     pub permissions_boundary: Option<String>,
@@ -135,7 +136,7 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
     if !missing.is_empty() {
         changes.push(Change::Tag { name: name.clone(), tags: missing });
     }
-    if !policy::equivalent(&live.trust, &want.trust) {
+    if !live.trust.says(&want.trust) {
         changes.push(Change::SetTrust { name: name.clone(), trust: want.trust.clone() });
     }
     if live.permissions_boundary != want.permissions_boundary {
@@ -144,7 +145,7 @@ pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
     }
     // Creating the role and putting its policy are two calls: a crash between them is repaired here.
     let current = live.policies.get(POLICY_NAME);
-    if !current.is_some_and(|current| policy::equivalent(current, &want.policy)) {
+    if !current.is_some_and(|current| current.says(&want.policy)) {
         changes.push(Change::PutPolicy { name: name.clone(), policy: want.policy.clone(), created: current.is_none() });
     }
     for policy in live.policies.keys().filter(|policy| *policy != POLICY_NAME) {

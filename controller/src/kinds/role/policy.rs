@@ -1,5 +1,6 @@
 //! The policy documents of a role, and when two of them mean the same.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::kinds::place::Place;
@@ -56,8 +57,30 @@ pub fn access(prefix: &str, place: &Place) -> Value {
     })
 }
 
+/// A document as IAM gave it back: its text, since that is a fifth of what it takes to hold it parsed, and a thousand are held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Document(String);
+
+impl Document {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether it says what is wanted. IAM nearly always gives back to the letter what it was sent. One that is no JSON says nothing
+    /// that is wanted.
+    pub fn says(&self, want: &Value) -> bool {
+        self.0 == want.to_string() || serde_json::from_str(&self.0).is_ok_and(|live: Value| equivalent(&live, want))
+    }
+}
+
+impl From<&Value> for Document {
+    fn from(value: &Value) -> Self {
+        Self(value.to_string())
+    }
+}
+
 /// IAM may give a list of one back as its single element, and keeps no order in lists.
-pub fn equivalent(left: &Value, right: &Value) -> bool {
+fn equivalent(left: &Value, right: &Value) -> bool {
     normalise(left) == normalise(right)
 }
 
@@ -87,6 +110,12 @@ mod tests {
         let list = json!({"Statement": [{"Action": ["s3:GetObject"], "Effect": "Allow"}]});
         let single = json!({"Statement": {"Effect": "Allow", "Action": "s3:GetObject"}});
         assert!(equivalent(&list, &single));
+    }
+
+    #[test]
+    fn a_document_that_is_no_json_says_nothing_that_is_wanted() {
+        assert!(!Document::new("{").says(&json!({})));
+        assert!(Document::new("{ }").says(&json!({})));
     }
 
     #[test]

@@ -91,7 +91,6 @@ fn read(service: &Service) -> Live {
             .iter()
             .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
             .collect(),
-        events: service.events().iter().take(5).filter_map(|event| event.message().map(str::to_owned)).collect(),
     }
 }
 

@@ -78,8 +78,6 @@ pub struct Live {
     /// ARN of the Cloud Map service.
     pub registry: Option<String>,
     pub tags: Tags,
-    /// ECS's newest messages first, a few of them.
-    pub events: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

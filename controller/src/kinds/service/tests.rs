@@ -35,7 +35,6 @@ fn live() -> Live {
         manner: Manner::ours(),
         registry: Some("arn:registry".to_owned()),
         tags: want().tags,
-        events: vec![],
     }
 }
 

@@ -30,8 +30,8 @@ const TAMPERS: [fn(&mut Live); 6] = [
     |live| {
         live.role.iter_mut().for_each(|live| {
             live.path = "/".to_owned();
-            live.trust = json!({});
-            live.policies = [("codeloc".to_owned(), json!({})), ("by-hand".to_owned(), json!({}))].into();
+            live.trust = (&json!({})).into();
+            live.policies = ["codeloc", "by-hand"].map(|name| (name.to_owned(), (&json!({})).into())).into();
             live.attached = vec!["arn:by-hand".to_owned()];
             live.permissions_boundary = Some("arn:by-hand".to_owned());
         });

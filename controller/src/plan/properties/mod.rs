@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Answer;
 use crate::kinds::tags::Tags;
-use crate::kinds::{Action, Kind, Live, Step, workspace};
+use crate::kinds::{Action, Kind, Live, Step, task_definition, workspace};
 use crate::status::{Health, Sync};
 
 use model::*;
@@ -61,7 +61,7 @@ fn tamper(model: &mut Model, edit: Edit) {
         Edit::DeleteDiscovery => live.discovery = None,
         Edit::Policy => live.role.iter_mut().for_each(|live| live.policies.clear()),
         Edit::ExtraPolicy => live.role.iter_mut().for_each(|live| {
-            live.policies.insert("by-hand".to_owned(), serde_json::json!({"Statement": []}));
+            live.policies.insert("by-hand".to_owned(), (&serde_json::json!({"Statement": []})).into());
         }),
         Edit::DeleteRole => live.role = None,
         Edit::Capacity => live.scaling.iter_mut().for_each(|live| live.max += 5),
@@ -276,4 +276,27 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
         assert_eq!(plan.steps, []);
         assert_eq!(plan.report.health, Health::Degraded);
     }
+}
+
+#[test]
+fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
+    let mut model = Model::default();
+    let desire = |version: u8| Desire::Present(Box::new(repository(512, 2, None)), image(version));
+    for version in 1..=8 {
+        model.converge(&desire(version));
+    }
+    let plan = model.converge(&desire(1));
+    let runs = model.live.service.as_ref().unwrap().task_definition.clone();
+    assert!(model.live.task_definitions.iter().any(|live| live.arn == runs && live.number == 1));
+    let collected: Vec<i32> = plan
+        .garbage
+        .iter()
+        .filter_map(|step| match step {
+            Step::TaskDefinition(task_definition::Change::Deregister { arn }) => Some(arn),
+            _ => None,
+        })
+        .filter_map(|arn| model.live.task_definitions.iter().find(|live| live.arn == *arn))
+        .map(|live| live.number)
+        .collect();
+    assert_eq!(collected, [3, 2]);
 }

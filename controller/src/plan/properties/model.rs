@@ -207,7 +207,7 @@ impl Model {
                 arn: want.arn(&place()),
                 name: want.name.clone(),
                 path: want.path.clone(),
-                trust: want.trust.clone(),
+                trust: (&want.trust).into(),
                 policies: [].into(),
                 attached: vec![],
                 permissions_boundary: want.permissions_boundary.clone(),
@@ -222,10 +222,10 @@ impl Model {
         }
         let live = self.live.role.as_mut().expect("a role that is changed exists");
         match change {
-            role::Change::SetTrust { trust, .. } => live.trust = trust.clone(),
+            role::Change::SetTrust { trust, .. } => live.trust = trust.into(),
             role::Change::SetBoundary { to, .. } => live.permissions_boundary.clone_from(to),
             role::Change::PutPolicy { policy, .. } => {
-                live.policies.insert(role::POLICY_NAME.to_owned(), policy.clone());
+                live.policies.insert(role::POLICY_NAME.to_owned(), policy.into());
             }
             role::Change::RemovePolicy { policy, .. } => {
                 live.policies.remove(policy);
@@ -335,7 +335,6 @@ impl Model {
                     manner: want.manner.clone(),
                     registry,
                     tags: want.tags.clone(),
-                    events: vec![],
                 });
             }
             Change::Deploy { task_definition, .. } => {
