@@ -18,6 +18,7 @@ use crate::registry::{ImageDetail, Registry, RegistryError};
 use crate::time::Time;
 
 const TOKEN_HOURS: u64 = 12;
+const IMMUTABLE: &str = "IMMUTABLE";
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Ecr {
@@ -55,6 +56,8 @@ pub trait Images: Send + Sync {
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault>;
     /// Takes one tag away; false when no image has it.
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault>;
+    /// Whether a pushed tag may be moved to another image.
+    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault>;
 }
 
 /// Images in memory, put there by a test.
@@ -115,6 +118,11 @@ impl Images for MemoryImages {
             found.map(|image| image.tags.retain(|other| other != tag)).is_some()
         }))
     }
+
+    fn set_immutable(&self, _: &str, _: bool) -> Result<(), Fault> {
+        // Nothing is pushed here.
+        Ok(())
+    }
 }
 
 impl Images for Registry {
@@ -144,6 +152,10 @@ impl Images for Registry {
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
         self.untag(repository, tag).map_err(|error| broken(&error))
     }
+
+    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault> {
+        self.set_immutable(repository, immutable).map_err(|error| broken(&error))
+    }
 }
 
 fn broken(error: &RegistryError) -> Fault {
@@ -163,6 +175,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             let mutability = mutability(input)?;
             let (name, repository) = repository(cloud, input)?;
             repository.mutability.clone_from(&mutability);
+            cloud.images.set_immutable(&name, mutability == IMMUTABLE)?;
             Ok(json!({"repositoryName": name, "imageTagMutability": mutability, "registryId": cloud.rules.account}))
         }
         "PutImageScanningConfiguration" => {
@@ -216,6 +229,7 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         tags: input.tags("tags"),
     };
     cloud.images.create(name)?;
+    cloud.images.set_immutable(name, repository.mutability == IMMUTABLE)?;
     let shown = show(cloud, name, &repository);
     cloud.ecr.repositories.insert(name.to_owned(), repository);
     Ok(json!({"repository": shown}))
@@ -224,7 +238,7 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
 fn mutability(input: &Value) -> Result<String, Fault> {
     match input.text("imageTagMutability") {
         None => Ok("MUTABLE".to_owned()),
-        Some(known @ ("MUTABLE" | "IMMUTABLE")) => Ok(known.to_owned()),
+        Some(known @ ("MUTABLE" | IMMUTABLE)) => Ok(known.to_owned()),
         Some(other) => Err(Fault::invalid(format!("imageTagMutability is MUTABLE or IMMUTABLE here, not {other}"))),
     }
 }
