@@ -71,9 +71,46 @@ pub enum Report {
     },
 }
 
+/// Repository and reference of an image. Every image comes from our registry, whatever its host is called.
+pub fn split(image: &str) -> (&str, &str) {
+    let path = match image.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
+        _ => image,
+    };
+    if let Some((tagged, digest)) = path.split_once('@') {
+        return (tagged.split_once(':').map_or(tagged, |(name, _)| name), digest);
+    }
+    path.split_once(':').unwrap_or((path, "latest"))
+}
+
+/// ECS's words for an image that its registry does not have.
+pub fn missing_image(image: &str) -> String {
+    format!(
+        "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}: {image}: \
+         not found"
+    )
+}
+
 pub trait Driver: Send + Sync + 'static {
     /// Starts a task and returns at once; everything further goes through `reports`.
     fn launch(&self, launch: Launch, reports: UnboundedSender<Report>);
     /// Asks a task to end; `Report::Exited` follows.
     fn stop(&self, task_arn: &str);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_read_as_repository_and_reference_whatever_its_host() {
+        for (image, expected) in [
+            ("127.0.0.1:4566/team/orders@sha256:ab", ("team/orders", "sha256:ab")),
+            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1", ("orders", "v1")),
+            ("localhost/orders:v1@sha256:ab", ("orders", "sha256:ab")),
+            ("team/orders", ("team/orders", "latest")),
+        ] {
+            assert_eq!(split(image), expected);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{Driver, Launch, Report};
+use super::{Driver, Launch, Report, missing_image};
 use crate::lock::lock;
 
 /// How a task behaves.
@@ -157,10 +157,7 @@ async fn live(
     sleep(script.pull).await;
     if script.image_missing {
         let image = launch.containers.first().map_or("", |container| container.image.as_str());
-        return (
-            None,
-            format!("CannotPullContainerError: pull image manifest has been retried 1 time(s): {image}: not found"),
-        );
+        return (None, missing_image(image));
     }
     tell(Report::Pulled { task_arn: task_arn() });
     sleep(script.boot).await;

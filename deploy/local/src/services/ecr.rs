@@ -58,6 +58,8 @@ pub trait Images: Send + Sync {
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault>;
     /// Whether a pushed tag may be moved to another image.
     fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault>;
+    /// Whether a repository has an image of this tag or digest; `None` where what is run need not have been pushed.
+    fn holds(&self, repository: &str, reference: &str) -> Option<bool>;
 }
 
 /// Images in memory, put there by a test.
@@ -123,6 +125,10 @@ impl Images for MemoryImages {
         // Nothing is pushed here.
         Ok(())
     }
+
+    fn holds(&self, _: &str, _: &str) -> Option<bool> {
+        None
+    }
 }
 
 impl Images for Registry {
@@ -155,6 +161,10 @@ impl Images for Registry {
 
     fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault> {
         self.set_immutable(repository, immutable).map_err(|error| broken(&error))
+    }
+
+    fn holds(&self, repository: &str, reference: &str) -> Option<bool> {
+        Some(self.manifest(repository, reference).is_some())
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Task, Times, end};
 use crate::cloud::{Cloud, Effect};
-use crate::driver::{Container, Launch, LogTarget};
+use crate::driver::{Container, Launch, LogTarget, missing_image, split};
 use crate::fields::{Fields, Tags};
 use crate::services::ecs::task_definition::{self, Definition};
 use crate::services::ecs::{check_role, service, tail};
@@ -91,12 +91,19 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
     Some(arn)
 }
 
-/// Log groups must be there before a task starts, and roles must be assumable.
+/// Images and log groups must be there before a task starts, and roles must be assumable.
 fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     for role in ["executionRoleArn", "taskRoleArn"] {
         check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
     }
     for container in definition.containers() {
+        let image = container.text("image").unwrap_or_default();
+        if image.strip_prefix(cloud.rules.registry.as_str()).is_some_and(|rest| rest.starts_with('/')) {
+            let (repository, reference) = split(image);
+            if cloud.images.holds(repository, reference) == Some(false) {
+                return Err(missing_image(image));
+            }
+        }
         let Some(options) = awslogs(container) else {
             continue;
         };
