@@ -48,6 +48,8 @@ pub struct Rules {
     pub throttling: Throttling,
     /// Reads may answer with what was true up to so long ago. Never those of S3, which AWS promises to be consistent.
     pub stale_reads: Duration,
+    /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
+    pub transient_stops: u32,
 }
 
 impl Rules {
@@ -69,6 +71,7 @@ impl Default for Rules {
             operation_delay: Duration::from_secs(1),
             throttling: Throttling::Off,
             stale_reads: Duration::ZERO,
+            transient_stops: 0,
         }
     }
 }
@@ -326,6 +329,23 @@ impl Cloud {
         let mut id = hex::encode(digest);
         id.truncate(length);
         id
+    }
+
+    /// A number for what happens to one thing, from the seed and that thing's id: no draw of an id, so that whether anything
+    /// is decided this way changes no other.
+    pub fn lot(&self, what: &str, id: &str) -> u64 {
+        let digest = Sha256::new()
+            .chain_update(self.rules.seed)
+            .chain_update(what.as_bytes())
+            .chain_update([0])
+            .chain_update(id.as_bytes())
+            .finalize();
+        digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    }
+
+    /// Whether what happens so many times out of 100 happens to this thing.
+    pub fn happens(&self, percent: u32, what: &str, id: &str) -> bool {
+        self.lot(what, id) % 100 < u64::from(percent)
     }
 
     /// `8-4-4-4-12`.
