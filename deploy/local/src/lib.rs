@@ -20,6 +20,7 @@ pub mod registry;
 pub mod rollout;
 pub mod services;
 pub mod store;
+mod tags;
 pub mod throttling;
 pub mod time;
 pub mod wire;

@@ -11,9 +11,12 @@ use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags};
 use crate::paging::{Limits, page};
+use crate::tags;
 use crate::time::Time;
 
 const DIMENSION: &str = "ecs:service:DesiredCount";
+const RESOURCE_CHARACTERS: usize = 1600;
+const POLICY_CHARACTERS: usize = 256;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct AutoScaling {
@@ -56,7 +59,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DeleteScalingPolicy" => delete_policy(cloud, input),
         "TagResource" => {
             let added = input.text_map("Tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::AutoScaling, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -74,7 +77,11 @@ fn resource(input: &Value) -> Result<&str, Fault> {
     if input.need("ScalableDimension")? != DIMENSION {
         return Err(Fault::invalid(format!("localcloud scales nothing but {DIMENSION}")));
     }
-    input.need("ResourceId")
+    let resource = input.need("ResourceId")?;
+    if resource.chars().count() > RESOURCE_CHARACTERS {
+        return Err(Fault::invalid(format!("ResourceId must have at most {RESOURCE_CHARACTERS} characters")));
+    }
+    Ok(resource)
 }
 
 fn register(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -87,6 +94,9 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     if min < 0 || max < min {
         return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
     }
+    let tags = input.text_map("Tags");
+    // Registering has no code of its own for too many of them.
+    tags::check(Service::AutoScaling, &tags).map_err(|fault| Fault { code: None, ..fault })?;
     if !ecs::service::clamp(cloud, resource, min, max) {
         return Err(Fault::invalid(format!("ECS service doesn't exist: {resource}")));
     }
@@ -101,7 +111,7 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
             "DynamicScalingOutSuspended": false,
             "ScheduledScalingSuspended": false,
         }),
-        tags: input.text_map("Tags"),
+        tags,
         policies: BTreeMap::new(),
     };
     let known = cloud.autoscaling.targets.contains_key(resource);
@@ -152,6 +162,10 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
 fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let resource = resource(input)?.to_owned();
     let name = input.need("PolicyName")?;
+    if name.chars().count() > POLICY_CHARACTERS || name.chars().any(char::is_control) {
+        let message = format!("PolicyName must have at most {POLICY_CHARACTERS} characters, all of them printable");
+        return Err(Fault::invalid(message));
+    }
     if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
         return Err(Fault::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
     }

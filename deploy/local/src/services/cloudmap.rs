@@ -13,6 +13,7 @@ use crate::cloud::{Cloud, Timer};
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, pick, upper_tags};
 use crate::paging::{Limits, page};
+use crate::tags;
 use crate::time::Time;
 
 const PAGE: Limits = Limits { default: 100, max: 100 };
@@ -100,7 +101,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DiscoverInstances" => discover(cloud, input),
         "TagResource" => {
             let added = input.tags("Tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::CloudMap, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -199,12 +200,14 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     if existing.chain(promised).any(|taken| taken == name) {
         return Err(Fault::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
     }
+    let tags = input.tags("Tags");
+    tags::check(Service::CloudMap, &tags)?;
     let id = format!("ns-{}", cloud.draw(16));
     let change = Change::CreateNamespace {
         id: id.clone(),
         name: name.to_owned(),
-        description: input.text("Description").map(str::to_owned),
-        tags: input.tags("Tags"),
+        description: description(input)?.map(str::to_owned),
+        tags,
     };
     Ok(promise(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
 }
@@ -250,7 +253,12 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
         return Err(Fault::invalid(format!("'{name}' is not a name that DNS can answer for")));
     }
-    let same = |service: &&Registry| service.namespace_id == namespace && service.name == name;
+    description(input)?;
+    let tags = input.tags("Tags");
+    tags::check(Service::CloudMap, &tags)?;
+    // DNS does not tell upper from lower case.
+    let taken = |other: &str| if dns.is_some() { other.eq_ignore_ascii_case(name) } else { other == name };
+    let same = |service: &&Registry| service.namespace_id == namespace && taken(&service.name);
     if let Some(service) = cloud.cloudmap.services.values().find(same) {
         let message = format!("Service already exists: {} has the name {name}.", service.id);
         return Err(Fault::new("ServiceAlreadyExists", message));
@@ -271,7 +279,7 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
         namespace_id: namespace,
         created_at: cloud.now(),
         settings,
-        tags: input.tags("Tags"),
+        tags,
         instances: BTreeMap::new(),
     };
     let shown = show_service(&service);
@@ -346,6 +354,11 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     let attributes = input.text_map("Attributes");
     if attributes.is_empty() {
         return Err(Fault::missing("Attributes"));
+    }
+    if instance.len() > 64 || attributes.iter().any(|(key, value)| key.len() > 255 || value.len() > 1024) {
+        return Err(Fault::invalid(
+            "An instance's id has at most 64 characters, an attribute 255 and its value 1,024.",
+        ));
     }
     if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
         return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
@@ -432,6 +445,15 @@ fn tail(id: &str) -> &str {
 fn is_dns_label(label: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=63).contains(&label.len()) && label.chars().all(legal) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// The description of what is made, which may be absent.
+fn description(input: &Value) -> Result<Option<&str>, Fault> {
+    let text = input.text("Description");
+    if text.is_some_and(|text| text.chars().count() > 1024) {
+        return Err(Fault::invalid("Description must have at most 1,024 characters."));
+    }
+    Ok(text)
 }
 
 fn no_namespace(id: &str) -> Fault {

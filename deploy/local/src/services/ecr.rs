@@ -15,6 +15,7 @@ use crate::fields::{Fields, Tags, upper_tags};
 use crate::lock::lock;
 use crate::paging::{Limits, page};
 use crate::registry::{ImageDetail, Registry, RegistryError};
+use crate::tags;
 use crate::time::Time;
 
 const TOKEN_HOURS: u64 = 12;
@@ -201,7 +202,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "TagResource" => {
             let added = input.tags("tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::Ecr, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -227,6 +228,8 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!("The repository with name '{name}' already exists in the registry with id '{account}'");
         return Err(Fault::new("RepositoryAlreadyExistsException", message));
     }
+    let tags = input.tags("tags");
+    tags::check(Service::Ecr, &tags)?;
     let repository = Repository {
         arn: cloud.arn("ecr", &format!("repository/{name}")),
         created_at: cloud.now(),
@@ -236,7 +239,7 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
             .get("encryptionConfiguration")
             .cloned()
             .unwrap_or_else(|| json!({"encryptionType": "AES256"})),
-        tags: input.tags("tags"),
+        tags,
     };
     cloud.images.create(name)?;
     cloud.images.set_immutable(name, repository.mutability == IMMUTABLE)?;
