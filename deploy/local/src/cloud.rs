@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::driver::{Launch, Report};
 use crate::fault::{Fault, Reply};
 use crate::past::{Past, State};
+use crate::quotas::Quotas;
 use crate::services::autoscaling::AutoScaling;
 use crate::services::cloudmap::CloudMap;
 use crate::services::ecr::{Ecr, Images, MemoryImages};
@@ -50,6 +51,8 @@ pub struct Rules {
     pub stale_reads: Duration,
     /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
     pub transient_stops: u32,
+    /// How much of everything there may be.
+    pub quotas: Quotas,
 }
 
 impl Rules {
@@ -72,6 +75,7 @@ impl Default for Rules {
             throttling: Throttling::Off,
             stale_reads: Duration::ZERO,
             transient_stops: 0,
+            quotas: Quotas::aws(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod local_cloud;
 mod lock;
 pub mod paging;
 mod past;
+pub mod quotas;
 pub mod registry;
 pub mod rollout;
 pub mod services;

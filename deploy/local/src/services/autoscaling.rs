@@ -17,6 +17,8 @@ use crate::time::Time;
 const DIMENSION: &str = "ecs:service:DesiredCount";
 const RESOURCE_CHARACTERS: usize = 1600;
 const POLICY_CHARACTERS: usize = 256;
+/// The alarms that target tracking makes for one policy: one for each direction.
+const ALARMS_OF_POLICY: usize = 2;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct AutoScaling {
@@ -94,6 +96,10 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     if min < 0 || max < min {
         return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
     }
+    let known = cloud.autoscaling.targets.contains_key(resource);
+    if !known && cloud.autoscaling.targets.len() >= cloud.rules.quotas.scalable_targets {
+        return Err(exceeded("scalable targets of Amazon ECS", cloud.rules.quotas.scalable_targets));
+    }
     let tags = input.text_map("Tags");
     // Registering has no code of its own for too many of them.
     tags::check(Service::AutoScaling, &tags).map_err(|fault| Fault { code: None, ..fault })?;
@@ -114,7 +120,6 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         tags,
         policies: BTreeMap::new(),
     };
-    let known = cloud.autoscaling.targets.contains_key(resource);
     if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
         let message = "Tags are given when a scalable target is made; use TagResource to change them";
         return Err(Fault::invalid(message));
@@ -192,11 +197,22 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
         configuration: Value::Null,
         alarms: json!([alarm("High", &high), alarm("Low", &low)]),
     };
+    let policies = cloud.autoscaling.targets.values().map(|target| target.policies.len());
+    let alarms = policies.sum::<usize>() * ALARMS_OF_POLICY;
     let target = cloud.autoscaling.targets.get_mut(&resource).ok_or_else(|| no_target(&resource))?;
     let other = |(other, policy): (&String, &Policy)| other != name && self::metric(&policy.configuration) == metric;
     if target.policies.iter().any(other) {
         let message = "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
         return Err(Fault::invalid(message));
+    }
+    if !target.policies.contains_key(name) {
+        let quotas = cloud.rules.quotas;
+        if target.policies.len() >= quotas.policies_of_target {
+            return Err(exceeded("scaling policies per scalable target", quotas.policies_of_target));
+        }
+        if alarms + ALARMS_OF_POLICY > quotas.alarms {
+            return Err(exceeded("CloudWatch alarms", quotas.alarms));
+        }
     }
     let policy = target.policies.entry(name.to_owned()).or_insert(fresh);
     policy.configuration = configuration.clone();
@@ -255,6 +271,10 @@ fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault
     let target = cloud.autoscaling.targets.values_mut().find(|target| target.arn == arn);
     let missing = || Fault::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
     Ok(&mut target.ok_or_else(missing)?.tags)
+}
+
+fn exceeded(what: &str, most: usize) -> Fault {
+    Fault::new("LimitExceededException", format!("You have reached the quota of {most} {what} of this account."))
 }
 
 fn no_target(resource: &str) -> Fault {

@@ -114,13 +114,29 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// Puts a task into a registry at once, as ECS does; false when the registry is gone.
-pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> bool {
-    let registry = cloud.cloudmap.services.get_mut(tail(registry_arn));
-    registry.is_some_and(|registry| {
-        registry.instances.insert(instance.to_owned(), attributes);
-        true
-    })
+/// Puts a task into a registry at once, as ECS does, unless that is gone or full.
+pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> Result<(), Fault> {
+    let id = tail(registry_arn);
+    has_room(cloud, id, instance)?;
+    registry_mut(cloud, id)?.instances.insert(instance.to_owned(), attributes);
+    Ok(())
+}
+
+/// Refuses one more instance of a service, where that service or its namespace has as many as it may.
+fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), Fault> {
+    let CloudMap { services, .. } = &cloud.cloudmap;
+    let Some(service) = services.get(id).filter(|service| !service.instances.contains_key(instance)) else {
+        return Ok(());
+    };
+    let neighbours = services.values().filter(|other| other.namespace_id == service.namespace_id);
+    let quotas = &cloud.rules.quotas;
+    if service.instances.len() >= quotas.instances_of_registry {
+        return Err(exceeded("instances per service", quotas.instances_of_registry));
+    }
+    if neighbours.map(|other| other.instances.len()).sum::<usize>() >= quotas.instances_of_namespace {
+        return Err(exceeded("instances per namespace", quotas.instances_of_namespace));
+    }
+    Ok(())
 }
 
 pub fn leave(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
@@ -199,6 +215,14 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     let existing = cloud.cloudmap.namespaces.values().map(|namespace| namespace.name.as_str());
     if existing.chain(promised).any(|taken| taken == name) {
         return Err(Fault::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
+    }
+    let promised = cloud
+        .cloudmap
+        .operations
+        .values()
+        .filter(|operation| matches!(operation.change, Change::CreateNamespace { .. }) && !operation.done);
+    if cloud.cloudmap.namespaces.len() + promised.count() >= cloud.rules.quotas.namespaces {
+        return Err(exceeded("namespaces per Region", cloud.rules.quotas.namespaces));
     }
     let tags = input.tags("Tags");
     tags::check(Service::CloudMap, &tags)?;
@@ -363,6 +387,7 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
         return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
     }
+    has_room(cloud, &id, &instance)?;
     let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
     Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
@@ -454,6 +479,11 @@ fn description(input: &Value) -> Result<Option<&str>, Fault> {
         return Err(Fault::invalid("Description must have at most 1,024 characters."));
     }
     Ok(text)
+}
+
+fn exceeded(what: &str, most: usize) -> Fault {
+    let message = format!("The resource can't be created: the quota of {most} {what} is reached.");
+    Fault::new("ResourceLimitExceeded", message)
 }
 
 fn no_namespace(id: &str) -> Fault {

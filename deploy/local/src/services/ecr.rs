@@ -228,6 +228,11 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!("The repository with name '{name}' already exists in the registry with id '{account}'");
         return Err(Fault::new("RepositoryAlreadyExistsException", message));
     }
+    let most = cloud.rules.quotas.image_repositories;
+    if cloud.ecr.repositories.len() >= most {
+        let message = format!("The registry has reached its quota of {most} repositories");
+        return Err(Fault::new("LimitExceededException", message));
+    }
     let tags = input.tags("tags");
     tags::check(Service::Ecr, &tags)?;
     let repository = Repository {

@@ -110,6 +110,9 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!("Role with name {name} already exists.");
         return Err(Fault::new("EntityAlreadyExists", message).with_status(409));
     }
+    if cloud.iam.roles.len() >= cloud.rules.quotas.roles {
+        return Err(exceeded("RolesPerAccount", cloud.rules.quotas.roles));
+    }
     let (description, max_session_seconds) = (description(input)?, session(input)?);
     let tags = input.tags("Tags");
     tags::check(Service::Iam, &tags)?;
@@ -160,6 +163,10 @@ fn session(input: &Value) -> Result<Option<i64>, Fault> {
         )));
     }
     Ok(seconds)
+}
+
+fn exceeded(quota: &str, most: usize) -> Fault {
+    Fault::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
 }
 
 /// A role as `GetRole` shows it.
@@ -265,6 +272,7 @@ fn dense(document: &str) -> usize {
 }
 
 fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    let most = cloud.rules.quotas.policies_of_role;
     let (_, role) = role(cloud, input)?;
     if operation == "ListAttachedRolePolicies" {
         let all = role.attached.iter();
@@ -273,6 +281,9 @@ fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
     let arn = input.need("PolicyArn")?;
     if operation == "AttachRolePolicy" {
+        if role.attached.len() >= most && !role.attached.contains_key(arn) {
+            return Err(exceeded("PoliciesPerRole", most));
+        }
         let name = arn.rsplit('/').next().unwrap_or(arn);
         role.attached.insert(arn.to_owned(), name.to_owned());
         return Ok(json!({}));

@@ -124,6 +124,9 @@ fn create_group(cloud: &mut Cloud, input: &Value) -> Reply {
     if cloud.logs.groups.contains_key(name) {
         return Err(Fault::new("ResourceAlreadyExistsException", "The specified log group already exists"));
     }
+    if cloud.logs.groups.len() >= cloud.rules.quotas.log_groups {
+        return Err(Fault::new("LimitExceededException", "Resource limit exceeded."));
+    }
     let tags = input.text_map("tags");
     // Making a group has no code of its own for too many of them.
     tags::check(Service::Logs, &tags).map_err(|fault| Fault { code: None, ..fault })?;

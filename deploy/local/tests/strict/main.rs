@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 #![expect(clippy::needless_pass_by_value, reason = "json! is written where the call is made")]
 
+mod quotas;
 mod tags;
 mod tasks;
 mod world;

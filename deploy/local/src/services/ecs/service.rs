@@ -121,6 +121,12 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         }
         _ => {}
     }
+    let most = cloud.rules.quotas.services_of_cluster;
+    let living = |service: &&Service| service.status != Status::Inactive;
+    if cloud.ecs.clusters[&cluster_name].services.values().filter(living).count() >= most {
+        // No error of its own is documented for it.
+        return Err(Fault::invalid(format!("The maximum number of services for the cluster, {most}, is reached.")));
+    }
     let mut service = Service {
         name: name.to_owned(),
         arn: cloud.arn("ecs", &format!("service/{cluster_name}/{name}")),
