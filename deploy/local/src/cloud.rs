@@ -49,6 +49,8 @@ pub struct Rules {
     pub throttling: Throttling,
     /// Reads may answer with what was true up to so long ago. Never those of S3, which AWS promises to be consistent.
     pub stale_reads: Duration,
+    /// For how long after a change of a scalable target, or of a policy of it, the next such change is refused.
+    pub scaling_conflicts: Duration,
     /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
     pub transient_stops: u32,
     /// How much of everything there may be.
@@ -74,6 +76,7 @@ impl Default for Rules {
             operation_delay: Duration::from_secs(1),
             throttling: Throttling::Off,
             stale_reads: Duration::ZERO,
+            scaling_conflicts: Duration::ZERO,
             transient_stops: 0,
             quotas: Quotas::aws(),
         }

@@ -1,5 +1,12 @@
 //! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Nothing here
 //! watches metrics; a target's only own act is to clamp the count when it is registered.
+//!
+//! A change that was accepted is pending for a while (`Rules::scaling_conflicts`): what would change the same target or one of
+//! its policies meanwhile is refused with `ConcurrentUpdateException`, whoever asks. AWS documents it for 'an update to an
+//! Application Auto Scaling resource that already has a pending update', and calls made one after the other meet it too
+//! (spinnaker/clouddriver#6215). A refused call leaves nothing pending, so that whoever tries again gets through.
+//!
+//! <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html>
 
 use std::collections::BTreeMap;
 
@@ -24,6 +31,9 @@ const ALARMS_OF_POLICY: usize = 2;
 pub struct AutoScaling {
     /// By resource id: there is one dimension.
     pub targets: BTreeMap<String, Target>,
+    /// Until when the last change of a resource is pending; a target that is gone leaves its own behind.
+    #[serde(default)]
+    pending: BTreeMap<String, Time>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -50,15 +60,15 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         return Err(Fault::invalid("localcloud scales nothing but ServiceNamespace ecs"));
     }
     match operation {
-        "RegisterScalableTarget" => register(cloud, input),
+        "RegisterScalableTarget" => change(cloud, input, register),
         "DescribeScalableTargets" => describe_targets(cloud, input),
-        "DeregisterScalableTarget" => {
+        "DeregisterScalableTarget" => change(cloud, input, |cloud, input| {
             let resource = resource(input)?;
             cloud.autoscaling.targets.remove(resource).map(|_| json!({})).ok_or_else(|| no_target(resource))
-        }
-        "PutScalingPolicy" => put_policy(cloud, input),
+        }),
+        "PutScalingPolicy" => change(cloud, input, put_policy),
         "DescribeScalingPolicies" => describe_policies(cloud, input),
-        "DeleteScalingPolicy" => delete_policy(cloud, input),
+        "DeleteScalingPolicy" => change(cloud, input, delete_policy),
         "TagResource" => {
             let added = input.text_map("Tags");
             tags::add(Service::AutoScaling, tagged(cloud, input)?, added)?;
@@ -72,6 +82,23 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "ListTagsForResource" => Ok(json!({"Tags": tagged(cloud, input)?})),
         _ => Err(unknown(Service::AutoScaling, operation)),
     }
+}
+
+/// A change of a target or of a policy, unless the last one of the same resource is pending.
+fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply) -> Reply {
+    let (resource, now) = (resource(input)?, cloud.now());
+    let AutoScaling { pending, .. } = &mut cloud.autoscaling;
+    pending.retain(|_, until| *until > now);
+    if pending.contains_key(resource) {
+        let message = "You already have a pending update to an Auto Scaling resource.";
+        return Err(Fault::new("ConcurrentUpdateException", message));
+    }
+    let reply = act(cloud, input)?;
+    if !cloud.rules.scaling_conflicts.is_zero() {
+        let until = now + cloud.rules.scaling_conflicts;
+        cloud.autoscaling.pending.insert(resource.to_owned(), until);
+    }
+    Ok(reply)
 }
 
 fn resource(input: &Value) -> Result<&str, Fault> {

@@ -4,6 +4,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "json! is written where the call is made")]
 
 mod quotas;
+mod rates;
 mod tags;
 mod tasks;
 mod world;
