@@ -355,6 +355,12 @@ impl Cloud {
         self.lot(what, id) % 100 < u64::from(percent)
     }
 
+    /// Refuses calls for their rate from now on, or no longer; all buckets are full.
+    pub fn throttle(&mut self, throttling: Throttling) {
+        self.rules.throttling = throttling;
+        self.throttling = Buckets::new(throttling);
+    }
+
     /// `8-4-4-4-12`.
     pub fn draw_uuid(&mut self) -> String {
         let id = self.draw(32);

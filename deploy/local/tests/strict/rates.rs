@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use localcloud::Rules;
+use localcloud::throttling::Throttling;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -44,4 +45,20 @@ async fn changes_of_a_scalable_target_follow_each_other_at_once_unless_the_rules
     world.scaling("PutScalingPolicy", "one", policy("cpu", "CPU")).unwrap();
     world.scaling("PutScalingPolicy", "one", policy("memory", "Memory")).unwrap();
     world.scaling("DeregisterScalableTarget", "one", json!({})).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_is_told_to_throttle_refuses_calls_beyond_the_rate() {
+    let world = World::new(Rules::default());
+    let register = || {
+        let container = json!({"name": "server", "image": "app:1"});
+        world.ecs("RegisterTaskDefinition", json!({"family": "app", "containerDefinitions": [container]}))
+    };
+    assert!((0..100).all(|_| register().is_ok()));
+    world.cloud.with_cloud(|cloud| cloud.throttle(Throttling::Percent(50)));
+    let admitted = (0..100).filter(|_| register().is_ok()).count();
+    assert_eq!(admitted, 10, "half of AWS's burst of 20");
+    assert_eq!(register(), refused("ThrottlingException"));
+    sleep(Duration::from_secs(2)).await;
+    register().expect("half a call a second");
 }
