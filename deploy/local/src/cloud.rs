@@ -53,6 +53,8 @@ pub struct Rules {
     pub scaling_conflicts: Duration,
     /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
     pub transient_stops: u32,
+    /// Of 100 Cloud Map services made under the name of a deleted one so many get its id again.
+    pub returning_ids: u32,
     /// How much of everything there may be.
     pub quotas: Quotas,
 }
@@ -78,6 +80,7 @@ impl Default for Rules {
             stale_reads: Duration::ZERO,
             scaling_conflicts: Duration::ZERO,
             transient_stops: 0,
+            returning_ids: 100,
             quotas: Quotas::aws(),
         }
     }

@@ -1,6 +1,9 @@
 //! Cloud Map: namespaces, services and the instances that ECS registers in them.
 //!
 //! What AWS does behind an operation id happens here when the operation is due, not when it is asked for.
+//!
+//! A service made under the name of a deleted one gets that one's id again (hashicorp/terraform-provider-aws#46930), as often as
+//! `Rules::returning_ids` says. ECS, to which it is the same registry then, enters tasks when they start, and none that run.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,6 +25,9 @@ const PAGE: Limits = Limits { default: 100, max: 100 };
 pub struct CloudMap {
     pub namespaces: BTreeMap<String, Namespace>,
     pub services: BTreeMap<String, Registry>,
+    /// The id that was last given to a service, by namespace and name.
+    #[serde(default)]
+    ids: BTreeMap<String, String>,
     operations: BTreeMap<String, Operation>,
 }
 
@@ -295,7 +301,7 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
         dns.insert("NamespaceId".to_owned(), namespace.clone().into());
         dns.entry("RoutingPolicy").or_insert_with(|| "MULTIVALUE".into());
     }
-    let id = format!("srv-{}", cloud.draw(16));
+    let id = fresh_id(cloud, &namespace, name);
     let service = Registry {
         arn: cloud.arn("servicediscovery", &format!("service/{id}")),
         id: id.clone(),
@@ -309,6 +315,18 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     let shown = show_service(&service);
     cloud.cloudmap.services.insert(id, service);
     Ok(json!({"Service": shown}))
+}
+
+/// An id for a service that is made now: the one that the last of this name had, or a new one.
+fn fresh_id(cloud: &mut Cloud, namespace: &str, name: &str) -> String {
+    // Drawn in either case: what returns here changes no id that is drawn later.
+    let drawn = format!("srv-{}", cloud.draw(16));
+    let place = format!("{namespace}/{name}");
+    let returns = cloud.happens(cloud.rules.returning_ids, "returning id", &drawn);
+    let former = cloud.cloudmap.ids.get(&place).filter(|_| returns).cloned();
+    let id = former.unwrap_or(drawn);
+    cloud.cloudmap.ids.insert(place, id.clone());
+    id
 }
 
 fn show_service(service: &Registry) -> Value {

@@ -5,6 +5,7 @@
 
 mod quotas;
 mod rates;
+mod registries;
 mod tags;
 mod tasks;
 mod world;
