@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::driver::{Launch, Report};
 use crate::fault::{Fault, Reply};
 use crate::past::{Past, State};
+use crate::quotas::Quotas;
 use crate::services::autoscaling::AutoScaling;
 use crate::services::cloudmap::CloudMap;
 use crate::services::ecr::{Ecr, Images, MemoryImages};
@@ -48,6 +49,14 @@ pub struct Rules {
     pub throttling: Throttling,
     /// Reads may answer with what was true up to so long ago. Never those of S3, which AWS promises to be consistent.
     pub stale_reads: Duration,
+    /// For how long after a change of a scalable target, or of a policy of it, the next such change is refused.
+    pub scaling_conflicts: Duration,
+    /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
+    pub transient_stops: u32,
+    /// Of 100 Cloud Map services made under the name of a deleted one so many get its id again.
+    pub returning_ids: u32,
+    /// How much of everything there may be.
+    pub quotas: Quotas,
 }
 
 impl Rules {
@@ -69,6 +78,10 @@ impl Default for Rules {
             operation_delay: Duration::from_secs(1),
             throttling: Throttling::Off,
             stale_reads: Duration::ZERO,
+            scaling_conflicts: Duration::ZERO,
+            transient_stops: 0,
+            returning_ids: 100,
+            quotas: Quotas::aws(),
         }
     }
 }
@@ -326,6 +339,29 @@ impl Cloud {
         let mut id = hex::encode(digest);
         id.truncate(length);
         id
+    }
+
+    /// A number for what happens to one thing, from the seed and that thing's id: no draw of an id, so that whether anything
+    /// is decided this way changes no other.
+    pub fn lot(&self, what: &str, id: &str) -> u64 {
+        let digest = Sha256::new()
+            .chain_update(self.rules.seed)
+            .chain_update(what.as_bytes())
+            .chain_update([0])
+            .chain_update(id.as_bytes())
+            .finalize();
+        digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    }
+
+    /// Whether what happens so many times out of 100 happens to this thing.
+    pub fn happens(&self, percent: u32, what: &str, id: &str) -> bool {
+        self.lot(what, id) % 100 < u64::from(percent)
+    }
+
+    /// Refuses calls for their rate from now on, or no longer; all buckets are full.
+    pub fn throttle(&mut self, throttling: Throttling) {
+        self.rules.throttling = throttling;
+        self.throttling = Buckets::new(throttling);
     }
 
     /// `8-4-4-4-12`.

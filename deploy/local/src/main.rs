@@ -17,6 +17,7 @@ use localcloud::registry::{self, Registry, RegistryError};
 use localcloud::services::cloudmap;
 use localcloud::services::ecr::Images;
 use localcloud::store::{Store, StoreError};
+use localcloud::throttling::Throttling;
 use localcloud::{LocalCloud, Settings, dns};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +52,10 @@ struct Arguments {
     /// How many seconds a new role cannot be assumed by ECS
     #[arg(long, default_value_t = 0)]
     role_propagation: u64,
+    /// Refuse calls beyond the rates that AWS is known for, scaled to this many percent of them: 100 is AWS, 10 a tenth.
+    /// Without it no call is refused for its rate. buckets.json says where each rate comes from
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..))]
+    throttle: Option<u32>,
     /// An ECS cluster that is there from the start
     #[arg(long)]
     cluster: Vec<String>,
@@ -118,6 +123,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let cloud = LocalCloud::start_from(settings, saved);
     let operations = cloud.with_cloud(|cloud| {
         bootstrap(cloud, &arguments)?;
+        // Only now: what is there from the start costs nobody a call.
+        cloud.throttle(arguments.throttle.map_or(Throttling::Off, Throttling::Percent));
         Ok::<_, Failure>(cloud.rules.operation_delay)
     })?;
     // A namespace is there when its operation has ended: whoever asks after the first answer finds everything.
@@ -243,4 +250,22 @@ fn expect(cloud: &mut Cloud, request: &Request<Bytes>, what: &str, known: &[&str
 
 fn unmade(what: String, error: &http::Error) -> Failure {
     Failure::Bootstrap { what, answer: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttle(flags: &[&str]) -> Result<Option<u32>, clap::Error> {
+        let arguments = ["localcloud"].iter().chain(flags);
+        Arguments::try_parse_from(arguments).map(|arguments| arguments.throttle)
+    }
+
+    #[test]
+    fn calls_are_throttled_only_on_demand_and_never_altogether() {
+        assert_eq!(throttle(&[]).unwrap(), None);
+        assert_eq!(throttle(&["--throttle", "50"]).unwrap(), Some(50));
+        assert!(throttle(&["--throttle", "0"]).is_err());
+        assert!(throttle(&["--throttle"]).is_err());
+    }
 }

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Request;
 use localcloud::registry::{self, Registry};
+use localcloud::{LocalCloud, Settings};
 use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE};
 use oci_client::secrets::RegistryAuth;
@@ -90,4 +93,30 @@ async fn only_the_token_opens_a_guarded_registry() {
     assert!(house.registry.images("team/orders").is_empty());
     house.push(true, &basic("secret")).await.unwrap();
     assert_eq!(house.registry.images("team/orders").len(), 1);
+}
+
+#[tokio::test]
+async fn what_ecr_is_told_of_a_repositorys_tags_holds_for_pushes() {
+    let house = house().await;
+    let cloud = LocalCloud::start(Settings { images: Arc::clone(&house.registry) as _, ..Settings::default() });
+    let ecr = |operation: &str, mutability: &str| {
+        let body = format!(r#"{{"repositoryName": "team/tagged", "imageTagMutability": "{mutability}"}}"#);
+        let target = format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
+        let request = Request::post("/").header("x-amz-target", target).body(Bytes::from(body)).unwrap();
+        let refused = cloud.with_cloud(|cloud| cloud.call(&request, cloud.now()).refused);
+        assert_eq!(refused, None);
+    };
+    let push = async |content: &'static [u8]| {
+        let layer = ImageLayer::new(content, IMAGE_LAYER_MEDIA_TYPE.to_owned(), None);
+        let config = Config::new(&b"{}"[..], IMAGE_CONFIG_MEDIA_TYPE.to_owned(), None);
+        let reference = house.reference("team/tagged");
+        client(true).push(&reference, &[layer], config, &RegistryAuth::Anonymous, None).await
+    };
+    ecr("CreateRepository", "IMMUTABLE");
+    push(b"one").await.unwrap();
+    push(b"one").await.unwrap();
+    let refused = push(b"two").await.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("cannot be overwritten because the tag is immutable"), "{refused}");
+    ecr("PutImageTagMutability", "MUTABLE");
+    push(b"two").await.unwrap();
 }

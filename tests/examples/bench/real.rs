@@ -23,7 +23,7 @@ use codeloc_crds::RepositoryName;
 use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, config, settings};
 
 use crate::figures::{Table, number};
-use crate::simulated::names;
+use crate::simulated::{names, rules};
 
 /// Seconds between two sweeps, and sweeps that are measured.
 const INTERVAL: u64 = 5;
@@ -56,7 +56,7 @@ fn measure(n: usize) -> Used {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let names = names(n);
-        let mut deployment = Deployment::new().await;
+        let mut deployment = Deployment::with(rules()).await;
         deployment.limited = false;
         deployment.settings.reconcile.lease_seconds = 8;
         for name in &names {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use codeloc_tests::{Deployment, config};
 use localcloud::Rules;
 use localcloud::calls::Call;
+use localcloud::quotas::Quotas;
 use localcloud::throttling::{Throttling, families};
 
 use crate::figures::{Table, number};
@@ -36,8 +37,13 @@ fn virtually(measure: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(measure);
 }
 
+/// A fleet of thousands lives in an account that has asked for more.
+pub fn rules() -> Rules {
+    Rules { quotas: Quotas::lifted(), ..Rules::default() }
+}
+
 async fn deployment(throttling: Throttling, names: &[String]) -> Deployment {
-    let mut deployment = Deployment::with(Rules { throttling, ..Rules::default() }).await;
+    let mut deployment = Deployment::with(Rules { throttling, ..rules() }).await;
     deployment.settings.reconcile.resync_seconds = 300;
     for name in names {
         deployment.configs.insert(name.clone(), config(name));

@@ -135,7 +135,7 @@ impl History {
             operation_delay: Duration::from_millis(rng.u64(100..5_000)),
             throttling: if rng.bool() { Throttling::Percent(rng.u32(50..200)) } else { Throttling::Off },
             stale_reads: if rng.u8(0..3) == 0 { Duration::from_millis(rng.u64(200..4_000)) } else { Duration::ZERO },
-            ..Rules::default()
+            ..moods(seed)
         };
         // A third of the runs meets no fault: what goes wrong there has no excuse.
         let chances = match rng.u8(0..3) {
@@ -165,6 +165,19 @@ impl History {
         }
         Self { seed, rules, chances, events }
     }
+}
+
+/// What the cloud does of its own accord, drawn apart from everything else: the events of a seed stay what they were.
+fn moods(seed: u64) -> Rules {
+    let mut rng = Rng::with_seed(seed ^ 0x6d6f_6f64);
+    let mut rules = Rules::default();
+    if rng.u8(0..3) == 0 {
+        rules.scaling_conflicts = Duration::from_millis(rng.u64(50..5_000));
+    }
+    rules.returning_ids = if rng.bool() { 100 } else { 0 };
+    // Not drawn: `transient_stops`. Three such stops in a row make ECS's breaker fail a deployment, and a revision that failed is
+    // held until it changes, so that a run with them need not come to rest.
+    rules
 }
 
 impl Event {

@@ -17,6 +17,62 @@ pub struct Launch {
     pub task_arn: String,
     pub family: String,
     pub containers: Vec<Container>,
+    /// It is not to run at all: it stops so.
+    pub stops: Option<TransientStop>,
+}
+
+/// Why AWS stops a task before it runs though nothing is wrong with it: the next one may well run. To ECS it has failed like
+/// any other task.
+///
+/// The words are those that others look for in `stoppedReason` (Dagster's `EcsRunLauncher`, Airflow's `EcsRunTaskOperator`);
+/// AWS publishes no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransientStop {
+    NetworkInterface,
+    EphemeralStorage,
+    PullTimeout,
+    ServiceDiscovery,
+    FreeAddresses,
+}
+
+impl TransientStop {
+    pub const ALL: [Self; 5] = [
+        Self::NetworkInterface,
+        Self::EphemeralStorage,
+        Self::PullTimeout,
+        Self::ServiceDiscovery,
+        Self::FreeAddresses,
+    ];
+
+    /// The task's `stoppedReason`.
+    pub fn reason(self, launch: &Launch) -> String {
+        match self {
+            Self::NetworkInterface => "Timeout waiting for network interface provisioning to complete.".to_owned(),
+            Self::EphemeralStorage => "Timeout waiting for EphemeralStorage provisioning to complete.".to_owned(),
+            Self::PullTimeout => {
+                let image = launch.containers.first().map_or("", |container| container.image.as_str());
+                let host = image.split('/').next().unwrap_or_default();
+                format!(
+                    "CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve ref \
+                     {image}: failed to do request: Head \"https://{host}/v2/\": dial tcp: i/o timeout"
+                )
+            }
+            Self::ServiceDiscovery => "Task failed to start: service discovery registration failed.".to_owned(),
+            Self::FreeAddresses => "Unexpected EC2 error while attempting to Create Network Interface: \
+                                    InsufficientFreeAddressesInSubnet: the subnet has insufficient free addresses"
+                .to_owned(),
+        }
+    }
+
+    /// From the launch until the stop. A guess but for its order: timeouts take minutes, a full subnet tells at once.
+    pub const fn after(self) -> Duration {
+        match self {
+            Self::NetworkInterface | Self::EphemeralStorage => Duration::from_secs(180),
+            Self::PullTimeout => Duration::from_secs(60),
+            Self::ServiceDiscovery => Duration::from_secs(20),
+            Self::FreeAddresses => Duration::from_secs(2),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -71,9 +127,46 @@ pub enum Report {
     },
 }
 
+/// Repository and reference of an image. Every image comes from our registry, whatever its host is called.
+pub fn split(image: &str) -> (&str, &str) {
+    let path = match image.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
+        _ => image,
+    };
+    if let Some((tagged, digest)) = path.split_once('@') {
+        return (tagged.split_once(':').map_or(tagged, |(name, _)| name), digest);
+    }
+    path.split_once(':').unwrap_or((path, "latest"))
+}
+
+/// ECS's words for an image that its registry does not have.
+pub fn missing_image(image: &str) -> String {
+    format!(
+        "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}: {image}: \
+         not found"
+    )
+}
+
 pub trait Driver: Send + Sync + 'static {
     /// Starts a task and returns at once; everything further goes through `reports`.
     fn launch(&self, launch: Launch, reports: UnboundedSender<Report>);
     /// Asks a task to end; `Report::Exited` follows.
     fn stop(&self, task_arn: &str);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_read_as_repository_and_reference_whatever_its_host() {
+        for (image, expected) in [
+            ("127.0.0.1:4566/team/orders@sha256:ab", ("team/orders", "sha256:ab")),
+            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1", ("orders", "v1")),
+            ("localhost/orders:v1@sha256:ab", ("orders", "sha256:ab")),
+            ("team/orders", ("team/orders", "latest")),
+        ] {
+            assert_eq!(split(image), expected);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{Driver, Launch, Report};
+use super::{Driver, Launch, Report, TransientStop, missing_image};
 use crate::lock::lock;
 
 /// How a task behaves.
@@ -19,6 +19,8 @@ pub struct Script {
     pub pull: Duration,
     /// The image cannot be pulled.
     pub image_missing: bool,
+    /// It stops before it runs, for a reason of AWS's own.
+    pub transient: Option<TransientStop>,
     /// From there until the container runs.
     pub boot: Duration,
     /// From there until the port answers; `None`: never.
@@ -38,6 +40,7 @@ impl Default for Script {
         Self {
             pull: Duration::from_secs(1),
             image_missing: false,
+            transient: None,
             boot: Duration::from_secs(5),
             healthy: Some(Duration::from_secs(1)),
             log: Vec::new(),
@@ -61,6 +64,10 @@ impl Script {
 
     pub fn image_missing() -> Self {
         Self { image_missing: true, ..Self::default() }
+    }
+
+    pub fn stops_for(reason: TransientStop) -> Self {
+        Self { transient: Some(reason), ..Self::default() }
     }
 }
 
@@ -154,13 +161,14 @@ async fn live(
 ) -> (Option<i32>, String) {
     let task_arn = || launch.task_arn.clone();
     let tell = |report| drop(reports.send(report));
+    if let Some(stop) = launch.stops.or(script.transient) {
+        sleep(stop.after()).await;
+        return (None, stop.reason(launch));
+    }
     sleep(script.pull).await;
     if script.image_missing {
         let image = launch.containers.first().map_or("", |container| container.image.as_str());
-        return (
-            None,
-            format!("CannotPullContainerError: pull image manifest has been retried 1 time(s): {image}: not found"),
-        );
+        return (None, missing_image(image));
     }
     tell(Report::Pulled { task_arn: task_arn() });
     sleep(script.boot).await;

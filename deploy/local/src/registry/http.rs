@@ -370,13 +370,14 @@ fn referrers(registry: &Registry, name: &str, digest: &str) -> Answer {
     Ok(reply(StatusCode::OK).header(CONTENT_TYPE.as_str(), media_type).body(Body::from(index.to_string())))
 }
 
-/// The specification's error codes; messages say what to do.
+/// The specification's error codes, and ECR's `TAG_INVALID`; messages say what to do.
 fn refusal(error: &RegistryError) -> Response {
     let (status, code) = match error {
         RegistryError::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
         RegistryError::NameInvalid(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
         RegistryError::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         RegistryError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+        RegistryError::TagImmutable { .. } => (StatusCode::BAD_REQUEST, "TAG_INVALID"),
         RegistryError::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
         RegistryError::ReferenceUnknown { .. } => (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
         RegistryError::BlobUnknown { .. } => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),

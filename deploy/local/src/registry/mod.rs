@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what was answered with success is on disk (written beside, synced, renamed) and survives a restart; a
 //! blob is stored only under the digest of its bytes; a manifest is taken only when all it names is in its repository;
-//! uploads take bounded memory. Assumes to be the only writer of its folder. As in ECR, a repository is created first
+//! uploads take bounded memory; a tag of an immutable repository is never moved. Assumes to be the only writer of its folder. As in ECR, a repository is created first
 //! and pushed to then.
 //!
 //! On disk: `blobs/sha256/HEX` holds every blob and manifest once; `repositories/NAME.json` (slashes as `%2F`) says which
@@ -48,6 +48,9 @@ struct Repository {
     tags: BTreeMap<String, String>,
     /// What was uploaded to or mounted into this repository; another repository's blobs are not visible here.
     blobs: BTreeSet<String>,
+    /// A tag stays with the image it was pushed for.
+    #[serde(default)]
+    immutable: bool,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -98,6 +101,10 @@ pub enum RegistryError {
     NameUnknown(String),
     #[error("{0}")]
     ManifestInvalid(String),
+    #[error(
+        "The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because the tag is immutable."
+    )]
+    TagImmutable { repository: String, tag: String },
     #[error("the repository {repository:?} has no manifest {reference}")]
     ManifestUnknown { repository: String, reference: String },
     #[error("the manifest names {digest}, which is not in the repository {repository:?}: push it first")]
@@ -243,6 +250,17 @@ impl Registry {
         self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
     }
 
+    /// Whether tags of this repository may be moved from now on; those that are there stay as they are.
+    pub fn set_immutable(&self, name: &str, immutable: bool) -> Result<(), RegistryError> {
+        if lock(&self.repositories).get(name).is_some_and(|repository| repository.immutable == immutable) {
+            return Ok(());
+        }
+        self.change(name, |repository| {
+            repository.immutable = immutable;
+            Ok(())
+        })
+    }
+
     /// The manifest of a digest or a tag.
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repositories = lock(&self.repositories);
@@ -353,6 +371,9 @@ impl Registry {
             subject: subject.clone(),
         };
         self.change(name, |repository| {
+            if repository.immutable && repository.tags.get(reference).is_some_and(|tagged| *tagged != found) {
+                return Err(RegistryError::TagImmutable { repository: name.to_owned(), tag: reference.to_owned() });
+            }
             let unknown = |each: &&Descriptor| !repository.manifests.contains_key(&each.digest);
             let blob = document.blobs().find(|blob| !repository.blobs.contains(&blob.digest));
             if let Some(absent) = blob.or_else(|| document.manifests.iter().find(unknown)) {

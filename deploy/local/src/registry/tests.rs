@@ -214,6 +214,41 @@ async fn tags_are_listed_in_pages_and_move_with_a_new_push() {
 }
 
 #[tokio::test]
+async fn a_tag_of_an_immutable_repository_stays_with_its_image() {
+    let client = client();
+    client.registry.set_immutable("team/orders", true).unwrap();
+    let first = client.push_image("team/orders", "v1", b"one").await;
+    assert_eq!(client.push_image("team/orders", "v1", b"one").await, first, "the same image again is no change");
+    assert_eq!(client.push_image("team/orders", "v2", b"one").await, first, "another tag of it is new");
+
+    let config = client.push_blob("team/orders", b"{}").await;
+    let other = manifest(&[(&config, 2)], &[]);
+    let put = |client: &Client, reference: &str| {
+        let path = format!("/v2/team/orders/manifests/{reference}");
+        let (router, body) = (client.router.clone(), other.clone());
+        let request = ::http::Request::put(path).header("content-type", MANIFEST).body(Body::from(body)).unwrap();
+        async move { router.oneshot(request).await.unwrap() }
+    };
+    let again = Registry::new(client.registry.folder.clone()).unwrap();
+    let restarted =
+        Client { router: router(Arc::clone(&again)), registry: again, _folder: tempfile::tempdir().unwrap() };
+    for client in [&client, &restarted] {
+        let refused = put(client, "v1").await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        let body = to_bytes(refused.into_body(), usize::MAX).await.unwrap();
+        let expected = "The image tag 'v1' already exists in the 'team/orders' repository and cannot be overwritten because \
+                        the tag is immutable.";
+        let answered: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(answered, json!({"errors": [{"code": "TAG_INVALID", "message": expected}]}));
+        assert_eq!(client.registry.manifest("team/orders", "v1").unwrap().digest, first);
+    }
+    assert_eq!(put(&client, &digest(other.as_bytes())).await.status(), StatusCode::CREATED, "a digest is no tag");
+    client.registry.set_immutable("team/orders", false).unwrap();
+    assert_eq!(put(&client, "v1").await.status(), StatusCode::CREATED);
+    assert_ne!(client.registry.manifest("team/orders", "v1").unwrap().digest, first);
+}
+
+#[tokio::test]
 async fn deleting_an_image_removes_the_blobs_that_nothing_else_needs() {
     let client = client();
     let first = client.push_image("team/orders", "a", b"one").await;

@@ -1,5 +1,12 @@
 //! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Nothing here
 //! watches metrics; a target's only own act is to clamp the count when it is registered.
+//!
+//! A change that was accepted is pending for a while (`Rules::scaling_conflicts`): what would change the same target or one of
+//! its policies meanwhile is refused with `ConcurrentUpdateException`, whoever asks. AWS documents it for 'an update to an
+//! Application Auto Scaling resource that already has a pending update', and calls made one after the other meet it too
+//! (spinnaker/clouddriver#6215). A refused call leaves nothing pending, so that whoever tries again gets through.
+//!
+//! <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html>
 
 use std::collections::BTreeMap;
 
@@ -11,14 +18,22 @@ use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags};
 use crate::paging::{Limits, page};
+use crate::tags;
 use crate::time::Time;
 
 const DIMENSION: &str = "ecs:service:DesiredCount";
+const RESOURCE_CHARACTERS: usize = 1600;
+const POLICY_CHARACTERS: usize = 256;
+/// The alarms that target tracking makes for one policy: one for each direction.
+const ALARMS_OF_POLICY: usize = 2;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct AutoScaling {
     /// By resource id: there is one dimension.
     pub targets: BTreeMap<String, Target>,
+    /// Until when the last change of a resource is pending; a target that is gone leaves its own behind.
+    #[serde(default)]
+    pending: BTreeMap<String, Time>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -45,18 +60,18 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         return Err(Fault::invalid("localcloud scales nothing but ServiceNamespace ecs"));
     }
     match operation {
-        "RegisterScalableTarget" => register(cloud, input),
+        "RegisterScalableTarget" => change(cloud, input, register),
         "DescribeScalableTargets" => describe_targets(cloud, input),
-        "DeregisterScalableTarget" => {
+        "DeregisterScalableTarget" => change(cloud, input, |cloud, input| {
             let resource = resource(input)?;
             cloud.autoscaling.targets.remove(resource).map(|_| json!({})).ok_or_else(|| no_target(resource))
-        }
-        "PutScalingPolicy" => put_policy(cloud, input),
+        }),
+        "PutScalingPolicy" => change(cloud, input, put_policy),
         "DescribeScalingPolicies" => describe_policies(cloud, input),
-        "DeleteScalingPolicy" => delete_policy(cloud, input),
+        "DeleteScalingPolicy" => change(cloud, input, delete_policy),
         "TagResource" => {
             let added = input.text_map("Tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::AutoScaling, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -69,12 +84,33 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
+/// A change of a target or of a policy, unless the last one of the same resource is pending.
+fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply) -> Reply {
+    let (resource, now) = (resource(input)?, cloud.now());
+    let AutoScaling { pending, .. } = &mut cloud.autoscaling;
+    pending.retain(|_, until| *until > now);
+    if pending.contains_key(resource) {
+        let message = "You already have a pending update to an Auto Scaling resource.";
+        return Err(Fault::new("ConcurrentUpdateException", message));
+    }
+    let reply = act(cloud, input)?;
+    if !cloud.rules.scaling_conflicts.is_zero() {
+        let until = now + cloud.rules.scaling_conflicts;
+        cloud.autoscaling.pending.insert(resource.to_owned(), until);
+    }
+    Ok(reply)
+}
+
 fn resource(input: &Value) -> Result<&str, Fault> {
     input.need("ServiceNamespace")?;
     if input.need("ScalableDimension")? != DIMENSION {
         return Err(Fault::invalid(format!("localcloud scales nothing but {DIMENSION}")));
     }
-    input.need("ResourceId")
+    let resource = input.need("ResourceId")?;
+    if resource.chars().count() > RESOURCE_CHARACTERS {
+        return Err(Fault::invalid(format!("ResourceId must have at most {RESOURCE_CHARACTERS} characters")));
+    }
+    Ok(resource)
 }
 
 fn register(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -87,6 +123,13 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     if min < 0 || max < min {
         return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
     }
+    let known = cloud.autoscaling.targets.contains_key(resource);
+    if !known && cloud.autoscaling.targets.len() >= cloud.rules.quotas.scalable_targets {
+        return Err(exceeded("scalable targets of Amazon ECS", cloud.rules.quotas.scalable_targets));
+    }
+    let tags = input.text_map("Tags");
+    // Registering has no code of its own for too many of them.
+    tags::check(Service::AutoScaling, &tags).map_err(|fault| Fault { code: None, ..fault })?;
     if !ecs::service::clamp(cloud, resource, min, max) {
         return Err(Fault::invalid(format!("ECS service doesn't exist: {resource}")));
     }
@@ -101,10 +144,9 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
             "DynamicScalingOutSuspended": false,
             "ScheduledScalingSuspended": false,
         }),
-        tags: input.text_map("Tags"),
+        tags,
         policies: BTreeMap::new(),
     };
-    let known = cloud.autoscaling.targets.contains_key(resource);
     if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
         let message = "Tags are given when a scalable target is made; use TagResource to change them";
         return Err(Fault::invalid(message));
@@ -152,6 +194,10 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
 fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let resource = resource(input)?.to_owned();
     let name = input.need("PolicyName")?;
+    if name.chars().count() > POLICY_CHARACTERS || name.chars().any(char::is_control) {
+        let message = format!("PolicyName must have at most {POLICY_CHARACTERS} characters, all of them printable");
+        return Err(Fault::invalid(message));
+    }
     if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
         return Err(Fault::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
     }
@@ -178,11 +224,22 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
         configuration: Value::Null,
         alarms: json!([alarm("High", &high), alarm("Low", &low)]),
     };
+    let policies = cloud.autoscaling.targets.values().map(|target| target.policies.len());
+    let alarms = policies.sum::<usize>() * ALARMS_OF_POLICY;
     let target = cloud.autoscaling.targets.get_mut(&resource).ok_or_else(|| no_target(&resource))?;
     let other = |(other, policy): (&String, &Policy)| other != name && self::metric(&policy.configuration) == metric;
     if target.policies.iter().any(other) {
         let message = "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
         return Err(Fault::invalid(message));
+    }
+    if !target.policies.contains_key(name) {
+        let quotas = cloud.rules.quotas;
+        if target.policies.len() >= quotas.policies_of_target {
+            return Err(exceeded("scaling policies per scalable target", quotas.policies_of_target));
+        }
+        if alarms + ALARMS_OF_POLICY > quotas.alarms {
+            return Err(exceeded("CloudWatch alarms", quotas.alarms));
+        }
     }
     let policy = target.policies.entry(name.to_owned()).or_insert(fresh);
     policy.configuration = configuration.clone();
@@ -241,6 +298,10 @@ fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault
     let target = cloud.autoscaling.targets.values_mut().find(|target| target.arn == arn);
     let missing = || Fault::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
     Ok(&mut target.ok_or_else(missing)?.tags)
+}
+
+fn exceeded(what: &str, most: usize) -> Fault {
+    Fault::new("LimitExceededException", format!("You have reached the quota of {most} {what} of this account."))
 }
 
 fn no_target(resource: &str) -> Fault {

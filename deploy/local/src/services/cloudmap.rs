@@ -1,6 +1,9 @@
 //! Cloud Map: namespaces, services and the instances that ECS registers in them.
 //!
 //! What AWS does behind an operation id happens here when the operation is due, not when it is asked for.
+//!
+//! A service made under the name of a deleted one gets that one's id again (hashicorp/terraform-provider-aws#46930), as often as
+//! `Rules::returning_ids` says. ECS, to which it is the same registry then, enters tasks when they start, and none that run.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,6 +16,7 @@ use crate::cloud::{Cloud, Timer};
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, pick, upper_tags};
 use crate::paging::{Limits, page};
+use crate::tags;
 use crate::time::Time;
 
 const PAGE: Limits = Limits { default: 100, max: 100 };
@@ -21,6 +25,9 @@ const PAGE: Limits = Limits { default: 100, max: 100 };
 pub struct CloudMap {
     pub namespaces: BTreeMap<String, Namespace>,
     pub services: BTreeMap<String, Registry>,
+    /// The id that was last given to a service, by namespace and name.
+    #[serde(default)]
+    ids: BTreeMap<String, String>,
     operations: BTreeMap<String, Operation>,
 }
 
@@ -100,7 +107,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DiscoverInstances" => discover(cloud, input),
         "TagResource" => {
             let added = input.tags("Tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::CloudMap, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -113,13 +120,29 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// Puts a task into a registry at once, as ECS does; false when the registry is gone.
-pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> bool {
-    let registry = cloud.cloudmap.services.get_mut(tail(registry_arn));
-    registry.is_some_and(|registry| {
-        registry.instances.insert(instance.to_owned(), attributes);
-        true
-    })
+/// Puts a task into a registry at once, as ECS does, unless that is gone or full.
+pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> Result<(), Fault> {
+    let id = tail(registry_arn);
+    has_room(cloud, id, instance)?;
+    registry_mut(cloud, id)?.instances.insert(instance.to_owned(), attributes);
+    Ok(())
+}
+
+/// Refuses one more instance of a service, where that service or its namespace has as many as it may.
+fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), Fault> {
+    let CloudMap { services, .. } = &cloud.cloudmap;
+    let Some(service) = services.get(id).filter(|service| !service.instances.contains_key(instance)) else {
+        return Ok(());
+    };
+    let neighbours = services.values().filter(|other| other.namespace_id == service.namespace_id);
+    let quotas = &cloud.rules.quotas;
+    if service.instances.len() >= quotas.instances_of_registry {
+        return Err(exceeded("instances per service", quotas.instances_of_registry));
+    }
+    if neighbours.map(|other| other.instances.len()).sum::<usize>() >= quotas.instances_of_namespace {
+        return Err(exceeded("instances per namespace", quotas.instances_of_namespace));
+    }
+    Ok(())
 }
 
 pub fn leave(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
@@ -199,12 +222,22 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     if existing.chain(promised).any(|taken| taken == name) {
         return Err(Fault::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
     }
+    let promised = cloud
+        .cloudmap
+        .operations
+        .values()
+        .filter(|operation| matches!(operation.change, Change::CreateNamespace { .. }) && !operation.done);
+    if cloud.cloudmap.namespaces.len() + promised.count() >= cloud.rules.quotas.namespaces {
+        return Err(exceeded("namespaces per Region", cloud.rules.quotas.namespaces));
+    }
+    let tags = input.tags("Tags");
+    tags::check(Service::CloudMap, &tags)?;
     let id = format!("ns-{}", cloud.draw(16));
     let change = Change::CreateNamespace {
         id: id.clone(),
         name: name.to_owned(),
-        description: input.text("Description").map(str::to_owned),
-        tags: input.tags("Tags"),
+        description: description(input)?.map(str::to_owned),
+        tags,
     };
     Ok(promise(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
 }
@@ -250,7 +283,12 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
         return Err(Fault::invalid(format!("'{name}' is not a name that DNS can answer for")));
     }
-    let same = |service: &&Registry| service.namespace_id == namespace && service.name == name;
+    description(input)?;
+    let tags = input.tags("Tags");
+    tags::check(Service::CloudMap, &tags)?;
+    // DNS does not tell upper from lower case.
+    let taken = |other: &str| if dns.is_some() { other.eq_ignore_ascii_case(name) } else { other == name };
+    let same = |service: &&Registry| service.namespace_id == namespace && taken(&service.name);
     if let Some(service) = cloud.cloudmap.services.values().find(same) {
         let message = format!("Service already exists: {} has the name {name}.", service.id);
         return Err(Fault::new("ServiceAlreadyExists", message));
@@ -263,7 +301,7 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
         dns.insert("NamespaceId".to_owned(), namespace.clone().into());
         dns.entry("RoutingPolicy").or_insert_with(|| "MULTIVALUE".into());
     }
-    let id = format!("srv-{}", cloud.draw(16));
+    let id = fresh_id(cloud, &namespace, name);
     let service = Registry {
         arn: cloud.arn("servicediscovery", &format!("service/{id}")),
         id: id.clone(),
@@ -271,12 +309,24 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
         namespace_id: namespace,
         created_at: cloud.now(),
         settings,
-        tags: input.tags("Tags"),
+        tags,
         instances: BTreeMap::new(),
     };
     let shown = show_service(&service);
     cloud.cloudmap.services.insert(id, service);
     Ok(json!({"Service": shown}))
+}
+
+/// An id for a service that is made now: the one that the last of this name had, or a new one.
+fn fresh_id(cloud: &mut Cloud, namespace: &str, name: &str) -> String {
+    // Drawn in either case: what returns here changes no id that is drawn later.
+    let drawn = format!("srv-{}", cloud.draw(16));
+    let place = format!("{namespace}/{name}");
+    let returns = cloud.happens(cloud.rules.returning_ids, "returning id", &drawn);
+    let former = cloud.cloudmap.ids.get(&place).filter(|_| returns).cloned();
+    let id = former.unwrap_or(drawn);
+    cloud.cloudmap.ids.insert(place, id.clone());
+    id
 }
 
 fn show_service(service: &Registry) -> Value {
@@ -347,9 +397,15 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     if attributes.is_empty() {
         return Err(Fault::missing("Attributes"));
     }
+    if instance.len() > 64 || attributes.iter().any(|(key, value)| key.len() > 255 || value.len() > 1024) {
+        return Err(Fault::invalid(
+            "An instance's id has at most 64 characters, an attribute 255 and its value 1,024.",
+        ));
+    }
     if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
         return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
     }
+    has_room(cloud, &id, &instance)?;
     let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
     Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
@@ -432,6 +488,20 @@ fn tail(id: &str) -> &str {
 fn is_dns_label(label: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=63).contains(&label.len()) && label.chars().all(legal) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// The description of what is made, which may be absent.
+fn description(input: &Value) -> Result<Option<&str>, Fault> {
+    let text = input.text("Description");
+    if text.is_some_and(|text| text.chars().count() > 1024) {
+        return Err(Fault::invalid("Description must have at most 1,024 characters."));
+    }
+    Ok(text)
+}
+
+fn exceeded(what: &str, most: usize) -> Fault {
+    let message = format!("The resource can't be created: the quota of {most} {what} is reached.");
+    Fault::new("ResourceLimitExceeded", message)
 }
 
 fn no_namespace(id: &str) -> Fault {

@@ -15,9 +15,11 @@ use crate::fields::{Fields, Tags, upper_tags};
 use crate::lock::lock;
 use crate::paging::{Limits, page};
 use crate::registry::{ImageDetail, Registry, RegistryError};
+use crate::tags;
 use crate::time::Time;
 
 const TOKEN_HOURS: u64 = 12;
+const IMMUTABLE: &str = "IMMUTABLE";
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Ecr {
@@ -55,6 +57,10 @@ pub trait Images: Send + Sync {
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault>;
     /// Takes one tag away; false when no image has it.
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault>;
+    /// Whether a pushed tag may be moved to another image.
+    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault>;
+    /// Whether a repository has an image of this tag or digest; `None` where what is run need not have been pushed.
+    fn holds(&self, repository: &str, reference: &str) -> Option<bool>;
 }
 
 /// Images in memory, put there by a test.
@@ -115,6 +121,15 @@ impl Images for MemoryImages {
             found.map(|image| image.tags.retain(|other| other != tag)).is_some()
         }))
     }
+
+    fn set_immutable(&self, _: &str, _: bool) -> Result<(), Fault> {
+        // Nothing is pushed here.
+        Ok(())
+    }
+
+    fn holds(&self, _: &str, _: &str) -> Option<bool> {
+        None
+    }
 }
 
 impl Images for Registry {
@@ -144,6 +159,14 @@ impl Images for Registry {
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
         self.untag(repository, tag).map_err(|error| broken(&error))
     }
+
+    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault> {
+        self.set_immutable(repository, immutable).map_err(|error| broken(&error))
+    }
+
+    fn holds(&self, repository: &str, reference: &str) -> Option<bool> {
+        Some(self.manifest(repository, reference).is_some())
+    }
 }
 
 fn broken(error: &RegistryError) -> Fault {
@@ -163,6 +186,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             let mutability = mutability(input)?;
             let (name, repository) = repository(cloud, input)?;
             repository.mutability.clone_from(&mutability);
+            cloud.images.set_immutable(&name, mutability == IMMUTABLE)?;
             Ok(json!({"repositoryName": name, "imageTagMutability": mutability, "registryId": cloud.rules.account}))
         }
         "PutImageScanningConfiguration" => {
@@ -178,7 +202,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "TagResource" => {
             let added = input.tags("tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::Ecr, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -204,6 +228,13 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!("The repository with name '{name}' already exists in the registry with id '{account}'");
         return Err(Fault::new("RepositoryAlreadyExistsException", message));
     }
+    let most = cloud.rules.quotas.image_repositories;
+    if cloud.ecr.repositories.len() >= most {
+        let message = format!("The registry has reached its quota of {most} repositories");
+        return Err(Fault::new("LimitExceededException", message));
+    }
+    let tags = input.tags("tags");
+    tags::check(Service::Ecr, &tags)?;
     let repository = Repository {
         arn: cloud.arn("ecr", &format!("repository/{name}")),
         created_at: cloud.now(),
@@ -213,9 +244,10 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
             .get("encryptionConfiguration")
             .cloned()
             .unwrap_or_else(|| json!({"encryptionType": "AES256"})),
-        tags: input.tags("tags"),
+        tags,
     };
     cloud.images.create(name)?;
+    cloud.images.set_immutable(name, repository.mutability == IMMUTABLE)?;
     let shown = show(cloud, name, &repository);
     cloud.ecr.repositories.insert(name.to_owned(), repository);
     Ok(json!({"repository": shown}))
@@ -224,7 +256,7 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
 fn mutability(input: &Value) -> Result<String, Fault> {
     match input.text("imageTagMutability") {
         None => Ok("MUTABLE".to_owned()),
-        Some(known @ ("MUTABLE" | "IMMUTABLE")) => Ok(known.to_owned()),
+        Some(known @ ("MUTABLE" | IMMUTABLE)) => Ok(known.to_owned()),
         Some(other) => Err(Fault::invalid(format!("imageTagMutability is MUTABLE or IMMUTABLE here, not {other}"))),
     }
 }

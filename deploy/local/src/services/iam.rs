@@ -11,11 +11,14 @@ use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, upper_tags};
 use crate::paging::{Limits, Page, page};
+use crate::tags;
 use crate::time::Time;
 
 const PAGE: Limits = Limits { default: 100, max: 1000 };
 /// IAM answers policy documents URL-encoded as RFC 3986 has it.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Seconds for which a role's credentials may hold.
+const SESSION: std::ops::RangeInclusive<i64> = 3_600..=43_200;
 /// Bytes of all inline policies of a role, without white space.
 const INLINE_LIMIT: usize = 10_240;
 
@@ -78,11 +81,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => attached(cloud, operation, input),
         "TagRole" => {
             let added = input.tags("Tags");
-            let tags = &mut role(cloud, input)?.1.tags;
-            if tags.len() + added.keys().filter(|key| !tags.contains_key(*key)).count() > 50 {
-                return Err(Fault::new("LimitExceeded", "A role has at most 50 tags").with_status(409));
-            }
-            tags.extend(added);
+            tags::add(Service::Iam, &mut role(cloud, input)?.1.tags, added)?;
             Ok(json!({}))
         }
         "UntagRole" => {
@@ -103,13 +102,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
 fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("RoleName")?;
     let path = input.text("Path").unwrap_or("/");
-    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-    if name.len() > 64 || !name.chars().all(legal) {
-        return Err(Fault::invalid(format!(
-            "1 validation error detected: Value '{name}' at 'roleName' failed to satisfy constraint: \
-             Member must have length less than or equal to 64 and match [\\w+=,.@-]+"
-        )));
-    }
+    check_name("roleName", name, 64)?;
     if path.len() > 512 || !path.starts_with('/') || !path.ends_with('/') {
         return Err(Fault::invalid(format!("The path '{path}' must begin and end with /")));
     }
@@ -117,22 +110,63 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!("Role with name {name} already exists.");
         return Err(Fault::new("EntityAlreadyExists", message).with_status(409));
     }
+    if cloud.iam.roles.len() >= cloud.rules.quotas.roles {
+        return Err(exceeded("RolesPerAccount", cloud.rules.quotas.roles));
+    }
+    let (description, max_session_seconds) = (description(input)?, session(input)?);
+    let tags = input.tags("Tags");
+    tags::check(Service::Iam, &tags)?;
     let role = Role {
         id: format!("AROA{}", cloud.draw(17).to_uppercase()),
         arn: format!("arn:aws:iam::{}:role{path}{name}", cloud.rules.account),
         path: path.to_owned(),
         created_at: cloud.now(),
         trust: document(input, "AssumeRolePolicyDocument", Purpose::Trust)?,
-        description: input.text("Description").map(str::to_owned),
-        max_session_seconds: input.number("MaxSessionDuration").unwrap_or(3600),
+        description,
+        max_session_seconds: max_session_seconds.unwrap_or(*SESSION.start()),
         boundary: input.text("PermissionsBoundary").map(str::to_owned),
-        tags: input.tags("Tags"),
+        tags,
         inline: BTreeMap::new(),
         attached: BTreeMap::new(),
     };
     let shown = show(name, &role);
     cloud.iam.roles.insert(name.to_owned(), role);
     Ok(json!({"Role": shown}))
+}
+
+fn check_name(what: &str, name: &str, most: usize) -> Result<(), Fault> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    if name.len() <= most && name.chars().all(legal) {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!(
+        "1 validation error detected: Value '{name}' at '{what}' failed to satisfy constraint: \
+         Member must have length less than or equal to {most} and match [\\w+=,.@-]+"
+    )))
+}
+
+fn description(input: &Value) -> Result<Option<String>, Fault> {
+    let text = input.text("Description");
+    if text.is_some_and(|text| text.chars().count() > 1000) {
+        return Err(Fault::invalid("description must have length less than or equal to 1000"));
+    }
+    Ok(text.map(str::to_owned))
+}
+
+fn session(input: &Value) -> Result<Option<i64>, Fault> {
+    let seconds = input.number("MaxSessionDuration");
+    if seconds.is_some_and(|seconds| !SESSION.contains(&seconds)) {
+        return Err(Fault::invalid(format!(
+            "maxSessionDuration must be between {} and {} seconds",
+            SESSION.start(),
+            SESSION.end()
+        )));
+    }
+    Ok(seconds)
+}
+
+fn exceeded(quota: &str, most: usize) -> Fault {
+    Fault::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
 }
 
 /// A role as `GetRole` shows it.
@@ -177,11 +211,12 @@ fn list_roles(cloud: &mut Cloud, input: &Value) -> Reply {
 }
 
 fn update_role(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (description, seconds) = (description(input)?, session(input)?);
     let (_, role) = role(cloud, input)?;
-    if let Some(description) = input.text("Description") {
-        role.description = Some(description.to_owned());
+    if description.is_some() {
+        role.description = description;
     }
-    if let Some(seconds) = input.number("MaxSessionDuration") {
+    if let Some(seconds) = seconds {
         role.max_session_seconds = seconds;
     }
     Ok(json!({}))
@@ -213,6 +248,7 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     };
     match operation {
         "PutRolePolicy" => {
+            check_name("policyName", policy, 128)?;
             let document = document(input, "PolicyDocument", Purpose::Access)?;
             let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
             if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
@@ -236,6 +272,7 @@ fn dense(document: &str) -> usize {
 }
 
 fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    let most = cloud.rules.quotas.policies_of_role;
     let (_, role) = role(cloud, input)?;
     if operation == "ListAttachedRolePolicies" {
         let all = role.attached.iter();
@@ -244,6 +281,9 @@ fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
     let arn = input.need("PolicyArn")?;
     if operation == "AttachRolePolicy" {
+        if role.attached.len() >= most && !role.attached.contains_key(arn) {
+            return Err(exceeded("PoliciesPerRole", most));
+        }
         let name = arn.rsplit('/').next().unwrap_or(arn);
         role.attached.insert(arn.to_owned(), name.to_owned());
         return Ok(json!({}));

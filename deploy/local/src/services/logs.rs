@@ -10,6 +10,7 @@ use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags};
 use crate::paging::{Limits, page};
+use crate::tags;
 use crate::time::Time;
 
 /// Days that AWS accepts as a retention.
@@ -90,7 +91,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "TagResource" => {
             let added = input.text_map("tags");
-            tagged(cloud, input)?.extend(added);
+            tags::add(Service::Logs, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -117,10 +118,19 @@ fn create_group(cloud: &mut Cloud, input: &Value) -> Reply {
              Member must have length at most 512 and satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+"
         )));
     }
+    if name.starts_with("aws/") {
+        return Err(Fault::invalid("Log groups starting with AWS/ are reserved for AWS."));
+    }
     if cloud.logs.groups.contains_key(name) {
         return Err(Fault::new("ResourceAlreadyExistsException", "The specified log group already exists"));
     }
-    insert_group(cloud, name, input.text_map("tags"));
+    if cloud.logs.groups.len() >= cloud.rules.quotas.log_groups {
+        return Err(Fault::new("LimitExceededException", "Resource limit exceeded."));
+    }
+    let tags = input.text_map("tags");
+    // Making a group has no code of its own for too many of them.
+    tags::check(Service::Logs, &tags).map_err(|fault| Fault { code: None, ..fault })?;
+    insert_group(cloud, name, tags);
     Ok(json!({}))
 }
 
@@ -176,6 +186,12 @@ fn put_retention(cloud: &mut Cloud, input: &Value) -> Reply {
 fn create_stream(cloud: &mut Cloud, input: &Value) -> Reply {
     let created_at = cloud.now();
     let name = input.need("logStreamName")?;
+    if name.len() > 512 || name.contains([':', '*']) {
+        return Err(Fault::invalid(format!(
+            "1 validation error detected: Value '{name}' at 'logStreamName' failed to satisfy constraint: \
+             Member must have length at most 512 and satisfy regular expression pattern: [^:*]*"
+        )));
+    }
     let group = group_mut(cloud, input)?;
     if group.streams.contains_key(name) {
         return Err(Fault::new("ResourceAlreadyExistsException", "The specified log stream already exists"));

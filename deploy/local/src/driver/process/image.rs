@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::layer::{self, LayerError, Share};
 use super::python::{self, PythonError};
+use crate::driver::split;
 use crate::registry::{Descriptor, Document, Manifest, Registry};
 
 /// Says of a layer's descriptor that it is ours: `dependencies` or `code`. Layers without it are the base's.
@@ -230,34 +231,5 @@ fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-/// Repository and reference of an image. Every image comes from our registry, whatever its host is called.
-fn split(image: &str) -> (&str, &str) {
-    let path = match image.split_once('/') {
-        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
-        _ => image,
-    };
-    if let Some((tagged, digest)) = path.split_once('@') {
-        return (tagged.split_once(':').map_or(tagged, |(name, _)| name), digest);
-    }
-    path.split_once(':').unwrap_or((path, "latest"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_is_read_as_repository_and_reference_whatever_its_host() {
-        for (image, expected) in [
-            ("127.0.0.1:4566/team/orders@sha256:ab", ("team/orders", "sha256:ab")),
-            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1", ("orders", "v1")),
-            ("localhost/orders:v1@sha256:ab", ("orders", "sha256:ab")),
-            ("team/orders", ("team/orders", "latest")),
-        ] {
-            assert_eq!(split(image), expected);
-        }
     }
 }

@@ -95,6 +95,8 @@ enum TaskError {
     Start(#[from] StartError),
     #[error("Task stopped before it started")]
     Stopped,
+    #[error("{0}")]
+    Transient(String),
 }
 
 impl Process {
@@ -151,6 +153,12 @@ impl Shared {
     ) -> Result<(i32, String), TaskError> {
         let task_arn = &launch.task_arn;
         let report = |report| drop(reports.send(report));
+        if let Some(transient) = launch.stops {
+            tokio::select! {
+                () = stop.cancelled() => return Err(TaskError::Stopped),
+                () = tokio::time::sleep(transient.after()) => return Err(TaskError::Transient(transient.reason(&launch))),
+            }
+        }
         let mut images = Vec::with_capacity(launch.containers.len());
         for container in &launch.containers {
             images.push(tokio::select! {

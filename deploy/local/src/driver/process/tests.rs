@@ -153,6 +153,7 @@ fn launch(task_arn: &str, image: &str, what: &str) -> Launch {
             log: Some(LogTarget { group: "fruit".to_owned(), stream: task_arn.to_owned() }),
             stop_timeout: Duration::from_mins(1),
         }],
+        stops: None,
     }
 }
 

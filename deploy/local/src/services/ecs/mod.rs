@@ -16,6 +16,7 @@ use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, lower_tags, pick};
 use crate::paging::{Limits, page};
 use crate::services::Service as AwsService;
+use crate::tags;
 use service::Service;
 use task::Task;
 use task_definition::Family;
@@ -41,7 +42,7 @@ pub struct Cluster {
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
-        "CreateCluster" => Ok(create_cluster(cloud, input)),
+        "CreateCluster" => create_cluster(cloud, input),
         "DescribeClusters" => Ok(describe_clusters(cloud, input)),
         "ListClusters" => {
             let all = cloud.ecs.clusters.values().map(|cluster| (cluster.arn.clone(), cluster.arn.as_str().into()));
@@ -64,11 +65,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DescribeTasks" => task::describe(cloud, input),
         "TagResource" => {
             let added = input.tags("tags");
-            let tags = tagged(cloud, input)?;
-            if tags.len() + added.keys().filter(|key| !tags.contains_key(*key)).count() > 50 {
-                return Err(Fault::invalid("A resource has at most 50 tags."));
-            }
-            tags.extend(added);
+            tags::add(AwsService::Ecs, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -81,8 +78,13 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-fn create_cluster(cloud: &mut Cloud, input: &Value) -> Value {
+fn create_cluster(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.text("clusterName").unwrap_or("default").to_owned();
+    if !is_name(&name) {
+        return Err(Fault::invalid("Cluster name contains invalid characters or is longer than 255."));
+    }
+    let tags = input.tags("tags");
+    tags::check(AwsService::Ecs, &tags)?;
     if !cloud.ecs.clusters.contains_key(&name) {
         let cluster = Cluster {
             arn: cloud.arn("ecs", &format!("cluster/{name}")),
@@ -91,12 +93,12 @@ fn create_cluster(cloud: &mut Cloud, input: &Value) -> Value {
                 input,
                 &["settings", "configuration", "capacityProviders", "defaultCapacityProviderStrategy"],
             ),
-            tags: input.tags("tags"),
+            tags,
             services: BTreeMap::new(),
         };
         cloud.ecs.clusters.insert(name.clone(), cluster);
     }
-    json!({"cluster": show_cluster(cloud, &cloud.ecs.clusters[&name], true)})
+    Ok(json!({"cluster": show_cluster(cloud, &cloud.ecs.clusters[&name], true)}))
 }
 
 fn show_cluster(cloud: &Cloud, cluster: &Cluster, with_tags: bool) -> Value {
@@ -163,6 +165,12 @@ fn cluster<'a>(cloud: &'a Cloud, input: &Value) -> Result<&'a Cluster, Fault> {
     let id = input.text("cluster").unwrap_or("default");
     let missing = || Fault::new("ClusterNotFoundException", "Cluster not found.");
     cloud.ecs.clusters.get(tail(id)).ok_or_else(missing)
+}
+
+/// What clusters, services and families may be called.
+fn is_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=255).contains(&name.len()) && name.chars().all(legal)
 }
 
 /// The name at the end of an ARN, or the name itself.

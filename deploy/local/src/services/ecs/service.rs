@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::task_definition::{self, Definition};
-use super::{arns, check_role, cluster, includes, tail};
+use super::{arns, check_role, cluster, includes, is_name, tail};
 use crate::cloud::{Cloud, Timer};
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, lower_tags, pick};
 use crate::paging::Limits;
 use crate::rollout::{Deployment, Revision, Rollout, RolloutState};
-use crate::services::cloudmap;
+use crate::services::{Service as AwsService, cloudmap};
+use crate::tags;
 use crate::time::Time;
 
 /// What is kept as it was given, and answered back.
@@ -92,13 +93,14 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         (cluster.name.clone(), cluster.arn.clone())
     };
     let name = input.need("serviceName")?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.len() > 255 || !name.chars().all(legal) {
+    if !is_name(name) {
         return Err(Fault::invalid("Service name contains invalid characters or is longer than 255."));
     }
     let desired = input.number("desiredCount").ok_or_else(|| Fault::missing("desiredCount"))?;
     let desired = count(desired)?;
     let settings = settings(input);
+    let tags = input.tags("tags");
+    tags::check(AwsService::Ecs, &tags)?;
     let definition = definition(cloud, input.need("taskDefinition")?)?;
     let revision = Revision { task_definition: definition.arn.clone(), settings: settings.clone() };
     check(cloud, definition, &settings)?;
@@ -119,6 +121,12 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         }
         _ => {}
     }
+    let most = cloud.rules.quotas.services_of_cluster;
+    let living = |service: &&Service| service.status != Status::Inactive;
+    if cloud.ecs.clusters[&cluster_name].services.values().filter(living).count() >= most {
+        // No error of its own is documented for it.
+        return Err(Fault::invalid(format!("The maximum number of services for the cluster, {most}, is reached.")));
+    }
     let mut service = Service {
         name: name.to_owned(),
         arn: cloud.arn("ecs", &format!("service/{cluster_name}/{name}")),
@@ -126,7 +134,7 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
         status: Status::Active,
         settings,
         created_at: cloud.now(),
-        tags: input.tags("tags"),
+        tags,
         rollout: Rollout::new(name, desired),
         tasks: Vec::new(),
     };

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Ecs, PAGE, arns, check_role, includes, tail};
+use super::{Ecs, PAGE, arns, check_role, includes, is_name, tail};
 use crate::cloud::{Cloud, Timer};
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, Tags, lower_tags, pick};
+use crate::services::Service;
+use crate::tags;
 use crate::time::Time;
 
 /// How long a deleted revision is still shown, if nothing runs on it.
@@ -46,10 +48,11 @@ impl Definition {
 
 pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     let family = input.need("family").map_err(as_client)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if family.len() > 255 || !family.chars().all(legal) {
+    if !is_name(family) {
         return Err(client("Family contains invalid characters or is longer than 255."));
     }
+    let tags = input.tags("tags");
+    tags::check(Service::Ecs, &tags)?;
     let fargate = input.texts("requiresCompatibilities").contains(&"FARGATE");
     let mut body = pick(
         input,
@@ -90,7 +93,7 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         registered_at: cloud.now(),
         deregistered_at: None,
         body: Value::Object(body),
-        tags: input.tags("tags"),
+        tags,
     };
     let output = json!({"taskDefinition": show(&definition), "tags": lower_tags(&definition.tags)});
     let family = cloud.ecs.families.entry(family.to_owned()).or_default();

@@ -6,7 +6,9 @@ use super::{Order, Task, launch, stop};
 use crate::cloud::Cloud;
 use crate::fault::{Fault, Reply};
 use crate::fields::{Fields, lower_tags, pick};
+use crate::services::Service;
 use crate::services::ecs::{PAGE, arns, check_role, cluster, includes, tail, task_definition};
+use crate::tags;
 use crate::time::Time;
 
 pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -20,6 +22,8 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     if !(1..=10).contains(&count) {
         return Err(Fault::invalid("count must be between 1 and 10."));
     }
+    let tags = input.tags("tags");
+    tags::check(Service::Ecs, &tags)?;
     let vpc = input.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
     if definition.is_awsvpc() && vpc.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
         let message = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
@@ -55,7 +59,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
             service: None,
             settings: settings.clone(),
             overrides: overrides.clone(),
-            tags: input.tags("tags"),
+            tags: tags.clone(),
             propagate_definition_tags: input.text("propagateTags") == Some("TASK_DEFINITION"),
         };
         if let Some(task) = launch(cloud, order).and_then(|arn| cloud.ecs.tasks.get(&arn)) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Task, Times, end};
 use crate::cloud::{Cloud, Effect};
-use crate::driver::{Container, Launch, LogTarget};
+use crate::driver::{Container, Launch, LogTarget, TransientStop, missing_image, split};
 use crate::fields::{Fields, Tags};
 use crate::services::ecs::task_definition::{self, Definition};
 use crate::services::ecs::{check_role, service, tail};
@@ -76,8 +76,12 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         memory: definition.body.text("memory").map(str::to_owned),
         tags,
     };
-    let launch =
-        Launch { task_arn: arn.clone(), family: task.family.clone(), containers: containers(&definition, &task) };
+    let launch = Launch {
+        task_arn: arn.clone(),
+        family: task.family.clone(),
+        containers: containers(&definition, &task),
+        stops: transient_stop(cloud, &id),
+    };
     if let Some((name, _)) = &task.service
         && let Some(service) = service::find_mut(cloud, &task.cluster, name)
     {
@@ -91,12 +95,28 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
     Some(arn)
 }
 
-/// Log groups must be there before a task starts, and roles must be assumable.
+/// Whether a task is one of those that stop for no fault of theirs, and how.
+fn transient_stop(cloud: &Cloud, id: &str) -> Option<TransientStop> {
+    if !cloud.happens(cloud.rules.transient_stops, "transient stop", id) {
+        return None;
+    }
+    let turn = cloud.lot("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
+    TransientStop::ALL.into_iter().nth(usize::try_from(turn).ok()?)
+}
+
+/// Images and log groups must be there before a task starts, and roles must be assumable.
 fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     for role in ["executionRoleArn", "taskRoleArn"] {
         check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
     }
     for container in definition.containers() {
+        let image = container.text("image").unwrap_or_default();
+        if image.strip_prefix(cloud.rules.registry.as_str()).is_some_and(|rest| rest.starts_with('/')) {
+            let (repository, reference) = split(image);
+            if cloud.images.holds(repository, reference) == Some(false) {
+                return Err(missing_image(image));
+            }
+        }
         let Some(options) = awslogs(container) else {
             continue;
         };

@@ -175,10 +175,10 @@ fn enter_registry(cloud: &mut Cloud, arn: &str) {
             attributes.insert("AWS_INSTANCE_PORT".to_owned(), port.to_string());
         }
         let now = cloud.now();
-        if !cloudmap::enter(cloud, &registry, &id, attributes)
+        if let Err(fault) = cloudmap::enter(cloud, &registry, &id, attributes)
             && let Some(service) = service::find_mut(cloud, &cluster, &service)
         {
-            service.rollout.tell(&format!("could not register (task {id}): {registry} is gone."), now);
+            service.rollout.tell(&format!("could not register (task {id}) in {registry}: {fault}"), now);
         }
     }
 }

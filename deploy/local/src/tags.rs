@@ -1,0 +1,133 @@
+//! What AWS asks of the tags of a resource, and each service's words for refusing them.
+//!
+//! <https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html>
+
+use crate::fault::Fault;
+use crate::fields::Tags;
+use crate::services::Service;
+
+/// How many a resource may have. Those that AWS sets itself do not count, but nothing here sets any.
+const MOST: usize = 50;
+const KEY_CHARACTERS: usize = 128;
+const VALUE_CHARACTERS: usize = 256;
+/// What keys and values may have beside letters, digits and spaces of any script.
+const SIGNS: &str = "_.:/=+-@";
+
+/// Refuses tags that a resource cannot be made with.
+pub fn check(service: Service, tags: &Tags) -> Result<(), Fault> {
+    if tags.len() > MOST {
+        return Err(too_many(service));
+    }
+    tags.iter().try_for_each(|(key, value)| check_one(service, key, value))
+}
+
+/// Adds tags to those of a resource, or refuses all of them.
+pub fn add(service: Service, tags: &mut Tags, added: Tags) -> Result<(), Fault> {
+    added.iter().try_for_each(|(key, value)| check_one(service, key, value))?;
+    let fresh = added.keys().filter(|key| !tags.contains_key(*key)).count();
+    if tags.len() + fresh > MOST {
+        return Err(too_many(service));
+    }
+    tags.extend(added);
+    Ok(())
+}
+
+fn check_one(service: Service, key: &str, value: &str) -> Result<(), Fault> {
+    let reserved = key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
+    if reserved {
+        let message = "aws: prefixed tag key names are not allowed for external use.";
+        // What only looks at the shape of the input does not see this: IAM has another code for it.
+        return Err(match service {
+            Service::Iam => Fault::new("InvalidInput", message),
+            _ => invalid(service, message),
+        });
+    }
+    if !(1..=KEY_CHARACTERS).contains(&key.chars().count()) {
+        return Err(invalid(service, format!("The tag key '{key}' must have 1 to {KEY_CHARACTERS} characters.")));
+    }
+    if value.chars().count() > VALUE_CHARACTERS {
+        let message = format!("The value of the tag '{key}' must have at most {VALUE_CHARACTERS} characters.");
+        return Err(invalid(service, message));
+    }
+    let legal = |c: char| c.is_alphanumeric() || c.is_whitespace() || SIGNS.contains(c);
+    if !key.chars().chain(value.chars()).all(legal) {
+        let message = format!("The tag '{key}' may have letters, digits, spaces and {SIGNS}, and nothing else.");
+        return Err(invalid(service, message));
+    }
+    Ok(())
+}
+
+fn invalid(service: Service, message: impl Into<String>) -> Fault {
+    match service {
+        Service::Ecr => Fault::new("InvalidTagParameterException", message),
+        _ => Fault::invalid(message),
+    }
+}
+
+fn too_many(service: Service) -> Fault {
+    let message = format!("A resource has at most {MOST} tags.");
+    match service {
+        Service::AutoScaling | Service::CloudMap | Service::Ecr | Service::Logs => {
+            Fault::new("TooManyTagsException", message)
+        }
+        Service::Iam => {
+            Fault::new("LimitExceeded", format!("Cannot exceed quota for TagsPerRole: {MOST}")).with_status(409)
+        }
+        Service::Ecs | Service::S3 | Service::Sts => Fault::invalid(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(pairs: &[(&str, &str)]) -> Tags {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn many(count: usize) -> Tags {
+        (0..count).map(|number| (format!("key-{number}"), String::new())).collect()
+    }
+
+    fn code(service: Service, tags: &Tags) -> &'static str {
+        check(service, tags).unwrap_err().code.unwrap_or(service.invalid_input())
+    }
+
+    #[test]
+    fn a_resource_has_at_most_fifty_tags_however_they_came() {
+        let mut own = many(50);
+        assert_eq!(check(Service::Ecs, &own), Ok(()));
+        assert_eq!(add(Service::Ecs, &mut own, tags(&[("key-7", "other")])), Ok(()));
+        assert_eq!(own["key-7"], "other");
+        let before = own.clone();
+        assert!(add(Service::Ecs, &mut own, tags(&[("key-8", "other"), ("key-50", "")])).is_err());
+        assert_eq!(own, before, "of a refused call nothing is applied");
+        let codes = [Service::Ecs, Service::CloudMap, Service::AutoScaling, Service::Ecr, Service::Logs, Service::Iam]
+            .map(|service| code(service, &many(51)));
+        let own_word = "TooManyTagsException";
+        assert_eq!(codes, ["InvalidParameterException", own_word, own_word, own_word, own_word, "LimitExceeded"]);
+    }
+
+    #[test]
+    fn keys_and_values_have_the_lengths_and_characters_that_aws_documents() {
+        let (longest_key, longest_value) = ("ä".repeat(128), "ü".repeat(256));
+        assert_eq!(check(Service::Ecs, &tags(&[(&longest_key, &longest_value)])), Ok(()));
+        assert_eq!(check(Service::Ecs, &tags(&[("team:cost center", "a+b=c@d.e/f_g-h")])), Ok(()));
+        let too_long = ("k".repeat(129), "v".repeat(257));
+        for (key, value) in
+            [(too_long.0.as_str(), ""), ("", ""), ("key", too_long.1.as_str()), ("a*b", ""), ("a", "b;c")]
+        {
+            assert_eq!(code(Service::Ecs, &tags(&[(key, value)])), "InvalidParameterException", "{key} {value}");
+        }
+    }
+
+    #[test]
+    fn keys_that_begin_with_aws_are_amazons_in_upper_and_lower_case() {
+        for key in ["aws:cloudformation:stack-name", "AWS:x", "Aws:"] {
+            assert_eq!(code(Service::Ecr, &tags(&[(key, "")])), "InvalidTagParameterException");
+            assert_eq!(code(Service::Iam, &tags(&[(key, "")])), "InvalidInput");
+            assert_eq!(code(Service::AutoScaling, &tags(&[(key, "")])), "ValidationException");
+        }
+        assert_eq!(check(Service::Iam, &tags(&[("awsome", "aws:value")])), Ok(()));
+    }
+}

@@ -1,0 +1,105 @@
+//! Tasks that never run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use localcloud::driver::TransientStop;
+use localcloud::driver::simulated::Script;
+use localcloud::registry::Registry;
+use localcloud::{LocalCloud, Rules, Settings};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::world::{World, text};
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_aws_stops_counts_as_failed_and_another_is_tried() {
+    for reason in TransientStop::ALL {
+        let world = World::new(Rules::default());
+        world.prepare("registry.test/app:1");
+        world.cloud.simulated().script_default(Script::stops_for(reason));
+        world.create_service("app", json!({})).unwrap();
+        while world.service("app")["deployments"][0]["failedTasks"] == 0 {
+            sleep(Duration::from_secs(1)).await;
+        }
+        let task = &world.tasks("STOPPED")[0];
+        assert_eq!(task["stopCode"], "TaskFailedToStart");
+        let told = text(&task["stoppedReason"]);
+        let words = match reason {
+            TransientStop::NetworkInterface => "Timeout waiting for network interface provisioning to complete",
+            TransientStop::EphemeralStorage => "Timeout waiting for EphemeralStorage provisioning to complete",
+            TransientStop::PullTimeout => "i/o timeout",
+            TransientStop::ServiceDiscovery => "service discovery registration failed",
+            TransientStop::FreeAddresses => "insufficient free addresses",
+        };
+        assert!(told.contains(words), "{told}");
+        assert_eq!(told.starts_with("CannotPullContainerError"), reason == TransientStop::PullTimeout, "{told}");
+        assert_eq!(task["startedAt"], Value::Null, "it never ran");
+
+        world.cloud.simulated().script_default(Script::default());
+        while world.service("app")["deployments"][0]["rolloutState"] != "COMPLETED" {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(world.service("app")["runningCount"], 1);
+    }
+}
+
+/// The reasons for which tasks stopped, of a hundred that were run.
+async fn stops(percent: u32, seed: u8) -> Vec<String> {
+    let world = World::new(Rules { transient_stops: percent, seed: [seed; 32], ..Rules::default() });
+    world.prepare("registry.test/app:1");
+    for _ in 0..10 {
+        world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app", "count": 10})).unwrap();
+    }
+    sleep(Duration::from_secs(200)).await;
+    world.tasks("STOPPED").iter().map(|task| text(&task["stoppedReason"])).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_tasks_are_stopped_as_the_rules_say_the_same_ones_for_the_same_seed() {
+    assert_eq!(stops(0, 1).await, Vec::<String>::new());
+    assert_eq!(stops(100, 1).await.len(), 100);
+    let some = stops(30, 1).await;
+    assert!((15..45).contains(&some.len()), "{} of 100", some.len());
+    assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), TransientStop::ALL.len(), "every reason comes");
+    assert_eq!(some, stops(30, 1).await);
+    assert_ne!(some, stops(30, 2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_of_which_every_task_is_stopped_is_failed_by_the_breaker() {
+    let world = World::new(Rules { transient_stops: 100, ..Rules::default() });
+    world.prepare("app:1");
+    world.create_service("app", json!({})).unwrap();
+    sleep(Duration::from_hours(1)).await;
+    let deployment = &world.service("app")["deployments"][0];
+    assert_eq!((&deployment["rolloutState"], &deployment["failedTasks"]), (&json!("FAILED"), &json!(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_image_was_never_pushed_cannot_pull_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = Registry::new(folder.path().to_owned()).unwrap();
+    let settings = Settings { images: Arc::clone(&images) as _, ..Settings::default() };
+    let host = settings.rules.registry.clone();
+    let world = World { cloud: LocalCloud::start(settings) };
+    let digest = "0".repeat(64);
+    world.ecr("CreateRepository", json!({"repositoryName": "team/app"})).unwrap();
+    for image in [format!("{host}/team/app@sha256:{digest}"), format!("{host}/team/none:v1")] {
+        world.prepare(&image);
+        let run = world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+        let described = world.ecs("DescribeTasks", json!({"cluster": "main", "tasks": [run["tasks"][0]["taskArn"]]}));
+        let task = described.unwrap()["tasks"][0].clone();
+        assert_eq!((&task["lastStatus"], &task["stopCode"]), (&json!("STOPPED"), &json!("TaskFailedToStart")));
+        let expected = format!(
+            "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}: \
+             {image}: not found"
+        );
+        assert_eq!(task["stoppedReason"], expected);
+    }
+    world.prepare("docker.io/library/python:3.12");
+    world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.tasks("RUNNING").len(), 1, "what other registries have is not known here");
+}
