@@ -69,7 +69,8 @@ impl Document {
     /// Whether it says what is wanted. IAM nearly always gives back to the letter what it was sent. One that is no JSON says nothing
     /// that is wanted.
     pub fn says(&self, want: &Value) -> bool {
-        self.0 == want.to_string() || serde_json::from_str(&self.0).is_ok_and(|live: Value| equivalent(&live, want))
+        let sent = want.to_string();
+        self.0 == sent || serde_json::from_str(&self.0).is_ok_and(|live: Value| equivalent(&live, want))
     }
 }
 
