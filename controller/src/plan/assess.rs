@@ -162,12 +162,13 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
             let message = format!("rolling out: {} of {} tasks run{failed}{why}", rolling.running, rolling.desired);
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
-        Phase::Held { reason } => {
+        Phase::Held { reason, passes } => {
             let serves = serving(input).map_or_else(String::new, |serving| format!("; {serving} still serves"));
             let revision = revision.unwrap_or("this revision");
             // The user's own error says more than ECS's word for it.
             let why = input.last_words.filter(|words| !words.is_empty()).unwrap_or(reason);
-            let message = format!("{revision} failed and is not tried again{serves}: {why}");
+            let again = if *passes { "is tried again in a few minutes" } else { "is not tried again" };
+            let message = format!("{revision} failed and {again}{serves}: {why}");
             condition(Deployed, Truth::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),

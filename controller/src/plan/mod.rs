@@ -28,6 +28,9 @@ use crate::status::{Condition, Health, Sync};
 pub use hold::Hold;
 pub use lint::{Violation, lint};
 
+/// ECS registers a task in Cloud Map within seconds of its start.
+const UNREGISTERED: Duration = Duration::from_secs(5 * 60);
+
 /// Everything a plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -181,6 +184,9 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         wanted,
         task_definitions: &live.task_definitions,
         registry: &registry,
+        passes: input.last_words.is_some_and(service::stop_reason::passes),
+        unregistered: unregistered(input),
+        now_ms: input.now_ms,
     };
     let verdict = service::diff(&wants.service, live.service.as_ref(), context);
     let held = matches!(verdict.phase, Phase::Held { .. });
@@ -254,6 +260,12 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let settled = steps.is_empty() && later.is_empty() && report.look_again.is_none();
     let garbage = if settled { garbage(input) } else { vec![] };
     Plan { steps, later, garbage, report }
+}
+
+/// Whether tasks have been running for long, and Cloud Map lists none of them.
+fn unregistered(input: &Input<'_>) -> bool {
+    let runs = input.live.service.as_ref().is_some_and(|service| service.exists() && service.running > 0);
+    runs && input.live.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
 }
 
 /// Old task definitions: each commit leaves one.

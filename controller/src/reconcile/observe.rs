@@ -92,12 +92,11 @@ async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<An
 /// Why tasks of this revision ended: first the one line that says most, then ECS's stop reason and the end of the log.
 /// Log streams carry the revision's name, so this is found again after any restart.
 pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision: &str) -> Result<String, CallError> {
-    let definition = live.task_definitions.iter().find(|definition| definition.revision() == Some(revision));
+    // A registration whose answer came too late was made twice: either may be the one that failed.
+    let definitions = live.task_definitions.iter().filter(|definition| definition.revision() == Some(revision));
+    let arns: Vec<&str> = definitions.map(|definition| definition.arn.as_str()).collect();
     let family = names::task_family(&session.place.deployment, name);
-    let stop_reason = match definition {
-        Some(definition) => service::aws::stop_reason(session, &family, &definition.arn).await?,
-        None => None,
-    };
+    let stop_reason = if arns.is_empty() { None } else { service::aws::stop_reason(session, &family, &arns).await? };
     let group = names::log_group(&session.place.deployment, name);
     let lines = log_group::aws::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =

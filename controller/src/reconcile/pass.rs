@@ -480,6 +480,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
             self.own(name, true);
+            if plan.steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
+                // How it goes this time may have another reason.
+                lock(&self.last_words).remove(name);
+            }
             self.execute(session, name, &plan.steps, live).await?;
             applied = Some(plan.steps);
         }

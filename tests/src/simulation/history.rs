@@ -175,8 +175,9 @@ fn moods(seed: u64) -> Rules {
         rules.scaling_conflicts = Duration::from_millis(rng.u64(50..5_000));
     }
     rules.returning_ids = if rng.bool() { 100 } else { 0 };
-    // Not drawn: `transient_stops`. Three such stops in a row make ECS's breaker fail a deployment, and a revision that failed is
-    // held until it changes, so that a run with them need not come to rest.
+    if rng.u8(0..3) == 0 {
+        rules.transient_stops = rng.u32(1..40);
+    }
     rules
 }
 

@@ -347,7 +347,8 @@ impl Run {
         let flaw = self.flaws.get(&(branch(text), number));
         let settled = match (text.contains("git_url: ["), flaw) {
             (true, _) => status.sync == Sync::Unknown,
-            (false, Some(_)) => status.health == Health::Degraded,
+            // Whether its code was to blame, the last task that stopped may not have told yet.
+            (false, Some(_)) => status.health == Health::Degraded && !status.message.contains("is tried again"),
             (false, None) => (status.sync, status.health) == (Sync::Synced, Health::Healthy),
         };
         (!settled).then_some(said)

@@ -220,6 +220,10 @@ pub async fn apply(
             let request = set(request, from, manner);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
+        Change::Redeploy { name, task_definition, .. } => {
+            let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
+            session.call("ecs:UpdateService", request.force_new_deployment(true).send()).await.map(drop)
+        }
         Change::SetCount { name, to, .. } => {
             let request = ecs.update_service().cluster(cluster).service(name).desired_count(*to);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
@@ -244,11 +248,11 @@ pub async fn apply(
     }
 }
 
-/// Why the newest stopped task of a task definition stopped, in ECS's words.
+/// Why the newest stopped task of these task definitions stopped, in ECS's words.
 pub async fn stop_reason(
     session: Session<'_>,
     family: &str,
-    task_definition: &str,
+    task_definitions: &[&str],
 ) -> Result<Option<String>, CallError> {
     let ecs = &session.clients.ecs;
     let request = ecs
@@ -266,7 +270,7 @@ pub async fn stop_reason(
     let newest = answer
         .tasks()
         .iter()
-        .filter(|task| task.task_definition_arn() == Some(task_definition))
+        .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.contains(&arn)))
         .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
     Ok(newest.map(|task| {
         let mut words = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];

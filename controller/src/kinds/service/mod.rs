@@ -1,11 +1,13 @@
 //! ECS service: keeps a location's tasks running and replaces them by rolling update, with the circuit breaker on.
 //!
 //! Guarantees: a revision whose rollout failed is remembered on the service and not tried again; the desired count is
-//! set when the service is made and is then left to scaling, where there is any.
+//! set when the service is made and is then left to scaling, where there is any. A rollout that failed through no fault of its revision is
+//! tried again.
 
 #[cfg(feature = "aws")]
 pub mod aws;
 mod settings;
+pub mod stop_reason;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,9 @@ pub const WATCHED: &[Watched] = &[
     Watched::new("zone_rebalancing", "absent is off", UPDATE),
     Watched::tags("ecs:TagResource", Found::NextSweep),
 ];
+
+/// Milliseconds from one attempt to the next, where the circumstances were to blame: they last minutes.
+const TRY_AGAIN_MS: i64 = 5 * 60 * 1000;
 
 const UPDATE: &str = "ecs:UpdateService";
 
@@ -159,6 +164,12 @@ pub enum Change {
         registry: Deferred,
         fields: Vec<Field>,
     },
+    /// The same revision anew.
+    Redeploy {
+        name: String,
+        task_definition: String,
+        reason: &'static str,
+    },
     SetCount {
         name: String,
         from: i32,
@@ -200,9 +211,11 @@ pub enum Phase {
     Draining,
     Rolling(Deployment),
     Steady,
-    /// The wanted revision failed; the service stays with what it has until the spec or the commit changes.
+    /// The wanted revision failed; the service stays with what it has until the spec or the commit changes, or for a while, where
+    /// what it failed of `passes`.
     Held {
         reason: String,
+        passes: bool,
     },
 }
 
@@ -222,6 +235,12 @@ pub struct Context<'a> {
     pub wanted: Option<&'a task_definition::Live>,
     pub task_definitions: &'a [task_definition::Live],
     pub registry: &'a Deferred,
+    /// Whether what a failed rollout is known to have failed of was not its revision's fault.
+    pub passes: bool,
+    /// Whether tasks run and none of them has been in Cloud Map for long.
+    pub unregistered: bool,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
@@ -244,12 +263,24 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
         changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
     }
 
+    if let (Some(reason), true) = (failure(live, context), context.passes) {
+        let waited = |wanted: &&task_definition::Live| {
+            wanted.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= TRY_AGAIN_MS)
+        };
+        let Some(wanted) = context.wanted.filter(waited) else {
+            return Verdict { phase: Phase::Held { reason, passes: true }, changes, attempts: false };
+        };
+        let (name, task_definition) = (want.name.clone(), wanted.arn.clone());
+        let reason = "it failed of something that passes: it is tried again";
+        changes.push(Change::Redeploy { name, task_definition, reason });
+        return Verdict { phase: Phase::Begin, changes, attempts: true };
+    }
     if let Some(reason) = failure(live, context) {
         let revision = context.revision.known().unwrap_or_default().to_owned();
         if live.tags.get(tags::FAILED_REVISION) != Some(&revision) {
             changes.push(Change::RememberFailed { arn: live.arn.clone(), name: live.name.clone(), revision });
         }
-        return Verdict { phase: Phase::Held { reason }, changes, attempts: false };
+        return Verdict { phase: Phase::Held { reason, passes: false }, changes, attempts: false };
     }
 
     changes.extend(configuration(want, live, context.registry));
@@ -261,6 +292,12 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
             Some(primary) if primary.rollout == Rollout::InProgress => Phase::Rolling(primary.clone()),
             _ => Phase::Steady,
         };
+        if phase == Phase::Steady && context.unregistered && changes.is_empty() {
+            // ECS registers only tasks that start, also in a registry that was made anew (terraform-provider-aws#46930).
+            let (name, task_definition) = (want.name.clone(), live.task_definition.clone());
+            let reason = "its tasks run, and none of them is in Cloud Map";
+            changes.push(Change::Redeploy { name, task_definition, reason });
+        }
         return Verdict { phase, changes, attempts: false };
     }
     changes.push(Change::Deploy {
@@ -281,8 +318,15 @@ fn failure(live: &Live, context: Context<'_>) -> Option<String> {
         // Whatever the marks say: they may come from an attempt over a state that was read too late.
         return None;
     }
-    let remembered = live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
     let wanted = context.wanted;
+    let rolls = |wanted: &task_definition::Live| {
+        live.primary().is_some_and(|one| one.task_definition == wanted.arn && one.rollout == Rollout::InProgress)
+    };
+    if wanted.is_some_and(rolls) {
+        // However it went before: how it goes now is not known yet.
+        return None;
+    }
+    let remembered = live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
     let failed = wanted.and_then(|wanted| {
         live.deployments
             .iter()
@@ -383,6 +427,9 @@ impl Change {
             ),
             Self::Configure { name, fields, .. } => {
                 Description::updated(name, fields.clone(), "differs from the settings")
+            }
+            Self::Redeploy { name, task_definition, reason } => {
+                Description::updated(name, vec![Field::set("task_definition", task_definition)], reason)
             }
             Self::SetCount { name, from, to } => Description::updated(
                 name,

@@ -45,6 +45,11 @@ fn definition(arn: &str, number: i32, attempt: &str) -> task_definition::Live {
 
 /// The verdict when revision `new` is wanted, which task definition `NEW` says if it is registered.
 fn verdict(live: &Live, new: Option<&str>) -> Verdict {
+    verdict_where(live, new, false)
+}
+
+/// The same, where what it failed of passes or does not.
+fn verdict_where(live: &Live, new: Option<&str>, passes: bool) -> Verdict {
     let definitions: Vec<task_definition::Live> =
         [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
             .into_iter()
@@ -55,6 +60,9 @@ fn verdict(live: &Live, new: Option<&str>) -> Verdict {
         wanted: definitions.get(1),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".to_owned()),
+        passes,
+        unregistered: false,
+        now_ms: 10 * TRY_AGAIN_MS,
     };
     diff(&want(), Some(live), context)
 }
@@ -157,6 +165,9 @@ fn the_count_is_left_to_scaling_and_set_only_without_it() {
         wanted: Some(&definitions[0]),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".to_owned()),
+        passes: false,
+        unregistered: false,
+        now_ms: 0,
     };
     let changes = diff(&want, Some(&live), context).changes;
     assert!(matches!(changes.as_slice(), [Change::SetCount { from: 3, to: 1, .. }]), "{changes:?}");
@@ -168,4 +179,21 @@ fn a_revision_that_the_service_remembers_as_failed_is_held_without_any_other_tra
     live.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
     let verdict = verdict(&live, None);
     assert!(matches!(verdict.phase, Phase::Held { .. }) && verdict.changes.is_empty());
+}
+
+#[test]
+fn a_rollout_that_failed_of_something_that_passes_is_tried_again_a_while_later() {
+    let mut live = live();
+    live.task_definition = NEW.to_owned();
+    live.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Failed)];
+    live.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let long_ago = verdict_where(&live, Some("2000 -"), true);
+    assert!(long_ago.attempts, "{long_ago:?}");
+    assert!(matches!(&long_ago.changes[..], [Change::Redeploy { task_definition, .. }] if task_definition == NEW));
+    let just_now = (10 * TRY_AGAIN_MS - 1000).to_string() + " -";
+    let waits = verdict_where(&live, Some(&just_now), true);
+    assert!(waits.changes.is_empty() && matches!(waits.phase, Phase::Held { passes: true, .. }), "{waits:?}");
+    // While it rolls, how it went before is forgotten.
+    live.deployments.insert(0, deployment("ecs-svc/3", NEW, Rollout::InProgress));
+    assert!(matches!(verdict_where(&live, Some("2000 -"), false).phase, Phase::Rolling(_)));
 }

@@ -346,6 +346,13 @@ impl Model {
                 live.task_definition.clone_from(&next.task_definition);
                 live.deployments.insert(0, next);
             }
+            Change::Redeploy { task_definition, .. } => {
+                let mut next = self.begin();
+                task_definition.clone_into(&mut next.task_definition);
+                let live = self.live.service.as_mut().unwrap();
+                live.task_definition.clone_from(task_definition);
+                live.deployments.insert(0, next);
+            }
             Change::Configure { network, deployment, manner, registry, .. } => {
                 let live = self.live.service.as_mut().unwrap();
                 live.network = network.clone();
