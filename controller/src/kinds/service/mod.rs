@@ -264,10 +264,10 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
     }
 
     if let (Some(reason), true) = (failure(live, context), context.passes) {
-        let waited = |wanted: &&task_definition::Live| {
+        let long_ago = |wanted: &&task_definition::Live| {
             wanted.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= TRY_AGAIN_MS)
         };
-        let Some(wanted) = context.wanted.filter(waited) else {
+        let Some(wanted) = context.wanted.filter(long_ago) else {
             return Verdict { phase: Phase::Held { reason, passes: true }, changes, attempts: false };
         };
         let (name, task_definition) = (want.name.clone(), wanted.arn.clone());
