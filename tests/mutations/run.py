@@ -50,7 +50,7 @@ MUTATIONS = [
     ),
     (
         "stop the old tasks before the new ones are proven",
-        "controller/src/kinds/service/mod.rs",
+        "controller/src/kinds/service/settings.rs",
         "    minimum_healthy_percent: 100,\n    maximum_percent: 200,\n};",
         "    minimum_healthy_percent: 0,\n    maximum_percent: 100,\n};",
         virtual("simulation"),
@@ -121,8 +121,8 @@ MUTATIONS = [
     (
         "call without the lease",
         "controller/src/kinds/aws/fence.rs",
-        "        lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
-        "        lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
+        "lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
+        "lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
         virtual("lease"),
     ),
 ]
@@ -150,6 +150,13 @@ def run(mutation, tree):
         path.write_text(original)
 
 
+def write(results):
+    lines = ["# Mutations", "", "Written by `make mutations`: what was broken on purpose, and the tests that noticed.", ""]
+    lines += ["| Broken | In | Tests | Result |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | `{file}` | `{tests}` | {result} |" for name, file, tests, result in results]
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
 def main():
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     chosen = [mutation for mutation in MUTATIONS if only in mutation[0]]
@@ -162,13 +169,10 @@ def main():
                 result = run(mutation, tree)
                 print(f"{mutation[0]}: {result}", flush=True)
                 results.append((mutation[0], mutation[1], " ".join(mutation[4][1:]), result))
+                if not only:
+                    write(results)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
-    if not only:
-        lines = ["# Mutations", "", "Written by `make mutations`: what was broken on purpose, and the tests that noticed.", ""]
-        lines += ["| Broken | In | Tests | Result |", "| --- | --- | --- | --- |"]
-        lines += [f"| {name} | `{file}` | `{tests}` | {result} |" for name, file, tests, result in results]
-        (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
     return 0 if all(result.startswith("caught") for *_, result in results) else 1
 
 

@@ -249,6 +249,37 @@ async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tasks_that_cloud_map_lost_are_started_anew() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    let discovery = deployment.clients().discovery;
+    let services = discovery.list_services().send().await.unwrap();
+    let id = services.services()[0].id().unwrap().to_owned();
+    for instance in discovery.list_instances().service_id(&id).send().await.unwrap().instances() {
+        let instance = instance.id().unwrap();
+        discovery.deregister_instance().service_id(&id).instance_id(instance).send().await.unwrap();
+    }
+    deployment.until("noticed", |this| !this.healthy("orders")).await;
+    deployment.until_healthy(&["orders"]).await;
+    let instances = discovery.list_instances().service_id(&id).send().await.unwrap();
+    assert_eq!(instances.instances().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_failed_for_want_of_its_log_group_is_tried_again() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.reconcile.resync_seconds = 300;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    let made = |this: &Deployment| this.mutating_calls().iter().any(|call| call.operation == "CreateLogGroup");
+    deployment.until("the log group is there", made).await;
+    let logs = deployment.clients().logs;
+    logs.delete_log_group().log_group_name("/codeloc/locations/orders").send().await.unwrap();
+    let failed = |this: &Deployment| this.status("orders").is_some_and(|status| status.health == Health::Degraded);
+    deployment.until("the rollout fails", failed).await;
+    deployment.until_healthy(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_changed_by_hand_is_put_right_by_the_next_sweep() {
     let deployment = Deployment::converged(&["orders"]).await;
     let before = deployment.live().await;

@@ -40,7 +40,8 @@ A role keeps its path; a Cloud Map service keeps its routing policy and its heal
 - The desired count of a service that scales: it belongs to Application Auto Scaling.
 - What codeloc never sets and what changes nothing of what runs: encryption keys, lifecycle policies, descriptions, alarms of a policy, load
   balancers that somebody adds to a service.
-- A service of which the wanted revision failed stays as it is but for its tags, until the spec or the commit changes.
+- A service of which the wanted revision failed stays as it is but for its tags, until the spec or the commit changes, or for a few minutes
+  where it failed of something that passes.
 - Definitions that nothing runs: only the one that is wanted is compared.
 ";
 
