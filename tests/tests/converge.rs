@@ -224,9 +224,8 @@ async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
     assert!(count("GetRole") <= 8, "{} whole observations", count("GetRole"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
-    let deployment = Deployment::converged(&["orders"]).await;
+/// Takes every task out of the one Cloud Map service by hand. Returns its id.
+async fn empty_registry(deployment: &Deployment) -> String {
     let discovery = deployment.clients().discovery;
     let services = discovery.list_services().send().await.unwrap();
     let id = services.services()[0].id().unwrap().to_owned();
@@ -234,6 +233,14 @@ async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
         let instance = instance.id().unwrap();
         discovery.deregister_instance().service_id(&id).instance_id(instance).send().await.unwrap();
     }
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    let id = empty_registry(&deployment).await;
+    let discovery = deployment.clients().discovery;
     // Deregistering is an operation that takes its time.
     while !discovery.list_instances().service_id(&id).send().await.unwrap().instances().is_empty() {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -251,13 +258,8 @@ async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
 #[tokio::test(start_paused = true)]
 async fn tasks_that_cloud_map_lost_are_started_anew() {
     let deployment = Deployment::converged(&["orders"]).await;
+    let id = empty_registry(&deployment).await;
     let discovery = deployment.clients().discovery;
-    let services = discovery.list_services().send().await.unwrap();
-    let id = services.services()[0].id().unwrap().to_owned();
-    for instance in discovery.list_instances().service_id(&id).send().await.unwrap().instances() {
-        let instance = instance.id().unwrap();
-        discovery.deregister_instance().service_id(&id).instance_id(instance).send().await.unwrap();
-    }
     deployment.until("noticed", |this| !this.healthy("orders")).await;
     deployment.until_healthy(&["orders"]).await;
     let instances = discovery.list_instances().service_id(&id).send().await.unwrap();
