@@ -87,6 +87,10 @@ async fn making_a_location_takes_eleven_changes_and_one_search_for_its_tasks_wha
     let calls = calls(&deployment);
     let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
     assert_eq!(count("GetAccountAuthorizationDetails"), 1, "one sweep");
+    let made = operations(&calls);
+    let first = made.iter().position(|operation| *operation == "RegisterTaskDefinition");
+    let last = made.iter().rposition(|operation| *operation == "CreateLogGroup");
+    assert!(first < last, "the first are ended before the last are begun");
     assert_eq!(count("ListInstances"), 30);
     // The rest of the reads is glances at services on their way, ten a call: what one sweep reads beside, and no location by itself.
     let reads = calls.iter().filter(|call| !call.mutating).count();
