@@ -105,13 +105,6 @@ MUTATIONS = [
         PURE,
     ),
     (
-        "begin all locations before one is ended",
-        "controller/src/priority.rs",
-        "if self == Self::Cold { Self::Making } else { self }",
-        "self",
-        virtual("calls"),
-    ),
-    (
         "give the lease back while a change is on its way",
         "controller/src/kinds/aws/fence.rs",
         "wait_for(|calls| *calls == 0)",

@@ -227,11 +227,13 @@ async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
 /// Takes every task out of the one Cloud Map service by hand. Returns its id.
 async fn empty_registry(deployment: &Deployment) -> String {
     let discovery = deployment.clients().discovery;
-    let services = discovery.list_services().send().await.unwrap();
-    let id = services.services()[0].id().unwrap().to_owned();
-    for instance in discovery.list_instances().service_id(&id).send().await.unwrap().instances() {
-        let instance = instance.id().unwrap();
-        discovery.deregister_instance().service_id(&id).instance_id(instance).send().await.unwrap();
+    let services = discovery.list_services().send().await.expect("services");
+    let id = services.services()[0].id().expect("a service has an id").to_owned();
+    let instances = discovery.list_instances().service_id(&id).send().await.expect("instances");
+    for instance in instances.instances() {
+        let instance = instance.id().expect("an instance has an id");
+        let request = discovery.deregister_instance().service_id(&id).instance_id(instance);
+        request.send().await.expect("it is deregistered");
     }
     id
 }
