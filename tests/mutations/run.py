@@ -129,7 +129,8 @@ def run(mutation, tree):
         return f"**not applied**: the text is in {file} {original.count(before)} times"
     path.write_text(original.replace(before, after))
     try:
-        environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target"), RUST_BACKTRACE="0")
+        # A folder of its own: what is built from a broken tree must never be taken for what is built from this one.
+        environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target/mutations"), RUST_BACKTRACE="0")
         built = subprocess.run([*tests, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
         if built.returncode != 0:
             return f"**does not build**: {built.stderr.strip().splitlines()[-1]}"
