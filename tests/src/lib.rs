@@ -73,6 +73,14 @@ pub fn config(name: &str) -> String {
     format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {}.definitions\n", name.replace('-', "_"))
 }
 
+/// Names for a fleet of so many.
+pub fn names(number: usize) -> Vec<String> {
+    (0..number).map(|number| format!("location{number:04}")).collect()
+}
+
+/// What only a sweep asks, once for each thousand roles.
+pub const SWEPT: &str = "GetAccountAuthorizationDetails";
+
 /// Those of every deployment here.
 pub fn settings(workspace_file: PathBuf) -> Settings {
     let mut settings = Settings::default();
@@ -177,6 +185,14 @@ impl Deployment {
     /// Commits a config: valid or not, as it is.
     pub fn commit(&mut self, name: &str, config: impl Into<String>) {
         self.configs.insert(name.to_owned(), config.into());
+        self.publish();
+    }
+
+    /// Commits a config for each of these names.
+    pub fn commit_all(&mut self, names: &[String]) {
+        for name in names {
+            self.configs.insert(name.clone(), config(name));
+        }
         self.publish();
     }
 

@@ -6,10 +6,8 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::SWEPT;
 use crate::processes::{Call, Process, Web, binary, command, free_ports, root, run, stderr, stdout, until};
-
-/// What only a sweep asks, once.
-const SWEPT: &str = "GetAccountAuthorizationDetails";
 
 /// `make run` in a folder of its own: three samples, localcloud, codeloc, Dagster.
 #[derive(Debug)]

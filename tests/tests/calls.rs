@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{Deployment, SWEPT, config, names};
 use localcloud::calls::Call;
 use localcloud::faults::{Rule, Trouble};
 
@@ -10,11 +10,8 @@ use localcloud::faults::{Rule, Trouble};
 async fn at_rest(number: usize) -> Deployment {
     let mut deployment = Deployment::new().await;
     deployment.settings.reconcile.resync_seconds = 300;
-    let names: Vec<String> = (0..number).map(|number| format!("location{number:04}")).collect();
-    for name in &names {
-        deployment.configs.insert(name.clone(), config(name));
-    }
-    deployment.publish();
+    let names = names(number);
+    deployment.commit_all(&names);
     deployment.start().await;
     while !names.iter().all(|name| deployment.healthy(name)) {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -75,18 +72,14 @@ async fn a_commit_is_with_ecs_after_one_read_and_two_changes() {
 async fn making_a_location_takes_eleven_changes_and_one_search_for_its_tasks_whatever_else_is_made() {
     let mut deployment = Deployment::new().await;
     deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
-    let names: Vec<String> = (0..30).map(|number| format!("location{number:04}")).collect();
-    for name in &names {
-        deployment.configs.insert(name.clone(), config(name));
-    }
-    deployment.publish();
-    deployment.cloud.reset_calls();
+    let names = names(30);
+    deployment.commit_all(&names);
     deployment.start().await;
     deployment.until_healthy(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(deployment.mutating_calls().len(), 30 * 11);
     let calls = calls(&deployment);
     let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
-    assert_eq!(count("GetAccountAuthorizationDetails"), 1, "one sweep");
+    assert_eq!(count(SWEPT), 1, "one sweep");
     let made = operations(&calls);
     let first = made.iter().position(|operation| *operation == "RegisterTaskDefinition");
     let last = made.iter().rposition(|operation| *operation == "CreateLogGroup");

@@ -557,7 +557,7 @@ impl Waiting {
         std::mem::take(&mut *lock(&self.names))
     }
 
-    /// After a sweep that failed.
+    /// After a look that failed.
     pub fn put_back(&self, names: BTreeMap<String, Priority>) {
         lock(&self.names).extend(names);
     }

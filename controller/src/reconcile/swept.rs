@@ -42,6 +42,15 @@ pub struct Begun {
     at: Instant,
 }
 
+impl State {
+    /// All but what was changed since it began to be read.
+    fn keep(&mut self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>, whole: bool) {
+        let changed = &self.changed;
+        let live = live.into_iter().filter(|(name, _)| changed.get(name).is_none_or(|at| *at <= begun.changes));
+        self.seen.extend(live.map(|(name, live)| (name, Seen { live, at: begun.at, whole })));
+    }
+}
+
 impl Swept {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
@@ -58,8 +67,8 @@ impl Swept {
         if begun.changes < state.valid_from {
             return;
         }
-        let live = live.into_iter().filter(|(name, _)| state.changed.get(name).is_none_or(|at| *at <= begun.changes));
-        state.seen = live.map(|(name, live)| (name, Seen { live, at: begun.at, whole: true })).collect();
+        state.seen.clear();
+        state.keep(begun, live, true);
         // Whatever was changed before this sweep began, it saw; and no sweep runs beside it.
         state.changed.retain(|_, at| *at > begun.changes);
     }
@@ -67,13 +76,8 @@ impl Swept {
     /// Keeps what a glance saw of some, but for what was changed meanwhile.
     pub fn put_glimpses(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
         let mut state = self.lock();
-        if begun.changes < state.valid_from {
-            return;
-        }
-        for (name, live) in live {
-            if state.changed.get(&name).is_none_or(|at| *at <= begun.changes) {
-                state.seen.insert(name, Seen { live, at: begun.at, whole: false });
-            }
+        if begun.changes >= state.valid_from {
+            state.keep(begun, live, false);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::fault::Fault;
 use crate::fields::Tags;
-use crate::services::Service;
+use crate::services::{Service, iam};
 
 /// How many a resource may have. Those that AWS sets itself do not count, but nothing here sets any.
 const MOST: usize = 50;
@@ -70,9 +70,7 @@ fn too_many(service: Service) -> Fault {
         Service::AutoScaling | Service::CloudMap | Service::Ecr | Service::Logs => {
             Fault::new("TooManyTagsException", message)
         }
-        Service::Iam => {
-            Fault::new("LimitExceeded", format!("Cannot exceed quota for TagsPerRole: {MOST}")).with_status(409)
-        }
+        Service::Iam => iam::exceeded("TagsPerRole", MOST),
         Service::Ecs | Service::S3 | Service::Sts => Fault::invalid(message),
     }
 }

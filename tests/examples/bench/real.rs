@@ -20,17 +20,15 @@ use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, pl
 use codeloc::source::{Heads, HeadsSettings, Snapshot, SourceState};
 use codeloc::status::{Board, Health};
 use codeloc_crds::RepositoryName;
-use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, config, settings};
+use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, settings};
 use localcloud::calls::Call;
 
 use crate::figures::{Table, number};
-use crate::simulated::{names, rules};
+use crate::simulated::rules;
 
 /// Seconds between two sweeps, and so many are waited for.
 const INTERVAL: u64 = 5;
 const SWEEPS: u32 = 4;
-/// Asked by sweeps only, once for each thousand roles.
-const SWEPT: &str = "GetAccountAuthorizationDetails";
 
 /// What the daemon used.
 struct Used {
@@ -62,10 +60,7 @@ fn measure(n: usize) -> Used {
         let mut deployment = Deployment::with(rules()).await;
         deployment.limited = false;
         deployment.settings.reconcile.lease_seconds = 8;
-        for name in &names {
-            deployment.configs.insert(name.clone(), config(name));
-        }
-        deployment.publish();
+        deployment.commit_all(&names);
         deployment.start().await;
         while !names.iter().all(|name| deployment.healthy(name)) {
             tokio::time::sleep(Duration::from_secs(5)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{Deployment, SWEPT, names};
 use localcloud::Rules;
 use localcloud::calls::Call;
 use localcloud::quotas::Quotas;
@@ -27,10 +27,6 @@ pub fn calls_to_read(n: usize) -> usize {
     services + policies + registries + roles + targets + log_groups + image_repositories + 1
 }
 
-pub fn names(n: usize) -> Vec<String> {
-    (0..n).map(|number| format!("location{number:04}")).collect()
-}
-
 /// Runs one measurement under virtual time.
 fn virtually(measure: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
@@ -45,10 +41,7 @@ pub fn rules() -> Rules {
 async fn deployment(throttling: Throttling, names: &[String]) -> Deployment {
     let mut deployment = Deployment::with(Rules { throttling, ..rules() }).await;
     deployment.settings.reconcile.resync_seconds = 300;
-    for name in names {
-        deployment.configs.insert(name.clone(), config(name));
-    }
-    deployment.publish();
+    deployment.commit_all(names);
     deployment
 }
 
@@ -106,11 +99,8 @@ pub fn cold(table: &mut Table, n: usize) {
         let applied = mutating.iter().filter(|call| call.applied).count();
         table.add("cold: changes", n, number(applied), Some(number(CALLS_TO_MAKE_ONE * n)), "calls");
         let reads = calls.iter().filter(|call| !call.mutating && call.time <= last).count();
-        let sweeps = calls
-            .iter()
-            .filter(|call| call.operation == "GetAccountAuthorizationDetails" && call.time <= last)
-            .count()
-            .div_ceil(n.div_ceil(1000));
+        let sweeps =
+            calls.iter().filter(|call| call.operation == SWEPT && call.time <= last).count().div_ceil(n.div_ceil(1000));
         let budget = number(sweeps * calls_to_read(n));
         table.add(
             &format!("cold: reads until then, {sweeps} whole sweeps among them"),
@@ -180,10 +170,7 @@ pub fn commits_during_a_cold_converge(table: &mut Table, n: usize) {
         deployment.start().await;
         until_all_are_healthy(&deployment, &live).await;
         tokio::time::sleep(Duration::from_secs(310)).await;
-        for name in names(n) {
-            deployment.configs.insert(name.clone(), config(&name));
-        }
-        deployment.publish();
+        deployment.commit_all(&names(n));
         tokio::time::sleep(Duration::from_secs(20)).await;
         let mut waits = Vec::new();
         for number in 0..100_u32 {

@@ -87,9 +87,9 @@ struct Run {
     flaws: BTreeMap<(&'static str, u32), Flaw>,
     /// Locations that had a config at some time.
     known: BTreeSet<&'static str>,
-    /// Published at the last look, and the file's text.
+    /// Published at the last look, and the file's text where there was one.
     published: BTreeSet<String>,
-    text: String,
+    text: Option<String>,
     /// Published locations with a healthy task at the last look.
     serving: BTreeSet<String>,
     /// Not looked at any more: somebody took something of them away by hand.
@@ -110,7 +110,7 @@ impl Run {
             flaws: BTreeMap::new(),
             known: BTreeSet::new(),
             published: BTreeSet::new(),
-            text: String::new(),
+            text: None,
             serving: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             strangers,
@@ -262,7 +262,7 @@ impl Run {
         if self.deployment.has_fallen() {
             return Err("a loop of the daemon ended: something in it panicked".to_owned());
         }
-        let text = std::fs::read_to_string(self.deployment.workspace_file()).unwrap_or_default();
+        let text = std::fs::read_to_string(self.deployment.workspace_file()).ok();
         let published = if text == self.text {
             self.published.clone()
         } else {

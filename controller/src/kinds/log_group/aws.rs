@@ -51,19 +51,18 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
         Change::Create(want) => {
             let tags = want.tags.clone().into_iter().collect();
             let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
-            let made = match session.call("logs:CreateLogGroup", request.send()).await {
-                Ok(_) => true,
-                Err(error) if error.is(&["ResourceAlreadyExistsException"]) => false,
+            match session.call("logs:CreateLogGroup", request.send()).await {
+                Ok(_) => {
+                    session.cache.keep_tags(&want.name, &want.tags);
+                    *live = Some(Live {
+                        arn: want.arn(session.place),
+                        name: want.name.clone(),
+                        retention_days: None,
+                        tags: want.tags.clone(),
+                    });
+                }
+                Err(error) if error.is(&["ResourceAlreadyExistsException"]) => {}
                 Err(error) => return Err(error),
-            };
-            if made {
-                session.cache.keep_tags(&want.name, &want.tags);
-                *live = Some(Live {
-                    arn: want.arn(session.place),
-                    name: want.name.clone(),
-                    retention_days: None,
-                    tags: want.tags.clone(),
-                });
             }
             let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
             session.call("logs:PutRetentionPolicy", request.send()).await?;

@@ -263,7 +263,14 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
         changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
     }
 
-    if let (Some(reason), true) = (failure(live, context), context.passes) {
+    if let Some(reason) = failure(live, context) {
+        if !context.passes {
+            let revision = context.revision.known().unwrap_or_default().to_owned();
+            if live.tags.get(tags::FAILED_REVISION) != Some(&revision) {
+                changes.push(Change::RememberFailed { arn: live.arn.clone(), name: live.name.clone(), revision });
+            }
+            return Verdict { phase: Phase::Held { reason, passes: false }, changes, attempts: false };
+        }
         let long_ago = |wanted: &&task_definition::Live| {
             wanted.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= TRY_AGAIN_MS)
         };
@@ -274,13 +281,6 @@ pub fn diff(want: &Want, live: Option<&Live>, context: Context<'_>) -> Verdict {
         let reason = "it failed of something that passes: it is tried again";
         changes.push(Change::Redeploy { name, task_definition, reason });
         return Verdict { phase: Phase::Begin, changes, attempts: true };
-    }
-    if let Some(reason) = failure(live, context) {
-        let revision = context.revision.known().unwrap_or_default().to_owned();
-        if live.tags.get(tags::FAILED_REVISION) != Some(&revision) {
-            changes.push(Change::RememberFailed { arn: live.arn.clone(), name: live.name.clone(), revision });
-        }
-        return Verdict { phase: Phase::Held { reason, passes: false }, changes, attempts: false };
     }
 
     changes.extend(configuration(want, live, context.registry));

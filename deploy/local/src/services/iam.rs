@@ -165,7 +165,7 @@ fn session(input: &Value) -> Result<Option<i64>, Fault> {
     Ok(seconds)
 }
 
-fn exceeded(quota: &str, most: usize) -> Fault {
+pub(crate) fn exceeded(quota: &str, most: usize) -> Fault {
     Fault::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
 }
 
