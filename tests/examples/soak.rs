@@ -1,10 +1,10 @@
 //! `make soak`: any number of seeds of the simulation, on all cores. `SEED=n` runs one, and makes its history shorter for as
-//! long as it still fails.
+//! long as it still fails; what the controller logs of the shortest one goes to the error output, as `RUST_LOG` filters it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use codeloc_tests::simulation::{History, run_seed, shrink};
+use codeloc_tests::simulation::{History, run_history, run_seed, shrink};
 
 fn number(arguments: &[String], name: &str) -> Option<u64> {
     let at = arguments.iter().position(|argument| argument == name)?;
@@ -22,6 +22,12 @@ fn main() {
                 println!("seed {seed}: {failure}\n");
                 let (shortest, failure) = shrink(&history);
                 println!("shortest that fails: {:#?}\n{failure}", shortest.events);
+                tracing_subscriber::fmt()
+                    .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                    .with_writer(std::io::stderr)
+                    .without_time()
+                    .init();
+                drop(run_history(&shortest));
                 std::process::exit(1);
             }
         }

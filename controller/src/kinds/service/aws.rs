@@ -97,6 +97,7 @@ fn read(service: &Service) -> Live {
 fn read_deployment(deployment: &SdkDeployment) -> Deployment {
     Deployment {
         id: deployment.id().unwrap_or_default().to_owned(),
+        begun_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
         task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
         rollout: match deployment.rollout_state() {
             Some(DeploymentRolloutState::Failed) => Rollout::Failed,

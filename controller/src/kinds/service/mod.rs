@@ -51,6 +51,9 @@ pub const WATCHED: &[Watched] = &[
 /// Milliseconds from one attempt to the next, where the circumstances were to blame: they last minutes.
 const TRY_AGAIN_MS: i64 = 5 * 60 * 1000;
 
+/// What an attempt is over where there is no service.
+const NO_DEPLOYMENT: &str = "-";
+
 const UPDATE: &str = "ecs:UpdateService";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,6 +101,8 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Deployment {
     pub id: String,
+    /// Milliseconds since 1970, by ECS's clock.
+    pub begun_ms: i64,
     pub task_definition: String,
     pub rollout: Rollout,
     /// ECS's own words on the rollout.
@@ -135,7 +140,7 @@ impl Live {
 
     /// What [`Attempt::over`] says of a rollout that begins now.
     pub fn primary_id(&self) -> &str {
-        self.primary().map_or("-", |deployment| &deployment.id)
+        self.primary().map_or(NO_DEPLOYMENT, |deployment| &deployment.id)
     }
 }
 
@@ -349,7 +354,9 @@ fn completed(live: &Live, revision: &str, all: &[task_definition::Live]) -> bool
     runs == Some(revision) && live.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
-/// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`].
+/// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`]. Over no service nothing is rolled
+/// back to; and a deployment that was there before the attempt replaced nothing of it: the attempt was written over a state that was
+/// read too late.
 fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definition::Live]) -> bool {
     if wanted.arn == live.task_definition
         || live.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn)
@@ -358,8 +365,13 @@ fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definiti
     }
     let attempt_of_serving =
         all.iter().find(|other| other.arn == live.task_definition).and_then(task_definition::Live::attempt);
-    let (Some(attempt), Some(serving)) = (wanted.attempt(), attempt_of_serving) else { return false };
-    attempt.over != live.primary_id() && attempt.at > serving.at
+    let (Some(attempt), Some(serving), Some(primary)) = (wanted.attempt(), attempt_of_serving, live.primary()) else {
+        return false;
+    };
+    attempt.over != NO_DEPLOYMENT
+        && attempt.over != primary.id
+        && attempt.at > serving.at
+        && primary.begun_ms > attempt.at
 }
 
 fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {
@@ -401,7 +413,7 @@ pub fn delete(live: &Live) -> Change {
 
 /// The mark a rollout that begins now leaves on its task definition.
 pub fn attempt(live: Option<&Live>, now_ms: i64) -> Attempt {
-    let over = live.filter(|live| live.exists()).map_or("-", Live::primary_id).to_owned();
+    let over = live.filter(|live| live.exists()).map_or(NO_DEPLOYMENT, Live::primary_id).to_owned();
     Attempt { at: now_ms, over }
 }
 

@@ -4,6 +4,8 @@ use super::*;
 
 const OLD: &str = "arn:task-definition/codeloc-orders:1";
 const NEW: &str = "arn:task-definition/codeloc-orders:2";
+/// When the deployments of these tests began.
+const BEGUN_MS: i64 = 3000;
 
 fn network() -> Network {
     Network::new(&["subnet-b".to_owned(), "subnet-a".to_owned()], &["sg-a".to_owned()], false)
@@ -17,7 +19,8 @@ fn want() -> Want {
 
 fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> Deployment {
     let (id, task_definition) = (id.to_owned(), task_definition.to_owned());
-    Deployment { id, task_definition, rollout, reason: String::new(), desired: 1, running: 1, failed: 0 }
+    let (reason, begun_ms) = (String::new(), BEGUN_MS);
+    Deployment { id, begun_ms, task_definition, rollout, reason, desired: 1, running: 1, failed: 0 }
 }
 
 /// A steady service that runs `OLD`, put there by deployment `ecs-svc/1`.
@@ -92,6 +95,16 @@ fn a_rollback_that_left_no_trace_but_a_new_deployment_is_a_failure() {
     let verdict = verdict(&live, Some("2000 ecs-svc/1"));
     assert!(matches!(verdict.phase, Phase::Held { .. }));
     assert!(matches!(verdict.changes.as_slice(), [Change::RememberFailed { revision, .. }] if revision == "new"));
+}
+
+#[test]
+fn an_attempt_over_what_was_read_too_late_is_no_failure() {
+    // The service, or its newest deployment, was there before and not seen.
+    let live = live();
+    for attempt in ["2000 -", "4000 ecs-svc/0"] {
+        let verdict = verdict(&live, Some(attempt));
+        assert!(deploys(&verdict) && verdict.attempts, "{attempt}: {verdict:?}");
+    }
 }
 
 #[test]

@@ -301,6 +301,7 @@ impl Model {
             self.live.task_definitions.iter().max_by_key(|live| live.number).expect("a task definition to run");
         Deployment {
             id: format!("ecs-svc/{}", self.deployments),
+            begun_ms: self.now_ms,
             task_definition: newest.arn.clone(),
             rollout: Rollout::InProgress,
             reason: String::new(),
@@ -414,6 +415,7 @@ impl Model {
 
     /// Time passes: rollouts end well, or are rolled back; what drains is gone.
     pub(in crate::plan) fn settle(&mut self) {
+        self.now_ms += 1000;
         let Some(service) = self.live.service.as_mut() else { return };
         if service.status == Status::Draining {
             service.status = Status::Inactive;
@@ -438,7 +440,7 @@ impl Model {
                 self.deployments += 1;
                 let id = format!("ecs-svc/{}", self.deployments);
                 service.task_definition.clone_from(&good.task_definition);
-                service.deployments = vec![Deployment { id, ..good }];
+                service.deployments = vec![Deployment { id, begun_ms: self.now_ms, ..good }];
             }
             None => service.deployments[0].rollout = Rollout::Failed,
         }
