@@ -1,7 +1,8 @@
 //! `make bench`: what a fleet costs in AWS calls, in time and in memory, beside the least there could be. docs/performance.md
 //! explains the figures.
 //!
-//! `--quick` leaves the large fleets out, `--virtual` what is measured in real time, `--real` everything else.
+//! `--quick` leaves the large fleets out, `--virtual` what is measured in real time, `--real` everything else; `--sizes 20,1000`
+//! measures these in real time.
 //!
 //! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
 //! of its own that talks HTTP to localcloud.
@@ -29,7 +30,11 @@ fn main() {
         simulated::commits_during_a_cold_converge(&mut table, if given("--quick") { 100 } else { 1000 });
     }
     if !given("--virtual") {
-        real::growth(&mut table, if given("--quick") { &[20, 100, 1000] } else { &[20, 80, 320, 1000, 5120] });
+        let sizes = arguments.iter().skip_while(|argument| *argument != "--sizes").nth(1).map(|sizes| {
+            sizes.split(',').map(|size| size.parse().unwrap_or_else(|_| panic!("--sizes takes numbers"))).collect()
+        });
+        let usual = if given("--quick") { vec![20, 100, 1000] } else { vec![20, 80, 320, 1000, 5120] };
+        real::growth(&mut table, &sizes.unwrap_or(usual));
     }
     table.save();
 }
