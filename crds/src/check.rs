@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Finding;
-use crate::fields::{EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields};
+use crate::fields::{
+    AccessFields, EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields, SecretFields,
+};
 use crate::git::{url_problem, valid_reference_name};
 use crate::repository::{
-    CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources, Scaling,
+    Access, CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources,
+    RunResources, Scaling,
 };
 use crate::yaml::{Node, Step};
 
@@ -46,10 +49,15 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     check.relative_path("dependencies", fields.dependencies.as_deref());
     check.attribute(fields.attribute.as_deref());
     check.image(fields.image.as_deref(), fields.dependencies.is_some());
-    check.resources(&fields.resources);
+    check.resources("resources", fields.resources.cpu, fields.resources.memory);
+    if let Some(resources) = &fields.run_resources {
+        check.resources("run_resources", resources.cpu, resources.memory);
+    }
     check.prefix(fields.s3_prefix.as_deref());
+    let access = check.access(fields.access);
     check.scaling(&fields.scaling);
     let environment = check.environment(fields.environment);
+    let secrets = check.secrets(fields.secrets, &environment);
     check.tags(&fields.tags);
     if !check.findings.is_empty() {
         return Err(check.findings);
@@ -71,7 +79,10 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
         image: fields.image,
         dependencies: fields.dependencies,
         resources: Resources { cpu, memory, architecture },
+        run_resources: fields.run_resources.map(|run| RunResources { cpu: run.cpu, memory: run.memory }),
         environment,
+        secrets,
+        access,
         scaling: Scaling { min_capacity, max_capacity, cpu_threshold, memory_threshold },
         health: Health { start_seconds, load_seconds },
         tags: fields.tags,
@@ -115,6 +126,35 @@ fn memory_hint(cpu: u32) -> String {
             format!("with cpu {cpu}, memory is one of {}", words.join(", "))
         }
     }
+}
+
+const PREFIX_HINT: &str = "write folders out of letters, digits and -_.= with / between them and none at either end";
+
+/// The reserved folder that everybody reads, and may be allowed to write.
+const SHARED: &str = "shared";
+
+fn is_prefix(prefix: &str) -> bool {
+    prefix.len() <= 512
+        && prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
+        && prefix.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Whether ECS takes it for a secret of Secrets Manager (with key, stage and version behind it, or without) or for a parameter, by ARN.
+/// Nothing in it may be a wildcard: the execution role is granted what it names.
+fn is_secret_arn(arn: &str) -> bool {
+    let plain = arn.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=/+@!:".contains(c));
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", partition, service, region, account, resource] = parts[..] else { return false };
+    let numbers = account.len() == 12 && account.chars().all(|c| c.is_ascii_digit());
+    let named = match service {
+        "secretsmanager" => {
+            let parts: Vec<&str> = resource.split(':').collect();
+            parts[0] == "secret" && parts.get(1).is_some_and(|name| !name.is_empty()) && [2, 5].contains(&parts.len())
+        }
+        "ssm" => resource.strip_prefix("parameter/").is_some_and(|name| !name.is_empty() && !name.contains(':')),
+        _ => false,
+    };
+    plain && partition.starts_with("aws") && !region.is_empty() && numbers && named
 }
 
 fn is_identifier(word: &str) -> bool {
@@ -262,24 +302,43 @@ impl Check<'_> {
         }
     }
 
-    fn resources(&mut self, resources: &ResourceFields) {
-        let ResourceFields { cpu, memory, .. } = *resources;
+    fn resources(&mut self, of: &str, cpu: u32, memory: u32) {
         if !memory_sizes(cpu).contains(&memory) {
-            let written = self.root.entry("resources").is_some_and(|entry| entry.node.entry("memory").is_some());
+            let written = self.root.entry(of).is_some_and(|entry| entry.node.entry("memory").is_some());
             let field = if written { "memory" } else { "cpu" };
             let message = format!("Fargate has no task with cpu {cpu} and memory {memory}");
-            self.at(&[Step::Key("resources"), Step::Key(field)], message, memory_hint(cpu));
+            self.at(&[Step::Key(of), Step::Key(field)], message, memory_hint(cpu));
         }
+    }
+
+    /// Whole folders only: a policy is made of them, in which `*`, `?` and `$` would mean something.
+    fn access(&mut self, fields: AccessFields) -> Access {
+        for (field, prefixes) in [("read", &fields.read), ("write", &fields.write)] {
+            for (index, prefix) in prefixes.iter().enumerate() {
+                let way = [Step::Key("access"), Step::Key(field), Step::Index(index)];
+                let own_place = |reserved: &&&str| {
+                    **reserved != SHARED && prefixes_overlap(prefix, &format!("repos/{reserved}"))
+                };
+                if !is_prefix(prefix) {
+                    self.at(&way, format!("`{}` cannot be a prefix", prefix.escape_debug()), PREFIX_HINT);
+                } else if let Some(reserved) = RESERVED_NAMES.iter().find(own_place) {
+                    let message = format!("prefix `{prefix}` overlaps the reserved `repos/{reserved}`");
+                    self.at(&way, message, "grant a repository's own prefix, such as repos/orders");
+                }
+            }
+        }
+        let sorted = |mut prefixes: Vec<String>| {
+            prefixes.sort();
+            prefixes.dedup();
+            prefixes
+        };
+        Access { read: sorted(fields.read), write: sorted(fields.write) }
     }
 
     fn prefix(&mut self, prefix: Option<&str>) {
         let Some(prefix) = prefix else { return };
-        let plain = prefix.len() <= 512
-            && prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
-            && prefix.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if !plain {
-            let hint = "write folders out of letters, digits and -_.= with / between them and none at either end";
-            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), hint);
+        if !is_prefix(prefix) {
+            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), PREFIX_HINT);
         } else if let Some(reserved) =
             RESERVED_NAMES.into_iter().find(|reserved| prefixes_overlap(prefix, &format!("repos/{reserved}")))
         {
@@ -299,17 +358,45 @@ impl Check<'_> {
         }
     }
 
+    fn secrets(
+        &mut self,
+        entries: Vec<SecretFields>,
+        environment: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        let mut secrets = BTreeMap::new();
+        for (index, SecretFields { name, value_from }) in entries.into_iter().enumerate() {
+            let at_name = [Step::Key("secrets"), Step::Index(index), Step::Key("name")];
+            self.variable(&at_name, &name);
+            if environment.contains_key(&name) || secrets.contains_key(&name) {
+                self.at(&at_name, format!("`{}` is given twice", name.escape_debug()), "keep one of the two");
+            }
+            if !is_secret_arn(&value_from) {
+                let way = [Step::Key("secrets"), Step::Index(index), Step::Key("value_from")];
+                // Not repeated: it may be the secret itself.
+                let hint = "write the ARN of a secret (arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, with :KEY:: behind it for \
+                            one key) or of a parameter (arn:aws:ssm:REGION:ACCOUNT:parameter/NAME)";
+                self.at(&way, "`value_from` is not the ARN of a secret or a parameter", hint);
+            }
+            secrets.insert(name, value_from);
+        }
+        secrets
+    }
+
+    fn variable(&mut self, at_name: &[Step<'_>], name: &str) {
+        if !is_identifier(name) {
+            let hint = "use letters, digits and underscores, not beginning with a digit";
+            self.at(at_name, format!("`{}` cannot be the name of a variable", name.escape_debug()), hint);
+        } else if RESERVED_VARIABLES.contains(&name) || name.starts_with("ECS_") {
+            self.at(at_name, format!("`{name}` is set by the platform"), "remove it, or choose another name");
+        }
+    }
+
     fn environment(&mut self, entries: Vec<EnvironmentFields>) -> BTreeMap<String, String> {
         let mut environment = BTreeMap::new();
         for (index, EnvironmentFields { name, value }) in entries.into_iter().enumerate() {
             let at_name = [Step::Key("environment"), Step::Index(index), Step::Key("name")];
             let at_value = [Step::Key("environment"), Step::Index(index), Step::Key("value")];
-            if !is_identifier(&name) {
-                let hint = "use letters, digits and underscores, not beginning with a digit";
-                self.at(&at_name, format!("`{}` cannot be the name of a variable", name.escape_debug()), hint);
-            } else if RESERVED_VARIABLES.contains(&name.as_str()) || name.starts_with("ECS_") {
-                self.at(&at_name, format!("`{name}` is set by the platform"), "remove it, or choose another name");
-            }
+            self.variable(&at_name, &name);
             if value.contains('\0') {
                 self.at(
                     &at_value,

@@ -79,14 +79,16 @@ pub(crate) struct RepositoryFields {
     #[serde(default)]
     pub environment: Vec<EnvironmentFields>,
 
-    /// Not supported yet: environment variables filled from Secrets Manager or Parameter Store.
-    pub secrets: Option<NotSupported>,
+    /// Environment variables of the code server and of its runs that ECS fills from Secrets Manager or Parameter Store. This location's
+    /// execution role may read these and no others.
+    #[serde(default)]
+    pub secrets: Vec<SecretFields>,
 
-    /// Not supported yet: CPU and memory of runs, where they differ from the code server's.
-    pub run_resources: Option<NotSupported>,
+    /// CPU and memory of a run; those of the code server where absent.
+    pub run_resources: Option<RunResourceFields>,
 
-    /// Not supported yet: read and write grants to other repositories' prefixes.
-    pub access: Option<NotSupported>,
+    #[serde(default)]
+    pub access: AccessFields,
 
     #[serde(default)]
     pub health: HealthFields,
@@ -191,6 +193,45 @@ impl Default for ResourceFields {
     }
 }
 
+/// CPU and memory of one run, in a pair that Fargate offers. The processor is the code server's: they share an image.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct RunResourceFields {
+    /// CPU units, 1024 to a vCPU.
+    #[schemars(extend("enum" = [256, 512, 1024, 2048, 4096, 8192, 16384]))]
+    pub cpu: u32,
+    /// MiB. Which values there are depends on `cpu`: 512, 1024 and 2048 for a `cpu` of 256.
+    #[schemars(range(min = 512, max = 122_880))]
+    pub memory: u32,
+}
+
+/// What of the shared bucket this location may use beside its own prefix and reading `repos/shared`.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub(crate) struct AccessFields {
+    /// Prefixes that it may read and list, without a slash at either end.
+    #[schemars(extend("examples" = [["repos/orders"]]))]
+    pub read: Vec<String>,
+    /// Prefixes that it may also write, without a slash at either end.
+    #[schemars(extend("examples" = [["repos/shared/exports"]]))]
+    pub write: Vec<String>,
+}
+
+/// One environment variable out of a secret.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct SecretFields {
+    /// Letters, digits and underscores, not beginning with a digit.
+    #[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"), extend("examples" = ["DB_PASSWORD"]))]
+    pub name: String,
+    /// ARN of a secret in Secrets Manager, with `:KEY::` behind it for one key of its JSON, or ARN of a parameter in Parameter Store.
+    #[schemars(extend("examples" = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-db-a1b2c3:password::"]))]
+    pub value_from: String,
+}
+
 /// One environment variable.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -253,9 +294,6 @@ impl RepositoryFields {
     /// Fields that a file gives although nothing acts on them yet.
     pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
         [
-            ("secrets", &self.secrets),
-            ("run_resources", &self.run_resources),
-            ("access", &self.access),
             ("load_balancer", &self.load_balancer),
             ("spot", &self.spot),
             ("dockerfile", &self.dockerfile),

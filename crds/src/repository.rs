@@ -78,9 +78,14 @@ pub struct Repository {
     /// The dependency file, relative to the root; found by itself where absent.
     pub dependencies: Option<String>,
     pub resources: Resources,
+    /// Of a run; [`Self::resources`] where absent.
+    pub run_resources: Option<RunResources>,
     /// Without a slash at the end; `repos/NAME` by default.
     pub s3_prefix: String,
     pub environment: BTreeMap<String, String>,
+    /// ARNs in the manner of ECS's `valueFrom`, by variable.
+    pub secrets: BTreeMap<String, String>,
+    pub access: Access,
     pub scaling: Scaling,
     pub health: Health,
     pub tags: BTreeMap<String, String>,
@@ -130,6 +135,21 @@ pub struct Resources {
     /// MiB.
     pub memory: u32,
     pub architecture: Architecture,
+}
+
+/// CPU units and MiB of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RunResources {
+    pub cpu: u32,
+    pub memory: u32,
+}
+
+/// Prefixes of the shared bucket that are granted beside the location's own, without slashes at either end, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Access {
+    pub read: Vec<String>,
+    /// Read as well.
+    pub write: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

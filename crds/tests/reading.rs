@@ -66,9 +66,13 @@ attribute: defs
 python_version: \"3.12\"
 dependencies: requirements.txt
 resources: {cpu: 1024, memory: 8192, architecture: X86_64}
+run_resources: {cpu: 4096, memory: 16384}
 s3_prefix: sales/v1
 environment:
   - {name: PORT, value: \"8080\"}
+secrets:
+  - {name: TOKEN, value_from: \"arn:aws:ssm:eu-central-1:123456789012:parameter/sales/token\"}
+access: {read: [repos/orders, repos/billing, repos/orders], write: [repos/shared/exports]}
 scaling: {max_capacity: 5}
 health: {start_seconds: 300}
 tags: {team: sales}
@@ -96,9 +100,25 @@ deletion: {protect: true, data: retain}
         "memory": 8192,
         "architecture": "X86_64"
       },
+      "run_resources": {
+        "cpu": 4096,
+        "memory": 16384
+      },
       "s3_prefix": "sales/v1",
       "environment": {
         "PORT": "8080"
+      },
+      "secrets": {
+        "TOKEN": "arn:aws:ssm:eu-central-1:123456789012:parameter/sales/token"
+      },
+      "access": {
+        "read": [
+          "repos/billing",
+          "repos/orders"
+        ],
+        "write": [
+          "repos/shared/exports"
+        ]
       },
       "scaling": {
         "min_capacity": 1,
@@ -230,23 +250,63 @@ fn a_folder_of_another_name() {
 
 #[test]
 fn a_field_that_is_not_supported_yet() {
-    assert_snapshot!(plain_error_with("secrets:\n  - {name: TOKEN, value_from: arn}\nspot: true"), @r"
-     error: `secrets` is not supported yet
+    assert_snapshot!(plain_error_with("load_balancer:\n  port: 80\nspot: true"), @r"
+     error: `load_balancer` is not supported yet
       ╭─[repos/my-pipeline/config.yml:4:1]
     3 │ python_file: my_pipeline/definitions.py
-    4 │ secrets:
-      · ^^^^^^^
-    5 │   - {name: TOKEN, value_from: arn}
+    4 │ load_balancer:
+      · ^^^^^^^^^^^^^
+    5 │   port: 80
       ╰────
-     hint: remove `secrets`
+     hint: remove `load_balancer`
      error: `spot` is not supported yet
       ╭─[repos/my-pipeline/config.yml:6:1]
-    5 │   - {name: TOKEN, value_from: arn}
+    5 │   port: 80
     6 │ spot: true
       · ^^^^
       ╰────
      hint: remove `spot`
     ");
+}
+
+#[test]
+fn a_secret_is_named_by_its_arn_and_never_written_into_a_config() {
+    for value in [
+        "hunter2",
+        "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-*",
+        "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders:password",
+        "arn:aws:ssm:eu-central-1:123456789012:parameter/",
+        "arn:aws:s3:::bucket/hunter2",
+    ] {
+        let error = error_with(&format!("secrets:\n  - {{name: TOKEN, value_from: '{value}'}}")).to_string();
+        assert!(error.contains("`value_from` is not the ARN"), "{value}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for value in [
+        "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-a1b2c3",
+        "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:team/orders-a1b2c3:password::",
+        "arn:aws:ssm:eu-central-1:123456789012:parameter/orders/password",
+    ] {
+        let text = format!("{MINIMAL}secrets:\n  - {{name: TOKEN, value_from: '{value}'}}\n");
+        assert_eq!(parse(PATH, &text).unwrap().secrets["TOKEN"], value);
+    }
+    let twice = "environment: [{name: TOKEN, value: a}]\n\
+                 secrets: [{name: TOKEN, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/a'}]";
+    assert!(error_with(twice).to_string().contains("given twice"));
+}
+
+#[test]
+fn only_whole_folders_can_be_granted() {
+    for prefix in ["repos/*", "repos/orders/", "../orders", "repos/system", "repos", "${aws:username}"] {
+        let error = error_with(&format!("access: {{read: ['{prefix}']}}"));
+        assert_eq!((error.problems().len(), error.line()), (1, 4), "{prefix}: {error}");
+    }
+}
+
+#[test]
+fn a_run_has_a_pair_that_fargate_offers() {
+    let error = error_with("run_resources: {cpu: 256, memory: 4096}").to_string();
+    assert!(error.contains("Fargate has no task with cpu 256 and memory 4096"), "{error}");
 }
 
 #[test]
