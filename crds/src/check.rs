@@ -316,9 +316,8 @@ impl Check<'_> {
         for (field, prefixes) in [("read", &fields.read), ("write", &fields.write)] {
             for (index, prefix) in prefixes.iter().enumerate() {
                 let way = [Step::Key("access"), Step::Key(field), Step::Index(index)];
-                let own_place = |reserved: &&&str| {
-                    **reserved != SHARED && prefixes_overlap(prefix, &format!("repos/{reserved}"))
-                };
+                let own_place =
+                    |reserved: &&&str| **reserved != SHARED && prefixes_overlap(prefix, &format!("repos/{reserved}"));
                 if !is_prefix(prefix) {
                     self.at(&way, format!("`{}` cannot be a prefix", prefix.escape_debug()), PREFIX_HINT);
                 } else if let Some(reserved) = RESERVED_NAMES.iter().find(own_place) {

@@ -207,6 +207,10 @@ impl Webserver for CloudWebserver {
         Ok(())
     }
 
+    async fn has_unfinished_runs(&self, _location: &str) -> Result<bool, WebError> {
+        Ok(false)
+    }
+
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
         let server_id = self.code_server.loaded(name);
         if let Some(id) = &server_id {

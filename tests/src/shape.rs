@@ -17,6 +17,9 @@ pub fn shape(live: &BTreeMap<String, Live>) -> String {
             definition.number = 0;
             definition.tags.remove(tags::ATTEMPT);
         }
+        for definition in &mut location.run_definitions {
+            (definition.arn, definition.number) = (definition.family().to_owned(), 0);
+        }
         let named = |arn: &String| revisions.get(arn).cloned().unwrap_or_else(|| "deregistered".to_owned());
         if let Some(discovery) = &mut location.discovery {
             discovery.id.clear();
@@ -28,6 +31,7 @@ pub fn shape(live: &BTreeMap<String, Live>) -> String {
             service.task_definition = named(&service.task_definition);
             for deployment in &mut service.deployments {
                 deployment.id.clear();
+                deployment.begun_ms = 0;
                 deployment.reason.clear();
                 deployment.task_definition = named(&deployment.task_definition);
             }

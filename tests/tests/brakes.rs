@@ -115,7 +115,7 @@ async fn those_that_still_have_configs_are_worked_on_while_the_others_are_braked
     deployment.until("called", |this| operations(this).len() == 2).await;
     deployment.until_healthy(&["crm"]).await;
     deployment.idle().await;
-    assert_eq!(operations(&deployment), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(operations(&deployment), ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]);
     assert_eq!(owned(&deployment).await, FOUR);
 }
 
@@ -308,7 +308,7 @@ async fn a_suspended_repository_is_left_alone_and_catches_up_when_it_is_resumed(
     deployment.until_healthy(&["orders"]).await;
     deployment.idle().await;
     let called = operations(&deployment);
-    assert_eq!(called, ["PutRetentionPolicy", "RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(called, ["PutRetentionPolicy", "RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]);
     let status = deployment.status("orders").unwrap();
     assert_eq!(status.commit, Some(format!("{:040x}", 2)));
     assert_eq!(status.serving, status.revision);

@@ -180,6 +180,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"\{.*\}", "{JSON}");
     settings.add_filter(r"revision: [0-9a-f]{16}\n", "revision: [revision]\n");
+    settings.add_filter(r"_run_[0-9a-f]{16}", "_run_[hash]");
     settings.add_filter(r"namespace: ns-\w+", "namespace: [namespace]");
     settings.add_filter(r"variables: DAGSTER_.*", "variables: [names]");
     let _guard = settings.bind_to_scope();
@@ -223,6 +224,12 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           security_groups: sg-local
           registry: (known after apply)
           tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+      + run task definition codeloc-local-orders_run_[hash]: does not exist
+          image: registry.test/orders@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+          cpu: 256
+          memory: 512
+          task_role: arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-orders
+          log_group: /codeloc-local/locations/orders
       + scaling service/dagster/orders-service: does not exist
           capacity: 1..2
       + scaling codeloc-cpu: does not exist
@@ -234,7 +241,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
       + workspace entry orders (later): the location answers and is not published
           address: orders-service.dagster.internal:4000
 
-    10 step(s) in 1 of 1 repositories.
+    11 step(s) in 1 of 1 repositories.
     "#);
 
     let calls = lone.web.calls(lone.cloud_port(), 0).await.unwrap();
@@ -255,8 +262,18 @@ async fn a_plan_as_json_has_the_same_steps_in_their_order() {
     let kinds = |steps: &Value| -> Vec<String> {
         steps.as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect()
     };
-    let wanted =
-        ["log_group", "role", "role", "task_definition", "discovery", "service", "scaling", "scaling", "scaling"];
+    let wanted = [
+        "log_group",
+        "role",
+        "role",
+        "task_definition",
+        "discovery",
+        "service",
+        "run_definition",
+        "scaling",
+        "scaling",
+        "scaling",
+    ];
     assert_eq!(kinds(&plans[0]["steps"]), wanted);
     assert_eq!(kinds(&plans[0]["later"]), ["workspace"]);
     let expected = json!({

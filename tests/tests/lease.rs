@@ -286,7 +286,7 @@ async fn a_standby_takes_over_when_the_holder_dies() {
     assert!(after >= lease, "the holder could have lived: {after}");
     assert!(after <= lease + SECONDS_TO_NOTICE, "it stood by for too long: {after}");
     let calls = deployment.mutating_calls();
-    assert_eq!(operations(&calls), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(operations(&calls), ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]);
     assert!(calls.iter().all(|call| call.caller == "b"), "{calls:#?}");
 }
 
@@ -298,7 +298,10 @@ async fn a_standby_takes_over_at_once_when_the_holder_stops_in_order() {
     deployment.until("rolled out by b", |this| rolled_out(this, "b", 2)).await;
     let after = handed_over_after(&deployment);
     assert!(after <= SECONDS_TO_NOTICE, "it stood by for {after} s");
-    assert_eq!(operations(&deployment.mutating_calls()), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(
+        operations(&deployment.mutating_calls()),
+        ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +354,7 @@ async fn a_standby_serves_statuses_and_changes_nothing() {
     deployment.until("seen by b", |this| rolled_out(this, "b", 2)).await;
     deployment.idle().await;
     let calls = deployment.mutating_calls();
-    assert_eq!(operations(&calls), ["RegisterTaskDefinition", "UpdateService"]);
+    assert_eq!(operations(&calls), ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]);
     assert!(calls.iter().all(|call| call.caller == "a"), "{calls:#?}");
     let calls = deployment.cloud.calls();
     assert!(lease_writes(&calls).iter().all(|write| write.caller == "a"));
@@ -382,7 +385,7 @@ async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() 
         deployment.until("rolled out", |this| rolled_out(this, "codeloc", 2)).await;
         assert_eq!(
             operations(&deployment.mutating_calls()),
-            ["RegisterTaskDefinition", "UpdateService"],
+            ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"],
             "{trouble:?}"
         );
     }

@@ -42,6 +42,8 @@ pub trait Webserver: Send + Sync + 'static {
     fn reload_workspace(&self) -> impl Future<Output = Result<(), WebError>> + Send;
     /// Connects to one location again, where it shows definitions of an old revision.
     fn reload_location(&self, name: &str) -> impl Future<Output = Result<WebLocation, WebError>> + Send;
+    /// Whether a run of this location is queued or has not ended: it may start from a definition that nothing else names.
+    fn has_unfinished_runs(&self, location: &str) -> impl Future<Output = Result<bool, WebError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

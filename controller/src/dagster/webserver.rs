@@ -33,6 +33,14 @@ const RELOAD_LOCATION: &str = "mutation CodelocReloadLocation($name: String!) {
     ... on ReloadNotSupported { message } ... on RepositoryLocationNotFound { message }
     ... on UnauthorizedError { message } ... on PythonError { message } } }";
 
+const UNFINISHED_RUNS: &str = "query CodelocUnfinishedRuns($limit: Int!) {
+  runsOrError(limit: $limit, filter: {statuses: [QUEUED, NOT_STARTED, MANAGED, STARTING, STARTED, CANCELING]}) { __typename
+    ... on Runs { results { repositoryOrigin { repositoryLocationName } } }
+    ... on InvalidPipelineRunsFilterError { message } ... on PythonError { message } } }";
+
+/// Beyond so many the answer is 'perhaps', which is taken for a yes.
+const UNFINISHED_AT_MOST: usize = 1000;
+
 /// A reload connects to one location after another, and waits 20 s for each that accepts and does not answer.
 const RELOAD_LIMIT: Duration = Duration::from_secs(300);
 
@@ -114,6 +122,23 @@ enum Answered {
     UnauthorizedError(Failure),
     RepositoryLocationNotFound(Failure),
     ReloadNotSupported(Failure),
+    Runs {
+        results: Vec<Run>,
+    },
+    InvalidPipelineRunsFilterError(Failure),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Run {
+    /// Of the location it was created for; absent of a run that was made without one.
+    repository_origin: Option<RepositoryOrigin>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RepositoryOrigin {
+    repository_location_name: String,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +192,7 @@ fn accepted(value: Value) -> Result<Answered, WebError> {
         Answered::PythonError(failure)
         | Answered::UnauthorizedError(failure)
         | Answered::RepositoryLocationNotFound(failure)
+        | Answered::InvalidPipelineRunsFilterError(failure)
         | Answered::ReloadNotSupported(failure) => Err(WebError::Refused(failure.text())),
         other => Ok(other),
     }
@@ -199,6 +225,19 @@ impl Webserver for GraphqlWebserver {
         )? {
             Answered::WorkspaceLocationEntry(entry) => Ok(entry.location()),
             _ => Err(unexpected("reloadRepositoryLocation")),
+        }
+    }
+
+    async fn has_unfinished_runs(&self, location: &str) -> Result<bool, WebError> {
+        let variables = json!({"limit": UNFINISHED_AT_MOST});
+        match accepted(self.post(UNFINISHED_RUNS, variables, "runsOrError", self.timeout).await?)? {
+            Answered::Runs { results } => {
+                let of_location = |run: &Run| {
+                    run.repository_origin.as_ref().is_none_or(|origin| origin.repository_location_name == location)
+                };
+                Ok(results.len() >= UNFINISHED_AT_MOST || results.iter().any(of_location))
+            }
+            _ => Err(unexpected("runsOrError")),
         }
     }
 }

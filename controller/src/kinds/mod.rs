@@ -13,6 +13,7 @@ pub mod log_group;
 pub mod names;
 pub mod place;
 pub mod role;
+pub mod run_definition;
 pub mod scaling;
 pub mod service;
 pub mod tags;
@@ -35,18 +36,20 @@ pub enum Kind {
     TaskDefinition,
     Discovery,
     Service,
+    RunDefinition,
     Scaling,
     Workspace,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LogGroup,
         Self::ImageRepository,
         Self::Role,
         Self::TaskDefinition,
         Self::Discovery,
         Self::Service,
+        Self::RunDefinition,
         Self::Scaling,
         Self::Workspace,
     ];
@@ -57,6 +60,7 @@ impl Kind {
             Self::LogGroup => "log group",
             Self::ImageRepository => "image repository",
             Self::Role => "role",
+            Self::RunDefinition => "run task definition",
             Self::TaskDefinition => "task definition",
             Self::Discovery => "Cloud Map service",
             Self::Service => "ECS service",
@@ -71,6 +75,7 @@ impl Kind {
             Self::LogGroup => log_group::WATCHED,
             Self::ImageRepository => image_repository::WATCHED,
             Self::Role => role::WATCHED,
+            Self::RunDefinition => run_definition::WATCHED,
             Self::TaskDefinition => task_definition::WATCHED,
             Self::Discovery => discovery::WATCHED,
             Self::Service => service::WATCHED,
@@ -178,6 +183,8 @@ pub struct Wants {
     /// Absent when the config names an image built elsewhere.
     pub image_repository: Option<image_repository::Want>,
     pub role: role::Want,
+    /// Absent while the image is not known.
+    pub run_definition: Option<run_definition::Want>,
     pub task_definition: task_definition::Want,
     pub discovery: discovery::Want,
     pub service: service::Want,
@@ -192,6 +199,7 @@ impl Wants {
             log_group: log_group::want(repository, place),
             image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
             role: role::want(repository, place),
+            run_definition: image.map(|image| run_definition::want(repository, image, place)),
             task_definition: task_definition::want(repository, image, place),
             discovery: discovery::want(repository, place),
             service: service::want(repository, place),
@@ -206,6 +214,8 @@ pub struct Live {
     pub log_group: Option<log_group::Live>,
     pub image_repository: Option<image_repository::Live>,
     pub role: Option<role::Live>,
+    /// Active ones, of whatever family.
+    pub run_definitions: Vec<task_definition::Live>,
     /// The family's active revisions, newest first.
     pub task_definitions: Vec<task_definition::Live>,
     pub discovery: Option<discovery::Live>,
@@ -226,6 +236,7 @@ impl Live {
             Kind::LogGroup => self.log_group.is_some(),
             Kind::ImageRepository => self.image_repository.is_some(),
             Kind::Role => self.role.is_some(),
+            Kind::RunDefinition => !self.run_definitions.is_empty(),
             Kind::TaskDefinition => !self.task_definitions.is_empty(),
             Kind::Discovery => self.discovery.is_some(),
             Kind::Service => self.service.is_some(),
@@ -240,6 +251,7 @@ impl Live {
         self.log_group.as_ref().is_some_and(|live| ours(&live.tags))
             || self.image_repository.as_ref().is_some_and(|live| ours(&live.tags))
             || self.role.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.run_definitions.iter().any(|live| ours(&live.tags))
             || self.task_definitions.iter().any(|live| ours(&live.tags))
             || self.discovery.as_ref().is_some_and(|live| ours(&live.tags))
             || self.service.as_ref().is_some_and(|live| live.exists() && ours(&live.tags))
@@ -253,6 +265,7 @@ pub enum Step {
     LogGroup(log_group::Change),
     ImageRepository(image_repository::Change),
     Role(role::Change),
+    RunDefinition(run_definition::Change),
     TaskDefinition(task_definition::Change),
     Discovery(discovery::Change),
     Service(service::Change),
@@ -266,6 +279,7 @@ impl Step {
             Self::LogGroup(_) => Kind::LogGroup,
             Self::ImageRepository(_) => Kind::ImageRepository,
             Self::Role(_) => Kind::Role,
+            Self::RunDefinition(_) => Kind::RunDefinition,
             Self::TaskDefinition(_) => Kind::TaskDefinition,
             Self::Discovery(_) => Kind::Discovery,
             Self::Service(_) => Kind::Service,
@@ -281,6 +295,7 @@ impl Step {
             Self::LogGroup(log_group::Change::Create(_))
                 | Self::ImageRepository(image_repository::Change::Create(_))
                 | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
+                | Self::RunDefinition(run_definition::Change::Register { .. })
                 | Self::TaskDefinition(task_definition::Change::Register { .. })
                 | Self::Discovery(discovery::Change::Create(_))
                 | Self::Service(service::Change::Create { .. })
@@ -303,6 +318,7 @@ impl Step {
             Self::LogGroup(change) => change.describe(),
             Self::ImageRepository(change) => change.describe(),
             Self::Role(change) => change.describe(),
+            Self::RunDefinition(change) => change.describe(),
             Self::TaskDefinition(change) => change.describe(),
             Self::Discovery(change) => change.describe(),
             Self::Service(change) => change.describe(),

@@ -41,6 +41,27 @@ pub fn task_family_prefix(deployment: &str) -> String {
     format!("{deployment}-")
 }
 
+/// What a run definition's family has between the location and the hash of what it says: no location's name has an underscore.
+const RUN: &str = "_run_";
+
+/// A family for each content, so that its name says what it says: a queued run keeps the one of the moment it was created, and one
+/// that has to be registered again is still the one that code servers name.
+pub fn run_family(deployment: &str, repository: &str, hash: &str) -> String {
+    format!("{}{hash}", run_family_prefix(deployment, repository))
+}
+
+pub fn run_family_prefix(deployment: &str, repository: &str) -> String {
+    format!("{}{RUN}", task_family(deployment, repository))
+}
+
+/// The repository of a family without the deployment's prefix, and the hash where it is a run's.
+pub fn repository_of_family(family: &str) -> (&str, Option<&str>) {
+    match family.split_once(RUN) {
+        Some((repository, hash)) => (repository, Some(hash)),
+        None => (family, None),
+    }
+}
+
 pub fn role(deployment: &str, repository: &str) -> String {
     format!("{deployment}-{repository}")
 }

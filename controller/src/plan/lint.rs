@@ -1,6 +1,6 @@
 //! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
 
-use crate::kinds::{Action, Kind, Step, service, task_definition, workspace};
+use crate::kinds::{Action, Kind, Step, run_definition, service, task_definition, workspace};
 
 use super::{Answered, Desired, Input, Plan};
 use crate::dagster::Answer;
@@ -72,8 +72,14 @@ fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), V
     Ok(())
 }
 
-/// Garbage is a task definition that carries our tag and that no deployment of the service names.
+/// Garbage is a task definition that carries our tag and that no deployment of the service names, or a run definition of ours that what
+/// runs does not hand on.
 fn is_unused(input: &Input<'_>, step: &Step) -> bool {
+    if let Step::RunDefinition(run_definition::Change::Deregister { arn }) = step {
+        let live = input.live.run_definitions.iter().find(|live| live.arn == *arn);
+        let handed_on = input.live.runs().and_then(task_definition::Live::run_family);
+        return live.is_some_and(|live| owned(input, &live.tags) && Some(live.family()) != handed_on.as_deref());
+    }
     let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
     let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
     let named = |service: &service::Live| {
@@ -86,7 +92,9 @@ fn loaded(answered: &Answered) -> bool {
     matches!(answered.answer, Answer::Loaded { .. })
 }
 
-const NEEDS: [(Kind, Kind); 5] = [
+const NEEDS: [(Kind, Kind); 7] = [
+    (Kind::RunDefinition, Kind::LogGroup),
+    (Kind::RunDefinition, Kind::Role),
     (Kind::TaskDefinition, Kind::LogGroup),
     (Kind::TaskDefinition, Kind::Role),
     (Kind::Service, Kind::TaskDefinition),

@@ -8,6 +8,7 @@ mod lint;
 mod properties;
 pub mod render;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::kinds::place::Place;
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
 use crate::kinds::{
-    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, scaling, task_definition,
-    workspace,
+    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, run_definition, scaling,
+    task_definition, workspace,
 };
 use crate::source::Invalid;
 use crate::status::{Condition, Health, Sync};
@@ -213,11 +214,16 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let scaling: Vec<Step> =
         scaling::diff(wants.scaling.as_ref(), live.scaling.as_ref()).into_iter().map(Step::Scaling).collect();
     let service = verdict.changes.into_iter().map(Step::Service);
+    // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
+    let wanted = wants.run_definition.iter().filter(|_| !held);
+    let runs = wanted.flat_map(|want| run_definition::diff(want, &live.run_definitions)).map(Step::RunDefinition);
     if wants.scaling.is_none() {
         deploy.extend(scaling);
         deploy.extend(service);
+        deploy.extend(runs);
     } else {
         deploy.extend(service);
+        deploy.extend(runs);
         deploy.extend(scaling);
     }
 
@@ -276,8 +282,18 @@ fn garbage(input: &Input<'_>) -> Vec<Step> {
     };
     let mut unused: Vec<&task_definition::Live> = input.live.task_definitions.iter().filter(ours).collect();
     unused.sort_by_key(|live| std::cmp::Reverse(live.number));
-    let old = unused.into_iter().skip(task_definition::KEPT);
-    old.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })).collect()
+    let old: BTreeSet<&str> = unused.into_iter().skip(task_definition::KEPT).map(|live| live.arn.as_str()).collect();
+    let (gone, stay): (Vec<_>, Vec<_>) =
+        input.live.task_definitions.iter().partition(|live| old.contains(live.arn.as_str()));
+    // A run that is queued or runs may still name one that no code server names any more: whoever executes this asks for those.
+    let named: BTreeSet<String> = stay.into_iter().filter_map(task_definition::Live::run_family).collect();
+    let unnamed = input.live.run_definitions.iter().filter(|live| {
+        tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !named.contains(live.family())
+    });
+    let servers = gone
+        .into_iter()
+        .map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() }));
+    servers.chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live)))).collect()
 }
 
 /// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
@@ -303,6 +319,8 @@ fn absent(input: &Input<'_>) -> Plan {
     rest.extend(
         live.discovery.iter().filter(|live| ours(&live.tags)).map(|live| Step::Discovery(discovery::delete(live))),
     );
+    let definitions = live.run_definitions.iter().filter(|live| ours(&live.tags));
+    rest.extend(definitions.map(|live| Step::RunDefinition(run_definition::delete(live))));
     let definitions = live.task_definitions.iter().filter(|live| ours(&live.tags));
     rest.extend(
         definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })),

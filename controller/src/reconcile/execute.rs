@@ -3,7 +3,9 @@
 use crate::dagster::Webserver;
 use crate::kinds::aws::{CallError, Class, Session};
 use crate::kinds::service::aws::Learned;
-use crate::kinds::{Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition};
+use crate::kinds::{
+    Live, Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition,
+};
 
 use super::workspace::{PublishError, Workspace};
 
@@ -38,6 +40,9 @@ pub async fn execute<W: Webserver>(
             image_repository::aws::apply(session, change, &mut live.image_repository).await?;
         }
         Step::Role(change) => role::aws::apply(session, change, &mut live.role).await?,
+        Step::RunDefinition(change) => {
+            run_definition::aws::apply(session, change, &mut live.run_definitions).await?;
+        }
         Step::TaskDefinition(change) => {
             task_definition::aws::apply(session, change, &mut live.task_definitions).await?;
         }

@@ -469,7 +469,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             self.tell(name, &wanted, &plan, None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
-                return self.execute(session, name, &plan.garbage, live).await.map(|()| Outcome::Converged);
+                let garbage = self.unneeded(name, plan.garbage).await;
+                return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
             }
             if plan.steps.is_empty() {
                 lock(&self.kept).insert(name.to_owned(), (live, at));
@@ -488,6 +489,15 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(NEXT_TURN))
+    }
+
+    /// A run that is queued starts from the run definition of the moment it was created.
+    async fn unneeded(&self, name: &str, mut garbage: Vec<Step>) -> Vec<Step> {
+        let of_runs = |step: &Step| matches!(step, Step::RunDefinition(_));
+        if garbage.iter().any(of_runs) && !self.world.workspace.has_no_runs(name).await {
+            garbage.retain(|step| !of_runs(step));
+        }
+        garbage
     }
 
     /// Applies steps to what is `live`. Where they make things and do nothing else, what is live then is known from AWS's answers and
@@ -534,7 +544,13 @@ fn only_makes(plan: &Plan) -> bool {
 /// Whether a plan does no more than bring out another revision.
 fn only_deploys(plan: &Plan) -> bool {
     let deploys = |step: &Step| {
-        matches!(step, Step::TaskDefinition(_) | Step::Service(service::Change::Deploy { .. }) | Step::Workspace(_))
+        matches!(
+            step,
+            Step::RunDefinition(_)
+                | Step::TaskDefinition(_)
+                | Step::Service(service::Change::Deploy { .. })
+                | Step::Workspace(_)
+        )
     };
     !plan.steps.is_empty() && plan.steps.iter().all(deploys)
 }

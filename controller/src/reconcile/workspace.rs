@@ -118,6 +118,18 @@ impl<W: Webserver> Workspace<W> {
         view
     }
 
+    /// Whether Dagster says that no run of this location is queued or runs. Where nobody can be asked, one may be.
+    pub async fn has_no_runs(&self, name: &str) -> bool {
+        let Some(webserver) = &self.webserver else { return false };
+        match webserver.has_unfinished_runs(name).await {
+            Ok(some) => !some,
+            Err(error) => {
+                tracing::debug!(repository = name, %error, "nobody knows whether runs are under way");
+                false
+            }
+        }
+    }
+
     pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
         match change {
             Change::Publish { name, host, port, .. } => {

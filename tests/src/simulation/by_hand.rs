@@ -47,12 +47,15 @@ pub async fn change(deployment: &Deployment, name: &str, change: ByHand) {
             let _ = clients.iam.delete_role().role_name(role).send().await;
         }
         ByHand::DeregisterTaskDefinition => {
-            let family = format!("codeloc-{name}");
-            let listed = clients.ecs.list_task_definitions().family_prefix(family).send().await;
-            for arn in listed.iter().flat_map(
-                aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput::task_definition_arns,
-            ) {
-                let _ = clients.ecs.deregister_task_definition().task_definition(arn).send().await;
+            let runs = clients.ecs.list_task_definition_families().family_prefix(format!("codeloc-{name}_run_"));
+            let runs = runs.send().await.ok().and_then(|listed| listed.families).unwrap_or_default();
+            for family in runs.into_iter().chain([format!("codeloc-{name}")]) {
+                let listed = clients.ecs.list_task_definitions().family_prefix(family).send().await;
+                for arn in listed.iter().flat_map(
+                    aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput::task_definition_arns,
+                ) {
+                    let _ = clients.ecs.deregister_task_definition().task_definition(arn).send().await;
+                }
             }
         }
         ByHand::OtherSubnets => {

@@ -33,6 +33,7 @@ pub async fn change(deployment: &Deployment, kind: Kind, field: &str) {
         Kind::LogGroup => log_group(deployment, field).await,
         Kind::ImageRepository => image_repository(deployment, field).await,
         Kind::Role => role(deployment, field).await,
+        Kind::RunDefinition => run_definition(deployment, field).await,
         Kind::TaskDefinition if field == "tags" => untag_definition(deployment).await,
         Kind::TaskDefinition => task_definition(deployment, field).await,
         Kind::Discovery => discovery(deployment, field).await,
@@ -128,6 +129,26 @@ async fn definition(deployment: &Deployment) -> TaskDefinition {
     let described = ecs.describe_services().cluster(CLUSTER).services(SERVICE).send().await.unwrap();
     let arn = described.services()[0].task_definition().unwrap();
     ecs.describe_task_definition().task_definition(arn).send().await.unwrap().task_definition.unwrap()
+}
+
+/// What stands under the name that the code server hands on is another one.
+async fn run_definition(deployment: &Deployment, field: &str) {
+    let ecs = deployment.clients().ecs;
+    let families = ecs.list_task_definition_families().family_prefix("codeloc-orders_run_").send().await.unwrap();
+    let family = families.families().first().unwrap();
+    let found = ecs.describe_task_definition().task_definition(family).send().await.unwrap().task_definition.unwrap();
+    match field {
+        "tags" => {
+            let request = ecs.untag_resource().resource_arn(found.task_definition_arn.unwrap()).tag_keys("team");
+            request.send().await.unwrap();
+        }
+        "content" => {
+            let container = ContainerDefinition::builder().name("run").image("by-hand").build();
+            let request = ecs.register_task_definition().family(family).container_definitions(container);
+            request.send().await.unwrap();
+        }
+        other => unknown(Kind::RunDefinition, other),
+    }
 }
 
 async fn untag_definition(deployment: &Deployment) {

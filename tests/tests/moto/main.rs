@@ -349,7 +349,7 @@ async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &Deployment, 
     let config = std::fs::read_to_string(deployment.config("orders")).unwrap();
     assert!(config.contains("memory: 512"), "{config}");
     std::fs::write(deployment.config("orders"), config.replace("memory: 512", "memory: 1024")).unwrap();
-    deployment.asked(before, "ecs:UpdateService", 1).await;
+    deployment.asked(before, "ecs:RegisterTaskDefinition", 2).await;
     // In order, so that it gives the lease back.
     let id = daemon.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
@@ -357,7 +357,7 @@ async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &Deployment, 
     let again = deployment.settle().await;
     assert_eq!(again, Vec::<String>::new(), "what the daemon did is whole");
     let changed = mutating(deployment.moto.calls().split_off(before));
-    assert_eq!(changed, ["ecs:RegisterTaskDefinition", "ecs:UpdateService"]);
+    assert_eq!(changed, ["ecs:RegisterTaskDefinition", "ecs:UpdateService", "ecs:RegisterTaskDefinition"]);
 
     let lines = inventory(&deployment.clients).await;
     for line in wanted("orders", "codeloc-orders:2", 256, 1024) {

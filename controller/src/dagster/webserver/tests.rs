@@ -83,6 +83,18 @@ async fn reloading_a_location_passes_its_name_as_a_variable() {
 }
 
 #[tokio::test]
+async fn a_run_that_has_not_ended_is_known_by_its_location() {
+    let run = |location: &str| json!({"repositoryOrigin": {"repositoryLocationName": location}});
+    let answer = |runs: Value| json!({"data": {"runsOrError": {"__typename": "Runs", "results": runs}}}).to_string();
+    let (webserver, _) = scripted(StatusCode::OK, answer(json!([run("orders-eu")]))).await;
+    assert!(webserver.has_unfinished_runs("orders-eu").await.unwrap());
+    assert!(!webserver.has_unfinished_runs("orders").await.unwrap());
+    // Of whose it is nobody can say: it may be anybody's.
+    let (webserver, _) = scripted(StatusCode::OK, answer(json!([{"repositoryOrigin": null}]))).await;
+    assert!(webserver.has_unfinished_runs("orders").await.unwrap());
+}
+
+#[tokio::test]
 async fn a_proxy_that_answers_html_is_not_a_webserver() {
     let (webserver, _) = scripted(StatusCode::BAD_GATEWAY, "<html>bad gateway</html>").await;
     let error = webserver.locations().await.unwrap_err();

@@ -12,7 +12,7 @@ use crate::lock::lock;
 
 /// Remembered things that one sweep reads again: so many, and one more for each so many that there are.
 const READ_AGAIN: usize = 9;
-const READ_AGAIN_FOR_EACH: usize = 500;
+const READ_AGAIN_FOR_EACH: usize = 700;
 
 #[derive(Debug, Default)]
 pub struct Cache {

@@ -278,7 +278,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         all.entry(name).or_default().role = Some(live);
     }
     for (name, live) in task_definitions {
-        all.entry(name).or_default().task_definitions = live;
+        let found = all.entry(name).or_default();
+        found.task_definitions = live.servers;
+        found.run_definitions = live.runs;
     }
     for (name, live) in discovery {
         all.entry(name).or_default().discovery = Some(live);

@@ -8,37 +8,80 @@ use aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
     LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition,
-    TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
+    TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
 };
 use codeloc_crds::Architecture;
 
 use super::foreign::foreign;
-use super::{Attempt, CONTAINER, Change, Content, HealthCheck, Live, Want};
+use super::{Change, Content, HealthCheck, Live};
 use crate::kinds::aws::{CallError, Class, Scope, Session, in_scope};
 use crate::kinds::names;
 use crate::kinds::tags::{self, Tags};
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Vec<Live>>, CallError> {
+/// The active definitions of one location, each kind newest first.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    pub servers: Vec<Live>,
+    pub runs: Vec<Live>,
+}
+
+/// Of code servers and of runs: AWS lists them together.
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Definitions>, CallError> {
     let prefix = names::task_family_prefix(&session.place.deployment);
     match scope {
         Scope::All => read_on(session, &prefix).await?,
-        Scope::One(name) => read_family(session, &format!("{prefix}{name}")).await?,
+        Scope::One(name) => {
+            read_family(session, &format!("{prefix}{name}")).await?;
+            read_families(session, &names::run_family_prefix(&session.place.deployment, name)).await?;
+        }
     }
-    let mut found: BTreeMap<String, Vec<Live>> = BTreeMap::new();
+    let mut found: BTreeMap<String, Definitions> = BTreeMap::new();
     let state = session.cache.lock();
     let wanted = match scope {
         Scope::All => "",
         Scope::One(name) => name,
     };
     for (key, live) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
-        if let Some(repository) = family_of(key).and_then(|family| in_scope(scope, &prefix, family)) {
-            found.entry(repository.to_owned()).or_default().push(live.clone());
+        let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
+        let (repository, run) = names::repository_of_family(family);
+        if in_scope(scope, "", repository).is_some() {
+            let definitions = found.entry(repository.to_owned()).or_default();
+            let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };
+            revisions.push(live.clone());
         }
     }
-    for revisions in found.values_mut() {
-        revisions.sort_by_key(|live| std::cmp::Reverse(live.number));
+    for definitions in found.values_mut() {
+        for revisions in [&mut definitions.servers, &mut definitions.runs] {
+            revisions.sort_by_key(|live| std::cmp::Reverse(live.number));
+        }
     }
     Ok(found)
+}
+
+/// Reads all families that begin so. Of one that is remembered, what it says is known, and a sweep tells whether it is still there.
+async fn read_families(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
+    let mut token = None;
+    loop {
+        let request = session
+            .clients
+            .ecs
+            .list_task_definition_families()
+            .family_prefix(prefix)
+            .status(TaskDefinitionFamilyStatus::Active)
+            .max_results(100)
+            .set_next_token(token);
+        let answer = session.call("ecs:ListTaskDefinitionFamilies", request.send()).await?;
+        for family in answer.families() {
+            let remembered = session.cache.lock().definitions.starting_with(&format!("{family}:")).next().is_some();
+            if !remembered {
+                read_family(session, family).await?;
+            }
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads the next page of all there are; all of them where nothing is remembered.
@@ -171,8 +214,21 @@ pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
 fn read(definition: &TaskDefinition) -> Option<Content> {
     let container = definition.container_definitions().first()?;
     let log = container.log_configuration()?.options()?;
-    let health = container.health_check()?;
-    let [mapping] = container.port_mappings() else { return None };
+    let port = match container.port_mappings() {
+        [] => None,
+        [mapping] => Some(u16::try_from(mapping.container_port()?).ok()?),
+        _ => return None,
+    };
+    let health_check = match container.health_check() {
+        None => None,
+        Some(health) => Some(HealthCheck {
+            command: health.command().to_vec(),
+            interval: health.interval()?,
+            timeout: health.timeout()?,
+            retries: health.retries()?,
+            start_period: health.start_period()?,
+        }),
+    };
     let architecture = match definition.runtime_platform()?.cpu_architecture()? {
         CpuArchitecture::Arm64 => Architecture::Arm64,
         CpuArchitecture::X8664 => Architecture::X86_64,
@@ -191,30 +247,21 @@ fn read(definition: &TaskDefinition) -> Option<Content> {
         image: container.image()?.to_owned(),
         command: container.command().to_vec(),
         environment: environment.collect(),
-        port: u16::try_from(mapping.container_port()?).ok()?,
+        container: container.name()?.to_owned(),
+        port,
         log_group: log.get("awslogs-group")?.clone(),
         log_region: log.get("awslogs-region")?.clone(),
         log_stream_prefix: log.get("awslogs-stream-prefix")?.clone(),
-        health_check: HealthCheck {
-            command: health.command().to_vec(),
-            interval: health.interval()?,
-            timeout: health.timeout()?,
-            retries: health.retries()?,
-            start_period: health.start_period()?,
-        },
+        health_check,
         stop_timeout: container.stop_timeout()?,
     })
 }
 
 fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
-    let health = SdkHealthCheck::builder()
-        .set_command(Some(content.health_check.command.clone()))
-        .interval(content.health_check.interval)
-        .timeout(content.health_check.timeout)
-        .retries(content.health_check.retries)
-        .start_period(content.health_check.start_period)
-        .build()
-        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))?;
+    let health = content.health_check.as_ref().map(health_check).transpose()?;
+    let port = content
+        .port
+        .map(|port| PortMapping::builder().container_port(i32::from(port)).protocol(TransportProtocol::Tcp).build());
     let log = LogConfiguration::builder()
         .log_driver(LogDriver::Awslogs)
         .options("awslogs-group", &content.log_group)
@@ -225,21 +272,30 @@ fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
     let environment =
         content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
     Ok(ContainerDefinition::builder()
-        .name(CONTAINER)
+        .name(&content.container)
         .image(&content.image)
         .essential(true)
         .set_command(Some(content.command.clone()))
         .set_environment(Some(environment.collect()))
-        .port_mappings(
-            PortMapping::builder().container_port(i32::from(content.port)).protocol(TransportProtocol::Tcp).build(),
-        )
+        .set_port_mappings(port.map(|port| vec![port]))
         .log_configuration(log)
-        .health_check(health)
+        .set_health_check(health)
         .stop_timeout(content.stop_timeout)
         .build())
 }
 
-async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<(), CallError> {
+fn health_check(check: &HealthCheck) -> Result<SdkHealthCheck, CallError> {
+    SdkHealthCheck::builder()
+        .set_command(Some(check.command.clone()))
+        .interval(check.interval)
+        .timeout(check.timeout)
+        .retries(check.retries)
+        .start_period(check.start_period)
+        .build()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))
+}
+
+pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<(), CallError> {
     let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
     session.call("ecs:TagResource", request.send()).await?;
     let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
@@ -260,14 +316,15 @@ fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
 /// A registration that is refused for its rate so often is left to the next pass, which says so in the status.
 const REFUSED_AT_MOST: u32 = 8;
 
+const REGISTER: &str = "ecs:RegisterTaskDefinition";
+
 /// Returns the new revision, so that later steps of the same plan can name it.
-async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Result<Live, CallError> {
-    const OPERATION: &str = "ecs:RegisterTaskDefinition";
-    let Some(content) = &want.content else {
-        return Err(CallError::malformed(OPERATION, "image: it is not built yet"));
-    };
-    let mut tags = want.tags.clone();
-    tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+pub(crate) async fn register(
+    session: Session<'_>,
+    family: &str,
+    content: &Content,
+    tags: Tags,
+) -> Result<Live, CallError> {
     let architecture = match content.architecture {
         Architecture::Arm64 => CpuArchitecture::Arm64,
         Architecture::X86_64 => CpuArchitecture::X8664,
@@ -276,7 +333,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
         .clients
         .ecs
         .register_task_definition()
-        .family(&want.family)
+        .family(family)
         .requires_compatibilities(Compatibility::Fargate)
         .network_mode(NetworkMode::Awsvpc)
         .cpu(&content.cpu)
@@ -293,7 +350,7 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
     let once = || aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
     let mut refused = 0;
     let answer = loop {
-        match session.call(OPERATION, request.clone().customize().config_override(once()).send()).await {
+        match session.call(REGISTER, request.clone().customize().config_override(once()).send()).await {
             // Refused for its rate, in so many words: so nothing was registered, and its turn comes again.
             Err(error) if error.class == Class::Throttled && !error.code.is_empty() && refused < REFUSED_AT_MOST => {
                 refused += 1;
@@ -301,8 +358,8 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
             answer => break answer?,
         }
     };
-    let definition = answer.task_definition().ok_or_else(|| CallError::malformed(OPERATION, "task definition"))?;
-    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(OPERATION, "ARN"))?;
+    let definition = answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER, "task definition"))?;
+    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER, "ARN"))?;
     let live = live(definition, tags);
     remember(session, arn, Some(live.clone()));
     Ok(live)
@@ -312,22 +369,27 @@ async fn register(session: Session<'_>, want: &Want, attempt: &Attempt) -> Resul
 pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Live>) -> Result<(), CallError> {
     match change {
         Change::Register { want, attempt, .. } => {
-            let registered = register(session, want, attempt).await?;
-            live.insert(0, registered);
+            let content =
+                want.content.as_ref().ok_or_else(|| CallError::malformed(REGISTER, "image: it is not built yet"))?;
+            let mut tags = want.tags.clone();
+            tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+            live.insert(0, register(session, &want.family, content, tags).await?);
             Ok(())
         }
         Change::Attempt { arn, attempt, .. } => {
             tag(session, arn, &Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_string())])).await
         }
         Change::Tag { arn, tags } => tag(session, arn, tags).await,
-        Change::Deregister { arn } => {
-            let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
-            match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
-                // Already inactive: ECS says so by a ClientException.
-                Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
-                _ => remember(session, arn, None),
-            }
-            Ok(())
-        }
+        Change::Deregister { arn } => deregister(session, arn).await,
     }
+}
+
+pub(crate) async fn deregister(session: Session<'_>, arn: &str) -> Result<(), CallError> {
+    let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
+    match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
+        // Already inactive: ECS says so by a ClientException.
+        Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
+        _ => remember(session, arn, None),
+    }
+    Ok(())
 }

@@ -7,8 +7,6 @@ use aws_sdk_ecs::types::{
     TaskDefinition, TransportProtocol, VersionConsistency,
 };
 
-use super::CONTAINER;
-
 /// Its names in AWS's words, sorted as they are asked for.
 pub fn foreign(definition: &TaskDefinition) -> Vec<&'static str> {
     let [container] = definition.container_definitions() else { return vec!["containerDefinitions"] };
@@ -36,7 +34,6 @@ fn of_task(definition: &TaskDefinition) -> Vec<(&'static str, bool)> {
 /// What it runs, and with what.
 fn of_container(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
     vec![
-        ("name", container.name() != Some(CONTAINER)),
         ("essential", container.essential() == Some(false)),
         ("entryPoint", !container.entry_point().is_empty()),
         ("secrets", !container.secrets().is_empty()),
@@ -52,7 +49,11 @@ fn of_container(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
         ("startTimeout", container.start_timeout().is_some()),
         ("logConfiguration", !container.log_configuration().is_some_and(is_our_log)),
         ("firelensConfiguration", container.firelens_configuration().is_some()),
-        ("portMappings", !matches!(container.port_mappings(), [mapping] if is_our_port(mapping))),
+        (
+            "portMappings",
+            !matches!(container.port_mappings(), [])
+                && !matches!(container.port_mappings(), [mapping] if is_our_port(mapping)),
+        ),
         ("dockerLabels", container.docker_labels().is_some_and(|labels| !labels.is_empty())),
     ]
 }

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Deferred, Description, Field, names};
+use super::{Action, Deferred, Description, Field, names, run_definition};
 use crate::build::{Image, LoadTarget};
 
-/// The one container of the task.
+/// The one container of a code server's task.
 pub const CONTAINER: &str = "code-server";
 
 /// So many revisions that nobody uses are kept for each location, the newest: the way back to a good one is then no registration.
@@ -26,6 +26,8 @@ pub const KEPT: usize = 5;
 
 const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
 const CURRENT_IMAGE: &str = "DAGSTER_CURRENT_IMAGE";
+/// What Dagster hands on to the launcher of this location's runs.
+const CONTAINER_CONTEXT: &str = "DAGSTER_CONTAINER_CONTEXT";
 
 pub const WATCHED: &[Watched] = &[
     Watched::new("image", "the image, by digest", ANEW),
@@ -80,11 +82,14 @@ pub struct Content {
     pub image: String,
     pub command: Vec<String>,
     pub environment: BTreeMap<String, String>,
-    pub port: u16,
+    /// The one container's name.
+    pub container: String,
+    /// Absent of a run: nobody asks it anything.
+    pub port: Option<u16>,
     pub log_group: String,
     pub log_region: String,
     pub log_stream_prefix: String,
-    pub health_check: HealthCheck,
+    pub health_check: Option<HealthCheck>,
     /// Seconds between SIGTERM and SIGKILL.
     pub stop_timeout: i32,
 }
@@ -95,7 +100,7 @@ impl Content {
     fn differing_variables<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
         let names: BTreeSet<&String> = self.environment.keys().chain(other.environment.keys()).collect();
         let differ = |name: &&String| self.environment.get(*name) != other.environment.get(*name);
-        let follows = |name: &&String| [SERVER_ID, CURRENT_IMAGE].contains(&name.as_str());
+        let follows = |name: &&String| [SERVER_ID, CURRENT_IMAGE, CONTAINER_CONTEXT].contains(&name.as_str());
         names.into_iter().filter(differ).filter(|name| !follows(name)).map(String::as_str).collect()
     }
 
@@ -113,15 +118,14 @@ impl Content {
             fields.push(Field::changed("log_stream_prefix", &self.log_stream_prefix, &want.log_stream_prefix));
         }
         if fields.is_empty() && self != want {
-            fields.push(Field::set("changed_variables", format!("{CURRENT_IMAGE}, {SERVER_ID}")));
+            let names = [CONTAINER_CONTEXT, CURRENT_IMAGE, SERVER_ID];
+            fields.push(Field::set("changed_variables", names.join(", ")));
         }
         fields
     }
 
     /// Its fields as the plan prints them, always in this order.
     fn in_words(&self) -> Vec<(&'static str, String)> {
-        let health = &self.health_check;
-        let probe = health.command.last().map_or("", String::as_str);
         vec![
             ("image", self.image.clone()),
             ("cpu", self.cpu.clone()),
@@ -130,15 +134,9 @@ impl Content {
             ("task_role", self.task_role_arn.clone()),
             ("execution_role", self.execution_role_arn.clone()),
             ("command", self.command.join(" ")),
-            ("port", self.port.to_string()),
+            ("port", self.port.map_or_else(|| "none".to_owned(), |port| port.to_string())),
             ("log_group", format!("{} in {}", self.log_group, self.log_region)),
-            (
-                "health_check",
-                format!(
-                    "every {} s within {} s, {} times, start period {} s: {probe}",
-                    health.interval, health.timeout, health.retries, health.start_period
-                ),
-            ),
+            ("health_check", self.health_check.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("stop_timeout", self.stop_timeout.to_string()),
         ]
     }
@@ -154,6 +152,17 @@ pub struct HealthCheck {
     pub start_period: i32,
 }
 
+impl std::fmt::Display for HealthCheck {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interval, timeout, retries, start_period, command } = self;
+        let probe = command.last().map_or("", String::as_str);
+        write!(
+            formatter,
+            "every {interval} s within {timeout} s, {retries} times, start period {start_period} s: {probe}"
+        )
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Live {
     pub arn: String,
@@ -167,6 +176,19 @@ pub struct Live {
 }
 
 impl Live {
+    /// The family, out of the ARN.
+    pub fn family(&self) -> &str {
+        let key = self.arn.rsplit('/').next().unwrap_or_default();
+        key.rsplit_once(':').map_or(key, |(family, _)| family)
+    }
+
+    /// The family of the run definition that this code server hands on to its runs.
+    pub fn run_family(&self) -> Option<String> {
+        let context = self.content.as_ref()?.environment.get(CONTAINER_CONTEXT)?;
+        let context: serde_json::Value = serde_json::from_str(context).ok()?;
+        context["ecs"]["task_definition_arn"].as_str().map(str::to_owned)
+    }
+
     pub fn revision(&self) -> Option<&str> {
         self.tags.get(tags::REVISION).map(String::as_str)
     }
@@ -247,17 +269,37 @@ pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Wa
     }
 }
 
+/// What code servers and runs of a location find in their environment alike.
+pub(super) fn shared_environment(repository: &Repository, image: &Image, place: &Place) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
+    if repository.image.is_none() {
+        // Unchanged assets land under the location's own prefix. The module is the base image's; an image that was built elsewhere
+        // need not have it. A config may name another I/O manager.
+        set("DAGSTER_DEFAULT_IO_MANAGER_MODULE", "codeloc_dagster.platform_io");
+        set("DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE", "platform_io_manager");
+    }
+    environment.extend(repository.environment.clone());
+    let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
+    set("DAGSTER_LOCATION_NAME", repository.name.as_str());
+    set(CURRENT_IMAGE, &image.reference);
+    set("DAGSTER_REPO_S3_BUCKET", &place.bucket);
+    set("DAGSTER_REPO_S3_PREFIX", &repository.s3_prefix);
+    environment
+}
+
+pub(super) fn architecture(repository: &Repository, place: &Place) -> Architecture {
+    if place.host_platform { host_architecture() } else { repository.resources.architecture }
+}
+
 fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
     let name = repository.name.as_str();
-    let mut environment = repository.environment.clone();
+    let mut environment = shared_environment(repository, image, place);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // The server reads its flags from the environment, so that whatever runs the task can give it another address.
     set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
     set("DAGSTER_GRPC_PORT", place.port.to_string());
-    set("DAGSTER_LOCATION_NAME", name.to_owned());
-    set(CURRENT_IMAGE, image.reference.clone());
-    set("DAGSTER_REPO_S3_BUCKET", place.bucket.clone());
-    set("DAGSTER_REPO_S3_PREFIX", repository.s3_prefix.clone());
+    set(CONTAINER_CONTEXT, run_definition::container_context(repository, image, place));
     set("DAGSTER_WORKING_DIRECTORY", image.load.working_directory.clone());
     match &image.load.target {
         LoadTarget::Module(module) => set("DAGSTER_MODULE_NAME", module.clone()),
@@ -269,7 +311,7 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
     let mut content = Content {
         cpu: repository.resources.cpu.to_string(),
         memory: repository.resources.memory.to_string(),
-        architecture: if place.host_platform { host_architecture() } else { repository.resources.architecture },
+        architecture: architecture(repository, place),
         task_role_arn: super::role::want(repository, place).arn(place),
         execution_role_arn: place.execution_role_arn.clone(),
         image: image.reference.clone(),
@@ -277,11 +319,12 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
             .map(str::to_owned)
             .to_vec(),
         environment,
-        port: place.port,
+        container: CONTAINER.to_owned(),
+        port: Some(place.port),
         log_group: names::log_group(&place.deployment, name),
         log_region: place.region.clone(),
         log_stream_prefix: String::new(),
-        health_check: health_check(repository, place),
+        health_check: Some(health_check(repository, place)),
         stop_timeout: 60,
     };
     let revision = revision(&content);
@@ -305,7 +348,7 @@ fn health_check(repository: &Repository, place: &Place) -> HealthCheck {
     }
 }
 
-fn revision(content: &Content) -> String {
+pub(super) fn revision(content: &Content) -> String {
     let text = serde_json::to_vec(content).expect("plain data serialises");
     hex::encode(&Sha256::digest(&text)[..8])
 }

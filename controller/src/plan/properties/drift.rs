@@ -10,7 +10,7 @@ use crate::kinds::service::Network;
 use crate::kinds::{Action, Kind, Live};
 
 /// Everything that somebody can change, each in turn; some need what others would hide.
-const TAMPERS: [fn(&mut Live); 6] = [
+const TAMPERS: [fn(&mut Live); 7] = [
     |live| {
         live.log_group.iter_mut().for_each(|live| live.retention_days = None);
         live.image_repository.iter_mut().for_each(|live| (live.immutable_tags, live.scan_on_push) = (false, false));
@@ -26,6 +26,7 @@ const TAMPERS: [fn(&mut Live); 6] = [
         live.discovery.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.service.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.task_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
+        live.run_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
     },
     |live| {
         live.role.iter_mut().for_each(|live| {
@@ -63,6 +64,12 @@ const TAMPERS: [fn(&mut Live); 6] = [
             live.policies.insert("by-hand".to_owned(), policy);
         });
     },
+    |live| {
+        let mut other = live.run_definitions[0].clone();
+        other.number += 1;
+        other.foreign = vec!["secrets"];
+        live.run_definitions.push(other);
+    },
     // What runs is another definition than the one that is wanted.
     |live| {
         let mut other = live.runs().unwrap().clone();
@@ -82,7 +89,7 @@ const TAMPERS: [fn(&mut Live); 6] = [
         content.architecture = codeloc_crds::Architecture::X86_64;
         content.command.clear();
         content.environment.clear();
-        (content.port, content.stop_timeout, content.health_check.retries) = (1, 1, 1);
+        (content.port, content.stop_timeout, content.health_check) = (Some(1), 1, None);
         live.task_definitions.push(other);
         "arn:by-hand".clone_into(&mut live.service.as_mut().unwrap().task_definition);
     },

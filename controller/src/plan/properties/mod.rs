@@ -216,6 +216,7 @@ fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
             Kind::TaskDefinition,
             Kind::Discovery,
             Kind::Service,
+            Kind::RunDefinition,
             Kind::Scaling,
             Kind::Scaling,
             Kind::Scaling,
@@ -299,4 +300,7 @@ fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
         .map(|live| live.number)
         .collect();
     assert_eq!(collected, [3, 2]);
+    // And the run definitions that only those hand on.
+    let runs: Vec<&Step> = plan.garbage.iter().filter(|step| step.kind() == Kind::RunDefinition).collect();
+    assert_eq!(runs.len(), 2, "{runs:?}");
 }

@@ -16,7 +16,8 @@ use crate::kinds::place::{Address, Place};
 use crate::kinds::service::{Deployment, Rollout, Status};
 use crate::kinds::tags::{self};
 use crate::kinds::{
-    Live, Step, discovery, image_repository, log_group, role, scaling, service, task_definition, workspace,
+    Live, Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition,
+    workspace,
 };
 
 pub(in crate::plan) const NAME: &str = "orders";
@@ -55,7 +56,10 @@ pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<St
         image: None,
         dependencies: None,
         resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
+        run_resources: None,
         s3_prefix: "repos/orders".to_owned(),
+        secrets: [].into(),
+        access: codeloc_crds::Access::default(),
         environment: [("LEVEL".to_owned(), "1".to_owned())].into(),
         scaling: Scaling { min_capacity: 1, max_capacity, cpu_threshold: 70, memory_threshold: 80 },
         health: HealthLimits { start_seconds: 120, load_seconds: 120 },
@@ -157,6 +161,7 @@ impl Model {
             Step::LogGroup(change) => self.apply_log_group(change),
             Step::ImageRepository(change) => self.apply_image_repository(change),
             Step::Role(change) => self.apply_role(change),
+            Step::RunDefinition(change) => self.apply_run_definition(change),
             Step::TaskDefinition(change) => self.apply_task_definition(change),
             Step::Discovery(change) => self.apply_discovery(change),
             Step::Service(change) => self.apply_service(change),
@@ -234,6 +239,26 @@ impl Model {
             role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
             role::Change::Create(_) | role::Change::Delete { .. } => {}
             role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
+        }
+    }
+
+    fn apply_run_definition(&mut self, change: &run_definition::Change) {
+        use run_definition::Change;
+        match change {
+            Change::Register { want, .. } => {
+                assert!(self.live.role.is_some() && self.live.log_group.is_some(), "registered before its needs");
+                let family = self.live.run_definitions.iter().filter(|live| live.family() == want.family);
+                let number = 1 + family.map(|live| live.number).max().unwrap_or_default();
+                let arn = format!("arn:task-definition/{}:{number}", want.family);
+                let (content, tags) = (Some(want.content.clone()), want.tags.clone());
+                let live = task_definition::Live { arn, number, content, foreign: vec![], tags };
+                self.live.run_definitions.insert(0, live);
+            }
+            Change::Tag { arn, tags } => {
+                let live = self.live.run_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
+                live.tags.extend(tags.clone());
+            }
+            Change::Deregister { arn } => self.live.run_definitions.retain(|live| live.arn != *arn),
         }
     }
 
