@@ -205,6 +205,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           task_role: arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-orders
           execution_role: arn:aws:iam::123456789012:role/codeloc-local-execution
           command: python -m dagster api grpc --use-python-environment-entry-point
+          secrets: none
           port: 4000
           log_group: /codeloc-local/locations/orders in eu-central-1
           health_check: every 10 s within 5 s, 3 times, start period 120 s: import socket; socket.create_connection(('127.0.0.1', 4000), 3).close()

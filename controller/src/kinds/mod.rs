@@ -33,6 +33,7 @@ pub enum Kind {
     LogGroup,
     ImageRepository,
     Role,
+    ExecutionRole,
     TaskDefinition,
     Discovery,
     Service,
@@ -42,10 +43,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LogGroup,
         Self::ImageRepository,
         Self::Role,
+        Self::ExecutionRole,
         Self::TaskDefinition,
         Self::Discovery,
         Self::Service,
@@ -60,6 +62,7 @@ impl Kind {
             Self::LogGroup => "log group",
             Self::ImageRepository => "image repository",
             Self::Role => "role",
+            Self::ExecutionRole => "execution role",
             Self::RunDefinition => "run task definition",
             Self::TaskDefinition => "task definition",
             Self::Discovery => "Cloud Map service",
@@ -74,7 +77,7 @@ impl Kind {
         match self {
             Self::LogGroup => log_group::WATCHED,
             Self::ImageRepository => image_repository::WATCHED,
-            Self::Role => role::WATCHED,
+            Self::Role | Self::ExecutionRole => role::WATCHED,
             Self::RunDefinition => run_definition::WATCHED,
             Self::TaskDefinition => task_definition::WATCHED,
             Self::Discovery => discovery::WATCHED,
@@ -183,6 +186,8 @@ pub struct Wants {
     /// Absent when the config names an image built elsewhere.
     pub image_repository: Option<image_repository::Want>,
     pub role: role::Want,
+    /// Absent where the platform's own does.
+    pub execution_role: Option<role::Want>,
     /// Absent while the image is not known.
     pub run_definition: Option<run_definition::Want>,
     pub task_definition: task_definition::Want,
@@ -199,6 +204,7 @@ impl Wants {
             log_group: log_group::want(repository, place),
             image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
             role: role::want(repository, place),
+            execution_role: (!repository.secrets.is_empty()).then(|| role::want_execution(repository, place)),
             run_definition: image.map(|image| run_definition::want(repository, image, place)),
             task_definition: task_definition::want(repository, image, place),
             discovery: discovery::want(repository, place),
@@ -214,6 +220,7 @@ pub struct Live {
     pub log_group: Option<log_group::Live>,
     pub image_repository: Option<image_repository::Live>,
     pub role: Option<role::Live>,
+    pub execution_role: Option<role::Live>,
     /// Active ones, of whatever family.
     pub run_definitions: Vec<task_definition::Live>,
     /// The family's active revisions, newest first.
@@ -236,6 +243,7 @@ impl Live {
             Kind::LogGroup => self.log_group.is_some(),
             Kind::ImageRepository => self.image_repository.is_some(),
             Kind::Role => self.role.is_some(),
+            Kind::ExecutionRole => self.execution_role.is_some(),
             Kind::RunDefinition => !self.run_definitions.is_empty(),
             Kind::TaskDefinition => !self.task_definitions.is_empty(),
             Kind::Discovery => self.discovery.is_some(),
@@ -250,7 +258,7 @@ impl Live {
         let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
         self.log_group.as_ref().is_some_and(|live| ours(&live.tags))
             || self.image_repository.as_ref().is_some_and(|live| ours(&live.tags))
-            || self.role.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.role.iter().chain(&self.execution_role).any(|live| ours(&live.tags))
             || self.run_definitions.iter().any(|live| ours(&live.tags))
             || self.task_definitions.iter().any(|live| ours(&live.tags))
             || self.discovery.as_ref().is_some_and(|live| ours(&live.tags))
@@ -265,6 +273,7 @@ pub enum Step {
     LogGroup(log_group::Change),
     ImageRepository(image_repository::Change),
     Role(role::Change),
+    ExecutionRole(role::Change),
     RunDefinition(run_definition::Change),
     TaskDefinition(task_definition::Change),
     Discovery(discovery::Change),
@@ -279,6 +288,7 @@ impl Step {
             Self::LogGroup(_) => Kind::LogGroup,
             Self::ImageRepository(_) => Kind::ImageRepository,
             Self::Role(_) => Kind::Role,
+            Self::ExecutionRole(_) => Kind::ExecutionRole,
             Self::RunDefinition(_) => Kind::RunDefinition,
             Self::TaskDefinition(_) => Kind::TaskDefinition,
             Self::Discovery(_) => Kind::Discovery,
@@ -295,6 +305,7 @@ impl Step {
             Self::LogGroup(log_group::Change::Create(_))
                 | Self::ImageRepository(image_repository::Change::Create(_))
                 | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
+                | Self::ExecutionRole(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
                 | Self::RunDefinition(run_definition::Change::Register { .. })
                 | Self::TaskDefinition(task_definition::Change::Register { .. })
                 | Self::Discovery(discovery::Change::Create(_))
@@ -309,7 +320,9 @@ impl Step {
     pub fn is_told_only(&self) -> bool {
         matches!(
             self,
-            Self::Role(role::Change::Immutable { .. }) | Self::Discovery(discovery::Change::Immutable { .. })
+            Self::Role(role::Change::Immutable { .. })
+                | Self::ExecutionRole(role::Change::Immutable { .. })
+                | Self::Discovery(discovery::Change::Immutable { .. })
         )
     }
 
@@ -317,7 +330,7 @@ impl Step {
         match self {
             Self::LogGroup(change) => change.describe(),
             Self::ImageRepository(change) => change.describe(),
-            Self::Role(change) => change.describe(),
+            Self::Role(change) | Self::ExecutionRole(change) => change.describe(),
             Self::RunDefinition(change) => change.describe(),
             Self::TaskDefinition(change) => change.describe(),
             Self::Discovery(change) => change.describe(),

@@ -66,6 +66,18 @@ pub fn role(deployment: &str, repository: &str) -> String {
     format!("{deployment}-{repository}")
 }
 
+/// No location's name has an underscore. With the longest names of deployment and location it is one character short of IAM's 64.
+const EXECUTION: &str = "_x";
+
+pub fn execution_role(deployment: &str, repository: &str) -> String {
+    format!("{}{EXECUTION}", role(deployment, repository))
+}
+
+/// The repository of a role without the deployment's prefix, and whether it is the one that starts its tasks.
+pub fn repository_of_role(role: &str) -> (&str, bool) {
+    role.strip_suffix(EXECUTION).map_or((role, false), |repository| (repository, true))
+}
+
 /// Roles have a path of their own, so that the controller's own permissions can be limited to it.
 pub fn role_path(deployment: &str) -> String {
     format!("/{deployment}/")

@@ -1,6 +1,6 @@
 //! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
 
-use crate::kinds::{Action, Kind, Step, run_definition, service, task_definition, workspace};
+use crate::kinds::{Action, Kind, Step, role, run_definition, service, task_definition, workspace};
 
 use super::{Answered, Desired, Input, Plan};
 use crate::dagster::Answer;
@@ -80,6 +80,11 @@ fn is_unused(input: &Input<'_>, step: &Step) -> bool {
         let handed_on = input.live.runs().and_then(task_definition::Live::run_family);
         return live.is_some_and(|live| owned(input, &live.tags) && Some(live.family()) != handed_on.as_deref());
     }
+    if let Step::ExecutionRole(role::Change::Delete { .. }) = step {
+        let Some(live) = &input.live.execution_role else { return false };
+        let runs = input.live.runs().and_then(|runs| runs.content.as_ref());
+        return owned(input, &live.tags) && runs.is_some_and(|content| content.execution_role_arn != live.arn);
+    }
     let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
     let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
     let named = |service: &service::Live| {
@@ -92,7 +97,8 @@ fn loaded(answered: &Answered) -> bool {
     matches!(answered.answer, Answer::Loaded { .. })
 }
 
-const NEEDS: [(Kind, Kind); 7] = [
+const NEEDS: [(Kind, Kind); 8] = [
+    (Kind::TaskDefinition, Kind::ExecutionRole),
     (Kind::RunDefinition, Kind::LogGroup),
     (Kind::RunDefinition, Kind::Role),
     (Kind::TaskDefinition, Kind::LogGroup),
@@ -130,7 +136,7 @@ mod tests {
     use super::super::{ImageState, Report, WebserverState};
     use super::*;
     use crate::dagster::workspace::Entry;
-    use crate::kinds::{Live, log_group, role};
+    use crate::kinds::{Live, log_group};
     use crate::source::Invalid;
     use crate::status::{Health, Sync};
 

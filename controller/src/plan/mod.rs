@@ -175,6 +175,9 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         steps.extend(changes.into_iter().map(Step::ImageRepository));
     }
     steps.extend(role::diff(&wants.role, live.role.as_ref()).into_iter().map(Step::Role));
+    if let Some(want) = &wants.execution_role {
+        steps.extend(role::diff(want, live.execution_role.as_ref()).into_iter().map(Step::ExecutionRole));
+    }
     let discovery = discovery::diff(&wants.discovery, live.discovery.as_ref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
@@ -264,7 +267,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     }
     later.extend(told);
     let settled = steps.is_empty() && later.is_empty() && report.look_again.is_none();
-    let garbage = if settled { garbage(input) } else { vec![] };
+    let garbage = if settled { garbage(input, wants.execution_role.is_some()) } else { vec![] };
     Plan { steps, later, garbage, report }
 }
 
@@ -274,8 +277,8 @@ fn unregistered(input: &Input<'_>) -> bool {
     runs && input.live.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
 }
 
-/// Old task definitions: each commit leaves one.
-fn garbage(input: &Input<'_>) -> Vec<Step> {
+/// Old task definitions: each commit leaves one of the code server and one of runs.
+fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
     let Some(service) = &input.live.service else { return vec![] };
     let ours = |live: &&task_definition::Live| {
         tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !service.names(live)
@@ -290,10 +293,21 @@ fn garbage(input: &Input<'_>) -> Vec<Step> {
     let unnamed = input.live.run_definitions.iter().filter(|live| {
         tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !named.contains(live.family())
     });
-    let servers = gone
-        .into_iter()
-        .map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() }));
-    servers.chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live)))).collect()
+    let executes = |live: &&role::Live| {
+        let mut definitions = input.live.task_definitions.iter().chain(&input.live.run_definitions);
+        definitions.any(|one| one.content.as_ref().is_none_or(|content| content.execution_role_arn == live.arn))
+    };
+    let ours = |live: &&role::Live| tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name);
+    // A location that has no secrets any more: its execution role goes once nothing can start with it.
+    let role = input.live.execution_role.iter().filter(ours).filter(|live| !wants_execution_role && !executes(live));
+    let server = |live: &task_definition::Live| {
+        Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })
+    };
+    gone.into_iter()
+        .map(server)
+        .chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live))))
+        .chain(role.map(|live| Step::ExecutionRole(role::delete(live))))
+        .collect()
 }
 
 /// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
@@ -325,6 +339,8 @@ fn absent(input: &Input<'_>) -> Plan {
     rest.extend(
         definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })),
     );
+    let execution = live.execution_role.iter().filter(|live| ours(&live.tags));
+    rest.extend(execution.map(|live| Step::ExecutionRole(role::delete(live))));
     rest.extend(live.role.iter().filter(|live| ours(&live.tags)).map(|live| Step::Role(role::delete(live))));
     let images = live.image_repository.iter().filter(|live| ours(&live.tags));
     rest.extend(images.map(|live| Step::ImageRepository(image_repository::delete(live))));
@@ -368,6 +384,9 @@ fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
     }
     if let Some(live) = &live.role {
         check(Kind::Role, &live.name, &live.tags);
+    }
+    if let Some(live) = &live.execution_role {
+        check(Kind::ExecutionRole, &live.name, &live.tags);
     }
     if let Some(live) = &live.discovery {
         check(Kind::Discovery, &live.name, &live.tags);

@@ -40,6 +40,7 @@ pub async fn execute<W: Webserver>(
             image_repository::aws::apply(session, change, &mut live.image_repository).await?;
         }
         Step::Role(change) => role::aws::apply(session, change, &mut live.role).await?,
+        Step::ExecutionRole(change) => role::aws::apply(session, change, &mut live.execution_role).await?,
         Step::RunDefinition(change) => {
             run_definition::aws::apply(session, change, &mut live.run_definitions).await?;
         }

@@ -19,6 +19,7 @@ use serde_json::json;
 const CLUSTER: &str = "dagster";
 const SERVICE: &str = "orders-service";
 const ROLE: &str = "codeloc-orders";
+const EXECUTION_ROLE: &str = "codeloc-orders_x";
 const GROUP: &str = "/codeloc/locations/orders";
 const IMAGES: &str = "codeloc/orders";
 const TARGET: &str = "service/dagster/orders-service";
@@ -32,7 +33,8 @@ pub async fn change(deployment: &Deployment, kind: Kind, field: &str) {
     match kind {
         Kind::LogGroup => log_group(deployment, field).await,
         Kind::ImageRepository => image_repository(deployment, field).await,
-        Kind::Role => role(deployment, field).await,
+        Kind::Role => role(deployment, ROLE, field).await,
+        Kind::ExecutionRole => role(deployment, EXECUTION_ROLE, field).await,
         Kind::RunDefinition => run_definition(deployment, field).await,
         Kind::TaskDefinition if field == "tags" => untag_definition(deployment).await,
         Kind::TaskDefinition => task_definition(deployment, field).await,
@@ -81,42 +83,42 @@ async fn image_repository(deployment: &Deployment, field: &str) {
     }
 }
 
-async fn role(deployment: &Deployment, field: &str) {
+async fn role(deployment: &Deployment, name: &str, field: &str) {
     let iam = deployment.clients().iam;
     match field {
         "trust" => {
-            iam.update_assume_role_policy().role_name(ROLE).policy_document(ANYBODY).send().await.unwrap();
+            iam.update_assume_role_policy().role_name(name).policy_document(ANYBODY).send().await.unwrap();
         }
         "policy" => {
-            let request = iam.put_role_policy().role_name(ROLE).policy_name("codeloc");
+            let request = iam.put_role_policy().role_name(name).policy_name("codeloc");
             request.policy_document(EVERYTHING).send().await.unwrap();
         }
         "foreign_policy" => {
-            let request = iam.put_role_policy().role_name(ROLE).policy_name("by-hand");
+            let request = iam.put_role_policy().role_name(name).policy_name("by-hand");
             request.policy_document(EVERYTHING).send().await.unwrap();
         }
         "attached_policy" => {
             let arn = "arn:aws:iam::aws:policy/AdministratorAccess";
-            iam.attach_role_policy().role_name(ROLE).policy_arn(arn).send().await.unwrap();
+            iam.attach_role_policy().role_name(name).policy_arn(arn).send().await.unwrap();
         }
         "permissions_boundary" => {
             let arn = "arn:aws:iam::aws:policy/ReadOnlyAccess";
-            iam.put_role_permissions_boundary().role_name(ROLE).permissions_boundary(arn).send().await.unwrap();
+            iam.put_role_permissions_boundary().role_name(name).permissions_boundary(arn).send().await.unwrap();
         }
         "tags" => {
-            iam.untag_role().role_name(ROLE).tag_keys("team").send().await.unwrap();
+            iam.untag_role().role_name(name).tag_keys("team").send().await.unwrap();
         }
         // A role keeps its path: whoever wants another one makes the role anew.
         "path" => {
-            let role = iam.get_role().role_name(ROLE).send().await.unwrap().role.unwrap();
-            let policy = iam.get_role_policy().role_name(ROLE).policy_name("codeloc").send().await.unwrap();
+            let role = iam.get_role().role_name(name).send().await.unwrap().role.unwrap();
+            let policy = iam.get_role_policy().role_name(name).policy_name("codeloc").send().await.unwrap();
             let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-            iam.delete_role_policy().role_name(ROLE).policy_name("codeloc").send().await.unwrap();
-            iam.delete_role().role_name(ROLE).send().await.unwrap();
-            let request = iam.create_role().role_name(ROLE).path("/by-hand/").set_tags(role.tags.clone());
+            iam.delete_role_policy().role_name(name).policy_name("codeloc").send().await.unwrap();
+            iam.delete_role().role_name(name).send().await.unwrap();
+            let request = iam.create_role().role_name(name).path("/by-hand/").set_tags(role.tags.clone());
             let trust = decode(role.assume_role_policy_document().unwrap());
             request.assume_role_policy_document(trust).send().await.unwrap();
-            let request = iam.put_role_policy().role_name(ROLE).policy_name("codeloc");
+            let request = iam.put_role_policy().role_name(name).policy_name("codeloc");
             request.policy_document(decode(policy.policy_document())).send().await.unwrap();
         }
         other => unknown(Kind::Role, other),
@@ -203,6 +205,7 @@ fn edit(task: &mut TaskDefinition, field: &str) {
             let variable = KeyValuePair::builder().name("BY_HAND").value("1").build();
             container.environment.as_mut().unwrap().push(variable);
         }
+        "secrets" => container.secrets = None,
         "port" => (port.container_port, port.host_port) = (Some(4001), Some(4001)),
         "log_group" => drop(log.insert("awslogs-group".to_owned(), "/by-hand".to_owned())),
         "log_stream_prefix" => drop(log.insert("awslogs-stream-prefix".to_owned(), "by-hand".to_owned())),

@@ -19,12 +19,15 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// What the page promises of tags that have no bulk call.
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+const SECRETS: &str = "secrets: [{name: TOKEN, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/token'}]\n";
+
 /// With a tag of its own, and with memory that goes with more CPU too. Some fields are only there without scaling.
 fn text(kind: Kind, field: &str) -> String {
     let fixed = matches!((kind, field), (Kind::Service, "desired_count") | (Kind::Scaling, "foreign_target"));
     let most = if fixed { 1 } else { 3 };
+    let secrets = if kind == Kind::ExecutionRole || field == "secrets" { SECRETS } else { "" };
     format!(
-        "{}tags: {{team: data}}\nresources: {{cpu: 256, memory: 1024}}\nscaling: {{min_capacity: 1, max_capacity: {most}}}\n",
+        "{}{secrets}tags: {{team: data}}\nresources: {{cpu: 256, memory: 1024}}\nscaling: {{min_capacity: 1, max_capacity: {most}}}\n",
         config(NAME)
     )
 }
@@ -82,7 +85,7 @@ fn expected(kind: Kind, watched: &Watched) -> (BTreeSet<(String, Option<String>)
             drift.insert(told(kind, None));
             vec!["DeleteScalingPolicy", "PutScalingPolicy"]
         }
-        (Kind::Role, "permissions_boundary", _) => vec!["DeleteRolePermissionsBoundary"],
+        (Kind::Role | Kind::ExecutionRole, "permissions_boundary", _) => vec!["DeleteRolePermissionsBoundary"],
         (_, _, Repair::By(call)) => vec![call.split_once(':').unwrap().1],
     };
     (drift, calls)
@@ -182,6 +185,11 @@ async fn what_is_changed_of_an_image_repository_is_told_and_repaired() {
 #[tokio::test(start_paused = true)]
 async fn what_is_changed_of_a_role_is_told_and_repaired() {
     every_field(Kind::Role, Found::NextSweep).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_changed_of_an_execution_role_is_told_and_repaired() {
+    every_field(Kind::ExecutionRole, Found::NextSweep).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -274,8 +274,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     for (name, live) in image_repositories {
         all.entry(name).or_default().image_repository = Some(live);
     }
-    for (name, live) in roles {
-        all.entry(name).or_default().role = Some(live);
+    for (name, roles) in roles {
+        let found = all.entry(name).or_default();
+        (found.role, found.execution_role) = (roles.code, roles.execution);
     }
     for (name, live) in task_definitions {
         let found = all.entry(name).or_default();

@@ -12,19 +12,29 @@ use crate::kinds::tags::Tags;
 
 const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+/// The roles of one location.
+#[derive(Debug, Default)]
+pub struct Roles {
+    pub code: Option<Live>,
+    pub execution: Option<Live>,
+}
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
     match scope {
         Scope::All => observe_all(session).await,
         Scope::One(name) => {
-            let live = observe_one(session, &names::role(&session.place.deployment, name)).await?;
-            Ok(live.map(|live| (name.to_owned(), live)).into_iter().collect())
+            let deployment = &session.place.deployment;
+            let code = observe_one(session, &names::role(deployment, name)).await?;
+            let execution = observe_one(session, &names::execution_role(deployment, name)).await?;
+            let roles = Roles { code, execution };
+            Ok(BTreeMap::from([(name.to_owned(), roles)]))
         }
     }
 }
 
-async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
     let prefix = names::role(&session.place.deployment, "");
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Roles> = BTreeMap::new();
     let mut marker = None;
     loop {
         let request = session
@@ -60,7 +70,9 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Live>, Cal
                     .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
                 tags: tags(role.tags()),
             };
-            found.insert(repository.to_owned(), live);
+            let (repository, executes) = names::repository_of_role(repository);
+            let roles = found.entry(repository.to_owned()).or_default();
+            *(if executes { &mut roles.execution } else { &mut roles.code }) = Some(live);
         }
         marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
         if marker.is_none() {

@@ -1,4 +1,5 @@
-//! Role: what a location's code may do in AWS, which is its own S3 prefix and nothing of its neighbours.
+//! Roles: what a location's code may do in AWS, which is its own S3 prefix and nothing of its neighbours; and, where it has secrets, what
+//! ECS may do to start its tasks.
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -114,9 +115,28 @@ pub fn want(repository: &Repository, place: &Place) -> Want {
         name: names::role(&place.deployment, repository.name.as_str()),
         path: names::role_path(&place.deployment),
         trust: policy::trust(place),
-        policy: policy::access(&repository.s3_prefix, place),
+        policy: policy::access(repository, place),
         permissions_boundary: place.permissions_boundary.clone(),
         tags: tags::wanted(repository, place),
+    }
+}
+
+/// The execution role of a location with secrets. One that was made stays, without them, until the location goes: definitions that may
+/// still start a task name it.
+pub fn want_execution(repository: &Repository, place: &Place) -> Want {
+    Want {
+        name: names::execution_role(&place.deployment, repository.name.as_str()),
+        policy: policy::execution(repository, place),
+        ..want(repository, place)
+    }
+}
+
+/// ARN of the role with which ECS starts a location's tasks: its own where it has secrets, else the platform's.
+pub fn execution_arn(repository: &Repository, place: &Place) -> String {
+    if repository.secrets.is_empty() {
+        place.execution_role_arn.clone()
+    } else {
+        want_execution(repository, place).arn(place)
     }
 }
 

@@ -1,8 +1,12 @@
 //! The policy documents of a role, and when two of them mean the same.
 
+use std::collections::BTreeSet;
+
+use codeloc_crds::Repository;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::kinds::names;
 use crate::kinds::place::Place;
 
 /// ECS tasks of this account may take the role, and nobody else. The conditions are AWS's guard against the confused
@@ -22,14 +26,26 @@ pub fn trust(place: &Place) -> Value {
     })
 }
 
-/// Own prefix read and write, `repos/shared/` read. The slash before `*` matters: without it `orders` reads `orders-2`.
-pub fn access(prefix: &str, place: &Place) -> Value {
+/// What everybody may read.
+const SHARED: &str = "repos/shared";
+
+/// What the code of a location may do, in its code server and in its runs: its own prefix and each that is granted for writing, read and
+/// write; `repos/shared/` and each that is granted for reading, read; and listing those. Nothing else.
+///
+/// The slash before `*` matters: without it `orders` reads `orders-2`.
+pub fn access(repository: &Repository, place: &Place) -> Value {
     let bucket = format!("arn:{}:s3:::{}", place.partition, place.bucket);
+    let own = [repository.s3_prefix.as_str()];
+    let written: Vec<&str> = own.into_iter().chain(repository.access.write.iter().map(String::as_str)).collect();
+    let read: Vec<&str> = [SHARED].into_iter().chain(repository.access.read.iter().map(String::as_str)).collect();
+    let objects =
+        |prefixes: &[&str]| -> Vec<String> { prefixes.iter().map(|prefix| format!("{bucket}/{prefix}/*")).collect() };
+    let listed: Vec<String> = written.iter().chain(&read).map(|prefix| format!("{prefix}/*")).collect();
     json!({
         "Version": "2012-10-17",
         "Statement": [
             {
-                "Sid": "OwnObjects",
+                "Sid": "ReadAndWrite",
                 "Effect": "Allow",
                 "Action": [
                     "s3:AbortMultipartUpload",
@@ -38,23 +54,85 @@ pub fn access(prefix: &str, place: &Place) -> Value {
                     "s3:ListMultipartUploadParts",
                     "s3:PutObject",
                 ],
-                "Resource": format!("{bucket}/{prefix}/*"),
+                "Resource": objects(&written),
             },
             {
-                "Sid": "SharedObjects",
+                "Sid": "Read",
                 "Effect": "Allow",
                 "Action": "s3:GetObject",
-                "Resource": format!("{bucket}/repos/shared/*"),
+                "Resource": objects(&read),
             },
             {
                 "Sid": "List",
                 "Effect": "Allow",
                 "Action": "s3:ListBucket",
                 "Resource": bucket,
-                "Condition": {"StringLike": {"s3:prefix": [format!("{prefix}/*"), "repos/shared/*"]}},
+                "Condition": {"StringLike": {"s3:prefix": listed}},
             },
         ],
     })
+}
+
+/// What ECS may do to start a location's tasks, where these need secrets: pull its image, write its log, and read exactly those secrets.
+/// The code in the task never has this role.
+pub fn execution(repository: &Repository, place: &Place) -> Value {
+    let Place { partition, region, account, .. } = place;
+    let name = repository.name.as_str();
+    let group = names::log_group(&place.deployment, name);
+    let mut statements = vec![
+        json!({"Sid": "LogIn", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}),
+        json!({
+            "Sid": "Log",
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": format!("arn:{partition}:logs:{region}:{account}:log-group:{group}:*"),
+        }),
+    ];
+    if let Some(images) = images(repository, place) {
+        statements.push(json!({
+            "Sid": "Pull",
+            "Effect": "Allow",
+            "Action": ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            "Resource": images,
+        }));
+    }
+    let named = |service: &str| -> BTreeSet<String> {
+        let of_service = |arn: &&String| arn.split(':').nth(2) == Some(service);
+        repository.secrets.values().filter(of_service).map(|arn| whole(arn)).collect()
+    };
+    for (sid, service, action) in
+        [("Secrets", "secretsmanager", "secretsmanager:GetSecretValue"), ("Parameters", "ssm", "ssm:GetParameters")]
+    {
+        let arns = named(service);
+        if !arns.is_empty() {
+            statements.push(json!({"Sid": sid, "Effect": "Allow", "Action": action, "Resource": arns}));
+        }
+    }
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+/// The ARN of the image repository that tasks pull from; none where that is not in ECR.
+fn images(repository: &Repository, place: &Place) -> Option<String> {
+    let Some(image) = &repository.image else {
+        let Place { partition, region, account, deployment, .. } = place;
+        let own = names::image_repository(deployment, repository.name.as_str());
+        return Some(format!("arn:{partition}:ecr:{region}:{account}:repository/{own}"));
+    };
+    // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…
+    let (host, path) = image.split_once('/')?;
+    let mut parts = host.split('.');
+    let (account, region) = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
+        (account, "dkr", "ecr", region) => (account, region),
+        _ => return None,
+    };
+    let path = path.split_once('@').map_or(path, |(path, _)| path);
+    Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", place.partition))
+}
+
+/// A secret's ARN without the key, stage and version that ECS takes behind it.
+fn whole(arn: &str) -> String {
+    let parts = if arn.contains(":secretsmanager:") { 7 } else { 6 };
+    arn.splitn(parts + 1, ':').take(parts).collect::<Vec<_>>().join(":")
 }
 
 /// A document as IAM gave it back: its text, since that is a fifth of what it takes to hold it parsed, and a thousand are held.

@@ -7,7 +7,7 @@ use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
-    LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, SortOrder, Tag, TaskDefinition,
+    LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret, SortOrder, Tag, TaskDefinition,
     TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
 };
 use codeloc_crds::Architecture;
@@ -247,6 +247,11 @@ fn read(definition: &TaskDefinition) -> Option<Content> {
         image: container.image()?.to_owned(),
         command: container.command().to_vec(),
         environment: environment.collect(),
+        secrets: container
+            .secrets()
+            .iter()
+            .map(|secret| (secret.name().to_owned(), secret.value_from().to_owned()))
+            .collect(),
         container: container.name()?.to_owned(),
         port,
         log_group: log.get("awslogs-group")?.clone(),
@@ -271,12 +276,19 @@ fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
         .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "log driver"))?;
     let environment =
         content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
+    let secrets = content
+        .secrets
+        .iter()
+        .map(|(name, value_from)| Secret::builder().name(name).value_from(value_from).build())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "secret"))?;
     Ok(ContainerDefinition::builder()
         .name(&content.container)
         .image(&content.image)
         .essential(true)
         .set_command(Some(content.command.clone()))
         .set_environment(Some(environment.collect()))
+        .set_secrets((!secrets.is_empty()).then_some(secrets))
         .set_port_mappings(port.map(|port| vec![port]))
         .log_configuration(log)
         .set_health_check(health)
@@ -316,7 +328,7 @@ fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
 /// A registration that is refused for its rate so often is left to the next pass, which says so in the status.
 const REFUSED_AT_MOST: u32 = 8;
 
-const REGISTER: &str = "ecs:RegisterTaskDefinition";
+const REGISTER_OPERATION: &str = "ecs:RegisterTaskDefinition";
 
 /// Returns the new revision, so that later steps of the same plan can name it.
 pub(crate) async fn register(
@@ -350,7 +362,7 @@ pub(crate) async fn register(
     let once = || aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
     let mut refused = 0;
     let answer = loop {
-        match session.call(REGISTER, request.clone().customize().config_override(once()).send()).await {
+        match session.call(REGISTER_OPERATION, request.clone().customize().config_override(once()).send()).await {
             // Refused for its rate, in so many words: so nothing was registered, and its turn comes again.
             Err(error) if error.class == Class::Throttled && !error.code.is_empty() && refused < REFUSED_AT_MOST => {
                 refused += 1;
@@ -358,8 +370,9 @@ pub(crate) async fn register(
             answer => break answer?,
         }
     };
-    let definition = answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER, "task definition"))?;
-    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER, "ARN"))?;
+    let definition =
+        answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "task definition"))?;
+    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
     let live = live(definition, tags);
     remember(session, arn, Some(live.clone()));
     Ok(live)
@@ -369,8 +382,10 @@ pub(crate) async fn register(
 pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Live>) -> Result<(), CallError> {
     match change {
         Change::Register { want, attempt, .. } => {
-            let content =
-                want.content.as_ref().ok_or_else(|| CallError::malformed(REGISTER, "image: it is not built yet"))?;
+            let content = want
+                .content
+                .as_ref()
+                .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: it is not built yet"))?;
             let mut tags = want.tags.clone();
             tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
             live.insert(0, register(session, &want.family, content, tags).await?);

@@ -36,7 +36,6 @@ fn of_container(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
     vec![
         ("essential", container.essential() == Some(false)),
         ("entryPoint", !container.entry_point().is_empty()),
-        ("secrets", !container.secrets().is_empty()),
         ("environmentFiles", !container.environment_files().is_empty()),
         ("repositoryCredentials", container.repository_credentials().is_some()),
         ("versionConsistency", container.version_consistency() == Some(&VersionConsistency::Disabled)),

@@ -38,6 +38,7 @@ pub const WATCHED: &[Watched] = &[
     Watched::new("execution_role", "ARN", ANEW),
     Watched::new("command", "word by word", ANEW),
     Watched::new("changed_variables", "environment variables, whatever their order; values are never shown", ANEW),
+    Watched::new("secrets", "the ARNs that variables are filled from, by variable", ANEW),
     Watched::new("port", "the one container port", ANEW),
     Watched::new("log_group", "group and region", ANEW),
     Watched::new("log_stream_prefix", "the revision", ANEW),
@@ -45,7 +46,7 @@ pub const WATCHED: &[Watched] = &[
     Watched::new("stop_timeout", "seconds between SIGTERM and SIGKILL", ANEW),
     Watched::new(
         "foreign",
-        "nothing else that changes what runs: other containers, entry point, secrets, environment files, volumes, mounts, \
+        "nothing else that changes what runs: other containers, entry point, environment files, volumes, mounts, \
          user, working directory, host name, links, dependencies, capabilities, limits, labels, security options, a read-only root, \
          a privileged container, process and IPC modes, proxies, placement, ephemeral storage, fault injection. `false`, zero and empty are \
          the same as absent",
@@ -82,6 +83,8 @@ pub struct Content {
     pub image: String,
     pub command: Vec<String>,
     pub environment: BTreeMap<String, String>,
+    /// Where ECS takes further variables from, by variable.
+    pub secrets: BTreeMap<String, String>,
     /// The one container's name.
     pub container: String,
     /// Absent of a run: nobody asks it anything.
@@ -134,6 +137,7 @@ impl Content {
             ("task_role", self.task_role_arn.clone()),
             ("execution_role", self.execution_role_arn.clone()),
             ("command", self.command.join(" ")),
+            ("secrets", if self.secrets.is_empty() { "none".to_owned() } else { tags::render(&self.secrets) }),
             ("port", self.port.map_or_else(|| "none".to_owned(), |port| port.to_string())),
             ("log_group", format!("{} in {}", self.log_group, self.log_region)),
             ("health_check", self.health_check.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
@@ -313,12 +317,13 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
         memory: repository.resources.memory.to_string(),
         architecture: architecture(repository, place),
         task_role_arn: super::role::want(repository, place).arn(place),
-        execution_role_arn: place.execution_role_arn.clone(),
+        execution_role_arn: super::role::execution_arn(repository, place),
         image: image.reference.clone(),
         command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"]
             .map(str::to_owned)
             .to_vec(),
         environment,
+        secrets: repository.secrets.clone(),
         container: CONTAINER.to_owned(),
         port: Some(place.port),
         log_group: names::log_group(&place.deployment, name),

@@ -22,14 +22,14 @@ const TAMPERS: [fn(&mut Live); 7] = [
         live.discovery.iter_mut().for_each(|live| live.records.clear());
         live.log_group.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.image_repository.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.role.iter_mut().for_each(|live| drop(live.tags.remove("team")));
+        live.role.iter_mut().chain(&mut live.execution_role).for_each(|live| drop(live.tags.remove("team")));
         live.discovery.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.service.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.task_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
         live.run_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
     },
     |live| {
-        live.role.iter_mut().for_each(|live| {
+        live.role.iter_mut().chain(&mut live.execution_role).for_each(|live| {
             live.path = "/".to_owned();
             live.trust = (&json!({})).into();
             live.policies = ["codeloc", "by-hand"].map(|name| (name.to_owned(), (&json!({})).into())).into();
@@ -67,14 +67,14 @@ const TAMPERS: [fn(&mut Live); 7] = [
     |live| {
         let mut other = live.run_definitions[0].clone();
         other.number += 1;
-        other.foreign = vec!["secrets"];
+        other.foreign = vec!["user"];
         live.run_definitions.push(other);
     },
     // What runs is another definition than the one that is wanted.
     |live| {
         let mut other = live.runs().unwrap().clone();
         "arn:by-hand".clone_into(&mut other.arn);
-        other.foreign = vec!["secrets"];
+        other.foreign = vec!["user"];
         let content = other.content.as_mut().unwrap();
         for text in [
             &mut content.image,
@@ -88,6 +88,7 @@ const TAMPERS: [fn(&mut Live); 7] = [
         }
         content.architecture = codeloc_crds::Architecture::X86_64;
         content.command.clear();
+        content.secrets.clear();
         content.environment.clear();
         (content.port, content.stop_timeout, content.health_check) = (Some(1), 1, None);
         live.task_definitions.push(other);
@@ -105,7 +106,10 @@ const TAMPERS: [fn(&mut Live); 7] = [
 /// Fields of all updates that a plan has after a change, by kind.
 fn updated(max_capacity: u32, tamper: impl Fn(&mut Model)) -> BTreeSet<(Kind, &'static str)> {
     let mut model = Model::default();
-    let desire = Desire::Present(Box::new(repository(512, max_capacity, Some("data".to_owned()))), image(1));
+    let mut repository = repository(512, max_capacity, Some("data".to_owned()));
+    repository.secrets =
+        [("TOKEN".to_owned(), "arn:aws:ssm:eu-central-1:123456789012:parameter/token".to_owned())].into();
+    let desire = Desire::Present(Box::new(repository), image(1));
     model.converge(&desire);
     tamper(&mut model);
     let plan = model.plan(&desire);

@@ -280,6 +280,35 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
 }
 
 #[test]
+fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_secrets() {
+    let mut model = Model::default();
+    let secret = "arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token";
+    let mut with = repository(512, 2, None);
+    with.secrets = [("TOKEN".to_owned(), secret.to_owned())].into();
+    model.converge(&Desire::Present(Box::new(with), image(1)));
+    let role = model.live.execution_role.clone().expect("an execution role");
+    let runs = |model: &Model| model.live.runs().unwrap().content.clone().unwrap();
+    assert_eq!((runs(&model).execution_role_arn, runs(&model).secrets["TOKEN"].as_str()), (role.arn.clone(), secret));
+    // The code itself never has it.
+    let code = model.live.role.as_ref().unwrap();
+    assert!(code.policies.values().all(|policy| !format!("{policy:?}").contains(secret)));
+
+    for version in 1..=9 {
+        let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(version)));
+        assert_ne!(runs(&model).execution_role_arn, role.arn);
+        for step in &plan.garbage {
+            model.apply(step);
+        }
+        let mut named = model.live.task_definitions.iter().chain(&model.live.run_definitions);
+        let named = named.any(|live| live.content.as_ref().unwrap().execution_role_arn == role.arn);
+        assert!(!named || model.live.execution_role.is_some(), "something would start with it");
+    }
+    let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(9)));
+    plan.garbage.iter().for_each(|step| model.apply(step));
+    assert_eq!(model.live.execution_role, None);
+}
+
+#[test]
 fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
     let mut model = Model::default();
     let desire = |version: u8| Desire::Present(Box::new(repository(512, 2, None)), image(version));

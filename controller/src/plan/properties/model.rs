@@ -160,7 +160,17 @@ impl Model {
         match step {
             Step::LogGroup(change) => self.apply_log_group(change),
             Step::ImageRepository(change) => self.apply_image_repository(change),
-            Step::Role(change) => self.apply_role(change),
+            Step::Role(change) => {
+                let used = self.live.service.as_ref().is_some_and(service::Live::exists);
+                apply_role(change, &mut self.live.role, used);
+            }
+            Step::ExecutionRole(change) => {
+                let arn = self.live.execution_role.as_ref().map(|role| role.arn.clone());
+                let mut definitions = self.live.task_definitions.iter().chain(&self.live.run_definitions);
+                let used = definitions
+                    .any(|one| one.content.as_ref().map(|content| &content.execution_role_arn) == arn.as_ref());
+                apply_role(change, &mut self.live.execution_role, used);
+            }
             Step::RunDefinition(change) => self.apply_run_definition(change),
             Step::TaskDefinition(change) => self.apply_task_definition(change),
             Step::Discovery(change) => self.apply_discovery(change),
@@ -203,42 +213,6 @@ impl Model {
             Change::SetScanOnPush { to, .. } => self.live.image_repository.as_mut().unwrap().scan_on_push = *to,
             Change::Tag { tags, .. } => self.live.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => self.live.image_repository = None,
-        }
-    }
-
-    fn apply_role(&mut self, change: &role::Change) {
-        if let role::Change::Create(want) = change {
-            self.live.role = Some(role::Live {
-                arn: want.arn(&place()),
-                name: want.name.clone(),
-                path: want.path.clone(),
-                trust: (&want.trust).into(),
-                policies: [].into(),
-                attached: vec![],
-                permissions_boundary: want.permissions_boundary.clone(),
-                tags: want.tags.clone(),
-            });
-            return;
-        }
-        if let role::Change::Delete { .. } = change {
-            assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a role in use was deleted");
-            self.live.role = None;
-            return;
-        }
-        let live = self.live.role.as_mut().expect("a role that is changed exists");
-        match change {
-            role::Change::SetTrust { trust, .. } => live.trust = trust.into(),
-            role::Change::SetBoundary { to, .. } => live.permissions_boundary.clone_from(to),
-            role::Change::PutPolicy { policy, .. } => {
-                live.policies.insert(role::POLICY_NAME.to_owned(), policy.into());
-            }
-            role::Change::RemovePolicy { policy, .. } => {
-                live.policies.remove(policy);
-            }
-            role::Change::Detach { policy_arn, .. } => live.attached.retain(|one| one != policy_arn),
-            role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
-            role::Change::Create(_) | role::Change::Delete { .. } => {}
-            role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
         }
     }
 
@@ -487,5 +461,42 @@ impl Model {
             }
         }
         panic!("no fixpoint: {:#?}", self.plan(desire).steps);
+    }
+}
+
+/// `used` is whether tasks may start with it.
+fn apply_role(change: &role::Change, role: &mut Option<role::Live>, used: bool) {
+    if let role::Change::Create(want) = change {
+        *role = Some(role::Live {
+            arn: want.arn(&place()),
+            name: want.name.clone(),
+            path: want.path.clone(),
+            trust: (&want.trust).into(),
+            policies: [].into(),
+            attached: vec![],
+            permissions_boundary: want.permissions_boundary.clone(),
+            tags: want.tags.clone(),
+        });
+        return;
+    }
+    if let role::Change::Delete { .. } = change {
+        assert!(!used, "a role in use was deleted");
+        *role = None;
+        return;
+    }
+    let live = role.as_mut().expect("a role that is changed exists");
+    match change {
+        role::Change::SetTrust { trust, .. } => live.trust = trust.into(),
+        role::Change::SetBoundary { to, .. } => live.permissions_boundary.clone_from(to),
+        role::Change::PutPolicy { policy, .. } => {
+            live.policies.insert(role::POLICY_NAME.to_owned(), policy.into());
+        }
+        role::Change::RemovePolicy { policy, .. } => {
+            live.policies.remove(policy);
+        }
+        role::Change::Detach { policy_arn, .. } => live.attached.retain(|one| one != policy_arn),
+        role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
+        role::Change::Create(_) | role::Change::Delete { .. } => {}
+        role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
     }
 }

@@ -1,0 +1,147 @@
+//! What a location's roles allow and what they do not: a table of questions, answered by an evaluator of ours, and the same by another one
+//! that was written by others, where Node is there to run it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a policy cannot be read")]
+
+mod evaluator;
+mod questions;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use codeloc::kinds::place::{Address, Place};
+use codeloc::kinds::role;
+use codeloc_crds::Repository;
+use evaluator::{Question, allows};
+use proptest::prelude::*;
+use questions::{QUESTIONS, Who};
+use serde_json::{Value, json};
+
+fn place() -> Place {
+    Place {
+        deployment: "codeloc".to_owned(),
+        partition: "aws".to_owned(),
+        account: "123456789012".to_owned(),
+        region: "eu-central-1".to_owned(),
+        cluster: "dagster".to_owned(),
+        namespace_id: "ns-1".to_owned(),
+        namespace: "dagster.internal".to_owned(),
+        bucket: "platform".to_owned(),
+        subnets: vec!["subnet-a".to_owned()],
+        security_groups: vec!["sg-a".to_owned()],
+        assign_public_ip: false,
+        execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
+        permissions_boundary: None,
+        log_retention_days: 30,
+        port: 4000,
+        address: Address::Discovered,
+        host_platform: false,
+    }
+}
+
+fn repository(name: &str, more: &str) -> Repository {
+    let text = format!("name: '{name}'\ngit_url: https://git.test/{name}.git\nmodule: orders.definitions\n{more}");
+    codeloc_crds::parse(&format!("repos/{name}/config.yml"), &text).unwrap()
+}
+
+fn policy(who: Who) -> Value {
+    let grants = "access: {read: [repos/billing], write: [repos/shared/exports]}\n";
+    let secrets = "secrets:\n\
+        - {name: A, value_from: 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders/db-a1b2c3:password::'}\n\
+        - {name: B, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token'}\n";
+    match who {
+        Who::Code => role::want(&repository("orders", ""), &place()).policy,
+        Who::Granted => role::want(&repository("orders", grants), &place()).policy,
+        Who::Execution => role::want_execution(&repository("orders", secrets), &place()).policy,
+    }
+}
+
+#[test]
+fn every_question_has_the_answer_that_is_meant() {
+    assert!(QUESTIONS.len() >= 30);
+    for question in QUESTIONS {
+        assert_eq!(allows(&policy(question.who), &question.asked()), question.allowed, "{question:?}");
+    }
+}
+
+/// Where the other evaluator was put by `make prepare`.
+fn judge() -> Option<PathBuf> {
+    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/policies/judge.mjs");
+    judge.exists().then_some(judge)
+}
+
+/// What the other evaluator says of each.
+fn judged(judge: &Path, asked: &[(Value, Question)]) -> Vec<bool> {
+    let mut child =
+        Command::new("node").arg(judge).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
+    let lines: String = asked
+        .iter()
+        .map(|(policy, question)| {
+            let Question { action, resource, prefix } = question;
+            let context = prefix.as_ref().map_or_else(|| json!({}), |prefix| json!({"s3:prefix": prefix}));
+            let account = "123456789012";
+            let line = json!({"policy": policy, "action": action, "resource": resource, "account": account, "context": context});
+            format!("{line}\n")
+        })
+        .collect();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "true").collect()
+}
+
+#[test]
+fn an_evaluator_that_others_wrote_gives_the_same_answers() {
+    let Some(judge) = judge() else {
+        println!("left out: the other evaluator is not in .local/policies, since there is no Node on this machine");
+        return;
+    };
+    let asked: Vec<(Value, Question)> =
+        QUESTIONS.iter().map(|question| (policy(question.who), question.asked())).collect();
+    let answers = judged(&judge, &asked);
+    assert_eq!(answers.len(), QUESTIONS.len());
+    for (question, answer) in QUESTIONS.iter().zip(answers) {
+        assert_eq!(answer, question.allowed, "{question:?}");
+    }
+}
+
+const NAME: &str = "[a-z][a-z0-9]{0,4}(-[a-z0-9]{1,4}){0,2}";
+
+fn object(path: &str) -> String {
+    format!("arn:aws:s3:::platform/{path}")
+}
+
+proptest! {
+    #[test]
+    fn nobody_reads_or_lists_anothers_prefix(own in NAME, other in NAME, key in "[a-zA-Z0-9/_.*?$-]{0,12}") {
+        prop_assume!(own != other && !["shared", "system", "temp"].contains(&own.as_str()));
+        prop_assume!(other != "shared");
+        let policy = role::want(&repository(&own, ""), &place()).policy;
+        for action in ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"] {
+            let question = Question { action: action.into(), resource: object(&format!("repos/{other}/{key}")), prefix: None };
+            prop_assert!(!allows(&policy, &question), "{question:?}");
+            let mine = Question { resource: object(&format!("repos/{own}/{key}")), ..question };
+            prop_assert!(allows(&policy, &mine), "{mine:?}");
+        }
+        let list = |prefix: String| Question {
+            action: "s3:ListBucket".into(), resource: "arn:aws:s3:::platform".into(), prefix: Some(prefix),
+        };
+        let (theirs, mine) = (list(format!("repos/{other}/{key}")), list(format!("repos/{own}/{key}")));
+        prop_assert!(!allows(&policy, &theirs) && allows(&policy, &mine));
+    }
+
+    #[test]
+    fn a_grant_opens_what_it_names_and_nothing_beside_it(granted in NAME, other in NAME) {
+        let reserved = ["shared", "system", "temp", "orders"];
+        prop_assume!(granted != other && !reserved.contains(&granted.as_str()) && !reserved.contains(&other.as_str()));
+        let with = repository("orders", &format!("access: {{read: [repos/{granted}]}}\n"));
+        let policy = role::want(&with, &place()).policy;
+        let ask = |action: &str, name: &str| Question {
+            action: action.into(), resource: object(&format!("repos/{name}/assets/a")), prefix: None,
+        };
+        prop_assert!(allows(&policy, &ask("s3:GetObject", &granted)));
+        prop_assert!(!allows(&policy, &ask("s3:PutObject", &granted)));
+        prop_assert!(!allows(&policy, &ask("s3:GetObject", &other)));
+    }
+}
