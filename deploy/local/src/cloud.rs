@@ -3,6 +3,7 @@
 //! Guarantees: no I/O, no clock and no randomness inside, so that equal calls at equal instants give equal clouds. The one thing
 //! behind a trait is where image layers lie ([`Images`]), because a registry keeps those in a folder.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct Rules {
     pub returning_ids: u32,
     /// How much of everything there may be.
     pub quotas: Quotas,
+    /// What Secrets Manager and Parameter Store hold, by ARN. There are no calls for them: tasks find them in their environment.
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl Rules {
@@ -82,6 +85,7 @@ impl Default for Rules {
             transient_stops: 0,
             returning_ids: 100,
             quotas: Quotas::aws(),
+            secrets: BTreeMap::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `localcloud`: AWS on loopback.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,12 @@ struct Arguments {
     /// Without it no call is refused for its rate. buckets.json says where each rate comes from
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..))]
     throttle: Option<u32>,
+    /// A variable for every task, as its image would bring it: NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    task_environment: Vec<(String, String)>,
+    /// A JSON file with the values of secrets and parameters by ARN, for the tasks that name them
+    #[arg(long)]
+    secrets: Option<PathBuf>,
     /// An ECS cluster that is there from the start
     #[arg(long)]
     cluster: Vec<String>,
@@ -81,6 +88,8 @@ enum Failure {
     Store(#[from] StoreError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("cannot read the secrets in {}: {why}", path.display())]
+    Secrets { path: PathBuf, why: String },
     #[error("cannot make a temporary folder: {0}")]
     Folder(std::io::Error),
     #[error("cannot listen on {address}: {source}")]
@@ -176,6 +185,7 @@ fn settings(
         seed,
         registry: address.to_string(),
         role_propagation: Duration::from_secs(arguments.role_propagation),
+        secrets: arguments.secrets.as_deref().map(read_secrets).transpose()?.unwrap_or_default(),
         ..Rules::default()
     };
     let driver = match arguments.driver {
@@ -184,11 +194,24 @@ fn settings(
             let mut settings = ProcessSettings::new(folder.join("tasks"), Arc::clone(registry));
             settings.python.clone_from(&arguments.python);
             settings.extra_environment.extend(task_environment(arguments, address));
+            settings.extra_environment.extend(arguments.task_environment.iter().cloned());
             Some(Arc::new(Process::new(settings)) as Arc<dyn Driver>)
         }
     };
     let images = Arc::clone(registry) as Arc<dyn Images>;
     Ok(Settings { rules, start: SystemTime::now().into(), driver, images, ..Settings::default() })
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn read_secrets(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let failure = |why: String| Failure::Secrets { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    // The parser's own text would show a piece of the file.
+    serde_json::from_str(&text).map_err(|error| failure(format!("line {}: not a JSON object of texts", error.line())))
 }
 
 /// What leads a task's own AWS clients here; the credentials are nobody's.

@@ -118,7 +118,8 @@ async fn within(deployment: &Deployment, promised: Duration, what: &str, done: i
 /// One field changed by hand: first while codeloc may repair it, then while it may only tell.
 async fn changed_by_hand(kind: Kind, watched: &Watched) {
     let what = format!("{} {}", kind.title(), watched.field);
-    let mut deployment = Deployment::new().await;
+    let secret = ("arn:aws:ssm:eu-central-1:123456789012:parameter/token".to_owned(), "value".to_owned());
+    let mut deployment = Deployment::with(localcloud::Rules { secrets: [secret].into(), ..Default::default() }).await;
     deployment.commit(NAME, text(kind, watched.field));
     deployment.start().await;
     deployment.until_healthy(&[NAME]).await;

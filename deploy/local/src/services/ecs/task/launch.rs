@@ -79,7 +79,7 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
     let launch = Launch {
         task_arn: arn.clone(),
         family: task.family.clone(),
-        containers: containers(&definition, &task),
+        containers: containers(&definition, &task, &cloud.rules.secrets),
         stops: transient_stop(cloud, &id),
     };
     if let Some((name, _)) = &task.service
@@ -117,6 +117,7 @@ fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
                 return Err(missing_image(image));
             }
         }
+        secrets(container, &cloud.rules.secrets)?;
         let Some(options) = awslogs(container) else {
             continue;
         };
@@ -133,6 +134,33 @@ fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     Ok(())
 }
 
+/// The variables that a container gets from secrets, or why they cannot be had.
+fn secrets(container: &Value, known: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+    let value = |pair: &Value| {
+        let (name, from) = (pair.text("name")?.to_owned(), pair.text("valueFrom").unwrap_or_default());
+        Some((name, secret(from, known)?))
+    };
+    let unknown = |pair: &Value| {
+        format!(
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to \
+             retrieve secret: service call has been retried 1 time(s): failed to fetch secret {}: ResourceNotFoundException",
+            pair.text("valueFrom").unwrap_or_default()
+        )
+    };
+    container.items("secrets").iter().map(|pair| value(pair).ok_or_else(|| unknown(pair))).collect()
+}
+
+/// A secret's value, or that of one key of its JSON: `ARN:KEY:STAGE:VERSION`.
+fn secret(from: &str, known: &BTreeMap<String, String>) -> Option<String> {
+    if let Some(value) = known.get(from) {
+        return Some(value.clone());
+    }
+    let mut parts = from.rsplitn(4, ':').skip(2);
+    let (key, arn) = (parts.next()?, parts.next()?);
+    let document: Value = serde_json::from_str(known.get(arn)?).ok()?;
+    document.text(key).map(str::to_owned)
+}
+
 fn awslogs(container: &Value) -> Option<&Value> {
     let log = container.get("logConfiguration")?;
     log.get("options").filter(|_| log.text("logDriver") == Some("awslogs"))
@@ -144,7 +172,7 @@ fn health_time(check: &Value) -> Duration {
     Duration::from_secs(u64::try_from(total).unwrap_or_default())
 }
 
-fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
+fn containers(definition: &Definition, task: &Task, known: &BTreeMap<String, String>) -> Vec<Container> {
     let texts = |value: &Value, name: &str| value.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let registry = task.settings.get("serviceRegistries").and_then(|registries| registries.get(0));
     definition
@@ -164,6 +192,7 @@ fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
                     .collect::<BTreeMap<_, _>>()
             };
             let mut environment = pairs(container);
+            environment.extend(secrets(container, known).unwrap_or_default());
             environment.extend(change.map(pairs).unwrap_or_default());
             let command = change.map(|change| texts(change, "command")).filter(|command| !command.is_empty());
             let registered =
@@ -193,4 +222,23 @@ fn containers(definition: &Definition, task: &Task) -> Vec<Container> {
 fn stream(options: &Value, container: &str, task: &str) -> String {
     let prefix = options.text("awslogs-stream-prefix").unwrap_or("ecs");
     format!("{prefix}/{container}/{task}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_comes_from_a_whole_secret_or_from_one_key_of_it_and_a_missing_one_stops_the_task() {
+        let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:db-a1b2c3";
+        let known = BTreeMap::from([(arn.to_owned(), r#"{"password": "hunter2"}"#.to_owned())]);
+        let container = |from: &str| serde_json::json!({"secrets": [{"name": "PASSWORD", "valueFrom": from}]});
+        let one_key = secrets(&container(&format!("{arn}:password::")), &known);
+        assert_eq!(one_key.unwrap()["PASSWORD"], "hunter2");
+        assert_eq!(secrets(&container(arn), &known).unwrap()["PASSWORD"], known[arn]);
+        for missing in [format!("{arn}:user::"), arn.replace("db-", "other-")] {
+            let why = secrets(&container(&missing), &known).unwrap_err();
+            assert!(why.starts_with("ResourceInitializationError") && why.contains(&missing), "{why}");
+        }
+    }
 }
