@@ -57,7 +57,10 @@ class FakeAws:
         self.ecs_calls.append((operation, request))
         if operation == "RunTask":
             arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/dagster/{len(self.ecs_calls):032x}"
-            return {"tasks": [{"taskArn": arn, "clusterArn": CLUSTER_ARN, "lastStatus": "PROVISIONING"}], "failures": []}
+            return {
+                "tasks": [{"taskArn": arn, "clusterArn": CLUSTER_ARN, "lastStatus": "PROVISIONING"}],
+                "failures": [],
+            }
         return self.ecs_answers[operation]
 
     def s3(self, method: str, key: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
@@ -67,7 +70,9 @@ class FakeAws:
             self.s3_calls.append(("LIST", prefix))
             if not within(prefix, self.readable):
                 return denied(f"not allowed to list {prefix}")
-            found = sorted(name for name in self.objects if name.startswith(prefix))[: int(query.get("max-keys", ["1000"])[0])]
+            found = sorted(name for name in self.objects if name.startswith(prefix))[
+                : int(query.get("max-keys", ["1000"])[0])
+            ]
             keys = "".join(f"<Contents><Key>{escape(name)}</Key></Contents>" for name in found)
             return 200, f"<ListBucketResult><KeyCount>{len(found)}</KeyCount>{keys}</ListBucketResult>".encode()
         self.s3_calls.append((method, key))

@@ -51,7 +51,11 @@ class ComputeLogs(AwsTestCase):
         result = speaking.execute_in_process(instance=instance, run_config=QUIET)
         written = {key: body.decode() for key, body in self.aws.objects.items()}
         for extension, text in (("out", "written by a step"), ("err", "and this to stderr")):
-            keys = [key for key in written if key.startswith(f"repos/orders/logs/storage/{result.run_id}/") and key.endswith(extension)]
+            keys = [
+                key
+                for key in written
+                if key.startswith(f"repos/orders/logs/storage/{result.run_id}/") and key.endswith(extension)
+            ]
             self.assertEqual(len(keys), 1, written.keys())
             self.assertIn(text, written[keys[0]])
         captured = [event for event in result.all_events if event.event_type == DagsterEventType.LOGS_CAPTURED]

@@ -1,4 +1,4 @@
-"""The launcher with the real dagster-aws and a real instance; ECS is a server on loopback that records what it is asked."""
+"""The launcher with the real dagster-aws and a real instance; ECS is a server on loopback that records the calls."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ class Launcher(AwsTestCase):
         return self.aws.ecs_calls[0][1]
 
     def refused(
-        self, container_context: Mapping[str, Any] | None, location: str | None = "orders", tags: Mapping[str, str] | None = None
+        self,
+        container_context: Mapping[str, Any] | None,
+        location: str | None = "orders",
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Launches, sees it refused before anything is asked of AWS, and returns why."""
         instance = self.instance()
@@ -155,14 +158,18 @@ class Launcher(AwsTestCase):
     def test_storage_and_the_sizes_of_tags_reach_the_task(self) -> None:
         instance = self.instance()
         run = self.run_of(
-            instance, context(run_resources={"cpu": "256", "ephemeral_storage": 40}), tags={"ecs/cpu": "1024", "ecs/memory": "2048"}
+            instance,
+            context(run_resources={"cpu": "256", "ephemeral_storage": 40}),
+            tags={"ecs/cpu": "1024", "ecs/memory": "2048"},
         )
         overrides = self.launched(instance, run)["overrides"]
         self.assertEqual((overrides["cpu"], overrides["memory"]), ("1024", "2048"))
         self.assertEqual(overrides["ephemeralStorage"], {"sizeInGiB": 40})
 
     def test_a_capacity_provider_of_the_operator_takes_the_place_of_the_launch_type(self) -> None:
-        kwargs = OPERATOR["run_task_kwargs"] | {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
+        kwargs = OPERATOR["run_task_kwargs"] | {
+            "capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+        }
         instance = self.instance(run_task_kwargs=kwargs)
         self.assertNotIn("launchType", self.launched(instance, self.run_of(instance, context())))
 
@@ -182,7 +189,9 @@ class Launcher(AwsTestCase):
 
     def test_another_locations_definition_is_refused(self) -> None:
         message = self.refused(context(f"codeloc-billing_run_{HASH}"))
-        self.assertIn(f"the container context of location orders names the task definition 'codeloc-billing_run_{HASH}'", message)
+        self.assertIn(
+            f"the container context of location orders names the task definition 'codeloc-billing_run_{HASH}'", message
+        )
 
     def test_names_that_begin_alike_are_told_apart(self) -> None:
         self.refused(context(f"codeloc-orders-eu_run_{HASH}"), location="orders")
@@ -192,7 +201,10 @@ class Launcher(AwsTestCase):
         self.assertEqual(request["taskDefinition"], f"codeloc-orders-eu_run_{HASH}")
 
     def test_the_location_is_the_hosts_word_and_not_a_tags(self) -> None:
-        self.refused(context(f"codeloc-billing_run_{HASH}"), tags={"dagster/code_location": "billing", ".dagster/repository": "billing"})
+        self.refused(
+            context(f"codeloc-billing_run_{HASH}"),
+            tags={"dagster/code_location": "billing", ".dagster/repository": "billing"},
+        )
 
     def test_a_run_without_a_definition_or_a_location_is_refused(self) -> None:
         for empty in (None, {}, {"ecs": {}}, {"ecs": {"container_name": "run"}}, {"ecs": []}):
@@ -275,7 +287,12 @@ class Launcher(AwsTestCase):
     def task(self, status: str, exit_code: int | None = None) -> None:
         container = {"name": "run", "lastStatus": status} | ({} if exit_code is None else {"exitCode": exit_code})
         definition = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{ORDERS}:1"
-        task = {"taskArn": f"{CLUSTER_ARN}/x", "lastStatus": status, "containers": [container], "taskDefinitionArn": definition}
+        task = {
+            "taskArn": f"{CLUSTER_ARN}/x",
+            "lastStatus": status,
+            "containers": [container],
+            "taskDefinitionArn": definition,
+        }
         self.aws.ecs_answers |= {
             "DescribeTasks": {"tasks": [task], "failures": []},
             "DescribeTaskDefinition": {"taskDefinition": {"family": ORDERS, "containerDefinitions": [{"name": "run"}]}},
@@ -324,7 +341,10 @@ class Launcher(AwsTestCase):
         self.assertEqual(instance.get_run_by_id(run_id).status, DagsterRunStatus.CANCELING)
         self.assertEqual(
             self.aws.ecs_calls,
-            [("DescribeTasks", {"cluster": CLUSTER_ARN, "tasks": [arn]}), ("StopTask", {"cluster": CLUSTER_ARN, "task": arn})],
+            [
+                ("DescribeTasks", {"cluster": CLUSTER_ARN, "tasks": [arn]}),
+                ("StopTask", {"cluster": CLUSTER_ARN, "task": arn}),
+            ],
         )
 
     def test_a_run_is_resumed_from_the_same_definition_and_only_from_that(self) -> None:

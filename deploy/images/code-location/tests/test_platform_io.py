@@ -131,7 +131,9 @@ class PlatformIo(AwsTestCase):
         def cell(context: AssetExecutionContext) -> str:
             return str(context.partition_key)
 
-        @multi_asset(outs={"left": AssetOut(key=AssetKey(["pair", "left"])), "right": AssetOut(key=AssetKey(["pair", "right"]))})
+        @multi_asset(
+            outs={"left": AssetOut(key=AssetKey(["pair", "left"])), "right": AssetOut(key=AssetKey(["pair", "right"]))}
+        )
         def pair() -> tuple[int, int]:
             return 1, 2
 

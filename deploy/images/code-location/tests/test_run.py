@@ -30,7 +30,9 @@ INSTANCE = {
             "deployment": "codeloc",
             "run_task_kwargs": {
                 "cluster": "dagster",
-                "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-local"], "securityGroups": ["sg-local"]}},
+                "networkConfiguration": {
+                    "awsvpcConfiguration": {"subnets": ["subnet-local"], "securityGroups": ["sg-local"]}
+                },
             },
         },
     },
@@ -56,7 +58,11 @@ class WholeRun(AwsTestCase):
         assets = {key: body for key, body in self.aws.objects.items() if key.startswith("repos/orders/assets/")}
         values = {key.rpartition("/")[2]: pickle.loads(body) for key, body in assets.items()}  # noqa: S301
         self.assertEqual(values, {"numbers": [1, 2, 3], "total": 6})
-        logs = {key: body for key, body in self.aws.objects.items() if key.startswith(f"repos/orders/logs/storage/{run_id}/")}
+        logs = {
+            key: body
+            for key, body in self.aws.objects.items()
+            if key.startswith(f"repos/orders/logs/storage/{run_id}/")
+        }
         self.assertIn(b"three numbers\n", logs.values())
         self.assertEqual(self.aws.objects.keys(), assets.keys() | logs.keys())
         self.assertEqual([operation for operation, _ in self.aws.ecs_calls], ["RunTask"])

@@ -1,8 +1,8 @@
 """What steps print, under the prefix of the location that runs them.
 
-Dagster configures compute logs once for all locations, while each location's role reaches its own prefix only. So bucket
-and prefix come from the environment of the process that writes. The webserver shows where a log lies (`show_url_only`);
-a process that belongs to no location neither looks into S3 nor needs a permission to.
+Dagster configures compute logs once for all locations, while each location's role reaches its own prefix only. So
+bucket and prefix come from the environment of the process that writes. The webserver shows where a log lies
+(`show_url_only`); a process that belongs to no location neither looks into S3 nor needs a permission to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CodelocComputeLogManager(S3ComputeLogManager):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        fields: dict[str, Any] = super().config_type()
+        fields: dict[str, Any] = super().config_type()  # type: ignore[no-untyped-call]
         return {name: field for name, field in fields.items() if name not in DECIDED}
 
     @classmethod
@@ -44,7 +44,7 @@ class CodelocComputeLogManager(S3ComputeLogManager):
     def download_url_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:
         return super().download_url_for_type(log_key, io_type) if self._place else None
 
-    def display_path_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:
+    def display_path_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:  # type: ignore[override]
         return super().display_path_for_type(log_key, io_type) if self._place else None
 
     def get_log_keys_for_log_key_prefix(

@@ -1,11 +1,11 @@
 """Starts each run as an ECS task of its own, from the task definition that codeloc registered for the run's location.
 
-Guarantees: a run gets the image, role, environment and log group of its own location and no other. Job and run tags, and
-the container context that a code server reports, are in the hands of whoever writes a location's code, so of both only
-what cannot widen anything counts.
+Guarantees: a run gets the image, role, environment and log group of its own location and no other. Job and run tags,
+and the container context that a code server reports, are in the hands of whoever writes a location's code, so of both
+only what cannot widen anything counts.
 
-Assumes: the location's name in the run's remote job origin is the host's, from workspace.yaml. Whoever can write Dagster's
-database can write a run of any location; that is not guarded against here.
+Assumes: the location's name in the run's remote job origin is the host's, from workspace.yaml. Whoever can write
+Dagster's database can write a run of any location; that is not guarded against here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ REFUSED_TAGS: Mapping[str, str] = {
 }
 ALLOWED_CONTEXT = ("task_definition_arn", "container_name", "run_resources")
 ALLOWED_RESOURCES = ("cpu", "memory", "ephemeral_storage")
-# EcsRunLauncher's settings for task definitions that it registers itself, or takes from its own task. This launcher does
-# neither: the definition is codeloc's, and whatever a run needs is in it.
-WITHOUT_EFFECT = ("task_definition", "secrets", "secrets_tag", "env_vars", "include_sidecars", "use_current_ecs_task_config")
+# EcsRunLauncher's settings for task definitions that it registers itself, or takes from its own task. This launcher
+# does neither: the definition is codeloc's, and whatever a run needs is in it.
+WITHOUT_EFFECT = (
+    "task_definition",
+    "secrets",
+    "secrets_tag",
+    "env_vars",
+    "include_sidecars",
+    "use_current_ecs_task_config",
+)
 CONTAINER_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # The hash of what the definition says, so a queued run keeps the definition of the moment it was created.
 HASH = "[0-9a-f]{16}"
@@ -42,8 +49,8 @@ class RunRefused(DagsterError):
 class CodelocRunLauncher(EcsRunLauncher):
     """The `run_launcher` of dagster.yaml on the platform.
 
-    Takes EcsRunLauncher's settings and `deployment`, the id that codeloc's task definitions begin with. Cluster, subnets
-    and security groups are the operator's, in `run_task_kwargs`.
+    Takes EcsRunLauncher's settings and `deployment`, the id that codeloc's task definitions begin with. Cluster,
+    subnets and security groups are the operator's, in `run_task_kwargs`.
     """
 
     def __init__(
@@ -61,7 +68,9 @@ class CodelocRunLauncher(EcsRunLauncher):
         wanted = dict(run_task_kwargs or {})
         for name in ("cluster", "networkConfiguration"):
             if not wanted.get(name):
-                raise DagsterInvariantViolationError(f"run_launcher.config.run_task_kwargs has no {name}: name where runs start")
+                raise DagsterInvariantViolationError(
+                    f"run_launcher.config.run_task_kwargs has no {name}: name where runs start"
+                )
         if "capacityProviderStrategy" not in wanted:
             # ECS's own default is EC2.
             wanted.setdefault("launchType", "FARGATE")
@@ -79,7 +88,7 @@ class CodelocRunLauncher(EcsRunLauncher):
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         return {
-            **super().config_type(),
+            **super().config_type(),  # type: ignore[no-untyped-call]
             "deployment": Field(StringSource, description="The id of codeloc's deployment."),
             # EcsRunLauncher's defaults would give every run each secret tagged `dagster`, and the daemon's network.
             "secrets_tag": Field(Noneable(StringSource), is_required=False, default_value=None),
@@ -96,7 +105,8 @@ class CodelocRunLauncher(EcsRunLauncher):
         # Only the container's name is used. What else a context says cannot matter to a task that runs already.
         name = ecs_context(run).get("container_name")
         named = {"ecs": {"container_name": name}} if is_container_name(name) else {}
-        return super().check_run_worker_health(with_context(run, named))
+        health: CheckRunHealthResult = super().check_run_worker_health(with_context(run, named))
+        return health
 
     def confined(self, run: DagsterRun) -> DagsterRun:
         """The run with the part of its container context that counts.
@@ -107,44 +117,45 @@ class CodelocRunLauncher(EcsRunLauncher):
         for tag, reason in REFUSED_TAGS.items():
             if tag in run.tags:
                 raise RunRefused(
-                    f"the run has the tag {tag}, which is refused: {reason}. Take it out of the job's or run's tags; CPU and"
-                    " memory are set with ecs/cpu and ecs/memory"
+                    f"the run has the tag {tag}, which is refused: {reason}. Take it out of the job's or run's tags;"
+                    " CPU and memory are set with ecs/cpu and ecs/memory"
                 )
         return with_context(run, {"ecs": self._accepted(run, location)})
 
     def _accepted(self, run: DagsterRun, location: str) -> dict[str, Any]:
+        whose = f"the container context of location {location}"
         beside = sorted(set(context_of(run)) - {"ecs"})
         within = ecs_context(run)
-        for name in [*beside, *(f"ecs.{name}" for name in sorted(set(within) - set(ALLOWED_CONTEXT)))]:
+        for key in [*beside, *(f"ecs.{key}" for key in sorted(set(within) - set(ALLOWED_CONTEXT)))]:
             raise RunRefused(
-                f"the container context of location {location} has {name}, which is refused: of a location only"
+                f"{whose} has {key}, which is refused: of a location only"
                 f" {', '.join(f'ecs.{allowed}' for allowed in ALLOWED_CONTEXT)} count. Start its code server without it"
             )
         family = within.get("task_definition_arn")
         expected = f"{self.deployment}-{location}_run_"
         if family is None:
             raise RunRefused(
-                f"the container context of location {location} names no task definition, so nothing says which image and role"
-                f" the run gets. codeloc puts one that begins with {expected} into DAGSTER_CONTAINER_CONTEXT of the code"
-                " server; wait for its rollout, reload the location and launch the run again"
+                f"{whose} names no task definition, so nothing says which image and role the run gets. codeloc puts one"
+                f" that begins with {expected} into DAGSTER_CONTAINER_CONTEXT of the code server; wait for its rollout,"
+                " reload the location and launch the run again"
             )
         # A string and nothing else: Dagster would read {"env": ...} from the daemon's own environment.
         if not isinstance(family, str) or not re.fullmatch(re.escape(expected) + HASH, family):
             raise RunRefused(
-                f"the container context of location {location} names the task definition {family!r}, which is refused: this"
-                f" location's are {expected} and 16 hexadecimal digits, without a revision. It may not start another location's"
+                f"{whose} names the task definition {family!r}, which is refused: this location's are {expected} and 16"
+                " hexadecimal digits, without a revision. It may not start another location's"
             )
         accepted: dict[str, Any] = {"task_definition_arn": family}
         name = within.get("container_name")
         if name is not None:
             if not is_container_name(name):
-                raise RunRefused(f"the container context of location {location} has {name!r} for ecs.container_name")
+                raise RunRefused(f"{whose} has {name!r} for ecs.container_name, which is no name of a container")
             accepted["container_name"] = name
         resources = within.get("run_resources") or {}
         if not isinstance(resources, Mapping) or not all(is_resource(*item) for item in resources.items()):
             raise RunRefused(
-                f"the container context of location {location} has {resources!r} for ecs.run_resources, which should be"
-                f" numbers under {', '.join(ALLOWED_RESOURCES)}"
+                f"{whose} has {resources!r} for ecs.run_resources, which should be numbers under"
+                f" {', '.join(ALLOWED_RESOURCES)}"
             )
         accepted["run_resources"] = dict(resources)
         return accepted
@@ -153,7 +164,9 @@ class CodelocRunLauncher(EcsRunLauncher):
 def location_of(run: DagsterRun) -> str:
     """The location that the host created the run for. Tags say it too, and are not asked: users write them."""
     if run.remote_job_origin is None:
-        raise RunRefused("the run has no remote job origin, so it belongs to no location: launch it from Dagster's UI or a schedule")
+        raise RunRefused(
+            "the run has no remote job origin, so it belongs to no location: launch it in Dagster's UI or by a schedule"
+        )
     return run.remote_job_origin.location_name
 
 

@@ -1,7 +1,7 @@
 """Where the location that this process belongs to keeps its objects.
 
-The controller sets both variables on code servers and runs. Dagster's webserver and daemon belong to no location and have
-neither.
+The controller sets both variables on code servers and runs. Dagster's webserver and daemon belong to no location and
+have neither.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def missing(*names: str) -> DagsterInvariantViolationError:
     """The error of a process that lacks these variables."""
     what = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
     return DagsterInvariantViolationError(
-        f"{what}, so there is no place in S3 for this location. codeloc sets both on code servers and runs; elsewhere set"
-        f" {BUCKET} to a bucket and {PREFIX} to the location's prefix, for example repos/orders"
+        f"{what}, so there is no place in S3 for this location. codeloc sets both on code servers and runs; elsewhere"
+        f" set {BUCKET} to a bucket and {PREFIX} to the location's prefix, for example repos/orders"
     )

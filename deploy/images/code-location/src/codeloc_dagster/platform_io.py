@@ -1,8 +1,8 @@
-"""Dagster's default I/O manager on the platform: pickles below `s3://$DAGSTER_REPO_S3_BUCKET/$DAGSTER_REPO_S3_PREFIX/assets/`.
+"""Dagster's default I/O manager on the platform: pickles in S3, in `assets/` below the location's own prefix.
 
 User code stays as it is: DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io and
-DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager put it in place of the file system. Where user code binds an I/O
-manager of its own, that one is used, and the location's role is the limit.
+DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager put it in place of the file system. Where user code binds an
+I/O manager of its own, that one is used, and the location's role is the limit.
 
 Assumes of the role: GetObject, PutObject and DeleteObject below the prefix, and ListBucket for prefixes within it. An
 asset of another location is read where its definition names that location's prefix, and the role may:
@@ -15,7 +15,14 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from botocore.exceptions import ClientError
-from dagster import DagsterError, DagsterInvariantViolationError, InitResourceContext, InputContext, OutputContext, io_manager
+from dagster import (
+    DagsterError,
+    DagsterInvariantViolationError,
+    InitResourceContext,
+    InputContext,
+    OutputContext,
+    io_manager,
+)
 from dagster._core.storage.upath_io_manager import UPathIOManager
 from dagster_aws.s3 import S3Resource
 from dagster_aws.s3.io_manager import PickledObjectS3IOManager
@@ -37,8 +44,8 @@ class ObjectDenied(DagsterError):
 class PlatformIOManager(PickledObjectS3IOManager):
     """Pickles of one location.
 
-    Caveats: for an object that does not exist S3 answers 'access denied' to roles that may list some prefixes only, so the
-    question whether it is there is put by listing its very key.
+    Caveats: for an object that does not exist S3 answers 'access denied' to roles that may list some prefixes only, so
+    whether it is there is asked by listing its very key.
     """
 
     def __init__(self, place: Place, client: Any) -> None:
@@ -84,7 +91,7 @@ class PlatformIOManager(PickledObjectS3IOManager):
             self._raise(error, "delete", path)
 
     def _handle_transition_to_partitioned_asset(self, context: OutputContext, path: UPath) -> None:
-        """Nothing: in S3 an object and the folder of the same name live side by side. The base class looks at local files."""
+        """Nothing: in S3 an object and a folder of one name live side by side. The base class looks at local files."""
 
     def _listed(self, path: UPath) -> bool | None:
         """Whether the object is in the listing of its own key; nothing where the role may not list that."""
@@ -105,10 +112,13 @@ class PlatformIOManager(PickledObjectS3IOManager):
             raise FileNotFoundError(self._absent(path)) from None
         key = path.as_posix()
         if key.startswith(f"{self.place.prefix}/"):
-            hint = "This is the location's own prefix: its role or a policy of the bucket or its key is not as codeloc made it."
+            hint = (
+                "This is the location's own prefix: its role is not as codeloc made it, or a policy of the bucket or of"
+                " its key is in the way."
+            )
         else:
             hint = (
-                f"It lies outside the location's own prefix {self.place.prefix}/. Ask the owner of the data for a copy under"
+                f"It lies outside the location's own prefix {self.place.prefix}/. Ask its owner for a copy under"
                 " repos/shared/, or the platform's operators for a grant on that prefix."
             )
         message = error.response.get("Error", {}).get("Message", "access denied")
