@@ -2,11 +2,12 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help run prepare test soak mutations lint bench clean-local
+.PHONY: help run prepare test test-images soak mutations lint bench clean-local
 
 help:
 	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
 	@echo "make test         every test, with cargo-nextest where it is installed"
+	@echo "make test-images  the tests of the Python package in the images, which make test runs too"
 	@echo "make lint         formatting, clippy, dependencies"
 	@echo "make soak         many seeds of the simulation: SEEDS=1000 FROM=0, or one and its shortest history: SEED=7"
 	@echo "make mutations    breaks the controller on purpose, and checks that the tests notice"
@@ -23,7 +24,7 @@ prepare:
 	$(PYTHON) deploy/local/prepare.py
 
 # nextest runs no doc tests; cargo test does.
-test: prepare
+test: prepare test-images
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; \
 		$(CARGO) nextest run --locked --workspace && \
@@ -34,6 +35,10 @@ test: prepare
 		$(CARGO) test --locked --workspace && \
 		$(CARGO) test --locked -p codeloc --no-default-features; \
 	fi
+
+# Dagster's side of codeloc, with the real Dagster and dagster-aws.
+test-images: prepare
+	.local/dagster/bin/python -B -W ignore -m unittest discover -s deploy/images/code-location/tests
 
 # The build of the tests does: a seed takes a third of a second. SEED shows one seed, and makes its history as short as it still fails.
 SEEDS ?= 1000

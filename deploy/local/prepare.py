@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / ".local"
 REQUIREMENTS = ROOT / "deploy/local/requirements"
 PROJECTS = ROOT / "tests/fixtures/projects"
+IMAGES = ROOT / "deploy/images"
+# Dagster's side of codeloc, which the images of `deploy/images` hold too.
+PACKAGE = IMAGES / "code-location/src"
 ENVIRONMENTS = ("dagster", "moto")
 
 # What children get of this process's environment. PIP_FIND_LINKS and its like stay outside: they would make an
@@ -147,6 +150,15 @@ def make_environment(name: str) -> None:
     stamp.write_text(value)
 
 
+def add_package() -> None:
+    """Dagster's side of codeloc in `.local/dagster`, from the sources: a change is in force at once."""
+    for site in (LOCAL / "dagster/lib").glob("python3.*/site-packages"):
+        link = site / "codeloc_dagster.pth"
+        line = f"{PACKAGE}\n"
+        if not link.is_file() or link.read_text() != line:
+            link.write_text(line)
+
+
 def contents(folder: Path) -> str:
     """A hash of all files below a folder: paths, modes and bytes."""
     parts: list[str | bytes] = []
@@ -220,11 +232,13 @@ def commit(repository: Path, tree: Path, index: Path) -> None:
 def write_locks() -> None:
     """Makes the lock files anew from their `.in` files, without a host or a path in them."""
     make_environment("tools")
-    options = ("--quiet", "--generate-hashes", "--universal", "--upgrade", "--python-version", "3.11")
+    options = ("--quiet", "--generate-hashes", "--universal", "--upgrade")
     silent = ("--no-emit-index-url", "--no-annotate", "--no-header")
-    for source in sorted(REQUIREMENTS.glob("*.in")):
-        lock = source.with_suffix(".txt")
-        call(LOCAL / "tools/bin/uv", "pip", "compile", *options, *silent, "--output-file", lock, source)
+    # The oldest Python that runs this here; the images' own.
+    for folder, pattern, python in ((REQUIREMENTS, "*.in", "3.11"), (IMAGES, "*/requirements.in", "3.12")):
+        for source in sorted(folder.glob(pattern)):
+            output = ("--python-version", python, "--output-file", source.with_suffix(".txt"))
+            call(LOCAL / "tools/bin/uv", "pip", "compile", *options, *silent, *output, source)
 
 
 def prepare() -> None:
@@ -234,6 +248,7 @@ def prepare() -> None:
     with alone():
         for name in ("tools", *ENVIRONMENTS):
             make_environment(name)
+        add_package()
         for sample in SAMPLES:
             make_repository(sample)
 
