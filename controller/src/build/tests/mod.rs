@@ -1,6 +1,8 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
+mod ecr;
 mod hostile;
+mod process;
 mod python;
 mod refusals;
 mod registry;
