@@ -1,7 +1,9 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
+mod determinism;
 mod ecr;
 mod hostile;
+mod jail;
 mod process;
 mod python;
 mod refusals;
