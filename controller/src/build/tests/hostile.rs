@@ -1,6 +1,7 @@
 //! Repositories that mean harm: each is refused by name or comes to nothing, and a good one is built beside them.
 
 mod objects;
+mod packages;
 
 use std::path::Path;
 
