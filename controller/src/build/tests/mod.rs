@@ -8,6 +8,9 @@ mod process;
 mod python;
 mod refusals;
 mod registry;
+// `make test` builds the tests with the AWS SDK and without; once is enough for the slowest.
+#[cfg(not(feature = "aws"))]
+mod tools;
 
 use std::{
     collections::BTreeMap,
