@@ -12,7 +12,7 @@ help:
 	@echo "make soak         many seeds of the simulation: SEEDS=1000 FROM=0, or one and its shortest history: SEED=7"
 	@echo "make mutations    breaks the controller on purpose, and checks that the tests notice"
 	@echo "make bench        what a fleet costs in calls, time and memory, beside the least there could be"
-	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories"
+	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories, a registry and its tools"
 	@echo "make clean-local  remove .local/ with everything that make run made"
 
 # RUN_FLAGS passes flags on: make run RUN_FLAGS='--web-port 3001'. deploy/local/run.py --help lists them.
@@ -22,6 +22,7 @@ run:
 
 prepare:
 	$(PYTHON) deploy/local/prepare.py
+	@$(PYTHON) tests/tools/prepare.py || test $$? -eq 3
 
 # nextest runs no doc tests; cargo test does.
 test: prepare test-images

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use codeloc_crds::mask_credentials;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// In bytes: the listing of several hundred thousand files.
@@ -36,6 +36,7 @@ pub struct Program {
     command: Command,
     timeout: Duration,
     largest_output: u64,
+    largest_file: Option<u64>,
 }
 
 /// What a program left behind.
@@ -65,7 +66,7 @@ impl Program {
         let mut command = Command::new(program);
         command.env_clear().process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        Self { name, command, timeout, largest_output: LARGEST_OUTPUT }
+        Self { name, command, timeout, largest_output: LARGEST_OUTPUT, largest_file: None }
     }
 
     /// Where the program runs; a relative path to the program itself is taken from there as well.
@@ -97,15 +98,27 @@ impl Program {
         self
     }
 
+    /// In bytes, of any one file that it or a child of it writes; a longer one ends it with SIGXFSZ.
+    #[must_use]
+    pub fn largest_file(mut self, bytes: u64) -> Self {
+        self.largest_file = Some(bytes);
+        self
+    }
+
     /// Runs to the end; a failing exit is the caller's to judge. Dropping the future ends the program as well.
     pub async fn run(self) -> Result<Output, ProgramError> {
-        let Self { name, command, timeout, largest_output } = self;
+        let Self { name, command, timeout, largest_output, largest_file } = self;
         let mut command = tokio::process::Command::from(command);
         let mut child = command
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| ProgramError::Start { program: name.clone(), reason: error.to_string() })?;
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        if let (Some(bytes), Some(process)) = (largest_file, group.0) {
+            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+            // Fails only where the program has ended already.
+            let _ = prlimit(Some(process), Resource::Fsize, limit);
+        }
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         let pipe = |error: std::io::Error| ProgramError::Pipe { program: name.clone(), reason: error.to_string() };
@@ -225,6 +238,15 @@ mod tests {
         let program = shell("while :; do echo x; done", Duration::from_mins(1)).largest_output(1000);
         let Err(error) = program.run().await else { panic!("no bound") };
         assert_eq!(error.to_string(), "sh printed more than 1000 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_file_without_end_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let endless = shell("while :; do echo x; done > file", Duration::from_mins(1)).folder(folder.path());
+        let output = endless.largest_file(100_000).run().await.unwrap();
+        assert!(!output.status.success());
+        assert_eq!(std::fs::metadata(folder.path().join("file")).unwrap().len(), 100_000);
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ fn user_is_secret(up_to_scheme: &str, user: &str) -> bool {
 /// Why a URL cannot be fetched from: message and hint, neither of which repeats the URL.
 pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
     const FORMS: &str = "write https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH";
-    if url.is_empty() || url.starts_with('-') || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if url.is_empty() || url.starts_with('-') || url.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
         return Some(("`git_url` is not a URL", FORMS));
     }
     if url.contains(['?', '#']) {
@@ -111,27 +111,63 @@ fn scp_like_problem(url: &str) -> bool {
 }
 
 /// Whether a host, with its port or without, is link-local or a metadata service: those hand out the controller's own
-/// rights to whoever asks.
+/// rights to whoever asks. Hosts in a spelling that only some readers take for such an address count as well.
 pub fn reaches_metadata(host_and_port: &str) -> bool {
     const EC2_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let link_local_v4 = |address: Ipv4Addr| address.is_link_local() || address.is_unspecified();
-    let host = match host_and_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => host_and_port.split(':').next().unwrap_or_default(),
-    };
+    let host = host_of(host_and_port);
+    // curl decodes `%31`, and maps digits of other scripts to ours.
+    if host.contains('%') || !host.is_ascii() {
+        return true;
+    }
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => link_local_v4(address),
         Ok(IpAddr::V6(address)) => {
             address.is_unicast_link_local()
                 || address == EC2_METADATA_V6
-                || address.to_ipv4_mapped().is_some_and(link_local_v4)
+                || embedded_v4(address).is_some_and(link_local_v4)
         }
-        // `2852039166` and `0xa9fea9fe` are addresses too, to the C library.
         Err(_) => {
-            host.parse::<u64>().is_ok()
-                || host.starts_with("0x")
-                || host.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal")
+            // `2852039166`, `0xa9.254.43518` and `0251.0376.0251.0376` are addresses too, to the C library; names never
+            // end in a number.
+            let last = host.rsplit('.').next().unwrap_or_default();
+            let number = last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
+            number
+                || host == "metadata.google.internal"
+                || host == "instance-data"
+                || host.starts_with("instance-data.") && host.ends_with(".internal")
         }
+    }
+}
+
+/// Whether a host, with its port or without, is this machine.
+pub fn reaches_this_machine(host_and_port: &str) -> bool {
+    let host = host_of(host_and_port);
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_loopback(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_loopback() || embedded_v4(address).is_some_and(|address| address.is_loopback())
+        }
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// In lower case, without brackets, port and a dot at its end.
+fn host_of(host_and_port: &str) -> String {
+    let host = match host_and_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => host_and_port.split(':').next().unwrap_or_default(),
+    };
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// The address of the older kind inside `::ffff:a.b.c.d`, `::a.b.c.d` or `64:ff9b::a.b.c.d` (RFC 6052).
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+        }
+        _ => None,
     }
 }
 

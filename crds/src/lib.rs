@@ -17,7 +17,7 @@ mod yaml;
 
 pub use error::{ConfigError, Problem};
 pub use fleet::check_fleet;
-pub use git::{mask_credentials, reaches_metadata, valid_reference_name};
+pub use git::{mask_credentials, reaches_metadata, reaches_this_machine, valid_reference_name};
 pub use read::{Parsed, parse, read};
 pub use repository::*;
 pub use schema::schema;

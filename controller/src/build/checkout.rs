@@ -17,12 +17,15 @@ use super::{
     layer::Node,
     listing::{parse_listing, stays_inside},
 };
-use crate::program::{Conversation, Output, tail};
+use crate::program::{Conversation, Output, ProgramError, tail};
 use crate::source::{Git, GitError};
 
 /// An LFS pointer is smaller than this, by its specification.
 const LFS_POINTER: u64 = 1024;
 const LFS_HEADER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// In bytes, of a file that is read as text: ten times the lock of a large monorepo.
+const LARGEST_TEXT: u64 = 4 << 20;
 
 /// The files of a commit, or of one folder in it. Contents are object names.
 #[derive(Debug)]
@@ -59,8 +62,19 @@ impl Repositories {
         let repository = self.folder.join(format!("{}.git", &hex::encode(Sha256::digest(url))[..32]));
         self.git.fetch_commit(&repository, url, commit).await.map_err(|error| unfetched(commit, &error))?;
 
-        let time = self.read(&repository, &["show", "--no-patch", "--format=%ct", commit]).await?;
-        let commit_time = String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| failed("show", &time))?;
+        // A commit's name may be that of a tree or a file: those have no time, and whoever wrote it must write another.
+        let time = self
+            .read(&repository, &["rev-list", "--max-count=1", "--format=%ct", "--no-commit-header", commit])
+            .await?;
+        if !time.status.success() || time.stdout.is_empty() {
+            let kind = self.read(&repository, &["cat-file", "-t", commit]).await?;
+            return Err(match kind.stdout.trim_ascii() {
+                b"blob" | b"tree" => BuildError::Terminal(format!("{commit} is not a commit")),
+                _ => failed("rev-list", &time),
+            });
+        }
+        let commit_time =
+            String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| failed("rev-list", &time))?;
         let subdirectory =
             subdirectory.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty() && *path != ".");
         let treeish = match subdirectory {
@@ -72,7 +86,14 @@ impl Repositories {
                 return Err(BuildError::Terminal(format!("subdirectory {path} is not a plain relative path")));
             }
         };
-        let listing = self.read(&repository, &["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish]).await?;
+        let list = self.git.reading(&repository).arguments(["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish]);
+        let listing = list.run().await.map_err(|error| match error {
+            // A few trees that hold each other many times over are billions of files.
+            ProgramError::TooMuchOutput { .. } => {
+                BuildError::Terminal("the commit has more files than can be listed; name a `subdirectory`".to_owned())
+            }
+            error => error.into(),
+        })?;
         if !listing.status.success() {
             return Err(match subdirectory {
                 Some(path) => BuildError::Terminal(format!("the commit has no folder {path} (`subdirectory`)")),
@@ -104,13 +125,15 @@ impl Repositories {
         tree: &Tree,
         paths: impl IntoIterator<Item = &str>,
     ) -> Result<BTreeMap<String, String>, BuildError> {
-        let wanted: Vec<(String, String)> = paths
-            .into_iter()
-            .filter_map(|path| match tree.nodes.get(path)? {
-                Node::File { content, .. } => Some((path.to_owned(), content.clone())),
-                Node::Link(_) => None,
-            })
-            .collect();
+        let mut wanted: Vec<(String, String)> = Vec::new();
+        for path in paths {
+            if let Some(Node::File { content, size, .. }) = tree.nodes.get(path) {
+                if *size > LARGEST_TEXT {
+                    return Err(BuildError::Terminal(format!("{path} has {size} bytes, {LARGEST_TEXT} at most")));
+                }
+                wanted.push((path.to_owned(), content.clone()));
+            }
+        }
         let (repositories, repository) = (self.clone(), tree.repository.clone());
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
@@ -131,13 +154,17 @@ impl Repositories {
         for (path, node) in &mut tree.nodes {
             if let Node::Link(target) = node {
                 let bytes = reader.read(path, target).map_err(|error| unreadable(&error))?;
-                let text = String::from_utf8(bytes).unwrap_or_default();
-                if !stays_inside(path, &text) {
-                    return Err(BuildError::Terminal(format!(
-                        "symbolic link {path} leaves the repository (or its subdirectory)"
-                    )));
-                }
+                let Ok(text) = String::from_utf8(bytes) else {
+                    return Err(BuildError::Terminal(format!("symbolic link {path} has a target that is not UTF-8")));
+                };
                 *target = text;
+            }
+        }
+        for (path, node) in &tree.nodes {
+            if matches!(node, Node::Link(_)) && !stays_inside(path, &tree.nodes) {
+                return Err(BuildError::Terminal(format!(
+                    "symbolic link {path} leaves the repository (or its subdirectory)"
+                )));
             }
         }
         Ok(())
@@ -152,7 +179,9 @@ fn failed(command: &str, output: &Output) -> BuildError {
 fn unfetched(commit: &str, error: &GitError) -> BuildError {
     let text = format!("cannot fetch commit {commit}: {error}");
     match error {
-        GitError::Refused { .. } | GitError::ReferenceNotFound { .. } => BuildError::Terminal(text),
+        GitError::Refused { .. } | GitError::ReferenceNotFound { .. } | GitError::Malformed { .. } => {
+            BuildError::Terminal(text)
+        }
         GitError::Start { .. }
         | GitError::TimedOut { .. }
         | GitError::Failed { .. }

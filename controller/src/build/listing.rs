@@ -4,6 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{BuildError, Limits, layer::Node};
 
+/// Linux's `NAME_MAX` and `PATH_MAX`, in bytes: an image with more does not unpack.
+const LONGEST_NAME: usize = 255;
+const LONGEST_TARGET: u64 = 4095;
+/// Links on the way to one file, as Linux counts them.
+const MOST_LINKS: usize = 40;
+/// Names on the way to one file; a path of that many is longer than `PATH_MAX`.
+const MOST_STEPS: usize = 2048;
+
 /// Parses `ls-tree -r -z -l`: `mode SP type SP object SP+ size TAB path NUL`. A link holds its object until it is read.
 pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<String, Node<String>>, BuildError> {
     let terminal = |text: String| Err(BuildError::Terminal(text));
@@ -21,18 +29,19 @@ pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<S
             return Err(BuildError::Transient(format!("git listed {record:?}")));
         };
         check_path(path, limits)?;
-        let node = match mode {
-            "160000" => {
-                return terminal(format!(
-                    "{path} is a git submodule, and submodules are not fetched: add its files to the repository"
-                ));
-            }
-            "120000" => Node::Link(object.to_owned()),
-            _ => {
-                let size: u64 = size.parse().map_err(|_| BuildError::Transient(format!("git listed {record:?}")))?;
-                bytes += size;
-                Node::File { content: object.to_owned(), size, executable: mode == "100755" }
-            }
+        if mode == "160000" {
+            return terminal(format!(
+                "{path} is a git submodule, and submodules are not fetched: add its files to the repository"
+            ));
+        }
+        let size: u64 = size.parse().map_err(|_| BuildError::Transient(format!("git listed {record:?}")))?;
+        bytes += size;
+        let node = if mode != "120000" {
+            Node::File { content: object.to_owned(), size, executable: mode == "100755" }
+        } else if size <= LONGEST_TARGET {
+            Node::Link(object.to_owned())
+        } else {
+            return terminal(format!("symbolic link {path} has a target of {size} bytes"));
         };
         nodes.insert(path.to_owned(), node);
         if nodes.len() > limits.files {
@@ -60,6 +69,16 @@ fn check_path(path: &str, limits: Limits) -> Result<(), BuildError> {
     if path.starts_with('/') || path.split('/').any(|part| ["", ".", ".."].contains(&part)) {
         return Err(BuildError::Terminal(format!("the path {path:?} leaves the repository")));
     }
+    if path.contains(char::is_control) {
+        return Err(BuildError::Terminal(format!("the path {path:?} has control characters")));
+    }
+    if let Some(name) = path.split('/').find(|name| name.len() > LONGEST_NAME) {
+        return Err(BuildError::Terminal(format!(
+            "a name has {} bytes, {LONGEST_NAME} at most: {}…",
+            name.len(),
+            prefix(path)
+        )));
+    }
     if path.split('/').any(|part| part.starts_with(".wh.")) {
         return Err(BuildError::Terminal(format!(
             "{path}: names that begin with .wh. delete files in an image and are refused"
@@ -72,28 +91,45 @@ fn prefix(path: &str) -> String {
     path.chars().take(80).collect()
 }
 
-/// Whether a link at `path` ends inside the root, judged by its text alone.
-pub(super) fn stays_inside(path: &str, target: &str) -> bool {
-    if target.is_empty() || target.starts_with('/') || target.contains('\0') {
-        return false;
-    }
-    let mut depth = path.matches('/').count();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if depth == 0 => return false,
-            ".." => depth -= 1,
-            _ => depth += 1,
+/// Whether the link at `path` ends inside the root, and so does every link on its way: two links that stay inside by
+/// their texts can leave together. A circle ends nowhere.
+pub(super) fn stays_inside<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> bool {
+    let mut place: Vec<&str> = path.split('/').collect();
+    let mut ahead: Vec<&str> = place.pop().into_iter().collect();
+    let mut links = 0;
+    for _ in 0..MOST_STEPS {
+        match ahead.pop() {
+            None => return true,
+            Some("" | ".") => {}
+            Some("..") => {
+                if place.pop().is_none() {
+                    return false;
+                }
+            }
+            Some(name) => {
+                place.push(name);
+                if let Some(Node::Link(target)) = nodes.get(&place.join("/")) {
+                    if target.is_empty() || target.starts_with('/') || target.contains('\0') {
+                        return false;
+                    }
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return true;
+                    }
+                    place.pop();
+                    ahead.extend(target.split('/').rev());
+                }
+            }
         }
     }
-    true
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { files: 2, bytes: 100, path: 20 };
+    const LIMITS: Limits = Limits { files: 2, bytes: 100, path: 20, packages: 0 };
 
     fn refusal(listing: &str) -> String {
         match parse_listing(listing.as_bytes(), LIMITS) {
@@ -124,17 +160,29 @@ mod tests {
         assert!(refusal(&blob("../x")).contains("leaves"));
         assert!(refusal(&blob("/etc/x")).contains("leaves"));
         assert!(refusal(&blob(&"p".repeat(21))).starts_with("a path has 21 bytes"));
+        assert!(refusal(&blob("a\nb")).contains("control characters"));
+        assert!(refusal("120000 blob 22 4096\tb\0").contains("4096 bytes"));
         assert!(refusal(&(blob("a") + &blob("b") + &blob("c"))).contains("more than 2 files"));
         assert!(refusal(&blob("a").replace("      10\t", " 101\t")).contains("more than 100 bytes"));
     }
 
     #[test]
     fn links_are_judged_by_where_they_end() {
-        assert!(stays_inside("a/b", "../c"));
-        assert!(stays_inside("a", "b/../c"));
-        assert!(!stays_inside("a", "../c"));
-        assert!(!stays_inside("a/b", "../../c/a"));
-        assert!(!stays_inside("a", "/etc/passwd"));
-        assert!(!stays_inside("a", ""));
+        let inside = |links: &[(&str, &str)]| {
+            let nodes: BTreeMap<String, Node<String>> =
+                links.iter().map(|(path, target)| ((*path).to_owned(), Node::Link((*target).to_owned()))).collect();
+            links.iter().all(|(path, _)| stays_inside(path, &nodes))
+        };
+        assert!(inside(&[("a/b", "../c")]));
+        assert!(inside(&[("a", "b/../c")]));
+        assert!(inside(&[("a/root", ".."), ("b", "a/root/c")]));
+        assert!(inside(&[("a", "b"), ("b", "a/c")]));
+        assert!(!inside(&[("a", "../c")]));
+        assert!(!inside(&[("a/b", "../../c/a")]));
+        assert!(!inside(&[("a", "/etc/passwd")]));
+        assert!(!inside(&[("a", "")]));
+        // To the root by one link, and out of it by the next.
+        assert!(!inside(&[("a/root", ".."), ("a/out", "root/../etc")]));
+        assert!(!inside(&[("a", &"b/".repeat(MOST_STEPS))]));
     }
 }

@@ -171,6 +171,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             work,
             interpreter: self.settings.python.as_deref(),
             timeout: self.settings.uv_timeout,
+            largest: self.settings.limits.packages,
         };
         let key = packages.key(&lock);
         let _alone = self.flights.enter(format!("layer {key}")).await;

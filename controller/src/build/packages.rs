@@ -39,6 +39,8 @@ pub(super) struct Packages<'a> {
     /// Compiles `.pyc` files where the target names a compiler.
     pub interpreter: Option<&'a Path>,
     pub timeout: Duration,
+    /// In bytes, of all files together.
+    pub largest: u64,
 }
 
 impl Packages<'_> {
@@ -79,8 +81,8 @@ impl Packages<'_> {
         self.compile(folder.path(), &format!("/{image_folder}")).await?;
 
         progress("packing".to_owned());
-        let (spool, compression) = (self.work.join("spool"), self.compression);
-        let spooled = blocking(move || pack_site(&spool, compression, &site, &image_folder)).await?;
+        let (spool, compression, largest) = (self.work.join("spool"), self.compression, self.largest);
+        let spooled = blocking(move || pack_site(&spool, compression, &site, &image_folder, largest)).await?;
         let layers = self.work.join("layers");
         let file = layers.join(format!("{key}.tar"));
         std::fs::create_dir_all(&layers).map_err(|error| on_disk(&layers, &error))?;
@@ -134,9 +136,19 @@ enum Content {
     Memory(Vec<u8>),
 }
 
-fn pack_site(spool: &Path, compression: Compression, site: &Path, image_folder: &str) -> Result<Spooled, BuildError> {
+fn pack_site(
+    spool: &Path,
+    compression: Compression,
+    site: &Path,
+    image_folder: &str,
+    largest: u64,
+) -> Result<Spooled, BuildError> {
     let mut nodes = BTreeMap::new();
     collect(site, "", image_folder, &mut nodes)?;
+    let bytes = |node: &Node<Content>| if let Node::File { size, .. } = node { *size } else { 0 };
+    if nodes.values().map(bytes).sum::<u64>() > largest {
+        return Err(BuildError::Terminal(format!("the packages have more than {largest} bytes")));
+    }
     let folders = [image_folder.to_owned()];
     pack(spool, compression, &nodes, &folders, |_, content| {
         Ok(match content {

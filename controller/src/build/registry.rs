@@ -167,19 +167,7 @@ impl Registry {
             let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
             Ok((read > 0).then(|| (Bytes::from(chunk), file)))
         });
-        let allowed = self.timeout + Duration::from_secs(layer.size / SLOWEST_UPLOAD);
-        let reference = self.tagged("latest");
-        let push = self.uploads.push_blob_stream(&reference, stream, &layer.digest, Some(layer.size));
-        match tokio::time::timeout(allowed, push).await {
-            Ok(pushed) => pushed.map(drop).map_err(|error| self.failed("push a layer to", &error)),
-            Err(_) => Err(BuildError::Transient(format!(
-                "pushing {} bytes to {}/{} took longer than {} s",
-                layer.size,
-                self.host,
-                self.path,
-                allowed.as_secs()
-            ))),
-        }
+        self.push_stream("push a layer to", stream, &layer.digest, layer.size).await
     }
 
     /// Sends a small blob, unless it is there.
@@ -187,8 +175,37 @@ impl Registry {
         if self.has_blob(digest).await? {
             return Ok(());
         }
-        let pushed = self.client.push_blob(&self.tagged("latest"), bytes, digest).await;
-        pushed.map(drop).map_err(|error| self.failed("push the image's config to", &error))
+        let size = bytes.len() as u64;
+        let stream = futures::stream::iter([Ok(Bytes::from(bytes))]);
+        self.push_stream("push the image's config to", stream, digest, size).await
+    }
+
+    /// In one request, as a stream also where the bytes are at hand: the client's other ways panic at a Location that is
+    /// no URL.
+    async fn push_stream(
+        &self,
+        purpose: &str,
+        stream: impl futures::Stream<Item = Result<Bytes, OciDistributionError>> + Send + 'static,
+        digest: &str,
+        size: u64,
+    ) -> Result<(), BuildError> {
+        let allowed = self.timeout + Duration::from_secs(size / SLOWEST_UPLOAD);
+        let reference = self.tagged("latest");
+        let push = self.uploads.push_blob_stream(&reference, stream, digest, Some(size));
+        let error = match tokio::time::timeout(allowed, push).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(BuildError::Transient(format!(
+                    "pushing {size} bytes to {}/{} took longer than {} s",
+                    self.host,
+                    self.path,
+                    allowed.as_secs()
+                )));
+            }
+        };
+        // A registry that took it may answer without Location, or its answer may get lost.
+        if matches!(self.has_blob(digest).await, Ok(true)) { Ok(()) } else { Err(self.failed(purpose, &error)) }
     }
 
     /// Receives a blob into a file, checking its digest.
@@ -204,16 +221,20 @@ impl Registry {
         let digest = sha256(&manifest);
         let media_type = reqwest::header::HeaderValue::from_static(OCI_IMAGE_MEDIA_TYPE);
         let pushed = self.client.push_manifest_raw(&self.tagged(tag), manifest, media_type).await;
-        pushed.map_err(|error| self.failed("push the image to", &error))?;
-        match self.digest_of(tag).await? {
-            Some(found) if found == digest => Ok(digest),
-            found => {
-                let found = found.unwrap_or_else(|| "nothing".to_owned());
-                Err(BuildError::Transient(format!(
-                    "{}/{}:{tag} should be {digest}, the registry has {found}",
-                    self.host, self.path
-                )))
-            }
+        // What counts is what the tag says now: an answer may get lost, and a tag that may not move is there already when
+        // somebody else pushed the same image a moment before.
+        match (self.digest_of(tag).await, pushed) {
+            (Ok(Some(found)), _) if found == digest => Ok(digest),
+            (Ok(Some(found)), _) => Err(BuildError::Transient(format!(
+                "{}/{}:{tag} should be {digest}, the registry has {found}",
+                self.host, self.path
+            ))),
+            (_, Err(error)) => Err(self.failed("push the image to", &error)),
+            (Ok(None), Ok(_)) => Err(BuildError::Transient(format!(
+                "{}/{}:{tag} should be {digest}, the registry has nothing",
+                self.host, self.path
+            ))),
+            (Err(error), Ok(_)) => Err(error),
         }
     }
 
@@ -233,11 +254,13 @@ impl Registry {
             ));
         }
         let why = match error {
+            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::ServerError { code: 401, .. } => {
+                "the registry refuses the credentials".to_owned()
+            }
             OciDistributionError::ServerError { code, message, .. } => {
                 format!("the registry answered {code} {}", message.trim())
             }
             OciDistributionError::RegistryError { envelope, .. } => envelope.to_string(),
-            OciDistributionError::UnauthorizedError { .. } => "the registry refuses the credentials".to_owned(),
             OciDistributionError::RequestError(error) => chain(error),
             other => other.to_string(),
         };
@@ -265,8 +288,14 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// An error with its causes: reqwest's own text ends at `error sending request`.
+/// An error with its causes and without its URL: reqwest's own text ends at `error sending request`, and at a status it
+/// has no cause.
 fn chain(error: &reqwest::Error) -> String {
+    match error.status() {
+        Some(reqwest::StatusCode::UNAUTHORIZED) => return "the registry refuses the credentials".to_owned(),
+        Some(status) => return format!("the registry answered {status}"),
+        None => {}
+    }
     let mut text = "the request failed".to_owned();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -93,7 +93,10 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
 pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
     let document: toml::Table = text
         .parse()
-        .map_err(|error: toml::de::Error| BuildError::Terminal(format!("{file}: {}", error.to_string().trim_end())))?;
+        // The error shows the line, which may hold a URL with a password.
+        .map_err(|error: toml::de::Error| {
+            BuildError::Terminal(format!("{file}: {}", mask_credentials(error.to_string().trim_end())))
+        })?;
     let Some(dependencies) = document.get("project").and_then(|project| project.get("dependencies")) else {
         let dynamic = document
             .get("project")

@@ -103,11 +103,14 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of one path.
     pub path: usize,
+    /// Bytes of all installed packages together, and so of any one file of them: a wheel of a few kilobytes can hold
+    /// gigabytes of zeros.
+    pub packages: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 50_000, bytes: 512 << 20, path: 1024 }
+        Self { files: 50_000, bytes: 512 << 20, path: 1024, packages: 8 << 30 }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Uv {
     find_links: Option<PathBuf>,
     index_url: Option<String>,
     timeout: std::time::Duration,
+    largest_file: u64,
 }
 
 impl Uv {
@@ -63,6 +65,7 @@ impl Uv {
             find_links: settings.find_links.clone(),
             index_url: settings.index_url.clone(),
             timeout: settings.uv_timeout,
+            largest_file: settings.limits.packages,
         }
     }
 
@@ -116,6 +119,7 @@ impl Uv {
         let home = folder.join("home");
         std::fs::create_dir_all(&home).map_err(|error| on_disk(&home, &error))?;
         let mut program = Program::new(&self.program, self.timeout)
+            .largest_file(self.largest_file)
             .folder(folder)
             .environment(self.environment.iter().map(|(name, value)| (name, value)))
             .environment([("HOME", &home)])
@@ -135,7 +139,16 @@ impl Uv {
         if let Some(interpreter) = &self.interpreter {
             program = program.arguments(["--python".as_ref(), interpreter.as_os_str()]);
         }
-        Ok(program.run().await?)
+        let output = program.run().await?;
+        // Wheels are unpacked while resolving as well.
+        let writes_too_much = output.status.signal() == Some(rustix::process::Signal::XFSZ.as_raw());
+        if writes_too_much || output.stderr.contains("File too large") {
+            return Err(BuildError::Terminal(format!(
+                "a package holds a file of more than {} bytes",
+                self.largest_file
+            )));
+        }
+        Ok(output)
     }
 }
 
@@ -173,7 +186,6 @@ fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
     use super::*;

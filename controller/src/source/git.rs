@@ -329,6 +329,7 @@ impl Git {
                 let reference = format!("such reference: {detail}");
                 GitError::ReferenceNotFound { url: remote.shown.clone(), reference }
             }
+            Cause::Malformed => GitError::Malformed { url: remote.shown.clone(), detail },
             Cause::Other => failed(detail),
         })
     }

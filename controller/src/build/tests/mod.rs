@@ -1,8 +1,16 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
+mod determinism;
+mod ecr;
+mod hostile;
+mod jail;
+mod process;
 mod python;
 mod refusals;
 mod registry;
+// `make test` builds the tests with the AWS SDK and without; once is enough for the slowest.
+#[cfg(not(feature = "aws"))]
+mod tools;
 
 use std::{
     collections::BTreeMap,
@@ -68,18 +76,22 @@ impl Repository {
     }
 
     fn request(&self, registry: &TestRegistry, commit: &str) -> Request {
-        let config = "name: demo\ngit_url: https://example.com/r.git\nmodule: demo\n";
-        Request {
-            repository: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
-            git_url: self.folder.path().to_str().unwrap().to_owned(),
-            commit: commit.to_owned(),
-            subdirectory: None,
-            code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
-            dependencies: None,
-            python: "3.12".to_owned(),
-            architecture: Architecture::Arm64,
-            target: format!("{}/codeloc/demo", registry.host),
-        }
+        request_of(self.folder.path().to_str().unwrap(), &registry.host, commit)
+    }
+}
+
+fn request_of(git_url: &str, registry: &str, commit: &str) -> Request {
+    let config = "name: demo\ngit_url: https://example.com/r.git\nmodule: demo\n";
+    Request {
+        repository: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
+        git_url: git_url.to_owned(),
+        commit: commit.to_owned(),
+        subdirectory: None,
+        code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
+        dependencies: None,
+        python: "3.12".to_owned(),
+        architecture: Architecture::Arm64,
+        target: format!("{registry}/codeloc/demo"),
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
 use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer};
 use crate::build::{Platform, Request};
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// `CODELOC_UV`, the tools that `make` fetches, or the search path.
-fn uv() -> Option<PathBuf> {
+pub(super) fn uv() -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/tools/bin/uv");
     let found = std::env::var_os("CODELOC_UV")
         .map(PathBuf::from)
@@ -25,7 +25,7 @@ fn uv() -> Option<PathBuf> {
     found
 }
 
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let python = on_path("python3").expect("tests of packages need python3 on the PATH");
     let output = Command::new(&python).args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
@@ -35,14 +35,15 @@ fn is_bytecode(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "pyc")
 }
 
-fn python_minor() -> String {
+pub(super) fn python_minor() -> String {
     let output =
         Command::new(python()).args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Two wheels (one with a console script, one that requires the other), and a package without a wheel.
-fn wheels() -> tempfile::TempDir {
+/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
+/// without a wheel.
+pub(super) fn wheels() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let script = r#"
 import io, tarfile, zipfile
@@ -60,6 +61,9 @@ for version in ('1.0', '2.0'):
     wheel('tiny', version, {'tiny/__init__.py': f'version = "{version}"\nnames = frozenset({{"a", "b", "c"}})\n',
                             f'tiny-{version}.dist-info/entry_points.txt': '[console_scripts]\ntiny = tiny:main\n'})
 wheel('needy', '1.0', {'needy.py': 'import tiny\n', 'needy_template/broken.py': 'def {{ name }}(:\n'}, 'Requires-Dist: tiny\n')
+# Two that ship the same path.
+for name in ('shared_one', 'shared_two'):
+    wheel(name, '1.0', {'shared/__init__.py': f'by = "{name}"\n', f'shared/{name}.py': ''})
 with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
     text = b'Metadata-Version: 2.1\nName: sourceonly\nVersion: 1.0\n'
     entry = tarfile.TarInfo('sourceonly-1.0/PKG-INFO'); entry.size = len(text)

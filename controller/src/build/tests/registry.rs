@@ -1,21 +1,69 @@
-//! A registry in memory, strict where ECR is, with a log of the requests it got.
+//! A registry in memory, strict where ECR is, with a log of the requests it got, and with faults on order.
+
+mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use base64::Engine;
 use serde_json::Value;
 
 use super::super::registry::sha256;
+use wire::{Scissors, Wire};
+
+/// What goes wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answered with this status, and nothing done.
+    Status(u16),
+    /// The connection ends before anything is done.
+    CutBefore,
+    /// Everything is done, and the connection ends before the answer.
+    CutAfter,
+    /// The answer has no Location.
+    NoLocation,
+    /// The answer has this Location.
+    Location(&'static str),
+    /// A mount is answered like an upload that begins.
+    NoMount,
+    /// Somebody else sent the same a moment before.
+    SameBefore,
+    /// Somebody else sent another manifest under the same tag a moment before.
+    OtherBefore,
+    /// The password is another one from here on.
+    NewPassword(&'static str),
+    /// No answer ever.
+    Silence,
+}
+
+/// A request as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Counted from 1.
+    pub number: usize,
+    pub method: String,
+    pub path: String,
+    /// Bytes that were sent with it.
+    pub bytes: usize,
+}
+
+impl Asked {
+    /// Whether it only reads.
+    pub fn reads(&self) -> bool {
+        ["GET", "HEAD"].contains(&self.method.as_str())
+    }
+}
+
+type Trouble = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
 
 #[derive(Default)]
 struct Contents {
@@ -27,6 +75,12 @@ struct Contents {
     repositories: Option<BTreeSet<String>>,
     password: Option<String>,
     log: Vec<String>,
+    requests: Vec<Asked>,
+    trouble: Option<Trouble>,
+    /// Tags stay with what they were pushed for, as ECR's can.
+    immutable: bool,
+    /// The beginnings of uploads that came in chunks.
+    chunks: HashMap<String, Vec<u8>>,
 }
 
 impl Contents {
@@ -59,6 +113,9 @@ impl Contents {
                 return refused(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN");
             }
         }
+        if self.immutable && self.manifests.contains_key(&(repository.clone(), tag.clone())) {
+            return refused(StatusCode::BAD_REQUEST, "TAG_INVALID");
+        }
         self.log.push(format!("manifest {repository}"));
         self.manifests.insert((repository.clone(), sha256(&body)), body.clone());
         self.manifests.insert((repository, tag), body);
@@ -80,7 +137,8 @@ impl TestRegistry {
         let host = listener.local_addr().unwrap().to_string();
         let contents: Arc<Mutex<Contents>> = Arc::default();
         let router = Router::new().fallback(answer).with_state(contents.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let service = router.into_make_service_with_connect_info::<Scissors>();
+        tokio::spawn(async move { axum::serve(Wire(listener), service).await.unwrap() });
         Self { host, contents }
     }
 
@@ -97,6 +155,31 @@ impl TestRegistry {
     /// The uploads since the last call: `blob REPOSITORY`, `mount REPOSITORY`, `manifest REPOSITORY`.
     pub fn uploads(&self) -> Vec<String> {
         std::mem::take(&mut self.contents.lock().unwrap().log)
+    }
+
+    /// Every request since the last call, in the order of their ends.
+    pub fn requests(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.contents.lock().unwrap().requests)
+    }
+
+    /// From now on, each request is shown to this first; numbers count from here.
+    pub fn trouble(&self, trouble: impl Fn(&Asked) -> Option<Fault> + Send + 'static) {
+        let mut contents = self.contents.lock().unwrap();
+        contents.requests.clear();
+        contents.trouble = Some(Box::new(trouble));
+    }
+
+    pub fn no_more_trouble(&self) {
+        self.contents.lock().unwrap().trouble = None;
+    }
+
+    /// No tag moves from now on.
+    pub fn make_immutable(&self) {
+        self.contents.lock().unwrap().immutable = true;
+    }
+
+    pub fn has_blob(&self, repository: &str, digest: &str) -> bool {
+        self.contents.lock().unwrap().blobs.contains_key(&(repository.to_owned(), digest.to_owned()))
     }
 
     pub fn manifest(&self, repository: &str, reference: &str) -> Value {
@@ -139,67 +222,133 @@ fn located(code: StatusCode, location: &str) -> Response {
     (code, [(header::LOCATION, location.to_owned())]).into_response()
 }
 
-async fn answer(State(contents): State<Arc<Mutex<Contents>>>, request: Request) -> Response {
+async fn answer(
+    State(contents): State<Arc<Mutex<Contents>>>,
+    ConnectInfo(connection): ConnectInfo<Scissors>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
-    let has_length = parts.headers.contains_key(header::CONTENT_LENGTH);
-    let body = axum::body::to_bytes(body, 1 << 30).await.unwrap().to_vec();
-    let mut contents = contents.lock().unwrap();
-    if !contents.admits(&parts.headers) {
-        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
-        return (StatusCode::UNAUTHORIZED, challenge).into_response();
-    }
-    let Some(path) = parts.uri.path().strip_prefix("/v2/") else {
-        return status(StatusCode::NOT_FOUND);
+    // A sender that went away in the middle leaves nothing.
+    let Ok(body) = axum::body::to_bytes(body, 1 << 30).await else { return status(StatusCode::BAD_REQUEST) };
+    let fault = {
+        let mut contents = contents.lock().unwrap();
+        let asked = Asked {
+            number: contents.requests.len() + 1,
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+            bytes: body.len(),
+        };
+        let fault = contents.trouble.as_ref().and_then(|trouble| trouble(&asked));
+        contents.requests.push(asked);
+        fault
     };
-    let query: BTreeMap<String, String> = parts
-        .uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| {
-            (name.to_owned(), percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned())
-        })
-        .collect();
-    if path.is_empty() {
-        return status(StatusCode::OK);
+    let handled = || contents.lock().unwrap().handle(&parts, body.to_vec(), fault);
+    match fault {
+        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Status(code)) => {
+            let name = if code == 429 { "TOOMANYREQUESTS" } else { "UNKNOWN" };
+            refused(StatusCode::from_u16(code).unwrap(), name)
+        }
+        Some(Fault::CutBefore) => {
+            connection.cut();
+            status(StatusCode::OK)
+        }
+        Some(Fault::CutAfter) => {
+            let response = handled();
+            connection.cut();
+            response
+        }
+        Some(Fault::SameBefore) => {
+            handled();
+            handled()
+        }
+        Some(Fault::NoLocation) => {
+            let mut response = handled();
+            response.headers_mut().remove(header::LOCATION);
+            response
+        }
+        Some(Fault::Location(location)) => {
+            let mut response = handled();
+            response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
+            response
+        }
+        Some(Fault::NewPassword(password)) => {
+            contents.lock().unwrap().password = Some(password.to_owned());
+            handled()
+        }
+        None | Some(Fault::NoMount | Fault::OtherBefore) => handled(),
     }
-    let (repository, kind, rest) = ["/blobs/", "/manifests/"]
-        .iter()
-        .find_map(|kind| {
-            path.split_once(kind).map(|(repository, rest)| (repository.to_owned(), *kind, rest.to_owned()))
-        })
-        .unwrap();
-    if contents.repositories.as_ref().is_some_and(|known| !known.contains(&repository)) {
-        return refused(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
-    }
-    match (kind, &parts.method) {
-        ("/blobs/", &Method::POST) => contents.begin_upload(repository, &query),
-        ("/blobs/", &Method::PUT) => {
-            let digest = query["digest"].clone();
-            if !has_length || sha256(&body) != digest {
-                return refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+}
+
+impl Contents {
+    fn handle(&mut self, parts: &Parts, body: Vec<u8>, fault: Option<Fault>) -> Response {
+        if !self.admits(&parts.headers) {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
+            return (StatusCode::UNAUTHORIZED, challenge).into_response();
+        }
+        let Some(path) = parts.uri.path().strip_prefix("/v2/") else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        let mut query = query_of(parts);
+        if path.is_empty() {
+            return status(StatusCode::OK);
+        }
+        let (repository, kind, rest) = ["/blobs/", "/manifests/"]
+            .iter()
+            .find_map(|kind| {
+                path.split_once(kind).map(|(repository, rest)| (repository.to_owned(), *kind, rest.to_owned()))
+            })
+            .unwrap();
+        if self.repositories.as_ref().is_some_and(|known| !known.contains(&repository)) {
+            return refused(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
+        }
+        if fault == Some(Fault::NoMount) {
+            query.remove("mount");
+        }
+        if fault == Some(Fault::OtherBefore) {
+            self.manifests.insert((repository.clone(), rest.clone()), b"{\"schemaVersion\":2}".to_vec());
+        }
+        match (kind, &parts.method) {
+            ("/blobs/", &Method::POST) => self.begin_upload(repository, &query),
+            // ECR takes the first chunk, and answers the others as if it had taken them.
+            ("/blobs/", &Method::PATCH) => {
+                self.chunks.entry(rest).or_insert(body);
+                located(StatusCode::CREATED, parts.uri.path())
             }
-            contents.log.push(format!("blob {repository}"));
-            contents.blobs.insert((repository, digest), body);
-            located(StatusCode::CREATED, "/uploaded")
-        }
-        ("/manifests/", &Method::PUT) => contents.take_manifest(repository, rest, body),
-        (kind, method) => {
-            let found = if kind == "/blobs/" { &contents.blobs } else { &contents.manifests };
-            let Some(bytes) = found.get(&(repository, rest)).cloned() else {
-                return refused(
-                    StatusCode::NOT_FOUND,
-                    if kind == "/blobs/" { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" },
-                );
-            };
-            let media_type = serde_json::from_slice::<Value>(&bytes)
-                .ok()
-                .and_then(|document| document["mediaType"].as_str().map(str::to_owned))
-                .unwrap_or_else(|| "application/octet-stream".to_owned());
-            let headers = [("docker-content-digest", sha256(&bytes)), ("content-type", media_type)];
-            let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
-            (StatusCode::OK, headers, body).into_response()
+            ("/blobs/", &Method::PUT) => {
+                let digest = query["digest"].clone();
+                let has_length = parts.headers.contains_key(header::CONTENT_LENGTH);
+                let bytes = [self.chunks.remove(&rest).unwrap_or_default(), body].concat();
+                if !has_length || sha256(&bytes) != digest {
+                    return refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+                }
+                self.log.push(format!("blob {repository}"));
+                self.blobs.insert((repository, digest), bytes);
+                located(StatusCode::CREATED, "/uploaded")
+            }
+            ("/manifests/", &Method::PUT) => self.take_manifest(repository, rest, body),
+            (kind, method) => self.read(kind, method, repository, rest),
         }
     }
+
+    fn read(&self, kind: &str, method: &Method, repository: String, reference: String) -> Response {
+        let found = if kind == "/blobs/" { &self.blobs } else { &self.manifests };
+        let Some(bytes) = found.get(&(repository, reference)).cloned() else {
+            let unknown = if kind == "/blobs/" { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
+            return refused(StatusCode::NOT_FOUND, unknown);
+        };
+        let media_type = serde_json::from_slice::<Value>(&bytes)
+            .ok()
+            .and_then(|document| document["mediaType"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| "application/octet-stream".to_owned());
+        let headers = [("docker-content-digest", sha256(&bytes)), ("content-type", media_type)];
+        let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
+        (StatusCode::OK, headers, body).into_response()
+    }
+}
+
+fn query_of(parts: &Parts) -> BTreeMap<String, String> {
+    let decoded = |value| percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned();
+    let pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), decoded(value))).collect()
 }

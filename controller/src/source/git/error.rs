@@ -13,6 +13,9 @@ pub enum GitError {
     RepositoryNotFound { url: String, detail: String },
     #[error("{url} has no {reference}")]
     ReferenceNotFound { url: String, reference: String },
+    /// A path, a mode or a submodule that no honest client writes.
+    #[error("{url} holds what git refuses: {detail}")]
+    Malformed { url: String, detail: String },
     #[error("the token for {url} cannot be read from {path}: {reason}")]
     Token { url: String, path: String, reason: String },
     #[error("{url} is refused: {reason}")]
@@ -24,7 +27,10 @@ impl GitError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Start { .. } | Self::TimedOut { .. } | Self::Failed { .. } | Self::Token { .. } => true,
-            Self::RepositoryNotFound { .. } | Self::ReferenceNotFound { .. } | Self::Refused { .. } => false,
+            Self::RepositoryNotFound { .. }
+            | Self::ReferenceNotFound { .. }
+            | Self::Malformed { .. }
+            | Self::Refused { .. } => false,
         }
     }
 }
@@ -33,6 +39,7 @@ impl GitError {
 pub(super) enum Cause {
     Repository,
     Reference,
+    Malformed,
     Other,
 }
 
@@ -40,7 +47,9 @@ pub(super) enum Cause {
 pub(super) fn cause(stderr: &str) -> Cause {
     let text = stderr.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if says(&["couldn't find remote ref", "not our ref", "unadvertised object", "no such remote ref"]) {
+    if says(&["fsck error"]) {
+        Cause::Malformed
+    } else if says(&["couldn't find remote ref", "not our ref", "unadvertised object", "no such remote ref"]) {
         Cause::Reference
     } else if says(&[
         "repository not found",

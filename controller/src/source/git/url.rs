@@ -3,7 +3,7 @@
 //! Guarantees: what a config names is reached with encryption, and is on this machine only where the operator allows it;
 //! nobody reaches the addresses under which clouds hand out the controller's own rights.
 
-use codeloc_crds::{mask_credentials, reaches_metadata};
+use codeloc_crds::{mask_credentials, reaches_metadata, reaches_this_machine};
 
 use super::GitError;
 
@@ -12,6 +12,8 @@ pub(super) struct Remote {
     pub url: String,
     /// For errors.
     pub shown: String,
+    /// With its port; empty for a path.
+    host: String,
     /// The only one that git may use, also when it is redirected.
     pub protocol: &'static str,
 }
@@ -19,7 +21,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Nowhere: for work on what is here.
     pub fn local(shown: &str) -> Self {
-        Self { url: String::new(), shown: shown.to_owned(), protocol: "none" }
+        Self { url: String::new(), shown: shown.to_owned(), host: String::new(), protocol: "none" }
     }
 
     pub fn of_config(url: &str, allow_local: bool) -> Result<Self, GitError> {
@@ -27,6 +29,9 @@ impl Remote {
         match remote.protocol {
             "http" => Err(refused(url, WRITE)),
             "file" if !allow_local => Err(refused(url, "local repositories are not allowed by the settings")),
+            _ if !allow_local && reaches_this_machine(&remote.host) => {
+                Err(refused(url, "this machine is not one to fetch from"))
+            }
             _ => Ok(remote),
         }
     }
@@ -50,7 +55,8 @@ impl Remote {
                     "http" => "http",
                     _ => return Err(refused(&url, WRITE)),
                 };
-                (protocol, Some(rest.split('/').next().unwrap_or_default()))
+                // Where git's reader and curl's end it; a host behind a `?` is not the one that is asked.
+                (protocol, Some(rest.split(['/', '?', '#', '\\']).next().unwrap_or_default()))
             }
             None if url.starts_with('/') => ("file", None),
             // `user@host:path`
@@ -59,14 +65,16 @@ impl Remote {
                 None => return Err(refused(&url, "a path must be absolute")),
             },
         };
+        let mut host = String::new();
         if let Some(authority) = authority {
             let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
             let an_option = authority.starts_with('-') || host_and_port.starts_with('-');
             if host_and_port.is_empty() || an_option || reaches_metadata(host_and_port) {
                 return Err(refused(&url, "its host is not one to fetch from"));
             }
+            host_and_port.clone_into(&mut host);
         }
-        Ok(Self { shown: mask_credentials(&url), url, protocol })
+        Ok(Self { shown: mask_credentials(&url), url, host, protocol })
     }
 }
 
