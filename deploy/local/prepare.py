@@ -159,6 +159,35 @@ def add_package() -> None:
             link.write_text(line)
 
 
+def make_policies() -> None:
+    """`.local/policies`, an evaluator of IAM policies that others wrote: for the tests alone, and only where Node is installed."""
+    sources, folder = ROOT / "tests/policies", LOCAL / "policies"
+    if not (shutil.which("node") and shutil.which("npm")):
+        return
+    stamp = folder / ".stamp"
+    value = contents(sources)
+    if stamped(stamp, value):
+        return
+    print("preparing .local/policies", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(sources, folder)
+    # A machine with Node may have no way to its registry: the tests then say what they leave out.
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--fetch-retries", "1", "--fetch-timeout", "20000", "--cache", LOCAL / "cache/npm")
+    try:
+        call("npm", "ci", *options, cwd=folder, env=environment(**npm_settings()))
+    except PrepareError as error:
+        print(f"left out: the second evaluator of policies: {error}", file=sys.stderr)
+        shutil.rmtree(folder)
+        return
+    stamp.write_text(value)
+
+
+def npm_settings() -> dict[str, str]:
+    """The user's own mirror and certificates, as npm takes them from the environment, and no file of theirs."""
+    passed = {name: value for name, value in os.environ.items() if name.lower() in ("npm_config_registry", "npm_config_cafile")}
+    return passed | {"NPM_CONFIG_USERCONFIG": os.devnull}
+
+
 def contents(folder: Path) -> str:
     """A hash of all files below a folder: paths, modes and bytes."""
     parts: list[str | bytes] = []
@@ -249,6 +278,7 @@ def prepare() -> None:
         for name in ("tools", *ENVIRONMENTS):
             make_environment(name)
         add_package()
+        make_policies()
         for sample in SAMPLES:
             make_repository(sample)
 

@@ -160,6 +160,8 @@ class Stack:
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_REGION": region,
+            # As Python's client reads it.
+            "AWS_DEFAULT_REGION": region,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -167,12 +169,24 @@ class Stack:
         cloud = [options.binaries / "localcloud", "--listen", f"127.0.0.1:{options.cloud_port}", "--driver", "process"]
         if options.dns_port is not None:
             cloud += ["--dns", f"127.0.0.1:{options.dns_port}"]
+        # What the base image brings: its package, and where unchanged assets go.
+        for variable in (
+            f"PYTHONPATH={ROOT / 'deploy/images/code-location/src'}",
+            "DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io",
+            "DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager",
+        ):
+            cloud += ["--task-environment", variable]
         made = ("--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform")
         self.start("localcloud", *cloud, "--state", options.state / "cloud", *made, env={"AWS_REGION": region})
         self.wait("localcloud", lambda: answers(self.url(options.cloud_port, "/_localcloud/health")))
         daemon = (options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", *self.codeloc_flags())
         self.start("codeloc", *daemon, env=aws)
-        dagster, home = LOCAL / "dagster/bin", {"DAGSTER_HOME": str(folder / "dagster-home")}
+        dagster = LOCAL / "dagster/bin"
+        home = aws | {
+            "DAGSTER_HOME": str(folder / "dagster-home"),
+            # The launcher of runs asks localcloud.
+            "AWS_ENDPOINT_URL": self.url(options.cloud_port),
+        }
         workspace = ("-w", folder / "workspace.yaml")
         web = (dagster / "dagster-webserver", "-h", "127.0.0.1", "-p", str(options.web_port), *workspace)
         self.start("dagster-webserver", *web, env=home)

@@ -155,11 +155,15 @@ impl<W: Webserver> Workspace<W> {
                 self.written.fetch_add(1, Ordering::SeqCst);
                 self.reload().await
             }
-            Change::Reload { name, .. } => {
-                if let Some(webserver) = &self.webserver {
-                    webserver.reload_location(name).await?;
-                }
+            Change::Reload { name, expected, .. } => {
+                let Some(webserver) = &self.webserver else { return Ok(()) };
+                let shown = webserver.reload_location(name).await?;
                 self.forget_view().await;
+                // It connects to the host that it knows. If that has somebody else by now, it missed the reload that told the new one.
+                if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
+                    self.written.fetch_add(1, Ordering::SeqCst);
+                    self.reload().await?;
+                }
                 Ok(())
             }
         }
@@ -193,5 +197,52 @@ impl<W: Webserver> Workspace<W> {
 
     async fn forget_view(&self) {
         *self.view.lock().await = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows `orders` at the host of the last reload of the workspace, and finds there whoever has that address now.
+    struct Stale {
+        reloaded: Arc<AtomicU64>,
+    }
+
+    impl Webserver for Stale {
+        async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
+            Ok(BTreeMap::from([("orders".to_owned(), self.reload_location("orders").await?)]))
+        }
+
+        async fn reload_workspace(&self) -> Result<(), WebError> {
+            self.reloaded.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        async fn reload_location(&self, _name: &str) -> Result<WebLocation, WebError> {
+            let right = self.reloaded.load(Ordering::SeqCst) > 0;
+            Ok(WebLocation::Loaded { server_id: Some(if right { "orders-1" } else { "billing-1" }.to_owned()) })
+        }
+
+        async fn has_unfinished_runs(&self, _location: &str) -> Result<bool, WebError> {
+            Ok(false)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let reloaded = Arc::new(AtomicU64::new(0));
+        let webserver = Stale { reloaded: reloaded.clone() };
+        let publisher = Publisher::new(folder.path().join("workspace.yaml"));
+        let workspace = Workspace::open(publisher, Some(webserver)).unwrap();
+        let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
+        let change = Change::Reload { name: "orders".to_owned(), expected, found };
+        workspace.apply(&change).await.unwrap();
+        let shown = workspace.live("orders").await.0.web;
+        assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
+        // One that connects to the right host is not asked to load everything anew.
+        workspace.apply(&change).await.unwrap();
+        assert_eq!(reloaded.load(Ordering::SeqCst), 1);
     }
 }

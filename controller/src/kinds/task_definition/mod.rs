@@ -275,15 +275,7 @@ pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Wa
 
 /// What code servers and runs of a location find in their environment alike.
 pub(super) fn shared_environment(repository: &Repository, image: &Image, place: &Place) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
-    if repository.image.is_none() {
-        // Unchanged assets land under the location's own prefix. The module is the base image's; an image that was built elsewhere
-        // need not have it. A config may name another I/O manager.
-        set("DAGSTER_DEFAULT_IO_MANAGER_MODULE", "codeloc_dagster.platform_io");
-        set("DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE", "platform_io_manager");
-    }
-    environment.extend(repository.environment.clone());
+    let mut environment = repository.environment.clone();
     let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
     set("DAGSTER_LOCATION_NAME", repository.name.as_str());
     set(CURRENT_IMAGE, &image.reference);
