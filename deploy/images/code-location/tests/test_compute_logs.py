@@ -76,6 +76,8 @@ class ComputeLogs(AwsTestCase):
         key = ["run", "compute_logs", "step"]
         result = speaking.execute_in_process(instance=instance, run_config=QUIET)
         self.assertTrue(result.success)
+        with logs.open_log_stream(key, ComputeIOType.STDERR) as stream:
+            stream.write("looked")
         logs.get_log_data(key)
         self.assertIsNone(logs.download_url_for_type(key, ComputeIOType.STDOUT))
         self.assertIsNone(logs.display_path_for_type(key, ComputeIOType.STDOUT))
