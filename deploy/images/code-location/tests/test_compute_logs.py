@@ -63,12 +63,21 @@ class ComputeLogs(AwsTestCase):
         self.assertIn("/s3/object/dagster-platform?", data.external_stdout_url)
         self.assertIn(f"prefix=repos/orders/logs/storage/{result.run_id}/", data.external_stdout_url)
 
+    def test_the_log_of_a_tick_lands_there_too(self) -> None:
+        self.of_location()
+        logs = self.instance().compute_log_manager
+        with logs.open_log_stream(["__repository__", "sensor", "7"], ComputeIOType.STDERR) as stream:
+            stream.write("looked")
+        self.assertEqual(self.aws.objects["repos/orders/logs/storage/__repository__/sensor/7.err"], b"looked")
+
     def test_a_process_of_no_location_asks_s3_nothing(self) -> None:
         instance = self.instance()
         logs = instance.compute_log_manager
         key = ["run", "compute_logs", "step"]
         result = speaking.execute_in_process(instance=instance, run_config=QUIET)
         self.assertTrue(result.success)
+        with logs.open_log_stream(key, ComputeIOType.STDERR) as stream:
+            stream.write("looked")
         logs.get_log_data(key)
         self.assertIsNone(logs.download_url_for_type(key, ComputeIOType.STDOUT))
         self.assertIsNone(logs.display_path_for_type(key, ComputeIOType.STDOUT))

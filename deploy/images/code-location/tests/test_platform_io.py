@@ -5,7 +5,9 @@ Annotations are evaluated here: Dagster reads those of its functions.
 
 import os
 import pickle
+import tempfile
 import unittest
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -149,9 +151,17 @@ class PlatformIo(AwsTestCase):
         def numbers(context: AssetExecutionContext) -> str:
             return context.partition_key
 
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder.name)
+        local = Path("repos/orders/assets/numbers")
+        local.parent.mkdir(parents=True)
+        local.write_text("the team's own")
         self.keep("repos/orders/assets/numbers", [1])
         self.run_assets(numbers, partition_key="red")
         self.assertEqual(set(self.values()), {"repos/orders/assets/numbers", "repos/orders/assets/numbers/red"})
+        self.assertEqual(local.read_text(), "the team's own")
 
     def test_values_between_ops_are_below_the_prefix_too(self) -> None:
         with DagsterInstance.local_temp() as instance:
