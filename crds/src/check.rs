@@ -141,7 +141,7 @@ fn is_prefix(prefix: &str) -> bool {
 
 /// Whether ECS takes it for a secret of Secrets Manager (with key, stage and version behind it, or without) or for a parameter, by ARN.
 /// Nothing in it may be a wildcard: the execution role is granted what it names.
-fn is_secret_arn(arn: &str) -> bool {
+pub fn is_secret_arn(arn: &str) -> bool {
     let plain = arn.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=/+@!:".contains(c));
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let ["arn", partition, service, region, account, resource] = parts[..] else { return false };

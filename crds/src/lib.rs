@@ -15,6 +15,7 @@ mod schema;
 mod structure;
 mod yaml;
 
+pub use check::is_secret_arn;
 pub use error::{ConfigError, Problem};
 pub use fleet::check_fleet;
 pub use git::{mask_credentials, reaches_metadata, reaches_this_machine, valid_reference_name};

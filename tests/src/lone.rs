@@ -165,7 +165,12 @@ impl Lone {
         let mut definitions = Vec::new();
         for status in [TaskDefinitionStatus::Active, TaskDefinitionStatus::Inactive] {
             let listed = aws.ecs.list_task_definitions().status(status.clone()).send().await.expect("definitions");
-            definitions.extend(listed.task_definition_arns().iter().map(|arn| format!("{status} {arn}")));
+            // The hash in a run's family is of the image's name too, and so of the port of this cloud.
+            let named = listed.task_definition_arns().iter().map(|arn| match arn.split_once("_run_") {
+                Some((before, hash)) => format!("{status} {before}_run{}", &hash[16..]),
+                None => format!("{status} {arn}"),
+            });
+            definitions.extend(named);
         }
         found.insert("task definitions", definitions);
 

@@ -56,7 +56,7 @@ mod e2e {
         let mut stack = Stack::new(folder.path());
         stack.start();
         everything_is_well_and_dagster_shows_it(&mut stack).await;
-        a_job_launched_through_dagster_succeeds(&stack).await;
+        a_run_is_a_task_of_its_own_in_its_locations_room(&stack).await;
         a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(&stack).await;
         code_that_does_not_import_is_held_until_a_good_commit(&stack).await;
         a_config_that_is_no_yaml_freezes_its_location(&stack).await;
@@ -83,24 +83,24 @@ mod e2e {
         }
     }
 
-    async fn a_job_launched_through_dagster_succeeds(stack: &Stack) {
-        let query = "{ repositoriesOrError { ... on RepositoryConnection { nodes {
-            name location { name } jobs { name } } } } }";
+    /// Launches a job as Dagster's UI does, and waits for its run's end.
+    async fn launched(stack: &Stack, location: &str, job: &str, tags: Value) -> Value {
+        let query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }";
         let data = stack.graphql(query, json!({})).await.unwrap();
         let repositories = data["repositoriesOrError"]["nodes"].as_array().unwrap();
-        let repository = repositories.iter().find(|one| one["location"]["name"] == "nightly-report").unwrap();
-        assert!(repository["jobs"].as_array().unwrap().contains(&json!({"name": "nightly_report"})), "{repository}");
-        let mutation = "mutation($selector: JobOrPipelineSelector!) {
-            launchRun(executionParams: {selector: $selector, runConfigData: {}}) {
-                __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }";
-        let selector = json!({"selector": {
-            "repositoryLocationName": "nightly-report",
-            "repositoryName": repository["name"],
-            "pipelineName": "nightly_report",
-        }});
-        let launched = stack.graphql(mutation, selector).await.unwrap();
-        assert_eq!(launched["launchRun"]["__typename"], "LaunchRunSuccess", "{launched}");
-        let run = launched["launchRun"]["run"]["runId"].clone();
+        let repository = repositories.iter().find(|one| one["location"]["name"] == location).unwrap();
+        let mutation = "mutation($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }";
+        let selector = json!({
+            "repositoryLocationName": location, "repositoryName": repository["name"], "jobName": job,
+        });
+        let metadata = json!({"tags": tags});
+        let parameters = json!({"selector": selector, "runConfigData": {}, "executionMetadata": metadata});
+        let launched = stack.graphql(mutation, json!({"parameters": parameters})).await.unwrap()["launchRun"].clone();
+        if launched["__typename"] != "LaunchRunSuccess" {
+            return launched;
+        }
+        let run = launched["run"]["runId"].clone();
         let status = until("the run ends", 180, || async {
             let query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }";
             let data = stack.graphql(query, json!({"id": run})).await?;
@@ -109,6 +109,64 @@ mod e2e {
         })
         .await;
         assert_eq!(status, "SUCCESS", "{}", stack.run_events(&run).await);
+        run
+    }
+
+    async fn a_run_is_a_task_of_its_own_in_its_locations_room(stack: &Stack) {
+        let mark = stack.mark().await;
+        let run = text(&launched(stack, "orders", "refresh_orders", json!([])).await);
+        let made = stack.mutating_since(mark).await;
+        let found = |operation: &str| -> Vec<String> {
+            let calls = made.iter().filter(|call| call.operation == operation);
+            calls.map(|call| call.resource.clone().unwrap_or_default()).collect()
+        };
+        let started = found("RunTask");
+        let [family] = started.as_slice() else { panic!("one task: {started:?}") };
+        assert!(family.starts_with("codeloc-local-orders_run_"), "{family}");
+
+        // What unchanged code returns and prints lands below the location's prefix, and nowhere else.
+        let objects = found("PutObject");
+        for place in [
+            "dagster-platform/repos/orders/assets/raw_orders",
+            &format!("dagster-platform/repos/orders/logs/storage/{run}/compute_logs/"),
+        ] {
+            assert!(objects.iter().any(|object| object.starts_with(place)), "{place}: {objects:?}");
+        }
+        assert!(objects.iter().all(|object| object.starts_with("dagster-platform/repos/orders/")), "{objects:?}");
+
+        let ecs = "AmazonEC2ContainerServiceV20141113";
+        let of_family = json!({"cluster": "dagster", "family": family, "desiredStatus": "STOPPED"});
+        let tasks = until("its task has stopped", 60, || async {
+            let tasks = stack.aws(&format!("{ecs}.ListTasks"), of_family.clone()).await["taskArns"].clone();
+            if tasks == json!([]) { Err("it still runs".to_owned()) } else { Ok(tasks) }
+        })
+        .await;
+        let described = json!({"cluster": "dagster", "tasks": tasks, "include": ["TAGS"]});
+        let task = stack.aws(&format!("{ecs}.DescribeTasks"), described).await["tasks"][0].clone();
+        assert_eq!(task["containers"][0]["exitCode"], 0, "{task:#}");
+        let status = stack.one("orders").await.unwrap();
+        assert_eq!(task["containers"][0]["image"], status["image"], "the location's image");
+        let tags = task["tags"].as_array().unwrap();
+        for (key, value) in [("codeloc:repository", "orders"), ("dagster/run_id", &run)] {
+            assert!(tags.contains(&json!({"key": key, "value": value})), "{tags:?}");
+        }
+        let definition = json!({"taskDefinition": family});
+        let definition = stack.aws(&format!("{ecs}.DescribeTaskDefinition"), definition).await;
+        let role = text(&definition["taskDefinition"]["taskRoleArn"]);
+        assert!(role.ends_with(":role/codeloc-local/codeloc-local-orders"), "{role}");
+        let group = json!({"logGroupName": "/codeloc-local/locations/orders", "logStreamNamePrefix": "runs/"});
+        let streams = stack.aws("Logs_20140328.DescribeLogStreams", group).await;
+        assert_eq!(streams["logStreams"].as_array().map(Vec::len), Some(1), "{streams:#}");
+
+        // A job cannot borrow a neighbour's role.
+        let mark = stack.mark().await;
+        let neighbour = "arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-inventory";
+        let overrides = json!({"taskRoleArn": neighbour}).to_string();
+        let tags = json!([{"key": "ecs/task_overrides", "value": overrides}]);
+        let refused = launched(stack, "orders", "refresh_orders", tags).await;
+        assert_eq!(refused["__typename"], "PythonError", "{refused}");
+        assert!(text(&refused["message"]).contains("ecs/task_overrides, which is refused"), "{refused}");
+        assert_eq!(operations(&stack.mutating_since(mark).await), Vec::<String>::new());
     }
 
     async fn a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(stack: &Stack) {
@@ -365,7 +423,7 @@ mod e2e {
                 "      memory: 512 -> 1024",
                 "  ~ ECS service orders-service: another revision is wanted",
                 "codeloc-local-orders:1 -> (known after apply)",
-                "2 step(s) in 1 of 1 repositories.",
+                "3 step(s) in 1 of 1 repositories.",
             ] {
                 assert!(text.contains(line), "no {line:?} in:\n{text}");
             }

@@ -1,5 +1,7 @@
 //! What all locations of a deployment share: the place in AWS where they live.
 
+use std::collections::BTreeMap;
+
 /// Read once at start, from the settings and from AWS itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -23,6 +25,9 @@ pub struct Place {
     /// The code server's port.
     pub port: u16,
     pub address: Address,
+    /// Variables of every code server and run, and those that ECS fills from secrets: see the settings of the same names.
+    pub environment: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, String>,
     /// Whether images are built for this machine instead of the config's architecture.
     pub host_platform: bool,
 }

@@ -49,6 +49,8 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
             AddressMode::Dns => Address::Dns { template: settings.dagster.host.clone() },
             AddressMode::Discovered => Address::Discovered,
         },
+        environment: settings.dagster.environment.clone(),
+        secrets: settings.dagster.secrets.clone(),
         host_platform: settings.build.platform == Platform::Host,
     })
 }

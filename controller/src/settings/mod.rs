@@ -153,6 +153,11 @@ pub struct DagsterSettings {
     pub port: u16,
     /// Seconds a code server may take to answer one question.
     pub timeout_seconds: u64,
+    /// Environment variables of every code server and every run: those that the instance's `dagster.yaml` reads. A config's own win.
+    pub environment: BTreeMap<String, String>,
+    /// The same out of secrets: ARN of a secret or a parameter by variable. The platform's execution role must be allowed to read them;
+    /// that of a location with secrets of its own is.
+    pub secrets: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -250,6 +255,8 @@ impl Default for DagsterSettings {
             host: "{service}.{namespace}".to_owned(),
             port: 4000,
             timeout_seconds: 20,
+            environment: BTreeMap::new(),
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -286,6 +293,10 @@ impl Settings {
                 "aws.namespace",
                 "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal",
             );
+        }
+        if self.dagster.secrets.values().any(|arn| !codeloc_crds::is_secret_arn(arn)) {
+            // Not repeated: it may be the secret itself.
+            return fault("dagster.secrets", "has a value that is not the ARN of a secret or a parameter");
         }
         for (setting, value) in
             [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)]

@@ -36,6 +36,8 @@ fn place() -> Place {
         log_retention_days: 30,
         port: 4000,
         address: Address::Discovered,
+        environment: [].into(),
+        secrets: [].into(),
         host_platform: false,
     }
 }

@@ -45,7 +45,15 @@ fn realistic() -> BTreeMap<&'static str, Value> {
         ("aws.execution_role_arn", json!("arn:aws:iam::123456789012:role/dagster-execution")),
         ("aws.permissions_boundary", json!("arn:aws:iam::123456789012:policy/codeloc-location")),
         ("build.base_image", json!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/codeloc-base:3.12")),
-        ("build.requirements", json!(["dagster==1.13.27"])),
+        ("build.requirements", json!(["dagster==1.13.27", "dagster-aws==0.29.27", "dagster-postgres==0.29.27"])),
+        (
+            "dagster.environment",
+            json!({"DAGSTER_POSTGRES_HOST": "postgres.dagster.internal", "DAGSTER_POSTGRES_USER": "dagster"}),
+        ),
+        (
+            "dagster.secrets",
+            json!({"DAGSTER_POSTGRES_PASSWORD": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:dagster-db-a1b2c3"}),
+        ),
         ("dagster.webserver_url", json!("http://webserver.dagster.internal:3000")),
         ("dagster.workspace_file", json!("/srv/dagster/workspace.yaml")),
     ])

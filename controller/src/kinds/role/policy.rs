@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::names;
 use crate::kinds::place::Place;
+use crate::kinds::task_definition;
 
 /// ECS tasks of this account may take the role, and nobody else. The conditions are AWS's guard against the confused
 /// deputy (ECS developer guide, 'Task IAM role').
@@ -96,9 +97,10 @@ pub fn execution(repository: &Repository, place: &Place) -> Value {
             "Resource": images,
         }));
     }
+    let secrets = task_definition::secrets(repository, place);
     let named = |service: &str| -> BTreeSet<String> {
         let of_service = |arn: &&String| arn.split(':').nth(2) == Some(service);
-        repository.secrets.values().filter(of_service).map(|arn| whole(arn)).collect()
+        secrets.values().filter(of_service).map(|arn| whole(arn)).collect()
     };
     for (sid, service, action) in
         [("Secrets", "secretsmanager", "secretsmanager:GetSecretValue"), ("Parameters", "ssm", "ssm:GetParameters")]

@@ -70,7 +70,7 @@ pub fn want(repository: &Repository, image: &Image, place: &Place) -> Want {
         image: image.reference.clone(),
         command: vec![],
         environment: task_definition::shared_environment(repository, image, place),
-        secrets: repository.secrets.clone(),
+        secrets: task_definition::secrets(repository, place),
         container: CONTAINER.to_owned(),
         port: None,
         log_group: names::log_group(&place.deployment, name),

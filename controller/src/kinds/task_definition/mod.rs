@@ -275,13 +275,24 @@ pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Wa
 
 /// What code servers and runs of a location find in their environment alike.
 pub(super) fn shared_environment(repository: &Repository, image: &Image, place: &Place) -> BTreeMap<String, String> {
-    let mut environment = repository.environment.clone();
+    let mut environment = place.environment.clone();
+    environment.retain(|name, _| !repository.secrets.contains_key(name) && !place.secrets.contains_key(name));
+    environment.extend(repository.environment.clone());
     let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
     set("DAGSTER_LOCATION_NAME", repository.name.as_str());
     set(CURRENT_IMAGE, &image.reference);
     set("DAGSTER_REPO_S3_BUCKET", &place.bucket);
     set("DAGSTER_REPO_S3_PREFIX", &repository.s3_prefix);
     environment
+}
+
+/// Variables out of secrets: the platform's and the location's own, of which neither may be given as plain text too.
+pub(in crate::kinds) fn secrets(repository: &Repository, place: &Place) -> BTreeMap<String, String> {
+    let mut secrets = place.secrets.clone();
+    secrets.extend(repository.secrets.clone());
+    // ECS refuses a variable that is both.
+    secrets.retain(|name, _| !repository.environment.contains_key(name));
+    secrets
 }
 
 pub(super) fn architecture(repository: &Repository, place: &Place) -> Architecture {
@@ -315,7 +326,7 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
             .map(str::to_owned)
             .to_vec(),
         environment,
-        secrets: repository.secrets.clone(),
+        secrets: secrets(repository, place),
         container: CONTAINER.to_owned(),
         port: Some(place.port),
         log_group: names::log_group(&place.deployment, name),

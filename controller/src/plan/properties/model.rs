@@ -40,6 +40,8 @@ pub(in crate::plan) fn place() -> Place {
         log_retention_days: 30,
         port: 4000,
         address: Address::Dns { template: "{service}.{namespace}".to_owned() },
+        environment: [].into(),
+        secrets: [].into(),
         host_platform: false,
     }
 }
