@@ -1,14 +1,10 @@
 //! What ECR and the network do to a push: the right image or a clear error, and the right image the next time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-use std::os::unix::process::ExitStatusExt;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::Order;
 use super::registry::{Asked, Fault};
 use super::{CODE, Repository, TestRegistry, Workshop, digest, git};
 use crate::build::registry::sha256;
@@ -258,38 +254,4 @@ async fn a_repeat_build_only_reads_and_a_change_of_code_sends_code_config_and_ma
     assert_eq!(sizes[..2], expected);
     assert_eq!(sizes.len(), 3);
     assert!(sizes.iter().all(|size| *size < 4096), "{sizes:?}");
-}
-
-/// What is left of a build whose process was killed.
-#[tokio::test]
-async fn a_process_that_is_killed_at_any_request_leaves_nothing_that_stops_the_next() {
-    let bench = Bench::new().await;
-    for number in 1..=bench.requests.len() {
-        let (registry, work) = (TestRegistry::start().await, tempfile::tempdir().unwrap());
-        let process: Arc<Mutex<Option<Pid>>> = Arc::default();
-        let killed = process.clone();
-        registry.trouble(move |asked| {
-            (asked.number == number).then(|| {
-                kill_process(killed.lock().unwrap().unwrap(), Signal::KILL).unwrap();
-                Fault::CutAfter
-            })
-        });
-        let order = Order::new(&bench.repository, &registry, &bench.commit, work.path());
-        let mut command = tokio::process::Command::from(order.command());
-        command.stdout(std::process::Stdio::null());
-        let mut child = {
-            // Held until the child is known, so that its first request finds it.
-            let mut process = process.lock().unwrap();
-            let child = command.spawn().unwrap();
-            *process = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-            child
-        };
-        let status = child.wait().await.unwrap();
-        assert_eq!(status.signal(), Some(9), "request {number}");
-        registry.no_more_trouble();
-        let settings = BuildSettings::new(work.path().join("build"));
-        let builder = OciBuilder::new(settings, git(work.path(), true), super::Anonymous).unwrap();
-        let image = builder.build(&order.request(), &|_| ()).await.unwrap();
-        assert_eq!(digest(&image), bench.expected, "request {number}");
-    }
 }

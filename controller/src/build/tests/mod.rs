@@ -4,6 +4,7 @@ mod determinism;
 mod ecr;
 mod hostile;
 mod jail;
+mod killed;
 mod process;
 mod python;
 mod refusals;
