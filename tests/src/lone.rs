@@ -166,11 +166,11 @@ impl Lone {
         for status in [TaskDefinitionStatus::Active, TaskDefinitionStatus::Inactive] {
             let listed = aws.ecs.list_task_definitions().status(status.clone()).send().await.expect("definitions");
             // The hash in a run's family is of the image's name too, and so of the port of this cloud.
-            let named = listed.task_definition_arns().iter().map(|arn| match arn.split_once("_run_") {
+            let told = listed.task_definition_arns().iter().map(|arn| match arn.split_once("_run_") {
                 Some((before, hash)) => format!("{status} {before}_run{}", &hash[16..]),
                 None => format!("{status} {arn}"),
             });
-            definitions.extend(named);
+            definitions.extend(told);
         }
         found.insert("task definitions", definitions);
 

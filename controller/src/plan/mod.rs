@@ -195,20 +195,12 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let verdict = service::diff(&wants.service, live.service.as_ref(), context);
     let held = matches!(verdict.phase, Phase::Held { .. });
     let mut deploy = Vec::new();
-    if wanted.is_none() && !held {
-        let attempt = service::attempt(live.service.as_ref(), input.now_ms);
-        deploy.push(Step::TaskDefinition(task_definition::Change::Register {
-            want: Box::new(wants.task_definition.clone()),
-            from: live.runs().map(|runs| task_definition::differing(&wants.task_definition, Some(runs))),
-            attempt,
-        }));
-    } else if let Some(wanted) = wanted.filter(|_| verdict.attempts) {
-        let attempt = service::attempt(live.service.as_ref(), input.now_ms);
-        deploy.push(Step::TaskDefinition(task_definition::Change::Attempt {
-            arn: wanted.arn.clone(),
-            attempt,
-            fields: task_definition::differing(&wants.task_definition, live.runs()),
-        }));
+    match wanted {
+        None if !held => deploy.push(Step::TaskDefinition(register(input, &wants.task_definition))),
+        Some(wanted) if verdict.attempts => {
+            deploy.push(Step::TaskDefinition(attempt(input, &wants.task_definition, wanted)));
+        }
+        _ => {}
     }
     let untagged = wanted.and_then(|wanted| task_definition::tag(&wants.task_definition, wanted));
     deploy.extend(untagged.map(Step::TaskDefinition));
@@ -269,6 +261,28 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let settled = steps.is_empty() && later.is_empty() && report.look_again.is_none();
     let garbage = if settled { garbage(input, wants.execution_role.is_some()) } else { vec![] };
     Plan { steps, later, garbage, report }
+}
+
+fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition::Change {
+    let runs = input.live.runs();
+    task_definition::Change::Register {
+        want: Box::new(want.clone()),
+        from: runs.map(|runs| task_definition::differing(want, Some(runs))),
+        attempt: service::attempt(input.live.service.as_ref(), input.now_ms),
+    }
+}
+
+/// One that is registered is rolled out: it is told of the attempt first.
+fn attempt(
+    input: &Input<'_>,
+    want: &task_definition::Want,
+    registered: &task_definition::Live,
+) -> task_definition::Change {
+    task_definition::Change::Attempt {
+        arn: registered.arn.clone(),
+        attempt: service::attempt(input.live.service.as_ref(), input.now_ms),
+        fields: task_definition::differing(want, input.live.runs()),
+    }
 }
 
 /// Whether tasks have been running for long, and Cloud Map lists none of them.

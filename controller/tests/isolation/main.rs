@@ -77,17 +77,17 @@ fn judge() -> Option<PathBuf> {
 fn judged(judge: &Path, asked: &[(Value, Question)]) -> Vec<bool> {
     let mut child =
         Command::new("node").arg(judge).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
-    let lines: String = asked
+    let lines: Vec<String> = asked
         .iter()
         .map(|(policy, question)| {
             let Question { action, resource, prefix } = question;
             let context = prefix.as_ref().map_or_else(|| json!({}), |prefix| json!({"s3:prefix": prefix}));
             let account = "123456789012";
             let line = json!({"policy": policy, "action": action, "resource": resource, "account": account, "context": context});
-            format!("{line}\n")
+            line.to_string()
         })
         .collect();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "true").collect()

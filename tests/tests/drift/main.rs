@@ -169,7 +169,7 @@ async fn changed_by_hand(kind: Kind, watched: &Watched) {
 
 async fn every_field(kind: Kind, found: Found) {
     for watched in kind.watched().iter().filter(|watched| watched.found == found) {
-        changed_by_hand(kind, watched).await;
+        Box::pin(changed_by_hand(kind, watched)).await;
     }
 }
 

@@ -123,9 +123,8 @@ fn images(repository: &Repository, place: &Place) -> Option<String> {
     // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…
     let (host, path) = image.split_once('/')?;
     let mut parts = host.split('.');
-    let (account, region) = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
-        (account, "dkr", "ecr", region) => (account, region),
-        _ => return None,
+    let (account, "dkr", "ecr", region) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?) else {
+        return None;
     };
     let path = path.split_once('@').map_or(path, |(path, _)| path);
     Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", place.partition))
