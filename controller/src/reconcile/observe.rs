@@ -89,6 +89,16 @@ async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<An
     answers
 }
 
+/// The line that says most: the one that a traceback ends with, wherever it is, or else the last.
+fn essence(log: &[String]) -> Option<&str> {
+    let is_error = |line: &&String| {
+        let name = line.split([':', ' ']).next().unwrap_or_default();
+        let named = name.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c));
+        named && ["Error", "Exception", "Exit", "Interrupt"].iter().any(|end| name.ends_with(end))
+    };
+    log.iter().rev().find(is_error).or(log.last()).map(|line| line.trim_start())
+}
+
 /// Why tasks of this revision ended: first the one line that says most, then ECS's stop reason and the end of the log.
 /// Log streams carry the revision's name, so this is found again after any restart.
 pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision: &str) -> Result<String, CallError> {
@@ -101,7 +111,25 @@ pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision:
     let lines = log_group::aws::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =
         lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
-    // A traceback ends with its error.
-    let essence = log.last().map(|line| line.trim_start().to_owned());
+    let essence = essence(&log).map(str::to_owned);
     Ok(essence.into_iter().chain(stop_reason).chain(log).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_error_that_a_traceback_ends_with_says_most() {
+        let log = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        let traceback = log(&[
+            "Traceback (most recent call last):",
+            "  File \"shop/definitions.py\", line 9, in <module>",
+            "RuntimeError: broken on purpose",
+            "  executable_path=/opt/python",
+        ]);
+        assert_eq!(essence(&traceback), Some("RuntimeError: broken on purpose"));
+        assert_eq!(essence(&log(&["started", "  ended"])), Some("ended"));
+        assert_eq!(essence(&[]), None);
+    }
 }

@@ -30,7 +30,8 @@ use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
 use crate::source::{HeadKey, Heads, Snapshot};
-use crate::status::{Board, ConditionKind, Reason, Truth};
+use crate::status::events::{EventReason, News};
+use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
 
 /// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
 const ROUNDS: usize = 8;
@@ -58,6 +59,7 @@ pub struct World<B, C, W> {
     pub board: Board,
     pub clock: Clock,
     pub queue: Arc<Queue>,
+    pub journal: Arc<Journal>,
 }
 
 /// How a pass ended.
@@ -75,6 +77,19 @@ pub enum Outcome {
     Failed(Duration),
     /// The repository is gone, and all of it in AWS.
     Gone,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Waiting(_) => "waiting",
+            Self::Held => "held",
+            Self::Unseen => "unseen",
+            Self::Failed(_) => "failed",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 pub struct Reconciler<B, C, W> {
@@ -447,27 +462,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 && plan.is_empty()
             {
                 self.own(name, false);
+                if self.world.board.get(name).is_some() {
+                    self.world.journal.record(News::of(name, EventReason::Removed, "all of it is gone"));
+                }
                 self.forget(name);
                 return Ok(Outcome::Gone);
             }
             if let Err(violation) = linted {
                 tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
-                self.tell(
-                    name,
-                    &wanted,
-                    &plan,
-                    Some((Reason::NotConverging, format!("unsafe plan refused: {violation}"))),
-                );
+                let message = format!("unsafe plan refused: {violation}");
+                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if applied.as_ref() == Some(&plan.steps) {
                 let fields: Vec<String> = plan.steps.iter().map(in_words).collect();
                 tracing::error!(repository = name, steps = %fields.join("; "), "not converging: the same plan came back after it was applied");
                 let message = format!("the same plan came back after it was applied: {}", fields.join("; "));
-                self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
+                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            self.tell(name, &wanted, &plan, None);
+            self.tell(name, &wanted, &plan, running(&live), None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
                 let garbage = self.unneeded(name, plan.garbage).await;
                 return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
@@ -518,7 +532,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if result.is_err() {
                 break;
             }
-            tracing::info!(repository = name, "{description}");
+            self.applied(name, step, &description);
         }
         self.swept.change(name);
         if known {
@@ -534,6 +548,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         lock(&self.kept).remove(name);
         self.addresses.forget(name);
     }
+}
+
+/// Tasks of a location that run.
+fn running(live: &Live) -> u32 {
+    live.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
 /// Whether a plan only makes what is not there, and publishes what answers.
