@@ -8,6 +8,8 @@ pub mod build;
 pub mod cli;
 pub mod cost;
 pub mod dagster;
+#[cfg(feature = "aws")]
+pub mod doctor;
 pub mod kinds;
 mod lock;
 pub mod plan;

@@ -10,6 +10,8 @@ mod assemble;
 mod client;
 mod completions;
 mod cost;
+#[cfg(feature = "aws")]
+mod doctor;
 mod events;
 mod list;
 #[cfg(feature = "aws")]
@@ -73,7 +75,8 @@ pub fn command() -> Command {
         .subcommand(update::command())
         .subcommand(remove::command())
         .subcommands(suspend::commands())
-        .subcommand(rollback::command());
+        .subcommand(rollback::command())
+        .subcommand(doctor::command());
     command
 }
 
@@ -100,6 +103,8 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         Some(("suspend", matches)) => block_on(suspend::run(matches, true)),
         #[cfg(feature = "aws")]
         Some(("resume", matches)) => block_on(suspend::run(matches, false)),
+        #[cfg(feature = "aws")]
+        Some(("doctor", matches)) => block_on(doctor::run(matches)),
         #[cfg(feature = "aws")]
         Some(("rollback", matches)) => block_on(rollback::run(matches)),
         #[cfg(feature = "aws")]

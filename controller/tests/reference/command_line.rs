@@ -41,6 +41,7 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
             ("0", "written, or nothing to change"),
             ("1", "there is no such config, the change does not pass, or the config repository cannot be written"),
         ],
+        "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
         "rollback" => &[("0", "written"), ("1", "no earlier commit is known to be good, or as for `update`")],
         "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
         "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
