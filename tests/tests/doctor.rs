@@ -90,7 +90,8 @@ async fn the_doctor_names_each_action_that_is_not_allowed() {
     let (_folder, lone) = start(&["--deny", "ecs:CreateService", "--deny", "s3:GetObject"]).await;
     let (exit, told) = examine(&lone, &[]);
     assert_eq!(exit, Some(1));
-    let all: String = told.iter().map(|(told, mend)| format!("{told} | {mend}\n")).collect();
+    let all: Vec<String> = told.iter().map(|(told, mend)| format!("{told} | {mend}")).collect();
+    let all = all.join("\n");
     for part in [
         "ecs:CreateService on arn:aws:ecs:eu-central-1:123456789012:service/dagster/",
         "allow s3:GetObject",

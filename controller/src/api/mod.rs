@@ -56,6 +56,7 @@ pub struct App {
         (name = "repositories", description = "Code locations: one config of the config repository each"),
         (name = "daemon", description = "The daemon as a whole"),
     ),
+    components(schemas(Problem)),
     modifiers(&Bearer),
     security(("token" = [])),
 )]
@@ -82,6 +83,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(repositories::config))
         .routes(routes!(repositories::plan))
         .routes(routes!(repositories::logs))
+        .routes(routes!(repositories::follow_logs))
         .routes(routes!(repositories::sync))
         .routes(routes!(repositories::suspend))
         .routes(routes!(repositories::resume))

@@ -120,7 +120,7 @@ pub async fn remove(
 
 /// The config as it stands in the config repository.
 #[utoipa::path(get, path = "/v1/repositories/{name}/config", tag = "repositories", params(("name" = String, Path)),
-    responses((status = 200, body = String, content_type = "application/yaml"), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OfOne, problem::Write))]
 pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Problem> {
     let Path(name) = name?;
     let text = app.control.config(&name).await?.ok_or_else(|| Problem::from(WriteError::Missing(name)))?;
@@ -144,33 +144,49 @@ pub struct LogsQuery {
     lines: Option<u16>,
     /// Only those after this moment, in milliseconds since the epoch.
     after: Option<i64>,
-    /// Goes on with what is written from now on, as a stream of server-sent events.
-    follow: Option<bool>,
 }
 
-/// What the tasks of a location wrote: its code server, and its runs.
+impl LogsQuery {
+    fn wanted(&self) -> Result<Logs, Problem> {
+        let lines = i32::from(self.lines.unwrap_or(100));
+        if !(1..=MOST_LINES).contains(&lines) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` is 1 to {MOST_LINES}")));
+        }
+        if self.after.is_some_and(|after| after < 0) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "`after` is milliseconds since the epoch"));
+        }
+        Ok(Logs { lines, after: self.after })
+    }
+}
+
+/// What the tasks of a location wrote: its code server, and its runs. The oldest line comes first.
 #[utoipa::path(get, path = "/v1/repositories/{name}/logs", tag = "repositories", params(("name" = String, Path), LogsQuery),
-    responses((status = 200, content((Vec<Line> = "application/json"), (String = "text/event-stream")),
-        description = "Lines, the oldest first"), problem::Read, problem::OfOne))]
+    responses((status = 200, body = Vec<Line>), problem::Read, problem::OfOne))]
 pub async fn logs(
+    State(app): State<App>,
+    name: Named,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Json<Vec<Line>>, Problem> {
+    let (Path(name), Query(query)) = (name?, query?);
+    let wanted = query.wanted()?;
+    known(&app, &name)?;
+    Ok(Json(app.control.logs(&name, wanted).await?))
+}
+
+/// The same lines, and then those that are written from now on, as server-sent events.
+#[utoipa::path(get, path = "/v1/repositories/{name}/logs/stream", tag = "repositories",
+    params(("name" = String, Path), LogsQuery),
+    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OfOne))]
+pub async fn follow_logs(
     State(app): State<App>,
     name: Named,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let (Path(name), Query(query)) = (name?, query?);
-    let lines = i32::from(query.lines.unwrap_or(100));
-    if !(1..=MOST_LINES).contains(&lines) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` is 1 to {MOST_LINES}")));
-    }
-    if query.after.is_some_and(|after| after < 0) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "`after` is milliseconds since the epoch"));
-    }
+    let wanted = query.wanted()?;
     known(&app, &name)?;
-    let first = app.control.logs(&name, Logs { lines, after: query.after }).await?;
-    if !query.follow.unwrap_or(false) {
-        return Ok(Json(first).into_response());
-    }
     let permit = app.limits.stream()?;
+    let first = app.control.logs(&name, wanted).await?;
     let state = Following { app, name, waiting: first.into(), after: query.after, _permit: permit };
     let stream = futures::stream::unfold(state, |mut state| async move {
         let event = state.next().await;

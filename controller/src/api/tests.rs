@@ -391,11 +391,32 @@ async fn a_thousand_idle_connections_are_bounded_and_whoever_got_in_is_answered(
     server.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
+    let begun = tokio::time::Instant::now();
+    for (sent, within) in [
+        // A head that does not end, and a body that does not come.
+        ("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", 20),
+        (
+            "POST /v1/repositories HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+            90,
+        ),
+    ] {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let task = tokio::spawn(serve::connection(server, open(&Daemon::new())));
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        task.await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(within), "{:?}: {sent}", begun.elapsed());
+    }
+}
+
 #[test]
 fn every_route_is_described_with_what_it_may_answer() {
     let described = serde_json::to_value(openapi()).unwrap();
     let paths = described["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 14);
+    assert_eq!(paths.len(), 15);
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
             assert!(operation["summary"].is_string() || operation["description"].is_string(), "{method} {path}");

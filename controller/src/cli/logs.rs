@@ -36,16 +36,15 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let lines = matches.get_one::<u16>("lines").unwrap_or(&100);
     let json = matches.get_flag("json");
     let client = Client::new(matches)?;
-    let path = format!("/v1/repositories/{name}/logs?lines={lines}");
     if matches.get_flag("follow") {
         let show = |data: &str| match serde_json::from_str::<Line>(data) {
             Ok(line) => print(&line, json),
             Err(_) => eprintln!("warning: {data}"),
         };
-        client.follow(&format!("{path}&follow=true"), show).await?;
+        client.follow(&format!("/v1/repositories/{name}/logs/stream?lines={lines}"), show).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    for line in client.get::<Vec<Line>>(&path).await? {
+    for line in client.get::<Vec<Line>>(&format!("/v1/repositories/{name}/logs?lines={lines}")).await? {
         print(&line, json);
     }
     Ok(ExitCode::SUCCESS)

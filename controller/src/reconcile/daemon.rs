@@ -21,7 +21,7 @@ use crate::status::events::{EventReason, News};
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
 /// The shortest and the longest time between two looks at those that wait for one.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 const LAST_LOOK: Duration = Duration::from_secs(60);
 /// Looks come so rarely that they cost few of the calls that AWS admits: for each location that a sweep reads, and for each of
 /// which a glance reads the service.
