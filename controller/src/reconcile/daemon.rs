@@ -85,6 +85,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_heads(self.reconciler.clone(), moved));
         tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
         tasks.spawn(glances(self.reconciler.clone()));
+        tasks.spawn(follow_tags(self.reconciler.clone()));
         let lease = self.reconciler.world.lease.clone();
         tasks.spawn(async move { lease.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
@@ -136,6 +137,17 @@ async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
     }
     // The resolver is gone only when the process ends.
     std::future::pending::<()>().await;
+}
+
+/// Asks again, as often as for branches, for the image tags that are followed, and enqueues whoever's moved.
+async fn follow_tags<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
+    let interval = Duration::from_secs(reconciler.world.settings.git.poll_seconds.max(1));
+    loop {
+        tokio::time::sleep(interval).await;
+        for name in reconciler.world.images.look_at_tags(reconciler.followed_tags()).await {
+            reconciler.world.queue.add_now(&name, reconciler.urgency(&name));
+        }
+    }
 }
 
 fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W>, snapshot: Arc<Snapshot>) {
