@@ -7,7 +7,7 @@ use crate::error::Finding;
 use crate::fields::{
     AccessFields, EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields, SecretFields,
 };
-use crate::git::{url_problem, valid_reference_name};
+use crate::git::{reaches_metadata, url_problem, valid_reference_name};
 use crate::repository::{
     Access, CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources,
     RunResources, Scaling,
@@ -48,7 +48,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     check.relative_path("subdirectory", fields.subdirectory.as_deref());
     check.relative_path("dependencies", fields.dependencies.as_deref());
     check.attribute(fields.attribute.as_deref());
-    check.image(fields.image.as_deref(), fields.dependencies.is_some());
+    check.image(fields.image.as_deref(), fields.dependencies.is_some(), fields.image_policy.is_some());
     check.resources("resources", fields.resources.cpu, fields.resources.memory);
     if let Some(resources) = &fields.run_resources {
         check.resources("run_resources", resources.cpu, resources.memory);
@@ -77,6 +77,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
         attribute: fields.attribute,
         python_version: fields.python_version,
         image: fields.image,
+        image_policy: fields.image_policy.unwrap_or_default(),
         dependencies: fields.dependencies,
         resources: Resources { cpu, memory, architecture },
         run_resources: fields.run_resources.map(|run| RunResources { cpu: run.cpu, memory: run.memory }),
@@ -155,6 +156,31 @@ pub fn is_secret_arn(arn: &str) -> bool {
         _ => false,
     };
     plain && partition.starts_with("aws") && !region.is_empty() && numbers && named
+}
+
+fn is_image_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(['-', '/', ':'])
+        && !name.ends_with('/')
+        && !name.contains("//")
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'))
+}
+
+fn is_image_by_digest(image: &str) -> bool {
+    let digits = |digest: &str| digest.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'));
+    image
+        .split_once("@sha256:")
+        .is_some_and(|(name, digest)| is_image_name(name) && digest.len() == 64 && digits(digest))
+}
+
+fn is_image_by_tag(image: &str) -> bool {
+    let plain = |tag: &str| {
+        (1..=128).contains(&tag.len())
+            && !tag.starts_with(['.', '-'])
+            && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    };
+    // It is remembered as the value of an AWS tag.
+    image.len() <= 256 && image.rsplit_once(':').is_some_and(|(name, tag)| is_image_name(name) && plain(tag))
 }
 
 fn is_identifier(word: &str) -> bool {
@@ -282,19 +308,29 @@ impl Check<'_> {
         }
     }
 
-    fn image(&mut self, image: Option<&str>, with_dependencies: bool) {
-        let Some(image) = image else { return };
-        let by_digest = image.split_once("@sha256:").is_some_and(|(name, digest)| {
-            let plain_name = !name.is_empty()
-                && !name.starts_with(['-', '/'])
-                && !name.contains("//")
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'));
-            plain_name && digest.len() == 64 && digest.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
-        });
-        if !by_digest {
-            let hint =
-                "a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
-            self.at_value("image", "`image` is not given by digest", hint);
+    fn image(&mut self, image: Option<&str>, with_dependencies: bool, with_policy: bool) {
+        let Some(image) = image else {
+            if with_policy {
+                let hint = "add `image: NAME:TAG`, or remove `image_policy`";
+                self.at_key("image_policy", "`image_policy` has no effect without `image`", hint);
+            }
+            return;
+        };
+        let host = image.split_once('/').map_or("", |(host, _)| host);
+        if image.contains('@') {
+            if !is_image_by_digest(image) {
+                let hint = "write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
+                self.at_value("image", "`image` has no valid digest", hint);
+            } else if with_policy {
+                let hint = "remove `image_policy`: a digest never moves; or write `image: NAME:TAG`";
+                self.at_key("image_policy", "`image_policy` has no effect beside a digest", hint);
+            }
+        } else if !is_image_by_tag(image) {
+            let hint = "write NAME:TAG or NAME@sha256:DIGEST, with the registry in front, such as registry.example/team/app:1.4.0";
+            self.at_value("image", "`image` has neither a tag nor a digest", hint);
+        } else if host.contains(['.', ':']) && reaches_metadata(host) {
+            let hint = "write the public or private address of a registry";
+            self.at_value("image", "`image` points at a link-local or metadata address", hint);
         }
         if with_dependencies {
             let hint = "remove `dependencies`: the image brings its own";

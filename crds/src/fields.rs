@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::repository::{Architecture, Mode};
+use crate::repository::{Architecture, ImagePolicy, Mode};
 
 /// One Dagster code location: `repos/NAME/config.yml`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -60,9 +60,17 @@ pub(crate) struct RepositoryFields {
     #[schemars(extend("enum" = ["3.10", "3.11", "3.12", "3.13", "3.14"]))]
     pub python_version: Option<String>,
 
-    /// An image built elsewhere, by digest, in place of a build.
-    #[schemars(regex(pattern = r"^[^\s@]+@sha256:[0-9a-f]{64}$"))]
+    /// An image built elsewhere, in place of a build: `NAME@sha256:…`, or `NAME:TAG`, of which the digest is looked up and runs.
+    #[schemars(
+        regex(pattern = r"^[^\s@]+(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$"),
+        extend("examples" = ["registry.example/team/app:1.4.0"])
+    )]
     pub image: Option<String>,
+
+    /// What a tag that moves means: nothing (`pinned`, the default: what it named first runs until `image` is changed), or a new
+    /// rollout (`follow`). Only beside an `image` with a tag.
+    #[schemars(extend("default" = "pinned"))]
+    pub image_policy: Option<ImagePolicy>,
 
     /// The file that names the dependencies, relative to the root; found by itself where absent.
     #[schemars(extend("examples" = ["requirements.txt", "uv.lock"]))]
@@ -121,9 +129,6 @@ pub(crate) struct RepositoryFields {
 
     /// Not supported yet: an image built from a Dockerfile.
     pub dockerfile: Option<NotSupported>,
-
-    /// Not supported yet: what an image must fulfil before it runs.
-    pub image_policy: Option<NotSupported>,
 }
 
 /// What becomes of the location when this file is removed.
@@ -293,13 +298,8 @@ impl Default for ScalingFields {
 impl RepositoryFields {
     /// Fields that a file gives although nothing acts on them yet.
     pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("load_balancer", &self.load_balancer),
-            ("spot", &self.spot),
-            ("dockerfile", &self.dockerfile),
-            ("image_policy", &self.image_policy),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| value.is_some().then_some(name))
+        [("load_balancer", &self.load_balancer), ("spot", &self.spot), ("dockerfile", &self.dockerfile)]
+            .into_iter()
+            .filter_map(|(name, value)| value.is_some().then_some(name))
     }
 }

@@ -73,8 +73,9 @@ pub struct Repository {
     pub attribute: Option<String>,
     /// Minor version, as in `3.12`; the platform's default where absent.
     pub python_version: Option<String>,
-    /// An image built elsewhere, by digest, in place of a build.
+    /// An image built elsewhere, in place of a build: `NAME@sha256:…` or `NAME:TAG`.
     pub image: Option<String>,
+    pub image_policy: ImagePolicy,
     /// The dependency file, relative to the root; found by itself where absent.
     pub dependencies: Option<String>,
     pub resources: Resources,
@@ -94,6 +95,25 @@ pub struct Repository {
     pub mode: Mode,
     /// Whether it stays when its config is removed.
     pub protect: bool,
+}
+
+impl Repository {
+    /// `NAME:TAG` of an image that is given without a digest.
+    pub fn image_tag(&self) -> Option<&str> {
+        self.image.as_deref().filter(|image| !image.contains('@'))
+    }
+}
+
+/// What becomes of a location whose image's tag names another image than before: it stays with what the tag named first, or gets
+/// the other one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum ImagePolicy {
+    // No doc comments: with them the schema becomes a list of constants, of which an error names none.
+    #[default]
+    Pinned,
+    Follow,
 }
 
 /// What may be done. The later, the stricter.

@@ -32,6 +32,9 @@ fn simplify(schema: &mut schemars::Schema) {
             schema.insert("type".to_owned(), only);
         }
     }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
     if schema.get("default") == Some(&Value::Null) {
         schema.remove("default");
     }

@@ -1,6 +1,6 @@
 //! What is read, and what an author sees when it cannot be.
 
-use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, check_fleet, parse, read};
+use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, ImagePolicy, check_fleet, parse, read};
 use insta::assert_snapshot;
 
 const PATH: &str = "repos/my-pipeline/config.yml";
@@ -94,6 +94,7 @@ deletion: {protect: true, data: retain}
       "attribute": "defs",
       "python_version": "3.12",
       "image": null,
+      "image_policy": "pinned",
       "dependencies": "requirements.txt",
       "resources": {
         "cpu": 1024,
@@ -167,8 +168,9 @@ fn a_misspelt_field() {
     4 │ replicas: 2
       · ^^^^^^^^
       ╰────
-     hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, dependencies, resources,
-     s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags, adopt, dockerfile, image_policy
+     hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, image_policy,
+     dependencies, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags, adopt,
+     dockerfile
     ");
 }
 
@@ -471,7 +473,7 @@ name: shared
 git_url: http://github.com/user/repo.git
 branch: refs/heads/main
 tag: v1
-image: registry/app:latest
+image: registry/app@latest
 dependencies: ../requirements.txt
 scaling: {min_capacity: 3}
 environment:
@@ -518,20 +520,20 @@ s3_prefix: repos/*/x
     3 │ branch: refs/heads/main
     4 │ tag: v1
       · ^^^
-    5 │ image: registry/app:latest
+    5 │ image: registry/app@latest
       ╰────
      hint: keep exactly one of branch, tag and commit
-     error: `image` is not given by digest
+     error: `image` has no valid digest
       ╭─[repos/shared/config.yml:5:8]
     4 │ tag: v1
-    5 │ image: registry/app:latest
+    5 │ image: registry/app@latest
       ·        ^^^^^^^^^^^^^^^^^^^
     6 │ dependencies: ../requirements.txt
       ╰────
-     hint: a tag can move: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints
+     hint: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints
      error: `dependencies` has no effect beside `image`
       ╭─[repos/shared/config.yml:6:1]
-    5 │ image: registry/app:latest
+    5 │ image: registry/app@latest
     6 │ dependencies: ../requirements.txt
       · ^^^^^^^^^^^^
     7 │ scaling: {min_capacity: 3}
@@ -539,7 +541,7 @@ s3_prefix: repos/*/x
      hint: remove `dependencies`: the image brings its own
      error: `dependencies` is not a relative path
       ╭─[repos/shared/config.yml:6:15]
-    5 │ image: registry/app:latest
+    5 │ image: registry/app@latest
     6 │ dependencies: ../requirements.txt
       ·               ^^^^^^^^^^^^^^^^^^^
     7 │ scaling: {min_capacity: 3}
@@ -664,6 +666,14 @@ fn each_bad_value_is_refused_at_its_line() {
         "python_version: \"3.9\"",
         "python_version: \"3\"",
         "image: app@sha256:abc",
+        "image: app",
+        "image: registry.example:5000/app",
+        "image: \"registry.example/app:\"",
+        "image: registry.example/app:-1",
+        "image: registry.example/a b:1",
+        "image: 169.254.169.254/app:1",
+        "image_policy: follow",
+        "image_policy: never",
         "s3_prefix: /a",
         "s3_prefix: a/",
         "s3_prefix: a/../b",
@@ -692,6 +702,23 @@ fn each_bad_value_is_refused_at_its_line() {
         assert_eq!(error.line(), 4, "{line}: {error}");
         assert!(!error.hint().is_empty(), "{line}");
     }
+}
+
+#[test]
+fn an_image_is_given_by_digest_or_by_tag() {
+    let read = |line: &str| parse(PATH, &format!("{MINIMAL}{line}\n")).unwrap();
+    let tag = read("image: registry.example:5000/team/app:1.4.0\nimage_policy: follow");
+    assert_eq!(tag.image_tag(), Some("registry.example:5000/team/app:1.4.0"));
+    assert_eq!(tag.image_policy, ImagePolicy::Follow);
+    let digest = read(&format!("image: app:1.4.0@sha256:{:064x}", 1));
+    assert_eq!((digest.image_tag(), digest.image_policy), (None, ImagePolicy::Pinned));
+}
+
+#[test]
+fn a_policy_for_a_digest_is_refused() {
+    let line = format!("image: app@sha256:{:064x}\nimage_policy: follow", 1);
+    let error = error_with(&line);
+    assert_eq!((error.line(), error.hint().contains("a digest never moves")), (5, true), "{error}");
 }
 
 #[test]

@@ -68,6 +68,11 @@ fn git(folder: &Path, words: &[&str]) {
     assert!(output.status.success(), "{words:?}: {}", stderr(&output));
 }
 
+/// Seconds since 1970.
+fn now() -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64()
+}
+
 /// A daemon that reads its configs from a repository, and by itself looks at it once an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add_through_the_api_is_a_commit() {
@@ -114,9 +119,13 @@ async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add
         .await;
     };
     let base = format!("http://127.0.0.1:{}", lone.codeloc_port());
-    until("the daemon is ready", 60, || async {
-        let answer = lone.web.client.get(format!("{base}/readyz")).send().await.map_err(|error| error.to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
+    // It looks at AWS every two seconds at most: a hook that comes later finds it idle.
+    until("the daemon is idle", 60, || async {
+        let request = lone.web.client.get(format!("{base}/metrics")).send().await.map_err(|error| error.to_string())?;
+        let text = request.text().await.map_err(|error| error.to_string())?;
+        let swept = text.lines().find_map(|line| line.strip_prefix("codeloc_sweep_timestamp_seconds "));
+        let swept: f64 = swept.and_then(|at| at.parse().ok()).ok_or("nothing was swept")?;
+        if now() - swept > 2.5 { Ok(()) } else { Err(format!("swept at {swept}")) }
     })
     .await;
 
@@ -129,7 +138,7 @@ async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add
     };
     assert_eq!(hook("guess").send().await.unwrap().status(), 401);
     let mark = lone.web.calls(lone.cloud_port(), 0).await.unwrap().last().map_or(0, |call| call.sequence);
-    let told = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let told = now();
     assert_eq!(hook("hush").send().await.unwrap().status(), 202);
     serves("billing").await;
     let calls = lone.web.calls(lone.cloud_port(), mark).await.unwrap();

@@ -92,6 +92,8 @@ pub trait Builder: Send + Sync + 'static {
         request: &Request,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> impl Future<Output = Result<Image, BuildError>> + Send;
+    /// The digest behind `NAME:TAG`, an image built elsewhere; nothing where the registry has no such tag.
+    fn digest(&self, tag: &str) -> impl Future<Output = Result<Option<String>, BuildError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]

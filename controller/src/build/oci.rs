@@ -301,6 +301,14 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let digest = registry.push_manifest(&tag, assembled.manifest).await?;
         Ok(Image { reference: format!("{}@{digest}", request.target), load })
     }
+
+    async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
+        let reference = Reference::from_str(tag)
+            .map_err(|error| BuildError::Terminal(format!("{tag} is not an image reference: {error}")))?;
+        let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
+        let registry = self.registry(&home, Access::Read).await?;
+        registry.digest_of(reference.tag().unwrap_or("latest")).await
+    }
 }
 
 /// Removes what an earlier process left in the spool when it was killed. Another process may be at work in there now, so

@@ -16,6 +16,10 @@ pub const REPOSITORY: &str = "codeloc:repository";
 pub const REVISION: &str = "codeloc:revision";
 /// On a task definition: when it was last rolled out, and over which deployment (see [`super::task_definition::Attempt`]).
 pub const ATTEMPT: &str = "codeloc:attempt";
+/// On a task definition: the `NAME:TAG` that its image's digest was looked up for, or [`NO_IMAGE_TAG`].
+pub const IMAGE_TAG: &str = "codeloc:image-tag";
+/// Takes an image's tag back: the config names a digest by now.
+const NO_IMAGE_TAG: &str = "none";
 /// On an ECS service: the revision of which the rollout failed; it is not tried again.
 pub const FAILED_REVISION: &str = "codeloc:failed-revision";
 
@@ -61,6 +65,9 @@ pub fn missing(live: &Tags, want: &Tags) -> Tags {
     // Taken back by another value: a tag that is removed would need a call of its own for each kind.
     if live.get(PROTECT).is_some_and(|value| value == "true") && !want.contains_key(PROTECT) {
         missing.insert(PROTECT.to_owned(), "false".to_owned());
+    }
+    if live.get(IMAGE_TAG).is_some_and(|value| value != NO_IMAGE_TAG) && !want.contains_key(IMAGE_TAG) {
+        missing.insert(IMAGE_TAG.to_owned(), NO_IMAGE_TAG.to_owned());
     }
     missing
 }

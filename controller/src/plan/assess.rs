@@ -128,16 +128,20 @@ const BROKEN: [Reason; 7] = [
 
 fn of_image(image: ImageState<'_>) -> (Condition, Condition) {
     use ConditionKind::{ImageReady, SourceResolved};
-    let resolved = || as_wanted(SourceResolved, "the config is valid and its commit is known");
+    let resolved = || as_wanted(SourceResolved, "the config is valid and its commit or image is known");
     match image {
         ImageState::Ready(image) => (resolved(), as_wanted(ImageReady, &image.reference)),
+        ImageState::Kept(image, why) => (
+            as_wanted(SourceResolved, format!("the last image that is known stays in force: {why}")),
+            as_wanted(ImageReady, &image.reference),
+        ),
         ImageState::Resolving(message) => (
             condition(SourceResolved, Truth::Unknown, Reason::Resolving, message),
-            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the commit"),
+            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the source"),
         ),
         ImageState::Unresolved(message) => (
             condition(SourceResolved, Truth::False, Reason::Unresolved, message),
-            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the commit"),
+            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the source"),
         ),
         ImageState::Building(progress) => {
             (resolved(), condition(ImageReady, Truth::Unknown, Reason::Building, progress))

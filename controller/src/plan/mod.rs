@@ -69,6 +69,8 @@ pub enum Desired<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ImageState<'a> {
     Ready(&'a Image),
+    /// The last one that is known, and why no newer one is looked for.
+    Kept(&'a Image, &'a str),
     /// No commit yet, and why.
     Resolving(&'a str),
     Unresolved(&'a str),
@@ -163,7 +165,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     }
     let live = input.live;
     let known = match image {
-        ImageState::Ready(image) => Some(image),
+        ImageState::Ready(image) | ImageState::Kept(image, _) => Some(image),
         _ => None,
     };
     let wants = Wants::new(repository, known, input.place);

@@ -21,7 +21,7 @@ use crate::status::events::{EventReason, News};
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
 /// The shortest and the longest time between two looks at those that wait for one.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(60);
 /// Looks come so rarely that they cost few of the calls that AWS admits: for each location that a sweep reads, and for each of
 /// which a glance reads the service.
@@ -94,6 +94,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_heads(self.reconciler.clone(), moved));
         tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
         tasks.spawn(glances(self.reconciler.clone()));
+        tasks.spawn(follow_tags(self.reconciler.clone()));
         let lease = self.reconciler.world.lease.clone();
         tasks.spawn(async move { lease.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
@@ -148,6 +149,17 @@ async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
     }
     // The resolver is gone only when the process ends.
     std::future::pending::<()>().await;
+}
+
+/// Asks again, as often as for branches, for the image tags that are followed, and enqueues whoever's moved.
+async fn follow_tags<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
+    let interval = Duration::from_secs(reconciler.world.settings.git.poll_seconds.max(1));
+    loop {
+        tokio::time::sleep(interval).await;
+        for name in reconciler.world.images.look_at_tags(reconciler.followed_tags()).await {
+            reconciler.world.queue.add_now(&name, reconciler.urgency(&name));
+        }
+    }
 }
 
 fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W>, snapshot: Arc<Snapshot>) {

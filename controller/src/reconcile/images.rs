@@ -1,8 +1,11 @@
-//! Images in the making: one build per repository at a time, in the background, so that a pass only ever asks how far it is.
+//! Images in the making: one build per repository at a time, in the background, so that a pass only ever asks how far it is. And images
+//! that are given by tag: what the registry says of them, asked in the background too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
+use codeloc_crds::ImagePolicy;
+use futures::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
@@ -15,11 +18,33 @@ use crate::status::events::{EventReason, News};
 /// A build that failed for want of network or registry is tried again after this long.
 const RETRY: Duration = Duration::from_secs(20);
 
+/// Tags that are asked for at once.
+const TAGS_AT_ONCE: usize = 8;
+
 #[derive(Clone, Debug)]
 pub enum ImageProgress {
     Ready(Image),
     Building(String),
     Failed(String),
+}
+
+/// What the registry said of a tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    pub digest: Option<String>,
+    /// Why the last question had no answer, if it had none.
+    pub failure: Option<String>,
+}
+
+/// The tag that a location's config names.
+#[derive(Debug)]
+struct TagSlot {
+    tag: String,
+    policy: ImagePolicy,
+    known: Tag,
+    asking: bool,
+    /// When a question that failed is asked again.
+    again_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -32,6 +57,8 @@ struct Slot {
 pub struct Images<B> {
     builder: Arc<B>,
     slots: Arc<Mutex<HashMap<String, Slot>>>,
+    /// By location, since a tag that is pinned means what it named when that location's config came to name it.
+    tags: Arc<Mutex<HashMap<String, TagSlot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
     journal: Arc<Journal>,
@@ -39,8 +66,14 @@ pub struct Images<B> {
 
 impl<B: Builder> Images<B> {
     pub fn new(builder: B, builds: usize, queue: Arc<Queue>, journal: Arc<Journal>) -> Self {
-        let permits = Arc::new(Semaphore::new(builds));
-        Self { builder: Arc::new(builder), slots: Arc::default(), permits, queue, journal }
+        Self {
+            builder: Arc::new(builder),
+            slots: Arc::default(),
+            tags: Arc::default(),
+            permits: Arc::new(Semaphore::new(builds)),
+            queue,
+            journal,
+        }
     }
 
     /// Only looks whether the image was pushed before.
@@ -115,7 +148,96 @@ impl<B: Builder> Images<B> {
         });
     }
 
+    /// What is known of the tag that a location's config names. Where nothing is, the registry is asked, and the queue is poked when it
+    /// has answered.
+    pub fn tag(&self, name: &str, tag: &str, policy: ImagePolicy, priority: Priority) -> Tag {
+        let mut tags = lock(&self.tags);
+        let slot = tags.entry(name.to_owned()).or_insert_with(|| TagSlot::new(tag, policy));
+        if slot.tag != tag {
+            *slot = TagSlot::new(tag, policy);
+        }
+        slot.policy = policy;
+        if slot.asking || slot.again_at.is_none_or(|at| Instant::now() < at) {
+            return slot.known.clone();
+        }
+        slot.asking = true;
+        let known = slot.known.clone();
+        drop(tags);
+        let (builder, slots, queue) = (self.builder.clone(), self.tags.clone(), self.queue.clone());
+        let (name, tag) = (name.to_owned(), tag.to_owned());
+        tokio::spawn(async move {
+            let answer = ask(&*builder, &tag).await;
+            if let Some(slot) = lock(&slots).get_mut(&name).filter(|slot| slot.tag == tag) {
+                slot.take(&name, answer);
+            }
+            queue.add_now(&name, priority);
+        });
+        known
+    }
+
+    /// Asks the registry for a tag, whatever is known of it.
+    pub async fn ask(&self, tag: &str) -> Tag {
+        ask(&*self.builder, tag).await
+    }
+
+    /// Asks once for each of these tags, and names the locations that follow one that moved, or of which something else is known now.
+    pub async fn look_at_tags(&self, tags: BTreeSet<String>) -> Vec<String> {
+        let answers = futures::stream::iter(tags)
+            .map(|tag| async move { (ask(&*self.builder, &tag).await, tag) })
+            .buffer_unordered(TAGS_AT_ONCE);
+        let answers: Vec<(Tag, String)> = answers.collect().await;
+        let mut changed = Vec::new();
+        for (answer, tag) in answers {
+            for (name, slot) in &mut *lock(&self.tags) {
+                if slot.tag == tag && slot.policy == ImagePolicy::Follow && slot.take(name, answer.clone()) {
+                    changed.push(name.clone());
+                }
+            }
+        }
+        changed
+    }
+
+    /// For a location whose config names no tag.
+    pub fn forget_tag(&self, name: &str) {
+        lock(&self.tags).remove(name);
+    }
+
     pub fn forget(&self, name: &str) {
         lock(&self.slots).remove(name);
+        self.forget_tag(name);
+    }
+}
+
+async fn ask(builder: &impl Builder, tag: &str) -> Tag {
+    match builder.digest(tag).await {
+        Ok(Some(digest)) => Tag { digest: Some(digest), failure: None },
+        Ok(None) => Tag { digest: None, failure: Some(format!("the registry has no image {tag}")) },
+        Err(error) => Tag { digest: None, failure: Some(error.to_string()) },
+    }
+}
+
+impl TagSlot {
+    fn new(tag: &str, policy: ImagePolicy) -> Self {
+        let (tag, known) = (tag.to_owned(), Tag::default());
+        Self { tag, policy, known, asking: false, again_at: Some(Instant::now()) }
+    }
+
+    /// Takes an answer; whether it tells anything new. What the tag named last stays known.
+    fn take(&mut self, name: &str, answer: Tag) -> bool {
+        self.asking = false;
+        self.again_at = answer.failure.is_some().then(|| Instant::now() + RETRY);
+        let known = Tag { digest: answer.digest.or_else(|| self.known.digest.clone()), failure: answer.failure };
+        if known == self.known {
+            return false;
+        }
+        match &known {
+            Tag { failure: Some(why), .. } => tracing::warn!(repository = %name, tag = %self.tag, "{why}"),
+            Tag { digest, .. } => {
+                let digest = digest.as_deref().unwrap_or_default();
+                tracing::info!(repository = %name, tag = %self.tag, digest, "the tag of the image is known");
+            }
+        }
+        self.known = known;
+        true
     }
 }

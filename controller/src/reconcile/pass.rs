@@ -272,6 +272,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                     Some(request) if matches!(*image, ImageKnown::Building(_)) => self.find_image(&request).await,
                     _ => *image,
                 };
+                let image = match repository.image_tag() {
+                    Some(tag) => self.tagged_now(&repository, tag, &live).await,
+                    None => image,
+                };
                 Wanted::Present(repository, Box::new(image), commit)
             }
             other => other,
@@ -436,6 +440,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                         ImageProgress::Failed(text) => ImageKnown::Failed(text),
                     },
                 };
+            }
+            if let Wanted::Present(repository, image, _) = &mut wanted {
+                match repository.image_tag() {
+                    Some(tag) => **image = self.tagged(repository, tag, &live, hold.as_ref()),
+                    None => self.world.images.forget_tag(name),
+                }
             }
             let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
             let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;

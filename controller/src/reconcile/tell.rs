@@ -102,7 +102,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         let (commit, image) = match wanted {
             Wanted::Present(_, image, commit) => match &**image {
-                ImageKnown::Ready(image) => (commit.clone(), Some(image.reference.clone())),
+                ImageKnown::Ready(image) | ImageKnown::Kept(image, _) => {
+                    (commit.clone(), Some(image.reference.clone()))
+                }
                 _ => (commit.clone(), None),
             },
             Wanted::Frozen(_) | Wanted::Absent => (None, None),

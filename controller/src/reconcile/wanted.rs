@@ -1,12 +1,15 @@
 //! What a location is to be, from the configs, the branches and the images as they are known at this moment.
 
-use codeloc_crds::Repository;
+use std::collections::BTreeSet;
 
+use codeloc_crds::{ImagePolicy, Repository};
+
+use super::images::Tag;
 use super::pass::Reconciler;
 use crate::build::{Builder, Image, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::{Live, task_definition};
-use crate::plan::ImageState;
+use crate::plan::{Hold, ImageState};
 use crate::source::{HeadKey, Invalid};
 
 /// What is wanted, owned, as one round sees it.
@@ -18,6 +21,7 @@ pub(super) enum Wanted {
 
 pub(super) enum ImageKnown {
     Ready(Image),
+    Kept(Image, String),
     Resolving(String),
     Unresolved(String),
     Building(String),
@@ -28,6 +32,7 @@ impl ImageKnown {
     pub(super) fn state(&self) -> ImageState<'_> {
         match self {
             Self::Ready(image) => ImageState::Ready(image),
+            Self::Kept(image, why) => ImageState::Kept(image, why),
             Self::Resolving(text) => ImageState::Resolving(text),
             Self::Unresolved(text) => ImageState::Unresolved(text),
             Self::Building(text) => ImageState::Building(text),
@@ -51,6 +56,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Some(Err(invalid)) => return Wanted::Frozen(invalid.clone()),
             Some(Ok(repository)) => repository.clone(),
         };
+        if repository.image_tag().is_some() {
+            let image = ImageKnown::Resolving("asking the registry for the image's tag".to_owned());
+            return Wanted::Present(Box::new(repository), Box::new(image), None);
+        }
         if let Some(reference) = &repository.image {
             let load = task_definition::load_of_given_image(&repository);
             let image = ImageKnown::Ready(Image { reference: reference.clone(), load });
@@ -69,6 +78,33 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Wanted::Present(Box::new(repository), Box::new(image), commit)
     }
 
+    /// The image that a config gives by tag, as it is known now.
+    pub(super) fn tagged(&self, repository: &Repository, tag: &str, live: &Live, hold: Option<&Hold>) -> ImageKnown {
+        let images = &self.world.images;
+        if hold == Some(&Hold::Suspended) {
+            let known = Tag::default();
+            return of_tag(repository, tag, live, || known);
+        }
+        let name = repository.name.as_str();
+        of_tag(repository, tag, live, || images.tag(name, tag, repository.image_policy, self.urgency(name)))
+    }
+
+    /// The same, with an answer that is waited for.
+    pub(super) async fn tagged_now(&self, repository: &Repository, tag: &str, live: &Live) -> ImageKnown {
+        let known = self.world.images.ask(tag).await;
+        of_tag(repository, tag, live, || known)
+    }
+
+    /// Tags that configs follow.
+    pub(super) fn followed_tags(&self) -> BTreeSet<String> {
+        let snapshot = self.snapshot();
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        repositories
+            .filter(|repository| repository.image_policy == ImagePolicy::Follow)
+            .filter_map(|repository| repository.image_tag().map(str::to_owned))
+            .collect()
+    }
+
     /// What to build, once there is a commit, and a repository to push it to.
     pub(super) fn request(&self, repository: &Repository, commit: Option<&str>, live: &Live) -> Option<Request> {
         let build = &self.world.settings.build;
@@ -83,5 +119,24 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             architecture: repository.resources.architecture,
             target: live.image_repository.as_ref()?.uri.clone(),
         })
+    }
+}
+
+/// What a tag comes to: by what was rolled out under it, and by what the registry says, which is asked where that matters.
+fn of_tag(repository: &Repository, tag: &str, live: &Live, ask: impl FnOnce() -> Tag) -> ImageKnown {
+    let load = task_definition::load_of_given_image(repository);
+    let image = |reference: String| Image { reference, load: load.clone() };
+    let rolled_out = task_definition::image_of_tag(&live.task_definitions, tag).map(str::to_owned);
+    if let (ImagePolicy::Pinned, Some(reference)) = (repository.image_policy, &rolled_out) {
+        return ImageKnown::Ready(image(reference.clone()));
+    }
+    let Tag { digest, failure } = ask();
+    let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
+    // What runs stays until the registry says another thing.
+    match (digest.map(|digest| format!("{name}@{digest}")).or(rolled_out), failure) {
+        (Some(reference), None) => ImageKnown::Ready(image(reference)),
+        (Some(reference), Some(why)) => ImageKnown::Kept(image(reference), why),
+        (None, Some(why)) => ImageKnown::Unresolved(why),
+        (None, None) => ImageKnown::Resolving(format!("asking the registry for {tag}")),
     }
 }

@@ -100,7 +100,7 @@ pub struct GitSettings {
     pub tokens: BTreeMap<String, PathBuf>,
     /// Whether repositories may be local folders.
     pub allow_local: bool,
-    /// Seconds between two looks at the branches.
+    /// Seconds between two looks at the branches, and at the image tags that are followed.
     pub poll_seconds: u64,
     /// Seconds one git command may take.
     pub timeout_seconds: u64,

@@ -396,3 +396,20 @@ async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_tag_of_an_image_built_elsewhere_is_looked_up_or_told_why_not() {
+    let registry = TestRegistry::start().await;
+    let digest = registry.put_manifest("team/app", "1.4.0", &json!({"schemaVersion": 2, "layers": []}));
+    let workshop = Workshop::new();
+    let tag = async |tag: &str| workshop.builder.digest(&format!("{}/team/{tag}", registry.host)).await;
+    assert_eq!(tag("app:1.4.0").await.unwrap(), Some(digest));
+    assert_eq!(tag("app:1.5.0").await.unwrap(), None);
+    registry.only_repositories(&["team/app"]);
+    assert_eq!(tag("apple:1.4.0").await.unwrap(), None);
+    registry.require_password("secret");
+    let refused = tag("app:1.4.0").await.unwrap_err().to_string();
+    assert!(refused.contains("refuses the credentials"), "{refused}");
+    let nobody = workshop.builder.digest("127.0.0.1:1/team/app:1.4.0").await.unwrap_err().to_string();
+    assert!(nobody.contains("127.0.0.1:1/team/app"), "{nobody}");
+}

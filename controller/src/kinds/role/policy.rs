@@ -120,13 +120,13 @@ fn images(repository: &Repository, place: &Place) -> Option<String> {
         let own = names::image_repository(deployment, repository.name.as_str());
         return Some(format!("arn:{partition}:ecr:{region}:{account}:repository/{own}"));
     };
-    // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…
+    // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…, or PATH:TAG
     let (host, path) = image.split_once('/')?;
     let mut parts = host.split('.');
     let (account, "dkr", "ecr", region) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?) else {
         return None;
     };
-    let path = path.split_once('@').map_or(path, |(path, _)| path);
+    let path = path.split(['@', ':']).next().unwrap_or(path);
     Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", place.partition))
 }
 

@@ -261,6 +261,9 @@ pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Wa
     if let Deferred::Known(revision) = &revision {
         tags.insert(tags::REVISION.to_owned(), revision.clone());
     }
+    if let (Some(_), Some(tag)) = (image, repository.image_tag()) {
+        tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
+    }
     Want {
         family: names::task_family(&place.deployment, repository.name.as_str()),
         resources: BTreeMap::from([
@@ -380,6 +383,17 @@ pub fn equal<'a>(want: &Want, live: &'a [Live], runs: Option<&'a Live>) -> Optio
     runs.into_iter().chain(live).find(|live| live.foreign.is_empty() && live.content.as_ref() == Some(content))
 }
 
+/// The image, by digest, that a tag named when it was rolled out; nothing where something else was rolled out after that. So a tag
+/// that moved meanwhile is told from one that is new in the config, after a restart too.
+pub fn image_of_tag<'a>(live: &'a [Live], tag: &str) -> Option<&'a str> {
+    let attempted = live.iter().filter_map(|live| Some((live.attempt()?.at, live.number, live)));
+    let (.., newest) = attempted.max_by_key(|(at, number, _)| (*at, *number))?;
+    let image = newest.content.as_ref()?.image.as_str();
+    let (name, _) = tag.rsplit_once(':')?;
+    let of_name = image.strip_prefix(name).is_some_and(|rest| rest.starts_with("@sha256:"));
+    (of_name && newest.tags.get(tags::IMAGE_TAG).map(String::as_str) == Some(tag)).then_some(image)
+}
+
 /// How what runs differs from what is wanted.
 pub fn differing(want: &Want, runs: Option<&Live>) -> Vec<Field> {
     let (Some(want), Some(runs)) = (&want.content, runs) else { return vec![] };
@@ -443,4 +457,50 @@ pub fn load_of_given_image(repository: &Repository) -> crate::build::Load {
         CodePointer::PythonFile(file) => LoadTarget::File(format!("{working_directory}/{file}")),
     };
     crate::build::Load { target, working_directory }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(number: i32, image: &str, tag: &str, at: i64) -> Live {
+        let mut tags = Tags::from([(tags::IMAGE_TAG.to_owned(), tag.to_owned())]);
+        tags.insert(tags::ATTEMPT.to_owned(), Attempt { at, over: "-".to_owned() }.to_string());
+        let content = Content {
+            cpu: "256".to_owned(),
+            memory: "512".to_owned(),
+            architecture: Architecture::Arm64,
+            task_role_arn: String::new(),
+            execution_role_arn: String::new(),
+            image: image.to_owned(),
+            command: vec![],
+            environment: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            container: CONTAINER.to_owned(),
+            port: Some(4000),
+            log_group: String::new(),
+            log_region: String::new(),
+            log_stream_prefix: String::new(),
+            health_check: None,
+            stop_timeout: 60,
+        };
+        Live { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags }
+    }
+
+    #[test]
+    fn a_tag_means_what_it_was_rolled_out_as_unless_something_else_was_since() {
+        let (first, second) = (live(1, "r/a@sha256:11", "r/a:v1", 10), live(2, "r/a@sha256:22", "r/a:v2", 20));
+        assert_eq!(image_of_tag(std::slice::from_ref(&first), "r/a:v1"), Some("r/a@sha256:11"));
+        assert_eq!(image_of_tag(&[second.clone(), first.clone()], "r/a:v1"), None);
+        assert_eq!(image_of_tag(&[second.clone(), first], "r/a:v2"), Some("r/a@sha256:22"));
+        // The way back to an older definition counts by when it was taken.
+        assert_eq!(image_of_tag(&[second, live(1, "r/a@sha256:11", "r/a:v1", 30)], "r/a:v1"), Some("r/a@sha256:11"));
+    }
+
+    #[test]
+    fn a_tag_that_somebody_wrote_on_another_image_means_nothing() {
+        assert_eq!(image_of_tag(&[live(1, "r/b@sha256:11", "r/a:v1", 10)], "r/a:v1"), None);
+        assert_eq!(image_of_tag(&[live(1, "r/a:v1", "r/a:v1", 10)], "r/a:v1"), None);
+        assert_eq!(image_of_tag(&[], "r/a:v1"), None);
+    }
 }

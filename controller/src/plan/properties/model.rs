@@ -56,6 +56,7 @@ pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<St
         attribute: None,
         python_version: None,
         image: None,
+        image_policy: codeloc_crds::ImagePolicy::Pinned,
         dependencies: None,
         resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
         run_resources: None,
