@@ -70,7 +70,7 @@ fn git(folder: &Path, words: &[&str]) {
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    jiff::Timestamp::now().as_duration().as_secs_f64()
+    codeloc::reconcile::Clock::of_this_machine().now().as_duration().as_secs_f64()
 }
 
 /// A daemon that reads its configs from a repository, and by itself looks at it once an hour.

@@ -48,7 +48,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn start(program: &Path, folder: &Path, codeloc_port: u16) -> Self {
+    fn start(program: &Path, folder: &Path, codeloc_port: u16) -> Self {
         let [port] = free_ports();
         let rules = std::fs::read_to_string(observability("alerts.yml")).unwrap();
         let hasty: String = rules
@@ -119,7 +119,7 @@ async fn a_real_prometheus_answers_every_panel_and_fires_for_what_is_wrong() {
         lone.write_config(name, &config(name, ""));
     }
     let _daemon = lone.daemon(1);
-    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port()).await;
+    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port());
     let sdk = lone.sdk();
     let ecs = aws_sdk_ecs::Client::new(&sdk);
     until("three services are there", 60, || async {
@@ -183,6 +183,6 @@ async fn the_alert_on_refused_calls_fires_where_aws_refuses_them() {
         lone.write_config(&name, &config(&name, ""));
     }
     let _daemon = lone.daemon(1);
-    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port()).await;
+    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port());
     prometheus.until_firing("CodelocThrottled").await;
 }
