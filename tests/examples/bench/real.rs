@@ -203,7 +203,7 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn peak_megabytes() -> f64 {
+pub fn peak_megabytes() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").expect("Linux tells the memory that was used");
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is there");
     line.split_whitespace().next().expect("a number").parse::<f64>().expect("kB") / 1024.0
