@@ -10,9 +10,12 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::{Failure, client};
 use crate::settings;
+use crate::status::events::Event;
 use crate::status::{Health, RepositoryStatus, Sync, Truth};
 
 const POLL: Duration = Duration::from_millis(500);
+/// Events that are shown of one location.
+const EVENTS: usize = 8;
 
 pub fn command() -> Command {
     Command::new("status")
@@ -67,8 +70,16 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
     if matches.get_flag("json") {
         println!("{}", serde_json::to_string_pretty(&statuses)?);
+    } else if names.is_empty() {
+        print!("{}", table(&statuses));
     } else {
-        print!("{}", if names.is_empty() { table(&statuses) } else { details(&statuses) });
+        for status in &statuses {
+            print!("{}", details(std::slice::from_ref(status)));
+            // An older daemon has none.
+            let path = format!("/v1/events?repository={}", status.name);
+            let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
+            print!("{}", happened(&events));
+        }
     }
     if wait && !good {
         return Err(format!("not all locations were Synced and Healthy within {} s", timeout.as_secs()).into());
@@ -107,6 +118,20 @@ fn table(statuses: &[RepositoryStatus]) -> String {
             out,
             "Images are built for {platform}, not for each config's architecture (setting build.platform)."
         );
+    }
+    out
+}
+
+/// The last events, the newest last.
+fn happened(events: &[Event]) -> String {
+    let mut out = String::new();
+    for event in &events[events.len().saturating_sub(EVENTS)..] {
+        let times = if event.count > 1 { format!(" ({} times)", event.count) } else { String::new() };
+        let first = event.message.lines().next().unwrap_or_default();
+        let _ = writeln!(out, "  {} {:?}{times}: {first}", event.last.strftime("%F %TZ"), event.reason);
+    }
+    if !out.is_empty() {
+        out.push('\n');
     }
     out
 }
