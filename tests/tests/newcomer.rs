@@ -67,8 +67,8 @@ async fn a_local_project_is_added_changed_broken_rolled_back_and_removed_with_co
     assert!(config.contains("branch: trunk\npython_file: shop/definitions.py\n"), "{config}");
     let made = becomes(&lone, "the project runs", is_well).await;
     let listed = done(&lone.codeloc("list", &[]));
-    let line: Vec<&str> = listed.lines().find(|line| line.starts_with("shop ")).unwrap().split_whitespace().collect();
-    assert_eq!(line[..4], ["shop", "Synced", "Healthy", &first[..8]], "{listed}");
+    let row: Vec<&str> = listed.lines().find(|line| line.starts_with("shop ")).unwrap().split_whitespace().collect();
+    assert_eq!(row[..4], ["shop", "Synced", "Healthy", &first[..8]], "{listed}");
 
     done(&lone.codeloc("update", &["shop", "--set", "environment=[{name: A, value: b}]"]));
     let changed = |status: &Value| is_well(status) && status["revision"] != made["revision"];
