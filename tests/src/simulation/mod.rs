@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use codeloc::dagster::workspace::Publisher;
 use codeloc::kinds::tags;
-use codeloc::status::{Health, Sync};
+use codeloc::status::{Health, Reason, Sync};
 use localcloud::cloud::Cloud;
 use localcloud::driver::simulated::Script;
 use localcloud::faults::{Faults, Rule, Trouble};
@@ -348,7 +348,13 @@ impl Run {
         let settled = match (text.contains("git_url: ["), flaw) {
             (true, _) => status.sync == Sync::Unknown,
             // Whether its code was to blame, the last task that stopped may not have told yet.
-            (false, Some(_)) => status.health == Health::Degraded && !status.message.contains("is tried again"),
+            (false, Some(_)) => {
+                let failed =
+                    |reason| matches!(reason, Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering);
+                status.conditions.iter().any(|dated| failed(dated.condition.reason))
+                    && status.health == Health::Degraded
+                    && !status.message.contains("is tried again")
+            }
             (false, None) => (status.sync, status.health) == (Sync::Synced, Health::Healthy),
         };
         (!settled).then_some(said)
