@@ -391,7 +391,7 @@ pub(crate) fn refusal(request: &Request<Bytes>, service: Service, fault: &Fault)
 }
 
 pub(crate) fn mutates(operation: &str) -> bool {
-    const READS: [&str; 6] = ["Describe", "Discover", "Filter", "Get", "Head", "List"];
+    const READS: [&str; 7] = ["BatchGet", "Describe", "Discover", "Filter", "Get", "Head", "List"];
     !READS.iter().any(|read| operation.starts_with(read))
 }
 
