@@ -2,10 +2,16 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
+.PHONY: add-repo update-repo remove-repo list-repos repo-logs sync-repos dev-with-repos dev-add-repo
 .PHONY: help run prepare test test-images soak mutations lint bench clean-local
 
 help:
 	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
+	@echo "make add-repo     REPO_URL=https://... [REPO_NAME=] [REPO_BRANCH=]: looks into the repository and writes its config"
+	@echo "make update-repo  REPO_NAME= [SET='branch=next resources.cpu=512']: changes its config, or looks at it now"
+	@echo "make remove-repo  REPO_NAME=: removes its config, and so the location"
+	@echo "make list-repos   every location on one line; make repo-logs REPO_NAME= [FOLLOW=1]; make sync-repos: look at all of them now"
+	@echo "make dev-with-repos REPOS=folder: make run with these configs; make dev-add-repo REPO_PATH=project: adds a local project"
 	@echo "make test         every test, with cargo-nextest where it is installed"
 	@echo "make test-images  the tests of the Python package in the images, which make test runs too"
 	@echo "make lint         formatting, clippy, dependencies"
@@ -19,6 +25,50 @@ help:
 run:
 	$(CARGO) build --locked -p codeloc -p localcloud
 	@exec $(PYTHON) deploy/local/run.py $(RUN_FLAGS)
+
+# Commands go to the daemon of make run, and to its folder of configs, unless CODELOC_FLAGS says otherwise, as in
+# CODELOC_FLAGS='--server https://codeloc.example.com --token-file token'.
+CODELOC_FLAGS ?= --config .local/run/codeloc.yml
+CODELOC = target/debug/codeloc
+
+target/debug/codeloc:
+	$(CARGO) build --locked -p codeloc
+
+# What a target needs, told where it is missing.
+need = $(if $($(1)),,$(error $@ needs $(1)=...))
+
+add-repo: | target/debug/codeloc
+	$(call need,REPO_URL)
+	@$(CODELOC) add "$(REPO_URL)" $(if $(REPO_NAME),--name "$(REPO_NAME)") $(if $(REPO_BRANCH),--branch "$(REPO_BRANCH)") \
+		$(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS)
+
+update-repo: | target/debug/codeloc
+	$(call need,REPO_NAME)
+	@$(if $(SET),$(CODELOC) update "$(REPO_NAME)" $(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS) &&) \
+		$(CODELOC) sync "$(REPO_NAME)" $(CODELOC_FLAGS)
+
+remove-repo: | target/debug/codeloc
+	$(call need,REPO_NAME)
+	@$(CODELOC) remove "$(REPO_NAME)" $(CODELOC_FLAGS)
+
+list-repos: | target/debug/codeloc
+	@$(CODELOC) list $(CODELOC_FLAGS)
+
+repo-logs: | target/debug/codeloc
+	$(call need,REPO_NAME)
+	@$(CODELOC) logs "$(REPO_NAME)" $(if $(FOLLOW),--follow) $(CODELOC_FLAGS)
+
+sync-repos: | target/debug/codeloc
+	@$(CODELOC) sync $(CODELOC_FLAGS)
+
+dev-with-repos:
+	$(call need,REPOS)
+	@$(MAKE) --no-print-directory run RUN_FLAGS='--repos "$(abspath $(REPOS))" $(RUN_FLAGS)'
+
+dev-add-repo: | target/debug/codeloc
+	$(call need,REPO_PATH)
+	@$(CODELOC) add "$(abspath $(REPO_PATH))" $(if $(REPO_NAME),--name "$(REPO_NAME)") \
+		$(if $(REPO_BRANCH),--branch "$(REPO_BRANCH)") $(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS)
 
 prepare:
 	$(PYTHON) deploy/local/prepare.py

@@ -19,6 +19,18 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// As metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Again => "again",
+            Self::Making => "making",
+            Self::Cold => "cold",
+            Self::Resync => "resync",
+            Self::Garbage => "garbage",
+        }
+    }
+
     /// Of something that was begun for this reason.
     #[must_use]
     pub fn begun(self) -> Self {

@@ -5,6 +5,7 @@
 //! credentials that stand in a URL.
 
 mod check;
+pub mod edit;
 mod error;
 mod fields;
 mod fleet;

@@ -26,7 +26,7 @@ PROJECTS = ROOT / "tests/fixtures/projects"
 IMAGES = ROOT / "deploy/images"
 # Dagster's side of codeloc, which the images of `deploy/images` hold too.
 PACKAGE = IMAGES / "code-location/src"
-ENVIRONMENTS = ("dagster", "moto")
+ENVIRONMENTS = ("dagster", "moto", "schemathesis")
 
 # What children get of this process's environment. PIP_FIND_LINKS and its like stay outside: they would make an
 # installation depend on the machine. A certificate authority, a proxy and a mirror of the index are the user's own.

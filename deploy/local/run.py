@@ -177,6 +177,7 @@ class Stack:
         ):
             cloud += ["--task-environment", variable]
         made = ("--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform")
+        made += ("--role", "codeloc-local-execution")
         self.start("localcloud", *cloud, "--state", options.state / "cloud", *made, env={"AWS_REGION": region})
         self.wait("localcloud", lambda: answers(self.url(options.cloud_port, "/_localcloud/health")))
         daemon = (options.binaries / "codeloc", "run", "--config", folder / "codeloc.yml", *self.codeloc_flags())

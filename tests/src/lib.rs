@@ -31,7 +31,7 @@ use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
 use codeloc::source::{HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
-use codeloc::status::{Board, Health, Reason, RepositoryStatus, Sync};
+use codeloc::status::{Board, Health, Journal, Reason, RepositoryStatus, Sync};
 use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
@@ -260,6 +260,9 @@ impl Deployment {
             }
         };
         let queue = Arc::new(Queue::default());
+        let millis = i64::try_from(self.cloud.now().millis()).expect("a date of this age");
+        let clock = Clock::starting_at(jiff::Timestamp::from_millisecond(millis).expect("a date"));
+        let journal = Arc::new(Journal::new(clock));
         let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
         let heads_settings = HeadsSettings { interval: Duration::from_secs(30), parallelism: 8 };
         let heads = Heads::start(self.branches.clone(), heads_settings, move |key: &HeadKey| {
@@ -272,9 +275,13 @@ impl Deployment {
         let world = World {
             limits,
             lease: Arc::new(lease),
-            images: Images::new(self.builds.clone(), 2, queue.clone()),
-            workspace: Workspace::open(Publisher::new(self.workspace_file()), Some(self.webserver.clone()))
-                .expect("a workspace file"),
+            images: Images::new(self.builds.clone(), 2, queue.clone(), journal.clone()),
+            workspace: Workspace::open(
+                Publisher::new(self.workspace_file()),
+                Some(self.webserver.clone()),
+                journal.clone(),
+            )
+            .expect("a workspace file"),
             code_server: self.code_server.clone(),
             cache: Cache::default(),
             settings: self.settings.clone(),
@@ -283,12 +290,8 @@ impl Deployment {
             heads,
             board: Board::default(),
             queue,
-            clock: Clock::starting_at(
-                jiff::Timestamp::from_millisecond(
-                    i64::try_from(self.cloud.now().millis()).expect("a date of this age"),
-                )
-                .expect("a date"),
-            ),
+            clock,
+            journal,
         };
         world.workspace.create().await.expect("a workspace file");
         let fleet = Arc::new(Daemon::new(Reconciler::new(world), self.source.subscribe()));

@@ -27,12 +27,19 @@ pub struct Lone {
 impl Lone {
     /// `driver` is localcloud's: `process` runs what was pushed, `simulated` runs nothing.
     pub async fn start(folder: &Path, driver: &str) -> Self {
+        Self::start_with(folder, driver, &[]).await
+    }
+
+    /// With more flags for localcloud.
+    pub async fn start_with(folder: &Path, driver: &str, more: &[&str]) -> Self {
         let [cloud_port, codeloc_port] = free_ports();
         std::fs::create_dir_all(folder.join("repos")).expect("a folder can be made");
         let mut localcloud = command(binary("localcloud"));
         localcloud.args(["--listen", &format!("127.0.0.1:{cloud_port}"), "--driver", driver]);
         localcloud.arg("--state").arg(folder.join("cloud"));
         localcloud.args(["--cluster", "dagster", "--namespace", "dagster.internal", "--bucket", "dagster-platform"]);
+        localcloud.args(["--role", "codeloc-local-execution"]);
+        localcloud.args(more);
         let cloud = Process::start(&mut localcloud, folder.join("localcloud.log"));
         let mut lone = Self {
             web: Web::default(),
@@ -55,9 +62,17 @@ impl Lone {
         self.cloud_port
     }
 
+    pub fn codeloc_port(&self) -> u16 {
+        self.codeloc_port
+    }
+
     /// From now on codeloc looks for AWS at another port.
     pub fn look_at(&mut self, port: u16) {
         self.endpoint_port = port;
+    }
+
+    pub fn remove_config(&self, name: &str) {
+        std::fs::remove_dir_all(self.folder.join("repos").join(name)).expect("a config can be removed");
     }
 
     pub fn write_config(&self, name: &str, text: &str) {
@@ -126,7 +141,8 @@ impl Lone {
         text.lines().filter_map(|line| line.trim().strip_prefix("location_name: ")).map(str::to_owned).collect()
     }
 
-    fn sdk(&self) -> SdkConfig {
+    /// This cloud, for any client.
+    pub fn sdk(&self) -> SdkConfig {
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-central-1"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepares `.local/registry-tools/`: a registry, skopeo, umoci, runc and QEMU, and Python base images for two machines.
+"""Prepares `.local/registry-tools/`: a registry, skopeo, umoci, runc, QEMU, Prometheus, and Python base images for two machines.
 
 Everything comes out of Debian's packages through apt and is only unpacked, never installed, so that nobody need be root
 and nothing of the machine changes. A second run finds its stamp and takes milliseconds. Where it cannot be had, the exit
@@ -26,6 +26,8 @@ TOOLS = {
     "umoci": "umoci",
     "runc": "runc",
     "qemu-aarch64-static": "qemu-user-static",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 # The base image's Python, without what only sets a machine up; wheels expect the C++ library of every machine.
 PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")

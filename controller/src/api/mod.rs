@@ -1,37 +1,142 @@
-//! The REST API: what `status` prints, and the two probes of whoever runs the daemon. Reads only; loopback unless told
-//! otherwise.
+//! The REST API: what is, what is planned, what happened; and writing, which means committing to the config repository.
+//!
+//! Guarantees: nothing here holds up a reconcile; a request is bounded in size and time, and all of them in number; whoever has no
+//! token gets nothing but the two probes, the description and the page, and without any tokens only loopback is served.
+
+pub mod access;
+mod control;
+mod costs;
+mod events;
+pub mod hooks;
+mod limits;
+mod once;
+mod page;
+mod problem;
+mod repositories;
+pub mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::status::RepositoryStatus;
+use access::Access;
+pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Written};
+use hooks::Secret;
+use limits::Limits;
+use once::Once;
+use problem::Problem;
 
-/// What the API reads from.
-pub trait Statuses: Send + Sync + 'static {
-    fn all(&self) -> Vec<RepositoryStatus>;
-    /// Why the daemon is not ready yet: live state was not read, or the configs cannot be.
-    fn not_ready(&self) -> Option<String>;
+/// What every handler may use.
+#[derive(Clone)]
+pub struct App {
+    control: Arc<dyn Control>,
+    access: Arc<Access>,
+    hooks: Arc<Secret>,
+    once: Arc<Once>,
+    limits: Arc<Limits>,
 }
 
-pub fn router(statuses: Arc<dyn Statuses>) -> Router {
-    Router::new()
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "codeloc",
+        description = "Dagster code locations on AWS ECS, kept as a git folder of configs says. Errors are problem+json (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "repositories", description = "Code locations: one config of the config repository each"),
+        (name = "daemon", description = "The daemon as a whole"),
+    ),
+    components(schemas(Problem)),
+    modifiers(&Bearer),
+    security(("token" = [])),
+)]
+struct Description;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token out of `api.tokens_file`; none where there is no such file"))
+            .build();
+        openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Described routes.
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(repositories::list, repositories::add))
+        .routes(routes!(repositories::show, repositories::update, repositories::remove))
+        .routes(routes!(repositories::config))
+        .routes(routes!(repositories::plan))
+        .routes(routes!(repositories::logs))
+        .routes(routes!(repositories::follow_logs))
+        .routes(routes!(repositories::sync))
+        .routes(routes!(repositories::suspend))
+        .routes(routes!(repositories::resume))
+        .routes(routes!(repositories::rollback))
+        .routes(routes!(repositories::sync_all))
+        .routes(routes!(events::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(costs::list))
+        .routes(routes!(status))
+}
+
+/// The description, as `/openapi.json` serves it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().split_for_parts().1
+}
+
+pub fn router(control: Arc<dyn Control>, access: Access, hooks: Secret) -> Router {
+    let app =
+        App { control, access: Arc::new(access), hooks: Arc::new(hooks), once: Arc::default(), limits: Arc::default() };
+    let (described, openapi) = routes().split_for_parts();
+    described
+        .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn_with_state(app.clone(), access::require))
+        .route("/hooks/git", axum::routing::post(hooks::git))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/v1/repositories", get(repositories))
-        .with_state(statuses)
+        .route("/openapi.json", get(move || async move { Json(openapi) }))
+        .route("/", get(page::show))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })
+        .method_not_allowed_fallback(|method: Method| async move {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path; see /openapi.json"))
+        })
+        .layer(middleware::from_fn(access::refuse_foreign_origins))
+        .layer(axum::extract::DefaultBodyLimit::max(limits::LARGEST_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), limits::bound))
+        .with_state(app)
 }
 
-async fn readyz(State(statuses): State<Arc<dyn Statuses>>) -> (StatusCode, String) {
-    match statuses.not_ready() {
+async fn readyz(State(app): State<App>) -> (StatusCode, String) {
+    match app.control.not_ready() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-async fn repositories(State(statuses): State<Arc<dyn Statuses>>) -> Json<Vec<RepositoryStatus>> {
-    Json(statuses.all())
+/// The daemon: its version, mode, lease, and the commit of the configs.
+#[utoipa::path(get, path = "/v1/status", tag = "daemon", responses((status = 200, body = DaemonStatus), problem::Read))]
+async fn status(State(app): State<App>) -> Json<DaemonStatus> {
+    Json(app.control.daemon())
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    let scrape = app.control.scrape();
+    let text = app.control.journal().metrics.render(&scrape);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -20,6 +20,7 @@ mod uv;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use codeloc_crds::{Architecture, CodePointer, RepositoryName};
@@ -73,6 +74,12 @@ pub enum LoadTarget {
     Module(String),
     /// Absolute path inside the image.
     File(String),
+}
+
+/// Why a build would refuse the dependencies of a repository, of which these are the files, by file and line; nothing where it would
+/// not.
+pub fn refused_dependencies(texts: &BTreeMap<String, String>) -> Option<String> {
+    dependencies::input(None, texts).err().map(|error| error.to_string())
 }
 
 /// Port: the one thing that makes images.

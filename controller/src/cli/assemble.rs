@@ -20,7 +20,7 @@ use crate::reconcile::queue::Queue;
 use crate::reconcile::{Clock, Images, Reconciler, Workspace, World, place};
 use crate::settings::{Compression, Platform, Settings};
 use crate::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, SourceSettings};
-use crate::status::Board;
+use crate::status::{Board, Journal};
 
 pub type Real = Reconciler<OciBuilder<EcrCredentials>, GrpcCodeServer, GraphqlWebserver>;
 
@@ -82,6 +82,8 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let place = place::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
     let git = git(&settings);
     let queue = Arc::new(Queue::default());
+    let clock = Clock::of_this_machine();
+    let journal = Arc::new(Journal::new(clock));
     let board = Board::default();
     let heads_settings =
         HeadsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
@@ -103,8 +105,8 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let world = World {
         limits,
         lease: Arc::new(lease),
-        images: Images::new(builder, settings.reconcile.builds, queue.clone()),
-        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver)?,
+        images: Images::new(builder, settings.reconcile.builds, queue.clone(), journal.clone()),
+        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver, journal.clone())?,
         code_server: GrpcCodeServer::new(timeout),
         cache: Cache::default(),
         settings,
@@ -113,7 +115,8 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         heads,
         board,
         queue,
-        clock: Clock::of_this_machine(),
+        clock,
+        journal,
     };
     Ok((Reconciler::new(world), receiver))
 }

@@ -2,23 +2,48 @@
 //! `plan`: there are changes).
 
 #[cfg(feature = "aws")]
+mod add;
+#[cfg(feature = "aws")]
 mod apply;
 #[cfg(feature = "aws")]
 mod assemble;
+mod client;
+mod completions;
+mod cost;
+#[cfg(feature = "aws")]
+mod doctor;
+mod events;
+mod list;
 #[cfg(feature = "aws")]
 mod log;
+mod logs;
+mod out;
 #[cfg(feature = "aws")]
 mod plan;
 #[cfg(feature = "aws")]
+mod remove;
+#[cfg(feature = "aws")]
+mod rollback;
+#[cfg(feature = "aws")]
 mod run;
 mod schema;
+#[cfg(feature = "aws")]
+mod shown;
 mod status;
+#[cfg(feature = "aws")]
+mod suspend;
+mod sync;
+#[cfg(feature = "aws")]
+mod update;
 mod validate;
+#[cfg(feature = "aws")]
+mod write;
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
+#[cfg(feature = "aws")]
 use crate::settings;
 
 /// What ends a command: a sentence for people on standard error, and exit code 1.
@@ -34,9 +59,24 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(validate::command())
         .subcommand(status::command())
-        .subcommand(schema::command());
+        .subcommand(list::command())
+        .subcommand(logs::command())
+        .subcommand(events::command())
+        .subcommand(cost::command())
+        .subcommand(sync::command())
+        .subcommand(schema::command())
+        .subcommands(completions::commands());
     #[cfg(feature = "aws")]
-    let command = command.subcommand(run::command()).subcommand(apply::command()).subcommand(plan::command());
+    let command = command
+        .subcommand(run::command())
+        .subcommand(apply::command())
+        .subcommand(plan::command())
+        .subcommand(add::command())
+        .subcommand(update::command())
+        .subcommand(remove::command())
+        .subcommands(suspend::commands())
+        .subcommand(rollback::command())
+        .subcommand(doctor::command());
     command
 }
 
@@ -45,7 +85,28 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
     let result = match matches.subcommand() {
         Some(("validate", matches)) => validate::run(matches),
         Some(("status", matches)) => block_on(status::run(matches)),
+        Some(("list", matches)) => block_on(list::run(matches)),
+        Some(("logs", matches)) => block_on(logs::run(matches)),
+        Some(("events", matches)) => block_on(events::run(matches)),
+        Some(("cost", matches)) => block_on(cost::run(matches)),
+        Some(("sync", matches)) => block_on(sync::run(matches)),
         Some(("schema", _)) => schema::run(),
+        Some(("completions", matches)) => completions::completions(matches),
+        Some(("man", matches)) => completions::man(matches),
+        #[cfg(feature = "aws")]
+        Some(("add", matches)) => block_on(add::run(matches)),
+        #[cfg(feature = "aws")]
+        Some(("update", matches)) => block_on(update::run(matches)),
+        #[cfg(feature = "aws")]
+        Some(("remove", matches)) => block_on(remove::run(matches)),
+        #[cfg(feature = "aws")]
+        Some(("suspend", matches)) => block_on(suspend::run(matches, true)),
+        #[cfg(feature = "aws")]
+        Some(("resume", matches)) => block_on(suspend::run(matches, false)),
+        #[cfg(feature = "aws")]
+        Some(("doctor", matches)) => block_on(doctor::run(matches)),
+        #[cfg(feature = "aws")]
+        Some(("rollback", matches)) => block_on(rollback::run(matches)),
         #[cfg(feature = "aws")]
         Some(("run", matches)) => block_on(run::run(matches)),
         #[cfg(feature = "aws")]
@@ -74,12 +135,4 @@ fn settings(matches: &ArgMatches) -> Result<settings::Settings, Failure> {
     let settings = settings::load(matches)?;
     settings.check()?;
     Ok(settings)
-}
-
-/// Where the daemon of these settings is reached, unless `--server` says otherwise.
-fn server(matches: &ArgMatches) -> Result<String, Failure> {
-    match matches.get_one::<String>("server") {
-        Some(server) => Ok(server.trim_end_matches('/').to_owned()),
-        None => Ok(format!("http://{}", settings::load(matches)?.listen)),
-    }
 }

@@ -5,14 +5,19 @@ use std::sync::Arc;
 
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
+use super::shown::Shown;
 use super::{Failure, assemble, log, settings};
-use crate::api;
-use crate::reconcile::{Daemon, Progress};
+use crate::api::access::Access;
+use crate::api::hooks::Secret;
+use crate::api::{self, serve};
+use crate::cost::Prices;
+use crate::reconcile::Daemon;
 use crate::settings as all_settings;
-use crate::source::{self, SourceState};
-use crate::status::RepositoryStatus;
+use crate::settings::Settings;
+use crate::source::write::Writer;
+use crate::source::{self};
+use crate::status::notify::Notify;
 
 pub fn command() -> Command {
     Command::new("run")
@@ -20,29 +25,12 @@ pub fn command() -> Command {
         .args(all_settings::arguments())
 }
 
-/// What the API shows of this process.
-struct Shown {
-    reconciler: Arc<assemble::Real>,
-    progress: Arc<Progress>,
-    source: watch::Receiver<SourceState>,
-}
-
-impl api::Statuses for Shown {
-    fn all(&self) -> Vec<RepositoryStatus> {
-        self.reconciler.world.board.all()
-    }
-
-    fn not_ready(&self) -> Option<String> {
-        let source = self.source.borrow();
-        if let Some(failure) = &source.failure {
-            return Some(failure.message.clone());
-        }
-        (!self.progress.swept()).then(|| "live state has not been read yet".to_owned())
-    }
-}
-
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings(matches)?;
+    let access = Access::new(settings.api.tokens_file.clone(), settings.listen)?;
+    let secret = Secret::new(settings.api.hook_secret_file.clone())?;
+    let prices = Prices::load(settings.cost.prices_file.as_deref())?;
+    let notify = notify(&settings);
     log::start();
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
@@ -50,16 +38,16 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "codeloc listens");
 
     let source_settings = assemble::source(&settings);
+    let writer =
+        Writer::new(&source_settings, assemble::git(&settings), settings.build.work_folder.join("writing.git"));
     let source = source::watch(source_settings, assemble::git(&settings));
     let (reconciler, moved) = assemble::reconciler(settings).await?;
     reconciler.world.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
-    let shown = Shown {
-        reconciler: daemon.reconciler.clone(),
-        progress: daemon.progress.clone(),
-        source: source.state.clone(),
-    };
-    let api = axum::serve(listener, api::router(Arc::new(shown)));
+    let journal = daemon.reconciler.world.journal.clone();
+    let shown =
+        Shown { reconciler: daemon.reconciler.clone(), progress: daemon.progress.clone(), source, writer, prices };
+    let api = serve::serve(listener, api::router(Arc::new(shown), access, secret));
 
     let lease = daemon.reconciler.world.lease.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -72,12 +60,24 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         lease.fence().shut().await;
     };
+    let telling = async {
+        match notify {
+            Some(notify) => notify.run(journal).await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
         () = daemon.run(moved) => Err("the daemon ended by itself; see the log".into()),
-        result = async { api.await } => Err(format!("the API ended: {result:?}").into()),
+        () = api => Err("the API ended by itself; see the log".into()),
+        () = telling => Err("nobody is told of events any more; see the log".into()),
         () = told_to_end => Ok(ExitCode::SUCCESS),
     };
     // Nothing runs any more that could change anything.
     lease.release().await;
     ended
+}
+
+fn notify(settings: &Settings) -> Option<Notify> {
+    let url_file = settings.notify.url_file.clone()?;
+    Some(Notify { url_file, secret_file: settings.notify.secret_file.clone(), severity: settings.notify.severity })
 }

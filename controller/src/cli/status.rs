@@ -7,22 +7,20 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::time::Instant;
 
-use super::{Failure, server};
+use super::client::Client;
+use super::{Failure, client};
 use crate::settings;
+use crate::status::events::Event;
 use crate::status::{Health, RepositoryStatus, Sync, Truth};
 
 const POLL: Duration = Duration::from_millis(500);
+/// Events that are shown of one location.
+const EVENTS: usize = 8;
 
 pub fn command() -> Command {
     Command::new("status")
         .about("Shows sync, health and reasons of every location, as the daemon has them")
         .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Only these locations, in full"))
-        .arg(
-            Arg::new("server")
-                .long("server")
-                .value_name("URL")
-                .help("The daemon [default: where the settings say it listens]"),
-        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
         .arg(
             Arg::new("wait")
@@ -38,18 +36,18 @@ pub fn command() -> Command {
                 .value_parser(clap::value_parser!(u64))
                 .help("How long --wait waits"),
         )
+        .args(client::arguments())
         .args(settings::arguments())
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let server = server(matches)?;
+    let client = Client::new(matches)?;
     let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
     let wait = matches.get_flag("wait");
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&300));
     let deadline = Instant::now() + timeout;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let (statuses, good) = loop {
-        let answer = fetch(&client, &server).await;
+        let answer: Result<Vec<RepositoryStatus>, Failure> = client.get("/v1/repositories").await;
         let expired = Instant::now() >= deadline;
         match answer {
             Ok(statuses) => {
@@ -67,37 +65,26 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         tokio::time::sleep(POLL).await;
     };
-    if let Some(why) = not_ready(&client, &server).await {
+    if let Some(why) = client.not_ready().await {
         eprintln!("warning: {why}");
     }
     if matches.get_flag("json") {
         println!("{}", serde_json::to_string_pretty(&statuses)?);
+    } else if names.is_empty() {
+        print!("{}", table(&statuses));
     } else {
-        print!("{}", if names.is_empty() { table(&statuses) } else { details(&statuses) });
+        for status in &statuses {
+            print!("{}", details(std::slice::from_ref(status)));
+            // An older daemon has none.
+            let path = format!("/v1/events?repository={}", status.name);
+            let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
+            print!("{}", happened(&events));
+        }
     }
     if wait && !good {
         return Err(format!("not all locations were Synced and Healthy within {} s", timeout.as_secs()).into());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn fetch(client: &reqwest::Client, server: &str) -> Result<Vec<RepositoryStatus>, Failure> {
-    let url = format!("{server}/v1/repositories");
-    let unreachable = |error: reqwest::Error| {
-        format!("no daemon answers at {server} ({error}); is `codeloc run` up? --server names another")
-    };
-    let answer = client.get(&url).send().await.map_err(unreachable)?.error_for_status()?;
-    Ok(answer.json().await?)
-}
-
-/// What is wrong with the daemon as a whole: configs that cannot be read leave the last good ones in force, which no
-/// location's status tells.
-async fn not_ready(client: &reqwest::Client, server: &str) -> Option<String> {
-    let answer = client.get(format!("{server}/readyz")).send().await.ok()?;
-    if answer.status().is_success() {
-        return None;
-    }
-    Some(answer.text().await.ok()?.trim().to_owned())
 }
 
 fn settled(status: &RepositoryStatus) -> bool {
@@ -131,6 +118,20 @@ fn table(statuses: &[RepositoryStatus]) -> String {
             out,
             "Images are built for {platform}, not for each config's architecture (setting build.platform)."
         );
+    }
+    out
+}
+
+/// The last events, the newest last.
+fn happened(events: &[Event]) -> String {
+    let mut out = String::new();
+    for event in &events[events.len().saturating_sub(EVENTS)..] {
+        let times = if event.count > 1 { format!(" ({} times)", event.count) } else { String::new() };
+        let first = event.message.lines().next().unwrap_or_default();
+        let _ = writeln!(out, "  {} {:?}{times}: {first}", event.last.strftime("%F %TZ"), event.reason);
+    }
+    if !out.is_empty() {
+        out.push('\n');
     }
     out
 }

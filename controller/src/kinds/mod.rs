@@ -319,6 +319,16 @@ impl Step {
         )
     }
 
+    /// Whether ECS begins a rollout with it.
+    pub fn rolls_out(&self) -> bool {
+        matches!(
+            self,
+            Self::Service(
+                service::Change::Create { .. } | service::Change::Deploy { .. } | service::Change::Redeploy { .. }
+            )
+        )
+    }
+
     /// Whether it only says what differs, since AWS has no call that would change it.
     pub fn is_told_only(&self) -> bool {
         matches!(

@@ -331,16 +331,15 @@ fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
     let server = |live: &task_definition::Live| {
         Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })
     };
-    let steps: Vec<Step> = gone
-        .into_iter()
+    gone.into_iter()
         .map(server)
         .chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live))))
         .chain(role.map(|live| Step::ExecutionRole(role::delete(live))))
-        .collect();
-    if steps.is_empty() { unused_images(input).into_iter().collect() } else { steps }
+        .chain(unused_images(input))
+        .collect()
 }
 
-/// Images that nothing names, once the task definitions that named them are gone. Where anything that is registered cannot be read in
+/// Images that nothing names; those of task definitions that go now have their turn at the next look. Where anything that is registered cannot be read in
 /// full, or a deployment runs what is registered no more, nobody knows what it names, and all stay.
 fn unused_images(input: &Input<'_>) -> Option<Step> {
     let Live { service, image_repository, images, task_definitions, run_definitions, .. } = input.live;

@@ -1,7 +1,6 @@
 //! The loops around the passes: configs, branches, sweeps and workers. Events are hints that enqueue; they carry no data.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,11 +11,12 @@ use tokio::time::Instant;
 
 use super::lease::Standing;
 use super::pass::{Outcome, Reconciler};
-use super::queue::Priority;
+use super::queue::{Due, Priority};
 use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
 use crate::lock::lock;
 use crate::source::{HeadKey, Snapshot, SourceState};
+use crate::status::events::{EventReason, News};
 
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
@@ -33,7 +33,7 @@ const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 /// How far the daemon has come since it started.
 #[derive(Debug, Default)]
 pub struct Progress {
-    swept: AtomicBool,
+    swept: Mutex<Option<Instant>>,
     outcomes: Mutex<BTreeMap<String, Outcome>>,
     changed: Notify,
 }
@@ -45,7 +45,16 @@ impl Progress {
 
     /// Whether live state was read whole once.
     pub fn swept(&self) -> bool {
-        self.swept.load(Ordering::SeqCst)
+        self.last_sweep().is_some()
+    }
+
+    /// When it was last read whole.
+    pub fn last_sweep(&self) -> Option<Instant> {
+        *lock(&self.swept)
+    }
+
+    fn sweep_ended(&self) {
+        *lock(&self.swept) = Some(Instant::now());
     }
 
     fn set(&self, name: &str, outcome: Outcome) {
@@ -114,6 +123,9 @@ async fn follow_source<B: Builder, C: CodeServer, W: Webserver>(
             let state = source.borrow_and_update();
             (state.snapshot.clone(), state.failure.as_ref().map(|failure| failure.message.clone()))
         };
+        if let Some(why) = &unread {
+            reconciler.world.journal.record(News::of_daemon(EventReason::ConfigsUnreadable, why));
+        }
         reconciler.set_unread(unread);
         if let Some(snapshot) = snapshot {
             take(&reconciler, snapshot);
@@ -174,6 +186,8 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
         .filter(|name| old.get(*name) != snapshot.repositories.get(*name))
         .map(ToString::to_string)
         .collect();
+    let told = format!("{} configs, of which {} are new, changed or gone", snapshot.repositories.len(), changed.len());
+    world.journal.record(News::of_daemon(EventReason::ConfigsRead, told).from_commit(snapshot.commit.clone()));
     tracing::info!(
         commit = snapshot.commit.as_deref().unwrap_or("none"),
         repositories = snapshot.repositories.len(),
@@ -208,7 +222,11 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
     let mut held = false;
     let mut resync_at = Instant::now();
     loop {
-        let was_held = std::mem::replace(&mut held, *standing.borrow_and_update() == Standing::Held);
+        let now = standing.borrow_and_update().clone();
+        let was_held = std::mem::replace(&mut held, now == Standing::Held);
+        if let Some(news) = of_lease(&now, was_held) {
+            reconciler.world.journal.record(news);
+        }
         if held
             && !was_held
             && let Err(error) = reconciler.take_over().await
@@ -218,8 +236,14 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
         let resyncs = Instant::now() >= resync_at || held != was_held;
         let unseen = reconciler.unseen.take();
         let mut pause = SWEEP_AGAIN;
-        match reconciler.sweep(unseen.keys()).await {
+        let begun = Instant::now();
+        let swept = reconciler.sweep(unseen.keys()).await;
+        let journal = &reconciler.world.journal;
+        let outcome = if swept.is_ok() { "done" } else { "failed" };
+        journal.metrics.sweeps.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
+        match swept {
             Ok(names) => {
+                progress.sweep_ended();
                 pause = pause_after(names.len(), SWEEP_FOR_EACH);
                 for (name, priority) in &unseen {
                     reconciler.world.queue.add_now(name, *priority);
@@ -231,10 +255,10 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
                     }
                     resync_at = Instant::now() + interval;
                 }
-                progress.swept.store(true, Ordering::SeqCst);
                 progress.changed.notify_waiters();
             }
             Err(error) => {
+                journal.record(News::of_daemon(EventReason::SweepFailed, error.to_string()));
                 tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
                 reconciler.unseen.put_back(unseen);
                 resync_at = resync_at.min(Instant::now() + SWEEP_AGAIN);
@@ -272,6 +296,18 @@ async fn glances<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconc
     }
 }
 
+/// What a new standing is told as.
+fn of_lease(standing: &Standing, was_held: bool) -> Option<News> {
+    let lost = |why: String| Some(News::of_daemon(EventReason::LeaseLost, why));
+    match standing {
+        Standing::Held if was_held => None,
+        Standing::Held => Some(News::of_daemon(EventReason::LeaseTaken, "this process may change things")),
+        Standing::Standby { holder } => lost(format!("{holder} holds the lease")),
+        Standing::Unreadable(why) => lost(format!("the lease cannot be read: {why}")),
+        Standing::Unknown => None,
+    }
+}
+
 /// How long the next look waits after one at so many.
 fn pause_after(number: usize, for_each: Duration) -> Duration {
     (for_each * u32::try_from(number).unwrap_or(u32::MAX)).clamp(FIRST_LOOK, LAST_LOOK)
@@ -285,9 +321,13 @@ async fn work<B: Builder, C: CodeServer, W: Webserver>(
 ) {
     let queue = &reconciler.world.queue;
     loop {
-        let (name, priority) = queue.next(least).await;
+        let Due { name, priority, waited } = queue.next(least).await;
         if reconciler.snapshot().is_some() {
+            let metrics = &reconciler.world.journal.metrics;
+            metrics.queue_wait.with_label_values(&[priority.name()]).observe(waited.as_secs_f64());
+            let begun = Instant::now();
             let outcome = reconciler.pass(&name, priority).await;
+            metrics.reconciles.with_label_values(&[outcome.name()]).observe(begun.elapsed().as_secs_f64());
             if let Outcome::Waiting(after) | Outcome::Failed(after) = outcome {
                 queue.add(&name, priority.again(), Instant::now() + after);
             }

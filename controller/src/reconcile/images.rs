@@ -12,6 +12,8 @@ use tokio::time::{Duration, Instant};
 use super::queue::{Priority, Queue};
 use crate::build::{BuildError, Builder, Image, Request};
 use crate::lock::lock;
+use crate::status::Journal;
+use crate::status::events::{EventReason, News};
 
 /// A build that failed for want of network or registry is tried again after this long.
 const RETRY: Duration = Duration::from_secs(20);
@@ -59,16 +61,18 @@ pub struct Images<B> {
     tags: Arc<Mutex<HashMap<String, TagSlot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
+    journal: Arc<Journal>,
 }
 
 impl<B: Builder> Images<B> {
-    pub fn new(builder: B, builds: usize, queue: Arc<Queue>) -> Self {
+    pub fn new(builder: B, builds: usize, queue: Arc<Queue>, journal: Arc<Journal>) -> Self {
         Self {
             builder: Arc::new(builder),
             slots: Arc::default(),
             tags: Arc::default(),
             permits: Arc::new(Semaphore::new(builds)),
             queue,
+            journal,
         }
     }
 
@@ -98,6 +102,7 @@ impl<B: Builder> Images<B> {
     fn spawn(&self, name: String, request: Request, priority: Priority) {
         let (builder, slots, permits, queue) =
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
+        let journal = self.journal.clone();
         tokio::spawn(async move {
             // A newer commit's slot is not overwritten by an older one's news.
             let tell = |progress: ImageProgress, retry_at: Option<Instant>| {
@@ -106,22 +111,35 @@ impl<B: Builder> Images<B> {
                     slot.retry_at = retry_at;
                 }
             };
-            let result = match builder.find(&request).await {
+            let found = builder.find(&request).await;
+            if let Ok(found) = &found {
+                let result = if found.is_some() { "found" } else { "missing" };
+                journal.metrics.image_lookups.with_label_values(&[result]).inc();
+            }
+            let result = match found {
                 Ok(Some(image)) => Ok(image),
                 Ok(None) => {
                     tell(ImageProgress::Building("waiting for another build to end".to_owned()), None);
                     let _permit = permits.acquire().await;
-                    builder.build(&request, &|text| tell(ImageProgress::Building(text), None)).await
+                    let begun = Instant::now();
+                    let built = builder.build(&request, &|text| tell(ImageProgress::Building(text), None)).await;
+                    let outcome = if built.is_ok() { "built" } else { "failed" };
+                    journal.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
+                    built
                 }
                 Err(error) => Err(error),
             };
+            let commit = Some(request.commit.clone());
             match result {
                 Ok(image) => {
+                    let news = News::of(&name, EventReason::ImageReady, image.reference.clone());
+                    journal.record(news.from_commit(commit));
                     tracing::info!(repository = %name, image = %image.reference, "image ready");
                     tell(ImageProgress::Ready(image), None);
                 }
                 Err(error) => {
                     tracing::warn!(repository = %name, %error, "no image");
+                    journal.record(News::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
                     let retry_at = matches!(error, BuildError::Transient(_)).then(|| Instant::now() + RETRY);
                     tell(ImageProgress::Failed(error.to_string()), retry_at);
                 }

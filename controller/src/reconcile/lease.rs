@@ -46,6 +46,11 @@ pub enum Standing {
     Unreadable(String),
 }
 
+/// Where the lease of a deployment lies in the platform's bucket.
+pub fn key(deployment: &str) -> String {
+    format!("codeloc/{deployment}/lease.json")
+}
+
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
@@ -129,7 +134,7 @@ impl Lease {
     /// heard of last.
     pub fn new(s3: aws_sdk_s3::Client, bucket: &str, deployment: &str, holder: String, seconds: u64) -> Self {
         let duration = Duration::from_secs(seconds);
-        let key = format!("codeloc/{deployment}/lease.json");
+        let key = key(deployment);
         Self {
             store: Store { s3, bucket: bucket.to_owned(), key },
             holder,

@@ -36,6 +36,7 @@ impl Looks {
         lock(&self.next).insert(name.to_owned(), now + EVERY);
     }
 
+    #[cfg(feature = "aws")]
     pub fn forget(&self, name: &str) {
         lock(&self.next).remove(name);
     }

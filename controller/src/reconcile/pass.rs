@@ -27,12 +27,13 @@ use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
 use crate::kinds::image_repository::garbage::Image;
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, image_repository, names, service};
+use crate::kinds::{Kind, Live, Step, aws, image_repository, names, service};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
 use crate::source::{HeadKey, Heads, Snapshot};
-use crate::status::{Board, ConditionKind, Reason, Truth};
+use crate::status::events::{EventReason, News};
+use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
 
 /// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
 const ROUNDS: usize = 8;
@@ -60,6 +61,7 @@ pub struct World<B, C, W> {
     pub board: Board,
     pub clock: Clock,
     pub queue: Arc<Queue>,
+    pub journal: Arc<Journal>,
 }
 
 /// How a pass ended.
@@ -77,6 +79,19 @@ pub enum Outcome {
     Failed(Duration),
     /// The repository is gone, and all of it in AWS.
     Gone,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Waiting(_) => "waiting",
+            Self::Held => "held",
+            Self::Unseen => "unseen",
+            Self::Failed(_) => "failed",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 pub struct Reconciler<B, C, W> {
@@ -422,13 +437,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
             let (mut plan, mut linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
-            if session.priority == Priority::Garbage
-                && plan.garbage.is_empty()
-                && self.may_look_at_images(name, &plan, &live)
-            {
+            if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &live) {
                 live.images = self.images_of(session, &live).await;
                 (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
-                if !whole && !plan.garbage.is_empty() {
+                if !whole && plan.garbage.iter().any(|step| step.kind() == Kind::ImageRepository) {
                     // An image does not come back: everything that may name it is read afresh.
                     lock(&self.kept).remove(name);
                     continue;
@@ -459,27 +471,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 && plan.is_empty()
             {
                 self.own(name, false);
+                if self.world.board.get(name).is_some() {
+                    self.world.journal.record(News::of(name, EventReason::Removed, "all of it is gone"));
+                }
                 self.forget(name);
                 return Ok(Outcome::Gone);
             }
             if let Err(violation) = linted {
                 tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
-                self.tell(
-                    name,
-                    &wanted,
-                    &plan,
-                    Some((Reason::NotConverging, format!("unsafe plan refused: {violation}"))),
-                );
+                let message = format!("unsafe plan refused: {violation}");
+                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if applied.as_ref() == Some(&plan.steps) {
                 let fields: Vec<String> = plan.steps.iter().map(in_words).collect();
                 tracing::error!(repository = name, steps = %fields.join("; "), "not converging: the same plan came back after it was applied");
                 let message = format!("the same plan came back after it was applied: {}", fields.join("; "));
-                self.tell(name, &wanted, &plan, Some((Reason::NotConverging, message)));
+                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            self.tell(name, &wanted, &plan, None);
+            self.tell(name, &wanted, &plan, running(&live), None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
                 let garbage = self.unneeded(name, plan.garbage).await;
                 return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
@@ -574,7 +585,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if result.is_err() {
                 break;
             }
-            tracing::info!(repository = name, "{description}");
+            self.applied(name, step, &description);
         }
         self.swept.change(name);
         if known {
@@ -591,6 +602,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.addresses.forget(name);
         self.image_looks.forget(name);
     }
+}
+
+/// Tasks of a location that run.
+fn running(live: &Live) -> u32 {
+    live.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
 /// Whether a plan only makes what is not there, and publishes what answers.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,6 +29,15 @@ struct State {
     /// Names by number: what the two orders hold.
     names: BTreeMap<u64, String>,
     added: u64,
+}
+
+/// A key whose turn it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub name: String,
+    pub priority: Priority,
+    /// Since its time came.
+    pub waited: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +76,7 @@ impl State {
     }
 
     /// The most urgent key whose time has come and that `least` lets through, or when to look again.
-    fn take(&mut self, now: Instant, least: Priority) -> Result<(String, Priority), Option<Instant>> {
+    fn take(&mut self, now: Instant, least: Priority) -> Result<Due, Option<Instant>> {
         while let Some((at, number)) = self.later.first().copied().filter(|(at, _)| *at <= now) {
             self.later.remove(&(at, number));
             if let Some(slot) = self.names.get(&number).and_then(|name| self.slots.get(name)) {
@@ -80,7 +90,7 @@ impl State {
         let name = self.names.remove(&first.2).expect("a slot's number has its name");
         self.slots.remove(&name);
         self.running.insert(name.clone());
-        Ok((name, first.0))
+        Ok(Due { name, priority: first.0, waited: now.duration_since(first.1) })
     }
 }
 
@@ -100,7 +110,7 @@ impl Queue {
     }
 
     /// The next key that is due and at least as urgent as `least`, held until [`Queue::done`]; and why it is there.
-    pub async fn next(&self, least: Priority) -> (String, Priority) {
+    pub async fn next(&self, least: Priority) -> Due {
         loop {
             // Registered before looking, so that what is added meanwhile is not missed.
             let changed = self.changed.notified();
@@ -140,8 +150,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     async fn nothing_is_due(queue: &Queue) -> bool {
@@ -152,12 +160,12 @@ mod tests {
     async fn a_running_key_is_never_started_twice_and_runs_once_more_if_poked_meanwhile() {
         let queue = Queue::default();
         queue.add_now("orders", Priority::Resync);
-        assert_eq!(queue.next(Priority::Garbage).await.0, "orders");
+        assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
         queue.add_now("orders", Priority::Commit);
         queue.add_now("orders", Priority::Commit);
         assert!(nothing_is_due(&queue).await);
         queue.done("orders");
-        assert_eq!(queue.next(Priority::Garbage).await.0, "orders");
+        assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
         queue.done("orders");
         assert!(nothing_is_due(&queue).await);
     }
@@ -168,7 +176,7 @@ mod tests {
         queue.add_now("a", Priority::Resync);
         queue.add_now("b", Priority::Resync);
         queue.add_now("c", Priority::Commit);
-        assert_eq!(queue.next(Priority::Garbage).await.0, "c");
+        assert_eq!(queue.next(Priority::Garbage).await.name, "c");
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,7 +186,7 @@ mod tests {
         queue.add("a", Priority::Again, start + Duration::from_secs(60));
         queue.add("a", Priority::Again, start + Duration::from_secs(5));
         queue.add("a", Priority::Again, start + Duration::from_secs(30));
-        assert_eq!(queue.next(Priority::Garbage).await.0, "a");
+        assert_eq!(queue.next(Priority::Garbage).await.name, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
 
@@ -189,8 +197,10 @@ mod tests {
         let reserved = tokio::time::timeout(Duration::from_secs(60), queue.next(Priority::Again)).await;
         assert!(reserved.is_err());
         queue.add_now("commit", Priority::Commit);
-        assert_eq!(queue.next(Priority::Again).await, ("commit".to_owned(), Priority::Commit));
-        assert_eq!(queue.next(Priority::Garbage).await, ("cold".to_owned(), Priority::Cold));
+        let due = queue.next(Priority::Again).await;
+        assert_eq!((due.name.as_str(), due.priority, due.waited), ("commit", Priority::Commit, Duration::ZERO));
+        let due = queue.next(Priority::Garbage).await;
+        assert_eq!((due.name.as_str(), due.priority, due.waited), ("cold", Priority::Cold, Duration::from_secs(60)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +208,7 @@ mod tests {
         let queue = std::sync::Arc::new(Queue::default());
         let worker = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.next(Priority::Garbage).await.0 }
+            async move { queue.next(Priority::Garbage).await.name }
         });
         tokio::task::yield_now().await;
         queue.add_now("a", Priority::Commit);

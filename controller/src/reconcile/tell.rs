@@ -14,6 +14,7 @@ use crate::lock::lock;
 use crate::plan::Plan;
 use crate::settings::Platform;
 use crate::source::Invalid;
+use crate::status::events::{EventReason, News, news};
 use crate::status::{Condition, ConditionKind, DatedCondition, Drift, Health, Reason, RepositoryStatus, Truth};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -36,6 +37,12 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         };
         drop(failures);
         tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
+        let journal = &self.world.journal;
+        journal.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
+        // Waiting for one's turn, or for what was made a moment ago, is no failure.
+        if !matches!(error.class(), Class::NotYet | Class::Throttled) {
+            journal.record(News::of(name, EventReason::StepFailed, error.to_string()));
+        }
         if let Some(mut status) = self.world.board.get(name) {
             status.message = error.to_string();
             status.updated = self.world.clock.now();
@@ -56,6 +63,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         for stray in now {
             tracing::warn!(path = %stray.path, "{}", stray.message);
+            self.world.journal.record(News::of(&stray.path, EventReason::ConfigInvalid, stray.message.clone()));
             let at = self.world.clock.now();
             let mut status = RepositoryStatus::unknown(&stray.path, stray.message.clone(), at);
             let (kind, reason, message) =
@@ -66,7 +74,24 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, alarm: Option<(Reason, String)>) {
+    /// A step was executed.
+    pub(super) fn applied(&self, name: &str, step: &Step, description: &str) {
+        tracing::info!(repository = name, "{description}");
+        let journal = &self.world.journal;
+        let action = match step.describe().action {
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Delete => "delete",
+        };
+        journal.metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
+        if step.rolls_out() {
+            journal.metrics.rollouts.with_label_values(&["begun"]).inc();
+        }
+        let commit = self.world.board.read(name, |status| status.commit.clone()).flatten();
+        journal.record(News::of(name, EventReason::Applied, description).from_commit(commit));
+    }
+
+    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, running: u32, alarm: Option<(Reason, String)>) {
         let now = self.world.clock.now();
         let report = &plan.report;
         let mut conditions = report.conditions.clone();
@@ -98,11 +123,21 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             address: report.address.clone(),
             drift: drift(plan),
             conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
+            running,
+            commit_observed: None,
+            converged: None,
             updated: now,
         });
-        let changed = before.is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
+        let after = self.world.board.get(name).expect("it was put a moment ago");
+        let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {
             tracing::info!(repository = name, sync = %report.sync, health = %report.health, "{message}");
+        }
+        for (reason, message) in news::between(before.as_ref(), &after) {
+            if reason == EventReason::RolloutFailed {
+                self.world.journal.metrics.rollouts.with_label_values(&["failed"]).inc();
+            }
+            self.world.journal.record(News::of(name, reason, message).from_commit(after.commit.clone()));
         }
     }
 }

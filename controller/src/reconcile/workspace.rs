@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 use crate::dagster::workspace::{Entries, Entry, Publisher, WorkspaceError};
 use crate::dagster::{WebError, WebLocation, Webserver};
 use crate::kinds::workspace::{Change, Live};
+use crate::status::Journal;
 
 /// How long one answer of the webserver serves all passes.
 const FRESH: Duration = Duration::from_secs(1);
@@ -40,19 +41,24 @@ pub struct Workspace<W> {
     /// Number of the last write that changed membership or a host, and of the last that the webserver has read.
     written: AtomicU64,
     reloaded: Mutex<u64>,
+    /// Entries of the file, for whoever may not wait.
+    count: AtomicUsize,
+    journal: Arc<Journal>,
 }
 
 impl<W: Webserver> Workspace<W> {
     /// Starts from the file as it is, so that what was published stays published. Writes nothing.
-    pub fn open(publisher: Publisher, webserver: Option<W>) -> Result<Self, WorkspaceError> {
+    pub fn open(publisher: Publisher, webserver: Option<W>, journal: Arc<Journal>) -> Result<Self, WorkspaceError> {
         let entries = publisher.read()?;
         Ok(Self {
             publisher,
             webserver,
+            count: AtomicUsize::new(entries.len()),
             entries: Mutex::new(entries),
             view: Mutex::new(None),
             written: AtomicU64::new(0),
             reloaded: Mutex::new(0),
+            journal,
         })
     }
 
@@ -60,6 +66,7 @@ impl<W: Webserver> Workspace<W> {
     pub async fn reread(&self) -> Result<(), PublishError> {
         let mut entries = self.entries.lock().await;
         *entries = self.publisher.read()?;
+        self.count.store(entries.len(), Ordering::SeqCst);
         self.written.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -73,6 +80,7 @@ impl<W: Webserver> Workspace<W> {
             Ok(found) => {
                 tracing::warn!("workspace.yaml was changed by somebody else");
                 *entries = found;
+                self.count.store(entries.len(), Ordering::SeqCst);
                 self.written.fetch_add(1, Ordering::SeqCst);
             }
             Err(error) => {
@@ -86,6 +94,11 @@ impl<W: Webserver> Workspace<W> {
     /// Makes the file where there is none: Dagster does not start without one.
     pub async fn create(&self) -> Result<(), WorkspaceError> {
         self.publisher.publish(&*self.entries.lock().await).map(drop)
+    }
+
+    /// Locations in the file.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 
     pub async fn names(&self) -> Vec<String> {
@@ -157,7 +170,9 @@ impl<W: Webserver> Workspace<W> {
             }
             Change::Reload { name, expected, .. } => {
                 let Some(webserver) = &self.webserver else { return Ok(()) };
-                let shown = webserver.reload_location(name).await?;
+                let answer = webserver.reload_location(name).await;
+                self.count_reload(answer.is_ok());
+                let shown = answer?;
                 self.forget_view().await;
                 // It connects to the host that it knows. If that has somebody else by now, it missed the reload that told the new one.
                 if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
@@ -174,9 +189,11 @@ impl<W: Webserver> Workspace<W> {
         let mut edited = entries.clone();
         edit(&mut edited);
         if self.publisher.publish(&edited)? {
+            self.journal.metrics.workspace_writes.with_label_values::<&str>(&[]).inc();
             self.written.fetch_add(1, Ordering::SeqCst);
         }
         *entries = edited;
+        self.count.store(entries.len(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -188,11 +205,16 @@ impl<W: Webserver> Workspace<W> {
         if *reloaded < wanted {
             let serving = self.written.load(Ordering::SeqCst);
             let result = webserver.reload_workspace().await;
+            self.count_reload(result.is_ok());
             self.forget_view().await;
             result?;
             *reloaded = serving;
         }
         Ok(())
+    }
+
+    fn count_reload(&self, done: bool) {
+        self.journal.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
     }
 
     async fn forget_view(&self) {
@@ -203,6 +225,7 @@ impl<W: Webserver> Workspace<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::Clock;
 
     /// Knows `orders` at the host of the last reload of the workspace, and finds there whoever has that address now.
     struct Stale {
@@ -235,7 +258,8 @@ mod tests {
         let reloaded = Arc::new(AtomicU64::new(0));
         let webserver = Stale { reloaded: reloaded.clone() };
         let publisher = Publisher::new(folder.path().join("workspace.yaml"));
-        let workspace = Workspace::open(publisher, Some(webserver)).unwrap();
+        let journal = Arc::new(Journal::new(Clock::of_this_machine()));
+        let workspace = Workspace::open(publisher, Some(webserver), journal).unwrap();
         let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
         let change = Change::Reload { name: "orders".to_owned(), expected, found };
         workspace.apply(&change).await.unwrap();

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::names;
+use crate::status::events::Severity;
 
 pub use layers::{Leaf, SettingsError, arguments, leaves, load};
 
@@ -40,6 +41,39 @@ pub struct Settings {
     pub dagster: DagsterSettings,
     /// How often, and how much at once.
     pub reconcile: ReconcileSettings,
+    /// Who may use the REST API.
+    pub api: ApiSettings,
+    /// Who is told of events.
+    pub notify: NotifySettings,
+    /// What costs are reckoned with.
+    pub cost: CostSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSettings {
+    /// A file with a line `ROLE NAME TOKEN` for each token; ROLE is `read` or `write`. Without it only loopback may be listened on.
+    pub tokens_file: Option<PathBuf>,
+    /// A file with the secret that git hosts sign their webhooks with. Without it `/hooks/git` accepts nothing.
+    pub hook_secret_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NotifySettings {
+    /// A file with the URL that events are posted to, in the JSON that Slack's incoming webhooks take. In a file, since it holds a secret.
+    pub url_file: Option<PathBuf>,
+    /// A file with the secret that what is posted is signed with, in the header `X-Codeloc-Signature-256`.
+    pub secret_file: Option<PathBuf>,
+    /// The least severe events that are posted: `normal` or `warning`.
+    pub severity: Severity,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CostSettings {
+    /// A table of prices in place of the one that comes with the program; `controller/src/cost/prices.yml` shows its form.
+    pub prices_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -196,6 +230,9 @@ impl Default for Settings {
             build: BuildSettings::default(),
             dagster: DagsterSettings::default(),
             reconcile: ReconcileSettings::default(),
+            api: ApiSettings::default(),
+            notify: NotifySettings::default(),
+            cost: CostSettings::default(),
         }
     }
 }

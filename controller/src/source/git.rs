@@ -17,6 +17,7 @@ use crate::program::{Output, Program, ProgramError, inherited};
 use error::{Cause, cause, one_line};
 use url::{Remote, lies_under};
 
+pub mod commit;
 mod error;
 mod url;
 

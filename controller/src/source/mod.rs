@@ -12,12 +12,15 @@ mod directory;
 mod folder;
 pub mod git;
 pub mod heads;
+pub mod inspect;
 mod remote;
 #[cfg(test)]
 mod tests;
 mod watch;
+pub mod write;
 
 pub use folder::read_folder;
+pub use git::commit::Author;
 pub use git::{Git, GitError, GitSettings};
 pub use heads::{Head, HeadKey, Heads, HeadsSettings};
 pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};

@@ -44,6 +44,8 @@ pub struct SourceState {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Why there is no newer one.
     pub failure: Option<Failure>,
+    /// When the configs were last read well, whether or not anything had changed.
+    pub read: Option<tokio::time::Instant>,
 }
 
 /// Ends the watching when dropped.
@@ -101,6 +103,7 @@ impl SourceState {
     fn take(&mut self, outcome: Result<Snapshot, SourceError>) -> bool {
         match outcome {
             Ok(snapshot) => {
+                self.read = Some(tokio::time::Instant::now());
                 let recovered = self.failure.take().is_some();
                 let changed = self.snapshot.as_deref() != Some(&snapshot);
                 if changed {

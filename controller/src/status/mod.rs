@@ -1,14 +1,20 @@
 //! What is told of a location: two axes, as Argo CD has them, and five conditions with reason, message and time.
 
 mod board;
+pub mod events;
+mod journal;
+pub mod metrics;
+pub mod notify;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use board::Board;
+pub use journal::Journal;
 
 /// Whether what runs is what is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Sync {
     Synced,
     OutOfSync,
@@ -16,7 +22,7 @@ pub enum Sync {
 }
 
 /// Whether what runs is well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Health {
     Healthy,
     Progressing,
@@ -38,7 +44,7 @@ impl std::fmt::Display for Health {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum ConditionKind {
     /// The config is valid and its branch is a commit.
     SourceResolved,
@@ -54,7 +60,7 @@ pub enum ConditionKind {
     Enforced,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Truth {
     True,
     False,
@@ -62,7 +68,7 @@ pub enum Truth {
 }
 
 /// Why a condition is as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Reason {
     /// All is as wanted.
     AsWanted,
@@ -104,7 +110,7 @@ pub enum Reason {
 }
 
 /// One field of a live resource that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drift {
     pub kind: String,
     /// The resource's own name.
@@ -115,7 +121,7 @@ pub struct Drift {
     pub wanted: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Condition {
     pub kind: ConditionKind,
     pub status: Truth,
@@ -124,15 +130,16 @@ pub struct Condition {
 }
 
 /// A condition, and since when it has had its status and reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatedCondition {
     #[serde(flatten)]
     pub condition: Condition,
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
 }
 
 /// Everything `status` prints of one location.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryStatus {
     pub name: String,
     pub sync: Sync,
@@ -152,10 +159,28 @@ pub struct RepositoryStatus {
     #[serde(default)]
     pub drift: Vec<Drift>,
     pub conditions: Vec<DatedCondition>,
+    /// Tasks that run.
+    #[serde(default)]
+    pub running: u32,
+    /// When this process first saw the commit that is wanted.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub commit_observed: Option<Timestamp>,
+    /// When it was last seen to be as wanted.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub converged: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
 }
 
 impl RepositoryStatus {
+    /// Why it is not as it should be: that of the first condition that does not hold.
+    pub fn reason(&self) -> Option<Reason> {
+        let holds_not = |dated: &&DatedCondition| dated.condition.status != Truth::True;
+        self.conditions.iter().find(holds_not).map(|dated| dated.condition.reason)
+    }
+
     /// Of a location of which nothing more is known than this message.
     pub fn unknown(name: &str, message: String, now: Timestamp) -> Self {
         Self {
@@ -171,6 +196,9 @@ impl RepositoryStatus {
             address: None,
             drift: vec![],
             conditions: vec![],
+            running: 0,
+            commit_observed: None,
+            converged: None,
             updated: now,
         }
     }

@@ -24,7 +24,25 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
             ("0", "shown, and with `--wait` all are Synced and Healthy"),
             ("1", "no daemon answers, or `--wait` ran out of time"),
         ],
-        "schema" => &[("0", "printed")],
+        "schema" | "completions" => &[("0", "printed")],
+        "man" => &[("0", "written"), ("1", "the folder cannot be written to")],
+        "list" | "events" | "cost" | "logs" => {
+            &[("0", "shown"), ("1", "no daemon answers, it refuses, or there is no such location")]
+        }
+        "sync" => &[("0", "the daemon looks"), ("1", "no daemon answers, it refuses, or there is no such location")],
+        "add" => &[
+            ("0", "written, or printed"),
+            (
+                "1",
+                "the repository cannot be read, no definitions were found, the config does not pass, or it is there already",
+            ),
+        ],
+        "update" | "remove" | "suspend" | "resume" => &[
+            ("0", "written, or nothing to change"),
+            ("1", "there is no such config, the change does not pass, or the config repository cannot be written"),
+        ],
+        "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
+        "rollback" => &[("0", "written"), ("1", "no earlier commit is known to be good, or as for `update`")],
         "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
         "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
         "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],

@@ -64,6 +64,14 @@ fn calls(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
+/// Every action that the policy allows.
+pub fn actions() -> BTreeSet<String> {
+    let policy = policy();
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap());
+    actions.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 #[test]
 fn the_policy_allows_what_is_called_and_nothing_else_without_a_reason() {
     let mut called = BTreeSet::new();
@@ -74,13 +82,8 @@ fn the_policy_allows_what_is_called_and_nothing_else_without_a_reason() {
     wanted.retain(|action| !NEEDS_NO_PERMISSION.contains(action));
     wanted.extend(BESIDE_THE_CALLS);
 
-    let policy = policy();
-    let statements = policy["Statement"].as_array().unwrap();
-    let allowed: BTreeSet<&str> = statements
-        .iter()
-        .flat_map(|statement| statement["Action"].as_array().unwrap())
-        .filter_map(Value::as_str)
-        .collect();
+    let allowed = actions();
+    let allowed: BTreeSet<&str> = allowed.iter().map(String::as_str).collect();
 
     let missing: Vec<_> = wanted.difference(&allowed).collect();
     assert!(missing.is_empty(), "the policy in {PAGE} lacks {missing:?}");

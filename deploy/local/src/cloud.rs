@@ -58,6 +58,8 @@ pub struct Rules {
     pub returning_ids: u32,
     /// How much of everything there may be.
     pub quotas: Quotas,
+    /// Actions that nobody is allowed, as IAM writes them: `ecs:CreateService`.
+    pub denied: BTreeSet<String>,
     /// What Secrets Manager and Parameter Store hold, by ARN. There are no calls for them: tasks find them in their environment.
     pub secrets: BTreeMap<String, String>,
 }
@@ -85,6 +87,7 @@ impl Default for Rules {
             transient_stops: 0,
             returning_ids: 100,
             quotas: Quotas::aws(),
+            denied: BTreeSet::new(),
             secrets: BTreeMap::new(),
         }
     }
@@ -202,6 +205,8 @@ impl Cloud {
         let region = wire::signed_region(request.headers()).unwrap_or(&self.rules.region);
         let reply = if !self.throttling.admits(service, &operation, self.now) {
             Err(service.throttled())
+        } else if self.rules.denied.contains(&format!("{}:{operation}", service.name())) {
+            Err(service.denied(&operation))
         } else if service.is_global() || region == self.rules.region {
             match service {
                 Service::S3 => services::s3::run(self, request),
@@ -391,7 +396,7 @@ pub(crate) fn refusal(request: &Request<Bytes>, service: Service, fault: &Fault)
 }
 
 pub(crate) fn mutates(operation: &str) -> bool {
-    const READS: [&str; 7] = ["BatchGet", "Describe", "Discover", "Filter", "Get", "Head", "List"];
+    const READS: [&str; 8] = ["BatchGet", "Describe", "Discover", "Filter", "Get", "Head", "List", "Simulate"];
     !READS.iter().any(|read| operation.starts_with(read))
 }
 

@@ -63,6 +63,12 @@ struct Arguments {
     /// A JSON file with the values of secrets and parameters by ARN, for the tasks that name them
     #[arg(long)]
     secrets: Option<PathBuf>,
+    /// An action that nobody is allowed: ecs:CreateService; may be given several times
+    #[arg(long, value_name = "ACTION")]
+    deny: Vec<String>,
+    /// A role that ECS tasks may assume, and that is there from the start
+    #[arg(long)]
+    role: Vec<String>,
     /// An ECS cluster that is there from the start
     #[arg(long)]
     cluster: Vec<String>,
@@ -186,6 +192,7 @@ fn settings(
         registry: address.to_string(),
         role_propagation: Duration::from_secs(arguments.role_propagation),
         secrets: arguments.secrets.as_deref().map(read_secrets).transpose()?.unwrap_or_default(),
+        denied: arguments.deny.iter().cloned().collect(),
         ..Rules::default()
     };
     let driver = match arguments.driver {
@@ -245,6 +252,14 @@ fn bootstrap(cloud: &mut Cloud, arguments: &Arguments) -> Result<(), Failure> {
     for name in &arguments.namespace {
         let body = serde_json::json!({"Name": name, "Vpc": "vpc-local"});
         ask(cloud, "Route53AutoNaming_v20170314.CreatePrivateDnsNamespace", &body, &["NamespaceAlreadyExists"])?;
+    }
+    for name in &arguments.role {
+        let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
+        let trust = percent_encoding::utf8_percent_encode(trust, percent_encoding::NON_ALPHANUMERIC);
+        let body = format!("Action=CreateRole&Version=2010-05-08&RoleName={name}&AssumeRolePolicyDocument={trust}");
+        let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
+        let request = request.body(Bytes::from(body)).map_err(|error| unmade(format!("role {name}"), &error))?;
+        expect(cloud, &request, &format!("role {name}"), &["EntityAlreadyExists"])?;
     }
     for name in &arguments.bucket {
         let request = Request::put(format!("/{name}")).body(Bytes::new());

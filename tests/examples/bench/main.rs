@@ -1,12 +1,13 @@
 //! `make bench`: what a fleet costs in AWS calls, in time and in memory, beside the least there could be. docs/performance.md
 //! explains the figures.
 //!
-//! `--quick` leaves the large fleets out, `--virtual` what is measured in real time, `--real` everything else; `--sizes 20,1000`
+//! `--quick` leaves the large fleets out, `--virtual` what is measured in real time, `--real` everything else, `--builds` all but builds; `--sizes 20,1000`
 //! measures these in real time.
 //!
 //! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
 //! of its own that talks HTTP to localcloud.
 
+mod builds;
 mod figures;
 mod real;
 mod simulated;
@@ -19,9 +20,13 @@ fn main() {
         real::daemon(&arguments[2..]);
         return;
     }
+    if arguments.get(1).is_some_and(|argument| argument == "build") {
+        builds::build(&arguments[2..]);
+        return;
+    }
     let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let mut table = Table::new();
-    if !given("--real") {
+    if !given("--real") && !given("--builds") {
         for n in if given("--quick") { vec![100] } else { vec![100, 1000] } {
             simulated::cold(&mut table, n);
             simulated::sweep(&mut table, n);
@@ -30,6 +35,9 @@ fn main() {
         simulated::commits_during_a_cold_converge(&mut table, if given("--quick") { 100 } else { 1000 });
     }
     if !given("--virtual") {
+        builds::builds(&mut table);
+    }
+    if !given("--virtual") && !given("--builds") {
         let sizes = arguments.iter().skip_while(|argument| *argument != "--sizes").nth(1).map(|sizes| {
             sizes.split(',').map(|size| size.parse().unwrap_or_else(|_| panic!("--sizes takes numbers"))).collect()
         });

@@ -18,7 +18,7 @@ use codeloc::reconcile::lease::Lease;
 use codeloc::reconcile::queue::Queue;
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::source::{Heads, HeadsSettings, Snapshot, SourceState};
-use codeloc::status::{Board, Health};
+use codeloc::status::{Board, Health, Journal};
 use codeloc_crds::RepositoryName;
 use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, settings};
 use localcloud::calls::Call;
@@ -159,11 +159,14 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
     let (_keep, source) = tokio::sync::watch::channel(state);
     let lease = Lease::new(clients.s3.clone(), "platform", &settings.deployment, "bench".to_owned(), 8);
+    let clock = Clock::of_this_machine();
+    let journal = Arc::new(Journal::new(clock));
     let world: World<Builds, Known, CloudWebserver> = World {
         limits,
         lease: Arc::new(lease),
-        images: Images::new(Builds::default(), 2, queue.clone()),
-        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None).expect("a workspace file"),
+        images: Images::new(Builds::default(), 2, queue.clone(), journal.clone()),
+        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None, journal.clone())
+            .expect("a workspace file"),
         code_server: Known(Arc::new(answers)),
         cache: Cache::default(),
         settings,
@@ -172,7 +175,8 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
         heads,
         board: Board::default(),
         queue,
-        clock: Clock::of_this_machine(),
+        clock,
+        journal,
     };
     let daemon = Arc::new(Daemon::new(Reconciler::new(world), source));
     let running = tokio::spawn({
@@ -199,7 +203,7 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn peak_megabytes() -> f64 {
+pub fn peak_megabytes() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").expect("Linux tells the memory that was used");
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is there");
     line.split_whitespace().next().expect("a number").parse::<f64>().expect("kB") / 1024.0

@@ -40,6 +40,14 @@ fn short(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
 }
 
+/// The name of a run's task definition ends with the hash of what it says.
+fn without_hash(definition: &str) -> String {
+    match definition.split_once("_run_") {
+        Some((location, hash)) => format!("{location}_run{}", hash.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
+        None => definition.to_owned(),
+    }
+}
+
 async fn log_groups(clients: &Clients) -> Vec<String> {
     let mut lines = Vec::new();
     for group in clients.logs.describe_log_groups().send().await.unwrap().log_groups() {
@@ -62,8 +70,15 @@ async fn roles(clients: &Clients) -> Vec<String> {
         for policy in clients.iam.list_role_policies().role_name(name).send().await.unwrap().policy_names() {
             let policy = clients.iam.get_role_policy().role_name(name).policy_name(policy).send().await.unwrap();
             let statements = document(policy.policy_document());
-            let resources = statements["Statement"].as_array().unwrap().iter().map(|one| one["Resource"].as_str());
-            reach.extend(resources.map(|resource| resource.unwrap().trim_start_matches("arn:aws:s3:::").to_owned()));
+            for statement in statements["Statement"].as_array().unwrap() {
+                // One, or a list of them.
+                let resources = match &statement["Resource"] {
+                    Value::Array(resources) => resources.iter().collect(),
+                    resource => vec![resource],
+                };
+                let bare = |resource: &Value| resource.as_str().unwrap().trim_start_matches("arn:aws:s3:::").to_owned();
+                reach.extend(resources.into_iter().map(bare));
+            }
         }
         let service = trust["Statement"][0]["Principal"]["Service"].as_str().unwrap().to_owned();
         let reach = if reach.is_empty() { "nothing".to_owned() } else { reach.join(" ") };
@@ -97,7 +112,7 @@ async fn task_definitions(clients: &Clients) -> Vec<String> {
         let image = image.split_once("@sha256:").map_or(image, |(name, _)| name);
         lines.push(format!(
             "task definition {}: {image} as {role}, {cpu} CPU units, {memory} MiB, log to {log}; {owner}",
-            short(arn)
+            without_hash(short(arn))
         ));
     }
     lines

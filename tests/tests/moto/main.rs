@@ -250,6 +250,10 @@ fn wanted(name: &str, definition: &str, cpu: u32, memory: u32) -> Vec<String> {
             "task definition {definition}: registry.test/{name} as codeloc-{name}, {cpu} CPU units, {memory} MiB, \
              log to /codeloc/locations/{name}; {owner}"
         ),
+        format!(
+            "task definition codeloc-{name}_run:1: registry.test/{name} as codeloc-{name}, {cpu} CPU units, {memory} MiB, \
+             log to /codeloc/locations/{name}; {owner}"
+        ),
         format!("registry {name}-service.dagster.internal: A for 10 s; {owner}"),
         format!(
             "service {name}-service: 1 of {definition}, 3 subnets, 1 security group(s), breaker with rollback, \
@@ -318,9 +322,13 @@ async fn look_at_what_was_made(deployment: &Deployment, made: &[String], found: 
     let clients = &deployment.clients;
     let times = |call: &str| made.iter().filter(|one| *one == call).count();
     // One for each location, in each of the protocols: the record misses none of them.
-    let creating =
-        ["logs:CreateLogGroup", "iam:CreateRole", "ecs:RegisterTaskDefinition", "servicediscovery:CreateService"];
-    assert_eq!(creating.map(times), [SAMPLES.len(); 4], "{made:#?}");
+    let creating = ["logs:CreateLogGroup", "iam:CreateRole", "servicediscovery:CreateService"];
+    assert_eq!(creating.map(times), [SAMPLES.len(); 3], "{made:#?}");
+    assert_eq!(
+        times("ecs:RegisterTaskDefinition"),
+        2 * SAMPLES.len(),
+        "one for the server and one for runs: {made:#?}"
+    );
     found.note(Deviation::ConfigurationDropped, times("ecs:UpdateService") == SAMPLES.len());
     let service = deployment.service("orders-service").await;
     let tasks = clients.ecs.list_tasks().cluster("dagster").send().await.unwrap();

@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
 use super::THROTTLED;
-use super::limits::Limits;
+use super::limits::{Attempt, Limits};
 
 #[derive(Debug)]
 pub(super) struct Attempts {
@@ -38,15 +38,19 @@ impl Intercept for Attempts {
     ) -> Result<(), BoxError> {
         let Some(metadata) = config.load::<Metadata>() else { return Ok(()) };
         let operation = format!("{}:{}", self.service, metadata.name());
-        let Some(response) = context.response() else { return Ok(()) };
+        let Some(response) = context.response() else {
+            self.limits.count(&operation, Attempt::Failed);
+            return Ok(());
+        };
         // The body of a refusal was read whole for the error; it is small.
         let refused = !response.status().is_success()
             && response.body().bytes().is_some_and(|body| THROTTLED.iter().any(|word| contains(body, word.as_bytes())));
-        if refused {
-            self.limits.refused(&operation);
-        } else {
-            self.limits.passed(&operation);
-        }
+        let attempt = match response.status().is_success() {
+            true => Attempt::Passed,
+            false if refused => Attempt::Throttled,
+            false => Attempt::Failed,
+        };
+        self.limits.attempted(&operation, attempt);
         Ok(())
     }
 }

@@ -141,6 +141,17 @@ pub struct Standing {
 pub struct Limits {
     start: Instant,
     gates: Vec<Mutex<Gate>>,
+    /// Attempts so far.
+    attempts: Mutex<BTreeMap<String, [u64; 3]>>,
+}
+
+/// What became of one attempt of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Passed,
+    /// Refused for another reason than its rate, or without an answer.
+    Failed,
+    Throttled,
 }
 
 #[derive(Debug)]
@@ -156,14 +167,14 @@ impl Default for Limits {
             let (burst, rate) = family.assumed();
             Mutex::new(Gate { bucket: Bucket::new(burst, rate), arrived: 0, waiting: BTreeMap::new() })
         };
-        Self { start: Instant::now(), gates: Family::ALL.into_iter().map(gate).collect() }
+        Self { start: Instant::now(), gates: Family::ALL.into_iter().map(gate).collect(), attempts: Mutex::default() }
     }
 }
 
 impl Limits {
     /// For a cloud that refuses nothing, such as one on this machine.
     pub fn none() -> Self {
-        Self { start: Instant::now(), gates: vec![] }
+        Self { start: Instant::now(), gates: vec![], attempts: Mutex::default() }
     }
 
     fn gate(&self, family: Family) -> Option<&Mutex<Gate>> {
@@ -213,20 +224,32 @@ impl Limits {
         }
     }
 
-    /// One attempt was refused for its rate.
-    pub fn refused(&self, operation: &str) {
+    /// Learns from one attempt, and counts it.
+    pub fn attempted(&self, operation: &str, attempt: Attempt) {
+        self.count(operation, attempt);
+        let Some(gate) = self.gate(Family::of(operation)) else { return };
         let now = self.now();
-        if let Some(gate) = self.gate(Family::of(operation)) {
-            lock(gate).bucket.refused(now);
+        let mut gate = lock(gate);
+        if attempt == Attempt::Throttled {
+            gate.bucket.refused(now);
+        } else {
+            let waited_for = !gate.waiting.is_empty();
+            gate.bucket.passed(waited_for);
         }
     }
 
-    /// One attempt was not refused for its rate.
-    pub fn passed(&self, operation: &str) {
-        let Some(gate) = self.gate(Family::of(operation)) else { return };
-        let mut gate = lock(gate);
-        let waited_for = !gate.waiting.is_empty();
-        gate.bucket.passed(waited_for);
+    /// An attempt that got no answer, of which nothing can be learned.
+    pub fn count(&self, operation: &str, attempt: Attempt) {
+        let mut attempts = lock(&self.attempts);
+        match attempts.get_mut(operation) {
+            Some(counts) => counts[attempt as usize] += 1,
+            None => attempts.entry(operation.to_owned()).or_default()[attempt as usize] += 1,
+        }
+    }
+
+    /// Attempts so far, by operation: passed, failed and throttled.
+    pub fn attempts(&self) -> Vec<(String, [u64; 3])> {
+        lock(&self.attempts).iter().map(|(operation, counts)| (operation.clone(), *counts)).collect()
     }
 
     pub fn standing(&self) -> Vec<Standing> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_cloudwatchlogs::types::OrderBy;
+
 use super::{Change, Live};
 use crate::kinds::aws::{CallError, Scope, Session, in_scope};
 use crate::kinds::names;
@@ -110,4 +112,48 @@ pub async fn tail(
         logs.get_log_events().log_group_name(group).log_stream_name(stream).limit(lines).start_from_head(false);
     let answer = session.call("logs:GetLogEvents", request.send()).await?;
     Ok(answer.events().iter().filter_map(|event| event.message().map(str::to_owned)).collect())
+}
+
+/// Streams of one location that are looked into: as many tasks as write at the same time, and some that ended lately.
+const STREAMS: i32 = 10;
+
+/// One line that a task wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub stream: String,
+    pub text: String,
+}
+
+/// The newest lines of all tasks of a location, the oldest of them first; only those after `after` (milliseconds) where that is
+/// given.
+pub async fn lines(
+    session: Session<'_>,
+    group: &str,
+    lines: i32,
+    after: Option<i64>,
+) -> Result<Vec<Written>, CallError> {
+    let logs = &session.clients.logs;
+    let request = logs.describe_log_streams().log_group_name(group).order_by(OrderBy::LastEventTime).descending(true);
+    let streams = match session.call("logs:DescribeLogStreams", request.limit(STREAMS).send()).await {
+        Ok(streams) => streams,
+        Err(error) if error.is(&["ResourceNotFoundException"]) => return Ok(vec![]),
+        Err(error) => return Err(error),
+    };
+    let mut all = Vec::new();
+    // The time of the last event is late by up to an hour (CloudWatch Logs says so), and so decides about nothing here.
+    for name in streams.log_streams().iter().filter_map(|stream| stream.log_stream_name()) {
+        let request = logs.get_log_events().log_group_name(group).log_stream_name(name).limit(lines);
+        let request = request.start_from_head(false).set_start_time(after.map(|after| after.saturating_add(1)));
+        let answer = session.call("logs:GetLogEvents", request.send()).await?;
+        all.extend(answer.events().iter().map(|event| Written {
+            at: event.timestamp().unwrap_or_default(),
+            stream: name.to_owned(),
+            text: event.message().unwrap_or_default().trim_end().to_owned(),
+        }));
+    }
+    all.sort_by_key(|line| line.at);
+    let surplus = all.len().saturating_sub(usize::try_from(lines).unwrap_or(0));
+    Ok(all.split_off(surplus))
 }

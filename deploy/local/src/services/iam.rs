@@ -95,8 +95,24 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             paged(input, "Tags", all.collect())
         }
         "GetAccountAuthorizationDetails" => account_details(cloud, input),
+        "GetPolicy" => {
+            // Managed policies cannot be made here: there are none.
+            let arn = input.need("PolicyArn")?;
+            Err(Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
+        }
+        "SimulatePrincipalPolicy" => Ok(simulate(cloud, input)),
         _ => Err(unknown(Service::Iam, operation)),
     }
+}
+
+/// Nobody's policies are judged here: what the rules do not deny is allowed.
+fn simulate(cloud: &Cloud, input: &Value) -> Value {
+    let judge = |action: &str| {
+        let decision = if cloud.rules.denied.contains(action) { "implicitDeny" } else { "allowed" };
+        json!({"EvalActionName": action, "EvalDecision": decision, "EvalResourceName": "*"})
+    };
+    let results: Vec<Value> = input.texts("ActionNames").into_iter().map(judge).collect();
+    json!({"EvaluationResults": results, "IsTruncated": false})
 }
 
 fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {

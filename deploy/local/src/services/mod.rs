@@ -90,6 +90,13 @@ impl Service {
 }
 
 impl Service {
+    /// The refusal of a call that nobody is allowed.
+    pub fn denied(self, operation: &str) -> Fault {
+        let code = if self.speaks_xml() || self == Self::S3 { "AccessDenied" } else { "AccessDeniedException" };
+        let message = format!("User is not authorized to perform: {}:{operation}", self.name());
+        Fault::new(code, message).with_status(403)
+    }
+
     /// The refusal of a call for its rate, as each service words it.
     pub fn throttled(self) -> Fault {
         match self {

@@ -1,0 +1,101 @@
+//! What the API asks of the daemon.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::cost::Cost;
+use crate::source::write::{Change, WriteError};
+use crate::source::{Author, write};
+use crate::status::metrics::Scrape;
+use crate::status::{Journal, RepositoryStatus};
+
+/// An answer that takes a while.
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Port: the daemon, as the API sees it.
+pub trait Control: Send + Sync + 'static {
+    fn journal(&self) -> &Journal;
+    fn statuses(&self) -> Vec<RepositoryStatus>;
+    fn status(&self, name: &str) -> Option<RepositoryStatus>;
+    fn daemon(&self) -> DaemonStatus;
+    /// Why the daemon is not ready yet: live state was not read, or the configs cannot be.
+    fn not_ready(&self) -> Option<String>;
+    fn scrape(&self) -> Scrape;
+    fn costs(&self) -> Vec<Cost>;
+    /// Looks at one location now, or at all of them: at its config, its branch and what is live.
+    fn poke(&self, name: Option<&str>);
+    /// Somebody pushed to one of these URLs. Looks at what follows it, and says how many things that are.
+    fn pushed(&self, urls: &[String]) -> usize;
+    /// What would be done, as `codeloc plan --json` prints it.
+    fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>>;
+    fn logs<'a>(&'a self, name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
+    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>>;
+    fn write<'a>(
+        &'a self,
+        name: &'a str,
+        change: &'a Change,
+        message: &'a str,
+        author: &'a Author,
+    ) -> Call<'a, Result<write::Written, WriteError>>;
+    /// Commits with which a location was well, the newest first; of this process's time only.
+    fn good_commits(&self, name: &str) -> Vec<String>;
+}
+
+/// AWS, or another port of the daemon, did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PlanError(pub String);
+
+/// Which lines of a location's log are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Logs {
+    /// The newest so many.
+    pub lines: i32,
+    /// Only those after this moment, in milliseconds since the epoch.
+    pub after: Option<i64>,
+}
+
+/// One line of a location's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Line {
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// The task that wrote it.
+    pub stream: String,
+    pub text: String,
+}
+
+/// What a change of the config repository led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// The commit of the config repository; absent where the configs are a plain folder.
+    pub commit: Option<String>,
+    /// Whether anything is different from before.
+    pub changed: bool,
+    /// The config as it is now; absent after a removal.
+    pub config: Option<String>,
+}
+
+impl From<write::Written> for Written {
+    fn from(written: write::Written) -> Self {
+        Self { commit: written.commit, changed: written.changed, config: written.text }
+    }
+}
+
+/// The daemon as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DaemonStatus {
+    pub version: String,
+    pub deployment: String,
+    /// `enforce`, `detect` or `suspended`.
+    pub mode: String,
+    /// `held`, `standby`, `unreadable` or `unknown`.
+    pub lease: String,
+    /// The commit of the config repository that is in force.
+    pub commit: Option<String>,
+    /// Why the daemon is not ready, or the configs cannot be read.
+    pub trouble: Option<String>,
+}

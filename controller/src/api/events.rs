@@ -1,0 +1,84 @@
+//! `/v1/events`: what happened, and what happens.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::sse::{Event as Message, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa::IntoParams;
+
+use super::App;
+use super::problem::{self, Problem};
+use crate::status::events::{Event, Severity};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// Only those of this location.
+    repository: Option<String>,
+    /// Only those at least as severe.
+    severity: Option<Severity>,
+    /// Only those with a higher number.
+    after: Option<u64>,
+}
+
+impl EventsQuery {
+    fn lets_through(&self, event: &Event) -> bool {
+        self.repository.as_ref().is_none_or(|wanted| event.repository.as_ref() == Some(wanted))
+            && self.severity.is_none_or(|least| event.severity >= least)
+            && self.after.is_none_or(|after| event.number > after)
+    }
+}
+
+/// The last thousand events of this process, the oldest first.
+#[utoipa::path(get, path = "/v1/events", tag = "daemon", params(EventsQuery),
+    responses((status = 200, body = Vec<Event>), problem::Read))]
+pub async fn list(
+    State(app): State<App>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Json<Vec<Event>>, Problem> {
+    let Query(query) = query?;
+    Ok(Json(app.control.journal().events.list(|event| query.lets_through(event))))
+}
+
+/// Events as they happen, as server-sent events; with `after`, those since then come first.
+#[utoipa::path(get, path = "/v1/events/stream", tag = "daemon", params(EventsQuery),
+    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read))]
+pub async fn stream(
+    State(app): State<App>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
+    let permit = app.limits.stream()?;
+    let events = &app.control.journal().events;
+    // Listened to before the list is made: an event between the two comes once, by its number.
+    let receiver = events.subscribe();
+    let past = if query.after.is_some() { events.list(|event| query.lets_through(event)) } else { vec![] };
+    let last = past.last().map_or(0, |event| event.number);
+    let state = (past.into_iter(), receiver, query, last, permit);
+    let stream = futures::stream::unfold(state, |(mut past, mut receiver, query, last, permit)| async move {
+        let message = match past.next() {
+            Some(event) => message(&event),
+            None => loop {
+                match receiver.recv().await {
+                    Ok(event) if event.number > last && query.lets_through(&event) => break message(&event),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(missed)) => {
+                        break Message::default().event("missed").data(missed.to_string());
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            },
+        };
+        Some((Ok::<_, Infallible>(message), (past, receiver, query, last, permit)))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+}
+
+fn message(event: &Event) -> Message {
+    Message::default().event("event").id(event.number.to_string()).json_data(event).unwrap_or_default()
+}

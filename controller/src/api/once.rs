@@ -1,0 +1,76 @@
+//! A write that is sent again, since its answer was lost, is done once: by its `Idempotency-Key`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use axum::http::{HeaderMap, StatusCode};
+use sha2::{Digest, Sha256};
+
+use super::problem::Problem;
+use super::{App, Written};
+use crate::lock::lock;
+
+/// Keys that are remembered, for as long as the process lives.
+const KEPT: usize = 1000;
+const LONGEST_KEY: usize = 200;
+
+/// What came of a request.
+type Outcome = Result<Written, Problem>;
+
+#[derive(Debug, Default)]
+pub(super) struct Once {
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_key: HashMap<String, Slot>,
+    order: VecDeque<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    request: [u8; 32],
+    outcome: Arc<tokio::sync::OnceCell<Outcome>>,
+}
+
+/// Runs `write` unless the same request was made under the same key before; then its outcome is given again.
+pub(super) async fn once(
+    app: &App,
+    headers: &HeaderMap,
+    request: &[&str],
+    write: impl Future<Output = Outcome>,
+) -> Outcome {
+    let Some(key) = headers.get("idempotency-key") else { return write.await };
+    let key = key.to_str().unwrap_or_default().to_owned();
+    if key.is_empty() || key.len() > LONGEST_KEY {
+        let detail = format!("an Idempotency-Key has 1 to {LONGEST_KEY} visible characters");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let digest: [u8; 32] = Sha256::digest(request.join("\0")).into();
+    let slot = {
+        let mut slots = lock(&app.once.slots);
+        let slot = slots.by_key.get(&key).cloned();
+        slot.unwrap_or_else(|| {
+            let slot = Slot { request: digest, outcome: Arc::default() };
+            slots.by_key.insert(key.clone(), slot.clone());
+            slots.order.push_back(key.clone());
+            if slots.order.len() > KEPT
+                && let Some(oldest) = slots.order.pop_front()
+            {
+                slots.by_key.remove(&oldest);
+            }
+            slot
+        })
+    };
+    if slot.request != digest {
+        let detail = "this Idempotency-Key was sent with another request before";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    let outcome = slot.outcome.get_or_init(|| write).await.clone();
+    // What failed upstream may go through the next time.
+    if outcome.as_ref().is_err_and(|problem| problem.status >= 500) {
+        lock(&app.once.slots).by_key.remove(&key);
+    }
+    outcome
+}

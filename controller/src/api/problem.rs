@@ -1,0 +1,168 @@
+//! Errors as RFC 9457 has them.
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoResponses, ToSchema};
+
+use super::PlanError;
+use crate::source::write::WriteError;
+
+/// What went wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// What is wrong, and what to do.
+    pub detail: String,
+    /// Of a config that does not pass: file, line, caret and hint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: status.canonical_reason().unwrap_or("error").to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            config: None,
+        }
+    }
+
+    pub fn no_such_repository(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no location {name}; GET /v1/repositories lists them"))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let status = match &error {
+            WriteError::Exists(_) | WriteError::NoBranch | WriteError::Busy => StatusCode::CONFLICT,
+            WriteError::Missing(_) => StatusCode::NOT_FOUND,
+            WriteError::Name(_) | WriteError::Invalid(_) | WriteError::NotInPlace(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            WriteError::Git(_) | WriteError::File { .. } => StatusCode::BAD_GATEWAY,
+        };
+        let config = match &error {
+            WriteError::Invalid(error) => Some(error.render(false)),
+            _ => None,
+        };
+        Self { config, ..Self::new(status, error.to_string()) }
+    }
+}
+
+impl From<PlanError> for Problem {
+    fn from(error: PlanError) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, error.to_string())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+/// What every route may answer.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the description of answers, not the answers")]
+pub enum Read {
+    #[response(status = 400, description = "The request is malformed", content_type = "application/problem+json")]
+    BadRequest(Problem),
+    #[response(
+        status = 401,
+        description = "No token, or none that is known",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(Problem),
+    #[response(
+        status = 403,
+        description = "The token may not do this, or the request comes from a foreign page",
+        content_type = "application/problem+json"
+    )]
+    Forbidden(Problem),
+    #[response(
+        status = 405,
+        description = "Another method is for this path",
+        content_type = "application/problem+json"
+    )]
+    Method(Problem),
+    #[response(
+        status = 503,
+        description = "Too much at once, or it took too long",
+        content_type = "application/problem+json"
+    )]
+    Busy(Problem),
+}
+
+/// What a route on one location may answer besides.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the description of answers, not the answers")]
+pub enum OfOne {
+    #[response(status = 404, description = "There is no such location", content_type = "application/problem+json")]
+    NotFound(Problem),
+    #[response(
+        status = 502,
+        description = "AWS or the git host did not do what was asked",
+        content_type = "application/problem+json"
+    )]
+    Upstream(Problem),
+}
+
+/// What a route that writes may answer besides.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the description of answers, not the answers")]
+pub enum Write {
+    #[response(
+        status = 409,
+        description = "It is there already, or others pushed at the same time",
+        content_type = "application/problem+json"
+    )]
+    Conflict(Problem),
+    #[response(status = 413, description = "The body is too large", content_type = "application/problem+json")]
+    TooLarge(Problem),
+    #[response(
+        status = 415,
+        description = "The body is neither JSON nor YAML",
+        content_type = "application/problem+json"
+    )]
+    MediaType(Problem),
+    #[response(status = 422, description = "The config does not pass", content_type = "application/problem+json")]
+    Invalid(Problem),
+}

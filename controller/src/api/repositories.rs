@@ -1,0 +1,376 @@
+//! `/v1/repositories`: reading comes from the board, writing goes to git.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, http};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::access::Caller;
+use super::once::once;
+use super::problem::{self, Problem};
+use super::{App, Line, Logs, Written};
+use crate::source::write::{Change, WriteError};
+use crate::status::RepositoryStatus;
+use crate::status::events::{EventReason, News};
+
+/// Between two looks at a log that is followed.
+const FOLLOW: Duration = Duration::from_secs(2);
+const MOST_LINES: i32 = 1000;
+
+type Named = Result<Path<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+/// The status of every location.
+#[utoipa::path(get, path = "/v1/repositories", tag = "repositories",
+    responses((status = 200, body = Vec<RepositoryStatus>), problem::Read))]
+pub async fn list(State(app): State<App>) -> Json<Vec<RepositoryStatus>> {
+    Json(app.control.statuses())
+}
+
+/// The status of one location.
+#[utoipa::path(get, path = "/v1/repositories/{name}", tag = "repositories", params(("name" = String, Path)),
+    responses((status = 200, body = RepositoryStatus), problem::Read, problem::OfOne))]
+pub async fn show(State(app): State<App>, name: Named) -> Result<Json<RepositoryStatus>, Problem> {
+    let Path(name) = name?;
+    app.control.status(&name).map(Json).ok_or_else(|| Problem::no_such_repository(&name))
+}
+
+/// The fields of a config: see the schema of `config.yml`.
+#[derive(ToSchema)]
+#[schema(value_type = Object, example = json!({"name": "orders", "git_url": "https://github.com/shop/orders.git", "module": "orders.definitions"}))]
+#[expect(dead_code, reason = "the description of a body that is read as any object")]
+pub struct ConfigFields(Map<String, Value>);
+
+/// Adds a location: commits its config.
+///
+/// The body is the config, as JSON or as the text of a `config.yml`.
+#[utoipa::path(post, path = "/v1/repositories", tag = "repositories",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key with the same request: done once")),
+    request_body(content((ConfigFields = "application/json"), (String = "application/yaml"))),
+    responses((status = 201, body = Written, description = "The config is committed; the location comes to be"),
+        problem::Read, problem::OfOne, problem::Write))]
+pub async fn add(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = body?;
+    let kind = content_type(&headers);
+    let (name, change) = if kind.ends_with("yaml") || kind == "text/plain" {
+        let text = String::from_utf8(body.to_vec())
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the config is not UTF-8 text"))?;
+        (name_in(&text)?, Change::AddText(text))
+    } else {
+        let fields = object(&headers, &body)?;
+        let Some(Value::String(name)) = fields.get("name") else {
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`name` is missing, or no text"));
+        };
+        (name.clone(), Change::Add(fields))
+    };
+    let message = format!("Adds code location {name}");
+    let written = write(&app, &caller, &headers, &name, &change, &message).await?;
+    let location = format!("/v1/repositories/{name}");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(written)).into_response())
+}
+
+/// Changes fields of a config. Structures are merged, lists are replaced, null takes a field away.
+#[utoipa::path(patch, path = "/v1/repositories/{name}", tag = "repositories",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = ConfigFields,
+    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+pub async fn update(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Written>, Problem> {
+    let Path(name) = name?;
+    let fields = object(&headers, &body?)?;
+    let named: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let message = format!("Changes {} of code location {name}", named.join(", "));
+    write(&app, &caller, &headers, &name, &Change::Set(fields), &message).await.map(Json)
+}
+
+/// Removes a location: its config first, then all of it in AWS but its objects in S3.
+#[utoipa::path(delete, path = "/v1/repositories/{name}", tag = "repositories",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+pub async fn remove(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    headers: HeaderMap,
+) -> Result<Json<Written>, Problem> {
+    let Path(name) = name?;
+    let message = format!("Removes code location {name}");
+    write(&app, &caller, &headers, &name, &Change::Remove, &message).await.map(Json)
+}
+
+/// The config as it stands in the config repository.
+#[utoipa::path(get, path = "/v1/repositories/{name}/config", tag = "repositories", params(("name" = String, Path)),
+    responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OfOne, problem::Write))]
+pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Problem> {
+    let Path(name) = name?;
+    let text = app.control.config(&name).await?.ok_or_else(|| Problem::from(WriteError::Missing(name)))?;
+    Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
+}
+
+/// What would be done for one location, and is not done by asking.
+#[utoipa::path(get, path = "/v1/repositories/{name}/plan", tag = "repositories", params(("name" = String, Path)),
+    responses((status = 200, body = Object, description = "As `codeloc plan --json` prints it"), problem::Read, problem::OfOne))]
+pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Problem> {
+    let Path(name) = name?;
+    known(&app, &name)?;
+    Ok(Json(app.control.plan(&name).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogsQuery {
+    /// The newest so many lines.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    lines: Option<u16>,
+    /// Only those after this moment, in milliseconds since the epoch.
+    after: Option<i64>,
+}
+
+impl LogsQuery {
+    fn wanted(&self) -> Result<Logs, Problem> {
+        let lines = i32::from(self.lines.unwrap_or(100));
+        if !(1..=MOST_LINES).contains(&lines) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` is 1 to {MOST_LINES}")));
+        }
+        if self.after.is_some_and(|after| after < 0) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "`after` is milliseconds since the epoch"));
+        }
+        Ok(Logs { lines, after: self.after })
+    }
+}
+
+/// What the tasks of a location wrote: its code server, and its runs. The oldest line comes first.
+#[utoipa::path(get, path = "/v1/repositories/{name}/logs", tag = "repositories", params(("name" = String, Path), LogsQuery),
+    responses((status = 200, body = Vec<Line>), problem::Read, problem::OfOne))]
+pub async fn logs(
+    State(app): State<App>,
+    name: Named,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Json<Vec<Line>>, Problem> {
+    let (Path(name), Query(query)) = (name?, query?);
+    let wanted = query.wanted()?;
+    known(&app, &name)?;
+    Ok(Json(app.control.logs(&name, wanted).await?))
+}
+
+/// The same lines, and then those that are written from now on, as server-sent events.
+#[utoipa::path(get, path = "/v1/repositories/{name}/logs/stream", tag = "repositories",
+    params(("name" = String, Path), LogsQuery),
+    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OfOne))]
+pub async fn follow_logs(
+    State(app): State<App>,
+    name: Named,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (Path(name), Query(query)) = (name?, query?);
+    let wanted = query.wanted()?;
+    known(&app, &name)?;
+    let permit = app.limits.stream()?;
+    let first = app.control.logs(&name, wanted).await?;
+    let state = Following { app, name, waiting: first.into(), after: query.after, _permit: permit };
+    let stream = futures::stream::unfold(state, |mut state| async move {
+        let event = state.next().await;
+        Some((Ok::<_, Infallible>(event), state))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+}
+
+struct Following {
+    app: App,
+    name: String,
+    waiting: VecDeque<Line>,
+    after: Option<i64>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Following {
+    async fn next(&mut self) -> Event {
+        loop {
+            if let Some(line) = self.waiting.pop_front() {
+                self.after = self.after.max(Some(line.at));
+                return Event::default().event("line").json_data(line).unwrap_or_default();
+            }
+            tokio::time::sleep(FOLLOW).await;
+            let wanted = Logs { lines: MOST_LINES, after: self.after };
+            match self.app.control.logs(&self.name, wanted).await {
+                Ok(lines) => self.waiting = lines.into(),
+                Err(error) => return Event::default().event("trouble").data(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Looks at a location now: at its config, its branch and what is live.
+#[utoipa::path(post, path = "/v1/repositories/{name}/sync", tag = "repositories", params(("name" = String, Path)),
+    responses((status = 202, description = "It is looked at"), problem::Read, problem::OfOne))]
+pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
+    let Path(name) = name?;
+    known(&app, &name)?;
+    app.control.poke(Some(&name));
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Looks at everything now.
+#[utoipa::path(post, path = "/v1/sync", tag = "daemon",
+    responses((status = 202, description = "All of it is looked at"), problem::Read))]
+pub async fn sync_all(State(app): State<App>) -> StatusCode {
+    app.control.poke(None);
+    StatusCode::ACCEPTED
+}
+
+/// Leaves a location alone from now on: commits `mode: suspended`.
+#[utoipa::path(post, path = "/v1/repositories/{name}/suspend", tag = "repositories",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+pub async fn suspend(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    headers: HeaderMap,
+) -> Result<Json<Written>, Problem> {
+    let Path(name) = name?;
+    let change = Change::Set(fields(json!({"mode": "suspended"})));
+    write(&app, &caller, &headers, &name, &change, &format!("Suspends code location {name}")).await.map(Json)
+}
+
+/// Takes care of a location again: commits that without `mode`.
+#[utoipa::path(post, path = "/v1/repositories/{name}/resume", tag = "repositories",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+pub async fn resume(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    headers: HeaderMap,
+) -> Result<Json<Written>, Problem> {
+    let Path(name) = name?;
+    let change = Change::Set(fields(json!({"mode": null})));
+    write(&app, &caller, &headers, &name, &change, &format!("Resumes code location {name}")).await.map(Json)
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// All 40 digits; the last commit before the present one with which the location was well, where absent.
+    #[schema(pattern = "^[0-9a-f]{40}$")]
+    commit: Option<String>,
+}
+
+/// Goes back to an earlier commit and stays there: commits `commit:` in place of `branch:`.
+#[utoipa::path(post, path = "/v1/repositories/{name}/rollback", tag = "repositories",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content = Option<Rollback>, content_type = "application/json"),
+    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+pub async fn rollback(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Written>, Problem> {
+    let Path(name) = name?;
+    let body = body?;
+    let wanted = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
+    let status = app.control.status(&name).ok_or_else(|| Problem::no_such_repository(&name))?;
+    let earlier = || app.control.good_commits(&name).into_iter().find(|commit| status.commit.as_ref() != Some(commit));
+    let commit = wanted.commit.or_else(earlier).ok_or_else(|| {
+        let detail = "this daemon has not seen the location well with an earlier commit; name one in `commit`";
+        Problem::new(StatusCode::CONFLICT, detail)
+    })?;
+    let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));
+    let message = format!("Rolls code location {name} back to {commit}");
+    write(&app, &caller, &headers, &name, &change, &message).await.map(Json)
+}
+
+/// Commits a change, and lets it be seen at once.
+async fn write(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    name: &str,
+    change: &Change,
+    message: &str,
+) -> Result<Written, Problem> {
+    let request = [caller.name.as_str(), name, &format!("{change:?}")];
+    let journal = app.control.journal();
+    let count = |outcome: &str| journal.metrics.config_writes.with_label_values(&[outcome]).inc();
+    once(app, headers, &request, async {
+        match app.control.write(name, change, message, &caller.author()).await {
+            Ok(written) => {
+                count(if written.changed { "written" } else { "unchanged" });
+                if written.changed {
+                    let news = News::of(name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
+                    journal.record(news.from_commit(written.commit.clone()));
+                }
+                app.control.poke(Some(name));
+                Ok(Written::from(written))
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                count(if problem.status >= 500 { "failed" } else { "refused" });
+                Err(problem)
+            }
+        }
+    })
+    .await
+}
+
+fn known(app: &App, name: &str) -> Result<(), Problem> {
+    app.control.status(name).map(drop).ok_or_else(|| Problem::no_such_repository(name))
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_lowercase()
+}
+
+fn from_json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+    let kind = content_type(headers);
+    // A form of a foreign page can send other types, but not this one.
+    if kind != "application/json" && kind != "application/merge-patch+json" {
+        let detail = "send `Content-Type: application/json`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body does not fit: {error}")))
+}
+
+fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    from_json(headers, body)
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Which location a text is the config of.
+fn name_in(text: &str) -> Result<String, Problem> {
+    // Whether the rest of it passes is found out where it is written; the path decides about the name.
+    let unnamed = || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has no `name:`");
+    let line = text.lines().find_map(|line| line.strip_prefix("name:")).ok_or_else(unnamed)?;
+    let name = line.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    if name.is_empty() { Err(unnamed()) } else { Ok(name.to_owned()) }
+}

@@ -1,0 +1,426 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use axum::http::request::Builder;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::ServiceExt;
+
+use super::*;
+use crate::cost::Cost;
+use crate::reconcile::Clock;
+use crate::source::write::{Change, WriteError, Writer};
+use crate::source::{Author, Git, GitSettings, SourceSettings};
+use crate::status::metrics::Scrape;
+use crate::status::{Journal, RepositoryStatus};
+
+const WRITE: &str = "0123456789abcdefghij-write";
+const READ: &str = "0123456789abcdefghij-read";
+
+/// A daemon with a folder of configs and nothing else.
+struct Daemon {
+    journal: Journal,
+    writer: Writer,
+    statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
+    poked: Mutex<Vec<String>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn new() -> Arc<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let git = Git::new(GitSettings {
+            program: PathBuf::from("git"),
+            home: folder.path().join("home"),
+            url_rewrites: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            allow_local: false,
+            timeout: Duration::from_mins(1),
+        });
+        let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
+        let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+        let mut status = RepositoryStatus::unknown("orders", "looked at".to_owned(), now);
+        status.commit = Some("b".repeat(40));
+        Arc::new(Self {
+            journal: Journal::new(Clock::starting_at(now)),
+            writer: Writer::new(&settings, git, folder.path().join("unused")),
+            statuses: Mutex::new([("orders".to_owned(), status)].into()),
+            poked: Mutex::default(),
+            _folder: folder,
+        })
+    }
+}
+
+impl Control for Daemon {
+    fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn statuses(&self) -> Vec<RepositoryStatus> {
+        self.statuses.lock().unwrap().values().cloned().collect()
+    }
+
+    fn status(&self, name: &str) -> Option<RepositoryStatus> {
+        self.statuses.lock().unwrap().get(name).cloned()
+    }
+
+    fn daemon(&self) -> DaemonStatus {
+        DaemonStatus {
+            version: "1".to_owned(),
+            deployment: "test".to_owned(),
+            mode: "enforce".to_owned(),
+            lease: "held".to_owned(),
+            commit: None,
+            trouble: None,
+        }
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
+
+    fn scrape(&self) -> Scrape {
+        Scrape { lease: "held", ..Scrape::default() }
+    }
+
+    fn costs(&self) -> Vec<Cost> {
+        vec![]
+    }
+
+    fn poke(&self, name: Option<&str>) {
+        self.poked.lock().unwrap().push(name.unwrap_or("everything").to_owned());
+    }
+
+    fn pushed(&self, urls: &[String]) -> usize {
+        urls.iter().filter(|url| hooks::canonical(url) == "github.com/shop/orders").count()
+    }
+
+    fn plan<'a>(&'a self, _name: &'a str) -> Call<'a, Result<Value, PlanError>> {
+        Box::pin(async { Err(PlanError("ecs:DescribeServices: no answer".to_owned())) })
+    }
+
+    fn logs<'a>(&'a self, _name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
+        let all = [1, 2, 3].map(|at| Line { at, stream: "task".to_owned(), text: format!("line {at}") });
+        let lines = all.into_iter().filter(|line| wanted.after.is_none_or(|after| line.at > after)).collect();
+        Box::pin(async { Ok(lines) })
+    }
+
+    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>> {
+        Box::pin(self.writer.read(name))
+    }
+
+    fn write<'a>(
+        &'a self,
+        name: &'a str,
+        change: &'a Change,
+        message: &'a str,
+        author: &'a Author,
+    ) -> Call<'a, Result<crate::source::write::Written, WriteError>> {
+        Box::pin(self.writer.write(name, change, message, author))
+    }
+
+    fn good_commits(&self, _name: &str) -> Vec<String> {
+        vec!["b".repeat(40), "a".repeat(40)]
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    kind: String,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+async fn ask(router: &Router, request: Builder, body: &str) -> Answer {
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    let bytes = to_bytes(response.into_body(), 10_000_000).await.unwrap();
+    Answer { status, kind, text: String::from_utf8(bytes.to_vec()).unwrap() }
+}
+
+fn get_of(path: &str) -> Builder {
+    Request::get(path).header("host", "127.0.0.1:8080")
+}
+
+fn with(method: &str, path: &str) -> Builder {
+    let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:8080");
+    request.header("content-type", "application/json")
+}
+
+fn open(daemon: &Arc<Daemon>) -> Router {
+    router(daemon.clone(), Access::Everybody, Secret::default())
+}
+
+fn config() -> String {
+    json!({"name": "new", "git_url": "https://example.com/new.git", "module": "new"}).to_string()
+}
+
+#[tokio::test]
+async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_configs() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    let added = ask(&router, with("POST", "/v1/repositories"), &config()).await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text);
+    let again = ask(&router, with("POST", "/v1/repositories"), &config()).await;
+    assert_eq!((again.status, again.kind.as_str()), (StatusCode::CONFLICT, "application/problem+json"));
+    // A location that is known is one that the daemon has looked at.
+    let now = jiff::Timestamp::from_second(1).unwrap();
+    let status = RepositoryStatus::unknown("new", String::new(), now);
+    daemon.statuses.lock().unwrap().insert("new".to_owned(), status);
+
+    let changed =
+        ask(&router, with("PATCH", "/v1/repositories/new"), r#"{"resources": {"cpu": 512, "memory": 1024}}"#).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+    let suspended = ask(&router, with("POST", "/v1/repositories/new/suspend"), "").await;
+    assert_eq!(suspended.status, StatusCode::OK, "{}", suspended.text);
+    let rolled = ask(&router, with("POST", "/v1/repositories/new/rollback"), "").await;
+    assert_eq!(rolled.status, StatusCode::OK, "{}", rolled.text);
+    let config = ask(&router, get_of("/v1/repositories/new/config"), "").await;
+    assert_eq!(config.kind, "application/yaml");
+    assert!(
+        config.text.contains("resources: {cpu: 512, memory: 1024}\nmode: suspended\ncommit: bbbb"),
+        "{}",
+        config.text
+    );
+    let removed = ask(&router, with("DELETE", "/v1/repositories/new"), "").await;
+    assert_eq!((removed.status, &removed.json()["config"]), (StatusCode::OK, &Value::Null));
+    let gone = ask(&router, with("DELETE", "/v1/repositories/new"), "").await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    assert_eq!(daemon.poked.lock().unwrap().len(), 5);
+    let reasons: Vec<_> = daemon.journal.events.list(|_| true).into_iter().map(|event| event.message).collect();
+    assert_eq!(reasons[0], "codeloc: Adds code location new");
+    assert_eq!(reasons.len(), 5);
+}
+
+#[tokio::test]
+async fn a_rollback_without_a_commit_goes_to_the_last_good_one_before_the_present() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    let text = "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nbranch: main\n";
+    let yaml = get_of("/v1/repositories").method("POST").header("content-type", "application/yaml");
+    assert_eq!(ask(&router, yaml, text).await.status, StatusCode::CREATED);
+    let rolled = ask(&router, with("POST", "/v1/repositories/orders/rollback"), "{}").await;
+    let config = rolled.json()["config"].as_str().unwrap().to_owned();
+    assert!(config.ends_with(&format!("module: orders\ncommit: {}\n", "a".repeat(40))), "{config}");
+}
+
+#[tokio::test]
+async fn a_config_that_does_not_pass_is_refused_with_file_line_and_hint() {
+    let daemon = Daemon::new();
+    let body = json!({"name": "new", "git_url": "https://example.com/new.git", "modul": "new"}).to_string();
+    let answer = ask(&open(&daemon), with("POST", "/v1/repositories"), &body).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let config = answer.json()["config"].as_str().unwrap().to_owned();
+    assert!(config.contains("new/config.yml:4") && config.contains("modul"), "{config}");
+    assert!(daemon.poked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_write_that_is_sent_again_under_its_key_is_done_once() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    let request = || with("POST", "/v1/repositories").header("idempotency-key", "one");
+    let first = ask(&router, request(), &config()).await;
+    let second = ask(&router, request(), &config()).await;
+    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED));
+    assert_eq!(first.json(), second.json());
+    assert_eq!(daemon.poked.lock().unwrap().len(), 1);
+    let other = config().replace("\"new\"", "\"other\"");
+    assert_eq!(ask(&router, request(), &other).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refused() {
+    let daemon = Daemon::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("write ada {WRITE}\nread grafana {READ}\n")).unwrap();
+    let access = Access::new(Some(file.path().to_owned()), "0.0.0.0:80".parse().unwrap()).unwrap();
+    let router = router(daemon.clone(), access, Secret::default());
+    let bearer = |request: Builder, token: &str| request.header("authorization", format!("Bearer {token}"));
+
+    for path in ["/v1/repositories", "/metrics", "/v1/events", "/v1/costs", "/v1/status"] {
+        assert_eq!(ask(&router, get_of(path), "").await.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(ask(&router, bearer(get_of(path), "wrong"), "").await.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(ask(&router, bearer(get_of(path), READ), "").await.status, StatusCode::OK, "{path}");
+    }
+    let refused = ask(&router, bearer(with("POST", "/v1/repositories"), READ), &config()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&router, with("POST", "/v1/sync"), "").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), WRITE), "").await.status, StatusCode::ACCEPTED);
+    for open in ["/healthz", "/readyz", "/openapi.json", "/"] {
+        assert_eq!(ask(&router, get_of(open), "").await.status, StatusCode::OK, "{open}");
+    }
+    let foreign = bearer(with("POST", "/v1/sync"), WRITE).header("origin", "https://evil.example");
+    assert_eq!(ask(&router, foreign, "").await.status, StatusCode::FORBIDDEN);
+    let own = bearer(with("POST", "/v1/sync"), WRITE).header("origin", "http://127.0.0.1:8080");
+    assert_eq!(ask(&router, own, "").await.status, StatusCode::ACCEPTED);
+    let cross = bearer(get_of("/v1/repositories"), READ).header("sec-fetch-site", "cross-site");
+    assert_eq!(ask(&router, cross, "").await.status, StatusCode::FORBIDDEN);
+
+    // The file is exchanged: the old token is not known any more.
+    std::fs::write(file.path(), "write ada another-token-of-ada-0123\n").unwrap();
+    assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), WRITE), "").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn without_tokens_a_name_that_a_foreign_page_lets_point_here_is_refused() {
+    let router = open(&Daemon::new());
+    let request = Request::get("/v1/repositories").header("host", "evil.example:8080");
+    assert_eq!(ask(&router, request, "").await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn what_is_too_large_malformed_or_unknown_is_a_problem_document() {
+    let router = open(&Daemon::new());
+    let large = " ".repeat(limits::LARGEST_BODY + 1);
+    for (request, body, status) in [
+        (with("POST", "/v1/repositories"), large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
+        (with("POST", "/v1/repositories"), "{", StatusCode::UNPROCESSABLE_ENTITY),
+        (with("POST", "/v1/repositories"), "[]", StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            get_of("/v1/repositories").method("POST").header("content-type", "text/html"),
+            "x",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (with("PATCH", "/v1/repositories/no..name"), "{}", StatusCode::UNPROCESSABLE_ENTITY),
+        (get_of("/v1/repositories/none"), "", StatusCode::NOT_FOUND),
+        (get_of("/v1/repositories/%ff"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/repositories/orders/logs?lines=0"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/repositories/orders/logs?lines=x"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/events?severity=loud"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/repositories/orders/plan"), "", StatusCode::BAD_GATEWAY),
+        (get_of("/v2"), "", StatusCode::NOT_FOUND),
+        (with("PUT", "/v1/repositories"), "", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let told = format!("{request:?}");
+        let answer = ask(&router, request, body).await;
+        assert_eq!(
+            (answer.status, answer.kind.as_str()),
+            (status, "application/problem+json"),
+            "{told}: {}",
+            answer.text
+        );
+        assert_eq!(answer.json()["status"], status.as_u16(), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_lines_with_the_oldest_first() {
+    let router = open(&Daemon::new());
+    let answer = ask(&router, get_of("/v1/repositories/orders/logs?after=1"), "").await;
+    let texts: Vec<_> = answer.json().as_array().unwrap().iter().map(|line| line["text"].clone()).collect();
+    assert_eq!(texts, ["line 2", "line 3"]);
+}
+
+#[tokio::test]
+async fn a_signed_hook_pokes_and_a_forged_one_is_refused_and_counted() {
+    let daemon = Daemon::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hush\n").unwrap();
+    let secret = Secret::new(Some(file.path().to_owned())).unwrap();
+    let router = router(daemon.clone(), Access::Everybody, secret);
+    let body = json!({"repository": {"clone_url": "https://github.com/shop/orders.git"}}).to_string();
+    let hook = |signature: &str| {
+        with("POST", "/hooks/git").header("x-github-event", "push").header("x-hub-signature-256", signature)
+    };
+    let good = ask(&router, hook(&hooks::sign(body.as_bytes(), "hush")), &body).await;
+    assert_eq!((good.status, &good.json()["poked"]), (StatusCode::ACCEPTED, &json!(1)));
+    let forged = ask(&router, hook(&hooks::sign(body.as_bytes(), "guess")), &body).await;
+    assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
+    let gitlab = with("POST", "/hooks/git").header("x-gitlab-event", "Push Hook").header("x-gitlab-token", "hush");
+    assert_eq!(ask(&router, gitlab, "{}").await.json()["poked"], 0);
+    let metrics = ask(&router, get_of("/metrics"), "").await.text;
+    for line in [
+        r#"codeloc_hooks_total{outcome="accepted",sender="github"} 1"#,
+        r#"codeloc_hooks_total{outcome="refused",sender="github"} 1"#,
+        r#"codeloc_hooks_total{outcome="ignored",sender="gitlab"} 1"#,
+        r#"codeloc_http_requests_total{method="POST",route="/hooks/git",status="401"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "no {line} in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn events_come_as_they_happen_and_those_before_on_demand() {
+    use futures::StreamExt;
+
+    use crate::status::events::{EventReason, News};
+
+    let daemon = Daemon::new();
+    daemon.journal.record(News::of("orders", EventReason::Healthy, "one"));
+    let request = get_of("/v1/events/stream?after=0&repository=orders").body(Body::empty()).unwrap();
+    let response = open(&daemon).oneshot(request).await.unwrap();
+    daemon.journal.record(News::of("billing", EventReason::Healthy, "no"));
+    daemon.journal.record(News::of("orders", EventReason::Degraded, "two"));
+    let mut stream = response.into_body().into_data_stream();
+    for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
+        let chunk = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
+        assert!(chunk.contains(expected), "{chunk}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_idle_connections_are_bounded_and_whoever_got_in_is_answered() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve::serve(listener, open(&Daemon::new())));
+    let mut first = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    // Those beyond the bound are closed: the last of them reads the end.
+    let mut byte = [0; 1];
+    let read = idle.last_mut().unwrap().read(&mut byte).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    first.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
+    let begun = tokio::time::Instant::now();
+    for (sent, within) in [
+        // A head that does not end, and a body that does not come.
+        ("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", 20),
+        (
+            "POST /v1/repositories HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+            90,
+        ),
+    ] {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let task = tokio::spawn(serve::connection(server, open(&Daemon::new())));
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        task.await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(within), "{:?}: {sent}", begun.elapsed());
+    }
+}
+
+#[test]
+fn every_route_is_described_with_what_it_may_answer() {
+    let described = serde_json::to_value(openapi()).unwrap();
+    let paths = described["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 15);
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert!(operation["summary"].is_string() || operation["description"].is_string(), "{method} {path}");
+            assert!(operation["responses"]["401"].is_object(), "{method} {path}");
+        }
+    }
+}

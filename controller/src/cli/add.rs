@@ -1,0 +1,153 @@
+//! `codeloc add`: looks into a repository and writes its config.
+
+use std::process::ExitCode;
+
+use anstream::{eprintln, println};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use codeloc_crds::CodePointer;
+use codeloc_crds::edit::{SCHEMA_LINE, edit};
+use serde_json::{Map, Value, json};
+
+use super::write::{Edit, assignments, write};
+use super::{Failure, assemble, client};
+use crate::settings;
+use crate::source::inspect::{Found, inspect};
+use crate::source::write::Change;
+
+pub fn command() -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    Command::new("add")
+        .about("Adds a location: looks into its repository, finds the definitions, writes and commits a config")
+        .arg(Arg::new("git-url").value_name("GIT_URL").required(true).help("Where the code is fetched from"))
+        .arg(text("name", "NAME", "Name of the location [default: that of the repository]"))
+        .arg(text(
+            "branch",
+            "BRANCH",
+            "The branch whose newest commit runs [default: the one that the repository starts with]",
+        ))
+        .arg(text("subdirectory", "FOLDER", "Folder inside the repository that is treated as its root"))
+        .arg(text("python-file", "FILE", "The file that holds the definitions [default: found by looking]"))
+        .arg(text("module", "MODULE", "The module that holds the definitions, in place of a file"))
+        .arg(
+            Arg::new("set")
+                .long("set")
+                .value_name("FIELD=VALUE")
+                .action(ArgAction::Append)
+                .help("Another field of the config, as in --set resources.cpu=512"),
+        )
+        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints the config and writes nothing"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let url = text("git-url").ok_or("no git URL given")?;
+    let name = text("name").unwrap_or_else(|| name_of(&url));
+    let subdirectory = text("subdirectory");
+    let settings = settings::load(matches)?;
+    let work = tempfile::tempdir()?;
+    let git = assemble::git(&settings);
+    let (branch, bare) = (text("branch"), work.path().join("look.git"));
+    let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
+    for warning in &found.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let code = match (text("python-file"), text("module")) {
+        (Some(_), Some(_)) => return Err("give --python-file or --module, not both".into()),
+        (Some(file), None) => CodePointer::PythonFile(file),
+        (None, Some(module)) => CodePointer::Module(module),
+        (None, None) => found.code.first().cloned().ok_or(
+            "no file of the repository seems to hold Dagster definitions; name it with --python-file or --module",
+        )?,
+    };
+    let config = config(&name, &url, subdirectory.as_deref(), &code, &found);
+    let fields = assignments(matches.get_many("set").into_iter().flatten())?;
+    let config = edit(&config, &fields)?;
+    if matches.get_flag("print") {
+        print_checked(&name, &config)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let edit = Edit { change: Change::AddText(config), message: format!("Adds code location {name}"), name };
+    write(matches, edit).await
+}
+
+fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
+    codeloc_crds::parse(&format!("{name}/config.yml"), config).map_err(|error| error.render(false))?;
+    println!("{}", config.trim_end());
+    Ok(())
+}
+
+/// The last part of a URL, as far as it can be a name.
+fn name_of(url: &str) -> String {
+    let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+    let last = last.strip_suffix(".git").unwrap_or(last).to_lowercase();
+    let parts = last.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-")
+}
+
+/// A config with the few fields that everybody looks for, and comments on them.
+fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer, found: &Found) -> String {
+    let line = |key: &str, value: Value| {
+        let mut fields = Map::new();
+        fields.insert(key.to_owned(), value);
+        codeloc_crds::edit::write(&fields).lines().skip(1).collect::<Vec<_>>().join("\n")
+    };
+    let mut lines = vec![SCHEMA_LINE.to_owned(), line("name", json!(name)), line("git_url", json!(url))];
+    lines.push(line("branch", json!(found.branch)));
+    lines.extend(subdirectory.map(|folder| line("subdirectory", json!(folder))));
+    if found.code.len() > 1 {
+        let others = found.code.iter().filter(|other| *other != code).take(3).map(|other| match other {
+            CodePointer::PythonFile(file) => file.clone(),
+            CodePointer::Module(module) => format!("module {module}"),
+        });
+        lines.push(format!("# There are definitions elsewhere too: {}", others.collect::<Vec<_>>().join(", ")));
+    }
+    lines.push(match code {
+        CodePointer::PythonFile(file) => line("python_file", json!(file)),
+        CodePointer::Module(module) => line("module", json!(module)),
+    });
+    lines.push(match &found.dependencies {
+        Some(file) => format!("# Dependencies come from {file}."),
+        None => "# No dependency file was found: the image has Dagster and the code, and nothing else.".to_owned(),
+    });
+    lines.push(String::new());
+    lines.push("# Of one task; Fargate offers these in pairs.".to_owned());
+    lines.push(line("resources", json!({"cpu": 256, "memory": 512, "architecture": "ARM64"})));
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_comes_from_the_end_of_the_url() {
+        for (url, name) in [
+            ("https://github.com/shop/My_Orders.git", "my-orders"),
+            ("git@github.com:orders", "orders"),
+            ("/home/ada/projects/orders/", "orders"),
+        ] {
+            assert_eq!(name_of(url), name);
+        }
+    }
+
+    #[test]
+    fn the_config_that_is_written_passes_and_can_be_edited() {
+        let code = CodePointer::PythonFile("orders/definitions.py".to_owned());
+        let found = Found {
+            branch: "main".to_owned(),
+            commit: "a".repeat(40),
+            code: vec![code.clone(), CodePointer::Module("other".to_owned())],
+            dependencies: Some("uv.lock".to_owned()),
+            warnings: vec![],
+        };
+        let text = config("orders", "https://github.com/shop/orders.git", None, &code, &found);
+        let text = edit(&text, json!({"resources": {"cpu": 512, "memory": 1024}}).as_object().unwrap()).unwrap();
+        let repository = codeloc_crds::parse("orders/config.yml", &text).unwrap();
+        assert_eq!((repository.code, repository.resources.cpu), (code, 512), "{text}");
+    }
+}

@@ -1,0 +1,44 @@
+//! `codeloc completions` and `codeloc man`: what shells and `man` read.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::Shell;
+
+use super::Failure;
+
+pub fn commands() -> [Command; 2] {
+    [
+        Command::new("completions").about("Prints the completions for a shell").arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(clap::value_parser!(Shell))
+                .help("bash, elvish, fish, powershell or zsh"),
+        ),
+        Command::new("man").about("Writes a man page for each command into a folder").arg(
+            Arg::new("folder")
+                .value_name("FOLDER")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("A folder that exists, such as /usr/local/share/man/man1"),
+        ),
+    ]
+}
+
+pub fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let shell = *matches.get_one::<Shell>("shell").ok_or("no shell given")?;
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), "codeloc", &mut text);
+    std::io::stdout().write_all(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn man(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let folder = matches.get_one::<PathBuf>("folder").ok_or("no folder given")?;
+    clap_mangen::generate_to(super::command(), folder)
+        .map_err(|error| format!("man pages cannot be written into {}: {error}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

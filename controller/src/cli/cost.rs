@@ -1,0 +1,49 @@
+//! `codeloc cost`: what Fargate is estimated to take.
+
+use std::process::ExitCode;
+
+use anstream::println;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::client::Client;
+use super::out::{Cell, table};
+use super::{Failure, client};
+use crate::cost::Cost;
+use crate::settings;
+
+pub fn command() -> Command {
+    Command::new("cost")
+        .about(
+            "Estimates dollars a month of each location's code server on Fargate, and what ARM64 and Spot would save",
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let costs: Vec<Cost> = Client::new(matches)?.get("/v1/costs").await?;
+    if matches.get_flag("json") {
+        println!("{}", serde_json::to_string_pretty(&costs)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let as_of = costs.first().map(|cost| cost.as_of.clone());
+    let row = |name: &str, dollars: [f64; 5]| {
+        let [min, now, max, arm, spot] = dollars.map(|dollars| Cell::new(format!("{dollars:.2}")));
+        [Cell::new(name), min, now, max, arm, spot]
+    };
+    let dollars = |cost: &Cost| [cost.min, cost.now, cost.max, cost.saved_by_arm64, cost.saved_by_spot];
+    let mut sum = [0.0; 5];
+    for cost in &costs {
+        for (sum, dollars) in sum.iter_mut().zip(dollars(cost)) {
+            *sum += dollars;
+        }
+    }
+    let mut rows: Vec<_> = costs.iter().map(|cost| row(&cost.repository, dollars(cost))).collect();
+    rows.push(row("all", sum));
+    table(["NAME", "MIN", "NOW", "MAX", "ARM64 SAVES", "SPOT SAVES"], rows);
+    if let Some(as_of) = as_of {
+        println!("Dollars for 730 hours at the prices of {as_of}; runs, logs, images and traffic are not in it.");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,74 @@
+//! `codeloc events`: what happened.
+
+use std::process::ExitCode;
+
+use anstream::println;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::client::Client;
+use super::out::{Cell, age, table};
+use super::{Failure, client};
+use crate::settings;
+use crate::status::events::Event;
+
+pub fn command() -> Command {
+    Command::new("events")
+        .about("Shows what happened, to whom, why, and from which commit: the last thousand events of the daemon")
+        .arg(Arg::new("repository").long("repository").value_name("NAME").help("Only those of this location"))
+        .arg(
+            Arg::new("severity")
+                .long("severity")
+                .value_name("SEVERITY")
+                .value_parser(["normal", "warning"])
+                .help("Only those at least as severe"),
+        )
+        .arg(Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Goes on until Ctrl-C"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each event as a JSON document"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let client = Client::new(matches)?;
+    let mut query: Vec<String> = ["repository", "severity"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name}={}", matches.get_one::<String>(name)?)))
+        .collect();
+    let json = matches.get_flag("json");
+    if matches.get_flag("follow") {
+        query.push("after=0".to_owned());
+        let path = format!("/v1/events/stream?{}", query.join("&"));
+        let show = |data: &str| match serde_json::from_str::<Event>(data) {
+            Ok(_) if json => println!("{data}"),
+            Ok(event) => println!("{}", line(&event)),
+            Err(_) => eprintln!("warning: {data} events were missed"),
+        };
+        client.follow(&path, show).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let events: Vec<Event> = client.get(&format!("/v1/events?{}", query.join("&"))).await?;
+    if json {
+        for event in &events {
+            println!("{}", serde_json::to_string(event)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = events.into_iter().map(|event| {
+        [
+            Cell::new(age(event.last)),
+            event.severity.into(),
+            Cell::new(format!("{:?}", event.reason)),
+            Cell::of(event.repository),
+            Cell::of(event.commit.map(|commit| commit.get(..8).unwrap_or(&commit).to_owned())),
+            Cell::new(event.count.to_string()),
+            Cell::new(event.message.lines().next().unwrap_or_default()),
+        ]
+    });
+    table(["AGO", "SEVERITY", "REASON", "LOCATION", "COMMIT", "TIMES", "MESSAGE"], rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(event: &Event) -> String {
+    let of = event.repository.as_deref().unwrap_or("-");
+    format!("{} {of} {:?}: {}", event.last.strftime("%F %TZ"), event.reason, event.message)
+}

@@ -1,0 +1,49 @@
+//! `codeloc list`: every location on one line.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anstream::println;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::client::Client;
+use super::out::{Cell, age, table};
+use super::{Failure, client};
+use crate::cost::Cost;
+use crate::settings;
+use crate::status::RepositoryStatus;
+
+pub fn command() -> Command {
+    Command::new("list")
+        .about("Lists locations: sync, health, commit, tasks, dollars a month, and since when they are as wanted")
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let client = Client::new(matches)?;
+    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    if matches.get_flag("json") {
+        println!("{}", serde_json::to_string_pretty(&statuses)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let costs: Vec<Cost> = client.get("/v1/costs").await?;
+    let costs: BTreeMap<String, f64> = costs.into_iter().map(|cost| (cost.repository, cost.now)).collect();
+    let rows = statuses.into_iter().map(|status| {
+        [
+            Cell::new(status.name.clone()),
+            status.sync.into(),
+            status.health.into(),
+            Cell::of(status.commit.as_deref().map(|commit| commit.get(..8).unwrap_or(commit).to_owned())),
+            Cell::of(status.commit_observed.map(age)),
+            Cell::new(status.running.to_string()),
+            Cell::of(costs.get(&status.name).map(|dollars| format!("{dollars:.2}"))),
+            Cell::of(status.converged.map(age)),
+            Cell::new(status.message.lines().next().unwrap_or_default()),
+        ]
+    });
+    let titles = ["NAME", "SYNC", "HEALTH", "COMMIT", "AGE", "TASKS", "$/MONTH", "AS WANTED", "MESSAGE"];
+    table(titles, rows.collect());
+    Ok(ExitCode::SUCCESS)
+}

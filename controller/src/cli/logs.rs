@@ -1,0 +1,64 @@
+//! `codeloc logs`: what the tasks of a location write.
+
+use std::process::ExitCode;
+
+use anstream::println;
+use anstyle::AnsiColor;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use jiff::Timestamp;
+
+use super::client::Client;
+use super::{Failure, client};
+use crate::api::Line;
+use crate::settings;
+
+pub fn command() -> Command {
+    Command::new("logs")
+        .about("Shows what a location's tasks write: its code server, and its runs")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
+        .arg(
+            Arg::new("lines")
+                .long("lines")
+                .short('n')
+                .value_name("NUMBER")
+                .default_value("100")
+                .value_parser(clap::value_parser!(u16).range(1..=1000))
+                .help("The newest so many lines"),
+        )
+        .arg(Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Goes on until Ctrl-C"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each line as a JSON document"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let name = matches.get_one::<String>("name").ok_or("no name given")?;
+    let lines = matches.get_one::<u16>("lines").unwrap_or(&100);
+    let json = matches.get_flag("json");
+    let client = Client::new(matches)?;
+    if matches.get_flag("follow") {
+        let show = |data: &str| match serde_json::from_str::<Line>(data) {
+            Ok(line) => print(&line, json),
+            Err(_) => eprintln!("warning: {data}"),
+        };
+        client.follow(&format!("/v1/repositories/{name}/logs/stream?lines={lines}"), show).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in client.get::<Vec<Line>>(&format!("/v1/repositories/{name}/logs?lines={lines}")).await? {
+        print(&line, json);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(line: &Line, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(line).expect("plain data"));
+        return;
+    }
+    let at = Timestamp::from_millisecond(line.at)
+        .map_or_else(|_| line.at.to_string(), |at| at.strftime("%F %TZ").to_string());
+    // The end of a stream's name is the task.
+    let task = line.stream.rsplit('/').next().unwrap_or_default();
+    let quiet = AnsiColor::BrightBlack.on_default();
+    println!("{quiet}{at} {}{quiet:#} {}", task.get(..8).unwrap_or(task), line.text);
+}

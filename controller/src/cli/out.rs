@@ -1,0 +1,94 @@
+//! Tables with colour and age, where people look.
+
+use std::fmt::Write;
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+
+use crate::reconcile::Clock;
+use crate::status::events::Severity;
+use crate::status::{Health, Sync};
+
+/// A cell of a table.
+pub struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), style: Style::new() }
+    }
+
+    /// `-` where there is nothing.
+    pub fn of(text: Option<impl Into<String>>) -> Self {
+        Self::new(text.map_or_else(|| "-".to_owned(), Into::into))
+    }
+
+    fn coloured(text: impl Into<String>, colour: AnsiColor) -> Self {
+        Self { text: text.into(), style: colour.on_default() }
+    }
+}
+
+impl From<Sync> for Cell {
+    fn from(sync: Sync) -> Self {
+        let colour = match sync {
+            Sync::Synced => AnsiColor::Green,
+            Sync::OutOfSync => AnsiColor::Yellow,
+            Sync::Unknown => AnsiColor::BrightBlack,
+        };
+        Self::coloured(sync.to_string(), colour)
+    }
+}
+
+impl From<Health> for Cell {
+    fn from(health: Health) -> Self {
+        let colour = match health {
+            Health::Healthy => AnsiColor::Green,
+            Health::Progressing => AnsiColor::Yellow,
+            Health::Degraded | Health::Missing => AnsiColor::Red,
+            Health::Suspended | Health::Unknown => AnsiColor::BrightBlack,
+        };
+        Self::coloured(health.to_string(), colour)
+    }
+}
+
+impl From<Severity> for Cell {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Normal => Self::new("normal"),
+            Severity::Warning => Self::coloured("warning", AnsiColor::Red),
+        }
+    }
+}
+
+/// Colours are left out where nobody sees them.
+pub fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], rows: Vec<[Cell; COLUMNS]>) {
+    let mut all = vec![titles.map(Cell::new)];
+    all.extend(rows);
+    let widths: [usize; COLUMNS] =
+        std::array::from_fn(|column| all.iter().map(|row| row[column].text.chars().count()).max().unwrap_or(0));
+    for row in &all {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = if column + 1 < COLUMNS { widths[column] } else { 0 };
+            // Padding comes after the colour: its letters have no width.
+            let padding = " ".repeat(width.saturating_sub(cell.text.chars().count()));
+            let gap = if column == 0 { "" } else { "  " };
+            let _ = write!(line, "{gap}{}{}{:#}{padding}", cell.style, cell.text, cell.style);
+        }
+        println!("{}", line.trim_end());
+    }
+}
+
+/// How long ago: `40s`, `12m`, `3h`, `2d`.
+pub fn age(at: Timestamp) -> String {
+    let seconds = Clock::of_this_machine().now().duration_since(at).as_secs().max(0);
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}

@@ -1,0 +1,199 @@
+//! What the API shows of this process, and what it may ask of it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::assemble;
+use crate::api::hooks::canonical;
+use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError};
+use crate::cost::{Cost, Prices};
+use crate::kinds::{log_group, names};
+use crate::plan::render;
+use crate::priority::Priority;
+use crate::reconcile::Progress;
+use crate::reconcile::lease::Standing;
+use crate::source::write::{Change, WriteError, Writer, Written};
+use crate::source::{Author, SourceHandle};
+use crate::status::metrics::Scrape;
+use crate::status::{Journal, RepositoryStatus};
+
+pub struct Shown {
+    pub reconciler: Arc<assemble::Real>,
+    pub progress: Arc<Progress>,
+    pub source: SourceHandle,
+    pub writer: Writer,
+    pub prices: Prices,
+}
+
+impl Shown {
+    /// Seconds since the epoch of a moment that has passed.
+    fn date(&self, moment: Instant) -> f64 {
+        let now = self.reconciler.world.clock.now().as_duration().as_secs_f64();
+        now - moment.elapsed().as_secs_f64()
+    }
+
+    fn mode(&self) -> String {
+        format!("{:?}", self.reconciler.world.settings.mode).to_lowercase()
+    }
+}
+
+fn lease(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Held => "held",
+        Standing::Standby { .. } => "standby",
+        Standing::Unreadable(_) => "unreadable",
+        Standing::Unknown => "unknown",
+    }
+}
+
+impl Control for Shown {
+    fn journal(&self) -> &Journal {
+        &self.reconciler.world.journal
+    }
+
+    fn statuses(&self) -> Vec<RepositoryStatus> {
+        self.reconciler.world.board.all()
+    }
+
+    fn status(&self, name: &str) -> Option<RepositoryStatus> {
+        self.reconciler.world.board.get(name)
+    }
+
+    fn daemon(&self) -> DaemonStatus {
+        let world = &self.reconciler.world;
+        let snapshot = self.source.state.borrow().snapshot.clone();
+        DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            deployment: world.settings.deployment.clone(),
+            mode: self.mode(),
+            lease: lease(&world.lease.standing()).to_owned(),
+            commit: snapshot.and_then(|snapshot| snapshot.commit.clone()),
+            trouble: self.not_ready(),
+        }
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let source = self.source.state.borrow();
+        if let Some(failure) = &source.failure {
+            return Some(failure.message.clone());
+        }
+        (!self.progress.swept()).then(|| "live state has not been read yet".to_owned())
+    }
+
+    fn scrape(&self) -> Scrape {
+        let world = &self.reconciler.world;
+        let (queue_waiting, queue_running) = world.queue.depth();
+        let statuses = self.statuses();
+        let source = self.source.state.borrow().clone();
+        let attempts = world.limits.attempts().into_iter();
+        Scrape {
+            mode: self.mode(),
+            calls: attempts
+                .flat_map(|(operation, counts)| {
+                    let outcomes = ["passed", "failed", "throttled"].into_iter().zip(counts);
+                    let some = outcomes.filter(|(_, count)| *count > 0);
+                    some.map(move |(outcome, count)| (operation.clone(), outcome, count))
+                })
+                .collect(),
+            rates: world
+                .limits
+                .standing()
+                .into_iter()
+                .map(|standing| (format!("{:?}", standing.family), standing.rate, standing.waiting))
+                .collect(),
+            queue_waiting,
+            queue_running,
+            workspace_entries: world.workspace.count(),
+            lease: lease(&world.lease.standing()),
+            source_up: source.failure.is_none() && source.snapshot.is_some(),
+            source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
+            source_read: source.read.map(|at| self.date(at)),
+            swept: self.progress.last_sweep().map(|at| self.date(at)),
+            costs: self.costs().into_iter().map(|cost| (cost.repository, [cost.min, cost.now, cost.max])).collect(),
+            statuses,
+        }
+    }
+
+    fn costs(&self) -> Vec<Cost> {
+        let world = &self.reconciler.world;
+        let Some(snapshot) = self.reconciler.snapshot() else { return vec![] };
+        let running = |name: &str| world.board.read(name, |status| status.running).unwrap_or(0);
+        let repositories = snapshot.repositories.values().flatten();
+        repositories.map(|one| self.prices.estimate(one, &world.place.region, running(one.name.as_str()))).collect()
+    }
+
+    fn poke(&self, name: Option<&str>) {
+        let world = &self.reconciler.world;
+        self.source.poke();
+        let snapshot = self.reconciler.snapshot();
+        let Some(name) = name else {
+            world.heads.poke_all();
+            for name in snapshot.iter().flat_map(|snapshot| snapshot.repositories.keys()) {
+                world.queue.add_now(name.as_str(), Priority::Again);
+            }
+            return;
+        };
+        let repository = snapshot.as_ref().and_then(|snapshot| snapshot.repositories.get(name)?.as_ref().ok());
+        if let Some(repository) = repository {
+            world.heads.poke(&repository.git_url);
+        }
+        world.queue.add_now(name, self.reconciler.urgency(name));
+    }
+
+    fn pushed(&self, urls: &[String]) -> usize {
+        let world = &self.reconciler.world;
+        let told: Vec<String> = urls.iter().map(|url| canonical(url)).collect();
+        let git = assemble::git(&world.settings);
+        // A mirror's hook names the mirror.
+        let concerns = |url: &str| [url, &git.rewrite(url)].iter().any(|url| told.contains(&canonical(url)));
+        let mut poked = 0;
+        if world.settings.source.git_url.as_deref().is_some_and(&concerns) {
+            self.source.poke();
+            poked += 1;
+        }
+        let snapshot = self.reconciler.snapshot();
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        for repository in repositories.filter(|repository| concerns(&repository.git_url)) {
+            world.heads.poke(&repository.git_url);
+            poked += 1;
+        }
+        poked
+    }
+
+    fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>> {
+        Box::pin(async move {
+            let plan = self.reconciler.preview(name).await.map_err(|error| PlanError(error.to_string()))?;
+            let plans = render::json(&[(name.to_owned(), plan)]);
+            Ok(plans[0].clone())
+        })
+    }
+
+    fn logs<'a>(&'a self, name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
+        Box::pin(async move {
+            let session = self.reconciler.session(Priority::Again);
+            let group = names::log_group(&session.place.deployment, name);
+            let lines = log_group::aws::lines(session, &group, wanted.lines, wanted.after).await;
+            let lines = lines.map_err(|error| PlanError(error.to_string()))?;
+            Ok(lines.into_iter().map(|line| Line { at: line.at, stream: line.stream, text: line.text }).collect())
+        })
+    }
+
+    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>> {
+        Box::pin(self.writer.read(name))
+    }
+
+    fn write<'a>(
+        &'a self,
+        name: &'a str,
+        change: &'a Change,
+        message: &'a str,
+        author: &'a Author,
+    ) -> Call<'a, Result<Written, WriteError>> {
+        Box::pin(self.writer.write(name, change, message, author))
+    }
+
+    fn good_commits(&self, name: &str) -> Vec<String> {
+        self.reconciler.world.board.good_commits(name)
+    }
+}

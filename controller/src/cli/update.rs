@@ -1,0 +1,35 @@
+//! `codeloc update`: changes fields of a config.
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::write::{Edit, assignments, write};
+use super::{Failure, client};
+use crate::settings;
+use crate::source::write::Change;
+
+pub fn command() -> Command {
+    Command::new("update")
+        .about("Changes fields of a location's config, and keeps the rest of it as it stands")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
+        .arg(
+            Arg::new("set")
+                .long("set")
+                .value_name("FIELD=VALUE")
+                .required(true)
+                .action(ArgAction::Append)
+                .help("As in --set branch=next --set resources.cpu=512; FIELD= takes a field away"),
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .args(client::arguments())
+        .args(settings::arguments())
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
+    let fields = assignments(matches.get_many("set").into_iter().flatten())?;
+    let named: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let message = format!("Changes {} of code location {name}", named.join(", "));
+    write(matches, Edit { name, change: Change::Set(fields), message }).await
+}

@@ -1,0 +1,122 @@
+//! Where a command writes a config: through a daemon that was named, or straight into the folder or repository of the settings.
+
+use std::process::{Command, ExitCode};
+
+use anstream::println;
+use clap::ArgMatches;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::{Failure, assemble};
+use crate::settings::{self, Settings};
+use crate::source::Author;
+use crate::source::write::{Change, Writer};
+
+/// One change of one config, as the API and as git takes it.
+pub struct Edit {
+    pub name: String,
+    pub change: Change,
+    /// The commit's message.
+    pub message: String,
+}
+
+/// Makes the change and says what came of it.
+pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure> {
+    let written = if matches.get_one::<String>("server").is_some() {
+        through_daemon(&Client::new(matches)?, &edit).await?
+    } else {
+        let settings = settings::load(matches)?;
+        if settings.source.path.is_none() && settings.source.git_url.is_none() {
+            through_daemon(&Client::new(matches)?, &edit).await?
+        } else {
+            into_source(&settings, &edit).await?
+        }
+    };
+    if matches.get_flag("json") {
+        println!("{}", serde_json::to_string_pretty(&written)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    match (written["changed"].as_bool(), written["commit"].as_str()) {
+        (Some(false), _) => println!("{}: nothing to change", edit.name),
+        (_, Some(commit)) => println!("{}: {}, in commit {commit}", edit.name, edit.message),
+        (_, None) => println!("{}: {}", edit.name, edit.message),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> {
+    let path = format!("/v1/repositories/{}", edit.name);
+    match &edit.change {
+        Change::AddText(text) => client.send_yaml("/v1/repositories", text.clone()).await,
+        Change::Add(fields) => client.send_json(Method::POST, "/v1/repositories", Some(&json!(fields))).await,
+        Change::Set(fields) => client.send_json(Method::PATCH, &path, Some(&json!(fields))).await,
+        Change::Remove => client.send_json(Method::DELETE, &path, None).await,
+    }
+}
+
+async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure> {
+    let work = tempfile::tempdir()?;
+    let writer = Writer::new(&assemble::source(settings), assemble::git(settings), work.path().join("writing.git"));
+    let written =
+        writer.write(&edit.name, &edit.change, &edit.message, &identity()).await.map_err(|error| match error {
+            crate::source::write::WriteError::Invalid(error) => error.render(false).trim_end().to_owned(),
+            other => other.to_string(),
+        })?;
+    Ok(json!({"commit": written.commit, "changed": written.changed, "config": written.text}))
+}
+
+/// Whoever git says is at the keyboard.
+fn identity() -> Author {
+    let ask = |key: &str| {
+        let output = Command::new("git").args(["config", "--get", key]).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    Author {
+        name: ask("user.name").unwrap_or_else(|| "codeloc".to_owned()),
+        email: ask("user.email").unwrap_or_else(|| "codeloc@codeloc.invalid".to_owned()),
+    }
+}
+
+/// `resources.cpu=512` as the fields that it sets. A value is read as YAML; nothing behind the `=` takes the field away.
+pub fn assignments<'a>(given: impl Iterator<Item = &'a String>) -> Result<Map<String, Value>, Failure> {
+    let mut fields = Map::new();
+    for assignment in given {
+        let (path, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| format!("--set {assignment}: write FIELD=VALUE, as in --set resources.cpu=512"))?;
+        let value: Value = if value.is_empty() {
+            Value::Null
+        } else {
+            serde_saphyr::from_str(value).map_err(|error| format!("--set {assignment}: {error}"))?
+        };
+        let mut into = &mut fields;
+        let mut keys = path.split('.').peekable();
+        while let Some(key) = keys.next() {
+            if keys.peek().is_none() {
+                into.insert(key.to_owned(), value.clone());
+                break;
+            }
+            let inner = into.entry(key).or_insert_with(|| json!({}));
+            into = inner.as_object_mut().ok_or_else(|| format!("--set {assignment}: `{key}` is set twice"))?;
+        }
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_set_fields_of_structures_and_take_fields_away() {
+        let given = ["resources.cpu=512", "resources.memory=1024", "branch=", "tags={team: shop}", "tag=v1"];
+        let given: Vec<String> = given.map(str::to_owned).into();
+        let fields = assignments(given.iter()).unwrap();
+        let wanted = json!({
+            "resources": {"cpu": 512, "memory": 1024}, "branch": null, "tags": {"team": "shop"}, "tag": "v1",
+        });
+        assert_eq!(Value::Object(fields), wanted);
+        assert!(assignments(["cpu".to_owned()].iter()).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Commits of one file each, made without a checkout, and their way to the origin.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::url::Remote;
+use super::{Git, GitError};
+
+/// Who a commit is by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    pub name: String,
+    pub email: String,
+}
+
+/// How a push went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::source) enum Pushed {
+    Done,
+    /// Somebody else pushed to the branch meanwhile.
+    Behind,
+}
+
+/// What git says of a branch that has moved on.
+const BEHIND: [&str; 4] = ["[rejected]", "non-fast-forward", "cannot lock ref", "incorrect old value"];
+
+impl Git {
+    /// The text of one file of a fetched commit; nothing where there is none.
+    pub(in crate::source) async fn read_file(
+        &self,
+        bare: &Path,
+        commit: &str,
+        path: &str,
+    ) -> Result<Option<String>, GitError> {
+        let place = Remote::local(&format!("commit {commit}"));
+        let listed = self.reading(bare).arguments(["ls-tree", "--full-tree", commit, "--", path]);
+        let listed = self.run(listed, "ls-tree", &place).await?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        // `mode blob hash<TAB>path`; a link or a folder of that name is no config.
+        let mut words = listed.split_whitespace();
+        let (Some(mode), Some("blob"), Some(blob)) = (words.next(), words.next(), words.next()) else {
+            return Ok(None);
+        };
+        if mode.starts_with("12") {
+            return Ok(None);
+        }
+        let command = self.reading(bare).arguments(["cat-file", "blob", blob]);
+        let output = self.run(command, "cat-file", &place).await?;
+        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// The branch that a clone of the repository starts on.
+    pub(in crate::source) async fn default_branch(&self, url: &str) -> Result<String, GitError> {
+        let remote = self.remote(url)?;
+        let command = self.remote_command(&remote).await?;
+        let command = command.arguments(["ls-remote", "--quiet", "--symref", "--", &remote.url, "HEAD"]);
+        let output = self.run(command, "ls-remote", &remote).await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // `ref: refs/heads/main<TAB>HEAD`
+        let branch = text.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
+        let none = || GitError::ReferenceNotFound {
+            url: remote.shown.clone(),
+            reference: "commit on the branch that it starts with: commit something first".to_owned(),
+        };
+        branch.map(str::to_owned).ok_or_else(none)
+    }
+
+    /// Paths of a fetched commit that fit a glob and hold a line that fits an extended regular expression.
+    pub(in crate::source) async fn search(
+        &self,
+        bare: &Path,
+        commit: &str,
+        expression: &str,
+        glob: &str,
+    ) -> Result<Vec<String>, GitError> {
+        let place = Remote::local(&format!("commit {commit}"));
+        let command =
+            self.reading(bare).arguments(["grep", "--extended-regexp", "--files-with-matches", "-e", expression]);
+        match self.run(command.arguments([commit, "--", glob]), "grep", &place).await {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let of_commit = format!("{commit}:");
+                Ok(text.lines().filter_map(|line| line.strip_prefix(&of_commit)).map(str::to_owned).collect())
+            }
+            // It ends with 1, and says nothing, where there is none.
+            Err(GitError::Failed { detail, .. }) if detail.contains("exit status: 1") => Ok(vec![]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A commit on top of `parent` in which one file is another, or gone; nobody sees it until it is pushed.
+    pub(in crate::source) async fn commit_file(
+        &self,
+        bare: &Path,
+        parent: &str,
+        path: &str,
+        content: Option<&str>,
+        message: &str,
+        author: &Author,
+    ) -> Result<String, GitError> {
+        let place = Remote::local(&format!("commit {parent}"));
+        let failed = |error: std::io::Error| GitError::Failed {
+            operation: "commit",
+            url: place.shown.clone(),
+            detail: error.to_string(),
+        };
+        // In the bare folder, which is ours alone; removed when this ends in whatever way.
+        let folder = tempfile::Builder::new().prefix("commit").tempdir_in(bare).map_err(failed)?;
+        let index = folder.path().join("index");
+        let prepared = |arguments: &[&str]| {
+            let command = self.reading(bare).environment([("GIT_INDEX_FILE", &index)]);
+            // Nothing is checked out; some commands ask for a place where something could be.
+            command.arguments([OsStr::new("--work-tree"), folder.path().as_os_str()]).arguments(arguments)
+        };
+        self.run(prepared(&["read-tree", parent]), "read-tree", &place).await?;
+        if let Some(content) = content {
+            let file = folder.path().join("content");
+            tokio::fs::write(&file, content).await.map_err(failed)?;
+            let hash = prepared(&["hash-object", "-w", "--no-filters", "--"]).arguments([&file]);
+            let blob = self.word(hash, "hash-object", &place).await?;
+            let entry = format!("100644,{blob},{path}");
+            self.run(prepared(&["update-index", "--add", "--cacheinfo", &entry]), "update-index", &place).await?;
+        } else {
+            self.run(prepared(&["update-index", "--force-remove", "--", path]), "update-index", &place).await?;
+        }
+        let tree = self.word(prepared(&["write-tree"]), "write-tree", &place).await?;
+        let commit = prepared(&["commit-tree", &tree, "-p", parent, "-m", message]).environment([
+            ("GIT_AUTHOR_NAME", &author.name),
+            ("GIT_AUTHOR_EMAIL", &author.email),
+            ("GIT_COMMITTER_NAME", &author.name),
+            ("GIT_COMMITTER_EMAIL", &author.email),
+        ]);
+        self.word(commit, "commit-tree", &place).await
+    }
+
+    /// Makes a commit the newest of a branch, if it stands on the one that is.
+    pub(in crate::source) async fn push(
+        &self,
+        bare: &Path,
+        url: &str,
+        commit: &str,
+        branch: &str,
+    ) -> Result<Pushed, GitError> {
+        let remote = self.remote(url)?;
+        let command = self.remote_command(&remote).await?.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
+        let wanted = format!("{commit}:refs/heads/{branch}");
+        let command = command.arguments(["push", "--quiet", "--no-verify", "--", &remote.url, &wanted]);
+        match self.run(command, "push", &remote).await {
+            Ok(_) => Ok(Pushed::Done),
+            Err(error) if BEHIND.iter().any(|words| error.to_string().contains(words)) => Ok(Pushed::Behind),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn word(
+        &self,
+        command: crate::program::Program,
+        operation: &'static str,
+        place: &Remote,
+    ) -> Result<String, GitError> {
+        let output = self.run(command, operation, place).await?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}

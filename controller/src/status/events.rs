@@ -1,0 +1,276 @@
+//! What happened, to whom, why, and from which commit: the last thousand, for the API, the command line and webhooks.
+//!
+//! Guarantees: nothing that records an event waits for anybody who reads them; one that repeats is counted, not stored again.
+
+pub mod news;
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use utoipa::ToSchema;
+
+use crate::lock::lock;
+
+/// Events that are kept; a restart forgets them.
+pub const KEPT: usize = 1000;
+/// Events that a reader may be behind before it misses some.
+const BEHIND: usize = 256;
+
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Normal,
+    #[default]
+    Warning,
+}
+
+/// Why there is an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema, JsonSchema)]
+pub enum EventReason {
+    /// A new commit of the config repository, or a changed folder of configs, is in force.
+    ConfigsRead,
+    /// The configs cannot be read; the last good ones stay in force.
+    ConfigsUnreadable,
+    /// A config does not pass; its location stays as it is.
+    ConfigInvalid,
+    /// Somebody wrote to the config repository through the API.
+    ConfigWritten,
+    /// The branch names another commit than before.
+    CommitObserved,
+    ImageReady,
+    ImageFailed,
+    /// A change was made in AWS or in `workspace.yaml`.
+    Applied,
+    /// Live state differs from what is wanted, and nobody committed anything.
+    Drifted,
+    /// The location is as wanted, and well.
+    Healthy,
+    /// The location is not well.
+    Degraded,
+    /// A revision did not come up; ECS keeps the one before.
+    RolloutFailed,
+    /// A step failed; it is tried again.
+    StepFailed,
+    /// The same changes came back after they were applied.
+    NotConverging,
+    /// All of a location without a config is gone.
+    Removed,
+    /// More would be deleted at once than is done unasked.
+    PruneBraked,
+    /// This process may change things.
+    LeaseTaken,
+    /// This process may not change things any more, or not yet.
+    LeaseLost,
+    /// AWS could not be read whole; nothing is done on half of an observation.
+    SweepFailed,
+}
+
+impl EventReason {
+    pub const ALL: [Self; 19] = [
+        Self::ConfigsRead,
+        Self::ConfigsUnreadable,
+        Self::ConfigInvalid,
+        Self::ConfigWritten,
+        Self::CommitObserved,
+        Self::ImageReady,
+        Self::ImageFailed,
+        Self::Applied,
+        Self::Drifted,
+        Self::Healthy,
+        Self::Degraded,
+        Self::RolloutFailed,
+        Self::StepFailed,
+        Self::NotConverging,
+        Self::Removed,
+        Self::PruneBraked,
+        Self::LeaseTaken,
+        Self::LeaseLost,
+        Self::SweepFailed,
+    ];
+
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::ConfigsRead
+            | Self::ConfigWritten
+            | Self::CommitObserved
+            | Self::ImageReady
+            | Self::Applied
+            | Self::Healthy
+            | Self::Removed
+            | Self::LeaseTaken => Severity::Normal,
+            Self::ConfigsUnreadable
+            | Self::ConfigInvalid
+            | Self::ImageFailed
+            | Self::Drifted
+            | Self::Degraded
+            | Self::RolloutFailed
+            | Self::StepFailed
+            | Self::NotConverging
+            | Self::PruneBraked
+            | Self::LeaseLost
+            | Self::SweepFailed => Severity::Warning,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Rises by one with each event of this process.
+    pub number: u64,
+    pub severity: Severity,
+    pub reason: EventReason,
+    /// Absent where it concerns the daemon as a whole.
+    pub repository: Option<String>,
+    /// The commit of the location's branch, or of the config repository.
+    pub commit: Option<String>,
+    pub message: String,
+    /// When it happened for the first time.
+    #[schema(value_type = String, format = DateTime)]
+    pub first: Timestamp,
+    /// When it happened for the last time.
+    #[schema(value_type = String, format = DateTime)]
+    pub last: Timestamp,
+    /// How often, without another event of the same location between.
+    pub count: u32,
+}
+
+/// What is recorded; number, time and count come from the log of events.
+#[derive(Clone, Debug)]
+pub struct News {
+    pub reason: EventReason,
+    pub repository: Option<String>,
+    pub commit: Option<String>,
+    pub message: String,
+}
+
+impl News {
+    pub fn of_daemon(reason: EventReason, message: impl Into<String>) -> Self {
+        Self { reason, repository: None, commit: None, message: message.into() }
+    }
+
+    pub fn of(repository: &str, reason: EventReason, message: impl Into<String>) -> Self {
+        Self { reason, repository: Some(repository.to_owned()), commit: None, message: message.into() }
+    }
+
+    #[must_use]
+    pub fn from_commit(self, commit: Option<String>) -> Self {
+        Self { commit, ..self }
+    }
+}
+
+#[derive(Debug)]
+pub struct Events {
+    kept: Mutex<Kept>,
+    sender: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    number: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), sender: broadcast::Sender::new(BEHIND) }
+    }
+}
+
+impl Events {
+    /// Whether it is news, rather than the last event of its location once more.
+    pub fn record(&self, news: News, now: Timestamp) -> bool {
+        let mut kept = lock(&self.kept);
+        let last = kept.events.iter_mut().rev().find(|event| event.repository == news.repository);
+        if let Some(last) = last
+            && (last.reason, &last.message, &last.commit) == (news.reason, &news.message, &news.commit)
+        {
+            last.count = last.count.saturating_add(1);
+            last.last = now;
+            return false;
+        }
+        kept.number += 1;
+        let event = Event {
+            number: kept.number,
+            severity: news.reason.severity(),
+            reason: news.reason,
+            repository: news.repository,
+            commit: news.commit,
+            message: news.message,
+            first: now,
+            last: now,
+            count: 1,
+        };
+        kept.events.push_back(event.clone());
+        if kept.events.len() > KEPT {
+            kept.events.pop_front();
+        }
+        drop(kept);
+        // Nobody may be listening.
+        let _ = self.sender.send(event);
+        true
+    }
+
+    /// Those that `which` lets through, the oldest first.
+    pub fn list(&self, which: impl Fn(&Event) -> bool) -> Vec<Event> {
+        lock(&self.kept).events.iter().filter(|event| which(event)).cloned().collect()
+    }
+
+    /// Those who listen at present.
+    #[cfg(test)]
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
+    /// What happens from now on. Who falls too far behind misses events, and is told how many.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.sender.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn an_event_that_repeats_is_counted_and_keeps_the_time_of_its_beginning() {
+        let events = Events::default();
+        let news = || News::of("orders", EventReason::StepFailed, "ecs:UpdateService: no");
+        assert!(events.record(news(), at(1)));
+        events.record(News::of("billing", EventReason::Healthy, "well"), at(2));
+        assert!(!events.record(news(), at(9)));
+        let kept = events.list(|event| event.repository.as_deref() == Some("orders"));
+        assert_eq!(kept.len(), 1);
+        assert_eq!((kept[0].count, kept[0].first, kept[0].last), (2, at(1), at(9)));
+    }
+
+    #[test]
+    fn a_thousand_events_are_kept_and_the_oldest_goes_first() {
+        let events = Events::default();
+        for number in 0..1005 {
+            events.record(News::of_daemon(EventReason::ConfigsRead, format!("{number}")), at(number));
+        }
+        let kept = events.list(|_| true);
+        assert_eq!((kept.len(), kept[0].message.as_str(), kept[999].number), (1000, "5", 1005));
+    }
+
+    #[test]
+    fn every_reason_is_in_the_list_of_reasons() {
+        let schema = schemars::schema_for!(EventReason).to_value();
+        let described = schema["oneOf"].as_array().into_iter().flatten().count();
+        let plain = schema["oneOf"].as_array().into_iter().flatten();
+        let named: usize = plain.map(|one| one["enum"].as_array().map_or(0, Vec::len)).sum();
+        let constants = schema["oneOf"].as_array().into_iter().flatten().filter(|one| one["const"].is_string()).count();
+        assert!(described > 0);
+        assert_eq!(named + constants, EventReason::ALL.len());
+    }
+}

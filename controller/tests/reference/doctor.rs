@@ -1,0 +1,33 @@
+//! `docs/doctor.md`, and the actions that `codeloc doctor` asks IAM about.
+
+use std::collections::BTreeSet;
+
+use codeloc::doctor::CHECKS;
+use codeloc::doctor::permissions::ACTIONS;
+
+use super::{GENERATED, assert_fresh, code, header, permissions, row};
+
+const HEAD: &str = "\
+# Doctor
+
+`codeloc doctor` looks at everything that a deployment stands on, with the settings and the credentials of the daemon, and says how to mend
+what is wrong. It changes nothing. It ends with 1 where something is wrong.
+
+";
+
+#[test]
+fn the_page_of_the_doctor_is_fresh() {
+    let mut page = format!("{GENERATED}{HEAD}{}", header(["Check", "What it finds"]));
+    for (check, finds) in CHECKS {
+        page.push_str(&row([&code(check), finds]));
+    }
+    assert_fresh("docs/doctor.md", &page);
+}
+
+#[test]
+fn the_doctor_asks_about_the_actions_of_the_policy_and_no_others() {
+    let asked: BTreeSet<&str> = ACTIONS.iter().copied().collect();
+    let allowed = permissions::actions();
+    let allowed: BTreeSet<&str> = allowed.iter().map(String::as_str).collect();
+    assert_eq!(asked, allowed);
+}

@@ -1,0 +1,49 @@
+//! `docs/events.md`.
+
+use codeloc::status::events::{EventReason, KEPT, Severity};
+
+use super::{GENERATED, assert_fresh, code, header, row};
+
+const PAGE: &str = "docs/events.md";
+
+const HEAD: &str = "\
+# Events
+
+What happened, to whom, why, and from which commit. `codeloc events`, `GET /v1/events` and the page show them; `GET /v1/events/stream` sends
+them as they happen, and `notify.url_file` posts them to a webhook in the JSON that Slack's incoming webhooks take, signed in
+`X-Codeloc-Signature-256` where `notify.secret_file` is set. An event that repeats is counted. ";
+
+fn page() -> String {
+    let schema = schemars::schema_for!(EventReason).to_value();
+    let described = schema["oneOf"].as_array().cloned().unwrap_or_default();
+    let description = |name: &str| {
+        let fits = |one: &&serde_json::Value| one["const"] == name;
+        let text = described.iter().find(fits).and_then(|one| one["description"].as_str()).unwrap_or_default();
+        text.replace('\n', " ")
+    };
+    let mut page = format!("{GENERATED}{HEAD}The last {KEPT} are kept, until the process ends.\n\n");
+    page.push_str(&header(["Reason", "Severity", "Meaning"]));
+    for reason in EventReason::ALL {
+        let name = format!("{reason:?}");
+        let severity = match reason.severity() {
+            Severity::Normal => "normal",
+            Severity::Warning => "warning",
+        };
+        let meaning = match description(&name).as_str() {
+            // Two whose names say it all.
+            "" => match reason {
+                EventReason::ImageReady => "The image of a commit is in the registry.".to_owned(),
+                EventReason::ImageFailed => "A commit did not become an image; the message says why.".to_owned(),
+                other => panic!("{other:?} is not described"),
+            },
+            text => text.to_owned(),
+        };
+        page.push_str(&row([&code(&name), severity, &meaning]));
+    }
+    page
+}
+
+#[test]
+fn the_page_of_the_events_is_fresh() {
+    assert_fresh(PAGE, &page());
+}

@@ -1,0 +1,51 @@
+//! `docs/metrics.md`, and what the alerts and the dashboard ask for.
+
+use codeloc::status::metrics::{ALL, MetricKind};
+
+use super::{GENERATED, assert_fresh, code, header, read, row};
+
+const PAGE: &str = "docs/metrics.md";
+
+const HEAD: &str = "\
+# Metrics
+
+`GET /metrics` answers in Prometheus's text format; where the API wants tokens, with one that may read. Alerts with tests of their own
+and a Grafana dashboard are in [`deploy/observability`](../deploy/observability).
+
+";
+
+fn page() -> String {
+    let mut page = format!("{GENERATED}{HEAD}{}", header(["Metric", "Type", "Labels", "Meaning"]));
+    for definition in ALL {
+        let kind = match definition.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
+        };
+        let labels: Vec<String> = definition.labels.iter().map(|label| code(label)).collect();
+        page.push_str(&row([&code(definition.name), kind, &labels.join(", "), definition.help]));
+    }
+    page
+}
+
+#[test]
+fn the_page_of_the_metrics_is_fresh() {
+    assert_fresh(PAGE, &page());
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let texts = [read("deploy/observability/alerts.yml"), read("deploy/observability/dashboard.json")].concat();
+    let mut asked = 0;
+    for rest in texts.split("codeloc_").skip(1) {
+        let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        let name = format!("codeloc_{name}");
+        let known = ALL.iter().any(|definition| {
+            let series = ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", definition.name));
+            definition.name == name || (definition.kind == MetricKind::Histogram && series.contains(&name))
+        });
+        assert!(known, "{name} is asked for, and there is no such metric");
+        asked += 1;
+    }
+    assert!(asked > 20, "the files were not found");
+}

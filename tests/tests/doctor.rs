@@ -1,0 +1,105 @@
+//! `codeloc doctor` on a good set-up, and on broken ones.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
+use codeloc_tests::lone::Lone;
+use codeloc_tests::processes::{prepared, stdout};
+use serde_json::Value;
+
+/// Checks that are not good, with what to do.
+fn examine(lone: &Lone, flags: &[&str]) -> (Option<i32>, Vec<(String, String)>) {
+    let output = lone.codeloc("doctor", &[&["--json"], flags].concat());
+    let findings: Vec<Value> = serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| {
+        panic!("{error}: {}\n{}", stdout(&output), codeloc_tests::processes::stderr(&output));
+    });
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let troubled = findings.iter().filter(|finding| finding["verdict"] != "good");
+    let told = troubled.map(|finding| {
+        let told = format!("{}: {} ({})", text(finding, "check"), text(finding, "found"), text(finding, "verdict"));
+        (told, text(finding, "mend"))
+    });
+    (output.status.code(), told.collect())
+}
+
+const ORDERS: &str =
+    "name: orders\ngit_url: https://github.com/codeloc-samples/orders.git\nmodule: orders.definitions\n";
+
+async fn start(more: &[&str]) -> (tempfile::TempDir, Lone) {
+    let folder = tempfile::tempdir().unwrap();
+    let lone = Lone::start_with(folder.path(), "simulated", more).await;
+    lone.write_settings(&folder.path().join("work"));
+    lone.write_config("orders", ORDERS);
+    (folder, lone)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_is_silent_on_a_good_set_up_and_finds_each_broken_setting() {
+    if !prepared("the doctor with real git and uv") {
+        return;
+    }
+    let (_folder, lone) = start(&[]).await;
+    assert_eq!(examine(&lone, &[]), (Some(0), vec![]));
+
+    let iam = aws_sdk_iam::Client::new(&lone.sdk());
+    let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
+    iam.create_role().role_name("of-ec2").assume_role_policy_document(trust).send().await.unwrap();
+    let role = |name: &str| format!("--aws-execution-role-arn=arn:aws:iam::123456789012:role/{name}");
+    let (missing_role, other_role) = (role("nope"), role("of-ec2"));
+    let broken: [(&str, &str, &str); 16] = [
+        ("--deployment=Not_An_Id", "settings: ", "docs/settings.md"),
+        ("--aws-cluster=nope", "cluster: there is no active ECS cluster nope", "aws.cluster"),
+        ("--aws-namespace=nope.internal", "namespace: there is no Cloud Map namespace", "aws.namespace"),
+        ("--aws-bucket=nope", "bucket: there is no bucket nope", "aws.bucket"),
+        ("--aws-subnets=[vpc-1]", "network: `vpc-1` is no subnet", "aws.subnets"),
+        ("--aws-security-groups=[]", "network: no subnets, or no security groups", "aws.security_groups"),
+        (&missing_role, "roles: there is no role", "aws.execution_role_arn"),
+        (&other_role, "roles: ECS may not assume of-ec2", "ecs-tasks.amazonaws.com"),
+        (
+            "--aws-permissions-boundary=arn:aws:iam::123456789012:policy/nope",
+            "roles: there is no policy",
+            "aws.permissions_boundary",
+        ),
+        ("--build-uv=/nope/uv", "uv: cannot start", "build.uv"),
+        ("--git-program=/nope/git", "git: cannot start", "git.program"),
+        ("--build-work-folder=/proc/nope", "work-folder: /proc/nope cannot be written", "build.work_folder"),
+        ("--dagster-workspace-file=/nope/w.yaml", "workspace-file: /nope/w.yaml", "dagster.workspace_file"),
+        ("--dagster-webserver-url=http://127.0.0.1:1", "dagster: the webserver does not answer", "webserver_url"),
+        ("--source-path=/nope", "configs: cannot read the folder", "source.path"),
+        ("--aws-endpoint-url=http://127.0.0.1:1", "credentials: ", "aws.endpoint_url"),
+    ];
+    for (flag, found, mend) in broken {
+        let (exit, told) = examine(&lone, &[flag]);
+        let fits =
+            |(told, how): &(String, String)| told.starts_with(found) && told.ends_with("(bad)") && how.contains(mend);
+        assert!(exit == Some(1) && told.iter().any(fits), "{flag}: exit {exit:?}, {told:#?}");
+    }
+
+    lone.write_config("orders", &format!("{ORDERS}branch: nope\n"));
+    lone.write_config("broken", "name: broken\nmodul: x\n");
+    let (exit, told) = examine(&lone, &[]);
+    assert_eq!((exit, told.len()), (Some(1), 2), "{told:#?}");
+    assert!(told[0].0.contains("repos/broken/config.yml:1") && told[0].1.contains("codeloc validate"), "{told:#?}");
+    assert!(told[1].0.starts_with("git: branch nope") && told[1].1.contains("git_url"), "{told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_each_action_that_is_not_allowed() {
+    if !prepared("the doctor with real git and uv") {
+        return;
+    }
+    let (_folder, lone) = start(&["--deny", "ecs:CreateService", "--deny", "s3:GetObject"]).await;
+    let (exit, told) = examine(&lone, &[]);
+    assert_eq!(exit, Some(1));
+    let all: Vec<String> = told.iter().map(|(told, mend)| format!("{told} | {mend}")).collect();
+    let all = all.join("\n");
+    for part in [
+        "ecs:CreateService on arn:aws:ecs:eu-central-1:123456789012:service/dagster/",
+        "allow s3:GetObject",
+        "bucket: ",
+    ] {
+        assert!(all.contains(part), "no {part} in\n{all}");
+    }
+    let (_folder, lone) = start(&["--deny", "sts:GetCallerIdentity"]).await;
+    let (exit, told) = examine(&lone, &[]);
+    assert!(exit == Some(1) && told[0].0.starts_with("credentials: "), "{told:#?}");
+}
