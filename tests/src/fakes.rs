@@ -187,11 +187,17 @@ pub struct CloudWebserver {
     publisher: Arc<Publisher>,
     code_server: CloudCodeServer,
     shown: Arc<Mutex<BTreeMap<String, String>>>,
+    running: Arc<AtomicBool>,
 }
 
 impl CloudWebserver {
     pub fn new(workspace_file: PathBuf, code_server: CloudCodeServer) -> Self {
-        Self { publisher: Arc::new(Publisher::new(workspace_file)), code_server, shown: Arc::default() }
+        Self {
+            publisher: Arc::new(Publisher::new(workspace_file)),
+            code_server,
+            shown: Arc::default(),
+            running: Arc::default(),
+        }
     }
 
     /// Makes it show another revision of a location, or none.
@@ -201,6 +207,11 @@ impl CloudWebserver {
             Some(revision) => shown.insert(name.to_owned(), revision.to_owned()),
             None => shown.remove(name),
         };
+    }
+
+    /// Whether runs are queued or run, of whatever location.
+    pub fn run(&self, running: bool) {
+        self.running.store(running, Ordering::SeqCst);
     }
 
     /// What it shows, as `NAME REVISION`.
@@ -228,7 +239,7 @@ impl Webserver for CloudWebserver {
     }
 
     async fn has_unfinished_runs(&self, _location: &str) -> Result<bool, WebError> {
-        Ok(false)
+        Ok(self.running.load(Ordering::SeqCst))
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {

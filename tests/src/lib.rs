@@ -35,6 +35,7 @@ use codeloc::status::{Board, Health, Journal, Reason, RepositoryStatus, Sync};
 use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
+use localcloud::services::ecr::MemoryImages;
 use localcloud::services::ecs::task::Task;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -58,6 +59,8 @@ pub struct Deployment {
     /// Whether the controller reckons with rates at which AWS refuses calls.
     pub limited: bool,
     pub webserver: CloudWebserver,
+    /// What lies in ECR: nothing that a test did not put there.
+    pub images: Arc<MemoryImages>,
     running: BTreeMap<String, Running>,
     /// Holds the workspace file; removed with the deployment.
     _folder: tempfile::TempDir,
@@ -100,9 +103,11 @@ impl Deployment {
 
     /// The same, with other rules of the cloud.
     pub async fn with(rules: localcloud::Rules) -> Self {
+        let images = Arc::new(MemoryImages::default());
         let cloud = Arc::new(LocalCloud::start(localcloud::Settings {
             latency: Duration::from_millis(20),
             rules,
+            images: images.clone(),
             ..localcloud::Settings::default()
         }));
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -113,6 +118,7 @@ impl Deployment {
             code_server,
             limited: true,
             webserver,
+            images,
             branches: Branches::default(),
             builds: Builds::default(),
             settings,

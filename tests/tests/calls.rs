@@ -152,3 +152,20 @@ async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
     let live = &deployment.live().await["orders"];
     assert_eq!((live.task_definitions.len(), live.run_definitions.len()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn images_are_read_once_a_day_and_location_and_not_by_sweeps() {
+    let deployment = at_rest(20).await;
+    deployment.cloud.reset_calls();
+    tokio::time::sleep(Duration::from_hours(24)).await;
+    let calls = calls(&deployment);
+    let mut read: Vec<&str> = calls
+        .iter()
+        .filter(|call| call.operation == "DescribeImages")
+        .map(|call| call.resource.as_deref().unwrap_or_default())
+        .collect();
+    assert_eq!(read.len(), 20, "{read:?}");
+    read.sort_unstable();
+    read.dedup();
+    assert_eq!(read.len(), 20, "each of them once");
+}

@@ -219,6 +219,9 @@ impl Wants {
 pub struct Live {
     pub log_group: Option<log_group::Live>,
     pub image_repository: Option<image_repository::Live>,
+    /// Read only where some of them may go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<image_repository::garbage::Image>>,
     pub role: Option<role::Live>,
     pub execution_role: Option<role::Live>,
     /// Active ones, of whatever family.

@@ -22,6 +22,8 @@ pub struct Place {
     pub execution_role_arn: String,
     pub permissions_boundary: Option<String>,
     pub log_retention_days: i32,
+    /// Days for which an image stays that nothing names.
+    pub image_grace_days: u32,
     /// The code server's port.
     pub port: u16,
     pub address: Address,

@@ -75,6 +75,7 @@ impl Plan {
         });
         report.look_again = None;
         self.garbage.clear();
+        self.collects = false;
         self
     }
 }

@@ -1,6 +1,6 @@
 //! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
 
-use crate::kinds::{Action, Kind, Step, role, run_definition, service, task_definition, workspace};
+use crate::kinds::{Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace};
 
 use super::{Answered, Desired, Input, Plan};
 use crate::dagster::Answer;
@@ -85,12 +85,29 @@ fn is_unused(input: &Input<'_>, step: &Step) -> bool {
         let runs = input.live.runs().and_then(|runs| runs.content.as_ref());
         return owned(input, &live.tags) && runs.is_some_and(|content| content.execution_role_arn != live.arn);
     }
+    if let Step::ImageRepository(image_repository::Change::DeleteImages { name, digests }) = step {
+        return are_unused(input, name, digests);
+    }
     let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
     let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
     let named = |service: &service::Live| {
         service.task_definition == *arn || service.deployments.iter().any(|one| one.task_definition == *arn)
     };
     live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_ref().is_some_and(named)
+}
+
+/// An image goes only out of a repository of ours, a day after it was pushed or later, and while no definition says its digest.
+fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
+    let of_ours = input.live.image_repository.iter().any(|live| live.name == *name && owned(input, &live.tags));
+    let old = |digest: &String| {
+        let mut images = input.live.images.iter().flatten().filter(|image| image.digest == *digest);
+        images.any(|image| input.now_ms - image.pushed_ms >= super::DAY_MS)
+    };
+    let definitions = || input.live.task_definitions.iter().chain(&input.live.run_definitions);
+    let said = |digest: &String| {
+        definitions().any(|live| live.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
+    };
+    of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
 }
 
 fn loaded(answered: &Answered) -> bool {
@@ -152,7 +169,7 @@ mod tests {
             failing: None,
             look_again: None,
         };
-        Plan { steps, later: vec![], garbage: vec![], report }
+        Plan { steps, later: vec![], garbage: vec![], collects: false, report }
     }
 
     /// What the lint says of these steps, for a location that is as `live` and published if `published`.

@@ -32,6 +32,8 @@ pub use lint::{Violation, lint};
 /// ECS registers a task in Cloud Map within seconds of its start.
 const UNREGISTERED: Duration = Duration::from_secs(5 * 60);
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// Everything a plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -102,6 +104,8 @@ pub struct Plan {
     /// What nobody needs any more, where everything else is as it should be. Taken away behind everything else that there is to do, and
     /// no difference from what is wanted.
     pub garbage: Vec<Step>,
+    /// Whether garbage may be looked for: the location is wanted, rests, and nothing holds it.
+    pub collects: bool,
     pub report: Report,
 }
 
@@ -123,7 +127,12 @@ pub struct Report {
 
 impl Plan {
     fn nothing(report: Report) -> Self {
-        Self { steps: vec![], later: vec![], garbage: vec![], report }
+        Self { steps: vec![], later: vec![], garbage: vec![], collects: false, report }
+    }
+
+    /// Whether there is nothing to do, and nothing is waited for.
+    pub fn is_settled(&self) -> bool {
+        self.is_empty() && self.report.look_again.is_none()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -260,9 +269,12 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
     }
     later.extend(told);
-    let settled = steps.is_empty() && later.is_empty() && report.look_again.is_none();
-    let garbage = if settled { garbage(input, wants.execution_role.is_some()) } else { vec![] };
-    Plan { steps, later, garbage, report }
+    let mut plan = Plan { steps, later, garbage: vec![], collects: false, report };
+    if plan.is_settled() {
+        plan.collects = true;
+        plan.garbage = garbage(input, wants.execution_role.is_some());
+    }
+    plan
 }
 
 fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition::Change {
@@ -293,7 +305,7 @@ fn unregistered(input: &Input<'_>) -> bool {
     runs && input.live.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
 }
 
-/// Old task definitions: each commit leaves one of the code server and one of runs.
+/// Old task definitions: each commit leaves one of the code server and one of runs. Then the images that those named.
 fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
     let Some(service) = &input.live.service else { return vec![] };
     let ours = |live: &&task_definition::Live| {
@@ -323,7 +335,34 @@ fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
         .map(server)
         .chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live))))
         .chain(role.map(|live| Step::ExecutionRole(role::delete(live))))
+        .chain(unused_images(input))
         .collect()
+}
+
+/// Images that nothing names; those of task definitions that go now have their turn at the next look. Where anything that is registered cannot be read in
+/// full, or a deployment runs what is registered no more, nobody knows what it names, and all stay.
+fn unused_images(input: &Input<'_>) -> Option<Step> {
+    let Live { service, image_repository, images, task_definitions, run_definitions, .. } = input.live;
+    let (service, repository, images) = (service.as_ref()?, image_repository.as_ref()?, images.as_ref()?);
+    if tags::owner(&repository.tags, &input.place.deployment) != Owner::Ours(input.name) {
+        return None;
+    }
+    let deployed = service.deployments.iter().map(|deployment| &deployment.task_definition);
+    let mut deployed = deployed.chain([&service.task_definition]);
+    if !deployed.all(|arn| task_definitions.iter().any(|live| live.arn == *arn)) {
+        return None;
+    }
+    let mut named = Vec::new();
+    for live in task_definitions.iter().chain(run_definitions) {
+        match &live.content {
+            Some(content) if live.foreign.is_empty() => named.push(content.image.as_str()),
+            _ => return None,
+        }
+    }
+    let grace_ms = i64::from(input.place.image_grace_days) * DAY_MS;
+    let digests = image_repository::garbage::unused(images, &named, input.now_ms - grace_ms);
+    let name = repository.name.clone();
+    (!digests.is_empty()).then_some(Step::ImageRepository(image_repository::Change::DeleteImages { name, digests }))
 }
 
 /// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
@@ -370,7 +409,7 @@ fn absent(input: &Input<'_>) -> Plan {
         vec![]
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
-    let plan = Plan { steps, later, garbage: vec![], report };
+    let plan = Plan { steps, later, garbage: vec![], collects: false, report };
     if protected(live) { plan.held(&Hold::Protected) } else { plan }
 }
 

@@ -5,6 +5,8 @@
 
 pub mod brakes;
 mod clock;
+#[cfg(any(test, feature = "aws"))]
+mod looks;
 pub mod queue;
 pub mod swept;
 

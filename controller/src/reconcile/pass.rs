@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use codeloc_crds::Mode;
+use codeloc_crds::{Mode, Repository};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::execute::{StepError, execute};
 use super::images::{ImageProgress, Images};
 use super::lease::{Lease, Standing};
+use super::looks::Looks;
 use super::observe;
 use super::queue::{Priority, Queue};
 use super::swept::{Seen, Swept};
@@ -24,8 +25,9 @@ use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
+use crate::kinds::image_repository::garbage::Image;
 use crate::kinds::place::Place;
-use crate::kinds::{Live, Step, aws, names, service};
+use crate::kinds::{Kind, Live, Step, aws, image_repository, names, service};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
@@ -112,6 +114,7 @@ pub struct Reconciler<B, C, W> {
     pub(super) failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
+    image_looks: Looks,
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
@@ -129,6 +132,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             addresses: observe::Addresses::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
+            image_looks: Looks::starting_at(Instant::now()),
         }
     }
 
@@ -421,34 +425,29 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
             let urgency = if applied.is_some() { session.priority.begun() } else { session.priority };
-            let Some(Seen { live, at, whole }) = self.observe(session, name).await? else {
+            let Some(Seen { mut live, at, whole }) = self.observe(session, name).await? else {
                 let remembered = lock(&self.kept).contains_key(name);
                 let waiting = if remembered { &self.moving } else { &self.unseen };
                 return Ok(waiting.wish(name, urgency));
             };
             let mut wanted = self.wanted(name);
             let hold = self.hold(name, &wanted);
-            if let Wanted::Present(repository, image, commit) = &mut wanted
-                && let Some(request) = self.request(repository, commit.as_deref(), &live)
-            {
-                **image = match &hold {
-                    Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
-                    Some(_) => self.find_image(&request).await,
-                    None => match self.world.images.ensure(&request, session.priority.begun()) {
-                        ImageProgress::Ready(image) => ImageKnown::Ready(image),
-                        ImageProgress::Building(text) => ImageKnown::Building(text),
-                        ImageProgress::Failed(text) => ImageKnown::Failed(text),
-                    },
-                };
-            }
-            if let Wanted::Present(repository, image, _) = &mut wanted {
-                match repository.image_tag() {
-                    Some(tag) => **image = self.tagged(repository, tag, &live, hold.as_ref()),
-                    None => self.world.images.forget_tag(name),
-                }
+            if let Wanted::Present(repository, image, commit) = &mut wanted {
+                self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;
             }
             let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
-            let (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
+            let (mut plan, mut linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
+            if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &live) {
+                live.images = self.images_of(session, &live).await;
+                (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
+                if !whole && plan.garbage.iter().any(|step| step.kind() == Kind::ImageRepository) {
+                    // An image does not come back: everything that may name it is read afresh.
+                    lock(&self.kept).remove(name);
+                    continue;
+                }
+                self.image_looks.done(name, Instant::now());
+                live.images = None;
+            }
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
             // read just now, and for what this process makes step by step: making what is there changes nothing.
@@ -497,8 +496,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
             }
             if plan.steps.is_empty() {
+                let looks = self.may_look_at_images(name, &plan, &live);
                 lock(&self.kept).insert(name.to_owned(), (live, at));
-                if !plan.garbage.is_empty() {
+                if !plan.garbage.is_empty() || looks {
                     self.world.queue.add_now(name, Priority::Garbage);
                 }
                 let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
@@ -515,6 +515,34 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Ok(Outcome::Waiting(NEXT_TURN))
     }
 
+    /// How far the image is: one that is built, or one that is given by tag.
+    async fn learn_image(
+        &self,
+        repository: &Repository,
+        image: &mut ImageKnown,
+        commit: Option<&str>,
+        live: &Live,
+        hold: Option<&Hold>,
+        priority: Priority,
+    ) {
+        if let Some(tag) = repository.image_tag() {
+            *image = self.tagged(repository, tag, live, hold);
+            return;
+        }
+        self.world.images.forget_tag(repository.name.as_str());
+        if let Some(request) = self.request(repository, commit, live) {
+            *image = match hold {
+                Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
+                Some(_) => self.find_image(&request).await,
+                None => match self.world.images.ensure(&request, priority.begun()) {
+                    ImageProgress::Ready(image) => ImageKnown::Ready(image),
+                    ImageProgress::Building(text) => ImageKnown::Building(text),
+                    ImageProgress::Failed(text) => ImageKnown::Failed(text),
+                },
+            };
+        }
+    }
+
     /// A run that is queued starts from the run definition of the moment it was created.
     async fn unneeded(&self, name: &str, mut garbage: Vec<Step>) -> Vec<Step> {
         let of_runs = |step: &Step| matches!(step, Step::RunDefinition(_));
@@ -522,6 +550,21 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             garbage.retain(|step| !of_runs(step));
         }
         garbage
+    }
+
+    /// Whether it is time to look which images of a location may go: it has some, is wanted, rests, and nobody forbids it.
+    fn may_look_at_images(&self, name: &str, plan: &Plan, live: &Live) -> bool {
+        let collects = plan.collects && live.image_repository.is_some();
+        collects && self.image_looks.is_due(name, Instant::now())
+    }
+
+    /// The images of a location's repository. Where they cannot be read, none goes; nothing else is wrong with the location.
+    async fn images_of(&self, session: Session<'_>, live: &Live) -> Option<Vec<Image>> {
+        let repository = live.image_repository.as_ref()?;
+        image_repository::aws::images(session, &repository.name)
+            .await
+            .inspect_err(|error| tracing::warn!(repository = %repository.name, %error, "its images were not read"))
+            .ok()
     }
 
     /// Applies steps to what is `live`. Where they make things and do nothing else, what is live then is known from AWS's answers and
@@ -557,6 +600,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         lock(&self.last_words).remove(name);
         lock(&self.kept).remove(name);
         self.addresses.forget(name);
+        self.image_looks.forget(name);
     }
 }
 

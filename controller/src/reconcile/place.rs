@@ -44,6 +44,7 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
         execution_role_arn: aws.execution_role_arn.clone(),
         permissions_boundary: aws.permissions_boundary.clone(),
         log_retention_days: aws.log_retention_days,
+        image_grace_days: settings.build.image_grace_days,
         port: settings.dagster.port,
         address: match settings.dagster.address {
             AddressMode::Dns => Address::Dns { template: settings.dagster.host.clone() },

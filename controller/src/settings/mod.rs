@@ -156,6 +156,8 @@ pub struct BuildSettings {
     pub work_folder: PathBuf,
     /// Compression of layers.
     pub compression: Compression,
+    /// Days for which an image stays in a location's ECR repository although no task definition names it any more.
+    pub image_grace_days: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -279,6 +281,7 @@ impl Default for BuildSettings {
             compile_python: None,
             work_folder: PathBuf::from("/var/lib/codeloc"),
             compression: Compression::Zstd,
+            image_grace_days: 7,
         }
     }
 }
@@ -350,6 +353,9 @@ impl Settings {
         }
         if self.reconcile.workers == 0 || self.reconcile.builds == 0 {
             return fault("reconcile", "`workers` and `builds` must be at least 1");
+        }
+        if !(1..=3650).contains(&self.build.image_grace_days) {
+            return fault("build.image_grace_days", "must be 1 to 3650");
         }
         if !(5..=600).contains(&self.reconcile.lease_seconds) {
             return fault("reconcile.lease_seconds", "must be 5 to 600");

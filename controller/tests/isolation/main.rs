@@ -34,6 +34,7 @@ fn place() -> Place {
         execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
         permissions_boundary: None,
         log_retention_days: 30,
+        image_grace_days: 7,
         port: 4000,
         address: Address::Discovered,
         environment: [].into(),

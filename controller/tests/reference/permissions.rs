@@ -13,7 +13,6 @@ const PAGE: &str = "docs/aws.md";
 const BESIDE_THE_CALLS: &[&str] = &[
     // The registry's own protocol: a base image is read, layers and manifests are pushed.
     "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
     "ecr:CompleteLayerUpload",
     "ecr:GetDownloadUrlForLayer",
     "ecr:InitiateLayerUpload",

@@ -396,7 +396,7 @@ pub(crate) fn refusal(request: &Request<Bytes>, service: Service, fault: &Fault)
 }
 
 pub(crate) fn mutates(operation: &str) -> bool {
-    const READS: [&str; 7] = ["Describe", "Discover", "Filter", "Get", "Head", "List", "Simulate"];
+    const READS: [&str; 8] = ["BatchGet", "Describe", "Discover", "Filter", "Get", "Head", "List", "Simulate"];
     !READS.iter().any(|read| operation.starts_with(read))
 }
 

@@ -141,7 +141,7 @@ where
 
 /// Whether an operation changes anything, by its verb.
 pub fn mutates(operation: &str) -> bool {
-    const READS: [&str; 5] = ["Describe", "Filter", "Get", "Head", "List"];
+    const READS: [&str; 6] = ["BatchGet", "Describe", "Filter", "Get", "Head", "List"];
     let name = operation.split_once(':').map_or(operation, |(_, name)| name);
     !READS.iter().any(|verb| name.starts_with(verb))
 }

@@ -1,13 +1,17 @@
-//! Observe: `DescribeRepositories`, 1,000 a page. Its tags come from a call of their own.
+//! Observe: `DescribeRepositories`, 1,000 a page. Its tags come from a call of their own. The images are read apart, and seldom.
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ecr::types::{ImageScanningConfiguration, ImageTagMutability, Tag};
+use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag};
 
+use super::garbage::Image;
 use super::{Change, Live};
 use crate::kinds::aws::{CallError, Scope, Session, in_scope};
 use crate::kinds::names;
 use crate::kinds::tags::Tags;
+
+/// The most that one call takes (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
+const IMAGES_AT_ONCE: usize = 100;
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
     let prefix = names::image_repository_prefix(&session.place.deployment);
@@ -47,6 +51,89 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             return Ok(found);
         }
     }
+}
+
+/// Every image of one repository.
+pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, CallError> {
+    let ecr = &session.clients.ecr;
+    let (mut found, mut indexes, mut token) = (Vec::new(), Vec::new(), None);
+    loop {
+        let request = ecr.describe_images().repository_name(name).max_results(1000).set_next_token(token);
+        let answer = session.call("ecr:DescribeImages", request.send()).await?;
+        for detail in answer.image_details() {
+            let (Some(digest), Some(pushed)) = (detail.image_digest(), detail.image_pushed_at()) else { continue };
+            // `…image.index…` is OCI's, `…manifest.list…` Docker's.
+            if detail.image_manifest_media_type().is_some_and(|kind| kind.contains("index") || kind.contains("list")) {
+                indexes.push(digest.to_owned());
+            }
+            found.push(Image {
+                digest: digest.to_owned(),
+                tags: detail.image_tags().to_vec(),
+                pushed_ms: pushed.to_millis().map_err(|_| CallError::malformed("ecr:DescribeImages", "date"))?,
+                parts: vec![],
+                subject: detail.subject_manifest_digest().map(str::to_owned),
+            });
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    for digests in indexes.chunks(IMAGES_AT_ONCE) {
+        let parts = parts(session, name, digests).await?;
+        for image in &mut found {
+            if let Some(parts) = parts.get(&image.digest) {
+                image.parts.clone_from(parts);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What each of these indexes names. One that cannot be read fails all: what it names would count as unused.
+async fn parts(
+    session: Session<'_>,
+    name: &str,
+    digests: &[String],
+) -> Result<BTreeMap<String, Vec<String>>, CallError> {
+    let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+    let request = session.clients.ecr.batch_get_image().repository_name(name).set_image_ids(Some(ids));
+    let answer = session.call("ecr:BatchGetImage", request.send()).await?;
+    let mut found = BTreeMap::new();
+    for image in answer.images() {
+        let manifest: serde_json::Value = image
+            .image_manifest()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| CallError::malformed("ecr:BatchGetImage", "manifest"))?;
+        let manifests = manifest["manifests"].as_array().into_iter().flatten();
+        let parts = manifests.filter_map(|part| part["digest"].as_str().map(str::to_owned)).collect();
+        found.insert(image.image_id().and_then(|id| id.image_digest()).unwrap_or_default().to_owned(), parts);
+    }
+    if digests.iter().all(|digest| found.contains_key(digest)) {
+        Ok(found)
+    } else {
+        Err(CallError::malformed("ecr:BatchGetImage", "one of the images"))
+    }
+}
+
+async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> Result<(), CallError> {
+    for digests in digests.chunks(IMAGES_AT_ONCE) {
+        let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+        let request = session.clients.ecr.batch_delete_image().repository_name(name).set_image_ids(Some(ids));
+        let answer = match session.call("ecr:BatchDeleteImage", request.send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(&["RepositoryNotFoundException"]) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for failure in answer.failures() {
+            match failure.failure_code() {
+                Some(ImageFailureCode::ImageNotFound) => {}
+                // An index that came meanwhile names it, or one that goes in the same call. The next look tells.
+                code => tracing::info!(repository = name, ?code, "an image stays"),
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
@@ -123,6 +210,7 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
             let request = ecr.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
             session.call("ecr:TagResource", request.send()).await.map(drop)
         }
+        Change::DeleteImages { name, digests } => delete_images(session, name, digests).await,
         Change::Delete { name } => {
             match session
                 .call("ecr:DeleteRepository", ecr.delete_repository().repository_name(name).force(true).send())

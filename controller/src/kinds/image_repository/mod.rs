@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod garbage;
 
 use codeloc_crds::Repository;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Description, Field, names};
+use super::{Action, Description, Field, names};
 
 pub const WATCHED: &[Watched] = &[
     Watched::new(
@@ -57,6 +58,11 @@ pub enum Change {
         arn: String,
         name: String,
         tags: Tags,
+    },
+    /// Images that nobody needs.
+    DeleteImages {
+        name: String,
+        digests: Vec<String>,
     },
     /// With the images in it.
     Delete {
@@ -112,6 +118,12 @@ impl Change {
                 update(name, Field::changed("scan_on_push", !to, to), "was changed by hand")
             }
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
+            Self::DeleteImages { name, digests } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![Field::set("images", digests.len())],
+                reason: "nothing that is registered names these images".to_owned(),
+            },
             Self::Delete { name } => Description::deleted(name),
         }
     }

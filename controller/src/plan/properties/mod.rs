@@ -1,6 +1,7 @@
 //! Properties of the planner, against a model of AWS that is as pure as the planner itself.
 
 mod drift;
+mod images;
 pub(super) mod model;
 
 use std::time::Duration;

@@ -38,6 +38,7 @@ pub(in crate::plan) fn place() -> Place {
         execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
         permissions_boundary: None,
         log_retention_days: 30,
+        image_grace_days: 7,
         port: 4000,
         address: Address::Dns { template: "{service}.{namespace}".to_owned() },
         environment: [].into(),
@@ -215,6 +216,9 @@ impl Model {
             Change::SetImmutableTags { to, .. } => self.live.image_repository.as_mut().unwrap().immutable_tags = *to,
             Change::SetScanOnPush { to, .. } => self.live.image_repository.as_mut().unwrap().scan_on_push = *to,
             Change::Tag { tags, .. } => self.live.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::DeleteImages { digests, .. } => {
+                self.live.images.as_mut().unwrap().retain(|image| !digests.contains(&image.digest));
+            }
             Change::Delete { .. } => self.live.image_repository = None,
         }
     }

@@ -73,6 +73,8 @@ pub struct ImageDetail {
     pub size_bytes: u64,
     pub pushed_at: SystemTime,
     pub media_type: String,
+    /// Digests of the manifests that it names, where it is an index.
+    pub parts: Vec<String>,
 }
 
 /// A manifest, byte for byte as it was pushed.
@@ -214,6 +216,10 @@ impl Registry {
                 size_bytes: stored.size_bytes,
                 pushed_at: stored.pushed_at,
                 media_type: stored.media_type.clone(),
+                parts: {
+                    let manifests = stored.references.iter().filter(|one| repository.manifests.contains_key(*one));
+                    manifests.cloned().collect()
+                },
             })
             .collect();
         images.sort_by_key(|image| image.pushed_at);

@@ -44,6 +44,8 @@ pub struct Image {
     pub size_bytes: u64,
     pub pushed_at: Time,
     pub media_type: String,
+    /// Digests of the manifests that it names, where it is an index.
+    pub parts: Vec<String>,
 }
 
 /// Port: where the images of a repository lie. What it cannot do is the service's own failure, not the caller's.
@@ -53,6 +55,8 @@ pub trait Images: Send + Sync {
     /// Deletes a repository with its images, if it is there.
     fn delete(&self, repository: &str) -> Result<(), Fault>;
     fn images(&self, repository: &str) -> Vec<Image>;
+    /// The text of a manifest.
+    fn manifest(&self, repository: &str, digest: &str) -> Option<String>;
     /// False when there is no such image.
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault>;
     /// Takes one tag away; false when no image has it.
@@ -105,6 +109,12 @@ impl Images for MemoryImages {
         self.with(|all| all.get(repository).cloned().unwrap_or_default())
     }
 
+    fn manifest(&self, repository: &str, digest: &str) -> Option<String> {
+        let image = self.images(repository).into_iter().find(|image| image.digest == digest)?;
+        let parts: Vec<Value> = image.parts.iter().map(|digest| json!({"digest": digest})).collect();
+        Some(json!({"schemaVersion": 2, "mediaType": image.media_type, "manifests": parts}).to_string())
+    }
+
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
         Ok(self.with(|all| {
             let Some(images) = all.get_mut(repository) else { return false };
@@ -148,8 +158,13 @@ impl Images for Registry {
             size_bytes: detail.size_bytes,
             pushed_at: detail.pushed_at.into(),
             media_type: detail.media_type,
+            parts: detail.parts,
         };
         self.images(repository).into_iter().map(image).collect()
+    }
+
+    fn manifest(&self, repository: &str, digest: &str) -> Option<String> {
+        String::from_utf8(self.manifest(repository, digest)?.bytes.to_vec()).ok()
     }
 
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
@@ -181,6 +196,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "GetAuthorizationToken" => Ok(authorize(cloud)),
         "DescribeImages" => describe_images(cloud, input),
         "ListImages" => list_images(cloud, input),
+        "BatchGetImage" => get_images(cloud, input),
         "BatchDeleteImage" => delete_images(cloud, input),
         "PutImageTagMutability" => {
             let mutability = mutability(input)?;
@@ -383,6 +399,41 @@ fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.document("imageIds", "nextToken"))
 }
 
+fn get_images(cloud: &mut Cloud, input: &Value) -> Reply {
+    let (name, _) = repository(cloud, input)?;
+    let ids = input.items("imageIds");
+    if ids.is_empty() || ids.len() > 100 {
+        return Err(Fault::invalid("imageIds must have 1 to 100 elements"));
+    }
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for id in ids {
+        let image = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        let read = image.and_then(|image| Some((cloud.images.manifest(&name, &image.digest)?, image)));
+        match read {
+            Some((manifest, image)) => found.push(json!({
+                "registryId": cloud.rules.account,
+                "repositoryName": name,
+                "imageId": {"imageDigest": image.digest},
+                "imageManifest": manifest,
+                "imageManifestMediaType": image.media_type,
+            })),
+            None => failures.push(json!({
+                "imageId": id,
+                "failureCode": "ImageNotFound",
+                "failureReason": "Requested image not found",
+            })),
+        }
+    }
+    Ok(json!({"images": found, "failures": failures}))
+}
+
+/// The failure of deleting what an index still names (ECR API reference, `ImageFailure`).
+fn part_of_another(cloud: &Cloud, repository: &str, image: &Image, id: &Value) -> Option<Value> {
+    let index = cloud.images.images(repository).into_iter().find(|other| other.parts.contains(&image.digest))?;
+    let reason = format!("Requested image referenced by manifest list: [{}]", index.digest);
+    Some(json!({"imageId": id, "failureCode": "ImageReferencedByManifestList", "failureReason": reason}))
+}
+
 /// A tag alone takes the tag away, and the image with its last tag; a digest takes the image.
 fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
@@ -396,6 +447,10 @@ fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
         match (found, id.text("imageDigest"), id.text("imageTag")) {
             (Some(image), None, Some(tag)) => {
                 let last = image.tags.len() == 1;
+                if last && let Some(refusal) = part_of_another(cloud, &name, &image, id) {
+                    failures.push(refusal);
+                    continue;
+                }
                 let done = if last {
                     cloud.images.delete_image(&name, &image.digest)?
                 } else {
@@ -406,6 +461,10 @@ fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
                 }
             }
             (Some(image), Some(_), _) => {
+                if let Some(refusal) = part_of_another(cloud, &name, &image, id) {
+                    failures.push(refusal);
+                    continue;
+                }
                 if cloud.images.delete_image(&name, &image.digest)? {
                     gone.push(json!({"imageDigest": image.digest}));
                 }

@@ -1,0 +1,78 @@
+//! When the images of each location are looked at next: once a day, spread over the day, and not in the first hour. So a start costs
+//! no calls for it, and a fleet that began together does not ask together.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lock::lock;
+
+const EVERY: Duration = Duration::from_hours(24);
+const FIRST_AFTER: Duration = Duration::from_hours(1);
+/// The first ones are over a day after the start.
+const SPREAD: Duration = Duration::from_hours(23);
+
+#[derive(Debug)]
+pub struct Looks {
+    started: Instant,
+    next: Mutex<HashMap<String, Instant>>,
+}
+
+impl Looks {
+    pub fn starting_at(started: Instant) -> Self {
+        Self { started, next: Mutex::default() }
+    }
+
+    pub fn is_due(&self, name: &str, now: Instant) -> bool {
+        let next = lock(&self.next).get(name).copied();
+        next.unwrap_or_else(|| self.started + FIRST_AFTER + spread(name)) <= now
+    }
+
+    /// It was looked at, whatever came of it.
+    pub fn done(&self, name: &str, now: Instant) {
+        lock(&self.next).insert(name.to_owned(), now + EVERY);
+    }
+
+    #[cfg(feature = "aws")]
+    pub fn forget(&self, name: &str) {
+        lock(&self.next).remove(name);
+    }
+}
+
+/// Differently for each location, the same for each start.
+fn spread(name: &str) -> Duration {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+    Duration::from_secs(hash % SPREAD.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_location_has_its_turn_once_a_day_and_none_in_the_first_hour() {
+        let start = Instant::now();
+        let looks = Looks::starting_at(start);
+        let names: Vec<String> = (0..1000).map(|number| format!("location{number}")).collect();
+        let mut turns = vec![0; names.len()];
+        let mut most_at_once = 0;
+        for minute in 0..3 * 24 * 60 {
+            let now = start + Duration::from_mins(minute);
+            let mut at_once = 0;
+            for (name, turns) in names.iter().zip(&mut turns) {
+                if looks.is_due(name, now) {
+                    assert!(minute >= 60, "{name} at minute {minute}");
+                    looks.done(name, now);
+                    *turns += 1;
+                    at_once += 1;
+                }
+            }
+            most_at_once = most_at_once.max(at_once);
+        }
+        assert!(turns.iter().all(|turns| *turns == 3 || *turns == 2), "{turns:?}");
+        assert!(most_at_once < 10, "{most_at_once} in one minute");
+    }
+}
