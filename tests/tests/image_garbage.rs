@@ -20,7 +20,7 @@ fn digest(number: u32) -> String {
 /// Puts an image there that was pushed so long ago.
 fn push(deployment: &Deployment, number: u32, age: Duration, parts: &[u32]) {
     let now = deployment.cloud.now().millis();
-    let pushed_at = Time::from_millis(now - u64::try_from(age.as_millis()).unwrap());
+    let pushed_at = Time::from_millis(now - u64::try_from(age.as_millis()).expect("an age in milliseconds"));
     let kind = if parts.is_empty() { "manifest" } else { "index" };
     let media_type = format!("application/vnd.oci.image.{kind}.v1+json");
     let parts = parts.iter().map(|part| digest(*part)).collect();
@@ -31,7 +31,8 @@ fn push(deployment: &Deployment, number: u32, age: Duration, parts: &[u32]) {
 /// By number.
 fn left(deployment: &Deployment) -> Vec<u32> {
     let images = deployment.images.images(REPOSITORY).into_iter();
-    let mut left: Vec<u32> = images.map(|image| u32::from_str_radix(&image.digest[60..], 16).unwrap()).collect();
+    let mut left: Vec<u32> =
+        images.map(|image| u32::from_str_radix(&image.digest[60..], 16).expect("hexadecimal digits")).collect();
     left.sort_unstable();
     left
 }
