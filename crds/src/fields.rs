@@ -73,7 +73,7 @@ pub(crate) struct RepositoryFields {
     pub image_policy: Option<ImagePolicy>,
 
     /// The file that names the dependencies, relative to the root; found by itself where absent.
-    #[schemars(extend("examples" = ["requirements.txt", "uv.lock"]))]
+    #[schemars(extend("examples" = ["requirements.txt", "uv.lock", "pylock.toml"]))]
     pub dependencies: Option<String>,
 
     #[serde(default)]

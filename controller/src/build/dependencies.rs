@@ -1,7 +1,7 @@
 //! From what a repository asks for to a lock: the packages of one image, exact versions with hashes.
 //!
 //! Guarantees: nothing of the repository runs and no index but the operator's is asked; equal inputs give the lock that
-//! was resolved first, as long as the work folder lives.
+//! was resolved first, as long as the shelf lives, or without one the work folder.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,10 @@ use super::{
     disk::{fresh_folder, on_disk, write_whole},
     registry::sha256,
     requirements::{
-        self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pyproject, refused,
+        self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pylock, parse_pyproject,
+        refused,
     },
+    shelf::{self, Shelf},
     uv::{Target, Uv},
 };
 
@@ -25,6 +27,8 @@ use super::{
 pub(super) enum Input {
     /// A `uv.lock`, by path: the whole set of packages, already resolved.
     Lock(String),
+    /// A `pylock.toml`, by path: the whole set as well.
+    Pylock(String, Vec<Requirement>),
     /// Requirements still to be resolved.
     Requirements(Vec<Requirement>),
 }
@@ -32,24 +36,26 @@ pub(super) enum Input {
 /// The files that [`input`] may want to read, out of all paths of the commit.
 pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str>) -> Vec<&'a str> {
     let wanted = |path: &&str| {
-        matches!(*path, "uv.lock" | "requirements.txt") || path.rsplit('/').next() == Some("pyproject.toml")
+        matches!(*path, "uv.lock" | "pylock.toml" | "requirements.txt")
+            || path.rsplit('/').next() == Some("pyproject.toml")
     };
     files.iter().copied().filter(wanted).chain(explicit).collect()
 }
 
-/// Chooses the dependency file: the named one, else `uv.lock`, `requirements.txt`, `pyproject.toml`, or nothing.
+/// In the order of preference.
+const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
+
+/// Chooses the dependency file: the named one, else the first of `FILES`, or nothing.
 pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) -> Result<Input, BuildError> {
     let file = match explicit {
         Some(file) if texts.contains_key(file) => file,
         Some(file) => {
             return Err(BuildError::Terminal(format!("the commit has no file {file} (`dependencies`)")));
         }
-        None => {
-            match ["uv.lock", "requirements.txt", "pyproject.toml"].into_iter().find(|file| texts.contains_key(*file)) {
-                Some(file) => file,
-                None => return Ok(Input::Requirements(Vec::new())),
-            }
-        }
+        None => match FILES.into_iter().find(|file| texts.contains_key(*file)) {
+            Some(file) => file,
+            None => return Ok(Input::Requirements(Vec::new())),
+        },
     };
     let text = &texts[file];
     match file.rsplit('/').next().unwrap_or(file) {
@@ -63,8 +69,15 @@ pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) ->
             Ok(Input::Lock(file.to_owned()))
         }
         "pyproject.toml" => parse_pyproject(file, text).map(Input::Requirements),
+        name if is_pylock(name) => parse_pylock(file, text).map(|packages| Input::Pylock(file.to_owned(), packages)),
         _ => parse_file(file, text).map(Input::Requirements),
     }
+}
+
+/// PEP 751: `pylock.toml`, or `pylock.NAME.toml`.
+fn is_pylock(name: &str) -> bool {
+    let middle = name.strip_prefix("pylock.").and_then(|rest| rest.strip_suffix("toml"));
+    middle.is_some_and(|middle| middle.is_empty() || middle.ends_with('.'))
 }
 
 /// The path up to its last slash, included.
@@ -100,6 +113,7 @@ pub(super) struct Resolution<'a> {
     /// The text of the operator's constraints.
     pub constraints: Option<&'a str>,
     pub work: &'a Path,
+    pub shelf: &'a dyn Shelf,
     pub progress: &'a (dyn Fn(String) + Send + Sync),
 }
 
@@ -107,7 +121,8 @@ impl Resolution<'_> {
     /// The lock: one line per package, sorted, with hashes.
     pub(super) async fn lock(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
         let (wanted, complete) = match input {
-            Input::Lock(file) => (self.exported(file, texts).await?, true),
+            Input::Lock(file) => (self.whole(file, self.exported(file, texts).await?)?, true),
+            Input::Pylock(file, packages) => (self.whole(file, packages.clone())?, true),
             Input::Requirements(user) => (with_base_set(user, self.base), false),
         };
         if wanted.is_empty() {
@@ -124,6 +139,11 @@ impl Resolution<'_> {
         if let Ok(lock) = std::fs::read_to_string(&kept) {
             return Ok(lock);
         }
+        let name = shelf::lock_name(&key);
+        if let Some(lock) = self.shelf.read(&name).await? {
+            write_whole(&kept, lock.as_bytes())?;
+            return Ok(lock);
+        }
         (self.progress)(format!("resolving {} packages", wanted.len()));
         let folder = fresh_folder(&self.work.join("spool"))?;
         let plain: Vec<String> = wanted.iter().map(Requirement::line).collect();
@@ -133,6 +153,7 @@ impl Resolution<'_> {
         }
         let resolved = self.uv.compile(folder.path(), self.target, self.constraints.is_some(), complete).await?;
         let lock = locked(&wanted, &resolved, self.uv.find_links())?;
+        let lock = self.shelf.write_first(&name, lock).await?;
         write_whole(&kept, lock.as_bytes())?;
         Ok(lock)
     }
@@ -152,16 +173,17 @@ impl Resolution<'_> {
         let lock = &texts[file];
         let packages = parse_lines(&text)
             .map_err(|Refused { text, why, .. }| refused(file, line_in_lock(lock, &text), &text, &why))?;
-        let missing: Vec<&str> = self
-            .base
-            .iter()
-            .map(|wanted| wanted.name.as_str())
-            .filter(|name| !packages.iter().any(|package| package.name == *name))
-            .collect();
+        Ok(packages)
+    }
+
+    /// A set that is complete has what every code location needs, too.
+    fn whole(&self, file: &str, packages: Vec<Requirement>) -> Result<Vec<Requirement>, BuildError> {
+        let there = |name: &str| packages.iter().any(|package| package.name == name);
+        let missing: Vec<&str> = self.base.iter().map(|one| one.name.as_str()).filter(|name| !there(name)).collect();
         if !missing.is_empty() {
             let names = missing.join(" ");
             return Err(BuildError::Terminal(format!(
-                "{file} lacks {names}, which every code location needs: run `uv add {names}` and commit"
+                "{file} lacks {names}, which every code location needs: run `uv add {names}`, lock anew and commit"
             )));
         }
         Ok(packages)
@@ -252,6 +274,9 @@ mod tests {
     fn lines(input: &Input) -> Vec<String> {
         match input {
             Input::Lock(file) => vec![format!("lock {file}")],
+            Input::Pylock(file, packages) => {
+                std::iter::once(format!("pylock {file}")).chain(packages.iter().map(Requirement::locked_line)).collect()
+            }
             Input::Requirements(requirements) => requirements.iter().map(Requirement::line).collect(),
         }
     }
@@ -282,6 +307,63 @@ mod tests {
             matches!(input(Some("absent.txt"), &all), Err(BuildError::Terminal(text)) if text.contains("absent.txt"))
         );
         assert!(matches!(input(None, &texts(&[("uv.lock", "")])), Err(BuildError::Terminal(_))));
+    }
+
+    #[test]
+    fn a_pylock_gives_versions_and_the_hashes_of_its_wheels() {
+        let hash = |digit: &str| digit.repeat(64);
+        let text = format!(
+            "lock-version = '1.0'\n\
+             [[packages]]\nname = 'Jinja2'\nversion = '3.1.6'\nmarker = \"python_version >= '3.9'\"\n\
+             sdist = {{ url = 'https://host/jinja2.tar.gz', hashes = {{ sha256 = '{}' }} }}\n\
+             wheels = [{{ url = 'https://host/jinja2-3.1.6-py3-none-any.whl', hashes = {{ sha256 = '{}' }} }}]\n",
+            hash("1"),
+            hash("2"),
+        );
+        let expected = format!("jinja2==3.1.6 ; python_version >= '3.9' --hash=sha256:{}", hash("2"));
+        for name in ["pylock.toml", "deps/pylock.prod.toml"] {
+            let input = input(Some(name), &texts(&[(name, &text)])).unwrap();
+            assert_eq!(lines(&input), [format!("pylock {name}"), expected.clone()]);
+        }
+        let beside = texts(&[("pylock.toml", text.as_str()), ("requirements.txt", "other")]);
+        assert_eq!(lines(&input(None, &beside).unwrap())[0], "pylock pylock.toml");
+    }
+
+    #[test]
+    fn a_pylock_with_anything_but_wheels_of_an_index_is_refused_with_its_line() {
+        let package = |rest: &str| format!("lock-version = '1.0'\n[[packages]]\nname = 'in-house'\n{rest}\n");
+        for (rest, why) in [
+            (
+                "vcs = { type = 'git', url = 'https://me:hunter2@host/x', commit-id = '1' }",
+                "only packages of the index",
+            ),
+            ("directory = { path = '.' }", "only packages of the index"),
+            (
+                "archive = { url = 'https://me:hunter2@host/x.zip', hashes = { sha256 = '1' } }",
+                "only packages of the index",
+            ),
+            ("version = '1'", "no wheel"),
+            ("version = '1'\nsdist = { url = 'https://host/x.tar.gz', hashes = { sha256 = '1' } }", "no wheel"),
+            ("version = '1'\nwheels = [{ hashes = { md5 = '1' } }]", "no sha256"),
+            ("wheels = [{ hashes = { sha256 = '1' } }]", "no version"),
+            ("version = '1'\nmarker = \"'x' in extras\"\nwheels = [{ hashes = { sha256 = '1' } }]", "extras"),
+        ] {
+            match input(None, &texts(&[("pylock.toml", &package(rest))])) {
+                Err(BuildError::Terminal(text)) => {
+                    assert!(text.starts_with("pylock.toml:3: `in-house` is refused: "), "{text}");
+                    assert!(text.contains(why) && !text.contains("hunter2"), "{text}");
+                }
+                other => panic!("{rest}: {other:?}"),
+            }
+        }
+        for (text, why) in
+            [("lock-version = '2.0'\n", "lock-version"), ("packages = 1\nlock-version = '1.0'", "packages")]
+        {
+            match input(None, &texts(&[("pylock.toml", text)])) {
+                Err(BuildError::Terminal(error)) => assert!(error.contains(why), "{error}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

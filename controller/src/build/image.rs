@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use serde_json::{Map, Value, json};
 
-use super::{BuildError, Load, LoadTarget, layer::Layer, registry::sha256};
+use super::{BuildError, Load, LoadTarget, layer::Layer, registry::sha256, uv::Target};
 
 /// Where the base image keeps its Python environment, and we its packages.
 pub const ENVIRONMENT_FOLDER: &str = "/opt/codeloc/env";
@@ -13,6 +13,8 @@ pub const ENVIRONMENT_FOLDER: &str = "/opt/codeloc/env";
 pub const LAYER_ANNOTATION: &str = "codeloc.layer";
 
 const LABEL_PYTHON: &str = "codeloc.python";
+/// Of a base image: interpreter and C library, `cp312-glibc2.36`.
+const LABEL_ABI: &str = "codeloc.abi";
 const LABEL_COMMIT: &str = "codeloc.commit";
 const LABEL_REPOSITORY: &str = "codeloc.repository";
 const LABEL_LOAD: &str = "codeloc.load";
@@ -165,6 +167,41 @@ fn oci_media_type(media_type: &str) -> String {
     }
 }
 
+/// Whether packages for a target work on a base image, by its architecture and by the labels that bases of ours carry; what an image
+/// does not say is not held against it. So a new base takes the layers that were made for the old one, or is refused.
+pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
+    let document: Value = serde_json::from_slice(config).map_err(|_| "its config is not JSON".to_owned())?;
+    let labels = &document["config"]["Labels"];
+    let differs = |what: &str, has: &str, wants: &str| Err(format!("it has {what} {has}, and {wants} is wanted"));
+    match document["architecture"].as_str() {
+        Some(has) if has != target.architecture => return differs("architecture", has, target.architecture),
+        _ => {}
+    }
+    match labels[LABEL_PYTHON].as_str() {
+        Some(has) if has != target.python => return differs("Python", has, &target.python),
+        _ => {}
+    }
+    let Some((interpreter, library)) = labels[LABEL_ABI].as_str().and_then(|abi| abi.split_once('-')) else {
+        return Ok(());
+    };
+    let wanted = format!("cp{}", target.python.replace('.', ""));
+    if interpreter != wanted {
+        return differs("the interpreter", interpreter, &wanted);
+    }
+    let Some(floor) = target.platform.as_deref().and_then(|platform| platform.split_once("-manylinux_")) else {
+        return Ok(());
+    };
+    let version = |text: &str, dot: char| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once(dot)?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let has = library.strip_prefix("glibc").and_then(|text| version(text, '.'));
+    match (has, version(floor.1, '_')) {
+        (Some(has), Some(wants)) if has >= wants => Ok(()),
+        _ => differs("the C library", library, &format!("glibc{} or newer", floor.1.replace('_', "."))),
+    }
+}
+
 /// Reads [`Load`] back out of a config of ours.
 pub(super) fn load_of(config: &[u8]) -> Option<Load> {
     let document: Value = serde_json::from_slice(config).ok()?;
@@ -204,6 +241,34 @@ mod tests {
         let assembled = assembly.assemble().unwrap();
         assert_eq!(load_of(&assembled.config), Some(load.clone()));
         (serde_json::from_slice(&assembled.config).unwrap(), serde_json::from_slice(&assembled.manifest).unwrap(), load)
+    }
+
+    #[test]
+    fn packages_go_on_bases_of_their_python_and_architecture_whose_c_library_is_new_enough() {
+        let target = Target {
+            python: "3.12".to_owned(),
+            architecture: "arm64",
+            platform: Some("aarch64-manylinux_2_28".to_owned()),
+            compiler: None,
+        };
+        let told = |architecture: &str, python: &str, abi: &str| {
+            let labels = json!({"codeloc.python": python, "codeloc.abi": abi});
+            let config = json!({"architecture": architecture, "config": {"Labels": labels}});
+            check_base(config.to_string().as_bytes(), &target)
+        };
+        assert_eq!(told("arm64", "3.12", "cp312-glibc2.28"), Ok(()));
+        assert_eq!(told("arm64", "3.12", "cp312-glibc2.36"), Ok(()));
+        for (architecture, python, abi, why) in [
+            ("amd64", "3.12", "cp312-glibc2.36", "it has architecture amd64, and arm64 is wanted"),
+            ("arm64", "3.13", "cp313-glibc2.36", "it has Python 3.13, and 3.12 is wanted"),
+            ("arm64", "3.12", "cp312t-glibc2.36", "it has the interpreter cp312t, and cp312 is wanted"),
+            ("arm64", "3.12", "cp312-glibc2.17", "it has the C library glibc2.17, and glibc2.28 or newer is wanted"),
+            ("arm64", "3.12", "cp312-musl1.2", "it has the C library musl1.2, and glibc2.28 or newer is wanted"),
+        ] {
+            assert_eq!(told(architecture, python, abi), Err(why.to_owned()));
+        }
+        let unlabelled = json!({"config": {}}).to_string();
+        assert_eq!(check_base(unlabelled.as_bytes(), &target), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,10 @@ mod oci;
 mod packages;
 mod registry;
 mod requirements;
+#[cfg(feature = "aws")]
+mod s3;
 mod settings;
+mod shelf;
 mod uv;
 
 #[cfg(test)]
@@ -33,7 +36,10 @@ pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
 pub use load::CODE_FOLDER;
 pub use oci::OciBuilder;
 pub use registry::{Anonymous, RegistryCredentials};
+#[cfg(feature = "aws")]
+pub use s3::S3Shelf;
 pub use settings::{BaseImage, BuildSettings, Compression, Limits, Platform};
+pub use shelf::{NoShelf, Shelf};
 
 /// Everything that decides an image. Equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -18,12 +18,13 @@ use super::{
     checkout::{Repositories, Tree, unreadable},
     dependencies::{Resolution, base_set, candidates, constraints, input},
     disk::{blocking, fresh_folder},
-    image::{Assembly, Base, load_of},
+    image::{Assembly, Base, check_base, load_of},
     layer::{Layer, Node, Spooled, compressor, pack},
     load::{CODE_FOLDER, load},
-    packages::{Kept, Packages},
+    packages::Packages,
     registry::{Access, Registry, RegistryCredentials},
     requirements::Requirement,
+    shelf::{self, NoShelf, Sent, Shelf},
     uv::{Target, Uv},
 };
 use crate::lock::lock;
@@ -47,6 +48,18 @@ pub struct OciBuilder<C> {
     interpreter: OnceCell<String>,
     flights: Flights,
     slots: Semaphore,
+    shelf: Arc<dyn Shelf>,
+}
+
+/// Takes short texts for the status page.
+type Progress<'a> = dyn Fn(String) + Send + Sync + 'a;
+
+/// The dependency layer of one image, ready to be pushed.
+struct Dependencies {
+    key: String,
+    layer: Layer,
+    /// Nothing, where the target repository has the layer already.
+    file: Option<PathBuf>,
 }
 
 impl<C: RegistryCredentials> OciBuilder<C> {
@@ -69,7 +82,15 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             slots: Semaphore::new(settings.parallel.max(1)),
             settings,
             credentials,
+            shelf: Arc::new(NoShelf),
         })
+    }
+
+    /// Remembers on this shelf what must outlive the work folder.
+    #[must_use]
+    pub fn with_shelf(mut self, shelf: impl Shelf) -> Self {
+        self.shelf = Arc::new(shelf);
+        self
     }
 
     /// The Python and platform that a request's packages are for.
@@ -156,13 +177,15 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         tree: &Tree,
         target: &Target,
         constraints: Option<&str>,
-        progress: &(dyn Fn(String) + Send + Sync),
-    ) -> Result<Kept, BuildError> {
+        registry: &Registry,
+        progress: &Progress<'_>,
+    ) -> Result<Dependencies, BuildError> {
         let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
         let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
         let work = &self.settings.work;
-        let resolution = Resolution { uv: &self.uv, target, base: &self.base_set, constraints, work, progress };
+        let shelf = self.shelf.as_ref();
+        let resolution = Resolution { uv: &self.uv, target, base: &self.base_set, constraints, work, shelf, progress };
         let lock = resolution.lock(&input, &texts).await?;
         let packages = Packages {
             uv: &self.uv,
@@ -175,10 +198,45 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         };
         let key = packages.key(&lock);
         let _alone = self.flights.enter(format!("layer {key}")).await;
-        match packages.kept(&key) {
-            Some(kept) => Ok(kept),
-            None => packages.make(&key, &lock, progress).await,
+        let kept = match packages.kept(&key) {
+            Some(kept) => kept,
+            None => match self.sent_before(registry, &key).await? {
+                Some(layer) => return Ok(Dependencies { key, layer, file: None }),
+                None => packages.make(&key, &lock, progress).await?,
+            },
+        };
+        Ok(Dependencies { key, layer: kept.layer, file: Some(kept.file) })
+    }
+
+    /// The layer of a lock without its file: the shelf says which it is, and the registry has it.
+    async fn sent_before(&self, registry: &Registry, key: &str) -> Result<Option<Layer>, BuildError> {
+        let Some(text) = self.shelf.read(&shelf::layer_name(registry.host(), key)).await? else {
+            return Ok(None);
+        };
+        // A text of another version of this program is as good as none.
+        let Ok(Sent { layer, repository }) = serde_json::from_str(&text) else { return Ok(None) };
+        let there = registry.has_blob(&layer.digest).await?
+            || (repository != registry.path() && registry.mount(&layer.digest, &repository).await);
+        Ok(there.then_some(layer))
+    }
+
+    /// Pushes the dependency layer and remembers that, so that it need not be made again.
+    async fn push_dependencies(
+        &self,
+        registry: &Registry,
+        dependencies: &Dependencies,
+        progress: &Progress<'_>,
+    ) -> Result<(), BuildError> {
+        let Dependencies { key, layer, file } = dependencies;
+        let Some(file) = file else { return Ok(()) };
+        let known = self.flights.sent_to(&sent_key(registry, layer)).is_some();
+        self.push_layer(registry, layer, file, progress).await?;
+        if known {
+            return Ok(());
         }
+        let sent = Sent { layer: layer.clone(), repository: registry.path().to_owned() };
+        let text = serde_json::to_string(&sent).expect("plain data");
+        self.shelf.write(&shelf::layer_name(registry.host(), key), text).await
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
@@ -199,8 +257,13 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         .await
     }
 
-    /// The base image for the architecture, its layers brought into the target repository.
-    async fn base(&self, registry: &Registry, architecture: &str) -> Result<Option<Base>, BuildError> {
+    /// The base image that packages of the target fit on, its layers brought into the target repository.
+    async fn base(
+        &self,
+        registry: &Registry,
+        target: &Target,
+        progress: &Progress<'_>,
+    ) -> Result<Option<Base>, BuildError> {
         let BaseImage::Reference(text) = &self.settings.base_image else {
             return Ok(None);
         };
@@ -209,7 +272,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
         let source = self.registry(&home, Access::Read).await?;
         let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let pulled = source.pull(wanted, architecture).await?;
+        let pulled = source.pull(wanted, target.architecture).await?;
+        check_base(&pulled.config, target)
+            .map_err(|why| BuildError::Terminal(format!("packages cannot be put on the base image {text}: {why}")))?;
         for blob in &pulled.manifest.layers {
             if registry.has_blob(&blob.digest).await?
                 || (source.host() == registry.host() && registry.mount(&blob.digest, source.path()).await)
@@ -225,24 +290,29 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 size: blob.size.cast_unsigned(),
                 media_type: blob.media_type.clone(),
             };
-            registry.push_file(&layer, &file).await?;
+            registry.push_file(&layer, &file, &of_upload(&layer, progress)).await?;
         }
         Ok(Some(Base { layers: pulled.manifest.layers, config: pulled.config }))
     }
 
     /// Uploads a layer, unless the registry has it here or in the repository that it was sent to before.
-    async fn push_layer(&self, registry: &Registry, layer: &Layer, file: &Path) -> Result<(), BuildError> {
-        if registry.has_blob(&layer.digest).await? {
-            return Ok(());
-        }
-        let key = format!("{} {}", registry.host(), layer.digest);
-        let elsewhere = self.flights.sent_to(&key);
-        let mounted = match elsewhere.filter(|path| path != registry.path()) {
-            Some(path) => registry.mount(&layer.digest, &path).await,
-            None => false,
-        };
-        if !mounted {
-            registry.push_file(layer, file).await?;
+    async fn push_layer(
+        &self,
+        registry: &Registry,
+        layer: &Layer,
+        file: &Path,
+        progress: &Progress<'_>,
+    ) -> Result<(), BuildError> {
+        let key = sent_key(registry, layer);
+        if !registry.has_blob(&layer.digest).await? {
+            let elsewhere = self.flights.sent_to(&key);
+            let mounted = match elsewhere.filter(|path| path != registry.path()) {
+                Some(path) => registry.mount(&layer.digest, &path).await,
+                None => false,
+            };
+            if !mounted {
+                registry.push_file(layer, file, &of_upload(layer, progress)).await?;
+            }
         }
         self.flights.sent(key, registry.path().to_owned());
         Ok(())
@@ -258,7 +328,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         self.found(&registry, &tag, request, &target).await
     }
 
-    async fn build(&self, request: &Request, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Image, BuildError> {
+    async fn build(&self, request: &Request, progress: &Progress<'_>) -> Result<Image, BuildError> {
         let target = self.target(request).await?;
         let constraints = constraints(self.settings.constraints.as_deref())?;
         let tag = self.tag(request, &target, constraints.as_deref());
@@ -277,14 +347,15 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         };
         let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
         let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
-        let dependencies = self.dependencies(request, &tree, &target, constraints.as_deref(), progress).await?;
+        let base = self.base(&registry, &target, progress).await?;
+        let dependencies =
+            self.dependencies(request, &tree, &target, constraints.as_deref(), &registry, progress).await?;
         progress("packing".to_owned());
         let code = self.code_layer(&tree).await?;
 
         progress("uploading".to_owned());
-        let base = self.base(&registry, target.architecture).await?;
-        self.push_layer(&registry, &dependencies.layer, &dependencies.file).await?;
-        self.push_layer(&registry, &code.layer, &code.file).await?;
+        self.push_dependencies(&registry, &dependencies, progress).await?;
+        self.push_layer(&registry, &code.layer, &code.file, progress).await?;
         let assembled = Assembly {
             base: base.as_ref(),
             dependencies: &dependencies.layer,
@@ -309,6 +380,17 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let registry = self.registry(&home, Access::Read).await?;
         registry.digest_of(reference.tag().unwrap_or("latest")).await
     }
+}
+
+/// Tells how far an upload is, in MiB.
+fn of_upload<'a>(layer: &Layer, progress: &'a Progress<'_>) -> impl Fn(u64) + Send + Sync + 'a {
+    let whole = layer.size >> 20;
+    move |done| progress(format!("uploading {done}/{whole} MiB"))
+}
+
+/// What `Flights` knows a layer of a registry by.
+fn sent_key(registry: &Registry, layer: &Layer) -> String {
+    format!("{} {}", registry.host(), layer.digest)
 }
 
 /// Removes what an earlier process left in the spool when it was killed. Another process may be at work in there now, so

@@ -160,14 +160,34 @@ impl Registry {
     }
 
     /// Sends a file as it is, without holding it in memory.
-    pub(super) async fn push_file(&self, layer: &Layer, file: &Path) -> Result<(), BuildError> {
+    pub(super) async fn push_file(
+        &self,
+        layer: &Layer,
+        file: &Path,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), BuildError> {
         let opened = tokio::fs::File::open(file).await.map_err(|error| on_disk(file, &error))?;
-        let stream = futures::stream::try_unfold(opened, |mut file| async move {
+        let (sent, mut seen) = tokio::sync::watch::channel(0_u64);
+        let stream = futures::stream::try_unfold((opened, sent), |(mut file, sent)| async move {
             let mut chunk = Vec::with_capacity(CHUNK);
             let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
-            Ok((read > 0).then(|| (Bytes::from(chunk), file)))
+            sent.send_modify(|bytes| *bytes += read as u64);
+            Ok((read > 0).then(|| (Bytes::from(chunk), (file, sent))))
         });
-        self.push_stream("push a layer to", stream, &layer.digest, layer.size).await
+        let mut pushing = std::pin::pin!(self.push_stream("push a layer to", stream, &layer.digest, layer.size));
+        let mut told = 0;
+        loop {
+            tokio::select! {
+                ended = &mut pushing => return ended,
+                Ok(()) = seen.changed() => {
+                    let mebibytes = *seen.borrow_and_update() >> 20;
+                    if mebibytes > told {
+                        told = mebibytes;
+                        progress(mebibytes);
+                    }
+                }
+            }
+        }
     }
 
     /// Sends a small blob, unless it is there.

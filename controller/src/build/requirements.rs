@@ -91,12 +91,7 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
 /// Reads `[project] dependencies`. Sources that uv would take from elsewhere are refused: under the same name an index
 /// may hold somebody else's package.
 pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
-    let document: toml::Table = text
-        .parse()
-        // The error shows the line, which may hold a URL with a password.
-        .map_err(|error: toml::de::Error| {
-            BuildError::Terminal(format!("{file}: {}", mask_credentials(error.to_string().trim_end())))
-        })?;
+    let document = parse_toml(file, text)?;
     let Some(dependencies) = document.get("project").and_then(|project| project.get("dependencies")) else {
         let dynamic = document
             .get("project")
@@ -135,6 +130,61 @@ pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>
         requirements.push(requirement);
     }
     Ok(requirements)
+}
+
+/// Reads a `pylock.toml` (PEP 751) of version 1. URLs in it are not followed: the operator's index has the same wheels, by hash.
+pub(super) fn parse_pylock(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
+    let document = parse_toml(file, text)?;
+    let version = document.get("lock-version").and_then(toml::Value::as_str).unwrap_or_default();
+    if !version.starts_with("1.") {
+        return Err(BuildError::Terminal(format!("{file}: lock-version is `{version}`, and only 1.x can be read")));
+    }
+    let packages = match document.get("packages") {
+        None => &Vec::new(),
+        Some(packages) => packages
+            .as_array()
+            .ok_or_else(|| BuildError::Terminal(format!("{file}: packages is not a list of tables")))?,
+    };
+    packages
+        .iter()
+        .enumerate()
+        .map(|(index, package)| {
+            let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+            let heads = text.lines().enumerate().filter(|(_, line)| line.trim().starts_with("[[packages]]"));
+            let head = heads.map(|(line, _)| line).nth(index).unwrap_or_default();
+            let line = head + line_of(&text.lines().skip(head).collect::<Vec<_>>().join("\n"), "name");
+            of_pylock(name, package).map_err(|why| refused(file, line, name, &why))
+        })
+        .collect()
+}
+
+fn of_pylock(name: &str, package: &toml::Value) -> Result<Requirement, String> {
+    if ["vcs", "directory", "archive"].iter().any(|source| package.get(source).is_some()) {
+        return Err("URLs, folders and version control are not supported, only packages of the index".to_owned());
+    }
+    let text = |key: &str| package.get(key).and_then(toml::Value::as_str);
+    let version = text("version").ok_or("it has no version")?;
+    let wheels = package.get("wheels").and_then(toml::Value::as_array).filter(|wheels| !wheels.is_empty());
+    let wheels = wheels.ok_or("it has no wheel, and nothing is built here")?;
+    let mut line = format!("{name}=={version}");
+    if let Some(marker) = text("marker") {
+        if ["extras", "dependency_groups"].iter().any(|word| marker.contains(word)) {
+            return Err("its marker asks for extras or dependency groups, and none can be chosen here".to_owned());
+        }
+        line += &format!(" ; {marker}");
+    }
+    for wheel in wheels {
+        let sha256 = wheel.get("hashes").and_then(|hashes| hashes.get("sha256")?.as_str());
+        line += &format!(" --hash=sha256:{}", sha256.ok_or("a wheel of it has no sha256")?);
+    }
+    parse(&line)
+}
+
+/// The error shows the line, which may hold a URL with a password.
+fn parse_toml(file: &str, text: &str) -> Result<toml::Table, BuildError> {
+    text.parse().map_err(|error: toml::de::Error| {
+        BuildError::Terminal(format!("{file}: {}", mask_credentials(error.to_string().trim_end())))
+    })
 }
 
 /// The line, counted from 1, on which a text stands.

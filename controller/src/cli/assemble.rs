@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use codeloc_crds::GitReference;
 
 use super::Failure;
-use crate::build::{self, EcrCredentials, OciBuilder};
+use crate::build::{self, EcrCredentials, OciBuilder, S3Shelf};
 use crate::dagster::code_server::GrpcCodeServer;
 use crate::dagster::webserver::GraphqlWebserver;
 use crate::dagster::workspace::Publisher;
@@ -92,7 +92,9 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         // The receiver lives as long as the process.
         let _ = moved.send(key.clone());
     });
-    let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
+    let shelf = S3Shelf::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
+    let builder =
+        OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?.with_shelf(shelf);
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
     let lease = Lease::new(

@@ -119,6 +119,7 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
             format!("arn:{partition}:iam::{account}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS")
         }
         ("iam", _) => format!("arn:{partition}:iam::{account}:role/{deployment}/{deployment}-doctor"),
+        ("s3", "ListBucket") => format!("arn:{partition}:s3:::{}", settings.aws.bucket),
         ("s3", _) => {
             format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, crate::reconcile::lease::key(deployment))
         }

@@ -76,6 +76,7 @@ pub const ACTIONS: &[&str] = &[
     "route53:ListHostedZonesByName",
     "route53:UpdateHealthCheck",
     "s3:GetObject",
+    "s3:ListBucket",
     "s3:PutObject",
     "servicediscovery:CreateService",
     "servicediscovery:DeleteService",

@@ -28,6 +28,9 @@ const BESIDE_THE_CALLS: &[&str] = &[
     "iam:CreateServiceLinkedRole",
     // A task definition names the location's role and the execution role.
     "iam:PassRole",
+    // Without it S3 answers 403, not 404, for an object that is not there: a first start could not tell that nobody has the lease
+    // (Amazon S3 API reference, GetObject, 'Permissions').
+    "s3:ListBucket",
     // Deregistering an instance removes its record and its health check (AWS Cloud Map developer guide, 'Using
     // identity-based policies').
     "route53:ChangeResourceRecordSets",

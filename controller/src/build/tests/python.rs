@@ -240,6 +240,35 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
 }
 
 #[tokio::test]
+async fn a_pylock_that_uv_wrote_is_taken_as_it_is() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    let files = [("requirements.txt", "needy\n")];
+    repository.commit(&files);
+    let links = wheels.path().to_str().unwrap();
+    let output = Command::new(&uv)
+        .current_dir(repository.folder.path())
+        .args(["pip", "compile", "requirements.txt", "--no-config", "--no-index", "--find-links", links])
+        .args(["--generate-hashes", "--output-file", "pylock.toml", "--python"])
+        .arg(python())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let image = workshop.build(&request(&registry, &repository, &[])).await.unwrap();
+    let layer = layer(&registry, &image, "dependencies");
+    // The base set's own pin, to 1.0, is for projects without a lock.
+    assert!(layer.keys().any(|path| path.contains("/tiny-2.0.dist-info/")), "{layer:?}");
+
+    let only = "lock-version = '1.0'\n[[packages]]\nname = 'needy'\nversion = '1.0'\nwheels = [{ hashes = { sha256 = '15' } }]\n";
+    let text = workshop.refusal(&request(&registry, &repository, &[("pylock.toml", only)])).await;
+    assert!(text.contains("--hash takes sha256"), "{text}");
+    let only = only.replace("'15'", &format!("'{}'", "1".repeat(64)));
+    let text = workshop.refusal(&request(&registry, &repository, &[("pylock.toml", &only)])).await;
+    assert!(text.starts_with("pylock.toml lacks tiny"), "{text}");
+}
+
+#[tokio::test]
 async fn an_index_that_is_away_is_tried_again_later_and_its_password_stays_out_of_the_error() {
     let Some(uv) = uv() else { return };
     let (registry, repository) = (TestRegistry::start().await, Repository::new());

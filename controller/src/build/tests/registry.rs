@@ -182,6 +182,10 @@ impl TestRegistry {
         self.contents.lock().unwrap().blobs.contains_key(&(repository.to_owned(), digest.to_owned()))
     }
 
+    pub fn forget_blob(&self, repository: &str, digest: &str) {
+        self.contents.lock().unwrap().blobs.remove(&(repository.to_owned(), digest.to_owned()));
+    }
+
     pub fn manifest(&self, repository: &str, reference: &str) -> Value {
         let key = (repository.to_owned(), reference.to_owned());
         serde_json::from_slice(&self.contents.lock().unwrap().manifests[&key]).unwrap()
