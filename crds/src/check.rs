@@ -42,6 +42,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
         check.at_key(field, format!("`{field}` is not supported yet"), format!("remove `{field}`"));
     }
     check.name(&fields.name, path);
+    check.dockerfile(&fields);
     check.git_url(&fields.git_url);
     let reference = check.reference(fields.branch, fields.tag, fields.commit);
     let code = check.code(fields.python_file, fields.module);
@@ -79,6 +80,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
         image: fields.image,
         image_policy: fields.image_policy.unwrap_or_default(),
         dependencies: fields.dependencies,
+        dockerfile: fields.dockerfile,
         resources: Resources { cpu, memory, architecture },
         run_resources: fields.run_resources.map(|run| RunResources { cpu: run.cpu, memory: run.memory }),
         environment,
@@ -305,6 +307,25 @@ impl Check<'_> {
         if attribute.is_some_and(|attribute| !is_identifier(attribute)) {
             let hint = "write the name of the variable that holds the Definitions, such as defs";
             self.at_value("attribute", "`attribute` is not a Python name", hint);
+        }
+    }
+
+    fn dockerfile(&mut self, fields: &RepositoryFields) {
+        if fields.dockerfile.is_none() {
+            return;
+        }
+        self.relative_path("dockerfile", fields.dockerfile.as_deref());
+        if fields.image.is_some() {
+            let hint = "remove `dockerfile` or `image`: a location has one image";
+            self.at_key("dockerfile", "`dockerfile` has no effect beside `image`", hint);
+        }
+        for (field, given) in
+            [("dependencies", fields.dependencies.is_some()), ("python_version", fields.python_version.is_some())]
+        {
+            if given {
+                let hint = format!("remove `{field}`: the Dockerfile brings its own");
+                self.at_key(field, format!("`{field}` has no effect beside `dockerfile`"), hint);
+            }
         }
     }
 

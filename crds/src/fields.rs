@@ -76,6 +76,11 @@ pub(crate) struct RepositoryFields {
     #[schemars(extend("examples" = ["requirements.txt", "uv.lock", "pylock.toml"]))]
     pub dependencies: Option<String>,
 
+    /// A Dockerfile, relative to the root, that makes the image in place of a build from dependencies. It is built outside of codeloc, as
+    /// `build.codebuild_project` or `build.buildah` says, has to leave the code in `/opt/codeloc/code`, and Python with Dagster on the path.
+    #[schemars(extend("examples" = ["Dockerfile"]))]
+    pub dockerfile: Option<String>,
+
     #[serde(default)]
     pub resources: ResourceFields,
 
@@ -126,9 +131,6 @@ pub(crate) struct RepositoryFields {
     /// Take over AWS resources of these names that exist already and carry no tag of codeloc's.
     #[serde(default)]
     pub adopt: bool,
-
-    /// Not supported yet: an image built from a Dockerfile.
-    pub dockerfile: Option<NotSupported>,
 }
 
 /// What becomes of the location when this file is removed.
@@ -298,7 +300,7 @@ impl Default for ScalingFields {
 impl RepositoryFields {
     /// Fields that a file gives although nothing acts on them yet.
     pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
-        [("load_balancer", &self.load_balancer), ("spot", &self.spot), ("dockerfile", &self.dockerfile)]
+        [("load_balancer", &self.load_balancer), ("spot", &self.spot)]
             .into_iter()
             .filter_map(|(name, value)| value.is_some().then_some(name))
     }

@@ -78,6 +78,8 @@ pub struct Repository {
     pub image_policy: ImagePolicy,
     /// The dependency file, relative to the root; found by itself where absent.
     pub dependencies: Option<String>,
+    /// Makes the image in place of a build; relative to the root.
+    pub dockerfile: Option<String>,
     pub resources: Resources,
     /// Of a run; [`Self::resources`] where absent.
     pub run_resources: Option<RunResources>,

@@ -96,6 +96,7 @@ deletion: {protect: true, data: retain}
       "image": null,
       "image_policy": "pinned",
       "dependencies": "requirements.txt",
+      "dockerfile": null,
       "resources": {
         "cpu": 1024,
         "memory": 8192,
@@ -169,8 +170,8 @@ fn a_misspelt_field() {
       · ^^^^^^^^
       ╰────
      hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, image_policy,
-     dependencies, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags, adopt,
-     dockerfile
+     dependencies, dockerfile, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags,
+     adopt
     ");
 }
 
@@ -178,6 +179,15 @@ fn a_misspelt_field() {
 fn a_misspelt_field_is_not_reported_as_missing_too() {
     let error = error(&MINIMAL.replace("git_url", "git_ulr"));
     assert_eq!((error.problems().len(), error.line()), (1, 2), "{error}");
+}
+
+#[test]
+fn a_dockerfile_stands_alone() {
+    let said = |more: &str| plain_error_with(&format!("dockerfile: docker/Dockerfile\n{more}"));
+    assert!(said("dependencies: requirements.txt").contains("`dependencies` has no effect beside `dockerfile`"));
+    assert!(said("python_version: \"3.12\"").contains("`python_version` has no effect beside `dockerfile`"));
+    assert!(said("image: registry.example/team/app:1").contains("`dockerfile` has no effect beside `image`"));
+    assert!(plain_error_with("dockerfile: ../Dockerfile").contains("dockerfile"));
 }
 
 #[test]

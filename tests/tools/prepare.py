@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepares `.local/registry-tools/`: a registry, skopeo, umoci, runc, QEMU, Prometheus, and Python base images for two machines.
+"""Prepares `.local/registry-tools/`: a registry, skopeo, umoci, runc, buildah, QEMU, Prometheus, and Python base images for two machines.
 
 Everything comes out of Debian's packages through apt and is only unpacked, never installed, so that nobody need be root
 and nothing of the machine changes. A second run finds its stamp and takes milliseconds. Where it cannot be had, the exit
@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".local/registry-tools"
 # Programs, and the packages that hold them.
 TOOLS = {
+    "buildah": "buildah",
+    "patchelf": "patchelf",
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "umoci": "umoci",
@@ -121,6 +123,11 @@ def tools(machine: str) -> None:
     for library in [*unpacked.glob("usr/lib/*/*.so.*"), *unpacked.glob("lib/*/*.so.*")]:
         library.rename(FOLDER / "lib" / library.name)
     shutil.rmtree(unpacked)
+    if "buildah" in missing:
+        # It starts itself anew without any variable, so that its libraries have to be found without one.
+        more = {"env": {**os.environ, "LD_LIBRARY_PATH": str(FOLDER / "lib")}}
+        buildah = FOLDER / "bin/buildah"
+        call(FOLDER / "bin/patchelf", "--force-rpath", "--set-rpath", FOLDER / "lib", buildah, **more)
 
 
 def base(machine: str) -> str:

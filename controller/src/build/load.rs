@@ -11,6 +11,15 @@ use super::{BuildError, Load, LoadTarget};
 /// Where the code lies in every image.
 pub const CODE_FOLDER: &str = "/opt/codeloc/code";
 
+/// How an image that was not built here is loaded: as the config says, from the folder that every image has.
+pub fn load_of_given_image(code: &CodePointer) -> Load {
+    let target = match code {
+        CodePointer::Module(module) => LoadTarget::Module(module.clone()),
+        CodePointer::PythonFile(file) => LoadTarget::File(format!("{CODE_FOLDER}/{}", file.trim_start_matches("./"))),
+    };
+    Load { target, working_directory: CODE_FOLDER.to_owned() }
+}
+
 /// `files` are relative to the root; `pyproject` is the text of the root's pyproject.toml.
 ///
 /// Errors are terminal: the file is not in the commit.

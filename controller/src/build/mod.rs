@@ -4,6 +4,7 @@
 mod checkout;
 mod dependencies;
 mod disk;
+mod dockerfile;
 #[cfg(feature = "aws")]
 mod ecr;
 mod image;
@@ -31,10 +32,13 @@ use codeloc_crds::{Architecture, CodePointer, RepositoryName};
 use crate::program::ProgramError;
 
 #[cfg(feature = "aws")]
+pub use dockerfile::CodeBuild;
+pub use dockerfile::{Buildah, DockerfileBuilder, Order};
+#[cfg(feature = "aws")]
 pub use ecr::EcrCredentials;
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
-pub use load::CODE_FOLDER;
-pub use oci::OciBuilder;
+pub use load::{CODE_FOLDER, load_of_given_image};
+pub use oci::{OciBuilder, Progress};
 pub use registry::{Anonymous, RegistryCredentials};
 #[cfg(feature = "aws")]
 pub use s3::S3Shelf;
@@ -52,6 +56,8 @@ pub struct Request {
     pub subdirectory: Option<String>,
     pub code: CodePointer,
     pub dependencies: Option<String>,
+    /// Makes the image, in place of everything here but the commit.
+    pub dockerfile: Option<String>,
     /// `3.12`.
     pub python: String,
     pub architecture: Architecture,

@@ -14,13 +14,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::{
-    BaseImage, BuildError, BuildSettings, Builder, Image, Platform, Request,
+    BaseImage, BuildError, BuildSettings, Builder, Compression, Image, Platform, Request,
     checkout::{Repositories, Tree, unreadable},
     dependencies::{Resolution, base_set, candidates, constraints, input},
     disk::{blocking, fresh_folder},
+    dockerfile::{DockerfileBuilder, Order},
     image::{Assembly, Base, check_base, load_of},
     layer::{Layer, Node, Spooled, compressor, pack},
-    load::{CODE_FOLDER, load},
+    load::{CODE_FOLDER, load, load_of_given_image},
     packages::Packages,
     registry::{Access, Registry, RegistryCredentials},
     requirements::Requirement,
@@ -49,10 +50,11 @@ pub struct OciBuilder<C> {
     flights: Flights,
     slots: Semaphore,
     shelf: Arc<dyn Shelf>,
+    dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
 }
 
 /// Takes short texts for the status page.
-type Progress<'a> = dyn Fn(String) + Send + Sync + 'a;
+pub type Progress<'a> = dyn Fn(String) + Send + Sync + 'a;
 
 /// The dependency layer of one image, ready to be pushed.
 struct Dependencies {
@@ -83,13 +85,21 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             settings,
             credentials,
             shelf: Arc::new(NoShelf),
+            dockerfiles: None,
         })
     }
 
     /// Remembers on this shelf what must outlive the work folder.
     #[must_use]
-    pub fn with_shelf(mut self, shelf: impl Shelf) -> Self {
-        self.shelf = Arc::new(shelf);
+    pub fn with_shelf(mut self, place: impl Shelf) -> Self {
+        self.shelf = Arc::new(place);
+        self
+    }
+
+    /// Has Dockerfiles built there; without it they are refused.
+    #[must_use]
+    pub fn with_dockerfiles(mut self, builder: impl DockerfileBuilder) -> Self {
+        self.dockerfiles = Some(Arc::new(builder));
         self
     }
 
@@ -119,6 +129,22 @@ impl<C: RegistryCredentials> OciBuilder<C> {
 
     /// The tag of a request's image: the commit, for people, and a hash of all that decides the image.
     fn tag(&self, request: &Request, target: &Target, constraints: Option<&str>) -> String {
+        let decides = match &request.dockerfile {
+            Some(dockerfile) => serde_json::json!([
+                LAYOUT,
+                request.repository.as_str(),
+                request.commit,
+                request.subdirectory,
+                ["dockerfile", dockerfile],
+                target.architecture,
+            ]),
+            None => self.decides(request, target, constraints),
+        };
+        let key = hex::encode(Sha256::digest(decides.to_string()));
+        format!("commit-{}-{}", request.commit.get(..12).unwrap_or(&request.commit), &key[..16])
+    }
+
+    fn decides(&self, request: &Request, target: &Target, constraints: Option<&str>) -> serde_json::Value {
         let code = match &request.code {
             CodePointer::PythonFile(file) => ("file", file),
             CodePointer::Module(module) => ("module", module),
@@ -127,7 +153,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             BaseImage::Scratch => "scratch",
             BaseImage::Reference(reference) => reference,
         };
-        let decides = serde_json::json!([
+        serde_json::json!([
             LAYOUT,
             request.repository.as_str(),
             request.commit,
@@ -141,9 +167,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             constraints,
             self.uv.index(),
             compressor(self.settings.compression),
-        ]);
-        let key = hex::encode(Sha256::digest(decides.to_string()));
-        format!("commit-{}-{}", request.commit.get(..12).unwrap_or(&request.commit), &key[..16])
+        ])
     }
 
     async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
@@ -161,6 +185,10 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         let Some(digest) = registry.digest_of(tag).await? else {
             return Ok(None);
         };
+        if request.dockerfile.is_some() {
+            let reference = format!("{}@{digest}", request.target);
+            return Ok(Some(Image { reference, load: load_of_given_image(&request.code) }));
+        }
         let pulled = registry.pull(&digest, target.architecture).await?;
         let load = load_of(&pulled.config).ok_or_else(|| {
             BuildError::Terminal(format!(
@@ -184,8 +212,15 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
         let work = &self.settings.work;
-        let shelf = self.shelf.as_ref();
-        let resolution = Resolution { uv: &self.uv, target, base: &self.base_set, constraints, work, shelf, progress };
+        let resolution = Resolution {
+            uv: &self.uv,
+            target,
+            base: &self.base_set,
+            constraints,
+            work,
+            shelf: self.shelf.as_ref(),
+            progress,
+        };
         let lock = resolution.lock(&input, &texts).await?;
         let packages = Packages {
             uv: &self.uv,
@@ -240,21 +275,70 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
+        self.packed(tree, self.settings.compression, CODE_FOLDER.trim_start_matches('/')).await
+    }
+
+    /// All files of a commit in a layer, below a folder; below none where `root` is empty.
+    async fn packed(&self, tree: &Tree, compression: Compression, root: &'static str) -> Result<Spooled, BuildError> {
         let (repositories, repository, nodes) =
             (self.repositories.clone(), tree.repository.clone(), tree.nodes.clone());
-        let (spool, compression) = (self.settings.work.join("spool"), self.settings.compression);
+        let spool = self.settings.work.join("spool");
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
-            let root = CODE_FOLDER.trim_start_matches('/');
-            let nodes: BTreeMap<String, Node<String>> =
-                nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), node)).collect();
-            let open = |path: &str, object: &String| {
-                let shown = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
-                reader.read(shown, object).map(std::io::Cursor::new)
+            let (root, folders) = match root {
+                "" => (String::new(), vec![]),
+                root => (format!("{root}/"), vec![root.to_owned()]),
             };
-            pack(&spool, compression, &nodes, &[root.to_owned()], open).map_err(|error| unreadable(&error))
+            let nodes: BTreeMap<String, Node<String>> =
+                nodes.into_iter().map(|(path, node)| (format!("{root}{path}"), node)).collect();
+            let open = |path: &str, object: &String| {
+                reader.read(path.strip_prefix(&root).unwrap_or(path), object).map(std::io::Cursor::new)
+            };
+            pack(&spool, compression, &nodes, &folders, open).map_err(|error| unreadable(&error))
         })
         .await
+    }
+
+    /// The image of a Dockerfile, built and pushed by something else.
+    #[expect(clippy::too_many_arguments, reason = "all that a build knows by then")]
+    async fn outside(
+        &self,
+        dockerfile: &str,
+        request: &Request,
+        tree: &Tree,
+        target: &Target,
+        registry: &Registry,
+        tag: &str,
+        progress: &Progress<'_>,
+    ) -> Result<Image, BuildError> {
+        let Some(builder) = &self.dockerfiles else {
+            return Err(BuildError::Terminal(
+                "Dockerfiles are not built here: set `build.codebuild_project` or `build.buildah`".to_owned(),
+            ));
+        };
+        let dockerfile = dockerfile.trim_start_matches("./");
+        if !tree.files().contains(dockerfile) {
+            return Err(BuildError::Terminal(format!("the commit has no file {dockerfile} (`dockerfile`)")));
+        }
+        progress("packing".to_owned());
+        let context = self.packed(tree, Compression::Gzip, "").await?;
+        let order = Order {
+            context: context.file.to_path_buf(),
+            dockerfile: dockerfile.to_owned(),
+            image: format!("{}:{tag}", request.target),
+            architecture: target.architecture,
+            commit_time: tree.commit_time,
+            credentials: self.credentials.for_registry(registry.host()).await?,
+        };
+        let built = builder.build(&order, progress).await;
+        // Whatever its builder says: with the image in the registry there is nothing left to do, and without it there is no image.
+        match (self.found(registry, tag, request, target).await, built) {
+            (Ok(Some(image)), _) => Ok(image),
+            (_, Err(error)) | (Err(error), _) => Err(error),
+            (Ok(None), Ok(())) => {
+                Err(BuildError::Transient(format!("{} was built, and the registry has no {tag}", order.dockerfile)))
+            }
+        }
     }
 
     /// The base image that packages of the target fit on, its layers brought into the target repository.
@@ -345,6 +429,9 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             let _alone = self.flights.enter(format!("git {}", request.git_url)).await;
             self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
+        if let Some(dockerfile) = &request.dockerfile {
+            return self.outside(dockerfile, request, &tree, &target, &registry, &tag, progress).await;
+        }
         let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
         let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
         let base = self.base(&registry, &target, progress).await?;

@@ -166,18 +166,18 @@ fn of_pylock(name: &str, package: &toml::Value) -> Result<Requirement, String> {
     let version = text("version").ok_or("it has no version")?;
     let wheels = package.get("wheels").and_then(toml::Value::as_array).filter(|wheels| !wheels.is_empty());
     let wheels = wheels.ok_or("it has no wheel, and nothing is built here")?;
-    let mut line = format!("{name}=={version}");
+    let mut parts = vec![format!("{name}=={version}")];
     if let Some(marker) = text("marker") {
         if ["extras", "dependency_groups"].iter().any(|word| marker.contains(word)) {
             return Err("its marker asks for extras or dependency groups, and none can be chosen here".to_owned());
         }
-        line += &format!(" ; {marker}");
+        parts.push(format!("; {marker}"));
     }
     for wheel in wheels {
         let sha256 = wheel.get("hashes").and_then(|hashes| hashes.get("sha256")?.as_str());
-        line += &format!(" --hash=sha256:{}", sha256.ok_or("a wheel of it has no sha256")?);
+        parts.push(format!("--hash=sha256:{}", sha256.ok_or("a wheel of it has no sha256")?));
     }
-    parse(&line)
+    parse(&parts.join(" "))
 }
 
 /// The error shows the line, which may hold a URL with a password.

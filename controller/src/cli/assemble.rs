@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use codeloc_crds::GitReference;
 
 use super::Failure;
-use crate::build::{self, EcrCredentials, OciBuilder, S3Shelf};
+use crate::build::{self, BuildError, Buildah, CodeBuild, EcrCredentials, OciBuilder, S3Shelf};
 use crate::dagster::code_server::GrpcCodeServer;
 use crate::dagster::webserver::GraphqlWebserver;
 use crate::dagster::workspace::Publisher;
@@ -93,8 +93,8 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         let _ = moved.send(key.clone());
     });
     let shelf = S3Shelf::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
-    let builder =
-        OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?.with_shelf(shelf);
+    let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
+    let builder = with_dockerfiles(builder.with_shelf(shelf), &settings, &clients)?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
     let lease = Lease::new(
@@ -121,6 +121,23 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         journal,
     };
     Ok((Reconciler::new(world), receiver))
+}
+
+/// With what builds Dockerfiles, where the settings name it.
+fn with_dockerfiles(
+    builder: OciBuilder<EcrCredentials>,
+    settings: &Settings,
+    clients: &Clients,
+) -> Result<OciBuilder<EcrCredentials>, BuildError> {
+    let (aws, build) = (&settings.aws, &settings.build);
+    if let Some(project) = &build.codebuild_project {
+        let (client, s3) = (clients.codebuild.clone(), clients.s3.clone());
+        return Ok(builder.with_dockerfiles(CodeBuild::new(client, s3, &aws.bucket, &settings.deployment, project)));
+    }
+    let Some(program) = &build.buildah else { return Ok(builder) };
+    let buildah = Buildah::new(program, &build.work_folder.join("build"))
+        .map_err(|error| BuildError::Terminal(format!("the path of buildah: {error}")))?;
+    Ok(builder.with_dockerfiles(buildah))
 }
 
 /// This process and no other: host, process and the moment it began.

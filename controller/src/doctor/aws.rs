@@ -64,7 +64,10 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &str, reg
         Err(error) => return vec![failed(CHECK, &error)],
     };
     let mut by_resource: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for action in ACTIONS {
+    let dockerfiles = settings.build.codebuild_project.is_some();
+    let actions: Vec<&str> =
+        ACTIONS.iter().copied().filter(|action| dockerfiles || !action.starts_with("codebuild:")).collect();
+    for action in actions.iter().copied() {
         by_resource.entry(resource(action, settings, &arn, region)).or_default().push(action);
     }
     let context = [
@@ -95,7 +98,7 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &str, reg
         }));
     }
     if findings.is_empty() {
-        findings.push(good(CHECK, format!("{} actions are allowed to {arn}", ACTIONS.len())));
+        findings.push(good(CHECK, format!("{} actions are allowed to {arn}", actions.len())));
     }
     findings
 }
@@ -119,6 +122,9 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
             format!("arn:{partition}:iam::{account}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS")
         }
         ("iam", _) => format!("arn:{partition}:iam::{account}:role/{deployment}/{deployment}-doctor"),
+        ("codebuild", _) => {
+            here("codebuild", format!("project/{}", settings.build.codebuild_project.as_deref().unwrap_or_default()))
+        }
         ("s3", "ListBucket") => format!("arn:{partition}:s3:::{}", settings.aws.bucket),
         ("s3", _) => {
             format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, crate::reconcile::lease::key(deployment))

@@ -6,7 +6,7 @@ use codeloc_crds::{ImagePolicy, Repository};
 
 use super::images::Tag;
 use super::pass::Reconciler;
-use crate::build::{Builder, Image, Request};
+use crate::build::{Builder, Image, Request, load_of_given_image};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::{Live, task_definition};
 use crate::plan::{Hold, ImageState};
@@ -61,7 +61,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             return Wanted::Present(Box::new(repository), Box::new(image), None);
         }
         if let Some(reference) = &repository.image {
-            let load = task_definition::load_of_given_image(&repository);
+            let load = load_of_given_image(&repository.code);
             let image = ImageKnown::Ready(Image { reference: reference.clone(), load });
             return Wanted::Present(Box::new(repository), Box::new(image), None);
         }
@@ -115,6 +115,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             subdirectory: repository.subdirectory.clone(),
             code: repository.code.clone(),
             dependencies: repository.dependencies.clone(),
+            dockerfile: repository.dockerfile.clone(),
             python: repository.python_version.clone().unwrap_or_else(|| build.python.clone()),
             architecture: repository.resources.architecture,
             target: live.image_repository.as_ref()?.uri.clone(),
@@ -124,7 +125,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
 /// What a tag comes to: by what was rolled out under it, and by what the registry says, which is asked where that matters.
 fn of_tag(repository: &Repository, tag: &str, live: &Live, ask: impl FnOnce() -> Tag) -> ImageKnown {
-    let load = task_definition::load_of_given_image(repository);
+    let load = load_of_given_image(&repository.code);
     let image = |reference: String| Image { reference, load: load.clone() };
     let rolled_out = task_definition::image_of_tag(&live.task_definitions, tag).map(str::to_owned);
     if let (ImagePolicy::Pinned, Some(reference)) = (repository.image_policy, &rolled_out) {

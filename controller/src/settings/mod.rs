@@ -158,6 +158,10 @@ pub struct BuildSettings {
     pub compression: Compression,
     /// Days for which an image stays in a location's ECR repository although no task definition names it any more.
     pub image_grace_days: u32,
+    /// AWS `CodeBuild` project that builds the Dockerfiles of configs that name one.
+    pub codebuild_project: Option<String>,
+    /// The buildah program that builds them on this machine instead, with what they run; for laptops.
+    pub buildah: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -282,6 +286,8 @@ impl Default for BuildSettings {
             work_folder: PathBuf::from("/var/lib/codeloc"),
             compression: Compression::Zstd,
             image_grace_days: 7,
+            codebuild_project: None,
+            buildah: None,
         }
     }
 }
@@ -356,6 +362,12 @@ impl Settings {
         }
         if !(1..=3650).contains(&self.build.image_grace_days) {
             return fault("build.image_grace_days", "must be 1 to 3650");
+        }
+        if self.build.codebuild_project.is_some() && self.build.buildah.is_some() {
+            return fault(
+                "build.buildah",
+                "is set, and `build.codebuild_project` too: Dockerfiles are built in one place",
+            );
         }
         if !(5..=600).contains(&self.reconcile.lease_seconds) {
             return fault("reconcile.lease_seconds", "must be 5 to 600");

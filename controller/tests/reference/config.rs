@@ -40,7 +40,7 @@ const TAIL: &str = "
 - `cpu` and `memory` are a pair that Fargate offers; the hint of the error lists the sizes that go with a `cpu`.
 - No `s3_prefix` lies within another location's, or within what the platform keeps (`repos/shared`, `repos/system`, `repos/temp`).
 - `min_capacity` is not greater than `max_capacity`. Where the two are equal there is no scaling, and the count is theirs.
-- `dependencies` does not stand beside `image`, which brings its own.
+- `dependencies` does not stand beside `image` or `dockerfile`, which bring their own; no more does `python_version` beside `dockerfile`, nor `dockerfile` beside `image`.
 - `image` has a tag or a digest, and its registry no link-local or metadata address; `image_policy` stands beside a tag only.
 - No unknown field, no key twice, no credentials in `git_url`.
 ";

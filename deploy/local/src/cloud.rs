@@ -19,6 +19,7 @@ use crate::past::{Past, State};
 use crate::quotas::Quotas;
 use crate::services::autoscaling::AutoScaling;
 use crate::services::cloudmap::CloudMap;
+use crate::services::codebuild::CodeBuild;
 use crate::services::ecr::{Ecr, Images, MemoryImages};
 use crate::services::ecs::Ecs;
 use crate::services::iam::Iam;
@@ -56,6 +57,8 @@ pub struct Rules {
     pub transient_stops: u32,
     /// Of 100 Cloud Map services made under the name of a deleted one so many get its id again.
     pub returning_ids: u32,
+    /// Whether somebody ends the builds of `CodeBuild`; otherwise each fails at once.
+    pub builds: bool,
     /// How much of everything there may be.
     pub quotas: Quotas,
     /// Actions that nobody is allowed, as IAM writes them: `ecs:CreateService`.
@@ -86,6 +89,7 @@ impl Default for Rules {
             scaling_conflicts: Duration::ZERO,
             transient_stops: 0,
             returning_ids: 100,
+            builds: false,
             quotas: Quotas::aws(),
             denied: BTreeSet::new(),
             secrets: BTreeMap::new(),
@@ -130,6 +134,8 @@ pub struct Cloud {
     pub images: Arc<dyn Images>,
     pub autoscaling: AutoScaling,
     pub cloudmap: CloudMap,
+    #[serde(default)]
+    pub codebuild: CodeBuild,
     pub ecr: Ecr,
     pub ecs: Ecs,
     pub iam: Iam,
@@ -155,6 +161,7 @@ impl Cloud {
             images,
             autoscaling: AutoScaling::default(),
             cloudmap: CloudMap::default(),
+            codebuild: CodeBuild::default(),
             ecr: Ecr::default(),
             ecs: Ecs::default(),
             iam: Iam::default(),

@@ -71,7 +71,7 @@ fn too_many(service: Service) -> Fault {
             Fault::new("TooManyTagsException", message)
         }
         Service::Iam => iam::exceeded("TagsPerRole", MOST),
-        Service::Ecs | Service::S3 | Service::Sts => Fault::invalid(message),
+        Service::CodeBuild | Service::Ecs | Service::S3 | Service::Sts => Fault::invalid(message),
     }
 }
 

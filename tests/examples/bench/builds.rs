@@ -119,6 +119,7 @@ pub fn build(arguments: &[String]) {
             subdirectory: None,
             code: CodePointer::PythonFile("definitions.py".to_owned()),
             dependencies: None,
+            dockerfile: None,
             python: "3.12".to_owned(),
             architecture: Architecture::Arm64,
             target: format!("{host}/codeloc/bench"),

@@ -1,6 +1,7 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
 mod determinism;
+mod dockerfile;
 mod ecr;
 mod hostile;
 mod jail;
@@ -91,6 +92,7 @@ fn request_of(git_url: &str, registry: &str, commit: &str) -> Request {
         subdirectory: None,
         code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
         dependencies: None,
+        dockerfile: None,
         python: "3.12".to_owned(),
         architecture: Architecture::Arm64,
         target: format!("{registry}/codeloc/demo"),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 
 use super::python::{python, uv};
 use super::{Anonymous, BuildSettings, OciBuilder, Repository, digest, git, request_of};
-use crate::build::{BaseImage, BuildError, Builder, Compression, Image, LoadTarget};
+use crate::build::{BaseImage, BuildError, Buildah, Builder, Compression, Image, LoadTarget};
 use crate::dagster::code_server::GrpcCodeServer;
 use crate::dagster::{Answer, CodeServer};
 
@@ -315,4 +315,55 @@ async fn serves(machine: &Machine<'_>, bundle: &Path, image: &Image) {
     };
     let Answer::Loaded { repositories, .. } = answer else { panic!("{answer:?}") };
     assert_eq!(repositories, ["__repository__"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buildah_makes_the_image_of_a_dockerfile_and_sees_nothing_of_the_controller() {
+    let Some(tools) = Tools::prepared() else { return };
+    let (folder, repository) = (tempfile::tempdir().unwrap(), Repository::new());
+    let registry = Registry::start(&tools, folder.path()).await;
+    let own = if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
+    let name = if own == Architecture::Arm64 { "arm64" } else { "amd64" };
+    let machine = Machine { tools: &tools, folder: folder.path(), name, architecture: own, emulator: None };
+    let base = machine.push_base(&registry);
+    let dockerfile = |script: &str| {
+        format!(
+            "FROM {base}\nUSER 0:0\nCOPY pipeline /opt/codeloc/code/pipeline\n\
+             RUN [\"/opt/codeloc/env/bin/python\", \"-c\", \"{script}\"]\nUSER 65534:65534\n"
+        )
+    };
+    let seen = dockerfile("import os; open('/opt/seen', 'w').write(' '.join(sorted(os.environ)))");
+    let files = [("pipeline/definitions.py", "x = 1\n"), ("Dockerfile", &seen)];
+    let settings = BuildSettings::new(folder.path().join("build"));
+    let builder = OciBuilder::new(settings, git(folder.path(), true), Anonymous).unwrap();
+    let buildah = Buildah::new(&tools.0.join("bin/buildah"), &folder.path().join("build")).unwrap();
+    let builder = builder.with_dockerfiles(buildah);
+    let request_for = |commit: &str| {
+        let mut request = request_of(repository.folder.path().to_str().unwrap(), &registry.host, commit);
+        request.architecture = machine.architecture;
+        request.dockerfile = Some("Dockerfile".to_owned());
+        request
+    };
+    let request = request_for(&repository.commit(&files));
+    let image = match builder.build(&request, &|_| ()).await {
+        Err(BuildError::Terminal(text)) if text.contains("operation not permitted") => {
+            eprintln!("SKIPPED: buildah may build nothing here: {text}");
+            return;
+        }
+        image => image.unwrap(),
+    };
+    assert_eq!(builder.find(&request).await.unwrap(), Some(image.clone()));
+    let root = machine.unpack(&image).join("rootfs/opt");
+    assert_eq!(std::fs::read_to_string(root.join("codeloc/code/pipeline/definitions.py")).unwrap(), "x = 1\n");
+    let variables = std::fs::read_to_string(root.join("seen")).unwrap();
+    assert!(!variables.is_empty() && !variables.contains("CARGO") && !variables.contains("AWS"), "{variables}");
+
+    let broken = dockerfile("raise SystemExit('no such luck')");
+    let request = request_for(&repository.commit(&[("Dockerfile", broken.as_str())]));
+    match builder.build(&request, &|_| ()).await {
+        Err(BuildError::Terminal(text)) => {
+            assert!(text.starts_with("Dockerfile does not build: ") && text.contains("no such luck"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -35,6 +35,7 @@ pub struct Clients {
     pub s3: aws_sdk_s3::Client,
     pub scaling: aws_sdk_applicationautoscaling::Client,
     pub sts: aws_sdk_sts::Client,
+    pub codebuild: aws_sdk_codebuild::Client,
 }
 
 impl Clients {
@@ -70,6 +71,9 @@ impl Clients {
                     .build(),
             ),
             sts: aws_sdk_sts::Client::new(config),
+            codebuild: aws_sdk_codebuild::Client::from_conf(
+                aws_sdk_codebuild::config::Builder::from(config).interceptor(tell("codebuild")).build(),
+            ),
         }
     }
 }

@@ -8,7 +8,7 @@ mod foreign;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use codeloc_crds::{Architecture, CodePointer, Repository};
+use codeloc_crds::{Architecture, Repository};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -447,16 +447,6 @@ impl Change {
             Self::Deregister { arn } => Description::deleted(arn),
         }
     }
-}
-
-/// How an image that was built elsewhere is loaded: as the config says, from the image's own working directory.
-pub fn load_of_given_image(repository: &Repository) -> crate::build::Load {
-    let working_directory = "/opt/codeloc/code".to_owned();
-    let target = match &repository.code {
-        CodePointer::Module(module) => LoadTarget::Module(module.clone()),
-        CodePointer::PythonFile(file) => LoadTarget::File(format!("{working_directory}/{file}")),
-    };
-    crate::build::Load { target, working_directory }
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<St
         image: None,
         image_policy: codeloc_crds::ImagePolicy::Pinned,
         dependencies: None,
+        dockerfile: None,
         resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
         run_resources: None,
         s3_prefix: "repos/orders".to_owned(),

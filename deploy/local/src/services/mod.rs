@@ -2,6 +2,7 @@
 
 pub mod autoscaling;
 pub mod cloudmap;
+pub mod codebuild;
 pub mod ecr;
 pub mod ecs;
 pub mod iam;
@@ -18,6 +19,7 @@ use crate::fault::{Fault, Reply};
 pub enum Service {
     AutoScaling,
     CloudMap,
+    CodeBuild,
     Ecr,
     Ecs,
     Iam,
@@ -31,6 +33,7 @@ impl Service {
         match self {
             Self::AutoScaling => "application-autoscaling",
             Self::CloudMap => "servicediscovery",
+            Self::CodeBuild => "codebuild",
             Self::Ecr => "ecr",
             Self::Ecs => "ecs",
             Self::Iam => "iam",
@@ -45,6 +48,7 @@ impl Service {
         match prefix {
             "AnyScaleFrontendService" => Some(Self::AutoScaling),
             "Route53AutoNaming_v20170314" => Some(Self::CloudMap),
+            "CodeBuild_20161006" => Some(Self::CodeBuild),
             "AmazonEC2ContainerRegistry_V20150921" => Some(Self::Ecr),
             "AmazonEC2ContainerServiceV20141113" => Some(Self::Ecs),
             "Logs_20140328" => Some(Self::Logs),
@@ -82,6 +86,7 @@ impl Service {
         match self {
             Self::AutoScaling => "ValidationException",
             Self::CloudMap => "InvalidInput",
+            Self::CodeBuild => "InvalidInputException",
             Self::Ecr | Self::Ecs | Self::Logs => "InvalidParameterException",
             Self::Iam | Self::Sts => "ValidationError",
             Self::S3 => "InvalidArgument",
@@ -103,7 +108,7 @@ impl Service {
             Self::S3 => Fault::new("SlowDown", "Please reduce your request rate.").with_status(503),
             Self::Iam | Self::Sts => Fault::new("Throttling", "Rate exceeded"),
             Self::CloudMap => Fault::new("RequestLimitExceeded", "Rate exceeded"),
-            Self::AutoScaling | Self::Ecr | Self::Ecs | Self::Logs => {
+            Self::AutoScaling | Self::CodeBuild | Self::Ecr | Self::Ecs | Self::Logs => {
                 Fault::new("ThrottlingException", "Rate exceeded")
             }
         }
@@ -115,6 +120,7 @@ pub fn run(cloud: &mut Cloud, service: Service, operation: &str, input: &Value) 
     match service {
         Service::AutoScaling => autoscaling::run(cloud, operation, input),
         Service::CloudMap => cloudmap::run(cloud, operation, input),
+        Service::CodeBuild => codebuild::run(cloud, operation, input),
         Service::Ecr => ecr::run(cloud, operation, input),
         Service::Ecs => ecs::run(cloud, operation, input),
         Service::Iam => iam::run(cloud, operation, input),

@@ -1,0 +1,133 @@
+//! `CodeBuild`: projects and their builds. No buildspec is run: whoever embeds this cloud ends a build with [`CodeBuild::end`], and
+//! without [`Rules::builds`](crate::cloud::Rules::builds) each fails at once and says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Service, unknown};
+use crate::cloud::Cloud;
+use crate::fault::{Fault, Reply};
+use crate::fields::Fields;
+use crate::time::Time;
+
+/// For so long a token of idempotency gives the same build again (`CodeBuild` API reference, `StartBuild`).
+const TOKEN_LIFETIME_MS: u64 = 5 * 60 * 1000;
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct CodeBuild {
+    pub projects: BTreeSet<String>,
+    pub builds: BTreeMap<String, Build>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Build {
+    project: String,
+    pub buildspec: String,
+    pub variables: BTreeMap<String, String>,
+    token: Option<String>,
+    started_at: Time,
+    /// Nothing, while it is under way; an error is what its build phase says.
+    pub ended: Option<Result<(), String>>,
+}
+
+impl CodeBuild {
+    pub fn end(&mut self, id: &str, result: Result<(), String>) {
+        if let Some(build) = self.builds.get_mut(id) {
+            build.ended = Some(result);
+        }
+    }
+}
+
+pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
+    match operation {
+        "CreateProject" => {
+            let name = input.need("name")?.to_owned();
+            if !cloud.codebuild.projects.insert(name.clone()) {
+                let message = format!("Project already exists: {name}");
+                return Err(Fault::new("ResourceAlreadyExistsException", message));
+            }
+            Ok(json!({"project": {"name": name}}))
+        }
+        "StartBuild" => start_build(cloud, input),
+        "BatchGetBuilds" => batch_get_builds(cloud, input),
+        _ => Err(unknown(Service::CodeBuild, operation)),
+    }
+}
+
+fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
+    let project = input.need("projectName")?.to_owned();
+    if !cloud.codebuild.projects.contains(&project) {
+        let (region, account) = (&cloud.rules.region, &cloud.rules.account);
+        let message = format!("Project cannot be found: arn:aws:codebuild:{region}:{account}:project/{project}");
+        return Err(Fault::new("ResourceNotFoundException", message));
+    }
+    let variables: BTreeMap<String, String> = input
+        .items("environmentVariablesOverride")
+        .iter()
+        .map(|one| Ok((one.need("name")?.to_owned(), one.text("value").unwrap_or_default().to_owned())))
+        .collect::<Result<_, Fault>>()?;
+    let build = Build {
+        buildspec: input.text("buildspecOverride").unwrap_or_default().to_owned(),
+        variables,
+        token: input.text("idempotencyToken").map(str::to_owned),
+        started_at: cloud.now(),
+        ended: (!cloud.rules.builds).then(|| Err("localcloud runs no buildspecs".to_owned())),
+        project,
+    };
+    let young = |other: &Build| cloud.now().millis().saturating_sub(other.started_at.millis()) < TOKEN_LIFETIME_MS;
+    let same = cloud.codebuild.builds.iter().find(|(_, other)| {
+        other.project == build.project && build.token.is_some() && other.token == build.token && young(other)
+    });
+    if let Some((id, other)) = same {
+        if other.buildspec != build.buildspec || other.variables != build.variables {
+            return Err(Fault::new(
+                "InvalidInputException",
+                "The idempotency token was used with other parameters a moment ago",
+            ));
+        }
+        return Ok(json!({"build": shown(cloud, id, other)}));
+    }
+    let id = format!("{}:{}", build.project, cloud.draw_uuid());
+    let answer = json!({"build": shown(cloud, &id, &build)});
+    cloud.codebuild.builds.insert(id, build);
+    Ok(answer)
+}
+
+fn batch_get_builds(cloud: &mut Cloud, input: &Value) -> Reply {
+    let ids = input.texts("ids");
+    if ids.is_empty() || ids.len() > 100 {
+        return Err(Fault::new("InvalidInputException", "Invalid number of build IDs: 1 to 100"));
+    }
+    let (found, missing): (Vec<&str>, Vec<&str>) =
+        ids.into_iter().partition(|id| cloud.codebuild.builds.contains_key(*id));
+    let builds: Vec<Value> = found.into_iter().map(|id| shown(cloud, id, &cloud.codebuild.builds[id])).collect();
+    Ok(json!({"builds": builds, "buildsNotFound": missing}))
+}
+
+fn shown(cloud: &Cloud, id: &str, build: &Build) -> Value {
+    let (region, account) = (&cloud.rules.region, &cloud.rules.account);
+    let status = match &build.ended {
+        None => "IN_PROGRESS",
+        Some(Ok(())) => "SUCCEEDED",
+        Some(Err(_)) => "FAILED",
+    };
+    let phases = match &build.ended {
+        Some(Err(message)) => {
+            let context = json!({"statusCode": "COMMAND_EXECUTION_ERROR", "message": message});
+            json!([{"phaseType": "BUILD", "phaseStatus": "FAILED", "contexts": [context]}])
+        }
+        _ => json!([]),
+    };
+    json!({
+        "id": id,
+        "arn": format!("arn:aws:codebuild:{region}:{account}:build/{id}"),
+        "projectName": build.project,
+        "buildStatus": status,
+        "currentPhase": if build.ended.is_some() { "COMPLETED" } else { "BUILD" },
+        "buildComplete": build.ended.is_some(),
+        "startTime": build.started_at.epoch_seconds(),
+        "phases": phases,
+    })
+}
