@@ -22,7 +22,7 @@ PURE = ["cargo", "test", "-q", "--locked", "-p", "codeloc", "--no-default-featur
 
 
 def virtual(test):
-    return ["cargo", "test", "-q", "--locked", "-p", "codeloc-tests", "--test", test]
+    return ["cargo", "test", "-q", "--locked", "--workspace", "--test", test]
 
 
 # Name, file, what stands there, what is put in its place, and the tests that should fail.

@@ -158,8 +158,10 @@ impl CloudCodeServer {
     }
 }
 
+/// What the task of a definition, which is given by its ARN, says.
 fn said(cloud: &Cloud, definition: &str) -> Option<Said> {
-    let mut definitions = cloud.ecs.families.values().flat_map(|family| family.revisions.values());
+    let (family, _) = definition.rsplit_once('/')?.1.rsplit_once(':')?;
+    let mut definitions = cloud.ecs.families.get(family)?.revisions.values();
     let container = definitions.find(|one| one.arn == definition)?.containers().first()?;
     let environment = container["environment"].as_array()?;
     let id = environment.iter().find(|pair| pair["name"] == "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID")?;

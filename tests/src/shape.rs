@@ -25,7 +25,7 @@ pub fn shape(live: &BTreeMap<String, Live>) -> String {
             discovery.id.clear();
             discovery.arn.clear();
         }
-        location.service = location.service.take().filter(codeloc::kinds::service::Live::exists);
+        location.service = location.service.take().filter(|service| service.exists());
         if let Some(service) = &mut location.service {
             service.registry = service.registry.take().map(|_| "registry".to_owned());
             service.task_definition = named(&service.task_definition);

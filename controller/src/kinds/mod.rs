@@ -16,6 +16,7 @@ pub mod role;
 pub mod run_definition;
 pub mod scaling;
 pub mod service;
+pub mod shared;
 pub mod tags;
 pub mod task_definition;
 pub mod workspace;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 use crate::build::Image;
 use place::Place;
+pub use shared::Shared;
 
 /// In the order of creation; deletion runs backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -200,13 +202,14 @@ pub struct Wants {
 impl Wants {
     /// `image` is absent while it is not known yet; what depends on it then reads `(known after apply)`.
     pub fn new(repository: &Repository, image: Option<&Image>, place: &Place) -> Self {
+        let run_definition = image.map(|image| run_definition::want(repository, image, place));
         Self {
             log_group: log_group::want(repository, place),
             image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
             role: role::want(repository, place),
             execution_role: (!repository.secrets.is_empty()).then(|| role::want_execution(repository, place)),
-            run_definition: image.map(|image| run_definition::want(repository, image, place)),
-            task_definition: task_definition::want(repository, image, place),
+            task_definition: task_definition::want(repository, image.zip(run_definition.as_ref()), place),
+            run_definition,
             discovery: discovery::want(repository, place),
             service: service::want(repository, place),
             scaling: scaling::want(repository, place),
@@ -217,27 +220,27 @@ impl Wants {
 /// Everything found in AWS for one location.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Live {
-    pub log_group: Option<log_group::Live>,
-    pub image_repository: Option<image_repository::Live>,
+    pub log_group: Option<Shared<log_group::Live>>,
+    pub image_repository: Option<Shared<image_repository::Live>>,
     /// Read only where some of them may go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Vec<image_repository::garbage::Image>>,
-    pub role: Option<role::Live>,
-    pub execution_role: Option<role::Live>,
+    pub role: Option<Shared<role::Live>>,
+    pub execution_role: Option<Shared<role::Live>>,
     /// Active ones, of whatever family.
-    pub run_definitions: Vec<task_definition::Live>,
+    pub run_definitions: Vec<Shared<task_definition::Live>>,
     /// The family's active revisions, newest first.
-    pub task_definitions: Vec<task_definition::Live>,
-    pub discovery: Option<discovery::Live>,
-    pub service: Option<service::Live>,
-    pub scaling: Option<scaling::Live>,
+    pub task_definitions: Vec<Shared<task_definition::Live>>,
+    pub discovery: Option<Shared<discovery::Live>>,
+    pub service: Option<Shared<service::Live>>,
+    pub scaling: Option<Shared<scaling::Live>>,
 }
 
 impl Live {
     /// The task definition that the service runs.
     pub fn runs(&self) -> Option<&task_definition::Live> {
         let service = self.service.as_ref().filter(|service| service.exists())?;
-        self.task_definitions.iter().find(|live| live.arn == service.task_definition)
+        self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
     }
 
     /// Whether there is anything of this kind. The workspace is not in here.

@@ -99,7 +99,7 @@ pub(super) fn present(
     // Without a step of ours something else has to happen first: look again for it.
     // A rollback is on its way, however broken the revision is.
     let moving =
-        input.live.service.as_ref().and_then(Live::primary).is_some_and(|one| one.rollout == Rollout::InProgress);
+        input.live.service.as_deref().and_then(Live::primary).is_some_and(|one| one.rollout == Rollout::InProgress);
     let broken = !moving && conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
     let look_again = (!settled || !empty).then_some(if broken { LATER } else { SOON });
     Report {

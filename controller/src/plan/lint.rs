@@ -93,7 +93,7 @@ fn is_unused(input: &Input<'_>, step: &Step) -> bool {
     let named = |service: &service::Live| {
         service.task_definition == *arn || service.deployments.iter().any(|one| one.task_definition == *arn)
     };
-    live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_ref().is_some_and(named)
+    live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_deref().is_some_and(named)
 }
 
 /// An image goes only out of a repository of ours, a day after it was pushed or later, and while no definition says its digest.

@@ -20,8 +20,8 @@ use crate::kinds::place::Place;
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
 use crate::kinds::{
-    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, names, role, run_definition, scaling,
-    task_definition, workspace,
+    Deferred, Kind, Live, Shared, Step, Wants, discovery, image_repository, log_group, names, role, run_definition,
+    scaling, task_definition, workspace,
 };
 use crate::source::Invalid;
 use crate::status::{Condition, Health, Sync};
@@ -180,16 +180,16 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let wants = Wants::new(repository, known, input.place);
 
     let mut steps = Vec::new();
-    steps.extend(log_group::diff(&wants.log_group, live.log_group.as_ref()).into_iter().map(Step::LogGroup));
+    steps.extend(log_group::diff(&wants.log_group, live.log_group.as_deref()).into_iter().map(Step::LogGroup));
     if let Some(want) = &wants.image_repository {
-        let changes = image_repository::diff(want, live.image_repository.as_ref());
+        let changes = image_repository::diff(want, live.image_repository.as_deref());
         steps.extend(changes.into_iter().map(Step::ImageRepository));
     }
-    steps.extend(role::diff(&wants.role, live.role.as_ref()).into_iter().map(Step::Role));
+    steps.extend(role::diff(&wants.role, live.role.as_deref()).into_iter().map(Step::Role));
     if let Some(want) = &wants.execution_role {
-        steps.extend(role::diff(want, live.execution_role.as_ref()).into_iter().map(Step::ExecutionRole));
+        steps.extend(role::diff(want, live.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
-    let discovery = discovery::diff(&wants.discovery, live.discovery.as_ref()).into_iter().map(Step::Discovery);
+    let discovery = discovery::diff(&wants.discovery, live.discovery.as_deref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
     let registry = live.discovery.as_ref().map_or(Deferred::AfterApply, |live| Deferred::Known(live.arn.clone()));
@@ -203,7 +203,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         unregistered: unregistered(input),
         now_ms: input.now_ms,
     };
-    let verdict = service::diff(&wants.service, live.service.as_ref(), context);
+    let verdict = service::diff(&wants.service, live.service.as_deref(), context);
     let held = matches!(verdict.phase, Phase::Held { .. });
     let mut deploy = Vec::new();
     match wanted {
@@ -218,7 +218,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     deploy.extend(discovery);
     // Scaling that is no longer wanted goes before the count is set by hand; scaling that is new comes after the service.
     let scaling: Vec<Step> =
-        scaling::diff(wants.scaling.as_ref(), live.scaling.as_ref()).into_iter().map(Step::Scaling).collect();
+        scaling::diff(wants.scaling.as_ref(), live.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
     let service = verdict.changes.into_iter().map(Step::Service);
     // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
     let wanted = wants.run_definition.iter().filter(|_| !held);
@@ -282,7 +282,7 @@ fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition:
     task_definition::Change::Register {
         want: Box::new(want.clone()),
         from: runs.map(|runs| task_definition::differing(want, Some(runs))),
-        attempt: service::attempt(input.live.service.as_ref(), input.now_ms),
+        attempt: service::attempt(input.live.service.as_deref(), input.now_ms),
     }
 }
 
@@ -294,7 +294,7 @@ fn attempt(
 ) -> task_definition::Change {
     task_definition::Change::Attempt {
         arn: registered.arn.clone(),
-        attempt: service::attempt(input.live.service.as_ref(), input.now_ms),
+        attempt: service::attempt(input.live.service.as_deref(), input.now_ms),
         fields: task_definition::differing(want, input.live.runs()),
     }
 }
@@ -308,27 +308,27 @@ fn unregistered(input: &Input<'_>) -> bool {
 /// Old task definitions: each commit leaves one of the code server and one of runs. Then the images that those named.
 fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
     let Some(service) = &input.live.service else { return vec![] };
-    let ours = |live: &&task_definition::Live| {
+    let ours = |live: &&Shared<task_definition::Live>| {
         tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !service.names(live)
     };
-    let mut unused: Vec<&task_definition::Live> = input.live.task_definitions.iter().filter(ours).collect();
+    let mut unused: Vec<&Shared<task_definition::Live>> = input.live.task_definitions.iter().filter(ours).collect();
     unused.sort_by_key(|live| std::cmp::Reverse(live.number));
     let old: BTreeSet<&str> = unused.into_iter().skip(task_definition::KEPT).map(|live| live.arn.as_str()).collect();
     let (gone, stay): (Vec<_>, Vec<_>) =
         input.live.task_definitions.iter().partition(|live| old.contains(live.arn.as_str()));
     // A run that is queued or runs may still name one that no code server names any more: whoever executes this asks for those.
-    let named: BTreeSet<String> = stay.into_iter().filter_map(task_definition::Live::run_family).collect();
+    let named: BTreeSet<String> = stay.into_iter().filter_map(|live| live.run_family()).collect();
     let unnamed = input.live.run_definitions.iter().filter(|live| {
         tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !named.contains(live.family())
     });
-    let executes = |live: &&role::Live| {
+    let executes = |live: &role::Live| {
         let mut definitions = input.live.task_definitions.iter().chain(&input.live.run_definitions);
         definitions.any(|one| one.content.as_ref().is_none_or(|content| content.execution_role_arn == live.arn))
     };
-    let ours = |live: &&role::Live| tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name);
+    let ours = |live: &&Shared<role::Live>| tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name);
     // A location that has no secrets any more: its execution role goes once nothing can start with it.
     let role = input.live.execution_role.iter().filter(ours).filter(|live| !wants_execution_role && !executes(live));
-    let server = |live: &task_definition::Live| {
+    let server = |live: &Shared<task_definition::Live>| {
         Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })
     };
     gone.into_iter()
@@ -376,7 +376,7 @@ fn absent(input: &Input<'_>) -> Plan {
         steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
     }
     // A target is ours by its service's name. Where the service was deleted by hand it is left over, and goes too.
-    let strange = live.service.as_ref().is_some_and(service::Live::exists) && service.is_none();
+    let strange = live.service.as_deref().is_some_and(service::Live::exists) && service.is_none();
     if !strange {
         steps.extend(live.scaling.iter().map(|live| Step::Scaling(scaling::delete(live))));
     }

@@ -26,11 +26,13 @@ use localcloud::calls::Call;
 use crate::figures::{Table, number};
 use crate::simulated::rules;
 
-/// Seconds between two sweeps, and so many are waited for.
-const INTERVAL: u64 = 5;
-const SWEEPS: u32 = 4;
+/// Seconds from the end of a sweep to the next one.
+const INTERVAL: u64 = 3;
+/// So many sweeps are measured, after so many that are not: the first ones of a process read what later ones remember.
+const SWEEPS: u32 = 5;
+const SETTLING: u32 = 2;
 
-/// What the daemon used.
+/// What the daemon used for one sweep and all that follows from it, and in all.
 struct Used {
     calls: f64,
     cpu: f64,
@@ -91,16 +93,15 @@ fn measure(n: usize) -> Used {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
-        // The last sweeps were regular ones; the lease is kept beside them. A sweep of a large fleet takes longer than the interval.
-        let calls = deployment.cloud.calls();
-        let last = calls.last().map_or(0.0, |call| call.time);
-        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
-        let span = (u64::from(SWEEPS) * INTERVAL) as f64;
-        let counted: Vec<&Call> = calls.iter().filter(|call| call.service != "s3" && call.time > last - span).collect();
-        let pages = counted.iter().filter(|call| call.operation == SWEPT).count();
-        let sweeps = number(pages) / number(n.div_ceil(1000));
-        Used { calls: number(counted.len()) / sweeps, cpu: cpu / sweeps, megabytes }
+        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), n.div_ceil(1000)), cpu, megabytes }
     })
+}
+
+/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times.
+fn calls_of_a_sweep(calls: &[Call], pages: usize) -> f64 {
+    let swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).step_by(pages).collect();
+    let [.., first, _, _, last] = swept[..] else { panic!("there were {} sweeps", swept.len()) };
+    number(calls[first..last].iter().filter(|call| call.service != "s3").count()) / 3.0
 }
 
 /// Answers as the tasks of the other process would.
@@ -189,10 +190,17 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
         assert!(!running.is_finished(), "the daemon ended");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    tokio::time::sleep(Duration::from_secs(2 * INTERVAL)).await;
+    let sweeps = daemon.reconciler.world.journal.metrics.sweeps.with_label_values(&["done"]);
+    let ended = async |number: u32| {
+        let until = sweeps.get_sample_count() + u64::from(number);
+        while sweeps.get_sample_count() < until {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    ended(SETTLING).await;
     let before = cpu_seconds();
-    tokio::time::sleep(Duration::from_secs(INTERVAL) * SWEEPS).await;
-    println!("{} {}", cpu_seconds() - before, peak_megabytes());
+    ended(SWEEPS).await;
+    println!("{} {}", (cpu_seconds() - before) / f64::from(SWEEPS), peak_megabytes());
 }
 
 /// User and system time of this process, in hundredths as the kernel counts them.

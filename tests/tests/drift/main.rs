@@ -43,7 +43,7 @@ struct Shape {
 async fn shape(deployment: &Deployment) -> Shape {
     let mut live = deployment.live().await.remove(NAME).unwrap();
     let runs = live.runs().cloned();
-    live.task_definitions = runs.into_iter().collect();
+    live.task_definitions = runs.into_iter().map(Into::into).collect();
     for definition in &mut live.task_definitions {
         definition.tags.remove(codeloc::kinds::tags::ATTEMPT);
     }

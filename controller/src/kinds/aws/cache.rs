@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::rotation::Rotation;
 use super::{CallError, Scope};
 use crate::kinds::tags::{MANAGED_BY, Tags};
-use crate::kinds::{scaling, task_definition};
+use crate::kinds::{Live, Shared, scaling, task_definition};
 use crate::lock::lock;
 
 /// Remembered things that one sweep reads again: so many, and one more for each so many that there are.
@@ -22,13 +22,15 @@ pub struct Cache {
 #[derive(Debug, Default)]
 pub struct Remembered {
     /// By ARN, or by name where AWS gives no ARN back, of the kinds of which no bulk call carries them.
-    tags: BTreeMap<String, Tags>,
+    tags: BTreeMap<String, Shared<Tags>>,
     /// By family and number. Task definitions are immutable but for their tags.
-    pub definitions: Rotation<task_definition::Live>,
+    pub definitions: Rotation<Shared<task_definition::Live>>,
     /// By resource id and name, with a space between.
     pub policies: Rotation<scaling::Policy>,
     /// Ids of Cloud Map services by name: no call finds one by its name.
     pub registries: HashMap<String, String>,
+    /// What the last sweep saw of each location.
+    seen: BTreeMap<String, Live>,
     /// The last one that was read again, and those whose turn it is.
     turn: String,
     again: BTreeSet<String>,
@@ -56,6 +58,16 @@ impl Cache {
         state.again = turns.into_iter().collect();
     }
 
+    /// Keeps what a sweep saw of everything.
+    pub fn end_sweep(&self, seen: BTreeMap<String, Live>) {
+        self.lock().seen = seen;
+    }
+
+    /// What was just read of a location, or the same as the last sweep saw it: so a fleet at rest is held once, also while it is read.
+    pub fn seen<T: PartialEq>(&self, location: &str, of: impl Fn(&Live) -> Option<&Shared<T>>, read: T) -> Shared<T> {
+        Shared::like(self.lock().seen.get(location).and_then(of), read)
+    }
+
     /// Whether what is remembered of it is to be read again now; said once.
     pub fn has_its_turn(&self, of: &str) -> bool {
         self.lock().again.remove(of)
@@ -63,7 +75,7 @@ impl Cache {
 
     /// Tags of one resource: remembered in a sweep, but for those whose turn it is; read otherwise. Tags that name no owner are read again
     /// each time: they may have been read a moment too early, and say that a location's own resource is a stranger's.
-    pub async fn tags<F>(&self, scope: Scope<'_>, of: &str, read: F) -> Result<Tags, CallError>
+    pub async fn tags<F>(&self, scope: Scope<'_>, of: &str, read: F) -> Result<Shared<Tags>, CallError>
     where
         F: Future<Output = Result<Tags, CallError>>,
     {
@@ -73,8 +85,10 @@ impl Cache {
         {
             return Ok(tags);
         }
-        let tags = read.await?;
-        self.lock().tags.insert(of.to_owned(), tags.clone());
+        let read = read.await?;
+        let mut state = self.lock();
+        let tags = Shared::like(state.tags.get(of), read);
+        state.tags.insert(of.to_owned(), tags.clone());
         Ok(tags)
     }
 
@@ -84,6 +98,6 @@ impl Cache {
 
     /// Tags that AWS took with a resource when it was made: they need not be read.
     pub fn keep_tags(&self, of: &str, tags: &Tags) {
-        self.lock().tags.insert(of.to_owned(), tags.clone());
+        self.lock().tags.insert(of.to_owned(), tags.clone().into());
     }
 }

@@ -296,6 +296,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     for (name, live) in scaling {
         all.entry(name).or_default().scaling = Some(live);
     }
+    if let Scope::All = scope {
+        session.cache.end_sweep(all.clone());
+    }
     Ok(all)
 }
 

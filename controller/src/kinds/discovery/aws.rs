@@ -10,17 +10,17 @@ use aws_sdk_servicediscovery::types::{
 
 use super::{Change, Live, Want};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
-use crate::kinds::names;
 use crate::kinds::tags::Tags;
+use crate::kinds::{Shared, names};
 
 const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFoundException"];
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     const OPERATION: &str = "servicediscovery:ListServices";
     if let Scope::One(name) = scope
         && let Some(live) = observe_known(session, &names::service(name)).await?
     {
-        return Ok(BTreeMap::from([(name.to_owned(), live)]));
+        return Ok(BTreeMap::from([(name.to_owned(), live.into())]));
     }
     let filter = ServiceFilter::builder()
         .name(ServiceFilterName::NamespaceId)
@@ -45,7 +45,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
             let described =
                 (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
-            found.insert(repository.to_owned(), read(id, arn, name, described, tags));
+            let live = read(id, arn, name, described, tags);
+            let live = session.cache.seen(repository, |seen| seen.discovery.as_ref(), live);
+            found.insert(repository.to_owned(), live);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -73,7 +75,13 @@ async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Live>,
     Ok(Some(read(id, arn, name, described, tags)))
 }
 
-fn read(id: String, arn: String, name: &str, described: (Option<&DnsConfig>, bool, Option<i32>), tags: Tags) -> Live {
+fn read(
+    id: String,
+    arn: String,
+    name: &str,
+    described: (Option<&DnsConfig>, bool, Option<i32>),
+    tags: Shared<Tags>,
+) -> Live {
     let (dns, health_check, instances) = described;
     let records = dns.map_or(&[][..], DnsConfig::dns_records);
     Live {
@@ -136,11 +144,11 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
 }
 
 /// A create also tells what is `live` then, so that later steps of the same plan can name it.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
     match change {
         Change::Create(want) => {
-            *live = create(session, want).await?;
+            *live = create(session, want).await?.map(Shared::from);
             Ok(())
         }
         Change::SetRecord { id, ttl, .. } => {
@@ -195,7 +203,7 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         multivalue: true,
         health_check: true,
         instances: None,
-        tags: want.tags.clone(),
+        tags: want.tags.clone().into(),
     }))
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Deferred, Description, Field, names};
+use super::{Deferred, Description, Field, Shared, names};
 
 pub const WATCHED: &[Watched] = &[
     Watched::new("record", "one A record", "servicediscovery:UpdateService"),
@@ -46,7 +46,7 @@ pub struct Live {
     pub health_check: bool,
     /// Tasks that are registered, by Cloud Map's own count.
     pub instances: Option<i32>,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

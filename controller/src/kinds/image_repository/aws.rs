@@ -7,13 +7,13 @@ use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfigu
 use super::garbage::Image;
 use super::{Change, Live};
 use crate::kinds::aws::{CallError, Scope, Session, in_scope};
-use crate::kinds::names;
 use crate::kinds::tags::Tags;
+use crate::kinds::{Shared, names};
 
 /// The most that one call takes (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
 const IMAGES_AT_ONCE: usize = 100;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     let prefix = names::image_repository_prefix(&session.place.deployment);
     let mut found = BTreeMap::new();
     let mut token = None;
@@ -44,6 +44,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 tags,
                 arn,
             };
+            let live = session.cache.seen(location, |seen| seen.image_repository.as_ref(), live);
             found.insert(location.to_owned(), live);
         }
         token = answer.next_token().map(str::to_owned);
@@ -163,7 +164,7 @@ fn scanning(on_push: bool) -> ImageScanningConfiguration {
 }
 
 /// A create also tells what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
     let ecr = &session.clients.ecr;
     match change {
         Change::Create(want) => {
@@ -179,14 +180,15 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                         answer.repository().and_then(|made| Some((made.repository_arn()?, made.repository_uri()?)));
                     if let Some((arn, uri)) = made {
                         session.cache.keep_tags(arn, &want.tags);
-                        *live = Some(Live {
+                        let made = Live {
                             arn: arn.to_owned(),
                             name: want.name.clone(),
                             uri: uri.to_owned(),
                             immutable_tags: want.immutable_tags,
                             scan_on_push: want.scan_on_push,
-                            tags: want.tags.clone(),
-                        });
+                            tags: want.tags.clone().into(),
+                        };
+                        *live = Some(made.into());
                     }
                     Ok(())
                 }

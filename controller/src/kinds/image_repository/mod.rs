@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Description, Field, names};
+use super::{Action, Description, Field, Shared, names};
 
 pub const WATCHED: &[Watched] = &[
     Watched::new(
@@ -39,7 +39,7 @@ pub struct Live {
     pub uri: String,
     pub immutable_tags: bool,
     pub scan_on_push: bool,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

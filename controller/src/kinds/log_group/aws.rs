@@ -6,10 +6,10 @@ use aws_sdk_cloudwatchlogs::types::OrderBy;
 
 use super::{Change, Live};
 use crate::kinds::aws::{CallError, Scope, Session, in_scope};
-use crate::kinds::names;
 use crate::kinds::tags::Tags;
+use crate::kinds::{Shared, names};
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     let prefix = names::log_group_prefix(&session.place.deployment);
     let searched = match scope {
         Scope::All => prefix.clone(),
@@ -27,6 +27,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let arn = group.arn().unwrap_or_default().trim_end_matches(":*").to_owned();
             let tags = session.cache.tags(scope, name, tags(session, &arn)).await?;
             let live = Live { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
+            let live = session.cache.seen(repository, |seen| seen.log_group.as_ref(), live);
             found.insert(repository.to_owned(), live);
         }
         token = answer.next_token().map(str::to_owned);
@@ -47,7 +48,7 @@ async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
 }
 
 /// Creates also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
     let logs = &session.clients.logs;
     match change {
         Change::Create(want) => {
@@ -56,12 +57,13 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
             match session.call("logs:CreateLogGroup", request.send()).await {
                 Ok(_) => {
                     session.cache.keep_tags(&want.name, &want.tags);
-                    *live = Some(Live {
+                    let made = Live {
                         arn: want.arn(session.place),
                         name: want.name.clone(),
                         retention_days: None,
-                        tags: want.tags.clone(),
-                    });
+                        tags: want.tags.clone().into(),
+                    };
+                    *live = Some(made.into());
                 }
                 Err(error) if error.is(&["ResourceAlreadyExistsException"]) => {}
                 Err(error) => return Err(error),

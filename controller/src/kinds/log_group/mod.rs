@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Description, Field, names};
+use super::{Description, Field, Shared, names};
 
 pub const WATCHED: &[Watched] = &[
     Watched::new("retention_days", "days that its lines are kept", "logs:PutRetentionPolicy"),
@@ -37,7 +37,7 @@ pub struct Live {
     pub name: String,
     /// Absent: kept for ever.
     pub retention_days: Option<i32>,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -7,16 +7,16 @@ use aws_sdk_iam::types::{EntityType, Tag};
 
 use super::{Change, Document, Live, POLICY_NAME};
 use crate::kinds::aws::{CallError, Scope, Session};
-use crate::kinds::names;
 use crate::kinds::tags::Tags;
+use crate::kinds::{Shared, names};
 
 const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
 
 /// The roles of one location.
 #[derive(Debug, Default)]
 pub struct Roles {
-    pub code: Option<Live>,
-    pub execution: Option<Live>,
+    pub code: Option<Shared<Live>>,
+    pub execution: Option<Shared<Live>>,
 }
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
@@ -68,11 +68,15 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
                 permissions_boundary: role
                     .permissions_boundary()
                     .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
-                tags: tags(role.tags()),
+                tags: tags(role.tags()).into(),
             };
             let (repository, executes) = names::repository_of_role(repository);
             let roles = found.entry(repository.to_owned()).or_default();
-            *(if executes { &mut roles.execution } else { &mut roles.code }) = Some(live);
+            if executes {
+                roles.execution = Some(session.cache.seen(repository, |seen| seen.execution_role.as_ref(), live));
+            } else {
+                roles.code = Some(session.cache.seen(repository, |seen| seen.role.as_ref(), live));
+            }
         }
         marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
         if marker.is_none() {
@@ -81,7 +85,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
     }
 }
 
-async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
+async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<Live>>, CallError> {
     let iam = &session.clients.iam;
     let role = match session.call("iam:GetRole", iam.get_role().role_name(name).send()).await {
         Ok(answer) => answer.role.ok_or_else(|| CallError::malformed("iam:GetRole", "role"))?,
@@ -103,7 +107,7 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
     }
     let attached =
         session.call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
-    Ok(Some(Live {
+    let live = Live {
         arn: role.arn().to_owned(),
         name: name.to_owned(),
         path: role.path().to_owned(),
@@ -113,8 +117,9 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Live>, C
         permissions_boundary: role
             .permissions_boundary()
             .and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
-        tags: tags(role.tags()),
-    }))
+        tags: tags(role.tags()).into(),
+    };
+    Ok(Some(live.into()))
 }
 
 /// IAM sends policy documents percent-encoded.
@@ -134,7 +139,7 @@ fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
 }
 
 /// Creating the role and putting its policy also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
     let iam = &session.clients.iam;
     match change {
         Change::Create(want) => {
@@ -147,7 +152,7 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                 .set_tags(Some(tag_list(&want.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
                 Ok(_) => {
-                    *live = Some(Live {
+                    let made = Live {
                         arn: want.arn(session.place),
                         name: want.name.clone(),
                         path: want.path.clone(),
@@ -155,8 +160,9 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                         policies: BTreeMap::new(),
                         attached: vec![],
                         permissions_boundary: want.permissions_boundary.clone(),
-                        tags: want.tags.clone(),
-                    });
+                        tags: want.tags.clone().into(),
+                    };
+                    *live = Some(made.into());
                     Ok(())
                 }
                 Err(error) if error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Ok(()),

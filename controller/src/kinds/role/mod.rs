@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Description, Field, names};
+use super::{Description, Field, Shared, names};
 pub use policy::Document;
 
 /// The one inline policy of a role.
@@ -46,9 +46,8 @@ pub struct Want {
 }
 
 impl Want {
-    /// Known before the role exists: account, path and name decide it.
     pub fn arn(&self, place: &Place) -> String {
-        format!("arn:{}:iam::{}:role{}{}", place.partition, place.account, self.path, self.name)
+        arn_of(&self.name, place)
     }
 }
 
@@ -63,7 +62,7 @@ pub struct Live {
     /// ARNs of managed policies attached to it.
     pub attached: Vec<String>,
     pub permissions_boundary: Option<String>,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -110,6 +109,16 @@ pub enum Change {
     },
 }
 
+/// Known before the role exists: account, path and name decide it.
+fn arn_of(name: &str, place: &Place) -> String {
+    format!("arn:{}:iam::{}:role{}{name}", place.partition, place.account, names::role_path(&place.deployment))
+}
+
+/// ARN of the role that a location's code has.
+pub fn arn(repository: &Repository, place: &Place) -> String {
+    arn_of(&names::role(&place.deployment, repository.name.as_str()), place)
+}
+
 pub fn want(repository: &Repository, place: &Place) -> Want {
     Want {
         name: names::role(&place.deployment, repository.name.as_str()),
@@ -136,7 +145,7 @@ pub fn execution_arn(repository: &Repository, place: &Place) -> String {
     if repository.secrets.is_empty() {
         place.execution_role_arn.clone()
     } else {
-        want_execution(repository, place).arn(place)
+        arn_of(&names::execution_role(&place.deployment, repository.name.as_str()), place)
     }
 }
 

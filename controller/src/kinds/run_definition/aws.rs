@@ -1,11 +1,12 @@
 //! Observed together with the code servers' definitions, for AWS lists them together: see [`task_definition::aws::observe`].
 
 use super::Change;
+use crate::kinds::Shared;
 use crate::kinds::aws::{CallError, Session};
 use crate::kinds::task_definition::{self, Live};
 
 /// A registration also tells what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
     match change {
         Change::Register { want, .. } => {
             let registered =

@@ -15,7 +15,7 @@ use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::task_definition::{self, Content, Live};
-use super::{Description, Field, names};
+use super::{Description, Field, Shared, names};
 use crate::build::Image;
 
 /// The one container of a run's task: the launcher puts the run's command into it.
@@ -65,7 +65,7 @@ pub fn want(repository: &Repository, image: &Image, place: &Place) -> Want {
         cpu,
         memory,
         architecture: task_definition::architecture(repository, place),
-        task_role_arn: super::role::want(repository, place).arn(place),
+        task_role_arn: super::role::arn(repository, place),
         execution_role_arn: super::role::execution_arn(repository, place),
         image: image.reference.clone(),
         command: vec![],
@@ -93,10 +93,10 @@ fn resources(repository: &Repository) -> (String, String) {
 }
 
 /// What the code server hands on to the launcher: where to find the definition. Everything else is in there.
-pub fn container_context(repository: &Repository, image: &Image, place: &Place) -> String {
+pub fn container_context(repository: &Repository, run: &Want) -> String {
     let (cpu, memory) = resources(repository);
     json!({"ecs": {
-        "task_definition_arn": want(repository, image, place).family,
+        "task_definition_arn": run.family,
         "container_name": CONTAINER,
         "run_resources": {"cpu": cpu, "memory": memory},
     }})
@@ -104,7 +104,7 @@ pub fn container_context(repository: &Repository, image: &Image, place: &Place) 
 }
 
 /// `live` is every run definition of the location, of whatever family. A launcher takes a family's newest revision.
-pub fn diff(want: &Want, live: &[Live]) -> Vec<Change> {
+pub fn diff(want: &Want, live: &[Shared<Live>]) -> Vec<Change> {
     let newest = live.iter().filter(|live| live.family() == want.family).max_by_key(|live| live.number);
     let equal = newest.filter(|live| live.foreign.is_empty() && live.content.as_ref() == Some(&want.content));
     let Some(equal) = equal else {

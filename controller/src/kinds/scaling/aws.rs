@@ -10,20 +10,20 @@ use aws_sdk_applicationautoscaling::types::{
 
 use super::{COOLDOWN, Change, Live, Metric, Policy};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
-use crate::kinds::names;
+use crate::kinds::{Shared, names};
 
 const ABSENT: &[&str] = &["ObjectNotFoundException"];
 /// Pages of policies that one sweep reads: so many, and one more for each so many targets.
 const PAGES: usize = 10;
 const TARGETS_FOR_ANOTHER_PAGE: usize = 100;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     let prefix = format!("service/{}/", session.place.cluster);
     let resource = match scope {
         Scope::All => None,
         Scope::One(name) => Some(names::scaling_resource(&session.place.cluster, name)),
     };
-    let mut found: BTreeMap<String, Live> = BTreeMap::new();
+    let mut targets: BTreeMap<String, Live> = BTreeMap::new();
     let mut token = None;
     loop {
         let request = session
@@ -43,27 +43,31 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let (min, max) = (target.min_capacity(), target.max_capacity());
             let suspended = target.suspended_state().map(suspended).unwrap_or_default();
             let live = Live { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
-            found.insert(repository.to_owned(), live);
+            targets.insert(repository.to_owned(), live);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
             break;
         }
     }
-    if found.is_empty() {
-        return Ok(found);
+    if targets.is_empty() {
+        return Ok(BTreeMap::new());
     }
     match resource {
         Some(resource) => read_policies_of(session, &resource).await?,
-        None => read_policies_on(session, &prefix, found.len()).await?,
+        None => read_policies_on(session, &prefix, targets.len()).await?,
     }
-    let state = session.cache.lock();
-    for live in found.values_mut() {
+    for live in targets.values_mut() {
         let prefix = key(&live.resource_id, "");
+        let state = session.cache.lock();
         let policies = state.policies.starting_with(&prefix);
         live.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
     }
-    Ok(found)
+    let found = targets.into_iter().map(|(repository, live)| {
+        let live = session.cache.seen(&repository, |seen| seen.scaling.as_ref(), live);
+        (repository, live)
+    });
+    Ok(found.collect())
 }
 
 /// Under which a policy is remembered.
@@ -187,7 +191,7 @@ fn from_milli(value: i64) -> f64 {
 }
 
 /// A new target and the policies put on it also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
     let scaling = &session.clients.scaling;
     let dimension = ScalableDimension::EcsServiceDesiredCount;
     match change {
@@ -209,13 +213,14 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Live
                 .set_tags(fields.is_none().then(|| want.tags.clone().into_iter().collect()));
             session.call("application-autoscaling:RegisterScalableTarget", request.send()).await?;
             if fields.is_none() {
-                *live = Some(Live {
+                let made = Live {
                     resource_id: want.resource_id.clone(),
                     min: want.min,
                     max: want.max,
                     suspended: vec![],
                     policies: BTreeMap::new(),
-                });
+                };
+                *live = Some(made.into());
             }
             Ok(())
         }

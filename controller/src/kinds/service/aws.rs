@@ -11,8 +11,9 @@ use aws_sdk_ecs::types::{
 
 use super::{Change, Deployment, DeploymentConfiguration, Live, Manner, Network, Rollout, Status, settings};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
+use crate::kinds::tags::{self, Tags};
 use crate::kinds::task_definition::aws::tag_list;
-use crate::kinds::{Deferred, names, tags};
+use crate::kinds::{Deferred, Shared, names};
 
 /// What the steps before a service's step learned: ARNs that were unknown when the plan was made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +22,7 @@ pub struct Learned<'a> {
     pub registry: Option<&'a str>,
 }
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     match scope {
         Scope::One(name) => describe(session, &[names::service(name)]).await,
         Scope::All => describe(session, &list(session).await?).await,
@@ -29,7 +30,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 /// Reads services by their own names, ten a call.
-pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Live>, CallError> {
+pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     let mut found = BTreeMap::new();
     for ten in names.chunks(10) {
         let request = session
@@ -41,8 +42,9 @@ pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap
             .include(ServiceField::Tags);
         let answer = session.call("ecs:DescribeServices", request.send()).await?;
         for service in answer.services() {
-            let live = read(service);
-            if let Some(repository) = names::repository_of_service(&live.name) {
+            let name = service.service_name().unwrap_or_default();
+            if let Some(repository) = names::repository_of_service(name) {
+                let live = session.cache.seen(repository, |seen| seen.service.as_ref(), read(service));
                 found.insert(repository.to_owned(), live);
             }
         }
@@ -90,7 +92,8 @@ fn read(service: &Service) -> Live {
             .tags()
             .iter()
             .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
-            .collect(),
+            .collect::<Tags>()
+            .into(),
     }
 }
 
@@ -171,7 +174,7 @@ pub async fn apply(
     session: Session<'_>,
     change: &Change,
     learned: Learned<'_>,
-    live: &mut Option<Live>,
+    live: &mut Option<Shared<Live>>,
 ) -> Result<(), CallError> {
     let ecs = &session.clients.ecs;
     let cluster = &session.place.cluster;
@@ -195,7 +198,7 @@ pub async fn apply(
                 .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
                 .set_tags(Some(tag_list(&want.tags)));
             let answer = session.call("ecs:CreateService", request.send()).await?;
-            *live = answer.service().map(read);
+            *live = answer.service().map(|service| read(service).into());
             Ok(())
         }
         Change::Deploy { name, task_definition, .. } => {

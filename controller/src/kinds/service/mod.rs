@@ -18,7 +18,7 @@ use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
 use super::task_definition::{self, Attempt};
-use super::{Deferred, Description, Field, names, scaling};
+use super::{Deferred, Description, Field, Shared, names, scaling};
 
 pub use settings::{DeploymentConfiguration, Manner, Network, ROLLING};
 
@@ -85,7 +85,7 @@ pub struct Live {
     pub manner: Manner,
     /// ARN of the Cloud Map service.
     pub registry: Option<String>,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -238,7 +238,7 @@ pub struct Context<'a> {
     pub revision: &'a Deferred,
     /// The live task definition that says what is wanted.
     pub wanted: Option<&'a task_definition::Live>,
-    pub task_definitions: &'a [task_definition::Live],
+    pub task_definitions: &'a [Shared<task_definition::Live>],
     pub registry: &'a Deferred,
     /// Whether what a failed rollout is known to have failed of was not its revision's fault.
     pub passes: bool,
@@ -349,22 +349,22 @@ fn failure(live: &Live, context: Context<'_>) -> Option<String> {
 }
 
 /// Whether a definition of this very revision is what the service runs, rolled out whole.
-fn completed(live: &Live, revision: &str, all: &[task_definition::Live]) -> bool {
-    let runs = all.iter().find(|one| one.arn == live.task_definition).and_then(task_definition::Live::revision);
+fn completed(live: &Live, revision: &str, all: &[Shared<task_definition::Live>]) -> bool {
+    let runs = all.iter().find(|one| one.arn == live.task_definition).and_then(|one| one.revision());
     runs == Some(revision) && live.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
 /// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`]. Over no service nothing is rolled
 /// back to; and a deployment that was there before the attempt replaced nothing of it: the attempt was written over a state that was
 /// read too late.
-fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[task_definition::Live]) -> bool {
+fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[Shared<task_definition::Live>]) -> bool {
     if wanted.arn == live.task_definition
         || live.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn)
     {
         return false;
     }
     let attempt_of_serving =
-        all.iter().find(|other| other.arn == live.task_definition).and_then(task_definition::Live::attempt);
+        all.iter().find(|other| other.arn == live.task_definition).and_then(|other| other.attempt());
     let (Some(attempt), Some(serving), Some(primary)) = (wanted.attempt(), attempt_of_serving, live.primary()) else {
         return false;
     };

@@ -37,13 +37,14 @@ fn live() -> Live {
         deployment: ROLLING,
         manner: Manner::ours(),
         registry: Some("arn:registry".to_owned()),
-        tags: want().tags,
+        tags: want().tags.into(),
     }
 }
 
-fn definition(arn: &str, number: i32, attempt: &str) -> task_definition::Live {
+fn definition(arn: &str, number: i32, attempt: &str) -> Shared<task_definition::Live> {
     let tags = Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_owned())]);
-    task_definition::Live { arn: arn.to_owned(), number, content: None, foreign: vec![], tags }
+    let tags = tags.into();
+    task_definition::Live { arn: arn.to_owned(), number, content: None, foreign: vec![], tags }.into()
 }
 
 /// The verdict when revision `new` is wanted, which task definition `NEW` says if it is registered.
@@ -53,14 +54,14 @@ fn verdict(live: &Live, new: Option<&str>) -> Verdict {
 
 /// The same, where what it failed of passes or does not.
 fn verdict_where(live: &Live, new: Option<&str>, passes: bool) -> Verdict {
-    let definitions: Vec<task_definition::Live> =
+    let definitions: Vec<Shared<task_definition::Live>> =
         [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
             .into_iter()
             .flatten()
             .collect();
     let context = Context {
         revision: &Deferred::Known("new".to_owned()),
-        wanted: definitions.get(1),
+        wanted: definitions.get(1).map(|one| &**one),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".to_owned()),
         passes,

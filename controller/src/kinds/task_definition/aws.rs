@@ -15,14 +15,14 @@ use codeloc_crds::Architecture;
 use super::foreign::foreign;
 use super::{Change, Content, HealthCheck, Live};
 use crate::kinds::aws::{CallError, Class, Scope, Session, in_scope};
-use crate::kinds::names;
 use crate::kinds::tags::{self, Tags};
+use crate::kinds::{Shared, names};
 
 /// The active definitions of one location, each kind newest first.
 #[derive(Debug, Default)]
 pub struct Definitions {
-    pub servers: Vec<Live>,
-    pub runs: Vec<Live>,
+    pub servers: Vec<Shared<Live>>,
+    pub runs: Vec<Shared<Live>>,
 }
 
 /// Of code servers and of runs: AWS lists them together.
@@ -165,7 +165,7 @@ fn family_of(key: &str) -> Option<&str> {
     key.rsplit_once(':').map(|(family, _)| family)
 }
 
-async fn describe(session: Session<'_>, key: &str) -> Result<Option<Live>, CallError> {
+async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
     let remembered = session.cache.lock().definitions.known().get(key).cloned();
     if remembered.is_some() && !session.cache.has_its_turn(key) {
         return Ok(remembered);
@@ -174,14 +174,14 @@ async fn describe(session: Session<'_>, key: &str) -> Result<Option<Live>, CallE
 }
 
 /// What AWS says of it now, remembered. One that is inactive is none.
-async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Live>, CallError> {
+async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
     let request =
         session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
     let live = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
         Ok(answer) => answer
             .task_definition()
             .filter(|definition| definition.status() != Some(&TaskDefinitionStatus::Inactive))
-            .map(|definition| live(definition, from_tags(answer.tags()))),
+            .map(|definition| live(definition, from_tags(answer.tags())).into()),
         // Deregistered and deleted between the two calls.
         Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
@@ -196,7 +196,7 @@ fn live(definition: &TaskDefinition, tags: Tags) -> Live {
         number: definition.revision(),
         content: read(definition),
         foreign: foreign(definition),
-        tags,
+        tags: tags.into(),
     }
 }
 
@@ -319,7 +319,7 @@ pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<
 }
 
 /// What a change of our own made of it.
-fn remember(session: Session<'_>, arn: &str, live: Option<Live>) {
+fn remember(session: Session<'_>, arn: &str, live: Option<Shared<Live>>) {
     if let Some(key) = key(arn) {
         session.cache.lock().definitions.tell(key.to_owned(), live);
     }
@@ -336,7 +336,7 @@ pub(crate) async fn register(
     family: &str,
     content: &Content,
     tags: Tags,
-) -> Result<Live, CallError> {
+) -> Result<Shared<Live>, CallError> {
     let architecture = match content.architecture {
         Architecture::Arm64 => CpuArchitecture::Arm64,
         Architecture::X86_64 => CpuArchitecture::X8664,
@@ -373,13 +373,13 @@ pub(crate) async fn register(
     let definition =
         answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
-    let live = live(definition, tags);
+    let live: Shared<Live> = live(definition, tags).into();
     remember(session, arn, Some(live.clone()));
     Ok(live)
 }
 
 /// A registration also tells what is `live` then, the new revision first, so that later steps of the same plan can name it.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Live>) -> Result<(), CallError> {
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
     match change {
         Change::Register { want, attempt, .. } => {
             let content = want

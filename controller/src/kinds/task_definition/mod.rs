@@ -7,6 +7,7 @@ pub mod aws;
 mod foreign;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
 use codeloc_crds::{Architecture, Repository};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::drift::{Found, Watched};
 use super::place::Place;
 use super::tags::{self, Tags};
-use super::{Action, Deferred, Description, Field, names, run_definition};
+use super::{Action, Deferred, Description, Field, Shared, names, run_definition};
 use crate::build::{Image, LoadTarget};
 
 /// The one container of a code server's task.
@@ -176,7 +177,7 @@ pub struct Live {
     pub content: Option<Content>,
     /// What it says that we would never write: with any of that it equals nothing that is wanted, either.
     pub foreign: Vec<&'static str>,
-    pub tags: Tags,
+    pub tags: Shared<Tags>,
 }
 
 impl Live {
@@ -252,8 +253,9 @@ pub enum Change {
     },
 }
 
-pub fn want(repository: &Repository, image: Option<&Image>, place: &Place) -> Want {
-    let content = image.map(|image| content(repository, image, place));
+/// The code server names the definition of its runs.
+pub fn want(repository: &Repository, image: Option<(&Image, &run_definition::Want)>, place: &Place) -> Want {
+    let content = image.map(|(image, run)| content(repository, image, run, place));
     let revision = content
         .as_ref()
         .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
@@ -302,14 +304,14 @@ pub(super) fn architecture(repository: &Repository, place: &Place) -> Architectu
     if place.host_platform { host_architecture() } else { repository.resources.architecture }
 }
 
-fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
+fn content(repository: &Repository, image: &Image, run: &run_definition::Want, place: &Place) -> Content {
     let name = repository.name.as_str();
     let mut environment = shared_environment(repository, image, place);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // The server reads its flags from the environment, so that whatever runs the task can give it another address.
     set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
     set("DAGSTER_GRPC_PORT", place.port.to_string());
-    set(CONTAINER_CONTEXT, run_definition::container_context(repository, image, place));
+    set(CONTAINER_CONTEXT, run_definition::container_context(repository, run));
     set("DAGSTER_WORKING_DIRECTORY", image.load.working_directory.clone());
     match &image.load.target {
         LoadTarget::Module(module) => set("DAGSTER_MODULE_NAME", module.clone()),
@@ -322,7 +324,7 @@ fn content(repository: &Repository, image: &Image, place: &Place) -> Content {
         cpu: repository.resources.cpu.to_string(),
         memory: repository.resources.memory.to_string(),
         architecture: architecture(repository, place),
-        task_role_arn: super::role::want(repository, place).arn(place),
+        task_role_arn: super::role::arn(repository, place),
         execution_role_arn: super::role::execution_arn(repository, place),
         image: image.reference.clone(),
         command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"]
@@ -378,14 +380,16 @@ fn in_words(architecture: Architecture) -> &'static str {
 
 /// The live revision that says exactly what is wanted: of several equal ones the one that runs, so that nothing is rolled out
 /// for nothing, else the newest.
-pub fn equal<'a>(want: &Want, live: &'a [Live], runs: Option<&'a Live>) -> Option<&'a Live> {
+pub fn equal<'a>(want: &Want, live: &'a [Shared<Live>], runs: Option<&'a Live>) -> Option<&'a Live> {
     let content = want.content.as_ref()?;
-    runs.into_iter().chain(live).find(|live| live.foreign.is_empty() && live.content.as_ref() == Some(content))
+    runs.into_iter()
+        .chain(live.iter().map(Deref::deref))
+        .find(|live| live.foreign.is_empty() && live.content.as_ref() == Some(content))
 }
 
 /// The image, by digest, that a tag named when it was rolled out; nothing where something else was rolled out after that. So a tag
 /// that moved meanwhile is told from one that is new in the config, after a restart too.
-pub fn image_of_tag<'a>(live: &'a [Live], tag: &str) -> Option<&'a str> {
+pub fn image_of_tag<'a>(live: &'a [Shared<Live>], tag: &str) -> Option<&'a str> {
     let attempted = live.iter().filter_map(|live| Some((live.attempt()?.at, live.number, live)));
     let (.., newest) = attempted.max_by_key(|(at, number, _)| (*at, *number))?;
     let image = newest.content.as_ref()?.image.as_str();
@@ -453,7 +457,7 @@ impl Change {
 mod tests {
     use super::*;
 
-    fn live(number: i32, image: &str, tag: &str, at: i64) -> Live {
+    fn live(number: i32, image: &str, tag: &str, at: i64) -> Shared<Live> {
         let mut tags = Tags::from([(tags::IMAGE_TAG.to_owned(), tag.to_owned())]);
         tags.insert(tags::ATTEMPT.to_owned(), Attempt { at, over: "-".to_owned() }.to_string());
         let content = Content {
@@ -474,7 +478,7 @@ mod tests {
             health_check: None,
             stop_timeout: 60,
         };
-        Live { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags }
+        Live { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags: tags.into() }.into()
     }
 
     #[test]

@@ -91,14 +91,14 @@ const TAMPERS: [fn(&mut Live); 7] = [
         content.secrets.clear();
         content.environment.clear();
         (content.port, content.stop_timeout, content.health_check) = (Some(1), 1, None);
-        live.task_definitions.push(other);
+        live.task_definitions.push(other.into());
         "arn:by-hand".clone_into(&mut live.service.as_mut().unwrap().task_definition);
     },
     |live| {
         let mut other = live.runs().unwrap().clone();
         "arn:by-hand".clone_into(&mut other.arn);
         "by hand".clone_into(&mut other.content.as_mut().unwrap().log_stream_prefix);
-        live.task_definitions.push(other);
+        live.task_definitions.push(other.into());
         "arn:by-hand".clone_into(&mut live.service.as_mut().unwrap().task_definition);
     },
 ];

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Answer;
 use crate::kinds::tags::Tags;
-use crate::kinds::{Action, Kind, Live, Step, task_definition, workspace};
+use crate::kinds::{Action, Kind, Live, Shared, Step, task_definition, workspace};
 use crate::status::{Health, Sync};
 
 use model::*;
@@ -127,7 +127,7 @@ proptest! {
         let mut model = Model::default();
         let Desire::Present(repository, _) = &desire else { return Ok(()) };
         model.converge(&desire);
-        let nobody = Tags::from([("team".to_owned(), "others".to_owned())]);
+        let nobody = Shared::from(Tags::from([("team".to_owned(), "others".to_owned())]));
         let live = &mut model.live;
         let kind = match kind {
             0 => { live.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }

@@ -16,8 +16,8 @@ use crate::kinds::place::{Address, Place};
 use crate::kinds::service::{Deployment, Rollout, Status};
 use crate::kinds::tags::{self};
 use crate::kinds::{
-    Live, Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition,
-    workspace,
+    Live, Shared, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
+    task_definition, workspace,
 };
 
 pub(in crate::plan) const NAME: &str = "orders";
@@ -166,7 +166,7 @@ impl Model {
             Step::LogGroup(change) => self.apply_log_group(change),
             Step::ImageRepository(change) => self.apply_image_repository(change),
             Step::Role(change) => {
-                let used = self.live.service.as_ref().is_some_and(service::Live::exists);
+                let used = self.live.service.as_deref().is_some_and(service::Live::exists);
                 apply_role(change, &mut self.live.role, used);
             }
             Step::ExecutionRole(change) => {
@@ -190,8 +190,10 @@ impl Model {
             log_group::Change::Create(want) => {
                 let arn = format!("arn:logs:{}", want.name);
                 let retention_days = Some(want.retention_days);
-                self.live.log_group =
-                    Some(log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone() });
+                self.live.log_group = Some(
+                    log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone().into() }
+                        .into(),
+                );
             }
             log_group::Change::SetRetention { to, .. } => {
                 self.live.log_group.as_mut().unwrap().retention_days = Some(*to);
@@ -205,14 +207,17 @@ impl Model {
         use image_repository::Change;
         match change {
             Change::Create(want) => {
-                self.live.image_repository = Some(image_repository::Live {
-                    arn: format!("arn:ecr:{}", want.name),
-                    name: want.name.clone(),
-                    uri: format!("registry/{}", want.name),
-                    immutable_tags: want.immutable_tags,
-                    scan_on_push: want.scan_on_push,
-                    tags: want.tags.clone(),
-                });
+                self.live.image_repository = Some(
+                    image_repository::Live {
+                        arn: format!("arn:ecr:{}", want.name),
+                        name: want.name.clone(),
+                        uri: format!("registry/{}", want.name),
+                        immutable_tags: want.immutable_tags,
+                        scan_on_push: want.scan_on_push,
+                        tags: want.tags.clone().into(),
+                    }
+                    .into(),
+                );
             }
             Change::SetImmutableTags { to, .. } => self.live.image_repository.as_mut().unwrap().immutable_tags = *to,
             Change::SetScanOnPush { to, .. } => self.live.image_repository.as_mut().unwrap().scan_on_push = *to,
@@ -233,8 +238,8 @@ impl Model {
                 let number = 1 + family.map(|live| live.number).max().unwrap_or_default();
                 let arn = format!("arn:task-definition/{}:{number}", want.family);
                 let (content, tags) = (Some(want.content.clone()), want.tags.clone());
-                let live = task_definition::Live { arn, number, content, foreign: vec![], tags };
-                self.live.run_definitions.insert(0, live);
+                let live = task_definition::Live { arn, number, content, foreign: vec![], tags: tags.into() };
+                self.live.run_definitions.insert(0, live.into());
             }
             Change::Tag { arn, tags } => {
                 let live = self.live.run_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
@@ -256,8 +261,8 @@ impl Model {
                 tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
                 let arn = format!("arn:task-definition/{}:{}", want.family, self.revisions);
                 let (number, content) = (self.revisions, want.content.clone());
-                let live = task_definition::Live { arn, number, content, foreign: vec![], tags };
-                self.live.task_definitions.insert(0, live);
+                let live = task_definition::Live { arn, number, content, foreign: vec![], tags: tags.into() };
+                self.live.task_definitions.insert(0, live.into());
             }
             Change::Attempt { arn, attempt, .. } => {
                 let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
@@ -276,16 +281,19 @@ impl Model {
         match change {
             Change::Create(want) => {
                 let (id, name) = ("srv-1".to_owned(), want.name.clone());
-                self.live.discovery = Some(discovery::Live {
-                    arn: format!("arn:{id}"),
-                    id,
-                    name,
-                    records: vec![("A".to_owned(), want.ttl)],
-                    multivalue: true,
-                    health_check: true,
-                    instances: None,
-                    tags: want.tags.clone(),
-                });
+                self.live.discovery = Some(
+                    discovery::Live {
+                        arn: format!("arn:{id}"),
+                        id,
+                        name,
+                        records: vec![("A".to_owned(), want.ttl)],
+                        multivalue: true,
+                        health_check: true,
+                        instances: None,
+                        tags: want.tags.clone().into(),
+                    }
+                    .into(),
+                );
             }
             Change::SetRecord { ttl, .. } => {
                 self.live.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
@@ -330,20 +338,23 @@ impl Model {
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut first.task_definition);
                 }
-                self.live.service = Some(service::Live {
-                    arn,
-                    name: want.name.clone(),
-                    status: Status::Active,
-                    task_definition: first.task_definition.clone(),
-                    desired: want.count,
-                    running: 0,
-                    deployments: vec![first],
-                    network: want.network.clone(),
-                    deployment: want.deployment,
-                    manner: want.manner.clone(),
-                    registry,
-                    tags: want.tags.clone(),
-                });
+                self.live.service = Some(
+                    service::Live {
+                        arn,
+                        name: want.name.clone(),
+                        status: Status::Active,
+                        task_definition: first.task_definition.clone(),
+                        desired: want.count,
+                        running: 0,
+                        deployments: vec![first],
+                        network: want.network.clone(),
+                        deployment: want.deployment,
+                        manner: want.manner.clone(),
+                        registry,
+                        tags: want.tags.clone().into(),
+                    }
+                    .into(),
+                );
             }
             Change::Deploy { task_definition, .. } => {
                 let mut next = self.begin();
@@ -392,10 +403,10 @@ impl Model {
             Change::Register { want, .. } => {
                 let service = self.live.service.as_mut().expect("scaling needs its service");
                 service.desired = service.desired.clamp(want.min, want.max);
-                let policies = self.live.scaling.take().map(|live| live.policies).unwrap_or_default();
+                let policies = self.live.scaling.take().map(|live| live.policies.clone()).unwrap_or_default();
                 let resource_id = want.resource_id.clone();
                 let (min, max) = (want.min, want.max);
-                self.live.scaling = Some(scaling::Live { resource_id, min, max, suspended: vec![], policies });
+                self.live.scaling = Some(scaling::Live { resource_id, min, max, suspended: vec![], policies }.into());
             }
             Change::PutPolicy { name, policy, .. } => {
                 self.live.scaling.as_mut().unwrap().policies.insert(name.clone(), policy.clone());
@@ -473,18 +484,21 @@ impl Model {
 }
 
 /// `used` is whether tasks may start with it.
-fn apply_role(change: &role::Change, role: &mut Option<role::Live>, used: bool) {
+fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Live>>, used: bool) {
     if let role::Change::Create(want) = change {
-        *role = Some(role::Live {
-            arn: want.arn(&place()),
-            name: want.name.clone(),
-            path: want.path.clone(),
-            trust: (&want.trust).into(),
-            policies: [].into(),
-            attached: vec![],
-            permissions_boundary: want.permissions_boundary.clone(),
-            tags: want.tags.clone(),
-        });
+        *role = Some(
+            role::Live {
+                arn: want.arn(&place()),
+                name: want.name.clone(),
+                path: want.path.clone(),
+                trust: (&want.trust).into(),
+                policies: [].into(),
+                attached: vec![],
+                permissions_boundary: want.permissions_boundary.clone(),
+                tags: want.tags.clone().into(),
+            }
+            .into(),
+        );
         return;
     }
     if let role::Change::Delete { .. } = change {

@@ -169,7 +169,9 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let all = cloud.autoscaling.targets.iter();
     let all = all.filter(|(resource, _)| named.is_empty() || named.contains(&resource.as_str()));
-    let show = |resource: &str, target: &Target| {
+    let all = all.map(|(resource, target)| (resource.clone(), (resource, target))).collect();
+    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 50, max: 50 })?;
+    let shown = page.map(|(resource, target)| {
         json!({
             "ServiceNamespace": "ecs",
             "ResourceId": resource,
@@ -185,10 +187,8 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
             "SuspendedState": target.suspended,
             "ScalableTargetARN": target.arn,
         })
-    };
-    let all = all.map(|(resource, target)| (resource.clone(), show(resource, target))).collect();
-    let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 50, max: 50 })?;
-    Ok(page.document("ScalableTargets", "NextToken"))
+    });
+    Ok(shown.document("ScalableTargets", "NextToken"))
 }
 
 fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -254,31 +254,28 @@ fn describe_policies(cloud: &mut Cloud, input: &Value) -> Reply {
     input.need("ServiceNamespace")?;
     let (named, only) = (input.texts("PolicyNames"), input.text("ResourceId"));
     let mut all = Vec::new();
-    for (resource, target) in &cloud.autoscaling.targets {
-        if only.is_some_and(|only| only != resource) {
-            continue;
-        }
-        for (name, policy) in &target.policies {
-            if !named.is_empty() && !named.contains(&name.as_str()) {
-                continue;
-            }
-            let shown = json!({
-                "PolicyARN": policy.arn,
-                "PolicyName": name,
-                "ServiceNamespace": "ecs",
-                "ResourceId": resource,
-                "ScalableDimension": DIMENSION,
-                "PolicyType": "TargetTrackingScaling",
-                "TargetTrackingScalingPolicyConfiguration": policy.configuration,
-                "Alarms": policy.alarms,
-                "CreationTime": policy.created_at.epoch_seconds(),
-            });
-            all.push((format!("{resource} {name}"), shown));
-        }
+    for (resource, target) in
+        cloud.autoscaling.targets.iter().filter(|(resource, _)| only.is_none_or(|only| only == *resource))
+    {
+        let policies = target.policies.iter().filter(|(name, _)| named.is_empty() || named.contains(&name.as_str()));
+        all.extend(policies.map(|(name, policy)| (format!("{resource} {name}"), (resource, name, policy))));
     }
     all.sort_by(|left, right| left.0.cmp(&right.0));
     let page = page(all, input.text("NextToken"), input.number("MaxResults"), Limits { default: 10, max: 10 })?;
-    Ok(page.document("ScalingPolicies", "NextToken"))
+    let shown = page.map(|(resource, name, policy)| {
+        json!({
+            "PolicyARN": policy.arn,
+            "PolicyName": name,
+            "ServiceNamespace": "ecs",
+            "ResourceId": resource,
+            "ScalableDimension": DIMENSION,
+            "PolicyType": "TargetTrackingScaling",
+            "TargetTrackingScalingPolicyConfiguration": policy.configuration,
+            "Alarms": policy.alarms,
+            "CreationTime": policy.created_at.epoch_seconds(),
+        })
+    });
+    Ok(shown.document("ScalingPolicies", "NextToken"))
 }
 
 fn delete_policy(cloud: &mut Cloud, input: &Value) -> Reply {

@@ -309,9 +309,9 @@ fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let all = cloud.ecr.repositories.iter();
     let all = all.filter(|(name, _)| named.is_empty() || named.contains(&name.as_str()));
-    let all = all.map(|(name, repository)| (name.clone(), show(cloud, name, repository))).collect();
+    let all = all.map(|(name, repository)| (name.clone(), (name, repository))).collect();
     let page = page(all, input.text("nextToken"), input.number("maxResults"), Limits { default: 100, max: 1000 })?;
-    Ok(page.document("repositories", "nextToken"))
+    Ok(page.map(|(name, repository)| show(cloud, name, repository)).document("repositories", "nextToken"))
 }
 
 fn delete(cloud: &mut Cloud, input: &Value) -> Reply {

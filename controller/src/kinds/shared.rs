@@ -1,0 +1,79 @@
+//! A pointer to what is seldom changed and held in many places: copied when it is changed, compared by address first.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// A fleet at rest is read again and again, and held once: what a sweep reads and the one before read too, is the same value.
+#[derive(Debug, Default)]
+pub struct Shared<T>(Arc<T>);
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl<T: Eq> Eq for Shared<T> {}
+
+impl<T: Serialize> Serialize for Shared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<T: PartialEq> Shared<T> {
+    /// The value that is held already, where `read` says the same.
+    pub fn like(held: Option<&Self>, read: T) -> Self {
+        held.filter(|held| ***held == read).cloned().unwrap_or_else(|| read.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_the_same_is_held_once() {
+        let first = Shared::from("a".to_owned());
+        assert!(Arc::ptr_eq(&Shared::like(Some(&first), "a".to_owned()).0, &first.0));
+        assert_eq!(*Shared::like(Some(&first), "b".to_owned()), "b");
+        assert_eq!(*Shared::like(None, "b".to_owned()), "b");
+    }
+
+    #[test]
+    fn a_change_reaches_only_the_one_that_was_changed() {
+        let first = Shared::from("a".to_owned());
+        let mut second = first.clone();
+        second.push('b');
+        assert_eq!((first.as_str(), second.as_str()), ("a", "ab"));
+        assert_ne!(first, second);
+    }
+}
