@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use codeloc_tests::{Deployment, SWEPT, config, names};
 use localcloud::calls::Call;
-use localcloud::faults::{Rule, Trouble};
+use localcloud::faults::{Faults, Rule, Trouble};
 
 /// Locations made in virtual time, at rest, swept every five minutes.
 async fn at_rest(number: usize) -> Deployment {
@@ -91,6 +91,20 @@ async fn making_a_location_takes_twelve_changes_and_one_search_for_its_tasks_wha
     let reads = calls.iter().filter(|call| !call.mutating).count();
     assert_eq!(reads - 30 - count("DescribeServices"), 10, "{:?}", operations(&calls));
     assert!(count("DescribeServices") <= 30, "{}", count("DescribeServices"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_sweep_that_fails_is_tried_again_after_a_pause_and_not_at_once() {
+    let mut deployment = Deployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.cloud.set_faults(Rule::always(Trouble::Denied).on(&["DescribeScalableTargets"]));
+    deployment.start().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let calls = calls(&deployment);
+    let sweeps = calls.iter().filter(|call| call.operation == SWEPT).count();
+    assert!((2..=13).contains(&sweeps), "{sweeps} in a minute");
+    deployment.cloud.set_faults(Faults::none());
+    deployment.until_healthy(&["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]

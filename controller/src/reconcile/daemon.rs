@@ -261,7 +261,7 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
                 journal.record(News::of_daemon(EventReason::SweepFailed, error.to_string()));
                 tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
                 reconciler.unseen.put_back(unseen);
-                resync_at = resync_at.min(Instant::now() + SWEEP_AGAIN);
+                resync_at = Instant::now() + SWEEP_AGAIN.min(interval);
             }
         }
         let soonest = Instant::now() + pause;

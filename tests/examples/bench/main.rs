@@ -7,6 +7,7 @@
 //! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
 //! of its own that talks HTTP to localcloud.
 
+mod bare;
 mod builds;
 mod figures;
 mod real;

@@ -23,6 +23,7 @@ use codeloc_crds::RepositoryName;
 use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, settings};
 use localcloud::calls::Call;
 
+use crate::bare;
 use crate::figures::{Table, number};
 use crate::simulated::rules;
 
@@ -31,11 +32,15 @@ const INTERVAL: u64 = 3;
 /// So many sweeps are measured, after so many that are not: the first ones of a process read what later ones remember.
 const SWEEPS: u32 = 5;
 const SETTLING: u32 = 2;
+/// Times that the SDK alone makes a sweep's calls; the first one is not measured.
+const BARE: usize = 6;
 
 /// What the daemon used for one sweep and all that follows from it, and in all.
 struct Used {
     calls: f64,
     cpu: f64,
+    /// Of that, what the SDK takes for calls and answers alone.
+    bare_cpu: f64,
     megabytes: f64,
 }
 
@@ -45,6 +50,7 @@ pub fn growth(table: &mut Table, sizes: &[usize]) {
         let used = measure(n);
         table.add("nothing to do: calls of one sweep", n, used.calls, None, "calls");
         table.add("nothing to do: CPU of one sweep", n, used.cpu, (n == 1000).then_some(0.1), "s");
+        table.add("the same calls by the SDK alone: CPU", n, used.bare_cpu, None, "s");
         table.add("peak memory", n, used.megabytes, (n == 1000).then_some(40.0), "MB");
         calls.push(used.calls);
         cpu.push(used.cpu);
@@ -92,14 +98,17 @@ fn measure(n: usize) -> Used {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
-        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), n.div_ceil(1000)), cpu, megabytes }
+        let [cpu, bare_cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
+        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), n.div_ceil(1000)), cpu, bare_cpu, megabytes }
     })
 }
 
-/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times.
+/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times; what the SDK
+/// made alone comes after them, and asks it once each time.
 fn calls_of_a_sweep(calls: &[Call], pages: usize) -> f64 {
-    let swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).step_by(pages).collect();
+    let mut swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).collect();
+    swept.truncate(swept.len() - BARE);
+    let swept: Vec<usize> = swept.into_iter().step_by(pages).collect();
     let [.., first, _, _, last] = swept[..] else { panic!("there were {} sweeps", swept.len()) };
     number(calls[first..last].iter().filter(|call| call.service != "s3").count()) / 3.0
 }
@@ -200,7 +209,17 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     ended(SETTLING).await;
     let before = cpu_seconds();
     ended(SWEEPS).await;
-    println!("{} {}", (cpu_seconds() - before) / f64::from(SWEEPS), peak_megabytes());
+    let cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
+    let megabytes = peak_megabytes();
+    running.abort();
+    let World { clients, place, .. } = &daemon.reconciler.world;
+    bare::sweep(clients, place, names.len()).await;
+    let before = cpu_seconds();
+    for _ in 1..BARE {
+        bare::sweep(clients, place, names.len()).await;
+    }
+    let bare_cpu = (cpu_seconds() - before) / number(BARE - 1);
+    println!("{cpu} {bare_cpu} {megabytes}");
 }
 
 /// User and system time of this process, in hundredths as the kernel counts them.
