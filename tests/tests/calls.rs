@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use codeloc::status::Sync;
 use codeloc_tests::{Deployment, SWEPT, config, names};
 use localcloud::calls::Call;
-use localcloud::faults::{Faults, Rule, Trouble};
+use localcloud::cloud::Rules;
+use localcloud::faults::{Rule, Trouble};
 
 /// Locations made in virtual time, at rest, swept every five minutes.
 async fn at_rest(number: usize) -> Deployment {
@@ -95,15 +97,44 @@ async fn making_a_location_takes_twelve_changes_and_one_search_for_its_tasks_wha
 
 #[tokio::test(start_paused = true)]
 async fn a_first_sweep_that_fails_is_tried_again_after_a_pause_and_not_at_once() {
-    let mut deployment = Deployment::new().await;
+    let denied = "application-autoscaling:DescribeScalableTargets".to_owned();
+    let mut deployment = Deployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
-    deployment.cloud.set_faults(Rule::always(Trouble::Denied).on(&["DescribeScalableTargets"]));
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = calls(&deployment);
     let sweeps = calls.iter().filter(|call| call.operation == SWEPT).count();
     assert!((2..=13).contains(&sweeps), "{sweeps} in a minute");
-    deployment.cloud.set_faults(Faults::none());
+    deployment.cloud.with_cloud(|cloud| cloud.rules.denied.clear());
+    deployment.until_healthy(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_but_told() {
+    let mut deployment = Deployment::with(Rules { fills_in: true, ..Rules::default() }).await;
+    deployment.commit("orders", config("orders"));
+    deployment.start().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let registered = |deployment: &Deployment| {
+        calls(deployment).iter().filter(|call| call.operation == "RegisterTaskDefinition").count()
+    };
+    // The second one of each says that the first was no accident.
+    assert_eq!(registered(&deployment), 4);
+    let status = deployment.status("orders").expect("a status");
+    assert_eq!(status.sync, Sync::OutOfSync);
+    assert!(
+        status.message.contains("otherwise than it was registered: foreign: ephemeralStorage"),
+        "{}",
+        status.message
+    );
+    // Another controller knows it from AWS alone.
+    deployment.kill().await;
+    deployment.start().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(registered(&deployment), 4);
+    // Once AWS keeps what it is given, a commit goes out.
+    deployment.cloud.with_cloud(|cloud| cloud.rules.fills_in = false);
+    deployment.branches.push("orders", 2);
     deployment.until_healthy(&["orders"]).await;
 }
 

@@ -106,6 +106,8 @@ pub struct Plan {
     pub garbage: Vec<Step>,
     /// Whether garbage may be looked for: the location is wanted, rests, and nothing holds it.
     pub collects: bool,
+    /// What AWS keeps in other words than it was given: no step would change that, so none is planned.
+    pub kept_otherwise: Option<String>,
     pub report: Report,
 }
 
@@ -127,12 +129,12 @@ pub struct Report {
 
 impl Plan {
     fn nothing(report: Report) -> Self {
-        Self { steps: vec![], later: vec![], garbage: vec![], collects: false, report }
+        Self { steps: vec![], later: vec![], garbage: vec![], collects: false, kept_otherwise: None, report }
     }
 
     /// Whether there is nothing to do, and nothing is waited for.
     pub fn is_settled(&self) -> bool {
-        self.is_empty() && self.report.look_again.is_none()
+        self.is_empty() && self.report.look_again.is_none() && self.kept_otherwise.is_none()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -205,9 +207,10 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     };
     let verdict = service::diff(&wants.service, live.service.as_deref(), context);
     let held = matches!(verdict.phase, Phase::Held { .. });
+    let unlike = wants.task_definition.kept_otherwise(&live.task_definitions).filter(|_| !held);
     let mut deploy = Vec::new();
     match wanted {
-        None if !held => deploy.push(Step::TaskDefinition(register(input, &wants.task_definition))),
+        None if !held && unlike.is_none() => deploy.push(Step::TaskDefinition(register(input, &wants.task_definition))),
         Some(wanted) if verdict.attempts => {
             deploy.push(Step::TaskDefinition(attempt(input, &wants.task_definition, wanted)));
         }
@@ -220,6 +223,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let scaling: Vec<Step> =
         scaling::diff(wants.scaling.as_ref(), live.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
     let service = verdict.changes.into_iter().map(Step::Service);
+    let service = service.filter(|step| unlike.is_none() || !step.rolls_out());
     // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
     let wanted = wants.run_definition.iter().filter(|_| !held);
     let runs = wanted.flat_map(|want| run_definition::diff(want, &live.run_definitions)).map(Step::RunDefinition);
@@ -260,21 +264,32 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         }
         None => {}
     }
+    let run_unlike = wants.run_definition.as_ref().and_then(|want| want.kept_otherwise(&live.run_definitions));
+    let kept_otherwise = unlike.or(run_unlike);
     let (told, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_told_only);
-    let mut report =
-        assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), steps.is_empty() && later.is_empty());
-    if let (Some(first), None) = (told.first(), report.look_again) {
-        report.sync = Sync::OutOfSync;
-        let description = first.describe();
-        report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
-    }
+    let synced = steps.is_empty() && later.is_empty() && kept_otherwise.is_none();
+    let report = assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), synced);
+    let report = with_what_no_step_changes(report, &told, kept_otherwise.as_deref());
     later.extend(told);
-    let mut plan = Plan { steps, later, garbage: vec![], collects: false, report };
+    let mut plan = Plan { steps, later, garbage: vec![], collects: false, kept_otherwise, report };
     if plan.is_settled() {
         plan.collects = true;
         plan.garbage = garbage(input, wants.execution_role.is_some());
     }
     plan
+}
+
+/// In its own words, where it is worth more than the rest: what AWS has no call for, and what it keeps otherwise than it was given.
+fn with_what_no_step_changes(mut report: Report, told: &[Step], kept_otherwise: Option<&str>) -> Report {
+    if let (Some(first), None) = (told.first(), report.look_again) {
+        report.sync = Sync::OutOfSync;
+        let description = first.describe();
+        report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
+    }
+    if let Some(unlike) = kept_otherwise {
+        unlike.clone_into(&mut report.message);
+    }
+    report
 }
 
 fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition::Change {
@@ -409,7 +424,7 @@ fn absent(input: &Input<'_>) -> Plan {
         vec![]
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
-    let plan = Plan { steps, later, garbage: vec![], collects: false, report };
+    let plan = Plan { steps, later, garbage: vec![], collects: false, kept_otherwise: None, report };
     if protected(live) { plan.held(&Hold::Protected) } else { plan }
 }
 

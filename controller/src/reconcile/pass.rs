@@ -490,6 +490,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
+            if let (true, Some(message)) = (plan.steps.is_empty(), &plan.kept_otherwise) {
+                tracing::error!(repository = name, %message, "not converging: what AWS keeps is not what it was given");
+                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message.clone())));
+                return Ok(Outcome::Failed(NOT_CONVERGING));
+            }
             self.tell(name, &wanted, &plan, running(&live), None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
                 let garbage = self.unneeded(name, plan.garbage).await;

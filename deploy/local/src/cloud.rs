@@ -57,6 +57,8 @@ pub struct Rules {
     pub transient_stops: u32,
     /// Of 100 Cloud Map services made under the name of a deleted one so many get its id again.
     pub returning_ids: u32,
+    /// Whether ECS keeps a field of task definitions (`ephemeralStorage`) that nobody gave, as it may begin to any day.
+    pub fills_in: bool,
     /// Whether somebody ends the builds of `CodeBuild`; otherwise each fails at once.
     pub builds: bool,
     /// How much of everything there may be.
@@ -91,6 +93,7 @@ impl Default for Rules {
             returning_ids: 100,
             builds: false,
             quotas: Quotas::aws(),
+            fills_in: false,
             denied: BTreeSet::new(),
             secrets: BTreeMap::new(),
         }

@@ -11,8 +11,6 @@ use std::time::Duration;
 pub enum Trouble {
     /// Refused for its rate, under the service's own code.
     Throttle,
-    /// Refused for want of a permission.
-    Denied,
     /// Refused for its rate, in the message of an `InvalidParameterException` (seen from ECS in dagster#33439).
     HiddenThrottle,
     /// 500, nothing applied.
@@ -34,7 +32,6 @@ impl Trouble {
     pub fn words(self) -> &'static str {
         match self {
             Self::Throttle => "fault: throttled",
-            Self::Denied => "fault: denied",
             Self::HiddenThrottle => "fault: throttled, in a message",
             Self::ServerError => "fault: 500",
             Self::Unavailable => "fault: 503",

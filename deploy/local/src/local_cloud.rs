@@ -264,9 +264,6 @@ impl Shared {
             None => Ok(self.call(request, received, None)),
             Some(Trouble::Delay(_)) => Ok(self.call(request, received, trouble)),
             Some(Trouble::Throttle) => refuse(&service.throttled()),
-            Some(Trouble::Denied) => {
-                refuse(&Fault::new("AccessDeniedException", "User is not authorized to perform this action."))
-            }
             Some(Trouble::HiddenThrottle) => refuse(&Fault::invalid("Rate exceeded (Service: Fargate; throttled)")),
             Some(Trouble::ServerError) => {
                 refuse(&Fault::new("InternalFailure", "Please try again later.").with_status(500))

@@ -213,10 +213,10 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let megabytes = peak_megabytes();
     running.abort();
     let World { clients, place, .. } = &daemon.reconciler.world;
-    bare::sweep(clients, place, names.len()).await;
+    Box::pin(bare::sweep(clients, place, names.len())).await;
     let before = cpu_seconds();
     for _ in 1..BARE {
-        bare::sweep(clients, place, names.len()).await;
+        Box::pin(bare::sweep(clients, place, names.len())).await;
     }
     let bare_cpu = (cpu_seconds() - before) / number(BARE - 1);
     println!("{cpu} {bare_cpu} {megabytes}");

@@ -58,6 +58,13 @@ pub enum Change {
     },
 }
 
+impl Want {
+    /// See [`task_definition::kept_otherwise`].
+    pub fn kept_otherwise(&self, live: &[Shared<Live>]) -> Option<String> {
+        task_definition::kept_otherwise(&self.content, self.tags.get(tags::REVISION)?, live)
+    }
+}
+
 pub fn want(repository: &Repository, image: &Image, place: &Place) -> Want {
     let name = repository.name.as_str();
     let (cpu, memory) = resources(repository);
@@ -106,8 +113,11 @@ pub fn container_context(repository: &Repository, run: &Want) -> String {
 /// `live` is every run definition of the location, of whatever family. A launcher takes a family's newest revision.
 pub fn diff(want: &Want, live: &[Shared<Live>]) -> Vec<Change> {
     let newest = live.iter().filter(|live| live.family() == want.family).max_by_key(|live| live.number);
-    let equal = newest.filter(|live| live.foreign.is_empty() && live.content.as_ref() == Some(&want.content));
+    let equal = newest.filter(|live| live.says(&want.content));
     let Some(equal) = equal else {
+        if want.kept_otherwise(live).is_some() {
+            return vec![];
+        }
         return vec![Change::Register { want: Box::new(want.clone()), again: newest.is_some() }];
     };
     let missing = tags::missing(&equal.tags, &want.tags);

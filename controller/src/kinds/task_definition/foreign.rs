@@ -1,6 +1,6 @@
 //! What a task definition says that codeloc never writes. Any of it changes what runs, so a definition with it is not ours.
 //!
-//! ECS and others fill in what was not given: an empty list, zero and `false` are the same as absent.
+//! ECS and others fill in what was not given: an empty list or text, zero and `false` are the same as absent.
 
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping,
@@ -21,8 +21,8 @@ fn of_task(definition: &TaskDefinition) -> Vec<(&'static str, bool)> {
         ("requiresCompatibilities", definition.requires_compatibilities() != [Compatibility::Fargate]),
         ("operatingSystemFamily", family.is_some_and(|family| *family != OsFamily::Linux)),
         ("volumes", !definition.volumes().is_empty()),
-        ("pidMode", definition.pid_mode().is_some()),
-        ("ipcMode", definition.ipc_mode().is_some()),
+        ("pidMode", definition.pid_mode().is_some_and(|mode| !mode.as_str().is_empty())),
+        ("ipcMode", definition.ipc_mode().is_some_and(|mode| !mode.as_str().is_empty())),
         ("proxyConfiguration", definition.proxy_configuration().is_some()),
         ("placementConstraints", !definition.placement_constraints().is_empty()),
         ("inferenceAccelerators", !definition.inference_accelerators().is_empty()),

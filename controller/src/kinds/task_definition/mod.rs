@@ -194,6 +194,20 @@ impl Live {
         context["ecs"]["task_definition_arn"].as_str().map(str::to_owned)
     }
 
+    /// Whether it says exactly this.
+    pub fn says(&self, content: &Content) -> bool {
+        self.foreign.is_empty() && self.content.as_ref() == Some(content)
+    }
+
+    /// How it differs from what is wanted.
+    fn differing(&self, want: &Content) -> Vec<Field> {
+        let mut fields = self.content.as_ref().map(|content| content.differing(want)).unwrap_or_default();
+        if !self.foreign.is_empty() || self.content.is_none() {
+            fields.push(Field::changed("foreign", self.foreign.join(", "), "none"));
+        }
+        fields
+    }
+
     pub fn revision(&self) -> Option<&str> {
         self.tags.get(tags::REVISION).map(String::as_str)
     }
@@ -382,9 +396,7 @@ fn in_words(architecture: Architecture) -> &'static str {
 /// for nothing, else the newest.
 pub fn equal<'a>(want: &Want, live: &'a [Shared<Live>], runs: Option<&'a Live>) -> Option<&'a Live> {
     let content = want.content.as_ref()?;
-    runs.into_iter()
-        .chain(live.iter().map(Deref::deref))
-        .find(|live| live.foreign.is_empty() && live.content.as_ref() == Some(content))
+    runs.into_iter().chain(live.iter().map(Deref::deref)).find(|live| live.says(content))
 }
 
 /// The image, by digest, that a tag named when it was rolled out; nothing where something else was rolled out after that. So a tag
@@ -398,14 +410,34 @@ pub fn image_of_tag<'a>(live: &'a [Shared<Live>], tag: &str) -> Option<&'a str> 
     (of_name && newest.tags.get(tags::IMAGE_TAG).map(String::as_str) == Some(tag)).then_some(image)
 }
 
+impl Want {
+    /// See [`kept_otherwise`].
+    pub fn kept_otherwise(&self, live: &[Shared<Live>]) -> Option<String> {
+        kept_otherwise(self.content.as_ref()?, self.revision.known()?, live)
+    }
+}
+
 /// How what runs differs from what is wanted.
 pub fn differing(want: &Want, runs: Option<&Live>) -> Vec<Field> {
     let (Some(want), Some(runs)) = (&want.content, runs) else { return vec![] };
-    let mut fields = runs.content.as_ref().map(|content| content.differing(want)).unwrap_or_default();
-    if !runs.foreign.is_empty() || runs.content.is_none() {
-        fields.push(Field::changed("foreign", runs.foreign.join(", "), "none"));
+    runs.differing(want)
+}
+
+/// What is wrong where registering a revision once more would not help, for it was tried: nothing that claims to be it says what it was
+/// registered with. Then AWS keeps it in other words, and each registration would be followed by the next, with a rollout each. One that
+/// somebody else registered under our tags is made good by one of ours; so one alone proves nothing.
+pub fn kept_otherwise(content: &Content, revision: &str, live: &[Shared<Live>]) -> Option<String> {
+    let claim = || live.iter().filter(|live| live.revision() == Some(revision));
+    let newest = claim().max_by_key(|live| live.number)?;
+    if claim().count() < 2 || claim().any(|live| live.says(content)) {
+        return None;
     }
-    fields
+    let fields = newest.differing(content);
+    let fields: Vec<String> = fields
+        .into_iter()
+        .map(|field| format!("{}: {} in place of {}", field.name, field.from.unwrap_or_default(), field.to))
+        .collect();
+    Some(format!("AWS keeps {} otherwise than it was registered: {}", newest.arn, fields.join("; ")))
 }
 
 /// Tags that are missing on the definition that is wanted. Here the revision is one of them: rollbacks are told by it.
@@ -489,6 +521,24 @@ mod tests {
         assert_eq!(image_of_tag(&[second.clone(), first], "r/a:v2"), Some("r/a@sha256:22"));
         // The way back to an older definition counts by when it was taken.
         assert_eq!(image_of_tag(&[second, live(1, "r/a@sha256:11", "r/a:v1", 30)], "r/a:v1"), Some("r/a@sha256:11"));
+    }
+
+    #[test]
+    fn a_revision_that_none_says_of_two_that_claim_it_is_not_registered_again() {
+        let claim = |number: i32, foreign: &[&'static str]| {
+            let mut claim = live(number, "r/a@sha256:11", "r/a:v1", 10);
+            claim.tags.insert(tags::REVISION.to_owned(), "one".to_owned());
+            claim.foreign = foreign.to_vec();
+            claim
+        };
+        let content = claim(1, &[]).content.clone().unwrap();
+        let kept = |live: &[Shared<Live>]| kept_otherwise(&content, "one", live);
+        assert_eq!(kept(&[claim(1, &["pidMode"])]), None);
+        let message = kept(&[claim(2, &["pidMode"]), claim(1, &["pidMode"])]).unwrap();
+        assert_eq!(message, "AWS keeps arn:2 otherwise than it was registered: foreign: pidMode in place of none");
+        // One that says it was registered well: the others are somebody else's.
+        assert_eq!(kept(&[claim(3, &["pidMode"]), claim(2, &["pidMode"]), claim(1, &[])]), None);
+        assert_eq!(kept_otherwise(&content, "two", &[claim(2, &["pidMode"]), claim(1, &["pidMode"])]), None);
     }
 
     #[test]

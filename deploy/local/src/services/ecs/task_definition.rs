@@ -81,6 +81,9 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     if fargate {
         check_fargate(input)?;
     }
+    if cloud.rules.fills_in {
+        body.insert("ephemeralStorage".to_owned(), json!({"sizeInGiB": 21}));
+    }
     body.insert("containerDefinitions".to_owned(), containers(input)?);
     check_role(cloud, input.text("executionRoleArn"))?;
     check_role(cloud, input.text("taskRoleArn"))?;
