@@ -342,6 +342,16 @@ impl Step {
         )
     }
 
+    /// Whether it would do to its resource what `earlier` did. What was there before, and when, is not asked: that differs from one look
+    /// to the next also where nothing was gained.
+    pub fn repeats(&self, earlier: &Self) -> bool {
+        let aim = |step: &Self| {
+            let Description { action, name, fields, .. } = step.describe();
+            (step.kind(), action, name, fields.into_iter().map(|field| (field.name, field.to)).collect::<Vec<_>>())
+        };
+        aim(self) == aim(earlier)
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::LogGroup(change) => change.describe(),

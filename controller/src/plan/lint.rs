@@ -169,7 +169,7 @@ mod tests {
             failing: None,
             look_again: None,
         };
-        Plan { steps, later: vec![], garbage: vec![], collects: false, kept_otherwise: None, report }
+        Plan::of(steps, vec![], report)
     }
 
     /// What the lint says of these steps, for a location that is as `live` and published if `published`.

@@ -129,7 +129,11 @@ pub struct Report {
 
 impl Plan {
     fn nothing(report: Report) -> Self {
-        Self { steps: vec![], later: vec![], garbage: vec![], collects: false, kept_otherwise: None, report }
+        Self::of(vec![], vec![], report)
+    }
+
+    fn of(steps: Vec<Step>, later: Vec<Step>, report: Report) -> Self {
+        Self { steps, later, garbage: vec![], collects: false, kept_otherwise: None, report }
     }
 
     /// Whether there is nothing to do, and nothing is waited for.
@@ -226,7 +230,12 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     let service = service.filter(|step| unlike.is_none() || !step.rolls_out());
     // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
     let wanted = wants.run_definition.iter().filter(|_| !held);
-    let runs = wanted.flat_map(|want| run_definition::diff(want, &live.run_definitions)).map(Step::RunDefinition);
+    let run_unlike = wants.run_definition.as_ref().and_then(|want| want.kept_otherwise(&live.run_definitions));
+    let futile = |change: &run_definition::Change| {
+        run_unlike.is_some() && matches!(change, run_definition::Change::Register { .. })
+    };
+    let runs = wanted.flat_map(|want| run_definition::diff(want, &live.run_definitions));
+    let runs = runs.filter(|change| !futile(change)).map(Step::RunDefinition);
     if wants.scaling.is_none() {
         deploy.extend(scaling);
         deploy.extend(service);
@@ -264,14 +273,13 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         }
         None => {}
     }
-    let run_unlike = wants.run_definition.as_ref().and_then(|want| want.kept_otherwise(&live.run_definitions));
     let kept_otherwise = unlike.or(run_unlike);
     let (told, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_told_only);
     let synced = steps.is_empty() && later.is_empty() && kept_otherwise.is_none();
     let report = assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), synced);
     let report = with_what_no_step_changes(report, &told, kept_otherwise.as_deref());
     later.extend(told);
-    let mut plan = Plan { steps, later, garbage: vec![], collects: false, kept_otherwise, report };
+    let mut plan = Plan { kept_otherwise, ..Plan::of(steps, later, report) };
     if plan.is_settled() {
         plan.collects = true;
         plan.garbage = garbage(input, wants.execution_role.is_some());
@@ -424,7 +432,7 @@ fn absent(input: &Input<'_>) -> Plan {
         vec![]
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
-    let plan = Plan { steps, later, garbage: vec![], collects: false, kept_otherwise: None, report };
+    let plan = Plan::of(steps, later, report);
     if protected(live) { plan.held(&Hold::Protected) } else { plan }
 }
 

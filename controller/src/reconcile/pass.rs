@@ -483,16 +483,16 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            if applied.as_ref() == Some(&plan.steps) {
-                let fields: Vec<String> = plan.steps.iter().map(in_words).collect();
-                tracing::error!(repository = name, steps = %fields.join("; "), "not converging: the same plan came back after it was applied");
-                let message = format!("the same plan came back after it was applied: {}", fields.join("; "));
+            let futile = match &applied {
+                Some(applied) if repeats(&plan.steps, applied) => {
+                    let steps: Vec<String> = plan.steps.iter().map(in_words).collect();
+                    Some(format!("the same plan came back after it was applied: {}", steps.join("; ")))
+                }
+                _ => plan.kept_otherwise.clone().filter(|_| plan.steps.is_empty()),
+            };
+            if let Some(message) = futile {
+                tracing::error!(repository = name, "not converging: {message}");
                 self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
-                return Ok(Outcome::Failed(NOT_CONVERGING));
-            }
-            if let (true, Some(message)) = (plan.steps.is_empty(), &plan.kept_otherwise) {
-                tracing::error!(repository = name, %message, "not converging: what AWS keeps is not what it was given");
-                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message.clone())));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             self.tell(name, &wanted, &plan, running(&live), None);
@@ -607,6 +607,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.addresses.forget(name);
         self.image_looks.forget(name);
     }
+}
+
+/// Whether this is what was applied just now, once more.
+fn repeats(steps: &[Step], applied: &[Step]) -> bool {
+    steps.len() == applied.len() && steps.iter().zip(applied).all(|(step, applied)| step.repeats(applied))
 }
 
 /// Tasks of a location that run.

@@ -115,9 +115,6 @@ pub fn diff(want: &Want, live: &[Shared<Live>]) -> Vec<Change> {
     let newest = live.iter().filter(|live| live.family() == want.family).max_by_key(|live| live.number);
     let equal = newest.filter(|live| live.says(&want.content));
     let Some(equal) = equal else {
-        if want.kept_otherwise(live).is_some() {
-            return vec![];
-        }
         return vec![Change::Register { want: Box::new(want.clone()), again: newest.is_some() }];
     };
     let missing = tags::missing(&equal.tags, &want.tags);

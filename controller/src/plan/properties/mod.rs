@@ -227,6 +227,19 @@ fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
 }
 
 #[test]
+fn a_plan_made_again_later_repeats_the_first_and_one_for_another_image_does_not() {
+    let mut model = Model::default();
+    let wanted = |version| Desire::Present(Box::new(repository(512, 2, None)), image(version));
+    model.converge(&wanted(1));
+    let first = model.plan(&wanted(2)).steps;
+    let later = model.plan(&wanted(2)).steps;
+    assert_ne!(first, later, "they say when they were made");
+    assert!(later.iter().zip(&first).all(|(step, earlier)| step.repeats(earlier)), "{later:?}");
+    let other = model.plan(&wanted(3)).steps;
+    assert!(!other.iter().zip(&first).any(|(step, earlier)| step.repeats(earlier)), "{other:?}");
+}
+
+#[test]
 fn without_an_image_only_what_needs_none_is_made() {
     let (place, live, workspace) = (place(), Live::default(), workspace::Live::default());
     let repository = repository(512, 2, None);

@@ -466,8 +466,11 @@ impl Model {
 
     /// Plans and applies until nothing is left to do, as the reconciler does. Returns the last plan.
     pub(in crate::plan) fn converge(&mut self, desire: &Desire) -> Plan {
+        let mut applied: Vec<Step> = vec![];
         for _ in 0..20 {
             let plan = self.plan(desire);
+            let repeated = plan.steps.iter().find(|step| applied.iter().any(|earlier| step.repeats(earlier)));
+            assert_eq!(repeated, None, "what was applied a moment ago is planned again");
             if plan.steps.is_empty() {
                 let before = self.live.clone();
                 self.settle();
@@ -478,6 +481,7 @@ impl Model {
             for step in &plan.steps {
                 self.apply(step);
             }
+            applied = plan.steps;
         }
         panic!("no fixpoint: {:#?}", self.plan(desire).steps);
     }
