@@ -134,28 +134,48 @@ impl CloudCodeServer {
     /// What the running task at an address says.
     pub fn at(&self, address: IpAddr) -> Option<Said> {
         self.cloud.with_cloud(|cloud| {
-            let mut running = cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING");
-            let task = running.find(|task| task.address.map(IpAddr::V4) == Some(address))?;
+            let task = running(cloud).find(|task| task.address.map(IpAddr::V4) == Some(address))?;
             said(cloud, &task.definition)
         })
     }
 
     /// What each running task of a location's family says.
     pub fn of_location(&self, name: &str) -> Vec<Said> {
-        let family = format!("codeloc-{name}");
-        self.cloud.with_cloud(|cloud| {
-            let running = |task: &&Task| task.family == family && task.last_status == "RUNNING";
-            let mut definitions: Vec<&str> =
-                cloud.ecs.tasks.values().filter(running).map(|task| task.definition.as_str()).collect();
-            definitions.sort_unstable();
-            definitions.into_iter().filter_map(|definition| said(cloud, definition)).collect()
-        })
+        let family = family(name);
+        self.cloud.with_cloud(|cloud| all_said(cloud, running(cloud).filter(|task| task.family == family)))
     }
 
-    /// The server id of the newest of them that has its code loaded.
-    fn loaded(&self, name: &str) -> Option<String> {
-        self.of_location(name).into_iter().rev().find(|said| self.loads(&said.image)).map(|said| said.server_id)
+    /// The server id of the newest of them that has its code loaded, for each of these locations.
+    fn loaded<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
+        self.cloud.with_cloud(|cloud| {
+            let mut families: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
+            for task in running(cloud) {
+                families.entry(&task.family).or_default().push(task);
+            }
+            let loaded = names.filter_map(|name| {
+                let tasks = families.remove(family(name).as_str())?;
+                let said = all_said(cloud, tasks.into_iter());
+                let newest = said.into_iter().rev().find(|said| self.loads(&said.image))?;
+                Some((name.clone(), newest.server_id))
+            });
+            loaded.collect()
+        })
     }
+}
+
+fn family(location: &str) -> String {
+    format!("codeloc-{location}")
+}
+
+fn running(cloud: &Cloud) -> impl Iterator<Item = &Task> {
+    cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING")
+}
+
+/// What tasks say, by their definitions.
+fn all_said<'a>(cloud: &'a Cloud, tasks: impl Iterator<Item = &'a Task>) -> Vec<Said> {
+    let mut definitions: Vec<&str> = tasks.map(|task| task.definition.as_str()).collect();
+    definitions.sort_unstable();
+    definitions.into_iter().filter_map(|definition| said(cloud, definition)).collect()
 }
 
 /// What the task of a definition, which is given by its ARN, says.
@@ -230,13 +250,7 @@ impl Webserver for CloudWebserver {
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
         let entries = self.publisher.read().map_err(|error| WebError::Refused(error.to_string()))?;
-        let mut shown = BTreeMap::new();
-        for name in entries.keys() {
-            if let Some(id) = self.code_server.loaded(name) {
-                shown.insert(name.clone(), id);
-            }
-        }
-        *lock(&self.shown) = shown;
+        *lock(&self.shown) = self.code_server.loaded(entries.keys());
         Ok(())
     }
 
@@ -245,9 +259,10 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
-        let server_id = self.code_server.loaded(name);
+        let name = name.to_owned();
+        let server_id = self.code_server.loaded(std::iter::once(&name)).remove(&name);
         if let Some(id) = &server_id {
-            lock(&self.shown).insert(name.to_owned(), id.clone());
+            lock(&self.shown).insert(name, id.clone());
         }
         Ok(WebLocation::Loaded { server_id })
     }
