@@ -6,7 +6,7 @@
 pub mod brakes;
 mod clock;
 #[cfg(any(test, feature = "aws"))]
-mod looks;
+mod image_looks;
 pub mod queue;
 pub mod swept;
 
@@ -20,6 +20,8 @@ mod execute;
 mod images;
 #[cfg(feature = "aws")]
 pub mod lease;
+#[cfg(feature = "aws")]
+mod look;
 #[cfg(feature = "aws")]
 mod observe;
 #[cfg(feature = "aws")]

@@ -1,20 +1,20 @@
 //! One pass on one repository: observe, plan, lint, execute, and again until a fresh observation leaves nothing to do or
 //! something has to be waited for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use codeloc_crds::{Mode, Repository};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::brakes::{Picture, brake};
 use super::clock::Clock;
 use super::execute::{StepError, execute};
+use super::image_looks::ImageLooks;
 use super::images::{ImageProgress, Images};
 use super::lease::{Lease, Standing};
-use super::looks::Looks;
+use super::look::Waiting;
 use super::observe;
 use super::queue::{Priority, Queue};
 use super::swept::{Seen, Swept};
@@ -24,10 +24,10 @@ use super::workspace::{PublishError, View, Workspace};
 use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::limits::Limits;
-use crate::kinds::aws::{Cache, CallError, Clients, Scope, Session};
+use crate::kinds::aws::{Cache, Clients, Session};
 use crate::kinds::image_repository::garbage::Image;
 use crate::kinds::place::Place;
-use crate::kinds::{Kind, Live, Step, aws, image_repository, names, service};
+use crate::kinds::{Kind, Live, Step, image_repository, service};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
@@ -39,10 +39,6 @@ use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
 const ROUNDS: usize = 8;
 /// After a plan that came back although all of it was applied.
 const NOT_CONVERGING: Duration = Duration::from_secs(30);
-/// How old what a sweep saw may be for somebody who waits for a change.
-const FRESH: Duration = Duration::from_secs(5);
-/// What was read so short a time ago is not read again: an image that was built before is found in less.
-const JUST_NOW: Duration = Duration::from_secs(1);
 /// After a pass that used up its rounds.
 const NEXT_TURN: Duration = Duration::from_secs(1);
 
@@ -100,21 +96,21 @@ pub struct Reconciler<B, C, W> {
     /// Why the configs cannot be read at present.
     unread: RwLock<Option<String>>,
     /// Locations of which anything is live and ours; nothing before the first sweep.
-    owned: RwLock<Option<BTreeSet<String>>>,
-    swept: Swept,
+    pub(super) owned: RwLock<Option<BTreeSet<String>>>,
+    pub(super) swept: Swept,
     /// Locations that no pass looks at by itself: a sweep reads many of them for the price of a few.
     pub(super) unseen: Waiting,
     /// Those of which everything but the service is known: a glance does.
     pub(super) moving: Waiting,
     /// One sweep or glance at a time.
-    looking: tokio::sync::Mutex<()>,
+    pub(super) looking: tokio::sync::Mutex<()>,
     /// What was last seen of locations, where nothing was changed since.
-    kept: Mutex<HashMap<String, (Live, Instant)>>,
+    pub(super) kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
     pub(super) failures: Mutex<HashMap<String, u32>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
-    image_looks: Looks,
+    image_looks: ImageLooks,
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
@@ -132,7 +128,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             addresses: observe::Addresses::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
-            image_looks: Looks::starting_at(Instant::now()),
+            image_looks: ImageLooks::starting_at(Instant::now()),
         }
     }
 
@@ -233,36 +229,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
     }
 
-    /// Reads the whole deployment, and names every location there is to look at: wanted, live, or published; and those of `also`, of
-    /// which nothing may be left.
-    pub async fn sweep(&self, also: impl Iterator<Item = &String>) -> Result<Vec<String>, CallError> {
-        let _alone = self.looking.lock().await;
-        let begun = self.swept.begin();
-        if self.world.lease.fence().is_open()
-            && let Err(error) = self.world.workspace.look().await
-        {
-            tracing::warn!(%error, "workspace.yaml was not looked at");
-        }
-        let mut live = aws::observe(self.session(Priority::Resync), Scope::All).await?;
-        let deployment = &self.world.place.deployment;
-        let owned: BTreeSet<String> =
-            live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
-        let mut names: Vec<String> = self.world.workspace.names().await;
-        names.extend(owned.iter().cloned().chain(also.cloned()));
-        *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
-        if let Some(snapshot) = self.snapshot() {
-            names.extend(snapshot.repositories.keys().map(ToString::to_string));
-        }
-        names.sort();
-        names.dedup();
-        // A name of which nothing is live was observed too.
-        for name in &names {
-            live.entry(name.clone()).or_default();
-        }
-        self.swept.put(begun, live);
-        Ok(names)
-    }
-
     /// Observes and plans without touching anything, images included.
     pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
         let session = self.session(Priority::Commit);
@@ -293,53 +259,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Ok(Some(image)) => ImageKnown::Ready(image),
             Ok(None) => ImageKnown::Building("the image is not built yet".to_owned()),
             Err(error) => ImageKnown::Failed(error.to_string()),
-        }
-    }
-
-    /// Reads the services of locations that were seen or made before, ten a call.
-    pub async fn glance(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
-        let _alone = self.looking.lock().await;
-        let begun = self.swept.begin();
-        let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
-        let mut found = service::aws::describe(self.session(Priority::Making), &services).await?;
-        let kept = lock(&self.kept);
-        let glimpses = names.filter_map(|name| {
-            let mut live = kept.get(name)?.0.clone();
-            live.service = found.remove(name);
-            Some((name.clone(), live))
-        });
-        self.swept.put_glimpses(begun, glimpses);
-        Ok(())
-    }
-
-    /// Looks at a location as closely as the reason for it asks. Where nobody waits for a change, what the last sweep or glance saw
-    /// does, and without that the next one is waited for (`None`): it reads ten or a hundred locations a call. Where somebody does,
-    /// what was seen last does too, but for the service, which moves by itself and is read afresh.
-    async fn observe(&self, session: Session<'_>, name: &str) -> Result<Option<Seen>, CallError> {
-        let waited_for = match session.priority {
-            // What is collected has to be out of use at this moment.
-            Priority::Commit | Priority::Again | Priority::Garbage => true,
-            Priority::Making | Priority::Cold | Priority::Resync => false,
-        };
-        let base = match self.swept.take(name) {
-            Some(seen) if !waited_for || (seen.whole && seen.at.elapsed() < FRESH) => return Ok(Some(seen)),
-            Some(seen) => Some((seen.live, seen.at)),
-            None => lock(&self.kept).get(name).cloned(),
-        };
-        let at = Instant::now();
-        match base {
-            // Before it has a service, nothing of a location moves by itself.
-            Some((live, _)) if live.service.is_none() => Ok(Some(Seen { live, at, whole: false })),
-            Some((live, at)) if at.elapsed() < JUST_NOW => Ok(Some(Seen { live, at, whole: false })),
-            _ if !waited_for => Ok(None),
-            Some((mut live, _)) => {
-                live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
-                Ok(Some(Seen { live, at, whole: false }))
-            }
-            None => {
-                let live = aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
-                Ok(Some(Seen { live, at, whole: true }))
-            }
         }
     }
 
@@ -636,35 +555,4 @@ fn only_deploys(plan: &Plan) -> bool {
         )
     };
     !plan.steps.is_empty() && plan.steps.iter().all(deploys)
-}
-
-/// Locations that wait to be looked at together, and how urgent each is.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    names: Mutex<BTreeMap<String, Priority>>,
-    wished: Notify,
-}
-
-impl Waiting {
-    fn wish(&self, name: &str, priority: Priority) -> Outcome {
-        lock(&self.names).insert(name.to_owned(), priority);
-        self.wished.notify_one();
-        Outcome::Unseen
-    }
-
-    pub fn take(&self) -> BTreeMap<String, Priority> {
-        std::mem::take(&mut *lock(&self.names))
-    }
-
-    /// After a look that failed.
-    pub fn put_back(&self, names: BTreeMap<String, Priority>) {
-        lock(&self.names).extend(names);
-    }
-
-    /// Until somebody waits.
-    pub async fn any(&self) {
-        while lock(&self.names).is_empty() {
-            self.wished.notified().await;
-        }
-    }
 }

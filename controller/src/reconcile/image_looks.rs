@@ -16,12 +16,12 @@ const FIRST_AFTER: Duration = Duration::from_hours(1);
 const SPREAD: Duration = Duration::from_hours(23);
 
 #[derive(Debug)]
-pub struct Looks {
+pub struct ImageLooks {
     started: Instant,
     next: Mutex<HashMap<String, Instant>>,
 }
 
-impl Looks {
+impl ImageLooks {
     pub fn starting_at(started: Instant) -> Self {
         Self { started, next: Mutex::default() }
     }
@@ -55,7 +55,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_location_has_its_turn_once_a_day_and_none_in_the_first_hour() {
         let start = Instant::now();
-        let looks = Looks::starting_at(start);
+        let looks = ImageLooks::starting_at(start);
         let names: Vec<String> = (0..1000).map(|number| format!("location{number}")).collect();
         let mut turns = vec![0; names.len()];
         let mut most_at_once = 0;
