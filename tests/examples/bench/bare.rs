@@ -6,9 +6,7 @@ use aws_sdk_iam::types::EntityType;
 use aws_sdk_servicediscovery::types::{FilterCondition, ServiceFilter, ServiceFilterName};
 use codeloc::kinds::aws::Clients;
 use codeloc::kinds::place::Place;
-
-/// One page of policies for each so many locations: a sweep reads these in turns.
-const LOCATIONS_FOR_A_PAGE: usize = 50;
+use codeloc::kinds::scaling::aws as policies;
 
 pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
     tokio::join!(
@@ -16,7 +14,9 @@ pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
         registries(clients, place),
         log_groups(clients),
         scaling(clients, locations),
-        once(clients),
+        roles(clients),
+        repositories(clients),
+        definitions(clients),
     );
 }
 
@@ -71,18 +71,40 @@ async fn scaling(clients: &Clients, locations: usize) {
             break;
         }
     }
-    for _ in 0..locations / LOCATIONS_FOR_A_PAGE {
+    for _ in 0..policies::pages(locations) {
         let request = clients.scaling.describe_scaling_policies().service_namespace(ServiceNamespace::Ecs);
         let answer = request.max_results(10).set_next_token(token).send().await.expect("policies are listed");
         token = answer.next_token;
+        if token.is_none() {
+            break;
+        }
     }
 }
 
-/// What has room for a thousand in a page, or of which a sweep reads one page.
-async fn once(clients: &Clients) {
-    clients.ecr.describe_repositories().max_results(1000).send().await.expect("repositories are listed");
-    let roles = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000);
-    roles.send().await.expect("roles are listed");
-    let definitions = clients.ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
-    definitions.sort(SortOrder::Desc).send().await.expect("task definitions are listed");
+async fn roles(clients: &Clients) {
+    let mut marker = None;
+    loop {
+        let request = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000);
+        marker = request.set_marker(marker).send().await.expect("roles are listed").marker;
+        if marker.is_none() {
+            return;
+        }
+    }
+}
+
+async fn repositories(clients: &Clients) {
+    let mut token = None;
+    loop {
+        let request = clients.ecr.describe_repositories().max_results(1000).set_next_token(token);
+        token = request.send().await.expect("repositories are listed").next_token;
+        if token.is_none() {
+            return;
+        }
+    }
+}
+
+/// Of task definitions a sweep reads what is new: in a fleet at rest, one page.
+async fn definitions(clients: &Clients) {
+    let request = clients.ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
+    request.sort(SortOrder::Desc).send().await.expect("task definitions are listed");
 }

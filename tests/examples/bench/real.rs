@@ -29,11 +29,10 @@ use crate::simulated::rules;
 
 /// Seconds from the end of a sweep to the next one.
 const INTERVAL: u64 = 3;
-/// So many sweeps are measured, after so many that are not: the first ones of a process read what later ones remember.
+/// So many sweeps are measured, of the daemon and of the SDK alone.
 const SWEEPS: u32 = 5;
+/// So many before them are not: the first ones of a process read what later ones remember.
 const SETTLING: u32 = 2;
-/// Times that the SDK alone makes a sweep's calls; the first one is not measured.
-const BARE: usize = 6;
 
 /// What the daemon used for one sweep and all that follows from it, and in all.
 struct Used {
@@ -103,13 +102,13 @@ fn measure(n: usize) -> Used {
     })
 }
 
-/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times; what the SDK
-/// made alone comes after them, and asks it once each time.
+/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times, and so does
+/// the SDK alone, which comes after them.
 fn calls_of_a_sweep(calls: &[Call], pages: usize) -> f64 {
-    let mut swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).collect();
-    swept.truncate(swept.len() - BARE);
-    let swept: Vec<usize> = swept.into_iter().step_by(pages).collect();
-    let [.., first, _, _, last] = swept[..] else { panic!("there were {} sweeps", swept.len()) };
+    let swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).step_by(pages).collect();
+    let by_the_sdk = usize::try_from(SETTLING + SWEEPS).expect("few");
+    let swept = &swept[..swept.len() - by_the_sdk];
+    let [.., first, _, _, last] = *swept else { panic!("there were {} sweeps", swept.len()) };
     number(calls[first..last].iter().filter(|call| call.service != "s3").count()) / 3.0
 }
 
@@ -213,12 +212,15 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let megabytes = peak_megabytes();
     running.abort();
     let World { clients, place, .. } = &daemon.reconciler.world;
-    Box::pin(bare::sweep(clients, place, names.len())).await;
+    let alone = async |times: u32| {
+        for _ in 0..times {
+            Box::pin(bare::sweep(clients, place, names.len())).await;
+        }
+    };
+    alone(SETTLING).await;
     let before = cpu_seconds();
-    for _ in 1..BARE {
-        Box::pin(bare::sweep(clients, place, names.len())).await;
-    }
-    let bare_cpu = (cpu_seconds() - before) / number(BARE - 1);
+    alone(SWEEPS).await;
+    let bare_cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
     println!("{cpu} {bare_cpu} {megabytes}");
 }
 

@@ -75,9 +75,13 @@ fn key(resource: &str, name: &str) -> String {
     format!("{resource} {name}")
 }
 
+/// Pages of policies that one sweep reads, where there are more.
+pub fn pages(targets: usize) -> usize {
+    PAGES + targets / TARGETS_FOR_ANOTHER_PAGE
+}
+
 /// Ten policies a page is the worst ratio of all reads: each sweep reads a few pages, and remembers the rest.
 async fn read_policies_on(session: Session<'_>, prefix: &str, targets: usize) -> Result<(), CallError> {
-    let pages = PAGES + targets / TARGETS_FOR_ANOTHER_PAGE;
     let mut read = 0;
     loop {
         let (asked, token) = session.cache.lock().policies.ask();
@@ -101,7 +105,7 @@ async fn read_policies_on(session: Session<'_>, prefix: &str, targets: usize) ->
         }
         read += 1;
         let whole = session.cache.lock().policies.is_whole();
-        if whole && (ended || read >= pages) {
+        if whole && (ended || read >= pages(targets)) {
             return Ok(());
         }
     }
