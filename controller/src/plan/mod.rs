@@ -231,11 +231,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
     let wanted = wants.run_definition.iter().filter(|_| !held);
     let run_unlike = wants.run_definition.as_ref().and_then(|want| want.kept_otherwise(&live.run_definitions));
-    let futile = |change: &run_definition::Change| {
-        run_unlike.is_some() && matches!(change, run_definition::Change::Register { .. })
-    };
-    let runs = wanted.flat_map(|want| run_definition::diff(want, &live.run_definitions));
-    let runs = runs.filter(|change| !futile(change)).map(Step::RunDefinition);
+    let runs = wanted.flat_map(|want| runs(want, live, run_unlike.is_some()));
     if wants.scaling.is_none() {
         deploy.extend(scaling);
         deploy.extend(service);
@@ -285,6 +281,13 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         plan.garbage = garbage(input, wants.execution_role.is_some());
     }
     plan
+}
+
+/// Steps for the definition of runs; `futile` is whether registering it once more would not help.
+fn runs(want: &run_definition::Want, live: &Live, futile: bool) -> impl Iterator<Item = Step> {
+    let registers = |change: &run_definition::Change| matches!(change, run_definition::Change::Register { .. });
+    let changes = run_definition::diff(want, &live.run_definitions).into_iter();
+    changes.filter(move |change| !(futile && registers(change))).map(Step::RunDefinition)
 }
 
 /// In its own words, where it is worth more than the rest: what AWS has no call for, and what it keeps otherwise than it was given.

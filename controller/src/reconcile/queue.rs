@@ -134,9 +134,9 @@ impl Queue {
     pub fn done(&self, key: &str) {
         let mut state = self.lock();
         state.running.remove(key);
-        if let Some(slot) = state.slots.get(key).copied() {
-            state.enter(slot);
-        }
+        // Nobody waits for a key that is not to run again.
+        let Some(slot) = state.slots.get(key).copied() else { return };
+        state.enter(slot);
         drop(state);
         self.changed.notify_waiters();
     }

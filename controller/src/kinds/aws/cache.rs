@@ -1,6 +1,6 @@
 //! What need not be read in every sweep. Losing it costs calls, never correctness.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 
@@ -23,6 +23,8 @@ pub struct Cache {
 pub struct Remembered {
     /// By ARN, or by name where AWS gives no ARN back, of the kinds of which no bulk call carries them.
     tags: BTreeMap<String, Shared<Tags>>,
+    /// Each set of tags once: most resources of a location carry the same.
+    distinct: HashSet<Shared<Tags>>,
     /// By family and number. Task definitions are immutable but for their tags.
     pub definitions: Rotation<Shared<task_definition::Live>>,
     /// By resource id and name, with a space between.
@@ -60,7 +62,14 @@ impl Cache {
 
     /// Keeps what a sweep saw of everything.
     pub fn end_sweep(&self, seen: BTreeMap<String, Live>) {
-        self.lock().seen = seen;
+        let mut state = self.lock();
+        state.seen = seen;
+        state.distinct.retain(Shared::is_held_elsewhere);
+    }
+
+    /// The same tags, held once however many resources carry them.
+    pub fn distinct(&self, tags: Tags) -> Shared<Tags> {
+        self.lock().distinct(tags)
     }
 
     /// What was just read of a location, or the same as the last sweep saw it: so a fleet at rest is held once, also while it is read.
@@ -87,7 +96,7 @@ impl Cache {
         }
         let read = read.await?;
         let mut state = self.lock();
-        let tags = Shared::like(state.tags.get(of), read);
+        let tags = state.distinct(read);
         state.tags.insert(of.to_owned(), tags.clone());
         Ok(tags)
     }
@@ -98,6 +107,37 @@ impl Cache {
 
     /// Tags that AWS took with a resource when it was made: they need not be read.
     pub fn keep_tags(&self, of: &str, tags: &Tags) {
-        self.lock().tags.insert(of.to_owned(), tags.clone().into());
+        let mut state = self.lock();
+        let tags = state.distinct(tags.clone());
+        state.tags.insert(of.to_owned(), tags);
+    }
+}
+
+impl Remembered {
+    fn distinct(&mut self, tags: Tags) -> Shared<Tags> {
+        if let Some(held) = self.distinct.get(&tags) {
+            return held.clone();
+        }
+        let tags = Shared::from(tags);
+        self.distinct.insert(tags.clone());
+        tags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_that_many_resources_carry_are_held_once_and_no_longer_than_by_one_of_them() {
+        let cache = Cache::default();
+        let tags = || Tags::from([(MANAGED_BY.to_owned(), "codeloc".to_owned())]);
+        cache.keep_tags("group", &tags());
+        drop(cache.distinct(tags()));
+        cache.end_sweep(BTreeMap::new());
+        assert_eq!(cache.lock().distinct.len(), 1, "the group's");
+        cache.forget_tags("group");
+        cache.end_sweep(BTreeMap::new());
+        assert_eq!(cache.lock().distinct.len(), 0);
     }
 }

@@ -15,7 +15,7 @@ use crate::kinds::{Shared, names};
 const ABSENT: &[&str] = &["ObjectNotFoundException"];
 /// Pages of policies that one sweep reads: so many, and one more for each so many targets.
 const PAGES: usize = 10;
-const TARGETS_FOR_ANOTHER_PAGE: usize = 100;
+const TARGETS_FOR_ANOTHER_PAGE: usize = 125;
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
     let prefix = format!("service/{}/", session.place.cluster);

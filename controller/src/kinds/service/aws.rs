@@ -11,7 +11,7 @@ use aws_sdk_ecs::types::{
 
 use super::{Change, Deployment, DeploymentConfiguration, Live, Manner, Network, Rollout, Status, settings};
 use crate::kinds::aws::{CallError, Class, Scope, Session};
-use crate::kinds::tags::{self, Tags};
+use crate::kinds::tags;
 use crate::kinds::task_definition::aws::tag_list;
 use crate::kinds::{Deferred, Shared, names};
 
@@ -44,7 +44,7 @@ pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap
         for service in answer.services() {
             let name = service.service_name().unwrap_or_default();
             if let Some(repository) = names::repository_of_service(name) {
-                let live = session.cache.seen(repository, |seen| seen.service.as_ref(), read(service));
+                let live = session.cache.seen(repository, |seen| seen.service.as_ref(), read(session, service));
                 found.insert(repository.to_owned(), live);
             }
         }
@@ -68,7 +68,9 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
     }
 }
 
-fn read(service: &Service) -> Live {
+fn read(session: Session<'_>, service: &Service) -> Live {
+    let tags = service.tags().iter();
+    let tags = tags.map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()));
     let mut deployments: Vec<&SdkDeployment> = service.deployments().iter().collect();
     deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
     let (network, deployment, manner) = settings::read(service);
@@ -88,12 +90,7 @@ fn read(service: &Service) -> Live {
         deployment,
         manner,
         registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
-        tags: service
-            .tags()
-            .iter()
-            .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
-            .collect::<Tags>()
-            .into(),
+        tags: session.cache.distinct(tags.collect()),
     }
 }
 
@@ -198,7 +195,7 @@ pub async fn apply(
                 .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
                 .set_tags(Some(tag_list(&want.tags)));
             let answer = session.call("ecs:CreateService", request.send()).await?;
-            *live = answer.service().map(|service| read(service).into());
+            *live = answer.service().map(|service| read(session, service).into());
             Ok(())
         }
         Change::Deploy { name, task_definition, .. } => {
