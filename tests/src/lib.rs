@@ -26,6 +26,7 @@ use codeloc::dagster::workspace::Publisher;
 use codeloc::kinds::aws::fence::Fence;
 use codeloc::kinds::aws::limits::Limits;
 use codeloc::kinds::aws::{Cache, Clients};
+use codeloc::kinds::role::aws::PAGE;
 use codeloc::reconcile::lease::{Lease, Standing};
 use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
@@ -81,8 +82,13 @@ pub fn names(number: usize) -> Vec<String> {
     (0..number).map(|number| format!("location{number:04}")).collect()
 }
 
-/// What only a sweep asks, once for each thousand roles.
+/// What only a sweep asks, once for each [`PAGE`] roles.
 pub const SWEPT: &str = "GetAccountAuthorizationDetails";
+
+/// How often one sweep of so many locations asks for [`SWEPT`].
+pub fn pages_of_roles(locations: usize) -> usize {
+    locations.div_ceil(usize::try_from(PAGE).expect("a page has roles")).max(1)
+}
 
 /// Those of every deployment here.
 pub fn settings(workspace_file: PathBuf) -> Settings {
@@ -103,9 +109,14 @@ impl Deployment {
 
     /// The same, with other rules of the cloud.
     pub async fn with(rules: localcloud::Rules) -> Self {
+        Self::answering_within(Duration::from_millis(20), rules).await
+    }
+
+    /// The same, where each call takes so long.
+    pub async fn answering_within(latency: Duration, rules: localcloud::Rules) -> Self {
         let images = Arc::new(MemoryImages::default());
         let cloud = Arc::new(LocalCloud::start(localcloud::Settings {
-            latency: Duration::from_millis(20),
+            latency,
             rules,
             images: images.clone(),
             ..localcloud::Settings::default()

@@ -33,7 +33,7 @@ pub struct Settings {
     pub rules: Rules,
     /// The date at which the cloud's clock starts; it goes on with tokio's.
     pub start: Time,
-    /// How long a call through [`LocalCloud::connector`] takes.
+    /// How long a call takes beside the work on it.
     pub latency: Duration,
     /// What runs the tasks; simulated, if nothing is given.
     pub driver: Option<Arc<dyn Driver>>,

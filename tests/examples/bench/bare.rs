@@ -6,6 +6,7 @@ use aws_sdk_iam::types::EntityType;
 use aws_sdk_servicediscovery::types::{FilterCondition, ServiceFilter, ServiceFilterName};
 use codeloc::kinds::aws::Clients;
 use codeloc::kinds::place::Place;
+use codeloc::kinds::role::aws::PAGE;
 use codeloc::kinds::scaling::aws as policies;
 
 pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
@@ -84,7 +85,7 @@ async fn scaling(clients: &Clients, locations: usize) {
 async fn roles(clients: &Clients) {
     let mut marker = None;
     loop {
-        let request = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000);
+        let request = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(PAGE);
         marker = request.set_marker(marker).send().await.expect("roles are listed").marker;
         if marker.is_none() {
             return;

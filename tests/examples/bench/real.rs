@@ -20,7 +20,7 @@ use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, pl
 use codeloc::source::{Heads, HeadsSettings, Snapshot, SourceState};
 use codeloc::status::{Board, Health, Journal};
 use codeloc_crds::RepositoryName;
-use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, settings};
+use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, pages_of_roles, settings};
 use localcloud::calls::Call;
 
 use crate::bare;
@@ -32,7 +32,7 @@ const INTERVAL: u64 = 3;
 /// So many sweeps are measured, of the daemon and of the SDK alone.
 const SWEEPS: u32 = 5;
 /// So many before them are not: the first ones of a process read what later ones remember.
-const SETTLING: u32 = 2;
+const SETTLING: u32 = 5;
 
 /// What the daemon used for one sweep and all that follows from it, and in all.
 struct Used {
@@ -64,7 +64,7 @@ fn measure(n: usize) -> Used {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let names = names(n);
-        let mut deployment = Deployment::with(rules()).await;
+        let mut deployment = Deployment::answering_within(Duration::ZERO, rules()).await;
         deployment.limited = false;
         deployment.settings.reconcile.lease_seconds = 8;
         deployment.commit_all(&names);
@@ -98,7 +98,7 @@ fn measure(n: usize) -> Used {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [cpu, bare_cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
-        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), n.div_ceil(1000)), cpu, bare_cpu, megabytes }
+        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), pages_of_roles(n)), cpu, bare_cpu, megabytes }
     })
 }
 
@@ -193,8 +193,8 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
         async move { daemon.run(receiver).await }
     });
     let board = &daemon.reconciler.world.board;
-    let healthy = || board.all().iter().filter(|status| status.health == Health::Healthy).count() == names.len();
-    while !healthy() {
+    let healthy = |name: &String| board.read(name, |status| status.health == Health::Healthy).unwrap_or(false);
+    while !names.iter().all(healthy) {
         assert!(!running.is_finished(), "the daemon ended");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

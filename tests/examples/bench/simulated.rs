@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc_tests::{Deployment, SWEPT, names};
+use codeloc_tests::{Deployment, SWEPT, names, pages_of_roles};
 use localcloud::Rules;
 use localcloud::calls::Call;
 use localcloud::quotas::Quotas;
@@ -99,8 +99,11 @@ pub fn cold(table: &mut Table, n: usize) {
         let applied = mutating.iter().filter(|call| call.applied).count();
         table.add("cold: changes", n, number(applied), Some(number(CALLS_TO_MAKE_ONE * n)), "calls");
         let reads = calls.iter().filter(|call| !call.mutating && call.time <= last).count();
-        let sweeps =
-            calls.iter().filter(|call| call.operation == SWEPT && call.time <= last).count().div_ceil(n.div_ceil(1000));
+        let sweeps = calls
+            .iter()
+            .filter(|call| call.operation == SWEPT && call.time <= last)
+            .count()
+            .div_ceil(pages_of_roles(n));
         let budget = number(sweeps * calls_to_read(n));
         table.add(
             &format!("cold: reads until then, {sweeps} whole sweeps among them"),
