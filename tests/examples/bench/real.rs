@@ -102,14 +102,15 @@ fn measure(n: usize) -> Used {
     })
 }
 
-/// Of the last sweeps, from one to the next; the lease is kept beside them. What only a sweep asks, one asks `pages` times, and so does
-/// the SDK alone, which comes after them.
+/// Of the last sweeps, from a page of roles to the same page three sweeps later; the lease is kept beside them. Each sweep asks for `pages`
+/// of them, and so does the SDK alone, which comes after them.
 fn calls_of_a_sweep(calls: &[Call], pages: usize) -> f64 {
-    let swept: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).step_by(pages).collect();
-    let by_the_sdk = usize::try_from(SETTLING + SWEEPS).expect("few");
-    let swept = &swept[..swept.len() - by_the_sdk];
-    let [.., first, _, _, last] = *swept else { panic!("there were {} sweeps", swept.len()) };
-    number(calls[first..last].iter().filter(|call| call.service != "s3").count()) / 3.0
+    const COUNTED: usize = 3;
+    let asked: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).collect();
+    let by_the_sdk = usize::try_from(SETTLING + SWEEPS).expect("few") * pages;
+    let last = asked.len() - by_the_sdk - 1;
+    let counted = &calls[asked[last - COUNTED * pages]..asked[last]];
+    number(counted.iter().filter(|call| call.service != "s3").count()) / number(COUNTED)
 }
 
 /// Answers as the tasks of the other process would.
