@@ -12,7 +12,6 @@ use localcloud::quotas::Quotas;
 /// Locations made in virtual time, at rest, swept every five minutes.
 async fn at_rest(number: usize) -> Deployment {
     let mut deployment = Deployment::with(Rules { quotas: Quotas::lifted(), ..Rules::default() }).await;
-    deployment.limited = false;
     deployment.settings.reconcile.resync_seconds = 300;
     let names = names(number);
     deployment.commit_all(&names);
