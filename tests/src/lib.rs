@@ -87,7 +87,7 @@ pub const SWEPT: &str = "GetAccountAuthorizationDetails";
 
 /// How often one sweep of so many locations asks for [`SWEPT`].
 pub fn pages_of_roles(locations: usize) -> usize {
-    locations.div_ceil(usize::try_from(PAGE).expect("a page has roles")).max(1)
+    locations.div_ceil(usize::try_from(PAGE).expect("a page has roles"))
 }
 
 /// Those of every deployment here.

@@ -1,13 +1,16 @@
 //! The calls of one sweep as the SDK makes them, with nothing done about their answers: less than that no controller takes that asks AWS through it.
 
+use std::fmt::Debug;
+
 use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_ecs::types::{ServiceField, SortOrder, TaskDefinitionStatus};
 use aws_sdk_iam::types::EntityType;
 use aws_sdk_servicediscovery::types::{FilterCondition, ServiceFilter, ServiceFilterName};
+use aws_smithy_async::future::pagination_stream::PaginationStream;
 use codeloc::kinds::aws::Clients;
 use codeloc::kinds::place::Place;
 use codeloc::kinds::role::aws::PAGE;
-use codeloc::kinds::scaling::aws as policies;
+use codeloc::kinds::scaling::aws::pages;
 
 pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
     tokio::join!(
@@ -22,15 +25,11 @@ pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
 }
 
 async fn services(clients: &Clients, place: &Place) {
-    let (mut names, mut token): (Vec<String>, _) = (vec![], None);
-    loop {
-        let request = clients.ecs.list_services().cluster(&place.cluster).max_results(100).set_next_token(token);
-        let answer = request.send().await.expect("services are listed");
-        names.extend(answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned));
-        token = answer.next_token;
-        if token.is_none() {
-            break;
-        }
+    let mut names: Vec<String> = vec![];
+    let mut pages = clients.ecs.list_services().cluster(&place.cluster).max_results(100).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.expect("services are listed");
+        names.extend(page.service_arns().iter().filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned));
     }
     for ten in names.chunks(10) {
         let request = clients.ecs.describe_services().cluster(&place.cluster).set_services(Some(ten.to_vec()));
@@ -41,71 +40,42 @@ async fn services(clients: &Clients, place: &Place) {
 async fn registries(clients: &Clients, place: &Place) {
     let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).condition(FilterCondition::Eq);
     let filter = filter.values(&place.namespace_id).build().expect("a filter");
-    let mut token = None;
-    loop {
-        let request = clients.discovery.list_services().filters(filter.clone()).max_results(100).set_next_token(token);
-        token = request.send().await.expect("registries are listed").next_token;
-        if token.is_none() {
-            return;
-        }
-    }
+    read(clients.discovery.list_services().filters(filter).max_results(100).into_paginator().send(), usize::MAX).await;
 }
 
 async fn log_groups(clients: &Clients) {
-    let mut token = None;
-    loop {
-        let request = clients.logs.describe_log_groups().limit(50).set_next_token(token);
-        token = request.send().await.expect("log groups are listed").next_token;
-        if token.is_none() {
-            return;
-        }
-    }
+    read(clients.logs.describe_log_groups().limit(50).into_paginator().send(), usize::MAX).await;
 }
 
 async fn scaling(clients: &Clients, locations: usize) {
-    let mut token = None;
-    loop {
-        let request = clients.scaling.describe_scalable_targets().service_namespace(ServiceNamespace::Ecs);
-        let answer = request.max_results(50).set_next_token(token).send().await.expect("targets are listed");
-        token = answer.next_token;
-        if token.is_none() {
-            break;
-        }
-    }
-    for _ in 0..policies::pages(locations) {
-        let request = clients.scaling.describe_scaling_policies().service_namespace(ServiceNamespace::Ecs);
-        let answer = request.max_results(10).set_next_token(token).send().await.expect("policies are listed");
-        token = answer.next_token;
-        if token.is_none() {
-            break;
-        }
-    }
+    let targets = clients.scaling.describe_scalable_targets().service_namespace(ServiceNamespace::Ecs);
+    read(targets.max_results(50).into_paginator().send(), usize::MAX).await;
+    let policies = clients.scaling.describe_scaling_policies().service_namespace(ServiceNamespace::Ecs);
+    read(policies.max_results(10).into_paginator().send(), pages(locations)).await;
 }
 
 async fn roles(clients: &Clients) {
-    let mut marker = None;
-    loop {
-        let request = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(PAGE);
-        marker = request.set_marker(marker).send().await.expect("roles are listed").marker;
-        if marker.is_none() {
-            return;
-        }
-    }
+    let roles = clients.iam.get_account_authorization_details().filter(EntityType::Role).max_items(PAGE);
+    read(roles.into_paginator().send(), usize::MAX).await;
 }
 
 async fn repositories(clients: &Clients) {
-    let mut token = None;
-    loop {
-        let request = clients.ecr.describe_repositories().max_results(1000).set_next_token(token);
-        token = request.send().await.expect("repositories are listed").next_token;
-        if token.is_none() {
-            return;
-        }
-    }
+    read(clients.ecr.describe_repositories().max_results(1000).into_paginator().send(), usize::MAX).await;
 }
 
 /// Of task definitions a sweep reads what is new: in a fleet at rest, one page.
 async fn definitions(clients: &Clients) {
-    let request = clients.ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
-    request.sort(SortOrder::Desc).send().await.expect("task definitions are listed");
+    let definitions = clients.ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
+    read(definitions.sort(SortOrder::Desc).into_paginator().send(), 1).await;
+}
+
+/// Reads all pages, or so many of them.
+async fn read<T, E: Debug>(mut pages: PaginationStream<Result<T, E>>, most: usize) {
+    let mut read = 0;
+    while read < most
+        && let Some(page) = pages.next().await
+    {
+        page.expect("a page is read");
+        read += 1;
+    }
 }

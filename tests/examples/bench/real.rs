@@ -1,4 +1,4 @@
-//! In real time: a daemon in a process of its own, localcloud over HTTP in this one. Nobody refuses a call, so that what is
+//! In real time: a daemon in a process of its own, localcloud over HTTP in this one. Nobody refuses a call or lets it wait, so that what is
 //! measured is the daemon.
 
 use std::collections::HashMap;
