@@ -134,6 +134,9 @@ impl Repositories {
                 wanted.push((path.to_owned(), content.clone()));
             }
         }
+        if wanted.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let (repositories, repository) = (self.clone(), tree.repository.clone());
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
@@ -150,6 +153,9 @@ impl Repositories {
     }
 
     fn read_links(&self, tree: &mut Tree) -> Result<(), BuildError> {
+        if !tree.nodes.values().any(|node| matches!(node, Node::Link(_))) {
+            return Ok(());
+        }
         let mut reader = self.reader(&tree.repository)?;
         for (path, node) in &mut tree.nodes {
             if let Node::Link(target) = node {

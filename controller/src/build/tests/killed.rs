@@ -58,12 +58,14 @@ async fn after(order: &Order<'_>) -> String {
 }
 
 /// A program that counts its calls, and kills its caller at the one that `kill` names (`before 3`).
+///
+/// Each call adds a line to `count`: a call that is itself killed at any moment leaves the count of the others whole.
 fn deadly(folder: &Path, name: &str, program: &Path) {
     let (folder_text, program) = (folder.display(), program.display());
     let script = format!(
         r#"#!/bin/sh
 count={folder_text}/count
-number=$(($(cat "$count") + 1)); echo "$number" > "$count"
+echo >> "$count"; number=$(($(wc -l < "$count")))
 read -r when at < {folder_text}/kill
 if [ "$when $at" = "before $number" ]; then kill -9 "$PPID"; exit 1; fi
 "{program}" "$@"; code=$?
@@ -101,7 +103,7 @@ async fn a_process_that_is_killed_at_any_call_of_git_or_uv_leaves_nothing_that_s
     let mut points = vec!["never 0".to_owned()];
     while let Some(point) = points.pop() {
         let (registry, work) = (TestRegistry::start().await, tempfile::tempdir().unwrap());
-        std::fs::write(&count, "0\n").unwrap();
+        std::fs::write(&count, "").unwrap();
         std::fs::write(&kill, format!("{point}\n")).unwrap();
         let order = Order {
             packages: uv.as_ref().map(|_| (deadly_uv.as_path(), python.as_path(), wheels.path())),
@@ -115,7 +117,7 @@ async fn a_process_that_is_killed_at_any_call_of_git_or_uv_leaves_nothing_that_s
         } else {
             assert!(status.success());
             expected = Some(order.digest());
-            calls = std::fs::read_to_string(&count).unwrap().trim().parse().unwrap();
+            calls = std::fs::read_to_string(&count).unwrap().lines().count();
             points = (1..=calls).flat_map(|call| [format!("before {call}"), format!("after {call}")]).collect();
         }
     }
