@@ -90,7 +90,7 @@ impl Builder for Builds {
             target: LoadTarget::Module(format!("{}.definitions", request.repository)),
             working_directory: "/opt/codeloc/code".to_owned(),
         };
-        let image = Image { reference: reference.clone(), load };
+        let image = Image { reference: reference.clone(), commit: Some(request.commit.clone()), load };
         lock(&self.built).insert(reference, image.clone());
         Ok(image)
     }

@@ -127,6 +127,34 @@ async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_a_rollback_goes_is_known_to_a_daemon_that_saw_nothing_of_it() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    let previous = |this: &Deployment| this.status("orders").and_then(|status| status.previous_commit);
+    assert_eq!(previous(&deployment), None);
+    deployment.branches.push("orders", 2);
+    deployment.until("on its second commit", |this| this.healthy("orders") && previous(this).is_some()).await;
+    // Another size of the same commit is no other commit.
+    deployment.commit("orders", format!("{}resources: {{cpu: 256, memory: 1024}}\n", config("orders")));
+    deployment.idle().await;
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+    assert_eq!(previous(&deployment), Some(format!("{:040x}", 1)));
+
+    let image = deployment.status("orders").unwrap().image.unwrap();
+    let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 3);
+    deployment.cloud.simulated().script(&broken, Script::exits(1));
+    deployment.branches.push("orders", 3);
+    deployment
+        .until("degraded", |this| this.status("orders").is_some_and(|status| status.health == Health::Degraded))
+        .await;
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.until("looked at", |this| this.status("orders").is_some()).await;
+    assert_eq!(previous(&deployment), Some(format!("{:040x}", 2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
     let mut deployment = Deployment::converged(&["orders", "billing"]).await;
     deployment.cloud.reset_calls();

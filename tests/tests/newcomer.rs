@@ -59,7 +59,7 @@ async fn a_local_project_is_added_changed_broken_rolled_back_and_removed_with_co
     lone.write_settings(&folder.path().join("work"));
     // Somebody else's location, so that the removal in the end is not that of the last one.
     lone.write_config("other", "name: other\ngit_url: https://github.com/codeloc-samples/none.git\nmodule: other\n");
-    let _daemon = lone.daemon(1);
+    let daemon = lone.daemon(1);
 
     let added = done(&lone.codeloc("add", &[project.to_str().unwrap(), "--name", "shop"]));
     assert_eq!(added, "shop: Adds code location shop\n");
@@ -82,6 +82,10 @@ async fn a_local_project_is_added_changed_broken_rolled_back_and_removed_with_co
     assert!(told.contains("RolloutFailed") && told.contains("broken on purpose"), "{told}");
     assert!(done(&lone.codeloc("logs", &["shop"])).contains("broken on purpose"));
 
+    // Whatever became of the one that saw the first commit serve.
+    drop(daemon);
+    let _daemon = lone.daemon(2);
+    becomes(&lone, "the new daemon knows the location", |status| status["health"] == "Degraded").await;
     done(&lone.codeloc("rollback", &["shop"]));
     let back = becomes(&lone, "the first commit is back", is_well).await;
     assert_eq!(back["commit"], first.as_str());

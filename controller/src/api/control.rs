@@ -40,8 +40,6 @@ pub trait Control: Send + Sync + 'static {
         message: &'a str,
         author: &'a Author,
     ) -> Call<'a, Result<write::Written, WriteError>>;
-    /// Commits with which a location was well, the newest first; of this process's time only.
-    fn good_commits(&self, name: &str) -> Vec<String>;
 }
 
 /// AWS, or another port of the daemon, did not answer.

@@ -271,7 +271,7 @@ pub async fn resume(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// All 40 digits; the last commit before the present one with which the location was well, where absent.
+    /// All 40 digits; the last commit before the present one that served, where absent.
     #[schema(pattern = "^[0-9a-f]{40}$")]
     commit: Option<String>,
 }
@@ -292,9 +292,8 @@ pub async fn rollback(
     let body = body?;
     let wanted = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
     let status = app.control.status(&name).ok_or_else(|| Problem::no_such_repository(&name))?;
-    let earlier = || app.control.good_commits(&name).into_iter().find(|commit| status.commit.as_ref() != Some(commit));
-    let commit = wanted.commit.or_else(earlier).ok_or_else(|| {
-        let detail = "this daemon has not seen the location well with an earlier commit; name one in `commit`";
+    let commit = wanted.commit.or(status.previous_commit).ok_or_else(|| {
+        let detail = "no earlier commit of this location is known to have served; name one in `commit`";
         Problem::new(StatusCode::CONFLICT, detail)
     })?;
     let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));

@@ -45,6 +45,7 @@ impl Daemon {
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
         let mut status = RepositoryStatus::unknown("orders", "looked at".to_owned(), now);
         status.commit = Some("b".repeat(40));
+        status.previous_commit = Some("a".repeat(40));
         Arc::new(Self {
             journal: Journal::new(Clock::starting_at(now)),
             writer: Writer::new(&settings, git, folder.path().join("unused")),
@@ -122,10 +123,6 @@ impl Control for Daemon {
     ) -> Call<'a, Result<crate::source::write::Written, WriteError>> {
         Box::pin(self.writer.write(name, change, message, author))
     }
-
-    fn good_commits(&self, _name: &str) -> Vec<String> {
-        vec!["b".repeat(40), "a".repeat(40)]
-    }
 }
 
 struct Answer {
@@ -176,7 +173,8 @@ async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_co
     assert_eq!((again.status, again.kind.as_str()), (StatusCode::CONFLICT, "application/problem+json"));
     // A location that is known is one that the daemon has looked at.
     let now = jiff::Timestamp::from_second(1).unwrap();
-    let status = RepositoryStatus::unknown("new", String::new(), now);
+    let mut status = RepositoryStatus::unknown("new", String::new(), now);
+    status.previous_commit = Some("b".repeat(40));
     daemon.statuses.lock().unwrap().insert("new".to_owned(), status);
 
     let changed =
@@ -204,7 +202,7 @@ async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_co
 }
 
 #[tokio::test]
-async fn a_rollback_without_a_commit_goes_to_the_last_good_one_before_the_present() {
+async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_present() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     let text = "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nbranch: main\n";
@@ -213,6 +211,11 @@ async fn a_rollback_without_a_commit_goes_to_the_last_good_one_before_the_presen
     let rolled = ask(&router, with("POST", "/v1/repositories/orders/rollback"), "{}").await;
     let config = rolled.json()["config"].as_str().unwrap().to_owned();
     assert!(config.ends_with(&format!("module: orders\ncommit: {}\n", "a".repeat(40))), "{config}");
+
+    daemon.statuses.lock().unwrap().get_mut("orders").unwrap().previous_commit = None;
+    let refused = ask(&router, with("POST", "/v1/repositories/orders/rollback"), "{}").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.text.contains("name one in `commit`"), "{}", refused.text);
 }
 
 #[tokio::test]

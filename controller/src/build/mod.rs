@@ -71,6 +71,8 @@ pub struct Image {
     /// `target@sha256:…`
     pub reference: String,
     pub load: Load,
+    /// What it was built from; absent where it was built elsewhere.
+    pub commit: Option<String>,
 }
 
 /// How `dagster api grpc` is pointed at the code.

@@ -187,7 +187,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         };
         if request.dockerfile.is_some() {
             let reference = format!("{}@{digest}", request.target);
-            return Ok(Some(Image { reference, load: load_of_given_image(&request.code) }));
+            let (commit, load) = (Some(request.commit.clone()), load_of_given_image(&request.code));
+            return Ok(Some(Image { reference, commit, load }));
         }
         let pulled = registry.pull(&digest, target.architecture).await?;
         let load = load_of(&pulled.config).ok_or_else(|| {
@@ -196,7 +197,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 request.target
             ))
         })?;
-        Ok(Some(Image { reference: format!("{}@{}", request.target, pulled.digest), load }))
+        let reference = format!("{}@{}", request.target, pulled.digest);
+        Ok(Some(Image { reference, commit: Some(request.commit.clone()), load }))
     }
 
     async fn dependencies(
@@ -457,7 +459,8 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         .assemble()?;
         registry.push_bytes(assembled.config, &assembled.config_digest).await?;
         let digest = registry.push_manifest(&tag, assembled.manifest).await?;
-        Ok(Image { reference: format!("{}@{digest}", request.target), load })
+        let reference = format!("{}@{digest}", request.target);
+        Ok(Image { reference, commit: Some(request.commit.clone()), load })
     }
 
     async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {

@@ -17,9 +17,12 @@ pub fn command() -> Command {
     Command::new("rollback")
         .about("Goes back to an earlier commit and stays there: puts `commit:` in place of `branch:`")
         .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
-        .arg(Arg::new("to").long("to").value_name("COMMIT").help(
-            "All 40 digits [default: the last commit before the present one with which the daemon saw the location well]",
-        ))
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("COMMIT")
+                .help("All 40 digits [default: the last commit before the present one that served]"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
@@ -35,7 +38,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let message = format!("Rolls code location {name} back to {commit}");
         return write(matches, Edit { name, change: Change::Set(fields), message }).await;
     }
-    // Only the daemon knows which commits were good.
+    // The daemon knows from AWS which commit served.
     let client = Client::new(matches)?;
     let written = client.send_json(Method::POST, &format!("/v1/repositories/{name}/rollback"), None).await?;
     if matches.get_flag("json") {

@@ -192,8 +192,4 @@ impl Control for Shown {
     ) -> Call<'a, Result<Written, WriteError>> {
         Box::pin(self.writer.write(name, change, message, author))
     }
-
-    fn good_commits(&self, name: &str) -> Vec<String> {
-        self.reconciler.world.board.good_commits(name)
-    }
 }

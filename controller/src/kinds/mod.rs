@@ -243,6 +243,11 @@ impl Live {
         self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
     }
 
+    /// See [`service::served_before`].
+    pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
+        service::served_before(self.service.as_deref()?, &self.task_definitions, present)
+    }
+
     /// Whether there is anything of this kind. The workspace is not in here.
     pub fn has(&self, kind: Kind) -> bool {
         match kind {

@@ -16,6 +16,10 @@ pub const REPOSITORY: &str = "codeloc:repository";
 pub const REVISION: &str = "codeloc:revision";
 /// On a task definition: when it was last rolled out, and over which deployment (see [`super::task_definition::Attempt`]).
 pub const ATTEMPT: &str = "codeloc:attempt";
+/// On a code server's task definition: the commit that its image was built from.
+pub const COMMIT: &str = "codeloc:commit";
+/// On a code server's task definition: the commit that served when it was last rolled out.
+pub const SERVED_BEFORE: &str = "codeloc:served-before";
 /// On a task definition: the `NAME:TAG` that its image's digest was looked up for, or [`NO_IMAGE_TAG`].
 pub const IMAGE_TAG: &str = "codeloc:image-tag";
 /// Takes an image's tag back: the config names a digest by now.
@@ -27,7 +31,7 @@ pub const FAILED_REVISION: &str = "codeloc:failed-revision";
 pub const PROTECT: &str = "codeloc:protect";
 
 /// Keys that carry the controller's memory, and so are never compared with what a config wants.
-const MEMORY: [&str; 3] = [REVISION, ATTEMPT, FAILED_REVISION];
+const MEMORY: [&str; 4] = [REVISION, ATTEMPT, SERVED_BEFORE, FAILED_REVISION];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {

@@ -19,6 +19,7 @@ use crate::dagster::{Answer, workspace::Entry};
 use crate::kinds::place::Place;
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
+use crate::kinds::task_definition::Attempt;
 use crate::kinds::{
     Deferred, Kind, Live, Shared, Step, Wants, discovery, image_repository, log_group, names, role, run_definition,
     scaling, task_definition, workspace,
@@ -308,7 +309,7 @@ fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition:
     task_definition::Change::Register {
         want: Box::new(want.clone()),
         from: runs.map(|runs| task_definition::differing(want, Some(runs))),
-        attempt: service::attempt(input.live.service.as_deref(), input.now_ms),
+        attempt: mark(input, want),
     }
 }
 
@@ -320,9 +321,14 @@ fn attempt(
 ) -> task_definition::Change {
     task_definition::Change::Attempt {
         arn: registered.arn.clone(),
-        attempt: service::attempt(input.live.service.as_deref(), input.now_ms),
+        attempt: mark(input, want),
         fields: task_definition::differing(want, input.live.runs()),
     }
+}
+
+fn mark(input: &Input<'_>, want: &task_definition::Want) -> Attempt {
+    let served_before = input.live.served_before(want.commit());
+    service::attempt(input.live.service.as_deref(), served_before, input.now_ms)
 }
 
 /// Whether tasks have been running for long, and Cloud Map lists none of them.

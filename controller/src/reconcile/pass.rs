@@ -399,7 +399,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if let Err(violation) = linted {
                 tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
                 let message = format!("unsafe plan refused: {violation}");
-                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
+                self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             let futile = match &applied {
@@ -411,10 +411,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             };
             if let Some(message) = futile {
                 tracing::error!(repository = name, "not converging: {message}");
-                self.tell(name, &wanted, &plan, running(&live), Some((Reason::NotConverging, message)));
+                self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            self.tell(name, &wanted, &plan, running(&live), None);
+            self.tell(name, &wanted, &plan, &live, None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
                 let garbage = self.unneeded(name, plan.garbage).await;
                 return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
@@ -531,11 +531,6 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 /// Whether this is what was applied just now, once more.
 fn repeats(steps: &[Step], applied: &[Step]) -> bool {
     steps.len() == applied.len() && steps.iter().zip(applied).all(|(step, applied)| step.repeats(applied))
-}
-
-/// Tasks of a location that run.
-fn running(live: &Live) -> u32 {
-    live.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
 /// Whether a plan only makes what is not there, and publishes what answers.

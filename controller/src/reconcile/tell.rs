@@ -9,7 +9,7 @@ use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::Class;
 use crate::kinds::drift::NOTES;
-use crate::kinds::{Action, Step};
+use crate::kinds::{Action, Live, Step};
 use crate::lock::lock;
 use crate::plan::Plan;
 use crate::settings::Platform;
@@ -91,7 +91,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         journal.record(News::of(name, EventReason::Applied, description).from_commit(commit));
     }
 
-    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, running: u32, alarm: Option<(Reason, String)>) {
+    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, live: &Live, alarm: Option<(Reason, String)>) {
         let now = self.world.clock.now();
         let report = &plan.report;
         let mut conditions = report.conditions.clone();
@@ -109,6 +109,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             },
             Wanted::Frozen(_) | Wanted::Absent => (None, None),
         };
+        let previous_commit = live.served_before(commit.as_deref()).map(str::to_owned);
         let host = self.world.settings.build.platform == Platform::Host;
         let before = self.world.board.put(RepositoryStatus {
             name: name.to_owned(),
@@ -116,6 +117,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             health: report.health,
             message: message.clone(),
             commit,
+            previous_commit,
             image,
             platform: host.then(|| format!("host ({})", std::env::consts::ARCH)),
             revision: report.revision.clone(),
@@ -123,7 +125,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             address: report.address.clone(),
             drift: drift(plan),
             conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
-            running,
+            running: running(live),
             commit_observed: None,
             converged: None,
             updated: now,
@@ -140,6 +142,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             self.world.journal.record(News::of(name, reason, message).from_commit(after.commit.clone()));
         }
     }
+}
+
+/// Tasks of a location that run.
+fn running(live: &Live) -> u32 {
+    live.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
 /// Of a plan, what differs in things that exist, and what is missing.

@@ -62,7 +62,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         if let Some(reference) = &repository.image {
             let load = load_of_given_image(&repository.code);
-            let image = ImageKnown::Ready(Image { reference: reference.clone(), load });
+            let image = ImageKnown::Ready(Image { reference: reference.clone(), commit: None, load });
             return Wanted::Present(Box::new(repository), Box::new(image), None);
         }
         let key = HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() };
@@ -126,7 +126,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 /// What a tag comes to: by what was rolled out under it, and by what the registry says, which is asked where that matters.
 fn of_tag(repository: &Repository, tag: &str, live: &Live, ask: impl FnOnce() -> Tag) -> ImageKnown {
     let load = load_of_given_image(&repository.code);
-    let image = |reference: String| Image { reference, load: load.clone() };
+    let image = |reference: String| Image { reference, commit: None, load: load.clone() };
     let rolled_out = task_definition::image_of_tag(&live.task_definitions, tag).map(str::to_owned);
     if let (ImagePolicy::Pinned, Some(reference)) = (repository.image_policy, &rolled_out) {
         return ImageKnown::Ready(image(reference.clone()));

@@ -7,18 +7,13 @@ use jiff::Timestamp;
 
 use crate::lock::lock;
 
-use super::{Condition, DatedCondition, Health, RepositoryStatus, Sync};
+use super::{Condition, DatedCondition, RepositoryStatus, Sync};
 
 /// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
 #[derive(Debug, Default)]
 pub struct Board {
     statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
-    /// Commits with which each location was well, the newest last.
-    good: Mutex<BTreeMap<String, Vec<String>>>,
 }
-
-/// Good commits that are remembered of each location.
-const GOOD_COMMITS: usize = 10;
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RepositoryStatus>> {
@@ -45,30 +40,10 @@ impl Board {
 
     pub fn remove(&self, name: &str) {
         self.lock().remove(name);
-        lock(&self.good).remove(name);
-    }
-
-    /// Commits with which a location was well, the newest first.
-    pub fn good_commits(&self, name: &str) -> Vec<String> {
-        lock(&self.good).get(name).map(|commits| commits.iter().rev().cloned().collect()).unwrap_or_default()
-    }
-
-    fn remember_good(&self, status: &RepositoryStatus) {
-        let well = (status.sync, status.health) == (Sync::Synced, Health::Healthy);
-        let Some(commit) = status.commit.as_ref().filter(|_| well) else { return };
-        let mut good = lock(&self.good);
-        let commits = good.entry(status.name.clone()).or_default();
-        if commits.last() != Some(commit) {
-            commits.retain(|known| known != commit);
-            commits.push(commit.clone());
-            let surplus = commits.len().saturating_sub(GOOD_COMMITS);
-            commits.drain(..surplus);
-        }
     }
 
     /// Stores a status; conditions that did not change keep the time of their last change. Returns what it replaced.
     pub fn put(&self, mut status: RepositoryStatus) -> Option<RepositoryStatus> {
-        self.remember_good(&status);
         let mut statuses = self.lock();
         if status.sync == Sync::Synced {
             status.converged = Some(status.updated);

@@ -147,6 +147,10 @@ pub struct RepositoryStatus {
     /// The one sentence to read first.
     pub message: String,
     pub commit: Option<String>,
+    /// The last commit before the present one that served: where a rollback goes. As AWS remembers it, so whatever became of the
+    /// process that saw it.
+    #[serde(default)]
+    pub previous_commit: Option<String>,
     pub image: Option<String>,
     /// What images are built for, where that is not the config's architecture.
     pub platform: Option<String>,
@@ -189,6 +193,7 @@ impl RepositoryStatus {
             health: Health::Unknown,
             message,
             commit: None,
+            previous_commit: None,
             image: None,
             platform: None,
             revision: None,

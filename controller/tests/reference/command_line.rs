@@ -42,7 +42,7 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
             ("1", "there is no such config, the change does not pass, or the config repository cannot be written"),
         ],
         "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
-        "rollback" => &[("0", "written"), ("1", "no earlier commit is known to be good, or as for `update`")],
+        "rollback" => &[("0", "written"), ("1", "no earlier commit is known to have served, or as for `update`")],
         "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
         "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
         "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],

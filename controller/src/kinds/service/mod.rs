@@ -374,6 +374,30 @@ fn rolled_back(live: &Live, wanted: &task_definition::Live, all: &[Shared<task_d
         && primary.begun_ms > attempt.at
 }
 
+/// The last commit other than `present` that is known to have served: what was rolled out whole, or else what served before that, as
+/// [`tags::SERVED_BEFORE`] remembers it.
+pub fn served_before<'a>(
+    live: &Live,
+    all: &'a [Shared<task_definition::Live>],
+    present: Option<&str>,
+) -> Option<&'a str> {
+    if !live.exists() {
+        return None;
+    }
+    let definition = |deployment: &Deployment| all.iter().find(|one| one.arn == deployment.task_definition);
+    let attempted = |deployment: &Deployment| definition(deployment)?.attempt().map(|attempt| attempt.at);
+    let failed = live.deployments.iter().filter(|one| one.rollout == Rollout::Failed).filter_map(attempted).max();
+    // ECS rolls back to what was whole before: that counts from its first moment on.
+    let whole = |one: &&Deployment| match one.rollout {
+        Rollout::Completed => true,
+        Rollout::InProgress => attempted(one).zip(failed).is_some_and(|(at, failed)| at < failed),
+        Rollout::Failed => false,
+    };
+    let serving = live.deployments.iter().find(whole).and_then(definition);
+    let before = serving.or_else(|| definition(live.primary()?))?.served_before();
+    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != present)
+}
+
 fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {
     let live_registry = live.registry.clone().unwrap_or_else(|| "none".to_owned());
     let (network, deployment) = (&live.network, &live.deployment);
@@ -412,9 +436,9 @@ pub fn delete(live: &Live) -> Change {
 }
 
 /// The mark a rollout that begins now leaves on its task definition.
-pub fn attempt(live: Option<&Live>, now_ms: i64) -> Attempt {
+pub fn attempt(live: Option<&Live>, served_before: Option<&str>, now_ms: i64) -> Attempt {
     let over = live.filter(|live| live.exists()).map_or(NO_DEPLOYMENT, Live::primary_id).to_owned();
-    Attempt { at: now_ms, over }
+    Attempt { at: now_ms, over, served_before: served_before.map(str::to_owned) }
 }
 
 impl Change {

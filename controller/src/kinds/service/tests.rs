@@ -211,3 +211,37 @@ fn a_rollout_that_failed_of_something_that_passes_is_tried_again_a_while_later()
     live.deployments.insert(0, deployment("ecs-svc/3", NEW, Rollout::InProgress));
     assert!(matches!(verdict_where(&live, Some("2000 -"), false).phase, Phase::Rolling(_)));
 }
+
+/// Commit `a` served before `b`, which serves; `c` was attempted over it.
+fn served_before(deployments: &[(&str, Rollout)], present: &str) -> Option<String> {
+    let definitions: Vec<Shared<task_definition::Live>> = [("a", 1, "-"), ("b", 2, "a"), ("c", 3, "b")]
+        .map(|(commit, number, before)| {
+            let mut definition = definition(commit, number, &format!("{number}000 ecs-svc/{number}"));
+            definition.tags.insert(tags::COMMIT.to_owned(), commit.to_owned());
+            definition.tags.insert(tags::SERVED_BEFORE.to_owned(), before.to_owned());
+            definition
+        })
+        .into();
+    let deployments = deployments.iter().map(|(commit, rollout)| deployment("ecs-svc/0", commit, *rollout)).collect();
+    let live = Live { deployments, ..live() };
+    super::served_before(&live, &definitions, Some(present)).map(str::to_owned)
+}
+
+#[test]
+fn the_commit_that_served_before_is_known_at_every_moment_of_a_rollout() {
+    use Rollout::{Completed, Failed, InProgress};
+    let moments: [&[(&str, Rollout)]; 5] = [
+        &[("b", Completed)],
+        &[("c", InProgress), ("b", Completed)],
+        &[("b", InProgress), ("c", Failed), ("b", Completed)],
+        &[("b", InProgress), ("c", Failed)],
+        &[("b", Completed), ("c", Failed)],
+    ];
+    for moment in moments {
+        assert_eq!(served_before(moment, "c").as_deref(), Some("b"), "{moment:?}");
+    }
+    assert_eq!(served_before(&[("c", Completed)], "c").as_deref(), Some("b"));
+    assert_eq!(served_before(&[("b", Completed)], "b").as_deref(), Some("a"));
+    // What has not been whole yet has not served.
+    assert_eq!(served_before(&[("c", InProgress)], "d").as_deref(), Some("b"));
+}

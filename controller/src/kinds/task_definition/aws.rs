@@ -15,7 +15,7 @@ use codeloc_crds::Architecture;
 use super::foreign::foreign;
 use super::{Change, Content, HealthCheck, Live};
 use crate::kinds::aws::{CallError, Class, Scope, Session, in_scope};
-use crate::kinds::tags::{self, Tags};
+use crate::kinds::tags::Tags;
 use crate::kinds::{Shared, names};
 
 /// The active definitions of one location, each kind newest first.
@@ -387,13 +387,11 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<
                 .as_ref()
                 .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: it is not built yet"))?;
             let mut tags = want.tags.clone();
-            tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+            tags.extend(attempt.tags());
             live.insert(0, register(session, &want.family, content, tags).await?);
             Ok(())
         }
-        Change::Attempt { arn, attempt, .. } => {
-            tag(session, arn, &Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_string())])).await
-        }
+        Change::Attempt { arn, attempt, .. } => tag(session, arn, &attempt.tags()).await,
         Change::Tag { arn, tags } => tag(session, arn, tags).await,
         Change::Deregister { arn } => deregister(session, arn).await,
     }

@@ -213,7 +213,17 @@ impl Live {
     }
 
     pub fn attempt(&self) -> Option<Attempt> {
-        Attempt::parse(self.tags.get(tags::ATTEMPT)?)
+        Attempt::of(&self.tags)
+    }
+
+    /// The commit that its image was built from, where codeloc built it.
+    pub fn commit(&self) -> Option<&str> {
+        self.tags.get(tags::COMMIT).map(String::as_str)
+    }
+
+    /// The commit that served when it was last rolled out.
+    pub fn served_before(&self) -> Option<&str> {
+        self.tags.get(tags::SERVED_BEFORE).map(String::as_str)
     }
 }
 
@@ -228,12 +238,21 @@ pub struct Attempt {
     pub at: i64,
     /// Deployment id, or `-` when there was no service.
     pub over: String,
+    /// The commit that served then, where it was another one: the way back, whoever asks for it and whenever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_before: Option<String>,
 }
 
 impl Attempt {
-    pub fn parse(text: &str) -> Option<Self> {
-        let (at, over) = text.split_once(' ')?;
-        Some(Self { at: at.parse().ok()?, over: over.to_owned() })
+    pub fn of(tags: &Tags) -> Option<Self> {
+        let (at, over) = tags.get(tags::ATTEMPT)?.split_once(' ')?;
+        let served_before = tags.get(tags::SERVED_BEFORE).cloned();
+        Some(Self { at: at.parse().ok()?, over: over.to_owned(), served_before })
+    }
+
+    pub fn tags(&self) -> Tags {
+        let served_before = self.served_before.iter().map(|commit| (tags::SERVED_BEFORE.to_owned(), commit.clone()));
+        served_before.chain([(tags::ATTEMPT.to_owned(), self.to_string())]).collect()
     }
 }
 
@@ -276,6 +295,9 @@ pub fn want(repository: &Repository, image: Option<(&Image, &run_definition::Wan
     let mut tags = tags::wanted(repository, place);
     if let Deferred::Known(revision) = &revision {
         tags.insert(tags::REVISION.to_owned(), revision.clone());
+    }
+    if let Some(commit) = image.and_then(|(image, _)| image.commit.as_ref()) {
+        tags.insert(tags::COMMIT.to_owned(), commit.clone());
     }
     if let (Some(_), Some(tag)) = (image, repository.image_tag()) {
         tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
@@ -411,6 +433,11 @@ pub fn image_of_tag<'a>(live: &'a [Shared<Live>], tag: &str) -> Option<&'a str> 
 }
 
 impl Want {
+    /// The commit that the image was built from, where codeloc built it.
+    pub fn commit(&self) -> Option<&str> {
+        self.tags.get(tags::COMMIT).map(String::as_str)
+    }
+
     /// See [`kept_otherwise`].
     pub fn kept_otherwise(&self, live: &[Shared<Live>]) -> Option<String> {
         kept_otherwise(self.content.as_ref()?, self.revision.known()?, live)
@@ -490,8 +517,8 @@ mod tests {
     use super::*;
 
     fn live(number: i32, image: &str, tag: &str, at: i64) -> Shared<Live> {
-        let mut tags = Tags::from([(tags::IMAGE_TAG.to_owned(), tag.to_owned())]);
-        tags.insert(tags::ATTEMPT.to_owned(), Attempt { at, over: "-".to_owned() }.to_string());
+        let mut tags = Attempt { at, over: "-".to_owned(), served_before: None }.tags();
+        tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
         let content = Content {
             cpu: "256".to_owned(),
             memory: "512".to_owned(),

@@ -200,6 +200,29 @@ proptest! {
         let distinct: std::collections::BTreeSet<_> = versions.iter().collect();
         prop_assert_eq!(model.live.task_definitions.len(), distinct.len());
     }
+
+    #[test]
+    fn what_served_before_the_present_commit_is_remembered(
+        changes in prop::collection::vec((0_u8..4, prop::sample::select(vec![512_u32, 1024])), 1..8)
+    ) {
+        let mut model = Model::default();
+        model.broken.push(image(3).reference);
+        // The commit that serves, and the other one that did before it.
+        let (mut serves, mut before): (Option<String>, Option<String>) = (None, None);
+        for (version, memory) in changes {
+            let image = image(version);
+            let commit = image.commit.clone();
+            model.converge(&Desire::Present(Box::new(repository(memory, 2, None)), image));
+            if version == 3 {
+                prop_assert_eq!(model.live.served_before(commit.as_deref()), serves.as_deref());
+                continue;
+            }
+            if serves != commit {
+                before = std::mem::replace(&mut serves, commit);
+            }
+            prop_assert_eq!(model.live.served_before(serves.as_deref()), before.as_deref());
+        }
+    }
 }
 
 #[test]

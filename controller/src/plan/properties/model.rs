@@ -78,6 +78,7 @@ pub(in crate::plan) fn repository(memory: u32, max_capacity: u32, tag: Option<St
 pub(in crate::plan) fn image(version: u8) -> Image {
     Image {
         reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
+        commit: Some(format!("{version:040x}")),
         load: Load {
             target: LoadTarget::Module("orders.definitions".to_owned()),
             working_directory: "/opt/codeloc/code".to_owned(),
@@ -258,7 +259,7 @@ impl Model {
                 assert!(!equal, "an equal task definition was registered twice");
                 self.revisions += 1;
                 let mut tags = want.tags.clone();
-                tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+                tags.extend(attempt.tags());
                 let arn = format!("arn:task-definition/{}:{}", want.family, self.revisions);
                 let (number, content) = (self.revisions, want.content.clone());
                 let live = task_definition::Live { arn, number, content, foreign: vec![], tags: tags.into() };
@@ -266,7 +267,7 @@ impl Model {
             }
             Change::Attempt { arn, attempt, .. } => {
                 let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
-                live.tags.insert(tags::ATTEMPT.to_owned(), attempt.to_string());
+                live.tags.extend(attempt.tags());
             }
             Change::Tag { arn, tags } => {
                 let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
