@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BuildError, Limits,
+    BuildError, Limits, caches,
     disk::blocking,
     layer::Node,
     listing::{parse_listing, stays_inside},
@@ -61,6 +61,7 @@ impl Repositories {
     pub(super) async fn tree(&self, url: &str, commit: &str, subdirectory: Option<&str>) -> Result<Tree, BuildError> {
         let repository = self.folder.join(format!("{}.git", &hex::encode(Sha256::digest(url))[..32]));
         self.git.fetch_commit(&repository, url, commit).await.map_err(|error| unfetched(commit, &error))?;
+        caches::used(&repository);
 
         // A commit's name may be that of a tree or a file: those have no time, and whoever wrote it must write another.
         let time = self

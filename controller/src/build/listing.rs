@@ -129,7 +129,7 @@ pub(super) fn stays_inside<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<S
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { files: 2, bytes: 100, path: 20, packages: 0 };
+    const LIMITS: Limits = Limits { files: 2, bytes: 100, path: 20, packages: 0, caches: 0 };
 
     fn refusal(listing: &str) -> String {
         match parse_listing(listing.as_bytes(), LIMITS) {

@@ -1,6 +1,7 @@
 //! A commit becomes an image: git objects to a code layer, a lock to a dependency layer, both pushed over the OCI
 //! protocol. No Docker daemon, and nothing of the repository is executed.
 
+mod caches;
 mod checkout;
 mod dependencies;
 mod disk;
@@ -70,9 +71,9 @@ pub struct Request {
 pub struct Image {
     /// `target@sha256:…`
     pub reference: String,
-    pub load: Load,
     /// What it was built from; absent where it was built elsewhere.
     pub commit: Option<String>,
+    pub load: Load,
 }
 
 /// How `dagster api grpc` is pointed at the code.

@@ -15,6 +15,7 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::{
     BaseImage, BuildError, BuildSettings, Builder, Compression, Image, Platform, Request,
+    caches::{self, Caches},
     checkout::{Repositories, Tree, unreadable},
     dependencies::{Resolution, base_set, candidates, constraints, input},
     disk::{blocking, fresh_folder},
@@ -45,6 +46,7 @@ pub struct OciBuilder<C> {
     base_set: Vec<Requirement>,
     repositories: Repositories,
     uv: Uv,
+    caches: Caches,
     /// The version of the configured interpreter, `3.12.1`.
     interpreter: OnceCell<String>,
     flights: Flights,
@@ -77,8 +79,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         remove_leftovers(&settings.work.join("spool"));
         Ok(Self {
             base_set: base_set(&settings.requirements)?,
-            repositories: Repositories::new(git, settings.work.join("git"), settings.limits),
+            repositories: Repositories::new(git, settings.work.join(caches::GIT), settings.limits),
             uv: Uv::new(&settings),
+            caches: Caches::new(settings.work.clone(), settings.limits.caches),
             interpreter: OnceCell::new(),
             flights: Flights::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
@@ -421,6 +424,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let _alone = self.flights.enter(format!("image {}:{tag}", request.target)).await;
         let _slot =
             self.slots.acquire().await.map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
+        let _kept = self.caches.enter().await?;
         let registry = self.registry(&request.target, Access::Write).await?;
         if let Some(image) = self.found(&registry, &tag, request, &target).await? {
             return Ok(image);

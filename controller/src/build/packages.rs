@@ -11,7 +11,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BuildError, Compression,
+    BuildError, Compression, caches,
     disk::{blocking, fresh_folder, on_disk, write_whole},
     layer::{Layer, Node, Spooled, compressor, pack},
     uv::{Target, Uv},
@@ -53,11 +53,18 @@ impl Packages<'_> {
 
     /// The layer if it was packed before.
     pub(super) fn kept(&self, key: &str) -> Option<Kept> {
-        let folder = self.work.join("layers");
-        let layer: Layer = serde_json::from_slice(&std::fs::read(folder.join(format!("{key}.json"))).ok()?).ok()?;
+        let folder = self.work.join(caches::LAYERS);
+        let index = folder.join(format!("{key}.json"));
+        let layer: Layer = serde_json::from_slice(&std::fs::read(&index).ok()?).ok()?;
         let file = folder.join(format!("{key}.tar"));
         let whole = std::fs::metadata(&file).is_ok_and(|metadata| metadata.len() == layer.size);
-        whole.then_some(Kept { layer, file })
+        if !whole {
+            return None;
+        }
+        // In the order in which they are to go: the large one first.
+        caches::used(&file);
+        caches::used(&index);
+        Some(Kept { layer, file })
     }
 
     /// Installs and packs the layer; callers hold a lock on its key.
@@ -83,7 +90,7 @@ impl Packages<'_> {
         progress("packing".to_owned());
         let (spool, compression, largest) = (self.work.join("spool"), self.compression, self.largest);
         let spooled = blocking(move || pack_site(&spool, compression, &site, &image_folder, largest)).await?;
-        let layers = self.work.join("layers");
+        let layers = self.work.join(caches::LAYERS);
         let file = layers.join(format!("{key}.tar"));
         std::fs::create_dir_all(&layers).map_err(|error| on_disk(&layers, &error))?;
         let Spooled { file: spooled, layer } = spooled;

@@ -106,11 +106,13 @@ pub struct Limits {
     /// Bytes of all installed packages together, and so of any one file of them: a wheel of a few kilobytes can hold
     /// gigabytes of zeros.
     pub packages: u64,
+    /// Bytes on disk of all that builds keep for the next ones, together: git's caches, packed layers and uv's cache.
+    pub caches: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 50_000, bytes: 512 << 20, path: 1024, packages: 8 << 30 }
+        Self { files: 50_000, bytes: 512 << 20, path: 1024, packages: 8 << 30, caches: 10 << 30 }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BuildError, BuildSettings, disk::on_disk};
+use super::{BuildError, BuildSettings, caches, disk::on_disk};
 use crate::program::{Output, Program, inherited, tail};
 
 /// The Python that packages are for.
@@ -34,6 +34,7 @@ impl Target {
 
 pub(super) struct Uv {
     program: PathBuf,
+    cache: PathBuf,
     environment: Vec<(&'static str, OsString)>,
     interpreter: Option<PathBuf>,
     find_links: Option<PathBuf>,
@@ -45,7 +46,8 @@ pub(super) struct Uv {
 impl Uv {
     pub(super) fn new(settings: &BuildSettings) -> Self {
         let mut environment = inherited(&[]);
-        environment.push(("UV_CACHE_DIR", settings.work.join("uv").into()));
+        let cache = settings.work.join(caches::UV);
+        environment.push(("UV_CACHE_DIR", cache.clone().into()));
         let fixed = [
             ("UV_CONCURRENT_INSTALLS", "1"),
             ("UV_LINK_MODE", "hardlink"),
@@ -60,6 +62,7 @@ impl Uv {
         environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX", url.into())));
         Self {
             program: settings.uv.clone(),
+            cache,
             environment,
             interpreter: settings.python.clone(),
             find_links: settings.find_links.clone(),
@@ -118,6 +121,7 @@ impl Uv {
     async fn run(&self, folder: &Path, target: Option<&Target>, arguments: Vec<&str>) -> Result<Output, BuildError> {
         let home = folder.join("home");
         std::fs::create_dir_all(&home).map_err(|error| on_disk(&home, &error))?;
+        caches::used(&self.cache);
         let mut program = Program::new(&self.program, self.timeout)
             .largest_file(self.largest_file)
             .folder(folder)

@@ -168,6 +168,7 @@ fn build_settings(settings: &Settings) -> build::BuildSettings {
             Compression::Zstd => build::Compression::Zstd,
             Compression::Gzip => build::Compression::Gzip,
         },
+        limits: build::Limits { caches: u64::from(of.cache_gib) << 30, ..build::Limits::default() },
         parallel: settings.reconcile.builds,
         ..build::BuildSettings::new(of.work_folder.join("build"))
     }

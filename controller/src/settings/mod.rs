@@ -154,6 +154,8 @@ pub struct BuildSettings {
     pub compile_python: Option<PathBuf>,
     /// Folder for caches and half-made layers. Losing it costs time only.
     pub work_folder: PathBuf,
+    /// GiB on disk that builds keep for the next ones: git's caches, dependency layers, uv's cache. What was longest unused goes first.
+    pub cache_gib: u32,
     /// Compression of layers.
     pub compression: Compression,
     /// Days for which an image stays in a location's ECR repository although no task definition names it any more.
@@ -284,6 +286,7 @@ impl Default for BuildSettings {
             uv: PathBuf::from("uv"),
             compile_python: None,
             work_folder: PathBuf::from("/var/lib/codeloc"),
+            cache_gib: 10,
             compression: Compression::Zstd,
             image_grace_days: 7,
             codebuild_project: None,
@@ -362,6 +365,9 @@ impl Settings {
         }
         if !(1..=3650).contains(&self.build.image_grace_days) {
             return fault("build.image_grace_days", "must be 1 to 3650");
+        }
+        if self.build.cache_gib == 0 {
+            return fault("build.cache_gib", "must be at least 1");
         }
         if self.build.codebuild_project.is_some() && self.build.buildah.is_some() {
             return fault(

@@ -1,5 +1,6 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
+mod caches;
 mod determinism;
 mod dockerfile;
 mod ecr;
