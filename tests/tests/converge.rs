@@ -341,7 +341,7 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
     let mut deployment = Deployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.commit("my.pipeline", config("mypipeline"));
-    let path = "repos/my.pipeline/config.yml";
+    let path = "my.pipeline/config.yml";
     deployment.until("shown", |this| this.status(path).is_some_and(|status| status.sync == Sync::Unknown)).await;
     deployment.idle().await;
     assert!(deployment.status(path).unwrap().message.contains("my.pipeline"));

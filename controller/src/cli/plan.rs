@@ -23,15 +23,9 @@ pub fn command() -> Command {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings(matches)?;
     let snapshot = source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
-    let invalid: Vec<String> = snapshot
-        .repositories
-        .values()
-        .filter_map(|one| one.as_ref().err())
-        .chain(&snapshot.strays)
-        .map(|one| one.rendered.clone())
-        .collect();
+    let invalid: Vec<String> = snapshot.invalid().map(|one| one.rendered.clone()).collect();
     let (reconciler, _moved) = assemble::reconciler(settings).await?;
-    let wanted = snapshot.repositories.values().flatten().filter(|repository| repository.image.is_none());
+    let wanted = snapshot.in_force().filter(|repository| repository.image.is_none());
     reconciler.world.heads.want(
         wanted
             .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),

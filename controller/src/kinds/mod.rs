@@ -243,6 +243,11 @@ impl Live {
         self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
     }
 
+    /// The prefix of the bucket that what runs was given as its own.
+    pub fn runs_with_prefix(&self) -> Option<&str> {
+        self.runs()?.own_prefix()
+    }
+
     /// See [`service::served_before`].
     pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
         service::served_before(self.service.as_deref()?, &self.task_definitions, present)
