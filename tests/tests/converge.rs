@@ -350,3 +350,13 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
     assert_eq!(operations(&deployment), Vec::<String>::new());
     assert!(deployment.healthy("orders"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_names_of_deployment_and_location_converge() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.deployment = "d".repeat(20);
+    let name = "r".repeat(40);
+    deployment.commit(&name, config(&name));
+    deployment.start().await;
+    deployment.until_healthy(&[&name]).await;
+}

@@ -6,6 +6,7 @@ use anstream::println;
 use anstyle::AnsiColor;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::prepare::prepare;
 use super::{Failure, assemble};
 use crate::doctor::{Verdict, examine};
 use crate::settings;
@@ -20,7 +21,8 @@ pub fn command() -> Command {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings::load(matches)?;
     let config = assemble::aws(&settings).await;
-    let findings = examine(&settings, &config, assemble::git(&settings), assemble::source(&settings)).await;
+    let prepared = prepare(&settings).map(drop);
+    let findings = examine(&settings, prepared, &config, assemble::git(&settings), assemble::source(&settings)).await;
     if matches.get_flag("json") {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::kinds::aws::fence::Fence;
 use crate::kinds::aws::{CallError, call};
+use crate::kinds::names;
 
 /// After a read that failed, and between two looks at a lease that somebody else holds.
 const LOOK: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub enum Standing {
 
 /// Where the lease of a deployment lies in the platform's bucket.
 pub fn key(deployment: &str) -> String {
-    format!("codeloc/{deployment}/lease.json")
+    format!("{}/lease.json", names::own_prefix(deployment))
 }
 
 #[derive(Debug)]
