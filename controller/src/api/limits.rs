@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
-use super::access::{Access, names_loopback};
+use super::access::{Access, is_for_loopback};
 use super::problem::Problem;
 
 /// In bytes: that of the largest config.
@@ -55,12 +55,9 @@ pub(super) async fn bound(State(app): State<App>, request: Request, next: Next) 
 
 async fn answer(app: &App, request: Request, next: Next) -> Response {
     let busy = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-    if matches!(*app.access, Access::Everybody) {
-        let host = request.headers().get("host").and_then(|host| host.to_str().ok());
-        if !host.is_none_or(names_loopback) {
-            let why = "without tokens only requests to loopback are answered, by its name";
-            return Problem::new(StatusCode::FORBIDDEN, why).into_response();
-        }
+    if matches!(*app.access, Access::Everybody) && !is_for_loopback(&request) {
+        let why = "without api.tokens_file only requests whose Host is 127.0.0.1, [::1] or localhost are answered";
+        return Problem::new(StatusCode::FORBIDDEN, why).into_response();
     }
     let Ok(_permit) = app.limits.requests.try_acquire() else {
         return busy("too many requests at once");

@@ -277,10 +277,18 @@ async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refuse
 }
 
 #[tokio::test]
-async fn without_tokens_a_name_that_a_foreign_page_lets_point_here_is_refused() {
+async fn without_tokens_only_requests_that_name_loopback_are_answered() {
     let router = open(&Daemon::new());
-    let request = Request::get("/v1/repositories").header("host", "evil.example:8080");
-    assert_eq!(ask(&router, request, "").await.status, StatusCode::FORBIDDEN);
+    let status = async |request: Builder| ask(&router, request, "").await.status;
+    for line in include_str!("../../../tests/fixtures/hosts.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (answer, host) = line.split_once(' ').unwrap();
+        let expected = if answer == "allowed" { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let host = axum::http::HeaderValue::from_bytes(host.as_bytes()).unwrap();
+        assert_eq!(status(Request::get("/v1/repositories").header("host", host)).await, expected, "{line}");
+    }
+    assert_eq!(status(Request::get("/v1/repositories")).await, StatusCode::FORBIDDEN, "no host");
+    assert_eq!(status(get_of("/v1/repositories").header("host", "evil.example")).await, StatusCode::FORBIDDEN, "two");
+    assert_eq!(status(get_of("http://evil.example/v1/repositories")).await, StatusCode::FORBIDDEN, "another target");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ a write that is sent again count once.
 `X-Codeloc-Signature-256`; the shared secret is in `api.hook_secret_file`. A push to the config repository, or to one that a location
 is built from, is looked at at once.
 
+Without tokens a request is refused unless its `Host` is 127.0.0.1, [::1] or localhost, with or without a port: any other name may be
+one that a foreign page lets point here.
+
 A body may have 256 KiB, a request may take a minute, 64 are answered at once on 512 connections, and 32 streams may be open.
 
 ";
