@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn only_what_answered_is_published() {
         let (repository, image) = (repository(512, 2, None), image(1));
-        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let place = place();
         let (live, workspace) = (Live::default(), crate::kinds::workspace::Live::default());
         let publish = Entry { host: "host".to_owned(), port: 4000 };

@@ -293,7 +293,7 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
     let (repository, image) = (repository(512, 2, None), image(1));
     model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
     let place = place();
-    let address = "10.0.0.1:4000".parse().unwrap();
+    let address = "127.0.0.1:4000".parse().unwrap();
     let broken = Answer::LoadError { server_id: "id".to_owned(), message: "No module named 'pandas'".to_owned() };
     let silent = Answer::Unreachable { message: "refused".to_owned() };
     for answer in [broken, silent] {

@@ -127,7 +127,7 @@ impl Model {
     }
 
     fn answers(&self) -> Vec<Answered> {
-        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let answer = |server_id| Answered { address, answer: Answer::Loaded { server_id, repositories: vec![] } };
         self.serving_id().map(answer).into_iter().collect()
     }
