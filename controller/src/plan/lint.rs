@@ -2,7 +2,7 @@
 
 use crate::kinds::{Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace};
 
-use super::{Answered, Desired, Input, Plan};
+use super::{Answered, Desired, Input, Plan, protection};
 use crate::dagster::Answer;
 
 /// A rule that a plan breaks: a bug of the planner, and so an alarm.
@@ -29,7 +29,8 @@ pub enum Violation {
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
-    if input.hold.is_some() && !(plan.steps.is_empty() && plan.garbage.is_empty()) {
+    let allowed = |step: &Step| input.may_protect && protection::only_protects(step);
+    if input.hold.is_some() && !(plan.steps.iter().all(allowed) && plan.garbage.is_empty()) {
         return Err(Violation::ChangesHeld);
     }
     if plan.garbage.iter().any(|step| !is_unused(input, step)) {
@@ -128,7 +129,7 @@ const NEEDS: [(Kind, Kind); 8] = [
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     let mut published = input.workspace.entry.is_some();
     let service = input.live.service.as_ref().is_some_and(|live| live.exists() && owned(input, &live.tags));
-    for step in steps {
+    for step in steps.iter().filter(|step| !protection::only_protects(step)) {
         match step.kind() {
             Kind::Workspace => published = false,
             kind if published => return Err(Violation::DeletesBeforeUnpublished(kind)),
@@ -150,7 +151,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::properties::model::{Desire, Model, NAME, image, place, repository};
-    use super::super::{ImageState, Report, WebserverState};
+    use super::super::{Hold, ImageState, Report, WebserverState};
     use super::*;
     use crate::dagster::workspace::Entry;
     use crate::kinds::{Live, log_group};
@@ -192,6 +193,7 @@ mod tests {
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
+            may_protect: false,
         };
         lint(&input, plan)
     }
@@ -292,7 +294,41 @@ mod tests {
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
+            may_protect: false,
         };
         assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
+    }
+
+    #[test]
+    fn under_a_hold_nothing_is_written_but_the_tag_that_keeps_a_location() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+        let place = place();
+        let (arn, name) = ("arn".to_owned(), "orders".to_owned());
+        let tag = |key: &str| {
+            let tags = [(key.to_owned(), "true".to_owned())].into();
+            Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
+        };
+        let verdict = |may_protect, step| {
+            let input = Input {
+                name: NAME,
+                desired: Desired::Absent,
+                place: &place,
+                live: &model.live,
+                workspace: &crate::kinds::workspace::Live::default(),
+                webserver: WebserverState::NotConfigured,
+                answers: &[],
+                last_words: None,
+                steady_for: Duration::ZERO,
+                now_ms: 0,
+                hold: Some(&Hold::Protected),
+                may_protect,
+            };
+            lint(&input, &plan_of(vec![step]))
+        };
+        assert_eq!(verdict(true, tag(crate::kinds::tags::PROTECT)), Ok(()));
+        assert_eq!(verdict(false, tag(crate::kinds::tags::PROTECT)), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, tag("team")), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, delete_role()), Err(Violation::ChangesHeld));
     }
 }

@@ -6,6 +6,7 @@ mod hold;
 mod lint;
 #[cfg(test)]
 mod properties;
+mod protection;
 pub mod render;
 
 use std::collections::BTreeSet;
@@ -55,6 +56,9 @@ pub struct Input<'a> {
     pub now_ms: i64,
     /// Why nothing of the plan may be executed.
     pub hold: Option<&'a Hold>,
+    /// Whether the tag that keeps a location may be written although a hold allows nothing else: only its config holds it, not the daemon's
+    /// own mode or a lease that another one has.
+    pub may_protect: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,16 +157,27 @@ pub fn plan(input: Input<'_>) -> Plan {
     match (input.hold, input.desired) {
         // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
         (None, _) | (Some(_), Desired::Frozen(_)) => plan,
-        (Some(hold), Desired::Present { .. }) => {
+        (Some(hold), Desired::Present { repository, .. }) => {
             if *hold == Hold::Suspended {
                 // Its image is not asked for: what would be done is not known.
                 plan.steps.clear();
                 plan.later.clear();
             }
-            plan.held(hold)
+            let mut plan = plan.held(hold);
+            if repository.protect && input.may_protect {
+                plan.steps = protection::steps(&input, true);
+            }
+            plan
         }
         // What would be deleted is shown under every hold: an empty plan says that nothing is left.
-        (Some(hold), Desired::Absent) => plan.held(hold),
+        (Some(hold), Desired::Absent) => {
+            let mut plan = plan.held(hold);
+            // A restart no longer knows what its config said.
+            if matches!(hold, Hold::Protected | Hold::Left(_)) && input.may_protect {
+                plan.steps = protection::steps(&input, true);
+            }
+            plan
+        }
     }
 }
 
@@ -196,6 +211,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     if let Some(want) = &wants.execution_role {
         steps.extend(role::diff(want, live.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
+    steps.extend(protection::of_leftovers(input, repository.protect, &wants));
     let discovery = discovery::diff(&wants.discovery, live.discovery.as_deref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
@@ -442,15 +458,9 @@ fn absent(input: &Input<'_>) -> Plan {
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
     let plan = Plan::of(steps, later, report);
-    if protected(live) { plan.held(&Hold::Protected) } else { plan }
-}
-
-/// Its config is gone and cannot be asked any more: the wish is on the resources.
-fn protected(live: &Live) -> bool {
-    let says = |tags: &tags::Tags| tags.get(tags::PROTECT).is_some_and(|value| value == "true");
-    live.log_group.as_ref().is_some_and(|live| says(&live.tags))
-        || live.role.as_ref().is_some_and(|live| says(&live.tags))
-        || live.service.as_ref().is_some_and(|live| live.exists() && says(&live.tags))
+    let told = matches!(input.hold, Some(Hold::Protected | Hold::Left(_)));
+    // Its config is gone and cannot be asked any more: the wish is on the resources.
+    if protection::protected(live) && !told { plan.held(&Hold::Protected) } else { plan }
 }
 
 /// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.

@@ -20,6 +20,7 @@ use super::queue::{Priority, Queue};
 use super::swept::{Seen, Swept};
 use super::tell::in_words;
 use super::wanted::{ImageKnown, Wanted};
+use super::wishes::Wishes;
 use super::workspace::{PublishError, View, Workspace};
 use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
@@ -93,6 +94,7 @@ impl Outcome {
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    wishes: Wishes,
     /// Why the configs cannot be read at present.
     unread: RwLock<Option<String>>,
     /// Locations of which anything is live and ours; nothing before the first sweep.
@@ -118,6 +120,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Self {
             world,
             snapshot: RwLock::default(),
+            wishes: Wishes::default(),
             unread: RwLock::default(),
             owned: RwLock::default(),
             swept: Swept::default(),
@@ -161,6 +164,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.wishes.learn(&snapshot);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
 
@@ -198,9 +202,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Standing::Unreadable(why) => return Some(Hold::Unleased(why)),
         }
         match wanted {
-            Wanted::Absent => self.brake(name).map(Hold::Braked),
+            Wanted::Absent => self.wishes.hold(name).or_else(|| self.brake(name).map(Hold::Braked)),
             Wanted::Present(..) | Wanted::Frozen(_) => None,
         }
+    }
+
+    /// Whether this process may write anything at all.
+    fn may_protect(&self) -> bool {
+        self.world.settings.mode == Mode::Enforce && self.world.lease.standing() == Standing::Held
     }
 
     fn brake(&self, name: &str) -> Option<String> {
@@ -301,6 +310,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 steady_for,
                 now_ms: self.world.clock.now().as_millisecond(),
                 hold,
+                may_protect: self.may_protect(),
             };
             let plan = plan::plan(input);
             let linted = plan::lint(&input, &plan);

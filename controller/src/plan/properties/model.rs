@@ -155,6 +155,7 @@ impl Model {
             steady_for: Duration::ZERO,
             now_ms: self.now_ms,
             hold: None,
+            may_protect: false,
         };
         let plan = plan(input);
         assert_eq!(lint(&input, &plan), Ok(()));
