@@ -108,6 +108,7 @@ impl Builder for Builds {
 pub struct CloudCodeServer {
     cloud: Arc<LocalCloud>,
     broken: Arc<Mutex<BTreeSet<String>>>,
+    given_away: Arc<Mutex<BTreeMap<IpAddr, String>>>,
 }
 
 /// What a task says of itself.
@@ -119,7 +120,17 @@ pub struct Said {
 
 impl CloudCodeServer {
     pub fn new(cloud: Arc<LocalCloud>) -> Self {
-        Self { cloud, broken: Arc::default() }
+        Self { cloud, broken: Arc::default(), given_away: Arc::default() }
+    }
+
+    /// From now on a task that the cloud does not know answers at this address, with this server id.
+    pub fn give_away(&self, address: IpAddr, server_id: &str) {
+        lock(&self.given_away).insert(address, server_id.to_owned());
+    }
+
+    /// Every address has its own task again.
+    pub fn take_back(&self) {
+        lock(&self.given_away).clear();
     }
 
     /// From now on, the code in images whose name ends like this does not load.
@@ -190,6 +201,9 @@ fn said(cloud: &Cloud, definition: &str) -> Option<Said> {
 
 impl CodeServer for CloudCodeServer {
     async fn ask(&self, address: SocketAddr) -> Answer {
+        if let Some(server_id) = lock(&self.given_away).get(&address.ip()).cloned() {
+            return Answer::Loaded { server_id, repositories: vec!["__repository__".to_owned()] };
+        }
         match self.at(address.ip()) {
             Some(said) if self.loads(&said.image) => {
                 Answer::Loaded { server_id: said.server_id, repositories: vec!["__repository__".to_owned()] }

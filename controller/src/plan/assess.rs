@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ImageState, Input, Proven, Report, WebserverState};
+use super::proof::{self, Proven};
+use super::{ImageState, Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
 use crate::kinds::service::{Live, Phase, Rollout};
 use crate::kinds::{Kind, Wants, tags};
@@ -88,7 +89,7 @@ pub(super) fn present(
     let (source, ready) = of_image(image);
     let deployed = of_phase(phase, input, revision);
     let loaded = of_answers(input, phase, revision, proven);
-    let registered = of_workspace(input, proven);
+    let registered = of_workspace(input, revision, proven);
     let conditions = vec![source, ready, deployed, loaded, registered];
 
     let settled = conditions.iter().all(|condition| condition.status == Truth::True);
@@ -195,6 +196,12 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
     {
         return as_wanted(Loaded, "every task answers with its definitions loaded");
     }
+    if proven.is_none()
+        && let Some((address, found)) = proof::foreign(input, revision).next()
+    {
+        let message = format!("{address} answers with {found}, which is no revision of this location");
+        return condition(Loaded, Truth::Unknown, Reason::OtherRevision, message);
+    }
     if *phase != Phase::Steady {
         return condition(Loaded, Truth::Unknown, Reason::Waiting, "waiting for the wanted revision");
     }
@@ -223,7 +230,7 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
     }
 }
 
-fn of_workspace(input: &Input<'_>, proven: Option<&Proven>) -> Condition {
+fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
         return condition(Registered, Truth::False, Reason::NotPublished, "not in workspace.yaml yet");
@@ -234,14 +241,20 @@ fn of_workspace(input: &Input<'_>, proven: Option<&Proven>) -> Condition {
         (WebserverState::Unreachable(message), _) => {
             condition(Registered, Truth::Unknown, Reason::WebserverUnreachable, message)
         }
-        (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => match (server_id, proven) {
-            (Some(shown), Some(proven)) if *shown == proven.revision => as_wanted(Registered, published),
-            (shown, Some(_)) => {
-                let shown = shown.as_deref().unwrap_or("no revision");
-                condition(Registered, Truth::Unknown, Reason::OtherRevision, format!("the webserver shows {shown}"))
+        (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => {
+            let shown = server_id.as_deref();
+            let serving = serving(input);
+            let right = match proven {
+                Some(proven) => shown == Some(proven.revision.as_str()),
+                // No task says now what is right: what it runs, or is to run.
+                None => shown.is_some() && (shown == wanted || shown == serving.as_deref()),
+            };
+            if right {
+                return as_wanted(Registered, published);
             }
-            (_, None) => as_wanted(Registered, published),
-        },
+            let shown = shown.unwrap_or("no revision");
+            condition(Registered, Truth::Unknown, Reason::OtherRevision, format!("the webserver shows {shown}"))
+        }
         (WebserverState::Answers, Some(WebLocation::Error { message })) => {
             condition(Registered, Truth::False, Reason::WebserverError, message)
         }
@@ -281,9 +294,7 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
 fn served_health(input: &Input<'_>) -> Health {
     match &input.live.service {
         None => Health::Missing,
-        Some(_) if input.answers.iter().any(|answered| matches!(answered.answer, Answer::Loaded { .. })) => {
-            Health::Healthy
-        }
+        Some(_) if proof::proven(input, None).is_some() => Health::Healthy,
         Some(_) => Health::Unknown,
     }
 }

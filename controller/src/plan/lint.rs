@@ -41,22 +41,25 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
         Desired::Frozen(_) => {}
         Desired::Present { repository, .. } => {
             let scaled = repository.scaling.min_capacity != repository.scaling.max_capacity;
-            lint_present(input, &plan.steps, scaled)?;
+            lint_present(input, plan, scaled)?;
         }
         Desired::Absent => lint_absent(input, &plan.steps)?,
     }
     Ok(())
 }
 
-fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), Violation> {
+fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Violation> {
+    let steps = &plan.steps;
     for step in steps {
-        if step.describe().action == Action::Delete {
+        let withdraws = matches!(step, Step::Workspace(workspace::Change::Withdraw { .. }));
+        if step.describe().action == Action::Delete && !(withdraws && answers_for_others(input)) {
             return Err(Violation::DeletesWanted(step.kind()));
         }
         if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {
             return Err(Violation::WritesScaledCount);
         }
-        if matches!(step, Step::Workspace(workspace::Change::Publish { .. })) && !input.answers.iter().any(loaded) {
+        let publishes = matches!(step, Step::Workspace(workspace::Change::Publish { .. }));
+        if publishes && !server_ids(input).any(|id| is_own(input, plan, id)) {
             return Err(Violation::PublishesUnproven);
         }
     }
@@ -111,8 +114,22 @@ fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
     of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
 }
 
-fn loaded(answered: &Answered) -> bool {
-    matches!(answered.answer, Answer::Loaded { .. })
+/// The ids of those that answered with their definitions loaded.
+fn server_ids<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
+    input.answers.iter().filter_map(|Answered { answer, .. }| match answer {
+        Answer::Loaded { server_id, .. } => Some(server_id.as_str()),
+        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
+    })
+}
+
+fn is_own(input: &Input<'_>, plan: &Plan, id: &str) -> bool {
+    plan.report.revision.as_deref() == Some(id) || input.live.has_revision(id)
+}
+
+/// Whether somebody else has an address of the location, and none of its own tasks answers.
+fn answers_for_others(input: &Input<'_>) -> bool {
+    let mut ids = server_ids(input).peekable();
+    ids.peek().is_some() && ids.all(|id| !input.live.has_revision(id))
 }
 
 const NEEDS: [(Kind, Kind); 8] = [
@@ -281,7 +298,9 @@ mod tests {
             port: publish.port,
             from: None,
         });
-        let silent = [Answered { address, answer: Answer::Unreachable { message: "refused".to_owned() } }];
+        let silent = Answer::Unreachable { message: "refused".to_owned() };
+        let foreign = Answer::Loaded { server_id: "another location's".to_owned(), repositories: vec![] };
+        let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
             name: NAME,
             desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
@@ -289,7 +308,7 @@ mod tests {
             live: &live,
             workspace: &workspace,
             webserver: WebserverState::NotConfigured,
-            answers: &silent,
+            answers: &answers,
             last_words: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
@@ -297,6 +316,16 @@ mod tests {
             may_protect: false,
         };
         assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
+    }
+
+    #[test]
+    fn what_nobody_else_answers_for_is_not_taken_out() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
+        let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
+        let result = check(desired, &Live::default(), true, vec![step]);
+        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Workspace)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod assess;
 mod hold;
 mod lint;
+mod proof;
 #[cfg(test)]
 mod properties;
 mod protection;
@@ -16,8 +17,8 @@ use std::time::Duration;
 use codeloc_crds::Repository;
 
 use crate::build::Image;
-use crate::dagster::{Answer, workspace::Entry};
-use crate::kinds::place::Place;
+use crate::dagster::Answer;
+use crate::kinds::place::{Address, Place};
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
 use crate::kinds::task_definition::Attempt;
@@ -259,12 +260,10 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         deploy.extend(scaling);
     }
 
-    let proven = proven(input, wants.task_definition.revision.known());
+    let revision = wants.task_definition.revision.known();
+    let proven = proof::proven(input, revision);
     let entry = proven.as_ref().map(|proven| proven.entry.clone());
-    let webserver = matches!(input.webserver, WebserverState::Answers);
-    let workspace_step = proven.as_ref().and_then(|proven| {
-        workspace::diff(input.name, &proven.entry, &proven.revision, input.workspace, webserver && proven.agreed)
-    });
+    let workspace_step = proof::change(input, proven.as_ref(), revision);
 
     let mut later = Vec::new();
     if known.is_some() && verdict.phase != Phase::Draining {
@@ -494,52 +493,11 @@ fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
     found
 }
 
-/// A revision that answered with its definitions loaded, and where Dagster reaches it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proven {
-    pub revision: String,
-    pub entry: Entry,
-    /// Whether every instance answered with this revision.
-    pub agreed: bool,
-}
-
-/// The wanted revision where some instance has it loaded, else the one that serves.
-fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> {
-    let mut loaded: Vec<(SocketAddr, &str)> = input
-        .answers
-        .iter()
-        .filter_map(|answered| match &answered.answer {
-            Answer::Loaded { server_id, .. } => Some((answered.address, server_id.as_str())),
-            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
-        })
-        .collect();
-    loaded.sort();
-    let revision = loaded
-        .iter()
-        .map(|(_, id)| *id)
-        .find(|id| Some(*id) == wanted)
-        .or_else(|| loaded.first().map(|(_, id)| *id))?;
-    let agreed = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
-    let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
-    let entry = match &input.place.address {
-        crate::kinds::place::Address::Dns { .. } => {
-            Entry { host: host(input.place, input.name), port: input.place.port }
-        }
-        crate::kinds::place::Address::Discovered => {
-            let entry = |address: SocketAddr| Entry { host: address.ip().to_string(), port: address.port() };
-            // An address that still answers is kept, so that replicas do not make the file flap.
-            let published = input.workspace.entry.as_ref();
-            addresses().map(entry).find(|entry| Some(entry) == published).or_else(|| addresses().next().map(entry))?
-        }
-    };
-    Some(Proven { revision: revision.to_owned(), entry, agreed })
-}
-
 fn host(place: &Place, name: &str) -> String {
     match &place.address {
-        crate::kinds::place::Address::Dns { template } => {
+        Address::Dns { template } => {
             template.replace("{service}", &names::service(name)).replace("{namespace}", &place.namespace)
         }
-        crate::kinds::place::Address::Discovered => "(known after apply)".to_owned(),
+        Address::Discovered => "(known after apply)".to_owned(),
     }
 }

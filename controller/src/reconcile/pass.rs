@@ -25,9 +25,9 @@ use super::workspace::{PublishError, View, Workspace};
 use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::limits::Limits;
-use crate::kinds::aws::{Cache, Clients, Session};
+use crate::kinds::aws::{Cache, CallError, Clients, Session};
 use crate::kinds::image_repository::garbage::Image;
-use crate::kinds::place::Place;
+use crate::kinds::place::{Address, Place};
 use crate::kinds::{Kind, Live, Step, image_repository, service};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
@@ -259,8 +259,28 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             other => other,
         };
-        let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
+        let answers = self.answers(session, name, &wanted, &live).await?;
         Ok(self.plan(session, name, &wanted, &live, &answers, None).await.0)
+    }
+
+    /// What code servers say at every address that is the location's, or that it is published at.
+    async fn answers(
+        &self,
+        session: Session<'_>,
+        name: &str,
+        wanted: &Wanted,
+        live: &Live,
+    ) -> Result<Vec<Answered>, CallError> {
+        let code_server = &self.world.code_server;
+        let mut answers = self.addresses.answers(session, code_server, name, live).await?;
+        if let Wanted::Present(..) = wanted
+            && self.world.place.address == Address::Discovered
+            && let Some(published) = self.world.workspace.entry(name).await
+        {
+            let elsewhere = observe::at_published(code_server, &published, live, &answers).await;
+            answers.extend(elsewhere);
+        }
+        Ok(answers)
     }
 
     async fn find_image(&self, request: &Request) -> ImageKnown {
@@ -364,7 +384,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if let Wanted::Present(repository, image, commit) = &mut wanted {
                 self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;
             }
-            let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
+            let answers = self.answers(session, name, &wanted, &live).await?;
             let (mut plan, mut linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &live) {
                 live.images = self.images_of(session, &live).await;

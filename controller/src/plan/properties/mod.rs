@@ -3,6 +3,7 @@
 mod drift;
 mod images;
 pub(super) mod model;
+mod proof;
 
 use std::time::Duration;
 

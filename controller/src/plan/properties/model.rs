@@ -428,7 +428,7 @@ impl Model {
                 self.entry = Some(Entry { host: host.clone(), port: *port });
                 self.shown = self.serving_id();
             }
-            Change::Remove { .. } => (self.entry, self.shown) = (None, None),
+            Change::Remove { .. } | Change::Withdraw { .. } => (self.entry, self.shown) = (None, None),
             Change::ReloadWorkspace { .. } | Change::Reload { .. } => self.shown = self.serving_id(),
         }
     }
