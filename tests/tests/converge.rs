@@ -107,6 +107,39 @@ async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serve
     assert_ne!(revision(&deployment, "orders"), good);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
+    let mut exits = Script::exits(1);
+    exits.log = vec!["RuntimeError: cannot reach the warehouse".to_owned()];
+    for (script, cause) in [(exits, "cannot reach the warehouse"), (Script::never_healthy(), "health checks")] {
+        let mut deployment = Deployment::new().await;
+        deployment.cloud.simulated().script_default(script);
+        deployment.commit("orders", config("orders"));
+        deployment.start().await;
+        let degraded = |this: &Deployment| this.status("orders").is_some_and(|one| one.health == Health::Degraded);
+        for _ in 0..2 {
+            deployment.until("degraded", degraded).await;
+            deployment.idle().await;
+            let status = deployment.status("orders").unwrap();
+            assert_eq!((status.serving, status.address, status.running), (None, None, 0));
+            let deployed = status.conditions.iter().find(|one| one.condition.kind == ConditionKind::Deployed).unwrap();
+            assert_eq!(
+                (deployed.condition.reason, &deployed.condition.message),
+                (Reason::RolloutFailed, &status.message)
+            );
+            let message = status.message;
+            assert!(message.contains(cause) && message.contains("nothing serves"), "{message}");
+            assert!(!message.contains("still serves"), "{message}");
+            deployment.kill().await;
+            deployment.start().await;
+        }
+        deployment.cloud.simulated().script_default(Script::default());
+        deployment.branches.push("orders", 2);
+        deployment.until_healthy(&["orders"]).await;
+        assert_eq!(deployment.status("orders").unwrap().serving, deployment.status("orders").unwrap().revision);
+    }
+}
+
 /// Where the one task of a location runs.
 fn address(deployment: &Deployment, name: &str) -> IpAddr {
     let family = format!("codeloc-{name}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::proof::{self, Proven};
 use super::{ImageState, Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
-use crate::kinds::service::{Live, Phase, Rollout};
-use crate::kinds::{Kind, Wants, tags};
+use crate::kinds::service::{self, Live, Phase, Rollout};
+use crate::kinds::{Kind, Wants};
 use crate::source::Invalid;
 use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
 
@@ -168,12 +168,16 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason, passes } => {
-            let serves = serving(input).map_or_else(String::new, |serving| format!("; {serving} still serves"));
+            let serves = match serving(input) {
+                None => "nothing serves".to_owned(),
+                Some(serving) if Some(serving.as_str()) == revision => "some of its tasks serve".to_owned(),
+                Some(serving) => format!("{serving} still serves"),
+            };
             let revision = revision.unwrap_or("this revision");
             // The user's own error says more than ECS's word for it.
             let why = input.last_words.filter(|words| !words.is_empty()).unwrap_or(reason);
             let again = if *passes { "is tried again in a few minutes" } else { "is not tried again" };
-            let message = format!("{revision} failed and {again}{serves}: {why}");
+            let message = format!("{revision} failed and {again}; {serves}: {why}");
             condition(Deployed, Truth::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),
@@ -311,13 +315,18 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
     }
 }
 
-/// The revision that answers: while a new one rolls out it is the one that completed before.
+/// The revision that answers: while a new one rolls out it is the one that completed before. Nothing, where none was ever rolled out whole
+/// and no task of one answers.
 fn serving(input: &Input<'_>) -> Option<String> {
-    let service = input.live.service.as_ref().filter(|service| service.exists())?;
-    let completed = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed);
-    let serving = completed.map_or(&service.task_definition, |deployment| &deployment.task_definition);
-    let definition = input.live.task_definitions.iter().find(|definition| definition.arn == *serving)?;
-    definition.tags.get(tags::REVISION).cloned()
+    let service = input.live.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
+    let whole = service::rolled_out(service, &input.live.task_definitions).and_then(|one| one.revision());
+    let loaded = || {
+        input.answers.iter().find_map(|answered| match &answered.answer {
+            Answer::Loaded { server_id, .. } if input.live.has_revision(server_id) => Some(server_id.as_str()),
+            _ => None,
+        })
+    };
+    whole.or_else(loaded).map(str::to_owned)
 }
 
 fn address(input: &Input<'_>) -> Option<String> {

@@ -8,8 +8,9 @@ use super::model::*;
 use crate::dagster::workspace::Entry;
 use crate::dagster::{Answer, WebLocation};
 use crate::kinds::place::{Address, Place};
+use crate::kinds::service::Rollout;
 use crate::kinds::{Step, workspace};
-use crate::status::{ConditionKind, Reason, Truth};
+use crate::status::{ConditionKind, Health, Reason, Truth};
 
 /// The server id of another location's task.
 const FOREIGN: &str = "0123456789abcdef";
@@ -149,4 +150,49 @@ fn where_nothing_is_proven_the_webserver_has_to_show_what_runs() {
         assert_eq!(registered(Some(own.as_str())), Reason::AsWanted);
         assert_eq!(registered(Some(FOREIGN)), Reason::OtherRevision);
     }
+}
+
+#[test]
+fn nothing_serves_before_a_first_rollout_is_whole() {
+    let mut model = Model::default();
+    let broken = image(1);
+    model.broken.push(broken.reference.clone());
+    let desire = Desire::Present(Box::new(repository(512, 2, None)), broken);
+    let plan = model.converge(&desire);
+    assert_eq!((plan.report.health, plan.report.serving.as_deref()), (Health::Degraded, None));
+    let message = condition(&plan, ConditionKind::Deployed).2;
+    assert!(message.contains("nothing serves"), "{message}");
+    // Tasks that run are no proof either.
+    let service = model.live.service.as_mut().unwrap();
+    (service.running, service.deployments[0].running) = (1, 1);
+    assert_eq!(model.plan(&desire).report.serving, None);
+}
+
+#[test]
+fn nothing_serves_where_no_task_of_a_whole_rollout_runs() {
+    let (mut model, own) = converged();
+    let desire = Desire::Present(Box::new(repository(512, 2, None)), image(1));
+    assert_eq!(model.plan(&desire).report.serving, Some(own));
+    let service = model.live.service.as_mut().unwrap();
+    (service.running, service.deployments[0].running) = (0, 0);
+    assert_eq!(model.plan(&desire).report.serving, None);
+}
+
+#[test]
+fn what_a_rollback_goes_to_serves_while_it_is_under_way() {
+    let (mut model, own) = converged();
+    let broken = image(2);
+    model.broken.push(broken.reference.clone());
+    let desire = Desire::Present(Box::new(repository(512, 2, None)), broken);
+    let steps = model.plan(&desire).steps;
+    steps.iter().for_each(|step| model.apply(step));
+    let service = model.live.service.as_mut().unwrap();
+    let mut back = service.deployments[1].clone();
+    (back.id, back.rollout) = ("ecs-svc/9".to_owned(), Rollout::InProgress);
+    service.deployments[0].rollout = Rollout::Failed;
+    service.task_definition.clone_from(&back.task_definition);
+    service.deployments = vec![back, service.deployments[0].clone()];
+    let report = model.plan(&desire).report;
+    assert_eq!(report.serving.as_ref(), Some(&own));
+    assert!(report.message.contains(&format!("{own} still serves")), "{}", report.message);
 }
