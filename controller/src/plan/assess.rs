@@ -303,9 +303,12 @@ fn served_health(input: &Input<'_>) -> Health {
     }
 }
 
+/// The cause comes before its symptom: what the webserver shows follows from everything before it, and is told only where all of that is
+/// well.
 fn first_word(conditions: &[Condition], empty: bool) -> String {
     let worst = conditions
         .iter()
+        .filter(|condition| condition.kind != ConditionKind::Registered)
         .find(|condition| condition.status == Truth::False && BROKEN.contains(&condition.reason))
         .or_else(|| conditions.iter().find(|condition| condition.status != Truth::True));
     match worst {
@@ -331,4 +334,63 @@ fn serving(input: &Input<'_>) -> Option<String> {
 
 fn address(input: &Input<'_>) -> Option<String> {
     input.workspace.entry.as_ref().map(|entry| format!("{}:{}", entry.host, entry.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use ConditionKind::{Deployed, ImageReady, Loaded, Registered, SourceResolved};
+
+    use super::*;
+
+    /// All five conditions: these as they are given, and the others as wanted.
+    fn conditions(given: &[(ConditionKind, Truth, Reason)]) -> Vec<Condition> {
+        [SourceResolved, ImageReady, Deployed, Loaded, Registered]
+            .map(|kind| {
+                let found = given.iter().find(|(of, ..)| *of == kind);
+                let (_, status, reason) = found.copied().unwrap_or((kind, Truth::True, Reason::AsWanted));
+                condition(kind, status, reason, format!("{reason:?}"))
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn a_cause_is_told_before_what_the_webserver_makes_of_it() {
+        let causes = [
+            (SourceResolved, Truth::False, Reason::Unresolved),
+            (SourceResolved, Truth::Unknown, Reason::Resolving),
+            (ImageReady, Truth::False, Reason::BuildFailed),
+            (ImageReady, Truth::Unknown, Reason::Building),
+            (Deployed, Truth::False, Reason::RolloutFailed),
+            (Deployed, Truth::Unknown, Reason::Rolling),
+            (Deployed, Truth::False, Reason::Waiting),
+            (Deployed, Truth::False, Reason::Draining),
+            (Loaded, Truth::False, Reason::LoadError),
+            (Loaded, Truth::False, Reason::NotAnswering),
+            (Loaded, Truth::Unknown, Reason::NoInstance),
+            (Loaded, Truth::Unknown, Reason::OtherRevision),
+        ];
+        let symptoms = [
+            (Registered, Truth::False, Reason::WebserverError),
+            (Registered, Truth::False, Reason::NotPublished),
+            (Registered, Truth::Unknown, Reason::WebserverUnreachable),
+            (Registered, Truth::Unknown, Reason::OtherRevision),
+        ];
+        for symptom in symptoms {
+            for cause in causes {
+                let told = first_word(&conditions(&[cause, symptom]), false);
+                assert_eq!(told, format!("{:?}", cause.2), "{cause:?} beside {symptom:?}");
+            }
+            assert_eq!(first_word(&conditions(&[symptom]), false), format!("{:?}", symptom.2));
+        }
+    }
+
+    #[test]
+    fn of_two_causes_what_failed_is_told_before_what_is_waited_for() {
+        let building = (ImageReady, Truth::Unknown, Reason::Building);
+        let broken = (Loaded, Truth::False, Reason::LoadError);
+        assert_eq!(first_word(&conditions(&[building, broken]), false), "LoadError");
+        let failed = (Deployed, Truth::False, Reason::RolloutFailed);
+        assert_eq!(first_word(&conditions(&[failed, broken]), false), "RolloutFailed");
+        assert_eq!(first_word(&conditions(&[]), true), "runs as wanted");
+    }
 }
