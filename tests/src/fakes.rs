@@ -224,6 +224,7 @@ pub struct CloudWebserver {
     code_server: CloudCodeServer,
     shown: Arc<Mutex<BTreeMap<String, String>>>,
     running: Arc<AtomicBool>,
+    failing: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl CloudWebserver {
@@ -233,7 +234,17 @@ impl CloudWebserver {
             code_server,
             shown: Arc::default(),
             running: Arc::default(),
+            failing: Arc::default(),
         }
+    }
+
+    /// Whether it cannot load a location, and what it says then.
+    pub fn fail(&self, name: &str, words: Option<&str>) {
+        let mut failing = lock(&self.failing);
+        match words {
+            Some(words) => failing.insert(name.to_owned(), words.to_owned()),
+            None => failing.remove(name),
+        };
     }
 
     /// Makes it show another revision of a location, or none.
@@ -258,8 +269,12 @@ impl CloudWebserver {
 
 impl Webserver for CloudWebserver {
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
-        let shown = lock(&self.shown).clone();
-        Ok(shown.into_iter().map(|(name, id)| (name, WebLocation::Loaded { server_id: Some(id) })).collect())
+        let (shown, failing) = (lock(&self.shown).clone(), lock(&self.failing).clone());
+        let state = |name: &str, id| match failing.get(name) {
+            Some(message) => WebLocation::Error { message: message.clone() },
+            None => WebLocation::Loaded { server_id: Some(id) },
+        };
+        Ok(shown.into_iter().map(|(name, id)| (name.clone(), state(&name, id))).collect())
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
@@ -273,6 +288,9 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
+        if let Some(message) = lock(&self.failing).get(name).cloned() {
+            return Ok(WebLocation::Error { message });
+        }
         let name = name.to_owned();
         let server_id = self.code_server.loaded(std::iter::once(&name)).remove(&name);
         if let Some(id) = &server_id {

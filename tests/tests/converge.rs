@@ -196,6 +196,22 @@ async fn a_freed_address_that_another_task_took_is_taken_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_webserver_cannot_load_is_told_in_its_own_words() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    deployment.webserver.fail("orders", Some("orders-service.dagster.internal cannot be resolved"));
+    let told = |this: &Deployment| this.status("orders").unwrap().message.contains("cannot be resolved");
+    deployment.until("told", told).await;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(told(&deployment), "{:?}", deployment.status("orders"));
+        assert_eq!(deployment.alarm(), None);
+    }
+    assert_eq!(deployment.status("orders").unwrap().health, Health::Degraded);
+    deployment.webserver.fail("orders", None);
+    deployment.until_healthy(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
     let mut deployment = Deployment::converged(&["orders"]).await;
     let image = deployment.status("orders").unwrap().image.unwrap();

@@ -28,7 +28,7 @@ use crate::kinds::aws::limits::Limits;
 use crate::kinds::aws::{Cache, CallError, Clients, Session};
 use crate::kinds::image_repository::garbage::Image;
 use crate::kinds::place::{Address, Place};
-use crate::kinds::{Kind, Live, Step, image_repository, service};
+use crate::kinds::{Kind, Live, Step, image_repository, service, workspace};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
@@ -432,6 +432,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
+            if applied.as_ref().is_some_and(|applied| repeats(&plan.steps, applied)) && only_reloads_an_error(&plan) {
+                // The webserver's own words say more than that asking once more did not help.
+                self.tell(name, &wanted, &plan, &live, None);
+                return Ok(Outcome::Waiting(plan.report.look_again.unwrap_or(NOT_CONVERGING)));
+            }
             let futile = match &applied {
                 Some(applied) if repeats(&plan.steps, applied) => {
                     let steps: Vec<String> = plan.steps.iter().map(in_words).collect();
@@ -561,6 +566,13 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 /// Whether this is what was applied just now, once more.
 fn repeats(steps: &[Step], applied: &[Step]) -> bool {
     steps.len() == applied.len() && steps.iter().zip(applied).all(|(step, applied)| step.repeats(applied))
+}
+
+/// Whether nothing is to be done but to let the webserver try again to load what it could not.
+fn only_reloads_an_error(plan: &Plan) -> bool {
+    let reloads = |step: &Step| matches!(step, Step::Workspace(workspace::Change::Reload { .. }));
+    let failed = plan.report.conditions.iter().any(|condition| condition.reason == Reason::WebserverError);
+    failed && plan.steps.iter().all(reloads)
 }
 
 /// Whether a plan only makes what is not there, and publishes what answers.
