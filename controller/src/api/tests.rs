@@ -203,6 +203,28 @@ async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_co
 }
 
 #[tokio::test]
+async fn a_resumed_location_has_the_mode_that_it_had_before() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    for mode in ["", "mode: enforce\n", "mode: detect\n"] {
+        let text = format!("name: new\ngit_url: https://example.com/new.git\nmodule: new\n{mode}");
+        let yaml = get_of("/v1/repositories").method("POST").header("content-type", "application/yaml");
+        assert_eq!(ask(&router, yaml, &text).await.status, StatusCode::CREATED);
+        // Twice: a second request must not take the suspended mode for the one to come back.
+        for _ in 0..2 {
+            let suspended = ask(&router, with("POST", "/v1/repositories/new/suspend"), "").await.json();
+            assert!(suspended["config"].as_str().unwrap().contains("mode: suspended\n"), "{suspended}");
+        }
+        let resumed = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        assert_eq!((resumed["config"].as_str(), &resumed["changed"]), (Some(text.as_str()), &json!(true)));
+        let again = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        assert_eq!((again["config"].as_str(), &again["changed"]), (Some(text.as_str()), &json!(false)));
+        assert_eq!(ask(&router, with("DELETE", "/v1/repositories/new"), "").await.status, StatusCode::OK);
+    }
+    assert_eq!(ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_present() {
     let daemon = Daemon::new();
     let router = open(&daemon);

@@ -33,6 +33,8 @@ mod tell;
 #[cfg(feature = "aws")]
 mod wanted;
 #[cfg(feature = "aws")]
+mod wishes;
+#[cfg(feature = "aws")]
 mod workspace;
 
 #[cfg(feature = "aws")]
