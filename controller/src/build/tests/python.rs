@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer};
+use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer, tar_of_layer};
 use crate::build::{Platform, Request};
 
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
@@ -131,6 +131,35 @@ fn request_again(registry: &TestRegistry, repository: &Repository, first: &Reque
         request(registry, repository, &[("requirements.txt", &format!("needy >= 1 # again {}\n", registry.host))]);
     request.python.clone_from(&first.python);
     request
+}
+
+#[tokio::test]
+async fn a_file_of_a_later_layer_is_what_python_imports() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    let mut request = request(&registry, &repository, &[]);
+    request.python = python_minor();
+    let image = workshop.build(&request).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let layer = tar_of_layer(&registry, &image, "dependencies");
+    tar::Archive::new(layer.as_slice()).unpack(root.path()).unwrap();
+    let site = root.path().join(format!("opt/codeloc/env/lib/python{}/site-packages", python_minor()));
+    let imported = || {
+        let script = "import tiny; print(tiny.version)";
+        let output = Command::new(python()).env("PYTHONPATH", &site).args(["-B", "-c", script]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(site.join("tiny/__pycache__").is_dir());
+    assert_eq!(imported(), "1.0\n");
+
+    // Another version of the same size, and of the one time that all files of layers have.
+    let file = site.join("tiny/__init__.py");
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap().replace("1.0", "2.0");
+    std::fs::write(&file, text).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    assert_eq!(imported(), "2.0\n");
 }
 
 #[tokio::test]
