@@ -15,6 +15,7 @@ mod load;
 mod oci;
 mod packages;
 mod registry;
+mod release;
 mod requirements;
 #[cfg(feature = "aws")]
 mod s3;

@@ -11,6 +11,7 @@ mod process;
 mod python;
 mod refusals;
 mod registry;
+mod releases;
 mod shelf;
 // `make test` builds the tests with the AWS SDK and without; once is enough for the slowest.
 #[cfg(not(feature = "aws"))]

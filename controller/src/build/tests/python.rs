@@ -41,11 +41,8 @@ pub(super) fn python_minor() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
-/// without a wheel.
-pub(super) fn wheels() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let script = r#"
+/// Writes a wheel into the working folder.
+const WHEEL: &str = r#"
 import io, tarfile, zipfile
 def wheel(name, version, files, metadata=''):
     info = f'{name}-{version}.dist-info'
@@ -57,6 +54,22 @@ def wheel(name, version, files, metadata=''):
     with zipfile.ZipFile(f'{name}-{version}-py3-none-any.whl', 'w') as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), text)
+"#;
+
+/// A folder of packages, which the lines of Python make with `wheel`.
+pub(super) fn made_by(script: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        Command::new(python()).current_dir(folder.path()).args(["-c", &format!("{WHEEL}{script}")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
+/// without a wheel.
+pub(super) fn wheels() -> tempfile::TempDir {
+    made_by(
+        r#"
 for version in ('1.0', '2.0'):
     wheel('tiny', version, {'tiny/__init__.py': f'version = "{version}"\nnames = frozenset({{"a", "b", "c"}})\n',
                             f'tiny-{version}.dist-info/entry_points.txt': '[console_scripts]\ntiny = tiny:main\n'})
@@ -68,10 +81,8 @@ with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
     text = b'Metadata-Version: 2.1\nName: sourceonly\nVersion: 1.0\n'
     entry = tarfile.TarInfo('sourceonly-1.0/PKG-INFO'); entry.size = len(text)
     archive.addfile(entry, io.BytesIO(text))
-"#;
-    let output = Command::new(python()).current_dir(folder.path()).args(["-c", script]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    folder
+"#,
+    )
 }
 
 fn workshop(uv: &Path, wheels: &Path) -> Workshop {
@@ -223,7 +234,7 @@ async fn constraints_of_the_platform_hold_for_every_input() {
 }
 
 /// Writes `pyproject.toml` and its `uv.lock` into the repository.
-fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &str) {
+pub(super) fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &str) {
     std::fs::write(repository.path("pyproject.toml"), project).unwrap();
     let output = Command::new(uv)
         .current_dir(repository.folder.path())
