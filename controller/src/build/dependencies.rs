@@ -44,7 +44,7 @@ pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str
 }
 
 /// In the order of preference.
-const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
+pub const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
 
 /// Chooses the dependency file: the named one, else the first of `FILES`, or nothing.
 pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) -> Result<Input, BuildError> {

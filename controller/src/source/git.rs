@@ -310,10 +310,20 @@ impl Git {
     }
 
     async fn run(&self, command: Program, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
+        self.run_up_to(LARGEST_ANSWER, command, operation, remote).await
+    }
+
+    async fn run_up_to(
+        &self,
+        bytes: u64,
+        command: Program,
+        operation: &'static str,
+        remote: &Remote,
+    ) -> Result<Output, GitError> {
         let failed = |detail: String| GitError::Failed { operation, url: remote.shown.clone(), detail };
         let start = |reason: String| GitError::Start { program: self.settings.program.display().to_string(), reason };
         tokio::fs::create_dir_all(&self.settings.home).await.map_err(|error| start(error.to_string()))?;
-        let output = command.largest_output(LARGEST_ANSWER).run().await.map_err(|error| match error {
+        let output = command.largest_output(bytes).run().await.map_err(|error| match error {
             ProgramError::Start { reason, .. } => start(reason),
             ProgramError::TimedOut { seconds, .. } => {
                 GitError::TimedOut { operation, url: remote.shown.clone(), seconds }

@@ -174,6 +174,24 @@ async fn a_file_of_a_later_layer_is_what_python_imports() {
 }
 
 #[tokio::test]
+async fn a_dependency_file_that_is_a_link_is_read() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    std::os::unix::fs::symlink("deps/prod.txt", repository.path("requirements.txt")).unwrap();
+    std::os::unix::fs::symlink("deps", repository.path("current")).unwrap();
+    std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/entry.py")).unwrap();
+    let mut wanted = request(&registry, &repository, &[("deps/prod.txt", "needy\n")]);
+    wanted.code = codeloc_crds::CodePointer::PythonFile("pipeline/entry.py".to_owned());
+    for dependencies in [None, Some("requirements.txt"), Some("current/prod.txt")] {
+        wanted.dependencies = dependencies.map(str::to_owned);
+        let image = workshop.build(&wanted).await.unwrap();
+        let layer = layer(&registry, &image, "dependencies");
+        assert!(layer.keys().any(|path| path.ends_with("/needy.py")), "{dependencies:?}: {layer:?}");
+    }
+}
+
+#[tokio::test]
 async fn images_for_this_machine_have_its_python_and_architecture() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
