@@ -31,6 +31,8 @@ pub mod place;
 #[cfg(feature = "aws")]
 mod tell;
 #[cfg(feature = "aws")]
+mod traceback;
+#[cfg(feature = "aws")]
 mod wanted;
 #[cfg(feature = "aws")]
 mod wishes;

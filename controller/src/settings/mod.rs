@@ -142,7 +142,7 @@ pub struct BuildSettings {
     pub base_image: String,
     /// Python minor version, as in `3.12`, of configs that name none.
     pub python: String,
-    /// Requirements that every location gets, such as `dagster==1.13.27`.
+    /// Requirements that every location gets, such as `dagster==1.13.27`. A project that admits no such Dagster gets others of one release.
     pub requirements: Vec<String>,
     /// A constraints file that is always applied.
     pub constraints: Option<PathBuf>,

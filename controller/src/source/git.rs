@@ -315,7 +315,17 @@ impl Git {
     }
 
     async fn run(&self, command: Program, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
-        let output = self.output(command.largest_output(LARGEST_ANSWER), operation, remote).await?;
+        self.run_up_to(LARGEST_ANSWER, command, operation, remote).await
+    }
+
+    async fn run_up_to(
+        &self,
+        bytes: u64,
+        command: Program,
+        operation: &'static str,
+        remote: &Remote,
+    ) -> Result<Output, GitError> {
+        let output = self.output(command.largest_output(bytes), operation, remote).await?;
         if output.status.success() {
             return Ok(output);
         }
