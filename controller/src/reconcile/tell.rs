@@ -41,7 +41,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         journal.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
         // Waiting for one's turn, or for what was made a moment ago, is no failure.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
-            journal.record(News::of(name, EventReason::StepFailed, error.to_string()));
+            journal.record(News::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));
         }
         if let Some(mut status) = self.world.board.get(name) {
             status.message = error.to_string();
