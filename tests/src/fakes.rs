@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use codeloc::build::{BuildError, Builder, Image, Load, LoadTarget, Request};
 use codeloc::dagster::workspace::Publisher;
@@ -16,6 +17,7 @@ use codeloc_crds::GitReference;
 use localcloud::LocalCloud;
 use localcloud::cloud::Cloud;
 use localcloud::services::ecs::task::Task;
+use tokio::sync::watch;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -210,6 +212,7 @@ pub struct CloudWebserver {
     code_server: CloudCodeServer,
     shown: Arc<Mutex<BTreeMap<String, String>>>,
     running: Arc<AtomicBool>,
+    hangs: watch::Sender<bool>,
 }
 
 impl CloudWebserver {
@@ -219,6 +222,21 @@ impl CloudWebserver {
             code_server,
             shown: Arc::default(),
             running: Arc::default(),
+            hangs: watch::Sender::default(),
+        }
+    }
+
+    /// Whether it accepts every question and answers none.
+    pub fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    /// Whoever asks gives up after 20 s.
+    async fn answer(&self) -> Result<(), WebError> {
+        let mut hangs = self.hangs.subscribe();
+        match tokio::time::timeout(Duration::from_secs(20), hangs.wait_for(|hangs| !hangs)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(WebError::Unreachable("no answer within 20 s".to_owned())),
         }
     }
 
@@ -243,12 +261,18 @@ impl CloudWebserver {
 }
 
 impl Webserver for CloudWebserver {
+    async fn ping(&self) -> Result<(), WebError> {
+        self.answer().await
+    }
+
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
+        self.answer().await?;
         let shown = lock(&self.shown).clone();
         Ok(shown.into_iter().map(|(name, id)| (name, WebLocation::Loaded { server_id: Some(id) })).collect())
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
+        self.answer().await?;
         let entries = self.publisher.read().map_err(|error| WebError::Refused(error.to_string()))?;
         *lock(&self.shown) = self.code_server.loaded(entries.keys());
         Ok(())
@@ -259,6 +283,7 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
+        self.answer().await?;
         let name = name.to_owned();
         let server_id = self.code_server.loaded(std::iter::once(&name)).remove(&name);
         if let Some(id) = &server_id {

@@ -97,6 +97,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_tags(self.reconciler.clone()));
         let lease = self.reconciler.world.lease.clone();
         tasks.spawn(async move { lease.keep().await });
+        let reconciler = self.reconciler.clone();
+        tasks.spawn(async move { reconciler.world.workspace.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
             tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Resync));
         }

@@ -28,6 +28,8 @@ mod observe;
 mod pass;
 #[cfg(feature = "aws")]
 pub mod place;
+#[cfg(any(test, feature = "aws"))]
+mod pulse;
 #[cfg(feature = "aws")]
 mod tell;
 #[cfg(feature = "aws")]
