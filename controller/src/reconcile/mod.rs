@@ -33,6 +33,8 @@ mod pulse;
 #[cfg(feature = "aws")]
 mod tell;
 #[cfg(feature = "aws")]
+pub mod trouble;
+#[cfg(feature = "aws")]
 mod wanted;
 #[cfg(feature = "aws")]
 mod workspace;
