@@ -102,8 +102,7 @@ impl Control for Shown {
             calls: attempts
                 .flat_map(|(operation, counts)| {
                     let outcomes = ["passed", "failed", "throttled"].into_iter().zip(counts);
-                    let some = outcomes.filter(|(_, count)| *count > 0);
-                    some.map(move |(outcome, count)| (operation.clone(), outcome, count))
+                    outcomes.map(move |(outcome, count)| (operation.clone(), outcome, count))
                 })
                 .collect(),
             rates: world
@@ -119,7 +118,7 @@ impl Control for Shown {
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),
-            swept: self.progress.last_sweep().map(|at| self.date(at)),
+            swept: self.date(self.progress.last_sweep().unwrap_or_else(|| world.clock.started())),
             costs: self.costs().into_iter().map(|cost| (cost.repository, [cost.min, cost.now, cost.max])).collect(),
             statuses,
         }
