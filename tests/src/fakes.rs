@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use codeloc::build::{BuildError, Builder, Image, Load, LoadTarget, Request};
 use codeloc::dagster::workspace::Publisher;
@@ -16,6 +17,7 @@ use codeloc_crds::GitReference;
 use localcloud::LocalCloud;
 use localcloud::cloud::Cloud;
 use localcloud::services::ecs::task::Task;
+use tokio::sync::watch;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -225,6 +227,7 @@ pub struct CloudWebserver {
     shown: Arc<Mutex<BTreeMap<String, String>>>,
     running: Arc<AtomicBool>,
     failing: Arc<Mutex<BTreeMap<String, String>>>,
+    hangs: watch::Sender<bool>,
 }
 
 impl CloudWebserver {
@@ -235,6 +238,21 @@ impl CloudWebserver {
             shown: Arc::default(),
             running: Arc::default(),
             failing: Arc::default(),
+            hangs: watch::Sender::default(),
+        }
+    }
+
+    /// Whether it accepts every question and answers none.
+    pub fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    /// Whoever asks gives up after 20 s.
+    async fn answer(&self) -> Result<(), WebError> {
+        let mut hangs = self.hangs.subscribe();
+        match tokio::time::timeout(Duration::from_secs(20), hangs.wait_for(|hangs| !hangs)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(WebError::Unreachable("no answer within 20 s".to_owned())),
         }
     }
 
@@ -268,7 +286,12 @@ impl CloudWebserver {
 }
 
 impl Webserver for CloudWebserver {
+    async fn ping(&self) -> Result<(), WebError> {
+        self.answer().await
+    }
+
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
+        self.answer().await?;
         let (shown, failing) = (lock(&self.shown).clone(), lock(&self.failing).clone());
         let state = |name: &str, id| match failing.get(name) {
             Some(message) => WebLocation::Error { message: message.clone() },
@@ -278,6 +301,7 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
+        self.answer().await?;
         let entries = self.publisher.read().map_err(|error| WebError::Refused(error.to_string()))?;
         *lock(&self.shown) = self.code_server.loaded(entries.keys());
         Ok(())
@@ -288,6 +312,7 @@ impl Webserver for CloudWebserver {
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
+        self.answer().await?;
         if let Some(message) = lock(&self.failing).get(name).cloned() {
             return Ok(WebLocation::Error { message });
         }

@@ -31,7 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use access::Access;
-pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Written};
+pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness, Written};
 use hooks::Secret;
 use limits::Limits;
 use once::Once;
@@ -139,10 +139,9 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
 }
 
 async fn readyz(State(app): State<App>) -> (StatusCode, String) {
-    match app.control.not_ready() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
+    let Readiness { ready, trouble } = app.control.readiness();
+    let trouble = trouble.map_or_else(String::new, |trouble| format!("{trouble}\n"));
+    if ready { (StatusCode::OK, format!("ok\n{trouble}")) } else { (StatusCode::SERVICE_UNAVAILABLE, trouble) }
 }
 
 /// The daemon: its version, mode, lease, and the commit of the configs.

@@ -28,6 +28,7 @@ struct Daemon {
     writer: Writer,
     statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
     poked: Mutex<Vec<String>>,
+    readiness: Mutex<Readiness>,
     _folder: tempfile::TempDir,
 }
 
@@ -52,6 +53,7 @@ impl Daemon {
             writer: Writer::new(&settings, git, folder.path().join("unused")),
             statuses: Mutex::new([("orders".to_owned(), status)].into()),
             poked: Mutex::default(),
+            readiness: Mutex::new(Readiness { ready: true, trouble: None }),
             _folder: folder,
         })
     }
@@ -81,8 +83,8 @@ impl Control for Daemon {
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        None
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().unwrap().clone()
     }
 
     fn scrape(&self) -> Scrape {
@@ -162,6 +164,22 @@ fn open(daemon: &Arc<Daemon>) -> Router {
 
 fn config() -> String {
     json!({"name": "new", "git_url": "https://example.com/new.git", "module": "new"}).to_string()
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    let cases = [
+        (true, None, StatusCode::OK, "ok\n"),
+        (true, Some("no webserver"), StatusCode::OK, "ok\nno webserver\n"),
+        (false, Some("no AWS\nno webserver"), StatusCode::SERVICE_UNAVAILABLE, "no AWS\nno webserver\n"),
+    ];
+    for (ready, trouble, status, text) in cases {
+        *daemon.readiness.lock().unwrap() = Readiness { ready, trouble: trouble.map(str::to_owned) };
+        let answer = ask(&router, get_of("/readyz"), "").await;
+        assert_eq!((answer.status, answer.text.as_str()), (status, text));
+    }
 }
 
 #[tokio::test]

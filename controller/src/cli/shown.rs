@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::assemble;
 use crate::api::hooks::canonical;
-use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError};
+use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
 use crate::cost::{Cost, Prices};
 use crate::kinds::{log_group, names};
 use crate::plan::render;
 use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
+use crate::reconcile::trouble::Trouble;
 use crate::source::write::{Change, WriteError, Writer, Written};
 use crate::source::{Author, SourceHandle};
 use crate::status::metrics::Scrape;
@@ -33,9 +34,19 @@ impl Shown {
         now - moment.elapsed().as_secs_f64()
     }
 
+    fn troubles(&self) -> Vec<Trouble> {
+        self.reconciler.troubles(&self.progress, &self.source.state.borrow())
+    }
+
     fn mode(&self) -> String {
         format!("{:?}", self.reconciler.world.settings.mode).to_lowercase()
     }
+}
+
+/// One line for each; nothing where there is none.
+fn lines(troubles: &[Trouble]) -> Option<String> {
+    let lines: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn lease(standing: &Standing) -> &'static str {
@@ -53,11 +64,13 @@ impl Control for Shown {
     }
 
     fn statuses(&self) -> Vec<RepositoryStatus> {
-        self.reconciler.world.board.all()
+        let troubles = self.troubles();
+        let statuses = self.reconciler.world.board.all().into_iter();
+        statuses.map(|status| self.reconciler.shown(status, &troubles)).collect()
     }
 
     fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        self.reconciler.world.board.get(name)
+        Some(self.reconciler.shown(self.reconciler.world.board.get(name)?, &self.troubles()))
     }
 
     fn daemon(&self) -> DaemonStatus {
@@ -69,16 +82,13 @@ impl Control for Shown {
             mode: self.mode(),
             lease: lease(&world.lease.standing()).to_owned(),
             commit: snapshot.and_then(|snapshot| snapshot.commit.clone()),
-            trouble: self.not_ready(),
+            trouble: lines(&self.troubles()),
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        let source = self.source.state.borrow();
-        if let Some(failure) = &source.failure {
-            return Some(failure.message.clone());
-        }
-        (!self.progress.swept()).then(|| "live state has not been read yet".to_owned())
+    fn readiness(&self) -> Readiness {
+        let troubles = self.troubles();
+        Readiness { ready: !troubles.iter().any(|trouble| trouble.cause.is_unready()), trouble: lines(&troubles) }
     }
 
     fn scrape(&self) -> Scrape {
@@ -92,8 +102,7 @@ impl Control for Shown {
             calls: attempts
                 .flat_map(|(operation, counts)| {
                     let outcomes = ["passed", "failed", "throttled"].into_iter().zip(counts);
-                    let some = outcomes.filter(|(_, count)| *count > 0);
-                    some.map(move |(outcome, count)| (operation.clone(), outcome, count))
+                    outcomes.map(move |(outcome, count)| (operation.clone(), outcome, count))
                 })
                 .collect(),
             rates: world
@@ -109,7 +118,7 @@ impl Control for Shown {
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),
-            swept: self.progress.last_sweep().map(|at| self.date(at)),
+            swept: self.date(self.progress.last_sweep().unwrap_or_else(|| world.clock.started())),
             costs: self.costs().into_iter().map(|cost| (cost.repository, [cost.min, cost.now, cost.max])).collect(),
             statuses,
         }

@@ -28,10 +28,14 @@ mod observe;
 mod pass;
 #[cfg(feature = "aws")]
 pub mod place;
+#[cfg(any(test, feature = "aws"))]
+mod pulse;
 #[cfg(feature = "aws")]
 mod tell;
 #[cfg(feature = "aws")]
 mod traceback;
+#[cfg(feature = "aws")]
+pub mod trouble;
 #[cfg(feature = "aws")]
 mod wanted;
 #[cfg(feature = "aws")]

@@ -91,6 +91,14 @@ impl Outcome {
     }
 }
 
+/// Passes on one location that failed, one after another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    pub count: u32,
+    /// The moment of the first.
+    pub since: Instant,
+}
+
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
@@ -109,7 +117,8 @@ pub struct Reconciler<B, C, W> {
     /// What was last seen of locations, where nothing was changed since.
     pub(super) kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
-    pub(super) failures: Mutex<HashMap<String, u32>>,
+    /// Locations whose last passes failed.
+    pub(super) failures: Mutex<HashMap<String, Failing>>,
     /// Last words by repository and revision: they are read once.
     last_words: Mutex<HashMap<String, (String, String)>>,
     image_looks: ImageLooks,

@@ -174,6 +174,7 @@ pub struct RepositoryStatus {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub converged: Option<Timestamp>,
+    /// When it was last observed.
     #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
 }

@@ -8,6 +8,7 @@ const HEAD: &str = "\
 `GET /openapi.json` describes it; [the same file](openapi.json) is committed here. It listens on `listen`, which is loopback unless told
 otherwise, and on nothing else without tokens: `api.tokens_file` holds a line `ROLE NAME TOKEN` for each, where ROLE is `read` or `write`.
 Errors are problem documents (RFC 9457) that say what to do. `GET /healthz`, `/readyz`, `/openapi.json` and the page at `/` need no token.
+`/readyz` answers 503 while the daemon cannot do its work, and says why ([watching.md](watching.md)); `/healthz` answers as long as it lives.
 
 Writing means committing to the config repository, in the name of the token: git stays the only truth. A push by somebody else at the
 same moment is not lost: the change is made again on top of it, or refused where it no longer makes sense. An `Idempotency-Key` makes
