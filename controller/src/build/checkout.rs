@@ -212,6 +212,7 @@ fn unfetched(commit: &str, error: &GitError) -> BuildError {
         | GitError::TimedOut { .. }
         | GitError::Failed { .. }
         | GitError::Token { .. }
+        | GitError::Redirected { .. }
         | GitError::RepositoryNotFound { .. } => BuildError::Transient(text),
     }
 }

@@ -35,6 +35,8 @@ mod traceback;
 #[cfg(feature = "aws")]
 mod wanted;
 #[cfg(feature = "aws")]
+mod wishes;
+#[cfg(feature = "aws")]
 mod workspace;
 
 #[cfg(feature = "aws")]

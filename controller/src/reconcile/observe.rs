@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use futures::StreamExt;
 
+use crate::dagster::workspace::Entry;
 use crate::dagster::{Answer, CodeServer};
 use crate::kinds::aws::{CallError, Session};
 use crate::kinds::{Live, discovery, log_group, names, service};
@@ -64,8 +65,10 @@ impl Addresses {
         let found = lock(&self.found).remove(name).filter(|found| found.holds(discovery, service));
         if let Some(found) = found {
             let answers = ask(code_server, &found.addresses).await;
-            // A task that was replaced has another address.
-            if answers.iter().all(|answered| matches!(answered.answer, Answer::Loaded { .. })) {
+            // A task that was replaced has another address, and its old one may be another location's.
+            let own =
+                |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+            if answers.iter().all(|answered| own(&answered.answer)) {
                 lock(&self.found).insert(name.to_owned(), found);
                 return Ok(answers);
             }
@@ -80,6 +83,23 @@ impl Addresses {
     pub fn forget(&self, name: &str) {
         lock(&self.found).remove(name);
     }
+}
+
+/// Who answers at the published address of a location of which no task answers, where that is not the location itself: a task of another
+/// one may have got the address since, and Cloud Map no longer lists it here.
+pub async fn at_published<C: CodeServer>(
+    code_server: &C,
+    published: &Entry,
+    live: &Live,
+    answers: &[Answered],
+) -> Option<Answered> {
+    let address = SocketAddr::new(published.host.parse().ok()?, published.port);
+    let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+    if answers.iter().any(|answered| answered.address == address || own(&answered.answer)) {
+        return None;
+    }
+    let answer = code_server.ask(address).await;
+    (matches!(answer, Answer::Loaded { .. }) && !own(&answer)).then_some(Answered { address, answer })
 }
 
 async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<Answered> {

@@ -96,7 +96,7 @@ pub struct GitSettings {
     pub program: PathBuf,
     /// URLs that begin with a key are fetched from its value instead, as git's `insteadOf` does: for mirrors.
     pub url_rewrites: BTreeMap<String, String>,
-    /// Files that hold a token, by the beginning of the URLs that it is sent to.
+    /// Files that hold a token, by the beginning of the URLs that it is sent to. No redirect takes it to another host.
     pub tokens: BTreeMap<String, PathBuf>,
     /// Whether repositories may be local folders.
     pub allow_local: bool,

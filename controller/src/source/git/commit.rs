@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::url::Remote;
 use super::{Git, GitError};
+use crate::program::Program;
 
 /// Who a commit is by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +104,9 @@ impl Git {
     /// The branch that a clone of the repository starts on.
     pub(in crate::source) async fn default_branch(&self, url: &str) -> Result<String, GitError> {
         let remote = self.remote(url)?;
-        let command = self.remote_command(&remote).await?;
-        let command = command.arguments(["ls-remote", "--quiet", "--symref", "--", &remote.url, "HEAD"]);
-        let output = self.run(command, "ls-remote", &remote).await?;
+        let asking =
+            |command: Program, url: &str| command.arguments(["ls-remote", "--quiet", "--symref", "--", url, "HEAD"]);
+        let output = self.reach(&remote, "ls-remote", asking).await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // `ref: refs/heads/main<TAB>HEAD`
         let branch = text.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
@@ -193,22 +194,19 @@ impl Git {
         branch: &str,
     ) -> Result<Pushed, GitError> {
         let remote = self.remote(url)?;
-        let command = self.remote_command(&remote).await?.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
         let wanted = format!("{commit}:refs/heads/{branch}");
-        let command = command.arguments(["push", "--quiet", "--no-verify", "--", &remote.url, &wanted]);
-        match self.run(command, "push", &remote).await {
+        let pushing = |command: Program, url: &str| {
+            let command = command.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
+            command.arguments(["push", "--quiet", "--no-verify", "--", url, &wanted])
+        };
+        match self.reach(&remote, "push", pushing).await {
             Ok(_) => Ok(Pushed::Done),
             Err(error) if BEHIND.iter().any(|words| error.to_string().contains(words)) => Ok(Pushed::Behind),
             Err(error) => Err(error),
         }
     }
 
-    async fn word(
-        &self,
-        command: crate::program::Program,
-        operation: &'static str,
-        place: &Remote,
-    ) -> Result<String, GitError> {
+    async fn word(&self, command: Program, operation: &'static str, place: &Remote) -> Result<String, GitError> {
         let output = self.run(command, operation, place).await?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
