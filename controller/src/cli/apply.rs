@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::terminal::{complain, say};
 use super::{Failure, assemble, log, settings};
 use crate::reconcile::{Daemon, Outcome};
 use crate::settings as all_settings;
@@ -56,7 +57,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         () = daemon.run(moved) => return Err("the reconciler ended by itself; see the log".into()),
         result = tokio::time::timeout(timeout, done) => {
             if result.is_err() {
-                eprintln!("not converged within {} s", timeout.as_secs());
+                complain!("not converged within {} s", timeout.as_secs());
             }
         }
     }
@@ -65,7 +66,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     for status in board.all() {
         let settled = status.sync == Sync::Synced && status.health == Health::Healthy;
         good &= settled;
-        println!("{}: {}, {}: {}", status.name, status.sync, status.health, status.message);
+        say!("{}: {}, {}: {}", status.name, status.sync, status.health, status.message);
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Hands the data of each server-sent event to `take`, until the daemon ends.
-    pub async fn follow(&self, path: &str, mut take: impl FnMut(&str)) -> Result<(), Failure> {
+    pub async fn follow(&self, path: &str, mut take: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let mut answer = self.send(self.request(Method::GET, path)).await?;
         let mut buffer = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
@@ -120,7 +120,7 @@ impl Client {
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
                 if let Some(data) = String::from_utf8_lossy(&line).trim_end().strip_prefix("data: ") {
-                    take(data);
+                    take(data)?;
                 }
             }
         }

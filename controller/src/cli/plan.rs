@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::terminal::{complain, print_json, say};
 use super::{Failure, assemble, settings};
 use crate::plan::{Plan, render};
 use crate::settings as all_settings;
@@ -45,13 +46,13 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         plans.push((name, plan));
     }
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&render::json(&plans))?);
+        print_json(&render::json(&plans))?;
     } else {
-        print!("{}", render::text(&plans));
+        say!("{}", render::text(&plans).trim_end());
     }
     if !invalid.is_empty() {
         for rendered in &invalid {
-            eprintln!("{}\n", rendered.trim_end());
+            complain!("{}\n", rendered.trim_end());
         }
         return Err(format!("{} config(s) do not pass; their locations stay as they are", invalid.len()).into());
     }

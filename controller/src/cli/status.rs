@@ -8,6 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::out::{Cell, table};
+use super::terminal::{complain, print_json, say};
 use super::{Failure, client};
 use crate::settings;
 use crate::status::events::Event;
@@ -66,19 +68,20 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         tokio::time::sleep(POLL).await;
     };
     if let Some(why) = client.not_ready().await {
-        eprintln!("warning: {why}");
+        complain!("warning: {why}");
     }
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&statuses)?);
+        print_json(&statuses)?;
     } else if names.is_empty() {
-        print!("{}", table(&statuses));
+        print_table(&statuses);
     } else {
         for status in &statuses {
-            print!("{}", details(std::slice::from_ref(status)));
+            let mut text = details(std::slice::from_ref(status));
             // An older daemon has none.
             let path = format!("/v1/events?repository={}", status.name);
             let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
-            print!("{}", happened(&events));
+            text.push_str(&happened(&events));
+            say!("{}", text.strip_suffix('\n').unwrap_or(&text));
         }
     }
     if wait && !good {
@@ -91,35 +94,23 @@ fn settled(status: &RepositoryStatus) -> bool {
     status.sync == Sync::Synced && status.health == Health::Healthy
 }
 
-fn table(statuses: &[RepositoryStatus]) -> String {
-    let header = ["NAME", "SYNC", "HEALTH", "COMMIT", "ADDRESS", "MESSAGE"].map(str::to_owned);
+fn print_table(statuses: &[RepositoryStatus]) {
     let rows = statuses.iter().map(|status| {
         [
-            status.name.clone(),
-            status.sync.to_string(),
-            status.health.to_string(),
-            status.commit.as_deref().map_or("-", |commit| commit.get(..8).unwrap_or(commit)).to_owned(),
-            status.address.clone().unwrap_or_else(|| "-".to_owned()),
-            status.message.lines().next().unwrap_or_default().to_owned(),
+            Cell::new(&status.name),
+            status.sync.into(),
+            status.health.into(),
+            Cell::of(status.commit.as_deref().map(|commit| commit.get(..8).unwrap_or(commit))),
+            Cell::of(status.address.as_deref()),
+            Cell::new(status.message.lines().next().unwrap_or_default()),
         ]
     });
-    let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
-    let widths: [usize; 6] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-    }
+    table(["NAME", "SYNC", "HEALTH", "COMMIT", "ADDRESS", "MESSAGE"], rows.collect());
     let platforms: std::collections::BTreeSet<&str> =
         statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
     for platform in platforms {
-        let _ = writeln!(
-            out,
-            "Images are built for {platform}, not for each config's architecture (setting build.platform)."
-        );
+        say!("Images are built for {platform}, not for each config's architecture (setting build.platform).");
     }
-    out
 }
 
 /// The last events, the newest last.

@@ -13,7 +13,11 @@ const HEAD: &str = "\
 # Command line
 
 Errors and the log go to standard error, results to standard output; a log that is not read by a terminal is JSON. Every
-command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well.
+command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well. When the reader of its
+output closes the pipe, as in `codeloc list | head -1`, a command ends quietly with 141, as other tools do by SIGPIPE.
+
+Control and bidirectional characters in text of repositories, logs and servers are printed escaped, as in `\\u{1b}`. `--json` escapes them as
+JSON does, so the data stay the same.
 ";
 
 /// What each command ends with. A new command has to say it here.
