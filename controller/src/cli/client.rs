@@ -4,12 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
+#[cfg(feature = "aws")]
+use reqwest::StatusCode;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Failure;
 use crate::settings;
+
+/// How long to wait for a daemon that may not run.
+#[cfg(feature = "aws")]
+const PROBE: Duration = Duration::from_secs(5);
 
 /// The flags of every command that asks a daemon.
 pub fn arguments() -> [Arg; 2] {
@@ -78,6 +84,23 @@ impl Client {
             Some(detail) => detail.to_owned().into(),
             None => format!("the daemon answered with {status}").into(),
         })
+    }
+
+    #[cfg(feature = "aws")]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Whether a daemon of this deployment answers. Errors: the server refuses the request for want of a token.
+    #[cfg(feature = "aws")]
+    pub async fn is_of(&self, deployment: &str) -> Result<bool, Failure> {
+        let request = self.request(Method::GET, "/v1/status").timeout(PROBE);
+        let Ok(answer) = request.send().await else { return Ok(false) };
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(format!("the daemon at {} refuses requests without a token", self.server).into());
+        }
+        let daemon: Value = answer.json().await.unwrap_or_default();
+        Ok(daemon["deployment"] == deployment)
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {

@@ -9,7 +9,7 @@ use crate::api::hooks::canonical;
 use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError};
 use crate::cost::{Cost, Prices};
 use crate::kinds::{log_group, names};
-use crate::plan::render;
+use crate::plan::render::Document;
 use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
@@ -164,8 +164,7 @@ impl Control for Shown {
     fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>> {
         Box::pin(async move {
             let plan = self.reconciler.preview(name).await.map_err(|error| PlanError(error.to_string()))?;
-            let plans = render::json(&[(name.to_owned(), plan)]);
-            Ok(plans[0].clone())
+            Ok(serde_json::to_value(Document::new(name, &plan)).expect("plain data"))
         })
     }
 

@@ -4,6 +4,7 @@
 
 mod errors;
 mod pipes;
+mod plan;
 mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -125,7 +126,7 @@ fn talking(text: &'static str) -> String {
 }
 
 /// Every command that asks a daemon, in each of its forms.
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 29] = [
     &["status"],
     &["status", "orders"],
     &["status", "ordres"],
@@ -153,4 +154,6 @@ const COMMANDS: [&[&str]; 27] = [
     &["remove", "orders", "--json"],
     &["suspend", "orders"],
     &["resume", "orders"],
+    &["plan"],
+    &["plan", "--json"],
 ];
