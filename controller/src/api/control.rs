@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -94,6 +95,14 @@ pub struct DaemonStatus {
     pub lease: String,
     /// The commit of the config repository that is in force.
     pub commit: Option<String>,
+    /// The time by the daemon's clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub now: Option<Timestamp>,
+    /// Every config committed before this moment has a status. Absent while a config has none, and before the configs were read.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub as_of: Option<Timestamp>,
     /// Why the daemon is not ready, or the configs cannot be read.
     pub trouble: Option<String>,
 }

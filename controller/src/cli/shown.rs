@@ -14,7 +14,7 @@ use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
 use crate::source::write::{Change, WriteError, Writer, Written};
-use crate::source::{Author, SourceHandle};
+use crate::source::{Author, SourceHandle, SourceState};
 use crate::status::metrics::Scrape;
 use crate::status::{Journal, RepositoryStatus};
 
@@ -31,6 +31,13 @@ impl Shown {
     fn date(&self, moment: Instant) -> f64 {
         let now = self.reconciler.world.clock.now().as_duration().as_secs_f64();
         now - moment.elapsed().as_secs_f64()
+    }
+
+    /// Adds the moment before which every push is in the status.
+    fn dated(&self, mut status: RepositoryStatus, source: &SourceState) -> RepositoryStatus {
+        let moment = self.reconciler.as_of(&status, source);
+        status.as_of = moment.map(|moment| self.reconciler.world.clock.at(moment));
+        status
     }
 
     fn mode(&self) -> String {
@@ -53,22 +60,26 @@ impl Control for Shown {
     }
 
     fn statuses(&self) -> Vec<RepositoryStatus> {
-        self.reconciler.world.board.all()
+        let source = self.source.state.borrow().clone();
+        self.reconciler.world.board.all().into_iter().map(|status| self.dated(status, &source)).collect()
     }
 
     fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        self.reconciler.world.board.get(name)
+        let source = self.source.state.borrow().clone();
+        self.reconciler.world.board.get(name).map(|status| self.dated(status, &source))
     }
 
     fn daemon(&self) -> DaemonStatus {
         let world = &self.reconciler.world;
-        let snapshot = self.source.state.borrow().snapshot.clone();
+        let source = self.source.state.borrow().clone();
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: world.settings.deployment.clone(),
             mode: self.mode(),
             lease: lease(&world.lease.standing()).to_owned(),
-            commit: snapshot.and_then(|snapshot| snapshot.commit.clone()),
+            now: Some(world.clock.now()),
+            as_of: self.reconciler.whole_as_of(&source).map(|moment| world.clock.at(moment)),
+            commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             trouble: self.not_ready(),
         }
     }

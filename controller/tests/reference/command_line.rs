@@ -25,8 +25,11 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
     match command {
         "validate" => &[("0", "every config passes"), ("1", "one does not, or the folder cannot be read")],
         "status" => &[
-            ("0", "shown, and with `--wait` all are Synced and Healthy"),
-            ("1", "no daemon answers, or `--wait` ran out of time"),
+            (
+                "0",
+                "shown, and with `--wait` all are Synced and Healthy with everything pushed before the command began",
+            ),
+            ("1", "no daemon answers, there is no such location, or `--wait` ran out of time"),
         ],
         "schema" | "completions" => &[("0", "printed")],
         "man" => &[("0", "written"), ("1", "the folder cannot be written to")],

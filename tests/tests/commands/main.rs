@@ -5,6 +5,7 @@
 mod errors;
 mod pipes;
 mod plan;
+mod status;
 mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
