@@ -51,7 +51,13 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
         "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
         "rollback" => &[("0", "written"), ("1", "no earlier commit is known to have served, or as for `update`")],
         "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
-        "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
+        "apply" => &[
+            ("0", "every location is Synced and Healthy"),
+            (
+                "1",
+                "one is not, `--timeout` passed (also while another process holds the lease, or AWS cannot be read), SIGTERM or SIGINT ended it, or an error; the lease is released",
+            ),
+        ],
         "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],
         other => panic!(
             "the exit codes of `codeloc {other}` are not described in controller/tests/reference/command_line.rs"

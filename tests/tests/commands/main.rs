@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
+mod apply;
 mod errors;
 mod pipes;
 mod plan;
