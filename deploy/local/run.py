@@ -376,7 +376,7 @@ def main() -> int:
     try:
         with claim(stack.options.state):
             check_ports(stack.options)
-            prepare.prepare()
+            prepare.prepare(for_tests=False)
             missing = [name for name in ("codeloc", "localcloud") if not (stack.options.binaries / name).exists()]
             if missing:
                 raise RunError(f"no {' and no '.join(missing)} in {stack.options.binaries}: `make run` builds them")

@@ -22,8 +22,7 @@ pub trait Control: Send + Sync + 'static {
     fn statuses(&self) -> Vec<RepositoryStatus>;
     fn status(&self, name: &str) -> Option<RepositoryStatus>;
     fn daemon(&self) -> DaemonStatus;
-    /// Why the daemon is not ready yet: live state was not read, or the configs cannot be.
-    fn not_ready(&self) -> Option<String>;
+    fn readiness(&self) -> Readiness;
     fn scrape(&self) -> Scrape;
     fn costs(&self) -> Vec<Cost>;
     /// Looks at one location now, or at all of them: at its config, its branch and what is live.
@@ -103,6 +102,15 @@ pub struct DaemonStatus {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub as_of: Option<Timestamp>,
-    /// Why the daemon is not ready, or the configs cannot be read.
+    /// What is wrong with the daemon as a whole, since when, and what to do: one line for each. AWS, the lease or the webserver are named
+    /// within 15 seconds after they stopped answering.
+    pub trouble: Option<String>,
+}
+
+/// Whether the daemon can do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub ready: bool,
+    /// As [`DaemonStatus::trouble`]. Some of it leaves the daemon ready.
     pub trouble: Option<String>,
 }

@@ -86,6 +86,16 @@ impl Client {
         })
     }
 
+    /// Why the daemon cannot do its work now.
+    #[cfg(feature = "aws")]
+    pub async fn unready(&self) -> Option<String> {
+        let answer = self.request(Method::GET, "/readyz").timeout(PROBE).send().await.ok()?;
+        if answer.status().is_success() {
+            return None;
+        }
+        Some(answer.text().await.ok()?.trim().to_owned())
+    }
+
     #[cfg(feature = "aws")]
     pub fn server(&self) -> &str {
         &self.server
@@ -110,11 +120,8 @@ impl Client {
 
     /// Why the daemon as a whole is not well, if it says so.
     pub async fn not_ready(&self) -> Option<String> {
-        let answer = self.request(Method::GET, "/readyz").timeout(Duration::from_secs(10)).send().await.ok()?;
-        if answer.status().is_success() {
-            return None;
-        }
-        Some(answer.text().await.ok()?.trim().to_owned())
+        let daemon: Value = self.get("/v1/status").await.ok()?;
+        Some(daemon["trouble"].as_str()?.replace('\n', "\nwarning: "))
     }
 
     pub async fn send_json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {

@@ -82,7 +82,7 @@ async fn daemon(matches: &ArgMatches) -> Result<Option<Client>, Failure> {
 }
 
 async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
-    if let Some(why) = client.not_ready().await {
+    if let Some(why) = client.unready().await {
         return Err(format!("the daemon cannot plan now: {why}; --local computes the plan here").into());
     }
     let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;

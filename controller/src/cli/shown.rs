@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::assemble;
 use crate::api::hooks::canonical;
-use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError};
+use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
 use crate::cost::{Cost, Prices};
 use crate::kinds::{log_group, names};
 use crate::plan::render::Document;
 use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
+use crate::reconcile::trouble::Trouble;
 use crate::source::write::{Change, WriteError, Writer, Written};
 use crate::source::{Author, SourceHandle, SourceState};
 use crate::status::metrics::Scrape;
@@ -40,9 +41,19 @@ impl Shown {
         status
     }
 
+    fn troubles(&self) -> Vec<Trouble> {
+        self.reconciler.troubles(&self.progress, &self.source.state.borrow())
+    }
+
     fn mode(&self) -> String {
         format!("{:?}", self.reconciler.world.settings.mode).to_lowercase()
     }
+}
+
+/// One line for each; nothing where there is none.
+fn lines(troubles: &[Trouble]) -> Option<String> {
+    let lines: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn lease(standing: &Standing) -> &'static str {
@@ -60,13 +71,14 @@ impl Control for Shown {
     }
 
     fn statuses(&self) -> Vec<RepositoryStatus> {
-        let source = self.source.state.borrow().clone();
-        self.reconciler.world.board.all().into_iter().map(|status| self.dated(status, &source)).collect()
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
+        let statuses = self.reconciler.world.board.all().into_iter();
+        statuses.map(|status| self.dated(self.reconciler.shown(status, &troubles), &source)).collect()
     }
 
     fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        let source = self.source.state.borrow().clone();
-        self.reconciler.world.board.get(name).map(|status| self.dated(status, &source))
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
+        Some(self.dated(self.reconciler.shown(self.reconciler.world.board.get(name)?, &troubles), &source))
     }
 
     fn daemon(&self) -> DaemonStatus {
@@ -80,16 +92,13 @@ impl Control for Shown {
             now: Some(world.clock.now()),
             as_of: self.reconciler.whole_as_of(&source).map(|moment| world.clock.at(moment)),
             commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
-            trouble: self.not_ready(),
+            trouble: lines(&self.troubles()),
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        let source = self.source.state.borrow();
-        if let Some(failure) = &source.failure {
-            return Some(failure.message.clone());
-        }
-        (!self.progress.swept()).then(|| "live state has not been read yet".to_owned())
+    fn readiness(&self) -> Readiness {
+        let troubles = self.troubles();
+        Readiness { ready: !troubles.iter().any(|trouble| trouble.cause.is_unready()), trouble: lines(&troubles) }
     }
 
     fn scrape(&self) -> Scrape {
@@ -103,8 +112,7 @@ impl Control for Shown {
             calls: attempts
                 .flat_map(|(operation, counts)| {
                     let outcomes = ["passed", "failed", "throttled"].into_iter().zip(counts);
-                    let some = outcomes.filter(|(_, count)| *count > 0);
-                    some.map(move |(outcome, count)| (operation.clone(), outcome, count))
+                    outcomes.map(move |(outcome, count)| (operation.clone(), outcome, count))
                 })
                 .collect(),
             rates: world
@@ -120,7 +128,7 @@ impl Control for Shown {
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),
-            swept: self.progress.last_sweep().map(|at| self.date(at)),
+            swept: self.date(self.progress.last_sweep().unwrap_or_else(|| world.clock.started())),
             costs: self.costs().into_iter().map(|cost| (cost.repository, [cost.min, cost.now, cost.max])).collect(),
             statuses,
         }

@@ -38,11 +38,20 @@ pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     match (written["changed"].as_bool(), written["commit"].as_str()) {
-        (Some(false), _) => say!("{}: nothing to change", edit.name),
+        (Some(false), _) => say!("{}: {}", edit.name, unchanged(&edit.change)),
         (_, Some(commit)) => say!("{}: {}, in commit {commit}", edit.name, edit.message),
         (_, None) => say!("{}: {}", edit.name, edit.message),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a change changed nothing.
+fn unchanged(change: &Change) -> &'static str {
+    match change {
+        Change::Suspend => "is suspended already; nothing to change",
+        Change::Resume => "is not suspended; nothing to change",
+        _ => "nothing to change",
+    }
 }
 
 async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> {
@@ -51,6 +60,8 @@ async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> 
         Change::AddText(text) => client.send_yaml("/v1/repositories", text.clone()).await,
         Change::Add(fields) => client.send_json(Method::POST, "/v1/repositories", Some(&json!(fields))).await,
         Change::Set(fields) => client.send_json(Method::PATCH, &path, Some(&json!(fields))).await,
+        Change::Suspend => client.send_json(Method::POST, &format!("{path}/suspend"), None).await,
+        Change::Resume => client.send_json(Method::POST, &format!("{path}/resume"), None).await,
         Change::Remove => client.send_json(Method::DELETE, &path, None).await,
     }
 }

@@ -243,6 +243,25 @@ impl Live {
         self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
     }
 
+    /// Whether this is the server id of one of its registered revisions.
+    pub fn has_revision(&self, id: &str) -> bool {
+        self.task_definitions.iter().any(|live| live.revision() == Some(id) || live.server_id() == Some(id))
+    }
+
+    /// Whether it is known of everything that its service may run which server id it has.
+    pub fn knows_its_revisions(&self) -> bool {
+        let known = |arn: &String| {
+            let live = self.task_definitions.iter().find(|live| live.arn == *arn);
+            live.is_some_and(|live| live.server_id().is_some())
+        };
+        let service = self.service.iter().filter(|service| service.exists());
+        service
+            .flat_map(|service| {
+                service.deployments.iter().map(|one| &one.task_definition).chain([&service.task_definition])
+            })
+            .all(known)
+    }
+
     /// See [`service::served_before`].
     pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
         service::served_before(self.service.as_deref()?, &self.task_definitions, present)

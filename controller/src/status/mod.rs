@@ -156,7 +156,7 @@ pub struct RepositoryStatus {
     pub platform: Option<String>,
     /// The revision that is wanted: the server id that Dagster is to show.
     pub revision: Option<String>,
-    /// The revision that serves.
+    /// The revision that serves; absent where nothing does.
     pub serving: Option<String>,
     pub address: Option<String>,
     /// What was found to differ by the last look at it, repaired since or not.
@@ -179,6 +179,7 @@ pub struct RepositoryStatus {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub as_of: Option<Timestamp>,
+    /// When it was last observed.
     #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
 }

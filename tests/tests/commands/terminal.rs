@@ -57,6 +57,7 @@ fn text_of_a_daemon_is_escaped() {
             "not ready",
             daemon(|_, path| match path {
                 "/readyz" => Answer("503 Service Unavailable", "text/plain", HOSTILE.to_owned()),
+                "/v1/status" => Answer::json(&json!({"trouble": HOSTILE})),
                 _ => Answer::json(&json!([status(HOSTILE, &json!({}))])),
             }),
         ),
