@@ -79,6 +79,8 @@ impl Control for Daemon {
             mode: "enforce".to_owned(),
             lease: "held".to_owned(),
             commit: None,
+            now: None,
+            as_of: None,
             trouble: None,
         }
     }

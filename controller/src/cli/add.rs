@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_crds::CodePointer;
 use codeloc_crds::edit::{SCHEMA_LINE, edit};
 use serde_json::{Map, Value, json};
 
+use super::terminal::{complain, say};
 use super::write::{Edit, assignments, write};
 use super::{Failure, assemble, client};
 use crate::build::same_code;
@@ -55,7 +55,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (branch, bare) = (text("branch"), work.path().join("look.git"));
     let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
     for warning in &found.warnings {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     let code = match (text("python-file"), text("module")) {
         (Some(_), Some(_)) => return Err("give --python-file or --module, not both".into()),
@@ -78,7 +78,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
     codeloc_crds::parse(&format!("{name}/config.yml"), config).map_err(|error| error.render(false))?;
-    println!("{}", config.trim_end());
+    say!("{}", config.trim_end());
     Ok(())
 }
 

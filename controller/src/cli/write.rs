@@ -2,12 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
-use anstream::println;
 use clap::ArgMatches;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
+use super::terminal::{print_json, say};
 use super::{Failure, assemble};
 use crate::settings::{self, Settings};
 use crate::source::Author;
@@ -34,13 +34,13 @@ pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure
         }
     };
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&written)?);
+        print_json(&written)?;
         return Ok(ExitCode::SUCCESS);
     }
     match (written["changed"].as_bool(), written["commit"].as_str()) {
-        (Some(false), _) => println!("{}: {}", edit.name, unchanged(&edit.change)),
-        (_, Some(commit)) => println!("{}: {}, in commit {commit}", edit.name, edit.message),
-        (_, None) => println!("{}: {}", edit.name, edit.message),
+        (Some(false), _) => say!("{}: {}", edit.name, unchanged(&edit.change)),
+        (_, Some(commit)) => say!("{}: {}, in commit {commit}", edit.name, edit.message),
+        (_, None) => say!("{}: {}", edit.name, edit.message),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -22,14 +22,14 @@ pub mod task_definition;
 pub mod workspace;
 
 use codeloc_crds::Repository;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::build::Image;
 use place::Place;
 pub use shared::Shared;
 
 /// In the order of creation; deletion runs backwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     LogGroup,
@@ -91,7 +91,7 @@ impl Kind {
 }
 
 /// What a step does to its resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Create,

@@ -13,6 +13,8 @@ pub mod swept;
 pub use clock::Clock;
 
 #[cfg(feature = "aws")]
+mod current;
+#[cfg(feature = "aws")]
 mod daemon;
 #[cfg(feature = "aws")]
 mod execute;

@@ -32,7 +32,7 @@ use crate::kinds::{Kind, Live, Step, image_repository, service, workspace};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
-use crate::source::{HeadKey, Heads, Snapshot};
+use crate::source::{HeadKey, Heads, Invalid, Snapshot};
 use crate::status::events::{EventReason, News};
 use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
 
@@ -117,6 +117,8 @@ pub struct Reconciler<B, C, W> {
     /// What was last seen of locations, where nothing was changed since.
     pub(super) kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
+    /// The configs that the statuses were computed from.
+    pub(super) configs_told: Mutex<HashMap<String, Result<Repository, Invalid>>>,
     /// Locations whose last passes failed.
     pub(super) failures: Mutex<HashMap<String, Failing>>,
     /// Last words by repository and revision: they are read once.
@@ -138,6 +140,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             looking: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
             addresses: observe::Addresses::default(),
+            configs_told: Mutex::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
             image_looks: ImageLooks::starting_at(Instant::now()),
@@ -567,6 +570,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.world.images.forget(name);
         lock(&self.last_words).remove(name);
         lock(&self.kept).remove(name);
+        lock(&self.configs_told).remove(name);
         self.addresses.forget(name);
         self.image_looks.forget(name);
     }

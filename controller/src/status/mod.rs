@@ -174,6 +174,11 @@ pub struct RepositoryStatus {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub converged: Option<Timestamp>,
+    /// This status takes account of every push before this moment, to the configs or to the branch. Absent while a newer config or
+    /// commit waits for a pass.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub as_of: Option<Timestamp>,
     /// When it was last observed.
     #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
@@ -205,6 +210,7 @@ impl RepositoryStatus {
             running: 0,
             commit_observed: None,
             converged: None,
+            as_of: None,
             updated: now,
         }
     }

@@ -285,7 +285,7 @@ fn without_an_image_only_what_needs_none_is_made() {
     let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
     assert_eq!(kinds, [Kind::LogGroup, Kind::ImageRepository, Kind::Role].into());
     assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
-    let text = super::render::text(&[(NAME.to_owned(), plan)]);
+    let text = super::render::text(&[super::render::Document::new(NAME, &plan)]);
     assert!(text.contains("image: (known after apply)"), "{text}");
 }
 
