@@ -10,7 +10,8 @@ use crate::fields::{
 use crate::git::{reaches_metadata, url_problem, valid_reference_name};
 use crate::prefix::{self, belongs_to, is_prefix, lies_in, platforms};
 use crate::repository::{
-    Access, CodePointer, GitReference, Health, NameError, Repository, RepositoryName, Resources, RunResources, Scaling,
+    Access, CodePointer, GitReference, Health, Mode, NameError, Repository, RepositoryName, Resources, RunResources,
+    Scaling,
 };
 use crate::yaml::{Node, Step};
 
@@ -76,6 +77,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     let secrets = check.secrets(fields.secrets, &environment);
     check.sizes(&environment, &secrets);
     check.tags(&fields.tags);
+    check.mode(fields.mode, fields.mode_when_resumed.is_some());
     if !check.findings.is_empty() {
         return Err(check.findings);
     }
@@ -500,6 +502,13 @@ impl Check<'_> {
             environment.insert(name, value);
         }
         environment
+    }
+
+    fn mode(&mut self, mode: Mode, when_resumed: bool) {
+        if when_resumed && mode != Mode::Suspended {
+            let hint = "remove `mode_when_resumed`; `codeloc resume` does that by itself";
+            self.at_key("mode_when_resumed", "`mode_when_resumed` has no effect without `mode: suspended`", hint);
+        }
     }
 
     fn tags(&mut self, tags: &BTreeMap<String, String>) {

@@ -17,6 +17,7 @@ mod read;
 mod repository;
 mod schema;
 mod structure;
+pub mod suspend;
 mod yaml;
 
 pub use check::is_secret_arn;

@@ -29,6 +29,7 @@ use codeloc::kinds::aws::{Cache, Clients};
 use codeloc::kinds::role::aws::PAGE;
 use codeloc::reconcile::lease::{Lease, Standing};
 use codeloc::reconcile::queue::{Priority, Queue};
+use codeloc::reconcile::trouble::Trouble;
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
 use codeloc::source::{HeadKey, Heads, HeadsSettings, SourceState, read_folder};
@@ -231,7 +232,10 @@ impl Deployment {
         let confirmed: Vec<&str> = self.confirmed.iter().map(String::as_str).collect();
         std::fs::write(root.join("prune.txt"), confirmed.join("\n")).expect("names that are confirmed");
         let snapshot = read_folder(&root).expect("a folder that can be read");
-        self.source.send_modify(|state| state.snapshot = Some(Arc::new(snapshot)));
+        self.source.send_modify(|state| {
+            state.snapshot = Some(Arc::new(snapshot));
+            state.read = Some(tokio::time::Instant::now());
+        });
     }
 
     /// A reading of the configs that fails; with nothing, they can be read again.
@@ -350,6 +354,24 @@ impl Deployment {
     /// What the acting daemon says of a location.
     pub fn status(&self, name: &str) -> Option<RepositoryStatus> {
         self.acting()?.fleet.reconciler.world.board.get(name)
+    }
+
+    /// The moment before which every push is in the acting daemon's status of a location.
+    pub fn as_of(&self, name: &str) -> Option<tokio::time::Instant> {
+        let reconciler = &self.acting()?.fleet.reconciler;
+        reconciler.as_of(&reconciler.world.board.get(name)?, &self.source.borrow())
+    }
+
+    /// What is wrong with one daemon as a whole.
+    pub fn troubles_of(&self, caller: &str) -> Vec<Trouble> {
+        let Some(running) = self.running.get(caller) else { return vec![] };
+        running.fleet.reconciler.troubles(&running.fleet.progress, &self.source.borrow())
+    }
+
+    /// What the one daemon that runs shows of a location to whoever asks it.
+    pub fn shown(&self, name: &str) -> Option<RepositoryStatus> {
+        let troubles = self.troubles_of("codeloc");
+        Some(self.acting()?.fleet.reconciler.shown(self.status(name)?, &troubles))
     }
 
     /// What one daemon says of a location.

@@ -121,6 +121,11 @@ impl Lone {
         Process::start(&mut daemon, self.folder.join(format!("daemon-{number}.log")))
     }
 
+    /// Ends the cloud as a power cut does: nobody listens at its port any more.
+    pub fn kill_cloud(&mut self) {
+        self.cloud.kill();
+    }
+
     /// One location's status, as the daemon has it.
     pub async fn status(&self, name: &str) -> Result<Value, String> {
         let all = self.web.get(&format!("http://127.0.0.1:{}/v1/repositories", self.codeloc_port)).await?;

@@ -73,6 +73,41 @@ fn now() -> f64 {
     codeloc::reconcile::Clock::of_this_machine().now().as_duration().as_secs_f64()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aws_that_is_away_is_told_by_the_command_line_and_the_api() {
+    if !prepared("a daemon whose AWS goes away") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut lone = Lone::start(folder.path(), "simulated").await;
+    lone.write_settings(&folder.path().join("work"));
+    lone.write_config("billing", &config("billing"));
+    let mut daemon = lone.daemon(1);
+    let base = format!("http://127.0.0.1:{}", lone.codeloc_port());
+    let web = lone.web.clone();
+    let ready = async |wanted: u16| {
+        until(&format!("/readyz answers {wanted}"), 60, || async {
+            let request = web.client.get(format!("{base}/readyz")).send();
+            let answer = request.await.map_err(|error| error.to_string())?;
+            let status = answer.status().as_u16();
+            let text = answer.text().await.map_err(|error| error.to_string())?;
+            if status == wanted { Ok(text) } else { Err(text) }
+        })
+        .await
+    };
+    assert_eq!(ready(200).await, "ok\n");
+    lone.kill_cloud();
+    let told = ready(503).await;
+    let begins = "AWS does not answer (s3:";
+    assert!(told.starts_with(begins), "{told}");
+    let status = lone.web.get(&format!("{base}/v1/status")).await.unwrap();
+    assert!(status["trouble"].as_str().unwrap().starts_with(begins), "{status}");
+    let output = lone.codeloc("status", &[]);
+    assert!(stderr(&output).contains(&format!("warning: {begins}")), "{}", stderr(&output));
+    assert!(stdout(&output).contains("Unknown"), "{}", stdout(&output));
+    daemon.check();
+}
+
 /// A daemon that reads its configs from a repository, and by itself looks at it once an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add_through_the_api_is_a_commit() {
@@ -125,6 +160,9 @@ async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add
         let text = request.text().await.map_err(|error| error.to_string())?;
         let swept = text.lines().find_map(|line| line.strip_prefix("codeloc_sweep_timestamp_seconds "));
         let swept: f64 = swept.and_then(|at| at.parse().ok()).ok_or("nothing was swept")?;
+        if text.contains("codeloc_sweep_duration_seconds_count{outcome=\"done\"} 0") {
+            return Err("no sweep has ended".to_owned());
+        }
         if now() - swept > 2.5 { Ok(()) } else { Err(format!("swept at {swept}")) }
     })
     .await;

@@ -54,7 +54,7 @@ impl Prometheus {
         let hasty: String = rules
             .lines()
             .filter(|line| !line.trim().starts_with("for:"))
-            .map(|line| line.replace("[10m]", "[20s]").replace("[30m]", "[20s]") + "\n")
+            .map(|line| line.replace("[10m]", "[20s]").replace("30m", "20s").replace("[2m]", "[3s]") + "\n")
             .collect();
         std::fs::write(folder.join("alerts.yml"), hasty).unwrap();
         let settings = json!({

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,8 +22,7 @@ pub trait Control: Send + Sync + 'static {
     fn statuses(&self) -> Vec<RepositoryStatus>;
     fn status(&self, name: &str) -> Option<RepositoryStatus>;
     fn daemon(&self) -> DaemonStatus;
-    /// Why the daemon is not ready yet: live state was not read, or the configs cannot be.
-    fn not_ready(&self) -> Option<String>;
+    fn readiness(&self) -> Readiness;
     fn scrape(&self) -> Scrape;
     fn costs(&self) -> Vec<Cost>;
     /// Looks at one location now, or at all of them: at its config, its branch and what is live.
@@ -94,6 +94,23 @@ pub struct DaemonStatus {
     pub lease: String,
     /// The commit of the config repository that is in force.
     pub commit: Option<String>,
-    /// Why the daemon is not ready, or the configs cannot be read.
+    /// The time by the daemon's clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub now: Option<Timestamp>,
+    /// Every config committed before this moment has a status. Absent while a config has none, and before the configs were read.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub as_of: Option<Timestamp>,
+    /// What is wrong with the daemon as a whole, since when, and what to do: one line for each. AWS, the lease or the webserver are named
+    /// within 15 seconds after they stopped answering.
+    pub trouble: Option<String>,
+}
+
+/// Whether the daemon can do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub ready: bool,
+    /// As [`DaemonStatus::trouble`]. Some of it leaves the daemon ready.
     pub trouble: Option<String>,
 }

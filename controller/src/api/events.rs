@@ -34,7 +34,7 @@ impl EventsQuery {
     }
 }
 
-/// The last thousand events of this process, the oldest first.
+/// The last thousand events of this process, in the order in which they happened last.
 #[utoipa::path(get, path = "/v1/events", tag = "daemon", params(EventsQuery),
     responses((status = 200, body = Vec<Event>), problem::Read))]
 pub async fn list(
@@ -58,7 +58,7 @@ pub async fn stream(
     // Listened to before the list is made: an event between the two comes once, by its number.
     let receiver = events.subscribe();
     let past = if query.after.is_some() { events.list(|event| query.lets_through(event)) } else { vec![] };
-    let last = past.last().map_or(0, |event| event.number);
+    let last = past.iter().map(|event| event.number).max().unwrap_or(0);
     let state = (past.into_iter(), receiver, query, last, permit);
     let stream = futures::stream::unfold(state, |(mut past, mut receiver, query, last, permit)| async move {
         let message = match past.next() {

@@ -11,8 +11,10 @@ pub mod hooks;
 mod limits;
 mod once;
 mod page;
+mod patience;
 mod problem;
 mod repositories;
+mod seats;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -29,11 +31,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use access::Access;
-pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Written};
+pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness, Written};
 use hooks::Secret;
 use limits::Limits;
 use once::Once;
 use problem::Problem;
+
+/// The probes of whatever keeps this process alive: they have room of their own, so that no crowd of clients reads as a dead daemon.
+const HEALTHY: &str = "/healthz";
+const READY: &str = "/readyz";
+const HOOKS: &str = "/hooks/git";
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -101,15 +108,24 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 pub fn router(control: Arc<dyn Control>, access: Access, hooks: Secret) -> Router {
-    let app =
-        App { control, access: Arc::new(access), hooks: Arc::new(hooks), once: Arc::default(), limits: Arc::default() };
+    router_within(Limits::default(), control, access, hooks)
+}
+
+fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hooks: Secret) -> Router {
+    let app = App {
+        control,
+        access: Arc::new(access),
+        hooks: Arc::new(hooks),
+        once: Arc::default(),
+        limits: Arc::new(limits),
+    };
     let (described, openapi) = routes().split_for_parts();
     described
         .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::require))
-        .route("/hooks/git", axum::routing::post(hooks::git))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+        .route(HOOKS, axum::routing::post(hooks::git))
+        .route(HEALTHY, get(|| async { "ok\n" }))
+        .route(READY, get(readyz))
         .route("/openapi.json", get(move || async move { Json(openapi) }))
         .route("/", get(page::show))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })
@@ -123,10 +139,9 @@ pub fn router(control: Arc<dyn Control>, access: Access, hooks: Secret) -> Route
 }
 
 async fn readyz(State(app): State<App>) -> (StatusCode, String) {
-    match app.control.not_ready() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
+    let Readiness { ready, trouble } = app.control.readiness();
+    let trouble = trouble.map_or_else(String::new, |trouble| format!("{trouble}\n"));
+    if ready { (StatusCode::OK, format!("ok\n{trouble}")) } else { (StatusCode::SERVICE_UNAVAILABLE, trouble) }
 }
 
 /// The daemon: its version, mode, lease, and the commit of the configs.

@@ -7,7 +7,6 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::http::request::Builder;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use super::*;
@@ -18,6 +17,8 @@ use crate::source::{Author, Git, GitSettings, SourceSettings};
 use crate::status::metrics::Scrape;
 use crate::status::{Journal, RepositoryStatus};
 
+mod crowd;
+
 const WRITE: &str = "0123456789abcdefghij-write";
 const READ: &str = "0123456789abcdefghij-read";
 
@@ -27,6 +28,7 @@ struct Daemon {
     writer: Writer,
     statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
     poked: Mutex<Vec<String>>,
+    readiness: Mutex<Readiness>,
     _folder: tempfile::TempDir,
 }
 
@@ -51,6 +53,7 @@ impl Daemon {
             writer: Writer::new(&settings, git, folder.path().join("unused")),
             statuses: Mutex::new([("orders".to_owned(), status)].into()),
             poked: Mutex::default(),
+            readiness: Mutex::new(Readiness { ready: true, trouble: None }),
             _folder: folder,
         })
     }
@@ -76,12 +79,14 @@ impl Control for Daemon {
             mode: "enforce".to_owned(),
             lease: "held".to_owned(),
             commit: None,
+            now: None,
+            as_of: None,
             trouble: None,
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        None
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().unwrap().clone()
     }
 
     fn scrape(&self) -> Scrape {
@@ -164,6 +169,22 @@ fn config() -> String {
 }
 
 #[tokio::test]
+async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    let cases = [
+        (true, None, StatusCode::OK, "ok\n"),
+        (true, Some("no webserver"), StatusCode::OK, "ok\nno webserver\n"),
+        (false, Some("no AWS\nno webserver"), StatusCode::SERVICE_UNAVAILABLE, "no AWS\nno webserver\n"),
+    ];
+    for (ready, trouble, status, text) in cases {
+        *daemon.readiness.lock().unwrap() = Readiness { ready, trouble: trouble.map(str::to_owned) };
+        let answer = ask(&router, get_of("/readyz"), "").await;
+        assert_eq!((answer.status, answer.text.as_str()), (status, text));
+    }
+}
+
+#[tokio::test]
 async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_configs() {
     let daemon = Daemon::new();
     let router = open(&daemon);
@@ -199,6 +220,28 @@ async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_co
     let reasons: Vec<_> = daemon.journal.events.list(|_| true).into_iter().map(|event| event.message).collect();
     assert_eq!(reasons[0], "codeloc: Adds code location new");
     assert_eq!(reasons.len(), 5);
+}
+
+#[tokio::test]
+async fn a_resumed_location_has_the_mode_that_it_had_before() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    for mode in ["", "mode: enforce\n", "mode: detect\n"] {
+        let text = format!("name: new\ngit_url: https://example.com/new.git\nmodule: new\n{mode}");
+        let yaml = get_of("/v1/repositories").method("POST").header("content-type", "application/yaml");
+        assert_eq!(ask(&router, yaml, &text).await.status, StatusCode::CREATED);
+        // Twice: a second request must not take the suspended mode for the one to come back.
+        for _ in 0..2 {
+            let suspended = ask(&router, with("POST", "/v1/repositories/new/suspend"), "").await.json();
+            assert!(suspended["config"].as_str().unwrap().contains("mode: suspended\n"), "{suspended}");
+        }
+        let resumed = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        assert_eq!((resumed["config"].as_str(), &resumed["changed"]), (Some(text.as_str()), &json!(true)));
+        let again = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        assert_eq!((again["config"].as_str(), &again["changed"]), (Some(text.as_str()), &json!(false)));
+        assert_eq!(ask(&router, with("DELETE", "/v1/repositories/new"), "").await.status, StatusCode::OK);
+    }
+    assert_eq!(ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -277,10 +320,18 @@ async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refuse
 }
 
 #[tokio::test]
-async fn without_tokens_a_name_that_a_foreign_page_lets_point_here_is_refused() {
+async fn without_tokens_only_requests_that_name_loopback_are_answered() {
     let router = open(&Daemon::new());
-    let request = Request::get("/v1/repositories").header("host", "evil.example:8080");
-    assert_eq!(ask(&router, request, "").await.status, StatusCode::FORBIDDEN);
+    let status = async |request: Builder| ask(&router, request, "").await.status;
+    for line in include_str!("../../../tests/fixtures/hosts.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (answer, host) = line.split_once(' ').unwrap();
+        let expected = if answer == "allowed" { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let host = axum::http::HeaderValue::from_bytes(host.as_bytes()).unwrap();
+        assert_eq!(status(Request::get("/v1/repositories").header("host", host)).await, expected, "{line}");
+    }
+    assert_eq!(status(Request::get("/v1/repositories")).await, StatusCode::FORBIDDEN, "no host");
+    assert_eq!(status(get_of("/v1/repositories").header("host", "evil.example")).await, StatusCode::FORBIDDEN, "two");
+    assert_eq!(status(get_of("http://evil.example/v1/repositories")).await, StatusCode::FORBIDDEN, "another target");
 }
 
 #[tokio::test]
@@ -370,48 +421,6 @@ async fn events_come_as_they_happen_and_those_before_on_demand() {
     for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
         let chunk = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
         assert!(chunk.contains(expected), "{chunk}");
-    }
-}
-
-#[tokio::test]
-async fn a_thousand_idle_connections_are_bounded_and_whoever_got_in_is_answered() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(serve::serve(listener, open(&Daemon::new())));
-    let mut first = tokio::net::TcpStream::connect(address).await.unwrap();
-    let mut idle = Vec::new();
-    for _ in 0..1000 {
-        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
-    }
-    // Those beyond the bound are closed: the last of them reads the end.
-    let mut byte = [0; 1];
-    let read = idle.last_mut().unwrap().read(&mut byte).await;
-    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
-    first.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    first.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    server.abort();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
-    let begun = tokio::time::Instant::now();
-    for (sent, within) in [
-        // A head that does not end, and a body that does not come.
-        ("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", 20),
-        (
-            "POST /v1/repositories HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
-            90,
-        ),
-    ] {
-        let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let task = tokio::spawn(serve::connection(server, open(&Daemon::new())));
-        client.write_all(sent.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap();
-        task.await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(within), "{:?}: {sent}", begun.elapsed());
     }
 }
 

@@ -6,15 +6,16 @@ use tokio::time::Instant;
 
 use super::assemble;
 use crate::api::hooks::canonical;
-use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError};
+use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
 use crate::cost::{Cost, Prices};
 use crate::kinds::{log_group, names};
-use crate::plan::render;
+use crate::plan::render::Document;
 use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
+use crate::reconcile::trouble::Trouble;
 use crate::source::write::{Change, WriteError, Writer, Written};
-use crate::source::{Author, SourceHandle};
+use crate::source::{Author, SourceHandle, SourceState};
 use crate::status::metrics::Scrape;
 use crate::status::{Journal, RepositoryStatus};
 
@@ -33,9 +34,26 @@ impl Shown {
         now - moment.elapsed().as_secs_f64()
     }
 
+    /// Adds the moment before which every push is in the status.
+    fn dated(&self, mut status: RepositoryStatus, source: &SourceState) -> RepositoryStatus {
+        let moment = self.reconciler.as_of(&status, source);
+        status.as_of = moment.map(|moment| self.reconciler.world.clock.at(moment));
+        status
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        self.reconciler.troubles(&self.progress, &self.source.state.borrow())
+    }
+
     fn mode(&self) -> String {
         format!("{:?}", self.reconciler.world.settings.mode).to_lowercase()
     }
+}
+
+/// One line for each; nothing where there is none.
+fn lines(troubles: &[Trouble]) -> Option<String> {
+    let lines: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn lease(standing: &Standing) -> &'static str {
@@ -53,32 +71,34 @@ impl Control for Shown {
     }
 
     fn statuses(&self) -> Vec<RepositoryStatus> {
-        self.reconciler.world.board.all()
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
+        let statuses = self.reconciler.world.board.all().into_iter();
+        statuses.map(|status| self.dated(self.reconciler.shown(status, &troubles), &source)).collect()
     }
 
     fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        self.reconciler.world.board.get(name)
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
+        Some(self.dated(self.reconciler.shown(self.reconciler.world.board.get(name)?, &troubles), &source))
     }
 
     fn daemon(&self) -> DaemonStatus {
         let world = &self.reconciler.world;
-        let snapshot = self.source.state.borrow().snapshot.clone();
+        let source = self.source.state.borrow().clone();
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: world.settings.deployment.clone(),
             mode: self.mode(),
             lease: lease(&world.lease.standing()).to_owned(),
-            commit: snapshot.and_then(|snapshot| snapshot.commit.clone()),
-            trouble: self.not_ready(),
+            now: Some(world.clock.now()),
+            as_of: self.reconciler.whole_as_of(&source).map(|moment| world.clock.at(moment)),
+            commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
+            trouble: lines(&self.troubles()),
         }
     }
 
-    fn not_ready(&self) -> Option<String> {
-        let source = self.source.state.borrow();
-        if let Some(failure) = &source.failure {
-            return Some(failure.message.clone());
-        }
-        (!self.progress.swept()).then(|| "live state has not been read yet".to_owned())
+    fn readiness(&self) -> Readiness {
+        let troubles = self.troubles();
+        Readiness { ready: !troubles.iter().any(|trouble| trouble.cause.is_unready()), trouble: lines(&troubles) }
     }
 
     fn scrape(&self) -> Scrape {
@@ -92,8 +112,7 @@ impl Control for Shown {
             calls: attempts
                 .flat_map(|(operation, counts)| {
                     let outcomes = ["passed", "failed", "throttled"].into_iter().zip(counts);
-                    let some = outcomes.filter(|(_, count)| *count > 0);
-                    some.map(move |(outcome, count)| (operation.clone(), outcome, count))
+                    outcomes.map(move |(outcome, count)| (operation.clone(), outcome, count))
                 })
                 .collect(),
             rates: world
@@ -109,7 +128,7 @@ impl Control for Shown {
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),
-            swept: self.progress.last_sweep().map(|at| self.date(at)),
+            swept: self.date(self.progress.last_sweep().unwrap_or_else(|| world.clock.started())),
             costs: self.costs().into_iter().map(|cost| (cost.repository, [cost.min, cost.now, cost.max])).collect(),
             statuses,
         }
@@ -165,8 +184,7 @@ impl Control for Shown {
     fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>> {
         Box::pin(async move {
             let plan = self.reconciler.preview(name).await.map_err(|error| PlanError(error.to_string()))?;
-            let plans = render::json(&[(name.to_owned(), plan)]);
-            Ok(plans[0].clone())
+            Ok(serde_json::to_value(Document::new(name, &plan)).expect("plain data"))
         })
     }
 

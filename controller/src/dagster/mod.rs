@@ -2,7 +2,7 @@
 //! [`workspace`] is the only writer of `workspace.yaml`.
 
 pub mod code_server;
-mod text;
+pub(crate) mod text;
 pub mod webserver;
 pub mod workspace;
 
@@ -36,6 +36,10 @@ pub enum WebLocation {
 
 /// Port: the Dagster webserver.
 pub trait Webserver: Send + Sync + 'static {
+    /// Whether it answers at all: asked often, so that it has to be cheap.
+    fn ping(&self) -> impl Future<Output = Result<(), WebError>> + Send {
+        async { self.locations().await.map(drop) }
+    }
     /// All locations by name, in one query.
     fn locations(&self) -> impl Future<Output = Result<BTreeMap<String, WebLocation>, WebError>> + Send;
     /// Reads workspace.yaml again. Call only when membership or a host changed: the webserver loads serially.
@@ -52,4 +56,15 @@ pub enum WebError {
     Unreachable(String),
     #[error("the webserver refused: {0}")]
     Refused(String),
+}
+
+/// What comes before the words of a server that is no webserver.
+const NOT_JSON: &str = ", not JSON: ";
+
+impl WebError {
+    /// The error without words of the other side that may be different each time.
+    pub fn topic(&self) -> String {
+        let text = self.to_string();
+        text.split_once(NOT_JSON).map_or(text.as_str(), |(before, _)| before).to_owned()
+    }
 }

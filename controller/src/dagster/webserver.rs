@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::text::{bounded, bounded_line, with_sources};
-use super::{WebError, WebLocation, Webserver};
+use super::{NOT_JSON, WebError, WebLocation, Webserver};
 
 /// A workspace of thousands of locations stays far below; what is longer is not a webserver's answer.
 const MAX_BODY_BYTES: usize = 64 << 20;
@@ -22,6 +22,8 @@ const LOCATIONS: &str = "query CodelocLocations { workspaceOrError { __typename
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
     ... on RepositoryLocation { serverId } ... on PythonError { message } } } }
   ... on PythonError { message } } }";
+
+const VERSION: &str = "query CodelocVersion { version }";
 
 const RELOAD_WORKSPACE: &str = "mutation CodelocReloadWorkspace { reloadWorkspace { __typename
   ... on UnauthorizedError { message } ... on PythonError { message } } }";
@@ -41,8 +43,9 @@ const UNFINISHED_RUNS: &str = "query CodelocUnfinishedRuns($limit: Int!) {
 /// Beyond so many the answer is 'perhaps', which is taken for a yes.
 const UNFINISHED_AT_MOST: usize = 1000;
 
-/// A reload connects to one location after another, and waits 20 s for each that accepts and does not answer.
-const RELOAD_LIMIT: Duration = Duration::from_secs(300);
+/// A reload takes a second for most workspaces. Where it takes longer than this the webserver goes on with it by itself, and what it
+/// shows afterwards tells.
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
 /// A Dagster webserver behind one URL.
 #[derive(Clone, Debug)]
@@ -88,7 +91,7 @@ impl GraphqlWebserver {
         // Dagster answers 500 with an ordinary body when the workspace file is bad, so the body decides.
         let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
             let text = bounded_line(&String::from_utf8_lossy(&body), 200);
-            let what = format!("{} answered HTTP {status}, not JSON: {text}", self.endpoint);
+            let what = format!("{} answered HTTP {status}{NOT_JSON}{text}", self.endpoint);
             // A proxy in front of a webserver that is starting says 502 or 503 in HTML.
             return Err(if status.is_server_error() { WebError::Unreachable(what) } else { WebError::Refused(what) });
         };
@@ -203,6 +206,10 @@ fn unexpected(asked: &str) -> WebError {
 }
 
 impl Webserver for GraphqlWebserver {
+    async fn ping(&self) -> Result<(), WebError> {
+        self.post(VERSION, json!({}), "version", self.timeout).await.map(drop)
+    }
+
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
         match accepted(self.post(LOCATIONS, json!({}), "workspaceOrError", self.timeout).await?)? {
             Answered::Workspace { location_entries } => {

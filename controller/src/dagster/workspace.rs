@@ -84,8 +84,10 @@ impl Publisher {
             .prefix(".workspace.")
             .suffix(".tmp")
             .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
+            .tempfile_in(folder)
+            // Without the file's random name: a failure that repeats reads the same each time.
+            .map_err(|error| io::Error::from(error.kind()))?;
+        file.as_file_mut().write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         // The rename itself survives a power cut only once the folder is on disk.

@@ -21,8 +21,25 @@ impl Clock {
         Self::starting_at(Timestamp::now())
     }
 
+    /// When the clock began: with the process.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The date of a moment that has passed.
+    pub fn date(&self, moment: Instant) -> Timestamp {
+        let ago = jiff::SignedDuration::try_from(moment.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+        self.now().saturating_sub(ago).unwrap_or(self.start)
+    }
+
     pub fn now(&self) -> Timestamp {
-        let elapsed = jiff::SignedDuration::try_from(self.started.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
-        self.start.saturating_add(elapsed).unwrap_or(self.start)
+        self.at(Instant::now())
+    }
+
+    /// The date of an instant of this process.
+    pub fn at(&self, moment: Instant) -> Timestamp {
+        let passed = moment.saturating_duration_since(self.started);
+        let passed = jiff::SignedDuration::try_from(passed).unwrap_or(jiff::SignedDuration::MAX);
+        self.start.saturating_add(passed).unwrap_or(self.start)
     }
 }

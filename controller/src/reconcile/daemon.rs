@@ -34,6 +34,8 @@ const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Progress {
     swept: Mutex<Option<Instant>>,
+    /// When the first sweep began of those that failed since, and why the last one did.
+    sweeps_fail: Mutex<Option<(Instant, String)>>,
     outcomes: Mutex<BTreeMap<String, Outcome>>,
     changed: Notify,
 }
@@ -55,6 +57,18 @@ impl Progress {
 
     fn sweep_ended(&self) {
         *lock(&self.swept) = Some(Instant::now());
+        *lock(&self.sweeps_fail) = None;
+    }
+
+    fn sweep_failed(&self, begun: Instant, why: String) {
+        let mut failing = lock(&self.sweeps_fail);
+        let since = failing.as_ref().map_or(begun, |(since, _)| *since);
+        *failing = Some((since, why));
+    }
+
+    /// Since when no sweep has ended well, where the last one failed, and why.
+    pub fn sweeps_fail(&self) -> Option<(Instant, String)> {
+        lock(&self.sweeps_fail).clone()
     }
 
     fn set(&self, name: &str, outcome: Outcome) {
@@ -97,6 +111,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
         tasks.spawn(follow_tags(self.reconciler.clone()));
         let lease = self.reconciler.world.lease.clone();
         tasks.spawn(async move { lease.keep().await });
+        let reconciler = self.reconciler.clone();
+        tasks.spawn(async move { reconciler.world.workspace.keep().await });
         for _ in 0..self.reconciler.world.settings.reconcile.workers {
             tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Resync));
         }
@@ -269,6 +285,7 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
                 progress.changed.notify_waiters();
             }
             Err(error) => {
+                progress.sweep_failed(begun, error.to_string());
                 journal.record(News::of_daemon(EventReason::SweepFailed, error.to_string()));
                 tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
                 reconciler.unseen.put_back(unseen);

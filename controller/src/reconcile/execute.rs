@@ -18,6 +18,14 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// The error without what may be different each time.
+    pub fn topic(&self) -> String {
+        match self {
+            Self::Publish(PublishError::Web(error)) => error.topic(),
+            Self::Call(_) | Self::Publish(PublishError::File(_)) => self.to_string(),
+        }
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Self::Call(error) => error.class,

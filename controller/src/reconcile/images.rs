@@ -112,10 +112,12 @@ impl<B: Builder> Images<B> {
                 }
             };
             let found = builder.find(&request).await;
-            if let Ok(found) = &found {
-                let result = if found.is_some() { "found" } else { "missing" };
-                journal.metrics.image_lookups.with_label_values(&[result]).inc();
-            }
+            let result = match &found {
+                Ok(Some(_)) => "found",
+                Ok(None) => "missing",
+                Err(_) => "failed",
+            };
+            journal.metrics.image_lookups.with_label_values(&[result]).inc();
             let result = match found {
                 Ok(Some(image)) => Ok(image),
                 Ok(None) => {

@@ -6,22 +6,29 @@
 //! Assumes: clocks run equally fast on both sides, and nothing else. No clock is compared with another one: whoever waits for the
 //! lease measures by itself how long the object has not changed; whoever holds it counts from before its last write was sent.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pulse::{Pulse, Silence};
 use crate::kinds::aws::fence::Fence;
-use crate::kinds::aws::{CallError, call};
+use crate::kinds::aws::{CallError, Class, call};
 use crate::kinds::names;
+use crate::lock::lock;
 
-/// After a read that failed, and between two looks at a lease that somebody else holds.
+/// After a call that failed, and between two looks at a lease that somebody else holds.
 const LOOK: Duration = Duration::from_secs(2);
+/// 412, or 409 when two writes met, or 404 when it was deleted under a conditional write.
+const REFUSED: [&str; 3] = ["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"];
+/// The longest time between two renewals, and the longest that one may take: they are also how an AWS that does not answer is noticed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_CALL: Duration = Duration::from_secs(10);
+/// How long a call on the lease may fail or hang before that is worth telling. Together with [`LONGEST_PAUSE`] below 15 s.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What the object says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +66,9 @@ pub struct Lease {
     duration: Duration,
     fence: Arc<Fence>,
     standing: watch::Sender<Standing>,
+    pulse: Pulse,
+    /// When this process lost the lease; nothing before it held one, and while it holds it.
+    lost: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,21 +123,16 @@ impl Store {
         // One attempt: whether a write whose answer was lost was made is found out by reading.
         let once =
             aws_sdk_s3::config::Config::builder().retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled());
-        match request.customize().config_override(once).send().await {
+        let answer = call("s3:PutObject", request.customize().config_override(once).send()).await;
+        match answer {
             Ok(answer) => {
                 let etag = answer.e_tag().ok_or_else(|| CallError::malformed("s3:PutObject", "ETag"))?;
                 Ok(Written::Now(etag.to_owned()))
             }
-            Err(error) if refused(&error) => Ok(Written::Refused),
-            Err(error) => call("s3:PutObject", async { Err(error) }).await,
+            Err(error) if error.is(&REFUSED) => Ok(Written::Refused),
+            Err(error) => Err(error),
         }
     }
-}
-
-/// 412, or 409 when two writes met, or 404 when it was deleted under a conditional write.
-fn refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-    ["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"].contains(&code)
 }
 
 impl Lease {
@@ -142,6 +147,8 @@ impl Lease {
             duration,
             fence: Arc::new(Fence::new(call_timeout(duration))),
             standing: watch::Sender::new(Standing::Unknown),
+            pulse: Pulse::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -155,6 +162,19 @@ impl Lease {
 
     pub fn watch(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// Since when the lease can be neither read nor renewed, once that lasts.
+    pub fn silence(&self) -> Option<Silence> {
+        self.pulse.silence(PATIENCE)
+    }
+
+    /// Who took the lease from this process, and when that was noticed.
+    pub fn taken(&self) -> Option<(String, Instant)> {
+        match self.standing() {
+            Standing::Standby { holder } => Some((holder, (*lock(&self.lost))?)),
+            Standing::Unknown | Standing::Held | Standing::Unreadable(_) => None,
+        }
     }
 
     /// Takes the lease whenever that is allowed, and keeps it. Runs until it is dropped; the fence then closes by itself.
@@ -214,9 +234,11 @@ impl Lease {
     async fn hold(&self, mut sequence: u64, mut etag: String, sent: Instant) {
         let mut until = sent + self.duration - margin(self.duration);
         self.fence.open_until(until);
+        *lock(&self.lost) = None;
         self.stand(Standing::Held);
         tracing::info!(holder = %self.holder, "the lease is held: this process changes things");
-        let pause = self.duration / 6;
+        let between = (self.duration / 6).min(LONGEST_PAUSE);
+        let mut pause = between;
         loop {
             tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
             if Instant::now() >= until {
@@ -225,6 +247,7 @@ impl Lease {
             }
             let sent = Instant::now();
             let written = tokio::time::timeout_at(until, self.bounded(self.write(sequence + 1, Some(&etag)))).await;
+            pause = if matches!(written, Ok(Ok(_))) { between } else { between.min(LOOK) };
             match written {
                 Ok(Ok(Written::Now(new))) => {
                     sequence += 1;
@@ -255,6 +278,7 @@ impl Lease {
 
     fn lose(&self, why: &str) {
         self.fence.close();
+        *lock(&self.lost) = Some(Instant::now());
         self.stand(Standing::Unreadable(format!("the lease was lost: {why}")));
         tracing::warn!(holder = %self.holder, "the lease was lost: {why}; nothing is changed any more");
     }
@@ -274,10 +298,18 @@ impl Lease {
 
     /// One call on the lease may not take longer than a change may.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-        match tokio::time::timeout(call_timeout(self.duration), call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(CallError::no_answer("s3:PutObject", call_timeout(self.duration))),
+        let limit = call_timeout(self.duration).min(LONGEST_CALL);
+        self.pulse.ask();
+        let answer = tokio::time::timeout(limit, call).await;
+        let answer = answer.unwrap_or_else(|_| Err(CallError::no_answer("s3:PutObject", limit)));
+        match &answer {
+            Ok(_) => self.pulse.heard(),
+            Err(error) if error.code.is_empty() && error.class == Class::Transient => {
+                self.pulse.failed(format!("AWS does not answer ({error})"));
+            }
+            Err(error) => self.pulse.failed(format!("the lease cannot be read or renewed ({error})")),
         }
+        answer
     }
 
     /// Gives the lease back, so that the next process need not wait. For an orderly end, after the work has stopped and

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::execute::StepError;
-use super::pass::{Outcome, Reconciler};
+use super::pass::{Failing, Outcome, Reconciler};
 use super::wanted::{ImageKnown, Wanted};
 use crate::build::Builder;
 use crate::dagster::{CodeServer, Webserver};
@@ -15,7 +17,7 @@ use crate::plan::Plan;
 use crate::settings::Platform;
 use crate::source::Invalid;
 use crate::status::events::{EventReason, News, news};
-use crate::status::{Condition, ConditionKind, DatedCondition, Drift, Health, Reason, RepositoryStatus, Truth};
+use crate::status::{Condition, ConditionKind, DatedCondition, Drift, Reason, RepositoryStatus, Truth};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
@@ -23,9 +25,9 @@ const LAST_BACKOFF: Duration = Duration::from_secs(300);
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     pub(super) fn failed(&self, name: &str, error: &StepError) -> Outcome {
         let mut failures = lock(&self.failures);
-        let count = failures.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << (*count - 1).min(16));
+        let failing = failures.entry(name.to_owned()).or_insert(Failing { count: 0, since: Instant::now() });
+        failing.count += 1;
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << (failing.count - 1).min(16));
         let backoff = match error.class() {
             // Seconds, up to a minute: there is nothing wrong to back off from.
             Class::NotYet => doubled.min(Duration::from_secs(5)),
@@ -41,16 +43,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         journal.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
         // Waiting for one's turn, or for what was made a moment ago, is no failure.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
-            journal.record(News::of(name, EventReason::StepFailed, error.to_string()));
+            journal.record(News::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));
         }
-        if let Some(mut status) = self.world.board.get(name) {
-            status.message = error.to_string();
-            status.updated = self.world.clock.now();
-            if error.class() == Class::Terminal {
-                status.health = Health::Degraded;
-            }
-            self.world.board.put(status);
-        } else {
+        if !self.world.board.fail(name, error.to_string(), error.class() == Class::Terminal) {
             self.world.board.put(RepositoryStatus::unknown(name, error.to_string(), self.world.clock.now()));
         }
         Outcome::Failed(backoff)
@@ -128,8 +123,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             running: running(live),
             commit_observed: None,
             converged: None,
+            as_of: None,
             updated: now,
         });
+        self.rests_on(name, wanted);
         let after = self.world.board.get(name).expect("it was put a moment ago");
         let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {

@@ -1,20 +1,37 @@
 //! The only writer of `workspace.yaml`. Many passes publish through it; each write is whole, and the webserver is asked to
 //! reload once for as many of them as came together.
+//!
+//! Guarantees: no pass waits for a reload longer than [`PATIENCE`], nor for an answer of a webserver that is silent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Duration, Instant};
 
+use super::pulse::{Pulse, Silence};
 use crate::dagster::workspace::{Entries, Entry, Publisher, WorkspaceError};
 use crate::dagster::{WebError, WebLocation, Webserver};
 use crate::kinds::workspace::{Change, Live};
+use crate::lock::lock;
 use crate::status::Journal;
+use crate::status::events::{EventReason, News};
 
-/// How long one answer of the webserver serves all passes.
+/// How long one answer of the webserver serves all passes, and how long a failed one does.
 const FRESH: Duration = Duration::from_secs(1);
+const STILL_UNREACHABLE: Duration = Duration::from_secs(5);
+/// How long a pass waits for the reload that it asked for. A longer one goes on without it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the webserver is asked whether it is there, and how long such a question may take.
+const PING: Duration = Duration::from_secs(5);
+const LONGEST_PING: Duration = Duration::from_secs(10);
+/// How long it may be silent before no pass waits for it, and before that is worth telling. The latter with [`PING`] below 15 s.
+const SILENT_FOR_PASSES: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_secs(8);
+/// Between a reload that failed and the next one: doubled up to the longest pause.
+const RELOAD_AGAIN: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -37,13 +54,27 @@ pub struct Workspace<W> {
     publisher: Publisher,
     webserver: Option<W>,
     entries: Mutex<Entries>,
-    view: Mutex<Option<(Instant, View)>>,
-    /// Number of the last write that changed membership or a host, and of the last that the webserver has read.
+    view: std::sync::Mutex<Option<(Instant, View)>>,
+    /// One question for the view at a time.
+    asking: Mutex<()>,
+    pulse: Pulse,
+    /// Number of the last write that changed membership or a host.
     written: AtomicU64,
-    reloaded: Mutex<u64>,
+    /// Number of the last write that a reload was asked for.
+    wanted: watch::Sender<u64>,
+    reloads: watch::Sender<Reloads>,
     /// Entries of the file, for whoever may not wait.
     count: AtomicUsize,
     journal: Arc<Journal>,
+}
+
+/// How far the webserver has read the file.
+#[derive(Clone, Debug, Default)]
+struct Reloads {
+    /// Number of the last write that it has read.
+    done: u64,
+    /// Number of the last write that it was asked to read in vain, and why.
+    failed: Option<(u64, String)>,
 }
 
 impl<W: Webserver> Workspace<W> {
@@ -55,9 +86,12 @@ impl<W: Webserver> Workspace<W> {
             webserver,
             count: AtomicUsize::new(entries.len()),
             entries: Mutex::new(entries),
-            view: Mutex::new(None),
+            view: std::sync::Mutex::default(),
+            asking: Mutex::default(),
+            pulse: Pulse::default(),
             written: AtomicU64::new(0),
-            reloaded: Mutex::new(0),
+            wanted: watch::Sender::default(),
+            reloads: watch::Sender::default(),
             journal,
         })
     }
@@ -109,30 +143,124 @@ impl<W: Webserver> Workspace<W> {
         self.entries.lock().await.keys().cloned().collect()
     }
 
+    pub async fn entry(&self, name: &str) -> Option<Entry> {
+        self.entries.lock().await.get(name).cloned()
+    }
+
     pub async fn live(&self, name: &str) -> (Live, View) {
-        let entry = self.entries.lock().await.get(name).cloned();
+        let entry = self.entry(name).await;
         let view = self.view().await;
-        let web = match &view {
-            View::Locations(locations) => locations.get(name).cloned(),
-            View::NotConfigured | View::Unreachable(_) => None,
-        };
-        (Live { entry, web }, view)
+        let View::Locations(locations) = &view else { return (Live { entry, web: None }, view) };
+        if let Some(web) = locations.get(name) {
+            return (Live { entry, web: Some(web.clone()) }, view);
+        }
+        let reloads = self.reloads.borrow().clone();
+        if reloads.done >= *self.wanted.borrow() {
+            return (Live { entry, web: None }, view);
+        }
+        // A reload that is under way, or about to begin, may bring it.
+        match reloads.failed {
+            None => (Live { entry, web: Some(WebLocation::Loading) }, view),
+            Some((_, why)) => (Live { entry, web: None }, View::Unreachable(why)),
+        }
+    }
+
+    /// Since when the webserver does not answer, once that lasts.
+    pub fn silence(&self) -> Option<Silence> {
+        self.pulse.silence(SILENT)
+    }
+
+    fn fresh_view(&self) -> Option<View> {
+        let cached = lock(&self.view);
+        let (at, view) = cached.as_ref()?;
+        let serves = if matches!(view, View::Unreachable(_)) { STILL_UNREACHABLE } else { FRESH };
+        (at.elapsed() < serves).then(|| view.clone())
     }
 
     async fn view(&self) -> View {
         let Some(webserver) = &self.webserver else { return View::NotConfigured };
-        let mut cached = self.view.lock().await;
-        if let Some((at, view)) = cached.as_ref()
-            && at.elapsed() < FRESH
-        {
-            return view.clone();
+        if let Some(view) = self.fresh_view() {
+            return view;
+        }
+        tokio::select! {
+            biased;
+            silence = self.pulse.until_silent(SILENT_FOR_PASSES) => {
+                View::Unreachable(silence.why.unwrap_or_else(|| "the webserver does not answer".to_owned()))
+            }
+            view = self.ask(webserver) => view,
+        }
+    }
+
+    async fn ask(&self, webserver: &W) -> View {
+        let _alone = self.asking.lock().await;
+        if let Some(view) = self.fresh_view() {
+            return view;
         }
         let view = match webserver.locations().await {
             Ok(locations) => View::Locations(Arc::new(locations)),
             Err(error) => View::Unreachable(error.to_string()),
         };
-        *cached = Some((Instant::now(), view.clone()));
+        *lock(&self.view) = Some((Instant::now(), view.clone()));
         view
+    }
+
+    /// Asks the webserver whether it is there, and has it reload after writes. Runs until it is dropped.
+    pub async fn keep(&self) {
+        match &self.webserver {
+            Some(webserver) => {
+                tokio::join!(self.keep_pinging(webserver), self.keep_reloading(webserver));
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn keep_pinging(&self, webserver: &W) {
+        loop {
+            self.pulse.ask();
+            match tokio::time::timeout(LONGEST_PING, webserver.ping()).await {
+                Ok(Ok(())) => self.pulse.heard(),
+                Ok(Err(error)) => self.pulse.failed(error.to_string()),
+                Err(_) => {
+                    self.pulse.failed(format!("the webserver did not answer within {} s", LONGEST_PING.as_secs()))
+                }
+            }
+            tokio::time::sleep(PING).await;
+        }
+    }
+
+    /// One reload at a time, each for every write before it began.
+    async fn keep_reloading(&self, webserver: &W) {
+        let mut wanted = self.wanted.subscribe();
+        let mut pause = RELOAD_AGAIN;
+        loop {
+            let done = self.reloads.borrow().done;
+            // Never an error: the sender is in this very value.
+            let _ = wanted.wait_for(|wanted| *wanted > done).await;
+            let written = self.written.load(Ordering::SeqCst);
+            let result = webserver.reload_workspace().await;
+            self.count_reload(result.is_ok());
+            self.forget_view();
+            match result {
+                Ok(()) => {
+                    self.reloads.send_replace(Reloads { done: written, failed: None });
+                    pause = RELOAD_AGAIN;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the webserver did not reload workspace.yaml; it is asked again");
+                    let why = format!("workspace.yaml is written and not loaded: {error}");
+                    let news = News::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
+                    self.journal.record(news);
+                    self.reloads.send_modify(|reloads| reloads.failed = Some((written, why)));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    // As soon as it is there again, and no sooner.
+                    if self.pulse.silence(SILENT_FOR_PASSES).is_some() {
+                        self.pulse.until_heard().await;
+                        pause = RELOAD_AGAIN;
+                    }
+                }
+            }
+        }
     }
 
     /// Whether Dagster says that no run of this location is queued or runs. Where nobody can be asked, one may be.
@@ -147,6 +275,8 @@ impl<W: Webserver> Workspace<W> {
         }
     }
 
+    /// Errors are the file's, and those of a location that is reloaded by itself. A webserver that does not reload the workspace keeps
+    /// no location from being published or removed: it is asked again until it has.
     pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
         match change {
             Change::Publish { name, host, port, .. } => {
@@ -155,37 +285,33 @@ impl<W: Webserver> Workspace<W> {
                     entries.insert(name.clone(), entry);
                 })
                 .await?;
-                self.reload().await
+                self.reload().await;
             }
-            Change::Remove { name } => {
+            Change::Remove { name } | Change::Withdraw { name, .. } => {
                 self.edit(|entries| {
                     entries.remove(name);
                 })
                 .await?;
-                // A webserver that is away must not keep a location from being removed; it reads the file when it is back.
-                if let Err(error) = self.reload().await {
-                    tracing::warn!(repository = %name, %error, "the webserver did not reload the workspace");
-                }
-                Ok(())
+                self.reload().await;
             }
             Change::ReloadWorkspace { .. } => {
                 self.written.fetch_add(1, Ordering::SeqCst);
-                self.reload().await
+                self.reload().await;
             }
             Change::Reload { name, expected, .. } => {
                 let Some(webserver) = &self.webserver else { return Ok(()) };
                 let answer = webserver.reload_location(name).await;
                 self.count_reload(answer.is_ok());
                 let shown = answer?;
-                self.forget_view().await;
+                self.forget_view();
                 // It connects to the host that it knows. If that has somebody else by now, it missed the reload that told the new one.
                 if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
                     self.written.fetch_add(1, Ordering::SeqCst);
-                    self.reload().await?;
+                    self.reload().await;
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     async fn edit(&self, edit: impl FnOnce(&mut Entries)) -> Result<(), WorkspaceError> {
@@ -201,76 +327,34 @@ impl<W: Webserver> Workspace<W> {
         Ok(())
     }
 
-    /// Asks for one reload on behalf of every write so far.
-    async fn reload(&self) -> Result<(), PublishError> {
-        let Some(webserver) = &self.webserver else { return Ok(()) };
-        let wanted = self.written.load(Ordering::SeqCst);
-        let mut reloaded = self.reloaded.lock().await;
-        if *reloaded < wanted {
-            let serving = self.written.load(Ordering::SeqCst);
-            let result = webserver.reload_workspace().await;
-            self.count_reload(result.is_ok());
-            self.forget_view().await;
-            result?;
-            *reloaded = serving;
+    /// Asks for a reload on behalf of every write so far, and waits for it a short while: most take no longer.
+    async fn reload(&self) {
+        if self.webserver.is_none() {
+            return;
         }
-        Ok(())
+        let written = self.written.load(Ordering::SeqCst);
+        self.wanted.send_if_modified(|wanted| {
+            let more = *wanted < written;
+            *wanted = written.max(*wanted);
+            more
+        });
+        let mut reloads = self.reloads.subscribe();
+        let tried = |reloads: &Reloads| {
+            let failed = reloads.failed.as_ref().is_some_and(|(failed, _)| *failed >= written);
+            reloads.done >= written || failed
+        };
+        // Whether it was tried by then is seen by the next look at the location.
+        let _ = tokio::time::timeout(PATIENCE, reloads.wait_for(tried)).await;
     }
 
     fn count_reload(&self, done: bool) {
         self.journal.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
     }
 
-    async fn forget_view(&self) {
-        *self.view.lock().await = None;
+    fn forget_view(&self) {
+        *lock(&self.view) = None;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reconcile::Clock;
-
-    /// Knows `orders` at the host of the last reload of the workspace, and finds there whoever has that address now.
-    struct Stale {
-        reloaded: Arc<AtomicU64>,
-    }
-
-    impl Webserver for Stale {
-        async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
-            Ok(BTreeMap::from([("orders".to_owned(), self.reload_location("orders").await?)]))
-        }
-
-        async fn reload_workspace(&self) -> Result<(), WebError> {
-            self.reloaded.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-
-        async fn reload_location(&self, _name: &str) -> Result<WebLocation, WebError> {
-            let right = self.reloaded.load(Ordering::SeqCst) > 0;
-            Ok(WebLocation::Loaded { server_id: Some(if right { "orders-1" } else { "billing-1" }.to_owned()) })
-        }
-
-        async fn has_unfinished_runs(&self, _location: &str) -> Result<bool, WebError> {
-            Ok(false)
-        }
-    }
-
-    #[tokio::test]
-    async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let reloaded = Arc::new(AtomicU64::new(0));
-        let webserver = Stale { reloaded: reloaded.clone() };
-        let publisher = Publisher::new(folder.path().join("workspace.yaml"));
-        let journal = Arc::new(Journal::new(Clock::of_this_machine()));
-        let workspace = Workspace::open(publisher, Some(webserver), journal).unwrap();
-        let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
-        let change = Change::Reload { name: "orders".to_owned(), expected, found };
-        workspace.apply(&change).await.unwrap();
-        let shown = workspace.live("orders").await.0.web;
-        assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
-        // One that connects to the right host is not asked to load everything anew.
-        workspace.apply(&change).await.unwrap();
-        assert_eq!(reloaded.load(Ordering::SeqCst), 1);
-    }
-}
+mod tests;

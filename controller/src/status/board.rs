@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::lock::lock;
 
-use super::{Condition, DatedCondition, RepositoryStatus, Sync};
+use super::{Condition, DatedCondition, Health, RepositoryStatus, Sync};
 
 /// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
 #[derive(Debug, Default)]
@@ -65,6 +65,18 @@ impl Board {
             }
         }
         statuses.insert(status.name.clone(), status)
+    }
+
+    /// Notes that a location could not be observed, or a step on it failed: its message is new, and what was observed before keeps its date.
+    /// Whether there is such a location.
+    pub fn fail(&self, name: &str, message: String, degraded: bool) -> bool {
+        let mut statuses = self.lock();
+        let Some(status) = statuses.get_mut(name) else { return false };
+        status.message = message;
+        if degraded {
+            status.health = Health::Degraded;
+        }
+        true
     }
 
     /// Since when a condition has been as it is.

@@ -1,13 +1,15 @@
 //! What happened, to whom, why, and from which commit: the last thousand, for the API, the command line and webhooks.
 //!
-//! Guarantees: nothing that records an event waits for anybody who reads them; one that repeats is counted, not stored again.
+//! Guarantees: nothing that records an event waits for anybody who reads them; one that repeats is counted, not stored again, and neither
+//! are several that repeat in turns.
 
 pub mod news;
+mod topic;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -17,6 +19,8 @@ use crate::lock::lock;
 
 /// Events that are kept; a restart forgets them.
 pub const KEPT: usize = 1000;
+/// For how long after an event an equal one is the same once more, whatever else happened to its location between.
+const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// Events that a reader may be behind before it misses some.
 const BEHIND: usize = 256;
 
@@ -69,10 +73,12 @@ pub enum EventReason {
     LeaseLost,
     /// AWS could not be read whole; nothing is done on half of an observation.
     SweepFailed,
+    /// The webserver did not load `workspace.yaml`; it is asked again until it has.
+    ReloadFailed,
 }
 
 impl EventReason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ConfigsRead,
         Self::ConfigsUnreadable,
         Self::ConfigInvalid,
@@ -92,7 +98,13 @@ impl EventReason {
         Self::LeaseTaken,
         Self::LeaseLost,
         Self::SweepFailed,
+        Self::ReloadFailed,
     ];
+
+    /// Of the metric that counts events: reason and severity.
+    pub fn labels(self) -> [String; 2] {
+        [format!("{self:?}"), format!("{:?}", self.severity()).to_lowercase()]
+    }
 
     pub fn severity(self) -> Severity {
         match self {
@@ -114,7 +126,8 @@ impl EventReason {
             | Self::NotConverging
             | Self::PruneBraked
             | Self::LeaseLost
-            | Self::SweepFailed => Severity::Warning,
+            | Self::SweepFailed
+            | Self::ReloadFailed => Severity::Warning,
         }
     }
 }
@@ -129,6 +142,7 @@ pub struct Event {
     pub repository: Option<String>,
     /// The commit of the location's branch, or of the config repository.
     pub commit: Option<String>,
+    /// Of one that repeats: as it was the last time.
     pub message: String,
     /// When it happened for the first time.
     #[schema(value_type = String, format = DateTime)]
@@ -136,7 +150,7 @@ pub struct Event {
     /// When it happened for the last time.
     #[schema(value_type = String, format = DateTime)]
     pub last: Timestamp,
-    /// How often, without another event of the same location between.
+    /// How often, each time within ten minutes after the last or without another event of the same location between.
     pub count: u32,
 }
 
@@ -147,15 +161,32 @@ pub struct News {
     pub repository: Option<String>,
     pub commit: Option<String>,
     pub message: String,
+    /// What two equal events have in common; the message, where this is absent.
+    topic: Option<String>,
 }
 
 impl News {
     pub fn of_daemon(reason: EventReason, message: impl Into<String>) -> Self {
-        Self { reason, repository: None, commit: None, message: message.into() }
+        Self { reason, repository: None, commit: None, message: message.into(), topic: None }
     }
 
     pub fn of(repository: &str, reason: EventReason, message: impl Into<String>) -> Self {
-        Self { reason, repository: Some(repository.to_owned()), commit: None, message: message.into() }
+        Self { repository: Some(repository.to_owned()), ..Self::of_daemon(reason, message) }
+    }
+
+    /// For a message that quotes somebody who says the same in other words each time.
+    #[must_use]
+    pub fn about(self, topic: impl Into<String>) -> Self {
+        Self { topic: Some(topic.into()), ..self }
+    }
+
+    /// What is normal is history, of which every word counts.
+    fn topic(&self) -> String {
+        let told = self.topic.as_ref().unwrap_or(&self.message);
+        match self.reason.severity() {
+            Severity::Normal => told.clone(),
+            Severity::Warning => topic::of(told),
+        }
     }
 
     #[must_use]
@@ -172,8 +203,22 @@ pub struct Events {
 
 #[derive(Debug, Default)]
 struct Kept {
-    events: VecDeque<Event>,
+    /// Each with its topic; the one that happened last is the last.
+    events: VecDeque<(Event, String)>,
     number: u64,
+}
+
+impl Kept {
+    /// The event that this is once more.
+    fn repeated(&self, news: &News, topic: &str, now: Timestamp) -> Option<usize> {
+        let of_location = |event: &Event| event.repository == news.repository;
+        let last = self.events.iter().rposition(|(event, _)| of_location(event))?;
+        let equal = |(event, known): &(Event, String)| {
+            of_location(event) && (event.reason, known.as_str(), &event.commit) == (news.reason, topic, &news.commit)
+        };
+        let found = self.events.iter().rposition(equal)?;
+        (found == last || now.duration_since(self.events[found].0.last) <= WINDOW).then_some(found)
+    }
 }
 
 impl Default for Events {
@@ -183,15 +228,17 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Whether it is news, rather than the last event of its location once more.
+    /// Whether it is news, rather than an event of its location once more.
     pub fn record(&self, news: News, now: Timestamp) -> bool {
+        let topic = news.topic();
         let mut kept = lock(&self.kept);
-        let last = kept.events.iter_mut().rev().find(|event| event.repository == news.repository);
-        if let Some(last) = last
-            && (last.reason, &last.message, &last.commit) == (news.reason, &news.message, &news.commit)
+        if let Some(position) = kept.repeated(&news, &topic, now)
+            && let Some((mut event, topic)) = kept.events.remove(position)
         {
-            last.count = last.count.saturating_add(1);
-            last.last = now;
+            event.count = event.count.saturating_add(1);
+            event.last = now;
+            event.message = news.message;
+            kept.events.push_back((event, topic));
             return false;
         }
         kept.number += 1;
@@ -206,7 +253,7 @@ impl Events {
             last: now,
             count: 1,
         };
-        kept.events.push_back(event.clone());
+        kept.events.push_back((event.clone(), topic));
         if kept.events.len() > KEPT {
             kept.events.pop_front();
         }
@@ -216,9 +263,9 @@ impl Events {
         true
     }
 
-    /// Those that `which` lets through, the oldest first.
+    /// Those that `which` lets through. The one that happened last is the last.
     pub fn list(&self, which: impl Fn(&Event) -> bool) -> Vec<Event> {
-        lock(&self.kept).events.iter().filter(|event| which(event)).cloned().collect()
+        lock(&self.kept).events.iter().map(|(event, _)| event).filter(|event| which(event)).cloned().collect()
     }
 
     /// Those who listen at present.
@@ -251,6 +298,70 @@ mod tests {
         let kept = events.list(|event| event.repository.as_deref() == Some("orders"));
         assert_eq!(kept.len(), 1);
         assert_eq!((kept[0].count, kept[0].first, kept[0].last), (2, at(1), at(9)));
+    }
+
+    #[test]
+    fn warnings_that_repeat_in_turns_are_counted_each() {
+        let events = Events::default();
+        for second in 0..4 {
+            let reason = if second % 2 == 0 { EventReason::ImageFailed } else { EventReason::Degraded };
+            let message = format!("the registry did not answer within {second}.5s");
+            assert_eq!(events.record(News::of("orders", reason, message), at(second)), second < 2);
+        }
+        let kept = events.list(|_| true);
+        let told: Vec<_> = kept.iter().map(|event| (event.reason, event.count, event.first, event.last)).collect();
+        assert_eq!(told, [(EventReason::ImageFailed, 2, at(0), at(2)), (EventReason::Degraded, 2, at(1), at(3))]);
+        assert!(kept[1].message.ends_with("3.5s"), "{kept:?}");
+    }
+
+    #[test]
+    fn the_event_that_happened_last_is_the_last() {
+        let events = Events::default();
+        for (second, reason) in
+            [EventReason::ImageFailed, EventReason::Degraded, EventReason::ImageFailed].into_iter().enumerate()
+        {
+            events.record(News::of("orders", reason, "no"), at(i64::try_from(second).unwrap()));
+        }
+        let reasons: Vec<_> = events.list(|_| true).into_iter().map(|event| event.reason).collect();
+        assert_eq!(reasons, [EventReason::Degraded, EventReason::ImageFailed]);
+    }
+
+    #[test]
+    fn an_event_after_the_window_and_others_is_news() {
+        let events = Events::default();
+        events.record(News::of("orders", EventReason::Degraded, "no"), at(0));
+        events.record(News::of("orders", EventReason::Healthy, "well"), at(5));
+        assert!(events.record(News::of("orders", EventReason::Degraded, "no"), at(606)));
+    }
+
+    #[test]
+    fn equal_events_of_two_commits_or_locations_are_two() {
+        let events = Events::default();
+        let news = |name: &str, commit: &str| {
+            News::of(name, EventReason::ImageFailed, "no").from_commit(Some(commit.to_owned()))
+        };
+        for news in [news("orders", "a"), news("orders", "b"), news("billing", "a")] {
+            assert!(events.record(news, at(1)));
+        }
+        assert!(!events.record(news("orders", "a"), at(2)));
+    }
+
+    #[test]
+    fn what_is_normal_is_counted_only_word_for_word() {
+        let events = Events::default();
+        for configs in [20, 21] {
+            assert!(events.record(News::of_daemon(EventReason::ConfigsRead, format!("{configs} configs")), at(1)));
+        }
+    }
+
+    #[test]
+    fn quoted_words_do_not_make_another_event() {
+        let events = Events::default();
+        for quoted in ["<html>xqzv", "<html>pfft"] {
+            let news = News::of_daemon(EventReason::ReloadFailed, format!("the answer is {quoted}"));
+            events.record(news.about("the answer"), at(1));
+        }
+        assert_eq!(events.list(|_| true).len(), 1);
     }
 
     #[test]

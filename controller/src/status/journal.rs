@@ -16,10 +16,9 @@ impl Journal {
         Self { events: Events::default(), metrics: Metrics::default(), clock }
     }
 
-    /// Whether it is news, rather than the last event of its location once more.
+    /// Whether it is news, rather than an event of its location once more.
     pub fn record(&self, news: News) -> bool {
-        let (reason, severity) = (format!("{:?}", news.reason), format!("{:?}", news.reason.severity()).to_lowercase());
-        self.metrics.events.with_label_values(&[&reason, &severity]).inc();
+        self.metrics.events.with_label_values(&news.reason.labels()).inc();
         self.events.record(news, self.clock.now())
     }
 }

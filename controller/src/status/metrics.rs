@@ -17,6 +17,7 @@ use definitions::{
     WAITING_CALLS, WORKSPACE_ENTRIES, WORKSPACE_WRITES,
 };
 
+use super::events::EventReason;
 use super::{ConditionKind, Reason, RepositoryStatus, Truth};
 
 /// What is recorded as it happens.
@@ -37,7 +38,7 @@ pub struct Metrics {
     pub sweeps: HistogramVec,
     /// Seconds, by outcome.
     pub builds: HistogramVec,
-    /// `found` and `missing`.
+    /// `found`, `missing` and `failed`.
     pub image_lookups: IntCounterVec,
     pub workspace_writes: IntCounterVec,
     /// By outcome.
@@ -59,6 +60,10 @@ impl Default for Metrics {
         let registry = Registry::new();
         let counter = |definition: &Definition| register(&registry, counter(definition));
         let histogram = |definition: &Definition, first: f64| register(&registry, histogram(definition, first));
+        let events = counter(&EVENTS);
+        for reason in EventReason::ALL {
+            events.with_label_values(&reason.labels());
+        }
         Self {
             // From a hundredth of a second to five minutes, or ten times as long.
             reconciles: histogram(&RECONCILES, 0.01),
@@ -71,7 +76,7 @@ impl Default for Metrics {
             image_lookups: counter(&IMAGE_LOOKUPS),
             workspace_writes: counter(&WORKSPACE_WRITES),
             reloads: counter(&RELOADS),
-            events: counter(&EVENTS),
+            events,
             deliveries: counter(&DELIVERIES),
             hooks: counter(&HOOKS),
             config_writes: counter(&CONFIG_WRITES),
@@ -98,7 +103,7 @@ pub struct Scrape {
     pub source_commit: Option<String>,
     /// Seconds since the epoch.
     pub source_read: Option<f64>,
-    pub swept: Option<f64>,
+    pub swept: f64,
     /// Dollars a month by location: fewest tasks, those that run, most tasks.
     pub costs: Vec<(String, [f64; 3])>,
 }
@@ -155,9 +160,7 @@ fn gauges(scrape: &Scrape) -> Registry {
     if let Some(at) = scrape.source_read {
         gauge(&SOURCE_READ).with_label_values::<&str>(&[]).set(at);
     }
-    if let Some(at) = scrape.swept {
-        gauge(&SWEPT).with_label_values::<&str>(&[]).set(at);
-    }
+    gauge(&SWEPT).with_label_values::<&str>(&[]).set(scrape.swept);
     let cost = gauge(&COST);
     for (name, dollars) in &scrape.costs {
         for (capacity, dollars) in ["min", "now", "max"].into_iter().zip(dollars) {
@@ -201,7 +204,25 @@ fn of_repositories(statuses: &[RepositoryStatus], gauge: impl Fn(&Definition) ->
 }
 
 fn counter(definition: &Definition) -> IntCounterVec {
-    IntCounterVec::new(Opts::new(definition.name, definition.help), definition.labels).expect("a good definition")
+    let options = Opts::new(definition.name, definition.help);
+    let counter = IntCounterVec::new(options, definition.labels).expect("a good definition");
+    for values in at_the_start(definition) {
+        counter.with_label_values(&values);
+    }
+    counter
+}
+
+/// Every combination of the label values that are known beforehand.
+fn at_the_start(definition: &Definition) -> Vec<Vec<&'static str>> {
+    if definition.values.len() != definition.labels.len() {
+        return vec![];
+    }
+    definition.values.iter().fold(vec![vec![]], |combinations, values| {
+        let longer = combinations
+            .iter()
+            .flat_map(|combination| values.iter().map(move |value| [&combination[..], &[*value]].concat()));
+        longer.collect()
+    })
 }
 
 fn gauge(definition: &Definition) -> GaugeVec {
@@ -212,7 +233,11 @@ fn gauge(definition: &Definition) -> GaugeVec {
 fn histogram(definition: &Definition, first: f64) -> HistogramVec {
     let buckets = exponential_buckets(first, 2.0, 15).expect("good buckets");
     let options = HistogramOpts::new(definition.name, definition.help).buckets(buckets);
-    HistogramVec::new(options, definition.labels).expect("a good definition")
+    let histogram = HistogramVec::new(options, definition.labels).expect("a good definition");
+    for values in at_the_start(definition) {
+        histogram.with_label_values(&values);
+    }
+    histogram
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
@@ -286,6 +311,32 @@ mod tests {
             r#"codeloc_events_total{reason="Healthy",severity="normal"} 1"#,
         ] {
             assert!(text.lines().any(|told| told == line), "no line {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_there_from_the_start() {
+        let text = Metrics::default().render(&Scrape::default());
+        for line in [
+            r#"codeloc_event_deliveries_total{outcome="failed"} 0"#,
+            r#"codeloc_hooks_total{outcome="refused",sender="github"} 0"#,
+            r#"codeloc_image_build_duration_seconds_count{outcome="failed"} 0"#,
+            r#"codeloc_image_lookups_total{result="failed"} 0"#,
+            r#"codeloc_queue_wait_seconds_bucket{priority="commit",le="+Inf"} 0"#,
+            r#"codeloc_dagster_reloads_total{outcome="failed"} 0"#,
+            r#"codeloc_events_total{reason="SweepFailed",severity="warning"} 0"#,
+            "codeloc_workspace_writes_total 0",
+            "codeloc_sweep_timestamp_seconds 0",
+        ] {
+            assert!(text.lines().any(|told| told == line), "no line {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_known_beforehand_are_known_for_each_label() {
+        for definition in ALL {
+            let (values, labels) = (definition.values.len(), definition.labels.len());
+            assert!(values == 0 || values == labels, "{}", definition.name);
         }
     }
 

@@ -49,6 +49,8 @@ const TAIL: &str = "
 - `environment` and `secrets` together take at most 48 KiB: ECS has 64 KiB for a task definition. `access.read`, `access.write` and `secrets` fit
   into IAM policies: about 30 prefixes each, and about 100 secrets.
 - No unknown field, no key twice, no credentials in `git_url`.
+- A redirect of the git host is followed to a repository on the same host, such as a renamed one. Another host gets neither a token nor a
+  request: the status names it, and `git_url` is to say where the repository is.
 
 ## Whose a prefix is
 

@@ -11,7 +11,8 @@ const HEAD: &str = "\
 
 What happened, to whom, why, and from which commit. `codeloc events`, `GET /v1/events` and the page show them; `GET /v1/events/stream` sends
 them as they happen, and `notify.url_file` posts them to a webhook in the JSON that Slack's incoming webhooks take, signed in
-`X-Codeloc-Signature-256` where `notify.secret_file` is set. An event that repeats is counted. ";
+`X-Codeloc-Signature-256` where `notify.secret_file` is set. An event that repeats within ten minutes is
+counted, also where others come between ([watching.md](watching.md)); the list is in the order in which events happened last. ";
 
 fn page() -> String {
     let schema = schemars::schema_for!(EventReason).to_value();

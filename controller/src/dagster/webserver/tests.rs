@@ -112,6 +112,32 @@ async fn a_silent_webserver_ends_at_the_time_limit() {
     assert!(matches!(&error, WebError::Unreachable(text) if text.contains("within 0.2 s")), "{error:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_hangs_ends_after_20_s() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let webserver =
+        GraphqlWebserver::new(&format!("http://{}", listener.local_addr().unwrap()), Duration::from_mins(1));
+    for error in [
+        webserver.reload_workspace().await.unwrap_err(),
+        webserver.reload_location("orders").await.map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(&error, WebError::Unreachable(text) if text.contains("within 20 s")), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn foreign_words_are_told_and_are_no_part_of_the_topic() {
+    let mut topics = Vec::new();
+    for body in ["<html>xqzv</html>", "pfft"] {
+        let (webserver, _) = scripted(StatusCode::OK, body).await;
+        let error = webserver.ping().await.unwrap_err();
+        assert!(error.to_string().contains(body), "{error}");
+        // The port is another one for each.
+        topics.push(error.topic().rsplit_once("graphql").unwrap().1.to_owned());
+    }
+    assert_eq!(topics, [" answered HTTP 200 OK"; 2]);
+}
+
 #[tokio::test]
 async fn a_refused_connection_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -154,6 +180,7 @@ async fn a_real_webserver_follows_the_published_file() {
     .await
     .expect("a webserver answers within 120 s");
     assert_eq!(webserver.locations().await.unwrap(), BTreeMap::new());
+    webserver.ping().await.unwrap();
 
     // Nobody listens there: the entry is an error, the workspace loads all the same. Names that YAML 1.1 would bend.
     let gone = Entry { host: "127.0.0.1".into(), port: 1 };

@@ -105,6 +105,19 @@ fn a_folder_that_cannot_be_written_is_an_error_with_the_path() {
 }
 
 #[test]
+fn a_write_that_fails_again_and_again_reads_the_same_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody may make a file there, not even root.
+    let publisher = Publisher::new("/proc/sys/workspace.yaml");
+    let in_the_way = folder.path().join("workspace.yaml");
+    fs::create_dir(&in_the_way).unwrap();
+    for publisher in [publisher, Publisher::new(in_the_way)] {
+        let shown = [(); 3].map(|()| publisher.publish(&two()).unwrap_err().to_string());
+        assert!(shown.iter().all(|text| *text == shown[0]), "{shown:?}");
+    }
+}
+
+#[test]
 fn a_reader_sees_whole_files_only_while_versions_change() {
     let (_folder, publisher) = publisher();
     let versions: Vec<Entries> = (0..40_u16)

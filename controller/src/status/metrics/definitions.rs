@@ -12,19 +12,28 @@ pub struct Definition {
     pub name: &'static str,
     pub kind: MetricKind,
     pub labels: &'static [&'static str],
+    /// The values of each label, where they are known beforehand: these series are there from the start, so that the first time something
+    /// happens is an increase, and an alert on it fires.
+    pub values: &'static [&'static [&'static str]],
     pub help: &'static str,
 }
 
+impl Definition {
+    const fn from_the_start(self, values: &'static [&'static [&'static str]]) -> Self {
+        Self { values, ..self }
+    }
+}
+
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Definition {
-    Definition { name, kind: MetricKind::Counter, labels, help }
+    Definition { name, kind: MetricKind::Counter, labels, values: &[], help }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Definition {
-    Definition { name, kind: MetricKind::Gauge, labels, help }
+    Definition { name, kind: MetricKind::Gauge, labels, values: &[], help }
 }
 
 const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Definition {
-    Definition { name, kind: MetricKind::Histogram, labels, help }
+    Definition { name, kind: MetricKind::Histogram, labels, values: &[], help }
 }
 
 pub const BUILD_INFO: Definition = gauge(
@@ -37,7 +46,7 @@ pub const MODE: Definition =
 pub const REPOSITORY: Definition = gauge(
     "codeloc_repository_info",
     &["repository", "sync", "health", "reason"],
-    "Always 1, with sync, health, and the reason of the first condition that is not true. Alert on health=\"Degraded\" for 5 minutes, and on sync=\"OutOfSync\" for 15.",
+    "Always 1, with sync, health, and the reason of the first condition that is not true. Alert on health=\"Degraded\" for 5 minutes, and on sync=\"OutOfSync\" for 30; by repository alone, since each change of a label begins another series.",
 );
 pub const COMMIT: Definition =
     gauge("codeloc_repository_commit_info", &["repository", "commit"], "Always 1, with the commit that is wanted.");
@@ -83,7 +92,7 @@ pub const QUEUE_DEPTH: Definition =
 pub const LEASE: Definition = gauge(
     "codeloc_lease_state",
     &["state"],
-    "1 for the state of the lease: held, standby, unreadable or unknown. Alert where no process of a deployment holds it for 5 minutes.",
+    "1 for the state of the lease: held, standby, unreadable or unknown. Alert where no process of a deployment (by job) holds it for 5 minutes.",
 );
 pub const SOURCE_UP: Definition = gauge(
     "codeloc_source_up",
@@ -103,7 +112,7 @@ pub const SOURCE_READ: Definition = gauge(
 pub const SWEPT: Definition = gauge(
     "codeloc_sweep_timestamp_seconds",
     &[],
-    "When AWS was last read whole. Alert where that is longer ago than 10 minutes: drift is not seen.",
+    "When AWS was last read whole; before the first time, when the process started. Alert where that is longer ago than 10 minutes: drift is not seen.",
 );
 pub const LEARNED_RATE: Definition = gauge(
     "codeloc_aws_learned_rate_calls_per_second",
@@ -129,19 +138,23 @@ pub const QUEUE_WAIT: Definition = histogram(
     "codeloc_queue_wait_seconds",
     &["priority"],
     "Time between the moment a location was due and its pass. Alert where that of commits is above 10 seconds.",
-);
+)
+.from_the_start(&[&["commit", "again", "making", "cold", "resync", "garbage"]]);
 pub const SWEEPS: Definition =
-    histogram("codeloc_sweep_duration_seconds", &["outcome"], "Duration of reading the whole deployment from AWS.");
+    histogram("codeloc_sweep_duration_seconds", &["outcome"], "Duration of reading the whole deployment from AWS.")
+        .from_the_start(&[&["done", "failed"]]);
 pub const BUILDS: Definition = histogram(
     "codeloc_image_build_duration_seconds",
     &["outcome"],
     "Duration of image builds, push included. Alert on outcome=\"failed\".",
-);
+)
+.from_the_start(&[&["built", "failed"]]);
 pub const IMAGE_LOOKUPS: Definition = counter(
     "codeloc_image_lookups_total",
     &["result"],
-    "Images that were asked for: found in the registry, or missing and so to be built.",
-);
+    "Images that were asked for: found in the registry, missing and so to be built, or failed where the registry did not tell. Alert on failed.",
+)
+.from_the_start(&[&["found", "missing", "failed"]]);
 pub const CHANGES: Definition = counter(
     "codeloc_changes_applied_total",
     &["kind", "action"],
@@ -151,35 +164,41 @@ pub const FAILED_STEPS: Definition = counter(
     "codeloc_steps_failed_total",
     &["class"],
     "Changes that failed, by what is done about it: Transient, Throttled and NotYet are tried again soon; Terminal needs somebody.",
-);
+)
+.from_the_start(&[&["Transient", "Throttled", "NotYet", "Fenced", "Terminal"]]);
 pub const ROLLOUTS: Definition = counter(
     "codeloc_rollouts_total",
     &["outcome"],
     "Rollouts begun, and those that ended in a failed revision. Alert on failed.",
-);
+)
+.from_the_start(&[&["begun", "failed"]]);
 pub const WORKSPACE_WRITES: Definition = counter("codeloc_workspace_writes_total", &[], "Writes of workspace.yaml.");
 pub const RELOADS: Definition = counter(
     "codeloc_dagster_reloads_total",
     &["outcome"],
     "Reloads that Dagster's webserver was asked for: done or failed. Alert on failed.",
-);
+)
+.from_the_start(&[&["done", "failed"]]);
 pub const EVENTS: Definition =
     counter("codeloc_events_total", &["reason", "severity"], "Events, repeated ones included.");
 pub const DELIVERIES: Definition = counter(
     "codeloc_event_deliveries_total",
     &["outcome"],
     "Events sent to webhooks: delivered, failed after all tries, or dropped since too many waited. Alert on failed.",
-);
+)
+.from_the_start(&[&["delivered", "failed", "dropped"]]);
 pub const HOOKS: Definition = counter(
     "codeloc_hooks_total",
     &["sender", "outcome"],
     "Requests to /hooks/git: accepted, refused (forged or unsigned) or ignored (about nothing of ours). Alert on refused.",
-);
+)
+.from_the_start(&[&["github", "gitlab", "bitbucket", "generic"], &["accepted", "refused", "ignored"]]);
 pub const CONFIG_WRITES: Definition = counter(
     "codeloc_config_writes_total",
     &["outcome"],
     "Changes of the config repository through the API: written, unchanged, refused or failed.",
-);
+)
+.from_the_start(&[&["written", "unchanged", "refused", "failed"]]);
 pub const HTTP: Definition =
     counter("codeloc_http_requests_total", &["method", "route", "status"], "Requests to the API by route and status.");
 
