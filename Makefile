@@ -3,7 +3,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .PHONY: add-repo update-repo remove-repo list-repos repo-logs sync-repos dev-with-repos dev-add-repo
-.PHONY: help run prepare test test-images soak mutations lint bench clean-local
+.PHONY: help run codeloc prepare test test-images soak mutations lint bench clean-local
 
 help:
 	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
@@ -11,7 +11,8 @@ help:
 	@echo "make update-repo  REPO_NAME= [SET='branch=next resources.cpu=512']: changes its config, or looks at it now"
 	@echo "make remove-repo  REPO_NAME=: removes its config, and so the location"
 	@echo "make list-repos   every location on one line; make repo-logs REPO_NAME= [FOLLOW=1]; make sync-repos: look at all of them now"
-	@echo "make dev-with-repos REPOS=folder: make run with these configs; make dev-add-repo REPO_PATH=project: adds a local project"
+	@echo "make dev-with-repos [REPOS=folder]: make run with these configs, or with the samples in repos/"
+	@echo "make dev-add-repo REPO_PATH=project: add a local project to the running stack"
 	@echo "make test         every test, with cargo-nextest where it is installed"
 	@echo "make test-images  the tests of the Python package in the images, which make test runs too"
 	@echo "make lint         formatting, clippy, dependencies"
@@ -26,47 +27,48 @@ run:
 	$(CARGO) build --locked -p codeloc -p localcloud
 	@exec $(PYTHON) deploy/local/run.py $(RUN_FLAGS)
 
+# A target with a missing variable fails while make reads this file, before anything compiles.
+require = $(if $(filter $(1),$(MAKECMDGOALS)),$(if $($(2)),,$(error $(1) needs $(2), as in: make $(1) $(2)=$(3))))
+$(call require,add-repo,REPO_URL,https://github.com/user/repo.git)
+$(call require,update-repo,REPO_NAME,orders)
+$(call require,remove-repo,REPO_NAME,orders)
+$(call require,repo-logs,REPO_NAME,orders)
+$(call require,dev-add-repo,REPO_PATH,~/projects/orders)
+
 # Commands go to the daemon of make run, and to its folder of configs, unless CODELOC_FLAGS says otherwise, as in
 # CODELOC_FLAGS='--server https://codeloc.example.com --token-file token'.
 CODELOC_FLAGS ?= --config .local/run/codeloc.yml
-CODELOC = target/debug/codeloc
+CODELOC = $(or $(CARGO_TARGET_DIR),target)/debug/codeloc
 
-target/debug/codeloc:
-	$(CARGO) build --locked -p codeloc
+# The same packages as `make run`, so that neither build undoes the other's choice of features. Only the first shows its progress.
+codeloc:
+	@$(CARGO) build $(if $(wildcard $(CODELOC)),--quiet) --locked -p codeloc -p localcloud
 
-# What a target needs, told where it is missing.
-need = $(if $($(1)),,$(error $@ needs $(1)=...))
-
-add-repo: | target/debug/codeloc
-	$(call need,REPO_URL)
+add-repo: codeloc
 	@$(CODELOC) add "$(REPO_URL)" $(if $(REPO_NAME),--name "$(REPO_NAME)") $(if $(REPO_BRANCH),--branch "$(REPO_BRANCH)") \
 		$(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS)
 
-update-repo: | target/debug/codeloc
-	$(call need,REPO_NAME)
+update-repo: codeloc
 	@$(if $(SET),$(CODELOC) update "$(REPO_NAME)" $(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS) &&) \
 		$(CODELOC) sync "$(REPO_NAME)" $(CODELOC_FLAGS)
 
-remove-repo: | target/debug/codeloc
-	$(call need,REPO_NAME)
+remove-repo: codeloc
 	@$(CODELOC) remove "$(REPO_NAME)" $(CODELOC_FLAGS)
 
-list-repos: | target/debug/codeloc
+list-repos: codeloc
 	@$(CODELOC) list $(CODELOC_FLAGS)
 
-repo-logs: | target/debug/codeloc
-	$(call need,REPO_NAME)
+repo-logs: codeloc
 	@$(CODELOC) logs "$(REPO_NAME)" $(if $(FOLLOW),--follow) $(CODELOC_FLAGS)
 
-sync-repos: | target/debug/codeloc
+sync-repos: codeloc
 	@$(CODELOC) sync $(CODELOC_FLAGS)
 
+# Without REPOS, the sample configs in repos/.
 dev-with-repos:
-	$(call need,REPOS)
-	@$(MAKE) --no-print-directory run RUN_FLAGS='--repos "$(abspath $(REPOS))" $(RUN_FLAGS)'
+	@$(MAKE) --no-print-directory run RUN_FLAGS='--repos "$(abspath $(or $(REPOS),repos))" $(RUN_FLAGS)'
 
-dev-add-repo: | target/debug/codeloc
-	$(call need,REPO_PATH)
+dev-add-repo: codeloc
 	@$(CODELOC) add "$(abspath $(REPO_PATH))" $(if $(REPO_NAME),--name "$(REPO_NAME)") \
 		$(if $(REPO_BRANCH),--branch "$(REPO_BRANCH)") $(foreach set,$(SET),--set "$(set)") $(CODELOC_FLAGS)
 

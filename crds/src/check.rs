@@ -9,7 +9,7 @@ use crate::fields::{
 };
 use crate::git::{reaches_metadata, url_problem, valid_reference_name};
 use crate::repository::{
-    Access, CodePointer, GitReference, Health, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources,
+    Access, CodePointer, GitReference, Health, Mode, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources,
     RunResources, Scaling,
 };
 use crate::yaml::{Node, Step};
@@ -60,6 +60,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     let environment = check.environment(fields.environment);
     let secrets = check.secrets(fields.secrets, &environment);
     check.tags(&fields.tags);
+    check.mode(fields.mode, fields.mode_when_resumed.is_some());
     if !check.findings.is_empty() {
         return Err(check.findings);
     }
@@ -466,6 +467,13 @@ impl Check<'_> {
             environment.insert(name, value);
         }
         environment
+    }
+
+    fn mode(&mut self, mode: Mode, when_resumed: bool) {
+        if when_resumed && mode != Mode::Suspended {
+            let hint = "remove `mode_when_resumed`; `codeloc resume` does that by itself";
+            self.at_key("mode_when_resumed", "`mode_when_resumed` has no effect without `mode: suspended`", hint);
+        }
     }
 
     fn tags(&mut self, tags: &BTreeMap<String, String>) {

@@ -42,7 +42,7 @@ pub fn edit(text: &str, fields: &Map<String, Value>) -> Result<String, EditError
     }
 }
 
-fn read(text: &str) -> Result<Map<String, Value>, EditError> {
+pub(crate) fn read(text: &str) -> Result<Map<String, Value>, EditError> {
     serde_saphyr::from_str(text)
         .map_err(|error| EditError::Unreadable(error.to_string().lines().next().unwrap_or_default().to_owned()))
 }

@@ -114,6 +114,9 @@ pub(crate) struct RepositoryFields {
     #[serde(default)]
     pub mode: Mode,
 
+    /// The mode that `codeloc resume` gives back. `codeloc suspend` writes it; it stands only beside `mode: suspended`.
+    pub mode_when_resumed: Option<ModeWhenResumed>,
+
     #[serde(default)]
     pub deletion: DeletionFields,
 
@@ -131,6 +134,15 @@ pub(crate) struct RepositoryFields {
     /// Take over AWS resources of these names that exist already and carry no tag of codeloc's.
     #[serde(default)]
     pub adopt: bool,
+}
+
+/// The modes that a location can be suspended from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum ModeWhenResumed {
+    Enforce,
+    Detect,
 }
 
 /// What becomes of the location when this file is removed.

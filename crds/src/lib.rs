@@ -14,6 +14,7 @@ mod read;
 mod repository;
 mod schema;
 mod structure;
+pub mod suspend;
 mod yaml;
 
 pub use check::is_secret_arn;

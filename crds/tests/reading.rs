@@ -170,8 +170,8 @@ fn a_misspelt_field() {
       · ^^^^^^^^
       ╰────
      hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, image_policy,
-     dependencies, dockerfile, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, deletion, load_balancer, spot, tags,
-     adopt
+     dependencies, dockerfile, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, mode_when_resumed, deletion,
+     load_balancer, spot, tags, adopt
     ");
 }
 

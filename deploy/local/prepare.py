@@ -26,7 +26,9 @@ PROJECTS = ROOT / "tests/fixtures/projects"
 IMAGES = ROOT / "deploy/images"
 # Dagster's side of codeloc, which the images of `deploy/images` hold too.
 PACKAGE = IMAGES / "code-location/src"
-ENVIRONMENTS = ("dagster", "moto", "schemathesis")
+# What `make run` uses, and what only the tests use.
+RUN_ENVIRONMENTS = ("tools", "dagster")
+TEST_ENVIRONMENTS = ("moto", "schemathesis")
 
 # What children get of this process's environment. PIP_FIND_LINKS and its like stay outside: they would make an
 # installation depend on the machine. A certificate authority, a proxy and a mirror of the index are the user's own.
@@ -270,15 +272,18 @@ def write_locks() -> None:
             call(LOCAL / "tools/bin/uv", "pip", "compile", *options, *silent, *output, source)
 
 
-def prepare() -> None:
-    """Makes whatever is missing or out of date."""
+def prepare(for_tests: bool) -> None:
+    """Makes whatever is missing or out of date of what `make run` uses, and of what the tests use beside it."""
     if sys.version_info < (3, 11):
         raise PrepareError(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     with alone():
-        for name in ("tools", *ENVIRONMENTS):
+        for name in RUN_ENVIRONMENTS:
             make_environment(name)
         add_package()
-        make_policies()
+        if for_tests:
+            for name in TEST_ENVIRONMENTS:
+                make_environment(name)
+            make_policies()
         for sample in SAMPLES:
             make_repository(sample)
 
@@ -291,7 +296,7 @@ def main() -> int:
         elif sys.argv[1:]:
             raise PrepareError("usage: prepare.py [--lock]")
         else:
-            prepare()
+            prepare(for_tests=True)
     except (PrepareError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,8 @@ CLOUD_GRACE_SECONDS = 45.0
 GRACE_SECONDS = 10.0
 TAIL_LINES = 25
 HTTP_OK = 200
+# Control and bidirectional characters, which a terminal interprets.
+INTERPRETED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # Settings of these tools on the machine must not reach the processes; Dagster's and Python's least of all.
 DROPPED_PREFIXES = ("AWS_", "CODELOC_", "LOCALCLOUD_", "DAGSTER_", "PIP_", "UV_", "PYTHON", "VIRTUAL_ENV")
 
@@ -219,10 +222,10 @@ class Stack:
             text = f"{sync:<9} {health:<11} {lines[0] if lines else ''}".rstrip()
             if self.shown.get(name) != text:
                 self.shown[name] = text
-                print(f"{time.monotonic() - self.began:6.1f} s  {name:<24} {text}", flush=True)
+                say(f"{time.monotonic() - self.began:6.1f} s  {name:<24} {text}")
         for name in self.shown.keys() - {str(state.get("name")) for state in states}:
             del self.shown[name]
-            print(f"{time.monotonic() - self.began:6.1f} s  {name:<24} gone", flush=True)
+            say(f"{time.monotonic() - self.began:6.1f} s  {name:<24} gone")
         return wanted <= good and len(good) == len(states) and answers(self.url(self.options.web_port, "/server_info"))
 
     def run(self) -> None:
@@ -272,6 +275,11 @@ class Stack:
                 print(f"{child.name} did not end within {grace:g} s and is killed", file=sys.stderr, flush=True)
             child.send(signal.SIGKILL)
             child.process.wait()
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Prints text of repositories and servers with control characters escaped."""
+    print(INTERPRETED.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", text), file=to, flush=True)
 
 
 def clean_environment() -> dict[str, str]:
@@ -368,7 +376,7 @@ def main() -> int:
     try:
         with claim(stack.options.state):
             check_ports(stack.options)
-            prepare.prepare()
+            prepare.prepare(for_tests=False)
             missing = [name for name in ("codeloc", "localcloud") if not (stack.options.binaries / name).exists()]
             if missing:
                 raise RunError(f"no {' and no '.join(missing)} in {stack.options.binaries}: `make run` builds them")
@@ -385,7 +393,7 @@ def main() -> int:
     except Interrupted:
         pass
     except (RunError, PrepareError, OSError) as error:
-        print(f"run: {error}", file=sys.stderr)
+        say(f"run: {error}", to=sys.stderr)
         return 1
     return 0
 

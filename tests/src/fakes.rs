@@ -110,6 +110,7 @@ impl Builder for Builds {
 pub struct CloudCodeServer {
     cloud: Arc<LocalCloud>,
     broken: Arc<Mutex<BTreeSet<String>>>,
+    given_away: Arc<Mutex<BTreeMap<IpAddr, String>>>,
 }
 
 /// What a task says of itself.
@@ -121,7 +122,17 @@ pub struct Said {
 
 impl CloudCodeServer {
     pub fn new(cloud: Arc<LocalCloud>) -> Self {
-        Self { cloud, broken: Arc::default() }
+        Self { cloud, broken: Arc::default(), given_away: Arc::default() }
+    }
+
+    /// From now on a task that the cloud does not know answers at this address, with this server id.
+    pub fn give_away(&self, address: IpAddr, server_id: &str) {
+        lock(&self.given_away).insert(address, server_id.to_owned());
+    }
+
+    /// Every address has its own task again.
+    pub fn take_back(&self) {
+        lock(&self.given_away).clear();
     }
 
     /// From now on, the code in images whose name ends like this does not load.
@@ -192,6 +203,9 @@ fn said(cloud: &Cloud, definition: &str) -> Option<Said> {
 
 impl CodeServer for CloudCodeServer {
     async fn ask(&self, address: SocketAddr) -> Answer {
+        if let Some(server_id) = lock(&self.given_away).get(&address.ip()).cloned() {
+            return Answer::Loaded { server_id, repositories: vec!["__repository__".to_owned()] };
+        }
         match self.at(address.ip()) {
             Some(said) if self.loads(&said.image) => {
                 Answer::Loaded { server_id: said.server_id, repositories: vec!["__repository__".to_owned()] }
@@ -212,6 +226,7 @@ pub struct CloudWebserver {
     code_server: CloudCodeServer,
     shown: Arc<Mutex<BTreeMap<String, String>>>,
     running: Arc<AtomicBool>,
+    failing: Arc<Mutex<BTreeMap<String, String>>>,
     hangs: watch::Sender<bool>,
 }
 
@@ -222,6 +237,7 @@ impl CloudWebserver {
             code_server,
             shown: Arc::default(),
             running: Arc::default(),
+            failing: Arc::default(),
             hangs: watch::Sender::default(),
         }
     }
@@ -238,6 +254,15 @@ impl CloudWebserver {
             Ok(_) => Ok(()),
             Err(_) => Err(WebError::Unreachable("no answer within 20 s".to_owned())),
         }
+    }
+
+    /// Whether it cannot load a location, and what it says then.
+    pub fn fail(&self, name: &str, words: Option<&str>) {
+        let mut failing = lock(&self.failing);
+        match words {
+            Some(words) => failing.insert(name.to_owned(), words.to_owned()),
+            None => failing.remove(name),
+        };
     }
 
     /// Makes it show another revision of a location, or none.
@@ -267,8 +292,12 @@ impl Webserver for CloudWebserver {
 
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
         self.answer().await?;
-        let shown = lock(&self.shown).clone();
-        Ok(shown.into_iter().map(|(name, id)| (name, WebLocation::Loaded { server_id: Some(id) })).collect())
+        let (shown, failing) = (lock(&self.shown).clone(), lock(&self.failing).clone());
+        let state = |name: &str, id| match failing.get(name) {
+            Some(message) => WebLocation::Error { message: message.clone() },
+            None => WebLocation::Loaded { server_id: Some(id) },
+        };
+        Ok(shown.into_iter().map(|(name, id)| (name.clone(), state(&name, id))).collect())
     }
 
     async fn reload_workspace(&self) -> Result<(), WebError> {
@@ -284,6 +313,9 @@ impl Webserver for CloudWebserver {
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
         self.answer().await?;
+        if let Some(message) = lock(&self.failing).get(name).cloned() {
+            return Ok(WebLocation::Error { message });
+        }
         let name = name.to_owned();
         let server_id = self.code_server.loaded(std::iter::once(&name)).remove(&name);
         if let Some(id) = &server_id {

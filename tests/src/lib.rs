@@ -236,7 +236,10 @@ impl Deployment {
             });
             snapshot.repositories.insert(repository, parsed);
         }
-        self.source.send_modify(|state| state.snapshot = Some(Arc::new(snapshot)));
+        self.source.send_modify(|state| {
+            state.snapshot = Some(Arc::new(snapshot));
+            state.read = Some(tokio::time::Instant::now());
+        });
     }
 
     /// A reading of the configs that fails; with nothing, they can be read again.
@@ -355,6 +358,12 @@ impl Deployment {
     /// What the acting daemon says of a location.
     pub fn status(&self, name: &str) -> Option<RepositoryStatus> {
         self.acting()?.fleet.reconciler.world.board.get(name)
+    }
+
+    /// The moment before which every push is in the acting daemon's status of a location.
+    pub fn as_of(&self, name: &str) -> Option<tokio::time::Instant> {
+        let reconciler = &self.acting()?.fleet.reconciler;
+        reconciler.as_of(&reconciler.world.board.get(name)?, &self.source.borrow())
     }
 
     /// What is wrong with one daemon as a whole.

@@ -250,6 +250,115 @@ async fn a_protected_location_stays_until_its_config_comes_back_and_lets_it_go()
     assert_eq!(owned(&deployment).await, ["billing"]);
 }
 
+/// Two locations, of which the config of orders says this too.
+async fn with_orders(more: &str) -> Deployment {
+    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    deployment.commit("orders", format!("{}{more}", config("orders")));
+    deployment.idle().await;
+    deployment
+}
+
+#[tokio::test(start_paused = true)]
+async fn protection_holds_under_every_mode_and_after_a_restart() {
+    for mode in ["enforce", "detect", "suspended"] {
+        let mut deployment = with_orders(&format!("mode: {mode}\ndeletion: {{protect: true}}\n")).await;
+        let before = picture(&deployment).await;
+        deployment.cloud.reset_calls();
+        deployment.confirm(&["orders"]);
+        deployment.remove("orders");
+        until_held(&deployment, &["orders"], Reason::Protected).await;
+        assert_untouched(&deployment, &before).await;
+        deployment.kill().await;
+        deployment.start().await;
+        until_held(&deployment, &["orders"], Reason::Protected).await;
+        assert_untouched(&deployment, &before).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn protection_is_known_where_the_config_goes_while_no_daemon_runs() {
+    for mode in ["detect", "suspended"] {
+        let mut deployment = with_orders(&format!("mode: {mode}\ndeletion: {{protect: true}}\n")).await;
+        let before = picture(&deployment).await;
+        deployment.kill().await;
+        deployment.cloud.reset_calls();
+        deployment.remove("orders");
+        deployment.start().await;
+        until_held(&deployment, &["orders"], Reason::Protected).await;
+        assert_untouched(&deployment, &before).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_left_of_a_protected_location_stays() {
+    let mut deployment = with_orders("deletion: {protect: true}\n").await;
+    deployment.kill().await;
+    let clients = deployment.clients();
+    let service = clients.ecs.delete_service().cluster("dagster").service("orders-service").force(true);
+    service.send().await.expect("a deletion by hand");
+    let role = "codeloc-orders";
+    clients.iam.delete_role_policy().role_name(role).policy_name("codeloc").send().await.expect("a deletion by hand");
+    clients.iam.delete_role().role_name(role).send().await.expect("a deletion by hand");
+    let logs = clients.logs.delete_log_group().log_group_name("/codeloc/locations/orders");
+    logs.send().await.expect("a deletion by hand");
+    deployment.idle().await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.remove("orders");
+    deployment.start().await;
+    until_held(&deployment, &["orders"], Reason::Protected).await;
+    assert_untouched(&deployment, &before).await;
+    assert!(deployment.live().await["orders"].image_repository.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_only_detects_writes_no_protection_either() {
+    for mode in [Mode::Detect, Mode::Suspended] {
+        let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+        deployment.kill().await;
+        deployment.settings.mode = mode;
+        deployment.commit("orders", format!("{}mode: detect\ndeletion: {{protect: true}}\n", config("orders")));
+        let before = picture(&deployment).await;
+        deployment.cloud.reset_calls();
+        deployment.start().await;
+        assert_untouched(&deployment, &before).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_config_that_let_nothing_be_changed_lets_nothing_be_deleted() {
+    for (mode, reason) in [("detect", Reason::DetectOnly), ("suspended", Reason::Suspended)] {
+        let mut deployment = with_orders(&format!("mode: {mode}\n")).await;
+        let workspace = deployment.workspace();
+        deployment.cloud.reset_calls();
+        deployment.confirm(&["orders"]);
+        deployment.remove("orders");
+        until_held(&deployment, &["orders"], reason).await;
+        deployment.idle().await;
+        // What is written is the tag alone: a restart no longer knows the mode.
+        let written = operations(&deployment);
+        assert!(written.iter().all(|operation| operation.starts_with("Tag")), "{written:?}");
+        let message = deployment.status("orders").unwrap().message;
+        assert!(message.contains(&format!("mode: {mode}")), "{message}");
+        deployment.kill().await;
+        deployment.start().await;
+        until_held(&deployment, &["orders"], Reason::Protected).await;
+        deployment.idle().await;
+        assert_eq!(operations(&deployment), written);
+        assert!(deployment.serves("orders"));
+        assert_eq!(deployment.workspace(), workspace);
+
+        // With its config back, and without the mode, it goes as any other does.
+        deployment.commit("orders", config("orders"));
+        deployment.until_healthy(&["orders"]).await;
+        deployment.idle().await;
+        deployment.remove("orders");
+        until_gone(&deployment, &["orders"]).await;
+        deployment.idle().await;
+        assert_eq!(owned(&deployment).await, ["billing"]);
+    }
+}
+
 /// What somebody changed by hand: the log group of orders is kept for ever.
 async fn drift_away(deployment: &Deployment) {
     let logs = deployment.clients().logs;

@@ -1,7 +1,9 @@
 //! Convergence as a user sees it, in virtual time: the real controller and SDK against localcloud in process.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use codeloc::settings::AddressMode;
 use codeloc::status::{ConditionKind, Health, Reason, Sync};
 use codeloc_tests::{Deployment, config, shape};
 use localcloud::driver::simulated::Script;
@@ -103,6 +105,110 @@ async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serve
     deployment.branches.push("orders", 3);
     deployment.until_healthy(&["orders"]).await;
     assert_ne!(revision(&deployment, "orders"), good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
+    let mut exits = Script::exits(1);
+    exits.log = vec!["RuntimeError: cannot reach the warehouse".to_owned()];
+    for (script, cause) in [(exits, "cannot reach the warehouse"), (Script::never_healthy(), "health checks")] {
+        let mut deployment = Deployment::new().await;
+        deployment.cloud.simulated().script_default(script);
+        deployment.commit("orders", config("orders"));
+        deployment.start().await;
+        let degraded = |this: &Deployment| this.status("orders").is_some_and(|one| one.health == Health::Degraded);
+        for _ in 0..2 {
+            deployment.until("degraded", degraded).await;
+            deployment.idle().await;
+            let status = deployment.status("orders").unwrap();
+            assert_eq!((status.serving, status.address, status.running), (None, None, 0));
+            let deployed = status.conditions.iter().find(|one| one.condition.kind == ConditionKind::Deployed).unwrap();
+            assert_eq!(
+                (deployed.condition.reason, &deployed.condition.message),
+                (Reason::RolloutFailed, &status.message)
+            );
+            let message = status.message;
+            assert!(message.contains(cause) && message.contains("nothing serves"), "{message}");
+            assert!(!message.contains("still serves"), "{message}");
+            deployment.kill().await;
+            deployment.start().await;
+        }
+        deployment.cloud.simulated().script_default(Script::default());
+        deployment.branches.push("orders", 2);
+        deployment.until_healthy(&["orders"]).await;
+        assert_eq!(deployment.status("orders").unwrap().serving, deployment.status("orders").unwrap().revision);
+    }
+}
+
+/// Where the one task of a location runs.
+fn address(deployment: &Deployment, name: &str) -> IpAddr {
+    let family = format!("codeloc-{name}");
+    let found = deployment.cloud.with_cloud(|cloud| {
+        let mut tasks = cloud.ecs.tasks.values().filter(|task| task.family == family && task.last_status == "RUNNING");
+        tasks.find_map(|task| task.address)
+    });
+    IpAddr::V4(found.expect("a task runs"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_where_another_location_answers_is_taken_out_until_its_own_task_does() {
+    for mode in [AddressMode::Dns, AddressMode::Discovered] {
+        let mut deployment = Deployment::new().await;
+        deployment.settings.dagster.address = mode;
+        deployment.commit("orders", config("orders"));
+        deployment.commit("billing", config("billing"));
+        deployment.start().await;
+        deployment.until_healthy(&["orders", "billing"]).await;
+        let foreign = revision(&deployment, "billing");
+        deployment.code_server.give_away(address(&deployment, "orders"), &foreign);
+        deployment.until("taken out", |this| !this.workspace().contains("\"orders\"")).await;
+        let told = |this: &Deployment| this.status("orders").unwrap().message.contains(&foreign);
+        deployment.until("told", told).await;
+        deployment.idle().await;
+        assert!(!deployment.workspace().contains("\"orders\"") && !deployment.healthy("orders"));
+        assert!(deployment.healthy("billing"));
+        deployment.code_server.take_back();
+        deployment.until_healthy(&["orders"]).await;
+        assert!(deployment.workspace().contains("\"orders\""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freed_address_that_another_task_took_is_taken_out() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.dagster.address = AddressMode::Discovered;
+    deployment.commit("orders", config("orders"));
+    deployment.commit("billing", config("billing"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders", "billing"]).await;
+    let (freed, foreign) = (address(&deployment, "orders"), revision(&deployment, "billing"));
+    // The task ends, its successor takes long to start, and Cloud Map lists neither.
+    deployment.cloud.simulated().script_default(Script { boot: Duration::from_secs(1800), ..Script::default() });
+    let task = deployment.cloud.with_cloud(|cloud| {
+        cloud.ecs.tasks.values().find(|task| task.family == "codeloc-orders").map(|task| task.arn.clone())
+    });
+    let stop = deployment.clients().ecs.stop_task().cluster("dagster").task(task.expect("a task runs"));
+    stop.send().await.expect("it is stopped");
+    deployment.code_server.give_away(freed, &foreign);
+    deployment.until("taken out", |this| !this.workspace().contains("\"orders\"")).await;
+    deployment.until_healthy(&["orders"]).await;
+    assert!(!deployment.workspace().contains(&format!("\"{freed}\"")), "{}", deployment.workspace());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_webserver_cannot_load_is_told_in_its_own_words() {
+    let deployment = Deployment::converged(&["orders"]).await;
+    deployment.webserver.fail("orders", Some("orders-service.dagster.internal cannot be resolved"));
+    let told = |this: &Deployment| this.status("orders").unwrap().message.contains("cannot be resolved");
+    deployment.until("told", told).await;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(told(&deployment), "{:?}", deployment.status("orders"));
+        assert_eq!(deployment.alarm(), None);
+    }
+    assert_eq!(deployment.status("orders").unwrap().health, Health::Degraded);
+    deployment.webserver.fail("orders", None);
+    deployment.until_healthy(&["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
 use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{prepared, stdout};
+use codeloc_tests::processes::{binary, command, prepared, stdout};
 use serde_json::Value;
 
 /// Checks that are not good, with what to do.
@@ -102,4 +102,87 @@ async fn the_doctor_names_each_action_that_is_not_allowed() {
     let (_folder, lone) = start(&["--deny", "sts:GetCallerIdentity"]).await;
     let (exit, told) = examine(&lone, &[]);
     assert!(exit == Some(1) && told[0].0.starts_with("credentials: "), "{told:#?}");
+}
+
+/// What the portal of AWS IAM Identity Center answers to a session that `aws sso login` began.
+async fn sso_portal() -> String {
+    let keys = || async {
+        let expiration = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).as_millisecond();
+        axum::Json(serde_json::json!({"roleCredentials": {
+            "accessKeyId": "ASIASSO", "secretAccessKey": "of-sso", "sessionToken": "session", "expiration": expiration,
+        }}))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = axum::Router::new().route("/federation/credentials", axum::routing::get(keys));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    format!("http://{address}")
+}
+
+/// A home folder as the AWS CLI leaves it after `aws sso login` and `aws login`.
+fn home(folder: &std::path::Path) -> std::path::PathBuf {
+    let home = folder.join("home");
+    let write = |path: &str, text: String| {
+        let path = home.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let keys = r#"echo {\"Version\":1,\"AccessKeyId\":\"AKIAPROCESS\",\"SecretAccessKey\":\"of-process\"}"#;
+    write(
+        ".aws/config",
+        format!(
+            "[profile process]\ncredential_process = {keys}\n
+[profile sso]\nsso_session = team\nsso_account_id = 123456789012\nsso_role_name = Admin\n
+[sso-session team]\nsso_start_url = https://team.awsapps.com/start\nsso_region = eu-central-1\nsso_registration_scopes = sso:account:access\n
+[profile ended]\nsso_session = over\nsso_account_id = 123456789012\nsso_role_name = Admin\n
+[sso-session over]\nsso_start_url = https://over.awsapps.com/start\nsso_region = eu-central-1\n
+[profile login]\nlogin_session = me\n"
+        ),
+    );
+    // The AWS CLI names the files by the SHA-1 of `team` and the SHA-256 of `me`.
+    write(
+        ".aws/sso/cache/d25187dc137f35c88bc80ec8c3ffbdb17b5eb873.json",
+        serde_json::json!({"accessToken": "token", "expiresAt": later, "region": "eu-central-1"}).to_string(),
+    );
+    write(
+        ".aws/login/cache/2744ccd10c7533bd736ad890f9dd5cab2adb27b07d500b9493f29cdc420cb2e0.json",
+        serde_json::json!({
+            "accessToken": {
+                "accessKeyId": "ASIALOGIN", "secretAccessKey": "of-login", "sessionToken": "session",
+                "accountId": "123456789012", "expiresAt": later,
+            },
+            "tokenType": "aws_sigv4", "refreshToken": "refresh", "idToken": "id",
+            "clientId": "arn:aws:signin:::devtools/same-device", "dpopKey": "not needed before the hour is over",
+        })
+        .to_string(),
+    );
+    home
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_with_sso_process_and_login_reach_aws() {
+    if !prepared("the doctor with real git and uv") {
+        return;
+    }
+    let (folder, lone) = start(&[]).await;
+    let (portal, home) = (sso_portal().await, home(folder.path()));
+    let credentials = |profile: &str| {
+        let mut codeloc = command(binary("codeloc"));
+        for keys in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            codeloc.env_remove(keys);
+        }
+        codeloc.env("HOME", &home).env("AWS_PROFILE", profile).env("AWS_ENDPOINT_URL_SSO", &portal);
+        let output = codeloc.args(["doctor", "--json", "--config"]).arg(folder.path().join("codeloc.yml")).output();
+        let findings: Vec<Value> = serde_json::from_str(&stdout(&output.unwrap())).unwrap();
+        findings.into_iter().find(|finding| finding["check"] == "credentials").unwrap()
+    };
+    for profile in ["process", "sso", "login"] {
+        let finding = credentials(profile);
+        assert_eq!(finding["verdict"], "good", "{profile}: {finding}");
+    }
+    let ended = credentials("ended");
+    assert_eq!(ended["verdict"], "bad", "{ended}");
+    assert!(ended["mend"].as_str().unwrap().contains("`aws sso login`"), "{ended}");
+    drop(lone);
 }

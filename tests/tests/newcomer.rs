@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{prepared, stderr, stdout, until};
+use codeloc_tests::processes::{command, prepared, root, stderr, stdout, until};
 use serde_json::Value;
 
 const CODE: &str =
@@ -102,4 +102,53 @@ async fn a_local_project_is_added_changed_broken_rolled_back_and_removed_with_co
     for reason in ["CommitObserved", "ImageReady", "Applied", "RolloutFailed", "Healthy", "Removed"] {
         assert!(happened.contains(&format!("\"reason\":\"{reason}\"")), "no {reason} in\n{happened}");
     }
+}
+
+/// `make` with programs that only tell what they were asked: `cargo` fails, so that a test notices it.
+fn make(words: &[&str]) -> Output {
+    let mut make = command("make");
+    make.current_dir(root()).env_remove("MAKEFLAGS").args(["CARGO=false", "PYTHON=echo"]).args(words);
+    make.output().unwrap()
+}
+
+#[test]
+fn targets_name_a_missing_variable_before_anything_compiles() {
+    for (target, variable) in [
+        ("add-repo", "REPO_URL"),
+        ("update-repo", "REPO_NAME"),
+        ("remove-repo", "REPO_NAME"),
+        ("repo-logs", "REPO_NAME"),
+        ("dev-add-repo", "REPO_PATH"),
+    ] {
+        let output = make(&[target]);
+        let told = stderr(&output);
+        assert!(told.contains(&format!("{target} needs {variable}, as in: make {target} {variable}=")), "{told}");
+        assert!(!output.status.success() && !told.contains("Error 1"), "{told}");
+    }
+}
+
+#[test]
+fn dev_with_repos_runs_the_samples_when_it_is_bare() {
+    let samples = root().join("repos").display().to_string();
+    for (words, configs) in [(&[][..], samples.as_str()), (&["REPOS=/elsewhere"], "/elsewhere")] {
+        let output = make(&[&["CARGO=true", "dev-with-repos"], words].concat());
+        assert!(stdout(&output).contains(&format!("deploy/local/run.py --repos {configs}\n")), "{output:?}");
+    }
+}
+
+#[test]
+fn make_run_prepares_only_what_it_uses() {
+    let told = "import sys; sys.path.insert(0, 'deploy/local'); sys.dont_write_bytecode = True; import prepare
+for step in ('make_environment', 'add_package', 'make_policies', 'make_repository'):
+    setattr(prepare, step, lambda *what, step=step: print(step, *(getattr(one, 'repository', one) for one in what)))
+prepare.prepare(for_tests=False)";
+    let output = command("python3").args(["-c", told]).current_dir(root()).output().unwrap();
+    insta::assert_snapshot!(done(&output), @"
+    make_environment tools
+    make_environment dagster
+    add_package
+    make_repository orders
+    make_repository nightly-report
+    make_repository platform-monorepo
+    ");
 }

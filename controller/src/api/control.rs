@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -93,6 +94,14 @@ pub struct DaemonStatus {
     pub lease: String,
     /// The commit of the config repository that is in force.
     pub commit: Option<String>,
+    /// The time by the daemon's clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub now: Option<Timestamp>,
+    /// Every config committed before this moment has a status. Absent while a config has none, and before the configs were read.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub as_of: Option<Timestamp>,
     /// What is wrong with the daemon as a whole, since when, and what to do: one line for each. AWS, the lease or the webserver are named
     /// within 15 seconds after they stopped answering.
     pub trouble: Option<String>,

@@ -1,14 +1,14 @@
 //! `POST /hooks/git`: a push is told by the git host, so that nobody waits for the next look. It carries no data: what was pushed is
 //! read from git.
 //!
-//! Guarantees: a request that is not signed with the shared secret pokes nothing; the secret is compared in constant time.
+//! Guarantees: a request that is not signed with the shared secret pokes nothing; the secret is compared in constant time; no body
+//! is read of a request that brings no signature, and only a few at once of those that do.
 
 use std::path::PathBuf;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
@@ -73,25 +73,50 @@ impl Sender {
         }
     }
 
-    fn proves(self, headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    /// What a request brings to prove that its sender knows the secret, by its headers alone.
+    fn proof(self, headers: &HeaderMap) -> Option<Proof> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let signature = |name: &str| {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(text(name)?.strip_prefix("sha256=")?, &mut bytes).ok()?;
+            Some(Proof::Signature(bytes))
+        };
         match self {
-            Self::GitLab => bool::from(text("x-gitlab-token").as_bytes().ct_eq(secret.as_bytes())),
-            Self::GitHub => signed(text("x-hub-signature-256"), body, secret),
-            Self::Bitbucket => signed(text("x-hub-signature"), body, secret),
-            Self::Generic => signed(text("x-codeloc-signature-256"), body, secret),
+            Self::GitLab => Some(Proof::Secret(text("x-gitlab-token")?.to_owned())),
+            Self::GitHub => signature("x-hub-signature-256"),
+            Self::Bitbucket => signature("x-hub-signature"),
+            Self::Generic => signature("x-codeloc-signature-256"),
         }
     }
 }
 
-/// Whether `sha256=…` is the HMAC of the body.
-fn signed(signature: &str, body: &[u8], secret: &str) -> bool {
-    let Some(given) = signature.strip_prefix("sha256=").and_then(|digits| hex::decode(digits).ok()) else {
-        return false;
-    };
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(body);
-    mac.verify_slice(&given).is_ok()
+#[derive(Debug)]
+enum Proof {
+    /// The secret itself.
+    Secret(String),
+    /// The HMAC of the body.
+    Signature([u8; 32]),
+}
+
+impl Proof {
+    /// Whether this is worth reading a body for.
+    fn may_hold(&self, secret: &str) -> bool {
+        match self {
+            Self::Secret(given) => bool::from(given.as_bytes().ct_eq(secret.as_bytes())),
+            Self::Signature(_) => true,
+        }
+    }
+
+    fn holds(&self, body: &[u8], secret: &str) -> bool {
+        match self {
+            Self::Secret(_) => self.may_hold(secret),
+            Self::Signature(given) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+                mac.update(body);
+                mac.verify_slice(given).is_ok()
+            }
+        }
+    }
 }
 
 /// What a body is signed with, as `sha256=…`; for what we send ourselves.
@@ -101,25 +126,32 @@ pub fn sign(body: &[u8], secret: &str) -> String {
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-pub(super) async fn git(
-    State(app): State<App>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let sender = Sender::of(&headers);
+pub(super) async fn git(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let sender = Sender::of(request.headers());
     let journal = app.control.journal();
     let count = |outcome: &str| journal.metrics.hooks.with_label_values(&[sender.name(), outcome]).inc();
-    let body = body.inspect_err(|_| count("refused"))?;
-    let Some(secret) = app.hooks.read().await else {
+    let refuse = |status: StatusCode, why: &str| {
         count("refused");
-        return Err(Problem::new(StatusCode::FORBIDDEN, "no hooks are accepted: set api.hook_secret_file"));
+        Err(Problem::new(status, why))
     };
-    if !sender.proves(&headers, &body, &secret) {
-        count("refused");
-        return Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "the signature is missing or not that of the shared secret",
-        ));
+    if app.hooks.0.is_none() {
+        return refuse(StatusCode::FORBIDDEN, "no hooks are accepted: set api.hook_secret_file");
+    }
+    let forged = || refuse(StatusCode::UNAUTHORIZED, "the signature is missing or not that of the shared secret");
+    let Some(proof) = sender.proof(request.headers()) else {
+        return forged();
+    };
+    let reading = app.limits.hook()?;
+    let Some(secret) = app.hooks.read().await else {
+        return refuse(StatusCode::FORBIDDEN, "no hooks are accepted: api.hook_secret_file cannot be read");
+    };
+    if !proof.may_hold(&secret) {
+        return forged();
+    }
+    let body = Bytes::from_request(request, &()).await.inspect_err(|_| count("refused"))?;
+    drop(reading);
+    if !proof.holds(&body, &secret) {
+        return forged();
     }
     let payload: Value = serde_json::from_slice(&body).map_err(|error| {
         count("refused");
@@ -188,12 +220,17 @@ mod tests {
 
     #[test]
     fn a_body_that_was_changed_is_not_signed() {
-        let signature = sign(b"{}", "secret");
-        assert!(signed(&signature, b"{}", "secret"));
-        assert!(!signed(&signature, b"{ }", "secret"));
-        assert!(!signed(&signature, b"{}", "other"));
-        assert!(!signed("sha256=", b"{}", "secret"));
-        assert!(!signed("", b"{}", "secret"));
+        let proof = |signature: &str| {
+            let headers = [(axum::http::HeaderName::from_static("x-hub-signature-256"), signature.parse().unwrap())];
+            Sender::GitHub.proof(&HeaderMap::from_iter(headers))
+        };
+        let signed = proof(&sign(b"{}", "secret")).unwrap();
+        assert!(signed.holds(b"{}", "secret"));
+        assert!(!signed.holds(b"{ }", "secret"));
+        assert!(!signed.holds(b"{}", "other"));
+        for form in ["", "sha256=", "sha256=00", "sha1=0123", &format!("sha256={}", "0".repeat(66)), &"0".repeat(64)] {
+            assert!(proof(form).is_none(), "{form}");
+        }
     }
 
     #[test]

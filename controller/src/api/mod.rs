@@ -11,8 +11,10 @@ pub mod hooks;
 mod limits;
 mod once;
 mod page;
+mod patience;
 mod problem;
 mod repositories;
+mod seats;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,11 @@ use hooks::Secret;
 use limits::Limits;
 use once::Once;
 use problem::Problem;
+
+/// The probes of whatever keeps this process alive: they have room of their own, so that no crowd of clients reads as a dead daemon.
+const HEALTHY: &str = "/healthz";
+const READY: &str = "/readyz";
+const HOOKS: &str = "/hooks/git";
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -101,15 +108,24 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 pub fn router(control: Arc<dyn Control>, access: Access, hooks: Secret) -> Router {
-    let app =
-        App { control, access: Arc::new(access), hooks: Arc::new(hooks), once: Arc::default(), limits: Arc::default() };
+    router_within(Limits::default(), control, access, hooks)
+}
+
+fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hooks: Secret) -> Router {
+    let app = App {
+        control,
+        access: Arc::new(access),
+        hooks: Arc::new(hooks),
+        once: Arc::default(),
+        limits: Arc::new(limits),
+    };
     let (described, openapi) = routes().split_for_parts();
     described
         .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::require))
-        .route("/hooks/git", axum::routing::post(hooks::git))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+        .route(HOOKS, axum::routing::post(hooks::git))
+        .route(HEALTHY, get(|| async { "ok\n" }))
+        .route(READY, get(readyz))
         .route("/openapi.json", get(move || async move { Json(openapi) }))
         .route("/", get(page::show))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })

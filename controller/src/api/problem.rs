@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::PlanError;
+use super::patience::was_slow;
 use crate::source::write::WriteError;
 
 /// What went wrong with a request.
@@ -95,6 +96,9 @@ impl From<QueryRejection> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if was_slow(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, "the body of the request came too slowly");
+        }
         Self::new(rejection.status(), rejection.body_text())
     }
 }
@@ -155,6 +159,8 @@ pub enum Write {
         content_type = "application/problem+json"
     )]
     Conflict(Problem),
+    #[response(status = 408, description = "The body came too slowly", content_type = "application/problem+json")]
+    Slow(Problem),
     #[response(status = 413, description = "The body is too large", content_type = "application/problem+json")]
     TooLarge(Problem),
     #[response(

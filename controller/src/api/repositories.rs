@@ -238,7 +238,7 @@ pub async fn sync_all(State(app): State<App>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// Leaves a location alone from now on: commits `mode: suspended`.
+/// Leaves a location alone from now on: commits `mode: suspended`, and the mode that it had beside it.
 #[utoipa::path(post, path = "/v1/repositories/{name}/suspend", tag = "repositories",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
@@ -249,11 +249,10 @@ pub async fn suspend(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    let change = Change::Set(fields(json!({"mode": "suspended"})));
-    write(&app, &caller, &headers, &name, &change, &format!("Suspends code location {name}")).await.map(Json)
+    write(&app, &caller, &headers, &name, &Change::Suspend, &format!("Suspends code location {name}")).await.map(Json)
 }
 
-/// Takes care of a location again: commits that without `mode`.
+/// Gives a suspended location its mode back: commits the one that it had. One that is not suspended stays as it is.
 #[utoipa::path(post, path = "/v1/repositories/{name}/resume", tag = "repositories",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
@@ -264,8 +263,7 @@ pub async fn resume(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    let change = Change::Set(fields(json!({"mode": null})));
-    write(&app, &caller, &headers, &name, &change, &format!("Resumes code location {name}")).await.map(Json)
+    write(&app, &caller, &headers, &name, &Change::Resume, &format!("Resumes code location {name}")).await.map(Json)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]

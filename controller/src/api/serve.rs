@@ -1,28 +1,68 @@
-//! The server: HTTP/1.1 with bounds on connections and on how slowly a request may come.
+//! The server: HTTP/1.1 with bounds on connections and on how slowly a request may come and an answer may go.
 //!
-//! Guarantees: a client that sends nothing, or a byte now and then, holds a connection for a bounded time; more connections than
-//! there may be are closed at once, so that they cost nothing else of the process.
+//! Guarantees: a client that sends nothing, sends a byte now and then, or takes no bytes holds a connection for a bounded time;
+//! where all connections are taken, a new one takes the place of the oldest that waits for a request; where none waits,
+//! the probes are answered all the same, in a place of their own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-/// Connections at once; each has some 20 kB.
-const CONNECTIONS: usize = 512;
-/// Until all of a request's head is there, and between two requests of one connection.
-const HEAD: Duration = Duration::from_secs(15);
+use super::patience::{Held, Patient};
+use super::problem::Problem;
+use super::seats::{MayGo, Seat, Seats};
+use super::{HEALTHY, READY};
+
 /// After a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How much of this machine clients can take, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Connections at once; each has some 20 kB.
+    pub connections: usize,
+    /// Connections beyond those, on which the probes alone are answered, each once.
+    pub probes: usize,
+    /// Until all of a request's head is there, and between two requests of one connection.
+    pub head: Duration,
+    /// The same on a connection for probes.
+    pub probe: Duration,
+    /// How long a client may take no byte of what is sent to it.
+    pub stall: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            probes: 64,
+            head: Duration::from_secs(15),
+            probe: Duration::from_secs(2),
+            stall: Duration::from_secs(15),
+        }
+    }
+}
+
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    serve_within(Bounds::default(), listener, router).await;
+}
+
+pub(super) async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
+    let everything = Kind { router: router.clone(), head: bounds.head, again: true, stall: bounds.stall };
+    let probes =
+        Kind { router: router.layer(from_fn(only_probes)), head: bounds.probe, again: false, ..everything.clone() };
+    let (seats, probe_seats) = (Seats::new(bounds.connections), Seats::new(bounds.probes));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -32,22 +72,52 @@ pub async fn serve(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        // Dropped, and so closed, where there is no room.
-        let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-        let router = router.clone();
+        let (seat, kind) = match seats.take(MayGo::Idle) {
+            Some(seat) => (seat, everything.clone()),
+            // A probe is answered within moments of its coming: the oldest of these is none.
+            None => match probe_seats.take(MayGo::Any) {
+                Some(seat) => (seat, probes.clone()),
+                None => continue,
+            },
+        };
         tokio::spawn(async move {
-            connection(stream, router).await;
-            drop(permit);
+            tokio::select! {
+                () = connection(stream, kind, &seat) => {}
+                () = seat.lost() => tracing::debug!("a connection made room for another"),
+            }
         });
     }
 }
 
-/// Until the client goes, or sends too slowly.
-pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(64);
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
-    if let Err(error) = served {
+/// What is served on a connection.
+#[derive(Clone)]
+pub(super) struct Kind {
+    pub router: Router,
+    pub head: Duration,
+    /// Whether one connection takes more than one request.
+    pub again: bool,
+    pub stall: Duration,
+}
+
+/// Until the client goes, or sends or takes too slowly.
+pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, kind: Kind, seat: &Seat) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(kind.head).max_headers(64).keep_alive(kind.again);
+    let router = TowerToHyperService::new(kind.router);
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let busy = seat.busy();
+        let answer = router.call(request);
+        async move { answer.await.map(|response| response.map(|body| Held::new(body, busy))) }
+    });
+    let stream = Patient::new(stream, kind.stall);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+async fn only_probes(request: Request, next: Next) -> Response {
+    if [HEALTHY, READY].contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections at once").into_response()
 }

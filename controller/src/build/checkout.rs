@@ -15,7 +15,7 @@ use super::{
     BuildError, Limits, caches,
     disk::blocking,
     layer::Node,
-    listing::{parse_listing, stays_inside},
+    listing::{End, end_of, parse_listing, stays_inside},
 };
 use crate::program::{Conversation, Output, ProgramError, tail};
 use crate::source::{Git, GitError};
@@ -25,7 +25,7 @@ const LFS_POINTER: u64 = 1024;
 const LFS_HEADER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// In bytes, of a file that is read as text: ten times the lock of a large monorepo.
-const LARGEST_TEXT: u64 = 4 << 20;
+pub const LARGEST_TEXT: u64 = 4 << 20;
 
 /// The files of a commit, or of one folder in it. Contents are object names.
 #[derive(Debug)]
@@ -37,9 +37,24 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// The paths of files, and of links that lead to one.
     pub(super) fn files(&self) -> BTreeSet<&str> {
-        let is_file = |node: &Node<String>| matches!(node, Node::File { .. });
-        self.nodes.iter().filter(|(_, node)| is_file(node)).map(|(path, _)| path.as_str()).collect()
+        self.nodes.keys().map(String::as_str).filter(|path| self.file(path).is_some()).collect()
+    }
+
+    /// Object and size of the file that a path leads to.
+    fn file(&self, path: &str) -> Option<(&str, u64)> {
+        let node = match self.nodes.get(path) {
+            Some(Node::File { .. }) => self.nodes.get(path),
+            _ => match end_of(path, &self.nodes) {
+                End::At(end) => self.nodes.get(&end),
+                End::Nowhere | End::Outside => None,
+            },
+        };
+        match node? {
+            Node::File { content, size, .. } => Some((content, *size)),
+            Node::Link(_) => None,
+        }
     }
 }
 
@@ -128,11 +143,11 @@ impl Repositories {
     ) -> Result<BTreeMap<String, String>, BuildError> {
         let mut wanted: Vec<(String, String)> = Vec::new();
         for path in paths {
-            if let Some(Node::File { content, size, .. }) = tree.nodes.get(path) {
-                if *size > LARGEST_TEXT {
-                    return Err(BuildError::Terminal(format!("{path} has {size} bytes, {LARGEST_TEXT} at most")));
+            if let Some((object, size)) = tree.file(path) {
+                if size > LARGEST_TEXT {
+                    return Err(BuildError::Terminal(too_large(path, size)));
                 }
-                wanted.push((path.to_owned(), content.clone()));
+                wanted.push((path.to_owned(), object.to_owned()));
             }
         }
         if wanted.is_empty() {
@@ -178,6 +193,10 @@ impl Repositories {
     }
 }
 
+pub fn too_large(path: &str, size: u64) -> String {
+    format!("{path} has {size} bytes, {LARGEST_TEXT} at most")
+}
+
 fn failed(command: &str, output: &Output) -> BuildError {
     BuildError::Transient(format!("git {command} failed: {}", tail(&output.stderr)))
 }
@@ -193,6 +212,7 @@ fn unfetched(commit: &str, error: &GitError) -> BuildError {
         | GitError::TimedOut { .. }
         | GitError::Failed { .. }
         | GitError::Token { .. }
+        | GitError::Redirected { .. }
         | GitError::RepositoryNotFound { .. } => BuildError::Transient(text),
     }
 }

@@ -14,6 +14,7 @@ use super::{
     BuildError,
     disk::{fresh_folder, on_disk, write_whole},
     registry::sha256,
+    release,
     requirements::{
         self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pylock, parse_pyproject,
         refused,
@@ -43,7 +44,7 @@ pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str
 }
 
 /// In the order of preference.
-const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
+pub const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
 
 /// Chooses the dependency file: the named one, else the first of `FILES`, or nothing.
 pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) -> Result<Input, BuildError> {
@@ -85,26 +86,6 @@ fn folder_of(path: &str) -> &str {
     path.rfind('/').map_or("", |slash| &path[..=slash])
 }
 
-/// The user's requirements and the platform's. A user who pins a package of the base set decides its release; the other
-/// packages of the set then go along unpinned, since Dagster's libraries require the Dagster of their own release.
-fn with_base_set(user: &[Requirement], base: &[Requirement]) -> Vec<Requirement> {
-    let named =
-        |name: &str, pinned: bool| user.iter().any(|one| one.name == name && (!pinned || !one.specifier.is_empty()));
-    let user_decides = base.iter().any(|one| named(&one.name, true));
-    let mut all = user.to_vec();
-    for requirement in base {
-        if named(&requirement.name, true) {
-            continue;
-        }
-        let mut requirement = requirement.clone();
-        if user_decides {
-            requirement.specifier.clear();
-        }
-        all.push(requirement);
-    }
-    all
-}
-
 /// What decides a resolution.
 pub(super) struct Resolution<'a> {
     pub uv: &'a Uv,
@@ -118,22 +99,28 @@ pub(super) struct Resolution<'a> {
 }
 
 impl Resolution<'_> {
-    /// The lock: one line per package, sorted, with hashes.
+    /// The lock: one line per package, sorted, with hashes. Its packages of Dagster's are of one release.
     pub(super) async fn lock(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
-        let (wanted, complete) = match input {
-            Input::Lock(file) => (self.whole(file, self.exported(file, texts).await?)?, true),
-            Input::Pylock(file, packages) => (self.whole(file, packages.clone())?, true),
-            Input::Requirements(user) => (with_base_set(user, self.base), false),
+        let lock = self.resolved(input, texts).await?;
+        release::check(source_of(input), &lock)?;
+        Ok(lock)
+    }
+
+    async fn resolved(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
+        let (sets, complete) = match input {
+            Input::Lock(file) => (vec![self.whole(file, self.exported(file, texts).await?)?], true),
+            Input::Pylock(file, packages) => (vec![self.whole(file, packages.clone())?], true),
+            Input::Requirements(user) => (release::candidates(user, self.base), false),
         };
-        if wanted.is_empty() {
+        if sets[0].is_empty() {
             return Ok(String::new());
         }
-        let mut lines: Vec<String> = wanted.iter().map(Requirement::locked_line).collect();
-        lines.sort();
-        lines.dedup();
-        let decides = serde_json::json!({
-            "lines": lines, "complete": complete, "target": self.target.key(), "constraints": self.constraints, "index": self.uv.index(),
+        let mut decides = serde_json::json!({
+            "lines": sorted_lines(&sets[0]), "complete": complete, "target": self.target.key(), "constraints": self.constraints, "index": self.uv.index(),
         });
+        if let Some(otherwise) = sets.get(1) {
+            decides["otherwise"] = sorted_lines(otherwise).into();
+        }
         let key = hex::encode(Sha256::digest(decides.to_string()));
         let kept = self.work.join("locks").join(format!("{key}.txt"));
         if let Ok(lock) = std::fs::read_to_string(&kept) {
@@ -144,18 +131,68 @@ impl Resolution<'_> {
             write_whole(&kept, lock.as_bytes())?;
             return Ok(lock);
         }
-        (self.progress)(format!("resolving {} packages", wanted.len()));
+        (self.progress)(format!("resolving {} packages", sets[0].len()));
+        let lock = self.first_that_resolves(&sets, complete).await?;
+        release::check(source_of(input), &lock)?;
+        let lock = self.shelf.write_first(&name, lock).await?;
+        write_whole(&kept, lock.as_bytes())?;
+        Ok(lock)
+    }
+
+    /// The lock of the first set that has a solution; the error is the last one's.
+    async fn first_that_resolves(&self, sets: &[Vec<Requirement>], complete: bool) -> Result<String, BuildError> {
+        let mut refused = String::new();
+        for wanted in sets {
+            match self.compiled(wanted, complete).await {
+                Ok(resolved) => return locked(wanted, &resolved, self.uv.find_links()),
+                Err(BuildError::Terminal(why)) => refused = why,
+                Err(error) => return Err(error),
+            }
+        }
+        let missing = match sets.last() {
+            Some(wanted) if !complete => self.missing_libraries(wanted).await,
+            _ => None,
+        };
+        Err(BuildError::Terminal(match missing {
+            Some(missing) => format!("{missing}; {refused}"),
+            None => refused,
+        }))
+    }
+
+    async fn compiled(&self, wanted: &[Requirement], complete: bool) -> Result<String, BuildError> {
         let folder = fresh_folder(&self.work.join("spool"))?;
         let plain: Vec<String> = wanted.iter().map(Requirement::line).collect();
         write_whole(&folder.path().join("requirements.in"), (plain.join("\n") + "\n").as_bytes())?;
         if let Some(constraints) = self.constraints {
             write_whole(&folder.path().join("constraints.txt"), constraints.as_bytes())?;
         }
-        let resolved = self.uv.compile(folder.path(), self.target, self.constraints.is_some(), complete).await?;
-        let lock = locked(&wanted, &resolved, self.uv.find_links())?;
-        let lock = self.shelf.write_first(&name, lock).await?;
-        write_whole(&kept, lock.as_bytes())?;
-        Ok(lock)
+        self.uv.compile(folder.path(), self.target, self.constraints.is_some(), complete).await
+    }
+
+    /// Which libraries the index lacks of the Dagster that the project gets, where that is why there is no solution.
+    async fn missing_libraries(&self, wanted: &[Requirement]) -> Option<String> {
+        let is_library = |one: &&Requirement| release::LIBRARIES.contains(&one.name.as_str());
+        let others: Vec<Requirement> = wanted.iter().filter(|one| !is_library(one)).cloned().collect();
+        let names: BTreeSet<&str> = wanted.iter().filter(is_library).map(|one| one.name.as_str()).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let dagster = release::version_in(&self.compiled(&others, false).await.ok()?, "dagster")?;
+        let version = release::library_of(&dagster)?;
+        let mut missing = Vec::new();
+        for name in names {
+            let library = requirements::parse(&format!("{name}=={version}")).ok()?;
+            if let Err(BuildError::Terminal(_)) = self.compiled(&[library], true).await {
+                missing.push(format!("{name} {version}"));
+            }
+        }
+        (!missing.is_empty()).then(|| {
+            let missing = missing.join(" and ");
+            format!(
+                "Dagster {dagster} goes with {missing}, which the package index lacks: require another release of Dagster, \
+                 such as `dagster<{dagster}`"
+            )
+        })
     }
 
     /// The packages of a `uv.lock`, through `uv export`, which reads the lock and the project files beside it only.
@@ -188,6 +225,21 @@ impl Resolution<'_> {
         }
         Ok(packages)
     }
+}
+
+/// Where a lock comes from, as errors say it.
+fn source_of(input: &Input) -> &str {
+    match input {
+        Input::Lock(file) | Input::Pylock(file, _) => file,
+        Input::Requirements(_) => "the resolved dependencies",
+    }
+}
+
+fn sorted_lines(wanted: &[Requirement]) -> Vec<String> {
+    let mut lines: Vec<String> = wanted.iter().map(Requirement::locked_line).collect();
+    lines.sort();
+    lines.dedup();
+    lines
 }
 
 /// Where an exported line comes from: `name @ url`, or `-e ./path`.
@@ -364,17 +416,6 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    #[test]
-    fn the_base_set_yields_to_a_user_who_pins() {
-        let base = requirements(&["dagster==1.13.27", "dagster-aws==0.29.27"]);
-        let joined = |user: &[&str]| -> Vec<String> {
-            with_base_set(&requirements(user), &base).iter().map(Requirement::line).collect()
-        };
-        assert_eq!(joined(&["pandas"]), ["pandas", "dagster==1.13.27", "dagster-aws==0.29.27"]);
-        assert_eq!(joined(&["dagster"]), ["dagster", "dagster==1.13.27", "dagster-aws==0.29.27"]);
-        assert_eq!(joined(&["dagster<1.12"]), ["dagster<1.12", "dagster-aws"]);
     }
 
     #[test]

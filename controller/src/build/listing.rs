@@ -91,30 +91,45 @@ fn prefix(path: &str) -> String {
     path.chars().take(80).collect()
 }
 
+/// Where a path ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// At this path, which need not exist.
+    At(String),
+    /// In a circle.
+    Nowhere,
+    Outside,
+}
+
 /// Whether the link at `path` ends inside the root, and so does every link on its way: two links that stay inside by
 /// their texts can leave together. A circle ends nowhere.
-pub(super) fn stays_inside<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> bool {
-    let mut place: Vec<&str> = path.split('/').collect();
-    let mut ahead: Vec<&str> = place.pop().into_iter().collect();
+pub(super) fn stays_inside(path: &str, nodes: &BTreeMap<String, Node<String>>) -> bool {
+    end_of(path, nodes) != End::Outside
+}
+
+/// Follows every link on the way of a path.
+pub(super) fn end_of<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> End {
+    let mut place: Vec<&str> = Vec::new();
+    let mut ahead: Vec<&str> = path.split('/').rev().collect();
     let mut links = 0;
     for _ in 0..MOST_STEPS {
         match ahead.pop() {
-            None => return true,
+            None => return End::At(place.join("/")),
             Some("" | ".") => {}
             Some("..") => {
                 if place.pop().is_none() {
-                    return false;
+                    return End::Outside;
                 }
             }
             Some(name) => {
                 place.push(name);
                 if let Some(Node::Link(target)) = nodes.get(&place.join("/")) {
                     if target.is_empty() || target.starts_with('/') || target.contains('\0') {
-                        return false;
+                        return End::Outside;
                     }
                     links += 1;
                     if links > MOST_LINKS {
-                        return true;
+                        return End::Nowhere;
                     }
                     place.pop();
                     ahead.extend(target.split('/').rev());
@@ -122,7 +137,7 @@ pub(super) fn stays_inside<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<S
             }
         }
     }
-    false
+    End::Outside
 }
 
 #[cfg(test)]
@@ -173,6 +188,14 @@ mod tests {
                 links.iter().map(|(path, target)| ((*path).to_owned(), Node::Link((*target).to_owned()))).collect();
             links.iter().all(|(path, _)| stays_inside(path, &nodes))
         };
+        let nodes = BTreeMap::from(
+            [("a", "b"), ("folder", "deep/er"), ("circle", "circle"), ("out", "..")]
+                .map(|(path, target)| (path.to_owned(), Node::Link(target.to_owned()))),
+        );
+        for (path, end) in [("a", "b"), ("folder/../x", "deep/x"), ("./plain//x", "plain/x")] {
+            assert_eq!(end_of(path, &nodes), End::At(end.to_owned()), "{path}");
+        }
+        assert_eq!((end_of("circle", &nodes), end_of("out", &nodes)), (End::Nowhere, End::Outside));
         assert!(inside(&[("a/b", "../c")]));
         assert!(inside(&[("a", "b/../c")]));
         assert!(inside(&[("a/root", ".."), ("b", "a/root/c")]));

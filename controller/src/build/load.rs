@@ -95,8 +95,8 @@ fn is_identifier(part: &str) -> bool {
         && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
-/// `[tool.dagster] module_name`, else what `[tool.dg.project]` amounts to.
-fn declared_module(pyproject: &str) -> Option<String> {
+/// The module that a project names: `[tool.dagster] module_name`, else what `[tool.dg.project]` amounts to.
+pub fn declared_module(pyproject: &str) -> Option<String> {
     let document: toml::Table = pyproject.parse().ok()?;
     let tool = document.get("tool")?;
     let text = |table: &str, key: &str| -> Option<String> {
@@ -106,6 +106,17 @@ fn declared_module(pyproject: &str) -> Option<String> {
     text("dagster", "module_name")
         .or_else(|| text("dg.project", "code_location_target_module"))
         .or_else(|| text("dg.project", "root_module").map(|root| format!("{root}.definitions")))
+        .filter(|module| module.split('.').all(is_identifier))
+}
+
+/// Whether two configs would load the same file.
+pub fn same_code(one: &CodePointer, other: &CodePointer) -> bool {
+    let paths = |code: &CodePointer| match code {
+        CodePointer::PythonFile(file) => vec![file.trim_start_matches("./").to_owned()],
+        CodePointer::Module(module) => ["", "src/"].iter().flat_map(|root| module_paths(root, module)).collect(),
+    };
+    let others = paths(other);
+    paths(one).iter().any(|path| others.contains(path))
 }
 
 fn module_paths(root: &str, module: &str) -> [String; 2] {
@@ -206,6 +217,33 @@ mod tests {
             "file /opt/codeloc/code/jobs/definitions.py",
             CODE_FOLDER,
         );
+    }
+
+    #[test]
+    fn the_module_that_a_project_names_is_found() {
+        for (pyproject, module) in [
+            ("[tool.dagster]\nmodule_name = 'shop'\n", Some("shop")),
+            ("[tool.dg.project]\nroot_module = 'shop'\n", Some("shop.definitions")),
+            (
+                "[tool.dg.project]\nroot_module = 'shop'\ncode_location_target_module = 'shop.entry'\n",
+                Some("shop.entry"),
+            ),
+            ("[tool.dagster]\nmodule_name = '{{ cookiecutter.name }}.definitions'\n", None),
+            ("[project]\nname = 'shop'\n", None),
+        ] {
+            assert_eq!(declared_module(pyproject).as_deref(), module, "{pyproject}");
+        }
+    }
+
+    #[test]
+    fn a_module_and_its_file_are_the_same_code() {
+        let (module, file) =
+            (|name: &str| CodePointer::Module(name.to_owned()), |path: &str| CodePointer::PythonFile(path.to_owned()));
+        assert!(same_code(&module("etl.definitions"), &file("src/etl/definitions.py")));
+        assert!(same_code(&file("./etl/__init__.py"), &module("etl")));
+        assert!(same_code(&module("etl"), &module("etl")));
+        assert!(!same_code(&module("etl"), &file("etl/definitions.py")));
+        assert!(!same_code(&file("a.py"), &file("b.py")));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod load;
 mod oci;
 mod packages;
 mod registry;
+mod release;
 mod requirements;
 #[cfg(feature = "aws")]
 mod s3;
@@ -32,13 +33,15 @@ use codeloc_crds::{Architecture, CodePointer, RepositoryName};
 
 use crate::program::ProgramError;
 
+pub use checkout::{LARGEST_TEXT, too_large};
+pub use dependencies::FILES as DEPENDENCY_FILES;
 #[cfg(feature = "aws")]
 pub use dockerfile::CodeBuild;
 pub use dockerfile::{Buildah, DockerfileBuilder, Order};
 #[cfg(feature = "aws")]
 pub use ecr::EcrCredentials;
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
-pub use load::{CODE_FOLDER, load_of_given_image};
+pub use load::{CODE_FOLDER, declared_module, load_of_given_image, same_code};
 pub use oci::{OciBuilder, Progress};
 pub use registry::{Anonymous, RegistryCredentials};
 #[cfg(feature = "aws")]
@@ -91,10 +94,20 @@ pub enum LoadTarget {
     File(String),
 }
 
-/// Why a build would refuse the dependencies of a repository, of which these are the files, by file and line; nothing where it would
-/// not.
-pub fn refused_dependencies(texts: &BTreeMap<String, String>) -> Option<String> {
-    dependencies::input(None, texts).err().map(|error| error.to_string())
+/// What a build would do with the dependencies of a repository, of which these are the files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dependencies {
+    /// The file that they are taken from, where it lists any.
+    pub file: Option<String>,
+    /// Why they would be refused, by file and line.
+    pub refused: Option<String>,
+}
+
+pub fn dependencies_of(texts: &BTreeMap<String, String>) -> Dependencies {
+    let input = dependencies::input(None, texts);
+    let lists_none = matches!(&input, Ok(dependencies::Input::Requirements(requirements)) if requirements.is_empty());
+    let file = dependencies::FILES.into_iter().find(|file| texts.contains_key(*file)).filter(|_| !lists_none);
+    Dependencies { file: file.map(str::to_owned), refused: input.err().map(|error| error.to_string()) }
 }
 
 /// Port: the one thing that makes images.

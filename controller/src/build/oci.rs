@@ -34,7 +34,7 @@ use crate::program::{Program, tail};
 use crate::source::Git;
 
 /// Raised when the same request and settings must give another image.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The real [`Builder`]: git objects, uv and the OCI protocol.
 ///

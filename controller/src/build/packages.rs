@@ -19,7 +19,7 @@ use super::{
 use crate::program::{Program, tail};
 
 /// Raised when the same lock must give another layer.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Files of the installation itself: they hold paths and times of the builder, or say how uv was called.
 const LEFT_OUT: [&str; 4] = ["direct_url.json", "REQUESTED", "uv_cache.json", "uv_build.json"];
@@ -101,7 +101,8 @@ impl Packages<'_> {
     }
 
     /// Only the standard library's compiler runs, over files it does not import. The hash seed is fixed, which `-I` would
-    /// ignore; `-s -S`, a cleared environment and an empty working folder isolate as well.
+    /// ignore; `-s -S`, a cleared environment and an empty working folder isolate as well. Python checks the bytecode against
+    /// its source by hash, so that it never stands for a file of another layer; times and sizes are equal too often.
     async fn compile(&self, folder: &Path, image_folder: &str) -> Result<(), BuildError> {
         let (Some(interpreter), Some(_)) = (self.interpreter, &self.target.compiler) else {
             return Ok(());
@@ -112,7 +113,7 @@ impl Packages<'_> {
         let output = Program::new(interpreter, self.timeout)
             .folder(&empty)
             .environment([("PYTHONHASHSEED", "0"), ("LC_ALL", "C.UTF-8")])
-            .arguments(["-s", "-S", "-B", "-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash"])
+            .arguments(["-s", "-S", "-B", "-m", "compileall", "-q", "-q", "--invalidation-mode", "checked-hash"])
             .arguments(["-s".as_ref(), site.as_os_str(), "-p".as_ref(), image_folder.as_ref(), site.as_os_str()])
             .run()
             .await?;

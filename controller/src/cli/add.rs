@@ -2,14 +2,15 @@
 
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_crds::CodePointer;
 use codeloc_crds::edit::{SCHEMA_LINE, edit};
 use serde_json::{Map, Value, json};
 
+use super::terminal::{complain, say};
 use super::write::{Edit, assignments, write};
 use super::{Failure, assemble, client};
+use crate::build::same_code;
 use crate::settings;
 use crate::source::inspect::{Found, inspect};
 use crate::source::write::Change;
@@ -54,7 +55,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (branch, bare) = (text("branch"), work.path().join("look.git"));
     let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
     for warning in &found.warnings {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     let code = match (text("python-file"), text("module")) {
         (Some(_), Some(_)) => return Err("give --python-file or --module, not both".into()),
@@ -77,7 +78,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
     codeloc_crds::parse(&format!("{name}/config.yml"), config).map_err(|error| error.render(false))?;
-    println!("{}", config.trim_end());
+    say!("{}", config.trim_end());
     Ok(())
 }
 
@@ -99,12 +100,13 @@ fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer,
     let mut lines = vec![SCHEMA_LINE.to_owned(), line("name", json!(name)), line("git_url", json!(url))];
     lines.push(line("branch", json!(found.branch)));
     lines.extend(subdirectory.map(|folder| line("subdirectory", json!(folder))));
-    if found.code.len() > 1 {
-        let others = found.code.iter().filter(|other| *other != code).take(3).map(|other| match other {
-            CodePointer::PythonFile(file) => file.clone(),
-            CodePointer::Module(module) => format!("module {module}"),
-        });
-        lines.push(format!("# There are definitions elsewhere too: {}", others.collect::<Vec<_>>().join(", ")));
+    let others = found.code.iter().filter(|other| !same_code(other, code)).take(3).map(|other| match other {
+        CodePointer::PythonFile(file) => file.clone(),
+        CodePointer::Module(module) => format!("module {module}"),
+    });
+    let others: Vec<String> = others.collect();
+    if !others.is_empty() {
+        lines.push(format!("# There are definitions elsewhere too: {}", others.join(", ")));
     }
     lines.push(match code {
         CodePointer::PythonFile(file) => line("python_file", json!(file)),
@@ -112,7 +114,7 @@ fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer,
     });
     lines.push(match &found.dependencies {
         Some(file) => format!("# Dependencies come from {file}."),
-        None => "# No dependency file was found: the image has Dagster and the code, and nothing else.".to_owned(),
+        None => "# No dependencies were found: the image has Dagster and the code, and nothing else.".to_owned(),
     });
     lines.push(String::new());
     lines.push("# Of one task; Fargate offers these in pairs.".to_owned());
@@ -149,5 +151,26 @@ mod tests {
         let text = edit(&text, json!({"resources": {"cpu": 512, "memory": 1024}}).as_object().unwrap()).unwrap();
         let repository = codeloc_crds::parse("orders/config.yml", &text).unwrap();
         assert_eq!((repository.code, repository.resources.cpu), (code, 512), "{text}");
+    }
+
+    #[test]
+    fn other_definitions_are_named_and_never_those_of_the_config() {
+        let file = |path: &str| CodePointer::PythonFile(path.to_owned());
+        let written = |code: &CodePointer, found: Vec<CodePointer>| {
+            let found = Found {
+                branch: "main".to_owned(),
+                commit: "a".repeat(40),
+                code: found,
+                dependencies: None,
+                warnings: vec![],
+            };
+            config("etl", "https://github.com/shop/etl.git", None, code, &found)
+        };
+        let module = CodePointer::Module("etl.definitions".to_owned());
+        let text = written(&module, vec![file("src/etl/definitions.py")]);
+        assert!(!text.contains("elsewhere"), "{text}");
+        let text = written(&file("./src/etl/definitions.py"), vec![module.clone(), file("old/repository.py")]);
+        assert!(text.contains("# There are definitions elsewhere too: old/repository.py\n"), "{text}");
+        assert!(text.contains("# No dependencies were found"), "{text}");
     }
 }

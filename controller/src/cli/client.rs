@@ -4,12 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
+#[cfg(feature = "aws")]
+use reqwest::StatusCode;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Failure;
 use crate::settings;
+
+/// How long to wait for a daemon that may not run.
+#[cfg(feature = "aws")]
+const PROBE: Duration = Duration::from_secs(5);
 
 /// The flags of every command that asks a daemon.
 pub fn arguments() -> [Arg; 2] {
@@ -80,6 +86,33 @@ impl Client {
         })
     }
 
+    /// Why the daemon cannot do its work now.
+    #[cfg(feature = "aws")]
+    pub async fn unready(&self) -> Option<String> {
+        let answer = self.request(Method::GET, "/readyz").timeout(PROBE).send().await.ok()?;
+        if answer.status().is_success() {
+            return None;
+        }
+        Some(answer.text().await.ok()?.trim().to_owned())
+    }
+
+    #[cfg(feature = "aws")]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Whether a daemon of this deployment answers. Errors: the server refuses the request for want of a token.
+    #[cfg(feature = "aws")]
+    pub async fn is_of(&self, deployment: &str) -> Result<bool, Failure> {
+        let request = self.request(Method::GET, "/v1/status").timeout(PROBE);
+        let Ok(answer) = request.send().await else { return Ok(false) };
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(format!("the daemon at {} refuses requests without a token", self.server).into());
+        }
+        let daemon: Value = answer.json().await.unwrap_or_default();
+        Ok(daemon["deployment"] == deployment)
+    }
+
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(60));
         Ok(self.send(request).await?.json().await?)
@@ -109,7 +142,7 @@ impl Client {
     }
 
     /// Hands the data of each server-sent event to `take`, until the daemon ends.
-    pub async fn follow(&self, path: &str, mut take: impl FnMut(&str)) -> Result<(), Failure> {
+    pub async fn follow(&self, path: &str, mut take: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let mut answer = self.send(self.request(Method::GET, path)).await?;
         let mut buffer = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
@@ -117,7 +150,7 @@ impl Client {
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
                 if let Some(data) = String::from_utf8_lossy(&line).trim_end().strip_prefix("data: ") {
-                    take(data);
+                    take(data)?;
                 }
             }
         }

@@ -1,13 +1,12 @@
 //! `codeloc completions` and `codeloc man`: what shells and `man` read.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 
-use super::Failure;
+use super::{Failure, terminal};
 
 pub fn commands() -> [Command; 2] {
     [
@@ -32,7 +31,8 @@ pub fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let shell = *matches.get_one::<Shell>("shell").ok_or("no shell given")?;
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "codeloc", &mut text);
-    std::io::stdout().write_all(&text)?;
+    // A script for a shell, unchanged.
+    terminal::write(&String::from_utf8(text)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::client::Client;
 use super::out::{Cell, table};
+use super::terminal::{print_json, say};
 use super::{Failure, client};
 use crate::cost::Cost;
 use crate::settings;
@@ -24,7 +24,7 @@ pub fn command() -> Command {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let costs: Vec<Cost> = Client::new(matches)?.get("/v1/costs").await?;
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&costs)?);
+        print_json(&costs)?;
         return Ok(ExitCode::SUCCESS);
     }
     let as_of = costs.first().map(|cost| cost.as_of.clone());
@@ -43,7 +43,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     rows.push(row("all", sum));
     table(["NAME", "MIN", "NOW", "MAX", "ARM64 SAVES", "SPOT SAVES"], rows);
     if let Some(as_of) = as_of {
-        println!("Dollars for 730 hours at the prices of {as_of}; runs, logs, images and traffic are not in it.");
+        say!("Dollars for 730 hours at the prices of {as_of}; runs, logs, images and traffic are not in it.");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
-use anstyle::AnsiColor;
+use anstyle::{AnsiColor, Style};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::terminal::{Piece, print_json, print_pieces, say};
 use super::{Failure, assemble};
 use crate::doctor::{Verdict, examine};
 use crate::settings;
@@ -22,7 +22,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let config = assemble::aws(&settings).await;
     let findings = examine(&settings, &config, assemble::git(&settings), assemble::source(&settings)).await;
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        print_json(&findings)?;
     } else {
         for finding in &findings {
             let (sign, colour, found, mend) = match &finding.verdict {
@@ -30,10 +30,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
                 Verdict::Unknown { found, mend } => ("..", AnsiColor::Yellow, found, Some(mend)),
                 Verdict::Bad { found, mend } => ("NO", AnsiColor::Red, found, Some(mend)),
             };
-            let style = colour.on_default();
-            println!("{style}{sign}{style:#} {:<15} {found}", finding.check);
+            let found = format!("{:<15} {found}", finding.check);
+            print_pieces(&[Piece::new(sign, colour.on_default()), Piece::new(&found, Style::new())]);
             if let Some(mend) = mend {
-                println!("                   mend: {mend}");
+                say!("                   mend: {mend}");
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::client::Client;
 use super::out::{Cell, age, table};
+use super::terminal::{complain, print_json_line, say};
 use super::{Failure, client};
 use crate::settings;
 use crate::status::events::Event;
@@ -38,10 +38,13 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     if matches.get_flag("follow") {
         query.push("after=0".to_owned());
         let path = format!("/v1/events/stream?{}", query.join("&"));
-        let show = |data: &str| match serde_json::from_str::<Event>(data) {
-            Ok(_) if json => println!("{data}"),
-            Ok(event) => println!("{}", line(&event)),
-            Err(_) => eprintln!("warning: {data} events were missed"),
+        let show = |data: &str| {
+            match serde_json::from_str::<Event>(data) {
+                Ok(event) if json => print_json_line(&event)?,
+                Ok(event) => say!("{}", line(&event)),
+                Err(_) => complain!("warning: {data} events were missed"),
+            }
+            Ok(())
         };
         client.follow(&path, show).await?;
         return Ok(ExitCode::SUCCESS);
@@ -49,7 +52,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let events: Vec<Event> = client.get(&format!("/v1/events?{}", query.join("&"))).await?;
     if json {
         for event in &events {
-            println!("{}", serde_json::to_string(event)?);
+            print_json_line(event)?;
         }
         return Ok(ExitCode::SUCCESS);
     }

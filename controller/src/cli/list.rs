@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anstream::println;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::client::Client;
 use super::out::{Cell, age, table};
+use super::terminal::print_json;
 use super::{Failure, client};
 use crate::cost::Cost;
 use crate::settings;
@@ -25,7 +25,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
     let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&statuses)?);
+        print_json(&statuses)?;
         return Ok(ExitCode::SUCCESS);
     }
     let costs: Vec<Cost> = client.get("/v1/costs").await?;

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
-use anstyle::AnsiColor;
+use anstyle::{AnsiColor, Style};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jiff::Timestamp;
 
 use super::client::Client;
+use super::terminal::{Piece, complain, print_json_line, print_pieces};
 use super::{Failure, client};
 use crate::api::Line;
 use crate::settings;
@@ -39,26 +39,30 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     if matches.get_flag("follow") {
         let show = |data: &str| match serde_json::from_str::<Line>(data) {
             Ok(line) => print(&line, json),
-            Err(_) => eprintln!("warning: {data}"),
+            Err(_) => {
+                complain!("warning: {data}");
+                Ok(())
+            }
         };
         client.follow(&format!("/v1/repositories/{name}/logs/stream?lines={lines}"), show).await?;
         return Ok(ExitCode::SUCCESS);
     }
     for line in client.get::<Vec<Line>>(&format!("/v1/repositories/{name}/logs?lines={lines}")).await? {
-        print(&line, json);
+        print(&line, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(line: &Line, json: bool) {
+fn print(line: &Line, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::to_string(line).expect("plain data"));
-        return;
+        return print_json_line(line);
     }
     let at = Timestamp::from_millisecond(line.at)
         .map_or_else(|_| line.at.to_string(), |at| at.strftime("%F %TZ").to_string());
     // The end of a stream's name is the task.
     let task = line.stream.rsplit('/').next().unwrap_or_default();
-    let quiet = AnsiColor::BrightBlack.on_default();
-    println!("{quiet}{at} {}{quiet:#} {}", task.get(..8).unwrap_or(task), line.text);
+    let origin = format!("{at} {}", task.get(..8).unwrap_or(task));
+    let origin = Piece::of_one_line(&origin, AnsiColor::BrightBlack.on_default());
+    print_pieces(&[origin, Piece::new(&line.text, Style::new())]);
+    Ok(())
 }

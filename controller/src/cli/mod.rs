@@ -1,5 +1,7 @@
 //! The command line: one file per command. Exit codes: 0 done (for `plan`: no change), 1 an error, 2 wrong usage (for
-//! `plan`: there are changes).
+//! `plan`: there are changes), 141 the reader of the output closed the pipe. All output goes through [`terminal`].
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "aws")]
 mod add;
@@ -33,6 +35,7 @@ mod status;
 #[cfg(feature = "aws")]
 mod suspend;
 mod sync;
+mod terminal;
 #[cfg(feature = "aws")]
 mod update;
 mod validate;
@@ -116,7 +119,7 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         _ => Err("no such command".into()),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        terminal::warn(&format!("error: {error}"));
         ExitCode::FAILURE
     })
 }

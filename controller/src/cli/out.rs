@@ -2,32 +2,29 @@
 
 use std::fmt::Write;
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
+use super::terminal::{self, Piece};
 use crate::reconcile::Clock;
 use crate::status::events::Severity;
 use crate::status::{Health, Sync};
 
 /// A cell of a table.
-pub struct Cell {
-    text: String,
-    style: Style,
-}
+pub struct Cell(Piece);
 
 impl Cell {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), style: Style::new() }
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self(Piece::of_one_line(text.as_ref(), Style::new()))
     }
 
     /// `-` where there is nothing.
-    pub fn of(text: Option<impl Into<String>>) -> Self {
-        Self::new(text.map_or_else(|| "-".to_owned(), Into::into))
+    pub fn of(text: Option<impl AsRef<str>>) -> Self {
+        text.map_or_else(|| Self::new("-"), Self::new)
     }
 
-    fn coloured(text: impl Into<String>, colour: AnsiColor) -> Self {
-        Self { text: text.into(), style: colour.on_default() }
+    fn coloured(text: impl AsRef<str>, colour: AnsiColor) -> Self {
+        Self(Piece::of_one_line(text.as_ref(), colour.on_default()))
     }
 }
 
@@ -68,18 +65,20 @@ pub fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], rows: Vec<[Cell; COL
     let mut all = vec![titles.map(Cell::new)];
     all.extend(rows);
     let widths: [usize; COLUMNS] =
-        std::array::from_fn(|column| all.iter().map(|row| row[column].text.chars().count()).max().unwrap_or(0));
+        std::array::from_fn(|column| all.iter().map(|row| row[column].0.width()).max().unwrap_or(0));
+    let mut out = String::new();
     for row in &all {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = if column + 1 < COLUMNS { widths[column] } else { 0 };
             // Padding comes after the colour: its letters have no width.
-            let padding = " ".repeat(width.saturating_sub(cell.text.chars().count()));
+            let padding = " ".repeat(width.saturating_sub(cell.0.width()));
             let gap = if column == 0 { "" } else { "  " };
-            let _ = write!(line, "{gap}{}{}{:#}{padding}", cell.style, cell.text, cell.style);
+            let _ = write!(line, "{gap}{}{padding}", cell.0);
         }
-        println!("{}", line.trim_end());
+        let _ = writeln!(out, "{}", line.trim_end());
     }
+    terminal::write(&out);
 }
 
 /// How long ago: `40s`, `12m`, `3h`, `2d`.

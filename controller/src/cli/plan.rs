@@ -1,35 +1,106 @@
-//! `codeloc plan`: what would be done, against live AWS. Reads only.
+//! `codeloc plan`: the steps that a daemon would take. A running daemon computes the plan; without one, this process does. Reads only.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use futures::{StreamExt, TryStreamExt};
 
-use super::{Failure, assemble, settings};
-use crate::plan::{Plan, render};
+use super::client::Client;
+use super::terminal::{complain, print_json, say};
+use super::{Failure, assemble, client, settings};
+use crate::plan::render::{self, Document};
 use crate::settings as all_settings;
 use crate::source::{self, HeadKey};
+use crate::status::{Reason, RepositoryStatus};
 
 /// There are changes.
 const CHANGES: u8 = 2;
+/// Plans that are asked for at once; the daemon answers 64 requests.
+const AT_ONCE: usize = 8;
 
 pub fn command() -> Command {
     Command::new("plan")
-        .about("Prints each step with its fields and reason: exit 0 no change, 2 changes, 1 error")
+        .about("Prints each step with its fields and reason, from the running daemon if there is one: exit 0 no change, 2 changes, 1 error")
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints the plan as JSON"))
+        .arg(
+            Arg::new("local")
+                .long("local")
+                .action(ArgAction::SetTrue)
+                .help("Computes the plan in this process, with its own settings and credentials, and asks no daemon"),
+        )
+        .args(client::arguments())
         .args(all_settings::arguments())
 }
 
+/// A plan to print, from the daemon or from this process.
+struct Planned {
+    plans: Vec<Document>,
+    /// Configs that do not pass, with file, line and hint.
+    invalid: Vec<String>,
+}
+
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let Planned { plans, invalid } = match daemon(matches).await? {
+        Some(client) => by_daemon(&client).await?,
+        None => here(matches).await?,
+    };
+    if matches.get_flag("json") {
+        print_json(&plans)?;
+    } else {
+        say!("{}", render::text(&plans).trim_end());
+    }
+    if !invalid.is_empty() {
+        for rendered in &invalid {
+            complain!("{}\n", rendered.trim_end());
+        }
+        return Err(format!("{} config(s) do not pass; their locations stay as they are", invalid.len()).into());
+    }
+    Ok(if plans.iter().all(Document::is_empty) { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// The daemon that `--server` names, or the one that answers at `listen` and has the same deployment id.
+async fn daemon(matches: &ArgMatches) -> Result<Option<Client>, Failure> {
+    if matches.get_flag("local") {
+        return Ok(None);
+    }
+    let client = Client::new(matches)?;
+    if matches.get_one::<String>("server").is_some() {
+        return Ok(Some(client));
+    }
+    let answers = match client.is_of(&all_settings::load(matches)?.deployment).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            complain!("warning: {error}; computing the plan here (--token-file names the token)");
+            false
+        }
+    };
+    if answers {
+        complain!("the daemon at {} computed this plan; --local computes it here", client.server());
+    }
+    Ok(answers.then_some(client))
+}
+
+async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
+    if let Some(why) = client.unready().await {
+        return Err(format!("the daemon cannot plan now: {why}; --local computes the plan here").into());
+    }
+    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    let conditions = statuses.iter().flat_map(|status| &status.conditions).map(|dated| &dated.condition);
+    let invalid = conditions.filter(|condition| condition.reason == Reason::InvalidConfig);
+    let invalid = invalid.map(|condition| condition.message.clone()).collect();
+    // A config in a folder with an invalid name appears under its path and has no plan.
+    let names = statuses.iter().map(|status| &status.name).filter(|name| !name.contains('/'));
+    let paths: Vec<String> = names.map(|name| format!("/v1/repositories/{name}/plan")).collect();
+    let plans = futures::stream::iter(&paths).map(|path| client.get::<Document>(path)).buffered(AT_ONCE);
+    Ok(Planned { plans: plans.try_collect().await?, invalid })
+}
+
+async fn here(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
     let snapshot = source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
-    let invalid: Vec<String> = snapshot
-        .repositories
-        .values()
-        .filter_map(|one| one.as_ref().err())
-        .chain(&snapshot.strays)
-        .map(|one| one.rendered.clone())
-        .collect();
+    let invalid = snapshot.repositories.values().filter_map(|one| one.as_ref().err());
+    let invalid = invalid.chain(&snapshot.strays).map(|one| one.rendered.clone()).collect();
     let (reconciler, _moved) = assemble::reconciler(settings).await?;
     let wanted = snapshot.repositories.values().flatten().filter(|repository| repository.image.is_none());
     reconciler.world.heads.want(
@@ -39,21 +110,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     reconciler.world.heads.settled().await;
     reconciler.set_snapshot(Arc::new(snapshot));
 
-    let mut plans: Vec<(String, Plan)> = Vec::new();
+    let mut plans = Vec::new();
     for name in reconciler.sweep(std::iter::empty()).await? {
         let plan = reconciler.preview(&name).await?;
-        plans.push((name, plan));
+        plans.push(Document::new(&name, &plan));
     }
-    if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&render::json(&plans))?);
-    } else {
-        print!("{}", render::text(&plans));
-    }
-    if !invalid.is_empty() {
-        for rendered in &invalid {
-            eprintln!("{}\n", rendered.trim_end());
-        }
-        return Err(format!("{} config(s) do not pass; their locations stay as they are", invalid.len()).into());
-    }
-    Ok(if plans.iter().all(|(_, plan)| plan.is_empty()) { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+    Ok(Planned { plans, invalid })
 }

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
+use super::terminal::{print_json, say};
 use super::write::{Edit, write};
 use super::{Failure, client};
 use crate::settings;
@@ -42,11 +42,11 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
     let written = client.send_json(Method::POST, &format!("/v1/repositories/{name}/rollback"), None).await?;
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&written)?);
+        print_json(&written)?;
     } else {
         let config = written["config"].as_str().unwrap_or_default();
         let commit = config.lines().find_map(|line| line.strip_prefix("commit: ")).unwrap_or("an earlier commit");
-        println!(
+        say!(
             "{name}: stays at {} now; `codeloc update {name} --set commit= --set branch=BRANCH` follows a branch again",
             commit.trim_matches('"')
         );

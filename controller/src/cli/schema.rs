@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::Command;
 
-use super::Failure;
+use super::{Failure, terminal};
 
 pub fn command() -> Command {
     Command::new("schema").about("Prints the JSON Schema of config.yml")
 }
 
 pub fn run() -> Result<ExitCode, Failure> {
-    println!("{}", serde_json::to_string_pretty(&codeloc_crds::schema())?);
+    terminal::print_json(&codeloc_crds::schema())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,13 +9,13 @@ use crate::api::hooks::canonical;
 use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
 use crate::cost::{Cost, Prices};
 use crate::kinds::{log_group, names};
-use crate::plan::render;
+use crate::plan::render::Document;
 use crate::priority::Priority;
 use crate::reconcile::Progress;
 use crate::reconcile::lease::Standing;
 use crate::reconcile::trouble::Trouble;
 use crate::source::write::{Change, WriteError, Writer, Written};
-use crate::source::{Author, SourceHandle};
+use crate::source::{Author, SourceHandle, SourceState};
 use crate::status::metrics::Scrape;
 use crate::status::{Journal, RepositoryStatus};
 
@@ -32,6 +32,13 @@ impl Shown {
     fn date(&self, moment: Instant) -> f64 {
         let now = self.reconciler.world.clock.now().as_duration().as_secs_f64();
         now - moment.elapsed().as_secs_f64()
+    }
+
+    /// Adds the moment before which every push is in the status.
+    fn dated(&self, mut status: RepositoryStatus, source: &SourceState) -> RepositoryStatus {
+        let moment = self.reconciler.as_of(&status, source);
+        status.as_of = moment.map(|moment| self.reconciler.world.clock.at(moment));
+        status
     }
 
     fn troubles(&self) -> Vec<Trouble> {
@@ -64,24 +71,27 @@ impl Control for Shown {
     }
 
     fn statuses(&self) -> Vec<RepositoryStatus> {
-        let troubles = self.troubles();
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
         let statuses = self.reconciler.world.board.all().into_iter();
-        statuses.map(|status| self.reconciler.shown(status, &troubles)).collect()
+        statuses.map(|status| self.dated(self.reconciler.shown(status, &troubles), &source)).collect()
     }
 
     fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        Some(self.reconciler.shown(self.reconciler.world.board.get(name)?, &self.troubles()))
+        let (source, troubles) = (self.source.state.borrow().clone(), self.troubles());
+        Some(self.dated(self.reconciler.shown(self.reconciler.world.board.get(name)?, &troubles), &source))
     }
 
     fn daemon(&self) -> DaemonStatus {
         let world = &self.reconciler.world;
-        let snapshot = self.source.state.borrow().snapshot.clone();
+        let source = self.source.state.borrow().clone();
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: world.settings.deployment.clone(),
             mode: self.mode(),
             lease: lease(&world.lease.standing()).to_owned(),
-            commit: snapshot.and_then(|snapshot| snapshot.commit.clone()),
+            now: Some(world.clock.now()),
+            as_of: self.reconciler.whole_as_of(&source).map(|moment| world.clock.at(moment)),
+            commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             trouble: lines(&self.troubles()),
         }
     }
@@ -173,8 +183,7 @@ impl Control for Shown {
     fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>> {
         Box::pin(async move {
             let plan = self.reconciler.preview(name).await.map_err(|error| PlanError(error.to_string()))?;
-            let plans = render::json(&[(name.to_owned(), plan)]);
-            Ok(plans[0].clone())
+            Ok(serde_json::to_value(Document::new(name, &plan)).expect("plain data"))
         })
     }
 

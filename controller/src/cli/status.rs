@@ -5,10 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use jiff::Timestamp;
+use reqwest::Method;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::out::{Cell, table};
+use super::terminal::{complain, print_json, say};
 use super::{Failure, client};
+use crate::api::DaemonStatus;
 use crate::settings;
 use crate::status::events::Event;
 use crate::status::{Health, RepositoryStatus, Sync, Truth};
@@ -16,6 +21,10 @@ use crate::status::{Health, RepositoryStatus, Sync, Truth};
 const POLL: Duration = Duration::from_millis(500);
 /// Events that are shown of one location.
 const EVENTS: usize = 8;
+/// Locations that an error names.
+const SHOWN: usize = 5;
+/// The similarity, from 0 to 1, from which on a name is suggested.
+const LIKE: f64 = 0.8;
 
 pub fn command() -> Command {
     Command::new("status")
@@ -26,7 +35,7 @@ pub fn command() -> Command {
             Arg::new("wait")
                 .long("wait")
                 .action(ArgAction::SetTrue)
-                .help("Waits until all are Synced and Healthy; exit 1 otherwise"),
+                .help("Waits until all are Synced and Healthy with what was pushed before; exit 1 otherwise"),
         )
         .arg(
             Arg::new("timeout")
@@ -43,83 +52,160 @@ pub fn command() -> Command {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
     let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
-    let wait = matches.get_flag("wait");
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&300));
-    let deadline = Instant::now() + timeout;
-    let (statuses, good) = loop {
-        let answer: Result<Vec<RepositoryStatus>, Failure> = client.get("/v1/repositories").await;
-        let expired = Instant::now() >= deadline;
-        match answer {
-            Ok(statuses) => {
-                let statuses: Vec<RepositoryStatus> =
-                    statuses.into_iter().filter(|status| names.is_empty() || names.contains(&&status.name)).collect();
-                let found = names.iter().all(|name| statuses.iter().any(|status| status.name == **name));
-                let good = found && !statuses.is_empty() && statuses.iter().all(settled);
-                if !wait || good || expired {
-                    break (statuses, good);
-                }
-            }
-            // Not up yet.
-            Err(_) if wait && !expired => {}
-            Err(error) => return Err(error),
-        }
-        tokio::time::sleep(POLL).await;
+    let (all, unsettled) = if matches.get_flag("wait") {
+        wait(&client, &names, Instant::now() + timeout).await?
+    } else {
+        (client.get("/v1/repositories").await?, None)
     };
     if let Some(why) = client.not_ready().await {
-        eprintln!("warning: {why}");
+        complain!("warning: {why}");
     }
+    let unknown = unknown(&names, &all);
+    let statuses = chosen(&names, all);
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&statuses)?);
+        print_json(&statuses)?;
     } else if names.is_empty() {
-        print!("{}", table(&statuses));
+        print_table(&statuses);
     } else {
         for status in &statuses {
-            print!("{}", details(std::slice::from_ref(status)));
+            let mut text = details(std::slice::from_ref(status));
             // An older daemon has none.
             let path = format!("/v1/events?repository={}", status.name);
             let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
-            print!("{}", happened(&events));
+            text.push_str(&happened(&events));
+            say!("{}", text.strip_suffix('\n').unwrap_or(&text));
         }
     }
-    if wait && !good {
-        return Err(format!("not all locations were Synced and Healthy within {} s", timeout.as_secs()).into());
+    if let Some(unsettled) = unsettled {
+        let seconds = timeout.as_secs();
+        return Err(format!("not all locations were Synced and Healthy within {seconds} s: {unsettled}").into());
     }
-    Ok(ExitCode::SUCCESS)
+    match unknown {
+        Some(unknown) => Err(unknown.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Polls until all locations are settled with everything pushed before now. At the deadline, says which are not.
+async fn wait(
+    client: &Client,
+    names: &[&String],
+    deadline: Instant,
+) -> Result<(Vec<RepositoryStatus>, Option<String>), Failure> {
+    let mut first: Option<DaemonStatus> = None;
+    loop {
+        let answer = look(client, &mut first, names).await;
+        let expired = Instant::now() >= deadline;
+        match answer {
+            Ok((statuses, None)) => return Ok((statuses, None)),
+            Ok((statuses, why)) if expired => return Ok((statuses, why)),
+            Err(error) if expired => return Err(error),
+            // Not settled yet, or the daemon is not up yet.
+            Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// All statuses, and why the wait goes on. `first` keeps the first answer of the daemon about itself.
+async fn look(
+    client: &Client,
+    first: &mut Option<DaemonStatus>,
+    names: &[&String],
+) -> Result<(Vec<RepositoryStatus>, Option<String>), Failure> {
+    let daemon: DaemonStatus = client.get("/v1/status").await?;
+    if first.is_none() {
+        hurry(client, names).await;
+    }
+    // By the daemon's clock; an older daemon tells none.
+    let began = first.get_or_insert_with(|| daemon.clone()).now;
+    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    let mut unsettled: Vec<String> = statuses
+        .iter()
+        .filter(|status| names.is_empty() || names.contains(&&status.name))
+        .filter_map(|status| unsettled(status, began))
+        .collect();
+    unsettled.extend(unknown(names, &statuses));
+    if names.is_empty() && statuses.is_empty() {
+        unsettled.push("there are no locations".to_owned());
+    }
+    if names.is_empty() && began.is_some() && daemon.as_of < began {
+        unsettled.push("the daemon has not read the configs again, or has not looked at all of them yet".to_owned());
+    }
+    let more = unsettled.len().saturating_sub(SHOWN);
+    unsettled.truncate(SHOWN);
+    if more > 0 {
+        unsettled.push(format!("and {more} more"));
+    }
+    Ok((statuses, (!unsettled.is_empty()).then(|| unsettled.join("; "))))
+}
+
+/// Asks the daemon to look now. A token that may only read is refused, and waits for the next poll of the daemon.
+async fn hurry(client: &Client, names: &[&String]) {
+    let mut known = !names.is_empty();
+    for name in names {
+        known &= client.send_json(Method::POST, &format!("/v1/repositories/{name}/sync"), None).await.is_ok();
+    }
+    if !known {
+        let _ = client.send_json(Method::POST, "/v1/sync", None).await;
+    }
+}
+
+/// Why a location is not settled with everything pushed before `began`.
+fn unsettled(status: &RepositoryStatus, began: Option<Timestamp>) -> Option<String> {
+    if !settled(status) {
+        let message = status.message.lines().next().unwrap_or_default();
+        return Some(format!("{} is {}, {}: {message}", status.name, status.sync, status.health));
+    }
+    let newest = began.is_none() || status.as_of >= began;
+    (!newest)
+        .then(|| format!("{} may be out of date: the daemon has not read its config or its branch again", status.name))
+}
+
+fn chosen(names: &[&String], all: Vec<RepositoryStatus>) -> Vec<RepositoryStatus> {
+    all.into_iter().filter(|status| names.is_empty() || names.contains(&&status.name)).collect()
+}
+
+/// An error for names that no location has, with similar names.
+fn unknown(names: &[&String], all: &[RepositoryStatus]) -> Option<String> {
+    let unknown = names.iter().filter(|name| all.iter().all(|status| status.name != ***name));
+    let told: Vec<String> = unknown
+        .map(|name| {
+            let mut similar: Vec<(f64, &str)> =
+                all.iter().map(|status| (strsim::jaro_winkler(name, &status.name), status.name.as_str())).collect();
+            similar.retain(|(likeness, _)| *likeness >= LIKE);
+            similar.sort_by(|left, right| right.0.total_cmp(&left.0));
+            let similar: Vec<String> = similar.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
+            match similar.join(" or ") {
+                none if none.is_empty() => format!("there is no location `{name}`; `codeloc list` shows all of them"),
+                similar => format!("there is no location `{name}`; did you mean {similar}?"),
+            }
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 fn settled(status: &RepositoryStatus) -> bool {
     status.sync == Sync::Synced && status.health == Health::Healthy
 }
 
-fn table(statuses: &[RepositoryStatus]) -> String {
-    let header = ["NAME", "SYNC", "HEALTH", "COMMIT", "ADDRESS", "MESSAGE"].map(str::to_owned);
+fn print_table(statuses: &[RepositoryStatus]) {
     let rows = statuses.iter().map(|status| {
         [
-            status.name.clone(),
-            status.sync.to_string(),
-            status.health.to_string(),
-            status.commit.as_deref().map_or("-", |commit| commit.get(..8).unwrap_or(commit)).to_owned(),
-            status.address.clone().unwrap_or_else(|| "-".to_owned()),
-            status.message.lines().next().unwrap_or_default().to_owned(),
+            Cell::new(&status.name),
+            status.sync.into(),
+            status.health.into(),
+            Cell::of(status.commit.as_deref().map(|commit| commit.get(..8).unwrap_or(commit))),
+            Cell::of(status.address.as_deref()),
+            Cell::new(status.message.lines().next().unwrap_or_default()),
         ]
     });
-    let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
-    let widths: [usize; 6] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-    }
+    table(["NAME", "SYNC", "HEALTH", "COMMIT", "ADDRESS", "MESSAGE"], rows.collect());
     let platforms: std::collections::BTreeSet<&str> =
         statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
     for platform in platforms {
-        let _ = writeln!(
-            out,
-            "Images are built for {platform}, not for each config's architecture (setting build.platform)."
-        );
+        say!("Images are built for {platform}, not for each config's architecture (setting build.platform).");
     }
-    out
 }
 
 /// The last events, the newest last.

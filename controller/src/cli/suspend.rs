@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::{Map, Value, json};
 
 use super::write::{Edit, write};
 use super::{Failure, client};
@@ -20,15 +19,20 @@ pub fn commands() -> [Command; 2] {
             .args(settings::arguments())
     };
     [
-        command("suspend", "Leaves a location alone from now on: sets its `mode` to `suspended`"),
-        command("resume", "Takes care of a location again: takes its `mode` away"),
+        command(
+            "suspend",
+            "Leaves a location alone from now on: sets its `mode` to `suspended` and keeps the one that it had",
+        ),
+        command(
+            "resume",
+            "Gives a suspended location the `mode` back that it had; one that is not suspended stays as it is",
+        ),
     ]
 }
 
 pub async fn run(matches: &ArgMatches, suspend: bool) -> Result<ExitCode, Failure> {
     let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
-    let (mode, verb) = if suspend { (json!("suspended"), "Suspends") } else { (Value::Null, "Resumes") };
-    let fields = Map::from_iter([("mode".to_owned(), mode)]);
+    let (change, verb) = if suspend { (Change::Suspend, "Suspends") } else { (Change::Resume, "Resumes") };
     let message = format!("{verb} code location {name}");
-    write(matches, Edit { name, change: Change::Set(fields), message }).await
+    write(matches, Edit { name, change, message }).await
 }

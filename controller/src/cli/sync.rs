@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
 use clap::{Arg, ArgMatches, Command};
 use reqwest::Method;
 
 use super::client::Client;
+use super::terminal::say;
 use super::{Failure, client};
 use crate::settings;
 
@@ -23,11 +23,11 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
     if names.is_empty() {
         client.send_json(Method::POST, "/v1/sync", None).await?;
-        println!("all locations are looked at");
+        say!("all locations are looked at");
     }
     for name in names {
         client.send_json(Method::POST, &format!("/v1/repositories/{name}/sync"), None).await?;
-        println!("{name} is looked at");
+        say!("{name} is looked at");
     }
     Ok(ExitCode::SUCCESS)
 }

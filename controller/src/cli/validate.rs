@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 
 use super::Failure;
+use super::terminal::{complain, say};
 use crate::source::read_folder;
 
 pub fn command() -> Command {
@@ -28,9 +29,9 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .chain(&snapshot.strays)
         .collect();
     for one in &invalid {
-        eprintln!("{}\n", one.rendered.trim_end());
+        complain!("{}\n", one.rendered.trim_end());
     }
     let valid = snapshot.repositories.len() + snapshot.strays.len() - invalid.len();
-    println!("{valid} valid, {} invalid", invalid.len());
+    say!("{valid} valid, {} invalid", invalid.len());
     Ok(if invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,12 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
-use anstream::println;
 use clap::ArgMatches;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
+use super::terminal::{print_json, say};
 use super::{Failure, assemble};
 use crate::settings::{self, Settings};
 use crate::source::Author;
@@ -34,15 +34,24 @@ pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure
         }
     };
     if matches.get_flag("json") {
-        println!("{}", serde_json::to_string_pretty(&written)?);
+        print_json(&written)?;
         return Ok(ExitCode::SUCCESS);
     }
     match (written["changed"].as_bool(), written["commit"].as_str()) {
-        (Some(false), _) => println!("{}: nothing to change", edit.name),
-        (_, Some(commit)) => println!("{}: {}, in commit {commit}", edit.name, edit.message),
-        (_, None) => println!("{}: {}", edit.name, edit.message),
+        (Some(false), _) => say!("{}: {}", edit.name, unchanged(&edit.change)),
+        (_, Some(commit)) => say!("{}: {}, in commit {commit}", edit.name, edit.message),
+        (_, None) => say!("{}: {}", edit.name, edit.message),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a change changed nothing.
+fn unchanged(change: &Change) -> &'static str {
+    match change {
+        Change::Suspend => "is suspended already; nothing to change",
+        Change::Resume => "is not suspended; nothing to change",
+        _ => "nothing to change",
+    }
 }
 
 async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> {
@@ -51,6 +60,8 @@ async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> 
         Change::AddText(text) => client.send_yaml("/v1/repositories", text.clone()).await,
         Change::Add(fields) => client.send_json(Method::POST, "/v1/repositories", Some(&json!(fields))).await,
         Change::Set(fields) => client.send_json(Method::PATCH, &path, Some(&json!(fields))).await,
+        Change::Suspend => client.send_json(Method::POST, &format!("{path}/suspend"), None).await,
+        Change::Resume => client.send_json(Method::POST, &format!("{path}/resume"), None).await,
         Change::Remove => client.send_json(Method::DELETE, &path, None).await,
     }
 }

@@ -15,7 +15,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use super::text::{bounded, bounded_line, with_sources};
+use super::text::{bounded, bounded_line, bounded_lines, of_user, with_sources};
 use super::{Answer, CodeServer};
 
 /// The limit of Dagster's own client (`DAGSTER_GRPC_MAX_RX_BYTES`); tonic's default is 4 MB.
@@ -23,6 +23,9 @@ const MAX_MESSAGE_BYTES: usize = 50_000_000;
 /// Errors shown of one chain of causes: the ends say most.
 const MAX_CAUSES: usize = 6;
 const MAX_CAUSE_CHARACTERS: usize = 600;
+/// The root cause is shown at greater length.
+const MAX_ROOT_CHARACTERS: usize = 1200;
+const MAX_MESSAGE_LINES: usize = 12;
 const MAX_FRAME_CHARACTERS: usize = 400;
 
 // `dagster_api.proto`, package `api`: the three calls a controller needs. Every field is one string.
@@ -150,7 +153,7 @@ fn read_listing(server_id: String, json: &str) -> Answer {
     }
 }
 
-/// One line for each exception from the outermost to the root cause, then the place where the root cause was raised.
+/// The message of each exception from the outermost to the root cause, then the innermost place in the user's own code.
 fn readable(error: &ErrorInfo) -> String {
     let mut chain = vec![error];
     while let Some(inner) = chain.last().and_then(|last| last.cause.as_deref().or(last.context.as_deref())) {
@@ -167,10 +170,12 @@ fn readable(error: &ErrorInfo) -> String {
         if left_out > 0 && (2..2 + left_out).contains(&position) {
             continue;
         }
-        let message = bounded_line(&error.message, MAX_CAUSE_CHARACTERS);
+        let most = if position + 1 == chain.len() { MAX_ROOT_CHARACTERS } else { MAX_CAUSE_CHARACTERS };
+        let message = bounded_lines(&error.message, MAX_MESSAGE_LINES, most);
         lines.push(if position == 0 { message } else { format!("caused by {message}") });
     }
-    if let Some(frame) = root.stack.last() {
+    let own = chain.iter().rev().find_map(|error| error.stack.iter().rev().find(|frame| of_user(frame)));
+    if let Some(frame) = own.or(root.stack.last()) {
         lines.push(format!("  {}", bounded(frame, MAX_FRAME_CHARACTERS)));
     }
     lines.join("\n")

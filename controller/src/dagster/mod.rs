@@ -2,7 +2,7 @@
 //! [`workspace`] is the only writer of `workspace.yaml`.
 
 pub mod code_server;
-mod text;
+pub(crate) mod text;
 pub mod webserver;
 pub mod workspace;
 

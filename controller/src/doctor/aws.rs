@@ -24,8 +24,8 @@ pub async fn examine(settings: &Settings, config: &SdkConfig) -> Vec<Finding> {
     let identity = match call("sts:GetCallerIdentity", clients.sts.get_caller_identity().send()).await {
         Ok(identity) => identity.arn().unwrap_or_default().to_owned(),
         Err(error) => {
-            let mend =
-                "give the daemon's task a role, or set AWS_PROFILE; aws.region and aws.endpoint_url say where to ask";
+            let mend = "on AWS, give the daemon's task a role; on your machine, set AWS_PROFILE, and run `aws sso login` or \
+                        `aws login` where the session has ended; check aws.region and aws.endpoint_url";
             return vec![bad("credentials", error.to_string(), mend)];
         }
     };

@@ -22,14 +22,14 @@ pub mod task_definition;
 pub mod workspace;
 
 use codeloc_crds::Repository;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::build::Image;
 use place::Place;
 pub use shared::Shared;
 
 /// In the order of creation; deletion runs backwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     LogGroup,
@@ -91,7 +91,7 @@ impl Kind {
 }
 
 /// What a step does to its resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Create,
@@ -241,6 +241,25 @@ impl Live {
     pub fn runs(&self) -> Option<&task_definition::Live> {
         let service = self.service.as_ref().filter(|service| service.exists())?;
         self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
+    }
+
+    /// Whether this is the server id of one of its registered revisions.
+    pub fn has_revision(&self, id: &str) -> bool {
+        self.task_definitions.iter().any(|live| live.revision() == Some(id) || live.server_id() == Some(id))
+    }
+
+    /// Whether it is known of everything that its service may run which server id it has.
+    pub fn knows_its_revisions(&self) -> bool {
+        let known = |arn: &String| {
+            let live = self.task_definitions.iter().find(|live| live.arn == *arn);
+            live.is_some_and(|live| live.server_id().is_some())
+        };
+        let service = self.service.iter().filter(|service| service.exists());
+        service
+            .flat_map(|service| {
+                service.deployments.iter().map(|one| &one.task_definition).chain([&service.task_definition])
+            })
+            .all(known)
     }
 
     /// See [`service::served_before`].

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{ImageState, Input, Proven, Report, WebserverState};
+use super::proof::{self, Proven};
+use super::{ImageState, Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
-use crate::kinds::service::{Live, Phase, Rollout};
-use crate::kinds::{Kind, Wants, tags};
+use crate::kinds::service::{self, Live, Phase, Rollout};
+use crate::kinds::{Kind, Wants};
 use crate::source::Invalid;
 use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
 
@@ -88,7 +89,7 @@ pub(super) fn present(
     let (source, ready) = of_image(image);
     let deployed = of_phase(phase, input, revision);
     let loaded = of_answers(input, phase, revision, proven);
-    let registered = of_workspace(input, proven);
+    let registered = of_workspace(input, revision, proven);
     let conditions = vec![source, ready, deployed, loaded, registered];
 
     let settled = conditions.iter().all(|condition| condition.status == Truth::True);
@@ -167,12 +168,16 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
             condition(Deployed, Truth::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason, passes } => {
-            let serves = serving(input).map_or_else(String::new, |serving| format!("; {serving} still serves"));
+            let serves = match serving(input) {
+                None => "nothing serves".to_owned(),
+                Some(serving) if Some(serving.as_str()) == revision => "some of its tasks serve".to_owned(),
+                Some(serving) => format!("{serving} still serves"),
+            };
             let revision = revision.unwrap_or("this revision");
             // The user's own error says more than ECS's word for it.
             let why = input.last_words.filter(|words| !words.is_empty()).unwrap_or(reason);
             let again = if *passes { "is tried again in a few minutes" } else { "is not tried again" };
-            let message = format!("{revision} failed and {again}{serves}: {why}");
+            let message = format!("{revision} failed and {again}; {serves}: {why}");
             condition(Deployed, Truth::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),
@@ -194,6 +199,12 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
         && Some(proven.revision.as_str()) == revision
     {
         return as_wanted(Loaded, "every task answers with its definitions loaded");
+    }
+    if proven.is_none()
+        && let Some((address, found)) = proof::foreign(input, revision).next()
+    {
+        let message = format!("{address} answers with {found}, which is no revision of this location");
+        return condition(Loaded, Truth::Unknown, Reason::OtherRevision, message);
     }
     if *phase != Phase::Steady {
         return condition(Loaded, Truth::Unknown, Reason::Waiting, "waiting for the wanted revision");
@@ -223,7 +234,7 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
     }
 }
 
-fn of_workspace(input: &Input<'_>, proven: Option<&Proven>) -> Condition {
+fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
         return condition(Registered, Truth::False, Reason::NotPublished, "not in workspace.yaml yet");
@@ -234,14 +245,20 @@ fn of_workspace(input: &Input<'_>, proven: Option<&Proven>) -> Condition {
         (WebserverState::Unreachable(message), _) => {
             condition(Registered, Truth::Unknown, Reason::WebserverUnreachable, message)
         }
-        (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => match (server_id, proven) {
-            (Some(shown), Some(proven)) if *shown == proven.revision => as_wanted(Registered, published),
-            (shown, Some(_)) => {
-                let shown = shown.as_deref().unwrap_or("no revision");
-                condition(Registered, Truth::Unknown, Reason::OtherRevision, format!("the webserver shows {shown}"))
+        (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => {
+            let shown = server_id.as_deref();
+            let serving = serving(input);
+            let right = match proven {
+                Some(proven) => shown == Some(proven.revision.as_str()),
+                // No task says now what is right: what it runs, or is to run.
+                None => shown.is_some() && (shown == wanted || shown == serving.as_deref()),
+            };
+            if right {
+                return as_wanted(Registered, published);
             }
-            (_, None) => as_wanted(Registered, published),
-        },
+            let shown = shown.unwrap_or("no revision");
+            condition(Registered, Truth::Unknown, Reason::OtherRevision, format!("the webserver shows {shown}"))
+        }
         (WebserverState::Answers, Some(WebLocation::Error { message })) => {
             condition(Registered, Truth::False, Reason::WebserverError, message)
         }
@@ -281,16 +298,17 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
 fn served_health(input: &Input<'_>) -> Health {
     match &input.live.service {
         None => Health::Missing,
-        Some(_) if input.answers.iter().any(|answered| matches!(answered.answer, Answer::Loaded { .. })) => {
-            Health::Healthy
-        }
+        Some(_) if proof::proven(input, None).is_some() => Health::Healthy,
         Some(_) => Health::Unknown,
     }
 }
 
+/// The cause comes before its symptom: what the webserver shows follows from everything before it, and is told only where all of that is
+/// well.
 fn first_word(conditions: &[Condition], empty: bool) -> String {
     let worst = conditions
         .iter()
+        .filter(|condition| condition.kind != ConditionKind::Registered)
         .find(|condition| condition.status == Truth::False && BROKEN.contains(&condition.reason))
         .or_else(|| conditions.iter().find(|condition| condition.status != Truth::True));
     match worst {
@@ -300,15 +318,79 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
     }
 }
 
-/// The revision that answers: while a new one rolls out it is the one that completed before.
+/// The revision that answers: while a new one rolls out it is the one that completed before. Nothing, where none was ever rolled out whole
+/// and no task of one answers.
 fn serving(input: &Input<'_>) -> Option<String> {
-    let service = input.live.service.as_ref().filter(|service| service.exists())?;
-    let completed = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed);
-    let serving = completed.map_or(&service.task_definition, |deployment| &deployment.task_definition);
-    let definition = input.live.task_definitions.iter().find(|definition| definition.arn == *serving)?;
-    definition.tags.get(tags::REVISION).cloned()
+    let service = input.live.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
+    let whole = service::rolled_out(service, &input.live.task_definitions).and_then(|one| one.revision());
+    let loaded = || {
+        input.answers.iter().find_map(|answered| match &answered.answer {
+            Answer::Loaded { server_id, .. } if input.live.has_revision(server_id) => Some(server_id.as_str()),
+            _ => None,
+        })
+    };
+    whole.or_else(loaded).map(str::to_owned)
 }
 
 fn address(input: &Input<'_>) -> Option<String> {
     input.workspace.entry.as_ref().map(|entry| format!("{}:{}", entry.host, entry.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use ConditionKind::{Deployed, ImageReady, Loaded, Registered, SourceResolved};
+
+    use super::*;
+
+    /// All five conditions: these as they are given, and the others as wanted.
+    fn conditions(given: &[(ConditionKind, Truth, Reason)]) -> Vec<Condition> {
+        [SourceResolved, ImageReady, Deployed, Loaded, Registered]
+            .map(|kind| {
+                let found = given.iter().find(|(of, ..)| *of == kind);
+                let (_, status, reason) = found.copied().unwrap_or((kind, Truth::True, Reason::AsWanted));
+                condition(kind, status, reason, format!("{reason:?}"))
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn a_cause_is_told_before_what_the_webserver_makes_of_it() {
+        let causes = [
+            (SourceResolved, Truth::False, Reason::Unresolved),
+            (SourceResolved, Truth::Unknown, Reason::Resolving),
+            (ImageReady, Truth::False, Reason::BuildFailed),
+            (ImageReady, Truth::Unknown, Reason::Building),
+            (Deployed, Truth::False, Reason::RolloutFailed),
+            (Deployed, Truth::Unknown, Reason::Rolling),
+            (Deployed, Truth::False, Reason::Waiting),
+            (Deployed, Truth::False, Reason::Draining),
+            (Loaded, Truth::False, Reason::LoadError),
+            (Loaded, Truth::False, Reason::NotAnswering),
+            (Loaded, Truth::Unknown, Reason::NoInstance),
+            (Loaded, Truth::Unknown, Reason::OtherRevision),
+        ];
+        let symptoms = [
+            (Registered, Truth::False, Reason::WebserverError),
+            (Registered, Truth::False, Reason::NotPublished),
+            (Registered, Truth::Unknown, Reason::WebserverUnreachable),
+            (Registered, Truth::Unknown, Reason::OtherRevision),
+        ];
+        for symptom in symptoms {
+            for cause in causes {
+                let told = first_word(&conditions(&[cause, symptom]), false);
+                assert_eq!(told, format!("{:?}", cause.2), "{cause:?} beside {symptom:?}");
+            }
+            assert_eq!(first_word(&conditions(&[symptom]), false), format!("{:?}", symptom.2));
+        }
+    }
+
+    #[test]
+    fn of_two_causes_what_failed_is_told_before_what_is_waited_for() {
+        let building = (ImageReady, Truth::Unknown, Reason::Building);
+        let broken = (Loaded, Truth::False, Reason::LoadError);
+        assert_eq!(first_word(&conditions(&[building, broken]), false), "LoadError");
+        let failed = (Deployed, Truth::False, Reason::RolloutFailed);
+        assert_eq!(first_word(&conditions(&[failed, broken]), false), "RolloutFailed");
+        assert_eq!(first_word(&conditions(&[]), true), "runs as wanted");
+    }
 }

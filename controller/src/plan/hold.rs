@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use codeloc_crds::Mode;
+
 use super::Plan;
 use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
 
@@ -19,13 +21,15 @@ pub enum Hold {
     Braked(String),
     /// Its config said that it stays.
     Protected,
+    /// Its config is gone, and said with this mode that nothing is changed.
+    Left(Mode),
 }
 
 impl Hold {
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Suspended => Reason::Suspended,
-            Self::Detect => Reason::DetectOnly,
+            Self::Suspended | Self::Left(Mode::Suspended) => Reason::Suspended,
+            Self::Detect | Self::Left(_) => Reason::DetectOnly,
             Self::Standby { .. } => Reason::Standby,
             Self::Unleased(_) => Reason::LeaseUnreadable,
             Self::Braked(_) => Reason::PruneBraked,
@@ -45,6 +49,13 @@ impl fmt::Display for Hold {
             Self::Protected => formatter.write_str(
                 "not deleted: it is protected; put its config back with `deletion: {protect: false}` first, then remove it",
             ),
+            Self::Left(mode) => {
+                let mode = format!("{mode:?}").to_lowercase();
+                write!(
+                    formatter,
+                    "not deleted: its config said `mode: {mode}` until it was removed; put it back without `mode` first, then remove it"
+                )
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::kinds::{Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace};
 
-use super::{Answered, Desired, Input, Plan};
+use super::{Answered, Desired, Input, Plan, protection};
 use crate::dagster::Answer;
 
 /// A rule that a plan breaks: a bug of the planner, and so an alarm.
@@ -29,7 +29,8 @@ pub enum Violation {
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
-    if input.hold.is_some() && !(plan.steps.is_empty() && plan.garbage.is_empty()) {
+    let allowed = |step: &Step| input.may_protect && protection::only_protects(step);
+    if input.hold.is_some() && !(plan.steps.iter().all(allowed) && plan.garbage.is_empty()) {
         return Err(Violation::ChangesHeld);
     }
     if plan.garbage.iter().any(|step| !is_unused(input, step)) {
@@ -40,22 +41,25 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
         Desired::Frozen(_) => {}
         Desired::Present { repository, .. } => {
             let scaled = repository.scaling.min_capacity != repository.scaling.max_capacity;
-            lint_present(input, &plan.steps, scaled)?;
+            lint_present(input, plan, scaled)?;
         }
         Desired::Absent => lint_absent(input, &plan.steps)?,
     }
     Ok(())
 }
 
-fn lint_present(input: &Input<'_>, steps: &[Step], scaled: bool) -> Result<(), Violation> {
+fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Violation> {
+    let steps = &plan.steps;
     for step in steps {
-        if step.describe().action == Action::Delete {
+        let withdraws = matches!(step, Step::Workspace(workspace::Change::Withdraw { .. }));
+        if step.describe().action == Action::Delete && !(withdraws && answers_for_others(input)) {
             return Err(Violation::DeletesWanted(step.kind()));
         }
         if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {
             return Err(Violation::WritesScaledCount);
         }
-        if matches!(step, Step::Workspace(workspace::Change::Publish { .. })) && !input.answers.iter().any(loaded) {
+        let publishes = matches!(step, Step::Workspace(workspace::Change::Publish { .. }));
+        if publishes && !server_ids(input).any(|id| is_own(input, plan, id)) {
             return Err(Violation::PublishesUnproven);
         }
     }
@@ -110,8 +114,22 @@ fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
     of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
 }
 
-fn loaded(answered: &Answered) -> bool {
-    matches!(answered.answer, Answer::Loaded { .. })
+/// The ids of those that answered with their definitions loaded.
+fn server_ids<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
+    input.answers.iter().filter_map(|Answered { answer, .. }| match answer {
+        Answer::Loaded { server_id, .. } => Some(server_id.as_str()),
+        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
+    })
+}
+
+fn is_own(input: &Input<'_>, plan: &Plan, id: &str) -> bool {
+    plan.report.revision.as_deref() == Some(id) || input.live.has_revision(id)
+}
+
+/// Whether somebody else has an address of the location, and none of its own tasks answers.
+fn answers_for_others(input: &Input<'_>) -> bool {
+    let mut ids = server_ids(input).peekable();
+    ids.peek().is_some() && ids.all(|id| !input.live.has_revision(id))
 }
 
 const NEEDS: [(Kind, Kind); 8] = [
@@ -128,7 +146,7 @@ const NEEDS: [(Kind, Kind); 8] = [
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     let mut published = input.workspace.entry.is_some();
     let service = input.live.service.as_ref().is_some_and(|live| live.exists() && owned(input, &live.tags));
-    for step in steps {
+    for step in steps.iter().filter(|step| !protection::only_protects(step)) {
         match step.kind() {
             Kind::Workspace => published = false,
             kind if published => return Err(Violation::DeletesBeforeUnpublished(kind)),
@@ -150,7 +168,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::properties::model::{Desire, Model, NAME, image, place, repository};
-    use super::super::{ImageState, Report, WebserverState};
+    use super::super::{Hold, ImageState, Report, WebserverState};
     use super::*;
     use crate::dagster::workspace::Entry;
     use crate::kinds::{Live, log_group};
@@ -192,6 +210,7 @@ mod tests {
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
+            may_protect: false,
         };
         lint(&input, plan)
     }
@@ -269,7 +288,7 @@ mod tests {
     #[test]
     fn only_what_answered_is_published() {
         let (repository, image) = (repository(512, 2, None), image(1));
-        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let place = place();
         let (live, workspace) = (Live::default(), crate::kinds::workspace::Live::default());
         let publish = Entry { host: "host".to_owned(), port: 4000 };
@@ -279,7 +298,9 @@ mod tests {
             port: publish.port,
             from: None,
         });
-        let silent = [Answered { address, answer: Answer::Unreachable { message: "refused".to_owned() } }];
+        let silent = Answer::Unreachable { message: "refused".to_owned() };
+        let foreign = Answer::Loaded { server_id: "another location's".to_owned(), repositories: vec![] };
+        let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
             name: NAME,
             desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
@@ -287,12 +308,56 @@ mod tests {
             live: &live,
             workspace: &workspace,
             webserver: WebserverState::NotConfigured,
-            answers: &silent,
+            answers: &answers,
             last_words: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
+            may_protect: false,
         };
         assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
+    }
+
+    #[test]
+    fn what_nobody_else_answers_for_is_not_taken_out() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
+        let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
+        let result = check(desired, &Live::default(), true, vec![step]);
+        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Workspace)));
+    }
+
+    #[test]
+    fn under_a_hold_nothing_is_written_but_the_tag_that_keeps_a_location() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+        let place = place();
+        let (arn, name) = ("arn".to_owned(), "orders".to_owned());
+        let tag = |key: &str| {
+            let tags = [(key.to_owned(), "true".to_owned())].into();
+            Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
+        };
+        let verdict = |may_protect, step| {
+            let input = Input {
+                name: NAME,
+                desired: Desired::Absent,
+                place: &place,
+                live: &model.live,
+                workspace: &crate::kinds::workspace::Live::default(),
+                webserver: WebserverState::NotConfigured,
+                answers: &[],
+                last_words: None,
+                steady_for: Duration::ZERO,
+                now_ms: 0,
+                hold: Some(&Hold::Protected),
+                may_protect,
+            };
+            lint(&input, &plan_of(vec![step]))
+        };
+        assert_eq!(verdict(true, tag(crate::kinds::tags::PROTECT)), Ok(()));
+        assert_eq!(verdict(false, tag(crate::kinds::tags::PROTECT)), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, tag("team")), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, delete_role()), Err(Violation::ChangesHeld));
     }
 }

@@ -4,8 +4,10 @@
 mod assess;
 mod hold;
 mod lint;
+mod proof;
 #[cfg(test)]
 mod properties;
+mod protection;
 pub mod render;
 
 use std::collections::BTreeSet;
@@ -15,8 +17,8 @@ use std::time::Duration;
 use codeloc_crds::Repository;
 
 use crate::build::Image;
-use crate::dagster::{Answer, workspace::Entry};
-use crate::kinds::place::Place;
+use crate::dagster::Answer;
+use crate::kinds::place::{Address, Place};
 use crate::kinds::service::{self, Phase};
 use crate::kinds::tags::{self, Owner};
 use crate::kinds::task_definition::Attempt;
@@ -55,6 +57,9 @@ pub struct Input<'a> {
     pub now_ms: i64,
     /// Why nothing of the plan may be executed.
     pub hold: Option<&'a Hold>,
+    /// Whether the tag that keeps a location may be written although a hold allows nothing else: only its config holds it, not the daemon's
+    /// own mode or a lease that another one has.
+    pub may_protect: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,16 +158,27 @@ pub fn plan(input: Input<'_>) -> Plan {
     match (input.hold, input.desired) {
         // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
         (None, _) | (Some(_), Desired::Frozen(_)) => plan,
-        (Some(hold), Desired::Present { .. }) => {
+        (Some(hold), Desired::Present { repository, .. }) => {
             if *hold == Hold::Suspended {
                 // Its image is not asked for: what would be done is not known.
                 plan.steps.clear();
                 plan.later.clear();
             }
-            plan.held(hold)
+            let mut plan = plan.held(hold);
+            if repository.protect && input.may_protect {
+                plan.steps = protection::steps(&input, true);
+            }
+            plan
         }
         // What would be deleted is shown under every hold: an empty plan says that nothing is left.
-        (Some(hold), Desired::Absent) => plan.held(hold),
+        (Some(hold), Desired::Absent) => {
+            let mut plan = plan.held(hold);
+            // A restart no longer knows what its config said.
+            if matches!(hold, Hold::Protected | Hold::Left(_)) && input.may_protect {
+                plan.steps = protection::steps(&input, true);
+            }
+            plan
+        }
     }
 }
 
@@ -196,6 +212,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
     if let Some(want) = &wants.execution_role {
         steps.extend(role::diff(want, live.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
+    steps.extend(protection::of_leftovers(input, repository.protect, &wants));
     let discovery = discovery::diff(&wants.discovery, live.discovery.as_deref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
@@ -243,12 +260,10 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         deploy.extend(scaling);
     }
 
-    let proven = proven(input, wants.task_definition.revision.known());
+    let revision = wants.task_definition.revision.known();
+    let proven = proof::proven(input, revision);
     let entry = proven.as_ref().map(|proven| proven.entry.clone());
-    let webserver = matches!(input.webserver, WebserverState::Answers);
-    let workspace_step = proven.as_ref().and_then(|proven| {
-        workspace::diff(input.name, &proven.entry, &proven.revision, input.workspace, webserver && proven.agreed)
-    });
+    let workspace_step = proof::change(input, proven.as_ref(), revision);
 
     let mut later = Vec::new();
     if known.is_some() && verdict.phase != Phase::Draining {
@@ -442,15 +457,9 @@ fn absent(input: &Input<'_>) -> Plan {
     };
     let report = assess::absent(service.is_some(), steps.is_empty() && later.is_empty());
     let plan = Plan::of(steps, later, report);
-    if protected(live) { plan.held(&Hold::Protected) } else { plan }
-}
-
-/// Its config is gone and cannot be asked any more: the wish is on the resources.
-fn protected(live: &Live) -> bool {
-    let says = |tags: &tags::Tags| tags.get(tags::PROTECT).is_some_and(|value| value == "true");
-    live.log_group.as_ref().is_some_and(|live| says(&live.tags))
-        || live.role.as_ref().is_some_and(|live| says(&live.tags))
-        || live.service.as_ref().is_some_and(|live| live.exists() && says(&live.tags))
+    let told = matches!(input.hold, Some(Hold::Protected | Hold::Left(_)));
+    // Its config is gone and cannot be asked any more: the wish is on the resources.
+    if protection::protected(live) && !told { plan.held(&Hold::Protected) } else { plan }
 }
 
 /// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.
@@ -484,52 +493,11 @@ fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
     found
 }
 
-/// A revision that answered with its definitions loaded, and where Dagster reaches it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proven {
-    pub revision: String,
-    pub entry: Entry,
-    /// Whether every instance answered with this revision.
-    pub agreed: bool,
-}
-
-/// The wanted revision where some instance has it loaded, else the one that serves.
-fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> {
-    let mut loaded: Vec<(SocketAddr, &str)> = input
-        .answers
-        .iter()
-        .filter_map(|answered| match &answered.answer {
-            Answer::Loaded { server_id, .. } => Some((answered.address, server_id.as_str())),
-            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
-        })
-        .collect();
-    loaded.sort();
-    let revision = loaded
-        .iter()
-        .map(|(_, id)| *id)
-        .find(|id| Some(*id) == wanted)
-        .or_else(|| loaded.first().map(|(_, id)| *id))?;
-    let agreed = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
-    let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
-    let entry = match &input.place.address {
-        crate::kinds::place::Address::Dns { .. } => {
-            Entry { host: host(input.place, input.name), port: input.place.port }
-        }
-        crate::kinds::place::Address::Discovered => {
-            let entry = |address: SocketAddr| Entry { host: address.ip().to_string(), port: address.port() };
-            // An address that still answers is kept, so that replicas do not make the file flap.
-            let published = input.workspace.entry.as_ref();
-            addresses().map(entry).find(|entry| Some(entry) == published).or_else(|| addresses().next().map(entry))?
-        }
-    };
-    Some(Proven { revision: revision.to_owned(), entry, agreed })
-}
-
 fn host(place: &Place, name: &str) -> String {
     match &place.address {
-        crate::kinds::place::Address::Dns { template } => {
+        Address::Dns { template } => {
             template.replace("{service}", &names::service(name)).replace("{namespace}", &place.namespace)
         }
-        crate::kinds::place::Address::Discovered => "(known after apply)".to_owned(),
+        Address::Discovered => "(known after apply)".to_owned(),
     }
 }

@@ -2,59 +2,80 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use crate::kinds::{Action, Description, Field, Kind, Step};
+use crate::kinds::{Action, Kind, Step};
 
-/// One step as JSON.
-#[derive(Serialize)]
-struct Row {
-    kind: Kind,
-    #[serde(flatten)]
-    description: Description,
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    repository: &'a str,
+/// The plan of one location as commands print it. A daemon sends it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    repository: String,
     /// `Synced`, `OutOfSync`, `Unknown`.
     sync: String,
-    message: &'a str,
+    message: String,
     steps: Vec<Row>,
     /// Follow once what is waited for is there.
     later: Vec<Row>,
 }
 
-fn rows(steps: &[Step]) -> Vec<Row> {
-    steps.iter().map(|step| Row { kind: step.kind(), description: step.describe() }).collect()
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    kind: Kind,
+    action: Action,
+    name: String,
+    fields: Vec<Value>,
+    reason: String,
 }
 
-pub fn json(plans: &[(String, Plan)]) -> serde_json::Value {
-    let documents: Vec<Document<'_>> = plans
-        .iter()
-        .map(|(repository, plan)| Document {
-            repository,
+/// One field of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Value {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    to: String,
+}
+
+impl Document {
+    pub fn new(repository: &str, plan: &Plan) -> Self {
+        Self {
+            repository: repository.to_owned(),
             sync: plan.report.sync.to_string(),
-            message: &plan.report.message,
-            steps: rows(&plan.steps),
-            later: rows(&plan.later),
-        })
-        .collect();
-    serde_json::to_value(documents).expect("plain data serialises")
+            message: plan.report.message.clone(),
+            steps: plan.steps.iter().map(Row::new).collect(),
+            later: plan.later.iter().map(Row::new).collect(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.later.is_empty()
+    }
 }
 
-pub fn text(plans: &[(String, Plan)]) -> String {
+impl Row {
+    fn new(step: &Step) -> Self {
+        let description = step.describe();
+        let fields = description.fields.into_iter();
+        Self {
+            kind: step.kind(),
+            action: description.action,
+            name: description.name,
+            fields: fields.map(|field| Value { name: field.name.to_owned(), from: field.from, to: field.to }).collect(),
+            reason: description.reason,
+        }
+    }
+}
+
+pub fn text(plans: &[Document]) -> String {
     let mut out = String::new();
     let mut changing = 0;
     let mut steps = 0;
-    for (repository, plan) in plans {
-        if plan.is_empty() {
-            continue;
-        }
+    for plan in plans.iter().filter(|plan| !plan.is_empty()) {
         changing += 1;
         steps += plan.steps.len() + plan.later.len();
-        let _ = writeln!(out, "{repository}: {}", plan.report.message);
+        let _ = writeln!(out, "{}: {}", plan.repository, plan.message);
         for step in &plan.steps {
             write_step(&mut out, step, "");
         }
@@ -71,15 +92,14 @@ pub fn text(plans: &[(String, Plan)]) -> String {
     out
 }
 
-fn write_step(out: &mut String, step: &Step, when: &str) {
-    let description = step.describe();
-    let sign = match description.action {
+fn write_step(out: &mut String, step: &Row, when: &str) {
+    let sign = match step.action {
         Action::Create => '+',
         Action::Update => '~',
         Action::Delete => '-',
     };
-    let _ = writeln!(out, "  {sign} {} {}{when}: {}", step.kind().title(), description.name, description.reason);
-    for Field { name, from, to } in &description.fields {
+    let _ = writeln!(out, "  {sign} {} {}{when}: {}", step.kind.title(), step.name, step.reason);
+    for Value { name, from, to } in &step.fields {
         let _ = match from {
             Some(from) => writeln!(out, "      {name}: {from} -> {to}"),
             None => writeln!(out, "      {name}: {to}"),

@@ -33,7 +33,13 @@ impl Clock {
     }
 
     pub fn now(&self) -> Timestamp {
-        let elapsed = jiff::SignedDuration::try_from(self.started.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
-        self.start.saturating_add(elapsed).unwrap_or(self.start)
+        self.at(Instant::now())
+    }
+
+    /// The date of an instant of this process.
+    pub fn at(&self, moment: Instant) -> Timestamp {
+        let passed = moment.saturating_duration_since(self.started);
+        let passed = jiff::SignedDuration::try_from(passed).unwrap_or(jiff::SignedDuration::MAX);
+        self.start.saturating_add(passed).unwrap_or(self.start)
     }
 }

@@ -9,9 +9,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,6 +21,8 @@ use crate::lock::lock;
 
 /// After a call that failed, and between two looks at a lease that somebody else holds.
 const LOOK: Duration = Duration::from_secs(2);
+/// 412, or 409 when two writes met, or 404 when it was deleted under a conditional write.
+const REFUSED: [&str; 3] = ["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"];
 /// The longest time between two renewals, and the longest that one may take: they are also how an AWS that does not answer is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_CALL: Duration = Duration::from_secs(10);
@@ -122,21 +122,16 @@ impl Store {
         // One attempt: whether a write whose answer was lost was made is found out by reading.
         let once =
             aws_sdk_s3::config::Config::builder().retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled());
-        match request.customize().config_override(once).send().await {
+        let answer = call("s3:PutObject", request.customize().config_override(once).send()).await;
+        match answer {
             Ok(answer) => {
                 let etag = answer.e_tag().ok_or_else(|| CallError::malformed("s3:PutObject", "ETag"))?;
                 Ok(Written::Now(etag.to_owned()))
             }
-            Err(error) if refused(&error) => Ok(Written::Refused),
-            Err(error) => call("s3:PutObject", async { Err(error) }).await,
+            Err(error) if error.is(&REFUSED) => Ok(Written::Refused),
+            Err(error) => Err(error),
         }
     }
-}
-
-/// 412, or 409 when two writes met, or 404 when it was deleted under a conditional write.
-fn refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-    ["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"].contains(&code)
 }
 
 impl Lease {

@@ -13,6 +13,8 @@ pub mod swept;
 pub use clock::Clock;
 
 #[cfg(feature = "aws")]
+mod current;
+#[cfg(feature = "aws")]
 mod daemon;
 #[cfg(feature = "aws")]
 mod execute;
@@ -33,9 +35,13 @@ mod pulse;
 #[cfg(feature = "aws")]
 mod tell;
 #[cfg(feature = "aws")]
+mod traceback;
+#[cfg(feature = "aws")]
 pub mod trouble;
 #[cfg(feature = "aws")]
 mod wanted;
+#[cfg(feature = "aws")]
+mod wishes;
 #[cfg(feature = "aws")]
 mod workspace;
 

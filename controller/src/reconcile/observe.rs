@@ -6,16 +6,18 @@ use std::sync::Mutex;
 
 use futures::StreamExt;
 
+use crate::dagster::workspace::Entry;
 use crate::dagster::{Answer, CodeServer};
 use crate::kinds::aws::{CallError, Session};
 use crate::kinds::{Live, discovery, log_group, names, service};
 use crate::lock::lock;
 use crate::plan::Answered;
+use crate::reconcile::traceback::essence;
 
 /// Tasks of one location that are asked at once.
 const ASKED_AT_ONCE: usize = 8;
 /// Lines of log in which the cause of a failure is looked for: Dagster's own error comes last, and the user's before it.
-const LAST_LINES: i32 = 100;
+const LAST_LINES: i32 = 300;
 /// Lines of log that go with a failure.
 const SHOWN_LINES: usize = 20;
 
@@ -63,8 +65,10 @@ impl Addresses {
         let found = lock(&self.found).remove(name).filter(|found| found.holds(discovery, service));
         if let Some(found) = found {
             let answers = ask(code_server, &found.addresses).await;
-            // A task that was replaced has another address.
-            if answers.iter().all(|answered| matches!(answered.answer, Answer::Loaded { .. })) {
+            // A task that was replaced has another address, and its old one may be another location's.
+            let own =
+                |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+            if answers.iter().all(|answered| own(&answered.answer)) {
                 lock(&self.found).insert(name.to_owned(), found);
                 return Ok(answers);
             }
@@ -81,6 +85,23 @@ impl Addresses {
     }
 }
 
+/// Who answers at the published address of a location of which no task answers, where that is not the location itself: a task of another
+/// one may have got the address since, and Cloud Map no longer lists it here.
+pub async fn at_published<C: CodeServer>(
+    code_server: &C,
+    published: &Entry,
+    live: &Live,
+    answers: &[Answered],
+) -> Option<Answered> {
+    let address = SocketAddr::new(published.host.parse().ok()?, published.port);
+    let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+    if answers.iter().any(|answered| answered.address == address || own(&answered.answer)) {
+        return None;
+    }
+    let answer = code_server.ask(address).await;
+    (matches!(answer, Answer::Loaded { .. }) && !own(&answer)).then_some(Answered { address, answer })
+}
+
 async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<Answered> {
     let mut answers: Vec<Answered> = futures::stream::iter(addresses.iter().copied())
         .map(|address| async move { Answered { address, answer: code_server.ask(address).await } })
@@ -91,20 +112,7 @@ async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<An
     answers
 }
 
-/// The line that says most: the one that the last traceback of the user's own ends with, or of Dagster's around it, or else the last.
-fn essence(log: &[String]) -> Option<&str> {
-    let name = |line: &String| line.split([':', ' ']).next().unwrap_or_default().to_owned();
-    let is_error = |line: &&String| {
-        let name = name(line);
-        let named = name.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c));
-        named && ["Error", "Exception", "Exit", "Interrupt"].iter().any(|end| name.ends_with(end))
-    };
-    let errors: Vec<&String> = log.iter().filter(is_error).collect();
-    let own = errors.iter().rev().find(|line| !name(line).starts_with("dagster."));
-    own.or(errors.last()).copied().or(log.last()).map(|line| line.trim_start())
-}
-
-/// Why tasks of this revision ended: first the one line that says most, then ECS's stop reason and the end of the log.
+/// Why tasks of this revision ended: first the exception that says most, then ECS's stop reason and the end of the log.
 /// Log streams carry the revision's name, so this is found again after any restart.
 pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision: &str) -> Result<String, CallError> {
     // A registration whose answer came too late was made twice: either may be the one that failed.
@@ -116,32 +124,7 @@ pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision:
     let lines = log_group::aws::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =
         lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
-    let essence = essence(&log).map(str::to_owned);
+    let essence = essence(&log);
     let shown = log.into_iter().rev().take(SHOWN_LINES).collect::<Vec<_>>().into_iter().rev();
     Ok(essence.into_iter().chain(stop_reason).chain(shown).collect::<Vec<_>>().join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_log_the_error_that_a_traceback_ends_with_says_most() {
-        let log = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-        let traceback = log(&[
-            "Traceback (most recent call last):",
-            "  File \"shop/definitions.py\", line 9, in <module>",
-            "RuntimeError: broken on purpose",
-            "  executable_path=/opt/python",
-        ]);
-        assert_eq!(essence(&traceback), Some("RuntimeError: broken on purpose"));
-        let around = log(&[
-            "The above exception was the direct cause of the following exception:",
-            "dagster._core.errors.DagsterUserCodeLoadError: no",
-        ]);
-        assert_eq!(essence(&[traceback, around.clone()].concat()), Some("RuntimeError: broken on purpose"));
-        assert_eq!(essence(&around), Some("dagster._core.errors.DagsterUserCodeLoadError: no"));
-        assert_eq!(essence(&log(&["started", "  ended"])), Some("ended"));
-        assert_eq!(essence(&[]), None);
-    }
 }

@@ -20,18 +20,19 @@ use super::queue::{Priority, Queue};
 use super::swept::{Seen, Swept};
 use super::tell::in_words;
 use super::wanted::{ImageKnown, Wanted};
+use super::wishes::Wishes;
 use super::workspace::{PublishError, View, Workspace};
 use crate::build::{Builder, Request};
 use crate::dagster::{CodeServer, Webserver};
 use crate::kinds::aws::limits::Limits;
-use crate::kinds::aws::{Cache, Clients, Session};
+use crate::kinds::aws::{Cache, CallError, Clients, Session};
 use crate::kinds::image_repository::garbage::Image;
-use crate::kinds::place::Place;
-use crate::kinds::{Kind, Live, Step, image_repository, service};
+use crate::kinds::place::{Address, Place};
+use crate::kinds::{Kind, Live, Step, image_repository, service, workspace};
 use crate::lock::lock;
 use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use crate::settings::Settings;
-use crate::source::{HeadKey, Heads, Snapshot};
+use crate::source::{HeadKey, Heads, Invalid, Snapshot};
 use crate::status::events::{EventReason, News};
 use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
 
@@ -101,6 +102,7 @@ pub(super) struct Failing {
 pub struct Reconciler<B, C, W> {
     pub world: World<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    wishes: Wishes,
     /// Why the configs cannot be read at present.
     unread: RwLock<Option<String>>,
     /// Locations of which anything is live and ours; nothing before the first sweep.
@@ -115,6 +117,8 @@ pub struct Reconciler<B, C, W> {
     /// What was last seen of locations, where nothing was changed since.
     pub(super) kept: Mutex<HashMap<String, (Live, Instant)>>,
     addresses: observe::Addresses,
+    /// The configs that the statuses were computed from.
+    pub(super) configs_told: Mutex<HashMap<String, Result<Repository, Invalid>>>,
     /// Locations whose last passes failed.
     pub(super) failures: Mutex<HashMap<String, Failing>>,
     /// Last words by repository and revision: they are read once.
@@ -127,6 +131,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         Self {
             world,
             snapshot: RwLock::default(),
+            wishes: Wishes::default(),
             unread: RwLock::default(),
             owned: RwLock::default(),
             swept: Swept::default(),
@@ -135,6 +140,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             looking: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
             addresses: observe::Addresses::default(),
+            configs_told: Mutex::default(),
             failures: Mutex::default(),
             last_words: Mutex::default(),
             image_looks: ImageLooks::starting_at(Instant::now()),
@@ -170,6 +176,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     }
 
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.wishes.learn(&snapshot);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
 
@@ -207,9 +214,14 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Standing::Unreadable(why) => return Some(Hold::Unleased(why)),
         }
         match wanted {
-            Wanted::Absent => self.brake(name).map(Hold::Braked),
+            Wanted::Absent => self.wishes.hold(name).or_else(|| self.brake(name).map(Hold::Braked)),
             Wanted::Present(..) | Wanted::Frozen(_) => None,
         }
+    }
+
+    /// Whether this process may write anything at all.
+    fn may_protect(&self) -> bool {
+        self.world.settings.mode == Mode::Enforce && self.world.lease.standing() == Standing::Held
     }
 
     fn brake(&self, name: &str) -> Option<String> {
@@ -259,8 +271,28 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             other => other,
         };
-        let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
+        let answers = self.answers(session, name, &wanted, &live).await?;
         Ok(self.plan(session, name, &wanted, &live, &answers, None).await.0)
+    }
+
+    /// What code servers say at every address that is the location's, or that it is published at.
+    async fn answers(
+        &self,
+        session: Session<'_>,
+        name: &str,
+        wanted: &Wanted,
+        live: &Live,
+    ) -> Result<Vec<Answered>, CallError> {
+        let code_server = &self.world.code_server;
+        let mut answers = self.addresses.answers(session, code_server, name, live).await?;
+        if let Wanted::Present(..) = wanted
+            && self.world.place.address == Address::Discovered
+            && let Some(published) = self.world.workspace.entry(name).await
+        {
+            let elsewhere = observe::at_published(code_server, &published, live, &answers).await;
+            answers.extend(elsewhere);
+        }
+        Ok(answers)
     }
 
     async fn find_image(&self, request: &Request) -> ImageKnown {
@@ -310,6 +342,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 steady_for,
                 now_ms: self.world.clock.now().as_millisecond(),
                 hold,
+                may_protect: self.may_protect(),
             };
             let plan = plan::plan(input);
             let linted = plan::lint(&input, &plan);
@@ -363,7 +396,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             if let Wanted::Present(repository, image, commit) = &mut wanted {
                 self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;
             }
-            let answers = self.addresses.answers(session, &self.world.code_server, name, &live).await?;
+            let answers = self.answers(session, name, &wanted, &live).await?;
             let (mut plan, mut linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
             if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &live) {
                 live.images = self.images_of(session, &live).await;
@@ -410,6 +443,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 let message = format!("unsafe plan refused: {violation}");
                 self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
+            }
+            if applied.as_ref().is_some_and(|applied| repeats(&plan.steps, applied)) && only_reloads_an_error(&plan) {
+                // The webserver's own words say more than that asking once more did not help.
+                self.tell(name, &wanted, &plan, &live, None);
+                return Ok(Outcome::Waiting(plan.report.look_again.unwrap_or(NOT_CONVERGING)));
             }
             let futile = match &applied {
                 Some(applied) if repeats(&plan.steps, applied) => {
@@ -532,6 +570,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         self.world.images.forget(name);
         lock(&self.last_words).remove(name);
         lock(&self.kept).remove(name);
+        lock(&self.configs_told).remove(name);
         self.addresses.forget(name);
         self.image_looks.forget(name);
     }
@@ -540,6 +579,13 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 /// Whether this is what was applied just now, once more.
 fn repeats(steps: &[Step], applied: &[Step]) -> bool {
     steps.len() == applied.len() && steps.iter().zip(applied).all(|(step, applied)| step.repeats(applied))
+}
+
+/// Whether nothing is to be done but to let the webserver try again to load what it could not.
+fn only_reloads_an_error(plan: &Plan) -> bool {
+    let reloads = |step: &Step| matches!(step, Step::Workspace(workspace::Change::Reload { .. }));
+    let failed = plan.report.conditions.iter().any(|condition| condition.reason == Reason::WebserverError);
+    failed && plan.steps.iter().all(reloads)
 }
 
 /// Whether a plan only makes what is not there, and publishes what answers.

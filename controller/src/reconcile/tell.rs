@@ -123,8 +123,10 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             running: running(live),
             commit_observed: None,
             converged: None,
+            as_of: None,
             updated: now,
         });
+        self.rests_on(name, wanted);
         let after = self.world.board.get(name).expect("it was put a moment ago");
         let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {

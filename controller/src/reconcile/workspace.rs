@@ -151,8 +151,12 @@ impl<W: Webserver> Workspace<W> {
         self.entries.lock().await.keys().cloned().collect()
     }
 
+    pub async fn entry(&self, name: &str) -> Option<Entry> {
+        self.entries.lock().await.get(name).cloned()
+    }
+
     pub async fn live(&self, name: &str) -> (Live, View) {
-        let entry = self.entries.lock().await.get(name).cloned();
+        let entry = self.entry(name).await;
         let view = self.view().await;
         let View::Locations(locations) = &view else { return (Live { entry, web: None }, view) };
         if let Some(web) = locations.get(name) {
@@ -298,7 +302,7 @@ impl<W: Webserver> Workspace<W> {
                 .await?;
                 self.reload().await;
             }
-            Change::Remove { name } => {
+            Change::Remove { name } | Change::Withdraw { name, .. } => {
                 self.edit(|entries| {
                     entries.remove(name);
                 })

@@ -96,7 +96,7 @@ pub struct GitSettings {
     pub program: PathBuf,
     /// URLs that begin with a key are fetched from its value instead, as git's `insteadOf` does: for mirrors.
     pub url_rewrites: BTreeMap<String, String>,
-    /// Files that hold a token, by the beginning of the URLs that it is sent to.
+    /// Files that hold a token, by the beginning of the URLs that it is sent to. No redirect takes it to another host.
     pub tokens: BTreeMap<String, PathBuf>,
     /// Whether repositories may be local folders.
     pub allow_local: bool,
@@ -142,7 +142,7 @@ pub struct BuildSettings {
     pub base_image: String,
     /// Python minor version, as in `3.12`, of configs that name none.
     pub python: String,
-    /// Requirements that every location gets, such as `dagster==1.13.27`.
+    /// Requirements that every location gets, such as `dagster==1.13.27`. A project that admits no such Dagster gets others of one release.
     pub requirements: Vec<String>,
     /// A constraints file that is always applied.
     pub constraints: Option<PathBuf>,

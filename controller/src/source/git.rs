@@ -2,7 +2,7 @@
 //!
 //! Guarantees: no configuration of the system or the user, no hooks, no prompts; only the one protocol that the URL names,
 //! and only protocols that are allowed; user values never stand where git expects an option; every call ends in time,
-//! with its children; credentials in URLs are masked in every error.
+//! with its children; credentials in URLs are masked in every error; git follows no redirect ([`redirect`]).
 //! Assumes: one fetch at a time per bare folder.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use url::{Remote, lies_under};
 
 pub mod commit;
 mod error;
+mod redirect;
 mod url;
 
 pub use error::GitError;
@@ -27,7 +28,7 @@ pub use error::GitError;
 const INHERITED: [&str; 3] = ["GIT_SSL_CAINFO", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"];
 
 /// Set for every call; see git-config(1).
-const CONFIGURATION: [&str; 12] = [
+const CONFIGURATION: [&str; 13] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.askPass=",
@@ -35,6 +36,8 @@ const CONFIGURATION: [&str; 12] = [
     "credential.helper=",
     "fetch.fsckObjects=true",
     "gc.auto=0",
+    // It would take the token along.
+    "http.followRedirects=false",
     "init.defaultBranch=main",
     "maintenance.auto=false",
     "submodule.recurse=false",
@@ -124,9 +127,9 @@ impl Git {
         if !valid_reference_name(name) {
             return Err(not_found());
         }
-        let command = self.remote_command(&remote).await?;
-        let command = command.arguments(["ls-remote", "--quiet", "--", &remote.url]).arguments(&candidates);
-        let output = self.run(command, OPERATION, &remote).await?;
+        let asking =
+            |command: Program, url: &str| command.arguments(["ls-remote", "--quiet", "--", url]).arguments(&candidates);
+        let output = self.reach(&remote, OPERATION, asking).await?;
         let text = String::from_utf8_lossy(&output.stdout);
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('\t')).collect();
         candidates
@@ -249,10 +252,12 @@ impl Git {
                 let _ = tokio::fs::remove_file(bare.join(format!("{reference}.lock"))).await;
             }
         }
-        let command = self.remote_command(remote).await?.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
-        let command = command.arguments(["fetch", "--no-recurse-submodules", "--no-write-fetch-head", "--quiet"]);
-        let command = command.arguments(options).arguments(["--", &remote.url]).arguments(wanted);
-        self.run(command, "fetch", remote).await.map(drop)
+        let fetching = |command: Program, url: &str| {
+            let command = command.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
+            let command = command.arguments(["fetch", "--no-recurse-submodules", "--no-write-fetch-head", "--quiet"]);
+            command.arguments(options).arguments(["--", url]).arguments(wanted)
+        };
+        self.reach(remote, "fetch", fetching).await.map(drop)
     }
 
     /// The URL after rewriting, if it may be used.
@@ -310,16 +315,17 @@ impl Git {
     }
 
     async fn run(&self, command: Program, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
-        let failed = |detail: String| GitError::Failed { operation, url: remote.shown.clone(), detail };
-        let start = |reason: String| GitError::Start { program: self.settings.program.display().to_string(), reason };
-        tokio::fs::create_dir_all(&self.settings.home).await.map_err(|error| start(error.to_string()))?;
-        let output = command.largest_output(LARGEST_ANSWER).run().await.map_err(|error| match error {
-            ProgramError::Start { reason, .. } => start(reason),
-            ProgramError::TimedOut { seconds, .. } => {
-                GitError::TimedOut { operation, url: remote.shown.clone(), seconds }
-            }
-            ProgramError::TooMuchOutput { .. } | ProgramError::Pipe { .. } => failed(error.to_string()),
-        })?;
+        self.run_up_to(LARGEST_ANSWER, command, operation, remote).await
+    }
+
+    async fn run_up_to(
+        &self,
+        bytes: u64,
+        command: Program,
+        operation: &'static str,
+        remote: &Remote,
+    ) -> Result<Output, GitError> {
+        let output = self.output(command.largest_output(bytes), operation, remote).await?;
         if output.status.success() {
             return Ok(output);
         }
@@ -331,7 +337,21 @@ impl Git {
                 GitError::ReferenceNotFound { url: remote.shown.clone(), reference }
             }
             Cause::Malformed => GitError::Malformed { url: remote.shown.clone(), detail },
-            Cause::Other => failed(detail),
+            Cause::Other => GitError::Failed { operation, url: remote.shown.clone(), detail },
+        })
+    }
+
+    /// Runs to the end, whether that is a success or not.
+    async fn output(&self, command: Program, operation: &'static str, remote: &Remote) -> Result<Output, GitError> {
+        let failed = |detail: String| GitError::Failed { operation, url: remote.shown.clone(), detail };
+        let start = |reason: String| GitError::Start { program: self.settings.program.display().to_string(), reason };
+        tokio::fs::create_dir_all(&self.settings.home).await.map_err(|error| start(error.to_string()))?;
+        command.run().await.map_err(|error| match error {
+            ProgramError::Start { reason, .. } => start(reason),
+            ProgramError::TimedOut { seconds, .. } => {
+                GitError::TimedOut { operation, url: remote.shown.clone(), seconds }
+            }
+            ProgramError::TooMuchOutput { .. } | ProgramError::Pipe { .. } => failed(error.to_string()),
         })
     }
 }

@@ -92,6 +92,9 @@ struct Entry {
     /// Requests begun and ended so far.
     begun: u64,
     ended: u64,
+    /// When the last request began, and the last one that was answered with a commit.
+    asked: Option<Instant>,
+    answered: Option<Instant>,
     /// None: never again.
     due: Option<Instant>,
 }
@@ -133,6 +136,13 @@ impl Heads {
     /// What is known at present; nothing before the first answer, and for keys that are not wanted.
     pub fn get(&self, key: &HeadKey) -> Option<Head> {
         self.shared.entries().get(key).filter(|entry| entry.wanted)?.head.clone()
+    }
+
+    /// The last known commit, and when the last request that returned it began.
+    pub fn asked(&self, key: &HeadKey) -> Option<(String, Instant)> {
+        let entries = self.shared.entries();
+        let entry = entries.get(key).filter(|entry| entry.wanted)?;
+        Some((entry.head.as_ref()?.commit.clone()?, entry.answered?))
     }
 
     /// Asks again now for every reference of a URL, as after a push.
@@ -189,7 +199,17 @@ impl Heads {
 
 impl Entry {
     fn new() -> Self {
-        Self { wanted: true, head: None, failures: 0, running: false, begun: 0, ended: 0, due: Some(Instant::now()) }
+        Self {
+            wanted: true,
+            head: None,
+            failures: 0,
+            running: false,
+            begun: 0,
+            ended: 0,
+            asked: None,
+            answered: None,
+            due: Some(Instant::now()),
+        }
     }
 
     fn is_free(&self) -> bool {
@@ -204,6 +224,7 @@ impl Entry {
         let (head, next) = match answer {
             Ok(commit) => {
                 self.failures = 0;
+                self.answered = self.asked;
                 let fixed = matches!(key.reference, GitReference::Commit(_));
                 (Head { commit: Some(commit), failure: None }, (!fixed).then(|| spread(interval, key)))
             }
@@ -252,6 +273,7 @@ impl Shared {
             .min_by_key(|(_, entry)| entry.due)?;
         entry.running = true;
         entry.begun += 1;
+        entry.asked = Some(now);
         entry.due = None;
         Some(key.clone())
     }

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use codeloc_crds::{CodePointer, GitReference};
 
+use super::git::commit::FileText;
 use super::{Git, GitError};
-use crate::build::refused_dependencies;
+use crate::build::{DEPENDENCY_FILES, LARGEST_TEXT, declared_module, dependencies_of, same_code, too_large};
 
-/// Files of dependencies, in the order in which a build looks for them.
-const DEPENDENCY_FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
 /// What makes a Python file one that holds definitions.
 const DEFINES: &str = r"(^|[^A-Za-z_])(Definitions|load_from_defs_folder|load_definitions_from_[a-z_]+)[(]|^@(dg[.])?(definitions|repository)";
 
@@ -21,7 +20,7 @@ pub struct Found {
     pub commit: String,
     /// Where the definitions may be, the likeliest first.
     pub code: Vec<CodePointer>,
-    /// The file that a build takes the dependencies from.
+    /// The file that a build takes the dependencies from, where it lists any.
     pub dependencies: Option<String>,
     /// What a build would refuse.
     pub warnings: Vec<String>,
@@ -41,39 +40,47 @@ pub async fn inspect(
     };
     let commit = git.fetch_ref(bare, url, &GitReference::Branch(branch.clone())).await?;
     let root = subdirectory.map_or_else(String::new, |folder| format!("{}/", folder.trim_matches('/')));
-    let mut texts = BTreeMap::new();
+    let (mut texts, mut warnings, mut unread) = (BTreeMap::new(), Vec::new(), None);
     for file in DEPENDENCY_FILES {
-        if let Some(text) = git.read_file(bare, &commit, &format!("{root}{file}")).await? {
-            texts.insert(file.to_owned(), text);
+        match git.read_below(bare, &commit, &root, file, LARGEST_TEXT).await? {
+            Some(FileText::Whole(text)) => {
+                texts.insert(file.to_owned(), text);
+            }
+            Some(FileText::TooLarge(size)) => {
+                warnings.push(too_large(file, size));
+                if texts.is_empty() {
+                    unread.get_or_insert_with(|| file.to_owned());
+                }
+            }
+            None => {}
         }
     }
     let mut code = Vec::new();
-    if let Some(module) = texts.get("pyproject.toml").and_then(|text| named_module(text)) {
+    if let Some(module) = texts.get("pyproject.toml").and_then(|text| declared_module(text)) {
         code.push(CodePointer::Module(module));
     }
     let mut files = git.search(bare, &commit, DEFINES, &format!("{root}*.py")).await?;
     files.retain_mut(|path| match path.strip_prefix(&root) {
         Some(inside) => {
             *path = inside.to_owned();
-            !is_test(path)
+            !is_test(path) && !is_template(path)
         }
         None => false,
     });
     files.sort_by_key(|path| (rank(path), path.matches('/').count(), path.clone()));
-    code.extend(files.into_iter().map(CodePointer::PythonFile));
-    let dependencies = DEPENDENCY_FILES.iter().find(|file| texts.contains_key(**file)).map(|file| (*file).to_owned());
-    let warnings = refused_dependencies(&texts).into_iter().collect();
-    Ok(Found { branch, commit, code, dependencies, warnings })
+    for file in files.into_iter().map(CodePointer::PythonFile) {
+        if !code.iter().any(|other| same_code(other, &file)) {
+            code.push(file);
+        }
+    }
+    let dependencies = dependencies_of(&texts);
+    warnings.extend(dependencies.refused);
+    Ok(Found { branch, commit, code, dependencies: unread.or(dependencies.file), warnings })
 }
 
-/// `[tool.dagster] module_name`, which Dagster's own tools go by; `[tool.dg.project] root_module` of newer projects.
-fn named_module(pyproject: &str) -> Option<String> {
-    let table: toml::Table = pyproject.parse().ok()?;
-    let tool = table.get("tool")?;
-    let dagster = tool.get("dagster").and_then(|dagster| dagster.get("module_name")).and_then(|name| name.as_str());
-    let project =
-        || tool.get("dg")?.get("project")?.get("root_module")?.as_str().map(|root| format!("{root}.definitions"));
-    dagster.map(str::to_owned).or_else(project)
+/// Whether a path is one of a template of projects (cookiecutter, copier, Jinja), whose names are not filled in.
+fn is_template(path: &str) -> bool {
+    ["{{", "{%", "[["].iter().any(|mark| path.contains(mark))
 }
 
 fn is_test(path: &str) -> bool {
@@ -98,13 +105,5 @@ mod tests {
         files.sort_by_key(|path| (rank(path), path.matches('/').count(), (*path).to_owned()));
         assert_eq!(files, ["shop/definitions.py", "a/b/definitions.py", "repository.py", "shop/__init__.py", "z.py"]);
         assert!(is_test("tests/test_x.py") && is_test("shop_tests/a.py") && !is_test("shop/contest.py"));
-    }
-
-    #[test]
-    fn the_module_that_a_project_names_is_found() {
-        assert_eq!(named_module("[tool.dagster]\nmodule_name = \"shop\"\n"), Some("shop".to_owned()));
-        let newer = "[tool.dg.project]\nroot_module = \"shop\"\n";
-        assert_eq!(named_module(newer), Some("shop.definitions".to_owned()));
-        assert_eq!(named_module("[project]\nname = \"shop\"\n"), None);
     }
 }

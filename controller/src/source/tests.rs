@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+mod looking;
+
 /// Far more than any step takes; passed only when something hangs.
 const LONG: Duration = Duration::from_mins(1);
 /// So long that no test ever waits for it: what happens, happened through an event or a poke.
@@ -62,30 +64,6 @@ impl Place {
             interval: NEVER,
         }
     }
-}
-
-#[tokio::test]
-async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running_it() {
-    let place = Place::new();
-    let origin = place.origin();
-    let write = |path: &str, text: &str| {
-        let path = origin.path.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    write("shop/definitions.py", "import dagster as dg\ndefs = dg.Definitions(assets=[])\n");
-    write("shop/other.py", "# see MyDefinitions(1)\n");
-    write("shop/old/repository.py", "@repository\ndef shop():\n    return []\n");
-    write("tests/test_shop.py", "from dagster import Definitions\nDefinitions()\n");
-    write("requirements.txt", "dagster\n--index-url https://index.example.com\n");
-    origin.commit("shop");
-    origin.git(&["branch", "--move", "trunk"]);
-    let found = inspect::inspect(&place.git(), &place.path("look.git"), &origin.url(), None, None).await.unwrap();
-    assert_eq!(found.branch, "trunk");
-    let file = |path: &str| codeloc_crds::CodePointer::PythonFile(path.to_owned());
-    assert_eq!(found.code, [file("shop/definitions.py"), file("shop/old/repository.py")]);
-    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
-    assert!(found.warnings[0].contains("requirements.txt:2"), "{:?}", found.warnings);
 }
 
 struct Origin {

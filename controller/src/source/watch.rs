@@ -44,7 +44,7 @@ pub struct SourceState {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Why there is no newer one.
     pub failure: Option<Failure>,
-    /// When the configs were last read well, whether or not anything had changed.
+    /// When the last successful reading of the configs began, whether or not anything had changed.
     pub read: Option<tokio::time::Instant>,
 }
 
@@ -81,8 +81,9 @@ pub fn watch(settings: SourceSettings, git: Git) -> SourceHandle {
     let task = tokio::spawn(async move {
         loop {
             let last = sender.borrow().snapshot.clone();
+            let began = tokio::time::Instant::now();
             let outcome = reader.read(last.as_deref()).await;
-            sender.send_if_modified(|state| state.take(outcome));
+            sender.send_if_modified(|state| state.take(outcome, began));
             if tokio::time::timeout(interval, woken.notified()).await.is_ok() {
                 let burst = async { while tokio::time::timeout(QUIET, woken.notified()).await.is_ok() {} };
                 // Either way it is time to read.
@@ -100,10 +101,10 @@ pub async fn read_once(settings: SourceSettings, git: Git) -> Result<Snapshot, S
 
 impl SourceState {
     /// Whether anything changed.
-    fn take(&mut self, outcome: Result<Snapshot, SourceError>) -> bool {
+    fn take(&mut self, outcome: Result<Snapshot, SourceError>, began: tokio::time::Instant) -> bool {
         match outcome {
             Ok(snapshot) => {
-                self.read = Some(tokio::time::Instant::now());
+                self.read = Some(began);
                 let recovered = self.failure.take().is_some();
                 let changed = self.snapshot.as_deref() != Some(&snapshot);
                 if changed {

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use codeloc_crds::edit::{EditError, edit, write as write_fields};
+use codeloc_crds::suspend::{resume, suspend};
 use codeloc_crds::{ConfigError, GitReference, RepositoryName};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
@@ -28,6 +29,10 @@ pub enum Change {
     AddText(String),
     /// Fields of one that is there; `null` takes one away.
     Set(Map<String, Value>),
+    /// Its mode becomes `suspended`; the config keeps the one that it had.
+    Suspend,
+    /// The mode becomes the one from before it was suspended.
+    Resume,
     Remove,
 }
 
@@ -142,11 +147,15 @@ impl Writer {
 fn changed(name: &str, before: Option<&str>, change: &Change) -> Result<Option<String>, WriteError> {
     let after = match (change, before) {
         (Change::Add(_) | Change::AddText(_), Some(_)) => return Err(WriteError::Exists(name.to_owned())),
-        (Change::Set(_) | Change::Remove, None) => return Err(WriteError::Missing(name.to_owned())),
-        (Change::Remove, Some(_)) => return Ok(None),
         (Change::Add(fields), None) => write_fields(fields),
         (Change::AddText(text), None) => text.clone(),
+        (Change::Set(_) | Change::Suspend | Change::Resume | Change::Remove, None) => {
+            return Err(WriteError::Missing(name.to_owned()));
+        }
+        (Change::Remove, Some(_)) => return Ok(None),
         (Change::Set(fields), Some(before)) => edit(before, fields)?,
+        (Change::Suspend, Some(before)) => suspend(before)?,
+        (Change::Resume, Some(before)) => resume(before)?,
     };
     codeloc_crds::parse(&format!("{name}/{CONFIG}"), &after).map_err(|error| WriteError::Invalid(Box::new(error)))?;
     Ok(Some(after))

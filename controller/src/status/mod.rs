@@ -156,7 +156,7 @@ pub struct RepositoryStatus {
     pub platform: Option<String>,
     /// The revision that is wanted: the server id that Dagster is to show.
     pub revision: Option<String>,
-    /// The revision that serves.
+    /// The revision that serves; absent where nothing does.
     pub serving: Option<String>,
     pub address: Option<String>,
     /// What was found to differ by the last look at it, repaired since or not.
@@ -174,6 +174,11 @@ pub struct RepositoryStatus {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub converged: Option<Timestamp>,
+    /// This status takes account of every push before this moment, to the configs or to the branch. Absent while a newer config or
+    /// commit waits for a pass.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub as_of: Option<Timestamp>,
     /// When it was last observed.
     #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
@@ -205,6 +210,7 @@ impl RepositoryStatus {
             running: 0,
             commit_observed: None,
             converged: None,
+            as_of: None,
             updated: now,
         }
     }

@@ -18,7 +18,14 @@ a write that is sent again count once.
 `X-Codeloc-Signature-256`; the shared secret is in `api.hook_secret_file`. A push to the config repository, or to one that a location
 is built from, is looked at at once.
 
-A body may have 256 KiB, a request may take a minute, 64 are answered at once on 512 connections, and 32 streams may be open.
+Without tokens a request is refused unless its `Host` is 127.0.0.1, [::1] or localhost, with or without a port: any other name may be
+one that a foreign page lets point here.
+
+A body may have 256 KiB and 20 seconds, a request may take a minute, 64 are answered at once on 512 connections, and 32 streams may be
+open. A client that takes no byte of its answer for 15 seconds is cut off. Where all connections are taken, a new one takes the place of
+the oldest that waits for a request. A hook that brings neither a signature nor the secret is refused before its body is read; the bodies of 8
+hooks are read at once, for at most 5 seconds. `/healthz` and `/readyz` count towards none of these: they are answered on connections of
+their own where all others are busy.
 
 ";
 

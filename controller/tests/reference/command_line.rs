@@ -13,7 +13,11 @@ const HEAD: &str = "\
 # Command line
 
 Errors and the log go to standard error, results to standard output; a log that is not read by a terminal is JSON. Every
-command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well.
+command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well. When the reader of its
+output closes the pipe, as in `codeloc list | head -1`, a command ends quietly with 141, as other tools do by SIGPIPE.
+
+Control and bidirectional characters in text of repositories, logs and servers are printed escaped, as in `\\u{1b}`. `--json` escapes them as
+JSON does, so the data stay the same.
 ";
 
 /// What each command ends with. A new command has to say it here.
@@ -21,8 +25,11 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
     match command {
         "validate" => &[("0", "every config passes"), ("1", "one does not, or the folder cannot be read")],
         "status" => &[
-            ("0", "shown, and with `--wait` all are Synced and Healthy"),
-            ("1", "no daemon answers, or `--wait` ran out of time"),
+            (
+                "0",
+                "shown, and with `--wait` all are Synced and Healthy with everything pushed before the command began",
+            ),
+            ("1", "no daemon answers, there is no such location, or `--wait` ran out of time"),
         ],
         "schema" | "completions" => &[("0", "printed")],
         "man" => &[("0", "written"), ("1", "the folder cannot be written to")],
@@ -44,7 +51,13 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
         "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
         "rollback" => &[("0", "written"), ("1", "no earlier commit is known to have served, or as for `update`")],
         "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
-        "apply" => &[("0", "every location is Synced and Healthy"), ("1", "one is not, or an error")],
+        "apply" => &[
+            ("0", "every location is Synced and Healthy"),
+            (
+                "1",
+                "one is not, `--timeout` passed (also while another process holds the lease, or AWS cannot be read), SIGTERM or SIGINT ended it, or an error; the lease is released",
+            ),
+        ],
         "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],
         other => panic!(
             "the exit codes of `codeloc {other}` are not described in controller/tests/reference/command_line.rs"

@@ -43,6 +43,8 @@ const TAIL: &str = "
 - `dependencies` does not stand beside `image` or `dockerfile`, which bring their own; no more does `python_version` beside `dockerfile`, nor `dockerfile` beside `image`.
 - `image` has a tag or a digest, and its registry no link-local or metadata address; `image_policy` stands beside a tag only.
 - No unknown field, no key twice, no credentials in `git_url`.
+- A redirect of the git host is followed to a repository on the same host, such as a renamed one. Another host gets neither a token nor a
+  request: the status names it, and `git_url` is to say where the repository is.
 ";
 
 fn page() -> String {

@@ -12,18 +12,20 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::front_door::guarded;
 use crate::local_cloud::Shared;
 
 /// The largest object that S3 takes in one piece is larger; this bounds memory.
 const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/_localcloud/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/_localcloud/calls", get(calls))
         .route("/_localcloud/reset-calls", post(reset_calls))
         .fallback(answer)
-        .with_state(shared)
+        .with_state(shared);
+    guarded(routes)
 }
 
 #[derive(Deserialize)]

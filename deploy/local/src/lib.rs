@@ -11,6 +11,7 @@ pub mod driver;
 pub mod fault;
 pub mod faults;
 pub mod fields;
+mod front_door;
 pub mod http;
 mod local_cloud;
 mod lock;

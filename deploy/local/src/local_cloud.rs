@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use crate::calls::{Call, Calls};
 use crate::cloud::{self, Cloud, Effect, Rules};
 use crate::connector::InProcess;
+use crate::driver::addresses::Addresses;
 use crate::driver::simulated::Simulated;
 use crate::driver::{Driver, Report};
 use crate::fault::Fault;
 use crate::faults::{Faults, Seen, Trouble};
 use crate::lock::lock;
 use crate::services::ecr::{Images, MemoryImages};
+use crate::services::ecs::task;
 use crate::store::{Store, StoreError};
 use crate::time::Time;
 use crate::wire;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     cloud: Mutex<Cloud>,
     calls: Mutex<Calls>,
     driver: Arc<dyn Driver>,
+    /// Of all tasks, whatever runs them.
+    addresses: Addresses,
     reports: UnboundedSender<Report>,
     start: Time,
     started: Instant,
@@ -98,11 +102,16 @@ impl LocalCloud {
             None => Cloud::new(rules, images),
         };
         let simulated = Simulated::default();
+        let driver = driver.unwrap_or_else(|| Arc::new(simulated.clone()));
+        let addresses = Addresses::new(driver.network(), cloud.rules.quotas.addresses);
+        // Somebody may still hold those of the tasks that ended with the process before this one.
+        addresses.were_used(task::addresses(&cloud));
         let (reports, incoming) = unbounded_channel();
         let shared = Arc::new(Shared {
             cloud: Mutex::new(cloud),
             calls: Mutex::default(),
-            driver: driver.unwrap_or_else(|| Arc::new(simulated.clone())),
+            driver,
+            addresses,
             reports,
             start,
             started: Instant::now(),
@@ -391,7 +400,7 @@ impl Shared {
         }
         for effect in effects {
             match effect {
-                Effect::Launch(launch) => self.driver.launch(launch, self.reports.clone()),
+                Effect::Launch(launch) => self.driver.launch(launch, &self.addresses, self.reports.clone()),
                 Effect::Stop { task_arn } => self.driver.stop(&task_arn),
             }
         }

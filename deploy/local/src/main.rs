@@ -30,8 +30,8 @@ const GRACE: Duration = Duration::from_secs(35);
 #[derive(Parser)]
 #[command(version, about = "A small, strict AWS in one process")]
 struct Arguments {
-    /// Where to listen; nobody is authenticated, so anything but loopback is at your own risk
-    #[arg(long, env = "LOCALCLOUD_LISTEN", default_value = "127.0.0.1:4566")]
+    /// Where to listen, on loopback: nobody is authenticated
+    #[arg(long, env = "LOCALCLOUD_LISTEN", default_value = "127.0.0.1:4566", value_parser = loopback)]
     listen: SocketAddr,
     /// A folder in which everything survives a restart
     #[arg(long, env = "LOCALCLOUD_STATE")]
@@ -42,8 +42,8 @@ struct Arguments {
     /// A Python for tasks, where the search path has none of their version; may be given several times
     #[arg(long)]
     python: Vec<PathBuf>,
-    /// Answer DNS questions for Cloud Map's names on this UDP address
-    #[arg(long)]
+    /// Answer DNS questions for Cloud Map's names on this UDP address of loopback
+    #[arg(long, value_parser = loopback)]
     dns: Option<SocketAddr>,
     #[arg(long, default_value = "123456789012")]
     account: String,
@@ -209,6 +209,13 @@ fn settings(
     Ok(Settings { rules, start: SystemTime::now().into(), driver, images, ..Settings::default() })
 }
 
+/// Tasks are commands of whoever calls, so others must not reach this.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}; write 127.0.0.1:4566 or [::1]:4566"))?;
+    let refused = || format!("{address} can be reached from other machines; write 127.0.0.1:{}", address.port());
+    address.ip().is_loopback().then_some(address).ok_or_else(refused)
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -297,6 +304,19 @@ mod tests {
     fn throttle(flags: &[&str]) -> Result<Option<u32>, clap::Error> {
         let arguments = ["localcloud"].iter().chain(flags);
         Arguments::try_parse_from(arguments).map(|arguments| arguments.throttle)
+    }
+
+    #[test]
+    fn other_machines_cannot_be_let_in() {
+        for flag in ["--listen", "--dns"] {
+            for address in ["127.0.0.1:0", "127.0.0.2:80", "[::1]:80"] {
+                assert!(Arguments::try_parse_from(["localcloud", flag, address]).is_ok(), "{flag} {address}");
+            }
+            for address in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "127.0.0.1", "localhost:80"] {
+                let refused = Arguments::try_parse_from(["localcloud", flag, address]).err().unwrap().to_string();
+                assert!(refused.contains(flag) && refused.contains("write 127.0.0.1:"), "{refused}");
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct Quotas {
     pub instances_of_registry: usize,
     /// ACTIVE and DRAINING ones. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
     pub services_of_cluster: usize,
+    /// Of the subnet, of which AWS has none larger than a /16 and keeps five addresses.
+    /// <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>
+    pub addresses: usize,
     /// Of ECS services.
     /// <https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-quotas.html>
     pub scalable_targets: usize,
@@ -41,6 +44,7 @@ impl Quotas {
             instances_of_namespace: 2_000,
             instances_of_registry: 1_000,
             services_of_cluster: 5_000,
+            addresses: 65_531,
             scalable_targets: 3_000,
             policies_of_target: 50,
             alarms: 5_000,
@@ -58,6 +62,7 @@ impl Quotas {
             instances_of_namespace: usize::MAX,
             instances_of_registry: usize::MAX,
             services_of_cluster: usize::MAX,
+            addresses: usize::MAX,
             scalable_targets: usize::MAX,
             policies_of_target: usize::MAX,
             alarms: usize::MAX,

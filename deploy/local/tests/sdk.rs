@@ -247,7 +247,7 @@ async fn a_task_is_in_cloud_map_while_it_runs_and_its_service_cannot_be_deleted(
     let listed = instances().await;
     let tasks = world.ecs.list_tasks().cluster(CLUSTER).send().await.unwrap().task_arns.unwrap();
     assert!(tasks[0].ends_with(listed[0].id().unwrap()), "an instance has its task's id");
-    assert_eq!(listed[0].attributes().unwrap()["AWS_INSTANCE_IPV4"], "10.0.0.1");
+    assert_eq!(listed[0].attributes().unwrap()["AWS_INSTANCE_IPV4"], "127.96.0.1");
     let refused = discovery.delete_service().id(registry.id().unwrap()).send().await.unwrap_err().into_service_error();
     assert!(refused.is_resource_in_use(), "{refused}");
     world.ecs.delete_service().cluster(CLUSTER).service("app").force(true).send().await.unwrap();

@@ -11,6 +11,7 @@ mod process;
 mod python;
 mod refusals;
 mod registry;
+mod releases;
 mod shelf;
 // `make test` builds the tests with the AWS SDK and without; once is enough for the slowest.
 #[cfg(not(feature = "aws"))]
@@ -165,14 +166,19 @@ fn digest(image: &Image) -> &str {
     image.reference.split_once('@').unwrap().1
 }
 
-/// The entries of one of our layers: path to content, or to `-> target`, or to nothing for a folder.
-fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String, String> {
+/// One of our layers, unpacked as far as a tar.
+fn tar_of_layer(registry: &TestRegistry, image: &Image, name: &str) -> Vec<u8> {
     let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
     let manifest = registry.manifest(repository, digest(image));
     let layers = manifest["layers"].as_array().unwrap();
     let wanted = layers.iter().find(|layer| layer["annotations"][LAYER_ANNOTATION] == name).unwrap();
     let packed = registry.blob(repository, wanted["digest"].as_str().unwrap());
-    let bytes = zstd::decode_all(packed.as_slice()).unwrap();
+    zstd::decode_all(packed.as_slice()).unwrap()
+}
+
+/// The entries of one of our layers: path to content, or to `-> target`, or to nothing for a folder.
+fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String, String> {
+    let bytes = tar_of_layer(registry, image, name);
     let mut entries = BTreeMap::new();
     for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
         let mut entry = entry.unwrap();

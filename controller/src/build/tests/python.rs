@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer};
+use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer, tar_of_layer};
 use crate::build::{Platform, Request};
 
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
@@ -41,11 +41,8 @@ pub(super) fn python_minor() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
-/// without a wheel.
-pub(super) fn wheels() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let script = r#"
+/// Writes a wheel into the working folder.
+const WHEEL: &str = r"
 import io, tarfile, zipfile
 def wheel(name, version, files, metadata=''):
     info = f'{name}-{version}.dist-info'
@@ -57,6 +54,22 @@ def wheel(name, version, files, metadata=''):
     with zipfile.ZipFile(f'{name}-{version}-py3-none-any.whl', 'w') as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), text)
+";
+
+/// A folder of packages, which the lines of Python make with `wheel`.
+pub(super) fn made_by(script: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        Command::new(python()).current_dir(folder.path()).args(["-c", &format!("{WHEEL}{script}")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
+/// without a wheel.
+pub(super) fn wheels() -> tempfile::TempDir {
+    made_by(
+        r#"
 for version in ('1.0', '2.0'):
     wheel('tiny', version, {'tiny/__init__.py': f'version = "{version}"\nnames = frozenset({{"a", "b", "c"}})\n',
                             f'tiny-{version}.dist-info/entry_points.txt': '[console_scripts]\ntiny = tiny:main\n'})
@@ -68,10 +81,8 @@ with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
     text = b'Metadata-Version: 2.1\nName: sourceonly\nVersion: 1.0\n'
     entry = tarfile.TarInfo('sourceonly-1.0/PKG-INFO'); entry.size = len(text)
     archive.addfile(entry, io.BytesIO(text))
-"#;
-    let output = Command::new(python()).current_dir(folder.path()).args(["-c", script]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    folder
+"#,
+    )
 }
 
 fn workshop(uv: &Path, wheels: &Path) -> Workshop {
@@ -131,6 +142,53 @@ fn request_again(registry: &TestRegistry, repository: &Repository, first: &Reque
         request(registry, repository, &[("requirements.txt", &format!("needy >= 1 # again {}\n", registry.host))]);
     request.python.clone_from(&first.python);
     request
+}
+
+#[tokio::test]
+async fn a_file_of_a_later_layer_is_what_python_imports() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    let mut request = request(&registry, &repository, &[]);
+    request.python = python_minor();
+    let image = workshop.build(&request).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let layer = tar_of_layer(&registry, &image, "dependencies");
+    tar::Archive::new(layer.as_slice()).unpack(root.path()).unwrap();
+    let site = root.path().join(format!("opt/codeloc/env/lib/python{}/site-packages", python_minor()));
+    let imported = || {
+        let script = "import tiny; print(tiny.version)";
+        let output = Command::new(python()).env("PYTHONPATH", &site).args(["-B", "-c", script]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(site.join("tiny/__pycache__").is_dir());
+    assert_eq!(imported(), "1.0\n");
+
+    // Another version of the same size, and of the one time that all files of layers have.
+    let file = site.join("tiny/__init__.py");
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap().replace("1.0", "2.0");
+    std::fs::write(&file, text).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    assert_eq!(imported(), "2.0\n");
+}
+
+#[tokio::test]
+async fn a_dependency_file_that_is_a_link_is_read() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let workshop = workshop(&uv, wheels.path());
+    std::os::unix::fs::symlink("deps/prod.txt", repository.path("requirements.txt")).unwrap();
+    std::os::unix::fs::symlink("deps", repository.path("current")).unwrap();
+    std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/entry.py")).unwrap();
+    let mut wanted = request(&registry, &repository, &[("deps/prod.txt", "needy\n")]);
+    wanted.code = codeloc_crds::CodePointer::PythonFile("pipeline/entry.py".to_owned());
+    for dependencies in [None, Some("requirements.txt"), Some("current/prod.txt")] {
+        wanted.dependencies = dependencies.map(str::to_owned);
+        let image = workshop.build(&wanted).await.unwrap();
+        let layer = layer(&registry, &image, "dependencies");
+        assert!(layer.keys().any(|path| path.ends_with("/needy.py")), "{dependencies:?}: {layer:?}");
+    }
 }
 
 #[tokio::test]
@@ -194,7 +252,7 @@ async fn constraints_of_the_platform_hold_for_every_input() {
 }
 
 /// Writes `pyproject.toml` and its `uv.lock` into the repository.
-fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &str) {
+pub(super) fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &str) {
     std::fs::write(repository.path("pyproject.toml"), project).unwrap();
     let output = Command::new(uv)
         .current_dir(repository.folder.path())

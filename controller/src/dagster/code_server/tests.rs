@@ -119,8 +119,33 @@ async fn a_failed_import_names_every_cause_and_the_line() {
     assert_eq!(server_id, "revision-1");
     assert_eq!(
         message,
-        "DagsterUserCodeLoadError: loading\ncaused by ValueError: a second line\ncaused by KeyError: 'x'\n  File \"inner.py\", line 4, in f\n    {}[\"x\"]"
+        "DagsterUserCodeLoadError: loading\ncaused by ValueError: a\nsecond line\ncaused by KeyError: 'x'\n  File \"inner.py\", line 4, in f\n    {}[\"x\"]"
     );
+}
+
+#[test]
+fn a_message_of_many_lines_is_whole_and_the_place_is_the_users() {
+    let message = "ValidationError: 1 validation error for Dbt\nexecutable\n  Value error, dbt was not found on PATH\n\n    See https://errors.pydantic.dev\n";
+    let mut error = exception(message, &Value::Null);
+    error["stack"] = json!([
+        "  File \"/opt/codeloc/code/shop/definitions.py\", line 7, in <module>\n    Dbt()\n",
+        "  File \"/opt/codeloc/env/lib/python3.12/site-packages/pydantic/main.py\", line 280, in __init__\n    validate()\n",
+    ]);
+    let error = exception("DagsterUserCodeLoadError: loading\n", &error);
+    let Answer::LoadError { message, .. } = read_listing(String::new(), &error.to_string()) else {
+        panic!("expected a load error")
+    };
+    assert_eq!(
+        message,
+        "DagsterUserCodeLoadError: loading\ncaused by ValidationError: 1 validation error for Dbt\nexecutable\n  \
+         Value error, dbt was not found on PATH\n    See https://errors.pydantic.dev\n  \
+         File \"/opt/codeloc/code/shop/definitions.py\", line 7, in <module>\n    Dbt()"
+    );
+    let endless = exception(&"line\n".repeat(10_000), &Value::Null);
+    let Answer::LoadError { message, .. } = read_listing(String::new(), &endless.to_string()) else {
+        panic!("expected a load error")
+    };
+    assert!(message.lines().count() < 20 && message.contains("… 9988 more lines"), "{message}");
 }
 
 #[test]
@@ -252,6 +277,20 @@ async fn a_real_code_server_is_loaded() {
     let code = "import dagster as dg\n\n@dg.asset\ndef one():\n    return 1\n\ndefs = dg.Definitions(assets=[one])\n";
     let expected = Answer::Loaded { server_id: "revision-7".into(), repositories: vec!["__repository__".into()] };
     assert_eq!(ask_real(&python, code).await, expected);
+}
+
+#[tokio::test]
+async fn a_real_code_server_tells_all_lines_of_an_error() {
+    let Some(python) = real_dagster() else { return };
+    let code = "import json\nfrom pydantic import BaseModel, field_validator\n\n\nclass Tool(BaseModel):\n    path: str\n\n    \
+                @field_validator('path')\n    def check(cls, path):\n        raise ValueError('not found on PATH')\n\n\nTool(path='dbt')\n";
+    let answer = ask_real(&python, code).await;
+    let Answer::LoadError { message, .. } = answer else { panic!("expected a load error, got {answer:?}") };
+    assert!(
+        message.contains("ValidationError: 1 validation error for Tool\npath\n  Value error, not found on PATH"),
+        "{message}"
+    );
+    assert!(message.contains("definitions.py\", line 13"), "{message}");
 }
 
 #[tokio::test]

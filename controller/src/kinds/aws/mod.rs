@@ -5,6 +5,7 @@ mod cache;
 pub mod fence;
 pub mod limits;
 pub mod rotation;
+mod told;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use attempts::Attempts;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::place::Place;
@@ -24,6 +24,7 @@ use crate::priority::Priority;
 pub use cache::Cache;
 use fence::Fence;
 use limits::Limits;
+use told::{Asked, telling};
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -44,35 +45,46 @@ impl Clients {
         let tell = |service| Attempts::new(service, limits.clone());
         Self {
             ecs: aws_sdk_ecs::Client::from_conf(
-                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).build(),
+                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).interceptor(Asked).build(),
             ),
             iam: aws_sdk_iam::Client::from_conf(
-                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).build(),
+                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).interceptor(Asked).build(),
             ),
             logs: aws_sdk_cloudwatchlogs::Client::from_conf(
-                aws_sdk_cloudwatchlogs::config::Builder::from(config).interceptor(tell("logs")).build(),
+                aws_sdk_cloudwatchlogs::config::Builder::from(config)
+                    .interceptor(tell("logs"))
+                    .interceptor(Asked)
+                    .build(),
             ),
             ecr: aws_sdk_ecr::Client::from_conf(
-                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).build(),
+                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).interceptor(Asked).build(),
             ),
             discovery: aws_sdk_servicediscovery::Client::from_conf(
-                aws_sdk_servicediscovery::config::Builder::from(config).interceptor(tell("servicediscovery")).build(),
+                aws_sdk_servicediscovery::config::Builder::from(config)
+                    .interceptor(tell("servicediscovery"))
+                    .interceptor(Asked)
+                    .build(),
             ),
             // Other endpoints than AWS's know buckets by path only.
             s3: aws_sdk_s3::Client::from_conf(
                 aws_sdk_s3::config::Builder::from(config)
                     .force_path_style(config.endpoint_url().is_some())
                     .interceptor(tell("s3"))
+                    .interceptor(Asked)
                     .build(),
             ),
             scaling: aws_sdk_applicationautoscaling::Client::from_conf(
                 aws_sdk_applicationautoscaling::config::Builder::from(config)
                     .interceptor(tell("application-autoscaling"))
+                    .interceptor(Asked)
                     .build(),
             ),
-            sts: aws_sdk_sts::Client::new(config),
+            sts: aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(config).interceptor(Asked).build()),
             codebuild: aws_sdk_codebuild::Client::from_conf(
-                aws_sdk_codebuild::config::Builder::from(config).interceptor(tell("codebuild")).build(),
+                aws_sdk_codebuild::config::Builder::from(config)
+                    .interceptor(tell("codebuild"))
+                    .interceptor(Asked)
+                    .build(),
             ),
         }
     }
@@ -94,7 +106,7 @@ pub enum Class {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{operation}: {message}")]
+#[error("{}", self.in_words())]
 pub struct CallError {
     pub operation: &'static str,
     pub class: Class,
@@ -123,6 +135,12 @@ impl CallError {
         !self.code.is_empty() && matches!(self.class, Class::Throttled | Class::NotYet)
     }
 
+    /// Operation, code and message, as far as there are any.
+    fn in_words(&self) -> String {
+        let parts = [self.operation, &self.code, &self.message];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+    }
+
     pub fn is(&self, codes: &[&str]) -> bool {
         codes.contains(&self.code.as_str())
     }
@@ -139,8 +157,14 @@ where
     T: Send,
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let future = Box::pin(future);
-    async move { future.await.map_err(|error| failure(operation, &error)) }
+    let service = operation.split(':').next().unwrap_or_default();
+    let future = Box::pin(telling(service, future));
+    async move {
+        future.await.map_err(|(error, code, message)| {
+            let status = error.raw_response().map(|response| response.status().as_u16());
+            CallError { operation, class: classify(&code, &message, status), code, message }
+        })
+    }
 }
 
 /// Whether an operation changes anything, by its verb.
@@ -152,20 +176,6 @@ pub fn mutates(operation: &str) -> bool {
 
 /// In what AWS says of a call that it refused for its rate; ECS says it in other errors' messages too (dagster#33439).
 const THROTTLED: [&str; 5] = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Rate exceeded", "SlowDown"];
-
-fn failure<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let (code, message) = match error.as_service_error() {
-        Some(service) => {
-            (service.code().unwrap_or_default().to_owned(), service.message().unwrap_or("no message").to_owned())
-        }
-        None => (String::new(), DisplayErrorContext(error).to_string()),
-    };
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    CallError { operation, class: classify(&code, &message, status), code, message }
-}
 
 fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
     if THROTTLED.iter().any(|word| code.contains(word) || message.contains(word)) {

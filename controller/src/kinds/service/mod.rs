@@ -384,6 +384,14 @@ pub fn served_before<'a>(
     if !live.exists() {
         return None;
     }
+    let serving = rolled_out(live, all);
+    let primary = || all.iter().find(|one| live.primary().is_some_and(|primary| primary.task_definition == one.arn));
+    let before = serving.or_else(|| primary().map(|one| &**one))?.served_before();
+    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != present)
+}
+
+/// What was rolled out whole last, and so serves; also while ECS rolls back to it.
+pub fn rolled_out<'a>(live: &Live, all: &'a [Shared<task_definition::Live>]) -> Option<&'a task_definition::Live> {
     let definition = |deployment: &Deployment| all.iter().find(|one| one.arn == deployment.task_definition);
     let attempted = |deployment: &Deployment| definition(deployment)?.attempt().map(|attempt| attempt.at);
     let failed = live.deployments.iter().filter(|one| one.rollout == Rollout::Failed).filter_map(attempted).max();
@@ -393,9 +401,7 @@ pub fn served_before<'a>(
         Rollout::InProgress => attempted(one).zip(failed).is_some_and(|(at, failed)| at < failed),
         Rollout::Failed => false,
     };
-    let serving = live.deployments.iter().find(whole).and_then(definition);
-    let before = serving.or_else(|| definition(live.primary()?))?.served_before();
-    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != present)
+    live.deployments.iter().find(whole).and_then(definition).map(|one| &**one)
 }
 
 fn configuration(want: &Want, live: &Live, registry: &Deferred) -> Option<Change> {

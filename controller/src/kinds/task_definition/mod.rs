@@ -212,6 +212,11 @@ impl Live {
         self.tags.get(tags::REVISION).map(String::as_str)
     }
 
+    /// The id that its code server gives as its own.
+    pub fn server_id(&self) -> Option<&str> {
+        self.content.as_ref()?.environment.get(SERVER_ID).map(String::as_str)
+    }
+
     pub fn attempt(&self) -> Option<Attempt> {
         Attempt::of(&self.tags)
     }

@@ -34,6 +34,12 @@ pub enum Change {
     Remove {
         name: String,
     },
+    /// Its host is another location's task by now, which gives `found` as its server id.
+    Withdraw {
+        name: String,
+        from: String,
+        found: String,
+    },
     /// The webserver knows no such location although its entry is published: it missed a reload.
     ReloadWorkspace {
         name: String,
@@ -86,6 +92,12 @@ impl Change {
                 }
             }
             Self::Remove { name } => Description::deleted(name),
+            Self::Withdraw { name, from, found } => Description {
+                action: Action::Delete,
+                name: name.clone(),
+                fields: vec![],
+                reason: format!("{from} answers with {found}, which is no revision of this location"),
+            },
             Self::ReloadWorkspace { name } => {
                 let field = Field::changed("loaded", false, true);
                 Description::updated(name, vec![field], "the webserver does not know this location yet")

@@ -3,6 +3,7 @@
 mod drift;
 mod images;
 pub(super) mod model;
+mod proof;
 
 use std::time::Duration;
 
@@ -278,12 +279,13 @@ fn without_an_image_only_what_needs_none_is_made() {
         steady_for: Duration::ZERO,
         now_ms: 0,
         hold: None,
+        may_protect: false,
     };
     let plan = plan(input);
     let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
     assert_eq!(kinds, [Kind::LogGroup, Kind::ImageRepository, Kind::Role].into());
     assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
-    let text = super::render::text(&[(NAME.to_owned(), plan)]);
+    let text = super::render::text(&[super::render::Document::new(NAME, &plan)]);
     assert!(text.contains("image: (known after apply)"), "{text}");
 }
 
@@ -293,7 +295,7 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
     let (repository, image) = (repository(512, 2, None), image(1));
     model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
     let place = place();
-    let address = "10.0.0.1:4000".parse().unwrap();
+    let address = "127.0.0.1:4000".parse().unwrap();
     let broken = Answer::LoadError { server_id: "id".to_owned(), message: "No module named 'pandas'".to_owned() };
     let silent = Answer::Unreachable { message: "refused".to_owned() };
     for answer in [broken, silent] {
@@ -309,6 +311,7 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
             steady_for: Duration::from_secs(600),
             now_ms: 0,
             hold: None,
+            may_protect: false,
         };
         let plan = plan(input);
         assert_eq!(plan.steps, []);

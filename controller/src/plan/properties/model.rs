@@ -127,7 +127,7 @@ impl Model {
     }
 
     fn answers(&self) -> Vec<Answered> {
-        let address: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let answer = |server_id| Answered { address, answer: Answer::Loaded { server_id, repositories: vec![] } };
         self.serving_id().map(answer).into_iter().collect()
     }
@@ -155,6 +155,7 @@ impl Model {
             steady_for: Duration::ZERO,
             now_ms: self.now_ms,
             hold: None,
+            may_protect: false,
         };
         let plan = plan(input);
         assert_eq!(lint(&input, &plan), Ok(()));
@@ -427,7 +428,7 @@ impl Model {
                 self.entry = Some(Entry { host: host.clone(), port: *port });
                 self.shown = self.serving_id();
             }
-            Change::Remove { .. } => (self.entry, self.shown) = (None, None),
+            Change::Remove { .. } | Change::Withdraw { .. } => (self.entry, self.shown) = (None, None),
             Change::ReloadWorkspace { .. } | Change::Reload { .. } => self.shown = self.serving_id(),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::url::Remote;
 use super::{Git, GitError};
+use crate::program::Program;
 
 /// Who a commit is by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,17 @@ pub(in crate::source) enum Pushed {
     /// Somebody else pushed to the branch meanwhile.
     Behind,
 }
+
+/// A file of a commit, as far as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::source) enum FileText {
+    Whole(String),
+    /// It has so many bytes.
+    TooLarge(u64),
+}
+
+/// Links on the way to one file, as Linux counts them.
+const MOST_LINKS: usize = 40;
 
 /// What git says of a branch that has moved on.
 const BEHIND: [&str; 4] = ["[rejected]", "non-fast-forward", "cannot lock ref", "incorrect old value"];
@@ -49,12 +61,52 @@ impl Git {
         Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
+    /// The text of one file below `root` (empty, or with a slash at its end), through symbolic links that stay below it; nothing
+    /// where there is none.
+    pub(in crate::source) async fn read_below(
+        &self,
+        bare: &Path,
+        commit: &str,
+        root: &str,
+        file: &str,
+        largest: u64,
+    ) -> Result<Option<FileText>, GitError> {
+        let place = Remote::local(&format!("commit {commit}"));
+        let mut path = file.to_owned();
+        for _ in 0..=MOST_LINKS {
+            let whole = format!("{root}{path}");
+            let listed = self.reading(bare).arguments(["ls-tree", "-l", "--full-tree", commit, "--", &whole]);
+            let listed = self.run(listed, "ls-tree", &place).await?;
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            // `mode blob hash size<TAB>path`
+            let mut words = listed.split_whitespace();
+            let (Some(mode), Some("blob"), Some(blob)) = (words.next(), words.next(), words.next()) else {
+                return Ok(None);
+            };
+            let size = words.next().and_then(|size| size.parse().ok()).unwrap_or(u64::MAX);
+            if size > largest {
+                return Ok(Some(FileText::TooLarge(size)));
+            }
+            let command = self.reading(bare).arguments(["cat-file", "blob", blob]);
+            let output = self.run_up_to(largest, command, "cat-file", &place).await?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if !mode.starts_with("12") {
+                return Ok(Some(FileText::Whole(text)));
+            }
+            match linked(&path, &text) {
+                Some(target) => path = target,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// The branch that a clone of the repository starts on.
     pub(in crate::source) async fn default_branch(&self, url: &str) -> Result<String, GitError> {
         let remote = self.remote(url)?;
-        let command = self.remote_command(&remote).await?;
-        let command = command.arguments(["ls-remote", "--quiet", "--symref", "--", &remote.url, "HEAD"]);
-        let output = self.run(command, "ls-remote", &remote).await?;
+        let asking =
+            |command: Program, url: &str| command.arguments(["ls-remote", "--quiet", "--symref", "--", url, "HEAD"]);
+        let output = self.reach(&remote, "ls-remote", asking).await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // `ref: refs/heads/main<TAB>HEAD`
         let branch = text.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
@@ -75,12 +127,12 @@ impl Git {
     ) -> Result<Vec<String>, GitError> {
         let place = Remote::local(&format!("commit {commit}"));
         let command =
-            self.reading(bare).arguments(["grep", "--extended-regexp", "--files-with-matches", "-e", expression]);
+            self.reading(bare).arguments(["grep", "--extended-regexp", "--files-with-matches", "-z", "-e", expression]);
         match self.run(command.arguments([commit, "--", glob]), "grep", &place).await {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let of_commit = format!("{commit}:");
-                Ok(text.lines().filter_map(|line| line.strip_prefix(&of_commit)).map(str::to_owned).collect())
+                Ok(text.split('\0').filter_map(|path| path.strip_prefix(&of_commit)).map(str::to_owned).collect())
             }
             // It ends with 1, and says nothing, where there is none.
             Err(GitError::Failed { detail, .. }) if detail.contains("exit status: 1") => Ok(vec![]),
@@ -142,23 +194,39 @@ impl Git {
         branch: &str,
     ) -> Result<Pushed, GitError> {
         let remote = self.remote(url)?;
-        let command = self.remote_command(&remote).await?.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
         let wanted = format!("{commit}:refs/heads/{branch}");
-        let command = command.arguments(["push", "--quiet", "--no-verify", "--", &remote.url, &wanted]);
-        match self.run(command, "push", &remote).await {
+        let pushing = |command: Program, url: &str| {
+            let command = command.arguments([OsStr::new("--git-dir"), bare.as_os_str()]);
+            command.arguments(["push", "--quiet", "--no-verify", "--", url, &wanted])
+        };
+        match self.reach(&remote, "push", pushing).await {
             Ok(_) => Ok(Pushed::Done),
             Err(error) if BEHIND.iter().any(|words| error.to_string().contains(words)) => Ok(Pushed::Behind),
             Err(error) => Err(error),
         }
     }
 
-    async fn word(
-        &self,
-        command: crate::program::Program,
-        operation: &'static str,
-        place: &Remote,
-    ) -> Result<String, GitError> {
+    async fn word(&self, command: Program, operation: &'static str, place: &Remote) -> Result<String, GitError> {
         let output = self.run(command, operation, place).await?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
+}
+
+/// Where a link leads, by its own path and its text; nothing where that is outside.
+fn linked(path: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }

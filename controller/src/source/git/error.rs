@@ -18,6 +18,11 @@ pub enum GitError {
     Malformed { url: String, detail: String },
     #[error("the token for {url} cannot be read from {path}: {reason}")]
     Token { url: String, path: String, reason: String },
+    #[error(
+        "{url} redirects to {host}; codeloc follows redirects only to repositories on the same host, so that no token leaves it: \
+         write the new URL where this one is written (git_url, source.git_url or git.url_rewrites)"
+    )]
+    Redirected { url: String, host: String },
     #[error("{url} is refused: {reason}")]
     Refused { url: String, reason: String },
 }
@@ -26,7 +31,12 @@ impl GitError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Start { .. } | Self::TimedOut { .. } | Self::Failed { .. } | Self::Token { .. } => true,
+            Self::Start { .. }
+            | Self::TimedOut { .. }
+            | Self::Failed { .. }
+            | Self::Token { .. }
+            // Hosts redirect to a page while they are maintained.
+            | Self::Redirected { .. } => true,
             Self::RepositoryNotFound { .. }
             | Self::ReferenceNotFound { .. }
             | Self::Malformed { .. }

@@ -8,13 +8,14 @@ use codeloc_crds::{mask_credentials, reaches_metadata, reaches_this_machine};
 use super::GitError;
 
 /// A place that may be fetched from.
+#[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub url: String,
     /// For errors.
     pub shown: String,
     /// With its port; empty for a path.
     host: String,
-    /// The only one that git may use, also when it is redirected.
+    /// The only one that git may use.
     pub protocol: &'static str,
 }
 
@@ -39,6 +40,33 @@ impl Remote {
     /// What the operator's rewriting leads to: it may be local or without encryption.
     pub fn of_operator(url: String) -> Result<Self, GitError> {
         Self::checked(url)
+    }
+
+    /// The repository on the same host that this one redirects to.
+    pub fn moved_to(&self, location: &str) -> Result<Self, GitError> {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or_default();
+        let own_authority = rest.split('/').next().unwrap_or_default();
+        let (new_scheme, target) = match location.split_once("://") {
+            Some((scheme, target)) => (scheme, target.to_owned()),
+            None => match location.strip_prefix("//") {
+                Some(target) => (scheme, target.to_owned()),
+                None => (scheme, format!("{}/{}", self.host, location.trim_start_matches('/'))),
+            },
+        };
+        let end = target.find(['/', '?', '#', '\\']).unwrap_or(target.len());
+        let (authority, path) = target.split_at(end);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+        let same_host = new_scheme == scheme && !authority.contains('@') && same_place(scheme, &host, &self.host);
+        let repository = path.strip_suffix("/info/refs?service=git-upload-pack");
+        match repository.filter(|path| same_host && path.starts_with('/')) {
+            // With the user whom the URL may name: that is for this host.
+            Some(path) => Self::checked(format!("{scheme}://{own_authority}{path}")),
+            None => {
+                let is_of_a_host = |c: &char| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c);
+                let host = host.chars().filter(is_of_a_host).take(253).collect();
+                Err(GitError::Redirected { url: self.shown.clone(), host })
+            }
+        }
     }
 
     fn checked(url: String) -> Result<Self, GitError> {
@@ -76,6 +104,13 @@ impl Remote {
         }
         Ok(Self { shown: mask_credentials(&url), url, host, protocol })
     }
+}
+
+/// Whether two hosts are one, by name and port.
+fn same_place(scheme: &str, one: &str, other: &str) -> bool {
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    let bare = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
+    bare(one) == bare(other)
 }
 
 const WRITE: &str = "write https:// or ssh://";

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 
 from codeloc_dagster.compute_logs import CodelocComputeLogManager
@@ -20,7 +21,17 @@ LOCKS = (
     DEPLOY / "images/dagster/requirements.txt",
     DEPLOY / "local/requirements/dagster.txt",
 )
+DOCS = DEPLOY.parent / "docs"
 SHARED = ("dagster", "dagster-aws", "boto3", "botocore", "sqlalchemy", "grpcio")
+
+
+def instances() -> dict[str, str]:
+    """Every configuration of an instance that is shipped, or shown by a page, with where it stands."""
+    found = {str(path.relative_to(DEPLOY)): path.read_text() for path in DEPLOY.rglob("dagster.yaml")}
+    for page in DOCS.glob("*.md"):
+        blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text())
+        found |= {f"{page.name} {number}": text for number, text in enumerate(blocks) if "run_launcher:" in text}
+    return found
 
 
 class Images(AwsTestCase):
@@ -41,6 +52,20 @@ class Images(AwsTestCase):
             self.assertNotRegex(text, "://|--index-url|--find-links", lock)
             entries = re.split(r"(?m)^(?=[a-z])", text)[1:]
             self.assertEqual([entry for entry in entries if "--hash=sha256:" not in entry], [], lock)
+
+    def test_every_instance_starts_failed_runs_again(self) -> None:
+        texts = instances()
+        self.assertLessEqual({"images/dagster/dagster.yaml", "local/dagster.yaml"}, texts.keys())
+        self.assertTrue([name for name in texts if name.startswith("runs.md")])
+        for name, text in texts.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "dagster.yaml").write_text(text)
+                # Without Postgres, which is not part of `make run`.
+                storage = {"storage": {"sqlite": {"base_dir": folder}}}
+                with DagsterInstance.from_ref(InstanceRef.from_dir(folder, overrides=storage)) as instance:
+                    self.assertTrue(instance.run_retries_enabled)
+                    # Only what a run's tag asks for.
+                    self.assertEqual(instance.run_retries_max_retries, 0)
 
     def test_both_instances_load(self) -> None:
         for name in ("images/dagster/dagster.yaml", "local/dagster.yaml"):

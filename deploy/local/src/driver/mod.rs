@@ -2,6 +2,7 @@
 //!
 //! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
 
+pub mod addresses;
 pub mod process;
 pub mod simulated;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use addresses::Addresses;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// One task to start: all that `RunTask` or a service's scheduler settled.
@@ -148,8 +150,10 @@ pub fn missing_image(image: &str) -> String {
 }
 
 pub trait Driver: Send + Sync + 'static {
-    /// Starts a task and returns at once; everything further goes through `reports`.
-    fn launch(&self, launch: Launch, reports: UnboundedSender<Report>);
+    /// Starts a task, which has one of these addresses, and returns at once; everything further goes through `reports`.
+    fn launch(&self, launch: Launch, addresses: &Addresses, reports: UnboundedSender<Report>);
+    /// Where its tasks' addresses lie.
+    fn network(&self) -> Ipv4Addr;
     /// Asks a task to end; `Report::Exited` follows.
     fn stop(&self, task_arn: &str);
 }

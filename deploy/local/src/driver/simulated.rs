@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::addresses::{Address, Addresses, SILENT};
 use super::{Driver, Launch, Report, TransientStop, missing_image};
 use crate::lock::lock;
 
@@ -112,27 +113,23 @@ impl Inner {
         let by_image = launch.containers.iter().find_map(|container| self.scripts.get(&container.image));
         by_image.or_else(|| self.scripts.get(&launch.family)).unwrap_or(&self.default).clone()
     }
-
-    /// 10.0.0.1 and on: no two tasks share one.
-    fn next_address(&mut self) -> Ipv4Addr {
-        self.launched += 1;
-        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + self.launched)
-    }
 }
 
 impl Driver for Simulated {
-    fn launch(&self, launch: Launch, reports: UnboundedSender<Report>) {
+    fn launch(&self, launch: Launch, addresses: &Addresses, reports: UnboundedSender<Report>) {
         let (stop, stopped) = oneshot::channel();
-        let (script, address) = {
+        let script = {
             let mut inner = self.inner();
+            inner.launched += 1;
             inner.running.insert(launch.task_arn.clone(), stop);
-            (inner.script_for(&launch), inner.next_address())
+            inner.script_for(&launch)
         };
+        let address = addresses.take().ok();
         let simulated = self.clone();
         tokio::spawn(async move {
             let task_arn = launch.task_arn.clone();
             let (exit_code, reason) = tokio::select! {
-                ended = live(&script, &launch, address, &reports) => ended,
+                ended = live(&script, &launch, address.as_ref(), &reports) => ended,
                 // An error means that this driver is gone, and with it everybody who could ask for a stop.
                 Ok(()) = stopped => {
                     sleep(script.stopping).await;
@@ -140,9 +137,14 @@ impl Driver for Simulated {
                 }
             };
             simulated.inner().running.remove(&task_arn);
+            drop(address);
             // Nobody listens any more when the cloud has ended.
             let _ = reports.send(Report::Exited { task_arn, exit_code, reason });
         });
+    }
+
+    fn network(&self) -> Ipv4Addr {
+        SILENT
     }
 
     fn stop(&self, task_arn: &str) {
@@ -156,15 +158,20 @@ impl Driver for Simulated {
 async fn live(
     script: &Script,
     launch: &Launch,
-    address: Ipv4Addr,
+    address: Option<&Address>,
     reports: &UnboundedSender<Report>,
 ) -> (Option<i32>, String) {
     let task_arn = || launch.task_arn.clone();
     let tell = |report| drop(reports.send(report));
-    if let Some(stop) = launch.stops.or(script.transient) {
-        sleep(stop.after()).await;
-        return (None, stop.reason(launch));
-    }
+    let stops = launch.stops.or(script.transient);
+    let address = match (stops, address) {
+        (None, Some(address)) => address.ip(),
+        (stops, _) => {
+            let stop = stops.unwrap_or(TransientStop::FreeAddresses);
+            sleep(stop.after()).await;
+            return (None, stop.reason(launch));
+        }
+    };
     sleep(script.pull).await;
     if script.image_missing {
         let image = launch.containers.first().map_or("", |container| container.image.as_str());

@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 
 use super::upload::Upload;
 use super::{Descriptor, Document, Manifest, Registry, RegistryError, lock};
+use crate::front_door::guarded;
 
 /// The specification asks a registry to take manifests of at least 4 MiB; ECR takes no more.
 const MANIFEST_BYTES: usize = 4 << 20;
@@ -32,11 +33,12 @@ type Answer = Result<Response, RegistryError>;
 
 /// The routes under `/v2/`.
 pub fn router(registry: Arc<Registry>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/v2", any(serve))
         .route("/v2/", any(serve))
         .route("/v2/{*rest}", any(serve))
-        .with_state(registry)
+        .with_state(registry);
+    guarded(routes)
 }
 
 /// What a path under `/v2/` names. Repository names have slashes, so the path is read from its end.

@@ -40,7 +40,7 @@ fn client() -> Client {
 
 impl Client {
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        let mut request = ::http::Request::builder().method(method).uri(path);
+        let mut request = ::http::Request::builder().method(method).uri(path).header("host", "127.0.0.1");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -226,7 +226,8 @@ async fn a_tag_of_an_immutable_repository_stays_with_its_image() {
     let put = |client: &Client, reference: &str| {
         let path = format!("/v2/team/orders/manifests/{reference}");
         let (router, body) = (client.router.clone(), other.clone());
-        let request = ::http::Request::put(path).header("content-type", MANIFEST).body(Body::from(body)).unwrap();
+        let request = ::http::Request::put(path).header("host", "127.0.0.1").header("content-type", MANIFEST);
+        let request = request.body(Body::from(body)).unwrap();
         async move { router.oneshot(request).await.unwrap() }
     };
     let again = Registry::new(client.registry.folder.clone()).unwrap();

@@ -6,7 +6,7 @@
 //! `Rules::returning_ids` says. ECS, to which it is the same registry then, enters tasks when they start, and none that run.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -405,9 +405,26 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
         return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
     }
+    if let Some((attribute, address)) = elsewhere(&attributes) {
+        return Err(Fault::invalid(format!(
+            "{attribute} is {address}: localcloud hands out addresses of 127.0.0.0/8 and ::1 only, so that its clients connect to \
+             nothing but this machine."
+        )));
+    }
     has_room(cloud, &id, &instance)?;
     let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
     Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+}
+
+/// An address that is not one of this machine.
+fn elsewhere(attributes: &Attributes) -> Option<(&str, &str)> {
+    attributes.iter().map(|(attribute, address)| (attribute.as_str(), address.as_str())).find(|(attribute, address)| {
+        match *attribute {
+            "AWS_INSTANCE_IPV4" => !address.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+            "AWS_INSTANCE_IPV6" => !address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+            _ => false,
+        }
+    })
 }
 
 fn deregister_instance(cloud: &mut Cloud, input: &Value) -> Reply {

@@ -54,12 +54,15 @@ async fn each_quota_is_refused_under_its_services_own_code() {
     let id = text(&world.discovery("ListNamespaces", json!({})).unwrap()["Namespaces"][0]["Id"]);
     let registry = world.registry(&id, "one");
     let instance = |id: &str| {
-        let attributes = json!({"AWS_INSTANCE_IPV4": "10.1.2.3"});
+        let attributes = json!({"AWS_INSTANCE_IPV4": "127.1.2.3"});
         world.discovery(
             "RegisterInstance",
             json!({"ServiceId": registry["Id"], "InstanceId": id, "Attributes": attributes}),
         )
     };
+    let elsewhere = json!({"AWS_INSTANCE_IPV4": "10.1.2.3"});
+    let elsewhere = json!({"ServiceId": registry["Id"], "InstanceId": "one", "Attributes": elsewhere});
+    assert_eq!(world.discovery("RegisterInstance", elsewhere), refused("InvalidInput"), "not of this machine");
     instance("one").unwrap();
     sleep(Duration::from_secs(1)).await;
     instance("one").expect("registering again changes what is there");

@@ -1,11 +1,13 @@
-//! Tasks that never run.
+//! Tasks that never run, and the addresses of those that do.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use localcloud::driver::TransientStop;
 use localcloud::driver::simulated::Script;
+use localcloud::quotas::Quotas;
 use localcloud::registry::Registry;
 use localcloud::{LocalCloud, Rules, Settings};
 use serde_json::{Value, json};
@@ -102,4 +104,65 @@ async fn a_task_whose_image_was_never_pushed_cannot_pull_it() {
     world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
     sleep(Duration::from_secs(20)).await;
     assert_eq!(world.tasks("RUNNING").len(), 1, "what other registries have is not known here");
+}
+
+impl World {
+    /// Starts a task, waits until it runs, and gives its ARN and address.
+    async fn start_task(&self) -> (String, Ipv4Addr) {
+        let run = self.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+        let arn = text(&run["tasks"][0]["taskArn"]);
+        sleep(Duration::from_secs(10)).await;
+        let task = self.task(&arn);
+        let interface = &task["containers"][0]["networkInterfaces"][0];
+        (arn, text(&interface["privateIpv4Address"]).parse().unwrap())
+    }
+
+    fn task(&self, arn: &str) -> Value {
+        self.ecs("DescribeTasks", json!({"cluster": "main", "tasks": [arn]})).unwrap()["tasks"][0].clone()
+    }
+
+    async fn stop_task(&self, arn: &str) {
+        self.ecs("StopTask", json!({"cluster": "main", "task": arn})).unwrap();
+        sleep(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_of_loopback_and_soon_after_its_end_no_other_tasks() {
+    let world = World::new(Rules::default());
+    world.prepare("app:1");
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        let (arn, address) = world.start_task().await;
+        assert!(address.is_loopback() && address > Ipv4Addr::new(127, 64, 0, 0), "{address}");
+        assert!(seen.insert(address), "{address} was another task's a moment ago");
+        world.stop_task(&arn).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_no_other_tasks_after_a_restart_either() {
+    let world = World::new(Rules::default());
+    world.prepare("app:1");
+    let before = world.start_task().await.1;
+    let saved = world.cloud.with_cloud(|cloud| serde_json::to_vec(cloud).unwrap());
+    let saved = serde_json::from_slice(&saved).unwrap();
+    let world = World { cloud: LocalCloud::start_from(Settings::default(), Some(saved)) };
+    assert_ne!(world.start_task().await.1, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_without_a_free_address_stops_with_the_words_of_aws() {
+    let quotas = Quotas { addresses: 1, ..Quotas::aws() };
+    let world = World::new(Rules { quotas, ..Rules::default() });
+    world.prepare("app:1");
+    let (first, address) = world.start_task().await;
+    let run = world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let task = world.task(&text(&run["tasks"][0]["taskArn"]));
+    assert_eq!(task["stopCode"], "TaskFailedToStart");
+    let told = text(&task["stoppedReason"]);
+    assert!(told.contains("InsufficientFreeAddressesInSubnet"), "{told}");
+    world.stop_task(&first).await;
+    assert_ne!(world.start_task().await.1, address, "one is free again, and it is another");
 }

@@ -232,6 +232,7 @@ async fn forward(output: impl AsyncRead + Unpin, log: Option<LogTarget>, reports
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::addresses::Addresses;
     use crate::driver::process::address;
 
     fn image() -> Image {
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_image_gives_defaults_and_the_task_definition_overrides_them() {
-        let lease = address::lease(None).unwrap();
+        let lease = address::lease(&Addresses::default(), None).unwrap();
         let plain = plan(&container(), &lease).unwrap();
         assert_eq!(
             (plain.program.as_path(), plain.directory.as_path()),
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_server_is_told_the_tasks_own_address() {
-        let lease = address::lease(None).unwrap();
+        let lease = address::lease(&Addresses::default(), None).unwrap();
         let pairs = [("DAGSTER_GRPC_HOST", "0.0.0.0"), ("OTHER", "0.0.0.0")];
         let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let plan = plan(&Container { environment, ..container() }, &lease).unwrap();
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_nowhere_and_a_directory_outside_are_errors() {
-        let lease = address::lease(None).unwrap();
+        let lease = address::lease(&Addresses::default(), None).unwrap();
         let absent = Container { entry_point: vec!["no-such-program".to_owned()], ..container() };
         assert!(matches!(plan(&absent, &lease), Err(StartError::NoProgram(_))));
         let outside = Container { working_directory: Some("/opt/../../etc".to_owned()), ..container() };

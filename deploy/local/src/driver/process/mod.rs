@@ -30,9 +30,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Driver, Launch, Report};
+use super::addresses::{Addresses, LISTENING};
+use super::{Driver, Launch, Report, TransientStop};
 use crate::lock::lock;
 use crate::registry::Registry;
+use address::LeaseError;
 use container::{Plan, StartError, Surroundings};
 use guardian::Guardian;
 use image::{Image, ImageError, Store};
@@ -112,13 +114,13 @@ impl Process {
 
 impl Driver for Process {
     /// Has to be called in a tokio runtime.
-    fn launch(&self, launch: Launch, reports: UnboundedSender<Report>) {
+    fn launch(&self, launch: Launch, addresses: &Addresses, reports: UnboundedSender<Report>) {
         let stop = CancellationToken::new();
         lock(&self.shared.tasks).insert(launch.task_arn.clone(), stop.clone());
-        let shared = Arc::clone(&self.shared);
+        let (shared, addresses) = (Arc::clone(&self.shared), addresses.clone());
         tokio::spawn(async move {
             let task_arn = launch.task_arn.clone();
-            let outcome = shared.run(launch, &stop, &reports).await;
+            let outcome = shared.run(launch, &addresses, &stop, &reports).await;
             lock(&shared.tasks).remove(&task_arn);
             let (exit_code, reason) = match outcome {
                 Ok((exit_code, reason)) => (Some(exit_code), reason),
@@ -126,6 +128,10 @@ impl Driver for Process {
             };
             drop(reports.send(Report::Exited { task_arn, exit_code, reason }));
         });
+    }
+
+    fn network(&self) -> Ipv4Addr {
+        LISTENING
     }
 
     fn stop(&self, task_arn: &str) {
@@ -148,6 +154,7 @@ impl Shared {
     async fn run(
         &self,
         launch: Launch,
+        addresses: &Addresses,
         stop: &CancellationToken,
         reports: &UnboundedSender<Report>,
     ) -> Result<(i32, String), TaskError> {
@@ -167,7 +174,10 @@ impl Shared {
             });
         }
         let port = launch.containers.iter().find_map(|container| container.port);
-        let lease = address::lease(port).map_err(TaskError::Resources)?;
+        let lease = address::lease(addresses, port).map_err(|error| match error {
+            LeaseError::NoneFree(_) => TaskError::Transient(TransientStop::FreeAddresses.reason(&launch)),
+            LeaseError::Port(error) => TaskError::Resources(error),
+        })?;
         let scratch = scratch(&self.folder).map_err(TaskError::Resources)?;
         report(Report::Pulled { task_arn: task_arn.clone() });
 

@@ -66,7 +66,8 @@ impl House {
 
     async fn put(&self, path: &str, content_type: &str, body: Vec<u8>) {
         let method = if path.contains("/manifests/") { "PUT" } else { "POST" };
-        let request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
+        let request = http::Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+        let request = request.header("content-type", content_type);
         let router = registry::router(Arc::clone(&self.registry));
         let response = router.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         assert_eq!(response.status(), http::StatusCode::CREATED);
@@ -165,8 +166,12 @@ struct Follow {
 
 impl Follow {
     fn launch(driver: &Process, launch: Launch) -> Self {
+        Self::launch_at(&Addresses::default(), driver, launch)
+    }
+
+    fn launch_at(addresses: &Addresses, driver: &Process, launch: Launch) -> Self {
         let (sender, reports) = unbounded_channel();
-        driver.launch(launch, sender);
+        driver.launch(launch, addresses, sender);
         Self { reports, lines: Vec::new() }
     }
 
@@ -238,7 +243,7 @@ async fn a_pushed_image_runs_becomes_healthy_and_stops_with_its_whole_group() {
     assert!(matches!(task.step().await, Report::Pulled { .. }));
     let Report::Running { address, port, .. } = task.step().await else { panic!("not running") };
     if cfg!(target_os = "linux") {
-        assert_eq!((&address.octets()[..2], port), (&[127, 77][..], None));
+        assert_eq!((&address.octets()[..2], port), (&[127, 64][..], None));
     }
     assert!(matches!(task.step().await, Report::Healthy { .. }));
     assert!(TcpStream::connect((address, port.unwrap_or(4999))).await.is_ok());
@@ -260,10 +265,11 @@ async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_u
     let (first, second) =
         (house.image(&house.python, PROGRAM).await, house.image(&house.python, &format!("{PROGRAM}#")).await);
     let driver = house.driver();
+    let pool = Addresses::default();
     let mut addresses = Vec::new();
     let mut tasks = Vec::new();
     for (arn, image) in [("arn:1", &first), ("arn:2", &first), ("arn:3", &second)] {
-        let mut task = Follow::launch(&driver, launch(arn, image, "serve"));
+        let mut task = Follow::launch_at(&pool, &driver, launch(arn, image, "serve"));
         loop {
             match task.step().await {
                 Report::Running { address, port, .. } => addresses.push((address, port)),
@@ -286,6 +292,34 @@ async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_u
     });
     let inodes: Vec<_> = inodes.collect();
     assert_eq!(inodes[0], inodes[1]);
+}
+
+#[tokio::test]
+async fn a_freed_address_is_not_the_next_tasks_and_where_none_is_free_aws_says_so() {
+    let house = House::new();
+    let image = house.image(&house.python, PROGRAM).await;
+    let driver = house.driver();
+    let pool = Addresses::new(LISTENING, 1);
+    let mut seen = Vec::new();
+    for arn in ["arn:1", "arn:2", "arn:3"] {
+        let mut task = Follow::launch_at(&pool, &driver, launch(arn, &image, "exit"));
+        loop {
+            match task.step().await {
+                Report::Running { address, port, .. } => seen.push((address, port)),
+                Report::Exited { .. } => break,
+                _ => {}
+            }
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+
+    let mut first = Follow::launch_at(&pool, &driver, launch("arn:4", &image, "serve"));
+    first.line("listening").await;
+    let (code, reason) = Follow::launch_at(&pool, &driver, launch("arn:5", &image, "serve")).exited().await;
+    assert_eq!(code, None);
+    assert!(reason.contains("InsufficientFreeAddressesInSubnet"), "{reason}");
 }
 
 #[tokio::test]

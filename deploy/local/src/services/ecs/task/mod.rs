@@ -262,6 +262,14 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
     }
 }
 
+/// The addresses of all tasks that are described, in the order in which they were given.
+pub fn addresses(cloud: &Cloud) -> Vec<Ipv4Addr> {
+    let given = cloud.ecs.tasks.values().filter_map(|task| Some((task.times.started?, task.address?)));
+    let mut given: Vec<_> = given.collect();
+    given.sort_unstable();
+    given.into_iter().map(|(_, address)| address).collect()
+}
+
 /// The process that ran the tasks is gone, and they with it: nobody's failure.
 pub fn lose_all(cloud: &mut Cloud, reason: &str) {
     let tasks = cloud.ecs.tasks.values();

@@ -1,0 +1,112 @@
+//! Looks into repositories of users, with the real git.
+
+use codeloc_crds::CodePointer;
+
+use super::*;
+
+#[tokio::test]
+async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running_it() {
+    let place = Place::new();
+    let origin = place.origin();
+    let write = |path: &str, text: &str| {
+        let path = origin.path.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("shop/definitions.py", "import dagster as dg\ndefs = dg.Definitions(assets=[])\n");
+    write("shop/other.py", "# see MyDefinitions(1)\n");
+    write("shop/old/repository.py", "@repository\ndef shop():\n    return []\n");
+    write("tests/test_shop.py", "from dagster import Definitions\nDefinitions()\n");
+    write("requirements.txt", "dagster\n--index-url https://index.example.com\n");
+    origin.commit("shop");
+    origin.git(&["branch", "--move", "trunk"]);
+    let found = inspect::inspect(&place.git(), &place.path("look.git"), &origin.url(), None, None).await.unwrap();
+    assert_eq!(found.branch, "trunk");
+    let file = |path: &str| CodePointer::PythonFile(path.to_owned());
+    assert_eq!(found.code, [file("shop/definitions.py"), file("shop/old/repository.py")]);
+    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
+    assert!(found.warnings[0].contains("requirements.txt:2"), "{:?}", found.warnings);
+}
+
+/// A repository of these files, looked into.
+async fn looked_into(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect::Found {
+    let place = Place::new();
+    let origin = place.origin();
+    let path = |path: &str| {
+        let path = origin.path.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
+    for (file, text) in files {
+        std::fs::write(path(file), text).unwrap();
+    }
+    for (link, target) in links {
+        std::os::unix::fs::symlink(target, path(link)).unwrap();
+    }
+    origin.commit("all");
+    inspect::inspect(&place.git(), &place.path("look.git"), &origin.url(), None, None).await.unwrap()
+}
+
+const DEFINITIONS: &str = "import dagster as dg\ndefs = dg.Definitions()\n";
+
+#[tokio::test]
+async fn a_lock_of_megabytes_is_read_and_a_larger_one_is_told() {
+    let project = ("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\ndependencies = ['dagster']\n");
+    let lock = |bytes: usize| "version = 1\n".to_owned() + &"# hashes\n".repeat(bytes / 9);
+    let found = looked_into(&[project, ("uv.lock", &lock(3 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    let found = looked_into(&[project, ("uv.lock", &lock(5 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
+    assert!(found.warnings[0].starts_with("uv.lock has 52"), "{:?}", found.warnings);
+}
+
+#[tokio::test]
+async fn the_target_module_of_a_project_is_its_code_and_told_once() {
+    let project = "[tool.dg.project]\nroot_module = 'shop'\ncode_location_target_module = 'shop.entry'\n";
+    let files =
+        [("pyproject.toml", project), ("src/shop/entry.py", DEFINITIONS), ("src/shop/old/definitions.py", DEFINITIONS)];
+    let found = looked_into(&files, &[]).await;
+    let old = CodePointer::PythonFile("src/shop/old/definitions.py".to_owned());
+    assert_eq!(found.code, [CodePointer::Module("shop.entry".to_owned()), old]);
+}
+
+#[tokio::test]
+async fn templates_of_projects_are_no_locations() {
+    let files = [
+        ("{{cookiecutter.name}}/definitions.py", DEFINITIONS),
+        ("{% if dbt %}dbt{% endif %}/definitions.py", DEFINITIONS),
+        ("template/[[ name ]]/definitions.py", DEFINITIONS),
+        ("shop/définitions.py", DEFINITIONS),
+    ];
+    let found = looked_into(&files, &[]).await;
+    assert_eq!(found.code, [CodePointer::PythonFile("shop/définitions.py".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_file_that_lists_no_dependencies_is_not_named_as_their_source() {
+    for (files, expected) in [
+        (vec![("pyproject.toml", "[tool.dagster]\nmodule_name = 'shop'\n")], None),
+        (vec![("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\n")], None),
+        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndependencies = ['dagster']\n")], Some("pyproject.toml")),
+        (vec![("requirements.txt", "# nothing yet\n")], None),
+        (vec![("requirements.txt", "dagster\n"), ("pyproject.toml", "[tool.ruff]\n")], Some("requirements.txt")),
+        // A build would give them, which is refused: the warning says so.
+        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")], Some("pyproject.toml")),
+    ] {
+        let found = looked_into(&files, &[]).await;
+        assert_eq!(found.dependencies.as_deref(), expected, "{files:?}");
+        assert_eq!(found.warnings.len(), usize::from(files[0].1.contains("dynamic")), "{:?}", found.warnings);
+    }
+}
+
+#[tokio::test]
+async fn a_dependency_file_is_found_through_links_that_stay_inside() {
+    let links = [("requirements.txt", "requirements/current"), ("requirements/current", "../deps/prod.txt")];
+    let found = looked_into(&[("deps/prod.txt", "dagster\n")], &links).await;
+    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
+    for target in ["../outside.txt", "/etc/hostname", "requirements.txt", "absent.txt"] {
+        let found = looked_into(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await;
+        assert_eq!(found.dependencies, None, "{target}");
+    }
+}

@@ -1,0 +1,88 @@
+//! The mode of a config, as `codeloc suspend` and `codeloc resume` change it. The config itself keeps the mode that it had before: it is the
+//! only memory that a restart, another machine and a reader share.
+
+use serde_json::{Map, Value, json};
+
+use crate::edit::{EditError, edit, read};
+
+const MODE: &str = "mode";
+const BEFORE: &str = "mode_when_resumed";
+
+/// Suspends the location, and keeps the mode that it had. One that is suspended already stays as it is.
+pub fn suspend(text: &str) -> Result<String, EditError> {
+    let config = read(text)?;
+    if is_suspended(&config) {
+        return Ok(text.to_owned());
+    }
+    let before = config.get(MODE).cloned().unwrap_or(Value::Null);
+    edit(text, &fields([(MODE, json!("suspended")), (BEFORE, before)]))
+}
+
+/// Gives back the mode that the location had before it was suspended. One that is not suspended stays as it is.
+pub fn resume(text: &str) -> Result<String, EditError> {
+    let config = read(text)?;
+    if !is_suspended(&config) {
+        return Ok(text.to_owned());
+    }
+    let before = config.get(BEFORE).cloned().unwrap_or(Value::Null);
+    edit(text, &fields([(MODE, before), (BEFORE, Value::Null)]))
+}
+
+fn is_suspended(config: &Map<String, Value>) -> bool {
+    config.get(MODE).is_some_and(|mode| mode == "suspended")
+}
+
+fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "# Ours.\nname: orders\ngit_url: https://example.com/orders.git\nmodule: orders\n";
+
+    fn with_mode(mode: &str) -> String {
+        format!("{CONFIG}mode: {mode}\nbranch: next # for now\n")
+    }
+
+    #[test]
+    fn every_mode_is_given_back_as_it_stood() {
+        for before in [CONFIG.to_owned(), with_mode("enforce"), with_mode("detect"), with_mode("\"detect\"")] {
+            let suspended = suspend(&before).unwrap();
+            let parsed = crate::parse("orders/config.yml", &suspended).unwrap();
+            assert_eq!(parsed.mode, crate::Mode::Suspended, "{suspended}");
+            let resumed = resume(&suspended).unwrap();
+            assert_eq!(resumed, before.replace('"', ""), "{suspended}");
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_which_mode_comes_back() {
+        let suspended = suspend(&with_mode("detect")).unwrap();
+        assert_eq!(suspended, format!("{CONFIG}mode: suspended\nbranch: next # for now\nmode_when_resumed: detect\n"));
+    }
+
+    #[test]
+    fn suspending_twice_and_resuming_what_runs_change_nothing() {
+        let suspended = suspend(&with_mode("detect")).unwrap();
+        assert_eq!(suspend(&suspended).unwrap(), suspended);
+        for running in [CONFIG.to_owned(), with_mode("enforce"), with_mode("detect")] {
+            assert_eq!(resume(&running).unwrap(), running);
+        }
+    }
+
+    #[test]
+    fn a_config_that_was_suspended_by_hand_is_enforced_when_it_is_resumed() {
+        assert_eq!(resume(&with_mode("suspended")).unwrap(), with_mode("x").replace("mode: x\n", ""));
+    }
+
+    #[test]
+    fn the_mode_to_come_back_stands_only_beside_a_suspended_one() {
+        for (mode, before) in [("enforce", "detect"), ("detect", "enforce"), ("suspended", "suspended")] {
+            let text = format!("{}mode_when_resumed: {before}\n", with_mode(mode));
+            let error = crate::parse("orders/config.yml", &text).unwrap_err().render(false);
+            assert!(error.contains("mode_when_resumed"), "{error}");
+        }
+    }
+}

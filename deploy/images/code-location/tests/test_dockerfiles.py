@@ -1,0 +1,167 @@
+"""The Dockerfiles' own steps, run below a folder on this machine's Python: no engine is needed, and no package index.
+
+What is not the image's own is stood in for: users are not made, and pip gives what `make prepare` installed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import unittest
+from pathlib import Path
+
+IMAGES = Path(__file__).resolve().parents[2]
+ABI = "cp{}{}{}-{}{}".format(*sys.version_info[:2], sys.abiflags, *platform.libc_ver())
+# A package that a base and a location have in different versions.
+PACKAGE = "a_package_of_the_base"
+OLD, NEW = 'version = "1.0"\n', 'version = "2.0"\n'
+# Locked for the images, and not part of `make run`.
+STAND_INS = ("dagster_postgres",)
+
+
+class BuildError(Exception):
+    """A step failed, as it would fail the build."""
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Word and rest of each instruction, without comments and line breaks."""
+    text = re.sub(r"(?m)^#.*\n", "", dockerfile.read_text())
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in lines if line.strip())]
+
+
+class Build:
+    """Both stages of a Dockerfile in one folder, which stands for the root of the file system."""
+
+    def __init__(self, root: Path, *, packages: bool = True, **arguments: str) -> None:
+        self.root, self.packages, self.arguments = root, packages, arguments
+        self.folder = root
+        self.tools = root / "tools"
+        self.tools.mkdir()
+        for name in ("useradd", "install"):
+            self.tool(name, "exit 0")
+        self.tool("python", f'[ "$2" = pip ] && exec {self.pip()} "$4"\nexec {shlex.quote(sys.executable)} "$@"')
+        self.environment = {"PATH": f"{self.tools}:/usr/bin:/bin", "HOME": str(root), "LC_ALL": "C.UTF-8"}
+
+    def tool(self, name: str, script: str) -> None:
+        path = self.tools / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def pip(self) -> Path:
+        """Stands for pip: makes the packages of this very process importable, and one more in its old version."""
+        own = sysconfig.get_path("purelib") if self.packages else ""
+        script = self.tools / "pip"
+        script.write_text(
+            f"#!/bin/sh\nexec \"$1\" - <<'END'\n"
+            f"import pathlib, sysconfig\n"
+            f"site = pathlib.Path(sysconfig.get_path('purelib'))\n"
+            f"(site / 'packages.pth').write_text({own!r})\n"
+            f"for name in {STAND_INS!r}:\n"
+            f"    (site / name).mkdir()\n"
+            f"    (site / name / '__init__.py').touch()\n"
+            f"(site / {PACKAGE!r}).mkdir()\n"
+            f"(site / {PACKAGE!r} / '__init__.py').write_text({OLD!r})\n"
+            f"END\n"
+        )
+        script.chmod(0o755)
+        return script
+
+    def within(self, text: str) -> str:
+        """Paths of the image as paths below the root."""
+        return re.sub(r"(?<![\w./])/(?=opt/codeloc|build)", f"{self.root}/", text)
+
+    def of(self, name: str) -> Build:
+        """Runs the steps of `NAME/Dockerfile`; fails where the build would."""
+        context = IMAGES / name if name == "code-location" else IMAGES
+        for word, rest in instructions(IMAGES / name / "Dockerfile"):
+            match word:
+                case "COPY" if not rest.startswith("--from"):
+                    source, target = shlex.split(rest)
+                    self.copy(context / source, self.within(target))
+                case "RUN":
+                    self.run(self.within(rest))
+                case "ENV":
+                    for setting in shlex.split(self.within(rest)):
+                        key, value = setting.split("=", 1)
+                        self.environment[key] = f"{value}:{self.tools}" if key == "PATH" else value
+                case "ARG":
+                    key, _, default = rest.partition("=")
+                    self.environment[key] = self.arguments.get(key, default)
+                case "WORKDIR":
+                    self.folder = Path(self.within(rest))
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                case "FROM" | "COPY" | "LABEL" | "USER" | "CMD":
+                    pass
+                case other:
+                    raise AssertionError(f"{name}: the test does not know {other}")
+        return self
+
+    def copy(self, source: Path, target: str) -> None:
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            return
+        place = Path(target) / source.name if target.endswith("/") else Path(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, place)
+
+    def run(self, command: str) -> str:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=self.environment, cwd=self.folder, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise BuildError(done.stderr)
+        return done.stdout.strip()
+
+    def site(self) -> Path:
+        return Path(self.run("python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'"))
+
+
+class Dockerfiles(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def root(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def test_both_build_on_this_python_and_import_what_they_need(self) -> None:
+        for name in ("code-location", "dagster"):
+            with self.subTest(name):
+                site = Build(self.root(), ABI=ABI).of(name).site()
+                self.assertTrue((site / "codeloc_dagster/launcher.py").is_file())
+                self.assertTrue(list(site.glob("codeloc_dagster/__pycache__/launcher.*.pyc")))
+
+    def test_a_package_that_is_missing_fails_the_build(self) -> None:
+        for name in ("code-location", "dagster"):
+            with self.subTest(name), self.assertRaisesRegex(BuildError, "No module named 'dagster'"):
+                Build(self.root(), packages=False, ABI=ABI).of(name)
+
+    def test_another_python_than_the_label_names_fails_the_build(self) -> None:
+        with self.assertRaisesRegex(BuildError, f"this Python is {ABI}: build with --build-arg ABI={ABI}"):
+            Build(self.root(), ABI="cp39-glibc2.17").of("code-location")
+
+    def test_other_versions_laid_over_the_base_are_what_python_imports(self) -> None:
+        build = Build(self.root(), ABI=ABI).of("code-location")
+        shown = f"python -c 'import {PACKAGE}; print({PACKAGE}.version)'"
+        module = build.site() / PACKAGE / "__init__.py"
+        self.assertTrue(list(module.parent.glob("__pycache__/*.pyc")))
+        self.assertEqual(build.run(shown), "1.0")
+        # As in a layer: no bytecode, a time that all files have, and here the old file's size as well.
+        before = module.stat()
+        module.write_text(NEW)
+        os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.assertEqual(module.stat().st_size, before.st_size)
+        self.assertEqual(build.run(shown), "2.0")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,161 @@
+//! Commands against daemons and clouds that are hostile, busy, or not there.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
+mod apply;
+mod errors;
+mod pipes;
+mod plan;
+mod status;
+mod terminal;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use serde_json::{Value, json};
+
+/// What a daemon answers: status line, content type and body.
+struct Answer(&'static str, &'static str, String);
+
+impl Answer {
+    fn json(value: &Value) -> Self {
+        Self("200 OK", "application/json", value.to_string())
+    }
+}
+
+/// A server on loopback that answers each request by its method and its path; its URL.
+fn daemon(answer: impl Fn(&str, &str) -> Answer + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            // A command may be gone already.
+            let _ = serve(&connection.unwrap(), &answer);
+        }
+    });
+    format!("http://{address}")
+}
+
+fn serve(mut connection: &TcpStream, answer: &impl Fn(&str, &str) -> Answer) -> std::io::Result<()> {
+    let mut reader = BufReader::new(connection);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim().to_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    reader.take(length).read_to_end(&mut Vec::new())?;
+    let mut words = first.split_whitespace();
+    let Answer(status, kind, body) = answer(words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    connection.write_all(format!("{head}{body}").as_bytes())
+}
+
+/// The status of a settled location, with other values for the fields in `more`.
+fn status(name: &str, more: &Value) -> Value {
+    let mut status = json!({
+        "name": name, "sync": "Synced", "health": "Healthy", "message": "runs as wanted", "conditions": [],
+        "updated": "2026-01-01T00:00:00Z",
+    });
+    for (field, value) in more.as_object().unwrap() {
+        status[field] = value.clone();
+    }
+    status
+}
+
+/// A daemon in which every text is `text`.
+fn talking(text: &'static str) -> String {
+    daemon(move |method, path| {
+        let path = path.split('?').next().unwrap();
+        let condition = json!({
+            "kind": "ImageReady", "status": "False", "reason": "BuildFailed", "message": text,
+            "since": "2026-01-01T00:00:00Z",
+        });
+        let texts = json!({
+            "sync": "OutOfSync", "health": "Degraded", "message": text, "commit": text, "image": text,
+            "platform": text, "revision": text, "serving": text, "address": text, "conditions": [condition],
+        });
+        let event = json!({
+            "number": 1, "severity": "warning", "reason": "StepFailed", "repository": text, "commit": text,
+            "message": text, "first": "2026-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "count": 2,
+        });
+        let cost = json!({
+            "repository": text, "min": 1.0, "now": 1.0, "max": 1.0, "saved_by_arm64": 1.0, "saved_by_spot": 1.0,
+            "as_of": text,
+        });
+        let line = json!({"at": 1, "stream": text, "text": text});
+        let step = json!({
+            "kind": "role", "action": "update", "name": text, "reason": text,
+            "fields": [{"name": text, "from": text, "to": text}],
+        });
+        let plan = json!({"repository": text, "sync": "OutOfSync", "message": text, "steps": [step], "later": []});
+        let stream = |kind: &str, value: &Value| {
+            Answer(
+                "200 OK",
+                "text/event-stream",
+                format!("event: {kind}\ndata: {value}\n\nevent: trouble\ndata: {text}\n\n"),
+            )
+        };
+        match (method, path) {
+            ("GET", "/readyz") => Answer("200 OK", "text/plain", "ok\n".to_owned()),
+            ("GET", "/v1/status") => Answer::json(&json!({
+                "version": text, "deployment": "codeloc", "mode": text, "lease": text, "commit": text, "trouble": null,
+            })),
+            ("GET", "/v1/repositories") => Answer::json(&json!([status("orders", &texts)])),
+            ("GET", "/v1/events") => Answer::json(&json!([event])),
+            ("GET", "/v1/events/stream") => stream("event", &event),
+            ("GET", "/v1/costs") => Answer::json(&json!([cost])),
+            ("GET", "/v1/repositories/orders/logs") => Answer::json(&json!([line])),
+            ("GET", "/v1/repositories/orders/logs/stream") => stream("line", &line),
+            ("GET", "/v1/repositories/orders/plan") => Answer::json(&plan),
+            ("POST", "/v1/sync" | "/v1/repositories/orders/sync") => {
+                Answer("202 Accepted", "text/plain", String::new())
+            }
+            _ => Answer::json(&json!({"commit": text, "changed": true, "config": format!("commit: {text}")})),
+        }
+    })
+}
+
+/// Every command that asks a daemon, in each of its forms.
+const COMMANDS: [&[&str]; 29] = [
+    &["status"],
+    &["status", "orders"],
+    &["status", "ordres"],
+    &["status", "--json"],
+    &["status", "orders", "--wait", "--timeout", "0"],
+    &["list"],
+    &["list", "--json"],
+    &["logs", "orders"],
+    &["logs", "orders", "--json"],
+    &["logs", "orders", "--follow"],
+    &["logs", "orders", "--follow", "--json"],
+    &["events"],
+    &["events", "--json"],
+    &["events", "--follow"],
+    &["events", "--follow", "--json"],
+    &["cost"],
+    &["cost", "--json"],
+    &["sync"],
+    &["sync", "orders"],
+    &["rollback", "orders"],
+    &["rollback", "orders", "--json"],
+    &["update", "orders", "--set", "branch=next"],
+    &["update", "orders", "--set", "branch=next", "--json"],
+    &["remove", "orders"],
+    &["remove", "orders", "--json"],
+    &["suspend", "orders"],
+    &["resume", "orders"],
+    &["plan"],
+    &["plan", "--json"],
+];
