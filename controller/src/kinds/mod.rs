@@ -243,11 +243,6 @@ impl Live {
         self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
     }
 
-    /// The prefix of the bucket that what runs was given as its own.
-    pub fn runs_with_prefix(&self) -> Option<&str> {
-        self.runs()?.own_prefix()
-    }
-
     /// Whether this is the server id of one of its registered revisions.
     pub fn has_revision(&self, id: &str) -> bool {
         self.task_definitions.iter().any(|live| live.revision() == Some(id) || live.server_id() == Some(id))
@@ -265,6 +260,11 @@ impl Live {
                 service.deployments.iter().map(|one| &one.task_definition).chain([&service.task_definition])
             })
             .all(known)
+    }
+
+    /// The prefix of the bucket that what runs was given as its own.
+    pub fn runs_with_prefix(&self) -> Option<&str> {
+        self.runs()?.own_prefix()
     }
 
     /// See [`service::served_before`].
