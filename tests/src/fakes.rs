@@ -247,7 +247,7 @@ impl CloudWebserver {
         self.hangs.send_replace(hangs);
     }
 
-    /// Whoever asks gives up after 20 s.
+    /// A caller gives up after 20 s.
     async fn answer(&self) -> Result<(), WebError> {
         let mut hangs = self.hangs.subscribe();
         match tokio::time::timeout(Duration::from_secs(20), hangs.wait_for(|hangs| !hangs)).await {

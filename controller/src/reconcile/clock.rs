@@ -26,12 +26,6 @@ impl Clock {
         self.started
     }
 
-    /// The date of a moment that has passed.
-    pub fn date(&self, moment: Instant) -> Timestamp {
-        let ago = jiff::SignedDuration::try_from(moment.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
-        self.now().saturating_sub(ago).unwrap_or(self.start)
-    }
-
     pub fn now(&self) -> Timestamp {
         self.at(Instant::now())
     }

@@ -152,7 +152,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Whoever follows this branch.
     pub fn followers(&self, key: &HeadKey) -> Vec<String> {
         let snapshot = self.snapshot();
-        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
         repositories
             .filter(|repository| repository.git_url == key.git_url && repository.reference == key.reference)
             .map(|repository| repository.name.to_string())
@@ -231,7 +231,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
         let Some(live) = &*owned else { return Some("live state has not been read yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = snapshot.repositories.keys().map(ToString::to_string).collect();
+        let wanted = snapshot.repositories.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
         let picture = Picture {
             live,
             wanted: &wanted,
@@ -259,7 +259,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Some(seen) => seen.live,
             None => Live::default(),
         };
-        let wanted = match self.wanted(name) {
+        let wanted = match self.wanted(name, &live) {
             Wanted::Present(repository, image, commit) => {
                 let image = match self.request(&repository, commit.as_deref(), &live) {
                     Some(request) if matches!(*image, ImageKnown::Building(_)) => self.find_image(&request).await,
@@ -393,7 +393,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 let waiting = if remembered { &self.moving } else { &self.unseen };
                 return Ok(waiting.wish(name, urgency));
             };
-            let mut wanted = self.wanted(name);
+            let mut wanted = self.wanted(name, &live);
             let hold = self.hold(name, &wanted);
             if let Wanted::Present(repository, image, commit) = &mut wanted {
                 self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;

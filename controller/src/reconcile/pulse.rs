@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pulse {
     state: watch::Sender<State>,
 }
@@ -25,12 +25,6 @@ pub struct Silence {
     pub since: Instant,
     /// What the last question ended with; nothing where none has ended.
     pub why: Option<String>,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self { state: watch::Sender::default() }
-    }
 }
 
 impl Pulse {

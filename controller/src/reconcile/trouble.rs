@@ -99,7 +99,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     pub fn troubles(&self, progress: &Progress, source: &SourceState) -> Vec<Trouble> {
         let world = &self.world;
         let since =
-            |cause: Cause, what: String, since: Instant| Trouble { cause, what, since: Some(world.clock.date(since)) };
+            |cause: Cause, what: String, since: Instant| Trouble { cause, what, since: Some(world.clock.at(since)) };
         let mut troubles = Vec::new();
         if let Some(failure) = &source.failure {
             troubles.push(since(Cause::Configs, failure.message.clone(), failure.since));
@@ -133,7 +133,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let clock = &self.world.clock;
         let blind = troubles.iter().filter(|trouble| trouble.cause.is_blind()).filter_map(|trouble| trouble.since);
         let failing = lock(&self.failures).get(&status.name).map(|failing| failing.since);
-        let failing = failing.filter(|since| since.elapsed() >= PATIENCE).map(|since| clock.date(since));
+        let failing = failing.filter(|since| since.elapsed() >= PATIENCE).map(|since| clock.at(since));
         let unseen = blind.chain(failing).any(|since| status.updated <= since);
         if !unseen || (status.sync, status.health) == (Sync::Unknown, Health::Unknown) {
             return status;

@@ -54,7 +54,7 @@ pub struct Workspace<W> {
     publisher: Publisher,
     webserver: Option<W>,
     entries: Mutex<Entries>,
-    view: std::sync::Mutex<Option<(Instant, View)>>,
+    view: std::sync::Mutex<Cached>,
     /// One question for the view at a time.
     asking: Mutex<()>,
     pulse: Pulse,
@@ -66,6 +66,14 @@ pub struct Workspace<W> {
     /// Entries of the file, for whoever may not wait.
     count: AtomicUsize,
     journal: Arc<Journal>,
+}
+
+/// The last answer of the webserver.
+#[derive(Default)]
+struct Cached {
+    view: Option<(Instant, View)>,
+    /// Rises whenever the answer is forgotten: one to an earlier question is not kept then.
+    forgotten: u64,
 }
 
 /// How far the webserver has read the file.
@@ -172,7 +180,7 @@ impl<W: Webserver> Workspace<W> {
 
     fn fresh_view(&self) -> Option<View> {
         let cached = lock(&self.view);
-        let (at, view) = cached.as_ref()?;
+        let (at, view) = cached.view.as_ref()?;
         let serves = if matches!(view, View::Unreachable(_)) { STILL_UNREACHABLE } else { FRESH };
         (at.elapsed() < serves).then(|| view.clone())
     }
@@ -196,12 +204,19 @@ impl<W: Webserver> Workspace<W> {
         if let Some(view) = self.fresh_view() {
             return view;
         }
-        let view = match webserver.locations().await {
-            Ok(locations) => View::Locations(Arc::new(locations)),
-            Err(error) => View::Unreachable(error.to_string()),
-        };
-        *lock(&self.view) = Some((Instant::now(), view.clone()));
-        view
+        loop {
+            let forgotten = lock(&self.view).forgotten;
+            let view = match webserver.locations().await {
+                Ok(locations) => View::Locations(Arc::new(locations)),
+                Err(error) => View::Unreachable(error.to_string()),
+            };
+            let mut cached = lock(&self.view);
+            // Otherwise it may be from before a reload.
+            if cached.forgotten == forgotten {
+                cached.view = Some((Instant::now(), view.clone()));
+                return view;
+            }
+        }
     }
 
     /// Asks the webserver whether it is there, and has it reload after writes. Runs until it is dropped.
@@ -221,7 +236,7 @@ impl<W: Webserver> Workspace<W> {
                 Ok(Ok(())) => self.pulse.heard(),
                 Ok(Err(error)) => self.pulse.failed(error.to_string()),
                 Err(_) => {
-                    self.pulse.failed(format!("the webserver did not answer within {} s", LONGEST_PING.as_secs()))
+                    self.pulse.failed(format!("the webserver did not answer within {} s", LONGEST_PING.as_secs()));
                 }
             }
             tokio::time::sleep(PING).await;
@@ -352,7 +367,9 @@ impl<W: Webserver> Workspace<W> {
     }
 
     fn forget_view(&self) {
-        *lock(&self.view) = None;
+        let mut cached = lock(&self.view);
+        cached.view = None;
+        cached.forgotten += 1;
     }
 }
 

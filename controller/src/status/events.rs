@@ -174,13 +174,13 @@ impl News {
         Self { repository: Some(repository.to_owned()), ..Self::of_daemon(reason, message) }
     }
 
-    /// For a message that quotes somebody who says the same in other words each time.
+    /// For a message that quotes another program, whose words differ each time.
     #[must_use]
     pub fn about(self, topic: impl Into<String>) -> Self {
         Self { topic: Some(topic.into()), ..self }
     }
 
-    /// What is normal is history, of which every word counts.
+    /// Normal events are history: two of them are equal word for word or not at all.
     fn topic(&self) -> String {
         let told = self.topic.as_ref().unwrap_or(&self.message);
         match self.reason.severity() {

@@ -42,7 +42,7 @@ pub(super) fn python_minor() -> String {
 }
 
 /// Writes a wheel into the working folder.
-const WHEEL: &str = r#"
+const WHEEL: &str = r"
 import io, tarfile, zipfile
 def wheel(name, version, files, metadata=''):
     info = f'{name}-{version}.dist-info'
@@ -54,7 +54,7 @@ def wheel(name, version, files, metadata=''):
     with zipfile.ZipFile(f'{name}-{version}-py3-none-any.whl', 'w') as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), text)
-"#;
+";
 
 /// A folder of packages, which the lines of Python make with `wheel`.
 pub(super) fn made_by(script: &str) -> tempfile::TempDir {

@@ -107,7 +107,7 @@ fn a_folder_that_cannot_be_written_is_an_error_with_the_path() {
 #[test]
 fn a_write_that_fails_again_and_again_reads_the_same_each_time() {
     let folder = tempfile::tempdir().unwrap();
-    // Nobody may make a file there, not even root.
+    // No user can create a file there, not even root.
     let publisher = Publisher::new("/proc/sys/workspace.yaml");
     let in_the_way = folder.path().join("workspace.yaml");
     fs::create_dir(&in_the_way).unwrap();

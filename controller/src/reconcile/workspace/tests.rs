@@ -21,6 +21,8 @@ struct Fake {
     publisher: Arc<Publisher>,
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
     reloads: Arc<AtomicU64>,
+    /// How long it thinks about what it shows, as of the moment it was asked.
+    answers_after: Duration,
     /// Whether what it connects to for `orders` before a reload is another location's server.
     stale: bool,
 }
@@ -32,6 +34,7 @@ impl Fake {
             publisher: Arc::new(Publisher::new(folder.join("workspace.yaml"))),
             loaded: Arc::default(),
             reloads: Arc::default(),
+            answers_after: Duration::ZERO,
             stale: false,
         }
     }
@@ -55,6 +58,7 @@ impl Webserver for Fake {
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
         self.answer().await?;
         let loaded = lock(&self.loaded).clone();
+        tokio::time::sleep(self.answers_after).await;
         let server = |name: &String| if self.stale { "billing-1".to_owned() } else { format!("{name}-1") };
         Ok(loaded
             .into_iter()
@@ -135,6 +139,22 @@ async fn a_quick_reload_is_over_when_a_publication_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_from_before_a_reload_is_not_taken_for_one_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut webserver = Fake::new(folder.path(), Manner::Well);
+    webserver.answers_after = Duration::from_millis(500);
+    let workspace = kept(folder.path(), webserver.clone(), journal());
+    let asked = workspace.clone();
+    let asked = tokio::spawn(async move { asked.live("orders").await.0.web });
+    // Its question is on its way.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    workspace.apply(&publish("orders")).await.unwrap();
+    let loaded = Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) });
+    assert_eq!(asked.await.unwrap(), loaded);
+    assert_eq!(workspace.live("orders").await.0.web, loaded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_publications_during_one_slow_reload_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Manner::Slow(Duration::from_secs(15));
@@ -144,7 +164,7 @@ async fn all_publications_during_one_slow_reload_share_the_next_one() {
     // As many at once as there are workers.
     let publications = futures::stream::iter(&names).map(|name| async { workspace.apply(&publish(name)).await });
     publications.buffer_unordered(8).for_each(|published| async { published.unwrap() }).await;
-    assert_eq!((webserver.reloads(), workspace.count()), (1, 16), "nobody waits for the reload");
+    assert_eq!((webserver.reloads(), workspace.count()), (1, 16), "publications wait for the reload");
     // What is being loaded is neither published nor reloaded once more.
     assert_eq!(workspace.live("location15").await.0.web, Some(WebLocation::Loading));
     until(|| lock(&webserver.loaded).len() == 16).await;

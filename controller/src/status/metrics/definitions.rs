@@ -19,7 +19,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    const fn from_the_start(self, values: &'static [&'static [&'static str]]) -> Self {
+    const fn starting_with(self, values: &'static [&'static [&'static str]]) -> Self {
         Self { values, ..self }
     }
 }
@@ -139,22 +139,22 @@ pub const QUEUE_WAIT: Definition = histogram(
     &["priority"],
     "Time between the moment a location was due and its pass. Alert where that of commits is above 10 seconds.",
 )
-.from_the_start(&[&["commit", "again", "making", "cold", "resync", "garbage"]]);
+.starting_with(&[&["commit", "again", "making", "cold", "resync", "garbage"]]);
 pub const SWEEPS: Definition =
     histogram("codeloc_sweep_duration_seconds", &["outcome"], "Duration of reading the whole deployment from AWS.")
-        .from_the_start(&[&["done", "failed"]]);
+        .starting_with(&[&["done", "failed"]]);
 pub const BUILDS: Definition = histogram(
     "codeloc_image_build_duration_seconds",
     &["outcome"],
     "Duration of image builds, push included. Alert on outcome=\"failed\".",
 )
-.from_the_start(&[&["built", "failed"]]);
+.starting_with(&[&["built", "failed"]]);
 pub const IMAGE_LOOKUPS: Definition = counter(
     "codeloc_image_lookups_total",
     &["result"],
     "Images that were asked for: found in the registry, missing and so to be built, or failed where the registry did not tell. Alert on failed.",
 )
-.from_the_start(&[&["found", "missing", "failed"]]);
+.starting_with(&[&["found", "missing", "failed"]]);
 pub const CHANGES: Definition = counter(
     "codeloc_changes_applied_total",
     &["kind", "action"],
@@ -165,20 +165,20 @@ pub const FAILED_STEPS: Definition = counter(
     &["class"],
     "Changes that failed, by what is done about it: Transient, Throttled and NotYet are tried again soon; Terminal needs somebody.",
 )
-.from_the_start(&[&["Transient", "Throttled", "NotYet", "Fenced", "Terminal"]]);
+.starting_with(&[&["Transient", "Throttled", "NotYet", "Fenced", "Terminal"]]);
 pub const ROLLOUTS: Definition = counter(
     "codeloc_rollouts_total",
     &["outcome"],
     "Rollouts begun, and those that ended in a failed revision. Alert on failed.",
 )
-.from_the_start(&[&["begun", "failed"]]);
+.starting_with(&[&["begun", "failed"]]);
 pub const WORKSPACE_WRITES: Definition = counter("codeloc_workspace_writes_total", &[], "Writes of workspace.yaml.");
 pub const RELOADS: Definition = counter(
     "codeloc_dagster_reloads_total",
     &["outcome"],
     "Reloads that Dagster's webserver was asked for: done or failed. Alert on failed.",
 )
-.from_the_start(&[&["done", "failed"]]);
+.starting_with(&[&["done", "failed"]]);
 pub const EVENTS: Definition =
     counter("codeloc_events_total", &["reason", "severity"], "Events, repeated ones included.");
 pub const DELIVERIES: Definition = counter(
@@ -186,19 +186,19 @@ pub const DELIVERIES: Definition = counter(
     &["outcome"],
     "Events sent to webhooks: delivered, failed after all tries, or dropped since too many waited. Alert on failed.",
 )
-.from_the_start(&[&["delivered", "failed", "dropped"]]);
+.starting_with(&[&["delivered", "failed", "dropped"]]);
 pub const HOOKS: Definition = counter(
     "codeloc_hooks_total",
     &["sender", "outcome"],
     "Requests to /hooks/git: accepted, refused (forged or unsigned) or ignored (about nothing of ours). Alert on refused.",
 )
-.from_the_start(&[&["github", "gitlab", "bitbucket", "generic"], &["accepted", "refused", "ignored"]]);
+.starting_with(&[&["github", "gitlab", "bitbucket", "generic"], &["accepted", "refused", "ignored"]]);
 pub const CONFIG_WRITES: Definition = counter(
     "codeloc_config_writes_total",
     &["outcome"],
     "Changes of the config repository through the API: written, unchanged, refused or failed.",
 )
-.from_the_start(&[&["written", "unchanged", "refused", "failed"]]);
+.starting_with(&[&["written", "unchanged", "refused", "failed"]]);
 pub const HTTP: Definition =
     counter("codeloc_http_requests_total", &["method", "route", "status"], "Requests to the API by route and status.");
 
