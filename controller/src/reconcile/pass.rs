@@ -70,6 +70,8 @@ pub enum Outcome {
     Waiting(Duration),
     /// There may be something to do, but this process may not do it, or not now.
     Held,
+    /// There is something to do, which waits until this process holds the lease.
+    Unleased,
     /// To be looked at again together with others, by the next sweep.
     Unseen,
     /// A call failed, or the plan does not converge.
@@ -83,7 +85,7 @@ impl Outcome {
         match self {
             Self::Converged => "converged",
             Self::Waiting(_) => "waiting",
-            Self::Held => "held",
+            Self::Held | Self::Unleased => "held",
             Self::Unseen => "unseen",
             Self::Failed(_) => "failed",
             Self::Gone => "gone",
@@ -472,7 +474,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 if !plan.garbage.is_empty() || looks {
                     self.world.queue.add_now(name, Priority::Garbage);
                 }
-                let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
+                let settled = at_rest(&plan, hold.as_ref());
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
             self.own(name, true);
@@ -573,6 +575,15 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         lock(&self.configs_told).remove(name);
         self.addresses.forget(name);
         self.image_looks.forget(name);
+    }
+}
+
+/// How a pass ends that has nothing to execute.
+fn at_rest(plan: &Plan, hold: Option<&Hold>) -> Outcome {
+    match hold {
+        _ if plan.later.is_empty() => Outcome::Converged,
+        Some(Hold::Standby { .. } | Hold::Unleased(_)) => Outcome::Unleased,
+        _ => Outcome::Held,
     }
 }
 
