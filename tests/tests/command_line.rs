@@ -361,7 +361,7 @@ fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
 fn the_status_warns_of_configs_that_cannot_be_read() {
     let server = daemon(&[
         ("/v1/repositories", "200 OK", "[]"),
-        ("/readyz", "503 Service Unavailable", "cannot read the folder of configs repos: it is gone\n"),
+        ("/v1/status", "200 OK", r#"{"trouble": "cannot read the folder of configs repos: it is gone"}"#),
     ]);
     let output = run(binary("codeloc"), &["status", "--server", &server]);
     assert_eq!(output.status.code(), Some(0));
