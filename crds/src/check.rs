@@ -8,9 +8,10 @@ use crate::fields::{
     AccessFields, EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields, SecretFields,
 };
 use crate::git::{reaches_metadata, url_problem, valid_reference_name};
+use crate::prefix::{self, belongs_to, is_prefix, lies_in, platforms};
 use crate::repository::{
-    Access, CodePointer, GitReference, Health, Mode, NameError, RESERVED_NAMES, Repository, RepositoryName, Resources,
-    RunResources, Scaling,
+    Access, CodePointer, GitReference, Health, Mode, NameError, Repository, RepositoryName, Resources, RunResources,
+    Scaling,
 };
 use crate::yaml::{Node, Step};
 
@@ -35,6 +36,21 @@ const RESERVED_VARIABLES: [&str; 14] = [
 /// AWS allows 50 tags a resource; the rest are for codeloc and for AWS's own.
 const TAGS: usize = 40;
 
+/// ECS takes 64 KiB for a whole task definition (Amazon ECS service quotas). The rest is for what codeloc and the settings write.
+const ENVIRONMENT_BYTES: usize = 48 * 1024;
+
+/// What ECS's JSON has around each variable: `{"name":"","value":""},`.
+const AROUND_VARIABLE: usize = 23;
+
+/// IAM takes 10,240 characters for all inline policies of a role (IAM and AWS STS quotas). The rest is for what codeloc writes.
+const POLICY_CHARACTERS: usize = 8 * 1024;
+
+/// What a policy has around each prefix, which it names twice: as objects of a bucket, and as what is listed.
+const AROUND_PREFIX: usize = 100;
+
+/// In bytes, of a path or a URL: what git and file systems take.
+const LONGEST_PATH: usize = 1024;
+
 /// The checked form of the fields; `root` tells where each stands, `path` which folder the file is in.
 pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> Result<Repository, Vec<Finding>> {
     let mut check = Check { root, findings: Vec::new() };
@@ -54,11 +70,12 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     if let Some(resources) = &fields.run_resources {
         check.resources("run_resources", resources.cpu, resources.memory);
     }
-    check.prefix(fields.s3_prefix.as_deref());
+    check.prefix(fields.s3_prefix.as_deref(), &fields.name);
     let access = check.access(fields.access);
     check.scaling(&fields.scaling);
     let environment = check.environment(fields.environment);
     let secrets = check.secrets(fields.secrets, &environment);
+    check.sizes(&environment, &secrets);
     check.tags(&fields.tags);
     check.mode(fields.mode, fields.mode_when_resumed.is_some());
     if !check.findings.is_empty() {
@@ -96,14 +113,6 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     })
 }
 
-/// Whether two prefixes are equal or one lies in the other.
-pub(crate) fn prefixes_overlap(left: &str, right: &str) -> bool {
-    let lies_in = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    lies_in(left, right) || lies_in(right, left)
-}
-
 /// The memory sizes in MiB that Fargate offers beside a CPU size
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html>).
 fn memory_sizes(cpu: u32) -> Vec<u32> {
@@ -130,17 +139,6 @@ fn memory_hint(cpu: u32) -> String {
             format!("with cpu {cpu}, memory is one of {}", words.join(", "))
         }
     }
-}
-
-const PREFIX_HINT: &str = "write folders out of letters, digits and -_.= with / between them and none at either end";
-
-/// The reserved folder that everybody reads, and may be allowed to write.
-const SHARED: &str = "shared";
-
-fn is_prefix(prefix: &str) -> bool {
-    prefix.len() <= 512
-        && prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '/'))
-        && prefix.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Whether ECS takes it for a secret of Secrets Manager (with key, stage and version behind it, or without) or for a parameter, by ARN.
@@ -173,6 +171,7 @@ fn is_image_by_digest(image: &str) -> bool {
     let digits = |digest: &str| digest.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'));
     image
         .split_once("@sha256:")
+        .filter(|_| image.len() <= LONGEST_PATH)
         .is_some_and(|(name, digest)| is_image_name(name) && digest.len() == 64 && digits(digest))
 }
 
@@ -224,6 +223,8 @@ impl Check<'_> {
     fn git_url(&mut self, url: &str) {
         if let Some((message, hint)) = url_problem(url) {
             self.at_value("git_url", message, hint);
+        } else if url.len() > LONGEST_PATH {
+            self.at_value("git_url", "`git_url` is too long", format!("write a URL of at most {LONGEST_PATH} bytes"));
         }
     }
 
@@ -279,7 +280,7 @@ impl Check<'_> {
                 Some(CodePointer::PythonFile(file))
             }
             (None, Some(module)) => {
-                if !module.split('.').all(is_identifier) {
+                if module.len() > LONGEST_PATH || !module.split('.').all(is_identifier) {
                     let hint = "write a dotted name such as my_pipeline.definitions, or use `python_file`";
                     self.at_value("module", "`module` is not the name of a Python module", hint);
                 }
@@ -301,11 +302,17 @@ impl Check<'_> {
         if !plain {
             let hint = "write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end";
             self.at_value(field, format!("`{field}` is not a relative path"), hint);
+        } else if path.len() > LONGEST_PATH {
+            self.at_value(
+                field,
+                format!("`{field}` is too long"),
+                format!("write a path of at most {LONGEST_PATH} bytes"),
+            );
         }
     }
 
     fn attribute(&mut self, attribute: Option<&str>) {
-        if attribute.is_some_and(|attribute| !is_identifier(attribute)) {
+        if attribute.is_some_and(|attribute| attribute.len() > LONGEST_PATH || !is_identifier(attribute)) {
             let hint = "write the name of the variable that holds the Definitions, such as defs";
             self.at_value("attribute", "`attribute` is not a Python name", hint);
         }
@@ -374,14 +381,18 @@ impl Check<'_> {
         for (field, prefixes) in [("read", &fields.read), ("write", &fields.write)] {
             for (index, prefix) in prefixes.iter().enumerate() {
                 let way = [Step::Key("access"), Step::Key(field), Step::Index(index)];
-                let own_place =
-                    |reserved: &&&str| **reserved != SHARED && prefixes_overlap(prefix, &format!("repos/{reserved}"));
                 if !is_prefix(prefix) {
-                    self.at(&way, format!("`{}` cannot be a prefix", prefix.escape_debug()), PREFIX_HINT);
-                } else if let Some(reserved) = RESERVED_NAMES.iter().find(own_place) {
-                    let message = format!("prefix `{prefix}` overlaps the reserved `repos/{reserved}`");
+                    self.at(&way, format!("`{}` cannot be a prefix", prefix.escape_debug()), prefix::HINT);
+                } else if let Some(place) = platforms(prefix).filter(|_| !lies_in(prefix, prefix::SHARED)) {
+                    let message = format!("prefix `{prefix}` overlaps the reserved `{place}`");
                     self.at(&way, message, "grant a repository's own prefix, such as repos/orders");
                 }
+            }
+            let size: usize = prefixes.iter().map(|prefix| 2 * prefix.len() + AROUND_PREFIX).sum();
+            if size > POLICY_CHARACTERS / 2 {
+                let message = format!("`access.{field}` has {} prefixes, too many for one IAM policy", prefixes.len());
+                let hint = "grant folders that hold several of them: a policy has room for about 30 prefixes";
+                self.at(&[Step::Key("access"), Step::Key(field)], message, hint);
             }
         }
         let sorted = |mut prefixes: Vec<String>| {
@@ -392,15 +403,39 @@ impl Check<'_> {
         Access { read: sorted(fields.read), write: sorted(fields.write) }
     }
 
-    fn prefix(&mut self, prefix: Option<&str>) {
+    /// A location's own prefix is the one of its name, or one that belongs to no other name.
+    fn prefix(&mut self, prefix: Option<&str>, name: &str) {
+        const HINT: &str = "leave `s3_prefix` out for `repos/NAME`, or choose a folder elsewhere, such as teams/NAME";
         let Some(prefix) = prefix else { return };
         if !is_prefix(prefix) {
-            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), PREFIX_HINT);
-        } else if let Some(reserved) =
-            RESERVED_NAMES.into_iter().find(|reserved| prefixes_overlap(prefix, &format!("repos/{reserved}")))
-        {
-            let message = format!("prefix `{prefix}` overlaps the reserved `repos/{reserved}`");
-            self.at_value("s3_prefix", message, "leave `s3_prefix` out for `repos/NAME`, or choose another folder");
+            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), prefix::HINT);
+        } else if let Some(place) = platforms(prefix) {
+            self.at_value("s3_prefix", format!("prefix `{prefix}` overlaps the reserved `{place}`"), HINT);
+        } else if let Some(owner) = belongs_to(prefix).filter(|owner| *owner != name) {
+            let message = format!("prefix `{prefix}` belongs to the location `{owner}`");
+            self.at_value("s3_prefix", message, HINT);
+        }
+    }
+
+    /// What AWS would refuse as a whole, although each part of it is right.
+    fn sizes(&mut self, environment: &BTreeMap<String, String>, secrets: &BTreeMap<String, String>) {
+        // As JSON, in which some characters are written as several.
+        let written = |text: &str| serde_json::Value::from(text).to_string().len() - 2;
+        let variables = environment.iter().chain(secrets);
+        let size: usize = variables.map(|(name, value)| written(name) + written(value) + AROUND_VARIABLE).sum();
+        if size > ENVIRONMENT_BYTES {
+            let field = if environment.is_empty() { "secrets" } else { "environment" };
+            let message = format!(
+                "{} variables take {size} bytes; ECS has room for {ENVIRONMENT_BYTES}",
+                environment.len() + secrets.len()
+            );
+            self.at_key(field, message, "keep large values in a file of the repository, or in the bucket");
+        }
+        let arns: usize = secrets.values().map(|arn| arn.len() + 3).sum();
+        if arns > POLICY_CHARACTERS {
+            let message = format!("{} secrets are too many for one IAM policy", secrets.len());
+            let hint = "keep several values in one secret of Secrets Manager, and take them by key: ARN:KEY::";
+            self.at_key("secrets", message, hint);
         }
     }
 
@@ -480,6 +515,7 @@ impl Check<'_> {
         let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c));
         if tags.len() > TAGS {
             self.at_key("tags", format!("there are {} tags", tags.len()), format!("keep at most {TAGS}"));
+            return;
         }
         for (key, value) in tags {
             let shown = key.escape_debug();

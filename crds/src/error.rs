@@ -3,20 +3,26 @@
 use std::fmt;
 use std::ops::Range;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
+use crate::excerpt::{Excerpt, shorten};
 use crate::git::mask_credentials;
 
 /// Wide enough that messages are not wrapped in logs and snapshots.
 const REPORT_WIDTH: usize = 160;
 
-/// Everything that was found wrong with one file, in the order of its lines; at least one problem.
+/// A file can hold tens of thousands of mistakes, and what is shown of it lands in logs, events and the API.
+const SHOWN_PROBLEMS: usize = 20;
+
+/// What was found wrong with one file, in the order of its lines: at least one problem, and only the first ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     path: String,
     /// The file, with credentials in URLs masked; byte positions are those of the file.
     text: String,
     problems: Vec<Problem>,
+    /// How many problems there are beyond those that are kept.
+    more: usize,
 }
 
 /// One thing that is wrong, where it stands, and what to do.
@@ -50,16 +56,23 @@ impl ConfigError {
     /// `findings` has at least one element.
     pub(crate) fn new(path: &str, text: &str, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.span.start);
+        let more = findings.len().saturating_sub(SHOWN_PROBLEMS);
+        findings.truncate(SHOWN_PROBLEMS);
         let problems = findings.into_iter().map(|finding| Problem::place(text, finding)).collect();
-        Self { path: path.to_owned(), text: mask_credentials(text), problems }
+        Self { path: path.to_owned(), text: mask_credentials(text), problems, more }
     }
 
     pub fn path(&self) -> &str {
         &self.path
     }
 
+    /// The first ones; [`Self::more`] counts the others.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    pub fn more(&self) -> usize {
+        self.more
     }
 
     /// Line of the first problem, counted from 1.
@@ -86,19 +99,26 @@ impl ConfigError {
         theme.characters.underline = '^';
         theme.characters.underbar = '^';
         "error:".clone_into(&mut theme.characters.error);
-        let source = NamedSource::new(&self.path, self.text.clone());
         let mut rendered = String::new();
         for problem in &self.problems {
+            let excerpt = Excerpt::new(&self.path, &self.text, problem);
             let handler = GraphicalReportHandler::new_themed(theme.clone())
                 .with_context_lines(1)
                 .with_links(false)
                 .with_width(REPORT_WIDTH)
                 .with_footer(format!("{} {}", theme.styles.help.style("hint:"), problem.hint));
             handler
-                .render_report(&mut rendered, &Report { problem, source: &source })
+                .render_report(&mut rendered, &Report { problem, excerpt: &excerpt })
                 .expect("writing to a String does not fail");
         }
-        rendered.lines().map(str::trim_end).filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
+        let lines = rendered.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let mut rendered: String = lines.flat_map(|line| [line, "\n"]).collect();
+        if self.more > 0 {
+            let problems = if self.more == 1 { "problem" } else { "problems" };
+            let more = format!("and {} more {problems}\n", self.more);
+            rendered.push_str(&more);
+        }
+        rendered
     }
 }
 
@@ -107,7 +127,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = &self.problems[0];
         write!(formatter, "{}:{}:{}: {}", self.path, first.line, first.column, first.message)?;
-        match self.problems.len() - 1 {
+        match self.problems.len() - 1 + self.more {
             0 => Ok(()),
             1 => formatter.write_str(" (and 1 more problem)"),
             more => write!(formatter, " (and {more} more problems)"),
@@ -125,8 +145,8 @@ impl Problem {
         Self {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            message: mask_credentials(&finding.message),
-            hint: mask_credentials(&finding.hint),
+            message: shorten(&mask_credentials(&finding.message)),
+            hint: shorten(&mask_credentials(&finding.hint)),
             span,
         }
     }
@@ -146,7 +166,7 @@ fn clamp(text: &str, span: Range<usize>) -> Range<usize> {
 #[derive(Debug)]
 struct Report<'a> {
     problem: &'a Problem,
-    source: &'a NamedSource<String>,
+    excerpt: &'a Excerpt<'a>,
 }
 
 impl fmt::Display for Report<'_> {
@@ -159,11 +179,11 @@ impl std::error::Error for Report<'_> {}
 
 impl miette::Diagnostic for Report<'_> {
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self.source)
+        Some(self.excerpt)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = &self.problem.span;
+        let span = &self.excerpt.span;
         Some(Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))))
     }
 }

@@ -84,7 +84,7 @@ pub(crate) struct RepositoryFields {
     #[serde(default)]
     pub resources: ResourceFields,
 
-    /// Prefix in the shared bucket that this location may write, without a slash at either end; `repos/NAME` by default.
+    /// Prefix in the shared bucket that this location may write, without a slash at either end; `repos/NAME` by default. No other location's, and none of the platform's.
     #[schemars(extend("examples" = ["repos/my-pipeline"]))]
     pub s3_prefix: Option<String>,
 
@@ -233,7 +233,7 @@ pub(crate) struct AccessFields {
     /// Prefixes that it may read and list, without a slash at either end.
     #[schemars(extend("examples" = [["repos/orders"]]))]
     pub read: Vec<String>,
-    /// Prefixes that it may also write, without a slash at either end.
+    /// Prefixes of other locations that it may also write, without a slash at either end.
     #[schemars(extend("examples" = [["repos/shared/exports"]]))]
     pub write: Vec<String>,
 }

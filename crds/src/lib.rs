@@ -7,9 +7,12 @@
 mod check;
 pub mod edit;
 mod error;
+mod excerpt;
 mod fields;
 mod fleet;
 mod git;
+mod glimpse;
+mod prefix;
 mod read;
 mod repository;
 mod schema;
@@ -19,8 +22,10 @@ mod yaml;
 
 pub use check::is_secret_arn;
 pub use error::{ConfigError, Problem};
-pub use fleet::check_fleet;
+pub use fleet::{FleetErrors, check_fleet};
 pub use git::{mask_credentials, reaches_metadata, reaches_this_machine, valid_reference_name};
+pub use glimpse::{Glimpse, glimpse};
+pub use prefix::is_reserved as is_reserved_prefix;
 pub use read::{Parsed, parse, read};
 pub use repository::*;
 pub use schema::schema;

@@ -1,5 +1,6 @@
 //! From text to a checked [`Repository`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::check;
@@ -9,7 +10,7 @@ use crate::git::{doubtful_parts, url_problem};
 use crate::repository::Repository;
 use crate::schema::SCHEMA;
 use crate::structure;
-use crate::yaml::{Node, Step};
+use crate::yaml::{Node, Step, Value};
 
 /// A checked repository together with where it was read, so that a check across files can point at a line.
 #[derive(Clone, Debug)]
@@ -19,11 +20,24 @@ pub struct Parsed {
     text: String,
     /// Of the prefix, or of the name that it follows from.
     prefix_span: Range<usize>,
+    /// Of each prefix that is granted for writing, as it is written.
+    grant_spans: BTreeMap<String, Range<usize>>,
 }
 
 impl Parsed {
     pub(crate) fn error_at_prefix(&self, message: String, hint: String) -> ConfigError {
         ConfigError::new(&self.path, &self.text, vec![Finding::new(self.prefix_span.clone(), message, hint)])
+    }
+
+    /// For prefixes that are granted for writing and are no location's.
+    pub(crate) fn error_at_grants(&self, prefixes: &[&str]) -> Option<ConfigError> {
+        let finding = |prefix: &&str| {
+            let span = self.grant_spans.get(*prefix).cloned().unwrap_or_else(|| self.prefix_span.clone());
+            let message = format!("`access.write` grants `{prefix}`, which is no location's");
+            Finding::new(span, message, "write the prefix of a location that has a config, or remove the line")
+        };
+        let findings: Vec<Finding> = prefixes.iter().map(finding).collect();
+        (!findings.is_empty()).then(|| ConfigError::new(&self.path, &self.text, findings))
     }
 }
 
@@ -47,7 +61,18 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
     let repository = check::repository(fields, &root, path).map_err(fail)?;
     let prefix = if root.entry("s3_prefix").is_some() { "s3_prefix" } else { "name" };
     let prefix_span = root.span_of(&[Step::Key(prefix)]);
-    Ok(Parsed { repository, path: path.to_owned(), text: text.to_owned(), prefix_span })
+    let grants = root.entry("access").and_then(|access| access.node.entry("write")).map(|write| &write.node.value);
+    let grant_spans = match grants {
+        Some(Value::List(items)) => items
+            .iter()
+            .filter_map(|item| match &item.value {
+                Value::Text(prefix) => Some((prefix.clone(), item.span.clone())),
+                _ => None,
+            })
+            .collect(),
+        _ => BTreeMap::new(),
+    };
+    Ok(Parsed { repository, path: path.to_owned(), text: text.to_owned(), prefix_span, grant_spans })
 }
 
 /// The text as errors may show it: a `git_url` that is refused can hold credentials in a place of its own.

@@ -16,6 +16,9 @@ const NAME_LENGTH: usize = 40;
 /// Folders of the shared bucket and names that the platform keeps for itself.
 pub(crate) const RESERVED_NAMES: [&str; 3] = ["shared", "system", "temp"];
 
+/// Folders at the root of the shared bucket that belong to the platform: the last one to the controller itself.
+pub(crate) const RESERVED_ROOTS: [&str; 4] = ["shared", "system", "temp", "codeloc"];
+
 /// Why a text is not a repository's name, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameError {

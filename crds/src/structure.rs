@@ -17,6 +17,9 @@ pub(crate) fn findings(root: &Node, schema: &Json, text: &str) -> Vec<Finding> {
     walk.findings
 }
 
+/// Beyond so many findings no suggestion is looked for: they are only counted.
+const SUGGESTIONS: usize = 100;
+
 struct Walk<'a> {
     text: &'a str,
     findings: Vec<Finding>,
@@ -66,10 +69,11 @@ impl Walk<'_> {
                 self.value_at_key(&entry.node, &entry.key_span, &schema["additionalProperties"], &within);
             } else {
                 let known = || properties.keys().map(String::as_str);
-                let near = nearest(&entry.key, known());
+                let near = if self.findings.len() < SUGGESTIONS { nearest(&entry.key, known()) } else { None };
                 meant.extend(near);
                 let hint = match near {
                     Some(near) => format!("did you mean `{near}`?"),
+                    None if self.findings.len() >= SUGGESTIONS => String::new(),
                     None => format!("known fields here: {}", known().collect::<Vec<_>>().join(", ")),
                 };
                 self.add(&entry.key_span, format!("unknown field `{within}`"), hint);
@@ -161,12 +165,20 @@ fn plain(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// How many edits a word may be away from what was meant.
+fn near_enough(candidate: &str) -> usize {
+    candidate.chars().count().max(3) / 3
+}
+
 /// The nearest of the known words, where it is near enough to have been meant.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
+    let length = word.chars().count();
     known
+        // No fewer edits than characters too many or too few: a key of any length costs no more than reading it.
+        .filter(|candidate| length.abs_diff(candidate.chars().count()) <= near_enough(candidate))
         .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
+        .filter(|(distance, candidate)| *distance <= near_enough(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }

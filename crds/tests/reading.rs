@@ -1,6 +1,6 @@
 //! What is read, and what an author sees when it cannot be.
 
-use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, ImagePolicy, check_fleet, parse, read};
+use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, ImagePolicy, parse};
 use insta::assert_snapshot;
 
 const PATH: &str = "repos/my-pipeline/config.yml";
@@ -776,52 +776,4 @@ fn a_byte_order_mark_and_windows_line_ends_are_read() {
 fn deep_nesting_is_an_error_and_not_a_crash() {
     let error = error_with(&format!("mode: {}", "[".repeat(100_000)));
     assert_eq!(error.line(), 4);
-}
-
-fn fleet_errors(configs: &[(&str, Option<&str>)]) -> Vec<(String, ConfigError)> {
-    let parsed: Vec<_> = configs
-        .iter()
-        .map(|(name, prefix)| {
-            let prefix = prefix.map(|prefix| format!("s3_prefix: {prefix}\n")).unwrap_or_default();
-            let text = MINIMAL.replace("my-pipeline", name) + &prefix;
-            read(&format!("repos/{name}/config.yml"), &text).expect("each is valid by itself")
-        })
-        .collect();
-    check_fleet(&parsed).into_iter().map(|(name, error)| (name.to_string(), error)).collect()
-}
-
-#[test]
-fn overlapping_prefixes_are_the_later_names_fault() {
-    let errors = fleet_errors(&[("b", Some("data/x")), ("a", Some("data/x/y")), ("c", None)]);
-    assert_eq!(errors.len(), 1);
-    assert_eq!(errors[0].0, "b");
-    assert_snapshot!(errors[0].1.render(false), @r"
-     error: prefix `data/x` overlaps `data/x/y` of `a`
-      ╭─[repos/b/config.yml:4:12]
-    3 │ python_file: my_pipeline/definitions.py
-    4 │ s3_prefix: data/x
-      ·            ^^^^^^
-      ╰────
-     hint: give `b` an `s3_prefix` that neither holds nor lies in another's
-    ");
-}
-
-#[test]
-fn a_default_prefix_that_another_took_is_shown_at_the_name() {
-    let errors = fleet_errors(&[("a", Some("repos/b")), ("b", None)]);
-    assert_eq!(errors.len(), 1);
-    assert_snapshot!(errors[0].1.render(false), @r"
-     error: prefix `repos/b` overlaps `repos/b` of `a`
-      ╭─[repos/b/config.yml:1:7]
-    1 │ name: b
-      ·       ^
-    2 │ git_url: https://github.com/user/repo.git
-      ╰────
-     hint: give `b` an `s3_prefix` that neither holds nor lies in another's
-    ");
-}
-
-#[test]
-fn prefixes_that_only_begin_alike_do_not_overlap() {
-    assert_eq!(fleet_errors(&[("a", Some("data/x")), ("b", Some("data/xy")), ("c", None), ("ca", None)]), []);
 }

@@ -32,9 +32,8 @@ use codeloc::reconcile::queue::{Priority, Queue};
 use codeloc::reconcile::trouble::Trouble;
 use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
 use codeloc::settings::Settings;
-use codeloc::source::{HeadKey, Heads, HeadsSettings, Invalid, Snapshot, SourceState};
+use codeloc::source::{HeadKey, Heads, HeadsSettings, SourceState, read_folder};
 use codeloc::status::{Board, Health, Journal, Reason, RepositoryStatus, Sync};
-use codeloc_crds::RepositoryName;
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
 use localcloud::services::ecr::MemoryImages;
@@ -64,8 +63,8 @@ pub struct Deployment {
     /// What lies in ECR: nothing that a test did not put there.
     pub images: Arc<MemoryImages>,
     running: BTreeMap<String, Running>,
-    /// Holds the workspace file; removed with the deployment.
-    _folder: tempfile::TempDir,
+    /// Holds the workspace file and the configs; removed with the deployment.
+    folder: tempfile::TempDir,
 }
 
 struct Running {
@@ -138,7 +137,7 @@ impl Deployment {
             confirmed: BTreeSet::new(),
             source: watch::Sender::new(SourceState::default()),
             running: BTreeMap::new(),
-            _folder: folder,
+            folder,
             cloud,
         };
         let config = deployment.sdk();
@@ -219,23 +218,20 @@ impl Deployment {
         self.publish();
     }
 
-    /// Makes the configs as they are now the newest reading.
+    /// Makes the configs as they are now the newest reading: out of a folder, as the daemon reads them.
     pub fn publish(&self) {
-        let mut snapshot = Snapshot { prune: self.confirmed.clone(), ..Snapshot::default() };
-        for (name, text) in &self.configs {
-            let path = format!("repos/{name}/config.yml");
-            let Ok(repository) = RepositoryName::new(name) else {
-                let message = format!("{path}: {name} is not a name");
-                snapshot.strays.push(Invalid { path, rendered: message.clone(), message });
-                continue;
-            };
-            let parsed = codeloc_crds::parse(&path, text).map_err(|error| Invalid {
-                message: error.to_string(),
-                rendered: error.render(false),
-                path,
-            });
-            snapshot.repositories.insert(repository, parsed);
+        let root = self.folder.path().join("repos");
+        if root.exists() {
+            std::fs::remove_dir_all(&root).expect("the folder of configs can be removed");
         }
+        std::fs::create_dir(&root).expect("a folder of configs");
+        for (name, text) in &self.configs {
+            std::fs::create_dir(root.join(name)).expect("a folder of a config");
+            std::fs::write(root.join(name).join("config.yml"), text).expect("a config");
+        }
+        let confirmed: Vec<&str> = self.confirmed.iter().map(String::as_str).collect();
+        std::fs::write(root.join("prune.txt"), confirmed.join("\n")).expect("names that are confirmed");
+        let snapshot = read_folder(&root).expect("a folder that can be read");
         self.source.send_modify(|state| {
             state.snapshot = Some(Arc::new(snapshot));
             state.read = Some(tokio::time::Instant::now());

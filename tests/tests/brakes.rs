@@ -460,3 +460,156 @@ async fn a_daemon_in_detect_mode_changes_nothing_at_all_and_converges_when_it_ma
 async fn a_suspended_daemon_changes_nothing_at_all_and_converges_when_it_may() {
     daemon_in(Mode::Suspended, Reason::Suspended).await;
 }
+
+fn told(deployment: &Deployment, name: &str, words: &str) -> bool {
+    deployment.status(name).is_some_and(|status| status.message.contains(words))
+}
+
+/// The folder `orders` becomes `folder` with this config, which does not pass and says that it is `orders`.
+async fn renamed(folder: &str, config: &str) {
+    let mut deployment = Deployment::converged(&["billing", "crm", "orders"]).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    deployment.configs.remove("orders");
+    deployment.commit(folder, config);
+    deployment.until("kept", |this| told(this, "orders", "frozen as it is")).await;
+    assert_untouched(&deployment, &before).await;
+    let message = deployment.status("orders").unwrap().message;
+    for words in [&format!("{folder}/config.yml says `name: orders`"), &format!("rename the folder {folder} to orders")]
+    {
+        assert!(message.contains(words.as_str()), "{message}");
+    }
+    assert!(deployment.healthy("billing") && deployment.healthy("crm"));
+
+    // A daemon that starts now knows no other past.
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.until("kept again", |this| told(this, "orders", "frozen as it is")).await;
+    assert_untouched(&deployment, &before).await;
+
+    // Nothing says any more that it is meant to be there.
+    deployment.remove(folder);
+    until_gone(&deployment, &["orders"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_stays_while_a_config_in_another_folder_names_it() {
+    renamed("orders-eu", &config("orders")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_stays_while_a_folder_without_a_valid_name_holds_its_config() {
+    renamed("Orders", &config("orders")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_stays_while_a_torn_config_names_it() {
+    renamed("orders-eu", "name: orders\ngit_url: [\n<<<<<<< HEAD\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rename_goes_through_once_folder_and_name_agree() {
+    let mut deployment = Deployment::converged(&["billing", "crm", "orders"]).await;
+    let text = deployment.configs.remove("orders").unwrap();
+    deployment.commit("orders-eu", text);
+    deployment.until("kept", |this| told(this, "orders", "rename the folder")).await;
+    deployment.commit("orders-eu", config("orders-eu"));
+    until_gone(&deployment, &["orders"]).await;
+    deployment.until_healthy(&["orders-eu"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "crm", "orders-eu"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_folders_renamed_at_once_keep_all_locations() {
+    let mut deployment = Deployment::converged(&FOUR).await;
+    let before = picture(&deployment).await;
+    deployment.cloud.reset_calls();
+    let configs = std::mem::take(&mut deployment.configs);
+    deployment.configs = configs.into_iter().map(|(name, text)| (format!("{name}-eu"), text)).collect();
+    deployment.publish();
+    deployment.until("kept", |this| FOUR.iter().all(|name| told(this, name, "rename the folder"))).await;
+    assert_untouched(&deployment, &before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_runs_nowhere_is_not_shown_because_a_config_says_it() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    deployment.cloud.reset_calls();
+    deployment.commit("billing", config("ghost"));
+    deployment.until("refused", |this| told(this, "billing", "differs from its folder")).await;
+    deployment.idle().await;
+    assert_eq!(deployment.status("ghost"), None);
+    assert_eq!(operations(&deployment), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_that_reaches_for_anothers_prefix_stops_only_itself() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    deployment.commit("aaa", format!("{}s3_prefix: repos/orders\n", config("aaa")));
+    deployment.until("refused", |this| told(this, "aaa", "belongs to the location `orders`")).await;
+    deployment.branches.push("orders", 2);
+    let second = Some(format!("{:040x}", 2));
+    deployment
+        .until("rolled out", |this| this.healthy("orders") && this.status("orders").unwrap().commit == second)
+        .await;
+    assert_eq!(owned(&deployment).await, ["orders"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_free_folder_stays_with_the_location_that_runs_with_it() {
+    let with_folder = |name: &str| format!("{}s3_prefix: teams/a\n", config(name));
+    let mut deployment = Deployment::new().await;
+    deployment.commit("orders", with_folder("orders"));
+    deployment.start().await;
+    deployment.until_healthy(&["orders"]).await;
+
+    // Neither an earlier name nor another start of the daemon takes it away.
+    deployment.commit("aaa", with_folder("aaa"));
+    deployment.until("refused", |this| told(this, "aaa", "overlaps `teams/a` of `orders`")).await;
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.until("refused again", |this| told(this, "aaa", "overlaps `teams/a` of `orders`")).await;
+    deployment.branches.push("orders", 2);
+    let second = Some(format!("{:040x}", 2));
+    deployment
+        .until("rolled out", |this| this.healthy("orders") && this.status("orders").unwrap().commit == second)
+        .await;
+    assert_eq!(owned(&deployment).await, ["orders"]);
+
+    // Once it is given up, it is free.
+    deployment.commit("orders", config("orders"));
+    deployment.until_healthy(&["aaa", "orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_new_locations_that_take_the_same_folder_are_both_refused() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    deployment.cloud.reset_calls();
+    for name in ["aaa", "bbb"] {
+        deployment.commit(name, format!("{}s3_prefix: teams/a/{name}\n", config(name)));
+    }
+    deployment.until_healthy(&["aaa", "bbb"]).await;
+    deployment.cloud.reset_calls();
+    for name in ["ccc", "ddd"] {
+        deployment.configs.insert(name.to_owned(), format!("{}s3_prefix: teams/b\n", config(name)));
+    }
+    deployment.publish();
+    deployment.until("refused", |this| ["ccc", "ddd"].iter().all(|name| told(this, name, "overlaps `teams/b`"))).await;
+    deployment.idle().await;
+    assert_eq!(operations(&deployment), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_file_keeps_another_locations_change_from_being_made() {
+    let mut deployment = Deployment::converged(&["orders"]).await;
+    deployment.commit("long", format!("{}: x\n{}", "k".repeat(70_000), config("long")));
+    let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect();
+    deployment.commit("many", config("many") + &keys);
+    deployment.commit("new", config("new"));
+    deployment.until_healthy(&["new", "orders"]).await;
+    assert!(told(&deployment, "many", "and 3999 more problems"));
+    assert!(told(&deployment, "long", "repos/long/config.yml:1:"));
+}

@@ -137,23 +137,47 @@ fn a_name_with_a_dot_is_shown() {
 }
 
 #[test]
-fn prefixes_that_overlap_stop_only_the_later_of_the_two() {
+fn overlapping_prefixes_stop_both_configs_and_no_other() {
     let configs = [
-        ("left", config("left", "s3_prefix: repos/both\n")),
-        ("right", config("right", "s3_prefix: repos/both/inner\n")),
+        ("left", config("left", "s3_prefix: teams/both\n")),
+        ("right", config("right", "s3_prefix: teams/both/inner\n")),
         ("third", config("third", "")),
     ];
     insta::assert_snapshot!(verdict(&configs), @r#"
     exit 1
-    2 valid, 1 invalid
-      error: prefix `repos/both/inner` overlaps `repos/both` of `left`
+    1 valid, 2 invalid
+      error: prefix `teams/both` overlaps `teams/both/inner` of `right`
+       ╭─[repos/left/config.yml:4:12]
+     3 │ module: left.definitions
+     4 │ s3_prefix: teams/both
+       ·            ^^^^^^^^^^
+       ╰────
+      hint: give `left` an `s3_prefix` that neither holds nor lies in another's; until then only the one that runs with it goes on
+
+      error: prefix `teams/both/inner` overlaps `teams/both` of `left`
        ╭─[repos/right/config.yml:4:12]
      3 │ module: right.definitions
-     4 │ s3_prefix: repos/both/inner
+     4 │ s3_prefix: teams/both/inner
        ·            ^^^^^^^^^^^^^^^^
        ╰────
-      hint: give `right` an `s3_prefix` that neither holds nor lies in another's
+      hint: give `right` an `s3_prefix` that neither holds nor lies in another's; until then only the one that runs with it goes on
     "#);
+}
+
+#[test]
+fn anothers_place_is_refused_in_the_config_that_reaches_for_it() {
+    let configs = [("aaa", config("aaa", "s3_prefix: repos/orders\n")), ("orders", config("orders", ""))];
+    let said = verdict(&configs);
+    assert!(said.starts_with("exit 1\n1 valid, 1 invalid\n"), "{said}");
+    assert!(said.contains("prefix `repos/orders` belongs to the location `orders`"), "{said}");
+}
+
+#[test]
+fn a_file_with_a_key_of_any_length_is_an_error_like_any_other() {
+    let long = format!("{}: x\n{}", "k".repeat(70_000), config("long", ""));
+    let said = verdict(&[("long", long), ("orders", config("orders", ""))]);
+    assert!(said.starts_with("exit 1\n1 valid, 1 invalid\n"), "{said}");
+    assert!(said.contains("[repos/long/config.yml:1:"), "{said}");
 }
 
 #[test]
@@ -337,7 +361,7 @@ fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
 fn the_status_warns_of_configs_that_cannot_be_read() {
     let server = daemon(&[
         ("/v1/repositories", "200 OK", "[]"),
-        ("/readyz", "503 Service Unavailable", "cannot read the folder of configs repos: it is gone\n"),
+        ("/v1/status", "200 OK", r#"{"trouble": "cannot read the folder of configs repos: it is gone"}"#),
     ]);
     let output = run(binary("codeloc"), &["status", "--server", &server]);
     assert_eq!(output.status.code(), Some(0));

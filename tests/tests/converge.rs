@@ -121,7 +121,7 @@ async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
             deployment.until("degraded", degraded).await;
             deployment.idle().await;
             let status = deployment.status("orders").unwrap();
-            assert_eq!((status.serving, status.address, status.running), (None, None, 0));
+            assert_eq!((status.serving, status.running), (None, 0));
             let deployed = status.conditions.iter().find(|one| one.condition.kind == ConditionKind::Deployed).unwrap();
             assert_eq!(
                 (deployed.condition.reason, &deployed.condition.message),
@@ -447,7 +447,7 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
     let mut deployment = Deployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.commit("my.pipeline", config("mypipeline"));
-    let path = "repos/my.pipeline/config.yml";
+    let path = "my.pipeline/config.yml";
     deployment.until("shown", |this| this.status(path).is_some_and(|status| status.sync == Sync::Unknown)).await;
     deployment.idle().await;
     assert!(deployment.status(path).unwrap().message.contains("my.pipeline"));
@@ -455,4 +455,18 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
     deployment.until("forgotten", |this| this.status(path).is_none()).await;
     assert_eq!(operations(&deployment), Vec::<String>::new());
     assert!(deployment.healthy("orders"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_names_of_deployment_and_location_are_served() {
+    let mut deployment = Deployment::new().await;
+    deployment.settings.deployment = "d".repeat(20);
+    let name = "r".repeat(40);
+    deployment.commit(&name, config(&name));
+    deployment.start().await;
+    // The simulated webserver knows no other deployment than `codeloc`.
+    let serves = |this: &Deployment| {
+        this.status(&name).is_some_and(|status| status.serving.is_some() && status.serving == status.revision)
+    };
+    deployment.until("served", serves).await;
 }

@@ -45,8 +45,22 @@ async fn the_doctor_is_silent_on_a_good_set_up_and_finds_each_broken_setting() {
     iam.create_role().role_name("of-ec2").assume_role_policy_document(trust).send().await.unwrap();
     let role = |name: &str| format!("--aws-execution-role-arn=arn:aws:iam::123456789012:role/{name}");
     let (missing_role, other_role) = (role("nope"), role("of-ec2"));
-    let broken: [(&str, &str, &str); 16] = [
+    let broken: [(&str, &str, &str); 26] = [
         ("--deployment=Not_An_Id", "settings: ", "docs/settings.md"),
+        (
+            "--aws-cluster=arn:aws:ecs:eu-central-1:123456789012:cluster/dagster",
+            "settings: setting aws.cluster",
+            "docs/settings.md",
+        ),
+        ("--aws-log-retention-days=10", "settings: setting aws.log_retention_days is 10", "docs/settings.md"),
+        ("--git-poll-seconds=0", "settings: setting git.poll_seconds is 0", "docs/settings.md"),
+        ("--reconcile-resync-seconds=0", "settings: setting reconcile.resync_seconds is 0", "docs/settings.md"),
+        ("--listen=0.0.0.0:8080", "settings: listen is 0.0.0.0:8080", "docs/settings.md"),
+        ("--api-tokens-file=/nope", "settings: api.tokens_file /nope cannot be read", "docs/settings.md"),
+        ("--notify-url-file=/nope", "settings: notify.url_file /nope cannot be read", "docs/settings.md"),
+        ("--cost-prices-file=/nope", "settings: cost.prices_file /nope cannot be read", "docs/settings.md"),
+        ("--build-base-image=::bad::", "settings: base image ::bad::", "docs/settings.md"),
+        ("--build-constraints=/nope", "settings: build.constraints", "docs/settings.md"),
         ("--aws-cluster=nope", "cluster: there is no active ECS cluster nope", "aws.cluster"),
         ("--aws-namespace=nope.internal", "namespace: there is no Cloud Map namespace", "aws.namespace"),
         ("--aws-bucket=nope", "bucket: there is no bucket nope", "aws.bucket"),

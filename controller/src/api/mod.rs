@@ -21,6 +21,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -120,13 +121,15 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         limits: Arc::new(limits),
     };
     let (described, openapi) = routes().split_for_parts();
+    // Written once: whoever has no token may ask for it as often as a connection bears.
+    let openapi = Bytes::from(serde_json::to_vec(&openapi).expect("a description is JSON"));
     described
         .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::require))
         .route(HOOKS, axum::routing::post(hooks::git))
         .route(HEALTHY, get(|| async { "ok\n" }))
         .route(READY, get(readyz))
-        .route("/openapi.json", get(move || async move { Json(openapi) }))
+        .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], openapi) }))
         .route("/", get(page::show))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })
         .method_not_allowed_fallback(|method: Method| async move {

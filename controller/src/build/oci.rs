@@ -66,14 +66,16 @@ struct Dependencies {
     file: Option<PathBuf>,
 }
 
+/// The image that every location's stands on.
+pub(super) fn base_reference(text: &str) -> Result<Reference, BuildError> {
+    Reference::from_str(text)
+        .map_err(|error| BuildError::Terminal(format!("base image {text} is not an image reference: {error}")))
+}
+
 impl<C: RegistryCredentials> OciBuilder<C> {
     /// Errors are [`BuildError::Terminal`]: settings that contradict themselves.
     pub fn new(settings: BuildSettings, git: Git, credentials: C) -> Result<Self, BuildError> {
-        if settings.platform == Platform::Host && settings.python.is_none() {
-            return Err(BuildError::Terminal(
-                "images for this machine need its Python: set the build's interpreter".to_owned(),
-            ));
-        }
+        settings.check()?;
         let settings =
             settings.rooted().map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
         remove_leftovers(&settings.work.join("spool"));
@@ -356,8 +358,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         let BaseImage::Reference(text) = &self.settings.base_image else {
             return Ok(None);
         };
-        let reference = Reference::from_str(text)
-            .map_err(|error| BuildError::Terminal(format!("base image {text} is not an image reference: {error}")))?;
+        let reference = base_reference(text)?;
         let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
         let source = self.registry(&home, Access::Read).await?;
         let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");

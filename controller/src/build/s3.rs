@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 
 use super::{BuildError, Shelf};
 use crate::kinds::aws::{CallError, call};
+use crate::kinds::names;
 
 #[derive(Clone, Debug)]
 pub struct S3Shelf {
@@ -15,7 +16,7 @@ pub struct S3Shelf {
 
 impl S3Shelf {
     pub fn new(s3: aws_sdk_s3::Client, bucket: &str, deployment: &str) -> Self {
-        Self { s3, bucket: bucket.to_owned(), prefix: format!("codeloc/{deployment}/builds") }
+        Self { s3, bucket: bucket.to_owned(), prefix: format!("{}/builds", names::own_prefix(deployment)) }
     }
 
     fn key(&self, name: &str) -> String {

@@ -2,6 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::BuildError;
+use super::dependencies::{base_set, constraints};
+use super::oci::base_reference;
+
 /// Settings of an [`OciBuilder`](super::OciBuilder).
 #[derive(Clone, Debug)]
 pub struct BuildSettings {
@@ -57,6 +61,22 @@ impl BuildSettings {
 }
 
 impl BuildSettings {
+    /// What can be said of them before anything is built. Errors are [`BuildError::Terminal`].
+    pub fn check(&self) -> Result<(), BuildError> {
+        if self.platform == Platform::Host && self.python.is_none() {
+            return Err(BuildError::Terminal(
+                "images for this machine need its Python: set build.compile_python".to_owned(),
+            ));
+        }
+        base_set(&self.requirements)?;
+        constraints(self.constraints.as_deref())
+            .map_err(|error| BuildError::Terminal(format!("build.constraints cannot be read: {error}")))?;
+        if let BaseImage::Reference(text) = &self.base_image {
+            base_reference(text)?;
+        }
+        Ok(())
+    }
+
     /// With every path absolute: uv runs in folders of its own. A bare program name stays one.
     pub(super) fn rooted(mut self) -> std::io::Result<Self> {
         let paths = [Some(&mut self.work), self.find_links.as_mut(), self.constraints.as_mut()];

@@ -44,19 +44,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let board = &world.board;
 
     // Done when every location has converged, or waits for nothing that time would bring.
-    let because = |name: &str, reasons: &[Reason]| {
+    let stuck = [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOurs];
+    let is_stuck = |name: &str| {
         let one_of =
-            |status: &RepositoryStatus| status.conditions.iter().any(|dated| reasons.contains(&dated.condition.reason));
+            |status: &RepositoryStatus| status.conditions.iter().any(|dated| stuck.contains(&dated.condition.reason));
         board.read(name, one_of).unwrap_or(false)
     };
-    let stuck = [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOurs];
-    // These pass when this process gets the lease: a pass that may change things follows.
-    let without_lease = [Reason::Standby, Reason::LeaseUnreadable];
     let done = daemon.progress.until(|outcomes| {
         outcomes.iter().all(|(name, outcome)| match outcome {
-            Outcome::Converged | Outcome::Gone => true,
-            Outcome::Held => !because(name, &without_lease),
-            Outcome::Waiting(_) | Outcome::Failed(_) | Outcome::Unseen => because(name, &stuck),
+            Outcome::Converged | Outcome::Gone | Outcome::Held => true,
+            // A pass follows when this process gets the lease.
+            Outcome::Unleased => false,
+            Outcome::Waiting(_) | Outcome::Failed(_) | Outcome::Unseen => is_stuck(name),
         })
     });
     // Each end waits until what has begun to change is changed: only then may another process begin.

@@ -147,7 +147,7 @@ fn holder() -> String {
     format!("{host}/{}/{began}", std::process::id())
 }
 
-fn build_settings(settings: &Settings) -> build::BuildSettings {
+pub fn build_settings(settings: &Settings) -> build::BuildSettings {
     let of = &settings.build;
     build::BuildSettings {
         uv: of.uv.clone(),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::prepare::prepare;
 use super::terminal::{Piece, print_json, print_pieces, say};
 use super::{Failure, assemble};
 use crate::doctor::{Verdict, examine};
@@ -20,7 +21,8 @@ pub fn command() -> Command {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings::load(matches)?;
     let config = assemble::aws(&settings).await;
-    let findings = examine(&settings, &config, assemble::git(&settings), assemble::source(&settings)).await;
+    let prepared = prepare(&settings).map(drop);
+    let findings = examine(&settings, prepared, &config, assemble::git(&settings), assemble::source(&settings)).await;
     if matches.get_flag("json") {
         print_json(&findings)?;
     } else {

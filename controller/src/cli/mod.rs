@@ -23,6 +23,8 @@ mod out;
 #[cfg(feature = "aws")]
 mod plan;
 #[cfg(feature = "aws")]
+mod prepare;
+#[cfg(feature = "aws")]
 mod remove;
 #[cfg(feature = "aws")]
 mod rollback;

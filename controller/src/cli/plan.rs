@@ -99,10 +99,9 @@ async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
 async fn here(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
     let snapshot = source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
-    let invalid = snapshot.repositories.values().filter_map(|one| one.as_ref().err());
-    let invalid = invalid.chain(&snapshot.strays).map(|one| one.rendered.clone()).collect();
+    let invalid = snapshot.invalid().map(|one| one.rendered.clone()).collect();
     let (reconciler, _moved) = assemble::reconciler(settings).await?;
-    let wanted = snapshot.repositories.values().flatten().filter(|repository| repository.image.is_none());
+    let wanted = snapshot.in_force().filter(|repository| repository.image.is_none());
     reconciler.world.heads.want(
         wanted
             .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),

@@ -6,18 +6,14 @@ use std::sync::Arc;
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::prepare::{Prepared, prepare};
 use super::shown::Shown;
-use super::{Failure, assemble, log, settings};
-use crate::api::access::Access;
-use crate::api::hooks::Secret;
+use super::{Failure, assemble, log};
 use crate::api::{self, serve};
-use crate::cost::Prices;
 use crate::reconcile::Daemon;
 use crate::settings as all_settings;
-use crate::settings::Settings;
 use crate::source::write::Writer;
 use crate::source::{self};
-use crate::status::notify::Notify;
 
 pub fn command() -> Command {
     Command::new("run")
@@ -26,11 +22,8 @@ pub fn command() -> Command {
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let settings = settings(matches)?;
-    let access = Access::new(settings.api.tokens_file.clone(), settings.listen)?;
-    let secret = Secret::new(settings.api.hook_secret_file.clone())?;
-    let prices = Prices::load(settings.cost.prices_file.as_deref())?;
-    let notify = notify(&settings);
+    let settings = all_settings::load(matches)?;
+    let Prepared { access, secret, prices, notify } = prepare(&settings)?;
     log::start();
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
@@ -75,9 +68,4 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     // Nothing runs any more that could change anything.
     lease.release().await;
     ended
-}
-
-fn notify(settings: &Settings) -> Option<Notify> {
-    let url_file = settings.notify.url_file.clone()?;
-    Some(Notify { url_file, secret_file: settings.notify.secret_file.clone(), severity: settings.notify.severity })
 }

@@ -138,7 +138,7 @@ impl Control for Shown {
         let world = &self.reconciler.world;
         let Some(snapshot) = self.reconciler.snapshot() else { return vec![] };
         let running = |name: &str| world.board.read(name, |status| status.running).unwrap_or(0);
-        let repositories = snapshot.repositories.values().flatten();
+        let repositories = snapshot.in_force();
         repositories.map(|one| self.prices.estimate(one, &world.place.region, running(one.name.as_str()))).collect()
     }
 
@@ -153,7 +153,8 @@ impl Control for Shown {
             }
             return;
         };
-        let repository = snapshot.as_ref().and_then(|snapshot| snapshot.repositories.get(name)?.as_ref().ok());
+        let repository =
+            snapshot.as_ref().and_then(|snapshot| snapshot.in_force().find(|one| one.name.as_str() == name));
         if let Some(repository) = repository {
             world.heads.poke(&repository.git_url);
         }
@@ -172,7 +173,7 @@ impl Control for Shown {
             poked += 1;
         }
         let snapshot = self.reconciler.snapshot();
-        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
         for repository in repositories.filter(|repository| concerns(&repository.git_url)) {
             world.heads.poke(&repository.git_url);
             poked += 1;

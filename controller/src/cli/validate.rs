@@ -22,12 +22,7 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let folder = matches.get_one::<PathBuf>("folder").ok_or("no folder given")?;
     let snapshot = read_folder(folder)?;
-    let invalid: Vec<_> = snapshot
-        .repositories
-        .values()
-        .filter_map(|repository| repository.as_ref().err())
-        .chain(&snapshot.strays)
-        .collect();
+    let invalid: Vec<_> = snapshot.invalid().collect();
     for one in &invalid {
         complain!("{}\n", one.rendered.trim_end());
     }

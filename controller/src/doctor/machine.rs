@@ -39,16 +39,13 @@ pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> V
         }
     };
     let mut findings = Vec::new();
-    let invalid = snapshot.repositories.values().filter_map(|one| one.as_ref().err()).chain(&snapshot.strays);
     let mend = "`codeloc validate` shows line and hint; until then the location stays as it is";
-    findings.extend(invalid.map(|one| bad("configs", one.message.clone(), mend)));
+    findings.extend(snapshot.invalid().map(|one| bad("configs", one.message.clone(), mend)));
     if findings.is_empty() {
         findings.push(good("configs", format!("{} configs pass", snapshot.repositories.len())));
     }
     let keys: BTreeSet<HeadKey> = snapshot
-        .repositories
-        .values()
-        .flatten()
+        .in_force()
         .filter(|repository| repository.image.is_none())
         .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() })
         .collect();

@@ -12,7 +12,10 @@ use crate::settings::Settings;
 
 /// What is looked at, in this order, and what is found wrong.
 pub const CHECKS: [(&str, &str); 15] = [
-    ("settings", "a setting is missing, or does not fit another"),
+    (
+        "settings",
+        "a setting is missing, does not fit another, or names a file that cannot be used: whatever `codeloc run` would refuse",
+    ),
     ("configs", "the configs cannot be read, or one does not pass"),
     ("git", "git is not installed, or a repository or branch that is named does not answer"),
     ("uv", "uv, or the Python that compiles, does not run or is of another version than the images'"),
@@ -65,16 +68,17 @@ fn bad(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -
     Finding { check, verdict: Verdict::Bad { found: found.into(), mend: mend.into() } }
 }
 
-/// Looks at everything. `config` is the AWS configuration that the daemon would have.
+/// Looks at everything. `prepared` is what the daemon itself says before it begins, `config` the AWS configuration that it would have.
 pub async fn examine(
     settings: &Settings,
+    prepared: Result<(), String>,
     config: &aws_config::SdkConfig,
     git: crate::source::Git,
     source: crate::source::SourceSettings,
 ) -> Vec<Finding> {
-    let mut findings = vec![match settings.check() {
+    let mut findings = vec![match prepared {
         Ok(()) => good("settings", "fit together"),
-        Err(error) => bad("settings", error.to_string(), "`docs/settings.md` has every setting; each is also a flag"),
+        Err(error) => bad("settings", error, "`docs/settings.md` has every setting; each is also a flag"),
     }];
     findings.extend(machine::sources(settings, git, source).await);
     findings.extend(machine::tools(settings).await);

@@ -262,6 +262,11 @@ impl Live {
             .all(known)
     }
 
+    /// The prefix of the bucket that what runs was given as its own.
+    pub fn runs_with_prefix(&self) -> Option<&str> {
+        self.runs()?.own_prefix()
+    }
+
     /// See [`service::served_before`].
     pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
         service::served_before(self.service.as_deref()?, &self.task_definitions, present)

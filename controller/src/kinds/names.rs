@@ -1,12 +1,15 @@
 //! The names derived from a repository's name. Every cleaner asks for these prefixes besides the ownership tag.
 //!
-//! Lengths: a repository's name has at most 40 characters and a deployment's id at most 20, so that the longest of
-//! them, the role (64) and the Cloud Map label (63), always fit.
+//! Lengths: a repository's name has at most 40 characters and a deployment's id at most 20. Each of these names fits what AWS takes
+//! then, so that neither a config nor the settings can ask for one that it refuses.
 
 /// Longest deployment id; see the module's text.
 pub const DEPLOYMENT_LENGTH: usize = 20;
 
 const SERVICE_SUFFIX: &str = "-service";
+
+/// Of a service of the longest name that a config may have.
+pub const LONGEST_SERVICE: usize = 40 + SERVICE_SUFFIX.len();
 
 /// The ECS service and the Cloud Map service have one name: it is the location's host.
 pub fn service(repository: &str) -> String {
@@ -15,6 +18,17 @@ pub fn service(repository: &str) -> String {
 
 pub fn repository_of_service(service: &str) -> Option<&str> {
     service.strip_suffix(SERVICE_SUFFIX).filter(|name| !name.is_empty())
+}
+
+/// What makes the same request twice one service in Cloud Map. With a slash, which neither part has, no two locations of an account
+/// share one.
+pub fn creator_request(deployment: &str, repository: &str) -> String {
+    format!("{deployment}/{repository}")
+}
+
+/// What the controller keeps for itself in the platform's bucket: its lease, and what builds learn.
+pub fn own_prefix(deployment: &str) -> String {
+    format!("codeloc/{deployment}")
 }
 
 pub fn log_group(deployment: &str, repository: &str) -> String {
@@ -86,4 +100,35 @@ pub fn role_path(deployment: &str) -> String {
 /// Application Auto Scaling's id of an ECS service.
 pub fn scaling_resource(cluster: &str, repository: &str) -> String {
     format!("service/{cluster}/{}", service(repository))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_names_fit_what_aws_takes() {
+        let (deployment, name) = ("d".repeat(DEPLOYMENT_LENGTH), "r".repeat(40));
+        assert!(codeloc_crds::RepositoryName::new(&name).is_ok());
+        assert!(codeloc_crds::RepositoryName::new(&format!("{name}r")).is_err());
+        assert_eq!(service(&name).len(), LONGEST_SERVICE);
+        let hash = "f".repeat(16);
+        // By the API references of the services.
+        let limits = [
+            ("IAM role", role(&deployment, &name), 64),
+            ("IAM role that starts tasks", execution_role(&deployment, &name), 64),
+            ("IAM path", role_path(&deployment), 512),
+            ("ECS service", service(&name), 255),
+            ("label in DNS", service(&name), 63),
+            ("Cloud Map's CreatorRequestId", creator_request(&deployment, &name), 64),
+            ("log group", log_group(&deployment, &name), 512),
+            ("ECR repository", image_repository(&deployment, &name), 256),
+            ("task definition family", task_family(&deployment, &name), 255),
+            ("family of runs", run_family(&deployment, &name, &hash), 255),
+            ("scalable target", scaling_resource(&"c".repeat(255), &name), 1600),
+        ];
+        for (what, name, most) in limits {
+            assert!(name.len() <= most, "{what}: {name} has {} of {most} characters", name.len());
+        }
+    }
 }

@@ -7,7 +7,6 @@ use crate::kinds::{Kind, Live, Step, Wants, discovery, image_repository, log_gro
 
 /// Whether any resource of a location says that it stays. Definitions are not asked: the tags of old ones are never written again.
 pub(super) fn protected(live: &Live) -> bool {
-    let says = |tags: &Tags| says(tags, true);
     live.log_group.as_ref().is_some_and(|live| says(&live.tags))
         || live.image_repository.as_ref().is_some_and(|live| says(&live.tags))
         || live.role.iter().chain(&live.execution_role).any(|live| says(&live.tags))
@@ -18,9 +17,8 @@ pub(super) fn protected(live: &Live) -> bool {
 /// Writes the wish on every resource that is ours and does not say it yet.
 pub(super) fn steps(input: &Input<'_>, protect: bool) -> Vec<Step> {
     let live = input.live;
-    let lacks = |tags: &Tags| {
-        tags::owner(tags, &input.place.deployment) == Owner::Ours(input.name) && (says(tags, true) != protect)
-    };
+    let lacks =
+        |tags: &Tags| tags::owner(tags, &input.place.deployment) == Owner::Ours(input.name) && (says(tags) != protect);
     let tags = || Tags::from([(PROTECT.to_owned(), protect.to_string())]);
     let mut steps = Vec::new();
     if let Some(live) = live.log_group.as_ref().filter(|live| lacks(&live.tags)) {
@@ -59,18 +57,17 @@ pub(super) fn of_leftovers(input: &Input<'_>, protect: bool, wants: &Wants) -> i
 
 /// Whether a step writes this tag and nothing else.
 pub(super) fn only_protects(step: &Step) -> bool {
-    let tags = match step {
+    match step {
         Step::LogGroup(log_group::Change::Tag { tags, .. })
         | Step::ImageRepository(image_repository::Change::Tag { tags, .. })
         | Step::Role(role::Change::Tag { tags, .. })
         | Step::ExecutionRole(role::Change::Tag { tags, .. })
         | Step::Discovery(discovery::Change::Tag { tags, .. })
-        | Step::Service(service::Change::Tag { tags, .. }) => tags,
-        _ => return false,
-    };
-    tags.len() == 1 && says(tags, true)
+        | Step::Service(service::Change::Tag { tags, .. }) => tags.len() == 1 && says(tags),
+        _ => false,
+    }
 }
 
-fn says(tags: &Tags, protect: bool) -> bool {
-    tags.get(PROTECT).is_some_and(|value| *value == protect.to_string())
+fn says(tags: &Tags) -> bool {
+    tags.get(PROTECT).is_some_and(|value| value == "true")
 }

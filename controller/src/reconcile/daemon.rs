@@ -188,9 +188,7 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     let world = &reconciler.world;
     world.heads.want(
         snapshot
-            .repositories
-            .values()
-            .flatten()
+            .in_force()
             .filter(|repository| repository.image.is_none())
             .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),
     );
@@ -202,6 +200,7 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
         .filter(|name| old.get(*name) != snapshot.repositories.get(*name))
         .map(ToString::to_string)
         .collect();
+    let other = other_reasons(before.as_deref(), &snapshot);
     let told = format!("{} configs, of which {} are new, changed or gone", snapshot.repositories.len(), changed.len());
     world.journal.record(News::of_daemon(EventReason::ConfigsRead, told).from_commit(snapshot.commit.clone()));
     tracing::info!(
@@ -212,9 +211,21 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     );
     // The snapshot is in force before its keys are due.
     reconciler.set_snapshot(snapshot);
-    for name in changed {
+    let known = |name: &String| world.board.read(name, |_| ()).is_some();
+    for name in changed.into_iter().chain(other.into_iter().filter(known)) {
         world.queue.add_now(&name, reconciler.urgency(&name));
     }
+}
+
+/// Locations whose own config is as it was, and for which another one says something new.
+fn other_reasons(before: Option<&Snapshot>, now: &Snapshot) -> Vec<String> {
+    let nothing = Snapshot::default();
+    let before = before.unwrap_or(&nothing);
+    let claimed = before.claimed.keys().chain(now.claimed.keys());
+    let claimed = claimed.filter(|name| before.claimed.get(*name) != now.claimed.get(*name));
+    let contested = before.contested.keys().chain(now.contested.keys());
+    let contested = contested.filter(|name| before.contested.get(*name) != now.contested.get(*name));
+    claimed.chain(contested).map(ToString::to_string).collect()
 }
 
 /// Enqueues everything there is, at the start and then on an interval. Nothing is swept before the configs were read: what

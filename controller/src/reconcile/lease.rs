@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::pulse::{Pulse, Silence};
 use crate::kinds::aws::fence::Fence;
 use crate::kinds::aws::{CallError, Class, call};
+use crate::kinds::names;
 use crate::lock::lock;
 
 /// After a call that failed, and between two looks at a lease that somebody else holds.
@@ -55,7 +56,7 @@ pub enum Standing {
 
 /// Where the lease of a deployment lies in the platform's bucket.
 pub fn key(deployment: &str) -> String {
-    format!("codeloc/{deployment}/lease.json")
+    format!("{}/lease.json", names::own_prefix(deployment))
 }
 
 #[derive(Debug)]

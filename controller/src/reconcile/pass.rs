@@ -70,6 +70,8 @@ pub enum Outcome {
     Waiting(Duration),
     /// There may be something to do, but this process may not do it, or not now.
     Held,
+    /// There is something to do, which waits until this process holds the lease.
+    Unleased,
     /// To be looked at again together with others, by the next sweep.
     Unseen,
     /// A call failed, or the plan does not converge.
@@ -83,7 +85,7 @@ impl Outcome {
         match self {
             Self::Converged => "converged",
             Self::Waiting(_) => "waiting",
-            Self::Held => "held",
+            Self::Held | Self::Unleased => "held",
             Self::Unseen => "unseen",
             Self::Failed(_) => "failed",
             Self::Gone => "gone",
@@ -150,7 +152,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Whoever follows this branch.
     pub fn followers(&self, key: &HeadKey) -> Vec<String> {
         let snapshot = self.snapshot();
-        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
         repositories
             .filter(|repository| repository.git_url == key.git_url && repository.reference == key.reference)
             .map(|repository| repository.name.to_string())
@@ -229,7 +231,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
         let Some(live) = &*owned else { return Some("live state has not been read yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = snapshot.repositories.keys().map(ToString::to_string).collect();
+        let wanted = snapshot.repositories.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
         let picture = Picture {
             live,
             wanted: &wanted,
@@ -257,7 +259,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Some(seen) => seen.live,
             None => Live::default(),
         };
-        let wanted = match self.wanted(name) {
+        let wanted = match self.wanted(name, &live) {
             Wanted::Present(repository, image, commit) => {
                 let image = match self.request(&repository, commit.as_deref(), &live) {
                     Some(request) if matches!(*image, ImageKnown::Building(_)) => self.find_image(&request).await,
@@ -391,7 +393,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 let waiting = if remembered { &self.moving } else { &self.unseen };
                 return Ok(waiting.wish(name, urgency));
             };
-            let mut wanted = self.wanted(name);
+            let mut wanted = self.wanted(name, &live);
             let hold = self.hold(name, &wanted);
             if let Wanted::Present(repository, image, commit) = &mut wanted {
                 self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;
@@ -472,7 +474,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 if !plan.garbage.is_empty() || looks {
                     self.world.queue.add_now(name, Priority::Garbage);
                 }
-                let settled = if plan.later.is_empty() { Outcome::Converged } else { Outcome::Held };
+                let settled = at_rest(&plan, hold.as_ref());
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
             }
             self.own(name, true);
@@ -573,6 +575,15 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         lock(&self.configs_told).remove(name);
         self.addresses.forget(name);
         self.image_looks.forget(name);
+    }
+}
+
+/// How a pass ends that has nothing to execute.
+fn at_rest(plan: &Plan, hold: Option<&Hold>) -> Outcome {
+    match hold {
+        _ if plan.later.is_empty() => Outcome::Converged,
+        Some(Hold::Standby { .. } | Hold::Unleased(_)) => Outcome::Unleased,
+        _ => Outcome::Held,
     }
 }
 

@@ -42,7 +42,8 @@ impl ImageKnown {
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
-    pub(super) fn wanted(&self, name: &str) -> Wanted {
+    /// What runs decides between configs that take the same prefix, and whether there is something that an invalid config can keep.
+    pub(super) fn wanted(&self, name: &str, live: &Live) -> Wanted {
         // Without a snapshot nothing is known to be gone: the caller does not get here before there is one.
         let Some(snapshot) = self.snapshot() else {
             return Wanted::Frozen(Invalid {
@@ -51,8 +52,15 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 rendered: "the configs have not been read yet".to_owned(),
             });
         };
-        let repository = match snapshot.repositories.get(name) {
-            None => return Wanted::Absent,
+        let contested = snapshot.contested.get(name);
+        let holder = contested.filter(|repository| live.runs_with_prefix() == Some(repository.s3_prefix.as_str()));
+        let repository = match snapshot.repositories.get(name).map(|read| holder.map_or(read.as_ref(), Ok)) {
+            None => match snapshot.claimed.get(name) {
+                Some(invalid) if live.any_owned(name, &self.world.place.deployment) => {
+                    return Wanted::Frozen(invalid.clone());
+                }
+                _ => return Wanted::Absent,
+            },
             Some(Err(invalid)) => return Wanted::Frozen(invalid.clone()),
             Some(Ok(repository)) => repository.clone(),
         };
@@ -98,7 +106,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Tags that configs follow.
     pub(super) fn followed_tags(&self) -> BTreeSet<String> {
         let snapshot = self.snapshot();
-        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.repositories.values().flatten());
+        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
         repositories
             .filter(|repository| repository.image_policy == ImagePolicy::Follow)
             .filter_map(|repository| repository.image_tag().map(str::to_owned))

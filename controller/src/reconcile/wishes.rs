@@ -24,7 +24,7 @@ impl Wishes {
     /// A config that does not pass says nothing: what it said before is still its wish.
     pub fn learn(&self, snapshot: &Snapshot) {
         let mut last = lock(&self.last);
-        for repository in snapshot.repositories.values().flatten() {
+        for repository in snapshot.in_force() {
             let wish = Wish { mode: repository.mode, protect: repository.protect };
             last.insert(repository.name.to_string(), wish);
         }

@@ -2,6 +2,7 @@
 //! the same definition: `aws.cluster` is `--aws-cluster` and `CODELOC_AWS_CLUSTER`. A flag wins over the environment, and
 //! that over the file.
 
+mod check;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,6 @@ use codeloc_crds::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kinds::names;
 use crate::status::events::Severity;
 
 pub use layers::{Leaf, SettingsError, arguments, leaves, load};
@@ -21,7 +21,7 @@ pub use layers::{Leaf, SettingsError, arguments, leaves, load};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Id of this deployment: the value of the ownership tag and the prefix of every name in AWS. At most 20 characters out of `[a-z0-9-]`. Changing it leaves everything made before to itself.
+    /// Id of this deployment: the value of the ownership tag and the prefix of every name in AWS. At most 20 characters out of `[a-z0-9-]`, with single hyphens. Changing it leaves everything made before to itself.
     pub deployment: String,
     /// Where the REST API listens. Loopback unless told otherwise.
     pub listen: SocketAddr,
@@ -100,9 +100,9 @@ pub struct GitSettings {
     pub tokens: BTreeMap<String, PathBuf>,
     /// Whether repositories may be local folders.
     pub allow_local: bool,
-    /// Seconds between two looks at the branches, and at the image tags that are followed.
+    /// Seconds between two looks at the branches, and at the image tags that are followed; 1 to 86400.
     pub poll_seconds: u64,
-    /// Seconds one git command may take.
+    /// Seconds one git command may take; 1 to 3600.
     pub timeout_seconds: u64,
 }
 
@@ -113,7 +113,7 @@ pub struct AwsSettings {
     pub region: Option<String>,
     /// Another endpoint for all AWS services: localcloud, moto.
     pub endpoint_url: Option<String>,
-    /// ECS cluster.
+    /// ECS cluster, by its name.
     pub cluster: String,
     /// Cloud Map namespace, by its DNS name. Not below `.local`, which is mDNS to some resolvers.
     pub namespace: String,
@@ -129,7 +129,7 @@ pub struct AwsSettings {
     pub execution_role_arn: String,
     /// Permissions boundary of every role that is made.
     pub permissions_boundary: Option<String>,
-    /// Days that a location's logs are kept.
+    /// Days that a location's logs are kept, out of those that CloudWatch offers: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653.
     pub log_retention_days: i32,
 }
 
@@ -193,7 +193,7 @@ pub struct DagsterSettings {
     pub host: String,
     /// Port of every code server.
     pub port: u16,
-    /// Seconds a code server may take to answer one question.
+    /// Seconds a code server may take to answer one question; 1 to 600.
     pub timeout_seconds: u64,
     /// Environment variables of every code server and every run: those that the instance's `dagster.yaml` reads. A config's own win.
     pub environment: BTreeMap<String, String>,
@@ -212,11 +212,11 @@ pub enum AddressMode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReconcileSettings {
-    /// Seconds between two sweeps over everything.
+    /// Seconds between two sweeps over everything; 1 to 86400.
     pub resync_seconds: u64,
-    /// Locations that are worked on at once.
+    /// Locations that are worked on at once; 1 to 1000.
     pub workers: usize,
-    /// Images that are built at once.
+    /// Images that are built at once; 1 to 100.
     pub builds: usize,
     /// Seconds after which another controller may take the lease of one that is not heard of any more. A mutating call gets
     /// two fifths of it.
@@ -313,71 +313,5 @@ impl Default for DagsterSettings {
 impl Default for ReconcileSettings {
     fn default() -> Self {
         Self { resync_seconds: 60, workers: 8, builds: 2, lease_seconds: 60 }
-    }
-}
-
-impl Settings {
-    /// Checks that need no network. Each error names the setting and what to do.
-    pub fn check(&self) -> Result<(), SettingsError> {
-        let fault =
-            |setting: &'static str, message: &str| Err(SettingsError::Value { setting, message: message.to_owned() });
-        let id = &self.deployment;
-        let letters = id.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-');
-        if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || id.starts_with('-') || id.ends_with('-')
-        {
-            return fault(
-                "deployment",
-                "must be 1 to 20 characters out of [a-z0-9-], and not begin or end with a hyphen",
-            );
-        }
-        match (&self.source.path, &self.source.git_url) {
-            (Some(_), Some(_)) => {
-                return fault("source", "has both `path` and `git_url`; keep the one that holds the configs");
-            }
-            (None, None) => return fault("source", "needs `path` (a folder) or `git_url` (a repository)"),
-            _ => {}
-        }
-        if self.aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
-            return fault(
-                "aws.namespace",
-                "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal",
-            );
-        }
-        if self.dagster.secrets.values().any(|arn| !codeloc_crds::is_secret_arn(arn)) {
-            // Not repeated: it may be the secret itself.
-            return fault("dagster.secrets", "has a value that is not the ARN of a secret or a parameter");
-        }
-        for (setting, value) in
-            [("aws.bucket", &self.aws.bucket), ("aws.execution_role_arn", &self.aws.execution_role_arn)]
-        {
-            if value.is_empty() {
-                return fault(setting, "is not set; it must name what the deployment's infrastructure made");
-            }
-        }
-        for (setting, list) in [("aws.subnets", &self.aws.subnets), ("aws.security_groups", &self.aws.security_groups)]
-        {
-            if list.is_empty() {
-                return fault(setting, "is empty; tasks need at least one");
-            }
-        }
-        if self.reconcile.workers == 0 || self.reconcile.builds == 0 {
-            return fault("reconcile", "`workers` and `builds` must be at least 1");
-        }
-        if !(1..=3650).contains(&self.build.image_grace_days) {
-            return fault("build.image_grace_days", "must be 1 to 3650");
-        }
-        if self.build.cache_gib == 0 {
-            return fault("build.cache_gib", "must be at least 1");
-        }
-        if self.build.codebuild_project.is_some() && self.build.buildah.is_some() {
-            return fault(
-                "build.buildah",
-                "is set, and `build.codebuild_project` too: Dockerfiles are built in one place",
-            );
-        }
-        if !(5..=600).contains(&self.reconcile.lease_seconds) {
-            return fault("reconcile.lease_seconds", "must be 5 to 600");
-        }
-        Ok(())
     }
 }

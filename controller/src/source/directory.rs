@@ -89,7 +89,11 @@ impl Directory {
 }
 
 fn same_configs(left: &Snapshot, right: &Snapshot) -> bool {
-    left.repositories == right.repositories && left.strays == right.strays && left.prune == right.prune
+    left.repositories == right.repositories
+        && left.strays == right.strays
+        && left.claimed == right.claimed
+        && left.contested == right.contested
+        && left.prune == right.prune
 }
 
 fn start_watcher(root: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWatcher> {

@@ -27,7 +27,11 @@ python_file: my_pipeline/definitions.py
 ```
 
 A file that does not pass freezes its own location as it is: nothing of it is changed and nothing deleted. The error
-shows file, line, caret and a hint, in `validate`, in `plan` and in `status`.
+shows file, line, caret and a hint for each of the first 20 mistakes, in `validate`, in `plan` and in `status`. Whatever one file holds,
+the others are read and applied.
+
+A location is deleted when no config names it any more. A config that does not pass still counts: where the folder was renamed and `name`
+was not (or the other way round), the location of the old name stays as it is, and its status says which file to correct.
 
 ";
 
@@ -38,13 +42,32 @@ const TAIL: &str = "
 - `name` is the name of the folder, and none of `shared`, `system` and `temp`.
 - One of `python_file` and `module`; at most one of `branch`, `tag` and `commit`.
 - `cpu` and `memory` are a pair that Fargate offers; the hint of the error lists the sizes that go with a `cpu`.
-- No `s3_prefix` lies within another location's, or within what the platform keeps (`repos/shared`, `repos/system`, `repos/temp`).
+- `s3_prefix` and `access` keep to whose a prefix is, as described below.
 - `min_capacity` is not greater than `max_capacity`. Where the two are equal there is no scaling, and the count is theirs.
 - `dependencies` does not stand beside `image` or `dockerfile`, which bring their own; no more does `python_version` beside `dockerfile`, nor `dockerfile` beside `image`.
 - `image` has a tag or a digest, and its registry no link-local or metadata address; `image_policy` stands beside a tag only.
+- `environment` and `secrets` together take at most 48 KiB: ECS has 64 KiB for a task definition. `access.read`, `access.write` and `secrets` fit
+  into IAM policies: about 30 prefixes each, and about 100 secrets.
 - No unknown field, no key twice, no credentials in `git_url`.
 - A redirect of the git host is followed to a repository on the same host, such as a renamed one. Another host gets neither a token nor a
   request: the status names it, and `git_url` is to say where the repository is.
+
+## Whose a prefix is
+
+| Prefix | Whose | As `s3_prefix` | In `access` |
+| --- | --- | --- | --- |
+| `repos/NAME` and below | the location NAME, whether or not it has a config | of NAME only | by any config; to write, NAME must have a config |
+| `repos/shared` | the platform; every location reads it | refused | may be granted for writing |
+| `repos`, `repos/system`, `repos/temp` | the platform | refused | refused |
+| `shared`, `system`, `temp`, `codeloc` at the root of the bucket, and below | the platform; `codeloc/DEPLOYMENT` holds the controller's lease and builds | refused | refused |
+| any other, such as `teams/a` | the location whose `s3_prefix` it is | of one location | by any config; to write, it must lie in a location's `s3_prefix` |
+
+A config that reaches for a prefix that is not its own is itself the invalid one. It never makes another config invalid that keeps to `repos/NAME`.
+
+Two configs with the same free prefix, or with one inside the other's, are both reported by `validate`. The daemon lets the location go on that
+already runs with the prefix, and leaves the other as it is: no name and no order of commits takes a prefix away from a running location.
+Where neither runs with it, both wait until one of the two is changed. Where both have run with it since before they were compared, both go on.
+A prefix in a config that does not pass counts as taken.
 ";
 
 fn page() -> String {

@@ -10,7 +10,7 @@ use super::{COMMANDS, talking};
 const CLOSED_PIPE: i32 = 141;
 
 /// The exit code and standard error of a command whose standard output is closed.
-fn unread(mut command: Command) -> (i32, String) {
+fn unread(command: &mut Command) -> (i32, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -23,7 +23,7 @@ fn a_command_with_a_closed_output_ends_quietly() {
     for words in COMMANDS {
         let mut codeloc = command(binary("codeloc"));
         codeloc.args(words).args(["--server", &server]);
-        let (code, errors) = unread(codeloc);
+        let (code, errors) = unread(&mut codeloc);
         // An unknown location leaves nothing to print.
         let wanted = if words == ["status", "ordres"] { 1 } else { CLOSED_PIPE };
         assert_eq!(code, wanted, "{words:?}: {errors}");
@@ -38,7 +38,7 @@ fn a_command_without_a_daemon_ends_quietly_too() {
     for words in words {
         let mut codeloc = command(binary("codeloc"));
         codeloc.args(words).current_dir(root());
-        let (code, errors) = unread(codeloc);
+        let (code, errors) = unread(&mut codeloc);
         // The parser ends with 0 whether or not its text is read.
         assert!([0, CLOSED_PIPE].contains(&code) && errors.is_empty(), "{words:?} ends with {code}: {errors}");
     }

@@ -11,6 +11,7 @@ use tokio::time::Duration;
 use super::{BuildError, DockerfileBuilder, Order, Progress};
 use crate::build::disk::on_disk;
 use crate::kinds::aws::{CallError, call};
+use crate::kinds::names;
 
 /// Between two looks at a build, which takes minutes.
 const LOOK: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ impl CodeBuild {
         deployment: &str,
         project: &str,
     ) -> Self {
-        let prefix = format!("codeloc/{deployment}/builds/contexts");
+        let prefix = format!("{}/builds/contexts", names::own_prefix(deployment));
         Self { client, s3, bucket: bucket.to_owned(), prefix, project: project.to_owned() }
     }
 

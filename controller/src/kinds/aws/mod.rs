@@ -24,7 +24,7 @@ use crate::priority::Priority;
 pub use cache::Cache;
 use fence::Fence;
 use limits::Limits;
-use told::{Asked, telling};
+use told::{Asked, Told, telling};
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -160,9 +160,9 @@ where
     let service = operation.split(':').next().unwrap_or_default();
     let future = Box::pin(telling(service, future));
     async move {
-        future.await.map_err(|(error, code, message)| {
-            let status = error.raw_response().map(|response| response.status().as_u16());
-            CallError { operation, class: classify(&code, &message, status), code, message }
+        future.await.map_err(|Told { code, message, status }| {
+            let class = classify(&code, &message, status);
+            CallError { operation, class, code, message }
         })
     }
 }

@@ -47,11 +47,20 @@ fn origin(url: &str) -> String {
     url[..end].to_owned()
 }
 
-/// Makes a call. An error comes with AWS's code, which is empty without an answer, and with a message.
+/// An error of a call.
+pub(super) struct Told {
+    /// AWS's code; empty without an answer of AWS.
+    pub code: String,
+    pub message: String,
+    /// That of HTTP.
+    pub status: Option<u16>,
+}
+
+/// Makes a call.
 pub(super) async fn telling<T, E>(
     service: &str,
     call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, (SdkError<E, HttpResponse>, String, String)>
+) -> Result<T, Told>
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -59,7 +68,7 @@ where
         call.await.map_err(|error| {
             let asked = ASKED.with(RefCell::take);
             let (code, message) = told(service, asked, &error);
-            (error, code, message)
+            Told { code, message, status: error.raw_response().map(|response| response.status().as_u16()) }
         })
     };
     ASKED.scope(RefCell::default(), told).await

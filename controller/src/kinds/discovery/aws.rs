@@ -174,6 +174,7 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
     const OPERATION: &str = "servicediscovery:CreateService";
     let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record(want.ttl)?).build();
     let dns = dns.map_err(|_| CallError::malformed(OPERATION, "DNS config"))?;
+    let repository = names::repository_of_service(&want.name).unwrap_or(&want.name);
     let request = session
         .clients
         .discovery
@@ -181,7 +182,7 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         .name(&want.name)
         .namespace_id(&want.namespace_id)
         // The same request twice, after an answer that was lost, makes one service.
-        .creator_request_id(format!("{}-{}", session.place.deployment, want.name))
+        .creator_request_id(names::creator_request(&session.place.deployment, repository))
         .dns_config(dns)
         // ECS reports each task's health through it.
         .health_check_custom_config(HealthCheckCustomConfig::builder().build())

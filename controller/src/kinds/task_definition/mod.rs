@@ -27,6 +27,7 @@ pub const KEPT: usize = 5;
 
 const SERVER_ID: &str = "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID";
 const CURRENT_IMAGE: &str = "DAGSTER_CURRENT_IMAGE";
+const OWN_PREFIX: &str = "DAGSTER_REPO_S3_PREFIX";
 /// What Dagster hands on to the launcher of this location's runs.
 const CONTAINER_CONTEXT: &str = "DAGSTER_CONTAINER_CONTEXT";
 
@@ -194,6 +195,11 @@ impl Live {
         context["ecs"]["task_definition_arn"].as_str().map(str::to_owned)
     }
 
+    /// The prefix of the bucket that its code writes below.
+    pub fn own_prefix(&self) -> Option<&str> {
+        self.content.as_ref()?.environment.get(OWN_PREFIX).map(String::as_str)
+    }
+
     /// Whether it says exactly this.
     pub fn says(&self, content: &Content) -> bool {
         self.foreign.is_empty() && self.content.as_ref() == Some(content)
@@ -328,7 +334,7 @@ pub(super) fn shared_environment(repository: &Repository, image: &Image, place: 
     set("DAGSTER_LOCATION_NAME", repository.name.as_str());
     set(CURRENT_IMAGE, &image.reference);
     set("DAGSTER_REPO_S3_BUCKET", &place.bucket);
-    set("DAGSTER_REPO_S3_PREFIX", &repository.s3_prefix);
+    set(OWN_PREFIX, &repository.s3_prefix);
     environment
 }
 

@@ -185,7 +185,9 @@ fn what_a_rollback_goes_to_serves_while_it_is_under_way() {
     model.broken.push(broken.reference.clone());
     let desire = Desire::Present(Box::new(repository(512, 2, None)), broken);
     let steps = model.plan(&desire).steps;
-    steps.iter().for_each(|step| model.apply(step));
+    for step in &steps {
+        model.apply(step);
+    }
     let service = model.live.service.as_mut().unwrap();
     let mut back = service.deployments[1].clone();
     (back.id, back.rollout) = ("ecs-svc/9".to_owned(), Rollout::InProgress);

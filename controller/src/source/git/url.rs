@@ -58,15 +58,13 @@ impl Remote {
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
         let same_host = new_scheme == scheme && !authority.contains('@') && same_place(scheme, &host, &self.host);
         let repository = path.strip_suffix("/info/refs?service=git-upload-pack");
-        match repository.filter(|path| same_host && path.starts_with('/')) {
+        if let Some(path) = repository.filter(|path| same_host && path.starts_with('/')) {
             // With the user whom the URL may name: that is for this host.
-            Some(path) => Self::checked(format!("{scheme}://{own_authority}{path}")),
-            None => {
-                let is_of_a_host = |c: &char| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c);
-                let host = host.chars().filter(is_of_a_host).take(253).collect();
-                Err(GitError::Redirected { url: self.shown.clone(), host })
-            }
+            return Self::checked(format!("{scheme}://{own_authority}{path}"));
         }
+        let is_of_a_host = |c: &char| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c);
+        let host = host.chars().filter(is_of_a_host).take(253).collect();
+        Err(GitError::Redirected { url: self.shown.clone(), host })
     }
 
     fn checked(url: String) -> Result<Self, GitError> {

@@ -283,6 +283,7 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
         return Err(Fault::invalid(format!("'{name}' is not a name that DNS can answer for")));
     }
+    creator_request(input)?;
     description(input)?;
     let tags = input.tags("Tags");
     tags::check(Service::CloudMap, &tags)?;
@@ -505,6 +506,17 @@ fn tail(id: &str) -> &str {
 fn is_dns_label(label: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=63).contains(&label.len()) && label.chars().all(legal) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// `ResourceId` in the API's model: at most 64 characters.
+fn creator_request(input: &Value) -> Result<(), Fault> {
+    match input.text("CreatorRequestId").map(str::len) {
+        Some(length) if length > 64 => Err(Fault::invalid(format!(
+            "1 validation error detected: Value at 'creatorRequestId' failed to satisfy constraint: Member must have length less than \
+             or equal to 64; it has {length}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The description of what is made, which may be absent.

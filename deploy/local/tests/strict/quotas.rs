@@ -117,3 +117,35 @@ async fn a_task_runs_unregistered_where_its_namespace_is_full_and_the_service_sa
     let events = world.service("two")["events"].to_string();
     assert!(events.contains("the quota of 1 instances per namespace is reached"), "{events}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_creator_request_id_of_more_than_64_characters_is_refused() {
+    let world = World::new(Rules::default());
+    let namespace = json!({"Name": "dagster.internal", "Vpc": "vpc-a", "CreatorRequestId": "n"});
+    world.discovery("CreatePrivateDnsNamespace", namespace).unwrap();
+    while world.discovery("ListNamespaces", json!({})).unwrap()["Namespaces"].as_array().is_none_or(Vec::is_empty) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let id = world.discovery("ListNamespaces", json!({})).unwrap()["Namespaces"][0]["Id"].clone();
+    let create = |name: &str, length: usize| {
+        let dns = json!({"DnsRecords": [{"Type": "A", "TTL": 10}]});
+        let input = json!({"Name": name, "NamespaceId": id, "DnsConfig": dns, "CreatorRequestId": "x".repeat(length)});
+        world.discovery("CreateService", input).map(drop)
+    };
+    assert_eq!(create("long", 65), Err("InvalidInput".to_owned()));
+    assert_eq!(create("short", 64), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_definition_of_more_than_64_kib_is_refused() {
+    let world = World::new(Rules::default());
+    world.prepare("registry.test/app:1");
+    let register = |value: String| {
+        let container =
+            json!({"name": "app", "image": "registry.test/app:1", "environment": [{"name": "A", "value": value}]});
+        let input = json!({"family": "app", "containerDefinitions": [container]});
+        world.ecs("RegisterTaskDefinition", input).map(drop)
+    };
+    assert_eq!(register("x".repeat(65_000)), Ok(()));
+    assert_eq!(register("x".repeat(65_536)), Err("ClientException".to_owned()));
+}

@@ -53,6 +53,7 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let tags = input.tags("tags");
     tags::check(Service::Ecs, &tags)?;
+    check_size(input)?;
     let fargate = input.texts("requiresCompatibilities").contains(&"FARGATE");
     let mut body = pick(
         input,
@@ -103,6 +104,16 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     family.latest = revision;
     family.revisions.insert(revision, definition);
     Ok(output)
+}
+
+/// Amazon ECS service quotas: a task definition has 64 KiB.
+fn check_size(input: &Value) -> Result<(), Fault> {
+    const MOST: usize = 64 * 1024;
+    let length = input["containerDefinitions"].to_string().len();
+    if length > MOST {
+        return Err(client(&format!("Actual length: '{length}'. Max allowed length is '{MOST}' bytes.")));
+    }
+    Ok(())
 }
 
 fn check_fargate(input: &Value) -> Result<(), Fault> {
