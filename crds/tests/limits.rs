@@ -83,7 +83,7 @@ fn a_long_line_is_shown_around_its_mistake() {
 
 #[test]
 fn the_first_mistakes_are_shown_and_the_others_counted() {
-    let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect();
+    let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect::<Vec<_>>().concat();
     let error = error(&format!("{MINIMAL}{keys}"));
     assert_eq!((error.problems().len(), error.more()), (20, 3980));
     assert_eq!(error.problems()[19].line, 23);
@@ -118,8 +118,10 @@ fn a_control_character_in_a_key_reaches_no_terminal() {
 #[test]
 fn variables_that_no_task_definition_has_room_for_are_refused() {
     let variables = |number: usize, value: &str| {
-        let lines: String =
-            (0..number).map(|number| format!("  - {{name: V{number:05}, value: \"{value}\"}}\n")).collect();
+        let lines: String = (0..number)
+            .map(|number| format!("  - {{name: V{number:05}, value: \"{value}\"}}\n"))
+            .collect::<Vec<_>>()
+            .concat();
         format!("{MINIMAL}environment:\n{lines}")
     };
     assert!(parse(PATH, &variables(1, &"x".repeat(48_000))).is_ok());
@@ -143,14 +145,17 @@ fn secrets_and_grants_that_no_policy_has_room_for_are_refused() {
     let arn =
         |number: usize| format!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:team/{number:04}-AbCdEf");
     let secrets = |number: usize| {
-        let lines: String =
-            (0..number).map(|number| format!("  - {{name: S{number}, value_from: \"{}\"}}\n", arn(number))).collect();
+        let lines: String = (0..number)
+            .map(|number| format!("  - {{name: S{number}, value_from: \"{}\"}}\n", arn(number)))
+            .collect::<Vec<_>>()
+            .concat();
         format!("{MINIMAL}secrets:\n{lines}")
     };
     assert!(parse(PATH, &secrets(100)).is_ok());
     assert!(error(&secrets(200)).message().contains("200 secrets are too many"));
     let grants = |field: &str, number: usize| {
-        let lines: String = (0..number).map(|number| format!("    - repos/team-{number}\n")).collect();
+        let lines: String =
+            (0..number).map(|number| format!("    - repos/team-{number}\n")).collect::<Vec<_>>().concat();
         format!("{MINIMAL}access:\n  {field}:\n{lines}")
     };
     for field in ["read", "write"] {

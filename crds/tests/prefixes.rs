@@ -23,7 +23,7 @@ fn fleet(configs: &[(&str, &str)], broken: &[(&str, &str)]) -> FleetErrors {
         })
         .collect();
     let broken: BTreeMap<RepositoryName, Glimpse> =
-        broken.iter().map(|(name, text)| (RepositoryName::new(name).unwrap(), glimpse(text))).collect();
+        broken.iter().map(|(name, text)| (RepositoryName::new(name).expect("a valid name"), glimpse(text))).collect();
     check_fleet(&parsed, &broken)
 }
 
@@ -171,16 +171,13 @@ proptest! {
         let text = config(&name, &format!("s3_prefix: {prefix}\n"));
         let path = format!("repos/{name}/config.yml");
         let victim = read("repos/orders/config.yml", &config("orders", "")).unwrap();
-        let errors = match read(&path, &text) {
-            Ok(parsed) => {
-                let taken = &parsed.repository.s3_prefix;
-                prop_assert!(!taken.starts_with("repos/orders"), "{}", taken);
-                check_fleet([&victim, &parsed], &BTreeMap::new())
-            }
-            Err(_) => {
-                let broken = RepositoryName::new(&name).map(|name| (name, glimpse(&text)));
-                check_fleet([&victim], &broken.into_iter().collect())
-            }
+        let errors = if let Ok(parsed) = read(&path, &text) {
+            let taken = &parsed.repository.s3_prefix;
+            prop_assert!(!taken.starts_with("repos/orders"), "{}", taken);
+            check_fleet([&victim, &parsed], &BTreeMap::new())
+        } else {
+            let broken = RepositoryName::new(&name).map(|name| (name, glimpse(&text)));
+            check_fleet([&victim], &broken.into_iter().collect())
         };
         prop_assert!(!errors.contested.contains_key("orders") && !errors.refused.contains_key("orders"));
     }

@@ -474,7 +474,7 @@ async fn renamed(folder: &str, config: &str) {
     deployment.commit(folder, config);
     deployment.until("kept", |this| told(this, "orders", "frozen as it is")).await;
     assert_untouched(&deployment, &before).await;
-    let message = deployment.status("orders").unwrap().message;
+    let message = deployment.status("orders").expect("orders has a status").message;
     for words in [&format!("{folder}/config.yml says `name: orders`"), &format!("rename the folder {folder} to orders")]
     {
         assert!(message.contains(words.as_str()), "{message}");
@@ -606,7 +606,7 @@ async fn two_new_locations_that_take_the_same_folder_are_both_refused() {
 async fn no_file_keeps_another_locations_change_from_being_made() {
     let mut deployment = Deployment::converged(&["orders"]).await;
     deployment.commit("long", format!("{}: x\n{}", "k".repeat(70_000), config("long")));
-    let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect();
+    let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect::<Vec<_>>().concat();
     deployment.commit("many", config("many") + &keys);
     deployment.commit("new", config("new"));
     deployment.until_healthy(&["new", "orders"]).await;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
+use codeloc::reconcile::Clock;
 use codeloc_tests::lone::Lone;
 use codeloc_tests::processes::{binary, command, prepared, stdout};
 use serde_json::Value;
@@ -121,7 +122,7 @@ async fn the_doctor_names_each_action_that_is_not_allowed() {
 /// What the portal of AWS IAM Identity Center answers to a session that `aws sso login` began.
 async fn sso_portal() -> String {
     let keys = || async {
-        let expiration = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).as_millisecond();
+        let expiration = (Clock::of_this_machine().now() + jiff::SignedDuration::from_hours(1)).as_millisecond();
         axum::Json(serde_json::json!({"roleCredentials": {
             "accessKeyId": "ASIASSO", "secretAccessKey": "of-sso", "sessionToken": "session", "expiration": expiration,
         }}))
@@ -141,7 +142,7 @@ fn home(folder: &std::path::Path) -> std::path::PathBuf {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let later = Clock::of_this_machine().now() + jiff::SignedDuration::from_hours(1);
     let keys = r#"echo {\"Version\":1,\"AccessKeyId\":\"AKIAPROCESS\",\"SecretAccessKey\":\"of-process\"}"#;
     write(
         ".aws/config",

@@ -37,12 +37,12 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let json = matches.get_flag("json");
     let client = Client::new(matches)?;
     if matches.get_flag("follow") {
-        let show = |data: &str| match serde_json::from_str::<Line>(data) {
-            Ok(line) => print(&line, json),
-            Err(_) => {
-                complain!("warning: {data}");
-                Ok(())
+        let show = |data: &str| {
+            if let Ok(line) = serde_json::from_str::<Line>(data) {
+                return print(&line, json);
             }
+            complain!("warning: {data}");
+            Ok(())
         };
         client.follow(&format!("/v1/repositories/{name}/logs/stream?lines={lines}"), show).await?;
         return Ok(ExitCode::SUCCESS);

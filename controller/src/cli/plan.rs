@@ -43,7 +43,7 @@ struct Planned {
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Planned { plans, invalid } = match daemon(matches).await? {
         Some(client) => by_daemon(&client).await?,
-        None => here(matches).await?,
+        None => Box::pin(here(matches)).await?,
     };
     if matches.get_flag("json") {
         print_json(&plans)?;

@@ -19,7 +19,7 @@ fn fault<T>(setting: &'static str, message: impl Into<String>) -> Result<T, Sett
     Err(SettingsError::Value { setting, message: message.into() })
 }
 
-fn within<N: PartialOrd + Display>(
+fn within<N: Copy + PartialOrd + Display>(
     setting: &'static str,
     value: N,
     range: RangeInclusive<N>,

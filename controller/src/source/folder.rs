@@ -378,7 +378,7 @@ mod tests {
         write(root.path(), "good", &config("good"));
         write(root.path(), "long", &format!("{}: x\n{}", "k".repeat(70_000), config("long")));
         write(root.path(), "deep", &format!("{}mode: {}", config("deep"), "[".repeat(100_000)));
-        let keys: String = (0..15_000).map(|number| format!("unknown{number}: x\n")).collect();
+        let keys: String = (0..15_000).map(|number| format!("unknown{number}: x\n")).collect::<Vec<_>>().concat();
         write(root.path(), "many", &(config("many") + &keys));
         let snapshot = read_folder(root.path()).unwrap();
         assert!(outcome(&snapshot, "good").is_ok());

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::tags::{self, Tags};
 use super::{Description, Field, Shared, names};
 
-/// Days for which CloudWatch keeps logs (PutRetentionPolicy); there are no others.
+/// Days for which CloudWatch keeps logs (`PutRetentionPolicy`); there are no others.
 pub const RETENTION: [i32; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 

@@ -111,7 +111,7 @@ fn check_size(input: &Value) -> Result<(), Fault> {
     const MOST: usize = 64 * 1024;
     let length = input["containerDefinitions"].to_string().len();
     if length > MOST {
-        return Err(client(&format!("Actual length: '{length}'. Max allowed length is '{MOST}' bytes.")));
+        return Err(client(format!("Actual length: '{length}'. Max allowed length is '{MOST}' bytes.")));
     }
     Ok(())
 }
