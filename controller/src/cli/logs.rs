@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anstream::adapter::strip_str;
 use anstyle::{AnsiColor, Style};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jiff::Timestamp;
@@ -63,6 +64,8 @@ fn print(line: &Line, json: bool) -> Result<(), Failure> {
     let task = line.stream.rsplit('/').next().unwrap_or_default();
     let origin = format!("{at} {}", task.get(..8).unwrap_or(task));
     let origin = Piece::of_one_line(&origin, AnsiColor::BrightBlack.on_default());
-    print_pieces(&[origin, Piece::new(&line.text, Style::new())]);
+    // Dagster colours its log; escaped, that would be a dozen characters of noise on each line.
+    let text = strip_str(&line.text).to_string();
+    print_pieces(&[origin, Piece::new(&text, Style::new())]);
     Ok(())
 }

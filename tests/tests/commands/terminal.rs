@@ -167,3 +167,12 @@ fn make_run_escapes_text() {
     let text = harmless("make run", &output);
     assert!(text.contains("orders") && text.contains("\\u{1b}[8m"), "{text}");
 }
+
+#[test]
+fn the_colours_of_a_log_are_left_out() {
+    let lines = json!([{"at": 0, "stream": "orders/code/1234", "text": "\u{1b}[32m13:13\u{1b}[0m - \u{1b}[34mINFO\u{1b}[0m - Started"}]);
+    let server = daemon(move |_, _| Answer::json(&lines));
+    let output = coloured().args(["logs", "orders", "--server", &server]).output().unwrap();
+    let text = harmless("logs with colours", &output);
+    assert!(text.ends_with(" 13:13 - INFO - Started\n"), "{text}");
+}
