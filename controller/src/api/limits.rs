@@ -18,7 +18,7 @@ use super::{App, HEALTHY, HOOKS, READY};
 pub(super) const LARGEST_BODY: usize = 256 * 1024;
 /// Requests that are answered at once.
 const REQUESTS: usize = 64;
-/// Hooks whose bodies are read at once, beside those: whoever knows no secret can make up to so many wait.
+/// Hooks whose bodies are read at once, beside those: a client without the secret can block no more than these.
 const READ_HOOKS: usize = 8;
 /// Streams of events and logs at once; each may last for ever.
 const STREAMS: usize = 32;

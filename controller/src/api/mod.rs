@@ -121,7 +121,7 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         limits: Arc::new(limits),
     };
     let (described, openapi) = routes().split_for_parts();
-    // Written once: whoever has no token may ask for it as often as a connection bears.
+    // Serialized once: clients without a token may request it without limit.
     let openapi = Bytes::from(serde_json::to_vec(&openapi).expect("a description is JSON"));
     described
         .route("/metrics", get(metrics))

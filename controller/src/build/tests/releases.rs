@@ -104,7 +104,7 @@ async fn a_release_that_the_index_has_in_part_is_refused_by_name() {
             assert!(text.starts_with(expected) && text.contains("`dagster<1.13."), "{lines}: {text}");
         }
     }
-    // What has nothing to do with Dagster's releases is told as before.
+    // Errors unrelated to Dagster's releases stay as they are.
     let text = built(&OPEN, &[("requirements.txt", "dagster>=1.7\nabsent==1")]).await.unwrap_err();
     assert!(text.starts_with("cannot resolve the dependencies") && text.contains("absent"), "{text}");
 }

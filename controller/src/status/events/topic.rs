@@ -47,7 +47,7 @@ mod tests {
     fn what_is_different_each_time_is_not_the_topic() {
         same("ecs:UpdateService: no answer within 24s", "ecs:UpdateService: no answer within 9.5s");
         same("cannot write /w/.workspace.Ab3x.tmp: full", "cannot write /w/.workspace.Zzzzz.tmp: full");
-        same("pip failed in /work/.tmpQrStUv/code", "pip failed in /work/.tmpAbCdEf/code");
+        same("pip failed in /var/codeloc/.tmpQrStUv/code", "pip failed in /var/codeloc/.tmpAbCdEf/code");
         same("10.0.1.5:4000: connection refused", "10.0.31.7:4000: connection refused");
         same(
             "task 0f3c9b1e8d7a4c5f9e0b1a2c3d4e5f60 ended (request 6a1f0c1e-1b2c-4d3e-8f90-a1b2c3d4e5f6)",
