@@ -76,17 +76,20 @@ prepare:
 	$(PYTHON) deploy/local/prepare.py
 	@$(PYTHON) tests/tools/prepare.py || test $$? -eq 3
 
+# The tests without AWS take seconds, and compiling them takes longer: that build is not optimised.
+WITHOUT_AWS = -p codeloc --no-default-features --config profile.dev.package.codeloc.opt-level=0
+
 # nextest runs no doc tests; cargo test does.
 test: prepare test-images
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; \
 		$(CARGO) nextest run --locked --workspace && \
 		$(CARGO) test --locked --workspace --doc && \
-		$(CARGO) nextest run --locked -p codeloc --no-default-features; \
+		$(CARGO) nextest run --locked $(WITHOUT_AWS); \
 	else \
 		set -x; \
 		$(CARGO) test --locked --workspace && \
-		$(CARGO) test --locked -p codeloc --no-default-features; \
+		$(CARGO) test --locked $(WITHOUT_AWS); \
 	fi
 
 # Dagster's side of codeloc, with the real Dagster and dagster-aws.

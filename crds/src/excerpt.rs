@@ -100,11 +100,29 @@ impl SourceCode for Excerpt<'_> {
 /// A message on one line and of a length that a terminal, an event and the API can take: the middle of a longer one is left out.
 pub(crate) fn shorten(message: &str) -> String {
     let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    // Escaped first: an escape is longer than what it stands for.
+    let message: String = message.chars().map(plain).collect();
     let length = message.chars().count();
     if length <= LONGEST_MESSAGE {
-        return message.chars().map(plain).collect();
+        return message;
     }
     let start = message.chars().take(LONGEST_MESSAGE - MESSAGE_END);
     let end = message.chars().skip(length - MESSAGE_END);
-    start.chain(CUT.chars()).chain(end).map(plain).collect()
+    start.chain(CUT.chars()).chain(end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_count_towards_the_length_of_a_message() {
+        for character in ["a", "\t", "\u{1}", "\u{9b}", "語"] {
+            for number in [1, 100, 390, 400, 401, 5000] {
+                let shown = shorten(&character.repeat(number));
+                assert!(shown.chars().count() <= LONGEST_MESSAGE + 1, "{number} of {character:?}: {}", shown.len());
+                assert!(!shown.contains(char::is_control));
+            }
+        }
+    }
 }
