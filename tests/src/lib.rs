@@ -22,18 +22,22 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
-use codeloc::dagster::workspace::Publisher;
-use codeloc::kinds::aws::fence::Fence;
-use codeloc::kinds::aws::limits::Limits;
-use codeloc::kinds::aws::{Cache, Clients};
-use codeloc::kinds::role::aws::PAGE;
-use codeloc::reconcile::lease::{Lease, Standing};
-use codeloc::reconcile::queue::{Priority, Queue};
+use codeloc::config_source::{SourceState, read_folder};
+use codeloc::reconcile::queue::Queue;
 use codeloc::reconcile::trouble::Trouble;
-use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::reconcile::{Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::runtime::Clock;
 use codeloc::settings::Settings;
-use codeloc::source::{HeadKey, Heads, HeadsSettings, SourceState, read_folder};
-use codeloc::status::{Board, Health, Journal, Reason, RepositoryStatus, Sync};
+use codeloc::status::{Board, Journal};
+use codeloc_aws::fence::Fence;
+use codeloc_aws::lease::{Lease, Standing};
+use codeloc_aws::limits::Limits;
+use codeloc_aws::resources::role::PAGE;
+use codeloc_aws::{Cache, Clients};
+use codeloc_core::priority::Priority;
+use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
+use codeloc_dagster::workspace::Publisher;
+use codeloc_git::heads::{HeadKey, Heads, HeadsSettings};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
 use localcloud::services::ecr::MemoryImages;
@@ -240,10 +244,8 @@ impl Deployment {
 
     /// A reading of the configs that fails; with nothing, they can be read again.
     pub fn fail_source(&self, failure: Option<&str>) {
-        let failure = failure.map(|message| codeloc::source::Failure {
-            message: message.to_owned(),
-            since: tokio::time::Instant::now(),
-        });
+        let failure = failure
+            .map(|message| codeloc_git::Failure { message: message.to_owned(), since: tokio::time::Instant::now() });
         self.source.send_modify(|state| state.failure = failure);
     }
 
@@ -431,10 +433,10 @@ impl Deployment {
     }
 
     /// Everything that is live, as the controller observes it, for comparison.
-    pub async fn live(&self) -> BTreeMap<String, codeloc::kinds::Live> {
+    pub async fn live(&self) -> BTreeMap<String, codeloc_core::resources::Live> {
         let clients = self.clients();
         let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
-        let session = codeloc::kinds::aws::Session {
+        let session = codeloc_aws::Session {
             clients: &clients,
             place: &place,
             cache: &Cache::default(),
@@ -442,6 +444,6 @@ impl Deployment {
             fence: &Fence::open(),
             priority: Priority::Resync,
         };
-        codeloc::kinds::aws::observe(session, codeloc::kinds::aws::Scope::All).await.expect("an observation")
+        codeloc_aws::observe(session, codeloc_aws::Scope::All).await.expect("an observation")
     }
 }

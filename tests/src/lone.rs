@@ -8,7 +8,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ecs::types::TaskDefinitionStatus;
-use codeloc::kinds::aws::Clients;
+use codeloc_aws::Clients;
 use serde_json::Value;
 
 use crate::processes::{Process, Web, binary, command, free_ports, root, until};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use codeloc::kinds::{Live, tags};
+use codeloc_core::resources::Live;
+use codeloc_core::tags;
 
 /// What must be equal however the way there was: names, contents and tags. A task definition is named by its revision in
 /// place of its number; a service that is gone, and is only still described, is left out.

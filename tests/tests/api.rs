@@ -70,7 +70,7 @@ fn git(folder: &Path, words: &[&str]) {
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    codeloc::reconcile::Clock::of_this_machine().now().as_duration().as_secs_f64()
+    codeloc::runtime::Clock::of_this_machine().now().as_duration().as_secs_f64()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Brakes and modes as a user sees them: what is held is told and not touched, and how to go on is told with it.
 
-use codeloc::status::{ConditionKind, Health, Reason, RepositoryStatus, Sync};
+use codeloc_core::status::{ConditionKind, Health, Reason, RepositoryStatus, Sync};
 use codeloc_crds::Mode;
 use codeloc_tests::{Deployment, config, shape};
 

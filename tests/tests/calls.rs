@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc::status::Sync;
+use codeloc_core::status::Sync;
 use codeloc_tests::{Deployment, SWEPT, config, names};
 use localcloud::calls::Call;
 use localcloud::cloud::Rules;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use codeloc::settings::AddressMode;
-use codeloc::status::{ConditionKind, Health, Reason, Sync};
+use codeloc_core::status::{ConditionKind, Health, Reason, Sync};
 use codeloc_tests::{Deployment, config, shape};
 use localcloud::driver::simulated::Script;
 

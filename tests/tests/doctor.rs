@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
-use codeloc::reconcile::Clock;
+use codeloc::runtime::Clock;
 use codeloc_tests::lone::Lone;
 use codeloc_tests::processes::{binary, command, prepared, stdout};
 use serde_json::Value;

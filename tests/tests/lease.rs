@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use codeloc::status::{Health, Reason, RepositoryStatus, Sync};
+use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
 use codeloc_tests::{Deployment, config};
 use localcloud::calls::Call;
 use localcloud::faults::{Chances, Faults, Rule, Trouble};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use codeloc::reconcile::trouble::{Cause, Trouble as Told};
-use codeloc::status::{Health, Sync};
+use codeloc_core::status::{Health, Sync};
 use codeloc_tests::{Deployment, config};
 use localcloud::cloud::Rules;
 use localcloud::faults::{Faults, Rule, Trouble};

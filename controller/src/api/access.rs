@@ -11,12 +11,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use codeloc_git::commit::Author;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::App;
 use super::problem::Problem;
-use crate::source::Author;
 
 /// In characters: shorter ones can be guessed.
 const SHORTEST_TOKEN: usize = 20;

@@ -3,15 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use codeloc_core::status::RepositoryStatus;
+use codeloc_git::commit::Author;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config_source::write;
+use crate::config_source::write::{Change, WriteError};
 use crate::cost::Cost;
-use crate::source::write::{Change, WriteError};
-use crate::source::{Author, write};
+use crate::status::Journal;
 use crate::status::metrics::Scrape;
-use crate::status::{Journal, RepositoryStatus};
 
 /// An answer that takes a while.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

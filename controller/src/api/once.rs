@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use axum::http::{HeaderMap, StatusCode};
+use codeloc_core::lock::lock;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::{App, Written};
-use crate::lock::lock;
 
 /// Keys that are remembered, for as long as the process lives.
 const KEPT: usize = 1000;

@@ -9,7 +9,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::PlanError;
 use super::patience::was_slow;
-use crate::source::write::WriteError;
+use crate::config_source::write::WriteError;
 
 /// What went wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

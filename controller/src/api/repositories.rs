@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
+use codeloc_core::status::RepositoryStatus;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -19,8 +20,7 @@ use super::access::Caller;
 use super::once::once;
 use super::problem::{self, Problem};
 use super::{App, Line, Logs, Written};
-use crate::source::write::{Change, WriteError};
-use crate::status::RepositoryStatus;
+use crate::config_source::write::{Change, WriteError};
 use crate::status::events::{EventReason, News};
 
 /// Between two looks at a log that is followed.

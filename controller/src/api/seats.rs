@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use codeloc_core::lock::lock;
 use tokio::sync::Notify;
-
-use crate::lock::lock;
 
 /// Clones share the places.
 #[derive(Clone)]

@@ -6,16 +6,19 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::http::request::Builder;
+use codeloc_core::status::RepositoryStatus;
+use codeloc_git::commit::Author;
+use codeloc_git::{Git, GitSettings};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::config_source::SourceSettings;
+use crate::config_source::write::{Change, WriteError, Writer};
 use crate::cost::Cost;
-use crate::reconcile::Clock;
-use crate::source::write::{Change, WriteError, Writer};
-use crate::source::{Author, Git, GitSettings, SourceSettings};
+use crate::runtime::Clock;
+use crate::status::Journal;
 use crate::status::metrics::Scrape;
-use crate::status::{Journal, RepositoryStatus};
 
 mod crowd;
 
@@ -125,7 +128,7 @@ impl Control for Daemon {
         change: &'a Change,
         message: &'a str,
         author: &'a Author,
-    ) -> Call<'a, Result<crate::source::write::Written, WriteError>> {
+    ) -> Call<'a, Result<crate::config_source::write::Written, WriteError>> {
         Box::pin(self.writer.write(name, change, message, author))
     }
 }

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_crds::CodePointer;
 use codeloc_crds::edit::{SCHEMA_LINE, edit};
+use codeloc_images::same_code;
 use serde_json::{Map, Value, json};
 
 use super::terminal::{complain, say};
 use super::write::{Edit, assignments, write};
 use super::{Failure, assemble, client};
-use crate::build::same_code;
+use crate::config_source::inspect::{Found, inspect};
+use crate::config_source::write::Change;
 use crate::settings;
-use crate::source::inspect::{Found, inspect};
-use crate::source::write::Change;
 
 pub fn command() -> Command {
     let text = |name: &'static str, value: &'static str, help: &'static str| {

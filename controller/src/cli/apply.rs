@@ -4,16 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
+use codeloc_aws::lease::{Lease, Standing};
+use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::terminal::{complain, say};
 use super::{Failure, assemble, log, settings};
-use crate::reconcile::lease::{Lease, Standing};
+use crate::config_source;
 use crate::reconcile::{Daemon, Outcome};
 use crate::settings as all_settings;
-use crate::source;
+use crate::status::Journal;
 use crate::status::events::EventReason;
-use crate::status::{Health, Journal, Reason, RepositoryStatus, Sync};
 
 pub fn command() -> Command {
     Command::new("apply")
@@ -35,8 +36,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&1800));
     let git = assemble::git(&settings);
     // A single reading that fails ends the command; a watcher would go on trying.
-    source::read_once(assemble::source(&settings), git.clone()).await?;
-    let source = source::watch(assemble::source(&settings), git);
+    config_source::read_once(assemble::source(&settings), git.clone()).await?;
+    let source = config_source::watch(assemble::source(&settings), git);
     let (reconciler, moved) = assemble::reconciler(settings).await?;
     reconciler.world.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());

@@ -6,20 +6,26 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use codeloc_aws::build_cache::S3Shelf;
+use codeloc_aws::codebuild::CodeBuild;
+use codeloc_aws::lease::Lease;
+use codeloc_aws::limits::Limits;
+use codeloc_aws::registry_credentials::EcrCredentials;
+use codeloc_aws::{Cache, Clients};
 use codeloc_crds::GitReference;
+use codeloc_dagster::code_server::GrpcCodeServer;
+use codeloc_dagster::webserver::GraphqlWebserver;
+use codeloc_dagster::workspace::Publisher;
+use codeloc_git::heads::{HeadKey, Heads, HeadsSettings};
+use codeloc_git::{Git, GitSettings};
+use codeloc_images::{BuildError, Buildah, OciBuilder};
 
 use super::Failure;
-use crate::build::{self, BuildError, Buildah, CodeBuild, EcrCredentials, OciBuilder, S3Shelf};
-use crate::dagster::code_server::GrpcCodeServer;
-use crate::dagster::webserver::GraphqlWebserver;
-use crate::dagster::workspace::Publisher;
-use crate::kinds::aws::limits::Limits;
-use crate::kinds::aws::{Cache, Clients};
-use crate::reconcile::lease::Lease;
+use crate::config_source::SourceSettings;
 use crate::reconcile::queue::Queue;
-use crate::reconcile::{Clock, Images, Reconciler, Workspace, World, place};
+use crate::reconcile::{Images, Reconciler, Workspace, World, place};
+use crate::runtime::Clock;
 use crate::settings::{Compression, Platform, Settings};
-use crate::source::{Git, GitSettings, HeadKey, Heads, HeadsSettings, SourceSettings};
 use crate::status::{Board, Journal};
 
 pub type Real = Reconciler<OciBuilder<EcrCredentials>, GrpcCodeServer, GraphqlWebserver>;
@@ -147,29 +153,29 @@ fn holder() -> String {
     format!("{host}/{}/{began}", std::process::id())
 }
 
-pub fn build_settings(settings: &Settings) -> build::BuildSettings {
+pub fn build_settings(settings: &Settings) -> codeloc_images::BuildSettings {
     let of = &settings.build;
-    build::BuildSettings {
+    codeloc_images::BuildSettings {
         uv: of.uv.clone(),
         python: of.compile_python.clone(),
         base_image: if of.base_image == "scratch" {
-            build::BaseImage::Scratch
+            codeloc_images::BaseImage::Scratch
         } else {
-            build::BaseImage::Reference(of.base_image.clone())
+            codeloc_images::BaseImage::Reference(of.base_image.clone())
         },
         requirements: of.requirements.clone(),
         constraints: of.constraints.clone(),
         index_url: of.index_url.clone(),
         platform: match of.platform {
-            Platform::Config => build::Platform::Requested,
-            Platform::Host => build::Platform::Host,
+            Platform::Config => codeloc_images::Platform::Requested,
+            Platform::Host => codeloc_images::Platform::Host,
         },
         compression: match of.compression {
-            Compression::Zstd => build::Compression::Zstd,
-            Compression::Gzip => build::Compression::Gzip,
+            Compression::Zstd => codeloc_images::Compression::Zstd,
+            Compression::Gzip => codeloc_images::Compression::Gzip,
         },
-        limits: build::Limits { caches: u64::from(of.cache_gib) << 30, ..build::Limits::default() },
+        limits: codeloc_images::Limits { caches: u64::from(of.cache_gib) << 30, ..codeloc_images::Limits::default() },
         parallel: settings.reconcile.builds,
-        ..build::BuildSettings::new(of.work_folder.join("build"))
+        ..codeloc_images::BuildSettings::new(of.work_folder.join("build"))
     }
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
-#[cfg(feature = "aws")]
 use reqwest::StatusCode;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -14,7 +13,6 @@ use super::Failure;
 use crate::settings;
 
 /// How long to wait for a daemon that may not run.
-#[cfg(feature = "aws")]
 const PROBE: Duration = Duration::from_secs(5);
 
 /// The flags of every command that asks a daemon.
@@ -87,7 +85,6 @@ impl Client {
     }
 
     /// Why the daemon cannot do its work now.
-    #[cfg(feature = "aws")]
     pub async fn unready(&self) -> Option<String> {
         let answer = self.request(Method::GET, "/readyz").timeout(PROBE).send().await.ok()?;
         if answer.status().is_success() {
@@ -96,13 +93,11 @@ impl Client {
         Some(answer.text().await.ok()?.trim().to_owned())
     }
 
-    #[cfg(feature = "aws")]
     pub fn server(&self) -> &str {
         &self.server
     }
 
     /// Whether a daemon of this deployment answers. Errors: the server refuses the request for want of a token.
-    #[cfg(feature = "aws")]
     pub async fn is_of(&self, deployment: &str) -> Result<bool, Failure> {
         let request = self.request(Method::GET, "/v1/status").timeout(PROBE);
         let Ok(answer) = request.send().await else { return Ok(false) };
@@ -135,7 +130,6 @@ impl Client {
         Ok(if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? })
     }
 
-    #[cfg(feature = "aws")]
     pub async fn send_yaml(&self, path: &str, text: String) -> Result<Value, Failure> {
         let request = self.request(Method::POST, path).header("content-type", "application/yaml").body(text);
         Ok(self.send(request).await?.json().await?)

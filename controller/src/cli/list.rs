@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use codeloc_core::status::RepositoryStatus;
 
 use super::client::Client;
 use super::out::{Cell, age, table};
@@ -11,7 +12,6 @@ use super::terminal::print_json;
 use super::{Failure, client};
 use crate::cost::Cost;
 use crate::settings;
-use crate::status::RepositoryStatus;
 
 pub fn command() -> Command {
     Command::new("list")

@@ -37,8 +37,9 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use codeloc_core::lock::lock;
+
     use super::*;
-    use crate::lock::lock;
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);

@@ -3,52 +3,37 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-#[cfg(feature = "aws")]
 mod add;
-#[cfg(feature = "aws")]
 mod apply;
-#[cfg(feature = "aws")]
 mod assemble;
 mod client;
 mod completions;
 mod cost;
-#[cfg(feature = "aws")]
 mod doctor;
 mod events;
 mod list;
-#[cfg(feature = "aws")]
 mod log;
 mod logs;
 mod out;
-#[cfg(feature = "aws")]
 mod plan;
-#[cfg(feature = "aws")]
 mod prepare;
-#[cfg(feature = "aws")]
 mod remove;
-#[cfg(feature = "aws")]
 mod rollback;
-#[cfg(feature = "aws")]
 mod run;
 mod schema;
-#[cfg(feature = "aws")]
 mod shown;
 mod status;
-#[cfg(feature = "aws")]
 mod suspend;
 mod sync;
 mod terminal;
-#[cfg(feature = "aws")]
 mod update;
 mod validate;
-#[cfg(feature = "aws")]
 mod write;
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-#[cfg(feature = "aws")]
 use crate::settings;
 
 /// What ends a command: a sentence for people on standard error, and exit code 1.
@@ -71,7 +56,6 @@ pub fn command() -> Command {
         .subcommand(sync::command())
         .subcommand(schema::command())
         .subcommands(completions::commands());
-    #[cfg(feature = "aws")]
     let command = command
         .subcommand(run::command())
         .subcommand(apply::command())
@@ -98,25 +82,15 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         Some(("schema", _)) => schema::run(),
         Some(("completions", matches)) => completions::completions(matches),
         Some(("man", matches)) => completions::man(matches),
-        #[cfg(feature = "aws")]
         Some(("add", matches)) => block_on(add::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("update", matches)) => block_on(update::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("remove", matches)) => block_on(remove::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("suspend", matches)) => block_on(suspend::run(matches, true)),
-        #[cfg(feature = "aws")]
         Some(("resume", matches)) => block_on(suspend::run(matches, false)),
-        #[cfg(feature = "aws")]
         Some(("doctor", matches)) => block_on(doctor::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("rollback", matches)) => block_on(rollback::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("run", matches)) => block_on(run::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("apply", matches)) => block_on(apply::run(matches)),
-        #[cfg(feature = "aws")]
         Some(("plan", matches)) => block_on(plan::run(matches)),
         _ => Err("no such command".into()),
     };
@@ -135,7 +109,6 @@ fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<E
 }
 
 /// The settings of one invocation, checked.
-#[cfg(feature = "aws")]
 fn settings(matches: &ArgMatches) -> Result<settings::Settings, Failure> {
     let settings = settings::load(matches)?;
     settings.check()?;

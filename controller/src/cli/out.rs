@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
+use codeloc_core::status::{Health, Sync};
 use jiff::Timestamp;
 
 use super::terminal::{self, Piece};
-use crate::reconcile::Clock;
+use crate::runtime::Clock;
 use crate::status::events::Severity;
-use crate::status::{Health, Sync};
 
 /// A cell of a table.
 pub struct Cell(Piece);

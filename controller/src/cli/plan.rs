@@ -4,15 +4,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use codeloc_core::planner::render::{self, Document};
+use codeloc_core::status::{Reason, RepositoryStatus};
+use codeloc_git::heads::HeadKey;
 use futures::{StreamExt, TryStreamExt};
 
 use super::client::Client;
 use super::terminal::{complain, print_json, say};
 use super::{Failure, assemble, client, settings};
-use crate::plan::render::{self, Document};
+use crate::config_source;
 use crate::settings as all_settings;
-use crate::source::{self, HeadKey};
-use crate::status::{Reason, RepositoryStatus};
 
 /// There are changes.
 const CHANGES: u8 = 2;
@@ -98,7 +99,7 @@ async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
 
 async fn here(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
-    let snapshot = source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
+    let snapshot = config_source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
     let invalid = snapshot.invalid().map(|one| one.rendered.clone()).collect();
     let (reconciler, _moved) = assemble::reconciler(settings).await?;
     let wanted = snapshot.in_force().filter(|repository| repository.image.is_none());

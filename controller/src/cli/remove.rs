@@ -6,8 +6,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::write::{Edit, write};
 use super::{Failure, client};
+use crate::config_source::write::Change;
 use crate::settings;
-use crate::source::write::Change;
 
 pub fn command() -> Command {
     Command::new("remove")

@@ -10,8 +10,8 @@ use super::client::Client;
 use super::terminal::{print_json, say};
 use super::write::{Edit, write};
 use super::{Failure, client};
+use crate::config_source::write::Change;
 use crate::settings;
-use crate::source::write::Change;
 
 pub fn command() -> Command {
     Command::new("rollback")

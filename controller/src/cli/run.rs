@@ -10,10 +10,10 @@ use super::prepare::{Prepared, prepare};
 use super::shown::Shown;
 use super::{Failure, assemble, log};
 use crate::api::{self, serve};
+use crate::config_source;
+use crate::config_source::write::Writer;
 use crate::reconcile::Daemon;
 use crate::settings as all_settings;
-use crate::source::write::Writer;
-use crate::source::{self};
 
 pub fn command() -> Command {
     Command::new("run")
@@ -33,7 +33,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let source_settings = assemble::source(&settings);
     let writer =
         Writer::new(&source_settings, assemble::git(&settings), settings.build.work_folder.join("writing.git"));
-    let source = source::watch(source_settings, assemble::git(&settings));
+    let source = config_source::watch(source_settings, assemble::git(&settings));
     let (reconciler, moved) = assemble::reconciler(settings).await?;
     reconciler.world.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());

@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
+use codeloc_aws::lease::Standing;
+use codeloc_aws::resources as aws;
+use codeloc_core::names;
+use codeloc_core::planner::render::Document;
+use codeloc_core::priority::Priority;
+use codeloc_core::status::RepositoryStatus;
+use codeloc_git::commit::Author;
 use tokio::time::Instant;
 
 use super::assemble;
 use crate::api::hooks::canonical;
 use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
+use crate::config_source::write::{Change, WriteError, Writer, Written};
+use crate::config_source::{SourceHandle, SourceState};
 use crate::cost::{Cost, Prices};
-use crate::kinds::{log_group, names};
-use crate::plan::render::Document;
-use crate::priority::Priority;
 use crate::reconcile::Progress;
-use crate::reconcile::lease::Standing;
 use crate::reconcile::trouble::Trouble;
-use crate::source::write::{Change, WriteError, Writer, Written};
-use crate::source::{Author, SourceHandle, SourceState};
+use crate::status::Journal;
 use crate::status::metrics::Scrape;
-use crate::status::{Journal, RepositoryStatus};
 
 pub struct Shown {
     pub reconciler: Arc<assemble::Real>,
@@ -192,7 +195,7 @@ impl Control for Shown {
         Box::pin(async move {
             let session = self.reconciler.session(Priority::Again);
             let group = names::log_group(&session.place.deployment, name);
-            let lines = log_group::aws::lines(session, &group, wanted.lines, wanted.after).await;
+            let lines = aws::log_group::lines(session, &group, wanted.lines, wanted.after).await;
             let lines = lines.map_err(|error| PlanError(error.to_string()))?;
             Ok(lines.into_iter().map(|line| Line { at: line.at, stream: line.stream, text: line.text }).collect())
         })

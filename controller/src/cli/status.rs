@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use codeloc_core::status::{Health, RepositoryStatus, Sync, Truth};
 use jiff::Timestamp;
 use reqwest::Method;
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use super::{Failure, client};
 use crate::api::DaemonStatus;
 use crate::settings;
 use crate::status::events::Event;
-use crate::status::{Health, RepositoryStatus, Sync, Truth};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Events that are shown of one location.

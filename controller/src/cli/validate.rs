@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::Failure;
 use super::terminal::{complain, say};
-use crate::source::read_folder;
+use crate::config_source::read_folder;
 
 pub fn command() -> Command {
     Command::new("validate").about("Checks every NAME/config.yml of a folder; needs no network").arg(

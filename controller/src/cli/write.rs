@@ -3,15 +3,15 @@
 use std::process::{Command, ExitCode};
 
 use clap::ArgMatches;
+use codeloc_git::commit::Author;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::terminal::{print_json, say};
 use super::{Failure, assemble};
+use crate::config_source::write::{Change, Writer};
 use crate::settings::{self, Settings};
-use crate::source::Author;
-use crate::source::write::{Change, Writer};
 
 /// One change of one config, as the API and as git takes it.
 pub struct Edit {
@@ -71,7 +71,7 @@ async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure>
     let writer = Writer::new(&assemble::source(settings), assemble::git(settings), work.path().join("writing.git"));
     let written =
         writer.write(&edit.name, &edit.change, &edit.message, &identity()).await.map_err(|error| match error {
-            crate::source::write::WriteError::Invalid(error) => error.render(false).trim_end().to_owned(),
+            crate::config_source::write::WriteError::Invalid(error) => error.render(false).trim_end().to_owned(),
             other => other.to_string(),
         })?;
     Ok(json!({"commit": written.commit, "changed": written.changed, "config": written.text}))

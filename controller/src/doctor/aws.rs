@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
+use codeloc_aws::{CallError, Class, Clients, call};
 use percent_encoding::percent_decode_str;
 
 use super::permissions::ACTIONS;
 use super::{Finding, bad, good, unknown};
-use crate::kinds::aws::{CallError, Class, Clients, call};
 use crate::settings::Settings;
 
 /// Services of one cluster (Amazon ECS service quotas), and the share of it from which on it is near.
@@ -127,7 +127,7 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
         }
         ("s3", "ListBucket") => format!("arn:{partition}:s3:::{}", settings.aws.bucket),
         ("s3", _) => {
-            format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, crate::reconcile::lease::key(deployment))
+            format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, codeloc_aws::lease::key(deployment))
         }
         ("ecs", "CreateService" | "DeleteService" | "UpdateService" | "TagResource") => {
             here("ecs", format!("service/{}/doctor-service", settings.aws.cluster))
@@ -224,7 +224,7 @@ async fn bucket(clients: &Clients, settings: &Settings) -> Finding {
     if bucket.is_empty() {
         return bad(CHECK, "no bucket is set", "set aws.bucket to the platform's bucket");
     }
-    let key = crate::reconcile::lease::key(&settings.deployment);
+    let key = codeloc_aws::lease::key(&settings.deployment);
     match call("s3:GetObject", clients.s3.get_object().bucket(bucket).key(&key).send()).await {
         Ok(_) => good(CHECK, format!("{bucket}, with a lease in it")),
         Err(error) if error.is(&["NoSuchKey", "NotFound"]) => good(CHECK, format!("{bucket}, without a lease so far")),

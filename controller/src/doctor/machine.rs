@@ -5,17 +5,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use codeloc_dagster::workspace::Publisher;
+use codeloc_git::Git;
+use codeloc_git::describe;
+use codeloc_git::heads::HeadKey;
+use codeloc_git::heads::ResolveReference;
+use codeloc_git::program::{Program, inherited};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Finding, bad, good, unknown};
-use crate::dagster::workspace::Publisher;
-use crate::program::{Program, inherited};
-use crate::reconcile::Clock;
+use crate::config_source::{SourceSettings, read_once};
+use crate::runtime::Clock;
 use crate::settings::Settings;
-use crate::source::git::describe;
-use crate::source::heads::ResolveReference;
-use crate::source::{Git, HeadKey, SourceSettings, read_once};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// In seconds: AWS refuses signatures that are five minutes off.

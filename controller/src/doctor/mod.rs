@@ -73,8 +73,8 @@ pub async fn examine(
     settings: &Settings,
     prepared: Result<(), String>,
     config: &aws_config::SdkConfig,
-    git: crate::source::Git,
-    source: crate::source::SourceSettings,
+    git: codeloc_git::Git,
+    source: crate::config_source::SourceSettings,
 ) -> Vec<Finding> {
     let mut findings = vec![match prepared {
         Ok(()) => good("settings", "fit together"),

@@ -1,15 +1,17 @@
 //! How current a status is: every push before its `as_of` is in it.
 
+use codeloc_core::desired::Invalid;
+use codeloc_core::lock::lock;
+use codeloc_core::status::RepositoryStatus;
 use codeloc_crds::{GitReference, Repository};
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_git::heads::HeadKey;
+use codeloc_images::Builder;
 use tokio::time::Instant;
 
 use super::pass::Reconciler;
 use super::wanted::Wanted;
-use crate::build::Builder;
-use crate::dagster::{CodeServer, Webserver};
-use crate::lock::lock;
-use crate::source::{HeadKey, Invalid, SourceState};
-use crate::status::RepositoryStatus;
+use crate::config_source::SourceState;
 
 /// The config that a status was computed from; `None` for a location without one.
 pub(super) type Config = Option<Result<Repository, Invalid>>;

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use codeloc_aws::lease::Standing;
+use codeloc_core::lock::lock;
+use codeloc_core::priority::Priority;
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_git::heads::HeadKey;
+use codeloc_images::Builder;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::lease::Standing;
 use super::pass::{Outcome, Reconciler};
-use super::queue::{Due, Priority};
-use crate::build::Builder;
-use crate::dagster::{CodeServer, Webserver};
-use crate::lock::lock;
-use crate::source::{HeadKey, Snapshot, SourceState};
+use super::queue::Due;
+use crate::config_source::{Snapshot, SourceState};
 use crate::status::events::{EventReason, News};
 
 /// Workers that take nothing but fresh commits.

@@ -1,11 +1,10 @@
 //! Executing is dumb: one step, one attempt, in the order of the plan.
 
-use crate::dagster::Webserver;
-use crate::kinds::aws::{CallError, Class, Session};
-use crate::kinds::service::aws::Learned;
-use crate::kinds::{
-    Live, Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition,
-};
+use codeloc_aws::resources as aws;
+use codeloc_aws::resources::service::Learned;
+use codeloc_aws::{CallError, Class, Session};
+use codeloc_core::resources::{Live, Step};
+use codeloc_dagster::Webserver;
 
 use super::workspace::{PublishError, Workspace};
 
@@ -43,27 +42,27 @@ pub async fn execute<W: Webserver>(
     live: &mut Live,
 ) -> Result<(), StepError> {
     match step {
-        Step::LogGroup(change) => log_group::aws::apply(session, change, &mut live.log_group).await?,
+        Step::LogGroup(change) => aws::log_group::apply(session, change, &mut live.log_group).await?,
         Step::ImageRepository(change) => {
-            image_repository::aws::apply(session, change, &mut live.image_repository).await?;
+            aws::image_repository::apply(session, change, &mut live.image_repository).await?;
         }
-        Step::Role(change) => role::aws::apply(session, change, &mut live.role).await?,
-        Step::ExecutionRole(change) => role::aws::apply(session, change, &mut live.execution_role).await?,
+        Step::Role(change) => aws::role::apply(session, change, &mut live.role).await?,
+        Step::ExecutionRole(change) => aws::role::apply(session, change, &mut live.execution_role).await?,
         Step::RunDefinition(change) => {
-            run_definition::aws::apply(session, change, &mut live.run_definitions).await?;
+            aws::run_definition::apply(session, change, &mut live.run_definitions).await?;
         }
         Step::TaskDefinition(change) => {
-            task_definition::aws::apply(session, change, &mut live.task_definitions).await?;
+            aws::task_definition::apply(session, change, &mut live.task_definitions).await?;
         }
-        Step::Discovery(change) => discovery::aws::apply(session, change, &mut live.discovery).await?,
+        Step::Discovery(change) => aws::discovery::apply(session, change, &mut live.discovery).await?,
         Step::Service(change) => {
             let learned = Learned {
                 task_definition: live.task_definitions.first().map(|live| live.arn.as_str()),
                 registry: live.discovery.as_ref().map(|live| live.arn.as_str()),
             };
-            service::aws::apply(session, change, learned, &mut live.service).await?;
+            aws::service::apply(session, change, learned, &mut live.service).await?;
         }
-        Step::Scaling(change) => scaling::aws::apply(session, change, &mut live.scaling).await?,
+        Step::Scaling(change) => aws::scaling::apply(session, change, &mut live.scaling).await?,
         Step::Workspace(change) => {
             session.check_fence("workspace.yaml")?;
             workspace.apply(change).await?;

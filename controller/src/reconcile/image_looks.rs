@@ -6,9 +6,8 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use codeloc_core::lock::lock;
 use tokio::time::Instant;
-
-use crate::lock::lock;
 
 const EVERY: Duration = Duration::from_hours(24);
 const FIRST_AFTER: Duration = Duration::from_hours(1);
@@ -36,7 +35,6 @@ impl ImageLooks {
         lock(&self.next).insert(name.to_owned(), now + EVERY);
     }
 
-    #[cfg(feature = "aws")]
     pub fn forget(&self, name: &str) {
         lock(&self.next).remove(name);
     }

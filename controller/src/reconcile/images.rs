@@ -4,14 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
+use codeloc_core::image::Image;
+use codeloc_core::lock::lock;
+use codeloc_core::priority::Priority;
 use codeloc_crds::ImagePolicy;
+use codeloc_images::{BuildError, Builder, Request};
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
-use super::queue::{Priority, Queue};
-use crate::build::{BuildError, Builder, Image, Request};
-use crate::lock::lock;
+use super::queue::Queue;
 use crate::status::Journal;
 use crate::status::events::{EventReason, News};
 

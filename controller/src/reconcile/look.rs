@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use codeloc_aws;
+use codeloc_aws::resources as aws;
+use codeloc_aws::{CallError, Scope, Session};
+use codeloc_core::lock::lock;
+use codeloc_core::names;
+use codeloc_core::priority::Priority;
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_images::Builder;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::pass::{Outcome, Reconciler};
-use super::queue::Priority;
 use super::swept::Seen;
-use crate::build::Builder;
-use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::aws::{CallError, Scope, Session};
-use crate::kinds::{aws, names, service};
-use crate::lock::lock;
 
 /// How old what a sweep saw may be for somebody who waits for a change.
 const FRESH: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         {
             tracing::warn!(%error, "workspace.yaml was not looked at");
         }
-        let mut live = aws::observe(self.session(Priority::Resync), Scope::All).await?;
+        let mut live = codeloc_aws::observe(self.session(Priority::Resync), Scope::All).await?;
         let deployment = &self.world.place.deployment;
         let owned: BTreeSet<String> =
             live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
@@ -57,7 +59,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let _alone = self.looking.lock().await;
         let begun = self.swept.begin();
         let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
-        let mut found = service::aws::describe(self.session(Priority::Making), &services).await?;
+        let mut found = aws::service::describe(self.session(Priority::Making), &services).await?;
         let kept = lock(&self.kept);
         let glimpses = names.filter_map(|name| {
             let mut live = kept.get(name)?.0.clone();
@@ -89,11 +91,11 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Some((live, at)) if at.elapsed() < JUST_NOW => Ok(Some(Seen { live, at, whole: false })),
             _ if !waited_for => Ok(None),
             Some((mut live, _)) => {
-                live.service = service::aws::observe(session, Scope::One(name)).await?.remove(name);
+                live.service = aws::service::observe(session, Scope::One(name)).await?.remove(name);
                 Ok(Some(Seen { live, at, whole: false }))
             }
             None => {
-                let live = aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
+                let live = codeloc_aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
                 Ok(Some(Seen { live, at, whole: true }))
             }
         }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
+use codeloc_aws::resources as aws;
+use codeloc_aws::{CallError, Session};
+use codeloc_core::dagster::Answer;
+use codeloc_core::dagster::Entry;
+use codeloc_core::lock::lock;
+use codeloc_core::names;
+use codeloc_core::planner::Answered;
+use codeloc_core::resources::{Live, discovery, service};
+use codeloc_dagster::CodeServer;
 use futures::StreamExt;
 
-use crate::dagster::workspace::Entry;
-use crate::dagster::{Answer, CodeServer};
-use crate::kinds::aws::{CallError, Session};
-use crate::kinds::{Live, discovery, log_group, names, service};
-use crate::lock::lock;
-use crate::plan::Answered;
 use crate::reconcile::traceback::essence;
 
 /// Tasks of one location that are asked at once.
@@ -73,7 +76,7 @@ impl Addresses {
                 return Ok(answers);
             }
         }
-        let addresses = discovery::aws::instances(session, &discovery.id).await?;
+        let addresses = aws::discovery::instances(session, &discovery.id).await?;
         let answers = ask(code_server, &addresses).await;
         let (registry, deployment) = (discovery.id.clone(), service.primary_id().to_owned());
         lock(&self.found).insert(name.to_owned(), Found { addresses, registry, deployment });
@@ -119,9 +122,9 @@ pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision:
     let definitions = live.task_definitions.iter().filter(|definition| definition.revision() == Some(revision));
     let arns: Vec<&str> = definitions.map(|definition| definition.arn.as_str()).collect();
     let family = names::task_family(&session.place.deployment, name);
-    let stop_reason = if arns.is_empty() { None } else { service::aws::stop_reason(session, &family, &arns).await? };
+    let stop_reason = if arns.is_empty() { None } else { aws::service::stop_reason(session, &family, &arns).await? };
     let group = names::log_group(&session.place.deployment, name);
-    let lines = log_group::aws::tail(session, &group, revision, LAST_LINES).await?;
+    let lines = aws::log_group::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =
         lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
     let essence = essence(&log);

@@ -5,36 +5,41 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use codeloc_aws::lease::{Lease, Standing};
+use codeloc_aws::limits::Limits;
+use codeloc_aws::resources as aws;
+use codeloc_aws::{Cache, CallError, Clients, Session};
+use codeloc_core::desired::Invalid;
+use codeloc_core::lock::lock;
+use codeloc_core::place::{Address, Place};
+use codeloc_core::planner::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
+use codeloc_core::priority::Priority;
+use codeloc_core::resources::image_repository::garbage::Image;
+use codeloc_core::resources::{Kind, Live, Step, service, workspace};
+use codeloc_core::status::{ConditionKind, Reason, Truth};
 use codeloc_crds::{Mode, Repository};
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_git::heads::{HeadKey, Heads};
+use codeloc_images::{Builder, Request};
 use tokio::time::Instant;
 
 use super::brakes::{Picture, brake};
-use super::clock::Clock;
 use super::execute::{StepError, execute};
 use super::image_looks::ImageLooks;
 use super::images::{ImageProgress, Images};
-use super::lease::{Lease, Standing};
 use super::look::Waiting;
 use super::observe;
-use super::queue::{Priority, Queue};
+use super::queue::Queue;
 use super::swept::{Seen, Swept};
 use super::tell::in_words;
 use super::wanted::{ImageKnown, Wanted};
 use super::wishes::Wishes;
 use super::workspace::{PublishError, View, Workspace};
-use crate::build::{Builder, Request};
-use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::aws::limits::Limits;
-use crate::kinds::aws::{Cache, CallError, Clients, Session};
-use crate::kinds::image_repository::garbage::Image;
-use crate::kinds::place::{Address, Place};
-use crate::kinds::{Kind, Live, Step, image_repository, service, workspace};
-use crate::lock::lock;
-use crate::plan::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
+use crate::config_source::Snapshot;
+use crate::runtime::Clock;
 use crate::settings::Settings;
-use crate::source::{HeadKey, Heads, Invalid, Snapshot};
 use crate::status::events::{EventReason, News};
-use crate::status::{Board, ConditionKind, Journal, Reason, Truth};
+use crate::status::{Board, Journal};
 
 /// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
 const ROUNDS: usize = 8;
@@ -314,7 +319,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         live: &Live,
         answers: &[Answered],
         hold: Option<&Hold>,
-    ) -> (Plan, Result<(), plan::Violation>) {
+    ) -> (Plan, Result<(), planner::Violation>) {
         let (workspace, view) = self.world.workspace.live(name).await;
         let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
             Some((Truth::True, since)) => {
@@ -346,8 +351,8 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 hold,
                 may_protect: self.may_protect(),
             };
-            let plan = plan::plan(input);
-            let linted = plan::lint(&input, &plan);
+            let plan = planner::plan(input);
+            let linted = planner::lint(&input, &plan);
             match &plan.report.failing {
                 Some(revision) if words.is_none() => words = Some(self.last_words(session, name, live, revision).await),
                 _ => return (plan, linted),
@@ -534,7 +539,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// The images of a location's repository. Where they cannot be read, none goes; nothing else is wrong with the location.
     async fn images_of(&self, session: Session<'_>, live: &Live) -> Option<Vec<Image>> {
         let repository = live.image_repository.as_ref()?;
-        image_repository::aws::images(session, &repository.name)
+        aws::image_repository::images(session, &repository.name)
             .await
             .inspect_err(|error| tracing::warn!(repository = %repository.name, %error, "its images were not read"))
             .ok()

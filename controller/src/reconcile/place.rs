@@ -1,7 +1,8 @@
 //! Finds out where this deployment lives: what the settings name, as AWS has it.
 
-use crate::kinds::aws::{CallError, Clients, call};
-use crate::kinds::place::{Address, Place};
+use codeloc_aws::{CallError, Clients, call};
+use codeloc_core::place::{Address, Place};
+
 use crate::settings::{AddressMode, Platform, Settings};
 
 #[derive(Debug, thiserror::Error)]

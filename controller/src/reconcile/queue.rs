@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use codeloc_core::lock::lock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::lock::lock;
-pub use crate::priority::Priority;
+pub use codeloc_core::priority::Priority;
 
 #[derive(Debug, Default)]
 pub struct Queue {

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
+use codeloc_core::lock::lock;
+use codeloc_core::resources::Live;
 use tokio::time::Instant;
-
-use crate::kinds::Live;
-use crate::lock::lock;
 
 #[derive(Debug, Default)]
 pub struct Swept {

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
+use codeloc_aws::Class;
+use codeloc_core::desired::Invalid;
+use codeloc_core::lock::lock;
+use codeloc_core::planner::Plan;
+use codeloc_core::resources::drift::NOTES;
+use codeloc_core::resources::{Action, Live, Step};
+use codeloc_core::status::{Condition, ConditionKind, DatedCondition, Drift, Reason, RepositoryStatus, Truth};
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_images::Builder;
 use tokio::time::Instant;
 
 use super::execute::StepError;
 use super::pass::{Failing, Outcome, Reconciler};
 use super::wanted::{ImageKnown, Wanted};
-use crate::build::Builder;
-use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::aws::Class;
-use crate::kinds::drift::NOTES;
-use crate::kinds::{Action, Live, Step};
-use crate::lock::lock;
-use crate::plan::Plan;
 use crate::settings::Platform;
-use crate::source::Invalid;
 use crate::status::events::{EventReason, News, news};
-use crate::status::{Condition, ConditionKind, DatedCondition, Drift, Reason, RepositoryStatus, Truth};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);

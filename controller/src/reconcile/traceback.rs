@@ -1,6 +1,6 @@
 //! The exception that ended a Python program, as its log shows it. Pure.
 
-use crate::dagster::text::{bounded_lines, of_user};
+use codeloc_dagster::text::{bounded_lines, of_user};
 
 const MOST_LINES: usize = 12;
 const MOST_CHARACTERS: usize = 1200;

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use codeloc_core::lock::lock;
+use codeloc_core::status::{Health, RepositoryStatus, Sync};
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_images::Builder;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::daemon::Progress;
 use super::pass::Reconciler;
-use crate::build::Builder;
-use crate::dagster::{CodeServer, Webserver};
-use crate::lock::lock;
-use crate::source::SourceState;
-use crate::status::{Health, RepositoryStatus, Sync};
+use crate::config_source::SourceState;
 
 /// For how long sweeps, or the passes on one location, may fail before what was observed earlier is not taken for true any more.
 const PATIENCE: Duration = Duration::from_secs(10);

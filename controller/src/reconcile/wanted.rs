@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use codeloc_core::desired::Invalid;
+use codeloc_core::image::{Image, load_of_given_image};
+use codeloc_core::planner::{Hold, ImageState};
+use codeloc_core::resources::{Live, task_definition};
 use codeloc_crds::{ImagePolicy, Repository};
+use codeloc_dagster::{CodeServer, Webserver};
+use codeloc_git::heads::HeadKey;
+use codeloc_images::{Builder, Request};
 
 use super::images::Tag;
 use super::pass::Reconciler;
-use crate::build::{Builder, Image, Request, load_of_given_image};
-use crate::dagster::{CodeServer, Webserver};
-use crate::kinds::{Live, task_definition};
-use crate::plan::{Hold, ImageState};
-use crate::source::{HeadKey, Invalid};
 
 /// What is wanted, owned, as one round sees it.
 pub(super) enum Wanted {

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use codeloc_core::lock::lock;
+use codeloc_core::planner::Hold;
 use codeloc_crds::Mode;
 
-use crate::lock::lock;
-use crate::plan::Hold;
-use crate::source::Snapshot;
+use crate::config_source::Snapshot;
 
 #[derive(Debug, Default)]
 pub(super) struct Wishes {

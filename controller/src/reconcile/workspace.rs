@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use codeloc_aws::pulse::{Pulse, Silence};
+use codeloc_core::dagster::Entry;
+use codeloc_core::dagster::WebLocation;
+use codeloc_core::lock::lock;
+use codeloc_core::resources::workspace::{Change, Live};
+use codeloc_dagster::workspace::{Entries, Publisher, WorkspaceError};
+use codeloc_dagster::{WebError, Webserver};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Duration, Instant};
 
-use super::pulse::{Pulse, Silence};
-use crate::dagster::workspace::{Entries, Entry, Publisher, WorkspaceError};
-use crate::dagster::{WebError, WebLocation, Webserver};
-use crate::kinds::workspace::{Change, Live};
-use crate::lock::lock;
 use crate::status::Journal;
 use crate::status::events::{EventReason, News};
 

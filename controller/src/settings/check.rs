@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use codeloc_core::names;
+use codeloc_core::resources::log_group;
+
 use super::{Settings, SettingsError};
-use crate::kinds::{log_group, names};
 
 /// Seconds of a day: longer intervals are a slip, and sums with them pass the end of the clock.
 const DAY: u64 = 24 * 60 * 60;

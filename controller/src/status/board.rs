@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
+use codeloc_core::lock::lock;
+use codeloc_core::status::{Condition, ConditionKind, DatedCondition, Health, RepositoryStatus, Sync, Truth};
 use jiff::Timestamp;
-
-use crate::lock::lock;
-
-use super::{Condition, DatedCondition, Health, RepositoryStatus, Sync};
 
 /// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
 #[derive(Debug, Default)]
@@ -80,7 +78,7 @@ impl Board {
     }
 
     /// Since when a condition has been as it is.
-    pub fn since(&self, name: &str, kind: super::ConditionKind) -> Option<(super::Truth, Timestamp)> {
+    pub fn since(&self, name: &str, kind: ConditionKind) -> Option<(Truth, Timestamp)> {
         let statuses = self.lock();
         let dated = statuses.get(name)?.conditions.iter().find(|dated| dated.condition.kind == kind)?;
         Some((dated.condition.status, dated.since))

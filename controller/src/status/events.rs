@@ -9,13 +9,12 @@ mod topic;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use codeloc_core::lock::lock;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use utoipa::ToSchema;
-
-use crate::lock::lock;
 
 /// Events that are kept; a restart forgets them.
 pub const KEPT: usize = 1000;

@@ -2,7 +2,7 @@
 
 use super::events::{Events, News};
 use super::metrics::Metrics;
-use crate::reconcile::Clock;
+use crate::runtime::Clock;
 
 #[derive(Debug)]
 pub struct Journal {

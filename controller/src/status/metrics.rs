@@ -9,7 +9,7 @@ use prometheus::{
 
 mod definitions;
 
-pub use definitions::{ALL, Definition, MetricKind};
+use codeloc_core::status::{ConditionKind, Reason, RepositoryStatus, Truth};
 use definitions::{
     AWS_CALLS, BRAKED, BUILD_INFO, BUILDS, CHANGES, COMMIT, COMMIT_OBSERVED, CONFIG_WRITES, CONVERGED, COST,
     DELIVERIES, DRIFT, EVENTS, FAILED_STEPS, HELD, HOOKS, HTTP, IMAGE_LOOKUPS, LEARNED_RATE, LEASE, LOAD_ERROR, MODE,
@@ -18,7 +18,8 @@ use definitions::{
 };
 
 use super::events::EventReason;
-use super::{ConditionKind, Reason, RepositoryStatus, Truth};
+
+pub use definitions::{ALL, Definition, MetricKind};
 
 /// What is recorded as it happens.
 #[derive(Debug)]
@@ -193,7 +194,7 @@ fn of_repositories(statuses: &[RepositoryStatus], gauge: impl Fn(&Definition) ->
         }
         let has = |reason: Reason| status.conditions.iter().any(|dated| dated.condition.reason == reason);
         held.with_label_values(&[name]).set(flag(has(Reason::RolloutFailed)));
-        let loaded = |dated: &&super::DatedCondition| dated.condition.kind == ConditionKind::Loaded;
+        let loaded = |dated: &&codeloc_core::status::DatedCondition| dated.condition.kind == ConditionKind::Loaded;
         let loads = status.conditions.iter().find(loaded);
         let fails = loads
             .is_some_and(|dated| dated.condition.status == Truth::False && dated.condition.reason == Reason::LoadError);
@@ -267,8 +268,9 @@ fn seconds(at: jiff::Timestamp) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use codeloc_core::status::{Condition, DatedCondition, Drift};
+
     use super::*;
-    use crate::status::{Condition, DatedCondition, Drift};
 
     fn status() -> RepositoryStatus {
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();

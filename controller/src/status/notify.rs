@@ -92,7 +92,7 @@ mod tests {
     use axum::http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::reconcile::Clock;
+    use crate::runtime::Clock;
     use crate::status::events::{EventReason, News};
 
     /// A receiver that answers with these statuses first, and then well.

@@ -10,8 +10,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use codeloc::kinds::place::{Address, Place};
-use codeloc::kinds::role;
+use codeloc_core::place::{Address, Place};
+use codeloc_core::resources::role;
 use codeloc_crds::Repository;
 use evaluator::{Question, allows};
 use proptest::prelude::*;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use codeloc::kinds::Kind;
-use codeloc::kinds::drift::{Found, Repair};
+use codeloc_core::resources::Kind;
+use codeloc_core::resources::drift::{Found, Repair};
 
 use super::{GENERATED, assert_fresh, code, header, row};
 

@@ -5,10 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a page that cannot be written fails its test")]
 
 mod api;
-#[cfg(feature = "aws")]
 mod command_line;
 mod config;
-#[cfg(feature = "aws")]
 mod doctor;
 mod drift;
 mod events;

@@ -7,10 +7,10 @@ use aws_sdk_ecs::types::{ServiceField, SortOrder, TaskDefinitionStatus};
 use aws_sdk_iam::types::EntityType;
 use aws_sdk_servicediscovery::types::{FilterCondition, ServiceFilter, ServiceFilterName};
 use aws_smithy_async::future::pagination_stream::PaginationStream;
-use codeloc::kinds::aws::Clients;
-use codeloc::kinds::place::Place;
-use codeloc::kinds::role::aws::PAGE;
-use codeloc::kinds::scaling::aws::pages;
+use codeloc_aws::Clients;
+use codeloc_aws::resources::role::PAGE;
+use codeloc_aws::resources::scaling::pages;
+use codeloc_core::place::Place;
 
 pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
     tokio::join!(

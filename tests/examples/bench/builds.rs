@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use codeloc::build::{Anonymous, BuildSettings, Builder, OciBuilder, Request};
-use codeloc::source::{Git, GitSettings};
 use codeloc_crds::{Architecture, CodePointer, RepositoryName};
+use codeloc_git::{Git, GitSettings};
+use codeloc_images::{Anonymous, BuildSettings, Builder, OciBuilder, Request};
 use codeloc_tests::processes::root;
 use localcloud::registry;
 use tokio::time::Instant;

@@ -10,16 +10,20 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use codeloc::dagster::workspace::Publisher;
-use codeloc::dagster::{Answer, CodeServer};
-use codeloc::kinds::aws::limits::Limits;
-use codeloc::kinds::aws::{Cache, Clients};
-use codeloc::reconcile::lease::Lease;
+use codeloc::config_source::{Snapshot, SourceState};
 use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::{Clock, Daemon, Images, Reconciler, Workspace, World, place};
-use codeloc::source::{Heads, HeadsSettings, Snapshot, SourceState};
-use codeloc::status::{Board, Health, Journal};
+use codeloc::reconcile::{Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::runtime::Clock;
+use codeloc::status::{Board, Journal};
+use codeloc_aws::lease::Lease;
+use codeloc_aws::limits::Limits;
+use codeloc_aws::{Cache, Clients};
+use codeloc_core::dagster::Answer;
+use codeloc_core::status::Health;
 use codeloc_crds::RepositoryName;
+use codeloc_dagster::CodeServer;
+use codeloc_dagster::workspace::Publisher;
+use codeloc_git::heads::{Heads, HeadsSettings};
 use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, pages_of_roles, settings};
 use localcloud::calls::Call;
 
@@ -157,7 +161,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let heads = Heads::start(
         branches,
         HeadsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
-        move |key: &codeloc::source::HeadKey| {
+        move |key: &codeloc_git::heads::HeadKey| {
             let _ = moved.send(key.clone());
         },
     );

@@ -10,17 +10,17 @@ mod history;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use codeloc::dagster::workspace::Publisher;
-use codeloc::kinds::tags;
-use codeloc::status::{Health, Reason, Sync};
+use codeloc_core::status::{Health, Reason, Sync};
+use codeloc_core::tags;
+use codeloc_dagster::workspace::Publisher;
 use localcloud::cloud::Cloud;
 use localcloud::driver::simulated::Script;
 use localcloud::faults::{Faults, Rule, Trouble};
 use localcloud::services::ecs::task::Task;
 
-pub use history::{ByHand, Event, Flaw, History, NAMES};
-
 use crate::{Deployment, config};
+
+pub use history::{ByHand, Event, Flaw, History, NAMES};
 
 /// How often what must always hold is looked at.
 const LOOK: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use aws_sdk_ecs::types::{
     KeyValuePair, NetworkConfiguration, OsFamily, PropagateTags, RuntimePlatform, TaskDefinition,
 };
 use aws_sdk_servicediscovery::types::{DnsConfigChange, DnsRecord, RecordType, ServiceChange};
-use codeloc::kinds::Kind;
+use codeloc_core::resources::Kind;
 use codeloc_tests::Deployment;
 use serde_json::json;
 

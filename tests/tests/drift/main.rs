@@ -8,9 +8,9 @@ mod by_hand;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use codeloc::kinds::drift::{Found, Repair, Watched};
-use codeloc::kinds::{Kind, Live};
-use codeloc::status::Sync;
+use codeloc_core::resources::drift::{Found, Repair, Watched};
+use codeloc_core::resources::{Kind, Live};
+use codeloc_core::status::Sync;
 use codeloc_tests::{Deployment, config};
 
 const NAME: &str = "orders";
@@ -45,7 +45,7 @@ async fn shape(deployment: &Deployment) -> Shape {
     let runs = live.runs().cloned();
     live.task_definitions = runs.into_iter().map(Into::into).collect();
     for definition in &mut live.task_definitions {
-        definition.tags.remove(codeloc::kinds::tags::ATTEMPT);
+        definition.tags.remove(codeloc_core::tags::ATTEMPT);
     }
     // A launcher takes the newest one of a family; what is behind that counts for nothing.
     live.run_definitions.truncate(1);

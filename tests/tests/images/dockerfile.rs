@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use codeloc::build::{BuildError, CodeBuild, DockerfileBuilder, Order};
+use codeloc_aws::codebuild::CodeBuild;
+use codeloc_images::{BuildError, DockerfileBuilder, Order};
 use codeloc_tests::Deployment;
 use localcloud::Rules;
 use localcloud::cloud::Cloud;

@@ -1,6 +1,7 @@
 //! What builds keep in S3, through the real SDK.
 
-use codeloc::build::{BuildError, S3Shelf, Shelf};
+use codeloc_aws::build_cache::S3Shelf;
+use codeloc_images::{BuildError, Shelf};
 use codeloc_tests::Deployment;
 use localcloud::faults::{Rule, Trouble};
 

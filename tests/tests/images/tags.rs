@@ -1,7 +1,7 @@
 //! Images that configs give by tag, in virtual time: what a tag that moves means under each policy, after a restart too, and what a
 //! registry that does not answer leaves as it is.
 
-use codeloc::status::{ConditionKind, Health, Reason};
+use codeloc_core::status::{ConditionKind, Health, Reason};
 use codeloc_tests::{Deployment, config};
 
 const V1: &str = "registry.test/team/orders:1";

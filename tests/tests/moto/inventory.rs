@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_ecs::types::{ServiceField, TaskDefinitionField};
 use aws_sdk_iam::types::Role;
-use codeloc::kinds::aws::Clients;
-use codeloc::kinds::tags::{MANAGED_BY, REPOSITORY};
+use codeloc_aws::Clients;
+use codeloc_core::tags::{MANAGED_BY, REPOSITORY};
 use serde_json::Value;
 
 /// Sorted. Deleted services, which ECS still describes as INACTIVE, are absent.

@@ -18,15 +18,14 @@ use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode, Tag};
 use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsRecord, FilterCondition, RecordType, ServiceFilter, ServiceFilterName,
 };
-use codeloc::kinds::aws::Clients;
-use codeloc::kinds::tags::{MANAGED_BY, REPOSITORY};
+use codeloc_aws::Clients;
+use codeloc_core::tags::{MANAGED_BY, REPOSITORY};
 use codeloc_tests::moto::{self, Moto};
+use deviations::{Deviation, Found};
+use inventory::inventory;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-
-use deviations::{Deviation, Found};
-use inventory::inventory;
 
 const SAMPLES: [&str; 3] = ["inventory", "nightly-report", "orders"];
 /// What moto's deviation leaves of a location that runs as wanted.

@@ -1,7 +1,7 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::reconcile::Clock;
+use crate::runtime::Clock;
 
 /// How the fake webserver behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

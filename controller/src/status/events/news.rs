@@ -1,7 +1,8 @@
 //! Which events one status makes of another.
 
+use codeloc_core::status::{Drift, Health, Reason, RepositoryStatus, Sync};
+
 use super::EventReason;
-use crate::status::{Drift, Health, Reason, RepositoryStatus, Sync};
 
 /// Fields that the message of a drift names.
 const NAMED: usize = 5;

@@ -1,0 +1,79 @@
+//! The shelf of a deployment: objects in the platform's bucket.
+
+use aws_sdk_s3::primitives::ByteStream;
+use codeloc_core::names;
+use codeloc_images::{BuildError, Shelf};
+use futures::future::BoxFuture;
+
+use crate::{CallError, call};
+
+#[derive(Clone, Debug)]
+pub struct S3Shelf {
+    s3: aws_sdk_s3::Client,
+    bucket: String,
+    prefix: String,
+}
+
+impl S3Shelf {
+    pub fn new(s3: aws_sdk_s3::Client, bucket: &str, deployment: &str) -> Self {
+        Self { s3, bucket: bucket.to_owned(), prefix: format!("{}/builds", names::own_prefix(deployment)) }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.prefix)
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<String>, CallError> {
+        const OPERATION: &str = "s3:GetObject";
+        let request = self.s3.get_object().bucket(&self.bucket).key(self.key(name));
+        let answer = match call(OPERATION, request.send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(&["NoSuchKey", "NotFound"]) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "whole body"))?;
+        let text = String::from_utf8(body.to_vec()).map_err(|_| CallError::malformed(OPERATION, "text in UTF-8"))?;
+        Ok(Some(text))
+    }
+
+    /// Whether it was written; not, where `only_new` and there is one already.
+    async fn write(&self, name: &str, text: &str, only_new: bool) -> Result<bool, CallError> {
+        let request = self
+            .s3
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(name))
+            .set_if_none_match(only_new.then(|| "*".to_owned()))
+            .body(ByteStream::from(text.as_bytes().to_vec()));
+        match call("s3:PutObject", request.send()).await {
+            Ok(_) => Ok(true),
+            // The second when two writes met.
+            Err(error) if only_new && error.is(&["PreconditionFailed", "ConditionalRequestConflict"]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn unreachable(error: &CallError) -> BuildError {
+    BuildError::Transient(format!("what was built before is not known: {error}"))
+}
+
+impl Shelf for S3Shelf {
+    fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
+        Box::pin(async move { self.read(name).await.map_err(|error| unreachable(&error)) })
+    }
+
+    fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>> {
+        Box::pin(async move {
+            if self.write(name, &text, true).await.map_err(|error| unreachable(&error))? {
+                return Ok(text);
+            }
+            // Where the other write did not go through in the end, this text is as good.
+            Ok(self.read(name).await.map_err(|error| unreachable(&error))?.unwrap_or(text))
+        })
+    }
+
+    fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
+        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(|error| unreachable(&error)) })
+    }
+}

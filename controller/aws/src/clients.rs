@@ -1,0 +1,71 @@
+//! The AWS clients, one for each service.
+
+use std::sync::Arc;
+
+use crate::attempts::Attempts;
+use crate::limits::Limits;
+use crate::told::Asked;
+
+#[derive(Clone, Debug)]
+pub struct Clients {
+    pub ecs: aws_sdk_ecs::Client,
+    pub iam: aws_sdk_iam::Client,
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+    pub ecr: aws_sdk_ecr::Client,
+    pub discovery: aws_sdk_servicediscovery::Client,
+    pub s3: aws_sdk_s3::Client,
+    pub scaling: aws_sdk_applicationautoscaling::Client,
+    pub sts: aws_sdk_sts::Client,
+    pub codebuild: aws_sdk_codebuild::Client,
+}
+
+impl Clients {
+    /// Each attempt of each call tells `limits` whether it was refused for its rate, the SDK's own retries included.
+    pub fn new(config: &aws_config::SdkConfig, limits: &Arc<Limits>) -> Self {
+        let tell = |service| Attempts::new(service, limits.clone());
+        Self {
+            ecs: aws_sdk_ecs::Client::from_conf(
+                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).interceptor(Asked).build(),
+            ),
+            iam: aws_sdk_iam::Client::from_conf(
+                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).interceptor(Asked).build(),
+            ),
+            logs: aws_sdk_cloudwatchlogs::Client::from_conf(
+                aws_sdk_cloudwatchlogs::config::Builder::from(config)
+                    .interceptor(tell("logs"))
+                    .interceptor(Asked)
+                    .build(),
+            ),
+            ecr: aws_sdk_ecr::Client::from_conf(
+                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).interceptor(Asked).build(),
+            ),
+            discovery: aws_sdk_servicediscovery::Client::from_conf(
+                aws_sdk_servicediscovery::config::Builder::from(config)
+                    .interceptor(tell("servicediscovery"))
+                    .interceptor(Asked)
+                    .build(),
+            ),
+            // Other endpoints than AWS's know buckets by path only.
+            s3: aws_sdk_s3::Client::from_conf(
+                aws_sdk_s3::config::Builder::from(config)
+                    .force_path_style(config.endpoint_url().is_some())
+                    .interceptor(tell("s3"))
+                    .interceptor(Asked)
+                    .build(),
+            ),
+            scaling: aws_sdk_applicationautoscaling::Client::from_conf(
+                aws_sdk_applicationautoscaling::config::Builder::from(config)
+                    .interceptor(tell("application-autoscaling"))
+                    .interceptor(Asked)
+                    .build(),
+            ),
+            sts: aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(config).interceptor(Asked).build()),
+            codebuild: aws_sdk_codebuild::Client::from_conf(
+                aws_sdk_codebuild::config::Builder::from(config)
+                    .interceptor(tell("codebuild"))
+                    .interceptor(Asked)
+                    .build(),
+            ),
+        }
+    }
+}

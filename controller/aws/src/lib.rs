@@ -1,0 +1,24 @@
+//! The AWS side: the only crate that names the AWS SDK.
+
+mod attempts;
+pub mod build_cache;
+mod cache;
+mod clients;
+pub mod codebuild;
+mod error;
+pub mod fence;
+pub mod lease;
+pub mod limits;
+mod observe;
+pub mod pulse;
+pub mod registry_credentials;
+pub mod resources;
+pub mod rotation;
+mod session;
+mod told;
+
+pub use cache::Cache;
+pub use clients::Clients;
+pub use error::{CallError, Class};
+pub use observe::observe;
+pub use session::{Scope, Session, call, in_scope, mutates};

@@ -1,0 +1,56 @@
+//! Observing all kinds of resources at once.
+
+use std::collections::BTreeMap;
+
+use codeloc_core::resources::Live;
+
+use crate::error::CallError;
+use crate::resources::{discovery, image_repository, log_group, role, scaling, service, task_definition};
+use crate::session::{Scope, Session};
+
+/// Live state by repository name. A location of which nothing exists is absent.
+///
+/// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
+    let mut all: BTreeMap<String, Live> = BTreeMap::new();
+    if let Scope::All = scope {
+        session.cache.begin_sweep();
+    }
+    let (log_groups, image_repositories, roles, task_definitions, discovery, services, scaling) = futures::try_join!(
+        log_group::observe(session, scope),
+        image_repository::observe(session, scope),
+        role::observe(session, scope),
+        task_definition::observe(session, scope),
+        discovery::observe(session, scope),
+        service::observe(session, scope),
+        scaling::observe(session, scope),
+    )?;
+    for (name, live) in log_groups {
+        all.entry(name).or_default().log_group = Some(live);
+    }
+    for (name, live) in image_repositories {
+        all.entry(name).or_default().image_repository = Some(live);
+    }
+    for (name, roles) in roles {
+        let found = all.entry(name).or_default();
+        (found.role, found.execution_role) = (roles.code, roles.execution);
+    }
+    for (name, live) in task_definitions {
+        let found = all.entry(name).or_default();
+        found.task_definitions = live.servers;
+        found.run_definitions = live.runs;
+    }
+    for (name, live) in discovery {
+        all.entry(name).or_default().discovery = Some(live);
+    }
+    for (name, live) in services {
+        all.entry(name).or_default().service = Some(live);
+    }
+    for (name, live) in scaling {
+        all.entry(name).or_default().scaling = Some(live);
+    }
+    if let Scope::All = scope {
+        session.cache.end_sweep(all.clone());
+    }
+    Ok(all)
+}

@@ -1,0 +1,247 @@
+//! Observe: `ListServices` of the namespace, 100 a page, carries the records. Its tags come from a call of their own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use aws_sdk_servicediscovery::types::{
+    DnsConfig, DnsConfigChange, DnsRecord, FilterCondition, HealthCheckCustomConfig, OperationStatus, RecordType,
+    RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, Tag,
+};
+use codeloc_core::names;
+use codeloc_core::resources::discovery::{Change, Live, Want};
+use codeloc_core::shared::Shared;
+use codeloc_core::tags::Tags;
+
+use crate::{CallError, Class, Scope, Session};
+
+const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFoundException"];
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+    const OPERATION: &str = "servicediscovery:ListServices";
+    if let Scope::One(name) = scope
+        && let Some(live) = observe_known(session, &names::service(name)).await?
+    {
+        return Ok(BTreeMap::from([(name.to_owned(), live.into())]));
+    }
+    let filter = ServiceFilter::builder()
+        .name(ServiceFilterName::NamespaceId)
+        .condition(FilterCondition::Eq)
+        .values(&session.place.namespace_id)
+        .build()
+        .map_err(|_| CallError::malformed(OPERATION, "filter"))?;
+    let mut found = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let request =
+            session.clients.discovery.list_services().filters(filter.clone()).max_results(100).set_next_token(token);
+        let answer = session.call(OPERATION, request.send()).await?;
+        for service in answer.services() {
+            let name = service.name().unwrap_or_default();
+            let Some(repository) = names::repository_of_service(name) else { continue };
+            if matches!(scope, Scope::One(wanted) if wanted != repository) {
+                continue;
+            }
+            let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
+            session.cache.lock().registries.insert(name.to_owned(), id.clone());
+            let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
+            let described =
+                (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
+            let live = read(id, arn, name, described, tags);
+            let live = session.cache.seen(repository, |seen| seen.discovery.as_ref(), live);
+            found.insert(repository.to_owned(), live);
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Of a service whose id is remembered: one call, where the search by name is one for each hundred services.
+async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
+    let Some(id) = session.cache.lock().registries.get(name).cloned() else { return Ok(None) };
+    let request = session.clients.discovery.get_service().id(&id);
+    let service = match session.call("servicediscovery:GetService", request.send()).await {
+        Ok(answer) => answer.service.filter(|service| service.name() == Some(name)),
+        Err(error) if error.is(ABSENT) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(service) = service else {
+        session.cache.lock().registries.remove(name);
+        return Ok(None);
+    };
+    let arn = service.arn().unwrap_or_default().to_owned();
+    let tags = session.cache.tags(Scope::One(name), &arn, tags(session, &arn)).await?;
+    let described = (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
+    Ok(Some(read(id, arn, name, described, tags)))
+}
+
+fn read(
+    id: String,
+    arn: String,
+    name: &str,
+    described: (Option<&DnsConfig>, bool, Option<i32>),
+    tags: Shared<Tags>,
+) -> Live {
+    let (dns, health_check, instances) = described;
+    let records = dns.map_or(&[][..], DnsConfig::dns_records);
+    Live {
+        id,
+        arn,
+        name: name.to_owned(),
+        records: records.iter().map(|record| (record.r#type().as_str().to_owned(), record.ttl())).collect(),
+        multivalue: dns.and_then(DnsConfig::routing_policy).is_none_or(|routing| *routing == RoutingPolicy::Multivalue),
+        health_check,
+        instances,
+        tags,
+    }
+}
+
+async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+    let request = session.clients.discovery.list_tags_for_resource().resource_arn(arn);
+    match session.call("servicediscovery:ListTagsForResource", request.send()).await {
+        Ok(answer) => Ok(answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()),
+        Err(error) if error.is(ABSENT) => Ok(Tags::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<Result<_, _>>()
+        .map_err(|_| CallError::malformed("servicediscovery:TagResource", "tag key"))
+}
+
+fn record(ttl: i64) -> Result<DnsRecord, CallError> {
+    let record = DnsRecord::builder().r#type(RecordType::A).ttl(ttl).build();
+    record.map_err(|_| CallError::malformed("servicediscovery:CreateService", "DNS record"))
+}
+
+/// Address and port of every task that is registered. The port is the one given where Cloud Map names none.
+pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>, CallError> {
+    let mut found = Vec::new();
+    let mut token = None;
+    loop {
+        let request = session.clients.discovery.list_instances().service_id(id).max_results(100).set_next_token(token);
+        let answer = match session.call("servicediscovery:ListInstances", request.send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(ABSENT) => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        for instance in answer.instances() {
+            let Some(attributes) = instance.attributes() else { continue };
+            let address = attributes.get("AWS_INSTANCE_IPV4").and_then(|text| text.parse::<IpAddr>().ok());
+            let port =
+                attributes.get("AWS_INSTANCE_PORT").and_then(|text| text.parse().ok()).unwrap_or(session.place.port);
+            found.extend(address.map(|address| SocketAddr::new(address, port)));
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            found.sort();
+            return Ok(found);
+        }
+    }
+}
+
+/// A create also tells what is `live` then, so that later steps of the same plan can name it.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+    let discovery = &session.clients.discovery;
+    match change {
+        Change::Create(want) => {
+            *live = create(session, want).await?.map(Shared::from);
+            Ok(())
+        }
+        Change::SetRecord { id, ttl, .. } => {
+            let dns = DnsConfigChange::builder().dns_records(record(*ttl)?).build();
+            let dns = dns.map_err(|_| CallError::malformed("servicediscovery:UpdateService", "DNS config"))?;
+            let service = ServiceChange::builder().dns_config(dns).build();
+            session
+                .call("servicediscovery:UpdateService", discovery.update_service().id(id).service(service).send())
+                .await
+                .map(drop)
+        }
+        Change::Tag { arn, tags, .. } => {
+            session.cache.forget_tags(arn);
+            let request = discovery.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
+            session.call("servicediscovery:TagResource", request.send()).await.map(drop)
+        }
+        Change::Immutable { .. } => Ok(()),
+        Change::Delete { id, .. } => delete(session, id).await,
+    }
+}
+
+async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallError> {
+    const OPERATION: &str = "servicediscovery:CreateService";
+    let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record(want.ttl)?).build();
+    let dns = dns.map_err(|_| CallError::malformed(OPERATION, "DNS config"))?;
+    let repository = names::repository_of_service(&want.name).unwrap_or(&want.name);
+    let request = session
+        .clients
+        .discovery
+        .create_service()
+        .name(&want.name)
+        .namespace_id(&want.namespace_id)
+        // The same request twice, after an answer that was lost, makes one service.
+        .creator_request_id(names::creator_request(&session.place.deployment, repository))
+        .dns_config(dns)
+        // ECS reports each task's health through it.
+        .health_check_custom_config(HealthCheckCustomConfig::builder().build())
+        .set_tags(Some(tag_list(&want.tags)?));
+    let answer = match session.call(OPERATION, request.send()).await {
+        Ok(answer) => answer,
+        // Found by the next observation.
+        Err(error) if error.is(&["ServiceAlreadyExists"]) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let service = answer.service().ok_or_else(|| CallError::malformed(OPERATION, "service"))?;
+    session.cache.keep_tags(service.arn().unwrap_or_default(), &want.tags);
+    session.cache.lock().registries.insert(want.name.clone(), service.id().unwrap_or_default().to_owned());
+    Ok(Some(Live {
+        id: service.id().unwrap_or_default().to_owned(),
+        arn: service.arn().unwrap_or_default().to_owned(),
+        name: want.name.clone(),
+        records: vec![("A".to_owned(), want.ttl)],
+        multivalue: true,
+        health_check: true,
+        instances: None,
+        tags: want.tags.clone().into(),
+    }))
+}
+
+/// A service with instances is refused (`ResourceInUse`), and deregistering is an operation that takes its time: where one
+/// is not done yet the error is 'not yet', and the next pass goes on.
+async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
+    let discovery = &session.clients.discovery;
+    let instances =
+        match session.call("servicediscovery:ListInstances", discovery.list_instances().service_id(id).send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(ABSENT) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+    for instance in instances.instances() {
+        let request = discovery.deregister_instance().service_id(id).instance_id(instance.id().unwrap_or_default());
+        let operation = match session.call("servicediscovery:DeregisterInstance", request.send()).await {
+            Ok(answer) => answer.operation_id,
+            Err(error) if error.is(ABSENT) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(operation) = operation else { continue };
+        let answer = session
+            .call("servicediscovery:GetOperation", discovery.get_operation().operation_id(operation).send())
+            .await?;
+        let status = answer.operation().and_then(|operation| operation.status());
+        if matches!(status, Some(OperationStatus::Submitted | OperationStatus::Pending)) {
+            return Err(CallError {
+                operation: "servicediscovery:DeregisterInstance",
+                class: Class::NotYet,
+                code: String::new(),
+                message: "an instance is still being deregistered".to_owned(),
+            });
+        }
+    }
+    match session.call("servicediscovery:DeleteService", discovery.delete_service().id(id).send()).await {
+        Err(error) if !error.is(ABSENT) => Err(error),
+        _ => Ok(()),
+    }
+}

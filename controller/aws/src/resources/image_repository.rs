@@ -1,0 +1,227 @@
+//! Observe: `DescribeRepositories`, 1,000 a page. Its tags come from a call of their own. The images are read apart, and seldom.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag};
+use codeloc_core::names;
+use codeloc_core::resources::image_repository::garbage::Image;
+use codeloc_core::resources::image_repository::{Change, Live};
+use codeloc_core::shared::Shared;
+use codeloc_core::tags::Tags;
+
+use crate::{CallError, Scope, Session, in_scope};
+
+/// The most that one call takes (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
+const IMAGES_AT_ONCE: usize = 100;
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+    let prefix = names::image_repository_prefix(&session.place.deployment);
+    let mut found = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let request = session.clients.ecr.describe_repositories();
+        let request = match scope {
+            // AWS takes no page size together with names.
+            Scope::One(name) => request.repository_names(format!("{prefix}{name}")),
+            Scope::All => request.max_results(1000).set_next_token(token),
+        };
+        let answer = match session.call("ecr:DescribeRepositories", request.send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(&["RepositoryNotFoundException"]) => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        for repository in answer.repositories() {
+            let name = repository.repository_name().unwrap_or_default();
+            let Some(location) = in_scope(scope, &prefix, name) else { continue };
+            let arn = repository.repository_arn().unwrap_or_default().to_owned();
+            let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
+            let live = Live {
+                name: name.to_owned(),
+                uri: repository.repository_uri().unwrap_or_default().to_owned(),
+                immutable_tags: repository.image_tag_mutability() == Some(&ImageTagMutability::Immutable),
+                scan_on_push: repository
+                    .image_scanning_configuration()
+                    .is_some_and(ImageScanningConfiguration::scan_on_push),
+                tags,
+                arn,
+            };
+            let live = session.cache.seen(location, |seen| seen.image_repository.as_ref(), live);
+            found.insert(location.to_owned(), live);
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Every image of one repository.
+pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, CallError> {
+    let ecr = &session.clients.ecr;
+    let (mut found, mut indexes, mut token) = (Vec::new(), Vec::new(), None);
+    loop {
+        let request = ecr.describe_images().repository_name(name).max_results(1000).set_next_token(token);
+        let answer = session.call("ecr:DescribeImages", request.send()).await?;
+        for detail in answer.image_details() {
+            let (Some(digest), Some(pushed)) = (detail.image_digest(), detail.image_pushed_at()) else { continue };
+            // `…image.index…` is OCI's, `…manifest.list…` Docker's.
+            if detail.image_manifest_media_type().is_some_and(|kind| kind.contains("index") || kind.contains("list")) {
+                indexes.push(digest.to_owned());
+            }
+            found.push(Image {
+                digest: digest.to_owned(),
+                tags: detail.image_tags().to_vec(),
+                pushed_ms: pushed.to_millis().map_err(|_| CallError::malformed("ecr:DescribeImages", "date"))?,
+                parts: vec![],
+                subject: detail.subject_manifest_digest().map(str::to_owned),
+            });
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    for digests in indexes.chunks(IMAGES_AT_ONCE) {
+        let parts = parts(session, name, digests).await?;
+        for image in &mut found {
+            if let Some(parts) = parts.get(&image.digest) {
+                image.parts.clone_from(parts);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What each of these indexes names. One that cannot be read fails all: what it names would count as unused.
+async fn parts(
+    session: Session<'_>,
+    name: &str,
+    digests: &[String],
+) -> Result<BTreeMap<String, Vec<String>>, CallError> {
+    let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+    let request = session.clients.ecr.batch_get_image().repository_name(name).set_image_ids(Some(ids));
+    let answer = session.call("ecr:BatchGetImage", request.send()).await?;
+    let mut found = BTreeMap::new();
+    for image in answer.images() {
+        let manifest: serde_json::Value = image
+            .image_manifest()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| CallError::malformed("ecr:BatchGetImage", "manifest"))?;
+        let manifests = manifest["manifests"].as_array().into_iter().flatten();
+        let parts = manifests.filter_map(|part| part["digest"].as_str().map(str::to_owned)).collect();
+        found.insert(image.image_id().and_then(|id| id.image_digest()).unwrap_or_default().to_owned(), parts);
+    }
+    if digests.iter().all(|digest| found.contains_key(digest)) {
+        Ok(found)
+    } else {
+        Err(CallError::malformed("ecr:BatchGetImage", "one of the images"))
+    }
+}
+
+async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> Result<(), CallError> {
+    for digests in digests.chunks(IMAGES_AT_ONCE) {
+        let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+        let request = session.clients.ecr.batch_delete_image().repository_name(name).set_image_ids(Some(ids));
+        let answer = match session.call("ecr:BatchDeleteImage", request.send()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is(&["RepositoryNotFoundException"]) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for failure in answer.failures() {
+            match failure.failure_code() {
+                Some(ImageFailureCode::ImageNotFound) => {}
+                // An index that came meanwhile names it, or one that goes in the same call. The next look tells.
+                code => tracing::info!(repository = name, ?code, "an image stays"),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+    match session
+        .call("ecr:ListTagsForResource", session.clients.ecr.list_tags_for_resource().resource_arn(arn).send())
+        .await
+    {
+        Ok(answer) => Ok(answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()),
+        Err(error) if error.is(&["RepositoryNotFoundException"]) => Ok(Tags::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<Result<_, _>>()
+        .map_err(|_| CallError::malformed("ecr:TagResource", "tag key"))
+}
+
+fn mutability(immutable: bool) -> ImageTagMutability {
+    if immutable { ImageTagMutability::Immutable } else { ImageTagMutability::Mutable }
+}
+
+fn scanning(on_push: bool) -> ImageScanningConfiguration {
+    ImageScanningConfiguration::builder().scan_on_push(on_push).build()
+}
+
+/// A create also tells what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+    let ecr = &session.clients.ecr;
+    match change {
+        Change::Create(want) => {
+            let request = ecr
+                .create_repository()
+                .repository_name(&want.name)
+                .image_tag_mutability(mutability(want.immutable_tags))
+                .image_scanning_configuration(scanning(want.scan_on_push))
+                .set_tags(Some(tag_list(&want.tags)?));
+            match session.call("ecr:CreateRepository", request.send()).await {
+                Ok(answer) => {
+                    let made =
+                        answer.repository().and_then(|made| Some((made.repository_arn()?, made.repository_uri()?)));
+                    if let Some((arn, uri)) = made {
+                        session.cache.keep_tags(arn, &want.tags);
+                        let made = Live {
+                            arn: arn.to_owned(),
+                            name: want.name.clone(),
+                            uri: uri.to_owned(),
+                            immutable_tags: want.immutable_tags,
+                            scan_on_push: want.scan_on_push,
+                            tags: want.tags.clone().into(),
+                        };
+                        *live = Some(made.into());
+                    }
+                    Ok(())
+                }
+                Err(error) if error.is(&["RepositoryAlreadyExistsException"]) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        Change::SetImmutableTags { name, to } => {
+            let request = ecr.put_image_tag_mutability().repository_name(name).image_tag_mutability(mutability(*to));
+            session.call("ecr:PutImageTagMutability", request.send()).await.map(drop)
+        }
+        Change::SetScanOnPush { name, to } => {
+            let request = ecr
+                .put_image_scanning_configuration()
+                .repository_name(name)
+                .image_scanning_configuration(scanning(*to));
+            session.call("ecr:PutImageScanningConfiguration", request.send()).await.map(drop)
+        }
+        Change::Tag { arn, tags, .. } => {
+            session.cache.forget_tags(arn);
+            let request = ecr.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
+            session.call("ecr:TagResource", request.send()).await.map(drop)
+        }
+        Change::DeleteImages { name, digests } => delete_images(session, name, digests).await,
+        Change::Delete { name } => {
+            match session
+                .call("ecr:DeleteRepository", ecr.delete_repository().repository_name(name).force(true).send())
+                .await
+            {
+                Err(error) if !error.is(&["RepositoryNotFoundException"]) => Err(error),
+                _ => Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Observe: `GetAccountAuthorizationDetails` carries trust, inline policies and tags of many roles a page; one
+//! role alone costs four small calls.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_iam::types::{EntityType, Tag};
+use codeloc_core::names;
+use codeloc_core::resources::role::{Change, Document, Live, POLICY_NAME};
+use codeloc_core::shared::Shared;
+use codeloc_core::tags::Tags;
+
+use crate::{CallError, Scope, Session};
+
+/// Roles a page: IAM would give 1,000, of which the answer and what is read from it take 9 MB, more than all else a sweep holds for a moment.
+pub const PAGE: i32 = 250;
+
+const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
+
+/// The roles of one location.
+#[derive(Debug, Default)]
+pub struct Roles {
+    pub code: Option<Shared<Live>>,
+    pub execution: Option<Shared<Live>>,
+}
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
+    match scope {
+        Scope::All => observe_all(session).await,
+        Scope::One(name) => {
+            let deployment = &session.place.deployment;
+            let code = observe_one(session, &names::role(deployment, name)).await?;
+            let execution = observe_one(session, &names::execution_role(deployment, name)).await?;
+            let roles = Roles { code, execution };
+            Ok(BTreeMap::from([(name.to_owned(), roles)]))
+        }
+    }
+}
+
+async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
+    let prefix = names::role(&session.place.deployment, "");
+    let mut found: BTreeMap<String, Roles> = BTreeMap::new();
+    let mut marker = None;
+    loop {
+        let request = session
+            .clients
+            .iam
+            .get_account_authorization_details()
+            .filter(EntityType::Role)
+            .max_items(PAGE)
+            .set_marker(marker);
+        let answer = session.call("iam:GetAccountAuthorizationDetails", request.send()).await?;
+        for role in answer.role_detail_list() {
+            let name = role.role_name().unwrap_or_default();
+            let Some(repository) = name.strip_prefix(&prefix) else { continue };
+            let policies = role.role_policy_list().iter().map(|policy| {
+                (
+                    policy.policy_name().unwrap_or_default().to_owned(),
+                    document(policy.policy_document().unwrap_or_default()),
+                )
+            });
+            let live = Live {
+                arn: role.arn().unwrap_or_default().to_owned(),
+                name: name.to_owned(),
+                path: role.path().unwrap_or_default().to_owned(),
+                trust: document(role.assume_role_policy_document().unwrap_or_default()),
+                policies: policies.collect(),
+                attached: role
+                    .attached_managed_policies()
+                    .iter()
+                    .filter_map(|one| one.policy_arn().map(str::to_owned))
+                    .collect(),
+                permissions_boundary: role
+                    .permissions_boundary()
+                    .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
+                tags: session.cache.distinct(tags(role.tags())),
+            };
+            let (repository, executes) = names::repository_of_role(repository);
+            let roles = found.entry(repository.to_owned()).or_default();
+            if executes {
+                roles.execution = Some(session.cache.seen(repository, |seen| seen.execution_role.as_ref(), live));
+            } else {
+                roles.code = Some(session.cache.seen(repository, |seen| seen.role.as_ref(), live));
+            }
+        }
+        marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
+        if marker.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<Live>>, CallError> {
+    let iam = &session.clients.iam;
+    let role = match session.call("iam:GetRole", iam.get_role().role_name(name).send()).await {
+        Ok(answer) => answer.role.ok_or_else(|| CallError::malformed("iam:GetRole", "role"))?,
+        Err(error) if error.is(ABSENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut policies = BTreeMap::new();
+    for policy in
+        session.call("iam:ListRolePolicies", iam.list_role_policies().role_name(name).send()).await?.policy_names()
+    {
+        match session.call("iam:GetRolePolicy", iam.get_role_policy().role_name(name).policy_name(policy).send()).await
+        {
+            Ok(answer) => {
+                policies.insert(policy.clone(), document(answer.policy_document()));
+            }
+            Err(error) if error.is(ABSENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let attached =
+        session.call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
+    let live = Live {
+        arn: role.arn().to_owned(),
+        name: name.to_owned(),
+        path: role.path().to_owned(),
+        trust: document(role.assume_role_policy_document().unwrap_or_default()),
+        policies,
+        attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
+        permissions_boundary: role
+            .permissions_boundary()
+            .and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
+        tags: tags(role.tags()).into(),
+    };
+    Ok(Some(live.into()))
+}
+
+/// IAM sends policy documents percent-encoded.
+fn document(encoded: &str) -> Document {
+    Document::new(percent_encoding::percent_decode_str(encoded).decode_utf8_lossy())
+}
+
+fn tags(tags: &[Tag]) -> Tags {
+    tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
+}
+
+fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<Result<_, _>>()
+        .map_err(|_| CallError::malformed("iam:TagRole", "tag key"))
+}
+
+/// Creating the role and putting its policy also tell what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+    let iam = &session.clients.iam;
+    match change {
+        Change::Create(want) => {
+            let request = iam
+                .create_role()
+                .role_name(&want.name)
+                .path(&want.path)
+                .assume_role_policy_document(want.trust.to_string())
+                .set_permissions_boundary(want.permissions_boundary.clone())
+                .set_tags(Some(tag_list(&want.tags)?));
+            match session.call("iam:CreateRole", request.send()).await {
+                Ok(_) => {
+                    let made = Live {
+                        arn: want.arn(session.place),
+                        name: want.name.clone(),
+                        path: want.path.clone(),
+                        trust: Document::from(&want.trust),
+                        policies: BTreeMap::new(),
+                        attached: vec![],
+                        permissions_boundary: want.permissions_boundary.clone(),
+                        tags: want.tags.clone().into(),
+                    };
+                    *live = Some(made.into());
+                    Ok(())
+                }
+                Err(error) if error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        Change::SetTrust { name, trust } => {
+            let request = iam.update_assume_role_policy().role_name(name).policy_document(trust.to_string());
+            session.call("iam:UpdateAssumeRolePolicy", request.send()).await.map(drop)
+        }
+        Change::SetBoundary { name, to: Some(boundary), .. } => {
+            let request = iam.put_role_permissions_boundary().role_name(name).permissions_boundary(boundary);
+            session.call("iam:PutRolePermissionsBoundary", request.send()).await.map(drop)
+        }
+        Change::SetBoundary { name, to: None, .. } => {
+            let request = iam.delete_role_permissions_boundary().role_name(name);
+            gone(session.call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
+        }
+        Change::PutPolicy { name, policy, .. } => {
+            let request =
+                iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
+            session.call("iam:PutRolePolicy", request.send()).await?;
+            if let Some(live) = live {
+                live.policies.insert(POLICY_NAME.to_owned(), Document::from(policy));
+            }
+            Ok(())
+        }
+        Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,
+        Change::Detach { name, policy_arn } => detach(session, name, policy_arn).await,
+        Change::Tag { name, tags } => {
+            let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(tags)?));
+            session.call("iam:TagRole", request.send()).await.map(drop)
+        }
+        Change::Immutable { .. } => Ok(()),
+        Change::Delete { name, policies, attached } => {
+            // A role that still has policies is refused (DeleteConflict).
+            for policy in policies {
+                remove_policy(session, name, policy).await?;
+            }
+            for policy_arn in attached {
+                detach(session, name, policy_arn).await?;
+            }
+            gone(session.call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
+        }
+    }
+}
+
+async fn remove_policy(session: Session<'_>, name: &str, policy: &str) -> Result<(), CallError> {
+    let request = session.clients.iam.delete_role_policy().role_name(name).policy_name(policy);
+    gone(session.call("iam:DeleteRolePolicy", request.send()).await.map(drop))
+}
+
+async fn detach(session: Session<'_>, name: &str, policy_arn: &str) -> Result<(), CallError> {
+    let request = session.clients.iam.detach_role_policy().role_name(name).policy_arn(policy_arn);
+    gone(session.call("iam:DetachRolePolicy", request.send()).await.map(drop))
+}
+
+/// What is to go may be gone already.
+fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
+    match result {
+        Err(error) if error.is(ABSENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,21 @@
+//! Observed together with the code servers' definitions, for AWS lists them together: see [`task_definition::observe`].
+
+use codeloc_core::resources::run_definition::Change;
+use codeloc_core::resources::task_definition::Live;
+use codeloc_core::shared::Shared;
+
+use super::task_definition;
+use crate::{CallError, Session};
+
+/// A registration also tells what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
+    match change {
+        Change::Register { want, .. } => {
+            let registered = task_definition::register(session, &want.family, &want.content, want.tags.clone()).await?;
+            live.insert(0, registered);
+            Ok(())
+        }
+        Change::Tag { arn, tags } => task_definition::tag(session, arn, tags).await,
+        Change::Deregister { arn } => task_definition::deregister(session, arn).await,
+    }
+}

@@ -1,0 +1,291 @@
+//! Observe: `DescribeScalableTargets` 50 a page, `DescribeScalingPolicies` ten a page, in turns.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_applicationautoscaling::operation::describe_scaling_policies::DescribeScalingPoliciesOutput;
+use aws_sdk_applicationautoscaling::types::{
+    MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ScalingPolicy, ServiceNamespace,
+    SuspendedState, TargetTrackingScalingPolicyConfiguration,
+};
+use codeloc_core::names;
+use codeloc_core::resources::scaling::{COOLDOWN, Change, Live, Metric, Policy};
+use codeloc_core::shared::Shared;
+
+use crate::{CallError, Class, Scope, Session};
+
+const ABSENT: &[&str] = &["ObjectNotFoundException"];
+/// Pages of policies that one sweep reads: so many, and one more for each so many targets.
+const PAGES: usize = 10;
+const TARGETS_FOR_ANOTHER_PAGE: usize = 125;
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+    let prefix = format!("service/{}/", session.place.cluster);
+    let resource = match scope {
+        Scope::All => None,
+        Scope::One(name) => Some(names::scaling_resource(&session.place.cluster, name)),
+    };
+    let mut targets: BTreeMap<String, Live> = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let request = session
+            .clients
+            .scaling
+            .describe_scalable_targets()
+            .service_namespace(ServiceNamespace::Ecs)
+            .set_resource_ids(resource.clone().map(|resource| vec![resource]))
+            .max_results(50)
+            .set_next_token(token);
+        let answer = session.call("application-autoscaling:DescribeScalableTargets", request.send()).await?;
+        for target in answer.scalable_targets() {
+            let resource_id = target.resource_id();
+            let Some(repository) = resource_id.strip_prefix(&prefix).and_then(names::repository_of_service) else {
+                continue;
+            };
+            let (min, max) = (target.min_capacity(), target.max_capacity());
+            let suspended = target.suspended_state().map(suspended).unwrap_or_default();
+            let live = Live { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
+            targets.insert(repository.to_owned(), live);
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    if targets.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    match resource {
+        Some(resource) => read_policies_of(session, &resource).await?,
+        None => read_policies_on(session, &prefix, targets.len()).await?,
+    }
+    for live in targets.values_mut() {
+        let prefix = key(&live.resource_id, "");
+        let state = session.cache.lock();
+        let policies = state.policies.starting_with(&prefix);
+        live.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
+    }
+    let found = targets.into_iter().map(|(repository, live)| {
+        let live = session.cache.seen(&repository, |seen| seen.scaling.as_ref(), live);
+        (repository, live)
+    });
+    Ok(found.collect())
+}
+
+/// Under which a policy is remembered.
+fn key(resource: &str, name: &str) -> String {
+    format!("{resource} {name}")
+}
+
+/// Pages of policies that one sweep reads, where there are more.
+pub fn pages(targets: usize) -> usize {
+    PAGES + targets / TARGETS_FOR_ANOTHER_PAGE
+}
+
+/// Ten policies a page is the worst ratio of all reads: each sweep reads a few pages, and remembers the rest.
+async fn read_policies_on(session: Session<'_>, prefix: &str, targets: usize) -> Result<(), CallError> {
+    let mut read = 0;
+    loop {
+        let (asked, token) = session.cache.lock().policies.ask();
+        let goes_on = token.is_some();
+        let answer = match list_policies(session, None, token).await {
+            // Tokens are good for a while only.
+            Err(error) if goes_on && error.class == Class::Terminal => {
+                session.cache.lock().policies.restart();
+                continue;
+            }
+            answer => answer?,
+        };
+        let ours = answer.scaling_policies().iter().filter(|policy| policy.resource_id().starts_with(prefix));
+        let found: Vec<(String, Policy)> =
+            ours.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))).collect();
+        let next = answer.next_token().map(str::to_owned);
+        let ended = next.is_none();
+        let missing = session.cache.lock().policies.page(asked, found, next);
+        for resource in missing.iter().filter_map(|key| key.split_once(' ')).map(|(resource, _)| resource) {
+            read_policies_of(session, resource).await?;
+        }
+        read += 1;
+        let whole = session.cache.lock().policies.is_whole();
+        if whole && (ended || read >= pages(targets)) {
+            return Ok(());
+        }
+    }
+}
+
+async fn read_policies_of(session: Session<'_>, resource: &str) -> Result<(), CallError> {
+    let mut found = BTreeMap::new();
+    let mut token = None;
+    loop {
+        let answer = list_policies(session, Some(resource), token).await?;
+        let policies = answer.scaling_policies().iter();
+        found.extend(policies.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    forget_policies(session, resource);
+    let mut state = session.cache.lock();
+    for (key, policy) in found {
+        state.policies.tell(key, Some(policy));
+    }
+    Ok(())
+}
+
+fn forget_policies(session: Session<'_>, resource: &str) {
+    let mut state = session.cache.lock();
+    let known: Vec<String> = state.policies.starting_with(&key(resource, "")).map(|(key, _)| key.clone()).collect();
+    for key in known {
+        state.policies.tell(key, None);
+    }
+}
+
+async fn list_policies(
+    session: Session<'_>,
+    resource: Option<&str>,
+    token: Option<String>,
+) -> Result<DescribeScalingPoliciesOutput, CallError> {
+    let request = session
+        .clients
+        .scaling
+        .describe_scaling_policies()
+        .service_namespace(ServiceNamespace::Ecs)
+        .set_resource_id(resource.map(str::to_owned))
+        .max_results(10)
+        .set_next_token(token);
+    session.call("application-autoscaling:DescribeScalingPolicies", request.send()).await
+}
+
+fn policy(policy: &ScalingPolicy) -> Policy {
+    let tracking = policy.target_tracking_scaling_policy_configuration();
+    let metric =
+        tracking.and_then(TargetTrackingScalingPolicyConfiguration::predefined_metric_specification).map_or_else(
+            || Metric::Other("custom".to_owned()),
+            |metric| Metric::from_name(metric.predefined_metric_type().as_str()),
+        );
+    let target_milli = milli(tracking.map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value));
+    let seconds = |cooldown: Option<i32>| cooldown.unwrap_or(COOLDOWN);
+    Policy {
+        metric,
+        target_milli,
+        scale_in_cooldown: seconds(tracking.and_then(TargetTrackingScalingPolicyConfiguration::scale_in_cooldown)),
+        scale_out_cooldown: seconds(tracking.and_then(TargetTrackingScalingPolicyConfiguration::scale_out_cooldown)),
+        scale_in: tracking.and_then(TargetTrackingScalingPolicyConfiguration::disable_scale_in) != Some(true),
+    }
+}
+
+fn suspended(state: &SuspendedState) -> Vec<&'static str> {
+    [
+        ("scaling in", state.dynamic_scaling_in_suspended()),
+        ("scaling out", state.dynamic_scaling_out_suspended()),
+        ("scheduled scaling", state.scheduled_scaling_suspended()),
+    ]
+    .into_iter()
+    .filter_map(|(what, suspended)| (suspended == Some(true)).then_some(what))
+    .collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a percentage in thousandths is far inside the range")]
+fn milli(value: f64) -> i64 {
+    (value * 1000.0).round() as i64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage in thousandths is exact in an f64")]
+fn from_milli(value: i64) -> f64 {
+    value as f64 / 1000.0
+}
+
+/// A new target and the policies put on it also tell what is `live` then.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+    let scaling = &session.clients.scaling;
+    let dimension = ScalableDimension::EcsServiceDesiredCount;
+    match change {
+        Change::Register { want, fields } => {
+            let running = SuspendedState::builder()
+                .dynamic_scaling_in_suspended(false)
+                .dynamic_scaling_out_suspended(false)
+                .scheduled_scaling_suspended(false)
+                .build();
+            let request = scaling
+                .register_scalable_target()
+                .service_namespace(ServiceNamespace::Ecs)
+                .resource_id(&want.resource_id)
+                .scalable_dimension(dimension)
+                .min_capacity(want.min)
+                .max_capacity(want.max)
+                .suspended_state(running)
+                // Tags go with a new target only: for an existing one AWS refuses them here.
+                .set_tags(fields.is_none().then(|| want.tags.clone().into_iter().collect()));
+            session.call("application-autoscaling:RegisterScalableTarget", request.send()).await?;
+            if fields.is_none() {
+                let made = Live {
+                    resource_id: want.resource_id.clone(),
+                    min: want.min,
+                    max: want.max,
+                    suspended: vec![],
+                    policies: BTreeMap::new(),
+                };
+                *live = Some(made.into());
+            }
+            Ok(())
+        }
+        Change::PutPolicy { resource_id, name, policy, .. } => {
+            const OPERATION: &str = "application-autoscaling:PutScalingPolicy";
+            let metric = PredefinedMetricSpecification::builder()
+                .predefined_metric_type(MetricType::from(policy.metric.name()))
+                .build();
+            let metric = metric.map_err(|_| CallError::malformed(OPERATION, "metric"))?;
+            let tracking = TargetTrackingScalingPolicyConfiguration::builder()
+                .target_value(from_milli(policy.target_milli))
+                .predefined_metric_specification(metric)
+                .scale_in_cooldown(policy.scale_in_cooldown)
+                .scale_out_cooldown(policy.scale_out_cooldown)
+                .disable_scale_in(!policy.scale_in)
+                .build()
+                .map_err(|_| CallError::malformed(OPERATION, "target"))?;
+            let request = scaling
+                .put_scaling_policy()
+                .service_namespace(ServiceNamespace::Ecs)
+                .resource_id(resource_id)
+                .scalable_dimension(dimension)
+                .policy_name(name)
+                .policy_type(PolicyType::TargetTrackingScaling)
+                .target_tracking_scaling_policy_configuration(tracking);
+            session.call(OPERATION, request.send()).await?;
+            session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
+            if let Some(live) = live {
+                live.policies.insert(name.clone(), policy.clone());
+            }
+            Ok(())
+        }
+        Change::DeletePolicy { resource_id, name, .. } => {
+            let request = scaling
+                .delete_scaling_policy()
+                .service_namespace(ServiceNamespace::Ecs)
+                .resource_id(resource_id)
+                .scalable_dimension(dimension)
+                .policy_name(name);
+            gone(session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))?;
+            session.cache.lock().policies.tell(key(resource_id, name), None);
+            Ok(())
+        }
+        Change::Deregister { resource_id, .. } => {
+            let request = scaling
+                .deregister_scalable_target()
+                .service_namespace(ServiceNamespace::Ecs)
+                .resource_id(resource_id)
+                .scalable_dimension(dimension);
+            gone(session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))?;
+            forget_policies(session, resource_id);
+            Ok(())
+        }
+    }
+}
+
+/// What is to go may be gone already.
+fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
+    match result {
+        Err(error) if error.is(ABSENT) => Ok(()),
+        other => other,
+    }
+}

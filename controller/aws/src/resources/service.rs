@@ -1,0 +1,291 @@
+//! Observe: `ListServices`, 100 a page, then `DescribeServices`, ten a call, with tags.
+
+mod settings;
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
+use aws_sdk_ecs::types::{
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, Deployment as SdkDeployment,
+    DeploymentCircuitBreaker, DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState,
+    DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
+};
+use codeloc_core::names;
+use codeloc_core::resources::Deferred;
+use codeloc_core::resources::service::{
+    Change, Deployment, DeploymentConfiguration, Live, Manner, Network, Rollout, Status,
+};
+use codeloc_core::shared::Shared;
+use codeloc_core::tags;
+
+use crate::resources::task_definition::tag_list;
+use crate::{CallError, Class, Scope, Session};
+
+/// What the steps before a service's step learned: ARNs that were unknown when the plan was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learned<'a> {
+    pub task_definition: Option<&'a str>,
+    pub registry: Option<&'a str>,
+}
+
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+    match scope {
+        Scope::One(name) => describe(session, &[names::service(name)]).await,
+        Scope::All => describe(session, &list(session).await?).await,
+    }
+}
+
+/// Reads services by their own names, ten a call.
+pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+    let mut found = BTreeMap::new();
+    for ten in names.chunks(10) {
+        let request = session
+            .clients
+            .ecs
+            .describe_services()
+            .cluster(&session.place.cluster)
+            .set_services(Some(ten.to_vec()))
+            .include(ServiceField::Tags);
+        let answer = session.call("ecs:DescribeServices", request.send()).await?;
+        for service in answer.services() {
+            let name = service.service_name().unwrap_or_default();
+            if let Some(repository) = names::repository_of_service(name) {
+                let live = session.cache.seen(repository, |seen| seen.service.as_ref(), read(session, service));
+                found.insert(repository.to_owned(), live);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
+    let mut names = Vec::new();
+    let mut token = None;
+    loop {
+        let request =
+            session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
+        let answer = session.call("ecs:ListServices", request.send()).await?;
+        let listed = answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next());
+        names.extend(listed.filter(|name| names::repository_of_service(name).is_some()).map(str::to_owned));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(names);
+        }
+    }
+}
+
+fn read(session: Session<'_>, service: &Service) -> Live {
+    let tags = service.tags().iter();
+    let tags = tags.map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()));
+    let mut deployments: Vec<&SdkDeployment> = service.deployments().iter().collect();
+    deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
+    let (network, deployment, manner) = settings::read(service);
+    Live {
+        arn: service.service_arn().unwrap_or_default().to_owned(),
+        name: service.service_name().unwrap_or_default().to_owned(),
+        status: match service.status() {
+            Some("ACTIVE") => Status::Active,
+            Some("DRAINING") => Status::Draining,
+            _ => Status::Inactive,
+        },
+        task_definition: service.task_definition().unwrap_or_default().to_owned(),
+        desired: service.desired_count(),
+        running: service.running_count(),
+        deployments: deployments.into_iter().map(read_deployment).collect(),
+        network,
+        deployment,
+        manner,
+        registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
+        tags: session.cache.distinct(tags.collect()),
+    }
+}
+
+fn read_deployment(deployment: &SdkDeployment) -> Deployment {
+    Deployment {
+        id: deployment.id().unwrap_or_default().to_owned(),
+        begun_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
+        task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
+        rollout: match deployment.rollout_state() {
+            Some(DeploymentRolloutState::Failed) => Rollout::Failed,
+            Some(DeploymentRolloutState::InProgress) => Rollout::InProgress,
+            _ => Rollout::Completed,
+        },
+        reason: deployment.rollout_state_reason().unwrap_or_default().to_owned(),
+        desired: deployment.desired_count(),
+        running: deployment.running_count(),
+        failed: deployment.failed_tasks(),
+    }
+}
+
+fn network(network: &Network) -> Result<NetworkConfiguration, CallError> {
+    let vpc = AwsVpcConfiguration::builder()
+        .set_subnets(Some(network.subnets.clone()))
+        .set_security_groups(Some(network.security_groups.clone()))
+        .assign_public_ip(if network.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled })
+        .build()
+        .map_err(|_| CallError::malformed("ecs:CreateService", "subnet"))?;
+    Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
+}
+
+fn deployment(configuration: DeploymentConfiguration, manner: &Manner) -> SdkDeploymentConfiguration {
+    let breaker = DeploymentCircuitBreaker::builder()
+        .enable(configuration.circuit_breaker)
+        .rollback(configuration.rollback)
+        .build();
+    SdkDeploymentConfiguration::builder()
+        .deployment_circuit_breaker(breaker)
+        .minimum_healthy_percent(configuration.minimum_healthy_percent)
+        .maximum_percent(configuration.maximum_percent)
+        .strategy(DeploymentStrategy::from(manner.strategy.as_str()))
+        .build()
+}
+
+fn rebalancing(zones: bool) -> AvailabilityZoneRebalancing {
+    if zones { AvailabilityZoneRebalancing::Enabled } else { AvailabilityZoneRebalancing::Disabled }
+}
+
+/// Sends what differs and nothing else: ECS refuses some of it for services that never had it, and begins a deployment for other.
+fn set(request: UpdateServiceFluentBuilder, from: &Manner, to: &Manner) -> UpdateServiceFluentBuilder {
+    let version = (from.platform_version != to.platform_version).then(|| to.platform_version.clone());
+    let propagate = (from.propagate_tags != to.propagate_tags).then(|| to.propagate_tags.as_str().into());
+    let grace = to.health_check_grace_period;
+    request
+        // None at all: back to the launch type.
+        .set_capacity_provider_strategy((from.capacity != to.capacity).then(Vec::new))
+        .set_platform_version(version)
+        .set_propagate_tags(propagate)
+        .set_enable_ecs_managed_tags((from.managed_tags != to.managed_tags).then_some(to.managed_tags))
+        .set_enable_execute_command((from.execute_command != to.execute_command).then_some(to.execute_command))
+        .set_health_check_grace_period_seconds((from.health_check_grace_period != grace).then_some(grace))
+        .set_availability_zone_rebalancing(
+            (from.zone_rebalancing != to.zone_rebalancing).then(|| rebalancing(to.zone_rebalancing)),
+        )
+}
+
+/// Resolves what was deferred by what the steps before it learned.
+fn resolve(deferred: &Deferred, learned: Option<&str>, what: &'static str) -> Result<String, CallError> {
+    deferred.known().or(learned).map(str::to_owned).ok_or_else(|| CallError {
+        operation: "ecs:CreateService",
+        class: Class::NotYet,
+        code: String::new(),
+        message: format!("the {what} is not known yet"),
+    })
+}
+
+/// A create also tells what is `live` then.
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    learned: Learned<'_>,
+    live: &mut Option<Shared<Live>>,
+) -> Result<(), CallError> {
+    let ecs = &session.clients.ecs;
+    let cluster = &session.place.cluster;
+    match change {
+        Change::Create { want, task_definition, registry, .. } => {
+            let registry = ServiceRegistry::builder()
+                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .build();
+            let request = ecs
+                .create_service()
+                .cluster(cluster)
+                .service_name(&want.name)
+                .task_definition(resolve(task_definition, learned.task_definition, "task definition")?)
+                .desired_count(want.count)
+                .launch_type(LaunchType::Fargate)
+                .network_configuration(network(&want.network)?)
+                .deployment_configuration(deployment(want.deployment, &want.manner))
+                .service_registries(registry)
+                .enable_ecs_managed_tags(want.manner.managed_tags)
+                .propagate_tags(PropagateTags::from(want.manner.propagate_tags.as_str()))
+                .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
+                .set_tags(Some(tag_list(&want.tags)));
+            let answer = session.call("ecs:CreateService", request.send()).await?;
+            *live = answer.service().map(|service| read(session, service).into());
+            Ok(())
+        }
+        Change::Deploy { name, task_definition, .. } => {
+            let task_definition = resolve(task_definition, learned.task_definition, "task definition")?;
+            let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::Configure { name, network: wanted, deployment: configuration, manner, from, registry, .. } => {
+            // A registry made anew may have the old one's id, and ECS registers only tasks that start
+            // (terraform-provider-aws#46930).
+            let anew = *registry == Deferred::AfterApply;
+            let registry = ServiceRegistry::builder()
+                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .build();
+            let request = ecs
+                .update_service()
+                .cluster(cluster)
+                .service(name)
+                .network_configuration(network(wanted)?)
+                .deployment_configuration(deployment(*configuration, manner))
+                .service_registries(registry)
+                .force_new_deployment(anew);
+            let request = set(request, from, manner);
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::Redeploy { name, task_definition, .. } => {
+            let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
+            session.call("ecs:UpdateService", request.force_new_deployment(true).send()).await.map(drop)
+        }
+        Change::SetCount { name, to, .. } => {
+            let request = ecs.update_service().cluster(cluster).service(name).desired_count(*to);
+            session.call("ecs:UpdateService", request.send()).await.map(drop)
+        }
+        Change::RememberFailed { arn, revision, .. } => {
+            let tag = Tag::builder().key(tags::FAILED_REVISION).value(revision).build();
+            session.call("ecs:TagResource", ecs.tag_resource().resource_arn(arn).tags(tag).send()).await.map(drop)
+        }
+        Change::Tag { arn, tags, .. } => {
+            let request = ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
+            session.call("ecs:TagResource", request.send()).await.map(drop)
+        }
+        Change::Delete { name } => {
+            match session
+                .call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send())
+                .await
+            {
+                Err(error) if !error.is(&["ServiceNotFoundException", "ServiceNotActiveException"]) => Err(error),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Why the newest stopped task of these task definitions stopped, in ECS's words.
+pub async fn stop_reason(
+    session: Session<'_>,
+    family: &str,
+    task_definitions: &[&str],
+) -> Result<Option<String>, CallError> {
+    let ecs = &session.clients.ecs;
+    let request = ecs
+        .list_tasks()
+        .cluster(&session.place.cluster)
+        .family(family)
+        .desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
+    let arns = session.call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
+    if arns.is_empty() {
+        return Ok(None);
+    }
+    let request =
+        ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
+    let answer = session.call("ecs:DescribeTasks", request.send()).await?;
+    let newest = answer
+        .tasks()
+        .iter()
+        .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.contains(&arn)))
+        .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
+    Ok(newest.map(|task| {
+        let mut words = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
+        for container in task.containers() {
+            // Where the container says no more than the task, once is enough.
+            words.extend(container.reason().filter(|reason| *reason != words[0]).map(str::to_owned));
+            words.extend(container.exit_code().map(|code| format!("exit code {code}")));
+        }
+        words.join("; ")
+    }))
+}

@@ -1,0 +1,411 @@
+//! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each revision not seen before; a revision never
+//! changes, but for its tags, which are read again in turns. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
+
+mod foreign;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::operation::list_task_definitions::ListTaskDefinitionsOutput;
+use aws_sdk_ecs::types::{
+    Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck as SdkHealthCheck, KeyValuePair, LogConfiguration,
+    LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret, SortOrder, Tag, TaskDefinition,
+    TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
+};
+use codeloc_core::names;
+use codeloc_core::resources::task_definition::{Change, Content, HealthCheck, Live};
+use codeloc_core::shared::Shared;
+use codeloc_core::tags::Tags;
+use codeloc_crds::Architecture;
+
+use crate::{CallError, Class, Scope, Session, in_scope};
+use foreign::foreign;
+
+/// The active definitions of one location, each kind newest first.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    pub servers: Vec<Shared<Live>>,
+    pub runs: Vec<Shared<Live>>,
+}
+
+/// Of code servers and of runs: AWS lists them together.
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Definitions>, CallError> {
+    let prefix = names::task_family_prefix(&session.place.deployment);
+    match scope {
+        Scope::All => read_on(session, &prefix).await?,
+        Scope::One(name) => {
+            read_family(session, &format!("{prefix}{name}")).await?;
+            read_families(session, &names::run_family_prefix(&session.place.deployment, name)).await?;
+        }
+    }
+    let mut found: BTreeMap<String, Definitions> = BTreeMap::new();
+    let state = session.cache.lock();
+    let wanted = match scope {
+        Scope::All => "",
+        Scope::One(name) => name,
+    };
+    for (key, live) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
+        let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
+        let (repository, run) = names::repository_of_family(family);
+        if in_scope(scope, "", repository).is_some() {
+            let definitions = found.entry(repository.to_owned()).or_default();
+            let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };
+            revisions.push(live.clone());
+        }
+    }
+    for definitions in found.values_mut() {
+        for revisions in [&mut definitions.servers, &mut definitions.runs] {
+            revisions.sort_by_key(|live| std::cmp::Reverse(live.number));
+        }
+    }
+    Ok(found)
+}
+
+/// Reads all families that begin so. Of one that is remembered, what it says is known, and a sweep tells whether it is still there.
+async fn read_families(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
+    let mut token = None;
+    loop {
+        let request = session
+            .clients
+            .ecs
+            .list_task_definition_families()
+            .family_prefix(prefix)
+            .status(TaskDefinitionFamilyStatus::Active)
+            .max_results(100)
+            .set_next_token(token);
+        let answer = session.call("ecs:ListTaskDefinitionFamilies", request.send()).await?;
+        for family in answer.families() {
+            let remembered = session.cache.lock().definitions.starting_with(&format!("{family}:")).next().is_some();
+            if !remembered {
+                read_family(session, family).await?;
+            }
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads the next page of all there are; all of them where nothing is remembered.
+async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
+    loop {
+        let (asked, token) = session.cache.lock().definitions.ask();
+        let goes_on = token.is_some();
+        let answer = match list(session, None, token).await {
+            // Tokens are good for a while only.
+            Err(error) if goes_on && error.class == Class::Terminal => {
+                session.cache.lock().definitions.restart();
+                continue;
+            }
+            answer => answer?,
+        };
+        let mut found = Vec::new();
+        for key in answer.task_definition_arns().iter().filter_map(|arn| key(arn)) {
+            if family_of(key).is_some_and(|family| in_scope(Scope::All, prefix, family).is_some())
+                && let Some(live) = describe(session, key).await?
+            {
+                found.push((key.to_owned(), live));
+            }
+        }
+        let next = answer.next_token().map(str::to_owned);
+        let missing = session.cache.lock().definitions.page(asked, found, next);
+        for key in missing {
+            describe_afresh(session, &key).await?;
+        }
+        if session.cache.lock().definitions.is_whole() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads one family. A list that came a moment too late is not believed of what it lacks.
+async fn read_family(session: Session<'_>, family: &str) -> Result<(), CallError> {
+    let mut listed = BTreeSet::new();
+    let mut token = None;
+    loop {
+        let answer = list(session, Some(family), token).await?;
+        let keys = answer.task_definition_arns().iter().filter_map(|arn| key(arn));
+        listed.extend(keys.filter(|key| family_of(key) == Some(family)).map(str::to_owned));
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    let remembered: BTreeSet<String> = {
+        let state = session.cache.lock();
+        state.definitions.starting_with(&format!("{family}:")).map(|(key, _)| key.clone()).collect()
+    };
+    for key in listed.symmetric_difference(&remembered) {
+        describe_afresh(session, key).await?;
+    }
+    Ok(())
+}
+
+async fn list(
+    session: Session<'_>,
+    family: Option<&str>,
+    token: Option<String>,
+) -> Result<ListTaskDefinitionsOutput, CallError> {
+    let request = session
+        .clients
+        .ecs
+        .list_task_definitions()
+        .set_family_prefix(family.map(str::to_owned))
+        .status(TaskDefinitionStatus::Active)
+        .sort(SortOrder::Desc)
+        .max_results(100)
+        .set_next_token(token);
+    session.call("ecs:ListTaskDefinitions", request.send()).await
+}
+
+/// `FAMILY:NUMBER` of `arn:…:task-definition/FAMILY:NUMBER`: what AWS takes in place of the whole, and sorts by family.
+fn key(arn: &str) -> Option<&str> {
+    arn.rsplit_once('/').map(|(_, key)| key)
+}
+
+fn family_of(key: &str) -> Option<&str> {
+    key.rsplit_once(':').map(|(family, _)| family)
+}
+
+async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
+    let remembered = session.cache.lock().definitions.known().get(key).cloned();
+    if remembered.is_some() && !session.cache.has_its_turn(key) {
+        return Ok(remembered);
+    }
+    describe_afresh(session, key).await
+}
+
+/// What AWS says of it now, remembered. One that is inactive is none.
+async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
+    let request =
+        session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
+    let live = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
+        Ok(answer) => answer
+            .task_definition()
+            .filter(|definition| definition.status() != Some(&TaskDefinitionStatus::Inactive))
+            .map(|definition| live(definition, from_tags(answer.tags())).into()),
+        // Deregistered and deleted between the two calls.
+        Err(error) if error.is(&["ClientException"]) => None,
+        Err(error) => return Err(error),
+    };
+    session.cache.lock().definitions.tell(key.to_owned(), live.clone());
+    Ok(live)
+}
+
+fn live(definition: &TaskDefinition, tags: Tags) -> Live {
+    Live {
+        arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
+        number: definition.revision(),
+        content: read(definition),
+        foreign: foreign(definition),
+        tags: tags.into(),
+    }
+}
+
+fn from_tags(tags: &[Tag]) -> Tags {
+    tags.iter()
+        .map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+/// What a task definition says in our words, or `None` where it does not say all of it.
+fn read(definition: &TaskDefinition) -> Option<Content> {
+    let container = definition.container_definitions().first()?;
+    let log = container.log_configuration()?.options()?;
+    let port = match container.port_mappings() {
+        [] => None,
+        [mapping] => Some(u16::try_from(mapping.container_port()?).ok()?),
+        _ => return None,
+    };
+    let health_check = match container.health_check() {
+        None => None,
+        Some(health) => Some(HealthCheck {
+            command: health.command().to_vec(),
+            interval: health.interval()?,
+            timeout: health.timeout()?,
+            retries: health.retries()?,
+            start_period: health.start_period()?,
+        }),
+    };
+    let architecture = match definition.runtime_platform()?.cpu_architecture()? {
+        CpuArchitecture::Arm64 => Architecture::Arm64,
+        CpuArchitecture::X8664 => Architecture::X86_64,
+        _ => return None,
+    };
+    let environment = container
+        .environment()
+        .iter()
+        .map(|pair| (pair.name().unwrap_or_default().to_owned(), pair.value().unwrap_or_default().to_owned()));
+    Some(Content {
+        cpu: definition.cpu()?.to_owned(),
+        memory: definition.memory()?.to_owned(),
+        architecture,
+        task_role_arn: definition.task_role_arn()?.to_owned(),
+        execution_role_arn: definition.execution_role_arn()?.to_owned(),
+        image: container.image()?.to_owned(),
+        command: container.command().to_vec(),
+        environment: environment.collect(),
+        secrets: container
+            .secrets()
+            .iter()
+            .map(|secret| (secret.name().to_owned(), secret.value_from().to_owned()))
+            .collect(),
+        container: container.name()?.to_owned(),
+        port,
+        log_group: log.get("awslogs-group")?.clone(),
+        log_region: log.get("awslogs-region")?.clone(),
+        log_stream_prefix: log.get("awslogs-stream-prefix")?.clone(),
+        health_check,
+        stop_timeout: container.stop_timeout()?,
+    })
+}
+
+fn container(content: &Content) -> Result<ContainerDefinition, CallError> {
+    let health = content.health_check.as_ref().map(health_check).transpose()?;
+    let port = content
+        .port
+        .map(|port| PortMapping::builder().container_port(i32::from(port)).protocol(TransportProtocol::Tcp).build());
+    let log = LogConfiguration::builder()
+        .log_driver(LogDriver::Awslogs)
+        .options("awslogs-group", &content.log_group)
+        .options("awslogs-region", &content.log_region)
+        .options("awslogs-stream-prefix", &content.log_stream_prefix)
+        .build()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "log driver"))?;
+    let environment =
+        content.environment.iter().map(|(name, value)| KeyValuePair::builder().name(name).value(value).build());
+    let secrets = content
+        .secrets
+        .iter()
+        .map(|(name, value_from)| Secret::builder().name(name).value_from(value_from).build())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "secret"))?;
+    Ok(ContainerDefinition::builder()
+        .name(&content.container)
+        .image(&content.image)
+        .essential(true)
+        .set_command(Some(content.command.clone()))
+        .set_environment(Some(environment.collect()))
+        .set_secrets((!secrets.is_empty()).then_some(secrets))
+        .set_port_mappings(port.map(|port| vec![port]))
+        .log_configuration(log)
+        .set_health_check(health)
+        .stop_timeout(content.stop_timeout)
+        .build())
+}
+
+fn health_check(check: &HealthCheck) -> Result<SdkHealthCheck, CallError> {
+    SdkHealthCheck::builder()
+        .set_command(Some(check.command.clone()))
+        .interval(check.interval)
+        .timeout(check.timeout)
+        .retries(check.retries)
+        .start_period(check.start_period)
+        .build()
+        .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))
+}
+
+pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<(), CallError> {
+    let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
+    session.call("ecs:TagResource", request.send()).await?;
+    let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
+    if let Some(mut live) = remembered {
+        live.tags.extend(tags.clone());
+        remember(session, arn, Some(live));
+    }
+    Ok(())
+}
+
+/// What a change of our own made of it.
+fn remember(session: Session<'_>, arn: &str, live: Option<Shared<Live>>) {
+    if let Some(key) = key(arn) {
+        session.cache.lock().definitions.tell(key.to_owned(), live);
+    }
+}
+
+/// A registration that is refused for its rate so often is left to the next pass, which says so in the status.
+const REFUSED_AT_MOST: u32 = 8;
+
+const REGISTER_OPERATION: &str = "ecs:RegisterTaskDefinition";
+
+/// Returns the new revision, so that later steps of the same plan can name it.
+pub(crate) async fn register(
+    session: Session<'_>,
+    family: &str,
+    content: &Content,
+    tags: Tags,
+) -> Result<Shared<Live>, CallError> {
+    let architecture = match content.architecture {
+        Architecture::Arm64 => CpuArchitecture::Arm64,
+        Architecture::X86_64 => CpuArchitecture::X8664,
+    };
+    let request = session
+        .clients
+        .ecs
+        .register_task_definition()
+        .family(family)
+        .requires_compatibilities(Compatibility::Fargate)
+        .network_mode(NetworkMode::Awsvpc)
+        .cpu(&content.cpu)
+        .memory(&content.memory)
+        .task_role_arn(&content.task_role_arn)
+        .execution_role_arn(&content.execution_role_arn)
+        .runtime_platform(
+            RuntimePlatform::builder().cpu_architecture(architecture).operating_system_family(OsFamily::Linux).build(),
+        )
+        .container_definitions(container(content)?)
+        .set_tags(Some(tag_list(&tags)));
+    // Never tried again blindly: a call whose answer was lost may have registered a revision, and AWS would make a second one.
+    // The next observation finds it.
+    let once = || aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
+    let mut refused = 0;
+    let answer = loop {
+        match session.call(REGISTER_OPERATION, request.clone().customize().config_override(once()).send()).await {
+            // Refused for its rate, in so many words: so nothing was registered, and its turn comes again.
+            Err(error) if error.class == Class::Throttled && !error.code.is_empty() && refused < REFUSED_AT_MOST => {
+                refused += 1;
+            }
+            answer => break answer?,
+        }
+    };
+    let definition =
+        answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "task definition"))?;
+    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
+    let live: Shared<Live> = live(definition, tags).into();
+    remember(session, arn, Some(live.clone()));
+    Ok(live)
+}
+
+/// A registration also tells what is `live` then, the new revision first, so that later steps of the same plan can name it.
+pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
+    match change {
+        Change::Register { want, attempt, .. } => {
+            let content = want
+                .content
+                .as_ref()
+                .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: it is not built yet"))?;
+            let mut tags = want.tags.clone();
+            tags.extend(attempt.tags());
+            live.insert(0, register(session, &want.family, content, tags).await?);
+            Ok(())
+        }
+        Change::Attempt { arn, attempt, .. } => tag(session, arn, &attempt.tags()).await,
+        Change::Tag { arn, tags } => tag(session, arn, tags).await,
+        Change::Deregister { arn } => deregister(session, arn).await,
+    }
+}
+
+pub(crate) async fn deregister(session: Session<'_>, arn: &str) -> Result<(), CallError> {
+    let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
+    match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
+        // Already inactive: ECS says so by a ClientException.
+        Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
+        _ => remember(session, arn, None),
+    }
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
+
+use super::{Answered, Desired, Input, Plan, protection};
+use crate::dagster::Answer;
+use crate::resources::{
+    Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace,
+};
+
+/// A rule that a plan breaks: a bug of the planner, and so an alarm.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("a step would delete the {} of a repository that is wanted", .0.title())]
+    DeletesWanted(Kind),
+    #[error("a step would change a repository of which the config is invalid")]
+    ChangesFrozen,
+    #[error("a step would change a repository that nobody may change now")]
+    ChangesHeld,
+    #[error("the {} would be deleted while the workspace entry is still published", .0.title())]
+    DeletesBeforeUnpublished(Kind),
+    #[error("the {} would be deleted while the service exists", .0.title())]
+    DeletesBeforeService(Kind),
+    #[error("the desired count would be written although scaling owns it")]
+    WritesScaledCount,
+    #[error("the {} comes before the {} it needs", .0.title(), .1.title())]
+    OutOfOrder(Kind, Kind),
+    #[error("a location would be published that did not answer with its definitions loaded")]
+    PublishesUnproven,
+    #[error("something would be collected that is in use, or not ours")]
+    CollectsInUse,
+}
+
+pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
+    let allowed = |step: &Step| input.may_protect && protection::only_protects(step);
+    if input.hold.is_some() && !(plan.steps.iter().all(allowed) && plan.garbage.is_empty()) {
+        return Err(Violation::ChangesHeld);
+    }
+    if plan.garbage.iter().any(|step| !is_unused(input, step)) {
+        return Err(Violation::CollectsInUse);
+    }
+    match input.desired {
+        Desired::Frozen(_) if !plan.steps.is_empty() => return Err(Violation::ChangesFrozen),
+        Desired::Frozen(_) => {}
+        Desired::Present { repository, .. } => {
+            let scaled = repository.scaling.min_capacity != repository.scaling.max_capacity;
+            lint_present(input, plan, scaled)?;
+        }
+        Desired::Absent => lint_absent(input, &plan.steps)?,
+    }
+    Ok(())
+}
+
+fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Violation> {
+    let steps = &plan.steps;
+    for step in steps {
+        let withdraws = matches!(step, Step::Workspace(workspace::Change::Withdraw { .. }));
+        if step.describe().action == Action::Delete && !(withdraws && answers_for_others(input)) {
+            return Err(Violation::DeletesWanted(step.kind()));
+        }
+        if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {
+            return Err(Violation::WritesScaledCount);
+        }
+        let publishes = matches!(step, Step::Workspace(workspace::Change::Publish { .. }));
+        if publishes && !server_ids(input).any(|id| is_own(input, plan, id)) {
+            return Err(Violation::PublishesUnproven);
+        }
+    }
+    // A creation that needs another kind comes after it.
+    let position =
+        |wanted: Kind| steps.iter().position(|step| step.kind() == wanted && step.describe().action == Action::Create);
+    for (kind, need) in NEEDS {
+        if let (Some(kind_at), Some(need_at)) = (position(kind), position(need))
+            && kind_at < need_at
+        {
+            return Err(Violation::OutOfOrder(kind, need));
+        }
+    }
+    Ok(())
+}
+
+/// Garbage is a task definition that carries our tag and that no deployment of the service names, or a run definition of ours that what
+/// runs does not hand on.
+fn is_unused(input: &Input<'_>, step: &Step) -> bool {
+    if let Step::RunDefinition(run_definition::Change::Deregister { arn }) = step {
+        let live = input.live.run_definitions.iter().find(|live| live.arn == *arn);
+        let handed_on = input.live.runs().and_then(task_definition::Live::run_family);
+        return live.is_some_and(|live| owned(input, &live.tags) && Some(live.family()) != handed_on.as_deref());
+    }
+    if let Step::ExecutionRole(role::Change::Delete { .. }) = step {
+        let Some(live) = &input.live.execution_role else { return false };
+        let runs = input.live.runs().and_then(|runs| runs.content.as_ref());
+        return owned(input, &live.tags) && runs.is_some_and(|content| content.execution_role_arn != live.arn);
+    }
+    if let Step::ImageRepository(image_repository::Change::DeleteImages { name, digests }) = step {
+        return are_unused(input, name, digests);
+    }
+    let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
+    let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
+    let named = |service: &service::Live| {
+        service.task_definition == *arn || service.deployments.iter().any(|one| one.task_definition == *arn)
+    };
+    live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_deref().is_some_and(named)
+}
+
+/// An image goes only out of a repository of ours, a day after it was pushed or later, and while no definition says its digest.
+fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
+    let of_ours = input.live.image_repository.iter().any(|live| live.name == *name && owned(input, &live.tags));
+    let old = |digest: &String| {
+        let mut images = input.live.images.iter().flatten().filter(|image| image.digest == *digest);
+        images.any(|image| input.now_ms - image.pushed_ms >= super::DAY_MS)
+    };
+    let definitions = || input.live.task_definitions.iter().chain(&input.live.run_definitions);
+    let said = |digest: &String| {
+        definitions().any(|live| live.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
+    };
+    of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
+}
+
+/// The ids of those that answered with their definitions loaded.
+fn server_ids<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
+    input.answers.iter().filter_map(|Answered { answer, .. }| match answer {
+        Answer::Loaded { server_id, .. } => Some(server_id.as_str()),
+        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,
+    })
+}
+
+fn is_own(input: &Input<'_>, plan: &Plan, id: &str) -> bool {
+    plan.report.revision.as_deref() == Some(id) || input.live.has_revision(id)
+}
+
+/// Whether somebody else has an address of the location, and none of its own tasks answers.
+fn answers_for_others(input: &Input<'_>) -> bool {
+    let mut ids = server_ids(input).peekable();
+    ids.peek().is_some() && ids.all(|id| !input.live.has_revision(id))
+}
+
+const NEEDS: [(Kind, Kind); 8] = [
+    (Kind::TaskDefinition, Kind::ExecutionRole),
+    (Kind::RunDefinition, Kind::LogGroup),
+    (Kind::RunDefinition, Kind::Role),
+    (Kind::TaskDefinition, Kind::LogGroup),
+    (Kind::TaskDefinition, Kind::Role),
+    (Kind::Service, Kind::TaskDefinition),
+    (Kind::Service, Kind::Discovery),
+    (Kind::Scaling, Kind::Service),
+];
+
+fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
+    let mut published = input.workspace.entry.is_some();
+    let service = input.live.service.as_ref().is_some_and(|live| live.exists() && owned(input, &live.tags));
+    for step in steps.iter().filter(|step| !protection::only_protects(step)) {
+        match step.kind() {
+            Kind::Workspace => published = false,
+            kind if published => return Err(Violation::DeletesBeforeUnpublished(kind)),
+            Kind::Service | Kind::Scaling => {}
+            kind if service => return Err(Violation::DeletesBeforeService(kind)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn owned(input: &Input<'_>, tags: &crate::tags::Tags) -> bool {
+    crate::tags::owner(tags, &input.place.deployment) == crate::tags::Owner::Ours(input.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::super::properties::model::{Desire, Model, NAME, image, place, repository};
+    use super::super::{Hold, ImageState, Report, WebserverState};
+    use super::*;
+    use crate::dagster::Entry;
+    use crate::desired::Invalid;
+    use crate::resources::{Live, log_group};
+    use crate::status::{Health, Sync};
+
+    fn plan_of(steps: Vec<Step>) -> Plan {
+        let report = Report {
+            sync: Sync::OutOfSync,
+            health: Health::Progressing,
+            message: String::new(),
+            conditions: vec![],
+            revision: None,
+            serving: None,
+            address: None,
+            failing: None,
+            look_again: None,
+        };
+        Plan::of(steps, vec![], report)
+    }
+
+    /// What the lint says of these steps, for a location that is as `live` and published if `published`.
+    fn check(desired: Desired<'_>, live: &Live, published: bool, steps: Vec<Step>) -> Result<(), Violation> {
+        check_plan(desired, live, published, &plan_of(steps))
+    }
+
+    fn check_plan(desired: Desired<'_>, live: &Live, published: bool, plan: &Plan) -> Result<(), Violation> {
+        let place = place();
+        let entry = published.then(|| Entry { host: "host".to_owned(), port: 4000 });
+        let input = Input {
+            name: NAME,
+            desired,
+            place: &place,
+            live,
+            workspace: &crate::resources::workspace::Live { entry, web: None },
+            webserver: WebserverState::NotConfigured,
+            answers: &[],
+            last_words: None,
+            steady_for: Duration::ZERO,
+            now_ms: 0,
+            hold: None,
+            may_protect: false,
+        };
+        lint(&input, plan)
+    }
+
+    fn delete_role() -> Step {
+        Step::Role(role::Change::Delete { name: "codeloc-orders".to_owned(), policies: vec![], attached: vec![] })
+    }
+
+    fn delete_log_group() -> Step {
+        Step::LogGroup(log_group::Change::Delete { name: "orders".to_owned() })
+    }
+
+    #[test]
+    fn nothing_of_a_wanted_repository_is_deleted() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let result = check(desired, &Live::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Role)));
+    }
+
+    #[test]
+    fn what_runs_is_not_collected() {
+        let mut model = Model::default();
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let mut plan = model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
+        let arn = model.live.task_definitions[0].arn.clone();
+        plan.garbage = vec![Step::TaskDefinition(task_definition::Change::Deregister { arn })];
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        assert_eq!(check_plan(desired, &model.live, true, &plan), Err(Violation::CollectsInUse));
+    }
+
+    #[test]
+    fn a_frozen_repository_is_not_changed() {
+        let invalid = Invalid { path: "p".to_owned(), message: "m".to_owned(), rendered: "r".to_owned() };
+        let result = check(Desired::Frozen(&invalid), &Live::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::ChangesFrozen));
+    }
+
+    #[test]
+    fn the_workspace_entry_goes_before_everything_else() {
+        let result = check(Desired::Absent, &Live::default(), true, vec![delete_log_group()]);
+        assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
+    }
+
+    #[test]
+    fn what_tasks_use_goes_only_when_the_service_is_gone() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+        let result = check(Desired::Absent, &model.live, false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
+    }
+
+    #[test]
+    fn the_count_is_never_written_where_scaling_owns_it() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let step = Step::Service(service::Change::SetCount { name: "orders-service".to_owned(), from: 2, to: 1 });
+        assert_eq!(check(desired, &Live::default(), false, vec![step]), Err(Violation::WritesScaledCount));
+    }
+
+    #[test]
+    fn a_task_definition_comes_after_the_role_it_names() {
+        let mut model = Model::default();
+        let desire = Desire::Present(Box::new(repository(512, 2, None)), image(1));
+        let steps = model.plan(&desire).steps;
+        let register = |step: &Step| matches!(step, Step::TaskDefinition(task_definition::Change::Register { .. }));
+        let (mut early, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(register);
+        early.extend(rest);
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let result = check(desired, &Live::default(), false, early);
+        assert_eq!(result, Err(Violation::OutOfOrder(Kind::TaskDefinition, Kind::LogGroup)));
+    }
+
+    #[test]
+    fn only_what_answered_is_published() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
+        let place = place();
+        let (live, workspace) = (Live::default(), crate::resources::workspace::Live::default());
+        let publish = Entry { host: "host".to_owned(), port: 4000 };
+        let step = Step::Workspace(crate::resources::workspace::Change::Publish {
+            name: NAME.to_owned(),
+            host: publish.host.clone(),
+            port: publish.port,
+            from: None,
+        });
+        let silent = Answer::Unreachable { message: "refused".to_owned() };
+        let foreign = Answer::Loaded { server_id: "another location's".to_owned(), repositories: vec![] };
+        let answers = [silent, foreign].map(|answer| Answered { address, answer });
+        let input = Input {
+            name: NAME,
+            desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
+            place: &place,
+            live: &live,
+            workspace: &workspace,
+            webserver: WebserverState::NotConfigured,
+            answers: &answers,
+            last_words: None,
+            steady_for: Duration::ZERO,
+            now_ms: 0,
+            hold: None,
+            may_protect: false,
+        };
+        assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
+    }
+
+    #[test]
+    fn what_nobody_else_answers_for_is_not_taken_out() {
+        let (repository, image) = (repository(512, 2, None), image(1));
+        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
+        let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
+        let result = check(desired, &Live::default(), true, vec![step]);
+        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Workspace)));
+    }
+
+    #[test]
+    fn under_a_hold_nothing_is_written_but_the_tag_that_keeps_a_location() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+        let place = place();
+        let (arn, name) = ("arn".to_owned(), "orders".to_owned());
+        let tag = |key: &str| {
+            let tags = [(key.to_owned(), "true".to_owned())].into();
+            Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
+        };
+        let verdict = |may_protect, step| {
+            let input = Input {
+                name: NAME,
+                desired: Desired::Absent,
+                place: &place,
+                live: &model.live,
+                workspace: &crate::resources::workspace::Live::default(),
+                webserver: WebserverState::NotConfigured,
+                answers: &[],
+                last_words: None,
+                steady_for: Duration::ZERO,
+                now_ms: 0,
+                hold: Some(&Hold::Protected),
+                may_protect,
+            };
+            lint(&input, &plan_of(vec![step]))
+        };
+        assert_eq!(verdict(true, tag(crate::tags::PROTECT)), Ok(()));
+        assert_eq!(verdict(false, tag(crate::tags::PROTECT)), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, tag("team")), Err(Violation::ChangesHeld));
+        assert_eq!(verdict(true, delete_role()), Err(Violation::ChangesHeld));
+    }
+}

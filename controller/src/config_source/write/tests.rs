@@ -1,0 +1,188 @@
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use codeloc_git::GitSettings;
+use serde_json::json;
+
+use super::*;
+
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// A bare origin with one config, and a clone of somebody else.
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        world.git("", &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"]);
+        world.git("", &["clone", "--quiet", "origin.git", "other"]);
+        world.foreign("one", Some("name: one\ngit_url: https://example.com/one.git\nmodule: one # theirs\n"));
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn git(&self, folder: &str, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=Other", "-c", "user.email=other@example.com", "-c", "commit.gpgsign=false"])
+            .args(arguments)
+            .current_dir(self.path(folder))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A push by somebody else.
+    fn foreign(&self, name: &str, text: Option<&str>) {
+        let folder = self.path("other").join("repos").join(name);
+        match text {
+            Some(text) => {
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(folder.join(CONFIG), text).unwrap();
+            }
+            None => std::fs::remove_dir_all(&folder).unwrap(),
+        }
+        self.git("other", &["add", "--all"]);
+        self.git("other", &["commit", "--quiet", "-m", &format!("foreign: {name}")]);
+        self.git("other", &["push", "--quiet", "origin", "HEAD:main"]);
+    }
+
+    /// Somebody else takes what was pushed since.
+    fn foreign_pull(&self) {
+        self.git("other", &["pull", "--quiet", "origin", "main"]);
+    }
+
+    fn writer(&self, program: &Path) -> Writer {
+        let git = Git::new(GitSettings {
+            program: program.to_owned(),
+            home: self.path("home"),
+            url_rewrites: std::collections::BTreeMap::new(),
+            tokens: std::collections::BTreeMap::new(),
+            allow_local: true,
+            timeout: Duration::from_mins(1),
+        });
+        let settings = SourceSettings::Git {
+            url: self.path("origin.git").display().to_string(),
+            reference: GitReference::Branch("main".to_owned()),
+            folder: "repos".to_owned(),
+            work: self.path("read"),
+            interval: Duration::from_hours(1),
+        };
+        Writer::new(&settings, git, self.path("write"))
+    }
+
+    /// A git before whose first push somebody else pushes what is staged in `script`.
+    fn overtaken(&self, script: &str) -> PathBuf {
+        let path = self.path("overtaken");
+        let text = format!(
+            "#!/bin/sh\ncase \" $* \" in *' push '*) if mkdir '{root}/once' 2>/dev/null; then cd '{root}/other' && ({script}) \
+             && unset GIT_INDEX_FILE && env -u GIT_ALLOW_PROTOCOL git -c user.name=Other -c user.email=o@example.com commit -q -a -m foreign \
+             && env -u GIT_ALLOW_PROTOCOL git push -q origin HEAD:main; cd - >/dev/null; fi;; esac\nexec git \"$@\"\n",
+            root = self.folder.path().display(),
+        );
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.git("origin.git", &["log", "--format=%an: %s", "main"]).lines().map(str::to_owned).collect()
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.git("origin.git", &["show", &format!("main:repos/{name}/{CONFIG}")])
+    }
+}
+
+fn author() -> Author {
+    Author { name: "Ada".to_owned(), email: "ada@example.com".to_owned() }
+}
+
+fn fields(value: &Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn two() -> Change {
+    Change::Add(fields(&json!({"name": "two", "git_url": "https://example.com/two.git", "module": "two"})))
+}
+
+#[tokio::test]
+async fn a_change_is_a_commit_of_its_author_on_top_of_what_others_pushed() {
+    let world = World::new();
+    let writer = world.writer(Path::new("git"));
+    let written = writer.write("two", &two(), "Adds two", &author()).await.unwrap();
+    assert_eq!(world.git("origin.git", &["rev-parse", "main"]).trim(), written.commit.unwrap());
+    world.foreign_pull();
+    world.foreign("three", Some("name: three\ngit_url: https://example.com/3.git\nmodule: three\n"));
+    let change = Change::Set(fields(&json!({"branch": "next"})));
+    let written = writer.write("one", &change, "Follows next", &author()).await.unwrap();
+    assert!(written.changed);
+    assert_eq!(world.log(), ["Ada: Follows next", "Other: foreign: three", "Ada: Adds two", "Other: foreign: one"]);
+    assert!(world.file("one").ends_with("module: one # theirs\nbranch: next\n"), "{}", world.file("one"));
+    let again = writer.write("one", &change, "Follows next", &author()).await.unwrap();
+    assert!(!again.changed);
+    assert_eq!(world.log().len(), 4);
+}
+
+#[tokio::test]
+async fn of_an_add_and_a_push_at_the_same_moment_neither_is_lost() {
+    let world = World::new();
+    let program = world.overtaken("sed -i 's/# theirs/# overtook/' repos/one/config.yml");
+    world.writer(&program).write("two", &two(), "Adds two", &author()).await.unwrap();
+    assert_eq!(world.log(), ["Ada: Adds two", "Other: foreign", "Other: foreign: one"]);
+    assert!(world.file("one").contains("# overtook"));
+    assert!(world.file("two").contains("name: two"));
+}
+
+#[tokio::test]
+async fn a_change_of_a_config_that_somebody_removed_at_the_same_moment_is_refused() {
+    let world = World::new();
+    let program = world.overtaken("git rm -q -r repos/one");
+    let change = Change::Set(fields(&json!({"branch": "next"})));
+    let error = world.writer(&program).write("one", &change, "no", &author()).await.unwrap_err();
+    assert!(matches!(error, WriteError::Missing(_)), "{error}");
+    assert_eq!(world.log(), ["Other: foreign", "Other: foreign: one"]);
+}
+
+#[tokio::test]
+async fn what_does_not_pass_is_not_pushed() {
+    let world = World::new();
+    let writer = world.writer(Path::new("git"));
+    let change = Change::Set(fields(&json!({"resources": {"cpu": 300}})));
+    let error = writer.write("one", &change, "no", &author()).await.unwrap_err();
+    let WriteError::Invalid(error) = error else { panic!("{error}") };
+    assert!(error.render(false).contains("config.yml"), "{}", error.render(false));
+    assert!(matches!(writer.write("one", &two(), "no", &author()).await, Err(WriteError::Exists(_))));
+    assert!(matches!(writer.write("../x", &two(), "no", &author()).await, Err(WriteError::Name(_))));
+    assert_eq!(world.log().len(), 1);
+}
+
+#[tokio::test]
+async fn a_removal_takes_the_config_and_nothing_beside_it() {
+    let world = World::new();
+    let writer = world.writer(Path::new("git"));
+    writer.write("two", &two(), "Adds two", &author()).await.unwrap();
+    let written = writer.write("one", &Change::Remove, "Removes one", &author()).await.unwrap();
+    assert_eq!(written.text, None);
+    assert_eq!(world.git("origin.git", &["ls-tree", "-r", "--name-only", "main"]), "repos/two/config.yml\n");
+}
+
+#[tokio::test]
+async fn in_a_folder_a_change_is_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let git = World::new().writer(Path::new("git")).git;
+    let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
+    let writer = Writer::new(&settings, git, folder.path().join("unused"));
+    let written = writer.write("two", &two(), "unused", &author()).await.unwrap();
+    assert_eq!((written.commit, written.changed), (None, true));
+    let path = folder.path().join("two").join(CONFIG);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("name: two"));
+    writer.write("two", &Change::Set(fields(&json!({"mode": "suspended"}))), "unused", &author()).await.unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().ends_with("mode: suspended\n"));
+    writer.write("two", &Change::Remove, "unused", &author()).await.unwrap();
+    assert!(!folder.path().join("two").exists());
+}
