@@ -1,8 +1,7 @@
-//! What a user writes: the [`Repository`] type, its checks with file and line, and its JSON Schema.
+//! Config of a location: the [`Repository`] type, its checks with file and line, and its JSON Schema.
 //!
-//! Guarantees: a `Repository` that exists has passed every check that needs only its own file; checks across files
-//! (overlapping prefixes) are in [`check_fleet`]. Reading never touches the file system or the network. No error shows
-//! credentials that stand in a URL.
+//! A `Repository` has passed every check of its own file. [`check_fleet`] checks configs against each other. Reading never
+//! uses the file system or the network. Errors never show credentials of URLs.
 
 mod check;
 pub mod edit;
