@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// Why an edit failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    #[error("the config is not a YAML mapping: {0}")]
+    #[error("the config is not a map of fields: {0}")]
     Unreadable(String),
     /// Flow style at the top level, anchors, and anything else that is not one `key:` per line.
     #[error("codeloc cannot edit `{0}` in the format of this config; edit the file yourself")]
@@ -24,7 +24,7 @@ pub fn write(fields: &Map<String, Value>) -> String {
     text
 }
 
-/// Sets fields. Merges mappings field by field, replaces lists, and removes fields that are `null`.
+/// Sets fields. Merges maps field by field, replaces lists, and removes fields that are `null`.
 pub fn edit(text: &str, fields: &Map<String, Value>) -> Result<String, EditError> {
     let before = read(text)?;
     let mut desired = before.clone();
@@ -150,7 +150,7 @@ branch: main
     }
 
     #[test]
-    fn changes_one_field_of_a_mapping_and_keeps_the_rest() {
+    fn changes_one_field_of_a_map_and_keeps_the_rest() {
         let edited = set(CONFIG, &json!({"resources": {"memory": 1024}}));
         let desired =
             CONFIG.replace("resources:\n  cpu: 256\n  memory: 512\n", "resources: {cpu: 256, memory: 1024}\n");

@@ -109,7 +109,7 @@ impl Walk<'_> {
             _ => "a map of fields",
         };
         let found = match &node.value {
-            Value::Null => "nothing",
+            Value::Null => "empty",
             Value::Boolean(_) => "a boolean",
             Value::Number(_) => "a number",
             Value::Text(_) => "text",

@@ -139,7 +139,7 @@ fn reports_both_configs_with_overlapping_prefixes() {
     4 │ s3_prefix: data/x
       ·            ^^^^^^
       ╰────
-     hint: set an `s3_prefix` for `b` that does not overlap another prefix; until then codeloc only keeps a location that already runs with this prefix
+     hint: set an `s3_prefix` for `b` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
     ");
 }
 

@@ -397,7 +397,7 @@ fn reports_invalid_yaml() {
      hint: write one config per file and remove `---`
     ");
     assert_snapshot!(error("").render(false), @r"
-    error: the config must be a map of fields, not nothing
+    error: the config must be a map of fields, not empty
      ╭─[repos/my-pipeline/config.yml:1:1]
      ╰────
     hint: write one `field: value` per line
