@@ -77,9 +77,9 @@ pub(crate) struct RepositoryFields {
     #[schemars(extend("examples" = ["requirements.txt", "uv.lock", "pylock.toml"]))]
     pub dependencies: Option<String>,
 
-    /// Dockerfile that builds the image, relative to the root. Replaces the build from `dependencies`. AWS CodeBuild or buildah runs the
-    /// build (settings `build.codebuild_project` and `build.buildah`). The image must contain the code in `/opt/codeloc/code`, and Python
-    /// with Dagster on the `PATH`.
+    /// Dockerfile that builds the image, relative to the root. Replaces the build from `dependencies`. The settings
+    /// `build.codebuild_project` and `build.buildah` choose the builder. The image must contain the code in `/opt/codeloc/code`, and
+    /// Python with Dagster on the `PATH`.
     #[schemars(extend("examples" = ["Dockerfile"]))]
     pub dockerfile: Option<String>,
 
