@@ -5,14 +5,14 @@ use std::path::Path;
 
 use crate::error::Finding;
 use crate::fields::{
-    AccessFields, EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields, SecretFields,
+    AccessFields, EnvironmentFields, HealthFields, LocationFields, ResourceFields, ScalingFields, SecretFields,
 };
 use crate::git::{reaches_metadata, url_problem, valid_reference_name};
-use crate::prefix::{self, SHARED, is_prefix, is_within, owner, reserved_overlap};
-use crate::repository::{
-    Access, CodePointer, GitReference, Health, Mode, NameError, Repository, RepositoryName, Resources, RunResources,
+use crate::location::{
+    Access, CodePointer, GitReference, Health, Location, LocationName, Mode, NameError, Resources, RunResources,
     Scaling,
 };
+use crate::prefix::{self, SHARED, is_prefix, is_within, owner, reserved_overlap};
 use crate::yaml::{Node, Step};
 
 /// Variables that codeloc or ECS sets: a value from a config would break the location or be overwritten.
@@ -52,7 +52,7 @@ const PREFIX_OVERHEAD: usize = 100;
 const MAX_PATH_BYTES: usize = 1024;
 
 /// Checks the decoded fields. `root` provides the position of each field, `path` the folder of the file.
-pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> Result<Repository, Vec<Finding>> {
+pub(crate) fn location(fields: LocationFields, root: &Node, path: &str) -> Result<Location, Vec<Finding>> {
     let mut check = Check { root, findings: Vec::new() };
     for field in fields.unsupported() {
         check.at_key(field, format!("`{field}` is not supported yet"), format!("remove `{field}`"));
@@ -85,9 +85,9 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     let ResourceFields { cpu, memory, architecture } = fields.resources;
     let ScalingFields { min_capacity, max_capacity, cpu_threshold, memory_threshold } = fields.scaling;
     let HealthFields { start_seconds, load_seconds } = fields.health;
-    Ok(Repository {
+    Ok(Location {
         s3_prefix: fields.s3_prefix.unwrap_or_else(|| format!("repos/{}", fields.name)),
-        name: RepositoryName(fields.name),
+        name: LocationName(fields.name),
         git_url: fields.git_url,
         reference,
         subdirectory: fields.subdirectory,
@@ -210,7 +210,7 @@ impl Check<'_> {
 
     fn name(&mut self, name: &str, path: &str) {
         let folder = Path::new(path).parent().and_then(Path::file_name).map(|folder| folder.to_string_lossy());
-        if let Err(NameError { message, hint }) = RepositoryName::new(name) {
+        if let Err(NameError { message, hint }) = LocationName::new(name) {
             self.at_value("name", message, hint);
         } else if let Some(folder) = folder.filter(|folder| *folder != name) {
             let message = format!("name `{name}` does not match the folder `{folder}`");
@@ -318,7 +318,7 @@ impl Check<'_> {
         }
     }
 
-    fn dockerfile(&mut self, fields: &RepositoryFields) {
+    fn dockerfile(&mut self, fields: &LocationFields) {
         if fields.dockerfile.is_none() {
             return;
         }

@@ -13,7 +13,7 @@ pub enum EditError {
 }
 
 /// The first line of a new config. Editors use it for completion and checks.
-pub const SCHEMA_LINE: &str = "# yaml-language-server: $schema=../../crds/repository.schema.json";
+pub const SCHEMA_LINE: &str = "# yaml-language-server: $schema=../../crds/location.schema.json";
 
 /// Writes a new config, one field per line.
 pub fn write(fields: &Map<String, Value>) -> String {

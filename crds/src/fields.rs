@@ -9,16 +9,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::repository::{Architecture, ImagePolicy, Mode};
+use crate::location::{Architecture, ImagePolicy, Mode};
 
 /// Config of one Dagster code location, stored as `repos/NAME/config.yml`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "codeloc repository", extend("oneOf" = [
+#[schemars(title = "codeloc location", extend("oneOf" = [
     {"required": ["python_file"], "title": "python_file"},
     {"required": ["module"], "title": "module"},
 ]))]
-pub(crate) struct RepositoryFields {
+pub(crate) struct LocationFields {
     /// Name of the location. It must match the name of the folder that contains this file. Use lowercase letters, digits and
     /// single hyphens, starting with a letter.
     #[schemars(length(max = 40), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"), extend("examples" = ["my-pipeline"]))]
@@ -313,7 +313,7 @@ impl Default for ScalingFields {
     }
 }
 
-impl RepositoryFields {
+impl LocationFields {
     /// Names of the fields that the file sets and codeloc does not support yet.
     pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
         [("load_balancer", &self.load_balancer), ("spot", &self.spot)]

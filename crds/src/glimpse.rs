@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::repository::RepositoryName;
+use crate::location::LocationName;
 use crate::yaml::{Node, Value};
 
 /// Names and prefixes that a file sets for its own location.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Glimpse {
-    pub names: BTreeSet<RepositoryName>,
+    pub names: BTreeSet<LocationName>,
     pub prefixes: BTreeSet<String>,
 }
 
@@ -25,7 +25,7 @@ pub fn glimpse(text: &str) -> Glimpse {
         None => scan(text, field),
     };
     Glimpse {
-        names: values("name").iter().filter_map(|name| RepositoryName::new(name).ok()).collect(),
+        names: values("name").iter().filter_map(|name| LocationName::new(name).ok()).collect(),
         prefixes: values("s3_prefix").into_iter().collect(),
     }
 }

@@ -1,6 +1,6 @@
 //! Prefixes in the shared bucket: their syntax and their owners.
 
-use crate::repository::{RESERVED_NAMES, RESERVED_ROOTS};
+use crate::location::{RESERVED_NAMES, RESERVED_ROOTS};
 
 pub(crate) const HINT: &str =
     "use folder names of letters, digits and -_.= separated by /, without a leading or trailing slash";

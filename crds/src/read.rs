@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use crate::check;
 use crate::error::{ConfigError, Finding};
-use crate::fields::RepositoryFields;
+use crate::fields::LocationFields;
 use crate::git::{possible_secrets, url_problem};
-use crate::repository::Repository;
+use crate::location::Location;
 use crate::schema::SCHEMA;
 use crate::structure;
 use crate::yaml::{Node, Step, Value};
@@ -15,7 +15,7 @@ use crate::yaml::{Node, Step, Value};
 /// A checked config with its text and positions, so that checks across files can report a line.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    pub repository: Repository,
+    pub location: Location,
     path: String,
     text: String,
     /// Position of `s3_prefix`, or of `name` if the file does not set it.
@@ -42,8 +42,8 @@ impl Parsed {
 }
 
 /// Reads one `config.yml`. Errors show `path`. If `path` has a parent folder, the folder must have the name of the location.
-pub fn parse(path: &str, text: &str) -> Result<Repository, ConfigError> {
-    read(path, text).map(|parsed| parsed.repository)
+pub fn parse(path: &str, text: &str) -> Result<Location, ConfigError> {
+    read(path, text).map(|parsed| parsed.location)
 }
 
 /// Like [`parse`], but keeps positions for [`crate::check_fleet`].
@@ -56,9 +56,9 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
     if !violations.is_empty() {
         return Err(fail(violations));
     }
-    let fields: RepositoryFields = serde_json::from_value(root.to_json())
+    let fields: LocationFields = serde_json::from_value(root.to_json())
         .map_err(|error| fail(vec![Finding::new(root.span.clone(), error.to_string(), "correct this field")]))?;
-    let repository = check::repository(fields, &root, path).map_err(fail)?;
+    let location = check::location(fields, &root, path).map_err(fail)?;
     let prefix = if root.entry("s3_prefix").is_some() { "s3_prefix" } else { "name" };
     let prefix_span = root.span_of(&[Step::Key(prefix)]);
     let grants = root.entry("access").and_then(|access| access.node.entry("write")).map(|write| &write.node.value);
@@ -72,7 +72,7 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
             .collect(),
         _ => BTreeMap::new(),
     };
-    Ok(Parsed { repository, path: path.to_owned(), text: text.to_owned(), prefix_span, grant_spans })
+    Ok(Parsed { location, path: path.to_owned(), text: text.to_owned(), prefix_span, grant_spans })
 }
 
 /// The text with possible secrets masked. An invalid `git_url` can contain credentials where [`crate::mask_credentials`] does not

@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
-use crate::fields::RepositoryFields;
+use crate::fields::LocationFields;
 
 /// The schema in draft 7, which YAML language servers support, without `$ref`.
 pub fn schema() -> Value {
@@ -19,7 +19,7 @@ pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .for_deserialize()
         .with_transform(RecursiveTransform(simplify))
         .into_generator()
-        .into_root_schema_for::<RepositoryFields>()
+        .into_root_schema_for::<LocationFields>()
         .to_value()
 });
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use codeloc_crds::{ConfigError, FleetErrors, Glimpse, RepositoryName, check_fleet, glimpse, parse, read};
+use codeloc_crds::{ConfigError, FleetErrors, Glimpse, LocationName, check_fleet, glimpse, parse, read};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -22,17 +22,17 @@ fn fleet(configs: &[(&str, &str)], broken: &[(&str, &str)]) -> FleetErrors {
             read(&format!("repos/{name}/config.yml"), &config(name, lines)).expect("each config is valid on its own")
         })
         .collect();
-    let broken: BTreeMap<RepositoryName, Glimpse> =
-        broken.iter().map(|(name, text)| (RepositoryName::new(name).expect("a valid name"), glimpse(text))).collect();
+    let broken: BTreeMap<LocationName, Glimpse> =
+        broken.iter().map(|(name, text)| (LocationName::new(name).expect("a valid name"), glimpse(text))).collect();
     check_fleet(&parsed, &broken)
 }
 
 fn contested(errors: &FleetErrors) -> Vec<&str> {
-    errors.contested.keys().map(RepositoryName::as_str).collect()
+    errors.contested.keys().map(LocationName::as_str).collect()
 }
 
 fn refused(errors: &FleetErrors) -> Vec<&str> {
-    errors.refused.keys().map(RepositoryName::as_str).collect()
+    errors.refused.keys().map(LocationName::as_str).collect()
 }
 
 #[test]
@@ -172,11 +172,11 @@ proptest! {
         let path = format!("repos/{name}/config.yml");
         let victim = read("repos/orders/config.yml", &config("orders", "")).unwrap();
         let errors = if let Ok(parsed) = read(&path, &text) {
-            let taken = &parsed.repository.s3_prefix;
+            let taken = &parsed.location.s3_prefix;
             prop_assert!(!taken.starts_with("repos/orders"), "{}", taken);
             check_fleet([&victim, &parsed], &BTreeMap::new())
         } else {
-            let broken = RepositoryName::new(&name).map(|name| (name, glimpse(&text)));
+            let broken = LocationName::new(&name).map(|name| (name, glimpse(&text)));
             check_fleet([&victim], &broken.into_iter().collect())
         };
         prop_assert!(!errors.contested.contains_key("orders") && !errors.refused.contains_key("orders"));

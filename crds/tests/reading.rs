@@ -37,10 +37,10 @@ fn plain_error_with(lines: &str) -> String {
 
 #[test]
 fn the_example_is_valid() {
-    let repository = parse(PATH, EXAMPLE).unwrap();
-    assert_eq!(repository.name.as_str(), "my-pipeline");
-    assert_eq!(repository.code, CodePointer::PythonFile("my_pipeline/definitions.py".to_owned()));
-    assert_eq!(repository.environment["CUSTOM_VAR"], "custom_value");
+    let location = parse(PATH, EXAMPLE).unwrap();
+    assert_eq!(location.name.as_str(), "my-pipeline");
+    assert_eq!(location.code, CodePointer::PythonFile("my_pipeline/definitions.py".to_owned()));
+    assert_eq!(location.environment["CUSTOM_VAR"], "custom_value");
 }
 
 #[test]

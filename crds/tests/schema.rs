@@ -7,7 +7,7 @@ use codeloc_crds::schema;
 #[test]
 #[expect(clippy::disallowed_methods, reason = "an environment variable requests the update of the schema")]
 fn the_committed_schema_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("repository.schema.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("location.schema.json");
     let generated = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
     if std::env::var("UPDATE_SCHEMA").is_ok() {
         std::fs::write(&path, &generated).unwrap();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Name of a location, equal to the name of its folder: a DNS label of at most 40 characters from `[a-z0-9-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct RepositoryName(pub(crate) String);
+pub struct LocationName(pub(crate) String);
 
 /// IAM limits role names to 64 characters. The deployment and a suffix use the rest.
 const MAX_NAME_LENGTH: usize = 40;
@@ -26,7 +26,7 @@ pub struct NameError {
     pub hint: &'static str,
 }
 
-impl RepositoryName {
+impl LocationName {
     pub fn new(name: &str) -> Result<Self, NameError> {
         let label = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
@@ -51,13 +51,13 @@ impl RepositoryName {
 }
 
 /// Allows lookups by `&str` in maps with names as keys.
-impl std::borrow::Borrow<str> for RepositoryName {
+impl std::borrow::Borrow<str> for LocationName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Display for RepositoryName {
+impl std::fmt::Display for LocationName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)
     }
@@ -65,8 +65,8 @@ impl std::fmt::Display for RepositoryName {
 
 /// The desired state of one location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Repository {
-    pub name: RepositoryName,
+pub struct Location {
+    pub name: LocationName,
     pub git_url: String,
     pub reference: GitReference,
     /// Folder in the git repository to use as the root of the code.
@@ -102,7 +102,7 @@ pub struct Repository {
     pub protect: bool,
 }
 
-impl Repository {
+impl Location {
     /// `NAME:TAG` of an image without a digest.
     pub fn image_tag(&self) -> Option<&str> {
         self.image.as_deref().filter(|image| !image.contains('@'))
