@@ -1,4 +1,4 @@
-# Every target works on a fresh clone: Rust (rust-toolchain.toml), Python 3.11 or newer, and git are all it takes.
+# Every target works on a fresh clone. Requirements: Rust (rust-toolchain.toml), Python 3.11 or newer, and git.
 CARGO ?= cargo
 PYTHON ?= python3
 
@@ -6,28 +6,35 @@ PYTHON ?= python3
 .PHONY: help run codeloc prepare test test-images soak mutations lint bench clean-local
 
 help:
-	@echo "make run          build, then run codeloc, localcloud and Dagster on this machine until Ctrl-C"
-	@echo "make add-repo     REPO_URL=https://... [REPO_NAME=] [REPO_BRANCH=]: looks into the repository and writes its config"
-	@echo "make update-repo  REPO_NAME= [SET='branch=next resources.cpu=512']: changes its config, or looks at it now"
-	@echo "make remove-repo  REPO_NAME=: removes its config, and so the location"
-	@echo "make list-repos   every location on one line; make repo-logs REPO_NAME= [FOLLOW=1]; make sync-repos: look at all of them now"
-	@echo "make dev-with-repos [REPOS=folder]: make run with these configs, or with the samples in repos/"
-	@echo "make dev-add-repo REPO_PATH=project: add a local project to the running stack"
-	@echo "make test         every test, with cargo-nextest where it is installed"
-	@echo "make test-images  the tests of the Python package in the images, which make test runs too"
-	@echo "make lint         formatting, clippy, dependencies"
-	@echo "make soak         many seeds of the simulation: SEEDS=1000 FROM=0, or one and its shortest history: SEED=7"
-	@echo "make mutations    breaks the controller on purpose, and checks that the tests notice"
-	@echo "make bench        what a fleet costs in calls, time and memory, beside the least there could be"
-	@echo "make prepare      make .local/: uv, Dagster, moto, the sample repositories, a registry and its tools"
-	@echo "make clean-local  remove .local/ with everything that make run made"
+	@echo "Run on this machine:"
+	@echo "  make run             Build and run codeloc, localcloud and Dagster until Ctrl-C"
+	@echo "  make dev-with-repos  Run with your configs: [REPOS=folder]"
+	@echo "  make dev-add-repo    Add a local project to the running stack: REPO_PATH=project"
+	@echo "  make clean-local     Delete .local/ with the state of make run"
+	@echo ""
+	@echo "Manage locations:"
+	@echo "  make add-repo        Inspect a git repository and write its config: REPO_URL=https://... [REPO_NAME=] [REPO_BRANCH=]"
+	@echo "  make update-repo     Change a config and reconcile the location: REPO_NAME= [SET='branch=next resources.cpu=512']"
+	@echo "  make remove-repo     Remove a config and delete its location: REPO_NAME="
+	@echo "  make list-repos      List all locations"
+	@echo "  make repo-logs       Show the logs of a location: REPO_NAME= [FOLLOW=1]"
+	@echo "  make sync-repos      Reconcile all locations now"
+	@echo ""
+	@echo "Develop codeloc:"
+	@echo "  make prepare         Install uv, Dagster, moto, the sample repositories and the test tools in .local/"
+	@echo "  make lint            Check formatting, clippy and dependencies"
+	@echo "  make test            Run all tests, with cargo-nextest if it is installed"
+	@echo "  make test-images     Run the tests of the Python package in the images (part of make test)"
+	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7"
+	@echo "  make mutations       Introduce bugs into the controller and check that the tests fail: [ONLY=word]"
+	@echo "  make bench           Measure calls, time and memory of a fleet, compared with the minimum"
 
-# RUN_FLAGS passes flags on: make run RUN_FLAGS='--web-port 3001'. deploy/local/run.py --help lists them.
+# Pass flags with RUN_FLAGS, for example: make run RUN_FLAGS='--web-port 3001'. deploy/local/run.py --help lists them.
 run:
 	$(CARGO) build --locked -p codeloc -p localcloud
 	@exec $(PYTHON) deploy/local/run.py $(RUN_FLAGS)
 
-# A target with a missing variable fails while make reads this file, before anything compiles.
+# A target without its required variable fails while make reads this file, before any build.
 require = $(if $(filter $(1),$(MAKECMDGOALS)),$(if $($(2)),,$(error $(1) needs $(2), as in: make $(1) $(2)=$(3))))
 $(call require,add-repo,REPO_URL,https://github.com/user/repo.git)
 $(call require,update-repo,REPO_NAME,orders)
@@ -35,12 +42,12 @@ $(call require,remove-repo,REPO_NAME,orders)
 $(call require,repo-logs,REPO_NAME,orders)
 $(call require,dev-add-repo,REPO_PATH,~/projects/orders)
 
-# Commands go to the daemon of make run, and to its folder of configs, unless CODELOC_FLAGS says otherwise, as in
-# CODELOC_FLAGS='--server https://codeloc.example.com --token-file token'.
+# Commands use the daemon and the configs of make run. To use another daemon, set CODELOC_FLAGS, for example:
+# CODELOC_FLAGS='--server https://codeloc.example.com --token-file token'
 CODELOC_FLAGS ?= --config .local/run/codeloc.yml
 CODELOC = $(or $(CARGO_TARGET_DIR),target)/debug/codeloc
 
-# The same packages as `make run`, so that neither build undoes the other's choice of features. Only the first shows its progress.
+# Builds the same packages as `make run`, so that both builds use the same features. Only the first build shows its progress.
 codeloc:
 	@$(CARGO) build $(if $(wildcard $(CODELOC)),--quiet) --locked -p codeloc -p localcloud
 
@@ -64,7 +71,7 @@ repo-logs: codeloc
 sync-repos: codeloc
 	@$(CODELOC) sync $(CODELOC_FLAGS)
 
-# Without REPOS, the sample configs in repos/.
+# Uses the sample configs in repos/ unless REPOS is set.
 dev-with-repos:
 	@$(MAKE) --no-print-directory run RUN_FLAGS='--repos "$(abspath $(or $(REPOS),repos))" $(RUN_FLAGS)'
 
@@ -76,10 +83,10 @@ prepare:
 	$(PYTHON) deploy/local/prepare.py
 	@$(PYTHON) tests/tools/prepare.py || test $$? -eq 3
 
-# The tests without AWS take seconds, and compiling them takes longer: that build is not optimised.
+# The tests without AWS take seconds, less than an optimized build would.
 WITHOUT_AWS = -p codeloc --no-default-features --config profile.dev.package.codeloc.opt-level=0
 
-# nextest runs no doc tests; cargo test does.
+# nextest does not run doc tests, so cargo test runs them.
 test: prepare test-images
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; \
@@ -92,11 +99,11 @@ test: prepare test-images
 		$(CARGO) test --locked $(WITHOUT_AWS); \
 	fi
 
-# Dagster's side of codeloc, with the real Dagster and dagster-aws.
+# Tests the package codeloc_dagster with the real Dagster and dagster-aws.
 test-images: prepare
 	.local/dagster/bin/python -B -W ignore -m unittest discover -s deploy/images/code-location/tests
 
-# The build of the tests does: a seed takes a third of a second. SEED shows one seed, and makes its history as short as it still fails.
+# Uses the build of the tests, in which a seed takes a third of a second. SEED runs one seed and shrinks its history while it fails.
 SEEDS ?= 1000
 FROM ?= 0
 soak:
@@ -113,7 +120,7 @@ lint:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) deny check; \
 	else \
-		echo "cargo-deny is not installed: advisories, licenses and duplicates are not checked"; \
+		echo "skipping the checks of advisories, licenses and duplicates: cargo-deny is not installed"; \
 	fi
 
 bench:

@@ -1,21 +1,21 @@
-//! What the schema cannot say: each value on its own, and fields that must agree.
+//! Checks that the JSON Schema cannot express: the format of values, and rules across fields.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Finding;
 use crate::fields::{
-    AccessFields, EnvironmentFields, HealthFields, RepositoryFields, ResourceFields, ScalingFields, SecretFields,
+    AccessFields, EnvironmentFields, HealthFields, LocationFields, ResourceFields, ScalingFields, SecretFields,
 };
 use crate::git::{reaches_metadata, url_problem, valid_reference_name};
-use crate::prefix::{self, belongs_to, is_prefix, lies_in, platforms};
-use crate::repository::{
-    Access, CodePointer, GitReference, Health, Mode, NameError, Repository, RepositoryName, Resources, RunResources,
+use crate::location::{
+    Access, CodePointer, GitReference, Health, Location, LocationName, Mode, NameError, Resources, RunResources,
     Scaling,
 };
+use crate::prefix::{self, SHARED, is_prefix, is_within, owner, reserved_overlap};
 use crate::yaml::{Node, Step};
 
-/// Variables that the platform sets itself: a second value would break the location or be overwritten.
+/// Variables that codeloc or ECS sets: a value from a config would break the location or be overwritten.
 const RESERVED_VARIABLES: [&str; 14] = [
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "DAGSTER_ATTRIBUTE",
@@ -33,26 +33,26 @@ const RESERVED_VARIABLES: [&str; 14] = [
     "DAGSTER_WORKING_DIRECTORY",
 ];
 
-/// AWS allows 50 tags a resource; the rest are for codeloc and for AWS's own.
-const TAGS: usize = 40;
+/// AWS allows 50 tags per resource. codeloc and AWS use the rest.
+const MAX_TAGS: usize = 40;
 
-/// ECS takes 64 KiB for a whole task definition (Amazon ECS service quotas). The rest is for what codeloc and the settings write.
-const ENVIRONMENT_BYTES: usize = 48 * 1024;
+/// ECS accepts 64 KiB per task definition (Amazon ECS service quotas). codeloc and the settings use the rest.
+const MAX_ENVIRONMENT_BYTES: usize = 48 * 1024;
 
-/// What ECS's JSON has around each variable: `{"name":"","value":""},`.
-const AROUND_VARIABLE: usize = 23;
+/// Length of the JSON around each variable: `{"name":"","value":""},`.
+const VARIABLE_OVERHEAD: usize = 23;
 
-/// IAM takes 10,240 characters for all inline policies of a role (IAM and AWS STS quotas). The rest is for what codeloc writes.
-const POLICY_CHARACTERS: usize = 8 * 1024;
+/// IAM accepts 10,240 characters for all inline policies of a role (IAM and AWS STS quotas). The statements of codeloc use the rest.
+const MAX_POLICY_CHARACTERS: usize = 8 * 1024;
 
-/// What a policy has around each prefix, which it names twice: as objects of a bucket, and as what is listed.
-const AROUND_PREFIX: usize = 100;
+/// Length of the policy text around each prefix. A policy names a prefix twice: for its objects and for listing.
+const PREFIX_OVERHEAD: usize = 100;
 
-/// In bytes, of a path or a URL: what git and file systems take.
-const LONGEST_PATH: usize = 1024;
+/// Limit for paths and URLs that git and file systems accept.
+const MAX_PATH_BYTES: usize = 1024;
 
-/// The checked form of the fields; `root` tells where each stands, `path` which folder the file is in.
-pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> Result<Repository, Vec<Finding>> {
+/// Checks the decoded fields. `root` provides the position of each field, `path` the folder of the file.
+pub(crate) fn location(fields: LocationFields, root: &Node, path: &str) -> Result<Location, Vec<Finding>> {
     let mut check = Check { root, findings: Vec::new() };
     for field in fields.unsupported() {
         check.at_key(field, format!("`{field}` is not supported yet"), format!("remove `{field}`"));
@@ -78,17 +78,16 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     check.sizes(&environment, &secrets);
     check.tags(&fields.tags);
     check.mode(fields.mode, fields.mode_when_resumed.is_some());
-    if !check.findings.is_empty() {
+    // `Check::code` adds a finding whenever it returns `None`.
+    let Some(code) = code.filter(|_| check.findings.is_empty()) else {
         return Err(check.findings);
-    }
-    let code =
-        code.ok_or_else(|| vec![Finding::new(root.span.clone(), "no code", "give `python_file` or `module`")])?;
+    };
     let ResourceFields { cpu, memory, architecture } = fields.resources;
     let ScalingFields { min_capacity, max_capacity, cpu_threshold, memory_threshold } = fields.scaling;
     let HealthFields { start_seconds, load_seconds } = fields.health;
-    Ok(Repository {
+    Ok(Location {
         s3_prefix: fields.s3_prefix.unwrap_or_else(|| format!("repos/{}", fields.name)),
-        name: RepositoryName(fields.name),
+        name: LocationName(fields.name),
         git_url: fields.git_url,
         reference,
         subdirectory: fields.subdirectory,
@@ -113,7 +112,7 @@ pub(crate) fn repository(fields: RepositoryFields, root: &Node, path: &str) -> R
     })
 }
 
-/// The memory sizes in MiB that Fargate offers beside a CPU size
+/// The memory sizes in MiB that Fargate offers for a CPU size
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html>).
 fn memory_sizes(cpu: u32) -> Vec<u32> {
     let stepped = |from: u32, to: u32, step: u32| (from..=to).step_by(step as usize).collect();
@@ -132,17 +131,17 @@ fn memory_sizes(cpu: u32) -> Vec<u32> {
 fn memory_hint(cpu: u32) -> String {
     match memory_sizes(cpu).as_slice() {
         [first, second, .., last] if memory_sizes(cpu).len() > 5 => {
-            format!("with cpu {cpu}, memory goes from {first} to {last} in steps of {}", second - first)
+            format!("valid memory for `cpu: {cpu}`: {first} to {last} in steps of {}", second - first)
         }
         sizes => {
             let words: Vec<String> = sizes.iter().map(u32::to_string).collect();
-            format!("with cpu {cpu}, memory is one of {}", words.join(", "))
+            format!("valid memory for `cpu: {cpu}`: {}", words.join(", "))
         }
     }
 }
 
-/// Whether ECS takes it for a secret of Secrets Manager (with key, stage and version behind it, or without) or for a parameter, by ARN.
-/// Nothing in it may be a wildcard: the execution role is granted what it names.
+/// Whether ECS accepts `arn` as a secret in Secrets Manager (optionally with key, stage and version) or as a parameter.
+/// Wildcards are invalid, because codeloc grants the ARN to the execution role.
 pub fn is_secret_arn(arn: &str) -> bool {
     let plain = arn.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=/+@!:".contains(c));
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
@@ -171,7 +170,7 @@ fn is_image_by_digest(image: &str) -> bool {
     let digits = |digest: &str| digest.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'));
     image
         .split_once("@sha256:")
-        .filter(|_| image.len() <= LONGEST_PATH)
+        .filter(|_| image.len() <= MAX_PATH_BYTES)
         .is_some_and(|(name, digest)| is_image_name(name) && digest.len() == 64 && digits(digest))
 }
 
@@ -181,7 +180,7 @@ fn is_image_by_tag(image: &str) -> bool {
             && !tag.starts_with(['.', '-'])
             && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
     };
-    // It is remembered as the value of an AWS tag.
+    // codeloc stores the reference as the value of an AWS tag, which holds 256 characters.
     image.len() <= 256 && image.rsplit_once(':').is_some_and(|(name, tag)| is_image_name(name) && plain(tag))
 }
 
@@ -196,8 +195,8 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn at(&mut self, way: &[Step<'_>], message: impl Into<String>, hint: impl Into<String>) {
-        self.findings.push(Finding::new(self.root.span_of(way), message, hint));
+    fn at(&mut self, position: &[Step<'_>], message: impl Into<String>, hint: impl Into<String>) {
+        self.findings.push(Finding::new(self.root.span_of(position), message, hint));
     }
 
     fn at_value(&mut self, field: &str, message: impl Into<String>, hint: impl Into<String>) {
@@ -211,11 +210,11 @@ impl Check<'_> {
 
     fn name(&mut self, name: &str, path: &str) {
         let folder = Path::new(path).parent().and_then(Path::file_name).map(|folder| folder.to_string_lossy());
-        if let Err(NameError { message, hint }) = RepositoryName::new(name) {
+        if let Err(NameError { message, hint }) = LocationName::new(name) {
             self.at_value("name", message, hint);
         } else if let Some(folder) = folder.filter(|folder| *folder != name) {
-            let message = format!("name `{name}` differs from its folder `{folder}`");
-            let hint = format!("write `name: {folder}`, or rename the folder to `{name}`");
+            let message = format!("name `{name}` does not match the folder `{folder}`");
+            let hint = format!("set `name: {folder}`, or rename the folder to `{name}`");
             self.at_value("name", message, hint);
         }
     }
@@ -223,8 +222,8 @@ impl Check<'_> {
     fn git_url(&mut self, url: &str) {
         if let Some((message, hint)) = url_problem(url) {
             self.at_value("git_url", message, hint);
-        } else if url.len() > LONGEST_PATH {
-            self.at_value("git_url", "`git_url` is too long", format!("write a URL of at most {LONGEST_PATH} bytes"));
+        } else if url.len() > MAX_PATH_BYTES {
+            self.at_value("git_url", "`git_url` is too long", format!("use a URL of at most {MAX_PATH_BYTES} bytes"));
         }
     }
 
@@ -235,25 +234,26 @@ impl Check<'_> {
             .collect();
         if let [first, others @ ..] = given.as_slice() {
             for other in others {
-                let message = format!("`{other}` stands beside `{first}`");
-                self.at_key(other, message, "keep exactly one of branch, tag and commit");
+                let message = format!("`{other}` and `{first}` are both set");
+                self.at_key(other, message, "keep only one of `branch`, `tag` and `commit`");
             }
         }
         for (field, name) in [("branch", &branch), ("tag", &tag)] {
             let Some(name) = name else { continue };
             if let Some(short) = name.strip_prefix("refs/") {
                 let short = short.split_once('/').map_or(short, |(_, short)| short);
-                self.at_value(field, format!("`{field}` holds a full reference"), format!("write `{field}: {short}`"));
+                let message = format!("`{field}` must be a short name, not a full reference");
+                self.at_value(field, message, format!("set `{field}: {short}`"));
             } else if !valid_reference_name(name) {
-                let message = format!("`{}` cannot be the name of a {field}", name.escape_debug());
-                self.at_value(field, message, format!("write the {field} as `git {field}` lists it"));
+                let message = format!("`{}` is not a valid {field} name", name.escape_debug());
+                self.at_value(field, message, format!("use a name that `git {field}` lists"));
             }
         }
         match (branch, tag, commit) {
             (_, _, Some(commit)) => {
                 if commit.len() != 40 || !commit.chars().all(|c| c.is_ascii_hexdigit()) {
-                    let hint = "write all 40 hexadecimal digits, as `git rev-parse HEAD` prints them";
-                    self.at_value("commit", "`commit` is not the full name of a commit", hint);
+                    let hint = "use the 40 hexadecimal digits that `git rev-parse HEAD` prints";
+                    self.at_value("commit", "`commit` is not a full commit hash", hint);
                 }
                 GitReference::Commit(commit.to_ascii_lowercase())
             }
@@ -265,7 +265,7 @@ impl Check<'_> {
     fn code(&mut self, python_file: Option<String>, module: Option<String>) -> Option<CodePointer> {
         match (python_file, module) {
             (Some(_), Some(_)) => {
-                self.at_key("module", "`module` stands beside `python_file`", "keep one of the two");
+                self.at_key("module", "`module` and `python_file` are both set", "remove one of them");
                 None
             }
             (Some(file), None) => {
@@ -274,21 +274,21 @@ impl Check<'_> {
                     self.at_value(
                         "python_file",
                         "`python_file` does not end in .py",
-                        "write the path of a Python file, or use `module`",
+                        "set it to the path of a Python file, or use `module`",
                     );
                 }
                 Some(CodePointer::PythonFile(file))
             }
             (None, Some(module)) => {
-                if module.len() > LONGEST_PATH || !module.split('.').all(is_identifier) {
-                    let hint = "write a dotted name such as my_pipeline.definitions, or use `python_file`";
-                    self.at_value("module", "`module` is not the name of a Python module", hint);
+                if module.len() > MAX_PATH_BYTES || !module.split('.').all(is_identifier) {
+                    let hint = "use a dotted name such as my_pipeline.definitions, or set `python_file` instead";
+                    self.at_value("module", "`module` is not a valid Python module name", hint);
                 }
                 Some(CodePointer::Module(module))
             }
             (None, None) => {
                 let hint = "add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`";
-                self.at_key("name", "neither `python_file` nor `module` is given", hint);
+                self.at_key("name", "neither `python_file` nor `module` is set", hint);
                 None
             }
         }
@@ -300,39 +300,39 @@ impl Check<'_> {
             && !path.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))
             && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.trim() == part);
         if !plain {
-            let hint = "write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end";
+            let hint = "use a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a leading or trailing slash";
             self.at_value(field, format!("`{field}` is not a relative path"), hint);
-        } else if path.len() > LONGEST_PATH {
+        } else if path.len() > MAX_PATH_BYTES {
             self.at_value(
                 field,
                 format!("`{field}` is too long"),
-                format!("write a path of at most {LONGEST_PATH} bytes"),
+                format!("use a path of at most {MAX_PATH_BYTES} bytes"),
             );
         }
     }
 
     fn attribute(&mut self, attribute: Option<&str>) {
-        if attribute.is_some_and(|attribute| attribute.len() > LONGEST_PATH || !is_identifier(attribute)) {
-            let hint = "write the name of the variable that holds the Definitions, such as defs";
-            self.at_value("attribute", "`attribute` is not a Python name", hint);
+        if attribute.is_some_and(|attribute| attribute.len() > MAX_PATH_BYTES || !is_identifier(attribute)) {
+            let hint = "use the name of the variable that contains the Definitions, such as defs";
+            self.at_value("attribute", "`attribute` is not a valid Python identifier", hint);
         }
     }
 
-    fn dockerfile(&mut self, fields: &RepositoryFields) {
+    fn dockerfile(&mut self, fields: &LocationFields) {
         if fields.dockerfile.is_none() {
             return;
         }
         self.relative_path("dockerfile", fields.dockerfile.as_deref());
         if fields.image.is_some() {
-            let hint = "remove `dockerfile` or `image`: a location has one image";
-            self.at_key("dockerfile", "`dockerfile` has no effect beside `image`", hint);
+            let hint = "remove `dockerfile` or `image`: a location runs one image";
+            self.at_key("dockerfile", "`dockerfile` cannot be combined with `image`", hint);
         }
         for (field, given) in
             [("dependencies", fields.dependencies.is_some()), ("python_version", fields.python_version.is_some())]
         {
             if given {
-                let hint = format!("remove `{field}`: the Dockerfile brings its own");
-                self.at_key(field, format!("`{field}` has no effect beside `dockerfile`"), hint);
+                let hint = format!("remove `{field}`: the Dockerfile decides it");
+                self.at_key(field, format!("`{field}` cannot be combined with `dockerfile`"), hint);
             }
         }
     }
@@ -348,50 +348,54 @@ impl Check<'_> {
         let host = image.split_once('/').map_or("", |(host, _)| host);
         if image.contains('@') {
             if !is_image_by_digest(image) {
-                let hint = "write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints";
+                let hint = "use NAME@sha256:DIGEST with the 64 digits that `docker buildx imagetools inspect` prints";
                 self.at_value("image", "`image` has no valid digest", hint);
             } else if with_policy {
-                let hint = "remove `image_policy`: a digest never moves; or write `image: NAME:TAG`";
-                self.at_key("image_policy", "`image_policy` has no effect beside a digest", hint);
+                let hint = "remove `image_policy`, because a digest never changes, or set `image: NAME:TAG`";
+                self.at_key("image_policy", "`image_policy` has no effect on an image digest", hint);
             }
         } else if !is_image_by_tag(image) {
-            let hint = "write NAME:TAG or NAME@sha256:DIGEST, with the registry in front, such as registry.example/team/app:1.4.0";
+            let hint = "use REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, such as registry.example/team/app:1.4.0";
             self.at_value("image", "`image` has neither a tag nor a digest", hint);
         } else if host.contains(['.', ':']) && reaches_metadata(host) {
-            let hint = "write the public or private address of a registry";
-            self.at_value("image", "`image` points at a link-local or metadata address", hint);
+            let hint = "use the public or private address of a registry";
+            self.at_value("image", "`image` points to a link-local or metadata address", hint);
         }
         if with_dependencies {
-            let hint = "remove `dependencies`: the image brings its own";
-            self.at_key("dependencies", "`dependencies` has no effect beside `image`", hint);
+            let hint = "remove `dependencies`: the image contains them";
+            self.at_key("dependencies", "`dependencies` cannot be combined with `image`", hint);
         }
     }
 
-    fn resources(&mut self, of: &str, cpu: u32, memory: u32) {
+    fn resources(&mut self, section: &str, cpu: u32, memory: u32) {
         if !memory_sizes(cpu).contains(&memory) {
-            let written = self.root.entry(of).is_some_and(|entry| entry.node.entry("memory").is_some());
-            let field = if written { "memory" } else { "cpu" };
-            let message = format!("Fargate has no task with cpu {cpu} and memory {memory}");
-            self.at(&[Step::Key(of), Step::Key(field)], message, memory_hint(cpu));
+            let field = self.written(section, "memory").unwrap_or("cpu");
+            let message = format!("Fargate does not offer cpu {cpu} with memory {memory}");
+            self.at(&[Step::Key(section), Step::Key(field)], message, memory_hint(cpu));
         }
     }
 
-    /// Whole folders only: a policy is made of them, in which `*`, `?` and `$` would mean something.
+    /// `field`, if the file sets it in `section`.
+    fn written<'f>(&self, section: &str, field: &'f str) -> Option<&'f str> {
+        self.root.entry(section)?.node.entry(field).map(|_| field)
+    }
+
+    /// Accepts whole folders only: `*`, `?` and `$` have a meaning in IAM policies.
     fn access(&mut self, fields: AccessFields) -> Access {
         for (field, prefixes) in [("read", &fields.read), ("write", &fields.write)] {
             for (index, prefix) in prefixes.iter().enumerate() {
-                let way = [Step::Key("access"), Step::Key(field), Step::Index(index)];
+                let position = [Step::Key("access"), Step::Key(field), Step::Index(index)];
                 if !is_prefix(prefix) {
-                    self.at(&way, format!("`{}` cannot be a prefix", prefix.escape_debug()), prefix::HINT);
-                } else if let Some(place) = platforms(prefix).filter(|_| !lies_in(prefix, prefix::SHARED)) {
-                    let message = format!("prefix `{prefix}` overlaps the reserved `{place}`");
-                    self.at(&way, message, "grant a repository's own prefix, such as repos/orders");
+                    self.at(&position, format!("`{}` is not a valid prefix", prefix.escape_debug()), prefix::HINT);
+                } else if let Some(reserved) = reserved_overlap(prefix).filter(|_| !is_within(prefix, SHARED)) {
+                    let message = format!("prefix `{prefix}` overlaps the reserved prefix `{reserved}`");
+                    self.at(&position, message, "grant the prefix of a location, such as repos/orders");
                 }
             }
-            let size: usize = prefixes.iter().map(|prefix| 2 * prefix.len() + AROUND_PREFIX).sum();
-            if size > POLICY_CHARACTERS / 2 {
+            let size: usize = prefixes.iter().map(|prefix| 2 * prefix.len() + PREFIX_OVERHEAD).sum();
+            if size > MAX_POLICY_CHARACTERS / 2 {
                 let message = format!("`access.{field}` has {} prefixes, too many for one IAM policy", prefixes.len());
-                let hint = "grant folders that hold several of them: a policy has room for about 30 prefixes";
+                let hint = "grant parent folders instead: an IAM policy has room for about 30 prefixes";
                 self.at(&[Step::Key("access"), Step::Key(field)], message, hint);
             }
         }
@@ -403,38 +407,40 @@ impl Check<'_> {
         Access { read: sorted(fields.read), write: sorted(fields.write) }
     }
 
-    /// A location's own prefix is the one of its name, or one that belongs to no other name.
+    /// Accepts `repos/NAME` of this location, folders in it, and folders outside of `repos`.
     fn prefix(&mut self, prefix: Option<&str>, name: &str) {
-        const HINT: &str = "leave `s3_prefix` out for `repos/NAME`, or choose a folder elsewhere, such as teams/NAME";
+        const HINT: &str =
+            "remove `s3_prefix` to use `repos/NAME`, or use a folder outside of repos, such as teams/NAME";
         let Some(prefix) = prefix else { return };
         if !is_prefix(prefix) {
-            self.at_value("s3_prefix", format!("`{}` cannot be a prefix", prefix.escape_debug()), prefix::HINT);
-        } else if let Some(place) = platforms(prefix) {
-            self.at_value("s3_prefix", format!("prefix `{prefix}` overlaps the reserved `{place}`"), HINT);
-        } else if let Some(owner) = belongs_to(prefix).filter(|owner| *owner != name) {
+            self.at_value("s3_prefix", format!("`{}` is not a valid prefix", prefix.escape_debug()), prefix::HINT);
+        } else if let Some(reserved) = reserved_overlap(prefix) {
+            self.at_value("s3_prefix", format!("prefix `{prefix}` overlaps the reserved prefix `{reserved}`"), HINT);
+        } else if let Some(owner) = owner(prefix).filter(|owner| *owner != name) {
             let message = format!("prefix `{prefix}` belongs to the location `{owner}`");
             self.at_value("s3_prefix", message, HINT);
         }
     }
 
-    /// What AWS would refuse as a whole, although each part of it is right.
+    /// Limits of AWS on all variables and all secrets together.
     fn sizes(&mut self, environment: &BTreeMap<String, String>, secrets: &BTreeMap<String, String>) {
-        // As JSON, in which some characters are written as several.
-        let written = |text: &str| serde_json::Value::from(text).to_string().len() - 2;
+        // ECS counts JSON, which escapes some characters.
+        let json_length = |text: &str| serde_json::Value::from(text).to_string().len() - 2;
         let variables = environment.iter().chain(secrets);
-        let size: usize = variables.map(|(name, value)| written(name) + written(value) + AROUND_VARIABLE).sum();
-        if size > ENVIRONMENT_BYTES {
+        let size: usize =
+            variables.map(|(name, value)| json_length(name) + json_length(value) + VARIABLE_OVERHEAD).sum();
+        if size > MAX_ENVIRONMENT_BYTES {
             let field = if environment.is_empty() { "secrets" } else { "environment" };
             let message = format!(
-                "{} variables take {size} bytes; ECS has room for {ENVIRONMENT_BYTES}",
+                "{} variables take {size} bytes; the limit is {MAX_ENVIRONMENT_BYTES}",
                 environment.len() + secrets.len()
             );
-            self.at_key(field, message, "keep large values in a file of the repository, or in the bucket");
+            self.at_key(field, message, "move large values to a file in the git repository or in the bucket");
         }
         let arns: usize = secrets.values().map(|arn| arn.len() + 3).sum();
-        if arns > POLICY_CHARACTERS {
+        if arns > MAX_POLICY_CHARACTERS {
             let message = format!("{} secrets are too many for one IAM policy", secrets.len());
-            let hint = "keep several values in one secret of Secrets Manager, and take them by key: ARN:KEY::";
+            let hint = "store several values in one secret of Secrets Manager and select each by key: ARN:KEY::";
             self.at_key("secrets", message, hint);
         }
     }
@@ -442,10 +448,9 @@ impl Check<'_> {
     fn scaling(&mut self, scaling: &ScalingFields) {
         let ScalingFields { min_capacity, max_capacity, .. } = *scaling;
         if min_capacity > max_capacity {
-            let written = self.root.entry("scaling").is_some_and(|entry| entry.node.entry("min_capacity").is_some());
-            let field = if written { "min_capacity" } else { "max_capacity" };
+            let field = self.written("scaling", "min_capacity").unwrap_or("max_capacity");
             let message = format!("min_capacity {min_capacity} is greater than max_capacity {max_capacity}");
-            let hint = format!("raise max_capacity to {min_capacity} or more, or lower min_capacity");
+            let hint = format!("raise `max_capacity` to {min_capacity} or more, or lower `min_capacity`");
             self.at(&[Step::Key("scaling"), Step::Key(field)], message, hint);
         }
     }
@@ -460,14 +465,14 @@ impl Check<'_> {
             let at_name = [Step::Key("secrets"), Step::Index(index), Step::Key("name")];
             self.variable(&at_name, &name);
             if environment.contains_key(&name) || secrets.contains_key(&name) {
-                self.at(&at_name, format!("`{}` is given twice", name.escape_debug()), "keep one of the two");
+                self.set_twice(&at_name, &name);
             }
             if !is_secret_arn(&value_from) {
-                let way = [Step::Key("secrets"), Step::Index(index), Step::Key("value_from")];
-                // Not repeated: it may be the secret itself.
-                let hint = "write the ARN of a secret (arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, with :KEY:: behind it for \
+                let position = [Step::Key("secrets"), Step::Index(index), Step::Key("value_from")];
+                // The message omits the value, which may be the secret itself.
+                let hint = "use the ARN of a secret (arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, followed by :KEY:: to select \
                             one key) or of a parameter (arn:aws:ssm:REGION:ACCOUNT:parameter/NAME)";
-                self.at(&way, "`value_from` is not the ARN of a secret or a parameter", hint);
+                self.at(&position, "`value_from` is not the ARN of a secret or a parameter", hint);
             }
             secrets.insert(name, value_from);
         }
@@ -476,11 +481,15 @@ impl Check<'_> {
 
     fn variable(&mut self, at_name: &[Step<'_>], name: &str) {
         if !is_identifier(name) {
-            let hint = "use letters, digits and underscores, not beginning with a digit";
-            self.at(at_name, format!("`{}` cannot be the name of a variable", name.escape_debug()), hint);
+            let hint = "use letters, digits and underscores, not starting with a digit";
+            self.at(at_name, format!("`{}` is not a valid variable name", name.escape_debug()), hint);
         } else if RESERVED_VARIABLES.contains(&name) || name.starts_with("ECS_") {
-            self.at(at_name, format!("`{name}` is set by the platform"), "remove it, or choose another name");
+            self.at(at_name, format!("variable `{name}` is reserved"), "remove it, or use another name");
         }
+    }
+
+    fn set_twice(&mut self, at_name: &[Step<'_>], name: &str) {
+        self.at(at_name, format!("variable `{}` is set twice", name.escape_debug()), "remove one of the two");
     }
 
     fn environment(&mut self, entries: Vec<EnvironmentFields>) -> BTreeMap<String, String> {
@@ -492,12 +501,12 @@ impl Check<'_> {
             if value.contains('\0') {
                 self.at(
                     &at_value,
-                    format!("the value of `{}` holds a NUL character", name.escape_debug()),
-                    "remove it",
+                    format!("the value of `{}` contains a NUL character", name.escape_debug()),
+                    "remove the character",
                 );
             }
             if environment.contains_key(&name) {
-                self.at(&at_name, format!("`{}` is given twice", name.escape_debug()), "keep one of the two");
+                self.set_twice(&at_name, &name);
             }
             environment.insert(name, value);
         }
@@ -506,15 +515,16 @@ impl Check<'_> {
 
     fn mode(&mut self, mode: Mode, when_resumed: bool) {
         if when_resumed && mode != Mode::Suspended {
-            let hint = "remove `mode_when_resumed`; `codeloc resume` does that by itself";
+            let hint = "remove `mode_when_resumed`: `codeloc suspend` and `codeloc resume` manage it";
             self.at_key("mode_when_resumed", "`mode_when_resumed` has no effect without `mode: suspended`", hint);
         }
     }
 
     fn tags(&mut self, tags: &BTreeMap<String, String>) {
         let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c));
-        if tags.len() > TAGS {
-            self.at_key("tags", format!("there are {} tags", tags.len()), format!("keep at most {TAGS}"));
+        if tags.len() > MAX_TAGS {
+            let message = format!("{} tags exceed the limit of {MAX_TAGS}", tags.len());
+            self.at_key("tags", message, format!("keep at most {MAX_TAGS} tags"));
             return;
         }
         for (key, value) in tags {
@@ -524,17 +534,17 @@ impl Check<'_> {
             let key_span = entry.map_or(0..0, |entry| entry.key_span.clone());
             let fault = if lower.starts_with("aws:") || lower.starts_with("codeloc:") {
                 Some((
-                    format!("tag `{shown}` is in a reserved name space"),
-                    "choose a key that begins neither with aws: nor with codeloc:",
+                    format!("tag `{shown}` starts with a reserved prefix"),
+                    "use a key that does not start with aws: or codeloc:",
                 ))
             } else if key.is_empty() || key.chars().count() > 128 || !plain(key) {
                 Some((
-                    format!("`{shown}` cannot be the key of a tag"),
+                    format!("`{shown}` is not a valid tag key"),
                     "use 1 to 128 letters, digits, spaces and + - = . _ : / @",
                 ))
             } else if value.chars().count() > 256 || !plain(value) {
                 Some((
-                    format!("the value of tag `{shown}` cannot be one"),
+                    format!("tag `{shown}` has an invalid value"),
                     "use at most 256 letters, digits, spaces and + - = . _ : / @",
                 ))
             } else {

@@ -1,21 +1,21 @@
-//! Changes of a config's text that leave everything else in it as it stands, comments included.
+//! Edits the text of a config and keeps the rest of it unchanged, including comments.
 
 use serde_json::{Map, Value};
 
-/// Why a text is not changed.
+/// Why an edit failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    #[error("the config is no YAML mapping: {0}")]
+    #[error("the config is not a map of fields: {0}")]
     Unreadable(String),
-    /// Flow style at the top level, anchors, and whatever else is not one `key:` a line.
-    #[error("the config is written in a way that `{0}` cannot be changed in place; change it by hand")]
+    /// Flow style at the top level, anchors, and anything else that is not one `key:` per line.
+    #[error("codeloc cannot edit `{0}` in the format of this config; edit the file yourself")]
     NotInPlace(String),
 }
 
-/// The first line of a config that is written anew: editors complete and check by it.
-pub const SCHEMA_LINE: &str = "# yaml-language-server: $schema=../../crds/repository.schema.json";
+/// The first line of a new config. Editors use it for completion and checks.
+pub const SCHEMA_LINE: &str = "# yaml-language-server: $schema=../../crds/location.schema.json";
 
-/// A config of these fields, one a line.
+/// Writes a new config, one field per line.
 pub fn write(fields: &Map<String, Value>) -> String {
     let mut text = format!("{SCHEMA_LINE}\n");
     for (key, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
@@ -24,20 +24,20 @@ pub fn write(fields: &Map<String, Value>) -> String {
     text
 }
 
-/// Sets fields. Structures are merged, field by field; lists are replaced; `null` takes a field away.
+/// Sets fields. Merges maps field by field, replaces lists, and removes fields that are `null`.
 pub fn edit(text: &str, fields: &Map<String, Value>) -> Result<String, EditError> {
     let before = read(text)?;
-    let mut wanted = before.clone();
+    let mut desired = before.clone();
     let mut edited = text.to_owned();
     for (key, value) in fields {
-        merge(&mut wanted, key, value);
-        let new = wanted.get(key).map(|value| line(key, value));
-        if wanted.get(key) != before.get(key) {
+        merge(&mut desired, key, value);
+        let new = desired.get(key).map(|value| line(key, value));
+        if desired.get(key) != before.get(key) {
             edited = replace(&edited, key, new.as_deref().unwrap_or_default());
         }
     }
     match read(&edited) {
-        Ok(found) if found == wanted => Ok(edited),
+        Ok(found) if found == desired => Ok(edited),
         _ => Err(EditError::NotInPlace(fields.keys().map(String::as_str).collect::<Vec<_>>().join("`, `"))),
     }
 }
@@ -50,7 +50,7 @@ pub(crate) fn read(text: &str) -> Result<Map<String, Value>, EditError> {
 fn merge(into: &mut Map<String, Value>, key: &str, value: &Value) {
     match (into.get_mut(key), value) {
         (_, Value::Null) => {
-            // Not `remove`: that would change the order of the others.
+            // `remove` would change the order of the other fields.
             into.shift_remove(key);
         }
         (Some(Value::Object(old)), Value::Object(new)) => {
@@ -67,23 +67,23 @@ fn merge(into: &mut Map<String, Value>, key: &str, value: &Value) {
     }
 }
 
-/// Puts `new` (whole lines) where the lines of a top-level key are, or at the end.
+/// Replaces the lines of a top-level key with `new` (whole lines), or appends `new`.
 fn replace(text: &str, key: &str, new: &str) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let Some(first) = lines.iter().position(|line| is_of(line, key)) else {
+    let Some(first) = lines.iter().position(|line| sets_key(line, key)) else {
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return format!("{text}{end}{new}");
     };
     let belongs = |line: &&&str| line.trim().is_empty() || line.starts_with([' ', '\t', '#']) || line.starts_with("- ");
     let mut last = first + 1 + lines[first + 1..].iter().take_while(belongs).count();
-    // Comments and empty lines in front of the next key are its own.
+    // Comments and empty lines before the next key belong to that key.
     while last > first + 1 && (lines[last - 1].trim().is_empty() || lines[last - 1].starts_with('#')) {
         last -= 1;
     }
     [&lines[..first].concat(), new, &lines[last..].concat()].concat()
 }
 
-fn is_of(line: &str, key: &str) -> bool {
+fn sets_key(line: &str, key: &str) -> bool {
     let rest = line.strip_prefix(key).or_else(|| line.strip_prefix(&format!("\"{key}\"")));
     rest.is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
@@ -96,7 +96,7 @@ fn line(key: &str, value: &Value) -> String {
     format!("{key}: {value}\n")
 }
 
-/// On one line.
+/// The value in flow style, on one line.
 fn flow(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
@@ -114,7 +114,7 @@ fn key_of(key: &str) -> String {
     if is_plain(key, "_./-") { key.to_owned() } else { Value::from(key).to_string() }
 }
 
-/// Whether a text is the same text to YAML without quotes.
+/// Whether YAML reads a text without quotes as the same text.
 fn is_plain(text: &str, marks: &str) -> bool {
     const OTHERS: [&str; 10] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan"];
     text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_' || first == '/')
@@ -150,34 +150,35 @@ branch: main
     }
 
     #[test]
-    fn one_field_of_a_structure_changes_and_all_else_stays() {
+    fn changes_one_field_of_a_map_and_keeps_the_rest() {
         let edited = set(CONFIG, &json!({"resources": {"memory": 1024}}));
-        let wanted = CONFIG.replace("resources:\n  cpu: 256\n  memory: 512\n", "resources: {cpu: 256, memory: 1024}\n");
-        assert_eq!(edited, wanted);
+        let desired =
+            CONFIG.replace("resources:\n  cpu: 256\n  memory: 512\n", "resources: {cpu: 256, memory: 1024}\n");
+        assert_eq!(edited, desired);
     }
 
     #[test]
-    fn a_new_field_comes_to_the_end_and_null_takes_one_away() {
+    fn appends_a_new_field_and_removes_a_null_field() {
         let edited = set(CONFIG, &json!({"branch": null, "commit": "0123456789012345678901234567890123456789"}));
-        let wanted = CONFIG.replace("branch: main\n", "commit: \"0123456789012345678901234567890123456789\"\n");
-        assert_eq!(edited, wanted);
+        let desired = CONFIG.replace("branch: main\n", "commit: \"0123456789012345678901234567890123456789\"\n");
+        assert_eq!(edited, desired);
     }
 
     #[test]
-    fn a_list_that_is_not_indented_is_replaced_whole() {
+    fn replaces_a_list_that_is_not_indented() {
         let edited = set(CONFIG, &json!({"environment": [{"name": "NO", "value": "no"}]}));
-        let wanted =
+        let desired =
             CONFIG.replace("environment:\n- {name: A, value: b}\n", "environment: [{name: \"NO\", value: \"no\"}]\n");
-        assert_eq!(edited, wanted);
+        assert_eq!(edited, desired);
     }
 
     #[test]
-    fn what_is_so_already_is_not_touched() {
+    fn keeps_the_text_if_no_value_changes() {
         assert_eq!(set(CONFIG, &json!({"resources": {"cpu": 256}, "branch": "main", "mode": null})), CONFIG);
     }
 
     #[test]
-    fn a_text_that_cannot_be_changed_in_place_is_refused() {
+    fn rejects_a_text_that_it_cannot_edit_in_place() {
         let fields = json!({"branch": "other"});
         let error = edit("{name: orders, branch: main}\n", fields.as_object().unwrap()).unwrap_err();
         assert_eq!(error, EditError::NotInPlace("branch".to_owned()));
@@ -185,7 +186,7 @@ branch: main
     }
 
     #[test]
-    fn a_config_that_is_written_anew_is_read_as_it_was_meant() {
+    fn reads_back_the_fields_of_a_new_config() {
         let fields = json!({
             "name": "orders", "git_url": "git@example.com:orders.git", "python_version": "3.12", "tag": "1e3",
             "environment": [{"name": "A", "value": "a: b # c"}], "scaling": {"max_capacity": 2}, "tags": {"cost:center": "on"},

@@ -1,4 +1,4 @@
-//! What is wrong with one file, and how it is shown.
+//! Problems in one file, and their output.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,26 +11,26 @@ use crate::git::mask_credentials;
 /// Wide enough that messages are not wrapped in logs and snapshots.
 const REPORT_WIDTH: usize = 160;
 
-/// A file can hold tens of thousands of mistakes, and what is shown of it lands in logs, events and the API.
-const SHOWN_PROBLEMS: usize = 20;
+/// Limits the size of errors in logs, events and the API: a file can contain tens of thousands of mistakes.
+const MAX_PROBLEMS: usize = 20;
 
-/// What was found wrong with one file, in the order of its lines: at least one problem, and only the first ones.
+/// The first problems in one file, in the order of its lines. Contains at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     path: String,
-    /// The file, with credentials in URLs masked; byte positions are those of the file.
+    /// The text of the file with credentials masked. Byte positions match the file.
     text: String,
     problems: Vec<Problem>,
-    /// How many problems there are beyond those that are kept.
+    /// Number of problems that `problems` omits.
     more: usize,
 }
 
-/// One thing that is wrong, where it stands, and what to do.
+/// One problem: position, message and hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Counted from 1.
+    /// Starts at 1.
     pub line: usize,
-    /// In characters, counted from 1.
+    /// In characters. Starts at 1.
     pub column: usize,
     pub message: String,
     pub hint: String,
@@ -38,7 +38,7 @@ pub struct Problem {
     pub(crate) span: Range<usize>,
 }
 
-/// A problem before its place has been turned into line and column.
+/// A problem without line and column.
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
     pub span: Range<usize>,
@@ -53,11 +53,11 @@ impl Finding {
 }
 
 impl ConfigError {
-    /// `findings` has at least one element.
+    /// `findings` must not be empty.
     pub(crate) fn new(path: &str, text: &str, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.span.start);
-        let more = findings.len().saturating_sub(SHOWN_PROBLEMS);
-        findings.truncate(SHOWN_PROBLEMS);
+        let more = findings.len().saturating_sub(MAX_PROBLEMS);
+        findings.truncate(MAX_PROBLEMS);
         let problems = findings.into_iter().map(|finding| Problem::place(text, finding)).collect();
         Self { path: path.to_owned(), text: mask_credentials(text), problems, more }
     }
@@ -66,7 +66,7 @@ impl ConfigError {
         &self.path
     }
 
-    /// The first ones; [`Self::more`] counts the others.
+    /// The first problems. [`Self::more`] counts the rest.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -75,12 +75,12 @@ impl ConfigError {
         self.more
     }
 
-    /// Line of the first problem, counted from 1.
+    /// Line of the first problem, starting at 1.
     pub fn line(&self) -> usize {
         self.problems[0].line
     }
 
-    /// Column of the first problem in characters, counted from 1.
+    /// Column of the first problem in characters, starting at 1.
     pub fn column(&self) -> usize {
         self.problems[0].column
     }
@@ -93,9 +93,9 @@ impl ConfigError {
         &self.problems[0].hint
     }
 
-    /// Each problem with file, line, the line itself, carets and a hint; with colours for a terminal, or plain.
-    pub fn render(&self, colour: bool) -> String {
-        let mut theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    /// Renders each problem with its position, an excerpt of the file, carets and a hint.
+    pub fn render(&self, color: bool) -> String {
+        let mut theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         theme.characters.underline = '^';
         theme.characters.underbar = '^';
         "error:".clone_into(&mut theme.characters.error);
@@ -122,7 +122,7 @@ impl ConfigError {
     }
 }
 
-/// One line: `path:line:column: message`.
+/// The first problem on one line: `path:line:column: message`.
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = &self.problems[0];
@@ -152,7 +152,7 @@ impl Problem {
     }
 }
 
-/// Keeps a span inside the text, on character boundaries and on one line that exists, so that it can always be drawn.
+/// Limits a span to one line of the text and to character boundaries, as miette requires.
 fn clamp(text: &str, span: Range<usize>) -> Range<usize> {
     let last_line_end = text.trim_end_matches(['\n', '\r']).len();
     let start = text.floor_char_boundary(span.start.min(last_line_end));

@@ -1,6 +1,6 @@
-//! The few lines of a file that an error shows, none of them longer than a reader and miette can take.
+//! The lines of a file that an error shows, with a limit on their length.
 //!
-//! miette pads lines with format widths of 16 bits, and panics on a line that is longer.
+//! miette pads lines with 16-bit format widths and panics on a longer line.
 
 use std::ops::Range;
 
@@ -8,28 +8,28 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 
 use crate::error::Problem;
 
-/// In bytes. A longer line is shown as a window around the problem.
-const LONGEST_LINE: usize = 400;
+/// Errors show a part of a longer line, around the problem.
+const MAX_LINE_BYTES: usize = 400;
 
-/// How much of a long line is shown before the problem, in bytes.
-const LEAD: usize = 60;
+/// Length of the part that precedes the problem in a long line.
+const LEAD_BYTES: usize = 60;
 
-/// In characters: room for every message and hint, with a name of ordinary length in it.
-const LONGEST_MESSAGE: usize = 400;
-const MESSAGE_END: usize = 100;
+/// Long enough for every message and hint with a name of ordinary length.
+const MAX_MESSAGE_CHARS: usize = 400;
+const MESSAGE_END_CHARS: usize = 100;
 
-const CUT: &str = "…";
+const ELLIPSIS: &str = "…";
 
-/// The line of a problem with its neighbours.
+/// The line of a problem with its neighbors.
 #[derive(Debug)]
 pub(crate) struct Excerpt<'a> {
     path: &'a str,
     text: String,
-    /// In `text`.
+    /// Position of the problem in `text`.
     pub span: Range<usize>,
-    /// Of the first line in `text`, counted from 0.
+    /// Line number of the start of `text`, starting at 0.
     first_line: usize,
-    /// Of the problem in the file, counted from 0.
+    /// Column of the problem in the file, starting at 0.
     column: usize,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Excerpt<'a> {
         let (line, rest) =
             file[line_start..].split_once('\n').map_or((&file[line_start..], None), |(line, rest)| (line, Some(rest)));
         let (shown, offset, end) = window(line, span.start - line_start);
-        let cut = if offset > 0 { CUT.len() } else { 0 };
+        let cut = if offset > 0 { ELLIPSIS.len() } else { 0 };
         let place = |at: usize| text.len() + cut + (at - line_start).clamp(offset, end) - offset;
         let span = place(span.start)..place(span.end);
         text.push_str(&shown);
@@ -64,15 +64,15 @@ impl<'a> Excerpt<'a> {
     }
 }
 
-/// What is shown of a line, and from which to which byte.
+/// The visible part of a line, and its start and end in bytes.
 fn window(line: &str, problem: usize) -> (String, usize, usize) {
-    if line.len() <= LONGEST_LINE {
+    if line.len() <= MAX_LINE_BYTES {
         return (line.to_owned(), 0, line.len());
     }
-    let start = line.floor_char_boundary(problem.saturating_sub(LEAD));
-    let end = line.floor_char_boundary((start + LONGEST_LINE).min(line.len()));
-    let before = if start > 0 { CUT } else { "" };
-    let after = if end < line.len() { CUT } else { "" };
+    let start = line.floor_char_boundary(problem.saturating_sub(LEAD_BYTES));
+    let end = line.floor_char_boundary((start + MAX_LINE_BYTES).min(line.len()));
+    let before = if start > 0 { ELLIPSIS } else { "" };
+    let after = if end < line.len() { ELLIPSIS } else { "" };
     (format!("{before}{}{after}", &line[start..end]), start, end)
 }
 
@@ -84,7 +84,7 @@ impl SourceCode for Excerpt<'_> {
         lines_after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
         let read = self.text.read_span(span, lines_before, lines_after)?;
-        // Without neighbours it is asked where the problem stands.
+        // Without context lines miette asks for the position of the problem in the file.
         let column = if lines_before == 0 { self.column } else { read.column() };
         Ok(Box::new(MietteSpanContents::new_named(
             self.path.to_owned(),
@@ -97,18 +97,18 @@ impl SourceCode for Excerpt<'_> {
     }
 }
 
-/// A message on one line and of a length that a terminal, an event and the API can take: the middle of a longer one is left out.
+/// Escapes control characters and shortens a long message in the middle, so that terminals, events and the API can show it.
 pub(crate) fn shorten(message: &str) -> String {
     let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    // Escaped first: an escape is longer than what it stands for.
+    // Escapes first, because an escape sequence is longer than the character.
     let message: String = message.chars().map(plain).collect();
     let length = message.chars().count();
-    if length <= LONGEST_MESSAGE {
+    if length <= MAX_MESSAGE_CHARS {
         return message;
     }
-    let start = message.chars().take(LONGEST_MESSAGE - MESSAGE_END);
-    let end = message.chars().skip(length - MESSAGE_END);
-    start.chain(CUT.chars()).chain(end).collect()
+    let start = message.chars().take(MAX_MESSAGE_CHARS - MESSAGE_END_CHARS);
+    let end = message.chars().skip(length - MESSAGE_END_CHARS);
+    start.chain(ELLIPSIS.chars()).chain(end).collect()
 }
 
 #[cfg(test)]
@@ -116,11 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_count_towards_the_length_of_a_message() {
+    fn limits_the_length_of_a_message_after_escaping() {
         for character in ["a", "\t", "\u{1}", "\u{9b}", "語"] {
             for number in [1, 100, 390, 400, 401, 5000] {
                 let shown = shorten(&character.repeat(number));
-                assert!(shown.chars().count() <= LONGEST_MESSAGE + 1, "{number} of {character:?}: {}", shown.len());
+                assert!(shown.chars().count() <= MAX_MESSAGE_CHARS + 1, "{number} of {character:?}: {}", shown.len());
                 assert!(!shown.contains(char::is_control));
             }
         }

@@ -1,6 +1,6 @@
-//! The fields of `config.yml` as they are written: what the schema is generated from and what a file is decoded into.
+//! The fields of `config.yml` as a user writes them. codeloc generates the JSON Schema from these types and decodes files into them.
 //!
-//! Doc comments here are what an editor shows to the author of a config.
+//! Editors show the doc comments of this module to the author of a config.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,95 +9,98 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::repository::{Architecture, ImagePolicy, Mode};
+use crate::location::{Architecture, ImagePolicy, Mode};
 
-/// One Dagster code location: `repos/NAME/config.yml`.
+/// Config of one Dagster code location, stored as `repos/NAME/config.yml`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "codeloc repository", extend("oneOf" = [
+#[schemars(title = "codeloc location", extend("oneOf" = [
     {"required": ["python_file"], "title": "python_file"},
     {"required": ["module"], "title": "module"},
 ]))]
-pub(crate) struct RepositoryFields {
-    /// Name of the code location, equal to the name of the folder that holds this file: lower-case letters, digits and
-    /// single hyphens, beginning with a letter.
+pub(crate) struct LocationFields {
+    /// Name of the location. It must match the name of the folder that contains this file. Use lowercase letters, digits and
+    /// single hyphens, starting with a letter.
     #[schemars(length(max = 40), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"), extend("examples" = ["my-pipeline"]))]
     pub name: String,
 
-    /// Where the code is fetched from: `https://…`, `ssh://…` or `git@host:path`, without credentials.
+    /// URL of the git repository that contains the code: `https://…`, `ssh://…` or `git@host:path`, without credentials.
     #[schemars(extend("examples" = ["https://github.com/user/repo.git", "git@github.com:user/repo.git"]))]
     pub git_url: String,
 
-    /// The branch whose newest commit runs; `main` where neither tag nor commit is given.
+    /// Branch to follow. codeloc rolls out its newest commit. Defaults to `main` unless `tag` or `commit` is set.
     #[schemars(extend("default" = "main", "examples" = ["main"]))]
     pub branch: Option<String>,
 
-    /// A tag in place of a branch.
+    /// Git tag to run instead of a branch.
     #[schemars(extend("examples" = ["v1.4.0"]))]
     pub tag: Option<String>,
 
-    /// A commit in place of a branch: all 40 hexadecimal digits.
+    /// Commit to run instead of a branch, as 40 hexadecimal digits.
     #[schemars(regex(pattern = r"^[0-9a-fA-F]{40}$"))]
     pub commit: Option<String>,
 
-    /// Folder inside the git repository that is treated as its root.
+    /// Folder in the git repository to use as the root of the code.
     #[schemars(extend("examples" = ["pipelines/sales"]))]
     pub subdirectory: Option<String>,
 
-    /// The file that holds the definitions, relative to the root. Either this or `module`.
+    /// Python file that contains the Dagster definitions, relative to the root. Set either this or `module`.
     #[schemars(regex(pattern = r"\.py$"), extend("examples" = ["my_pipeline/definitions.py"]))]
     pub python_file: Option<String>,
 
-    /// The module that holds the definitions, as a dotted name. Either this or `python_file`.
+    /// Python module that contains the Dagster definitions, as a dotted name. Set either this or `python_file`.
     #[schemars(regex(pattern = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), extend("examples" = ["my_pipeline.definitions"]))]
     pub module: Option<String>,
 
-    /// Name of the `Definitions` object, where the module holds more than one.
+    /// Variable that contains the `Definitions` object. Set it only if the module contains more than one.
     #[schemars(regex(pattern = r"^[A-Za-z_]\w*$"), extend("examples" = ["defs"]))]
     pub attribute: Option<String>,
 
-    /// Minor version of Python, in quotes; the platform's default where absent.
+    /// Minor version of Python, in quotes. Defaults to the setting `build.python`.
     #[schemars(extend("enum" = ["3.10", "3.11", "3.12", "3.13", "3.14"]))]
     pub python_version: Option<String>,
 
-    /// An image built elsewhere, in place of a build: `NAME@sha256:…`, or `NAME:TAG`, of which the digest is looked up and runs.
+    /// Existing container image to run instead of building one: `NAME@sha256:…` or `NAME:TAG`. codeloc resolves a tag to a digest
+    /// and runs that digest.
     #[schemars(
         regex(pattern = r"^[^\s@]+(@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$"),
         extend("examples" = ["registry.example/team/app:1.4.0"])
     )]
     pub image: Option<String>,
 
-    /// What a tag that moves means: nothing (`pinned`, the default: what it named first runs until `image` is changed), or a new
-    /// rollout (`follow`). Only beside an `image` with a tag.
+    /// What to do when the tag of `image` points to a new digest. `pinned` keeps the first digest until you change `image`; `follow`
+    /// rolls out the new digest. Valid only if `image` has a tag.
     #[schemars(extend("default" = "pinned"))]
     pub image_policy: Option<ImagePolicy>,
 
-    /// The file that names the dependencies, relative to the root; found by itself where absent.
+    /// File that lists the Python dependencies, relative to the root. codeloc detects it if you do not set this field.
     #[schemars(extend("examples" = ["requirements.txt", "uv.lock", "pylock.toml"]))]
     pub dependencies: Option<String>,
 
-    /// A Dockerfile, relative to the root, that makes the image in place of a build from dependencies. It is built outside of codeloc, as
-    /// `build.codebuild_project` or `build.buildah` says, has to leave the code in `/opt/codeloc/code`, and Python with Dagster on the path.
+    /// Dockerfile that builds the image, relative to the root. Replaces the build from `dependencies`. The settings
+    /// `build.codebuild_project` and `build.buildah` choose the builder. The image must contain the code in `/opt/codeloc/code`, and
+    /// Python with Dagster on the `PATH`.
     #[schemars(extend("examples" = ["Dockerfile"]))]
     pub dockerfile: Option<String>,
 
     #[serde(default)]
     pub resources: ResourceFields,
 
-    /// Prefix in the shared bucket that this location may write, without a slash at either end; `repos/NAME` by default. No other location's, and none of the platform's.
+    /// Prefix in the shared bucket that this location reads and writes, without a leading or trailing slash. Defaults to `repos/NAME`.
+    /// It must not overlap the prefix of another location or a reserved prefix.
     #[schemars(extend("examples" = ["repos/my-pipeline"]))]
     pub s3_prefix: Option<String>,
 
-    /// Environment variables of the code server and of its runs.
+    /// Environment variables of the code server and its runs.
     #[serde(default)]
     pub environment: Vec<EnvironmentFields>,
 
-    /// Environment variables of the code server and of its runs that ECS fills from Secrets Manager or Parameter Store. This location's
-    /// execution role may read these and no others.
+    /// Environment variables of the code server and its runs that ECS reads from Secrets Manager or Parameter Store. The execution role
+    /// of this location can read these secrets and no others.
     #[serde(default)]
     pub secrets: Vec<SecretFields>,
 
-    /// CPU and memory of a run; those of the code server where absent.
+    /// CPU and memory of each run. Defaults to the CPU and memory of the code server.
     pub run_resources: Option<RunResourceFields>,
 
     #[serde(default)]
@@ -109,34 +112,34 @@ pub(crate) struct RepositoryFields {
     #[serde(default)]
     pub scaling: ScalingFields,
 
-    /// What codeloc may do: `enforce` (make it so and keep it so), `detect` (only say what differs) or `suspended` (leave it
-    /// alone). The daemon's own mode, where that is stricter, comes first.
+    /// What codeloc does with this location: `enforce` creates it and repairs drift, `detect` only reports drift, `suspended`
+    /// leaves it unchanged. The `mode` setting of the daemon wins if it is stricter.
     #[serde(default)]
     pub mode: Mode,
 
-    /// The mode that `codeloc resume` gives back. `codeloc suspend` writes it; it stands only beside `mode: suspended`.
+    /// Mode that `codeloc resume` restores. `codeloc suspend` writes this field. Valid only with `mode: suspended`.
     pub mode_when_resumed: Option<ModeWhenResumed>,
 
     #[serde(default)]
     pub deletion: DeletionFields,
 
-    /// Not supported yet: a target group in front of the code server.
+    /// Not supported yet: load balancer target group for the code server.
     pub load_balancer: Option<NotSupported>,
 
     /// Not supported yet: Fargate Spot.
     pub spot: Option<NotSupported>,
 
-    /// Tags on every AWS resource of this location, beside codeloc's own.
+    /// Tags that codeloc adds to every AWS resource of this location, in addition to its own tags.
     #[serde(default)]
     #[schemars(length(max = 40), extend("examples" = [{"team": "sales"}]))]
     pub tags: BTreeMap<String, String>,
 
-    /// Take over AWS resources of these names that exist already and carry no tag of codeloc's.
+    /// Whether codeloc adopts existing AWS resources that have the names of this location and no codeloc tags.
     #[serde(default)]
     pub adopt: bool,
 }
 
-/// The modes that a location can be suspended from.
+/// Modes that `codeloc resume` can restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -145,19 +148,19 @@ pub(crate) enum ModeWhenResumed {
     Detect,
 }
 
-/// What becomes of the location when this file is removed.
+/// What codeloc does when you remove this file.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct DeletionFields {
-    /// Whether removing this file leaves everything as it is. To remove a protected location, set this to false in one commit
-    /// and remove the file in a later one.
+    /// Whether codeloc keeps all AWS resources of this location when you remove this file. To delete a protected location, set this to
+    /// false in one commit and remove the file in a later one.
     pub protect: bool,
-    /// What becomes of the data under the prefix. There is one choice: it stays.
+    /// What codeloc does with the data under `s3_prefix` when you remove this file. `retain` keeps it and is the only choice.
     pub data: DataOnDeletion,
 }
 
-/// What becomes of data whose location is removed.
+/// What codeloc does with the data of a deleted location.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -166,7 +169,7 @@ pub(crate) enum DataOnDeletion {
     Retain,
 }
 
-/// The value of a field that nothing acts on yet: never accepted, and marked by an editor.
+/// Value of a field that codeloc does not support yet. The schema rejects any value, so that editors mark the field.
 #[derive(Debug, Deserialize)]
 #[serde(from = "IgnoredAny")]
 pub(crate) struct NotSupported;
@@ -191,18 +194,18 @@ impl JsonSchema for NotSupported {
     }
 }
 
-/// CPU and memory of one task, in a pair that Fargate offers.
+/// CPU and memory of each code server task. Fargate must offer the combination.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct ResourceFields {
-    /// CPU units, 1024 to a vCPU.
+    /// CPU units. 1024 units are one vCPU.
     #[schemars(extend("enum" = [256, 512, 1024, 2048, 4096, 8192, 16384]))]
     pub cpu: u32,
-    /// MiB. Which values there are depends on `cpu`: 512, 1024 and 2048 for a `cpu` of 256.
+    /// Memory in MiB. The valid values depend on `cpu`: for example 512, 1024 or 2048 with `cpu: 256`.
     #[schemars(range(min = 512, max = 122_880))]
     pub memory: u32,
-    /// The processor that tasks run on.
+    /// CPU architecture of the tasks.
     pub architecture: Architecture,
 }
 
@@ -212,41 +215,42 @@ impl Default for ResourceFields {
     }
 }
 
-/// CPU and memory of one run, in a pair that Fargate offers. The processor is the code server's: they share an image.
+/// CPU and memory of each run. Fargate must offer the combination. Runs use the image of the code server, and so its architecture.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub(crate) struct RunResourceFields {
-    /// CPU units, 1024 to a vCPU.
+    /// CPU units. 1024 units are one vCPU.
     #[schemars(extend("enum" = [256, 512, 1024, 2048, 4096, 8192, 16384]))]
     pub cpu: u32,
-    /// MiB. Which values there are depends on `cpu`: 512, 1024 and 2048 for a `cpu` of 256.
+    /// Memory in MiB. The valid values depend on `cpu`: for example 512, 1024 or 2048 with `cpu: 256`.
     #[schemars(range(min = 512, max = 122_880))]
     pub memory: u32,
 }
 
-/// What of the shared bucket this location may use beside its own prefix and reading `repos/shared`.
+/// Additional grants in the shared bucket. Every location can read and write its own prefix and read `repos/shared`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct AccessFields {
-    /// Prefixes that it may read and list, without a slash at either end.
+    /// Prefixes that this location can read and list, without a leading or trailing slash.
     #[schemars(extend("examples" = [["repos/orders"]]))]
     pub read: Vec<String>,
-    /// Prefixes of other locations that it may also write, without a slash at either end.
+    /// Prefixes of other locations that this location can read, list and write, without a leading or trailing slash.
     #[schemars(extend("examples" = [["repos/shared/exports"]]))]
     pub write: Vec<String>,
 }
 
-/// One environment variable out of a secret.
+/// One environment variable that ECS reads from a secret.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub(crate) struct SecretFields {
-    /// Letters, digits and underscores, not beginning with a digit.
+    /// Name of the variable: letters, digits and underscores, not starting with a digit.
     #[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"), extend("examples" = ["DB_PASSWORD"]))]
     pub name: String,
-    /// ARN of a secret in Secrets Manager, with `:KEY::` behind it for one key of its JSON, or ARN of a parameter in Parameter Store.
+    /// ARN of a secret in Secrets Manager or of a parameter in Parameter Store. Append `:KEY::` to the ARN of a secret to read one key
+    /// of its JSON value.
     #[schemars(extend("examples" = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-db-a1b2c3:password::"]))]
     pub value_from: String,
 }
@@ -256,49 +260,49 @@ pub(crate) struct SecretFields {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub(crate) struct EnvironmentFields {
-    /// Letters, digits and underscores, not beginning with a digit.
+    /// Name of the variable: letters, digits and underscores, not starting with a digit.
     #[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"), extend("examples" = ["CUSTOM_VAR"]))]
     pub name: String,
-    /// Text: numbers and booleans stand in quotes.
+    /// Value of the variable, as text. Quote numbers and booleans.
     #[schemars(extend("examples" = ["custom_value", "8080"]))]
     pub value: String,
 }
 
-/// How long a new revision may take before it counts as failed.
+/// Time limits of a rollout. codeloc treats a revision that exceeds them as failed.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct HealthFields {
-    /// Seconds a new task may take until its port answers.
+    /// Seconds that a new task can take to open its port.
     #[schemars(range(min = 1, max = 300))]
     pub start_seconds: u32,
-    /// Seconds a steady service may take until its definitions are loaded.
+    /// Seconds that the code server can take to load its definitions after the ECS service is stable.
     #[schemars(range(min = 1, max = 3600))]
     pub load_seconds: u32,
 }
 
 impl Default for HealthFields {
     fn default() -> Self {
-        // The port opens only after the import: tens of seconds on a quarter of a vCPU, more with large libraries.
+        // A code server opens its port after the import, which takes tens of seconds on a quarter of a vCPU.
         Self { start_seconds: 120, load_seconds: 120 }
     }
 }
 
-/// How many tasks serve the location, and what adds one.
+/// Number of code server tasks, and the utilization that autoscaling targets.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct ScalingFields {
-    /// Fewest tasks.
+    /// Minimum number of tasks.
     #[schemars(range(min = 1, max = 5000))]
     pub min_capacity: u32,
-    /// Most tasks.
+    /// Maximum number of tasks.
     #[schemars(range(min = 1, max = 5000))]
     pub max_capacity: u32,
-    /// Percent of average CPU that scaling holds.
+    /// Target for the average CPU utilization of the service, in percent.
     #[schemars(range(min = 1, max = 100))]
     pub cpu_threshold: u32,
-    /// Percent of average memory that scaling holds.
+    /// Target for the average memory utilization of the service, in percent.
     #[schemars(range(min = 1, max = 100))]
     pub memory_threshold: u32,
 }
@@ -309,8 +313,8 @@ impl Default for ScalingFields {
     }
 }
 
-impl RepositoryFields {
-    /// Fields that a file gives although nothing acts on them yet.
+impl LocationFields {
+    /// Names of the fields that the file sets and codeloc does not support yet.
     pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
         [("load_balancer", &self.load_balancer), ("spot", &self.spot)]
             .into_iter()

@@ -1,36 +1,36 @@
-//! Checks that need more than one file.
+//! Checks across configs.
 
 use std::collections::BTreeMap;
 
 use crate::error::ConfigError;
 use crate::glimpse::Glimpse;
-use crate::prefix::{SHARED, belongs_to, lies_in, overlap};
+use crate::location::LocationName;
+use crate::prefix::{SHARED, is_within, overlap, owner};
 use crate::read::Parsed;
-use crate::repository::RepositoryName;
 
-/// What is wrong with configs that pass by themselves.
+/// Conflicts between configs that are valid on their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FleetErrors {
-    /// Both of two configs that take the same folder of the bucket. Neither name nor order decides between them: the author of one
-    /// config could choose these, and so take another location's data or its place.
-    pub contested: BTreeMap<RepositoryName, ConfigError>,
-    /// Configs that are at fault whatever the others do about it.
-    pub refused: BTreeMap<RepositoryName, ConfigError>,
+    /// Configs whose prefix overlaps the prefix of another config, both of each pair. Neither name nor order decides between them,
+    /// because an author could choose these to take over the data of another location.
+    pub contested: BTreeMap<LocationName, ConfigError>,
+    /// Configs with grants that are invalid regardless of the other authors.
+    pub refused: BTreeMap<LocationName, ConfigError>,
 }
 
-/// Checks configs against each other, and against what can be made out of those that do not pass: `broken`, by folder.
+/// Checks configs against each other and against `broken`, the names and prefixes of invalid configs by folder.
 pub fn check_fleet<'a>(
     fleet: impl IntoIterator<Item = &'a Parsed>,
-    broken: &BTreeMap<RepositoryName, Glimpse>,
+    broken: &BTreeMap<LocationName, Glimpse>,
 ) -> FleetErrors {
-    let by_name: BTreeMap<&RepositoryName, &Parsed> =
-        fleet.into_iter().map(|parsed| (&parsed.repository.name, parsed)).collect();
-    let of_fleet = by_name.iter().map(|(name, parsed)| (*name, parsed.repository.s3_prefix.as_str()));
-    let of_broken =
+    let by_name: BTreeMap<&LocationName, &Parsed> =
+        fleet.into_iter().map(|parsed| (&parsed.location.name, parsed)).collect();
+    let valid = by_name.iter().map(|(name, parsed)| (*name, parsed.location.s3_prefix.as_str()));
+    let invalid =
         broken.iter().flat_map(|(name, glimpse)| glimpse.prefixes.iter().map(move |prefix| (name, prefix.as_str())));
-    let prefixes: Vec<(&RepositoryName, &str)> = of_fleet.chain(of_broken).collect();
-    // Below `repos/` each has its own place by its name, and no config passes that takes another's.
-    let free: Vec<_> = prefixes.iter().filter(|(_, prefix)| belongs_to(prefix).is_none()).collect();
+    let prefixes: Vec<(&LocationName, &str)> = valid.chain(invalid).collect();
+    // In `repos/` the name decides the owner, and a valid config uses only its own folder there.
+    let free: Vec<_> = prefixes.iter().filter(|(_, prefix)| owner(prefix).is_none()).collect();
     let is_known = |name: &str| {
         by_name.keys().any(|known| known.as_str() == name)
             || broken.contains_key(name)
@@ -39,22 +39,22 @@ pub fn check_fleet<'a>(
 
     let mut errors = FleetErrors::default();
     for (name, parsed) in &by_name {
-        let prefix = parsed.repository.s3_prefix.as_str();
+        let prefix = parsed.location.s3_prefix.as_str();
         let contested = free.iter().find(|(other, taken)| other != name && overlap(prefix, taken));
         if let Some((other, taken)) = contested {
             let message = format!("prefix `{prefix}` overlaps `{taken}` of `{other}`");
             let hint = format!(
-                "give `{name}` an `s3_prefix` that neither holds nor lies in another's; until then only the one that runs with it goes on"
+                "set an `s3_prefix` for `{name}` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix"
             );
             errors.contested.insert((*name).clone(), parsed.error_at_prefix(message, hint));
         }
-        let is_some_ones = |granted: &str| match belongs_to(granted) {
-            Some(owner) => is_known(owner) || lies_in(granted, SHARED),
-            None => prefixes.iter().any(|(_, taken)| lies_in(granted, taken)),
+        let has_owner = |granted: &str| match owner(granted) {
+            Some(owner) => is_known(owner) || is_within(granted, SHARED),
+            None => prefixes.iter().any(|(_, taken)| is_within(granted, taken)),
         };
-        let granted = parsed.repository.access.write.iter().map(String::as_str);
-        let stray: Vec<&str> = granted.filter(|granted| !is_some_ones(granted)).collect();
-        if let Some(error) = parsed.error_at_grants(&stray) {
+        let granted = parsed.location.access.write.iter().map(String::as_str);
+        let without_owner: Vec<&str> = granted.filter(|granted| !has_owner(granted)).collect();
+        if let Some(error) = parsed.error_at_grants(&without_owner) {
             errors.refused.insert((*name).clone(), error);
         }
     }

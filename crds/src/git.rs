@@ -1,13 +1,12 @@
-//! Git URLs and reference names, as far as they can be judged without asking git.
+//! Checks of git URLs and reference names that do not need git.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-/// Stars, one per byte, in place of user names, passwords and queries in URLs; positions in the text stay what they
-/// were.
+/// Replaces user names, passwords and queries in URLs with stars, one per byte, so that byte positions do not change.
 ///
-/// A bare user name before a host (`ssh://git@host`) is no secret and stays, except in `http(s)`, where hosts take
-/// tokens as user names.
+/// Keeps a user name without a password (`ssh://git@host`), except in `http(s)`, where git hosts accept tokens as user
+/// names.
 pub fn mask_credentials(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
@@ -35,8 +34,8 @@ pub fn mask_credentials(text: &str) -> String {
     masked
 }
 
-/// The parts of a URL that is refused which could be a secret, in bytes: what stands before an `@`, and a query.
-pub(crate) fn doubtful_parts(url: &str) -> Vec<Range<usize>> {
+/// Byte ranges of an invalid URL that could be a secret: the text before `@`, and the query.
+pub(crate) fn possible_secrets(url: &str) -> Vec<Range<usize>> {
     let start = url.find("://").map_or(0, |scheme_end| scheme_end + 3);
     let user = url.rfind('@').map(|at| start.min(at)..at);
     let query = url.find('?').map(|query| query + 1..url.len());
@@ -47,19 +46,19 @@ fn user_is_secret(up_to_scheme: &str, user: &str) -> bool {
     user.contains(':') || (!user.is_empty() && !up_to_scheme.ends_with("ssh://"))
 }
 
-/// Why a URL cannot be fetched from: message and hint, neither of which repeats the URL.
+/// Why codeloc rejects a URL: message and hint. Neither repeats the URL, which may contain credentials.
 pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
-    const FORMS: &str = "write https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH";
+    const FORMS: &str = "use https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH";
     if url.is_empty() || url.starts_with('-') || url.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
         return Some(("`git_url` is not a URL", FORMS));
     }
     if url.contains(['?', '#']) {
-        return Some(("`git_url` has a query or a fragment", "write the URL without the part that begins with ? or #"));
+        return Some(("`git_url` has a query or a fragment", "remove the part that starts with ? or #"));
     }
     if mask_credentials(url) != url {
         return Some((
-            "`git_url` holds credentials",
-            "remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens",
+            "`git_url` contains credentials",
+            "remove the part before @ and revoke it if you committed it; configure tokens in the setting `git.tokens`",
         ));
     }
     if url.starts_with('/') {
@@ -68,12 +67,12 @@ pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
         // git's transport helpers (`ext::command`) run programs.
-        None if url.contains("::") => return Some(("`git_url` names a transport helper", FORMS)),
+        None if url.contains("::") => return Some(("`git_url` uses a git transport helper", FORMS)),
         None => return scp_like_problem(url).then_some(("`git_url` is not a URL", FORMS)),
     };
     match scheme {
         "file" if rest.starts_with('/') => None,
-        "file" => Some(("`git_url` is not an absolute path", "write file:///PATH")),
+        "file" => Some(("`git_url` is not an absolute path", "use file:///PATH")),
         "https" | "ssh" => {
             let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
             let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -82,19 +81,19 @@ pub(crate) fn url_problem(url: &str) -> Option<(&'static str, &'static str)> {
                 || authority.starts_with('-')
                 || path.is_empty()
             {
-                return Some(("`git_url` lacks a host or a path", FORMS));
+                return Some(("`git_url` has no host or no path", FORMS));
             }
             reaches_metadata(host_and_port).then_some((
-                "`git_url` points at a link-local or metadata address",
-                "write the public or private address of a git server",
+                "`git_url` points to a link-local or metadata address",
+                "use the public or private address of a git server",
             ))
         }
-        "http" | "git" => Some(("`git_url` uses a protocol without encryption", "write https:// or ssh://")),
-        _ => Some(("`git_url` uses a protocol that is not allowed", FORMS)),
+        "http" | "git" => Some(("`git_url` uses an unencrypted protocol", "use https:// or ssh://")),
+        _ => Some(("`git_url` uses an unsupported protocol", FORMS)),
     }
 }
 
-/// `user@host:path`, which git takes for SSH.
+/// Whether a URL without a scheme is not a valid `user@host:path`, which git fetches over SSH.
 fn scp_like_problem(url: &str) -> bool {
     let Some((address, path)) = url.split_once(':') else {
         return true;
@@ -110,13 +109,13 @@ fn scp_like_problem(url: &str) -> bool {
     !plain(user, &[]) || !plain(host, &[]) || path.is_empty() || path.starts_with('-') || reaches_metadata(host)
 }
 
-/// Whether a host, with its port or without, is link-local or a metadata service: those hand out the controller's own
-/// rights to whoever asks. Hosts in a spelling that only some readers take for such an address count as well.
+/// Whether a host, with or without port, is link-local or a metadata service. Such an address would give the credentials of
+/// codeloc to any client. Also true for spellings that only some programs parse as such an address.
 pub fn reaches_metadata(host_and_port: &str) -> bool {
     const EC2_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let link_local_v4 = |address: Ipv4Addr| address.is_link_local() || address.is_unspecified();
     let host = host_of(host_and_port);
-    // curl decodes `%31`, and maps digits of other scripts to ours.
+    // curl decodes `%31` and maps digits of other scripts to ASCII.
     if host.contains('%') || !host.is_ascii() {
         return true;
     }
@@ -128,8 +127,8 @@ pub fn reaches_metadata(host_and_port: &str) -> bool {
                 || embedded_v4(address).is_some_and(link_local_v4)
         }
         Err(_) => {
-            // `2852039166`, `0xa9.254.43518` and `0251.0376.0251.0376` are addresses too, to the C library; names never
-            // end in a number.
+            // The C library also parses `2852039166`, `0xa9.254.43518` and `0251.0376.0251.0376` as addresses. DNS names
+            // never end in a number.
             let last = host.rsplit('.').next().unwrap_or_default();
             let number = last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
             number
@@ -140,7 +139,7 @@ pub fn reaches_metadata(host_and_port: &str) -> bool {
     }
 }
 
-/// Whether a host, with its port or without, is this machine.
+/// Whether a host, with or without port, is this machine.
 pub fn reaches_this_machine(host_and_port: &str) -> bool {
     let host = host_of(host_and_port);
     match host.parse::<IpAddr>() {
@@ -152,7 +151,7 @@ pub fn reaches_this_machine(host_and_port: &str) -> bool {
     }
 }
 
-/// In lower case, without brackets, port and a dot at its end.
+/// The host in lowercase, without brackets, port and trailing dot.
 fn host_of(host_and_port: &str) -> String {
     let host = match host_and_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, _)) => host,
@@ -161,7 +160,7 @@ fn host_of(host_and_port: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// The address of the older kind inside `::ffff:a.b.c.d`, `::a.b.c.d` or `64:ff9b::a.b.c.d` (RFC 6052).
+/// The IPv4 address in `::ffff:a.b.c.d`, `::a.b.c.d` or `64:ff9b::a.b.c.d` (RFC 6052).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
@@ -171,7 +170,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Whether git accepts the name of a branch or tag (git-check-ref-format), and it cannot be taken for an option.
+/// Whether git accepts the name of a branch or tag (git-check-ref-format) and cannot parse it as an option.
 pub fn valid_reference_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 240
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_become_stars_of_the_same_length() {
+    fn masks_credentials_with_stars_of_the_same_length() {
         let text = "fetch https://me:tok\u{e9}n@host/x.git and ssh://git@host/y and https://token@host failed";
         let masked = mask_credentials(text);
         assert_eq!(masked, "fetch https://*********@host/x.git and ssh://git@host/y and https://*****@host failed");
@@ -200,23 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn a_query_becomes_stars() {
+    fn masks_the_query() {
         let text = "\"https://host/x?token=1\" and https://host/y?a";
         assert_eq!(mask_credentials(text), "\"https://host/x?*******\" and https://host/y?*");
     }
 
     #[test]
-    fn a_password_with_an_at_sign_is_masked_whole() {
+    fn masks_a_password_that_contains_an_at_sign() {
         assert_eq!(mask_credentials("ssh://me:a@b@host/x"), "ssh://******@host/x");
     }
 
     #[test]
-    fn an_at_sign_in_a_path_is_no_credential() {
+    fn keeps_an_at_sign_in_a_path() {
         assert_eq!(mask_credentials("https://host/a@b"), "https://host/a@b");
     }
 
     #[test]
-    fn usual_urls_pass() {
+    fn accepts_common_urls() {
         for url in [
             "https://github.com/user/repo.git",
             "https://git.example.com:8443/a/b",
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_run_programs_or_reach_metadata_are_refused() {
+    fn rejects_urls_that_run_programs_or_reach_metadata() {
         for url in [
             "ext::sh -c id",
             "ext::id",
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn reference_names_are_those_of_git() {
+    fn accepts_the_reference_names_that_git_accepts() {
         for name in ["main", "feature/x-1", "v1.4.0", "release-2024.1", "a@b"] {
             assert!(valid_reference_name(name), "{name}");
         }

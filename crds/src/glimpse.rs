@@ -1,20 +1,20 @@
-//! What can be made out of a config that does not pass: which locations it may mean, and which prefixes these use.
+//! Extracts names and prefixes from an invalid config, to find the locations that it may describe.
 //!
-//! It is read more generously than any config: each mistake in this direction keeps something, and deletes nothing.
+//! Extraction is lenient on purpose: a false match keeps a location, a missed one could delete it.
 
 use std::collections::BTreeSet;
 
-use crate::repository::RepositoryName;
+use crate::location::LocationName;
 use crate::yaml::{Node, Value};
 
-/// Names and prefixes that a file mentions as its own.
+/// Names and prefixes that a file sets for its own location.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Glimpse {
-    pub names: BTreeSet<RepositoryName>,
+    pub names: BTreeSet<LocationName>,
     pub prefixes: BTreeSet<String>,
 }
 
-/// Reads what it can: values of the YAML tree, or where there is none, of lines that look like these fields.
+/// Reads the values from the YAML tree. If the file is not valid YAML, scans for lines that look like these fields.
 pub fn glimpse(text: &str) -> Glimpse {
     let tree = Node::parse(text).ok().filter(|root| matches!(root.value, Value::Map(_)));
     let values = |field: &str| match &tree {
@@ -25,15 +25,15 @@ pub fn glimpse(text: &str) -> Glimpse {
         None => scan(text, field),
     };
     Glimpse {
-        names: values("name").iter().filter_map(|name| RepositoryName::new(name).ok()).collect(),
+        names: values("name").iter().filter_map(|name| LocationName::new(name).ok()).collect(),
         prefixes: values("s3_prefix").into_iter().collect(),
     }
 }
 
-/// A file that is torn has one such line, or two. Each is asked for in AWS.
-const MOST: usize = 10;
+/// An invalid file has one or two such lines. The limit bounds the AWS calls that codeloc makes for their values.
+const MAX_VALUES: usize = 10;
 
-/// The values behind `field:` at the beginnings of lines.
+/// The values after `field:` at the start of a line.
 fn scan(text: &str, field: &str) -> Vec<String> {
     let quotes = ['"', '\''];
     let value = |line: &str| {
@@ -43,7 +43,7 @@ fn scan(text: &str, field: &str) -> Vec<String> {
         let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}' | '#');
         rest.split(end).next().filter(|value| !value.is_empty()).map(str::to_owned)
     };
-    text.lines().filter_map(value).take(MOST).collect()
+    text.lines().filter_map(value).take(MAX_VALUES).collect()
 }
 
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_made_out_of_a_file_however_broken_it_is() {
+    fn finds_the_name_in_an_invalid_file() {
         for text in [
             "name: orders\ngit_ulr: x\n",
             "\u{feff}name: \"orders\" # the old one\r\nresources: {cpu: [\r\n",
@@ -69,19 +69,19 @@ mod tests {
     }
 
     #[test]
-    fn every_name_that_is_given_twice_is_kept() {
+    fn keeps_every_name_of_a_duplicate_key() {
         assert_eq!(names("name: orders\nname: billing\n"), ["billing", "orders"]);
     }
 
     #[test]
-    fn what_is_no_name_of_the_file_itself_is_passed_over() {
+    fn ignores_values_that_are_not_the_name_of_the_location() {
         for text in ["", "name:\n", "name: 1\n", "names: orders\n", "name: Not_A_Name\n", "tags: {name: orders}\n"] {
             assert_eq!(names(text), Vec::<String>::new(), "{text:?}");
         }
     }
 
     #[test]
-    fn the_prefix_is_made_out_as_the_name_is() {
+    fn finds_the_prefix_in_an_invalid_file() {
         let prefixes = |text: &str| glimpse(text).prefixes.into_iter().collect::<Vec<_>>();
         assert_eq!(prefixes("name: a\ns3_prefix: teams/a\nbanch: x\n"), ["teams/a"]);
         assert_eq!(prefixes("name: a\ns3_prefix: \"teams/a\"\nbranch: [\n"), ["teams/a"]);

@@ -1,8 +1,7 @@
-//! What a user writes: the [`Repository`] type, its checks with file and line, and its JSON Schema.
+//! Config of a location: the [`Location`] type, its checks with file and line, and its JSON Schema.
 //!
-//! Guarantees: a `Repository` that exists has passed every check that needs only its own file; checks across files
-//! (overlapping prefixes) are in [`check_fleet`]. Reading never touches the file system or the network. No error shows
-//! credentials that stand in a URL.
+//! A `Location` has passed every check of its own file. [`check_fleet`] checks configs against each other. Reading never
+//! uses the file system or the network. Errors never show credentials of URLs.
 
 mod check;
 pub mod edit;
@@ -12,9 +11,9 @@ mod fields;
 mod fleet;
 mod git;
 mod glimpse;
+mod location;
 mod prefix;
 mod read;
-mod repository;
 mod schema;
 mod structure;
 pub mod suspend;
@@ -25,7 +24,7 @@ pub use error::{ConfigError, Problem};
 pub use fleet::{FleetErrors, check_fleet};
 pub use git::{mask_credentials, reaches_metadata, reaches_this_machine, valid_reference_name};
 pub use glimpse::{Glimpse, glimpse};
+pub use location::*;
 pub use prefix::is_reserved as is_reserved_prefix;
 pub use read::{Parsed, parse, read};
-pub use repository::*;
 pub use schema::schema;

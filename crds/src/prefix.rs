@@ -1,46 +1,45 @@
-//! Prefixes of the shared bucket: how they are written, and whose they are.
+//! Prefixes in the shared bucket: their syntax and their owners.
 
-use crate::repository::{RESERVED_NAMES, RESERVED_ROOTS};
+use crate::location::{RESERVED_NAMES, RESERVED_ROOTS};
 
 pub(crate) const HINT: &str =
-    "write folders out of letters, digits and -_.= with / between them and none at either end";
+    "use folder names of letters, digits and -_.= separated by /, without a leading or trailing slash";
 
-/// The folder of the bucket in which each location has one by its name.
-const REPOSITORIES: &str = "repos";
+/// The folder that contains the default prefix of each location.
+const LOCATIONS: &str = "repos";
 
-/// What every location reads, and may be allowed to write.
+/// Every location can read this prefix. A config can grant write access to it.
 pub(crate) const SHARED: &str = "repos/shared";
 
-/// Whether a prefix is another one, or lies in it.
-pub(crate) fn lies_in(inner: &str, outer: &str) -> bool {
+/// Whether `inner` equals `outer` or is a folder in it.
+pub(crate) fn is_within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether two prefixes are equal or one lies in the other.
+/// Whether two prefixes are equal or one contains the other.
 pub(crate) fn overlap(left: &str, right: &str) -> bool {
-    lies_in(left, right) || lies_in(right, left)
+    is_within(left, right) || is_within(right, left)
 }
 
-/// The name whose `repos/NAME` a prefix is, or lies in. Empty for `repos` itself, which has no owner.
-pub(crate) fn belongs_to(prefix: &str) -> Option<&str> {
-    if prefix == REPOSITORIES {
+/// The `NAME` of a prefix at or below `repos/NAME`. Empty for `repos` itself, which has no owner.
+pub(crate) fn owner(prefix: &str) -> Option<&str> {
+    if prefix == LOCATIONS {
         return Some("");
     }
-    prefix.strip_prefix(REPOSITORIES)?.strip_prefix('/')?.split('/').next()
+    prefix.strip_prefix(LOCATIONS)?.strip_prefix('/')?.split('/').next()
 }
 
-/// Whether a prefix is in a folder at the root of the bucket that is the platform's, as the controller's own is.
+/// Whether a prefix is in a reserved folder at the root of the bucket.
 pub fn is_reserved(prefix: &str) -> bool {
     prefix.split('/').next().is_some_and(|root| RESERVED_ROOTS.contains(&root))
 }
 
-/// The platform's place that a prefix overlaps: a reserved folder at the root of the bucket, or below `repos`.
-pub(crate) fn platforms(prefix: &str) -> Option<String> {
+/// The reserved folder that a prefix overlaps, at the root of the bucket or in `repos`.
+pub(crate) fn reserved_overlap(prefix: &str) -> Option<String> {
     if is_reserved(prefix) {
         return prefix.split('/').next().map(str::to_owned);
     }
-    let places = RESERVED_NAMES.into_iter().map(|name| format!("{REPOSITORIES}/{name}"));
-    places.into_iter().find(|place| overlap(prefix, place))
+    RESERVED_NAMES.into_iter().map(|name| format!("{LOCATIONS}/{name}")).find(|reserved| overlap(prefix, reserved))
 }
 
 pub(crate) fn is_prefix(prefix: &str) -> bool {

@@ -1,26 +1,26 @@
-//! From text to a checked [`Repository`].
+//! Parses and checks the text of a config.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::check;
 use crate::error::{ConfigError, Finding};
-use crate::fields::RepositoryFields;
-use crate::git::{doubtful_parts, url_problem};
-use crate::repository::Repository;
+use crate::fields::LocationFields;
+use crate::git::{possible_secrets, url_problem};
+use crate::location::Location;
 use crate::schema::SCHEMA;
 use crate::structure;
 use crate::yaml::{Node, Step, Value};
 
-/// A checked repository together with where it was read, so that a check across files can point at a line.
+/// A checked config with its text and positions, so that checks across files can report a line.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    pub repository: Repository,
+    pub location: Location,
     path: String,
     text: String,
-    /// Of the prefix, or of the name that it follows from.
+    /// Position of `s3_prefix`, or of `name` if the file does not set it.
     prefix_span: Range<usize>,
-    /// Of each prefix that is granted for writing, as it is written.
+    /// Position of each prefix in `access.write`.
     grant_spans: BTreeMap<String, Range<usize>>,
 }
 
@@ -29,36 +29,36 @@ impl Parsed {
         ConfigError::new(&self.path, &self.text, vec![Finding::new(self.prefix_span.clone(), message, hint)])
     }
 
-    /// For prefixes that are granted for writing and are no location's.
+    /// The error for prefixes in `access.write` that belong to no location.
     pub(crate) fn error_at_grants(&self, prefixes: &[&str]) -> Option<ConfigError> {
         let finding = |prefix: &&str| {
             let span = self.grant_spans.get(*prefix).cloned().unwrap_or_else(|| self.prefix_span.clone());
-            let message = format!("`access.write` grants `{prefix}`, which is no location's");
-            Finding::new(span, message, "write the prefix of a location that has a config, or remove the line")
+            let message = format!("`access.write` grants `{prefix}`, which belongs to no location");
+            Finding::new(span, message, "grant the prefix of a location that has a config, or remove the line")
         };
         let findings: Vec<Finding> = prefixes.iter().map(finding).collect();
         (!findings.is_empty()).then(|| ConfigError::new(&self.path, &self.text, findings))
     }
 }
 
-/// Reads one `config.yml`. `path` is what errors show; where it has a folder, that must have the repository's name.
-pub fn parse(path: &str, text: &str) -> Result<Repository, ConfigError> {
-    read(path, text).map(|parsed| parsed.repository)
+/// Reads one `config.yml`. Errors show `path`. If `path` has a parent folder, the folder must have the name of the location.
+pub fn parse(path: &str, text: &str) -> Result<Location, ConfigError> {
+    read(path, text).map(|parsed| parsed.location)
 }
 
-/// Like [`parse`], for files that are then checked against each other by [`crate::check_fleet`].
+/// Like [`parse`], but keeps positions for [`crate::check_fleet`].
 pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
     let fail = |findings| ConfigError::new(path, text, findings);
     let root = Node::parse(text).map_err(|finding| fail(vec![finding]))?;
     let shown = redacted(text, &root);
     let fail = |findings| ConfigError::new(path, &shown, findings);
-    let departures = structure::findings(&root, &SCHEMA, text);
-    if !departures.is_empty() {
-        return Err(fail(departures));
+    let violations = structure::findings(&root, &SCHEMA, text);
+    if !violations.is_empty() {
+        return Err(fail(violations));
     }
-    let fields: RepositoryFields = serde_json::from_value(root.to_json())
+    let fields: LocationFields = serde_json::from_value(root.to_json())
         .map_err(|error| fail(vec![Finding::new(root.span.clone(), error.to_string(), "correct this field")]))?;
-    let repository = check::repository(fields, &root, path).map_err(fail)?;
+    let location = check::location(fields, &root, path).map_err(fail)?;
     let prefix = if root.entry("s3_prefix").is_some() { "s3_prefix" } else { "name" };
     let prefix_span = root.span_of(&[Step::Key(prefix)]);
     let grants = root.entry("access").and_then(|access| access.node.entry("write")).map(|write| &write.node.value);
@@ -72,10 +72,11 @@ pub fn read(path: &str, text: &str) -> Result<Parsed, ConfigError> {
             .collect(),
         _ => BTreeMap::new(),
     };
-    Ok(Parsed { repository, path: path.to_owned(), text: text.to_owned(), prefix_span, grant_spans })
+    Ok(Parsed { location, path: path.to_owned(), text: text.to_owned(), prefix_span, grant_spans })
 }
 
-/// The text as errors may show it: a `git_url` that is refused can hold credentials in a place of its own.
+/// The text with possible secrets masked. An invalid `git_url` can contain credentials where [`crate::mask_credentials`] does not
+/// expect them.
 fn redacted(text: &str, root: &Node) -> String {
     let mut shown = text.to_owned();
     let Some(entry) = root.entry("git_url") else {
@@ -87,7 +88,7 @@ fn redacted(text: &str, root: &Node) -> String {
     else {
         return shown;
     };
-    for part in doubtful_parts(written) {
+    for part in possible_secrets(written) {
         shown.replace_range(span.start + part.start..span.start + part.end, &"*".repeat(part.len()));
     }
     shown

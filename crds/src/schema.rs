@@ -1,4 +1,4 @@
-//! The JSON Schema of `config.yml`, for editors and for the structural part of reading.
+//! The JSON Schema of `config.yml`. Editors use it, and codeloc checks the structure of files with it.
 
 use std::sync::LazyLock;
 
@@ -6,9 +6,9 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
-use crate::fields::RepositoryFields;
+use crate::fields::LocationFields;
 
-/// Draft 7, which is what editors' YAML servers read, without references.
+/// The schema in draft 7, which YAML language servers support, without `$ref`.
 pub fn schema() -> Value {
     SCHEMA.clone()
 }
@@ -19,12 +19,12 @@ pub(crate) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .for_deserialize()
         .with_transform(RecursiveTransform(simplify))
         .into_generator()
-        .into_root_schema_for::<RepositoryFields>()
+        .into_root_schema_for::<LocationFields>()
         .to_value()
 });
 
 fn simplify(schema: &mut schemars::Schema) {
-    // An optional field is left out, not set to nothing: `branch:` with the value forgotten is a mistake.
+    // Users omit optional fields: `branch:` without a value is a mistake, so `null` is invalid.
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_mut_slice() {
@@ -50,6 +50,6 @@ fn simplify(schema: &mut schemars::Schema) {
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");
     }
-    // Widths of Rust's integers say nothing to an author.
+    // The formats are Rust integer types, which mean nothing to the author of a config.
     schema.remove("format");
 }

@@ -1,7 +1,6 @@
-//! Holds a tree against the schema: types, unknown and missing fields, enumerations, ranges.
+//! Checks a YAML tree against the schema: types, unknown and missing fields, enumerations, ranges.
 //!
-//! The schema an editor uses is the one enforced here; what it says with patterns is checked by `check`, with messages
-//! that say more than a regular expression does.
+//! The module `check` enforces the patterns of the schema, with messages that explain more than a regular expression.
 
 use std::ops::Range;
 
@@ -10,15 +9,15 @@ use serde_json::Value as Json;
 use crate::error::Finding;
 use crate::yaml::{Node, Value};
 
-/// Everything in which the tree departs from the schema. `text` is the file.
+/// All violations of the schema. `text` is the content of the file.
 pub(crate) fn findings(root: &Node, schema: &Json, text: &str) -> Vec<Finding> {
     let mut walk = Walk { text, findings: Vec::new() };
     walk.node(root, schema, "");
     walk.findings
 }
 
-/// Beyond so many findings no suggestion is looked for: they are only counted.
-const SUGGESTIONS: usize = 100;
+/// After this many findings codeloc computes no more suggestions, because errors only count the rest.
+const MAX_SUGGESTIONS: usize = 100;
 
 struct Walk<'a> {
     text: &'a str,
@@ -47,9 +46,9 @@ impl Walk<'_> {
                 self.range(node, schema, name, number);
             }
             (Some("boolean"), Value::Boolean(value)) => {
-                // YAML 1.1 takes `yes` and `on` for booleans, YAML 1.2 and editors do not.
+                // `yes` and `on` are booleans in YAML 1.1, but text in YAML 1.2 and in editors.
                 if self.text.get(node.span.clone()).is_some_and(|written| written.trim() != value.to_string()) {
-                    self.add(&node.span, format!("`{name}` must be true or false"), format!("write {value}"));
+                    self.add(&node.span, format!("`{name}` must be true or false"), format!("use {value}"));
                 }
             }
             (None, _) => {}
@@ -60,7 +59,7 @@ impl Walk<'_> {
     fn map(&mut self, node: &Node, schema: &Json, name: &str) {
         let no_properties = serde_json::Map::new();
         let properties = schema["properties"].as_object().unwrap_or(&no_properties);
-        let mut meant = Vec::new();
+        let mut suggested = Vec::new();
         for entry in node.entries() {
             let within = if name.is_empty() { entry.key.clone() } else { format!("{name}.{}", entry.key) };
             if let Some(property) = properties.get(&entry.key) {
@@ -69,32 +68,32 @@ impl Walk<'_> {
                 self.value_at_key(&entry.node, &entry.key_span, &schema["additionalProperties"], &within);
             } else {
                 let known = || properties.keys().map(String::as_str);
-                let near = if self.findings.len() < SUGGESTIONS { nearest(&entry.key, known()) } else { None };
-                meant.extend(near);
+                let near = if self.findings.len() < MAX_SUGGESTIONS { nearest(&entry.key, known()) } else { None };
+                suggested.extend(near);
                 let hint = match near {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None if self.findings.len() >= SUGGESTIONS => String::new(),
+                    None if self.findings.len() >= MAX_SUGGESTIONS => String::new(),
                     None => format!("known fields here: {}", known().collect::<Vec<_>>().join(", ")),
                 };
                 self.add(&entry.key_span, format!("unknown field `{within}`"), hint);
             }
         }
         for required in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
-            // A misspelt field has been reported as that.
-            if node.entry(required).is_none() && !meant.contains(&required) {
+            // A misspelled field is already reported as unknown.
+            if node.entry(required).is_none() && !suggested.contains(&required) {
                 let place = if name.is_empty() { "the config".to_owned() } else { format!("`{name}`") };
-                // The first key stands for a block map, which has no beginning of its own.
+                // A block map has no start mark, so the error points to its first key.
                 let span = node.entries().first().map_or(&node.span, |entry| &entry.key_span);
                 let example = schema["properties"][required]["examples"][0].as_str().unwrap_or("…");
-                self.add(span, format!("`{required}` is missing in {place}"), format!("add `{required}: {example}`"));
+                self.add(span, format!("{place} has no `{required}`"), format!("add `{required}: {example}`"));
             }
         }
     }
 
-    /// A forgotten value has no place of its own: the key stands for it.
+    /// An empty value has no position, so the error points to its key.
     fn value_at_key(&mut self, node: &Node, key_span: &Range<usize>, schema: &Json, name: &str) {
         if matches!(node.value, Value::Null) {
-            self.add(key_span, format!("`{name}` has no value"), "give it a value, or remove the line");
+            self.add(key_span, format!("`{name}` has no value"), "set a value, or remove the line");
         } else {
             self.node(node, schema, name);
         }
@@ -110,7 +109,7 @@ impl Walk<'_> {
             _ => "a map of fields",
         };
         let found = match &node.value {
-            Value::Null => "nothing",
+            Value::Null => "empty",
             Value::Boolean(_) => "a boolean",
             Value::Number(_) => "a number",
             Value::Text(_) => "text",
@@ -121,15 +120,15 @@ impl Walk<'_> {
         let hint = match (expected, &node.value) {
             ("string", Value::Boolean(_) | Value::Number(_)) => format!("quote it: \"{written}\""),
             ("integer", Value::Text(text)) if text.parse::<u32>().is_ok() => {
-                format!("without quotes: {text}")
+                format!("remove the quotes: {text}")
             }
             ("boolean", Value::Text(text)) if matches!(text.as_str(), "true" | "false") => {
-                format!("without quotes: {text}")
+                format!("remove the quotes: {text}")
             }
-            ("boolean", _) => "write true or false".to_owned(),
-            ("array", _) => "write one item per line, each behind `- `".to_owned(),
-            ("object", _) => "write `field: value`, one per line".to_owned(),
-            _ => format!("write {expected_words} here"),
+            ("boolean", _) => "use true or false".to_owned(),
+            ("array", _) => "write one item per line, each after `- `".to_owned(),
+            ("object", _) => "write one `field: value` per line".to_owned(),
+            _ => format!("use {expected_words} here"),
         };
         self.add(&node.span, format!("{name} must be {expected_words}, not {found}"), hint);
     }
@@ -144,8 +143,8 @@ impl Walk<'_> {
         let words: Vec<String> = allowed.iter().map(plain).collect();
         let near = nearest(&plain(value), words.iter().map(String::as_str)).filter(|_| value.is_string());
         let hint = match near {
-            Some(near) => format!("did you mean `{near}`? It is one of {}", words.join(", ")),
-            None => format!("write one of {}", words.join(", ")),
+            Some(near) => format!("did you mean `{near}`? Valid values: {}", words.join(", ")),
+            None => format!("use one of {}", words.join(", ")),
         };
         self.add(&node.span, format!("`{name}` cannot be {}", plain(value)), hint);
     }
@@ -156,7 +155,7 @@ impl Walk<'_> {
         };
         if !number.as_i64().is_some_and(|value| (minimum..=maximum).contains(&value)) {
             let message = format!("`{name}` cannot be {number}");
-            self.add(&node.span, message, format!("write a whole number from {minimum} to {maximum}"));
+            self.add(&node.span, message, format!("use a whole number from {minimum} to {maximum}"));
         }
     }
 }
@@ -165,25 +164,25 @@ fn plain(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// How many edits a word may be away from what was meant.
-fn near_enough(candidate: &str) -> usize {
+/// The maximum edit distance between a suggestion and the word in the file.
+fn max_distance(candidate: &str) -> usize {
     candidate.chars().count().max(3) / 3
 }
 
-/// The nearest of the known words, where it is near enough to have been meant.
+/// The nearest known word, if it is near enough to suggest.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     let length = word.chars().count();
     known
-        // No fewer edits than characters too many or too few: a key of any length costs no more than reading it.
-        .filter(|candidate| length.abs_diff(candidate.chars().count()) <= near_enough(candidate))
+        // The distance is at least the difference in length. Checking that first keeps long keys cheap.
+        .filter(|candidate| length.abs_diff(candidate.chars().count()) <= max_distance(candidate))
         .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= near_enough(candidate))
+        .filter(|(distance, candidate)| *distance <= max_distance(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other.
+/// Number of insertions, deletions, replacements and swaps of neighbors that turn one word into the other.
 fn edit_distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().collect();
     let right: Vec<char> = right.chars().collect();
@@ -208,14 +207,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_swap_of_neighbours_is_one_edit() {
+    fn counts_a_swap_of_neighbors_as_one_edit() {
         assert_eq!(edit_distance("barnch", "branch"), 1);
         assert_eq!(edit_distance("", "tag"), 3);
         assert_eq!(edit_distance("memory", "memory"), 0);
     }
 
     #[test]
-    fn only_a_near_word_is_suggested() {
+    fn suggests_only_near_words() {
         let known = ["memory", "cpu", "architecture"];
         assert_eq!(nearest("memroy", known.into_iter()), Some("memory"));
         assert_eq!(nearest("gpu", known.into_iter()), Some("cpu"));

@@ -1,5 +1,6 @@
-//! The mode of a config, as `codeloc suspend` and `codeloc resume` change it. The config itself keeps the mode that it had before: it is the
-//! only memory that a restart, another machine and a reader share.
+//! Changes the mode in the text of a config, for `codeloc suspend` and `codeloc resume`.
+//!
+//! The config itself stores the mode to restore, so that it survives restarts and readers can see it.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +9,7 @@ use crate::edit::{EditError, edit, read};
 const MODE: &str = "mode";
 const BEFORE: &str = "mode_when_resumed";
 
-/// Suspends the location, and keeps the mode that it had. One that is suspended already stays as it is.
+/// Suspends the location and stores its current mode. Does nothing if the location is already suspended.
 pub fn suspend(text: &str) -> Result<String, EditError> {
     let config = read(text)?;
     if is_suspended(&config) {
@@ -18,7 +19,7 @@ pub fn suspend(text: &str) -> Result<String, EditError> {
     edit(text, &fields([(MODE, json!("suspended")), (BEFORE, before)]))
 }
 
-/// Gives back the mode that the location had before it was suspended. One that is not suspended stays as it is.
+/// Restores the mode from before the location was suspended. Does nothing if the location is not suspended.
 pub fn resume(text: &str) -> Result<String, EditError> {
     let config = read(text)?;
     if !is_suspended(&config) {
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_is_given_back_as_it_stood() {
+    fn resume_restores_every_mode() {
         for before in [CONFIG.to_owned(), with_mode("enforce"), with_mode("detect"), with_mode("\"detect\"")] {
             let suspended = suspend(&before).unwrap();
             let parsed = crate::parse("orders/config.yml", &suspended).unwrap();
@@ -58,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_which_mode_comes_back() {
+    fn suspend_writes_the_mode_to_restore() {
         let suspended = suspend(&with_mode("detect")).unwrap();
         assert_eq!(suspended, format!("{CONFIG}mode: suspended\nbranch: next # for now\nmode_when_resumed: detect\n"));
     }
 
     #[test]
-    fn suspending_twice_and_resuming_what_runs_change_nothing() {
+    fn suspending_twice_or_resuming_an_active_location_changes_nothing() {
         let suspended = suspend(&with_mode("detect")).unwrap();
         assert_eq!(suspend(&suspended).unwrap(), suspended);
         for running in [CONFIG.to_owned(), with_mode("enforce"), with_mode("detect")] {
@@ -73,12 +74,12 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_was_suspended_by_hand_is_enforced_when_it_is_resumed() {
+    fn resume_enforces_a_config_that_was_suspended_by_hand() {
         assert_eq!(resume(&with_mode("suspended")).unwrap(), with_mode("x").replace("mode: x\n", ""));
     }
 
     #[test]
-    fn the_mode_to_come_back_stands_only_beside_a_suspended_one() {
+    fn rejects_a_mode_to_restore_on_an_active_location() {
         for (mode, before) in [("enforce", "detect"), ("detect", "enforce"), ("suspended", "suspended")] {
             let text = format!("{}mode_when_resumed: {before}\n", with_mode(mode));
             let error = crate::parse("orders/config.yml", &text).unwrap_err().render(false);

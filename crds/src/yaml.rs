@@ -1,7 +1,7 @@
-//! A file as a tree in which every key and value knows its place.
+//! Parses YAML into a tree that stores the position of every key and value.
 //!
-//! Guarantees: numbers, booleans and text stay apart as YAML 1.2 tells them apart; duplicate keys, a second document,
-//! and trees past the limits are errors.
+//! Numbers, booleans and text follow YAML 1.2. Duplicate keys, a second document, and a tree that exceeds the limits are
+//! errors.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
 use crate::error::Finding;
 
-/// Far more than a config needs, far less than the stack holds.
+/// More than any config needs, and far below the limit of the stack.
 const MAXIMUM_DEPTH: usize = 32;
 
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Entry {
     pub node: Node,
 }
 
-/// The way to a node: keys of maps and positions in lists.
+/// One step on the path to a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step<'a> {
     Key(&'a str),
@@ -69,9 +69,9 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
-    /// Where the value at the end of the way stands: the nearest one above it where the file does not write it out.
-    pub fn span_of(&self, way: &[Step<'_>]) -> Range<usize> {
-        let Some((step, rest)) = way.split_first() else {
+    /// The position of the value at `path`, or of its nearest ancestor that the file contains.
+    pub fn span_of(&self, path: &[Step<'_>]) -> Range<usize> {
+        let Some((step, rest)) = path.split_first() else {
             return self.span.clone();
         };
         let child = match (step, &self.value) {
@@ -101,7 +101,7 @@ fn bytes(location: Location) -> Range<usize> {
     start..start.saturating_add(length)
 }
 
-/// Some errors know only line and column.
+/// Computes the byte position of errors that only have line and column.
 fn error_span(text: &str, location: Location) -> Range<usize> {
     if location.span().byte_offset().is_some() {
         return bytes(location);
@@ -116,16 +116,16 @@ fn error_span(text: &str, location: Location) -> Range<usize> {
 fn describe(error: &serde_saphyr::Error, span: Range<usize>) -> Finding {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
-            let key = key.as_deref().unwrap_or("a key");
-            Finding::new(span, format!("{key} is given twice"), "keep one of the two")
+            let key = key.as_deref().map_or_else(|| "a key".to_owned(), |key| format!("`{key}`"));
+            Finding::new(span, format!("{key} is set twice"), "remove one of the two")
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
-            Finding::new(span, "a second YAML document begins here", "write one config per file, without `---` between")
+            Finding::new(span, "the file contains a second YAML document", "write one config per file and remove `---`")
         }
         other => Finding::new(
             span,
-            format!("not valid YAML: {}", UserMessageFormatter.format_message(other)),
-            "check indentation, quotes and brackets on this line and the one before it",
+            format!("invalid YAML: {}", UserMessageFormatter.format_message(other)),
+            "check indentation, quotes and brackets on this line and the line before",
         ),
     }
 }
@@ -187,9 +187,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        serde_json::Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not a number that a config can hold"))
+        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("unsupported number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

@@ -1,4 +1,4 @@
-//! Files at and beyond every limit: each is read or refused with an error that can be shown, and costs no more than its length.
+//! Files at and beyond every limit: codeloc reads each, or rejects it with an error of limited size.
 
 use codeloc_crds::{ConfigError, parse, read};
 use insta::assert_snapshot;
@@ -7,15 +7,15 @@ use proptest::prelude::*;
 const PATH: &str = "repos/my-pipeline/config.yml";
 const MINIMAL: &str = "name: my-pipeline\ngit_url: https://github.com/user/repo.git\nmodule: x\n";
 
-/// More than miette's widths of 16 bits can hold.
+/// Exceeds the 16-bit widths of miette.
 const LONG: usize = 70_000;
 
 fn error(text: &str) -> ConfigError {
-    parse(PATH, text).expect_err("the text holds a mistake")
+    parse(PATH, text).expect_err("the text contains a mistake")
 }
 
-/// An error as an event, a log and a terminal take it.
-fn assert_shown(error: &ConfigError) {
+/// Checks that events, logs and terminals can show an error.
+fn assert_presentable(error: &ConfigError) {
     for problem in error.problems() {
         assert!(problem.message.chars().count() <= 401, "{}", problem.message.len());
         assert!(problem.hint.chars().count() <= 401, "{}", problem.hint.len());
@@ -31,7 +31,7 @@ fn assert_shown(error: &ConfigError) {
 }
 
 #[test]
-fn a_text_of_any_length_in_any_place_is_shown_and_does_not_panic() {
+fn shows_errors_for_long_text_in_any_field() {
     for letter in ["a", "é", "語", "\u{1f980}", "e\u{301}"] {
         let long = letter.repeat(LONG / letter.len());
         for text in [
@@ -63,13 +63,13 @@ fn a_text_of_any_length_in_any_place_is_shown_and_does_not_panic() {
             format!("{MINIMAL}mode: [{long}\n"),
             long.clone(),
         ] {
-            assert_shown(&error(&text));
+            assert_presentable(&error(&text));
         }
     }
 }
 
 #[test]
-fn a_long_line_is_shown_around_its_mistake() {
+fn shows_the_part_of_a_long_line_around_the_mistake() {
     let padding = "x".repeat(LONG);
     let error = error(&format!("{MINIMAL}tags: {{a: \"{padding}\", \"aws:b\": c, d: \"{padding}\"}}\n"));
     let rendered = error.render(false);
@@ -82,7 +82,7 @@ fn a_long_line_is_shown_around_its_mistake() {
 }
 
 #[test]
-fn the_first_mistakes_are_shown_and_the_others_counted() {
+fn shows_the_first_mistakes_and_counts_the_rest() {
     let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect::<Vec<_>>().concat();
     let error = error(&format!("{MINIMAL}{keys}"));
     assert_eq!((error.problems().len(), error.more()), (20, 3980));
@@ -93,7 +93,7 @@ fn the_first_mistakes_are_shown_and_the_others_counted() {
 }
 
 #[test]
-fn many_mistakes_of_each_kind_are_capped() {
+fn limits_the_mistakes_of_each_kind() {
     let each = |line: &dyn Fn(usize) -> String| (0..2000).map(line).collect::<String>();
     for text in [
         each(&|number| format!("banch{number}: x\n")),
@@ -105,18 +105,18 @@ fn many_mistakes_of_each_kind_are_capped() {
         format!("tags:\n{}", each(&|number| format!("  \"aws:{number}\": x\n"))),
         format!("resources: {{{}}}\n", each(&|number| format!("cpu{number}: 1, "))),
     ] {
-        assert_shown(&error(&format!("{MINIMAL}{text}")));
+        assert_presentable(&error(&format!("{MINIMAL}{text}")));
     }
 }
 
 #[test]
-fn a_control_character_in_a_key_reaches_no_terminal() {
+fn escapes_control_characters_in_keys() {
     let error = error(&format!("{MINIMAL}\"\\e]0;pwned\\a\": x\n"));
     assert_snapshot!(error.message(), @r"unknown field `\u{1b}]0;pwned\u{7}`");
 }
 
 #[test]
-fn variables_that_no_task_definition_has_room_for_are_refused() {
+fn rejects_variables_that_exceed_a_task_definition() {
     let variables = |number: usize, value: &str| {
         let lines: String = (0..number)
             .map(|number| format!("  - {{name: V{number:05}, value: \"{value}\"}}\n"))
@@ -127,21 +127,21 @@ fn variables_that_no_task_definition_has_room_for_are_refused() {
     assert!(parse(PATH, &variables(1, &"x".repeat(48_000))).is_ok());
     assert!(parse(PATH, &variables(1000, "x")).is_ok());
     assert_snapshot!(error(&variables(5000, "x")).render(false), @r#"
-     error: 5000 variables take 150000 bytes; ECS has room for 49152
+     error: 5000 variables take 150000 bytes; the limit is 49152
       ╭─[repos/my-pipeline/config.yml:4:1]
     3 │ module: x
     4 │ environment:
       · ^^^^^^^^^^^
     5 │   - {name: V00000, value: "x"}
       ╰────
-     hint: keep large values in a file of the repository, or in the bucket
+     hint: move large values to a file in the git repository or in the bucket
     "#);
-    // In JSON each of these takes six bytes.
+    // JSON escapes each of these characters with six bytes.
     assert!(error(&variables(1, &"\\x01".repeat(10_000))).message().contains("60029 bytes"));
 }
 
 #[test]
-fn secrets_and_grants_that_no_policy_has_room_for_are_refused() {
+fn rejects_secrets_and_grants_that_exceed_an_iam_policy() {
     let arn =
         |number: usize| format!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:team/{number:04}-AbCdEf");
     let secrets = |number: usize| {
@@ -175,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_file_of_any_shape_panics(
+    fn never_panics_on_long_text(
         pieces in proptest::collection::vec(piece(), 1..4),
         shape in prop_oneof![
             Just("\"P\": \"P\"\n"), Just("tags: {\"P\": \"P\", 'aws:x': P}\n"), Just("P\n"), Just("# P\r\nbanch: \"P\"\r\n"),
@@ -189,7 +189,7 @@ proptest! {
         }).collect();
         for text in [format!("{MINIMAL}{text}"), text] {
             if let Err(error) = read(PATH, &text) {
-                assert_shown(&error);
+                assert_presentable(&error);
             }
         }
     }

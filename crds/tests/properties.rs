@@ -1,4 +1,4 @@
-//! What holds for any text.
+//! Properties of reading and masking that hold for any text.
 
 use codeloc_crds::{mask_credentials, parse};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn shaped_lines() -> impl Strategy<Value = String> {
     proptest::collection::vec(line, 0..8).prop_map(|lines| lines.join("\n"))
 }
 
-fn errors_lie_within(text: &str) -> Result<(), TestCaseError> {
+fn check_error_positions(text: &str) -> Result<(), TestCaseError> {
     let Err(error) = parse(PATH, text) else {
         return Ok(());
     };
@@ -45,17 +45,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused_at_a_line_of_its_own(text in any::<String>()) {
-        errors_lie_within(&text)?;
+    fn reports_errors_at_existing_lines_of_any_text(text in any::<String>()) {
+        check_error_positions(&text)?;
     }
 
     #[test]
-    fn any_text_that_resembles_a_config_is_read_or_refused_at_a_line_of_its_own(text in shaped_lines()) {
-        errors_lie_within(&text)?;
+    fn reports_errors_at_existing_lines_of_similar_configs(text in shaped_lines()) {
+        check_error_positions(&text)?;
     }
 
     #[test]
-    fn masking_keeps_every_position_and_is_stable(text in "([a-z:/@ ]|://|é){0,40}") {
+    fn masking_keeps_positions_and_is_idempotent(text in "([a-z:/@ ]|://|é){0,40}") {
         let masked = mask_credentials(&text);
         prop_assert_eq!(masked.len(), text.len());
         prop_assert_eq!(mask_credentials(&masked), masked);

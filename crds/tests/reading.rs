@@ -1,4 +1,4 @@
-//! What is read, and what an author sees when it cannot be.
+//! Reading configs, and the errors that an author sees.
 
 use codeloc_crds::{Architecture, CodePointer, ConfigError, GitReference, ImagePolicy, parse};
 use insta::assert_snapshot;
@@ -23,10 +23,10 @@ scaling: {min_capacity: 1, max_capacity: 2, cpu_threshold: 70, memory_threshold:
 ";
 
 fn error(text: &str) -> ConfigError {
-    parse(PATH, text).expect_err("the text holds a mistake")
+    parse(PATH, text).expect_err("the text contains a mistake")
 }
 
-/// The minimal config with more lines.
+/// The error for the minimal config with additional lines.
 fn error_with(lines: &str) -> ConfigError {
     error(&format!("{MINIMAL}{lines}\n"))
 }
@@ -36,15 +36,15 @@ fn plain_error_with(lines: &str) -> String {
 }
 
 #[test]
-fn the_example_is_valid_as_it_stands() {
-    let repository = parse(PATH, EXAMPLE).unwrap();
-    assert_eq!(repository.name.as_str(), "my-pipeline");
-    assert_eq!(repository.code, CodePointer::PythonFile("my_pipeline/definitions.py".to_owned()));
-    assert_eq!(repository.environment["CUSTOM_VAR"], "custom_value");
+fn the_example_is_valid() {
+    let location = parse(PATH, EXAMPLE).unwrap();
+    assert_eq!(location.name.as_str(), "my-pipeline");
+    assert_eq!(location.code, CodePointer::PythonFile("my_pipeline/definitions.py".to_owned()));
+    assert_eq!(location.environment["CUSTOM_VAR"], "custom_value");
 }
 
 #[test]
-fn the_defaults_are_those_of_the_example() {
+fn the_example_contains_the_defaults() {
     let minimal = parse(PATH, MINIMAL).unwrap();
     let mut example = parse(PATH, EXAMPLE).unwrap();
     example.environment.clear();
@@ -143,7 +143,7 @@ deletion: {protect: true, data: retain}
 }
 
 #[test]
-fn a_misspelt_field() {
+fn reports_a_misspelled_field() {
     assert_snapshot!(plain_error_with("resources:\n  memroy: 512"), @r"
      error: unknown field `resources.memroy`
       ╭─[repos/my-pipeline/config.yml:5:3]
@@ -176,39 +176,39 @@ fn a_misspelt_field() {
 }
 
 #[test]
-fn a_misspelt_field_is_not_reported_as_missing_too() {
+fn does_not_report_a_misspelled_field_as_missing() {
     let error = error(&MINIMAL.replace("git_url", "git_ulr"));
     assert_eq!((error.problems().len(), error.line()), (1, 2), "{error}");
 }
 
 #[test]
-fn a_dockerfile_stands_alone() {
-    let said = |more: &str| plain_error_with(&format!("dockerfile: docker/Dockerfile\n{more}"));
-    assert!(said("dependencies: requirements.txt").contains("`dependencies` has no effect beside `dockerfile`"));
-    assert!(said("python_version: \"3.12\"").contains("`python_version` has no effect beside `dockerfile`"));
-    assert!(said("image: registry.example/team/app:1").contains("`dockerfile` has no effect beside `image`"));
+fn rejects_fields_that_conflict_with_a_dockerfile() {
+    let shown = |more: &str| plain_error_with(&format!("dockerfile: docker/Dockerfile\n{more}"));
+    assert!(shown("dependencies: requirements.txt").contains("`dependencies` cannot be combined with `dockerfile`"));
+    assert!(shown("python_version: \"3.12\"").contains("`python_version` cannot be combined with `dockerfile`"));
+    assert!(shown("image: registry.example/team/app:1").contains("`dockerfile` cannot be combined with `image`"));
     assert!(plain_error_with("dockerfile: ../Dockerfile").contains("dockerfile"));
 }
 
 #[test]
-fn memory_that_fargate_does_not_offer() {
+fn reports_memory_that_fargate_does_not_offer() {
     assert_snapshot!(plain_error_with("resources: {cpu: 256, memory: 8192}"), @r"
-     error: Fargate has no task with cpu 256 and memory 8192
+     error: Fargate does not offer cpu 256 with memory 8192
       ╭─[repos/my-pipeline/config.yml:4:31]
     3 │ python_file: my_pipeline/definitions.py
     4 │ resources: {cpu: 256, memory: 8192}
       ·                               ^^^^
       ╰────
-     hint: with cpu 256, memory is one of 512, 1024, 2048
+     hint: valid memory for `cpu: 256`: 512, 1024, 2048
     ");
     assert_snapshot!(plain_error_with("resources: {cpu: 4096}"), @r"
-     error: Fargate has no task with cpu 4096 and memory 512
+     error: Fargate does not offer cpu 4096 with memory 512
       ╭─[repos/my-pipeline/config.yml:4:18]
     3 │ python_file: my_pipeline/definitions.py
     4 │ resources: {cpu: 4096}
       ·                  ^^^^
       ╰────
-     hint: with cpu 4096, memory goes from 8192 to 30720 in steps of 1024
+     hint: valid memory for `cpu: 4096`: 8192 to 30720 in steps of 1024
     ");
     assert_snapshot!(plain_error_with("resources: {cpu: 300}"), @r"
      error: `resources.cpu` cannot be 300
@@ -217,51 +217,51 @@ fn memory_that_fargate_does_not_offer() {
     4 │ resources: {cpu: 300}
       ·                  ^^^
       ╰────
-     hint: write one of 256, 512, 1024, 2048, 4096, 8192, 16384
+     hint: use one of 256, 512, 1024, 2048, 4096, 8192, 16384
     ");
 }
 
 #[test]
-fn a_duplicate_key() {
+fn reports_a_duplicate_key() {
     assert_snapshot!(plain_error_with("branch: main\nbranch: other"), @r"
-     error: branch is given twice
+     error: `branch` is set twice
       ╭─[repos/my-pipeline/config.yml:5:1]
     4 │ branch: main
     5 │ branch: other
       · ^^^^^^
       ╰────
-     hint: keep one of the two
+     hint: remove one of the two
     ");
 }
 
 #[test]
-fn a_name_with_a_dot() {
+fn reports_a_name_with_a_dot() {
     assert_snapshot!(error(&MINIMAL.replace("my-pipeline", "my.pipeline")).render(false), @r"
-     error: `my.pipeline` cannot be a name
+     error: `my.pipeline` is not a valid name
       ╭─[repos/my-pipeline/config.yml:1:7]
     1 │ name: my.pipeline
       ·       ^^^^^^^^^^^
     2 │ git_url: https://github.com/user/repo.git
       ╰────
-     hint: use lower-case letters, digits and single hyphens, beginning with a letter
+     hint: use lowercase letters, digits and single hyphens, starting with a letter
     ");
 }
 
 #[test]
-fn a_folder_of_another_name() {
+fn reports_a_name_that_does_not_match_the_folder() {
     assert_snapshot!(parse("repos/sales/config.yml", MINIMAL).unwrap_err().render(false), @r"
-     error: name `my-pipeline` differs from its folder `sales`
+     error: name `my-pipeline` does not match the folder `sales`
       ╭─[repos/sales/config.yml:1:7]
     1 │ name: my-pipeline
       ·       ^^^^^^^^^^^
     2 │ git_url: https://github.com/user/repo.git
       ╰────
-     hint: write `name: sales`, or rename the folder to `my-pipeline`
+     hint: set `name: sales`, or rename the folder to `my-pipeline`
     ");
 }
 
 #[test]
-fn a_field_that_is_not_supported_yet() {
+fn reports_an_unsupported_field() {
     assert_snapshot!(plain_error_with("load_balancer:\n  port: 80\nspot: true"), @r"
      error: `load_balancer` is not supported yet
       ╭─[repos/my-pipeline/config.yml:4:1]
@@ -282,7 +282,7 @@ fn a_field_that_is_not_supported_yet() {
 }
 
 #[test]
-fn a_secret_is_named_by_its_arn_and_never_written_into_a_config() {
+fn accepts_only_arns_of_secrets_and_never_shows_values() {
     for value in [
         "hunter2",
         "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-*",
@@ -304,11 +304,11 @@ fn a_secret_is_named_by_its_arn_and_never_written_into_a_config() {
     }
     let twice = "environment: [{name: TOKEN, value: a}]\n\
                  secrets: [{name: TOKEN, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/a'}]";
-    assert!(error_with(twice).to_string().contains("given twice"));
+    assert!(error_with(twice).to_string().contains("set twice"));
 }
 
 #[test]
-fn only_whole_folders_can_be_granted() {
+fn grants_accept_only_whole_folders() {
     for prefix in ["repos/*", "repos/orders/", "../orders", "repos/system", "repos", "${aws:username}"] {
         let error = error_with(&format!("access: {{read: ['{prefix}']}}"));
         assert_eq!((error.problems().len(), error.line()), (1, 4), "{prefix}: {error}");
@@ -316,29 +316,29 @@ fn only_whole_folders_can_be_granted() {
 }
 
 #[test]
-fn a_run_has_a_pair_that_fargate_offers() {
+fn checks_cpu_and_memory_of_runs() {
     let error = error_with("run_resources: {cpu: 256, memory: 4096}").to_string();
-    assert!(error.contains("Fargate has no task with cpu 256 and memory 4096"), "{error}");
+    assert!(error.contains("Fargate does not offer cpu 256 with memory 4096"), "{error}");
 }
 
 #[test]
-fn credentials_in_a_url_are_never_shown() {
+fn never_shows_credentials_of_a_url() {
     let error = error(&MINIMAL.replace("https://", "https://me:hunter2@"));
     assert_snapshot!(error.render(false), @r"
-     error: `git_url` holds credentials
+     error: `git_url` contains credentials
       ╭─[repos/my-pipeline/config.yml:2:10]
     1 │ name: my-pipeline
     2 │ git_url: https://**********@github.com/user/repo.git
       ·          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     3 │ python_file: my_pipeline/definitions.py
       ╰────
-     hint: remove the part before @, and revoke it where it was committed; the controller's own settings hold tokens
+     hint: remove the part before @ and revoke it if you committed it; configure tokens in the setting `git.tokens`
     ");
     assert!(!format!("{error} {error:?} {}", error.render(true)).contains("hunter2"));
 }
 
 #[test]
-fn credentials_in_unusual_places_are_not_shown_either() {
+fn never_shows_credentials_in_an_invalid_url() {
     for url in [
         "me:hunter2@github.com:user/repo.git",
         "me:hunter2@github.com/user/repo.git",
@@ -349,7 +349,7 @@ fn credentials_in_unusual_places_are_not_shown_either() {
         "ssh://me:hunter2@github.com/user/repo.git",
     ] {
         let text = MINIMAL.replace("https://github.com/user/repo.git", url);
-        // Also where the line is shown beside another mistake.
+        // The excerpt of another mistake can contain the line too.
         for text in [text.clone(), format!("{text}banch: x"), text.replace("name:", "nam:")] {
             let error = error(&text);
             let shown = format!("{error} {error:?} {}", error.render(false));
@@ -359,48 +359,48 @@ fn credentials_in_unusual_places_are_not_shown_either() {
 }
 
 #[test]
-fn broken_yaml() {
+fn reports_invalid_yaml() {
     assert_snapshot!(plain_error_with("environment: [{name: A, value: b}"), @r"
-     error: not valid YAML: unclosed bracket '['
+     error: invalid YAML: unclosed bracket '['
       ╭─[repos/my-pipeline/config.yml:4:14]
     3 │ python_file: my_pipeline/definitions.py
     4 │ environment: [{name: A, value: b}
       ·              ^
       ╰────
-     hint: check indentation, quotes and brackets on this line and the one before it
+     hint: check indentation, quotes and brackets on this line and the line before
     ");
     assert_snapshot!(plain_error_with("  branch: main"), @r"
-     error: not valid YAML: mapping values are not allowed in this context
+     error: invalid YAML: mapping values are not allowed in this context
       ╭─[repos/my-pipeline/config.yml:4:9]
     3 │ python_file: my_pipeline/definitions.py
     4 │   branch: main
       ·         ^
       ╰────
-     hint: check indentation, quotes and brackets on this line and the one before it
+     hint: check indentation, quotes and brackets on this line and the line before
     ");
     assert_snapshot!(plain_error_with("tags: {a: *nowhere}"), @r"
-     error: not valid YAML: reference to unknown value
+     error: invalid YAML: reference to unknown value
       ╭─[repos/my-pipeline/config.yml:4:11]
     3 │ python_file: my_pipeline/definitions.py
     4 │ tags: {a: *nowhere}
       ·           ^
       ╰────
-     hint: check indentation, quotes and brackets on this line and the one before it
+     hint: check indentation, quotes and brackets on this line and the line before
     ");
     assert_snapshot!(plain_error_with("---\nname: other"), @r"
-     error: a second YAML document begins here
+     error: the file contains a second YAML document
       ╭─[repos/my-pipeline/config.yml:5:1]
     4 │ ---
     5 │ name: other
       · ^
       ╰────
-     hint: write one config per file, without `---` between
+     hint: write one config per file and remove `---`
     ");
     assert_snapshot!(error("").render(false), @r"
-    error: the config must be a map of fields, not nothing
+    error: the config must be a map of fields, not empty
      ╭─[repos/my-pipeline/config.yml:1:1]
      ╰────
-    hint: write `field: value`, one per line
+    hint: write one `field: value` per line
     ");
     assert_snapshot!(error("just words").render(false), @r"
      error: the config must be a map of fields, not text
@@ -408,12 +408,12 @@ fn broken_yaml() {
     1 │ just words
       · ^^^^^^^^^^
       ╰────
-     hint: write `field: value`, one per line
+     hint: write one `field: value` per line
     ");
 }
 
 #[test]
-fn values_of_the_wrong_type() {
+fn reports_values_of_the_wrong_type() {
     assert_snapshot!(plain_error_with("environment: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]"), @r#"
      error: `environment[0].value` must be text, not a number
       ╭─[repos/my-pipeline/config.yml:4:35]
@@ -447,14 +447,14 @@ fn values_of_the_wrong_type() {
       ·                  ^^^^^
     5 │ adopt: yes
       ╰────
-     hint: without quotes: 256
+     hint: remove the quotes: 256
      error: `adopt` must be true or false
       ╭─[repos/my-pipeline/config.yml:5:8]
     4 │ resources: {cpu: "256"}
     5 │ adopt: yes
       ·        ^^^
       ╰────
-     hint: write true
+     hint: use true
     "#);
     assert_snapshot!(plain_error_with("branch:"), @r"
      error: `branch` has no value
@@ -463,7 +463,7 @@ fn values_of_the_wrong_type() {
     4 │ branch:
       · ^^^^^^
       ╰────
-     hint: give it a value, or remove the line
+     hint: set a value, or remove the line
     ");
     assert_snapshot!(plain_error_with("environment: {A: b}"), @r"
      error: `environment` must be a list, not a map of fields
@@ -472,12 +472,12 @@ fn values_of_the_wrong_type() {
     4 │ environment: {A: b}
       ·              ^
       ╰────
-     hint: write one item per line, each behind `- `
+     hint: write one item per line, each after `- `
     ");
 }
 
 #[test]
-fn all_problems_are_shown_in_the_order_of_lines() {
+fn shows_all_problems_in_the_order_of_lines() {
     let text = "\
 name: shared
 git_url: http://github.com/user/repo.git
@@ -495,7 +495,7 @@ tags: {\"aws:x\": sales}
 s3_prefix: repos/*/x
 ";
     assert_snapshot!(parse("repos/shared/config.yml", text).unwrap_err().render(false), @r#"
-     error: neither `python_file` nor `module` is given
+     error: neither `python_file` nor `module` is set
       ╭─[repos/shared/config.yml:1:1]
     1 │ name: shared
       · ^^^^
@@ -508,31 +508,31 @@ s3_prefix: repos/*/x
       ·       ^^^^^^
     2 │ git_url: http://github.com/user/repo.git
       ╰────
-     hint: choose another name
-     error: `git_url` uses a protocol without encryption
+     hint: use another name
+     error: `git_url` uses an unencrypted protocol
       ╭─[repos/shared/config.yml:2:10]
     1 │ name: shared
     2 │ git_url: http://github.com/user/repo.git
       ·          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     3 │ branch: refs/heads/main
       ╰────
-     hint: write https:// or ssh://
-     error: `branch` holds a full reference
+     hint: use https:// or ssh://
+     error: `branch` must be a short name, not a full reference
       ╭─[repos/shared/config.yml:3:9]
     2 │ git_url: http://github.com/user/repo.git
     3 │ branch: refs/heads/main
       ·         ^^^^^^^^^^^^^^^
     4 │ tag: v1
       ╰────
-     hint: write `branch: main`
-     error: `tag` stands beside `branch`
+     hint: set `branch: main`
+     error: `tag` and `branch` are both set
       ╭─[repos/shared/config.yml:4:1]
     3 │ branch: refs/heads/main
     4 │ tag: v1
       · ^^^
     5 │ image: registry/app@latest
       ╰────
-     hint: keep exactly one of branch, tag and commit
+     hint: keep only one of `branch`, `tag` and `commit`
      error: `image` has no valid digest
       ╭─[repos/shared/config.yml:5:8]
     4 │ tag: v1
@@ -540,15 +540,15 @@ s3_prefix: repos/*/x
       ·        ^^^^^^^^^^^^^^^^^^^
     6 │ dependencies: ../requirements.txt
       ╰────
-     hint: write NAME@sha256: and the 64 digits that `docker buildx imagetools inspect` prints
-     error: `dependencies` has no effect beside `image`
+     hint: use NAME@sha256:DIGEST with the 64 digits that `docker buildx imagetools inspect` prints
+     error: `dependencies` cannot be combined with `image`
       ╭─[repos/shared/config.yml:6:1]
     5 │ image: registry/app@latest
     6 │ dependencies: ../requirements.txt
       · ^^^^^^^^^^^^
     7 │ scaling: {min_capacity: 3}
       ╰────
-     hint: remove `dependencies`: the image brings its own
+     hint: remove `dependencies`: the image contains them
      error: `dependencies` is not a relative path
       ╭─[repos/shared/config.yml:6:15]
     5 │ image: registry/app@latest
@@ -556,7 +556,7 @@ s3_prefix: repos/*/x
       ·               ^^^^^^^^^^^^^^^^^^^
     7 │ scaling: {min_capacity: 3}
       ╰────
-     hint: write a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a slash at either end
+     hint: use a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a leading or trailing slash
      error: min_capacity 3 is greater than max_capacity 2
       ╭─[repos/shared/config.yml:7:25]
     6 │ dependencies: ../requirements.txt
@@ -564,53 +564,53 @@ s3_prefix: repos/*/x
       ·                         ^
     8 │ environment:
       ╰────
-     hint: raise max_capacity to 3 or more, or lower min_capacity
-     error: `DAGSTER_GRPC_PORT` is set by the platform
+     hint: raise `max_capacity` to 3 or more, or lower `min_capacity`
+     error: variable `DAGSTER_GRPC_PORT` is reserved
        ╭─[repos/shared/config.yml:9:12]
      8 │ environment:
      9 │   - {name: DAGSTER_GRPC_PORT, value: "1"}
        ·            ^^^^^^^^^^^^^^^^^
     10 │   - {name: 1X, value: a}
        ╰────
-     hint: remove it, or choose another name
-     error: `1X` cannot be the name of a variable
+     hint: remove it, or use another name
+     error: `1X` is not a valid variable name
        ╭─[repos/shared/config.yml:10:12]
      9 │   - {name: DAGSTER_GRPC_PORT, value: "1"}
     10 │   - {name: 1X, value: a}
        ·            ^^
     11 │   - {name: A, value: a}
        ╰────
-     hint: use letters, digits and underscores, not beginning with a digit
-     error: `A` is given twice
+     hint: use letters, digits and underscores, not starting with a digit
+     error: variable `A` is set twice
        ╭─[repos/shared/config.yml:12:12]
     11 │   - {name: A, value: a}
     12 │   - {name: A, value: b}
        ·            ^
     13 │ tags: {"aws:x": sales}
        ╰────
-     hint: keep one of the two
-     error: tag `aws:x` is in a reserved name space
+     hint: remove one of the two
+     error: tag `aws:x` starts with a reserved prefix
        ╭─[repos/shared/config.yml:13:8]
     12 │   - {name: A, value: b}
     13 │ tags: {"aws:x": sales}
        ·        ^^^^^^^
     14 │ s3_prefix: repos/*/x
        ╰────
-     hint: choose a key that begins neither with aws: nor with codeloc:
-     error: `repos/*/x` cannot be a prefix
+     hint: use a key that does not start with aws: or codeloc:
+     error: `repos/*/x` is not a valid prefix
        ╭─[repos/shared/config.yml:14:12]
     13 │ tags: {"aws:x": sales}
     14 │ s3_prefix: repos/*/x
        ·            ^^^^^^^^^
        ╰────
-     hint: write folders out of letters, digits and -_.= with / between them and none at either end
+     hint: use folder names of letters, digits and -_.= separated by /, without a leading or trailing slash
     "#);
 }
 
 #[test]
-fn a_missing_field_is_named() {
+fn reports_a_missing_field() {
     assert_snapshot!(error("name: my-pipeline\nmodule: a\n").render(false), @r"
-     error: `git_url` is missing in the config
+     error: the config has no `git_url`
       ╭─[repos/my-pipeline/config.yml:1:1]
     1 │ name: my-pipeline
       · ^^^^
@@ -619,7 +619,7 @@ fn a_missing_field_is_named() {
      hint: add `git_url: https://github.com/user/repo.git`
     ");
     assert_snapshot!(error("name: my-pipeline\ngit_url: /srv/x\n").render(false), @r"
-     error: neither `python_file` nor `module` is given
+     error: neither `python_file` nor `module` is set
       ╭─[repos/my-pipeline/config.yml:1:1]
     1 │ name: my-pipeline
       · ^^^^
@@ -628,30 +628,30 @@ fn a_missing_field_is_named() {
      hint: add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`
     ");
     assert_snapshot!(plain_error_with("module: a"), @r"
-     error: `module` stands beside `python_file`
+     error: `module` and `python_file` are both set
       ╭─[repos/my-pipeline/config.yml:4:1]
     3 │ python_file: my_pipeline/definitions.py
     4 │ module: a
       · ^^^^^^
       ╰────
-     hint: keep one of the two
+     hint: remove one of them
     ");
 }
 
 #[test]
-fn one_line_says_where_and_what() {
+fn displays_position_and_message_on_one_line() {
     let error = error_with("s3_prefix: repos/shared/x\nscaling: {min_capacity: 0}");
     assert_snapshot!(error, @r"repos/my-pipeline/config.yml:5:25: `scaling.min_capacity` cannot be 0");
     assert_eq!((error.path(), error.line(), error.column()), (PATH, 5, 25));
 }
 
 #[test]
-fn colours_change_nothing_but_colour() {
+fn colored_output_has_the_same_text() {
     let error = error_with("banch: main");
-    let coloured = error.render(true);
-    assert!(coloured.contains("\u{1b}["));
+    let colored = error.render(true);
+    assert!(colored.contains("\u{1b}["));
     let mut stripped = String::new();
-    let mut rest = coloured.as_str();
+    let mut rest = colored.as_str();
     while let Some((before, after)) = rest.split_once('\u{1b}') {
         stripped.push_str(before);
         rest = after.split_once('m').map_or("", |(_, rest)| rest);
@@ -661,8 +661,8 @@ fn colours_change_nothing_but_colour() {
 }
 
 #[test]
-fn each_bad_value_is_refused_at_its_line() {
-    let bad = [
+fn rejects_each_invalid_value_at_its_line() {
+    let invalid = [
         "branch: -x",
         "branch: a..b",
         "tag: \"v 1\"",
@@ -707,7 +707,7 @@ fn each_bad_value_is_refused_at_its_line() {
         "adopt: yes",
         "branch: no",
     ];
-    for line in bad {
+    for line in invalid {
         let error = error_with(line);
         assert_eq!(error.line(), 4, "{line}: {error}");
         assert!(!error.hint().is_empty(), "{line}");
@@ -715,7 +715,7 @@ fn each_bad_value_is_refused_at_its_line() {
 }
 
 #[test]
-fn an_image_is_given_by_digest_or_by_tag() {
+fn accepts_images_with_digest_or_tag() {
     let read = |line: &str| parse(PATH, &format!("{MINIMAL}{line}\n")).unwrap();
     let tag = read("image: registry.example:5000/team/app:1.4.0\nimage_policy: follow");
     assert_eq!(tag.image_tag(), Some("registry.example:5000/team/app:1.4.0"));
@@ -725,14 +725,14 @@ fn an_image_is_given_by_digest_or_by_tag() {
 }
 
 #[test]
-fn a_policy_for_a_digest_is_refused() {
+fn rejects_an_image_policy_for_a_digest() {
     let line = format!("image: app@sha256:{:064x}\nimage_policy: follow", 1);
     let error = error_with(&line);
-    assert_eq!((error.line(), error.hint().contains("a digest never moves")), (5, true), "{error}");
+    assert_eq!((error.line(), error.hint().contains("a digest never changes")), (5, true), "{error}");
 }
 
 #[test]
-fn unusual_names_are_refused() {
+fn rejects_invalid_names() {
     for name in ["-a", "a-", "a--b", "1a", "A", "a_b", "temp", "system", "é", &"a".repeat(41)] {
         let text = MINIMAL.replace("my-pipeline", name);
         let error = parse(&format!("repos/{name}/config.yml"), &text).expect_err(name);
@@ -743,7 +743,7 @@ fn unusual_names_are_refused() {
 }
 
 #[test]
-fn python_files_and_modules_are_checked() {
+fn rejects_invalid_python_files_and_modules() {
     for pointer in [
         "python_file: definitions.txt",
         "python_file: ../a.py",
@@ -758,13 +758,13 @@ fn python_files_and_modules_are_checked() {
 }
 
 #[test]
-fn anchors_and_merges_keep_their_meaning() {
+fn resolves_anchors() {
     let text = format!("{MINIMAL}environment:\n  - {{name: A, value: &shared one}}\n  - {{name: B, value: *shared}}\n");
     assert_eq!(parse(PATH, &text).unwrap().environment["B"], "one");
 }
 
 #[test]
-fn a_byte_order_mark_and_windows_line_ends_are_read() {
+fn accepts_a_byte_order_mark_and_windows_line_ends() {
     let text = format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"));
     assert!(parse(PATH, &text).is_ok());
     let wrong = format!("\u{feff}{}banch: x\r\n", MINIMAL.replace('\n', "\r\n"));
@@ -773,7 +773,7 @@ fn a_byte_order_mark_and_windows_line_ends_are_read() {
 }
 
 #[test]
-fn deep_nesting_is_an_error_and_not_a_crash() {
+fn rejects_deep_nesting_without_a_crash() {
     let error = error_with(&format!("mode: {}", "[".repeat(100_000)));
     assert_eq!(error.line(), 4);
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prepares `.local/`: uv, Dagster, moto, and the sample projects as bare git repositories.
 
-Everything comes from hashed lock files, so that an index or a mirror can only deliver what was locked. A second run
-finds its stamps and takes milliseconds. Needs Python 3.11 and git, and nothing from the home folder.
+All packages come from lock files with hashes, so a package index or mirror can only deliver the locked versions. Stamps
+let a second run finish in milliseconds. Requires Python 3.11 and git, and uses nothing from the home folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LOCAL = ROOT / ".local"
 REQUIREMENTS = ROOT / "deploy/local/requirements"
 PROJECTS = ROOT / "tests/fixtures/projects"
 IMAGES = ROOT / "deploy/images"
-# Dagster's side of codeloc, which the images of `deploy/images` hold too.
+# The package codeloc_dagster, which the images also contain.
 PACKAGE = IMAGES / "code-location/src"
-# What `make run` uses, and what only the tests use.
+# Environments for `make run`, and for the tests only.
 RUN_ENVIRONMENTS = ("tools", "dagster")
 TEST_ENVIRONMENTS = ("moto", "schemathesis")
 
-# What children get of this process's environment. PIP_FIND_LINKS and its like stay outside: they would make an
-# installation depend on the machine. A certificate authority, a proxy and a mirror of the index are the user's own.
+# Variables that child processes inherit: certificates, proxies and the package index of the user. Others, such as
+# PIP_FIND_LINKS, would make the installation depend on the machine.
 PASSED = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT",
@@ -41,16 +41,16 @@ PASSED = (
 
 
 class PrepareError(Exception):
-    """Something is missing or failed; the text says what to do."""
+    """A requirement is missing or a program failed."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample project and the git repository that is made of it."""
+    """A sample project and the git repository that contains it."""
 
     project: str
     repository: str
-    # Folders with a pyproject.toml whose uv.lock is made here: it records hosts, so it is not in the sources.
+    # Folders for which this script creates uv.lock. The lock records hosts, so it is not in the sources.
     locked: tuple[str, ...] = ()
 
 
@@ -62,10 +62,10 @@ SAMPLES = (
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of pip, uv and git: a short list, and no configuration of the machine or the user."""
+    """The environment of pip, uv and git, without any configuration of the machine or the user."""
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     if "SSL_CERT_FILE" in passed:
-        # Older pips look into a bundle of their own unless told.
+        # Older versions of pip otherwise use their own certificates.
         passed.setdefault("PIP_CERT", passed["SSL_CERT_FILE"])
     return passed | {
         "PIP_CONFIG_FILE": os.devnull,
@@ -84,7 +84,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
-    """Runs a program to its end and returns what it printed."""
+    """Runs a program and returns its output."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -97,7 +97,7 @@ def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = No
             check=False,
         )
     except FileNotFoundError as error:
-        raise PrepareError(f"{words[0]} is not installed, or not on the PATH") from error
+        raise PrepareError(f"{words[0]} not found. Install it, or add it to the PATH") from error
     if done.returncode != 0:
         tail = "\n".join((done.stderr or done.stdout).splitlines()[-25:])
         raise PrepareError(f"`{' '.join(words)}` failed with exit code {done.returncode}:\n{tail}")
@@ -105,7 +105,7 @@ def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = No
 
 
 def digest(*parts: str | bytes) -> str:
-    """One hash over all parts, each with its length, so that no two lists give the same bytes."""
+    """Hashes all parts with their lengths, so that two different lists never hash the same bytes."""
     total = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -114,26 +114,26 @@ def digest(*parts: str | bytes) -> str:
 
 
 def stamped(stamp: Path, value: str) -> bool:
-    """Whether the last run that ended well made exactly this."""
+    """Whether the last successful run stored this value in the stamp."""
     return stamp.is_file() and stamp.read_text() == value
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One preparation at a time: tests of several processes may ask for it at once."""
+def lock() -> Iterator[None]:
+    """Allows one preparation at a time, because several test processes can start it."""
     LOCAL.mkdir(exist_ok=True)
-    with (LOCAL / "prepare.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (LOCAL / "prepare.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def make_environment(name: str) -> None:
-    """`.local/NAME`, a virtual environment that holds exactly the lock of this name."""
-    lock = REQUIREMENTS / f"{'uv' if name == 'tools' else name}.txt"
+    """Creates the virtual environment `.local/NAME` from its lock file."""
+    requirements = REQUIREMENTS / f"{'uv' if name == 'tools' else name}.txt"
     folder = LOCAL / name
     stamp = folder / ".stamp"
-    # The folder's own path is part of a virtual environment: a moved checkout makes its environments anew.
-    value = digest(lock.read_bytes(), sys.version, sys.executable, str(folder))
+    # A virtual environment contains its own path, so a moved checkout needs new environments.
+    value = digest(requirements.read_bytes(), sys.version, sys.executable, str(folder))
     if stamped(stamp, value) and (folder / "bin/python").exists():
         return
     print(f"preparing .local/{name}", flush=True)
@@ -143,17 +143,17 @@ def make_environment(name: str) -> None:
     python = folder / "bin/python"
     if name == "tools":
         call(sys.executable, "-m", "venv", folder)
-        call(python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", lock)
+        call(python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", requirements)
     else:
         uv = LOCAL / "tools/bin/uv"
         call(uv, "venv", "--quiet", folder)
         options = ("--quiet", "--require-hashes", "--compile-bytecode")
-        call(uv, "pip", "install", *options, "--python", python, "-r", lock)
+        call(uv, "pip", "install", *options, "--python", python, "-r", requirements)
     stamp.write_text(value)
 
 
 def add_package() -> None:
-    """Dagster's side of codeloc in `.local/dagster`, from the sources: a change is in force at once."""
+    """Adds the sources of codeloc_dagster to `.local/dagster`, so that changes apply immediately."""
     for site in (LOCAL / "dagster/lib").glob("python3.*/site-packages"):
         link = site / "codeloc_dagster.pth"
         line = f"{PACKAGE}\n"
@@ -162,7 +162,7 @@ def add_package() -> None:
 
 
 def make_policies() -> None:
-    """`.local/policies`, an evaluator of IAM policies that others wrote: for the tests alone, and only where Node is installed."""
+    """Installs a third-party evaluator of IAM policies in `.local/policies` for the tests, if Node is installed."""
     sources, folder = ROOT / "tests/policies", LOCAL / "policies"
     if not (shutil.which("node") and shutil.which("npm")):
         return
@@ -173,25 +173,27 @@ def make_policies() -> None:
     print("preparing .local/policies", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(sources, folder)
-    # A machine with Node may have no way to its registry: the tests then say what they leave out.
-    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--fetch-retries", "1", "--fetch-timeout", "20000", "--cache", LOCAL / "cache/npm")
+    # A machine with Node may not reach the package registry. The tests then report what they skip.
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--fetch-retries", "1")
+    options += ("--fetch-timeout", "20000", "--cache", LOCAL / "cache/npm")
     try:
         call("npm", "ci", *options, cwd=folder, env=environment(**npm_settings()))
     except PrepareError as error:
-        print(f"left out: the second evaluator of policies: {error}", file=sys.stderr)
+        print(f"prepare: skipping the second evaluator of IAM policies: {error}", file=sys.stderr)
         shutil.rmtree(folder)
         return
     stamp.write_text(value)
 
 
 def npm_settings() -> dict[str, str]:
-    """The user's own mirror and certificates, as npm takes them from the environment, and no file of theirs."""
-    passed = {name: value for name, value in os.environ.items() if name.lower() in ("npm_config_registry", "npm_config_cafile")}
+    """The package registry and certificates of the user from the environment, without their npm configuration file."""
+    names = ("npm_config_registry", "npm_config_cafile")
+    passed = {name: value for name, value in os.environ.items() if name.lower() in names}
     return passed | {"NPM_CONFIG_USERCONFIG": os.devnull}
 
 
 def contents(folder: Path) -> str:
-    """A hash of all files below a folder: paths, modes and bytes."""
+    """Hashes paths, modes and contents of all files in a folder."""
     parts: list[str | bytes] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         parts += [str(path.relative_to(folder)), "x" if os.access(path, os.X_OK) else "-", path.read_bytes()]
@@ -199,9 +201,9 @@ def contents(folder: Path) -> str:
 
 
 def make_repository(sample: Sample) -> None:
-    """A bare git repository whose branch `main` holds the sample.
+    """Creates a bare git repository with the sample on the branch `main`.
 
-    The commit is a function of the content and its parent; what somebody pushed on top stays until the sample changes.
+    The commit depends only on the content and the parent. Commits that you push on top stay until the sample changes.
     """
     project = PROJECTS / sample.project
     repository = LOCAL / "git" / f"{sample.repository}.git"
@@ -213,7 +215,7 @@ def make_repository(sample: Sample) -> None:
     if not (repository / "HEAD").is_file():
         repository.parent.mkdir(parents=True, exist_ok=True)
         call("git", "init", "--quiet", "--bare", "--template=", "--initial-branch=main", repository)
-        # Commits are fetched by their id.
+        # codeloc fetches commits by their hash.
         call("git", "-C", repository, "config", "uploadpack.allowAnySHA1InWant", "true")
     with tempfile.TemporaryDirectory(dir=LOCAL, prefix="sample-") as scratch:
         tree = Path(scratch) / "tree"
@@ -225,13 +227,13 @@ def make_repository(sample: Sample) -> None:
 
 
 def head(repository: Path) -> str | None:
-    """The newest commit of `main`."""
+    """The newest commit of `main`, or None."""
     listed = call("git", "-C", repository, "for-each-ref", "--format=%(objectname)", "refs/heads/main")
     return listed.strip() or None
 
 
 def make_lock(repository: Path, tree: Path, folder: str) -> None:
-    """`uv.lock`, beginning with the one that was committed last, so that it changes only when it must."""
+    """Creates `uv.lock`, starting from the committed one, so that it changes only if necessary."""
     path = f"{folder}/uv.lock"
     if head(repository) and call("git", "-C", repository, "ls-tree", "main", "--", path):
         (tree / path).write_text(call("git", "-C", repository, "show", f"main:{path}"))
@@ -239,7 +241,7 @@ def make_lock(repository: Path, tree: Path, folder: str) -> None:
 
 
 def commit(repository: Path, tree: Path, index: Path) -> None:
-    """Puts the tree on top of `main`, unless `main` holds it already."""
+    """Commits the tree to `main`, unless `main` already has this tree."""
     at = "2026-01-01T00:00:00+00:00"
     git_environment = environment(
         GIT_DIR=str(repository), GIT_WORK_TREE=str(tree), GIT_INDEX_FILE=str(index),
@@ -256,16 +258,16 @@ def commit(repository: Path, tree: Path, index: Path) -> None:
     if parent and git("rev-parse", f"{parent}^{{tree}}") == written:
         return
     message = "Update the sample" if parent else "Add the sample"
-    made = git("commit-tree", written, "-m", message, *(("-p", parent) if parent else ()))
-    git("update-ref", "refs/heads/main", made, *((parent,) if parent else ()))
+    created = git("commit-tree", written, "-m", message, *(("-p", parent) if parent else ()))
+    git("update-ref", "refs/heads/main", created, *((parent,) if parent else ()))
 
 
 def write_locks() -> None:
-    """Makes the lock files anew from their `.in` files, without a host or a path in them."""
+    """Recreates the lock files from their `.in` files, without hosts or paths."""
     make_environment("tools")
     options = ("--quiet", "--generate-hashes", "--universal", "--upgrade")
     silent = ("--no-emit-index-url", "--no-annotate", "--no-header")
-    # The oldest Python that runs this here; the images' own.
+    # The oldest Python that this script supports, and the Python of the images.
     for folder, pattern, python in ((REQUIREMENTS, "*.in", "3.11"), (IMAGES, "*/requirements.in", "3.12")):
         for source in sorted(folder.glob(pattern)):
             output = ("--python-version", python, "--output-file", source.with_suffix(".txt"))
@@ -273,10 +275,10 @@ def write_locks() -> None:
 
 
 def prepare(for_tests: bool) -> None:
-    """Makes whatever is missing or out of date of what `make run` uses, and of what the tests use beside it."""
+    """Creates everything that is missing or outdated for `make run`, and for the tests if `for_tests` is set."""
     if sys.version_info < (3, 11):
-        raise PrepareError(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
-    with alone():
+        raise PrepareError(f"Python {sys.version.split()[0]} is too old. Use Python 3.11 or newer")
+    with lock():
         for name in RUN_ENVIRONMENTS:
             make_environment(name)
         add_package()
@@ -289,7 +291,7 @@ def prepare(for_tests: bool) -> None:
 
 
 def main() -> int:
-    """The command line: nothing, or `--lock` to renew the lock files."""
+    """Prepares everything, or updates the lock files with `--lock`."""
     try:
         if sys.argv[1:] == ["--lock"]:
             write_locks()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Breaks the controller on purpose, one way at a time, and checks that the tests notice.
+"""Introduces bugs into the controller, one at a time, and checks that the tests fail.
 
-Each mutation replaces a text of one file in a copy of the last commit and runs the tests that a full run would run too, the
-quickest first. A mutation that survives is a missing test: the script then ends with 1. Results go to RESULTS.md beside it.
+Each mutation replaces a text in one file of a copy of the last commit and runs the fastest tests that should fail. A
+mutation that passes the tests shows a missing test: the script then exits with 1. It writes the results to RESULTS.md.
 
-    make mutations                      all of them
-    make mutations ONLY=publish         those whose name contains a word
+    make mutations                      run all mutations
+    make mutations ONLY=publish         run the mutations whose name contains a word
 """
 
 import os
@@ -25,7 +25,7 @@ def virtual(test):
     return ["cargo", "test", "-q", "--locked", "--workspace", "--test", test]
 
 
-# Name, file, what stands there, what is put in its place, and the tests that should fail.
+# Name, file, original text, replacement, and the tests that should fail.
 MUTATIONS = [
     (
         "skip the ownership check",
@@ -42,14 +42,14 @@ MUTATIONS = [
         PURE,
     ),
     (
-        "delete what tasks use before they have ended",
+        "delete resources before their tasks have stopped",
         "controller/src/plan/mod.rs",
         "    let later = if service.is_some() {\n        rest\n",
         "    let later = if service.is_some_and(|service| service.desired < 0) {\n        rest\n",
         PURE,
     ),
     (
-        "stop the old tasks before the new ones are proven",
+        "stop old tasks before new tasks are healthy",
         "controller/src/kinds/service/settings.rs",
         "    minimum_healthy_percent: 100,\n    maximum_percent: 200,\n};",
         "    minimum_healthy_percent: 0,\n    maximum_percent: 100,\n};",
@@ -63,7 +63,7 @@ MUTATIONS = [
         PURE,
     ),
     (
-        "retry RegisterTaskDefinition blindly",
+        "let the SDK retry RegisterTaskDefinition",
         "controller/src/kinds/task_definition/aws.rs",
         "request.clone().customize().config_override(once()).send()",
         "{ drop(once()); request.clone().send() }",
@@ -77,35 +77,35 @@ MUTATIONS = [
         PURE,
     ),
     (
-        "ignore the tag of the revision that failed",
+        "ignore the tag of a failed revision",
         "controller/src/kinds/service/mod.rs",
         "live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);",
         "live.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && !revision.is_empty());",
         PURE,
     ),
     (
-        "treat a config that does not parse as absent",
+        "treat an invalid config as absent",
         "controller/src/reconcile/wanted.rs",
         "Some(Err(invalid)) => return Wanted::Frozen(invalid.clone()),",
         "Some(Err(_)) => return Wanted::Absent,",
         virtual("converge"),
     ),
     (
-        "delete half of everything at once",
+        "delete half of all locations at once",
         "controller/src/reconcile/brakes.rs",
         "if leaving > 1 && leaving * 2 >= total {",
         "if leaving > 1 && leaving > total {",
         PURE,
     ),
     (
-        "collect the task definition that runs",
+        "delete the running task definition",
         "controller/src/plan/mod.rs",
         " && !service.names(live)",
         "",
         PURE,
     ),
     (
-        "give the lease back while a change is on its way",
+        "release the lease while a call is in progress",
         "controller/src/kinds/aws/fence.rs",
         "wait_for(|calls| *calls == 0)",
         "wait_for(|_| true)",
@@ -126,10 +126,10 @@ def run(mutation, tree):
     path = tree / file
     original = path.read_text()
     if original.count(before) != 1:
-        return f"**not applied**: the text is in {file} {original.count(before)} times"
+        return f"**not applied**: {file} contains the text {original.count(before)} times instead of once"
     path.write_text(original.replace(before, after))
     try:
-        # A folder of its own: what is built from a broken tree must never be taken for what is built from this one.
+        # A separate target folder, so that cargo never reuses an artifact of a mutated tree for this one.
         environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target/mutations"), RUST_BACKTRACE="0")
         built = subprocess.run([*tests, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
         if built.returncode != 0:
@@ -137,16 +137,15 @@ def run(mutation, tree):
         done = subprocess.run(tests, cwd=tree, env=environment, capture_output=True, text=True)
         if done.returncode == 0:
             return "**survived**"
-        failed = [line.strip() for line in done.stdout.splitlines() if re.fullmatch(r"    [\w:]*_[\w:]*", line)]
-        first = sorted(set(failed))
-        return f"caught by {len(first)}, among them `{first[0]}`" if first else "caught"
+        failed = sorted({line.strip() for line in done.stdout.splitlines() if re.fullmatch(r"    [\w:]*_[\w:]*", line)})
+        return f"caught by {len(failed)}, including `{failed[0]}`" if failed else "caught"
     finally:
         path.write_text(original)
 
 
 def write(results):
-    lines = ["# Mutations", "", "Written by `make mutations`: what was broken on purpose, and the tests that noticed.", ""]
-    lines += ["| Broken | In | Tests | Result |", "| --- | --- | --- | --- |"]
+    lines = ["# Mutations", "", "`make mutations` writes this file: the mutations of the code, and the tests that fail.", ""]
+    lines += ["| Mutation | File | Tests | Result |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | `{file}` | `{tests}` | {result} |" for name, file, tests, result in results]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Prepares `.local/registry-tools/`: a registry, skopeo, umoci, runc, buildah, QEMU, Prometheus, and Python base images for two machines.
+"""Prepares tools for the tests in `.local/registry-tools/`, and Python base images for two architectures.
 
-Everything comes out of Debian's packages through apt and is only unpacked, never installed, so that nobody need be root
-and nothing of the machine changes. A second run finds its stamp and takes milliseconds. Where it cannot be had, the exit
-code is 3 and the last line says why.
+The tools are an image registry, skopeo, umoci, runc, buildah, QEMU and Prometheus. The script downloads Debian packages
+with apt and unpacks them without installing, so it needs no root and does not change the machine. A stamp lets a second
+run finish in milliseconds. If a tool is not available, the script exits with 3 and the last line explains why.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".local/registry-tools"
-# Programs, and the packages that hold them.
+# Programs and the packages that contain them.
 TOOLS = {
     "buildah": "buildah",
     "patchelf": "patchelf",
@@ -31,30 +31,30 @@ TOOLS = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
 }
-# The base image's Python, without what only sets a machine up; wheels expect the C++ library of every machine.
+# Python of the base image, without packages for system setup. Wheels need the C++ library.
 PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 ENVIRONMENT = "opt/codeloc/env"
 
 
-class LeftOutError(Exception):
-    """Something cannot be had here."""
+class UnavailableError(Exception):
+    """A tool or package is not available on this machine."""
 
 
 def call(*words: str | Path, **more: object) -> str:
-    """Runs a program to its end and returns what it printed."""
+    """Runs a program and returns its output."""
     command = [str(word) for word in words]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **more)
     except FileNotFoundError as error:
-        raise LeftOutError(f"{command[0]} is not installed") from error
+        raise UnavailableError(f"{command[0]} is not installed") from error
     if done.returncode != 0:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise LeftOutError(f"{command[0]} {command[-1]} failed: {' '.join(last)}")
+        raise UnavailableError(f"{command[0]} {command[-1]} failed: {' '.join(last)}")
     return done.stdout
 
 
 class Packages:
-    """Debian's packages for one machine, with lists of our own."""
+    """Debian packages for one architecture, with separate apt lists."""
 
     def __init__(self, machine: str) -> None:
         self.folder = FOLDER / "packages" / machine
@@ -75,12 +75,12 @@ class Packages:
         call("apt-get", *self.options, "update")
 
     def closure(self, *names: str) -> list[str]:
-        """These packages and the libraries they need, the first of each choice."""
+        """These packages and the libraries that they need. Uses the first of alternative dependencies."""
         known, ahead = set(names), list(names)
         while ahead:
             found, choice = set(), False
             for line in call("apt-cache", *self.options, "depends", *ahead).splitlines():
-                # ` |Depends: a` says that the next such line is another choice.
+                # ` |Depends: a` means that the next such line is an alternative.
                 if needed := re.match(r" ([ |])(?:Pre)?Depends: (\S+)", line):
                     if not choice and re.match(r"lib|zlib|python3|media-types", needed[2]):
                         found.add(needed[2].split(":")[0])
@@ -99,7 +99,7 @@ class Packages:
 
 
 def tools(machine: str) -> None:
-    """`bin/` and `lib/`: what the machine has, and the rest out of packages."""
+    """Fills `bin/` and `lib/` with links to tools of the machine, and with the rest from packages."""
     (FOLDER / "bin").mkdir(parents=True)
     (FOLDER / "lib").mkdir()
     missing = {}
@@ -111,27 +111,27 @@ def tools(machine: str) -> None:
     if not missing:
         return
     packages = Packages(machine)
-    # The C library is the machine's own.
+    # The tools use the C library of the machine.
     needed = [name for name in packages.closure(*missing.values()) if not re.match(r"libc6|libc-|python3", name)]
     unpacked = FOLDER / "unpacked"
     packages.unpack(needed, unpacked)
     for program in missing:
         found = next((path for place in ("bin", "sbin") if (path := unpacked / "usr" / place / program).exists()), None)
         if found is None:
-            raise LeftOutError(f"the package {missing[program]} holds no {program}")
+            raise UnavailableError(f"the package {missing[program]} does not contain {program}")
         shutil.move(found.resolve(), FOLDER / "bin" / program)
     for library in [*unpacked.glob("usr/lib/*/*.so.*"), *unpacked.glob("lib/*/*.so.*")]:
         library.rename(FOLDER / "lib" / library.name)
     shutil.rmtree(unpacked)
     if "buildah" in missing:
-        # It starts itself anew without any variable, so that its libraries have to be found without one.
+        # buildah restarts itself with an empty environment, so it cannot use LD_LIBRARY_PATH to find its libraries.
         more = {"env": {**os.environ, "LD_LIBRARY_PATH": str(FOLDER / "lib")}}
         buildah = FOLDER / "bin/buildah"
         call(FOLDER / "bin/patchelf", "--force-rpath", "--set-rpath", FOLDER / "lib", buildah, **more)
 
 
 def base(machine: str) -> str:
-    """A tag in the OCI layout `base/`: Debian's Python, and its environment where codeloc expects one."""
+    """Creates a base image in the OCI layout `base/`: Python of Debian, and an environment where codeloc expects it."""
     packages, root = Packages(machine), FOLDER / "root" / machine
     packages.unpack(packages.closure(*PYTHON), root)
     (python,) = (path for path in (root / "usr/bin").iterdir() if re.fullmatch(r"python3\.\d+", path.name))
@@ -155,7 +155,7 @@ def base(machine: str) -> str:
 
 
 def prepare() -> None:
-    """Makes everything, unless it is there."""
+    """Creates everything that is missing or outdated."""
     stamp = FOLDER / "stamp"
     value = hashlib.sha256(Path(__file__).read_bytes() + str(FOLDER).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == value:
@@ -173,14 +173,14 @@ def prepare() -> None:
 
 
 def main() -> int:
-    """The command line: nothing."""
+    """Prepares everything and returns the exit code."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             prepare()
-        except (LeftOutError, OSError, ValueError) as error:
-            print(f"left out: {error}")
+        except (UnavailableError, OSError, ValueError) as error:
+            print(f"skipping the registry tools: {error}")
             return 3
     return 0
 

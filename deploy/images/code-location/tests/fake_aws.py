@@ -1,6 +1,4 @@
-"""S3 and ECS on loopback, as far as the tests ask: every request is recorded, and S3 answers as it does to a role that
-reaches single prefixes only.
-"""
+"""A fake S3 and ECS server that records every request. S3 answers as for a role with access to single prefixes only."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ CLUSTER_ARN = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/dagster"
 
 
 class FakeAws:
-    """One server for both services, told apart by the header that ECS's protocol has."""
+    """One server for both services. ECS requests have the header X-Amz-Target."""
 
     def __init__(self, readable: Iterable[str] = (), writable: Iterable[str] = ()) -> None:
         self.readable, self.writable = tuple(readable), tuple(writable)
@@ -40,7 +38,7 @@ class FakeAws:
         self.server.server_close()
 
     def environment(self) -> dict[str, str]:
-        """What points boto3 here, and away from the machine's own settings."""
+        """Variables that point boto3 to this server and hide the AWS settings of the machine."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server.server_address[1]}",
             "AWS_ACCESS_KEY_ID": "test",
@@ -64,7 +62,7 @@ class FakeAws:
         return self.ecs_answers[operation]
 
     def s3(self, method: str, key: str, query: dict[str, list[str]], body: bytes) -> tuple[int, bytes]:
-        """IAM first, then the object; one that is absent is 'denied' to whoever may not list the whole bucket."""
+        """Checks IAM, then the object. A missing object is 'denied' to roles that cannot list the whole bucket."""
         if method == "GET" and not key:
             prefix = query.get("prefix", [""])[0]
             self.s3_calls.append(("LIST", prefix))
@@ -88,7 +86,7 @@ class FakeAws:
 
 
 def within(key: str, prefixes: tuple[str, ...]) -> bool:
-    """IAM's pattern `PREFIX/*`."""
+    """Matches the IAM pattern `PREFIX/*`."""
     return any(key.startswith(f"{prefix}/") for prefix in prefixes)
 
 
@@ -119,13 +117,13 @@ def handler(aws: FakeAws) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
 
         def log_message(self, *_words: object) -> None:
-            """Quiet: the tests look at what was recorded."""
+            """Disables logging. The tests check the recorded requests."""
 
     return Handler
 
 
 class AwsTestCase(unittest.TestCase):
-    """A fake AWS for each test, and the environment of a process that finds it."""
+    """Starts a fake AWS for each test and sets the environment of AWS clients."""
 
     readable: tuple[str, ...] = ("repos/orders", "repos/shared")
     writable: tuple[str, ...] = ("repos/orders",)
@@ -139,7 +137,7 @@ class AwsTestCase(unittest.TestCase):
         self.addCleanup(patched.stop)
 
     def of_location(self, bucket: str = BUCKET, prefix: str = "repos/orders") -> None:
-        """What codeloc sets on code servers and runs; the patch of `setUp` takes it away again."""
+        """Sets the variables that codeloc sets on code servers and runs. The patch of `setUp` restores them."""
         os.environ |= {
             "DAGSTER_REPO_S3_BUCKET": bucket,
             "DAGSTER_REPO_S3_PREFIX": prefix,

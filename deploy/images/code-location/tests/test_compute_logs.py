@@ -1,4 +1,4 @@
-"""Compute logs as an instance configures them: below the location's prefix, or nowhere."""
+"""Compute logs as a Dagster instance configures them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from fake_aws import AwsTestCase
 
-# Only what steps print is looked at.
+# Disables console logging, because the tests check only the output of steps.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INSTANCE = """
 telemetry: {{enabled: false}}
@@ -25,14 +25,14 @@ compute_logs:
 
 
 @op
-def speaks() -> None:
+def prints() -> None:
     print("written by a step")
     print("and this to stderr", file=sys.stderr)
 
 
 @job
-def speaking() -> None:
-    speaks()
+def printing() -> None:
+    prints()
 
 
 class ComputeLogs(AwsTestCase):
@@ -45,10 +45,10 @@ class ComputeLogs(AwsTestCase):
         self.addCleanup(instance.dispose)
         return instance
 
-    def test_what_a_step_prints_lands_below_the_location_and_the_event_says_where(self) -> None:
+    def test_step_output_goes_to_the_prefix_and_the_event_links_it(self) -> None:
         self.of_location()
         instance = self.instance()
-        result = speaking.execute_in_process(instance=instance, run_config=QUIET)
+        result = printing.execute_in_process(instance=instance, run_config=QUIET)
         written = {key: body.decode() for key, body in self.aws.objects.items()}
         for extension, text in (("out", "written by a step"), ("err", "and this to stderr")):
             keys = [
@@ -63,18 +63,18 @@ class ComputeLogs(AwsTestCase):
         self.assertIn("/s3/object/dagster-platform?", data.external_stdout_url)
         self.assertIn(f"prefix=repos/orders/logs/storage/{result.run_id}/", data.external_stdout_url)
 
-    def test_the_log_of_a_tick_lands_there_too(self) -> None:
+    def test_tick_logs_go_to_the_prefix(self) -> None:
         self.of_location()
         logs = self.instance().compute_log_manager
         with logs.open_log_stream(["__repository__", "sensor", "7"], ComputeIOType.STDERR) as stream:
             stream.write("looked")
         self.assertEqual(self.aws.objects["repos/orders/logs/storage/__repository__/sensor/7.err"], b"looked")
 
-    def test_a_process_of_no_location_asks_s3_nothing(self) -> None:
+    def test_a_process_without_location_does_not_call_s3(self) -> None:
         instance = self.instance()
         logs = instance.compute_log_manager
         key = ["run", "compute_logs", "step"]
-        result = speaking.execute_in_process(instance=instance, run_config=QUIET)
+        result = printing.execute_in_process(instance=instance, run_config=QUIET)
         self.assertTrue(result.success)
         with logs.open_log_stream(key, ComputeIOType.STDERR) as stream:
             stream.write("looked")
@@ -85,15 +85,15 @@ class ComputeLogs(AwsTestCase):
         logs.delete_logs(prefix=["run"])
         self.assertEqual(self.aws.s3_calls, [])
 
-    def test_the_instance_of_a_run_is_made_again_from_its_reference(self) -> None:
+    def test_an_instance_from_a_reference_uses_the_prefix(self) -> None:
         reference = self.instance().get_ref()
         self.of_location(prefix="/repos/orders/")
         with DagsterInstance.from_ref(reference) as instance:
-            speaking.execute_in_process(instance=instance, run_config=QUIET)
+            printing.execute_in_process(instance=instance, run_config=QUIET)
         self.assertTrue(self.aws.objects)
         self.assertEqual([key for key in self.aws.objects if not key.startswith("repos/orders/logs/")], [])
 
-    def test_half_a_place_is_an_error_and_not_the_top_of_the_bucket(self) -> None:
+    def test_a_missing_bucket_or_prefix_is_an_error(self) -> None:
         self.of_location(prefix="/")
         with self.assertRaisesRegex(DagsterInvariantViolationError, "DAGSTER_REPO_S3_PREFIX is not set"):
             _ = self.instance().compute_log_manager

@@ -1,6 +1,6 @@
-"""The Dockerfiles' own steps, run below a folder on this machine's Python: no engine is needed, and no package index.
+"""Runs the steps of the Dockerfiles in a folder with the Python of this machine, without Docker or a package index.
 
-What is not the image's own is stood in for: users are not made, and pip gives what `make prepare` installed.
+Stand-ins replace external parts: `useradd` does nothing, and pip provides the packages that `make prepare` installed.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pathlib import Path
 
 IMAGES = Path(__file__).resolve().parents[2]
 ABI = "cp{}{}{}-{}{}".format(*sys.version_info[:2], sys.abiflags, *platform.libc_ver())
-# A package that a base and a location have in different versions.
+# A package with different versions in the base image and in a location.
 PACKAGE = "a_package_of_the_base"
 OLD, NEW = 'version = "1.0"\n', 'version = "2.0"\n'
-# Locked for the images, and not part of `make run`.
+# Packages of the images that `make run` does not install.
 STAND_INS = ("dagster_postgres",)
 
 
 class BuildError(Exception):
-    """A step failed, as it would fail the build."""
+    """A step of the build failed."""
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """Word and rest of each instruction, without comments and line breaks."""
+    """Name and arguments of each instruction, without comments and line breaks."""
     text = re.sub(r"(?m)^#.*\n", "", dockerfile.read_text())
     lines = re.sub(r"\\\n", " ", text).splitlines()
     return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in lines if line.strip())]
 
 
 class Build:
-    """Both stages of a Dockerfile in one folder, which stands for the root of the file system."""
+    """Runs both stages of a Dockerfile in one folder as the root of the file system."""
 
     def __init__(self, root: Path, *, packages: bool = True, **arguments: str) -> None:
         self.root, self.packages, self.arguments = root, packages, arguments
@@ -56,7 +56,7 @@ class Build:
         path.chmod(0o755)
 
     def pip(self) -> Path:
-        """Stands for pip: makes the packages of this very process importable, and one more in its old version."""
+        """A stand-in for pip: provides the packages of this process and an old version of PACKAGE."""
         own = sysconfig.get_path("purelib") if self.packages else ""
         script = self.tools / "pip"
         script.write_text(
@@ -75,11 +75,11 @@ class Build:
         return script
 
     def within(self, text: str) -> str:
-        """Paths of the image as paths below the root."""
+        """Replaces paths of the image with paths in the root folder."""
         return re.sub(r"(?<![\w./])/(?=opt/codeloc|build)", f"{self.root}/", text)
 
     def of(self, name: str) -> Build:
-        """Runs the steps of `NAME/Dockerfile`; fails where the build would."""
+        """Runs the steps of `NAME/Dockerfile`. Raises BuildError if a step fails."""
         context = IMAGES / name if name == "code-location" else IMAGES
         for word, rest in instructions(IMAGES / name / "Dockerfile"):
             match word:
@@ -101,16 +101,16 @@ class Build:
                 case "FROM" | "COPY" | "LABEL" | "USER" | "CMD":
                     pass
                 case other:
-                    raise AssertionError(f"{name}: the test does not know {other}")
+                    raise AssertionError(f"{name}: the test does not support {other}")
         return self
 
     def copy(self, source: Path, target: str) -> None:
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             return
-        place = Path(target) / source.name if target.endswith("/") else Path(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, place)
+        path = Path(target) / source.name if target.endswith("/") else Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
 
     def run(self, command: str) -> str:
         done = subprocess.run(
@@ -133,29 +133,29 @@ class Dockerfiles(unittest.TestCase):
     def root(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
-    def test_both_build_on_this_python_and_import_what_they_need(self) -> None:
+    def test_both_images_build_and_import_their_packages(self) -> None:
         for name in ("code-location", "dagster"):
             with self.subTest(name):
                 site = Build(self.root(), ABI=ABI).of(name).site()
                 self.assertTrue((site / "codeloc_dagster/launcher.py").is_file())
                 self.assertTrue(list(site.glob("codeloc_dagster/__pycache__/launcher.*.pyc")))
 
-    def test_a_package_that_is_missing_fails_the_build(self) -> None:
+    def test_a_missing_package_fails_the_build(self) -> None:
         for name in ("code-location", "dagster"):
             with self.subTest(name), self.assertRaisesRegex(BuildError, "No module named 'dagster'"):
                 Build(self.root(), packages=False, ABI=ABI).of(name)
 
-    def test_another_python_than_the_label_names_fails_the_build(self) -> None:
+    def test_a_wrong_abi_label_fails_the_build(self) -> None:
         with self.assertRaisesRegex(BuildError, f"this Python is {ABI}: build with --build-arg ABI={ABI}"):
             Build(self.root(), ABI="cp39-glibc2.17").of("code-location")
 
-    def test_other_versions_laid_over_the_base_are_what_python_imports(self) -> None:
+    def test_python_imports_versions_from_layers_over_the_base(self) -> None:
         build = Build(self.root(), ABI=ABI).of("code-location")
         shown = f"python -c 'import {PACKAGE}; print({PACKAGE}.version)'"
         module = build.site() / PACKAGE / "__init__.py"
         self.assertTrue(list(module.parent.glob("__pycache__/*.pyc")))
         self.assertEqual(build.run(shown), "1.0")
-        # As in a layer: no bytecode, a time that all files have, and here the old file's size as well.
+        # Files in a layer have no bytecode and a fixed time. This one also has the size of the old file.
         before = module.stat()
         module.write_text(NEW)
         os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))

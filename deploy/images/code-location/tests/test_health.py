@@ -1,4 +1,4 @@
-"""The health probe, as a container runs it."""
+"""The health check, run as a container runs it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ def probe(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Health(unittest.TestCase):
-    def test_a_port_that_somebody_listens_on_is_healthy_and_dagster_is_not_imported(self) -> None:
+    def test_an_open_port_is_healthy_without_importing_dagster(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             done = probe(str(server.getsockname()[1]))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stderr, r"\bcodeloc_dagster\b")
         self.assertNotRegex(done.stderr, r"\| +(dagster|boto3)\b")
 
-    def test_a_port_that_nobody_listens_on_is_not(self) -> None:
+    def test_a_closed_port_is_unhealthy(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         done = probe(str(port))
         self.assertEqual(done.returncode, 1)
-        self.assertIn(f"nothing accepts connections on port {port}: ", done.stderr)
+        self.assertIn(f"port {port} does not accept connections: ", done.stderr)
 
-    def test_anything_but_one_port_is_a_usage_error(self) -> None:
+    def test_invalid_arguments_are_a_usage_error(self) -> None:
         for words in ((), ("0",), ("65536",), ("http",), ("4000", "4001")):
             self.assertEqual(probe(*words).returncode, 2, words)
 

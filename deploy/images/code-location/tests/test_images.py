@@ -1,4 +1,4 @@
-"""The files beside the package: locks of one release, and instances that Dagster can load."""
+"""Lock files and Dagster instances of the images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARED = ("dagster", "dagster-aws", "boto3", "botocore", "sqlalchemy", "grpcio")
 
 
 def instances() -> dict[str, str]:
-    """Every configuration of an instance that is shipped, or shown by a page, with where it stands."""
+    """Every Dagster instance in `deploy/` and in the documentation, by file name."""
     found = {str(path.relative_to(DEPLOY)): path.read_text() for path in DEPLOY.rglob("dagster.yaml")}
     for page in DOCS.glob("*.md"):
         blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text())
@@ -46,25 +46,25 @@ class Images(AwsTestCase):
             self.assertEqual(major, "1")
         self.assertEqual(pinned, pinned[:1] * len(LOCKS))
 
-    def test_locks_are_hashed_and_name_no_host(self) -> None:
+    def test_locks_have_hashes_and_no_hosts(self) -> None:
         for lock in LOCKS:
             text = lock.read_text()
             self.assertNotRegex(text, "://|--index-url|--find-links", lock)
             entries = re.split(r"(?m)^(?=[a-z])", text)[1:]
             self.assertEqual([entry for entry in entries if "--hash=sha256:" not in entry], [], lock)
 
-    def test_every_instance_starts_failed_runs_again(self) -> None:
+    def test_every_instance_retries_failed_runs_on_request(self) -> None:
         texts = instances()
         self.assertLessEqual({"images/dagster/dagster.yaml", "local/dagster.yaml"}, texts.keys())
         self.assertTrue([name for name in texts if name.startswith("runs.md")])
         for name, text in texts.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / "dagster.yaml").write_text(text)
-                # Without Postgres, which is not part of `make run`.
+                # `make run` does not install Postgres.
                 storage = {"storage": {"sqlite": {"base_dir": folder}}}
                 with DagsterInstance.from_ref(InstanceRef.from_dir(folder, overrides=storage)) as instance:
                     self.assertTrue(instance.run_retries_enabled)
-                    # Only what a run's tag asks for.
+                    # Dagster retries only runs with a tag.
                     self.assertEqual(instance.run_retries_max_retries, 0)
 
     def test_both_instances_load(self) -> None:

@@ -1,4 +1,4 @@
-"""The launcher with the real dagster-aws and a real instance; ECS is a server on loopback that records the calls."""
+"""The launcher with the real dagster-aws, a real Dagster instance, and a fake ECS that records the calls."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ OPERATOR: dict[str, Any] = {
         "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-local"], "securityGroups": ["sg-local"]}},
     },
 }
-# The most that AWS takes: API_TaskOverride, "Override lengths".
+# Limit of AWS: API_TaskOverride, "Override lengths".
 OVERRIDES_LIMIT = 8192
 
 
 def context(family: object = ORDERS, **more: object) -> dict[str, Any]:
-    """What the code server reports."""
+    """A container context as the code server reports it."""
     return {"ecs": {"task_definition_arn": family, "container_name": "run", **more}}
 
 
@@ -44,7 +44,7 @@ class Launcher(AwsTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        # Making Dagster's tables takes a second; tests differ in the ids of their runs.
+        # Creating the Dagster tables takes a second. The tests share them and use different run ids.
         cls.home = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.home.cleanup)
 
@@ -94,7 +94,7 @@ class Launcher(AwsTestCase):
         return instance.add_run(run)
 
     def launched(self, instance: DagsterInstance, run: DagsterRun) -> dict[str, Any]:
-        """Launches and returns the one call that ECS got."""
+        """Launches the run and returns the only request to ECS."""
         instance.launch_run(run.run_id, None)  # type: ignore[arg-type]
         self.assertEqual([operation for operation, _ in self.aws.ecs_calls], ["RunTask"])
         return self.aws.ecs_calls[0][1]
@@ -105,7 +105,7 @@ class Launcher(AwsTestCase):
         location: str | None = "orders",
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Launches, sees it refused before anything is asked of AWS, and returns why."""
+        """Launches a run, checks that the launcher refuses it before any AWS call, and returns the error."""
         instance = self.instance()
         run = self.run_of(instance, container_context, location, tags)
         with self.assertRaises(RunRefused) as raised:
@@ -116,7 +116,7 @@ class Launcher(AwsTestCase):
 
     # Launching
 
-    def test_a_run_is_one_task_of_the_definition_that_codeloc_registered(self) -> None:
+    def test_a_run_is_one_task_of_its_definition(self) -> None:
         instance = self.instance()
         run = self.run_of(instance, context(run_resources={"cpu": "256", "memory": "512"}))
         request = self.launched(instance, run)
@@ -145,17 +145,17 @@ class Launcher(AwsTestCase):
         self.assertEqual(overrides, {"cpu": "256", "memory": "512"})
         self.assertLess(len(json.dumps(overrides)) + len(json.dumps(command)), OVERRIDES_LIMIT)
 
-    def test_no_call_is_made_before_a_run_is_launched(self) -> None:
+    def test_creating_the_launcher_makes_no_call(self) -> None:
         self.assertIsInstance(self.instance().run_launcher, CodelocRunLauncher)
         self.assertEqual(self.aws.ecs_calls, [])
 
-    def test_a_location_without_resources_leaves_them_to_its_definition(self) -> None:
+    def test_without_run_resources_the_definition_decides(self) -> None:
         instance = self.instance()
         overrides = self.launched(instance, self.run_of(instance, context()))["overrides"]
         self.assertEqual(set(overrides), {"containerOverrides"})
         self.assertEqual(set(overrides["containerOverrides"][0]), {"name", "command"})
 
-    def test_storage_and_the_sizes_of_tags_reach_the_task(self) -> None:
+    def test_storage_and_sizes_from_tags_reach_the_task(self) -> None:
         instance = self.instance()
         run = self.run_of(
             instance,
@@ -166,7 +166,7 @@ class Launcher(AwsTestCase):
         self.assertEqual((overrides["cpu"], overrides["memory"]), ("1024", "2048"))
         self.assertEqual(overrides["ephemeralStorage"], {"sizeInGiB": 40})
 
-    def test_a_capacity_provider_of_the_operator_takes_the_place_of_the_launch_type(self) -> None:
+    def test_a_capacity_provider_replaces_the_launch_type(self) -> None:
         kwargs = OPERATOR["run_task_kwargs"] | {
             "capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
         }
@@ -175,7 +175,7 @@ class Launcher(AwsTestCase):
 
     # Refusing
 
-    def test_each_tag_that_could_widen_a_run_is_refused_by_name(self) -> None:
+    def test_tags_that_could_extend_permissions_are_refused(self) -> None:
         for tag, value in (
             ("ecs/task_overrides", {"taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/codeloc/codeloc-billing"}),
             ("ecs/run_task_kwargs", {"taskDefinition": f"codeloc-billing_run_{HASH}"}),
@@ -183,24 +183,25 @@ class Launcher(AwsTestCase):
         ):
             with self.subTest(tag):
                 message = self.refused(context(), tags={tag: json.dumps(value)})
-                self.assertIn(f"the tag {tag}, which is refused: {REFUSED_TAGS[tag]}", message)
-        with self.subTest("an empty one"):
+                self.assertIn(f"the tag {tag}, which is not allowed: {REFUSED_TAGS[tag]}", message)
+        with self.subTest("empty tag"):
             self.refused(context(), tags={"ecs/task_overrides": ""})
 
-    def test_another_locations_definition_is_refused(self) -> None:
+    def test_the_definition_of_another_location_is_refused(self) -> None:
         message = self.refused(context(f"codeloc-billing_run_{HASH}"))
         self.assertIn(
-            f"the container context of location orders names the task definition 'codeloc-billing_run_{HASH}'", message
+            f"the container context of location orders contains the task definition 'codeloc-billing_run_{HASH}'",
+            message,
         )
 
-    def test_names_that_begin_alike_are_told_apart(self) -> None:
+    def test_locations_with_similar_names_are_distinct(self) -> None:
         self.refused(context(f"codeloc-orders-eu_run_{HASH}"), location="orders")
         self.refused(context(f"codeloc-orders_run_{HASH}"), location="orders-eu")
         instance = self.instance()
         request = self.launched(instance, self.run_of(instance, context(f"codeloc-orders-eu_run_{HASH}"), "orders-eu"))
         self.assertEqual(request["taskDefinition"], f"codeloc-orders-eu_run_{HASH}")
 
-    def test_the_location_is_the_hosts_word_and_not_a_tags(self) -> None:
+    def test_tags_do_not_change_the_location(self) -> None:
         self.refused(
             context(f"codeloc-billing_run_{HASH}"),
             tags={"dagster/code_location": "billing", ".dagster/repository": "billing"},
@@ -208,10 +209,10 @@ class Launcher(AwsTestCase):
 
     def test_a_run_without_a_definition_or_a_location_is_refused(self) -> None:
         for empty in (None, {}, {"ecs": {}}, {"ecs": {"container_name": "run"}}, {"ecs": []}):
-            self.assertIn("names no task definition", self.refused(empty))
+            self.assertIn("contains no task definition", self.refused(empty))
         self.assertIn("no remote job origin", self.refused(context(), location=None))
 
-    def test_only_the_exact_name_of_a_family_is_taken(self) -> None:
+    def test_only_the_exact_family_name_is_accepted(self) -> None:
         for family in (
             f"{ORDERS}:7",
             f"{ORDERS}\n",
@@ -228,7 +229,7 @@ class Launcher(AwsTestCase):
             with self.subTest(family):
                 self.refused(context(family))
 
-    def test_a_context_counts_in_three_fields_and_others_are_refused(self) -> None:
+    def test_other_fields_of_the_container_context_are_refused(self) -> None:
         role = f"arn:aws:iam::{ACCOUNT}:role/codeloc/codeloc-billing"
         for name, value in {
             "task_role_arn": role,
@@ -238,7 +239,7 @@ class Launcher(AwsTestCase):
             "secrets_tags": ["billing"],
             "volumes": [{"name": "v"}],
             "mount_points": [],
-            "run_ecs_tags": [{"key": "codeloc:repository", "value": "billing"}],
+            "run_ecs_tags": [{"key": "codeloc:location", "value": "billing"}],
             "run_sidecar_containers": [{"name": "s"}],
             "runtime_platform": {},
             "repository_credentials": "arn",
@@ -246,17 +247,17 @@ class Launcher(AwsTestCase):
             "task_overrides": {"taskRoleArn": role},
         }.items():
             with self.subTest(name):
-                self.assertIn(f"has ecs.{name}, which is refused", self.refused(context(**{name: value})))
-        self.assertIn("has env_vars, which is refused", self.refused(context() | {"env_vars": ["HOME"]}))
+                self.assertIn(f"contains ecs.{name}, which is not allowed", self.refused(context(**{name: value})))
+        self.assertIn("contains env_vars, which is not allowed", self.refused(context() | {"env_vars": ["HOME"]}))
 
-    def test_names_and_sizes_are_no_references_to_the_daemons_variables(self) -> None:
+    def test_names_and_sizes_cannot_reference_variables_of_the_daemon(self) -> None:
         self.assertIn("ecs.container_name", self.refused(context(container_name={"env": "HOME"})))
         for resources in ({"cpu": {"env": "HOME"}}, {"cpu": "all"}, {"gpu": "1"}, {"ephemeral_storage": "40"}, ["cpu"]):
             self.assertIn("ecs.run_resources", self.refused(context(run_resources=resources)))
 
-    # The operator's settings
+    # Settings
 
-    def test_settings_of_the_operator_without_effect_are_errors(self) -> None:
+    def test_settings_without_effect_are_errors(self) -> None:
         for settings in (
             {"task_definition": "mine"},
             {"secrets_tag": "dagster"},
@@ -269,13 +270,13 @@ class Launcher(AwsTestCase):
             with self.assertRaisesRegex(Exception, f"run_launcher.config.{name} has no effect"):
                 _ = self.instance(**settings).run_launcher
 
-    def test_settings_that_say_where_runs_start_are_required(self) -> None:
+    def test_cluster_and_network_settings_are_required(self) -> None:
         for missing in ("cluster", "networkConfiguration"):
             kwargs = {name: value for name, value in OPERATOR["run_task_kwargs"].items() if name != missing}
             with self.assertRaisesRegex(Exception, f"run_task_kwargs has no {missing}"):
                 _ = self.instance(run_task_kwargs=kwargs).run_launcher
 
-    # A run's life
+    # Running
 
     def started(self) -> tuple[DagsterInstance, str]:
         instance = self.instance()
@@ -299,7 +300,7 @@ class Launcher(AwsTestCase):
             "StopTask": {"task": task},
         }
 
-    def test_a_launched_run_knows_its_task(self) -> None:
+    def test_a_launched_run_stores_its_task(self) -> None:
         instance, run_id = self.started()
         tags = instance.get_run_by_id(run_id).tags
         self.assertRegex(tags["ecs/task_arn"], "^arn:aws:ecs:.*:task/dagster/")
@@ -317,16 +318,16 @@ class Launcher(AwsTestCase):
             ("STOPPED", 137, WorkerStatus.FAILED),
         ):
             self.task(status, exit_code)
-            # Dagster warns of the one that failed.
+            # Dagster logs a warning for the failed task. assertLogs needs at least one record.
             with self.assertLogs() as logged:
-                logging.info("looked")
+                logging.info("checked")
                 health = launcher.check_run_worker_health(instance.get_run_by_id(run_id))
             self.assertEqual((health.status, len(logged.records)), (expected, 1 + (expected is WorkerStatus.FAILED)))
         self.assertEqual(
             [operation for operation, _ in self.aws.ecs_calls], [*["DescribeTasks"] * 5, "DescribeTaskDefinition"]
         )
 
-    def test_health_of_a_run_whose_context_would_be_refused_is_still_known(self) -> None:
+    def test_health_works_for_a_run_with_an_invalid_context(self) -> None:
         instance = self.instance()
         tags = {"ecs/task_arn": f"{CLUSTER_ARN}/x", "ecs/cluster": CLUSTER_ARN}
         run = self.run_of(instance, context(env_vars=7, container_name={"env": "NONE"}), tags=tags)
@@ -347,7 +348,7 @@ class Launcher(AwsTestCase):
             ],
         )
 
-    def test_a_run_is_resumed_from_the_same_definition_and_only_from_that(self) -> None:
+    def test_a_run_resumes_only_from_its_own_definition(self) -> None:
         instance = self.instance()
         self.assertTrue(instance.run_launcher.supports_resume_run)
         run = self.run_of(instance, context(), status=DagsterRunStatus.STARTED)
@@ -355,9 +356,9 @@ class Launcher(AwsTestCase):
         [(operation, request)] = self.aws.ecs_calls
         self.assertEqual((operation, request["taskDefinition"]), ("RunTask", ORDERS))
         self.assertIn("resume_run", request["overrides"]["containerOverrides"][0]["command"])
-        stranger = self.run_of(instance, context(f"codeloc-billing_run_{HASH}"), status=DagsterRunStatus.STARTED)
+        other = self.run_of(instance, context(f"codeloc-billing_run_{HASH}"), status=DagsterRunStatus.STARTED)
         with self.assertRaises(RunRefused):
-            instance.resume_run(stranger.run_id, None, 1)  # type: ignore[arg-type]
+            instance.resume_run(other.run_id, None, 1)  # type: ignore[arg-type]
         self.assertEqual(len(self.aws.ecs_calls), 1)
 
 

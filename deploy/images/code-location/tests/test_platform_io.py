@@ -1,6 +1,6 @@
-"""Unchanged user code, whose values land below the location's prefix; S3 answers as to the location's role.
+"""The I/O manager with unchanged user code. S3 answers as for the role of the location.
 
-Annotations are evaluated here: Dagster reads those of its functions.
+Dagster reads the annotations of functions, so this file does not import `annotations` from `__future__`.
 """
 
 import os
@@ -72,7 +72,7 @@ class PlatformIo(AwsTestCase):
         self.of_location()
 
     def run_assets(self, *assets: AssetsDefinition | AssetSpec, **options: Any) -> ExecuteInProcessResult:
-        """As a run of the location does it: the I/O manager comes from the environment."""
+        """Materializes assets as a run does. The I/O manager comes from the environment."""
         with DagsterInstance.ephemeral() as instance:
             return materialize(list(assets), instance=instance, run_config=QUIET, **options)
 
@@ -82,21 +82,21 @@ class PlatformIo(AwsTestCase):
     def keep(self, key: str, value: object) -> None:
         self.aws.objects[key] = pickle.dumps(value)
 
-    def test_assets_are_written_and_read_below_the_prefix(self) -> None:
+    def test_assets_are_stored_under_the_prefix(self) -> None:
         self.run_assets(numbers, total)
         self.assertEqual(self.values(), {"repos/orders/assets/numbers": [1, 2, 3], "repos/orders/assets/total": 6})
 
-    def test_nothing_is_listed_and_nothing_outside_the_prefix_is_touched(self) -> None:
+    def test_runs_access_only_their_prefix_and_list_nothing(self) -> None:
         self.run_assets(numbers, total)
         self.assertEqual([call for call in self.aws.s3_calls if not call[1].startswith("repos/orders/assets/")], [])
         self.assertNotIn("LIST", [method for method, _ in self.aws.s3_calls])
 
-    def test_a_later_run_reads_what_an_earlier_one_wrote(self) -> None:
+    def test_a_run_reads_assets_of_an_earlier_run(self) -> None:
         self.run_assets(numbers)
         self.run_assets(numbers, total, selection=[total])
         self.assertEqual(self.values()["repos/orders/assets/total"], 6)
 
-    def test_partitions_are_objects_below_their_asset(self) -> None:
+    def test_partitions_are_objects_in_the_folder_of_their_asset(self) -> None:
         @asset(partitions_def=COLOURS)
         def by_colour(context: AssetExecutionContext) -> str:
             return context.partition_key.upper()
@@ -111,7 +111,7 @@ class PlatformIo(AwsTestCase):
         self.assertEqual(self.values()["repos/orders/assets/by_colour/red"], "RED")
         self.assertEqual(self.values()["repos/orders/assets/all_colours"], ["BLUE", "GREEN", "RED"])
 
-    def test_missing_partitions_can_be_left_out_although_s3_says_denied(self) -> None:
+    def test_missing_partitions_can_be_skipped_if_s3_denies_access(self) -> None:
         @asset(partitions_def=COLOURS)
         def by_colour(context: AssetExecutionContext) -> str:
             return context.partition_key.upper()
@@ -121,14 +121,14 @@ class PlatformIo(AwsTestCase):
             return sorted(by_colour.values())
 
         self.run_assets(by_colour, partition_key="red")
-        # Its name begins with the name of one that is missing.
+        # Starts with the name of a missing partition.
         self.keep("repos/orders/assets/by_colour/green-dark", "no partition")
         self.run_assets(by_colour, some_colours, selection=[some_colours])
         self.assertEqual(self.values()["repos/orders/assets/some_colours"], ["RED"])
         listed = [key for method, key in self.aws.s3_calls if method == "LIST"]
         self.assertEqual(listed, ["repos/orders/assets/by_colour/green", "repos/orders/assets/by_colour/blue"])
 
-    def test_multi_partitions_and_multi_assets_have_their_paths(self) -> None:
+    def test_multi_partitions_and_multi_assets_have_separate_paths(self) -> None:
         @asset(partitions_def=GRID)
         def cell(context: AssetExecutionContext) -> str:
             return str(context.partition_key)
@@ -146,7 +146,7 @@ class PlatformIo(AwsTestCase):
             {f"repos/orders/assets/{name}" for name in ("cell/red/s", "pair/left", "pair/right")},
         )
 
-    def test_an_asset_that_became_partitioned_leaves_local_files_of_its_name_alone(self) -> None:
+    def test_a_newly_partitioned_asset_keeps_local_files(self) -> None:
         @asset(partitions_def=COLOURS)
         def numbers(context: AssetExecutionContext) -> str:
             return context.partition_key
@@ -163,14 +163,14 @@ class PlatformIo(AwsTestCase):
         self.assertEqual(set(self.values()), {"repos/orders/assets/numbers", "repos/orders/assets/numbers/red"})
         self.assertEqual(local.read_text(), "the team's own")
 
-    def test_values_between_ops_are_below_the_prefix_too(self) -> None:
+    def test_values_between_ops_are_stored_under_the_prefix(self) -> None:
         with DagsterInstance.local_temp() as instance:
             run_config = QUIET | {"execution": {"config": {"in_process": {}}}}
             result = execute_job(reconstructable(two_ops), instance=instance, run_config=run_config)
             self.assertTrue(result.success)
         self.assertIn(f"repos/orders/assets/storage/{result.run_id}/one/result", self.values())
 
-    def test_an_asset_of_another_location_is_read_where_its_definition_says_and_the_role_may(self) -> None:
+    def test_an_asset_definition_can_name_the_prefix_of_another_location(self) -> None:
         self.aws.readable += ("repos/billing",)
         self.keep("repos/billing/assets/invoices", 40)
         invoices = AssetSpec("invoices", metadata={"codeloc/s3_prefix": "repos/billing/"})
@@ -182,7 +182,7 @@ class PlatformIo(AwsTestCase):
         self.run_assets(invoices, doubled, selection=[doubled])
         self.assertEqual(self.values()["repos/orders/assets/doubled"], 80)
 
-    def test_an_input_can_name_the_prefix_instead(self) -> None:
+    def test_an_input_can_name_the_prefix_of_another_location(self) -> None:
         self.keep("repos/shared/assets/rates", 3)
 
         @asset(ins={"rates": AssetIn(key="rates", metadata={"codeloc/s3_prefix": "repos/shared"})})
@@ -192,7 +192,7 @@ class PlatformIo(AwsTestCase):
         self.run_assets(AssetSpec("rates"), tripled, selection=[tripled])
         self.assertEqual(self.values()["repos/orders/assets/tripled"], 9)
 
-    def test_reading_what_the_role_may_not_says_bucket_key_and_what_to_do(self) -> None:
+    def test_a_denied_read_reports_the_key_and_a_hint(self) -> None:
         self.keep("repos/billing/assets/invoices", 40)
         invoices = AssetSpec("invoices", metadata={"codeloc/s3_prefix": "repos/billing"})
 
@@ -204,16 +204,16 @@ class PlatformIo(AwsTestCase):
             self.run_assets(invoices, doubled, selection=[doubled])
         error = cause(raised.exception, ObjectDenied)
         self.assertIn("cannot read s3://dagster-platform/repos/billing/assets/invoices: ", str(error))
-        self.assertIn("outside the location's own prefix repos/orders/", str(error))
-        self.assertIn("a grant on that prefix", str(error))
+        self.assertIn("outside the prefix of this location, repos/orders/", str(error))
+        self.assertIn("add a grant on the prefix", str(error))
 
-    def test_an_own_asset_that_was_never_made_is_absent_and_not_denied(self) -> None:
+    def test_a_missing_own_asset_is_reported_as_missing(self) -> None:
         with self.assertRaises(Exception) as raised:
             self.run_assets(numbers, total, selection=[total])
         error = cause(raised.exception, FileNotFoundError)
-        self.assertIn("there is no object s3://dagster-platform/repos/orders/assets/numbers: materialize", str(error))
+        self.assertIn("s3://dagster-platform/repos/orders/assets/numbers does not exist. Materialize", str(error))
 
-    def test_writing_that_is_denied_in_the_own_prefix_points_at_the_role(self) -> None:
+    def test_a_denied_write_in_the_own_prefix_mentions_the_role(self) -> None:
         self.aws.writable = ()
         with self.assertRaises(Exception) as raised:
             self.run_assets(numbers)
@@ -221,8 +221,8 @@ class PlatformIo(AwsTestCase):
         self.assertIn("cannot write s3://dagster-platform/repos/orders/assets/numbers: ", str(error))
         self.assertIn("its role", str(error))
 
-    def test_whether_an_object_is_there_is_known_also_where_s3_says_denied(self) -> None:
-        manager = made()
+    def test_path_exists_works_if_s3_denies_access(self) -> None:
+        manager = io_manager_of_environment()
         self.keep("repos/orders/assets/numbers", 1)
         base = manager._base_path  # noqa: SLF001
         self.assertTrue(manager.path_exists(base / "numbers"))
@@ -232,26 +232,26 @@ class PlatformIo(AwsTestCase):
         manager.unlink(base / "numbers")
         self.assertFalse(manager.path_exists(base / "numbers"))
 
-    def test_missing_variables_are_named(self) -> None:
+    def test_missing_variables_are_reported_by_name(self) -> None:
         del os.environ["DAGSTER_REPO_S3_PREFIX"]
         with self.assertRaisesRegex(DagsterInvariantViolationError, "^DAGSTER_REPO_S3_PREFIX is not set"):
-            made()
+            io_manager_of_environment()
         del os.environ["DAGSTER_REPO_S3_BUCKET"]
         with self.assertRaisesRegex(
             DagsterInvariantViolationError, "^DAGSTER_REPO_S3_BUCKET and DAGSTER_REPO_S3_PREFIX are not set"
         ):
-            made()
+            io_manager_of_environment()
 
 
-def made() -> PlatformIOManager:
-    """The I/O manager of this environment."""
+def io_manager_of_environment() -> PlatformIOManager:
+    """Creates the I/O manager from the environment of this process."""
     manager = platform_io_manager(build_init_resource_context())
     assert isinstance(manager, PlatformIOManager)
     return manager
 
 
 def cause(error: BaseException | None, kind: type[BaseException]) -> BaseException:
-    """The error of that kind in a chain of causes; Dagster wraps what I/O managers raise."""
+    """The error of this type in the chain of causes. Dagster wraps errors of I/O managers."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or getattr(error, "user_exception", None)
     assert error is not None, f"no {kind.__name__}"

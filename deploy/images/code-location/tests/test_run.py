@@ -1,4 +1,4 @@
-"""A whole run: launched with the real launcher, its command then run as ECS would, in the location's environment."""
+"""A complete run: the real launcher starts it, then the test runs its command in the environment of the location."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INSTANCE = {
 
 
 class WholeRun(AwsTestCase):
-    def test_a_run_leaves_its_assets_and_logs_below_its_prefix_and_nothing_elsewhere(self) -> None:
+    def test_a_run_writes_assets_and_logs_only_under_its_prefix(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         (Path(folder.name) / "dagster.yaml").write_text(json.dumps(INSTANCE))
@@ -69,7 +69,7 @@ class WholeRun(AwsTestCase):
 
 
 def launch(instance: DagsterInstance) -> str:
-    """Creates a run of the user code's job, as the webserver does, and launches it."""
+    """Creates a run as the webserver does, and launches it."""
     server = GrpcServerCodeLocationOrigin("orders-service.dagster.internal", 4000, location_name="orders")
     code = RepositoryPythonOrigin(
         executable_path=sys.executable,

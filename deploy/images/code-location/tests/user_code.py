@@ -1,4 +1,4 @@
-"""A location as a team writes it: no word of the platform."""
+"""User code without any dependency on codeloc."""
 
 from dagster import Definitions, asset, define_asset_job
 

@@ -1,4 +1,4 @@
-"""Dagster's side of codeloc: `launcher`, `platform_io`, `compute_logs` and `health`.
+"""Dagster plugins for codeloc: `launcher`, `platform_io`, `compute_logs` and `health`.
 
-Nothing is imported here, so that the health probe starts in milliseconds.
+This file imports nothing, so that the health probe starts in milliseconds.
 """

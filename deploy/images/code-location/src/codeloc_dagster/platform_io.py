@@ -1,11 +1,11 @@
-"""Dagster's default I/O manager on the platform: pickles in S3, in `assets/` below the location's own prefix.
+"""The default I/O manager: stores pickles in S3, in `assets/` under the prefix of the location.
 
-User code stays as it is: DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io and
-DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager put it in place of the file system. Where user code binds an
-I/O manager of its own, that one is used, and the location's role is the limit.
+User code needs no changes: DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io and
+DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager replace the file system. User code can bind another I/O
+manager; the role of the location then limits its access.
 
-Assumes of the role: GetObject, PutObject and DeleteObject below the prefix, and ListBucket for prefixes within it. An
-asset of another location is read where its definition names that location's prefix, and the role may:
+The role needs GetObject, PutObject and DeleteObject under the prefix, and ListBucket for prefixes in it. To read an
+asset of another location, set the prefix of that location in the asset definition and grant the role read access:
 
     AssetSpec("daily_orders", metadata={"codeloc/s3_prefix": "repos/orders"})
 """
@@ -28,32 +28,32 @@ from dagster_aws.s3 import S3Resource
 from dagster_aws.s3.io_manager import PickledObjectS3IOManager
 from upath import UPath
 
-from codeloc_dagster.place import BUCKET, PREFIX, Place, missing, own_place
+from codeloc_dagster.storage_prefix import BUCKET, PREFIX, StoragePrefix, missing, own_prefix
 
 PREFIX_METADATA = "codeloc/s3_prefix"
 ASSETS = "assets"
-# S3's codes: HEAD answers with the bare number.
+# Error codes of S3. HEAD returns only the number.
 DENIED = ("AccessDenied", "403")
 ABSENT = ("NoSuchKey", "404")
 
 
 class ObjectDenied(DagsterError):
-    """The location's role may not do this with that object."""
+    """The role of the location has no permission for this object."""
 
 
 class PlatformIOManager(PickledObjectS3IOManager):
-    """Pickles of one location.
+    """Stores the pickles of one location.
 
-    Caveats: for an object that does not exist S3 answers 'access denied' to roles that may list some prefixes only, so
-    whether it is there is asked by listing its very key.
+    For a missing object, S3 returns 'access denied' to roles that can list only some prefixes. The class then lists the
+    key to find out whether the object exists.
     """
 
-    def __init__(self, place: Place, client: Any) -> None:
-        # The base class's own constructor lists the prefix, a call for each process that proves nothing about writing.
-        self.place = place
-        self.bucket = place.bucket
+    def __init__(self, storage: StoragePrefix, client: Any) -> None:
+        # The constructor of the base class lists the prefix, an S3 call per process that does not test write access.
+        self.storage = storage
+        self.bucket = storage.bucket
         self.s3 = client
-        UPathIOManager.__init__(self, base_path=UPath(f"{place.prefix}/{ASSETS}"))
+        UPathIOManager.__init__(self, base_path=UPath(f"{storage.prefix}/{ASSETS}"))
 
     def _get_path_without_extension(self, context: InputContext | OutputContext) -> UPath:
         path = super()._get_path_without_extension(context)
@@ -75,7 +75,7 @@ class PlatformIOManager(PickledObjectS3IOManager):
             self._raise(error, "write", path)
 
     def path_exists(self, path: UPath) -> bool:
-        # HEAD, not GET as in the base class: the object may be large.
+        # The base class uses GET, which downloads the object.
         try:
             self.s3.head_object(Bucket=self.bucket, Key=path.as_posix())
         except ClientError as error:
@@ -91,10 +91,10 @@ class PlatformIOManager(PickledObjectS3IOManager):
             self._raise(error, "delete", path)
 
     def _handle_transition_to_partitioned_asset(self, context: OutputContext, path: UPath) -> None:
-        """Nothing: in S3 an object and a folder of one name live side by side. The base class looks at local files."""
+        """Does nothing: S3 allows an object and a folder of the same name. The base class would check local files."""
 
     def _listed(self, path: UPath) -> bool | None:
-        """Whether the object is in the listing of its own key; nothing where the role may not list that."""
+        """Whether the object exists according to a listing of its key, or None if the role cannot list it."""
         key = path.as_posix()
         try:
             answer = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1)
@@ -102,43 +102,44 @@ class PlatformIOManager(PickledObjectS3IOManager):
             if code(error) in DENIED:
                 return None
             raise
-        # Keys come in the order of their bytes, so the key itself is the first with it as prefix.
+        # S3 sorts keys by bytes, so the key itself is the first one with this prefix.
         return any(found["Key"] == key for found in answer.get("Contents", []))
 
-    def _raise(self, error: ClientError, what: str, path: UPath) -> NoReturn:
+    def _raise(self, error: ClientError, action: str, path: UPath) -> NoReturn:
         if code(error) not in DENIED:
             raise error
-        if what == "read" and self._listed(path) is False:
+        if action == "read" and self._listed(path) is False:
             raise FileNotFoundError(self._absent(path)) from None
         key = path.as_posix()
-        if key.startswith(f"{self.place.prefix}/"):
+        if key.startswith(f"{self.storage.prefix}/"):
             hint = (
-                "This is the location's own prefix: its role is not as codeloc made it, or a policy of the bucket or of"
-                " its key is in the way."
+                "The object is under the prefix of this location. Check whether its role has drifted, and whether the"
+                " bucket policy or the KMS key policy denies access."
             )
         else:
             hint = (
-                f"It lies outside the location's own prefix {self.place.prefix}/. Ask its owner for a copy under"
-                " repos/shared/, or the platform's operators for a grant on that prefix."
+                f"The object is outside the prefix of this location, {self.storage.prefix}/. Ask the owner for a copy"
+                " under repos/shared/, or add a grant on the prefix to `access.read` or `access.write` in the config of"
+                " this location."
             )
         message = error.response.get("Error", {}).get("Message", "access denied")
-        raise ObjectDenied(f"cannot {what} s3://{self.bucket}/{key}: {message}. {hint}") from error
+        raise ObjectDenied(f"cannot {action} s3://{self.bucket}/{key}: {message}. {hint}") from error
 
     def _absent(self, path: UPath) -> str:
         return (
-            f"there is no object s3://{self.bucket}/{path.as_posix()}: materialize the asset first. An asset of another"
-            f' location is looked for there when its definition has the metadata "{PREFIX_METADATA}" with that'
-            " location's prefix, for example repos/orders"
+            f"object s3://{self.bucket}/{path.as_posix()} does not exist. Materialize the asset first. If the asset"
+            f' belongs to another location, set the metadata "{PREFIX_METADATA}" in its definition to the prefix of'
+            " that location, for example repos/orders"
         )
 
 
 def code(error: ClientError) -> str:
-    """S3's code of an error."""
+    """The error code of S3."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def foreign_prefix(context: InputContext) -> str | None:
-    """The prefix that the input's or the upstream asset's definition names."""
+    """The prefix in the metadata of the input or of the upstream asset."""
     upstream = context.upstream_output
     for metadata in (context.definition_metadata, upstream.definition_metadata if upstream else None):
         prefix = (metadata or {}).get(PREFIX_METADATA)
@@ -147,16 +148,16 @@ def foreign_prefix(context: InputContext) -> str | None:
         value = getattr(prefix, "value", prefix)
         if not isinstance(value, str) or not value.strip("/"):
             raise DagsterInvariantViolationError(
-                f'the metadata "{PREFIX_METADATA}" is {value!r}, and should be a prefix like repos/orders'
+                f'the metadata "{PREFIX_METADATA}" is {value!r}. Set it to a prefix such as repos/orders'
             )
         return value.strip("/")
     return None
 
 
-@io_manager(description="Pickles in the location's own prefix of the platform's bucket.")
+@io_manager(description="Stores pickles in the S3 prefix of the location.")
 def platform_io_manager(_context: InitResourceContext) -> PlatformIOManager:
-    """What DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE names."""
-    place = own_place()
-    if place is None:
+    """The I/O manager for DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE."""
+    storage = own_prefix()
+    if storage is None:
         raise missing(BUCKET, PREFIX)
-    return PlatformIOManager(place, S3Resource().get_client())
+    return PlatformIOManager(storage, S3Resource().get_client())

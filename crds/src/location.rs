@@ -1,45 +1,45 @@
-//! The checked form of one `repos/NAME/config.yml`.
+//! The checked form of a `repos/NAME/config.yml`.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A repository's name: a DNS label of at most 40 characters out of `[a-z0-9-]`, equal to its folder's name.
+/// Name of a location, equal to the name of its folder: a DNS label of at most 40 characters from `[a-z0-9-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct RepositoryName(pub(crate) String);
+pub struct LocationName(pub(crate) String);
 
-/// Leaves room in AWS's 64 characters (IAM role) for the deployment's name and a suffix.
-const NAME_LENGTH: usize = 40;
+/// IAM limits role names to 64 characters. The deployment and a suffix use the rest.
+const MAX_NAME_LENGTH: usize = 40;
 
-/// Folders of the shared bucket and names that the platform keeps for itself.
+/// Names that no location can have. They also reserve the folders `repos/NAME`.
 pub(crate) const RESERVED_NAMES: [&str; 3] = ["shared", "system", "temp"];
 
-/// Folders at the root of the shared bucket that belong to the platform: the last one to the controller itself.
+/// Reserved folders at the root of the shared bucket. codeloc stores its own data in the last one.
 pub(crate) const RESERVED_ROOTS: [&str; 4] = ["shared", "system", "temp", "codeloc"];
 
-/// Why a text is not a repository's name, and what to do.
+/// Why a name is invalid, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameError {
     pub message: String,
     pub hint: &'static str,
 }
 
-impl RepositoryName {
+impl LocationName {
     pub fn new(name: &str) -> Result<Self, NameError> {
         let label = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             && !name.ends_with('-')
             && !name.contains("--");
-        let fault = |message, hint| Err(NameError { message, hint });
+        let fail = |message, hint| Err(NameError { message, hint });
         if !label {
-            let hint = "use lower-case letters, digits and single hyphens, beginning with a letter";
-            fault(format!("`{}` cannot be a name", name.escape_debug()), hint)
-        } else if name.len() > NAME_LENGTH {
-            fault(format!("the name has {} characters", name.len()), "use at most 40")
+            let hint = "use lowercase letters, digits and single hyphens, starting with a letter";
+            fail(format!("`{}` is not a valid name", name.escape_debug()), hint)
+        } else if name.len() > MAX_NAME_LENGTH {
+            fail(format!("the name has {} characters", name.len()), "use at most 40 characters")
         } else if RESERVED_NAMES.contains(&name) {
-            fault(format!("the name `{name}` is reserved"), "choose another name")
+            fail(format!("the name `{name}` is reserved"), "use another name")
         } else {
             Ok(Self(name.to_owned()))
         }
@@ -50,88 +50,87 @@ impl RepositoryName {
     }
 }
 
-/// Maps keyed by names are asked by text: a name orders and hashes as its text does.
-impl std::borrow::Borrow<str> for RepositoryName {
+/// Allows lookups by `&str` in maps with names as keys.
+impl std::borrow::Borrow<str> for LocationName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Display for RepositoryName {
+impl std::fmt::Display for LocationName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-/// One code location as its team wants it.
+/// The desired state of one location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Repository {
-    pub name: RepositoryName,
+pub struct Location {
+    pub name: LocationName,
     pub git_url: String,
     pub reference: GitReference,
-    /// Folder inside the git repository that is treated as its root.
+    /// Folder in the git repository to use as the root of the code.
     pub subdirectory: Option<String>,
     pub code: CodePointer,
-    /// The `Definitions` object inside the module or file, where it cannot be found by itself.
+    /// Variable that contains the `Definitions` object. Dagster detects it if `None`.
     pub attribute: Option<String>,
-    /// Minor version, as in `3.12`; the platform's default where absent.
+    /// Minor version, as in `3.12`. The setting `build.python` applies if `None`.
     pub python_version: Option<String>,
-    /// An image built elsewhere, in place of a build: `NAME@sha256:…` or `NAME:TAG`.
+    /// Existing image to run instead of building one: `NAME@sha256:…` or `NAME:TAG`.
     pub image: Option<String>,
     pub image_policy: ImagePolicy,
-    /// The dependency file, relative to the root; found by itself where absent.
+    /// Dependency file, relative to the root. codeloc detects it if `None`.
     pub dependencies: Option<String>,
-    /// Makes the image in place of a build; relative to the root.
+    /// Dockerfile that builds the image, relative to the root.
     pub dockerfile: Option<String>,
     pub resources: Resources,
-    /// Of a run; [`Self::resources`] where absent.
+    /// CPU and memory of a run. [`Self::resources`] applies if `None`.
     pub run_resources: Option<RunResources>,
-    /// Without a slash at the end; `repos/NAME` by default.
+    /// Prefix without a leading or trailing slash. Defaults to `repos/NAME`.
     pub s3_prefix: String,
     pub environment: BTreeMap<String, String>,
-    /// ARNs in the manner of ECS's `valueFrom`, by variable.
+    /// ARNs in the format of `valueFrom` in ECS, by variable.
     pub secrets: BTreeMap<String, String>,
     pub access: Access,
     pub scaling: Scaling,
     pub health: Health,
     pub tags: BTreeMap<String, String>,
-    /// Take over resources of these names that carry no tag of ours.
+    /// Whether codeloc adopts existing resources that have these names and no codeloc tags.
     pub adopt: bool,
     pub mode: Mode,
-    /// Whether it stays when its config is removed.
+    /// Whether codeloc keeps the location when its config is removed.
     pub protect: bool,
 }
 
-impl Repository {
-    /// `NAME:TAG` of an image that is given without a digest.
+impl Location {
+    /// `NAME:TAG` of an image without a digest.
     pub fn image_tag(&self) -> Option<&str> {
         self.image.as_deref().filter(|image| !image.contains('@'))
     }
 }
 
-/// What becomes of a location whose image's tag names another image than before: it stays with what the tag named first, or gets
-/// the other one.
+/// What codeloc does when the tag of an image points to a new digest: keep the first digest, or roll out the new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum ImagePolicy {
-    // No doc comments: with them the schema becomes a list of constants, of which an error names none.
+    // Doc comments here would turn the `enum` of the schema into a list of constants, which errors cannot list.
     #[default]
     Pinned,
     Follow,
 }
 
-/// What may be done. The later, the stricter.
+/// What codeloc does with a location. Later variants are stricter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum Mode {
-    /// Differences are repaired.
+    /// codeloc repairs drift.
     #[default]
     Enforce,
-    /// Differences are told.
+    /// codeloc only reports drift.
     Detect,
-    /// It is left alone.
+    /// codeloc leaves the location unchanged.
     Suspended,
 }
 
@@ -155,25 +154,25 @@ pub enum CodePointer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Resources {
-    /// CPU units, 1024 to a vCPU.
+    /// CPU units. 1024 units are one vCPU.
     pub cpu: u32,
     /// MiB.
     pub memory: u32,
     pub architecture: Architecture,
 }
 
-/// CPU units and MiB of a run.
+/// CPU in units and memory in MiB of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RunResources {
     pub cpu: u32,
     pub memory: u32,
 }
 
-/// Prefixes of the shared bucket that are granted beside the location's own, without slashes at either end, sorted.
+/// Grants in addition to the prefix of the location: sorted prefixes without leading or trailing slashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Access {
     pub read: Vec<String>,
-    /// Read as well.
+    /// Includes read access.
     pub write: Vec<String>,
 }
 
@@ -188,16 +187,16 @@ pub enum Architecture {
 pub struct Scaling {
     pub min_capacity: u32,
     pub max_capacity: u32,
-    /// Percent of the service's average CPU that scaling holds.
+    /// Target for the average CPU utilization of the service, in percent.
     pub cpu_threshold: u32,
-    /// Percent of the service's average memory that scaling holds.
+    /// Target for the average memory utilization of the service, in percent.
     pub memory_threshold: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
-    /// Seconds a new task may take until its port answers.
+    /// Seconds that a new task can take to open its port.
     pub start_seconds: u32,
-    /// Seconds a steady service may take until its definitions are loaded.
+    /// Seconds that the code server can take to load its definitions after the ECS service is stable.
     pub load_seconds: u32,
 }
