@@ -213,7 +213,7 @@ class Stack:
     def settled(self) -> bool:
         """Prints changes of the status. True if all locations are Synced and Healthy and the webserver responds."""
         desired = {path.parent.name for path in self.options.repos.glob("*/config.yml")}
-        states = fetch(self.url(self.options.codeloc_port, "/v1/repositories"))
+        states = fetch(self.url(self.options.codeloc_port, "/v1/locations"))
         if not isinstance(states, list):
             return False
         good = set()
@@ -243,7 +243,7 @@ class Stack:
         print(
             f"\nAll locations are Synced and Healthy after {time.monotonic() - self.began:.0f} s.\n"
             f"    Dagster     {self.url(options.web_port)}\n"
-            f"    codeloc     {self.url(options.codeloc_port, '/v1/repositories')}\n"
+            f"    codeloc     {self.url(options.codeloc_port, '/v1/locations')}\n"
             f"    localcloud  {self.url(options.cloud_port, '/_localcloud/calls')}\n"
             f"    logs        {self.folder / 'logs'}",
             flush=True,

@@ -14,8 +14,8 @@ use codeloc_crds::GitReference;
 use codeloc_dagster::workspace::Publisher;
 use codeloc_dagster::{CodeServer, WebError, Webserver};
 use codeloc_git::GitError;
-use codeloc_git::heads::Heads;
-use codeloc_git::heads::ResolveReference;
+use codeloc_git::refs::Refs;
+use codeloc_git::refs::ResolveReference;
 use codeloc_images::{BuildError, Builder, Request};
 use localcloud::LocalCloud;
 use localcloud::cloud::Cloud;
@@ -30,20 +30,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Default)]
 pub struct Branches {
     commits: Arc<Mutex<BTreeMap<String, u32>>>,
-    heads: Arc<Mutex<Vec<Heads>>>,
+    refs: Arc<Mutex<Vec<Refs>>>,
 }
 
 impl Branches {
-    pub(crate) fn attach(&self, heads: Heads) {
-        lock(&self.heads).push(heads);
+    pub(crate) fn attach(&self, refs: Refs) {
+        lock(&self.refs).push(refs);
     }
 
     /// Moves the branch of this repository to its `commit`-th commit, as a push with a webhook does.
     pub fn push(&self, name: &str, commit: u32) {
         let url = format!("https://git.test/{name}.git");
         lock(&self.commits).insert(url.clone(), commit);
-        for heads in &*lock(&self.heads) {
-            heads.poke(&url);
+        for refs in &*lock(&self.refs) {
+            refs.trigger(&url);
         }
     }
 }
@@ -92,7 +92,7 @@ impl Builder for Builds {
     async fn build(&self, request: &Request, _: &(dyn Fn(String) + Send + Sync)) -> Result<Image, BuildError> {
         let reference = image_of(&request.target, &request.commit);
         let load = Load {
-            target: LoadTarget::Module(format!("{}.definitions", request.repository)),
+            target: LoadTarget::Module(format!("{}.definitions", request.location)),
             working_directory: "/opt/codeloc/code".to_owned(),
         };
         let image = Image { reference: reference.clone(), commit: Some(request.commit.clone()), load };

@@ -23,21 +23,21 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use codeloc::config_source::{SourceState, read_folder};
+use codeloc::reconcile::fault::Fault;
 use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::trouble::Trouble;
-use codeloc::reconcile::{Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deployment};
 use codeloc::runtime::Clock;
 use codeloc::settings::Settings;
-use codeloc::status::{Board, Journal};
+use codeloc::status::{Recorder, StatusStore};
 use codeloc_aws::fence::Fence;
-use codeloc_aws::lease::{Lease, Standing};
+use codeloc_aws::lease::{Lease, LeaseState};
 use codeloc_aws::limits::Limits;
 use codeloc_aws::resources::role::PAGE;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::priority::Priority;
-use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
+use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use codeloc_dagster::workspace::Publisher;
-use codeloc_git::heads::{HeadKey, Heads, HeadsSettings};
+use codeloc_git::refs::{RefKey, Refs, RefsSettings};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
 use localcloud::services::ecr::MemoryImages;
@@ -52,7 +52,7 @@ pub use shape::shape;
 pub type Fleet = Daemon<Builds, CloudCodeServer, CloudWebserver>;
 
 /// One deployment: a cloud, configs, branches, a workspace file, and at most one daemon.
-pub struct Deployment {
+pub struct TestDeployment {
     pub cloud: Arc<LocalCloud>,
     pub branches: Branches,
     pub builds: Builds,
@@ -105,7 +105,7 @@ pub fn settings(workspace_file: PathBuf) -> Settings {
     settings
 }
 
-impl Deployment {
+impl TestDeployment {
     /// A cloud with the cluster, the namespace and the bucket that every deployment stands on, and nothing else.
     pub async fn new() -> Self {
         Self::with(localcloud::Rules::default()).await
@@ -265,49 +265,49 @@ impl Deployment {
         assert!(!self.running.contains_key(caller), "{caller} runs already");
         let limits = Arc::new(if self.limited { Limits::default() } else { Limits::none() });
         let clients = Clients::new(&self.sdk_of(caller), &limits);
-        let place = loop {
+        let deployment = loop {
             // As whoever runs the daemon starts it again when it ends at once.
-            match place::find(&self.settings, &clients, Some("eu-central-1")).await {
-                Ok(place) => break place,
+            match deployment::find(&self.settings, &clients, Some("eu-central-1")).await {
+                Ok(deployment) => break deployment,
                 Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
             }
         };
         let queue = Arc::new(Queue::default());
         let millis = i64::try_from(self.cloud.now().millis()).expect("a date of this age");
         let clock = Clock::starting_at(jiff::Timestamp::from_millisecond(millis).expect("a date"));
-        let journal = Arc::new(Journal::new(clock));
+        let recorder = Arc::new(Recorder::new(clock));
         let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let heads_settings = HeadsSettings { interval: Duration::from_secs(30), parallelism: 8 };
-        let heads = Heads::start(self.branches.clone(), heads_settings, move |key: &HeadKey| {
+        let refs_settings = RefsSettings { interval: Duration::from_secs(30), parallelism: 8 };
+        let refs = Refs::start(self.branches.clone(), refs_settings, move |key: &RefKey| {
             let _ = moved.send(key.clone());
         });
-        self.branches.attach(heads.clone());
-        let (bucket, deployment) = (&self.settings.aws.bucket, &self.settings.deployment);
+        self.branches.attach(refs.clone());
+        let (bucket, id) = (&self.settings.aws.bucket, &self.settings.deployment);
         let holder = format!("{caller}/{}", self.cloud.now().millis());
-        let lease = Lease::new(clients.s3.clone(), bucket, deployment, holder, self.settings.reconcile.lease_seconds);
-        let world = World {
+        let lease = Lease::new(clients.s3.clone(), bucket, id, holder, self.settings.reconcile.lease_seconds);
+        let context = Context {
             limits,
             lease: Arc::new(lease),
-            images: Images::new(self.builds.clone(), 2, queue.clone(), journal.clone()),
+            images: Images::new(self.builds.clone(), 2, queue.clone(), recorder.clone()),
             workspace: Workspace::open(
                 Publisher::new(self.workspace_file()),
                 Some(self.webserver.clone()),
-                journal.clone(),
+                recorder.clone(),
             )
             .expect("a workspace file"),
             code_server: self.code_server.clone(),
             cache: Cache::default(),
             settings: self.settings.clone(),
-            place,
+            deployment,
             clients,
-            heads,
-            board: Board::default(),
+            refs,
+            statuses: StatusStore::default(),
             queue,
             clock,
-            journal,
+            recorder,
         };
-        world.workspace.create().await.expect("a workspace file");
-        let fleet = Arc::new(Daemon::new(Reconciler::new(world), self.source.subscribe()));
+        context.workspace.create().await.expect("a workspace file");
+        let fleet = Arc::new(Daemon::new(Reconciler::new(context), self.source.subscribe()));
         let task = tokio::spawn({
             let fleet = fleet.clone();
             async move { fleet.run(receiver).await }
@@ -334,7 +334,7 @@ impl Deployment {
     /// Ends one of them as a signal does: it begins no more changes, stops, and gives the lease back.
     pub async fn stop_one(&mut self, caller: &str) {
         if let Some(running) = self.running.remove(caller) {
-            let lease = &running.fleet.reconciler.world.lease;
+            let lease = &running.fleet.reconciler.context.lease;
             lease.fence().shut().await;
             running.task.abort();
             let _ = running.task.await;
@@ -349,46 +349,46 @@ impl Deployment {
 
     /// The daemon that holds the lease, or the only one.
     fn acting(&self) -> Option<&Running> {
-        let holds = |running: &&Running| running.fleet.reconciler.world.lease.standing() == Standing::Held;
+        let holds = |running: &&Running| running.fleet.reconciler.context.lease.state() == LeaseState::Held;
         self.running.values().find(holds).or_else(|| self.running.values().next())
     }
 
     /// What the acting daemon says of a location.
-    pub fn status(&self, name: &str) -> Option<RepositoryStatus> {
-        self.acting()?.fleet.reconciler.world.board.get(name)
+    pub fn status(&self, name: &str) -> Option<LocationStatus> {
+        self.acting()?.fleet.reconciler.context.statuses.get(name)
     }
 
     /// The moment before which every push is in the acting daemon's status of a location.
     pub fn as_of(&self, name: &str) -> Option<tokio::time::Instant> {
         let reconciler = &self.acting()?.fleet.reconciler;
-        reconciler.as_of(&reconciler.world.board.get(name)?, &self.source.borrow())
+        reconciler.as_of(&reconciler.context.statuses.get(name)?, &self.source.borrow())
     }
 
     /// What is wrong with one daemon as a whole.
-    pub fn troubles_of(&self, caller: &str) -> Vec<Trouble> {
+    pub fn faults_of(&self, caller: &str) -> Vec<Fault> {
         let Some(running) = self.running.get(caller) else { return vec![] };
-        running.fleet.reconciler.troubles(&running.fleet.progress, &self.source.borrow())
+        running.fleet.reconciler.faults(&running.fleet.progress, &self.source.borrow())
     }
 
     /// What the one daemon that runs shows of a location to whoever asks it.
-    pub fn shown(&self, name: &str) -> Option<RepositoryStatus> {
-        let troubles = self.troubles_of("codeloc");
-        Some(self.acting()?.fleet.reconciler.shown(self.status(name)?, &troubles))
+    pub fn shown(&self, name: &str) -> Option<LocationStatus> {
+        let faults = self.faults_of("codeloc");
+        Some(self.acting()?.fleet.reconciler.with_faults(self.status(name)?, &faults))
     }
 
     /// What one daemon says of a location.
-    pub fn status_by(&self, caller: &str, name: &str) -> Option<RepositoryStatus> {
-        self.running.get(caller)?.fleet.reconciler.world.board.get(name)
+    pub fn status_by(&self, caller: &str, name: &str) -> Option<LocationStatus> {
+        self.running.get(caller)?.fleet.reconciler.context.statuses.get(name)
     }
 
-    pub fn statuses(&self) -> Vec<RepositoryStatus> {
-        self.acting().map(|running| running.fleet.reconciler.world.board.all()).unwrap_or_default()
+    pub fn statuses(&self) -> Vec<LocationStatus> {
+        self.acting().map(|running| running.fleet.reconciler.context.statuses.all()).unwrap_or_default()
     }
 
     /// A plan that does not converge, as the acting daemon says it.
     pub fn alarm(&self) -> Option<String> {
-        let board = &self.acting()?.fleet.reconciler.world.board;
-        board.find(|status| {
+        let statuses = &self.acting()?.fleet.reconciler.context.statuses;
+        statuses.find(|status| {
             let alarm = status.conditions.iter().find(|dated| dated.condition.reason == Reason::NotConverging);
             alarm.map(|dated| dated.condition.message.clone())
         })
@@ -404,8 +404,8 @@ impl Deployment {
     }
 
     pub fn healthy(&self, name: &str) -> bool {
-        let healthy = |status: &RepositoryStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
-        self.acting().and_then(|running| running.fleet.reconciler.world.board.read(name, healthy)).unwrap_or(false)
+        let healthy = |status: &LocationStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
+        self.acting().and_then(|running| running.fleet.reconciler.context.statuses.read(name, healthy)).unwrap_or(false)
     }
 
     /// Whether a healthy task of a location runs and the location is published.
@@ -433,12 +433,13 @@ impl Deployment {
     }
 
     /// Everything that is live, as the controller observes it, for comparison.
-    pub async fn live(&self) -> BTreeMap<String, codeloc_core::resources::Live> {
+    pub async fn observed(&self) -> BTreeMap<String, codeloc_core::resources::ObservedResources> {
         let clients = self.clients();
-        let place = place::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+        let deployment =
+            deployment::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
         let session = codeloc_aws::Session {
             clients: &clients,
-            place: &place,
+            deployment: &deployment,
             cache: &Cache::default(),
             limits: &Limits::default(),
             fence: &Fence::open(),

@@ -128,7 +128,7 @@ impl Lone {
 
     /// One location's status, as the daemon has it.
     pub async fn status(&self, name: &str) -> Result<Value, String> {
-        let all = self.web.get(&format!("http://127.0.0.1:{}/v1/repositories", self.codeloc_port)).await?;
+        let all = self.web.get(&format!("http://127.0.0.1:{}/v1/locations", self.codeloc_port)).await?;
         let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
         found.ok_or_else(|| format!("no {name} in {all}"))
     }

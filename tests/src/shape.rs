@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use codeloc_core::resources::Live;
+use codeloc_core::resources::ObservedResources;
 use codeloc_core::tags;
 
 /// What must be equal however the way there was: names, contents and tags. A task definition is named by its revision in
 /// place of its number; a service that is gone, and is only still described, is left out.
 #[must_use]
-pub fn shape(live: &BTreeMap<String, Live>) -> String {
-    let mut live = live.clone();
-    for location in live.values_mut() {
+pub fn shape(observed: &BTreeMap<String, ObservedResources>) -> String {
+    let mut observed = observed.clone();
+    for location in observed.values_mut() {
         let mut revisions = BTreeMap::new();
         for definition in &mut location.task_definitions {
             let revision = definition.revision().unwrap_or("none").to_owned();
@@ -38,6 +38,6 @@ pub fn shape(live: &BTreeMap<String, Live>) -> String {
             }
         }
     }
-    live.retain(|_, live| *live != Live::default());
-    format!("{live:#?}")
+    observed.retain(|_, observed| *observed != ObservedResources::default());
+    format!("{observed:#?}")
 }

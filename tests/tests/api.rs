@@ -36,7 +36,7 @@ async fn schemathesis_finds_no_answer_that_is_not_described_and_none_that_blames
     let _daemon = lone.daemon(1);
     let base = format!("http://127.0.0.1:{}", lone.codeloc_port());
     until("the daemon knows its location", 60, || async {
-        let request = lone.web.client.get(format!("{base}/v1/repositories/orders")).bearer_auth(TOKEN);
+        let request = lone.web.client.get(format!("{base}/v1/locations/orders")).bearer_auth(TOKEN);
         let answer = request.send().await.map_err(|error| error.to_string())?;
         if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
     })
@@ -101,7 +101,7 @@ async fn an_aws_that_is_away_is_told_by_the_command_line_and_the_api() {
     let begins = "AWS does not answer (s3:";
     assert!(told.starts_with(begins), "{told}");
     let status = lone.web.get(&format!("{base}/v1/status")).await.unwrap();
-    assert!(status["trouble"].as_str().unwrap().starts_with(begins), "{status}");
+    assert!(status["fault"].as_str().unwrap().starts_with(begins), "{status}");
     let output = lone.codeloc("status", &[]);
     assert!(stderr(&output).contains(&format!("warning: {begins}")), "{}", stderr(&output));
     // Whatever it was doing then.
@@ -184,7 +184,7 @@ async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add
     let first = calls.iter().find(|call| call.mutating && call.service != "s3").unwrap();
     println!("from the hook to {}: {:.3} s", first.operation, first.time - told);
 
-    let added = lone.web.client.post(format!("{base}/v1/repositories")).header("content-type", "application/yaml");
+    let added = lone.web.client.post(format!("{base}/v1/locations")).header("content-type", "application/yaml");
     let added = added.body(config("stock")).send().await.unwrap();
     assert_eq!(added.status(), 201);
     let written: Value = added.json().await.unwrap();

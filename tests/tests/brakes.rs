@@ -1,48 +1,52 @@
 //! Brakes and modes as a user sees them: what is held is told and not touched, and how to go on is told with it.
 
-use codeloc_core::status::{ConditionKind, Health, Reason, RepositoryStatus, Sync};
+use codeloc_core::status::{ConditionKind, Health, LocationStatus, Reason, Sync};
 use codeloc_crds::Mode;
-use codeloc_tests::{Deployment, config, shape};
+use codeloc_tests::{TestDeployment, config, shape};
 
 const FOUR: [&str; 4] = ["billing", "crm", "orders", "stock"];
 
 /// Why what differs is not repaired, if it is not.
-fn enforced(status: &RepositoryStatus) -> Option<(Reason, &str)> {
+fn enforced(status: &LocationStatus) -> Option<(Reason, &str)> {
     let conditions = status.conditions.iter().map(|dated| &dated.condition);
     let held = conditions.filter(|condition| condition.kind == ConditionKind::Enforced);
     held.map(|condition| (condition.reason, condition.message.as_str())).next()
 }
 
-fn held_for(deployment: &Deployment, name: &str, reason: Reason) -> bool {
+fn held_for(deployment: &TestDeployment, name: &str, reason: Reason) -> bool {
     deployment.status(name).is_some_and(|status| enforced(&status).is_some_and(|(why, _)| why == reason))
 }
 
-async fn until_held(deployment: &Deployment, names: &[&str], reason: Reason) {
-    let all = |this: &Deployment| names.iter().all(|name| held_for(this, name, reason));
+async fn until_held(deployment: &TestDeployment, names: &[&str], reason: Reason) {
+    let all = |this: &TestDeployment| names.iter().all(|name| held_for(this, name, reason));
     deployment.until(&format!("{names:?} held for {reason:?}"), all).await;
 }
 
-async fn until_gone(deployment: &Deployment, names: &[&str]) {
+async fn until_gone(deployment: &TestDeployment, names: &[&str]) {
     deployment.until(&format!("{names:?} gone"), |this| names.iter().all(|name| this.status(name).is_none())).await;
 }
 
-fn operations(deployment: &Deployment) -> Vec<String> {
+fn operations(deployment: &TestDeployment) -> Vec<String> {
     deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
 }
 
 /// Everything that a hold has to leave alone.
-async fn picture(deployment: &Deployment) -> (String, String) {
-    (shape(&deployment.live().await), deployment.workspace())
+async fn picture(deployment: &TestDeployment) -> (String, String) {
+    (shape(&deployment.observed().await), deployment.workspace())
 }
 
 /// The names of all locations of which anything is live and ours.
-async fn owned(deployment: &Deployment) -> Vec<String> {
-    let live = deployment.live().await;
-    live.iter().filter(|(name, live)| live.any_owned(name, "codeloc")).map(|(name, _)| name.clone()).collect()
+async fn owned(deployment: &TestDeployment) -> Vec<String> {
+    let observed = deployment.observed().await;
+    observed
+        .iter()
+        .filter(|(name, observed)| observed.any_owned(name, "codeloc"))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Time passes, sweeps included, and nothing is called that changes anything.
-async fn assert_untouched(deployment: &Deployment, before: &(String, String)) {
+async fn assert_untouched(deployment: &TestDeployment, before: &(String, String)) {
     deployment.idle().await;
     assert_eq!(operations(deployment), Vec::<String>::new());
     assert_eq!(picture(deployment).await, *before);
@@ -50,12 +54,12 @@ async fn assert_untouched(deployment: &Deployment, before: &(String, String)) {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_folder_deletes_nothing_and_the_status_says_how_to_go_on() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     let before = picture(&deployment).await;
     let configs = std::mem::take(&mut deployment.configs);
     deployment.cloud.reset_calls();
     deployment.publish();
-    until_held(&deployment, &["billing", "orders"], Reason::PruneBraked).await;
+    until_held(&deployment, &["billing", "orders"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
     let status = deployment.status("orders").unwrap();
     assert_eq!(status.sync, Sync::OutOfSync);
@@ -72,25 +76,25 @@ async fn an_empty_folder_deletes_nothing_and_the_status_says_how_to_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_folder_at_the_start_deletes_nothing_either() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     let before = picture(&deployment).await;
     deployment.kill().await;
     deployment.configs.clear();
     deployment.publish();
     deployment.cloud.reset_calls();
     deployment.start().await;
-    until_held(&deployment, &["billing", "orders"], Reason::PruneBraked).await;
+    until_held(&deployment, &["billing", "orders"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn half_of_all_configs_gone_at_once_deletes_none_until_some_are_back() {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     deployment.configs.remove("orders");
     deployment.remove("stock");
-    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
     let message = deployment.status("orders").unwrap().message;
     assert!(message.contains("2 of 4 live locations lost their configs at once"), "{message}");
@@ -106,10 +110,10 @@ async fn half_of_all_configs_gone_at_once_deletes_none_until_some_are_back() {
 
 #[tokio::test(start_paused = true)]
 async fn those_that_still_have_configs_are_worked_on_while_the_others_are_braked() {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     deployment.configs.remove("orders");
     deployment.remove("stock");
-    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBlocked).await;
     deployment.cloud.reset_calls();
     deployment.commit("crm", format!("{}resources: {{cpu: 512, memory: 2048}}\n", config("crm")));
     deployment.until("called", |this| operations(this).len() == 2).await;
@@ -121,7 +125,7 @@ async fn those_that_still_have_configs_are_worked_on_while_the_others_are_braked
 
 #[tokio::test(start_paused = true)]
 async fn removing_one_of_several_is_ordinary() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     deployment.remove("orders");
     until_gone(&deployment, &["orders"]).await;
     deployment.idle().await;
@@ -131,13 +135,13 @@ async fn removing_one_of_several_is_ordinary() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_deleted_while_the_configs_cannot_be_read_not_even_what_is_confirmed() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     deployment.fail_source(Some("the git host does not answer"));
     deployment.confirm(&["orders"]);
     deployment.remove("orders");
-    until_held(&deployment, &["orders"], Reason::PruneBraked).await;
+    until_held(&deployment, &["orders"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
     let message = deployment.status("orders").unwrap().message;
     assert!(message.contains("the git host does not answer"), "{message}");
@@ -150,17 +154,17 @@ async fn nothing_is_deleted_while_the_configs_cannot_be_read_not_even_what_is_co
 
 #[tokio::test(start_paused = true)]
 async fn what_prune_txt_confirms_goes_and_nothing_else() {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     for name in ["crm", "orders", "stock"] {
         deployment.configs.remove(name);
     }
     deployment.publish();
-    until_held(&deployment, &["crm", "orders", "stock"], Reason::PruneBraked).await;
+    until_held(&deployment, &["crm", "orders", "stock"], Reason::PruneBlocked).await;
     deployment.confirm(&["orders"]);
     until_gone(&deployment, &["orders"]).await;
     deployment.idle().await;
     assert_eq!(owned(&deployment).await, ["billing", "crm", "stock"]);
-    until_held(&deployment, &["crm", "stock"], Reason::PruneBraked).await;
+    until_held(&deployment, &["crm", "stock"], Reason::PruneBlocked).await;
     for name in ["billing", "crm", "stock"] {
         assert!(deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\"")), "{name}");
     }
@@ -168,7 +172,7 @@ async fn what_prune_txt_confirms_goes_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_confirmed_name_that_has_a_config_stays() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     deployment.confirm(&["billing", "orders"]);
@@ -178,11 +182,11 @@ async fn a_confirmed_name_that_has_a_config_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_location_goes_when_it_is_confirmed() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     deployment.remove("orders");
-    until_held(&deployment, &["orders"], Reason::PruneBraked).await;
+    until_held(&deployment, &["orders"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
     deployment.confirm(&["orders"]);
     until_gone(&deployment, &["orders"]).await;
@@ -193,7 +197,7 @@ async fn the_last_location_goes_when_it_is_confirmed() {
 
 #[tokio::test(start_paused = true)]
 async fn allow_prune_lets_so_many_go_and_no_more() {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     let before = picture(&deployment).await;
     deployment.kill().await;
     deployment.settings.allow_prune = 1;
@@ -201,7 +205,7 @@ async fn allow_prune_lets_so_many_go_and_no_more() {
     deployment.remove("stock");
     deployment.cloud.reset_calls();
     deployment.start().await;
-    until_held(&deployment, &["orders", "stock"], Reason::PruneBraked).await;
+    until_held(&deployment, &["orders", "stock"], Reason::PruneBlocked).await;
     assert_untouched(&deployment, &before).await;
 
     deployment.kill().await;
@@ -215,7 +219,7 @@ async fn allow_prune_lets_so_many_go_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_protected_location_stays_until_its_config_comes_back_and_lets_it_go() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.commit("billing", config("billing"));
     deployment.commit("orders", format!("{}deletion: {{protect: true}}\n", config("orders")));
     deployment.start().await;
@@ -251,8 +255,8 @@ async fn a_protected_location_stays_until_its_config_comes_back_and_lets_it_go()
 }
 
 /// Two locations, of which the config of orders says this too.
-async fn with_orders(more: &str) -> Deployment {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+async fn with_orders(more: &str) -> TestDeployment {
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     deployment.commit("orders", format!("{}{more}", config("orders")));
     deployment.idle().await;
     deployment
@@ -308,13 +312,13 @@ async fn whatever_is_left_of_a_protected_location_stays() {
     deployment.start().await;
     until_held(&deployment, &["orders"], Reason::Protected).await;
     assert_untouched(&deployment, &before).await;
-    assert!(deployment.live().await["orders"].image_repository.is_some());
+    assert!(deployment.observed().await["orders"].image_repository.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_only_detects_writes_no_protection_either() {
     for mode in [Mode::Detect, Mode::Suspended] {
-        let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+        let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
         deployment.kill().await;
         deployment.settings.mode = mode;
         deployment.commit("orders", format!("{}mode: detect\ndeletion: {{protect: true}}\n", config("orders")));
@@ -360,20 +364,20 @@ async fn a_removed_config_that_let_nothing_be_changed_lets_nothing_be_deleted() 
 }
 
 /// What somebody changed by hand: the log group of orders is kept for ever.
-async fn drift_away(deployment: &Deployment) {
+async fn drift_away(deployment: &TestDeployment) {
     let logs = deployment.clients().logs;
     logs.delete_retention_policy().log_group_name("/codeloc/locations/orders").send().await.expect("a change by hand");
     deployment.cloud.reset_calls();
 }
 
-fn drifted(deployment: &Deployment) -> bool {
+fn drifted(deployment: &TestDeployment) -> bool {
     let drift = deployment.status("orders").map(|status| status.drift).unwrap_or_default();
-    drift.iter().any(|drift| drift.kind == "log group" && drift.live.is_some() | drift.wanted.is_some())
+    drift.iter().any(|drift| drift.kind == "log group" && drift.observed.is_some() | drift.desired.is_some())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repository_in_detect_mode_tells_its_drift_and_changes_nothing_until_it_may() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     let right = picture(&deployment).await;
     deployment.commit("orders", format!("{}mode: detect\n", config("orders")));
     until_held(&deployment, &["orders"], Reason::DetectOnly).await;
@@ -402,7 +406,7 @@ async fn a_repository_in_detect_mode_tells_its_drift_and_changes_nothing_until_i
 
 #[tokio::test(start_paused = true)]
 async fn a_suspended_repository_is_left_alone_and_catches_up_when_it_is_resumed() {
-    let mut deployment = Deployment::converged(&["billing", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
     deployment.commit("orders", format!("{}mode: suspended\n", config("orders")));
     until_held(&deployment, &["orders"], Reason::Suspended).await;
     drift_away(&deployment).await;
@@ -425,7 +429,7 @@ async fn a_suspended_repository_is_left_alone_and_catches_up_when_it_is_resumed(
 
 /// The whole daemon in `mode`, with a drift, a new location and a removal before it: nothing is done.
 async fn daemon_in(mode: Mode, reason: Reason) {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     deployment.kill().await;
     drift_away(&deployment).await;
     let before = picture(&deployment).await;
@@ -461,13 +465,13 @@ async fn a_suspended_daemon_changes_nothing_at_all_and_converges_when_it_may() {
     daemon_in(Mode::Suspended, Reason::Suspended).await;
 }
 
-fn told(deployment: &Deployment, name: &str, words: &str) -> bool {
+fn told(deployment: &TestDeployment, name: &str, words: &str) -> bool {
     deployment.status(name).is_some_and(|status| status.message.contains(words))
 }
 
 /// The folder `orders` becomes `folder` with this config, which does not pass and says that it is `orders`.
 async fn renamed(folder: &str, config: &str) {
-    let mut deployment = Deployment::converged(&["billing", "crm", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "crm", "orders"]).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     deployment.configs.remove("orders");
@@ -511,7 +515,7 @@ async fn a_location_stays_while_a_torn_config_names_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rename_goes_through_once_folder_and_name_agree() {
-    let mut deployment = Deployment::converged(&["billing", "crm", "orders"]).await;
+    let mut deployment = TestDeployment::converged(&["billing", "crm", "orders"]).await;
     let text = deployment.configs.remove("orders").unwrap();
     deployment.commit("orders-eu", text);
     deployment.until("kept", |this| told(this, "orders", "rename the folder")).await;
@@ -524,7 +528,7 @@ async fn a_rename_goes_through_once_folder_and_name_agree() {
 
 #[tokio::test(start_paused = true)]
 async fn all_folders_renamed_at_once_keep_all_locations() {
-    let mut deployment = Deployment::converged(&FOUR).await;
+    let mut deployment = TestDeployment::converged(&FOUR).await;
     let before = picture(&deployment).await;
     deployment.cloud.reset_calls();
     let configs = std::mem::take(&mut deployment.configs);
@@ -536,7 +540,7 @@ async fn all_folders_renamed_at_once_keep_all_locations() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_that_runs_nowhere_is_not_shown_because_a_config_says_it() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.commit("billing", config("ghost"));
     deployment.until("refused", |this| told(this, "billing", "differs from its folder")).await;
@@ -547,7 +551,7 @@ async fn a_name_that_runs_nowhere_is_not_shown_because_a_config_says_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_config_that_reaches_for_anothers_prefix_stops_only_itself() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.commit("aaa", format!("{}s3_prefix: repos/orders\n", config("aaa")));
     deployment.until("refused", |this| told(this, "aaa", "belongs to the location `orders`")).await;
     deployment.branches.push("orders", 2);
@@ -561,7 +565,7 @@ async fn a_config_that_reaches_for_anothers_prefix_stops_only_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_free_folder_stays_with_the_location_that_runs_with_it() {
     let with_folder = |name: &str| format!("{}s3_prefix: teams/a\n", config(name));
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.commit("orders", with_folder("orders"));
     deployment.start().await;
     deployment.until_healthy(&["orders"]).await;
@@ -586,7 +590,7 @@ async fn a_free_folder_stays_with_the_location_that_runs_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn two_new_locations_that_take_the_same_folder_are_both_refused() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     for name in ["aaa", "bbb"] {
         deployment.commit(name, format!("{}s3_prefix: teams/a/{name}\n", config(name)));
@@ -604,7 +608,7 @@ async fn two_new_locations_that_take_the_same_folder_are_both_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn no_file_keeps_another_locations_change_from_being_made() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.commit("long", format!("{}: x\n{}", "k".repeat(70_000), config("long")));
     let keys: String = (0..4000).map(|number| format!("unknown{number}: x\n")).collect::<Vec<_>>().concat();
     deployment.commit("many", config("many") + &keys);

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use codeloc_core::status::Sync;
-use codeloc_tests::{Deployment, SWEPT, config, names};
+use codeloc_tests::{SWEPT, TestDeployment, config, names};
 use localcloud::calls::Call;
 use localcloud::cloud::Rules;
 use localcloud::faults::{Rule, Trouble};
 use localcloud::quotas::Quotas;
 
 /// Locations made in virtual time, at rest, swept every five minutes.
-async fn at_rest(number: usize) -> Deployment {
-    let mut deployment = Deployment::with(Rules { quotas: Quotas::lifted(), ..Rules::default() }).await;
+async fn at_rest(number: usize) -> TestDeployment {
+    let mut deployment = TestDeployment::with(Rules { quotas: Quotas::lifted(), ..Rules::default() }).await;
     deployment.settings.reconcile.resync_seconds = 300;
     let names = names(number);
     deployment.commit_all(&names);
@@ -24,7 +24,7 @@ async fn at_rest(number: usize) -> Deployment {
 }
 
 /// The controller's calls since the last reset, but for the lease's.
-fn calls(deployment: &Deployment) -> Vec<Call> {
+fn calls(deployment: &TestDeployment) -> Vec<Call> {
     deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
 }
 
@@ -75,7 +75,7 @@ async fn a_commit_is_with_ecs_after_one_read_and_two_changes_and_its_runs_follow
     let deployment = at_rest(3).await;
     deployment.cloud.reset_calls();
     deployment.branches.push("location0001", 2);
-    let updated = |this: &Deployment| calls(this).iter().any(|call| call.operation == "UpdateService");
+    let updated = |this: &TestDeployment| calls(this).iter().any(|call| call.operation == "UpdateService");
     deployment.until("updated", updated).await;
     assert_eq!(operations(&calls(&deployment)), ["DescribeServices", "RegisterTaskDefinition", "UpdateService"]);
     deployment.until_healthy(&["location0001"]).await;
@@ -85,7 +85,7 @@ async fn a_commit_is_with_ecs_after_one_read_and_two_changes_and_its_runs_follow
 
 #[tokio::test(start_paused = true)]
 async fn making_a_location_takes_twelve_changes_and_one_search_for_its_tasks_whatever_else_is_made() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
     let names = names(30);
     deployment.commit_all(&names);
@@ -109,7 +109,7 @@ async fn making_a_location_takes_twelve_changes_and_one_search_for_its_tasks_wha
 #[tokio::test(start_paused = true)]
 async fn a_first_sweep_that_fails_is_tried_again_after_a_pause_and_not_at_once() {
     let denied = "application-autoscaling:DescribeScalableTargets".to_owned();
-    let mut deployment = Deployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
+    let mut deployment = TestDeployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -122,11 +122,11 @@ async fn a_first_sweep_that_fails_is_tried_again_after_a_pause_and_not_at_once()
 
 #[tokio::test(start_paused = true)]
 async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_but_told() {
-    let mut deployment = Deployment::with(Rules { fills_in: true, ..Rules::default() }).await;
+    let mut deployment = TestDeployment::with(Rules { fills_in: true, ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let registered = |deployment: &Deployment| {
+    let registered = |deployment: &TestDeployment| {
         calls(deployment).iter().filter(|call| call.operation == "RegisterTaskDefinition").count()
     };
     // The second one of each says that the first was no accident.
@@ -151,18 +151,18 @@ async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_b
 
 #[tokio::test(start_paused = true)]
 async fn old_task_definitions_are_taken_away_but_for_the_newest_and_what_runs() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     for commit in 2..12 {
         deployment.branches.push("orders", commit);
-        let runs = |this: &Deployment| {
+        let runs = |this: &TestDeployment| {
             let said = this.code_server.of_location("orders");
             this.healthy("orders") && said.len() == 1 && said[0].image.ends_with(&format!("{commit:064x}"))
         };
         deployment.until("rolled out", runs).await;
     }
     deployment.idle().await;
-    let live = deployment.live().await;
-    let numbers: Vec<i32> = live["orders"].task_definitions.iter().map(|one| one.number).collect();
+    let observed = deployment.observed().await;
+    let numbers: Vec<i32> = observed["orders"].task_definitions.iter().map(|one| one.number).collect();
     assert_eq!(numbers, [11, 10, 9, 8, 7, 6]);
     // A way back to one that was kept is no registration.
     deployment.cloud.reset_calls();
@@ -178,7 +178,7 @@ async fn old_task_definitions_are_taken_away_but_for_the_newest_and_what_runs() 
 
 #[tokio::test(start_paused = true)]
 async fn a_task_definition_without_our_tag_is_never_taken_away() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     let ecs = deployment.clients().ecs;
     let container = aws_sdk_ecs::types::ContainerDefinition::builder().name("code-server").image("theirs").build();
     let theirs = ecs.register_task_definition().family("codeloc-orders").container_definitions(container);
@@ -196,7 +196,7 @@ async fn a_task_definition_without_our_tag_is_never_taken_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     let lost = Rule::at(1, Trouble::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
     deployment.cloud.set_faults(lost);
     deployment.commit("orders", config("orders"));
@@ -205,8 +205,8 @@ async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
     let registered =
         deployment.mutating_calls().iter().filter(|call| call.operation == "RegisterTaskDefinition").count();
     assert_eq!(registered, 2);
-    let live = &deployment.live().await["orders"];
-    assert_eq!((live.task_definitions.len(), live.run_definitions.len()), (1, 1));
+    let observed = &deployment.observed().await["orders"];
+    assert_eq!((observed.task_definitions.len(), observed.run_definitions.len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -212,12 +212,12 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
     orders: the wanted revision is not deployed yet
       + log group /codeloc-local/locations/orders: does not exist
           retention_days: 30
-          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
       + role codeloc-local-orders: does not exist
           path: /codeloc-local/
           trust: {JSON}
           permissions_boundary: none
-          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
       ~ role codeloc-local-orders: the role has no policy yet
           policy: {JSON}
       + task definition codeloc-local-orders: no live revision says the same
@@ -240,7 +240,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           namespace: [namespace]
           record: A, 10 s
           id: (known after apply)
-          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
       + ECS service orders-service: does not exist
           task_definition: (known after apply)
           revision: [revision]
@@ -248,7 +248,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           subnets: subnet-local
           security_groups: sg-local
           registry: (known after apply)
-          tags: codeloc:managed-by=codeloc-local, codeloc:repository=orders
+          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
       + run task definition codeloc-local-orders_run_[hash]: does not exist
           image: registry.test/orders@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
           cpu: 256
@@ -283,7 +283,7 @@ async fn a_plan_as_json_has_the_same_steps_in_their_order() {
     let output = lone.codeloc("plan", &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let plans: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&plans[0]["repository"], &plans[0]["sync"]), (&"orders".into(), &"OutOfSync".into()));
+    assert_eq!((&plans[0]["location"], &plans[0]["sync"]), (&"orders".into(), &"OutOfSync".into()));
     let kinds = |steps: &Value| -> Vec<String> {
         steps.as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect()
     };
@@ -307,7 +307,7 @@ async fn a_plan_as_json_has_the_same_steps_in_their_order() {
         "name": "/codeloc-local/locations/orders",
         "fields": [
             {"name": "retention_days", "to": "30"},
-            {"name": "tags", "to": "codeloc:managed-by=codeloc-local, codeloc:repository=orders"},
+            {"name": "tags", "to": "codeloc:location=orders, codeloc:managed-by=codeloc-local"},
         ],
         "reason": "does not exist",
     });
@@ -360,8 +360,8 @@ fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
 #[test]
 fn the_status_warns_of_configs_that_cannot_be_read() {
     let server = daemon(&[
-        ("/v1/repositories", "200 OK", "[]"),
-        ("/v1/status", "200 OK", r#"{"trouble": "cannot read the folder of configs repos: it is gone"}"#),
+        ("/v1/locations", "200 OK", "[]"),
+        ("/v1/status", "200 OK", r#"{"fault": "cannot read the folder of configs repos: it is gone"}"#),
     ]);
     let output = run(binary("codeloc"), &["status", "--server", &server]);
     assert_eq!(output.status.code(), Some(0));

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use codeloc::settings::AddressMode;
 use codeloc_core::status::{ConditionKind, Health, Reason, Sync};
-use codeloc_tests::{Deployment, config, shape};
+use codeloc_tests::{TestDeployment, config, shape};
 use localcloud::driver::simulated::Script;
 
-fn operations(deployment: &Deployment) -> Vec<String> {
+fn operations(deployment: &TestDeployment) -> Vec<String> {
     deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
 }
 
-fn revision(deployment: &Deployment, name: &str) -> String {
+fn revision(deployment: &TestDeployment, name: &str) -> String {
     deployment.status(name).and_then(|status| status.serving).expect("it serves")
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_committed_config_becomes_a_published_location() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     assert!(deployment.workspace().contains("\"orders-service.dagster.internal\""), "{}", deployment.workspace());
     assert_eq!(
         operations(&deployment),
@@ -41,20 +41,20 @@ async fn a_committed_config_becomes_a_published_location() {
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_starts_again_changes_nothing() {
-    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
-    let before = (deployment.live().await, deployment.workspace());
+    let mut deployment = TestDeployment::converged(&["orders", "billing"]).await;
+    let before = (deployment.observed().await, deployment.workspace());
     deployment.kill().await;
     deployment.cloud.reset_calls();
     deployment.start().await;
     deployment.until_healthy(&["orders", "billing"]).await;
     deployment.idle().await;
     assert_eq!(operations(&deployment), Vec::<String>::new());
-    assert_eq!((deployment.live().await, deployment.workspace()), before);
+    assert_eq!((deployment.observed().await, deployment.workspace()), before);
 }
 
 #[tokio::test(start_paused = true)]
 async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspace_alone() {
-    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
+    let mut deployment = TestDeployment::converged(&["orders", "billing"]).await;
     let (before, file) = (revision(&deployment, "orders"), deployment.workspace_file());
     let written = std::fs::metadata(&file).unwrap().modified().unwrap();
     deployment.cloud.reset_calls();
@@ -73,7 +73,7 @@ async fn more_memory_rolls_out_one_location_and_leaves_the_rest_and_the_workspac
 
 #[tokio::test(start_paused = true)]
 async fn code_that_fails_to_import_is_held_and_explained_while_the_old_one_serves() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     let good = revision(&deployment, "orders");
     let (workspace, image) = (deployment.workspace(), deployment.status("orders").unwrap().image.unwrap());
     let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
@@ -112,11 +112,11 @@ async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
     let mut exits = Script::exits(1);
     exits.log = vec!["RuntimeError: cannot reach the warehouse".to_owned()];
     for (script, cause) in [(exits, "cannot reach the warehouse"), (Script::never_healthy(), "health checks")] {
-        let mut deployment = Deployment::new().await;
+        let mut deployment = TestDeployment::new().await;
         deployment.cloud.simulated().script_default(script);
         deployment.commit("orders", config("orders"));
         deployment.start().await;
-        let degraded = |this: &Deployment| this.status("orders").is_some_and(|one| one.health == Health::Degraded);
+        let degraded = |this: &TestDeployment| this.status("orders").is_some_and(|one| one.health == Health::Degraded);
         for _ in 0..2 {
             deployment.until("degraded", degraded).await;
             deployment.idle().await;
@@ -141,7 +141,7 @@ async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
 }
 
 /// Where the one task of a location runs.
-fn address(deployment: &Deployment, name: &str) -> IpAddr {
+fn address(deployment: &TestDeployment, name: &str) -> IpAddr {
     let family = format!("codeloc-{name}");
     let found = deployment.cloud.with_cloud(|cloud| {
         let mut tasks = cloud.ecs.tasks.values().filter(|task| task.family == family && task.last_status == "RUNNING");
@@ -153,7 +153,7 @@ fn address(deployment: &Deployment, name: &str) -> IpAddr {
 #[tokio::test(start_paused = true)]
 async fn an_address_where_another_location_answers_is_taken_out_until_its_own_task_does() {
     for mode in [AddressMode::Dns, AddressMode::Discovered] {
-        let mut deployment = Deployment::new().await;
+        let mut deployment = TestDeployment::new().await;
         deployment.settings.dagster.address = mode;
         deployment.commit("orders", config("orders"));
         deployment.commit("billing", config("billing"));
@@ -162,7 +162,7 @@ async fn an_address_where_another_location_answers_is_taken_out_until_its_own_ta
         let foreign = revision(&deployment, "billing");
         deployment.code_server.give_away(address(&deployment, "orders"), &foreign);
         deployment.until("taken out", |this| !this.workspace().contains("\"orders\"")).await;
-        let told = |this: &Deployment| this.status("orders").unwrap().message.contains(&foreign);
+        let told = |this: &TestDeployment| this.status("orders").unwrap().message.contains(&foreign);
         deployment.until("told", told).await;
         deployment.idle().await;
         assert!(!deployment.workspace().contains("\"orders\"") && !deployment.healthy("orders"));
@@ -175,7 +175,7 @@ async fn an_address_where_another_location_answers_is_taken_out_until_its_own_ta
 
 #[tokio::test(start_paused = true)]
 async fn a_freed_address_that_another_task_took_is_taken_out() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.dagster.address = AddressMode::Discovered;
     deployment.commit("orders", config("orders"));
     deployment.commit("billing", config("billing"));
@@ -197,9 +197,9 @@ async fn a_freed_address_that_another_task_took_is_taken_out() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_webserver_cannot_load_is_told_in_its_own_words() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     deployment.webserver.fail("orders", Some("orders-service.dagster.internal cannot be resolved"));
-    let told = |this: &Deployment| this.status("orders").unwrap().message.contains("cannot be resolved");
+    let told = |this: &TestDeployment| this.status("orders").unwrap().message.contains("cannot be resolved");
     deployment.until("told", told).await;
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -213,7 +213,7 @@ async fn what_the_webserver_cannot_load_is_told_in_its_own_words() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     let image = deployment.status("orders").unwrap().image.unwrap();
     let broken = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
     deployment.cloud.simulated().script(&broken, Script::exits(1));
@@ -234,8 +234,8 @@ async fn a_rollback_while_the_daemon_is_away_is_known_when_it_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn where_a_rollback_goes_is_known_to_a_daemon_that_saw_nothing_of_it() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
-    let previous = |this: &Deployment| this.status("orders").and_then(|status| status.previous_commit);
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
+    let previous = |this: &TestDeployment| this.status("orders").and_then(|status| status.previous_commit);
     assert_eq!(previous(&deployment), None);
     deployment.branches.push("orders", 2);
     deployment.until("on its second commit", |this| this.healthy("orders") && previous(this).is_some()).await;
@@ -262,7 +262,7 @@ async fn where_a_rollback_goes_is_known_to_a_daemon_that_saw_nothing_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
-    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
+    let mut deployment = TestDeployment::converged(&["orders", "billing"]).await;
     deployment.cloud.reset_calls();
     deployment.remove("orders");
     deployment.until("unpublished", |this| !this.workspace().contains("orders")).await;
@@ -283,22 +283,22 @@ async fn a_removed_config_takes_everything_with_it_workspace_entry_first() {
             "DeleteLogGroup",
         ]
     );
-    let live = deployment.live().await;
-    assert!(!live.get("orders").is_some_and(|live| live.any_owned("orders", "codeloc")), "{live:#?}");
+    let observed = deployment.observed().await;
+    assert!(!observed.get("orders").is_some_and(|observed| observed.any_owned("orders", "codeloc")), "{observed:#?}");
     assert!(deployment.healthy("billing"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_config_that_no_longer_parses_freezes_its_own_location_only() {
-    let mut deployment = Deployment::converged(&["orders", "billing"]).await;
-    let before = (deployment.live().await, deployment.workspace());
+    let mut deployment = TestDeployment::converged(&["orders", "billing"]).await;
+    let before = (deployment.observed().await, deployment.workspace());
     deployment.cloud.reset_calls();
     deployment.commit("orders", "name: orders\n  git_url: [\n");
     deployment.until("frozen", |this| this.status("orders").unwrap().sync == Sync::Unknown).await;
     deployment.branches.push("orders", 2);
     deployment.idle().await;
     assert_eq!(operations(&deployment), Vec::<String>::new());
-    assert_eq!((deployment.live().await, deployment.workspace()), before);
+    assert_eq!((deployment.observed().await, deployment.workspace()), before);
     assert!(deployment.healthy("billing"));
     assert!(deployment.status("orders").unwrap().message.contains("repos/orders/config.yml"));
 }
@@ -306,25 +306,25 @@ async fn a_config_that_no_longer_parses_freezes_its_own_location_only() {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_killed_at_any_moment_of_a_first_converge_is_taken_up_by_the_next() {
     let undisturbed = {
-        let deployment = Deployment::converged(&["orders"]).await;
-        (shape(&deployment.live().await), deployment.workspace())
+        let deployment = TestDeployment::converged(&["orders"]).await;
+        (shape(&deployment.observed().await), deployment.workspace())
     };
     for calls in 1..=12 {
-        let mut deployment = Deployment::new().await;
+        let mut deployment = TestDeployment::new().await;
         deployment.commit("orders", config("orders"));
         deployment.start().await;
         deployment.until("that far", |this| this.mutating_calls().len() >= calls || this.healthy("orders")).await;
         deployment.kill().await;
         deployment.start().await;
         deployment.until_healthy(&["orders"]).await;
-        let reached = (shape(&deployment.live().await), deployment.workspace());
+        let reached = (shape(&deployment.observed().await), deployment.workspace());
         assert_eq!(reached, undisturbed, "killed after {calls} mutating calls");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sweep_that_began_before_a_change_is_not_acted_upon_after_it() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     // Sweeps all the time: some of them begin before a pass changes something, and end after it.
     deployment.settings.reconcile.resync_seconds = 0;
     for name in ["orders", "billing", "stock"] {
@@ -347,7 +347,7 @@ async fn a_sweep_that_began_before_a_change_is_not_acted_upon_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
@@ -365,7 +365,7 @@ async fn waiting_for_a_rollout_costs_one_read_at_a_time() {
 }
 
 /// Takes every task out of the one Cloud Map service by hand. Returns its id.
-async fn empty_registry(deployment: &Deployment) -> String {
+async fn empty_registry(deployment: &TestDeployment) -> String {
     let discovery = deployment.clients().discovery;
     let services = discovery.list_services().send().await.expect("services");
     let id = services.services()[0].id().expect("a service has an id").to_owned();
@@ -380,7 +380,7 @@ async fn empty_registry(deployment: &Deployment) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     let id = empty_registry(&deployment).await;
     let discovery = deployment.clients().discovery;
     // Deregistering is an operation that takes its time.
@@ -399,7 +399,7 @@ async fn a_registry_deleted_by_hand_comes_back_with_every_task_in_it() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_that_cloud_map_lost_are_started_anew() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     let id = empty_registry(&deployment).await;
     let discovery = deployment.clients().discovery;
     deployment.until("noticed", |this| !this.healthy("orders")).await;
@@ -410,23 +410,23 @@ async fn tasks_that_cloud_map_lost_are_started_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollout_that_failed_for_want_of_its_log_group_is_tried_again() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.resync_seconds = 300;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
-    let made = |this: &Deployment| this.mutating_calls().iter().any(|call| call.operation == "CreateLogGroup");
+    let made = |this: &TestDeployment| this.mutating_calls().iter().any(|call| call.operation == "CreateLogGroup");
     deployment.until("the log group is there", made).await;
     let logs = deployment.clients().logs;
     logs.delete_log_group().log_group_name("/codeloc/locations/orders").send().await.unwrap();
-    let failed = |this: &Deployment| this.status("orders").is_some_and(|status| status.health == Health::Degraded);
+    let failed = |this: &TestDeployment| this.status("orders").is_some_and(|status| status.health == Health::Degraded);
     deployment.until("the rollout fails", failed).await;
     deployment.until_healthy(&["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_changed_by_hand_is_put_right_by_the_next_sweep() {
-    let deployment = Deployment::converged(&["orders"]).await;
-    let before = deployment.live().await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
+    let before = deployment.observed().await;
     let clients = deployment.clients();
     clients.logs.delete_retention_policy().log_group_name("/codeloc/locations/orders").send().await.unwrap();
     clients.iam.delete_role_policy().role_name("codeloc-orders").policy_name("codeloc").send().await.unwrap();
@@ -439,12 +439,12 @@ async fn what_is_changed_by_hand_is_put_right_by_the_next_sweep() {
         .await;
     deployment.idle().await;
     assert_eq!(operations(&deployment), ["PutRetentionPolicy", "PutRolePolicy", "DeleteRolePolicy"]);
-    assert_eq!(deployment.live().await, before);
+    assert_eq!(deployment.observed().await, before);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.commit("my.pipeline", config("mypipeline"));
     let path = "my.pipeline/config.yml";
@@ -459,13 +459,13 @@ async fn a_folder_that_is_no_name_is_shown_until_it_goes_and_touches_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_names_of_deployment_and_location_are_served() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.deployment = "d".repeat(20);
     let name = "r".repeat(40);
     deployment.commit(&name, config(&name));
     deployment.start().await;
     // The simulated webserver knows no other deployment than `codeloc`.
-    let serves = |this: &Deployment| {
+    let serves = |this: &TestDeployment| {
         this.status(&name).is_some_and(|status| status.serving.is_some() && status.serving == status.revision)
     };
     deployment.until("served", serves).await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use codeloc_tests::simulation::revisions;
-use codeloc_tests::{Deployment, config, shape};
+use codeloc_tests::{TestDeployment, config, shape};
 use localcloud::faults::{Faults, Rule, Trouble};
 
 const CALLER: &str = "codeloc";
@@ -24,7 +24,7 @@ enum Scenario {
 /// What a run came to.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
-    live: String,
+    observed: String,
     workspace: String,
 }
 
@@ -37,8 +37,8 @@ fn changed() -> String {
 
 impl Scenario {
     /// Everything up to the moment at which calls are counted.
-    async fn begin(self) -> Deployment {
-        let mut deployment = Deployment::new().await;
+    async fn begin(self) -> TestDeployment {
+        let mut deployment = TestDeployment::new().await;
         match self {
             Self::Cold => deployment.commit("orders", config("orders")),
             Self::Change | Self::Delete => {
@@ -54,7 +54,7 @@ impl Scenario {
         deployment
     }
 
-    async fn happen(self, deployment: &mut Deployment) {
+    async fn happen(self, deployment: &mut TestDeployment) {
         match self {
             Self::Cold => deployment.start_as(CALLER).await,
             Self::Change => {
@@ -77,7 +77,7 @@ impl Scenario {
         }
     }
 
-    fn reached(self, deployment: &Deployment) -> bool {
+    fn reached(self, deployment: &TestDeployment) -> bool {
         match self {
             Self::Cold => deployment.healthy("orders"),
             Self::Change => {
@@ -90,7 +90,7 @@ impl Scenario {
 }
 
 /// Lets time pass until `done`, and sees to it that who served goes on serving.
-async fn watch(deployment: &Deployment, scenario: Scenario, what: &str, done: impl Fn(&Deployment) -> bool) {
+async fn watch(deployment: &TestDeployment, scenario: Scenario, what: &str, done: impl Fn(&TestDeployment) -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
     while !done(deployment) {
         for name in scenario.serving() {
@@ -102,7 +102,7 @@ async fn watch(deployment: &Deployment, scenario: Scenario, what: &str, done: im
 }
 
 /// Where it ends, and that it rests there: sweeps to come change nothing.
-async fn end(deployment: &Deployment, scenario: Scenario, what: &str) -> End {
+async fn end(deployment: &TestDeployment, scenario: Scenario, what: &str) -> End {
     watch(deployment, scenario, what, |this| scenario.reached(this)).await;
     // A rollout drains, tasks that were stopped go.
     tokio::time::sleep(REST).await;
@@ -111,14 +111,18 @@ async fn end(deployment: &Deployment, scenario: Scenario, what: &str) -> End {
     let more = deployment.mutating_calls().split_off(calls);
     assert!(more.is_empty(), "{what}: at the end, and still {more:#?}");
     assert!(scenario.reached(deployment), "{what}: left its end again: {:#?}", deployment.statuses());
-    let live = deployment.live().await;
-    for (name, live) in &live {
-        let owned = live.any_owned(name, "codeloc");
-        assert_eq!(owned, deployment.configs.contains_key(name), "{what}: {name} is live without a config: {live:#?}");
+    let observed = deployment.observed().await;
+    for (name, observed) in &observed {
+        let owned = observed.any_owned(name, "codeloc");
+        assert_eq!(
+            owned,
+            deployment.configs.contains_key(name),
+            "{what}: {name} is live without a config: {observed:#?}"
+        );
     }
     let registered = deployment.cloud.with_cloud(|cloud| revisions(cloud));
     assert!(registered.values().all(|count| *count == 1), "{what}: task definitions made twice: {registered:?}");
-    End { live: shape(&live), workspace: deployment.workspace() }
+    End { observed: shape(&observed), workspace: deployment.workspace() }
 }
 
 /// Crashes at each call in turn. `most` is the largest number of calls by which a run with a crash exceeded the undisturbed

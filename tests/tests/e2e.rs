@@ -147,7 +147,7 @@ mod e2e {
         let status = stack.one("orders").await.unwrap();
         assert_eq!(task["containers"][0]["image"], status["image"], "the location's image");
         let tags = task["tags"].as_array().unwrap();
-        for (key, value) in [("codeloc:repository", "orders"), ("dagster/run_id", &run)] {
+        for (key, value) in [("codeloc:location", "orders"), ("dagster/run_id", &run)] {
             assert!(tags.contains(&json!({"key": key, "value": value})), "{tags:?}");
         }
         let definition = json!({"taskDefinition": family});

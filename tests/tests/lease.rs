@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
-use codeloc_tests::{Deployment, config};
+use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
+use codeloc_tests::{TestDeployment, config};
 use localcloud::calls::Call;
 use localcloud::faults::{Chances, Faults, Rule, Trouble};
 
@@ -18,7 +18,7 @@ fn operations(calls: &[Call]) -> Vec<&str> {
     calls.iter().map(|call| call.operation.as_str()).collect()
 }
 
-fn is_held_for(status: Option<RepositoryStatus>, reason: Reason) -> bool {
+fn is_held_for(status: Option<LocationStatus>, reason: Reason) -> bool {
     status.is_some_and(|status| status.conditions.iter().any(|dated| dated.condition.reason == reason))
 }
 
@@ -85,7 +85,7 @@ fn facts(calls: &[Call], lease_seconds: u64) -> Result<Facts, String> {
 
 /// An hour of two controllers with work to do, drawn from a seed.
 struct Hour {
-    deployment: Deployment,
+    deployment: TestDeployment,
     rng: fastrand::Rng,
     /// Each process has a name of its own, also the one that comes after another.
     running: [Option<String>; 2],
@@ -172,7 +172,7 @@ impl Hour {
     async fn live(seed: u64) -> Self {
         // The SDK draws the pauses between its retries from this thread's generator.
         fastrand::seed(seed);
-        let mut deployment = Deployment::new().await;
+        let mut deployment = TestDeployment::new().await;
         deployment.settings.reconcile.lease_seconds = LEASE;
         for name in ["orders", "billing"] {
             deployment.commit(name, config(name));
@@ -246,8 +246,8 @@ async fn no_change_is_begun_without_the_lease_however_often_it_is_lost_third_see
 }
 
 /// Two controllers; `a` holds the lease, `b` stands by.
-async fn pair() -> Deployment {
-    let mut deployment = Deployment::new().await;
+async fn pair() -> TestDeployment {
+    let mut deployment = TestDeployment::new().await;
     deployment.commit("orders", config("orders"));
     deployment.start_as("a").await;
     deployment.until_healthy(&["orders"]).await;
@@ -257,7 +257,7 @@ async fn pair() -> Deployment {
     deployment
 }
 
-fn rolled_out(deployment: &Deployment, caller: &str, commit: u32) -> bool {
+fn rolled_out(deployment: &TestDeployment, caller: &str, commit: u32) -> bool {
     deployment.status_by(caller, "orders").is_some_and(|status| {
         status.commit == Some(format!("{commit:040x}"))
             && status.serving == status.revision
@@ -266,7 +266,7 @@ fn rolled_out(deployment: &Deployment, caller: &str, commit: u32) -> bool {
 }
 
 /// Seconds from the last write of `a` to the first one of `b`.
-fn handed_over_after(deployment: &Deployment) -> f64 {
+fn handed_over_after(deployment: &TestDeployment) -> f64 {
     let calls = deployment.cloud.calls();
     let writes = lease_writes(&calls);
     let last = writes.iter().rfind(|write| write.caller == "a").expect("a wrote the lease");
@@ -323,7 +323,7 @@ async fn a_holder_that_stops_in_order_ends_what_it_began_before_another_begins()
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_starts_again_waits_for_its_own_former_lease() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.until("renewed", |this| !lease_writes(&this.cloud.calls()).is_empty()).await;
     deployment.kill().await;
@@ -363,7 +363,7 @@ async fn a_standby_serves_statuses_and_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() {
     for trouble in [Trouble::ServerError, Trouble::Throttle, Trouble::ResetBefore, Trouble::Hang { applied: false }] {
-        let deployment = Deployment::converged(&["orders"]).await;
+        let deployment = TestDeployment::converged(&["orders"]).await;
         deployment.idle().await;
         let (before, workspace) = (deployment.status("orders").unwrap().serving, deployment.workspace());
         deployment.cloud.set_faults(Rule::always(trouble).on(&["PutObject", "GetObject"]));
@@ -393,7 +393,7 @@ async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() 
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_can_never_read_the_lease_says_so_and_changes_nothing() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.commit("orders", config("orders"));
     deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
     deployment.start().await;
@@ -406,7 +406,7 @@ async fn a_daemon_that_can_never_read_the_lease_says_so_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_on_their_way_are_given_up_in_time_also_while_the_lease_is_looked_at() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.lease_seconds = LEASE;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
@@ -427,7 +427,7 @@ async fn calls_on_their_way_are_given_up_in_time_also_while_the_lease_is_looked_
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_its_turn_is_not_called_any_more_once_the_lease_is_lost() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.lease_seconds = LEASE;
     let names: Vec<String> = (0..12).map(|number| format!("location{number}")).collect();
     for name in &names {
@@ -451,7 +451,7 @@ async fn what_waits_for_its_turn_is_not_called_any_more_once_the_lease_is_lost()
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_can_write_the_lease_and_not_read_it_goes_on() {
-    let deployment = Deployment::converged(&["orders"]).await;
+    let deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
     deployment.idle().await;
     deployment.branches.push("orders", 2);

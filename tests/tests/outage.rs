@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use codeloc::reconcile::trouble::{Cause, Trouble as Told};
+use codeloc::reconcile::fault::{Cause, Fault};
 use codeloc_core::status::{Health, Sync};
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{TestDeployment, config};
 use localcloud::cloud::Rules;
 use localcloud::faults::{Faults, Rule, Trouble};
 
 const NOTICED: Duration = Duration::from_secs(15);
 
-fn causes(told: &[Told]) -> Vec<Cause> {
-    told.iter().map(|trouble| trouble.cause).collect()
+fn causes(told: &[Fault]) -> Vec<Cause> {
+    told.iter().map(|fault| fault.cause).collect()
 }
 
-fn is_unready(told: &[Told]) -> bool {
-    told.iter().any(|trouble| trouble.cause.is_unready())
+fn is_unready(told: &[Fault]) -> bool {
+    told.iter().any(|fault| fault.cause.is_unready())
 }
 
 async fn seconds(seconds: u64) {
@@ -23,10 +23,10 @@ async fn seconds(seconds: u64) {
 }
 
 /// One location at rest, and nothing to tell.
-async fn at_rest() -> Deployment {
-    let deployment = Deployment::converged(&["orders"]).await;
+async fn at_rest() -> TestDeployment {
+    let deployment = TestDeployment::converged(&["orders"]).await;
     deployment.idle().await;
-    assert_eq!(causes(&deployment.troubles_of("codeloc")), []);
+    assert_eq!(causes(&deployment.faults_of("codeloc")), []);
     deployment
 }
 
@@ -44,13 +44,13 @@ async fn an_aws_that_is_away_is_told_and_nothing_counts_as_observed() {
         (hang, 600),
     ];
     for (way, lease_seconds) in ways {
-        let mut deployment = Deployment::new().await;
+        let mut deployment = TestDeployment::new().await;
         deployment.settings.reconcile.lease_seconds = lease_seconds;
         deployment.commit("orders", config("orders"));
         deployment.start().await;
         deployment.until_healthy(&["orders"]).await;
         deployment.idle().await;
-        let told = || deployment.troubles_of("codeloc");
+        let told = || deployment.faults_of("codeloc");
         assert_eq!(causes(&told()), [], "{way:?}");
 
         deployment.cloud.set_faults(Rule::always(way).of("codeloc"));
@@ -71,8 +71,8 @@ async fn an_aws_that_is_away_is_told_and_nothing_counts_as_observed() {
         assert_eq!(causes(&told()), [Cause::Aws], "{way:?}");
 
         deployment.cloud.set_faults(Faults::none());
-        deployment.until("told no more", |this| this.troubles_of("codeloc").is_empty()).await;
-        let rolled_out = |this: &Deployment| {
+        deployment.until("told no more", |this| this.faults_of("codeloc").is_empty()).await;
+        let rolled_out = |this: &TestDeployment| {
             let shown = this.shown("orders").expect("a status");
             shown.commit == Some(format!("{:040x}", 2)) && (shown.sync, shown.health) == (Sync::Synced, Health::Healthy)
         };
@@ -90,7 +90,7 @@ async fn a_short_interruption_is_not_worth_telling() {
         deployment.cloud.set_faults(Faults::none());
         for _ in 0..70 {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert_eq!(causes(&deployment.troubles_of("codeloc")), []);
+            assert_eq!(causes(&deployment.faults_of("codeloc")), []);
             assert_eq!(deployment.shown("orders").expect("a status").sync, Sync::Synced);
         }
     }
@@ -101,34 +101,34 @@ async fn a_lease_that_cannot_be_renewed_is_told_although_the_rest_of_aws_answers
     let deployment = at_rest().await;
     deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["PutObject", "GetObject"]));
     tokio::time::sleep(NOTICED).await;
-    let told = deployment.troubles_of("codeloc");
+    let told = deployment.faults_of("codeloc");
     assert_eq!(causes(&told), [Cause::Aws]);
     assert!(told[0].to_string().starts_with("the lease cannot be read or renewed (s3:PutObject"), "{}", told[0]);
     deployment.cloud.set_faults(Faults::none());
-    deployment.until("told no more", |this| this.troubles_of("codeloc").is_empty()).await;
+    deployment.until("told no more", |this| this.faults_of("codeloc").is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_another_process_took_is_told_by_the_one_that_had_it() {
-    let mut deployment = Deployment::new().await;
+    let mut deployment = TestDeployment::new().await;
     deployment.commit("orders", config("orders"));
     deployment.start_as("a").await;
     deployment.until_healthy(&["orders"]).await;
     deployment.start_as("b").await;
     deployment.idle().await;
     // A standby from the beginning is nothing to tell.
-    assert_eq!(causes(&deployment.troubles_of("b")), []);
+    assert_eq!(causes(&deployment.faults_of("b")), []);
     deployment.cloud.set_faults(Rule::always(Trouble::ResetBefore).of("a"));
     deployment.idle().await;
-    assert_eq!(causes(&deployment.troubles_of("a")), [Cause::Aws]);
+    assert_eq!(causes(&deployment.faults_of("a")), [Cause::Aws]);
     deployment.cloud.set_faults(Faults::none());
     deployment.idle().await;
-    let told = deployment.troubles_of("a");
+    let told = deployment.faults_of("a");
     assert_eq!(causes(&told), [Cause::Lease]);
     assert!(told[0].to_string().starts_with("another process took the lease: b/"), "{}", told[0]);
     assert!(!is_unready(&told), "it stands by");
     deployment.kill_one("b").await;
-    deployment.until("taken back", |this| this.troubles_of("a").is_empty()).await;
+    deployment.until("taken back", |this| this.faults_of("a").is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +136,7 @@ async fn a_webserver_that_hangs_is_told_and_holds_up_no_rollout() {
     let deployment = at_rest().await;
     deployment.webserver.hang(true);
     tokio::time::sleep(NOTICED).await;
-    let told = deployment.troubles_of("codeloc");
+    let told = deployment.faults_of("codeloc");
     assert_eq!(causes(&told), [Cause::Webserver]);
     assert!(!is_unready(&told), "locations are deployed all the same");
     deployment.cloud.reset_calls();
@@ -146,7 +146,7 @@ async fn a_webserver_that_hangs_is_told_and_holds_up_no_rollout() {
     let updated = deployment.mutating_calls().iter().any(|call| call.operation == "UpdateService");
     assert!(updated, "{:#?}", deployment.mutating_calls());
     deployment.webserver.hang(false);
-    deployment.until("told no more", |this| this.troubles_of("codeloc").is_empty()).await;
+    deployment.until("told no more", |this| this.faults_of("codeloc").is_empty()).await;
     deployment.until_healthy(&["orders"]).await;
 }
 
@@ -170,22 +170,22 @@ async fn sweeps_that_fail_are_told_until_one_ends_well() {
     let deployment = at_rest().await;
     let read = "application-autoscaling:DescribeScalableTargets";
     deployment.cloud.with_cloud(|cloud| cloud.rules.denied.insert(read.to_owned()));
-    deployment.until("told", |this| causes(&this.troubles_of("codeloc")) == [Cause::Sweep]).await;
-    let told = deployment.troubles_of("codeloc");
+    deployment.until("told", |this| causes(&this.faults_of("codeloc")) == [Cause::Sweep]).await;
+    let told = deployment.faults_of("codeloc");
     assert!(is_unready(&told) && told[0].to_string().contains("DescribeScalableTargets"), "{}", told[0]);
     assert_eq!(deployment.shown("orders").expect("a status").sync, Sync::Unknown);
     deployment.cloud.with_cloud(|cloud| cloud.rules.denied.clear());
-    deployment.until("told no more", |this| this.troubles_of("codeloc").is_empty()).await;
+    deployment.until("told no more", |this| this.faults_of("codeloc").is_empty()).await;
     deployment.until("seen again", |this| this.shown("orders").is_some_and(|status| status.sync == Sync::Synced)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_starts_without_aws_says_so() {
     let denied = "application-autoscaling:DescribeScalableTargets".to_owned();
-    let mut deployment = Deployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
+    let mut deployment = TestDeployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
-    assert_eq!(causes(&deployment.troubles_of("codeloc")), [Cause::Start]);
+    assert_eq!(causes(&deployment.faults_of("codeloc")), [Cause::Start]);
     tokio::time::sleep(NOTICED).await;
-    assert_eq!(causes(&deployment.troubles_of("codeloc")), [Cause::Sweep]);
+    assert_eq!(causes(&deployment.faults_of("codeloc")), [Cause::Sweep]);
 }

@@ -2,19 +2,19 @@
 
 use aws_sdk_s3::primitives::ByteStream;
 use codeloc_core::names;
-use codeloc_images::{BuildError, Shelf};
+use codeloc_images::{BuildCache, BuildError};
 use futures::future::BoxFuture;
 
 use crate::{CallError, call};
 
 #[derive(Clone, Debug)]
-pub struct S3Shelf {
+pub struct S3BuildCache {
     s3: aws_sdk_s3::Client,
     bucket: String,
     prefix: String,
 }
 
-impl S3Shelf {
+impl S3BuildCache {
     pub fn new(s3: aws_sdk_s3::Client, bucket: &str, deployment: &str) -> Self {
         Self { s3, bucket: bucket.to_owned(), prefix: format!("{}/builds", names::own_prefix(deployment)) }
     }
@@ -58,7 +58,7 @@ fn unreachable(error: &CallError) -> BuildError {
     BuildError::Transient(format!("what was built before is not known: {error}"))
 }
 
-impl Shelf for S3Shelf {
+impl BuildCache for S3BuildCache {
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
         Box::pin(async move { self.read(name).await.map_err(|error| unreachable(&error)) })
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 
 use codeloc_core::lock::lock;
-use codeloc_core::resources::{Live, scaling, task_definition};
+use codeloc_core::resources::{ObservedResources, scaling, task_definition};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::{MANAGED_BY, Tags};
 
@@ -28,13 +28,13 @@ pub struct Remembered {
     /// Each set of tags once: most resources of a location carry the same.
     distinct: HashSet<Shared<Tags>>,
     /// By family and number. Task definitions are immutable but for their tags.
-    pub definitions: Rotation<Shared<task_definition::Live>>,
+    pub definitions: Rotation<Shared<task_definition::Observed>>,
     /// By resource id and name, with a space between.
     pub policies: Rotation<scaling::Policy>,
     /// Ids of Cloud Map services by name: no call finds one by its name.
     pub registries: HashMap<String, String>,
     /// What the last sweep saw of each location.
-    seen: BTreeMap<String, Live>,
+    seen: BTreeMap<String, ObservedResources>,
     /// The last one that was read again, and those whose turn it is.
     turn: String,
     again: BTreeSet<String>,
@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// Keeps what a sweep saw of everything.
-    pub fn end_sweep(&self, seen: BTreeMap<String, Live>) {
+    pub fn end_sweep(&self, seen: BTreeMap<String, ObservedResources>) {
         let mut state = self.lock();
         state.seen = seen;
         state.distinct.retain(Shared::is_held_elsewhere);
@@ -75,7 +75,12 @@ impl Cache {
     }
 
     /// What was just read of a location, or the same as the last sweep saw it: so a fleet at rest is held once, also while it is read.
-    pub fn seen<T: PartialEq>(&self, location: &str, of: impl Fn(&Live) -> Option<&Shared<T>>, read: T) -> Shared<T> {
+    pub fn seen<T: PartialEq>(
+        &self,
+        location: &str,
+        of: impl Fn(&ObservedResources) -> Option<&Shared<T>>,
+        read: T,
+    ) -> Shared<T> {
         Shared::like(self.lock().seen.get(location).and_then(of), read)
     }
 

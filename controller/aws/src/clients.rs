@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::attempts::Attempts;
+use crate::error_detail::RecordUrl;
 use crate::limits::Limits;
-use crate::told::Asked;
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -25,24 +25,24 @@ impl Clients {
         let tell = |service| Attempts::new(service, limits.clone());
         Self {
             ecs: aws_sdk_ecs::Client::from_conf(
-                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).interceptor(Asked).build(),
+                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).interceptor(RecordUrl).build(),
             ),
             iam: aws_sdk_iam::Client::from_conf(
-                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).interceptor(Asked).build(),
+                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).interceptor(RecordUrl).build(),
             ),
             logs: aws_sdk_cloudwatchlogs::Client::from_conf(
                 aws_sdk_cloudwatchlogs::config::Builder::from(config)
                     .interceptor(tell("logs"))
-                    .interceptor(Asked)
+                    .interceptor(RecordUrl)
                     .build(),
             ),
             ecr: aws_sdk_ecr::Client::from_conf(
-                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).interceptor(Asked).build(),
+                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).interceptor(RecordUrl).build(),
             ),
             discovery: aws_sdk_servicediscovery::Client::from_conf(
                 aws_sdk_servicediscovery::config::Builder::from(config)
                     .interceptor(tell("servicediscovery"))
-                    .interceptor(Asked)
+                    .interceptor(RecordUrl)
                     .build(),
             ),
             // Other endpoints than AWS's know buckets by path only.
@@ -50,20 +50,22 @@ impl Clients {
                 aws_sdk_s3::config::Builder::from(config)
                     .force_path_style(config.endpoint_url().is_some())
                     .interceptor(tell("s3"))
-                    .interceptor(Asked)
+                    .interceptor(RecordUrl)
                     .build(),
             ),
             scaling: aws_sdk_applicationautoscaling::Client::from_conf(
                 aws_sdk_applicationautoscaling::config::Builder::from(config)
                     .interceptor(tell("application-autoscaling"))
-                    .interceptor(Asked)
+                    .interceptor(RecordUrl)
                     .build(),
             ),
-            sts: aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(config).interceptor(Asked).build()),
+            sts: aws_sdk_sts::Client::from_conf(
+                aws_sdk_sts::config::Builder::from(config).interceptor(RecordUrl).build(),
+            ),
             codebuild: aws_sdk_codebuild::Client::from_conf(
                 aws_sdk_codebuild::config::Builder::from(config)
                     .interceptor(tell("codebuild"))
-                    .interceptor(Asked)
+                    .interceptor(RecordUrl)
                     .build(),
             ),
         }

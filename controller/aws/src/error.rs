@@ -18,7 +18,7 @@ pub enum Class {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{}", self.in_words())]
+#[error("{}", self.summary())]
 pub struct CallError {
     pub operation: &'static str,
     pub class: Class,
@@ -48,7 +48,7 @@ impl CallError {
     }
 
     /// Operation, code and message, as far as there are any.
-    fn in_words(&self) -> String {
+    fn summary(&self) -> String {
         let parts = [self.operation, &self.code, &self.message];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
     }

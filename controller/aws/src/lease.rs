@@ -43,7 +43,7 @@ struct Record {
 
 /// How things stand with the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LeaseState {
     /// Not looked at yet.
     Unknown,
     /// This process may change things.
@@ -65,7 +65,7 @@ pub struct Lease {
     holder: String,
     duration: Duration,
     fence: Arc<Fence>,
-    standing: watch::Sender<Standing>,
+    lease_state: watch::Sender<LeaseState>,
     pulse: Pulse,
     /// When this process lost the lease; nothing before it held one, and while it holds it.
     lost: Mutex<Option<Instant>>,
@@ -146,7 +146,7 @@ impl Lease {
             holder,
             duration,
             fence: Arc::new(Fence::new(call_timeout(duration))),
-            standing: watch::Sender::new(Standing::Unknown),
+            lease_state: watch::Sender::new(LeaseState::Unknown),
             pulse: Pulse::default(),
             lost: Mutex::default(),
         }
@@ -156,12 +156,12 @@ impl Lease {
         &self.fence
     }
 
-    pub fn standing(&self) -> Standing {
-        self.standing.borrow().clone()
+    pub fn state(&self) -> LeaseState {
+        self.lease_state.borrow().clone()
     }
 
-    pub fn watch(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub fn watch(&self) -> watch::Receiver<LeaseState> {
+        self.lease_state.subscribe()
     }
 
     /// Since when the lease can be neither read nor renewed, once that lasts.
@@ -171,9 +171,9 @@ impl Lease {
 
     /// Who took the lease from this process, and when that was noticed.
     pub fn taken(&self) -> Option<(String, Instant)> {
-        match self.standing() {
-            Standing::Standby { holder } => Some((holder, (*lock(&self.lost))?)),
-            Standing::Unknown | Standing::Held | Standing::Unreadable(_) => None,
+        match self.state() {
+            LeaseState::Standby { holder } => Some((holder, (*lock(&self.lost))?)),
+            LeaseState::Unknown | LeaseState::Held | LeaseState::Unreadable(_) => None,
         }
     }
 
@@ -185,7 +185,7 @@ impl Lease {
             let version = match self.bounded(self.store.read()).await {
                 Ok(version) => version,
                 Err(error) => {
-                    self.stand(Standing::Unreadable(error.to_string()));
+                    self.stand(LeaseState::Unreadable(error.to_string()));
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
@@ -217,14 +217,14 @@ impl Lease {
                     // Somebody was faster, or nobody knows: look again.
                     Ok(Written::Refused) => {}
                     Err(error) => {
-                        self.stand(Standing::Unreadable(error.to_string()));
+                        self.stand(LeaseState::Unreadable(error.to_string()));
                         tokio::time::sleep(LOOK).await;
                     }
                 }
                 continue;
             }
             if let Some(version) = version {
-                self.stand(Standing::Standby { holder: version.record.holder });
+                self.stand(LeaseState::Standby { holder: version.record.holder });
             }
             tokio::time::sleep(free_in.min(LOOK.min(self.duration / 6))).await;
         }
@@ -235,7 +235,7 @@ impl Lease {
         let mut until = sent + self.duration - margin(self.duration);
         self.fence.open_until(until);
         *lock(&self.lost) = None;
-        self.stand(Standing::Held);
+        self.stand(LeaseState::Held);
         tracing::info!(holder = %self.holder, "the lease is held: this process changes things");
         let between = (self.duration / 6).min(LONGEST_PAUSE);
         let mut pause = between;
@@ -279,14 +279,14 @@ impl Lease {
     fn lose(&self, why: &str) {
         self.fence.close();
         *lock(&self.lost) = Some(Instant::now());
-        self.stand(Standing::Unreadable(format!("the lease was lost: {why}")));
+        self.stand(LeaseState::Unreadable(format!("the lease was lost: {why}")));
         tracing::warn!(holder = %self.holder, "the lease was lost: {why}; nothing is changed any more");
     }
 
-    fn stand(&self, standing: Standing) {
-        self.standing.send_if_modified(|now| {
-            let changed = *now != standing;
-            *now = standing;
+    fn stand(&self, lease_state: LeaseState) {
+        self.lease_state.send_if_modified(|now| {
+            let changed = *now != lease_state;
+            *now = lease_state;
             changed
         });
     }
@@ -315,7 +315,7 @@ impl Lease {
     /// Gives the lease back, so that the next process need not wait. For an orderly end, after the work has stopped and
     /// [`Fence::shut`] has waited for the calls that were on their way.
     pub async fn release(&self) {
-        let held = self.standing() == Standing::Held;
+        let held = self.state() == LeaseState::Held;
         self.fence.close();
         if !held {
             return;

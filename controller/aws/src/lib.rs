@@ -6,6 +6,7 @@ mod cache;
 mod clients;
 pub mod codebuild;
 mod error;
+mod error_detail;
 pub mod fence;
 pub mod lease;
 pub mod limits;
@@ -15,7 +16,6 @@ pub mod registry_credentials;
 pub mod resources;
 pub mod rotation;
 mod session;
-mod told;
 
 pub use cache::Cache;
 pub use clients::Clients;

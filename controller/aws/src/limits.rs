@@ -125,7 +125,7 @@ impl Family {
 
 /// How things stand with one family.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub struct RateState {
     pub family: Family,
     /// Calls per second, as learned so far.
     pub rate: f64,
@@ -250,13 +250,13 @@ impl Limits {
         lock(&self.attempts).iter().map(|(operation, counts)| (operation.clone(), *counts)).collect()
     }
 
-    pub fn standing(&self) -> Vec<Standing> {
-        let standing = |family: Family| {
+    pub fn rate_state(&self) -> Vec<RateState> {
+        let rate_state = |family: Family| {
             let gate = lock(self.gate(family)?);
             let (rate, refused) = (gate.bucket.rate(), gate.bucket.refusals());
-            Some(Standing { family, rate, waiting: gate.waiting.len(), refused })
+            Some(RateState { family, rate, waiting: gate.waiting.len(), refused })
         };
-        Family::ALL.into_iter().filter_map(standing).collect()
+        Family::ALL.into_iter().filter_map(rate_state).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use codeloc_core::resources::Live;
+use codeloc_core::resources::ObservedResources;
 
 use crate::error::CallError;
 use crate::resources::{discovery, image_repository, log_group, role, scaling, service, task_definition};
@@ -11,8 +11,8 @@ use crate::session::{Scope, Session};
 /// Live state by repository name. A location of which nothing exists is absent.
 ///
 /// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Live>, CallError> {
-    let mut all: BTreeMap<String, Live> = BTreeMap::new();
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, ObservedResources>, CallError> {
+    let mut all: BTreeMap<String, ObservedResources> = BTreeMap::new();
     if let Scope::All = scope {
         session.cache.begin_sweep();
     }
@@ -25,29 +25,29 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         service::observe(session, scope),
         scaling::observe(session, scope),
     )?;
-    for (name, live) in log_groups {
-        all.entry(name).or_default().log_group = Some(live);
+    for (name, observed) in log_groups {
+        all.entry(name).or_default().log_group = Some(observed);
     }
-    for (name, live) in image_repositories {
-        all.entry(name).or_default().image_repository = Some(live);
+    for (name, observed) in image_repositories {
+        all.entry(name).or_default().image_repository = Some(observed);
     }
     for (name, roles) in roles {
         let found = all.entry(name).or_default();
         (found.role, found.execution_role) = (roles.code, roles.execution);
     }
-    for (name, live) in task_definitions {
+    for (name, observed) in task_definitions {
         let found = all.entry(name).or_default();
-        found.task_definitions = live.servers;
-        found.run_definitions = live.runs;
+        found.task_definitions = observed.servers;
+        found.run_definitions = observed.runs;
     }
-    for (name, live) in discovery {
-        all.entry(name).or_default().discovery = Some(live);
+    for (name, observed) in discovery {
+        all.entry(name).or_default().discovery = Some(observed);
     }
-    for (name, live) in services {
-        all.entry(name).or_default().service = Some(live);
+    for (name, observed) in services {
+        all.entry(name).or_default().service = Some(observed);
     }
-    for (name, live) in scaling {
-        all.entry(name).or_default().scaling = Some(live);
+    for (name, observed) in scaling {
+        all.entry(name).or_default().scaling = Some(observed);
     }
     if let Scope::All = scope {
         session.cache.end_sweep(all.clone());

@@ -6,15 +6,15 @@ use std::future::Future;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use codeloc_core::place::Place;
+use codeloc_core::deployment::Deployment;
 use codeloc_core::priority::Priority;
 
 use crate::cache::Cache;
 use crate::clients::Clients;
 use crate::error::{CallError, Class, classify};
+use crate::error_detail::{ErrorDetail, with_error_detail};
 use crate::fence::Fence;
 use crate::limits::Limits;
-use crate::told::{Told, telling};
 
 /// Makes one call; the SDK's own retries are inside it.
 ///
@@ -28,9 +28,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let service = operation.split(':').next().unwrap_or_default();
-    let future = Box::pin(telling(service, future));
+    let future = Box::pin(with_error_detail(service, future));
     async move {
-        future.await.map_err(|Told { code, message, status }| {
+        future.await.map_err(|ErrorDetail { code, message, status }| {
             let class = classify(&code, &message, status);
             CallError { operation, class, code, message }
         })
@@ -55,10 +55,10 @@ pub enum Scope<'a> {
 
 /// Asked for the repository of a full name: `None` for names that are not of this deployment or not in scope.
 pub fn in_scope<'n>(scope: Scope<'_>, prefix: &str, name: &'n str) -> Option<&'n str> {
-    let repository = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
+    let location = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
     match scope {
-        Scope::All => Some(repository),
-        Scope::One(wanted) => (wanted == repository).then_some(repository),
+        Scope::All => Some(location),
+        Scope::One(wanted) => (wanted == location).then_some(location),
     }
 }
 
@@ -66,7 +66,7 @@ pub fn in_scope<'n>(scope: Scope<'_>, prefix: &str, name: &'n str) -> Option<&'n
 #[derive(Clone, Copy, Debug)]
 pub struct Session<'a> {
     pub clients: &'a Clients,
-    pub place: &'a Place,
+    pub deployment: &'a Deployment,
     pub cache: &'a Cache,
     pub limits: &'a Limits,
     pub fence: &'a Fence,

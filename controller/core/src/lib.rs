@@ -4,11 +4,11 @@
 //! the AWS SDK, so the compiler refuses planning code that reaches for them.
 
 pub mod dagster;
+pub mod deployment;
 pub mod desired;
 pub mod image;
 pub mod lock;
 pub mod names;
-pub mod place;
 pub mod planner;
 pub mod priority;
 pub mod resources;

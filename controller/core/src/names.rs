@@ -12,18 +12,18 @@ const SERVICE_SUFFIX: &str = "-service";
 pub const LONGEST_SERVICE: usize = 40 + SERVICE_SUFFIX.len();
 
 /// The ECS service and the Cloud Map service have one name: it is the location's host.
-pub fn service(repository: &str) -> String {
-    format!("{repository}{SERVICE_SUFFIX}")
+pub fn service(location: &str) -> String {
+    format!("{location}{SERVICE_SUFFIX}")
 }
 
-pub fn repository_of_service(service: &str) -> Option<&str> {
+pub fn location_of_service(service: &str) -> Option<&str> {
     service.strip_suffix(SERVICE_SUFFIX).filter(|name| !name.is_empty())
 }
 
 /// What makes the same request twice one service in Cloud Map. With a slash, which neither part has, no two locations of an account
 /// share one.
-pub fn creator_request(deployment: &str, repository: &str) -> String {
-    format!("{deployment}/{repository}")
+pub fn creator_request(deployment: &str, location: &str) -> String {
+    format!("{deployment}/{location}")
 }
 
 /// What the controller keeps for itself in the platform's bucket: its lease, and what builds learn.
@@ -31,24 +31,24 @@ pub fn own_prefix(deployment: &str) -> String {
     format!("codeloc/{deployment}")
 }
 
-pub fn log_group(deployment: &str, repository: &str) -> String {
-    format!("{}{repository}", log_group_prefix(deployment))
+pub fn log_group(deployment: &str, location: &str) -> String {
+    format!("{}{location}", log_group_prefix(deployment))
 }
 
 pub fn log_group_prefix(deployment: &str) -> String {
     format!("/{deployment}/locations/")
 }
 
-pub fn image_repository(deployment: &str, repository: &str) -> String {
-    format!("{}{repository}", image_repository_prefix(deployment))
+pub fn image_repository(deployment: &str, location: &str) -> String {
+    format!("{}{location}", image_repository_prefix(deployment))
 }
 
 pub fn image_repository_prefix(deployment: &str) -> String {
     format!("{deployment}/")
 }
 
-pub fn task_family(deployment: &str, repository: &str) -> String {
-    format!("{}{repository}", task_family_prefix(deployment))
+pub fn task_family(deployment: &str, location: &str) -> String {
+    format!("{}{location}", task_family_prefix(deployment))
 }
 
 pub fn task_family_prefix(deployment: &str) -> String {
@@ -60,36 +60,36 @@ const RUN: &str = "_run_";
 
 /// A family for each content, so that its name says what it says: a queued run keeps the one of the moment it was created, and one
 /// that has to be registered again is still the one that code servers name.
-pub fn run_family(deployment: &str, repository: &str, hash: &str) -> String {
-    format!("{}{hash}", run_family_prefix(deployment, repository))
+pub fn run_family(deployment: &str, location: &str, hash: &str) -> String {
+    format!("{}{hash}", run_family_prefix(deployment, location))
 }
 
-pub fn run_family_prefix(deployment: &str, repository: &str) -> String {
-    format!("{}{RUN}", task_family(deployment, repository))
+pub fn run_family_prefix(deployment: &str, location: &str) -> String {
+    format!("{}{RUN}", task_family(deployment, location))
 }
 
 /// The repository of a family without the deployment's prefix, and the hash where it is a run's.
 pub fn repository_of_family(family: &str) -> (&str, Option<&str>) {
     match family.split_once(RUN) {
-        Some((repository, hash)) => (repository, Some(hash)),
+        Some((location, hash)) => (location, Some(hash)),
         None => (family, None),
     }
 }
 
-pub fn role(deployment: &str, repository: &str) -> String {
-    format!("{deployment}-{repository}")
+pub fn role(deployment: &str, location: &str) -> String {
+    format!("{deployment}-{location}")
 }
 
 /// No location's name has an underscore. With the longest names of deployment and location it is one character short of IAM's 64.
 const EXECUTION: &str = "_x";
 
-pub fn execution_role(deployment: &str, repository: &str) -> String {
-    format!("{}{EXECUTION}", role(deployment, repository))
+pub fn execution_role(deployment: &str, location: &str) -> String {
+    format!("{}{EXECUTION}", role(deployment, location))
 }
 
 /// The repository of a role without the deployment's prefix, and whether it is the one that starts its tasks.
-pub fn repository_of_role(role: &str) -> (&str, bool) {
-    role.strip_suffix(EXECUTION).map_or((role, false), |repository| (repository, true))
+pub fn location_of_role(role: &str) -> (&str, bool) {
+    role.strip_suffix(EXECUTION).map_or((role, false), |location| (location, true))
 }
 
 /// Roles have a path of their own, so that the controller's own permissions can be limited to it.
@@ -98,8 +98,8 @@ pub fn role_path(deployment: &str) -> String {
 }
 
 /// Application Auto Scaling's id of an ECS service.
-pub fn scaling_resource(cluster: &str, repository: &str) -> String {
-    format!("service/{cluster}/{}", service(repository))
+pub fn scaling_resource(cluster: &str, location: &str) -> String {
+    format!("service/{cluster}/{}", service(location))
 }
 
 #[cfg(test)]
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn the_longest_names_fit_what_aws_takes() {
         let (deployment, name) = ("d".repeat(DEPLOYMENT_LENGTH), "r".repeat(40));
-        assert!(codeloc_crds::RepositoryName::new(&name).is_ok());
-        assert!(codeloc_crds::RepositoryName::new(&format!("{name}r")).is_err());
+        assert!(codeloc_crds::LocationName::new(&name).is_ok());
+        assert!(codeloc_crds::LocationName::new(&format!("{name}r")).is_err());
         assert_eq!(service(&name).len(), LONGEST_SERVICE);
         let hash = "f".repeat(16);
         // By the API references of the services.

@@ -52,7 +52,7 @@ pub enum ConditionKind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum Truth {
+pub enum ConditionStatus {
     True,
     False,
     Unknown,
@@ -62,7 +62,7 @@ pub enum Truth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Reason {
     /// All is as wanted.
-    AsWanted,
+    UpToDate,
     InvalidConfig,
     /// The branch, tag or commit could not be resolved.
     Unresolved,
@@ -70,7 +70,7 @@ pub enum Reason {
     Building,
     BuildFailed,
     /// A resource of that name exists and is not ours.
-    NotOurs,
+    NotOwned,
     Rolling,
     RolloutFailed,
     Draining,
@@ -95,7 +95,7 @@ pub enum Reason {
     Standby,
     LeaseUnreadable,
     /// More would be deleted at once than is done unasked.
-    PruneBraked,
+    PruneBlocked,
     /// The config said `deletion: {protect: true}`.
     Protected,
 }
@@ -108,14 +108,14 @@ pub struct Drift {
     pub name: String,
     /// Absent where the whole resource is missing.
     pub field: Option<String>,
-    pub live: Option<String>,
-    pub wanted: Option<String>,
+    pub observed: Option<String>,
+    pub desired: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Condition {
     pub kind: ConditionKind,
-    pub status: Truth,
+    pub status: ConditionStatus,
     pub reason: Reason,
     pub message: String,
 }
@@ -131,7 +131,7 @@ pub struct DatedCondition {
 
 /// Everything `status` prints of one location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RepositoryStatus {
+pub struct LocationStatus {
     pub name: String,
     pub sync: Sync,
     pub health: Health,
@@ -175,10 +175,10 @@ pub struct RepositoryStatus {
     pub updated: Timestamp,
 }
 
-impl RepositoryStatus {
+impl LocationStatus {
     /// Why it is not as it should be: that of the first condition that does not hold.
     pub fn reason(&self) -> Option<Reason> {
-        let holds_not = |dated: &&DatedCondition| dated.condition.status != Truth::True;
+        let holds_not = |dated: &&DatedCondition| dated.condition.status != ConditionStatus::True;
         self.conditions.iter().find(holds_not).map(|dated| dated.condition.reason)
     }
 

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 
-use super::place::Place;
+use super::deployment::Deployment;
 
 pub type Tags = BTreeMap<String, String>;
 
 /// The deployment's id.
 pub const MANAGED_BY: &str = "codeloc:managed-by";
 /// The repository's name.
-pub const REPOSITORY: &str = "codeloc:repository";
+pub const LOCATION: &str = "codeloc:location";
 /// On a task definition: the hash of all that reaches it.
 pub const REVISION: &str = "codeloc:revision";
 /// On a task definition: when it was last rolled out, and over which deployment (see [`super::task_definition::Attempt`]).
@@ -42,35 +42,35 @@ pub enum Owner<'a> {
 }
 
 pub fn owner<'a>(tags: &'a Tags, deployment: &str) -> Owner<'a> {
-    match (tags.get(MANAGED_BY), tags.get(REPOSITORY)) {
-        (Some(managed_by), Some(repository)) if managed_by == deployment => Owner::Ours(repository),
+    match (tags.get(MANAGED_BY), tags.get(LOCATION)) {
+        (Some(managed_by), Some(location)) if managed_by == deployment => Owner::Ours(location),
         _ => Owner::Stranger,
     }
 }
 
 /// The tags of every resource of a location: ours, and those its config adds.
-pub fn wanted(repository: &Repository, place: &Place) -> Tags {
-    let mut tags = repository.tags.clone();
-    tags.insert(MANAGED_BY.to_owned(), place.deployment.clone());
-    tags.insert(REPOSITORY.to_owned(), repository.name.to_string());
-    if repository.protect {
+pub fn wanted(location: &Location, deployment: &Deployment) -> Tags {
+    let mut tags = location.tags.clone();
+    tags.insert(MANAGED_BY.to_owned(), deployment.id.clone());
+    tags.insert(LOCATION.to_owned(), location.name.to_string());
+    if location.protect {
         tags.insert(PROTECT.to_owned(), "true".to_owned());
     }
     tags
 }
 
 /// Tags to set so that `live` carries what is wanted. Foreign tags (AWS's own, cost tools') are left alone.
-pub fn missing(live: &Tags, want: &Tags) -> Tags {
-    let mut missing: Tags = want
+pub fn missing(observed: &Tags, desired: &Tags) -> Tags {
+    let mut missing: Tags = desired
         .iter()
-        .filter(|(key, value)| !MEMORY.contains(&key.as_str()) && live.get(*key) != Some(*value))
+        .filter(|(key, value)| !MEMORY.contains(&key.as_str()) && observed.get(*key) != Some(*value))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     // Taken back by another value: a tag that is removed would need a call of its own for each kind.
-    if live.get(PROTECT).is_some_and(|value| value == "true") && !want.contains_key(PROTECT) {
+    if observed.get(PROTECT).is_some_and(|value| value == "true") && !desired.contains_key(PROTECT) {
         missing.insert(PROTECT.to_owned(), "false".to_owned());
     }
-    if live.get(IMAGE_TAG).is_some_and(|value| value != NO_IMAGE_TAG) && !want.contains_key(IMAGE_TAG) {
+    if observed.get(IMAGE_TAG).is_some_and(|value| value != NO_IMAGE_TAG) && !desired.contains_key(IMAGE_TAG) {
         missing.insert(IMAGE_TAG.to_owned(), NO_IMAGE_TAG.to_owned());
     }
     missing

@@ -53,14 +53,14 @@ impl Publisher {
     }
 
     /// Whether the file is, to the letter, what `entries` are written as.
-    pub fn says(&self, entries: &Entries) -> bool {
+    pub fn matches(&self, entries: &Entries) -> bool {
         fs::read(&self.path).is_ok_and(|present| present == render(entries).as_bytes())
     }
 
     /// Makes the file say exactly `entries`. Returns whether it had to be written.
     pub fn publish(&self, entries: &Entries) -> Result<bool, WorkspaceError> {
         // A file that cannot be read is replaced as one that differs: if it cannot be written either, that tells.
-        if self.says(entries) {
+        if self.matches(entries) {
             return Ok(false);
         }
         self.replace(&render(entries)).map_err(|source| WorkspaceError::Write { path: self.path.clone(), source })?;

@@ -20,9 +20,9 @@ use crate::program::{Output, Program, ProgramError, inherited};
 pub mod commit;
 mod error;
 mod failure;
-pub mod heads;
 pub mod program;
 mod redirect;
+pub mod refs;
 mod url;
 
 pub use error::GitError;

@@ -16,10 +16,10 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// In bytes: the listing of several hundred thousand files.
-const LARGEST_OUTPUT: u64 = 64 << 20;
+const MAX_STDOUT: u64 = 64 << 20;
 
 /// In bytes; the rest of a longer complaint is read and dropped.
-const LARGEST_COMPLAINT: u64 = 1 << 20;
+const MAX_STDERR: u64 = 1 << 20;
 
 /// What programs need to reach servers from here. AWS credentials are not among them.
 const INHERITED: [&str; 8] =
@@ -66,7 +66,7 @@ impl Program {
         let mut command = Command::new(program);
         command.env_clear().process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        Self { name, command, timeout, largest_output: LARGEST_OUTPUT, largest_file: None }
+        Self { name, command, timeout, largest_output: MAX_STDOUT, largest_file: None }
     }
 
     /// Where the program runs; a relative path to the program itself is taken from there as well.
@@ -144,7 +144,7 @@ impl Program {
 
     /// Starts a program that is asked and answers until it is dropped, without a limit in time; for threads that may
     /// block. What it complains about is lost.
-    pub fn converse(mut self) -> Result<Conversation, ProgramError> {
+    pub fn start_interactive(mut self) -> Result<InteractiveProcess, ProgramError> {
         let mut child = self
             .command
             .stdin(Stdio::piped())
@@ -154,19 +154,19 @@ impl Program {
         let group = Group(Pid::from_raw(child.id().cast_signed()));
         let requests = child.stdin.take().expect("stdin is piped");
         let answers = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        Ok(Conversation { requests, answers, child, group })
+        Ok(InteractiveProcess { requests, answers, child, group })
     }
 }
 
 /// A running program that is asked through one pipe and answers through another.
-pub struct Conversation {
+pub struct InteractiveProcess {
     pub requests: ChildStdin,
     pub answers: BufReader<ChildStdout>,
     child: Child,
     group: Group,
 }
 
-impl Drop for Conversation {
+impl Drop for InteractiveProcess {
     fn drop(&mut self) {
         self.group.end();
         let _ = self.child.wait();
@@ -176,7 +176,7 @@ impl Drop for Conversation {
 /// Keeps the beginning and reads the rest away, so that the program can end.
 async fn beginning(mut stream: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    (&mut stream).take(LARGEST_COMPLAINT).read_to_end(&mut bytes).await?;
+    (&mut stream).take(MAX_STDERR).read_to_end(&mut bytes).await?;
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
     Ok(bytes)
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use codeloc_git::program::{Conversation, Output, ProgramError, tail};
+use codeloc_git::program::{InteractiveProcess, Output, ProgramError, tail};
 use codeloc_git::{Git, GitError};
 use sha2::{Digest, Sha256};
 
@@ -132,7 +132,7 @@ impl Repositories {
 
     /// Contents are read from the local cache by one process; for blocking threads.
     pub(super) fn reader(&self, repository: &Path) -> Result<ObjectReader, BuildError> {
-        Ok(ObjectReader(self.git.reading(repository).arguments(["cat-file", "--batch"]).converse()?))
+        Ok(ObjectReader(self.git.reading(repository).arguments(["cat-file", "--batch"]).start_interactive()?))
     }
 
     /// The texts of those `paths` that the tree has.
@@ -226,12 +226,12 @@ pub(super) fn unreadable(error: &std::io::Error) -> BuildError {
 }
 
 /// `git cat-file --batch`, one object after the other.
-pub(super) struct ObjectReader(Conversation);
+pub(super) struct ObjectReader(InteractiveProcess);
 
 impl ObjectReader {
     /// The whole content of a blob. An LFS pointer is [`std::io::ErrorKind::InvalidData`].
     pub(super) fn read(&mut self, path: &str, object: &str) -> std::io::Result<Vec<u8>> {
-        let Conversation { requests, answers, .. } = &mut self.0;
+        let InteractiveProcess { requests, answers, .. } = &mut self.0;
         writeln!(requests, "{object}")?;
         requests.flush()?;
         let mut header = String::new();

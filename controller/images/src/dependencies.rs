@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BuildError,
+    build_cache::{self, BuildCache},
     disk::{fresh_folder, on_disk, write_whole},
     registry::sha256,
     release,
@@ -19,7 +20,6 @@ use super::{
         self, Refused, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pylock, parse_pyproject,
         refused,
     },
-    shelf::{self, Shelf},
     uv::{Target, Uv},
 };
 
@@ -94,7 +94,7 @@ pub(super) struct Resolution<'a> {
     /// The text of the operator's constraints.
     pub constraints: Option<&'a str>,
     pub work: &'a Path,
-    pub shelf: &'a dyn Shelf,
+    pub build_cache: &'a dyn BuildCache,
     pub progress: &'a (dyn Fn(String) + Send + Sync),
 }
 
@@ -126,15 +126,15 @@ impl Resolution<'_> {
         if let Ok(lock) = std::fs::read_to_string(&kept) {
             return Ok(lock);
         }
-        let name = shelf::lock_name(&key);
-        if let Some(lock) = self.shelf.read(&name).await? {
+        let name = build_cache::lock_name(&key);
+        if let Some(lock) = self.build_cache.read(&name).await? {
             write_whole(&kept, lock.as_bytes())?;
             return Ok(lock);
         }
         (self.progress)(format!("resolving {} packages", sets[0].len()));
         let lock = self.first_that_resolves(&sets, complete).await?;
         release::check(source_of(input), &lock)?;
-        let lock = self.shelf.write_first(&name, lock).await?;
+        let lock = self.build_cache.write_first(&name, lock).await?;
         write_whole(&kept, lock.as_bytes())?;
         Ok(lock)
     }

@@ -17,7 +17,7 @@ const LABEL_PYTHON: &str = "codeloc.python";
 /// Of a base image: interpreter and C library, `cp312-glibc2.36`.
 const LABEL_ABI: &str = "codeloc.abi";
 const LABEL_COMMIT: &str = "codeloc.commit";
-const LABEL_REPOSITORY: &str = "codeloc.repository";
+const LABEL_LOCATION: &str = "codeloc.location";
 const LABEL_LOAD: &str = "codeloc.load";
 const LABEL_WORKING_DIRECTORY: &str = "codeloc.working-directory";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,7 +35,7 @@ pub(super) struct Assembly<'a> {
     pub load: &'a Load,
     pub architecture: &'a str,
     pub python: &'a str,
-    pub repository: &'a str,
+    pub location: &'a str,
     pub commit: &'a str,
     /// Seconds since 1970.
     pub commit_time: i64,
@@ -106,7 +106,7 @@ impl Assembly<'_> {
         for (label, value) in [
             (LABEL_PYTHON, self.python),
             (LABEL_COMMIT, self.commit),
-            (LABEL_REPOSITORY, self.repository),
+            (LABEL_LOCATION, self.location),
             (LABEL_LOAD, &load),
             (LABEL_WORKING_DIRECTORY, &self.load.working_directory),
         ] {
@@ -235,7 +235,7 @@ mod tests {
             load: &load,
             architecture: "arm64",
             python: "3.12",
-            repository: "demo",
+            location: "demo",
             commit: "c0ffee",
             commit_time: 1_700_000_000,
         };
@@ -308,7 +308,7 @@ mod tests {
             load: &load,
             architecture: "arm64",
             python: "3.12",
-            repository: "demo",
+            location: "demo",
             commit: "c0ffee",
             commit_time: 0,
         };

@@ -1,6 +1,7 @@
 //! A commit becomes an image: git objects to a code layer, a lock to a dependency layer, both pushed over the OCI
 //! protocol. No Docker daemon, and nothing of the repository is executed.
 
+mod build_cache;
 mod caches;
 mod checkout;
 mod dependencies;
@@ -16,7 +17,6 @@ mod registry;
 mod release;
 mod requirements;
 mod settings;
-mod shelf;
 mod uv;
 
 #[cfg(test)]
@@ -26,9 +26,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use codeloc_core::image::Image;
-use codeloc_crds::{Architecture, CodePointer, RepositoryName};
+use codeloc_crds::{Architecture, CodePointer, LocationName};
 use codeloc_git::program::ProgramError;
 
+pub use build_cache::{BuildCache, NoBuildCache};
 pub use checkout::{LARGEST_TEXT, too_large};
 pub use dependencies::FILES as DEPENDENCY_FILES;
 pub use disk::on_disk;
@@ -38,12 +39,11 @@ pub use load::{declared_module, same_code};
 pub use oci::{OciBuilder, Progress};
 pub use registry::{Anonymous, RegistryCredentials};
 pub use settings::{BaseImage, BuildSettings, Compression, Limits, Platform};
-pub use shelf::{NoShelf, Shelf};
 
 /// Everything that decides an image. Equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    pub repository: RepositoryName,
+    pub location: LocationName,
     /// As the config has it; [`Git`](codeloc_git::Git) rewrites it where it fetches.
     pub git_url: String,
     /// 40 hexadecimal digits.

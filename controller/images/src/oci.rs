@@ -18,13 +18,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::{
-    BaseImage, BuildError, BuildSettings, Builder, Compression, Platform, Request, caches, caches::Caches,
+    BaseImage, BuildError, BuildSettings, Builder, Compression, Platform, Request, build_cache,
+    build_cache::BuildCache, build_cache::NoBuildCache, build_cache::Sent, caches, caches::Caches,
     checkout::Repositories, checkout::Tree, checkout::unreadable, dependencies::Resolution, dependencies::base_set,
     dependencies::candidates, dependencies::constraints, dependencies::input, disk::blocking, disk::fresh_folder,
     dockerfile::DockerfileBuilder, dockerfile::Order, image::Assembly, image::Base, image::check_base, image::load_of,
     layer::Layer, layer::Node, layer::Spooled, layer::compressor, layer::pack, load::load, packages::Packages,
-    registry::Access, registry::Registry, registry::RegistryCredentials, requirements::Requirement, shelf,
-    shelf::NoShelf, shelf::Sent, shelf::Shelf, uv::Target, uv::Uv,
+    registry::Access, registry::Registry, registry::RegistryCredentials, requirements::Requirement, uv::Target, uv::Uv,
 };
 
 /// Raised when the same request and settings must give another image.
@@ -43,9 +43,9 @@ pub struct OciBuilder<C> {
     caches: Caches,
     /// The version of the configured interpreter, `3.12.1`.
     interpreter: OnceCell<String>,
-    flights: Flights,
+    single_flight: SingleFlight,
     slots: Semaphore,
-    shelf: Arc<dyn Shelf>,
+    build_cache: Arc<dyn BuildCache>,
     dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
 }
 
@@ -79,19 +79,19 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             uv: Uv::new(&settings),
             caches: Caches::new(settings.work.clone(), settings.limits.caches),
             interpreter: OnceCell::new(),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
             settings,
             credentials,
-            shelf: Arc::new(NoShelf),
+            build_cache: Arc::new(NoBuildCache),
             dockerfiles: None,
         })
     }
 
     /// Remembers on this shelf what must outlive the work folder.
     #[must_use]
-    pub fn with_shelf(mut self, place: impl Shelf) -> Self {
-        self.shelf = Arc::new(place);
+    pub fn with_build_cache(mut self, place: impl BuildCache) -> Self {
+        self.build_cache = Arc::new(place);
         self
     }
 
@@ -131,7 +131,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         let decides = match &request.dockerfile {
             Some(dockerfile) => serde_json::json!([
                 LAYOUT,
-                request.repository.as_str(),
+                request.location.as_str(),
                 request.commit,
                 request.subdirectory,
                 ["dockerfile", dockerfile],
@@ -154,7 +154,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         };
         serde_json::json!([
             LAYOUT,
-            request.repository.as_str(),
+            request.location.as_str(),
             request.commit,
             request.subdirectory,
             code,
@@ -219,7 +219,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             base: &self.base_set,
             constraints,
             work,
-            shelf: self.shelf.as_ref(),
+            build_cache: self.build_cache.as_ref(),
             progress,
         };
         let lock = resolution.lock(&input, &texts).await?;
@@ -233,7 +233,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             largest: self.settings.limits.packages,
         };
         let key = packages.key(&lock);
-        let _alone = self.flights.enter(format!("layer {key}")).await;
+        let _alone = self.single_flight.enter(format!("layer {key}")).await;
         let kept = match packages.kept(&key) {
             Some(kept) => kept,
             None => match self.sent_before(registry, &key).await? {
@@ -246,7 +246,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
 
     /// The layer of a lock without its file: the shelf says which it is, and the registry has it.
     async fn sent_before(&self, registry: &Registry, key: &str) -> Result<Option<Layer>, BuildError> {
-        let Some(text) = self.shelf.read(&shelf::layer_name(registry.host(), key)).await? else {
+        let Some(text) = self.build_cache.read(&build_cache::layer_name(registry.host(), key)).await? else {
             return Ok(None);
         };
         // A text of another version of this program is as good as none.
@@ -265,14 +265,14 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     ) -> Result<(), BuildError> {
         let Dependencies { key, layer, file } = dependencies;
         let Some(file) = file else { return Ok(()) };
-        let known = self.flights.sent_to(&sent_key(registry, layer)).is_some();
+        let known = self.single_flight.sent_to(&sent_key(registry, layer)).is_some();
         self.push_layer(registry, layer, file, progress).await?;
         if known {
             return Ok(());
         }
         let sent = Sent { layer: layer.clone(), repository: registry.path().to_owned() };
         let text = serde_json::to_string(&sent).expect("plain data");
-        self.shelf.write(&shelf::layer_name(registry.host(), key), text).await
+        self.build_cache.write(&build_cache::layer_name(registry.host(), key), text).await
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
@@ -389,7 +389,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     ) -> Result<(), BuildError> {
         let key = sent_key(registry, layer);
         if !registry.has_blob(&layer.digest).await? {
-            let elsewhere = self.flights.sent_to(&key);
+            let elsewhere = self.single_flight.sent_to(&key);
             let mounted = match elsewhere.filter(|path| path != registry.path()) {
                 Some(path) => registry.mount(&layer.digest, &path).await,
                 None => false,
@@ -398,7 +398,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 registry.push_file(layer, file, &of_upload(layer, progress)).await?;
             }
         }
-        self.flights.sent(key, registry.path().to_owned());
+        self.single_flight.sent(key, registry.path().to_owned());
         Ok(())
     }
 }
@@ -416,7 +416,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let target = self.target(request).await?;
         let constraints = constraints(self.settings.constraints.as_deref())?;
         let tag = self.tag(request, &target, constraints.as_deref());
-        let _alone = self.flights.enter(format!("image {}:{tag}", request.target)).await;
+        let _alone = self.single_flight.enter(format!("image {}:{tag}", request.target)).await;
         let _slot =
             self.slots.acquire().await.map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
         let _kept = self.caches.enter().await?;
@@ -427,7 +427,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
 
         progress("fetching".to_owned());
         let tree = {
-            let _alone = self.flights.enter(format!("git {}", request.git_url)).await;
+            let _alone = self.single_flight.enter(format!("git {}", request.git_url)).await;
             self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
         if let Some(dockerfile) = &request.dockerfile {
@@ -451,7 +451,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             load: &load,
             architecture: target.architecture,
             python: &target.python,
-            repository: request.repository.as_str(),
+            location: request.location.as_str(),
             commit: &request.commit,
             commit_time: tree.commit_time,
         }
@@ -477,7 +477,7 @@ fn of_upload<'a>(layer: &Layer, progress: &'a Progress<'_>) -> impl Fn(u64) + Se
     move |done| progress(format!("uploading {done}/{whole} MiB"))
 }
 
-/// What `Flights` knows a layer of a registry by.
+/// What `SingleFlight` knows a layer of a registry by.
 fn sent_key(registry: &Registry, layer: &Layer) -> String {
     format!("{} {}", registry.host(), layer.digest)
 }
@@ -520,12 +520,12 @@ async fn version_of(interpreter: &Path, work: &Path) -> Result<String, BuildErro
 
 /// Work that must not run twice at the same moment, by name; and where layers were sent.
 #[derive(Default)]
-struct Flights {
+struct SingleFlight {
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     sent: Mutex<HashMap<String, String>>,
 }
 
-impl Flights {
+impl SingleFlight {
     async fn enter(&self, key: String) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = lock(&self.locks);

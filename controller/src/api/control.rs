@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use codeloc_core::status::RepositoryStatus;
+use codeloc_core::status::LocationStatus;
 use codeloc_git::commit::Author;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::config_source::write;
 use crate::config_source::write::{Change, WriteError};
 use crate::cost::Cost;
-use crate::status::Journal;
+use crate::status::Recorder;
 use crate::status::metrics::Scrape;
 
 /// An answer that takes a while.
@@ -20,15 +20,15 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Port: the daemon, as the API sees it.
 pub trait Control: Send + Sync + 'static {
-    fn journal(&self) -> &Journal;
-    fn statuses(&self) -> Vec<RepositoryStatus>;
-    fn status(&self, name: &str) -> Option<RepositoryStatus>;
+    fn recorder(&self) -> &Recorder;
+    fn statuses(&self) -> Vec<LocationStatus>;
+    fn status(&self, name: &str) -> Option<LocationStatus>;
     fn daemon(&self) -> DaemonStatus;
     fn readiness(&self) -> Readiness;
     fn scrape(&self) -> Scrape;
     fn costs(&self) -> Vec<Cost>;
     /// Looks at one location now, or at all of them: at its config, its branch and what is live.
-    fn poke(&self, name: Option<&str>);
+    fn trigger(&self, name: Option<&str>);
     /// Somebody pushed to one of these URLs. Looks at what follows it, and says how many things that are.
     fn pushed(&self, urls: &[String]) -> usize;
     /// What would be done, as `codeloc plan --json` prints it.
@@ -106,7 +106,7 @@ pub struct DaemonStatus {
     pub as_of: Option<Timestamp>,
     /// What is wrong with the daemon as a whole, since when, and what to do: one line for each. AWS, the lease or the webserver are named
     /// within 15 seconds after they stopped answering.
-    pub trouble: Option<String>,
+    pub fault: Option<String>,
 }
 
 /// Whether the daemon can do its work.
@@ -114,5 +114,5 @@ pub struct DaemonStatus {
 pub struct Readiness {
     pub ready: bool,
     /// As [`DaemonStatus::trouble`]. Some of it leaves the daemon ready.
-    pub trouble: Option<String>,
+    pub fault: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::status::events::{Event, Severity};
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Only those of this location.
-    repository: Option<String>,
+    location: Option<String>,
     /// Only those at least as severe.
     severity: Option<Severity>,
     /// Only those with a higher number.
@@ -28,7 +28,7 @@ pub struct EventsQuery {
 
 impl EventsQuery {
     fn lets_through(&self, event: &Event) -> bool {
-        self.repository.as_ref().is_none_or(|wanted| event.repository.as_ref() == Some(wanted))
+        self.location.as_ref().is_none_or(|wanted| event.location.as_ref() == Some(wanted))
             && self.severity.is_none_or(|least| event.severity >= least)
             && self.after.is_none_or(|after| event.number > after)
     }
@@ -42,7 +42,7 @@ pub async fn list(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Event>>, Problem> {
     let Query(query) = query?;
-    Ok(Json(app.control.journal().events.list(|event| query.lets_through(event))))
+    Ok(Json(app.control.recorder().events.list(|event| query.lets_through(event))))
 }
 
 /// Events as they happen, as server-sent events; with `after`, those since then come first.
@@ -54,7 +54,7 @@ pub async fn stream(
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let permit = app.limits.stream()?;
-    let events = &app.control.journal().events;
+    let events = &app.control.recorder().events;
     // Listened to before the list is made: an event between the two comes once, by its number.
     let receiver = events.subscribe();
     let past = if query.after.is_some() { events.list(|event| query.lets_through(event)) } else { vec![] };

@@ -128,8 +128,8 @@ pub fn sign(body: &[u8], secret: &str) -> String {
 
 pub(super) async fn git(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let sender = Sender::of(request.headers());
-    let journal = app.control.journal();
-    let count = |outcome: &str| journal.metrics.hooks.with_label_values(&[sender.name(), outcome]).inc();
+    let recorder = app.control.recorder();
+    let count = |outcome: &str| recorder.metrics.hooks.with_label_values(&[sender.name(), outcome]).inc();
     let refuse = |status: StatusCode, why: &str| {
         count("refused");
         Err(Problem::new(status, why))
@@ -157,9 +157,9 @@ pub(super) async fn git(State(app): State<App>, request: Request) -> Result<Resp
         count("refused");
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON ({error}); choose application/json"))
     })?;
-    let poked = app.control.pushed(&urls(&payload));
-    count(if poked > 0 { "accepted" } else { "ignored" });
-    Ok((StatusCode::ACCEPTED, Json(json!({ "poked": poked }))).into_response())
+    let triggered = app.control.pushed(&urls(&payload));
+    count(if triggered > 0 { "accepted" } else { "ignored" });
+    Ok((StatusCode::ACCEPTED, Json(json!({ "triggered": triggered }))).into_response())
 }
 
 /// Every URL under which the host says that the repository can be reached.

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::access::{Access, is_for_loopback};
-use super::patience::within;
 use super::problem::Problem;
+use super::timeouts::within;
 use super::{App, HEALTHY, HOOKS, READY};
 
 /// In bytes: that of the largest config.
@@ -72,7 +72,7 @@ pub(super) async fn bound(State(app): State<App>, request: Request, next: Next) 
     // A method can be any word; those that are served are few.
     let method = if response.status() == StatusCode::METHOD_NOT_ALLOWED { "other" } else { method.as_str() };
     let method = if route == "other" { "other" } else { method };
-    app.control.journal().metrics.http.with_label_values(&[method, &route, response.status().as_str()]).inc();
+    app.control.recorder().metrics.http.with_label_values(&[method, &route, response.status().as_str()]).inc();
     response
 }
 

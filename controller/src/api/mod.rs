@@ -4,20 +4,20 @@
 //! token gets nothing but the two probes, the description and the page, and without any tokens only loopback is served.
 
 pub mod access;
+mod connection_slots;
 mod control;
 mod costs;
 mod events;
 pub mod hooks;
+mod idempotency;
 mod limits;
-mod once;
-mod page;
-mod patience;
+mod locations;
 mod problem;
-mod repositories;
-mod seats;
 pub mod serve;
 #[cfg(test)]
 mod tests;
+mod timeouts;
+mod ui;
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ use utoipa_axum::routes;
 use access::Access;
 pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness, Written};
 use hooks::Secret;
+use idempotency::Idempotency;
 use limits::Limits;
-use once::Once;
 use problem::Problem;
 
 /// The probes of whatever keeps this process alive: they have room of their own, so that no crowd of clients reads as a dead daemon.
@@ -49,7 +49,7 @@ pub struct App {
     control: Arc<dyn Control>,
     access: Arc<Access>,
     hooks: Arc<Secret>,
-    once: Arc<Once>,
+    idempotency: Arc<Idempotency>,
     limits: Arc<Limits>,
 }
 
@@ -61,7 +61,7 @@ pub struct App {
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "repositories", description = "Code locations: one config of the config repository each"),
+        (name = "locations", description = "Code locations: one config of the config repository each"),
         (name = "daemon", description = "The daemon as a whole"),
     ),
     components(schemas(Problem)),
@@ -86,17 +86,17 @@ impl utoipa::Modify for Bearer {
 /// Described routes.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(repositories::list, repositories::add))
-        .routes(routes!(repositories::show, repositories::update, repositories::remove))
-        .routes(routes!(repositories::config))
-        .routes(routes!(repositories::plan))
-        .routes(routes!(repositories::logs))
-        .routes(routes!(repositories::follow_logs))
-        .routes(routes!(repositories::sync))
-        .routes(routes!(repositories::suspend))
-        .routes(routes!(repositories::resume))
-        .routes(routes!(repositories::rollback))
-        .routes(routes!(repositories::sync_all))
+        .routes(routes!(locations::list, locations::add))
+        .routes(routes!(locations::show, locations::update, locations::remove))
+        .routes(routes!(locations::config))
+        .routes(routes!(locations::plan))
+        .routes(routes!(locations::logs))
+        .routes(routes!(locations::follow_logs))
+        .routes(routes!(locations::sync))
+        .routes(routes!(locations::suspend))
+        .routes(routes!(locations::resume))
+        .routes(routes!(locations::rollback))
+        .routes(routes!(locations::sync_all))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(costs::list))
@@ -117,7 +117,7 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         control,
         access: Arc::new(access),
         hooks: Arc::new(hooks),
-        once: Arc::default(),
+        idempotency: Arc::default(),
         limits: Arc::new(limits),
     };
     let (described, openapi) = routes().split_for_parts();
@@ -130,7 +130,7 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         .route(HEALTHY, get(|| async { "ok\n" }))
         .route(READY, get(readyz))
         .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], openapi) }))
-        .route("/", get(page::show))
+        .route("/", get(ui::show))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })
         .method_not_allowed_fallback(|method: Method| async move {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path; see /openapi.json"))
@@ -142,9 +142,9 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
 }
 
 async fn readyz(State(app): State<App>) -> (StatusCode, String) {
-    let Readiness { ready, trouble } = app.control.readiness();
-    let trouble = trouble.map_or_else(String::new, |trouble| format!("{trouble}\n"));
-    if ready { (StatusCode::OK, format!("ok\n{trouble}")) } else { (StatusCode::SERVICE_UNAVAILABLE, trouble) }
+    let Readiness { ready, fault } = app.control.readiness();
+    let fault = fault.map_or_else(String::new, |fault| format!("{fault}\n"));
+    if ready { (StatusCode::OK, format!("ok\n{fault}")) } else { (StatusCode::SERVICE_UNAVAILABLE, fault) }
 }
 
 /// The daemon: its version, mode, lease, and the commit of the configs.
@@ -155,6 +155,6 @@ async fn status(State(app): State<App>) -> Json<DaemonStatus> {
 
 async fn metrics(State(app): State<App>) -> Response {
     let scrape = app.control.scrape();
-    let text = app.control.journal().metrics.render(&scrape);
+    let text = app.control.recorder().metrics.render(&scrape);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::PlanError;
-use super::patience::was_slow;
+use super::timeouts::was_slow;
 use crate::config_source::write::WriteError;
 
 /// What went wrong with a request.
@@ -38,7 +38,7 @@ impl Problem {
     }
 
     pub fn no_such_repository(name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, format!("there is no location {name}; GET /v1/repositories lists them"))
+        Self::new(StatusCode::NOT_FOUND, format!("there is no location {name}; GET /v1/locations lists them"))
     }
 }
 

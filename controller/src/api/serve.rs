@@ -18,9 +18,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-use super::patience::{Held, Patient};
+use super::connection_slots::{ConnectionSlot, ConnectionSlots, MayGo};
 use super::problem::Problem;
-use super::seats::{MayGo, Seat, Seats};
+use super::timeouts::{Held, Patient};
 use super::{HEALTHY, READY};
 
 /// After a failure to accept, such as too many open files.
@@ -62,7 +62,7 @@ pub(super) async fn serve_within(bounds: Bounds, listener: TcpListener, router: 
     let everything = Kind { router: router.clone(), head: bounds.head, again: true, stall: bounds.stall };
     let probes =
         Kind { router: router.layer(from_fn(only_probes)), head: bounds.probe, again: false, ..everything.clone() };
-    let (seats, probe_seats) = (Seats::new(bounds.connections), Seats::new(bounds.probes));
+    let (slots, probe_slots) = (ConnectionSlots::new(bounds.connections), ConnectionSlots::new(bounds.probes));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -72,18 +72,18 @@ pub(super) async fn serve_within(bounds: Bounds, listener: TcpListener, router: 
                 continue;
             }
         };
-        let (seat, kind) = match seats.take(MayGo::Idle) {
-            Some(seat) => (seat, everything.clone()),
+        let (slot, kind) = match slots.take(MayGo::Idle) {
+            Some(slot) => (slot, everything.clone()),
             // A probe is answered within moments of its coming: the oldest of these is none.
-            None => match probe_seats.take(MayGo::Any) {
-                Some(seat) => (seat, probes.clone()),
+            None => match probe_slots.take(MayGo::Any) {
+                Some(slot) => (slot, probes.clone()),
                 None => continue,
             },
         };
         tokio::spawn(async move {
             tokio::select! {
-                () = connection(stream, kind, &seat) => {}
-                () = seat.lost() => tracing::debug!("a connection made room for another"),
+                () = connection(stream, kind, &slot) => {}
+                () = slot.lost() => tracing::debug!("a connection made room for another"),
             }
         });
     }
@@ -100,12 +100,16 @@ pub(super) struct Kind {
 }
 
 /// Until the client goes, or sends or takes too slowly.
-pub(super) async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, kind: Kind, seat: &Seat) {
+pub(super) async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    kind: Kind,
+    slot: &ConnectionSlot,
+) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(kind.head).max_headers(64).keep_alive(kind.again);
     let router = TowerToHyperService::new(kind.router);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let busy = seat.busy();
+        let busy = slot.busy();
         let answer = router.call(request);
         async move { answer.await.map(|response| response.map(|body| Held::new(body, busy))) }
     });

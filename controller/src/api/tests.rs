@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::http::request::Builder;
-use codeloc_core::status::RepositoryStatus;
+use codeloc_core::status::LocationStatus;
 use codeloc_git::commit::Author;
 use codeloc_git::{Git, GitSettings};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::config_source::SourceSettings;
 use crate::config_source::write::{Change, WriteError, Writer};
 use crate::cost::Cost;
 use crate::runtime::Clock;
-use crate::status::Journal;
+use crate::status::Recorder;
 use crate::status::metrics::Scrape;
 
 mod crowd;
@@ -27,10 +27,10 @@ const READ: &str = "0123456789abcdefghij-read";
 
 /// A daemon with a folder of configs and nothing else.
 struct Daemon {
-    journal: Journal,
+    recorder: Recorder,
     writer: Writer,
-    statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
-    poked: Mutex<Vec<String>>,
+    statuses: Mutex<BTreeMap<String, LocationStatus>>,
+    triggered: Mutex<Vec<String>>,
     readiness: Mutex<Readiness>,
     _folder: tempfile::TempDir,
 }
@@ -48,30 +48,30 @@ impl Daemon {
         });
         let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
-        let mut status = RepositoryStatus::unknown("orders", "looked at".to_owned(), now);
+        let mut status = LocationStatus::unknown("orders", "looked at".to_owned(), now);
         status.commit = Some("b".repeat(40));
         status.previous_commit = Some("a".repeat(40));
         Arc::new(Self {
-            journal: Journal::new(Clock::starting_at(now)),
+            recorder: Recorder::new(Clock::starting_at(now)),
             writer: Writer::new(&settings, git, folder.path().join("unused")),
             statuses: Mutex::new([("orders".to_owned(), status)].into()),
-            poked: Mutex::default(),
-            readiness: Mutex::new(Readiness { ready: true, trouble: None }),
+            triggered: Mutex::default(),
+            readiness: Mutex::new(Readiness { ready: true, fault: None }),
             _folder: folder,
         })
     }
 }
 
 impl Control for Daemon {
-    fn journal(&self) -> &Journal {
-        &self.journal
+    fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
-    fn statuses(&self) -> Vec<RepositoryStatus> {
+    fn statuses(&self) -> Vec<LocationStatus> {
         self.statuses.lock().unwrap().values().cloned().collect()
     }
 
-    fn status(&self, name: &str) -> Option<RepositoryStatus> {
+    fn status(&self, name: &str) -> Option<LocationStatus> {
         self.statuses.lock().unwrap().get(name).cloned()
     }
 
@@ -84,7 +84,7 @@ impl Control for Daemon {
             commit: None,
             now: None,
             as_of: None,
-            trouble: None,
+            fault: None,
         }
     }
 
@@ -100,8 +100,8 @@ impl Control for Daemon {
         vec![]
     }
 
-    fn poke(&self, name: Option<&str>) {
-        self.poked.lock().unwrap().push(name.unwrap_or("everything").to_owned());
+    fn trigger(&self, name: Option<&str>) {
+        self.triggered.lock().unwrap().push(name.unwrap_or("everything").to_owned());
     }
 
     fn pushed(&self, urls: &[String]) -> usize {
@@ -180,8 +180,8 @@ async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
         (true, Some("no webserver"), StatusCode::OK, "ok\nno webserver\n"),
         (false, Some("no AWS\nno webserver"), StatusCode::SERVICE_UNAVAILABLE, "no AWS\nno webserver\n"),
     ];
-    for (ready, trouble, status, text) in cases {
-        *daemon.readiness.lock().unwrap() = Readiness { ready, trouble: trouble.map(str::to_owned) };
+    for (ready, fault, status, text) in cases {
+        *daemon.readiness.lock().unwrap() = Readiness { ready, fault: fault.map(str::to_owned) };
         let answer = ask(&router, get_of("/readyz"), "").await;
         assert_eq!((answer.status, answer.text.as_str()), (status, text));
     }
@@ -191,36 +191,36 @@ async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
 async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_configs() {
     let daemon = Daemon::new();
     let router = open(&daemon);
-    let added = ask(&router, with("POST", "/v1/repositories"), &config()).await;
+    let added = ask(&router, with("POST", "/v1/locations"), &config()).await;
     assert_eq!(added.status, StatusCode::CREATED, "{}", added.text);
-    let again = ask(&router, with("POST", "/v1/repositories"), &config()).await;
+    let again = ask(&router, with("POST", "/v1/locations"), &config()).await;
     assert_eq!((again.status, again.kind.as_str()), (StatusCode::CONFLICT, "application/problem+json"));
     // A location that is known is one that the daemon has looked at.
     let now = jiff::Timestamp::from_second(1).unwrap();
-    let mut status = RepositoryStatus::unknown("new", String::new(), now);
+    let mut status = LocationStatus::unknown("new", String::new(), now);
     status.previous_commit = Some("b".repeat(40));
     daemon.statuses.lock().unwrap().insert("new".to_owned(), status);
 
     let changed =
-        ask(&router, with("PATCH", "/v1/repositories/new"), r#"{"resources": {"cpu": 512, "memory": 1024}}"#).await;
+        ask(&router, with("PATCH", "/v1/locations/new"), r#"{"resources": {"cpu": 512, "memory": 1024}}"#).await;
     assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
-    let suspended = ask(&router, with("POST", "/v1/repositories/new/suspend"), "").await;
+    let suspended = ask(&router, with("POST", "/v1/locations/new/suspend"), "").await;
     assert_eq!(suspended.status, StatusCode::OK, "{}", suspended.text);
-    let rolled = ask(&router, with("POST", "/v1/repositories/new/rollback"), "").await;
+    let rolled = ask(&router, with("POST", "/v1/locations/new/rollback"), "").await;
     assert_eq!(rolled.status, StatusCode::OK, "{}", rolled.text);
-    let config = ask(&router, get_of("/v1/repositories/new/config"), "").await;
+    let config = ask(&router, get_of("/v1/locations/new/config"), "").await;
     assert_eq!(config.kind, "application/yaml");
     assert!(
         config.text.contains("resources: {cpu: 512, memory: 1024}\nmode: suspended\ncommit: bbbb"),
         "{}",
         config.text
     );
-    let removed = ask(&router, with("DELETE", "/v1/repositories/new"), "").await;
+    let removed = ask(&router, with("DELETE", "/v1/locations/new"), "").await;
     assert_eq!((removed.status, &removed.json()["config"]), (StatusCode::OK, &Value::Null));
-    let gone = ask(&router, with("DELETE", "/v1/repositories/new"), "").await;
+    let gone = ask(&router, with("DELETE", "/v1/locations/new"), "").await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND);
-    assert_eq!(daemon.poked.lock().unwrap().len(), 5);
-    let reasons: Vec<_> = daemon.journal.events.list(|_| true).into_iter().map(|event| event.message).collect();
+    assert_eq!(daemon.triggered.lock().unwrap().len(), 5);
+    let reasons: Vec<_> = daemon.recorder.events.list(|_| true).into_iter().map(|event| event.message).collect();
     assert_eq!(reasons[0], "codeloc: Adds code location new");
     assert_eq!(reasons.len(), 5);
 }
@@ -231,20 +231,20 @@ async fn a_resumed_location_has_the_mode_that_it_had_before() {
     let router = open(&daemon);
     for mode in ["", "mode: enforce\n", "mode: detect\n"] {
         let text = format!("name: new\ngit_url: https://example.com/new.git\nmodule: new\n{mode}");
-        let yaml = get_of("/v1/repositories").method("POST").header("content-type", "application/yaml");
+        let yaml = get_of("/v1/locations").method("POST").header("content-type", "application/yaml");
         assert_eq!(ask(&router, yaml, &text).await.status, StatusCode::CREATED);
         // Twice: a second request must not take the suspended mode for the one to come back.
         for _ in 0..2 {
-            let suspended = ask(&router, with("POST", "/v1/repositories/new/suspend"), "").await.json();
+            let suspended = ask(&router, with("POST", "/v1/locations/new/suspend"), "").await.json();
             assert!(suspended["config"].as_str().unwrap().contains("mode: suspended\n"), "{suspended}");
         }
-        let resumed = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        let resumed = ask(&router, with("POST", "/v1/locations/new/resume"), "").await.json();
         assert_eq!((resumed["config"].as_str(), &resumed["changed"]), (Some(text.as_str()), &json!(true)));
-        let again = ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.json();
+        let again = ask(&router, with("POST", "/v1/locations/new/resume"), "").await.json();
         assert_eq!((again["config"].as_str(), &again["changed"]), (Some(text.as_str()), &json!(false)));
-        assert_eq!(ask(&router, with("DELETE", "/v1/repositories/new"), "").await.status, StatusCode::OK);
+        assert_eq!(ask(&router, with("DELETE", "/v1/locations/new"), "").await.status, StatusCode::OK);
     }
-    assert_eq!(ask(&router, with("POST", "/v1/repositories/new/resume"), "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(ask(&router, with("POST", "/v1/locations/new/resume"), "").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -252,14 +252,14 @@ async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_pre
     let daemon = Daemon::new();
     let router = open(&daemon);
     let text = "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nbranch: main\n";
-    let yaml = get_of("/v1/repositories").method("POST").header("content-type", "application/yaml");
+    let yaml = get_of("/v1/locations").method("POST").header("content-type", "application/yaml");
     assert_eq!(ask(&router, yaml, text).await.status, StatusCode::CREATED);
-    let rolled = ask(&router, with("POST", "/v1/repositories/orders/rollback"), "{}").await;
+    let rolled = ask(&router, with("POST", "/v1/locations/orders/rollback"), "{}").await;
     let config = rolled.json()["config"].as_str().unwrap().to_owned();
     assert!(config.ends_with(&format!("module: orders\ncommit: {}\n", "a".repeat(40))), "{config}");
 
     daemon.statuses.lock().unwrap().get_mut("orders").unwrap().previous_commit = None;
-    let refused = ask(&router, with("POST", "/v1/repositories/orders/rollback"), "{}").await;
+    let refused = ask(&router, with("POST", "/v1/locations/orders/rollback"), "{}").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     assert!(refused.text.contains("name one in `commit`"), "{}", refused.text);
 }
@@ -268,23 +268,23 @@ async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_pre
 async fn a_config_that_does_not_pass_is_refused_with_file_line_and_hint() {
     let daemon = Daemon::new();
     let body = json!({"name": "new", "git_url": "https://example.com/new.git", "modul": "new"}).to_string();
-    let answer = ask(&open(&daemon), with("POST", "/v1/repositories"), &body).await;
+    let answer = ask(&open(&daemon), with("POST", "/v1/locations"), &body).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     let config = answer.json()["config"].as_str().unwrap().to_owned();
     assert!(config.contains("new/config.yml:4") && config.contains("modul"), "{config}");
-    assert!(daemon.poked.lock().unwrap().is_empty());
+    assert!(daemon.triggered.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_write_that_is_sent_again_under_its_key_is_done_once() {
     let daemon = Daemon::new();
     let router = open(&daemon);
-    let request = || with("POST", "/v1/repositories").header("idempotency-key", "one");
+    let request = || with("POST", "/v1/locations").header("idempotency-key", "one");
     let first = ask(&router, request(), &config()).await;
     let second = ask(&router, request(), &config()).await;
     assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED));
     assert_eq!(first.json(), second.json());
-    assert_eq!(daemon.poked.lock().unwrap().len(), 1);
+    assert_eq!(daemon.triggered.lock().unwrap().len(), 1);
     let other = config().replace("\"new\"", "\"other\"");
     assert_eq!(ask(&router, request(), &other).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
@@ -298,12 +298,12 @@ async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refuse
     let router = router(daemon.clone(), access, Secret::default());
     let bearer = |request: Builder, token: &str| request.header("authorization", format!("Bearer {token}"));
 
-    for path in ["/v1/repositories", "/metrics", "/v1/events", "/v1/costs", "/v1/status"] {
+    for path in ["/v1/locations", "/metrics", "/v1/events", "/v1/costs", "/v1/status"] {
         assert_eq!(ask(&router, get_of(path), "").await.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(ask(&router, bearer(get_of(path), "wrong"), "").await.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(ask(&router, bearer(get_of(path), READ), "").await.status, StatusCode::OK, "{path}");
     }
-    let refused = ask(&router, bearer(with("POST", "/v1/repositories"), READ), &config()).await;
+    let refused = ask(&router, bearer(with("POST", "/v1/locations"), READ), &config()).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert_eq!(ask(&router, with("POST", "/v1/sync"), "").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), WRITE), "").await.status, StatusCode::ACCEPTED);
@@ -314,7 +314,7 @@ async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refuse
     assert_eq!(ask(&router, foreign, "").await.status, StatusCode::FORBIDDEN);
     let own = bearer(with("POST", "/v1/sync"), WRITE).header("origin", "http://127.0.0.1:8080");
     assert_eq!(ask(&router, own, "").await.status, StatusCode::ACCEPTED);
-    let cross = bearer(get_of("/v1/repositories"), READ).header("sec-fetch-site", "cross-site");
+    let cross = bearer(get_of("/v1/locations"), READ).header("sec-fetch-site", "cross-site");
     assert_eq!(ask(&router, cross, "").await.status, StatusCode::FORBIDDEN);
 
     // The file is exchanged: the old token is not known any more.
@@ -330,11 +330,11 @@ async fn without_tokens_only_requests_that_name_loopback_are_answered() {
         let (answer, host) = line.split_once(' ').unwrap();
         let expected = if answer == "allowed" { StatusCode::OK } else { StatusCode::FORBIDDEN };
         let host = axum::http::HeaderValue::from_bytes(host.as_bytes()).unwrap();
-        assert_eq!(status(Request::get("/v1/repositories").header("host", host)).await, expected, "{line}");
+        assert_eq!(status(Request::get("/v1/locations").header("host", host)).await, expected, "{line}");
     }
-    assert_eq!(status(Request::get("/v1/repositories")).await, StatusCode::FORBIDDEN, "no host");
-    assert_eq!(status(get_of("/v1/repositories").header("host", "evil.example")).await, StatusCode::FORBIDDEN, "two");
-    assert_eq!(status(get_of("http://evil.example/v1/repositories")).await, StatusCode::FORBIDDEN, "another target");
+    assert_eq!(status(Request::get("/v1/locations")).await, StatusCode::FORBIDDEN, "no host");
+    assert_eq!(status(get_of("/v1/locations").header("host", "evil.example")).await, StatusCode::FORBIDDEN, "two");
+    assert_eq!(status(get_of("http://evil.example/v1/locations")).await, StatusCode::FORBIDDEN, "another target");
 }
 
 #[tokio::test]
@@ -342,23 +342,23 @@ async fn what_is_too_large_malformed_or_unknown_is_a_problem_document() {
     let router = open(&Daemon::new());
     let large = " ".repeat(limits::LARGEST_BODY + 1);
     for (request, body, status) in [
-        (with("POST", "/v1/repositories"), large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
-        (with("POST", "/v1/repositories"), "{", StatusCode::UNPROCESSABLE_ENTITY),
-        (with("POST", "/v1/repositories"), "[]", StatusCode::UNPROCESSABLE_ENTITY),
+        (with("POST", "/v1/locations"), large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
+        (with("POST", "/v1/locations"), "{", StatusCode::UNPROCESSABLE_ENTITY),
+        (with("POST", "/v1/locations"), "[]", StatusCode::UNPROCESSABLE_ENTITY),
         (
-            get_of("/v1/repositories").method("POST").header("content-type", "text/html"),
+            get_of("/v1/locations").method("POST").header("content-type", "text/html"),
             "x",
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ),
-        (with("PATCH", "/v1/repositories/no..name"), "{}", StatusCode::UNPROCESSABLE_ENTITY),
-        (get_of("/v1/repositories/none"), "", StatusCode::NOT_FOUND),
-        (get_of("/v1/repositories/%ff"), "", StatusCode::BAD_REQUEST),
-        (get_of("/v1/repositories/orders/logs?lines=0"), "", StatusCode::BAD_REQUEST),
-        (get_of("/v1/repositories/orders/logs?lines=x"), "", StatusCode::BAD_REQUEST),
+        (with("PATCH", "/v1/locations/no..name"), "{}", StatusCode::UNPROCESSABLE_ENTITY),
+        (get_of("/v1/locations/none"), "", StatusCode::NOT_FOUND),
+        (get_of("/v1/locations/%ff"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/locations/orders/logs?lines=0"), "", StatusCode::BAD_REQUEST),
+        (get_of("/v1/locations/orders/logs?lines=x"), "", StatusCode::BAD_REQUEST),
         (get_of("/v1/events?severity=loud"), "", StatusCode::BAD_REQUEST),
-        (get_of("/v1/repositories/orders/plan"), "", StatusCode::BAD_GATEWAY),
+        (get_of("/v1/locations/orders/plan"), "", StatusCode::BAD_GATEWAY),
         (get_of("/v2"), "", StatusCode::NOT_FOUND),
-        (with("PUT", "/v1/repositories"), "", StatusCode::METHOD_NOT_ALLOWED),
+        (with("PUT", "/v1/locations"), "", StatusCode::METHOD_NOT_ALLOWED),
     ] {
         let told = format!("{request:?}");
         let answer = ask(&router, request, body).await;
@@ -375,7 +375,7 @@ async fn what_is_too_large_malformed_or_unknown_is_a_problem_document() {
 #[tokio::test]
 async fn logs_are_lines_with_the_oldest_first() {
     let router = open(&Daemon::new());
-    let answer = ask(&router, get_of("/v1/repositories/orders/logs?after=1"), "").await;
+    let answer = ask(&router, get_of("/v1/locations/orders/logs?after=1"), "").await;
     let texts: Vec<_> = answer.json().as_array().unwrap().iter().map(|line| line["text"].clone()).collect();
     assert_eq!(texts, ["line 2", "line 3"]);
 }
@@ -392,11 +392,11 @@ async fn a_signed_hook_pokes_and_a_forged_one_is_refused_and_counted() {
         with("POST", "/hooks/git").header("x-github-event", "push").header("x-hub-signature-256", signature)
     };
     let good = ask(&router, hook(&hooks::sign(body.as_bytes(), "hush")), &body).await;
-    assert_eq!((good.status, &good.json()["poked"]), (StatusCode::ACCEPTED, &json!(1)));
+    assert_eq!((good.status, &good.json()["triggered"]), (StatusCode::ACCEPTED, &json!(1)));
     let forged = ask(&router, hook(&hooks::sign(body.as_bytes(), "guess")), &body).await;
     assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
     let gitlab = with("POST", "/hooks/git").header("x-gitlab-event", "Push Hook").header("x-gitlab-token", "hush");
-    assert_eq!(ask(&router, gitlab, "{}").await.json()["poked"], 0);
+    assert_eq!(ask(&router, gitlab, "{}").await.json()["triggered"], 0);
     let metrics = ask(&router, get_of("/metrics"), "").await.text;
     for line in [
         r#"codeloc_hooks_total{outcome="accepted",sender="github"} 1"#,
@@ -412,14 +412,14 @@ async fn a_signed_hook_pokes_and_a_forged_one_is_refused_and_counted() {
 async fn events_come_as_they_happen_and_those_before_on_demand() {
     use futures::StreamExt;
 
-    use crate::status::events::{EventReason, News};
+    use crate::status::events::{EventReason, NewEvent};
 
     let daemon = Daemon::new();
-    daemon.journal.record(News::of("orders", EventReason::Healthy, "one"));
-    let request = get_of("/v1/events/stream?after=0&repository=orders").body(Body::empty()).unwrap();
+    daemon.recorder.record(NewEvent::of("orders", EventReason::Healthy, "one"));
+    let request = get_of("/v1/events/stream?after=0&location=orders").body(Body::empty()).unwrap();
     let response = open(&daemon).oneshot(request).await.unwrap();
-    daemon.journal.record(News::of("billing", EventReason::Healthy, "no"));
-    daemon.journal.record(News::of("orders", EventReason::Degraded, "two"));
+    daemon.recorder.record(NewEvent::of("billing", EventReason::Healthy, "no"));
+    daemon.recorder.record(NewEvent::of("orders", EventReason::Degraded, "two"));
     let mut stream = response.into_body().into_data_stream();
     for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
         let chunk = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();

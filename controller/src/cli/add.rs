@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::terminal::{complain, say};
 use super::write::{Edit, assignments, write};
-use super::{Failure, assemble, client};
+use super::{Failure, client, wiring};
 use crate::config_source::inspect::{Found, inspect};
 use crate::config_source::write::Change;
 use crate::settings;
@@ -51,7 +51,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let subdirectory = text("subdirectory");
     let settings = settings::load(matches)?;
     let work = tempfile::tempdir()?;
-    let git = assemble::git(&settings);
+    let git = wiring::git(&settings);
     let (branch, bare) = (text("branch"), work.path().join("look.git"));
     let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
     for warning in &found.warnings {
@@ -149,8 +149,8 @@ mod tests {
         };
         let text = config("orders", "https://github.com/shop/orders.git", None, &code, &found);
         let text = edit(&text, json!({"resources": {"cpu": 512, "memory": 1024}}).as_object().unwrap()).unwrap();
-        let repository = codeloc_crds::parse("orders/config.yml", &text).unwrap();
-        assert_eq!((repository.code, repository.resources.cpu), (code, 512), "{text}");
+        let location = codeloc_crds::parse("orders/config.yml", &text).unwrap();
+        assert_eq!((location.code, location.resources.cpu), (code, 512), "{text}");
     }
 
     #[test]

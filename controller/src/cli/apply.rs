@@ -4,16 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
-use codeloc_aws::lease::{Lease, Standing};
-use codeloc_core::status::{Health, Reason, RepositoryStatus, Sync};
+use codeloc_aws::lease::{Lease, LeaseState};
+use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::terminal::{complain, say};
-use super::{Failure, assemble, log, settings};
+use super::{Failure, log, settings, wiring};
 use crate::config_source;
 use crate::reconcile::{Daemon, Outcome};
 use crate::settings as all_settings;
-use crate::status::Journal;
+use crate::status::Recorder;
 use crate::status::events::EventReason;
 
 pub fn command() -> Command {
@@ -34,36 +34,36 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings(matches)?;
     log::start();
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&1800));
-    let git = assemble::git(&settings);
+    let git = wiring::git(&settings);
     // A single reading that fails ends the command; a watcher would go on trying.
-    config_source::read_once(assemble::source(&settings), git.clone()).await?;
-    let source = config_source::watch(assemble::source(&settings), git);
-    let (reconciler, moved) = assemble::reconciler(settings).await?;
-    reconciler.world.workspace.create().await?;
+    config_source::read_once(wiring::source(&settings), git.clone()).await?;
+    let source = config_source::watch(wiring::source(&settings), git);
+    let (reconciler, moved) = wiring::reconciler(settings).await?;
+    reconciler.context.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
-    let world = &daemon.reconciler.world;
-    let board = &world.board;
+    let context = &daemon.reconciler.context;
+    let statuses = &context.statuses;
 
     // Done when every location has converged, or waits for nothing that time would bring.
-    let stuck = [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOurs];
+    let stuck = [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOwned];
     let is_stuck = |name: &str| {
         let one_of =
-            |status: &RepositoryStatus| status.conditions.iter().any(|dated| stuck.contains(&dated.condition.reason));
-        board.read(name, one_of).unwrap_or(false)
+            |status: &LocationStatus| status.conditions.iter().any(|dated| stuck.contains(&dated.condition.reason));
+        statuses.read(name, one_of).unwrap_or(false)
     };
     let done = daemon.progress.until(|outcomes| {
         outcomes.iter().all(|(name, outcome)| match outcome {
             Outcome::Converged | Outcome::Gone | Outcome::Held => true,
             // A pass follows when this process gets the lease.
             Outcome::Unleased => false,
-            Outcome::Waiting(_) | Outcome::Failed(_) | Outcome::Unseen => is_stuck(name),
+            Outcome::Waiting(_) | Outcome::Failed(_) | Outcome::AwaitingSweep => is_stuck(name),
         })
     });
     // Each end waits until what has begun to change is changed: only then may another process begin.
     let in_time = async {
         let result = tokio::time::timeout(timeout, done).await;
         let why = result.err().map(|_| {
-            let why = never_began(daemon.progress.swept(), &world.journal, &world.lease.standing());
+            let why = never_began(daemon.progress.swept(), &context.recorder, &context.lease.state());
             format!(
                 "not converged within {} s{}",
                 timeout.as_secs(),
@@ -71,8 +71,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             )
         });
         // Taken before passes are cut off, so that the statuses do not show that.
-        let statuses = board.all();
-        world.lease.fence().shut().await;
+        let statuses = statuses.all();
+        context.lease.fence().shut().await;
         (why, statuses)
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -82,18 +82,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        world.lease.fence().shut().await;
+        context.lease.fence().shut().await;
     };
     let (mut unfinished, statuses) = tokio::select! {
-        () = daemon.run(moved) => (Some("the reconciler ended by itself; see the log".to_owned()), board.all()),
-        () = say_who_holds(&world.lease) => (None, board.all()),
+        () = daemon.run(moved) => (Some("the reconciler ended by itself; see the log".to_owned()), statuses.all()),
+        () = say_who_holds(&context.lease) => (None, statuses.all()),
         () = told_to_end => {
-            (Some("ended by a signal before all was done; the next run goes on from here".to_owned()), board.all())
+            (Some("ended by a signal before all was done; the next run goes on from here".to_owned()), statuses.all())
         }
         ended = in_time => ended,
     };
     // Nothing runs any more that could change anything.
-    world.lease.release().await;
+    context.lease.release().await;
     for status in statuses {
         if unfinished.is_none() && !settled(&status) {
             unfinished = Some("not every location is Synced and Healthy".to_owned());
@@ -106,35 +106,35 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-fn settled(status: &RepositoryStatus) -> bool {
+fn settled(status: &LocationStatus) -> bool {
     status.sync == Sync::Synced && status.health == Health::Healthy
 }
 
 /// Prints what the command waits for, each time that it changes. Never ends.
 async fn say_who_holds(lease: &Lease) {
-    let mut standing = lease.watch();
+    let mut lease_state = lease.watch();
     loop {
-        match &*standing.borrow_and_update() {
-            Standing::Standby { holder } => complain!("waiting for the lease: {holder} holds it"),
-            Standing::Unreadable(why) => complain!("waiting for the lease: {why}"),
-            Standing::Held | Standing::Unknown => {}
+        match &*lease_state.borrow_and_update() {
+            LeaseState::Standby { holder } => complain!("waiting for the lease: {holder} holds it"),
+            LeaseState::Unreadable(why) => complain!("waiting for the lease: {why}"),
+            LeaseState::Held | LeaseState::Unknown => {}
         }
-        if standing.changed().await.is_err() {
+        if lease_state.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
 /// Why nothing could be changed.
-fn never_began(swept: bool, journal: &Journal, standing: &Standing) -> Option<String> {
+fn never_began(swept: bool, recorder: &Recorder, lease_state: &LeaseState) -> Option<String> {
     if !swept {
-        let last = journal.events.list(|event| event.reason == EventReason::SweepFailed).pop();
+        let last = recorder.events.list(|event| event.reason == EventReason::SweepFailed).pop();
         let why = last.map_or_else(|| "no answer came".to_owned(), |event| event.message);
         return Some(format!("AWS was never read whole: {why}"));
     }
-    match standing {
-        Standing::Standby { holder } => Some(format!("{holder} holds the lease")),
-        Standing::Unreadable(why) => Some(format!("the lease cannot be read: {why}")),
-        Standing::Held | Standing::Unknown => None,
+    match lease_state {
+        LeaseState::Standby { holder } => Some(format!("{holder} holds the lease")),
+        LeaseState::Unreadable(why) => Some(format!("the lease cannot be read: {why}")),
+        LeaseState::Held | LeaseState::Unknown => None,
     }
 }

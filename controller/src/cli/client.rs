@@ -116,7 +116,7 @@ impl Client {
     /// Why the daemon as a whole is not well, if it says so.
     pub async fn not_ready(&self) -> Option<String> {
         let daemon: Value = self.get("/v1/status").await.ok()?;
-        Some(daemon["trouble"].as_str()?.replace('\n', "\nwarning: "))
+        Some(daemon["fault"].as_str()?.replace('\n', "\nwarning: "))
     }
 
     pub async fn send_json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {

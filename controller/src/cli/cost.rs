@@ -39,7 +39,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             *sum += dollars;
         }
     }
-    let mut rows: Vec<_> = costs.iter().map(|cost| row(&cost.repository, dollars(cost))).collect();
+    let mut rows: Vec<_> = costs.iter().map(|cost| row(&cost.location, dollars(cost))).collect();
     rows.push(row("all", sum));
     table(["NAME", "MIN", "NOW", "MAX", "ARM64 SAVES", "SPOT SAVES"], rows);
     if let Some(as_of) = as_of {

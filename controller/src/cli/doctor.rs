@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::prepare::prepare;
 use super::terminal::{Piece, print_json, print_pieces, say};
-use super::{Failure, assemble};
+use super::{Failure, wiring};
 use crate::doctor::{Verdict, examine};
 use crate::settings;
 
@@ -20,9 +20,9 @@ pub fn command() -> Command {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings::load(matches)?;
-    let config = assemble::aws(&settings).await;
+    let config = wiring::aws(&settings).await;
     let prepared = prepare(&settings).map(drop);
-    let findings = examine(&settings, prepared, &config, assemble::git(&settings), assemble::source(&settings)).await;
+    let findings = examine(&settings, prepared, &config, wiring::git(&settings), wiring::source(&settings)).await;
     if matches.get_flag("json") {
         print_json(&findings)?;
     } else {

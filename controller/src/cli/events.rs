@@ -14,7 +14,7 @@ use crate::status::events::Event;
 pub fn command() -> Command {
     Command::new("events")
         .about("Shows what happened, to whom, why, and from which commit: the last thousand events of the daemon")
-        .arg(Arg::new("repository").long("repository").value_name("NAME").help("Only those of this location"))
+        .arg(Arg::new("location").long("location").value_name("NAME").help("Only those of this location"))
         .arg(
             Arg::new("severity")
                 .long("severity")
@@ -30,7 +30,7 @@ pub fn command() -> Command {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
-    let mut query: Vec<String> = ["repository", "severity"]
+    let mut query: Vec<String> = ["location", "severity"]
         .into_iter()
         .filter_map(|name| Some(format!("{name}={}", matches.get_one::<String>(name)?)))
         .collect();
@@ -61,7 +61,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Cell::new(age(event.last)),
             event.severity.into(),
             Cell::new(format!("{:?}", event.reason)),
-            Cell::of(event.repository),
+            Cell::of(event.location),
             Cell::of(event.commit.map(|commit| commit.get(..8).unwrap_or(&commit).to_owned())),
             Cell::new(event.count.to_string()),
             Cell::new(event.message.lines().next().unwrap_or_default()),
@@ -72,6 +72,6 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 }
 
 fn line(event: &Event) -> String {
-    let of = event.repository.as_deref().unwrap_or("-");
+    let of = event.location.as_deref().unwrap_or("-");
     format!("{} {of} {:?}: {}", event.last.strftime("%F %TZ"), event.reason, event.message)
 }

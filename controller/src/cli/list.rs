@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use codeloc_core::status::RepositoryStatus;
+use codeloc_core::status::LocationStatus;
 
 use super::client::Client;
 use super::out::{Cell, age, table};
@@ -23,13 +23,13 @@ pub fn command() -> Command {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
-    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    let statuses: Vec<LocationStatus> = client.get("/v1/locations").await?;
     if matches.get_flag("json") {
         print_json(&statuses)?;
         return Ok(ExitCode::SUCCESS);
     }
     let costs: Vec<Cost> = client.get("/v1/costs").await?;
-    let costs: BTreeMap<String, f64> = costs.into_iter().map(|cost| (cost.repository, cost.now)).collect();
+    let costs: BTreeMap<String, f64> = costs.into_iter().map(|cost| (cost.location, cost.now)).collect();
     let rows = statuses.into_iter().map(|status| {
         [
             Cell::new(status.name.clone()),

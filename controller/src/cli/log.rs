@@ -63,10 +63,10 @@ mod tests {
         let subscriber = subscriber.with_writer(move || writer.clone()).fmt_fields(fields()).finish();
         tracing::subscriber::with_default(subscriber, || {
             let hostile = "\u{1b}]0;x\u{7}\u{202e}\u{2066}\u{9b}\r";
-            tracing::info!(repository = "orders", error = %hostile, "of {hostile}");
+            tracing::info!(location = "orders", error = %hostile, "of {hostile}");
         });
         let text = String::from_utf8(lock(&buffer.0).clone()).unwrap();
         let escaped = r"\u{1b}]0;x\u{7}\u{202e}\u{2066}\u{9b}\r";
-        assert_eq!(text, format!(" INFO of {escaped} repository=\"orders\" error={escaped}\n"));
+        assert_eq!(text, format!(" INFO of {escaped} location=\"orders\" error={escaped}\n"));
     }
 }

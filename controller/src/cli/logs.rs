@@ -45,10 +45,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             complain!("warning: {data}");
             Ok(())
         };
-        client.follow(&format!("/v1/repositories/{name}/logs/stream?lines={lines}"), show).await?;
+        client.follow(&format!("/v1/locations/{name}/logs/stream?lines={lines}"), show).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    for line in client.get::<Vec<Line>>(&format!("/v1/repositories/{name}/logs?lines={lines}")).await? {
+    for line in client.get::<Vec<Line>>(&format!("/v1/locations/{name}/logs?lines={lines}")).await? {
         print(&line, json)?;
     }
     Ok(ExitCode::SUCCESS)

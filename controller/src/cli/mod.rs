@@ -5,12 +5,12 @@
 
 mod add;
 mod apply;
-mod assemble;
 mod client;
 mod completions;
 mod cost;
 mod doctor;
 mod events;
+mod handle;
 mod list;
 mod log;
 mod logs;
@@ -21,13 +21,13 @@ mod remove;
 mod rollback;
 mod run;
 mod schema;
-mod shown;
 mod status;
 mod suspend;
 mod sync;
 mod terminal;
 mod update;
 mod validate;
+mod wiring;
 mod write;
 
 use std::process::ExitCode;

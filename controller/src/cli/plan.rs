@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_core::planner::render::{self, Document};
-use codeloc_core::status::{Reason, RepositoryStatus};
-use codeloc_git::heads::HeadKey;
+use codeloc_core::status::{LocationStatus, Reason};
+use codeloc_git::refs::RefKey;
 use futures::{StreamExt, TryStreamExt};
 
 use super::client::Client;
 use super::terminal::{complain, print_json, say};
-use super::{Failure, assemble, client, settings};
+use super::{Failure, client, settings, wiring};
 use crate::config_source;
 use crate::settings as all_settings;
 
@@ -86,28 +86,27 @@ async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
     if let Some(why) = client.unready().await {
         return Err(format!("the daemon cannot plan now: {why}; --local computes the plan here").into());
     }
-    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    let statuses: Vec<LocationStatus> = client.get("/v1/locations").await?;
     let conditions = statuses.iter().flat_map(|status| &status.conditions).map(|dated| &dated.condition);
     let invalid = conditions.filter(|condition| condition.reason == Reason::InvalidConfig);
     let invalid = invalid.map(|condition| condition.message.clone()).collect();
     // A config in a folder with an invalid name appears under its path and has no plan.
     let names = statuses.iter().map(|status| &status.name).filter(|name| !name.contains('/'));
-    let paths: Vec<String> = names.map(|name| format!("/v1/repositories/{name}/plan")).collect();
+    let paths: Vec<String> = names.map(|name| format!("/v1/locations/{name}/plan")).collect();
     let plans = futures::stream::iter(&paths).map(|path| client.get::<Document>(path)).buffered(AT_ONCE);
     Ok(Planned { plans: plans.try_collect().await?, invalid })
 }
 
 async fn here(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
-    let snapshot = config_source::read_once(assemble::source(&settings), assemble::git(&settings)).await?;
+    let snapshot = config_source::read_once(wiring::source(&settings), wiring::git(&settings)).await?;
     let invalid = snapshot.invalid().map(|one| one.rendered.clone()).collect();
-    let (reconciler, _moved) = assemble::reconciler(settings).await?;
-    let wanted = snapshot.in_force().filter(|repository| repository.image.is_none());
-    reconciler.world.heads.want(
-        wanted
-            .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),
+    let (reconciler, _moved) = wiring::reconciler(settings).await?;
+    let wanted = snapshot.in_force().filter(|location| location.image.is_none());
+    reconciler.context.refs.track(
+        wanted.map(|location| RefKey { git_url: location.git_url.clone(), reference: location.reference.clone() }),
     );
-    reconciler.world.heads.settled().await;
+    reconciler.context.refs.settled().await;
     reconciler.set_snapshot(Arc::new(snapshot));
 
     let mut plans = Vec::new();

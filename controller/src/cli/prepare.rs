@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::assemble;
+use super::wiring;
 use crate::api::access::Access;
 use crate::api::hooks::Secret;
 use crate::cost::Prices;
@@ -26,7 +26,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
         prices: Prices::load(settings.cost.prices_file.as_deref())?,
         notify: notify(settings)?,
     };
-    assemble::build_settings(settings).check().map_err(|error| error.to_string())?;
+    wiring::build_settings(settings).check().map_err(|error| error.to_string())?;
     for path in settings.git.tokens.values() {
         holds_something("git.tokens", path)?;
     }

@@ -40,7 +40,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
     // The daemon knows from AWS which commit served.
     let client = Client::new(matches)?;
-    let written = client.send_json(Method::POST, &format!("/v1/repositories/{name}/rollback"), None).await?;
+    let written = client.send_json(Method::POST, &format!("/v1/locations/{name}/rollback"), None).await?;
     if matches.get_flag("json") {
         print_json(&written)?;
     } else {

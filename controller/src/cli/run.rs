@@ -6,9 +6,9 @@ use std::sync::Arc;
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::handle::Handle;
 use super::prepare::{Prepared, prepare};
-use super::shown::Shown;
-use super::{Failure, assemble, log};
+use super::{Failure, log, wiring};
 use crate::api::{self, serve};
 use crate::config_source;
 use crate::config_source::write::Writer;
@@ -30,19 +30,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .map_err(|error| format!("cannot listen on {} ({error}); --listen takes another address", settings.listen))?;
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "codeloc listens");
 
-    let source_settings = assemble::source(&settings);
-    let writer =
-        Writer::new(&source_settings, assemble::git(&settings), settings.build.work_folder.join("writing.git"));
-    let source = config_source::watch(source_settings, assemble::git(&settings));
-    let (reconciler, moved) = assemble::reconciler(settings).await?;
-    reconciler.world.workspace.create().await?;
+    let source_settings = wiring::source(&settings);
+    let writer = Writer::new(&source_settings, wiring::git(&settings), settings.build.work_folder.join("writing.git"));
+    let source = config_source::watch(source_settings, wiring::git(&settings));
+    let (reconciler, moved) = wiring::reconciler(settings).await?;
+    reconciler.context.workspace.create().await?;
     let daemon = Daemon::new(reconciler, source.state.clone());
-    let journal = daemon.reconciler.world.journal.clone();
-    let shown =
-        Shown { reconciler: daemon.reconciler.clone(), progress: daemon.progress.clone(), source, writer, prices };
-    let api = serve::serve(listener, api::router(Arc::new(shown), access, secret));
+    let recorder = daemon.reconciler.context.recorder.clone();
+    let handle =
+        Handle { reconciler: daemon.reconciler.clone(), progress: daemon.progress.clone(), source, writer, prices };
+    let api = serve::serve(listener, api::router(Arc::new(handle), access, secret));
 
-    let lease = daemon.reconciler.world.lease.clone();
+    let lease = daemon.reconciler.context.lease.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The daemon runs on until what it has begun to change is changed: only then may another one begin.
@@ -55,7 +54,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let telling = async {
         match notify {
-            Some(notify) => notify.run(journal).await,
+            Some(notify) => notify.run(recorder).await,
             None => std::future::pending().await,
         }
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use codeloc_core::status::{Health, RepositoryStatus, Sync, Truth};
+use codeloc_core::status::{ConditionStatus, Health, LocationStatus, Sync};
 use jiff::Timestamp;
 use reqwest::Method;
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (all, unsettled) = if matches.get_flag("wait") {
         wait(&client, &names, Instant::now() + timeout).await?
     } else {
-        (client.get("/v1/repositories").await?, None)
+        (client.get("/v1/locations").await?, None)
     };
     if let Some(why) = client.not_ready().await {
         complain!("warning: {why}");
@@ -71,7 +71,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         for status in &statuses {
             let mut text = details(std::slice::from_ref(status));
             // An older daemon has none.
-            let path = format!("/v1/events?repository={}", status.name);
+            let path = format!("/v1/events?location={}", status.name);
             let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
             text.push_str(&happened(&events));
             say!("{}", text.strip_suffix('\n').unwrap_or(&text));
@@ -92,7 +92,7 @@ async fn wait(
     client: &Client,
     names: &[&String],
     deadline: Instant,
-) -> Result<(Vec<RepositoryStatus>, Option<String>), Failure> {
+) -> Result<(Vec<LocationStatus>, Option<String>), Failure> {
     let mut first: Option<DaemonStatus> = None;
     loop {
         let answer = look(client, &mut first, names).await;
@@ -112,14 +112,14 @@ async fn look(
     client: &Client,
     first: &mut Option<DaemonStatus>,
     names: &[&String],
-) -> Result<(Vec<RepositoryStatus>, Option<String>), Failure> {
+) -> Result<(Vec<LocationStatus>, Option<String>), Failure> {
     let daemon: DaemonStatus = client.get("/v1/status").await?;
     if first.is_none() {
         hurry(client, names).await;
     }
     // By the daemon's clock; an older daemon tells none.
     let began = first.get_or_insert_with(|| daemon.clone()).now;
-    let statuses: Vec<RepositoryStatus> = client.get("/v1/repositories").await?;
+    let statuses: Vec<LocationStatus> = client.get("/v1/locations").await?;
     let mut unsettled: Vec<String> = statuses
         .iter()
         .filter(|status| names.is_empty() || names.contains(&&status.name))
@@ -144,7 +144,7 @@ async fn look(
 async fn hurry(client: &Client, names: &[&String]) {
     let mut known = !names.is_empty();
     for name in names {
-        known &= client.send_json(Method::POST, &format!("/v1/repositories/{name}/sync"), None).await.is_ok();
+        known &= client.send_json(Method::POST, &format!("/v1/locations/{name}/sync"), None).await.is_ok();
     }
     if !known {
         let _ = client.send_json(Method::POST, "/v1/sync", None).await;
@@ -152,7 +152,7 @@ async fn hurry(client: &Client, names: &[&String]) {
 }
 
 /// Why a location is not settled with everything pushed before `began`.
-fn unsettled(status: &RepositoryStatus, began: Option<Timestamp>) -> Option<String> {
+fn unsettled(status: &LocationStatus, began: Option<Timestamp>) -> Option<String> {
     if !settled(status) {
         let message = status.message.lines().next().unwrap_or_default();
         return Some(format!("{} is {}, {}: {message}", status.name, status.sync, status.health));
@@ -162,12 +162,12 @@ fn unsettled(status: &RepositoryStatus, began: Option<Timestamp>) -> Option<Stri
         .then(|| format!("{} may be out of date: the daemon has not read its config or its branch again", status.name))
 }
 
-fn chosen(names: &[&String], all: Vec<RepositoryStatus>) -> Vec<RepositoryStatus> {
+fn chosen(names: &[&String], all: Vec<LocationStatus>) -> Vec<LocationStatus> {
     all.into_iter().filter(|status| names.is_empty() || names.contains(&&status.name)).collect()
 }
 
 /// An error for names that no location has, with similar names.
-fn unknown(names: &[&String], all: &[RepositoryStatus]) -> Option<String> {
+fn unknown(names: &[&String], all: &[LocationStatus]) -> Option<String> {
     let unknown = names.iter().filter(|name| all.iter().all(|status| status.name != ***name));
     let told: Vec<String> = unknown
         .map(|name| {
@@ -185,11 +185,11 @@ fn unknown(names: &[&String], all: &[RepositoryStatus]) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-fn settled(status: &RepositoryStatus) -> bool {
+fn settled(status: &LocationStatus) -> bool {
     status.sync == Sync::Synced && status.health == Health::Healthy
 }
 
-fn print_table(statuses: &[RepositoryStatus]) {
+fn print_table(statuses: &[LocationStatus]) {
     let rows = statuses.iter().map(|status| {
         [
             Cell::new(&status.name),
@@ -222,7 +222,7 @@ fn happened(events: &[Event]) -> String {
     out
 }
 
-fn details(statuses: &[RepositoryStatus]) -> String {
+fn details(statuses: &[LocationStatus]) -> String {
     let mut out = String::new();
     for status in statuses {
         let line = |out: &mut String, key: &str, value: &str| {
@@ -243,9 +243,9 @@ fn details(statuses: &[RepositoryStatus]) -> String {
         for dated in &status.conditions {
             let condition = &dated.condition;
             let sign = match condition.status {
-                Truth::True => "ok",
-                Truth::False => "NO",
-                Truth::Unknown => "..",
+                ConditionStatus::True => "ok",
+                ConditionStatus::False => "NO",
+                ConditionStatus::Unknown => "..",
             };
             let (kind, reason) = (format!("{:?}", condition.kind), format!("{:?}", condition.reason));
             let _ = writeln!(out, "  {sign} {kind:<15} {reason} since {}", dated.since.strftime("%F %TZ"));

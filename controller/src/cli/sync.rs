@@ -26,7 +26,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         say!("all locations are looked at");
     }
     for name in names {
-        client.send_json(Method::POST, &format!("/v1/repositories/{name}/sync"), None).await?;
+        client.send_json(Method::POST, &format!("/v1/locations/{name}/sync"), None).await?;
         say!("{name} is looked at");
     }
     Ok(ExitCode::SUCCESS)

@@ -26,7 +26,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     for one in &invalid {
         complain!("{}\n", one.rendered.trim_end());
     }
-    let valid = snapshot.repositories.len() + snapshot.strays.len() - invalid.len();
+    let valid = snapshot.locations.len() + snapshot.invalid_dirs.len() - invalid.len();
     say!("{valid} valid, {} invalid", invalid.len());
     Ok(if invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::terminal::{print_json, say};
-use super::{Failure, assemble};
+use super::{Failure, wiring};
 use crate::config_source::write::{Change, Writer};
 use crate::settings::{self, Settings};
 
@@ -55,10 +55,10 @@ fn unchanged(change: &Change) -> &'static str {
 }
 
 async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> {
-    let path = format!("/v1/repositories/{}", edit.name);
+    let path = format!("/v1/locations/{}", edit.name);
     match &edit.change {
-        Change::AddText(text) => client.send_yaml("/v1/repositories", text.clone()).await,
-        Change::Add(fields) => client.send_json(Method::POST, "/v1/repositories", Some(&json!(fields))).await,
+        Change::AddText(text) => client.send_yaml("/v1/locations", text.clone()).await,
+        Change::Add(fields) => client.send_json(Method::POST, "/v1/locations", Some(&json!(fields))).await,
         Change::Set(fields) => client.send_json(Method::PATCH, &path, Some(&json!(fields))).await,
         Change::Suspend => client.send_json(Method::POST, &format!("{path}/suspend"), None).await,
         Change::Resume => client.send_json(Method::POST, &format!("{path}/resume"), None).await,
@@ -68,7 +68,7 @@ async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> 
 
 async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure> {
     let work = tempfile::tempdir()?;
-    let writer = Writer::new(&assemble::source(settings), assemble::git(settings), work.path().join("writing.git"));
+    let writer = Writer::new(&wiring::source(settings), wiring::git(settings), work.path().join("writing.git"));
     let written =
         writer.write(&edit.name, &edit.change, &edit.message, &identity()).await.map_err(|error| match error {
             crate::config_source::write::WriteError::Invalid(error) => error.render(false).trim_end().to_owned(),

@@ -49,8 +49,8 @@ impl Directory {
         let mut snapshot = self.read_files().await?;
         if last.is_none_or(|last| !same_configs(last, &snapshot)) {
             for _ in 0..READINGS {
-                let removed = last
-                    .is_some_and(|last| last.repositories.keys().any(|name| !snapshot.repositories.contains_key(name)));
+                let removed =
+                    last.is_some_and(|last| last.locations.keys().any(|name| !snapshot.locations.contains_key(name)));
                 tokio::time::sleep(if removed { SETTLE_AFTER_REMOVAL } else { SETTLE }).await;
                 let again = self.read_files().await?;
                 if same_configs(&again, &snapshot) {
@@ -90,8 +90,8 @@ impl Directory {
 }
 
 fn same_configs(left: &Snapshot, right: &Snapshot) -> bool {
-    left.repositories == right.repositories
-        && left.strays == right.strays
+    left.locations == right.locations
+        && left.invalid_dirs == right.invalid_dirs
         && left.claimed == right.claimed
         && left.contested == right.contested
         && left.prune == right.prune

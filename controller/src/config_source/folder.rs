@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use codeloc_core::desired::Invalid;
-use codeloc_crds::{ConfigError, Glimpse, Parsed, RepositoryName, check_fleet, glimpse, read};
+use codeloc_crds::{ConfigError, Glimpse, LocationName, Parsed, check_fleet, glimpse, read};
 
 use super::{Snapshot, SourceError};
 
@@ -71,16 +71,16 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
         if read.is_err() {
             snapshot.keep_named(&name, &shown(root, &name, CONFIG), &glimpse);
         }
-        match (RepositoryName::new(&name), read) {
+        match (LocationName::new(&name), read) {
             (Ok(_), Ok(parsed)) => fleet.push(*parsed),
             (Ok(name), Err(invalid)) => {
                 broken.insert(name.clone(), glimpse);
-                snapshot.repositories.insert(name, Err(invalid));
+                snapshot.locations.insert(name, Err(invalid));
             }
-            (Err(_), Err(invalid)) => snapshot.strays.push(invalid),
+            (Err(_), Err(invalid)) => snapshot.invalid_dirs.push(invalid),
             // The name in the file equals the folder's, so it was checked already.
             (Err(error), Ok(_)) => {
-                snapshot.strays.push(invalid(root, &name, CONFIG, &error.message, error.hint));
+                snapshot.invalid_dirs.push(invalid(root, &name, CONFIG, &error.message, error.hint));
             }
         }
     }
@@ -90,10 +90,10 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
         Err(error) => {
             let message = format!("{}: cannot be read, and so confirms nothing: {error}", shown_beside(root, PRUNE));
             let rendered = format!("error: {message}\nhint: make it a text file with one name a line, or remove it\n");
-            snapshot.strays.push(Invalid { path: PRUNE.to_owned(), message, rendered });
+            snapshot.invalid_dirs.push(Invalid { path: PRUNE.to_owned(), message, rendered });
         }
     }
-    snapshot.strays.sort_by(|left, right| left.path.cmp(&right.path));
+    snapshot.invalid_dirs.sort_by(|left, right| left.path.cmp(&right.path));
     add_fleet(&mut snapshot, root, fleet, &broken);
     Ok(snapshot)
 }
@@ -109,20 +109,20 @@ fn read_prune(root: &Path) -> io::Result<BTreeSet<String>> {
     Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-fn add_fleet(snapshot: &mut Snapshot, root: &Path, fleet: Vec<Parsed>, broken: &BTreeMap<RepositoryName, Glimpse>) {
+fn add_fleet(snapshot: &mut Snapshot, root: &Path, fleet: Vec<Parsed>, broken: &BTreeMap<LocationName, Glimpse>) {
     let mut errors = check_fleet(&fleet, broken);
     for parsed in fleet {
-        let name = parsed.repository.name.clone();
+        let name = parsed.location.name.clone();
         let (contested, refused) = (errors.contested.remove(&name), errors.refused.remove(&name));
         let outcome = match refused.as_ref().or(contested.as_ref()) {
             Some(error) => Err(alone(root, name.as_str(), || from_config_error(name.as_str(), error))
                 .unwrap_or_else(|invalid| invalid)),
-            None => Ok(parsed.repository.clone()),
+            None => Ok(parsed.location.clone()),
         };
         if refused.is_none() && contested.is_some() {
-            snapshot.contested.insert(name.clone(), parsed.repository);
+            snapshot.contested.insert(name.clone(), parsed.location);
         }
-        snapshot.repositories.insert(name, outcome);
+        snapshot.locations.insert(name, outcome);
     }
 }
 
@@ -260,8 +260,8 @@ mod tests {
     }
 
     fn outcome(snapshot: &Snapshot, name: &str) -> Result<String, String> {
-        match &snapshot.repositories[&RepositoryName::new(name).unwrap()] {
-            Ok(repository) => Ok(repository.git_url.clone()),
+        match &snapshot.locations[&LocationName::new(name).unwrap()] {
+            Ok(location) => Ok(location.git_url.clone()),
             Err(invalid) => Err(invalid.message.clone()),
         }
     }
@@ -282,7 +282,7 @@ mod tests {
         assert!(outcome(&snapshot, "good").is_ok());
         let message = outcome(&snapshot, "bad").unwrap_err();
         assert!(message.contains("bad/config.yml:3:1: unknown field `modul`"), "{message}");
-        assert_eq!(snapshot.repositories.len(), 2);
+        assert_eq!(snapshot.locations.len(), 2);
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
             let message = outcome(&snapshot, name).unwrap_err();
             assert!(message.contains(part), "{name}: {message}");
         }
-        assert_eq!(snapshot.repositories.len(), 6);
+        assert_eq!(snapshot.locations.len(), 6);
     }
 
     #[test]
@@ -337,8 +337,8 @@ mod tests {
         write(root.path(), "My_Pipeline", &config("my-pipeline"));
         write(root.path(), "shared", &config("shared"));
         let snapshot = read_folder(root.path()).unwrap();
-        assert!(snapshot.repositories.is_empty());
-        let paths: Vec<&str> = snapshot.strays.iter().map(|stray| stray.path.as_str()).collect();
+        assert!(snapshot.locations.is_empty());
+        let paths: Vec<&str> = snapshot.invalid_dirs.iter().map(|invalid| invalid.path.as_str()).collect();
         assert_eq!(paths, ["My_Pipeline/config.yml", "shared/config.yml"]);
     }
 
@@ -352,7 +352,7 @@ mod tests {
         assert!(outcome(&snapshot, "a").unwrap_err().contains("overlaps `data/b` of `b`"));
         assert!(outcome(&snapshot, "b").unwrap_err().contains("overlaps `data` of `a`"));
         assert!(outcome(&snapshot, "c").unwrap_err().contains("grants `repos/gone`"));
-        let contested: Vec<&str> = snapshot.contested.keys().map(RepositoryName::as_str).collect();
+        let contested: Vec<&str> = snapshot.contested.keys().map(LocationName::as_str).collect();
         assert_eq!(contested, ["a", "b"], "a config with a fault of its own does not go on");
         assert_eq!(snapshot.in_force().count(), 2);
     }
@@ -398,7 +398,7 @@ mod tests {
         let snapshot = read_folder(root.path()).unwrap();
         assert!(outcome(&snapshot, "good").is_ok());
         assert_eq!(snapshot.prune, BTreeSet::new());
-        assert!(snapshot.strays[0].message.contains("prune.txt: cannot be read"), "{:?}", snapshot.strays);
+        assert!(snapshot.invalid_dirs[0].message.contains("prune.txt: cannot be read"), "{:?}", snapshot.invalid_dirs);
     }
 
     #[test]
@@ -415,7 +415,7 @@ mod tests {
         fs::create_dir(root.path().join("misspelt")).unwrap();
         fs::write(root.path().join("misspelt").join(MISSPELT_CONFIG), config("spelt")).unwrap();
         let snapshot = read_folder(root.path()).unwrap();
-        let claimed: Vec<&str> = snapshot.claimed.keys().map(RepositoryName::as_str).collect();
+        let claimed: Vec<&str> = snapshot.claimed.keys().map(LocationName::as_str).collect();
         assert_eq!(claimed, ["renamed", "small", "spelt", "textual", "there", "upper", "whole"]);
         let message = &snapshot.claimed["renamed"].message;
         for words in ["new/config.yml says `name: renamed`", "rename the folder new to renamed"] {

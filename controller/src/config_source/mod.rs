@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_core::desired::Invalid;
-use codeloc_crds::{Glimpse, Repository, RepositoryName};
+use codeloc_crds::{Glimpse, Location, LocationName};
 use codeloc_git::GitError;
 
 mod directory;
@@ -27,26 +27,26 @@ pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};
 pub struct Snapshot {
     /// The config repository's commit; absent in mode *dir* outside a git checkout, or with changes not yet committed.
     pub commit: Option<String>,
-    pub repositories: BTreeMap<RepositoryName, Result<Repository, Invalid>>,
+    pub locations: BTreeMap<LocationName, Result<Location, Invalid>>,
     /// Folders whose very name is not a repository name: reported, never acted upon.
-    pub strays: Vec<Invalid>,
+    pub invalid_dirs: Vec<Invalid>,
     /// Locations that have no config of their own, but that a config which does not pass says it is: they are not deleted.
-    pub claimed: BTreeMap<RepositoryName, Invalid>,
+    pub claimed: BTreeMap<LocationName, Invalid>,
     /// Those of the invalid whose only fault is another config that takes the same prefix: where one runs with it, that one goes on.
-    pub contested: BTreeMap<RepositoryName, Repository>,
+    pub contested: BTreeMap<LocationName, Location>,
     /// The names in `prune.txt` beside the configs: locations that may be deleted however many they are.
     pub prune: BTreeSet<String>,
 }
 
 impl Snapshot {
     /// Whatever may be acted upon.
-    pub fn in_force(&self) -> impl Iterator<Item = &Repository> {
-        self.repositories.values().flatten().chain(self.contested.values())
+    pub fn in_force(&self) -> impl Iterator<Item = &Location> {
+        self.locations.values().flatten().chain(self.contested.values())
     }
 
     /// Everything that a user has to mend.
     pub fn invalid(&self) -> impl Iterator<Item = &Invalid> {
-        self.repositories.values().filter_map(|one| one.as_ref().err()).chain(&self.strays)
+        self.locations.values().filter_map(|one| one.as_ref().err()).chain(&self.invalid_dirs)
     }
 
     /// Keeps the locations that an invalid config in `folder` says it is: after a folder was renamed and its `name` left, or the

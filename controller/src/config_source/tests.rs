@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codeloc_crds::{GitReference, RepositoryName};
+use codeloc_crds::{GitReference, LocationName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use codeloc_git::{Git, GitSettings};
@@ -109,12 +109,12 @@ fn write_config(root: &Path, name: &str, more: &str) {
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.repositories.keys().map(RepositoryName::as_str).collect()
+    snapshot.locations.keys().map(LocationName::as_str).collect()
 }
 
 fn cpu(snapshot: &Snapshot, name: &str) -> Option<u32> {
-    let outcome = snapshot.repositories.get(&RepositoryName::new(name).unwrap())?;
-    outcome.as_ref().ok().map(|repository| repository.resources.cpu)
+    let outcome = snapshot.locations.get(&LocationName::new(name).unwrap())?;
+    outcome.as_ref().ok().map(|location| location.resources.cpu)
 }
 
 async fn wait_for(handle: &mut SourceHandle, expected: impl FnMut(&SourceState) -> bool) -> SourceState {
@@ -128,11 +128,11 @@ async fn wait_for_snapshot(handle: &mut SourceHandle, mut expected: impl FnMut(&
 
 #[tokio::test]
 async fn an_edit_in_a_folder_is_seen_without_the_interval() {
-    let place = Place::new();
-    let root = place.path("repos");
+    let deployment = Place::new();
+    let root = deployment.path("repos");
     write_config(&root, "one", "");
     let settings = SourceSettings::Folder { root: root.clone(), interval: NEVER };
-    let mut handle = watch(settings, place.git());
+    let mut handle = watch(settings, deployment.git());
     let first = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&first), first.commit.as_ref()), (vec!["one"], None));
 
@@ -148,35 +148,35 @@ async fn an_edit_in_a_folder_is_seen_without_the_interval() {
 
 #[tokio::test]
 async fn a_mistake_freezes_one_and_leaves_the_others() {
-    let place = Place::new();
-    let root = place.path("repos");
+    let deployment = Place::new();
+    let root = deployment.path("repos");
     write_config(&root, "one", "");
     write_config(&root, "two", "");
-    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, deployment.git());
     wait_for_snapshot(&mut handle, |snapshot| names(snapshot).len() == 2).await;
     write_config(&root, "two", "branch: [");
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| cpu(snapshot, "two").is_none()).await;
     assert_eq!(cpu(&snapshot, "one"), Some(256));
-    let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
+    let two = &snapshot.locations[&LocationName::new("two").unwrap()];
     assert!(two.as_ref().unwrap_err().rendered.contains("repos/two/config.yml:4:9"), "{two:?}");
 }
 
 #[tokio::test]
 async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
-    let place = Place::new();
-    let root = place.path("repos");
+    let deployment = Place::new();
+    let root = deployment.path("repos");
     write_config(&root, "one", "");
-    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, place.git());
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, deployment.git());
     wait_for_snapshot(&mut handle, |_| true).await;
 
-    std::fs::rename(&root, place.path("elsewhere")).unwrap();
-    handle.poke();
+    std::fs::rename(&root, deployment.path("elsewhere")).unwrap();
+    handle.trigger();
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(names(&state.snapshot.unwrap()), ["one"]);
     assert!(state.failure.unwrap().message.contains("cannot read the folder of configs"));
 
-    std::fs::rename(place.path("elsewhere"), &root).unwrap();
-    handle.poke();
+    std::fs::rename(deployment.path("elsewhere"), &root).unwrap();
+    handle.trigger();
     wait_for(&mut handle, |state| state.failure.is_none()).await;
     write_config(&root, "two", "");
     wait_for_snapshot(&mut handle, |snapshot| names(snapshot) == ["one", "two"]).await;
@@ -184,40 +184,40 @@ async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
 
 #[tokio::test]
 async fn a_missing_folder_is_a_failure_and_no_snapshot() {
-    let place = Place::new();
-    let mut handle = watch(SourceSettings::Folder { root: place.path("none"), interval: NEVER }, place.git());
+    let deployment = Place::new();
+    let mut handle = watch(SourceSettings::Folder { root: deployment.path("none"), interval: NEVER }, deployment.git());
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert!(state.snapshot.is_none());
 }
 
 #[tokio::test]
 async fn a_clean_checkout_tells_its_commit_and_a_changed_one_does_not() {
-    let place = Place::new();
-    let origin = place.origin();
+    let deployment = Place::new();
+    let origin = deployment.origin();
     let commit = origin.git(&["rev-parse", "HEAD"]);
     let settings = SourceSettings::Folder { root: origin.path.join("repos"), interval: NEVER };
-    let clean = read_once(settings.clone(), place.git()).await.unwrap();
+    let clean = read_once(settings.clone(), deployment.git()).await.unwrap();
     assert_eq!(clean.commit, Some(commit));
     origin.config("one", "adopt: true\n");
-    assert_eq!(read_once(settings, place.git()).await.unwrap().commit, None);
+    assert_eq!(read_once(settings, deployment.git()).await.unwrap().commit, None);
 }
 
 #[tokio::test]
 async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
-    let place = Place::new();
-    let origin = place.origin();
+    let deployment = Place::new();
+    let origin = deployment.origin();
     let first = origin.git(&["rev-parse", "HEAD"]);
-    let mut handle = watch(place.remote(&origin), place.git());
+    let mut handle = watch(deployment.remote(&origin), deployment.git());
     let snapshot = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&snapshot), snapshot.commit.as_ref()), (vec!["one"], Some(&first)));
 
     origin.config("two", "");
     origin.config("one", "resources: {cpu: 512, memory: 1024}\n");
     let second = origin.commit("second");
-    handle.poke();
+    handle.trigger();
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&second)).await;
     assert_eq!((names(&snapshot), cpu(&snapshot, "one")), (vec!["one", "two"], Some(512)));
-    let work = place.path("work");
+    let work = deployment.path("work");
     assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(&second));
     assert!(work.join("current/repos/two/config.yml").is_file());
     assert!(!work.join(&first).exists());
@@ -225,28 +225,28 @@ async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
     origin.git(&["reset", "--quiet", "--hard", &first]);
     origin.config("three", "");
     let forced = origin.commit("another second");
-    handle.poke();
+    handle.trigger();
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&forced)).await;
     assert_eq!(names(&snapshot), ["one", "three"]);
 }
 
 #[tokio::test]
 async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
-    let place = Place::new();
-    let origin = place.origin();
-    let mut handle = watch(place.remote(&origin), place.git());
+    let deployment = Place::new();
+    let origin = deployment.origin();
+    let mut handle = watch(deployment.remote(&origin), deployment.git());
     let good = wait_for_snapshot(&mut handle, |_| true).await;
 
     origin.git(&["mv", "repos", "renamed"]);
     let moved = origin.commit("the folder moves");
-    handle.poke();
+    handle.trigger();
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(state.snapshot.as_ref(), Some(&good));
     let failure = state.failure.unwrap();
     assert!(failure.message.contains("folder repos") && failure.message.contains(&moved), "{failure:?}");
 
-    std::fs::rename(&origin.path, place.path("away")).unwrap();
-    handle.poke();
+    std::fs::rename(&origin.path, deployment.path("away")).unwrap();
+    handle.trigger();
     let gone = |state: &SourceState| state.failure.as_ref().is_some_and(|now| now.message != failure.message);
     let state = wait_for(&mut handle, gone).await;
     assert_eq!(state.snapshot.as_ref(), Some(&good));
@@ -255,34 +255,34 @@ async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
 
 #[tokio::test]
 async fn links_in_a_remote_are_refused() {
-    let place = Place::new();
-    let origin = place.origin();
+    let deployment = Place::new();
+    let origin = deployment.origin();
     std::fs::create_dir(origin.path.join("repos/two")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", origin.path.join("repos/two/config.yml")).unwrap();
     origin.commit("a link");
-    let snapshot = read_once(place.remote(&origin), place.git()).await.unwrap();
-    let two = &snapshot.repositories[&RepositoryName::new("two").unwrap()];
+    let snapshot = read_once(deployment.remote(&origin), deployment.git()).await.unwrap();
+    let two = &snapshot.locations[&LocationName::new("two").unwrap()];
     assert!(two.as_ref().unwrap_err().message.contains("symbolic link"), "{two:?}");
     assert!(cpu(&snapshot, "one").is_some());
 }
 
 #[tokio::test]
 async fn a_checkout_that_was_cut_short_is_made_again() {
-    let place = Place::new();
-    let origin = place.origin();
-    let work = place.path("work");
+    let deployment = Place::new();
+    let origin = deployment.origin();
+    let work = deployment.path("work");
     std::fs::create_dir_all(work.join("unfinished/repos/one")).unwrap();
     std::fs::create_dir_all(work.join("objects.git")).unwrap();
     std::fs::write(work.join("objects.git/shallow.lock"), "").unwrap();
     std::fs::write(work.join("unfinished.index"), "rubbish").unwrap();
-    let snapshot = read_once(place.remote(&origin), place.git()).await.unwrap();
+    let snapshot = read_once(deployment.remote(&origin), deployment.git()).await.unwrap();
     assert_eq!(names(&snapshot), ["one"]);
 }
 
 #[tokio::test]
 async fn branch_tag_and_commit_are_resolved() {
-    let place = Place::new();
-    let (git, origin) = (place.git(), place.origin());
+    let deployment = Place::new();
+    let (git, origin) = (deployment.git(), deployment.origin());
     let first = origin.git(&["rev-parse", "HEAD"]);
     origin.git(&["tag", "light"]);
     origin.git(&["tag", "--annotate", "--message", "x", "heavy"]);
@@ -303,42 +303,42 @@ async fn branch_tag_and_commit_are_resolved() {
     let option = resolve(GitReference::Branch("--upload-pack=id".into())).await.unwrap_err();
     assert!(matches!(option, GitError::ReferenceNotFound { .. }), "{option}");
     let reference = GitReference::Branch("main".into());
-    let gone = git.ls_remote(&place.path("none").display().to_string(), &reference).await.unwrap_err();
+    let gone = git.ls_remote(&deployment.path("none").display().to_string(), &reference).await.unwrap_err();
     assert!(matches!(gone, GitError::RepositoryNotFound { .. }) && !gone.is_transient(), "{gone}");
 }
 
 #[tokio::test]
 async fn a_commit_is_fetched_once_and_also_when_no_branch_names_it() {
-    let place = Place::new();
-    let (git, origin) = (place.git(), place.origin());
+    let deployment = Place::new();
+    let (git, origin) = (deployment.git(), deployment.origin());
     let first = origin.git(&["rev-parse", "HEAD"]);
     origin.config("two", "");
     let second = origin.commit("second");
-    let bare = place.path("bare.git");
+    let bare = deployment.path("bare.git");
     git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let reference = GitReference::Branch("main".into());
     assert_eq!(git.fetch_ref(&bare, &origin.url(), &reference).await, Ok(second));
 
-    std::fs::rename(&origin.path, place.path("away")).unwrap();
+    std::fs::rename(&origin.path, deployment.path("away")).unwrap();
     git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let unknown = "0123456789012345678901234567890123456789";
-    std::fs::rename(place.path("away"), &origin.path).unwrap();
+    std::fs::rename(deployment.path("away"), &origin.path).unwrap();
     let error = git.fetch_commit(&bare, &origin.url(), unknown).await.unwrap_err();
     assert!(matches!(error, GitError::ReferenceNotFound { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
-    let place = Place::new();
-    let origin = place.origin();
-    let local = format!("{}/", place.folder.path().display());
+    let deployment = Place::new();
+    let origin = deployment.origin();
+    let local = format!("{}/", deployment.folder.path().display());
     let git = Git::new(GitSettings {
         url_rewrites: BTreeMap::from([
             ("https://example.com/".to_owned(), "https://mirror.example.com/".to_owned()),
             ("https://example.com/samples/".to_owned(), local.clone()),
         ]),
         allow_local: false,
-        ..place.settings()
+        ..deployment.settings()
     });
     assert_eq!(git.rewrite("https://example.com/x.git"), "https://mirror.example.com/x.git");
     assert_eq!(git.rewrite("https://example.org/x.git"), "https://example.org/x.git");
@@ -352,8 +352,8 @@ async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
 
 #[tokio::test]
 async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
-    let place = Place::new();
-    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..place.settings() });
+    let deployment = Place::new();
+    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..deployment.settings() });
     let main = GitReference::Branch("main".into());
     for url in [
         "ext::sh -c id",
@@ -374,9 +374,9 @@ async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
 async fn credentials_are_masked_in_what_git_says() {
     // A port that nothing listens on: bound, and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let place = Place::new();
+    let deployment = Place::new();
     let url = format!("https://me:hunter2@127.0.0.1:{port}/x.git");
-    let error = place.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
+    let error = deployment.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2") && text.contains("127.0.0.1"), "{text}");
@@ -385,8 +385,8 @@ async fn credentials_are_masked_in_what_git_says() {
 #[tokio::test]
 async fn a_server_that_never_answers_is_left_in_time_with_all_children() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place::new();
-    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..place.settings() });
+    let deployment = Place::new();
+    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..deployment.settings() });
     let url = format!("https://{}/x.git", listener.local_addr().unwrap());
     let error = git.ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(matches!(error, GitError::TimedOut { .. }), "{error}");
@@ -416,12 +416,12 @@ async fn answer_not_found(listener: &tokio::net::TcpListener) -> String {
 async fn a_token_goes_to_its_own_urls_and_to_no_other() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/", listener.local_addr().unwrap());
-    let place = Place::new();
-    std::fs::write(place.path("token"), "hunter2\n").unwrap();
+    let deployment = Place::new();
+    std::fs::write(deployment.path("token"), "hunter2\n").unwrap();
     let git = Git::new(GitSettings {
         url_rewrites: BTreeMap::from([("https://example.com/".to_owned(), base.clone())]),
-        tokens: BTreeMap::from([(format!("{base}private"), place.path("token"))]),
-        ..place.settings()
+        tokens: BTreeMap::from([(format!("{base}private"), deployment.path("token"))]),
+        ..deployment.settings()
     });
     let main = GitReference::Branch("main".into());
     for (path, expected) in [("private/x", true), ("private-not/x", false)] {
@@ -433,7 +433,7 @@ async fn a_token_goes_to_its_own_urls_and_to_no_other() {
         let header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
         assert_eq!(request.contains(header), expected, "{request}");
     }
-    std::fs::remove_file(place.path("token")).unwrap();
+    std::fs::remove_file(deployment.path("token")).unwrap();
     let error = git.ls_remote("https://example.com/private/x", &main).await.unwrap_err();
     assert!(matches!(error, GitError::Token { .. }), "{error}");
 }

@@ -59,7 +59,7 @@ pub struct SourceHandle {
 
 impl SourceHandle {
     /// Reads now, or once more if a reading is under way.
-    pub fn poke(&self) {
+    pub fn trigger(&self) {
         self.wake.notify_one();
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use codeloc_crds::edit::{EditError, edit, write as write_fields};
 use codeloc_crds::suspend::{resume, suspend};
-use codeloc_crds::{ConfigError, GitReference, RepositoryName};
+use codeloc_crds::{ConfigError, GitReference, LocationName};
 use codeloc_git::commit::Author;
 use codeloc_git::commit::Pushed;
 use codeloc_git::{Git, GitError};
@@ -76,7 +76,7 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Writer {
     git: Git,
-    place: Place,
+    deployment: Place,
     alone: Mutex<()>,
 }
 
@@ -89,13 +89,13 @@ enum Place {
 impl Writer {
     /// `work` is a folder for objects, other than the one that the configs are read with.
     pub fn new(settings: &SourceSettings, git: Git, work: PathBuf) -> Self {
-        let place = match settings {
+        let deployment = match settings {
             SourceSettings::Folder { root, .. } => Place::Folder(root.clone()),
             SourceSettings::Git { url, reference, folder, .. } => {
                 Place::Git { url: url.clone(), reference: reference.clone(), folder: folder.clone(), bare: work }
             }
         };
-        Self { git, place, alone: Mutex::default() }
+        Self { git, deployment, alone: Mutex::default() }
     }
 
     /// Makes one change. `message` is the commit's.
@@ -106,9 +106,9 @@ impl Writer {
         message: &str,
         author: &Author,
     ) -> Result<Written, WriteError> {
-        RepositoryName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
+        LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
         let _alone = self.alone.lock().await;
-        match &self.place {
+        match &self.deployment {
             Place::Folder(root) => in_folder(root, name, change).await,
             Place::Git { url, reference, folder, bare } => {
                 let GitReference::Branch(branch) = reference else { return Err(WriteError::NoBranch) };
@@ -132,9 +132,9 @@ impl Writer {
 
     /// The text of one config as it is at the origin now.
     pub async fn read(&self, name: &str) -> Result<Option<String>, WriteError> {
-        RepositoryName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
+        LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
         let _alone = self.alone.lock().await;
-        match &self.place {
+        match &self.deployment {
             Place::Folder(root) => read_file(&root.join(name).join(CONFIG)).await,
             Place::Git { url, reference, folder, bare } => {
                 let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };

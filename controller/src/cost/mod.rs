@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use codeloc_crds::{Architecture, Repository};
+use codeloc_crds::{Architecture, Location};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -33,7 +33,7 @@ struct Region {
 /// Dollars a month of one location.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cost {
-    pub repository: String,
+    pub location: String,
     /// With the fewest tasks.
     pub min: f64,
     /// With the tasks that run.
@@ -67,9 +67,9 @@ impl Prices {
         }
     }
 
-    pub fn estimate(&self, repository: &Repository, region: &str, running: u32) -> Cost {
+    pub fn estimate(&self, location: &Location, region: &str, running: u32) -> Cost {
         let prices = self.regions.get(region).or_else(|| self.regions.get(DEFAULT_REGION));
-        let resources = &repository.resources;
+        let resources = &location.resources;
         let task = |architecture: Architecture| {
             let [cpu, memory] = prices.map_or([0.0; 2], |prices| match architecture {
                 Architecture::Arm64 => prices.arm64,
@@ -81,10 +81,10 @@ impl Prices {
         let tasks = |number: u32| cents(one * f64::from(number));
         let now = one * f64::from(running);
         Cost {
-            repository: repository.name.to_string(),
-            min: tasks(repository.scaling.min_capacity),
+            location: location.name.to_string(),
+            min: tasks(location.scaling.min_capacity),
             now: cents(now),
-            max: tasks(repository.scaling.max_capacity),
+            max: tasks(location.scaling.max_capacity),
             saved_by_arm64: cents(now - task(Architecture::Arm64) * f64::from(running)),
             saved_by_spot: cents(now * (1.0 - self.spot_share)),
             as_of: self.as_of.clone(),
@@ -100,7 +100,7 @@ fn cents(dollars: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn repository(resources: &str) -> Repository {
+    fn location(resources: &str) -> Location {
         let text = format!(
             "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nresources: {resources}\n\
              scaling: {{min_capacity: 1, max_capacity: 4}}\n"
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_location_costs_its_tasks_vcpu_and_memory_for_a_month() {
         let prices = Prices::load(None).unwrap();
-        let cost = prices.estimate(&repository("{cpu: 1024, memory: 2048, architecture: X86_64}"), "us-east-1", 2);
+        let cost = prices.estimate(&location("{cpu: 1024, memory: 2048, architecture: X86_64}"), "us-east-1", 2);
         // 730 h of 0.04048 + 2 * 0.004445 dollars.
         assert_eq!(
             (cost.min.to_string(), cost.now.to_string(), cost.max.to_string()),
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn nothing_is_saved_where_it_is_arm64_already_and_an_unknown_region_costs_the_default() {
         let prices = Prices::load(None).unwrap();
-        let config = repository("{cpu: 256, memory: 512, architecture: ARM64}");
+        let config = location("{cpu: 256, memory: 512, architecture: ARM64}");
         let cost = prices.estimate(&config, "mars-north-1", 1);
         assert_eq!(cost.saved_by_arm64.to_string(), "0");
         assert_eq!(cost, prices.estimate(&config, "us-east-1", 1));

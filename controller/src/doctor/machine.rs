@@ -8,9 +8,9 @@ use aws_config::SdkConfig;
 use codeloc_dagster::workspace::Publisher;
 use codeloc_git::Git;
 use codeloc_git::describe;
-use codeloc_git::heads::HeadKey;
-use codeloc_git::heads::ResolveReference;
 use codeloc_git::program::{Program, inherited};
+use codeloc_git::refs::RefKey;
+use codeloc_git::refs::ResolveReference;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,12 +44,12 @@ pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> V
     let mend = "`codeloc validate` shows line and hint; until then the location stays as it is";
     findings.extend(snapshot.invalid().map(|one| bad("configs", one.message.clone(), mend)));
     if findings.is_empty() {
-        findings.push(good("configs", format!("{} configs pass", snapshot.repositories.len())));
+        findings.push(good("configs", format!("{} configs pass", snapshot.locations.len())));
     }
-    let keys: BTreeSet<HeadKey> = snapshot
+    let keys: BTreeSet<RefKey> = snapshot
         .in_force()
-        .filter(|repository| repository.image.is_none())
-        .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() })
+        .filter(|location| location.image.is_none())
+        .map(|location| RefKey { git_url: location.git_url.clone(), reference: location.reference.clone() })
         .collect();
     let mut answered = 0;
     for key in &keys {

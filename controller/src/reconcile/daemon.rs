@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use codeloc_aws::lease::Standing;
+use codeloc_aws::lease::LeaseState;
 use codeloc_core::lock::lock;
 use codeloc_core::priority::Priority;
 use codeloc_dagster::{CodeServer, Webserver};
-use codeloc_git::heads::HeadKey;
+use codeloc_git::refs::RefKey;
 use codeloc_images::Builder;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, watch};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::pass::{Outcome, Reconciler};
 use super::queue::Due;
 use crate::config_source::{Snapshot, SourceState};
-use crate::status::events::{EventReason, News};
+use crate::status::events::{EventReason, NewEvent};
 
 /// Workers that take nothing but fresh commits.
 const RESERVED: usize = 4;
@@ -28,7 +28,7 @@ const LAST_LOOK: Duration = Duration::from_secs(60);
 /// Looks come so rarely that they cost few of the calls that AWS admits: for each location that a sweep reads, and for each of
 /// which a glance reads the service.
 const SWEEP_FOR_EACH: Duration = Duration::from_millis(60);
-const GLANCE_FOR_EACH: Duration = Duration::from_millis(200);
+const REFRESH_FOR_EACH: Duration = Duration::from_millis(200);
 /// After a sweep that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -104,18 +104,18 @@ impl<B: Builder, C: CodeServer, W: Webserver> Daemon<B, C, W> {
     }
 
     /// Runs until it is dropped. What a pass is at when that happens is found and continued by the next start.
-    pub async fn run(&self, moved: UnboundedReceiver<HeadKey>) {
+    pub async fn run(&self, moved: UnboundedReceiver<RefKey>) {
         let mut tasks = JoinSet::new();
         tasks.spawn(follow_source(self.reconciler.clone(), self.source.clone()));
         tasks.spawn(follow_heads(self.reconciler.clone(), moved));
         tasks.spawn(sweeps(self.reconciler.clone(), self.progress.clone(), self.source.clone()));
-        tasks.spawn(glances(self.reconciler.clone()));
+        tasks.spawn(refresh_loop(self.reconciler.clone()));
         tasks.spawn(follow_tags(self.reconciler.clone()));
-        let lease = self.reconciler.world.lease.clone();
+        let lease = self.reconciler.context.lease.clone();
         tasks.spawn(async move { lease.keep().await });
         let reconciler = self.reconciler.clone();
-        tasks.spawn(async move { reconciler.world.workspace.keep().await });
-        for _ in 0..self.reconciler.world.settings.reconcile.workers {
+        tasks.spawn(async move { reconciler.context.workspace.keep().await });
+        for _ in 0..self.reconciler.context.settings.reconcile.workers {
             tasks.spawn(work(self.reconciler.clone(), self.progress.clone(), Priority::Resync));
         }
         // What collects garbage waits behind everybody for the same rates, and so holds up nobody else.
@@ -142,7 +142,7 @@ async fn follow_source<B: Builder, C: CodeServer, W: Webserver>(
             (state.snapshot.clone(), state.failure.as_ref().map(|failure| failure.message.clone()))
         };
         if let Some(why) = &unread {
-            reconciler.world.journal.record(News::of_daemon(EventReason::ConfigsUnreadable, why));
+            reconciler.context.recorder.record(NewEvent::of_daemon(EventReason::ConfigsUnreadable, why));
         }
         reconciler.set_unread(unread);
         if let Some(snapshot) = snapshot {
@@ -158,11 +158,11 @@ async fn follow_source<B: Builder, C: CodeServer, W: Webserver>(
 /// Enqueues whoever follows a branch that moved.
 async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
     reconciler: Arc<Reconciler<B, C, W>>,
-    mut moved: UnboundedReceiver<HeadKey>,
+    mut moved: UnboundedReceiver<RefKey>,
 ) {
     while let Some(key) = moved.recv().await {
         for name in reconciler.followers(&key) {
-            reconciler.world.queue.add_now(&name, reconciler.urgency(&name));
+            reconciler.context.queue.add_now(&name, reconciler.urgency(&name));
         }
     }
     // The resolver is gone only when the process ends.
@@ -171,11 +171,11 @@ async fn follow_heads<B: Builder, C: CodeServer, W: Webserver>(
 
 /// Asks again, as often as for branches, for the image tags that are followed, and enqueues whoever's moved.
 async fn follow_tags<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
-    let interval = Duration::from_secs(reconciler.world.settings.git.poll_seconds.max(1));
+    let interval = Duration::from_secs(reconciler.context.settings.git.poll_seconds.max(1));
     loop {
         tokio::time::sleep(interval).await;
-        for name in reconciler.world.images.look_at_tags(reconciler.followed_tags()).await {
-            reconciler.world.queue.add_now(&name, reconciler.urgency(&name));
+        for name in reconciler.context.images.look_at_tags(reconciler.followed_tags()).await {
+            reconciler.context.queue.add_now(&name, reconciler.urgency(&name));
         }
     }
 }
@@ -185,37 +185,37 @@ fn take<B: Builder, C: CodeServer, W: Webserver>(reconciler: &Reconciler<B, C, W
     if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &snapshot)) {
         return;
     }
-    let strays_before = before.as_ref().map_or(&[][..], |before| &before.strays);
-    reconciler.tell_strays(strays_before, &snapshot.strays);
-    let world = &reconciler.world;
-    world.heads.want(
+    let invalid_dirs_before = before.as_ref().map_or(&[][..], |before| &before.invalid_dirs);
+    reconciler.record_invalid_dirs(invalid_dirs_before, &snapshot.invalid_dirs);
+    let context = &reconciler.context;
+    context.refs.track(
         snapshot
             .in_force()
-            .filter(|repository| repository.image.is_none())
-            .map(|repository| HeadKey { git_url: repository.git_url.clone(), reference: repository.reference.clone() }),
+            .filter(|location| location.image.is_none())
+            .map(|location| RefKey { git_url: location.git_url.clone(), reference: location.reference.clone() }),
     );
     let empty = BTreeMap::new();
-    let old = before.as_ref().map_or(&empty, |before| &before.repositories);
-    let names: BTreeSet<_> = old.keys().chain(snapshot.repositories.keys()).collect();
+    let old = before.as_ref().map_or(&empty, |before| &before.locations);
+    let names: BTreeSet<_> = old.keys().chain(snapshot.locations.keys()).collect();
     let changed: Vec<String> = names
         .into_iter()
-        .filter(|name| old.get(*name) != snapshot.repositories.get(*name))
+        .filter(|name| old.get(*name) != snapshot.locations.get(*name))
         .map(ToString::to_string)
         .collect();
     let other = other_reasons(before.as_deref(), &snapshot);
-    let told = format!("{} configs, of which {} are new, changed or gone", snapshot.repositories.len(), changed.len());
-    world.journal.record(News::of_daemon(EventReason::ConfigsRead, told).from_commit(snapshot.commit.clone()));
+    let told = format!("{} configs, of which {} are new, changed or gone", snapshot.locations.len(), changed.len());
+    context.recorder.record(NewEvent::of_daemon(EventReason::ConfigsRead, told).from_commit(snapshot.commit.clone()));
     tracing::info!(
         commit = snapshot.commit.as_deref().unwrap_or("none"),
-        repositories = snapshot.repositories.len(),
+        locations = snapshot.locations.len(),
         changed = changed.len(),
         "configs read"
     );
     // The snapshot is in force before its keys are due.
     reconciler.set_snapshot(snapshot);
-    let known = |name: &String| world.board.read(name, |_| ()).is_some();
+    let known = |name: &String| context.statuses.read(name, |_| ()).is_some();
     for name in changed.into_iter().chain(other.into_iter().filter(known)) {
-        world.queue.add_now(&name, reconciler.urgency(&name));
+        context.queue.add_now(&name, reconciler.urgency(&name));
     }
 }
 
@@ -243,18 +243,18 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
     while reconciler.snapshot().is_none() {
         tokio::task::yield_now().await;
     }
-    let interval = Duration::from_secs(reconciler.world.settings.reconcile.resync_seconds);
-    let mut standing = reconciler.world.lease.watch();
-    if standing.wait_for(|standing| *standing != Standing::Unknown).await.is_err() {
+    let interval = Duration::from_secs(reconciler.context.settings.reconcile.resync_seconds);
+    let mut lease_state = reconciler.context.lease.watch();
+    if lease_state.wait_for(|lease_state| *lease_state != LeaseState::Unknown).await.is_err() {
         std::future::pending::<()>().await;
     }
     let mut held = false;
     let mut resync_at = Instant::now();
     loop {
-        let now = standing.borrow_and_update().clone();
-        let was_held = std::mem::replace(&mut held, now == Standing::Held);
-        if let Some(news) = of_lease(&now, was_held) {
-            reconciler.world.journal.record(news);
+        let now = lease_state.borrow_and_update().clone();
+        let was_held = std::mem::replace(&mut held, now == LeaseState::Held);
+        if let Some(new_event) = of_lease(&now, was_held) {
+            reconciler.context.recorder.record(new_event);
         }
         if held
             && !was_held
@@ -263,24 +263,24 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
             tracing::warn!(%error, "the workspace file was not read again");
         }
         let resyncs = Instant::now() >= resync_at || held != was_held;
-        let unseen = reconciler.unseen.take();
+        let awaiting = reconciler.awaiting_sweep.take();
         let mut pause = SWEEP_AGAIN;
         let begun = Instant::now();
-        let swept = reconciler.sweep(unseen.keys()).await;
-        let journal = &reconciler.world.journal;
+        let swept = reconciler.sweep(awaiting.keys()).await;
+        let recorder = &reconciler.context.recorder;
         let outcome = if swept.is_ok() { "done" } else { "failed" };
-        journal.metrics.sweeps.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
+        recorder.metrics.sweeps.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
         match swept {
             Ok(names) => {
                 progress.sweep_ended();
                 pause = pause_after(names.len(), SWEEP_FOR_EACH);
-                for (name, priority) in &unseen {
-                    reconciler.world.queue.add_now(name, *priority);
+                for (name, priority) in &awaiting {
+                    reconciler.context.queue.add_now(name, *priority);
                 }
                 if resyncs {
                     for name in names {
                         progress.outcomes().entry(name.clone()).or_insert(Outcome::Waiting(Duration::ZERO));
-                        reconciler.world.queue.add_now(&name, Priority::Resync);
+                        reconciler.context.queue.add_now(&name, Priority::Resync);
                     }
                     resync_at = Instant::now() + interval;
                 }
@@ -288,38 +288,38 @@ async fn sweeps<B: Builder, C: CodeServer, W: Webserver>(
             }
             Err(error) => {
                 progress.sweep_failed(begun, error.to_string());
-                journal.record(News::of_daemon(EventReason::SweepFailed, error.to_string()));
+                recorder.record(NewEvent::of_daemon(EventReason::SweepFailed, error.to_string()));
                 tracing::warn!(%error, "the sweep failed; nothing is done on half of an observation");
-                reconciler.unseen.put_back(unseen);
+                reconciler.awaiting_sweep.put_back(awaiting);
                 resync_at = Instant::now() + SWEEP_AGAIN.min(interval);
             }
         }
         let soonest = Instant::now() + pause;
         tokio::select! {
             () = tokio::time::sleep_until(resync_at) => {}
-            () = async { reconciler.unseen.any().await; tokio::time::sleep_until(soonest).await } => {}
+            () = async { reconciler.awaiting_sweep.any().await; tokio::time::sleep_until(soonest).await } => {}
             // Who takes over looks at everything afresh; who lost the lease says so.
-            _ = standing.changed() => {}
+            _ = lease_state.changed() => {}
         }
     }
 }
 
 /// Looks at those whose service is on its way and that are known otherwise.
-async fn glances<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
+async fn refresh_loop<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconciler<B, C, W>>) {
     loop {
-        reconciler.moving.any().await;
-        let moving = reconciler.moving.take();
+        reconciler.rolling_out.any().await;
+        let rolling_out = reconciler.rolling_out.take();
         let mut pause = SWEEP_AGAIN;
-        match reconciler.glance(moving.keys()).await {
+        match reconciler.refresh_services(rolling_out.keys()).await {
             Ok(()) => {
-                pause = pause_after(moving.len(), GLANCE_FOR_EACH);
-                for (name, priority) in &moving {
-                    reconciler.world.queue.add_now(name, *priority);
+                pause = pause_after(rolling_out.len(), REFRESH_FOR_EACH);
+                for (name, priority) in &rolling_out {
+                    reconciler.context.queue.add_now(name, *priority);
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "the services that are on their way were not read");
-                reconciler.moving.put_back(moving);
+                reconciler.rolling_out.put_back(rolling_out);
             }
         }
         tokio::time::sleep(pause).await;
@@ -327,14 +327,14 @@ async fn glances<B: Builder, C: CodeServer, W: Webserver>(reconciler: Arc<Reconc
 }
 
 /// What a new standing is told as.
-fn of_lease(standing: &Standing, was_held: bool) -> Option<News> {
-    let lost = |why: String| Some(News::of_daemon(EventReason::LeaseLost, why));
-    match standing {
-        Standing::Held if was_held => None,
-        Standing::Held => Some(News::of_daemon(EventReason::LeaseTaken, "this process may change things")),
-        Standing::Standby { holder } => lost(format!("{holder} holds the lease")),
-        Standing::Unreadable(why) => lost(format!("the lease cannot be read: {why}")),
-        Standing::Unknown => None,
+fn of_lease(lease_state: &LeaseState, was_held: bool) -> Option<NewEvent> {
+    let lost = |why: String| Some(NewEvent::of_daemon(EventReason::LeaseLost, why));
+    match lease_state {
+        LeaseState::Held if was_held => None,
+        LeaseState::Held => Some(NewEvent::of_daemon(EventReason::LeaseAcquired, "this process may change things")),
+        LeaseState::Standby { holder } => lost(format!("{holder} holds the lease")),
+        LeaseState::Unreadable(why) => lost(format!("the lease cannot be read: {why}")),
+        LeaseState::Unknown => None,
     }
 }
 
@@ -349,11 +349,11 @@ async fn work<B: Builder, C: CodeServer, W: Webserver>(
     progress: Arc<Progress>,
     least: Priority,
 ) {
-    let queue = &reconciler.world.queue;
+    let queue = &reconciler.context.queue;
     loop {
         let Due { name, priority, waited } = queue.next(least).await;
         if reconciler.snapshot().is_some() {
-            let metrics = &reconciler.world.journal.metrics;
+            let metrics = &reconciler.context.recorder.metrics;
             metrics.queue_wait.with_label_values(&[priority.name()]).observe(waited.as_secs_f64());
             let begun = Instant::now();
             let outcome = reconciler.pass(&name, priority).await;

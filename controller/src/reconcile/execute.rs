@@ -3,7 +3,7 @@
 use codeloc_aws::resources as aws;
 use codeloc_aws::resources::service::Learned;
 use codeloc_aws::{CallError, Class, Session};
-use codeloc_core::resources::{Live, Step};
+use codeloc_core::resources::{ObservedResources, Step};
 use codeloc_dagster::Webserver;
 
 use super::workspace::{PublishError, Workspace};
@@ -39,30 +39,30 @@ pub async fn execute<W: Webserver>(
     session: Session<'_>,
     workspace: &Workspace<W>,
     step: &Step,
-    live: &mut Live,
+    observed: &mut ObservedResources,
 ) -> Result<(), StepError> {
     match step {
-        Step::LogGroup(change) => aws::log_group::apply(session, change, &mut live.log_group).await?,
+        Step::LogGroup(change) => aws::log_group::apply(session, change, &mut observed.log_group).await?,
         Step::ImageRepository(change) => {
-            aws::image_repository::apply(session, change, &mut live.image_repository).await?;
+            aws::image_repository::apply(session, change, &mut observed.image_repository).await?;
         }
-        Step::Role(change) => aws::role::apply(session, change, &mut live.role).await?,
-        Step::ExecutionRole(change) => aws::role::apply(session, change, &mut live.execution_role).await?,
+        Step::Role(change) => aws::role::apply(session, change, &mut observed.role).await?,
+        Step::ExecutionRole(change) => aws::role::apply(session, change, &mut observed.execution_role).await?,
         Step::RunDefinition(change) => {
-            aws::run_definition::apply(session, change, &mut live.run_definitions).await?;
+            aws::run_definition::apply(session, change, &mut observed.run_definitions).await?;
         }
         Step::TaskDefinition(change) => {
-            aws::task_definition::apply(session, change, &mut live.task_definitions).await?;
+            aws::task_definition::apply(session, change, &mut observed.task_definitions).await?;
         }
-        Step::Discovery(change) => aws::discovery::apply(session, change, &mut live.discovery).await?,
+        Step::Discovery(change) => aws::discovery::apply(session, change, &mut observed.discovery).await?,
         Step::Service(change) => {
             let learned = Learned {
-                task_definition: live.task_definitions.first().map(|live| live.arn.as_str()),
-                registry: live.discovery.as_ref().map(|live| live.arn.as_str()),
+                task_definition: observed.task_definitions.first().map(|observed| observed.arn.as_str()),
+                registry: observed.discovery.as_ref().map(|observed| observed.arn.as_str()),
             };
-            aws::service::apply(session, change, learned, &mut live.service).await?;
+            aws::service::apply(session, change, learned, &mut observed.service).await?;
         }
-        Step::Scaling(change) => aws::scaling::apply(session, change, &mut live.scaling).await?,
+        Step::Scaling(change) => aws::scaling::apply(session, change, &mut observed.scaling).await?,
         Step::Workspace(change) => {
             session.check_fence("workspace.yaml")?;
             workspace.apply(change).await?;

@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
 use super::queue::Queue;
-use crate::status::Journal;
-use crate::status::events::{EventReason, News};
+use crate::status::Recorder;
+use crate::status::events::{EventReason, NewEvent};
 
 /// A build that failed for want of network or registry is tried again after this long.
 const RETRY: Duration = Duration::from_secs(20);
@@ -63,18 +63,18 @@ pub struct Images<B> {
     tags: Arc<Mutex<HashMap<String, TagSlot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
-    journal: Arc<Journal>,
+    recorder: Arc<Recorder>,
 }
 
 impl<B: Builder> Images<B> {
-    pub fn new(builder: B, builds: usize, queue: Arc<Queue>, journal: Arc<Journal>) -> Self {
+    pub fn new(builder: B, builds: usize, queue: Arc<Queue>, recorder: Arc<Recorder>) -> Self {
         Self {
             builder: Arc::new(builder),
             slots: Arc::default(),
             tags: Arc::default(),
             permits: Arc::new(Semaphore::new(builds)),
             queue,
-            journal,
+            recorder,
         }
     }
 
@@ -86,7 +86,7 @@ impl<B: Builder> Images<B> {
     /// How far the image of this request is; starts a build where there is none. When it ends the queue is poked, as urgently as
     /// the image was asked for.
     pub fn ensure(&self, request: &Request, priority: Priority) -> ImageProgress {
-        let name = request.repository.to_string();
+        let name = request.location.to_string();
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&name)
             && slot.request == *request
@@ -104,7 +104,7 @@ impl<B: Builder> Images<B> {
     fn spawn(&self, name: String, request: Request, priority: Priority) {
         let (builder, slots, permits, queue) =
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
-        let journal = self.journal.clone();
+        let recorder = self.recorder.clone();
         tokio::spawn(async move {
             // A newer commit's slot is not overwritten by an older one's news.
             let tell = |progress: ImageProgress, retry_at: Option<Instant>| {
@@ -119,7 +119,7 @@ impl<B: Builder> Images<B> {
                 Ok(None) => "missing",
                 Err(_) => "failed",
             };
-            journal.metrics.image_lookups.with_label_values(&[result]).inc();
+            recorder.metrics.image_lookups.with_label_values(&[result]).inc();
             let result = match found {
                 Ok(Some(image)) => Ok(image),
                 Ok(None) => {
@@ -128,7 +128,7 @@ impl<B: Builder> Images<B> {
                     let begun = Instant::now();
                     let built = builder.build(&request, &|text| tell(ImageProgress::Building(text), None)).await;
                     let outcome = if built.is_ok() { "built" } else { "failed" };
-                    journal.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
+                    recorder.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
                     built
                 }
                 Err(error) => Err(error),
@@ -136,14 +136,15 @@ impl<B: Builder> Images<B> {
             let commit = Some(request.commit.clone());
             match result {
                 Ok(image) => {
-                    let news = News::of(&name, EventReason::ImageReady, image.reference.clone());
-                    journal.record(news.from_commit(commit));
-                    tracing::info!(repository = %name, image = %image.reference, "image ready");
+                    let new_event = NewEvent::of(&name, EventReason::ImageReady, image.reference.clone());
+                    recorder.record(new_event.from_commit(commit));
+                    tracing::info!(location = %name, image = %image.reference, "image ready");
                     tell(ImageProgress::Ready(image), None);
                 }
                 Err(error) => {
-                    tracing::warn!(repository = %name, %error, "no image");
-                    journal.record(News::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
+                    tracing::warn!(location = %name, %error, "no image");
+                    recorder
+                        .record(NewEvent::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
                     let retry_at = matches!(error, BuildError::Transient(_)).then(|| Instant::now() + RETRY);
                     tell(ImageProgress::Failed(error.to_string()), retry_at);
                 }
@@ -235,10 +236,10 @@ impl TagSlot {
             return false;
         }
         match &known {
-            Tag { failure: Some(why), .. } => tracing::warn!(repository = %name, tag = %self.tag, "{why}"),
+            Tag { failure: Some(why), .. } => tracing::warn!(location = %name, tag = %self.tag, "{why}"),
             Tag { digest, .. } => {
                 let digest = digest.as_deref().unwrap_or_default();
-                tracing::info!(repository = %name, tag = %self.tag, digest, "the tag of the image is known");
+                tracing::info!(location = %name, tag = %self.tag, digest, "the tag of the image is known");
             }
         }
         self.known = known;

@@ -15,8 +15,8 @@ use codeloc_images::Builder;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::observations::Observation;
 use super::pass::{Outcome, Reconciler};
-use super::swept::Seen;
 
 /// How old what a sweep saw may be for somebody who waits for a change.
 const FRESH: Duration = Duration::from_secs(5);
@@ -28,75 +28,78 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// which nothing may be left.
     pub async fn sweep(&self, also: impl Iterator<Item = &String>) -> Result<Vec<String>, CallError> {
         let _alone = self.looking.lock().await;
-        let begun = self.swept.begin();
-        if self.world.lease.fence().is_open()
-            && let Err(error) = self.world.workspace.look().await
+        let begun = self.observations.begin();
+        if self.context.lease.fence().is_open()
+            && let Err(error) = self.context.workspace.look().await
         {
             tracing::warn!(%error, "workspace.yaml was not looked at");
         }
-        let mut live = codeloc_aws::observe(self.session(Priority::Resync), Scope::All).await?;
-        let deployment = &self.world.place.deployment;
-        let owned: BTreeSet<String> =
-            live.iter().filter(|(name, live)| live.any_owned(name, deployment)).map(|(name, _)| name.clone()).collect();
-        let mut names: Vec<String> = self.world.workspace.names().await;
+        let mut observed = codeloc_aws::observe(self.session(Priority::Resync), Scope::All).await?;
+        let deployment = &self.context.deployment.id;
+        let owned: BTreeSet<String> = observed
+            .iter()
+            .filter(|(name, observed)| observed.any_owned(name, deployment))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut names: Vec<String> = self.context.workspace.names().await;
         names.extend(owned.iter().cloned().chain(also.cloned()));
         *self.owned.write().unwrap_or_else(PoisonError::into_inner) = Some(owned);
         if let Some(snapshot) = self.snapshot() {
-            names.extend(snapshot.repositories.keys().map(ToString::to_string));
+            names.extend(snapshot.locations.keys().map(ToString::to_string));
         }
         names.sort();
         names.dedup();
         // A name of which nothing is live was observed too.
         for name in &names {
-            live.entry(name.clone()).or_default();
+            observed.entry(name.clone()).or_default();
         }
-        self.swept.put(begun, live);
+        self.observations.put(begun, observed);
         Ok(names)
     }
 
     /// Reads the services of locations that were seen or made before, ten a call.
-    pub async fn glance(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
+    pub async fn refresh_services(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
         let _alone = self.looking.lock().await;
-        let begun = self.swept.begin();
+        let begun = self.observations.begin();
         let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
         let mut found = aws::service::describe(self.session(Priority::Making), &services).await?;
-        let kept = lock(&self.kept);
-        let glimpses = names.filter_map(|name| {
-            let mut live = kept.get(name)?.0.clone();
-            live.service = found.remove(name);
-            Some((name.clone(), live))
+        let last_observed = lock(&self.last_observed);
+        let services_only = names.filter_map(|name| {
+            let mut observed = last_observed.get(name)?.0.clone();
+            observed.service = found.remove(name);
+            Some((name.clone(), observed))
         });
-        self.swept.put_glimpses(begun, glimpses);
+        self.observations.put_services(begun, services_only);
         Ok(())
     }
 
     /// Looks at a location as closely as the reason for it asks. Where nobody waits for a change, what the last sweep or glance saw
     /// does, and without that the next one is waited for (`None`): it reads ten or a hundred locations a call. Where somebody does,
     /// what was seen last does too, but for the service, which moves by itself and is read afresh.
-    pub(super) async fn observe(&self, session: Session<'_>, name: &str) -> Result<Option<Seen>, CallError> {
+    pub(super) async fn observe(&self, session: Session<'_>, name: &str) -> Result<Option<Observation>, CallError> {
         let waited_for = match session.priority {
             // What is collected has to be out of use at this moment.
             Priority::Commit | Priority::Again | Priority::Garbage => true,
             Priority::Making | Priority::Cold | Priority::Resync => false,
         };
-        let base = match self.swept.take(name) {
+        let base = match self.observations.take(name) {
             Some(seen) if !waited_for || (seen.whole && seen.at.elapsed() < FRESH) => return Ok(Some(seen)),
-            Some(seen) => Some((seen.live, seen.at)),
-            None => lock(&self.kept).get(name).cloned(),
+            Some(seen) => Some((seen.observed, seen.at)),
+            None => lock(&self.last_observed).get(name).cloned(),
         };
         let at = Instant::now();
         match base {
             // Before it has a service, nothing of a location moves by itself.
-            Some((live, _)) if live.service.is_none() => Ok(Some(Seen { live, at, whole: false })),
-            Some((live, at)) if at.elapsed() < JUST_NOW => Ok(Some(Seen { live, at, whole: false })),
+            Some((observed, _)) if observed.service.is_none() => Ok(Some(Observation { observed, at, whole: false })),
+            Some((observed, at)) if at.elapsed() < JUST_NOW => Ok(Some(Observation { observed, at, whole: false })),
             _ if !waited_for => Ok(None),
-            Some((mut live, _)) => {
-                live.service = aws::service::observe(session, Scope::One(name)).await?.remove(name);
-                Ok(Some(Seen { live, at, whole: false }))
+            Some((mut observed, _)) => {
+                observed.service = aws::service::observe(session, Scope::One(name)).await?.remove(name);
+                Ok(Some(Observation { observed, at, whole: false }))
             }
             None => {
-                let live = codeloc_aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
-                Ok(Some(Seen { live, at, whole: true }))
+                let observed = codeloc_aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
+                Ok(Some(Observation { observed, at, whole: true }))
             }
         }
     }
@@ -104,16 +107,16 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
 /// Locations that wait to be looked at together, and how urgent each is.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct BatchQueue {
     names: Mutex<BTreeMap<String, Priority>>,
-    wished: Notify,
+    pushed: Notify,
 }
 
-impl Waiting {
-    pub fn wish(&self, name: &str, priority: Priority) -> Outcome {
+impl BatchQueue {
+    pub fn push(&self, name: &str, priority: Priority) -> Outcome {
         lock(&self.names).insert(name.to_owned(), priority);
-        self.wished.notify_one();
-        Outcome::Unseen
+        self.pushed.notify_one();
+        Outcome::AwaitingSweep
     }
 
     pub fn take(&self) -> BTreeMap<String, Priority> {
@@ -128,7 +131,7 @@ impl Waiting {
     /// Until somebody waits.
     pub async fn any(&self) {
         while lock(&self.names).is_empty() {
-            self.wished.notified().await;
+            self.pushed.notified().await;
         }
     }
 }

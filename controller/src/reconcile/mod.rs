@@ -3,27 +3,27 @@
 //! Guarantees: at most one pass per repository at a time; nothing is executed that the plan's lint refuses; a pass that is
 //! killed at any point leaves a state from which the next one goes on.
 
-pub mod brakes;
 mod image_looks;
+pub mod observations;
+pub mod prune_guard;
 pub mod queue;
-pub mod swept;
 
 mod current;
 mod daemon;
+pub mod deployment;
+mod desired;
 mod execute;
+pub mod fault;
 mod images;
+mod last_configs;
 mod look;
 mod observe;
 mod pass;
-pub mod place;
-mod tell;
+mod recorder;
 mod traceback;
-pub mod trouble;
-mod wanted;
-mod wishes;
 mod workspace;
 
 pub use daemon::{Daemon, Progress};
 pub use images::Images;
-pub use pass::{Outcome, Reconciler, World};
+pub use pass::{Context, Outcome, Reconciler};
 pub use workspace::Workspace;

@@ -11,11 +11,11 @@ use codeloc_core::dagster::Entry;
 use codeloc_core::lock::lock;
 use codeloc_core::names;
 use codeloc_core::planner::Answered;
-use codeloc_core::resources::{Live, discovery, service};
+use codeloc_core::resources::{ObservedResources, discovery, service};
 use codeloc_dagster::CodeServer;
 use futures::StreamExt;
 
-use crate::reconcile::traceback::essence;
+use crate::reconcile::traceback::root_cause_line;
 
 /// Tasks of one location that are asked at once.
 const ASKED_AT_ONCE: usize = 8;
@@ -40,7 +40,7 @@ struct Found {
 
 impl Found {
     /// Whether nothing that Cloud Map and ECS said of the location since speaks against it.
-    fn holds(&self, discovery: &discovery::Live, service: &service::Live) -> bool {
+    fn holds(&self, discovery: &discovery::Observed, service: &service::Observed) -> bool {
         let number = i32::try_from(self.addresses.len()).unwrap_or(i32::MAX);
         self.registry == discovery.id
             && discovery.instances.is_none_or(|count| count == number)
@@ -57,11 +57,11 @@ impl Addresses {
         session: Session<'_>,
         code_server: &C,
         name: &str,
-        live: &Live,
+        observed: &ObservedResources,
     ) -> Result<Vec<Answered>, CallError> {
         let (Some(discovery), Some(service)) =
             // Where no task runs, none is asked for.
-            (&live.discovery, live.service.as_ref().filter(|service| service.exists() && service.running > 0))
+            (&observed.discovery, observed.service.as_ref().filter(|service| service.exists() && service.running > 0))
         else {
             return Ok(vec![]);
         };
@@ -69,8 +69,7 @@ impl Addresses {
         if let Some(found) = found {
             let answers = ask(code_server, &found.addresses).await;
             // A task that was replaced has another address, and its old one may be another location's.
-            let own =
-                |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+            let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if observed.has_revision(server_id));
             if answers.iter().all(|answered| own(&answered.answer)) {
                 lock(&self.found).insert(name.to_owned(), found);
                 return Ok(answers);
@@ -93,11 +92,11 @@ impl Addresses {
 pub async fn at_published<C: CodeServer>(
     code_server: &C,
     published: &Entry,
-    live: &Live,
+    observed: &ObservedResources,
     answers: &[Answered],
 ) -> Option<Answered> {
     let address = SocketAddr::new(published.host.parse().ok()?, published.port);
-    let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if live.has_revision(server_id));
+    let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if observed.has_revision(server_id));
     if answers.iter().any(|answered| answered.address == address || own(&answered.answer)) {
         return None;
     }
@@ -117,17 +116,22 @@ async fn ask<C: CodeServer>(code_server: &C, addresses: &[SocketAddr]) -> Vec<An
 
 /// Why tasks of this revision ended: first the exception that says most, then ECS's stop reason and the end of the log.
 /// Log streams carry the revision's name, so this is found again after any restart.
-pub async fn last_words(session: Session<'_>, name: &str, live: &Live, revision: &str) -> Result<String, CallError> {
+pub async fn failure_excerpt(
+    session: Session<'_>,
+    name: &str,
+    observed: &ObservedResources,
+    revision: &str,
+) -> Result<String, CallError> {
     // A registration whose answer came too late was made twice: either may be the one that failed.
-    let definitions = live.task_definitions.iter().filter(|definition| definition.revision() == Some(revision));
+    let definitions = observed.task_definitions.iter().filter(|definition| definition.revision() == Some(revision));
     let arns: Vec<&str> = definitions.map(|definition| definition.arn.as_str()).collect();
-    let family = names::task_family(&session.place.deployment, name);
+    let family = names::task_family(&session.deployment.id, name);
     let stop_reason = if arns.is_empty() { None } else { aws::service::stop_reason(session, &family, &arns).await? };
-    let group = names::log_group(&session.place.deployment, name);
+    let group = names::log_group(&session.deployment.id, name);
     let lines = aws::log_group::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =
         lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
-    let essence = essence(&log);
+    let root_cause_line = root_cause_line(&log);
     let shown = log.into_iter().rev().take(SHOWN_LINES).collect::<Vec<_>>().into_iter().rev();
-    Ok(essence.into_iter().chain(stop_reason).chain(shown).collect::<Vec<_>>().join("\n"))
+    Ok(root_cause_line.into_iter().chain(stop_reason).chain(shown).collect::<Vec<_>>().join("\n"))
 }

@@ -5,41 +5,41 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use codeloc_aws::lease::{Lease, Standing};
+use codeloc_aws::lease::{Lease, LeaseState};
 use codeloc_aws::limits::Limits;
 use codeloc_aws::resources as aws;
 use codeloc_aws::{Cache, CallError, Clients, Session};
+use codeloc_core::deployment::{Address, Deployment};
 use codeloc_core::desired::Invalid;
 use codeloc_core::lock::lock;
-use codeloc_core::place::{Address, Place};
 use codeloc_core::planner::{self, Answered, Desired, Hold, Input, Plan, WebserverState};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::image_repository::garbage::Image;
-use codeloc_core::resources::{Kind, Live, Step, service, workspace};
-use codeloc_core::status::{ConditionKind, Reason, Truth};
-use codeloc_crds::{Mode, Repository};
+use codeloc_core::resources::{Kind, ObservedResources, Step, service, workspace};
+use codeloc_core::status::{ConditionKind, ConditionStatus, Reason};
+use codeloc_crds::{Location, Mode};
 use codeloc_dagster::{CodeServer, Webserver};
-use codeloc_git::heads::{HeadKey, Heads};
+use codeloc_git::refs::{RefKey, Refs};
 use codeloc_images::{Builder, Request};
 use tokio::time::Instant;
 
-use super::brakes::{Picture, brake};
+use super::desired::{ImageKnown, Wanted};
 use super::execute::{StepError, execute};
 use super::image_looks::ImageLooks;
 use super::images::{ImageProgress, Images};
-use super::look::Waiting;
+use super::last_configs::LastConfigs;
+use super::look::BatchQueue;
+use super::observations::{Observation, ObservationStore};
 use super::observe;
+use super::prune_guard::{Inventory, prune_guard};
 use super::queue::Queue;
-use super::swept::{Seen, Swept};
-use super::tell::in_words;
-use super::wanted::{ImageKnown, Wanted};
-use super::wishes::Wishes;
+use super::recorder::summary;
 use super::workspace::{PublishError, View, Workspace};
 use crate::config_source::Snapshot;
 use crate::runtime::Clock;
 use crate::settings::Settings;
-use crate::status::events::{EventReason, News};
-use crate::status::{Board, Journal};
+use crate::status::events::{EventReason, NewEvent};
+use crate::status::{Recorder, StatusStore};
 
 /// Rounds of observing and executing in one pass, before the queue may turn to somebody else.
 const ROUNDS: usize = 8;
@@ -49,21 +49,21 @@ const NOT_CONVERGING: Duration = Duration::from_secs(30);
 const NEXT_TURN: Duration = Duration::from_secs(1);
 
 /// Everything a pass touches: AWS, and the four other ports.
-pub struct World<B, C, W> {
+pub struct Context<B, C, W> {
     pub settings: Settings,
-    pub place: Place,
+    pub deployment: Deployment,
     pub clients: Clients,
     pub cache: Cache,
     pub limits: Arc<Limits>,
     pub lease: Arc<Lease>,
     pub images: Images<B>,
-    pub heads: Heads,
+    pub refs: Refs,
     pub code_server: C,
     pub workspace: Workspace<W>,
-    pub board: Board,
+    pub statuses: StatusStore,
     pub clock: Clock,
     pub queue: Arc<Queue>,
-    pub journal: Arc<Journal>,
+    pub recorder: Arc<Recorder>,
 }
 
 /// How a pass ended.
@@ -78,7 +78,7 @@ pub enum Outcome {
     /// There is something to do, which waits until this process holds the lease.
     Unleased,
     /// To be looked at again together with others, by the next sweep.
-    Unseen,
+    AwaitingSweep,
     /// A call failed, or the plan does not converge.
     Failed(Duration),
     /// The repository is gone, and all of it in AWS.
@@ -91,7 +91,7 @@ impl Outcome {
             Self::Converged => "converged",
             Self::Waiting(_) => "waiting",
             Self::Held | Self::Unleased => "held",
-            Self::Unseen => "unseen",
+            Self::AwaitingSweep => "awaiting_sweep",
             Self::Failed(_) => "failed",
             Self::Gone => "gone",
         }
@@ -107,83 +107,83 @@ pub(super) struct Failing {
 }
 
 pub struct Reconciler<B, C, W> {
-    pub world: World<B, C, W>,
+    pub context: Context<B, C, W>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
-    wishes: Wishes,
+    last_configs: LastConfigs,
     /// Why the configs cannot be read at present.
     unread: RwLock<Option<String>>,
     /// Locations of which anything is live and ours; nothing before the first sweep.
     pub(super) owned: RwLock<Option<BTreeSet<String>>>,
-    pub(super) swept: Swept,
+    pub(super) observations: ObservationStore,
     /// Locations that no pass looks at by itself: a sweep reads many of them for the price of a few.
-    pub(super) unseen: Waiting,
+    pub(super) awaiting_sweep: BatchQueue,
     /// Those of which everything but the service is known: a glance does.
-    pub(super) moving: Waiting,
+    pub(super) rolling_out: BatchQueue,
     /// One sweep or glance at a time.
     pub(super) looking: tokio::sync::Mutex<()>,
     /// What was last seen of locations, where nothing was changed since.
-    pub(super) kept: Mutex<HashMap<String, (Live, Instant)>>,
+    pub(super) last_observed: Mutex<HashMap<String, (ObservedResources, Instant)>>,
     addresses: observe::Addresses,
     /// The configs that the statuses were computed from.
-    pub(super) configs_told: Mutex<HashMap<String, Result<Repository, Invalid>>>,
+    pub(super) configs_told: Mutex<HashMap<String, Result<Location, Invalid>>>,
     /// Locations whose last passes failed.
     pub(super) failures: Mutex<HashMap<String, Failing>>,
     /// Last words by repository and revision: they are read once.
-    last_words: Mutex<HashMap<String, (String, String)>>,
+    failure_excerpt: Mutex<HashMap<String, (String, String)>>,
     image_looks: ImageLooks,
 }
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
-    pub fn new(world: World<B, C, W>) -> Self {
+    pub fn new(context: Context<B, C, W>) -> Self {
         Self {
-            world,
+            context,
             snapshot: RwLock::default(),
-            wishes: Wishes::default(),
+            last_configs: LastConfigs::default(),
             unread: RwLock::default(),
             owned: RwLock::default(),
-            swept: Swept::default(),
-            unseen: Waiting::default(),
-            moving: Waiting::default(),
+            observations: ObservationStore::default(),
+            awaiting_sweep: BatchQueue::default(),
+            rolling_out: BatchQueue::default(),
             looking: tokio::sync::Mutex::default(),
-            kept: Mutex::default(),
+            last_observed: Mutex::default(),
             addresses: observe::Addresses::default(),
             configs_told: Mutex::default(),
             failures: Mutex::default(),
-            last_words: Mutex::default(),
+            failure_excerpt: Mutex::default(),
             image_looks: ImageLooks::starting_at(Instant::now()),
         }
     }
 
     /// Whoever follows this branch.
-    pub fn followers(&self, key: &HeadKey) -> Vec<String> {
+    pub fn followers(&self, key: &RefKey) -> Vec<String> {
         let snapshot = self.snapshot();
-        let repositories = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
-        repositories
-            .filter(|repository| repository.git_url == key.git_url && repository.reference == key.reference)
-            .map(|repository| repository.name.to_string())
+        let locations = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
+        locations
+            .filter(|location| location.git_url == key.git_url && location.reference == key.reference)
+            .map(|location| location.name.to_string())
             .collect()
     }
 
     /// How urgent a change of this location is: one that serves nobody yet is nobody's loss while it waits.
     pub fn urgency(&self, name: &str) -> Priority {
-        let serves = self.world.board.read(name, |status| status.serving.is_some()).unwrap_or(false);
+        let serves = self.context.statuses.read(name, |status| status.serving.is_some()).unwrap_or(false);
         if serves { Priority::Commit } else { Priority::Cold }
     }
 
     pub fn session(&self, priority: Priority) -> Session<'_> {
-        let world = &self.world;
+        let context = &self.context;
         Session {
-            clients: &world.clients,
-            place: &world.place,
-            cache: &world.cache,
-            limits: &world.limits,
-            fence: world.lease.fence(),
+            clients: &context.clients,
+            deployment: &context.deployment,
+            cache: &context.cache,
+            limits: &context.limits,
+            fence: context.lease.fence(),
             priority,
         }
     }
 
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.wishes.learn(&snapshot);
+        self.last_configs.learn(&snapshot);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
 
@@ -198,53 +198,53 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
 
     /// What was remembered of the time before this process held the lease, another one may have changed.
     pub async fn take_over(&self) -> Result<(), PublishError> {
-        self.world.cache.clear();
-        self.swept.clear();
-        lock(&self.kept).clear();
-        self.world.workspace.reread().await
+        self.context.cache.clear();
+        self.observations.clear();
+        lock(&self.last_observed).clear();
+        self.context.workspace.reread().await
     }
 
-    fn hold(&self, name: &str, wanted: &Wanted) -> Option<Hold> {
-        let own = match wanted {
-            Wanted::Present(repository, ..) => repository.mode,
-            Wanted::Frozen(_) | Wanted::Absent => Mode::Enforce,
+    fn hold(&self, name: &str, desired: &Wanted) -> Option<Hold> {
+        let own = match desired {
+            Wanted::Present(location, ..) => location.mode,
+            Wanted::Invalid(_) | Wanted::Absent => Mode::Enforce,
         };
-        match own.max(self.world.settings.mode) {
+        match own.max(self.context.settings.mode) {
             Mode::Suspended => return Some(Hold::Suspended),
             Mode::Detect => return Some(Hold::Detect),
             Mode::Enforce => {}
         }
-        match self.world.lease.standing() {
-            Standing::Held => {}
-            Standing::Standby { holder } => return Some(Hold::Standby { holder }),
-            Standing::Unknown => return Some(Hold::Unleased("it was not read yet".to_owned())),
-            Standing::Unreadable(why) => return Some(Hold::Unleased(why)),
+        match self.context.lease.state() {
+            LeaseState::Held => {}
+            LeaseState::Standby { holder } => return Some(Hold::Standby { holder }),
+            LeaseState::Unknown => return Some(Hold::Unleased("it was not read yet".to_owned())),
+            LeaseState::Unreadable(why) => return Some(Hold::Unleased(why)),
         }
-        match wanted {
-            Wanted::Absent => self.wishes.hold(name).or_else(|| self.brake(name).map(Hold::Braked)),
-            Wanted::Present(..) | Wanted::Frozen(_) => None,
+        match desired {
+            Wanted::Absent => self.last_configs.hold(name).or_else(|| self.prune_guard(name).map(Hold::PruneBlocked)),
+            Wanted::Present(..) | Wanted::Invalid(_) => None,
         }
     }
 
     /// Whether this process may write anything at all.
     fn may_protect(&self) -> bool {
-        self.world.settings.mode == Mode::Enforce && self.world.lease.standing() == Standing::Held
+        self.context.settings.mode == Mode::Enforce && self.context.lease.state() == LeaseState::Held
     }
 
-    fn brake(&self, name: &str) -> Option<String> {
+    fn prune_guard(&self, name: &str) -> Option<String> {
         let snapshot = self.snapshot()?;
         let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(live) = &*owned else { return Some("live state has not been read yet".to_owned()) };
+        let Some(observed) = &*owned else { return Some("live state has not been read yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = snapshot.repositories.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
-        let picture = Picture {
-            live,
-            wanted: &wanted,
+        let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
+        let inventory = Inventory {
+            observed,
+            desired: &desired,
             confirmed: &snapshot.prune,
-            allowed: self.world.settings.allow_prune,
+            allowed: self.context.settings.allow_prune,
             unread: unread.as_deref(),
         };
-        brake(picture, name)
+        prune_guard(inventory, name)
     }
 
     fn own(&self, name: &str, owned: bool) {
@@ -260,26 +260,26 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Observes and plans without touching anything, images included.
     pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
         let session = self.session(Priority::Commit);
-        let live = match self.observe(session, name).await? {
-            Some(seen) => seen.live,
-            None => Live::default(),
+        let observed = match self.observe(session, name).await? {
+            Some(seen) => seen.observed,
+            None => ObservedResources::default(),
         };
-        let wanted = match self.wanted(name, &live) {
-            Wanted::Present(repository, image, commit) => {
-                let image = match self.request(&repository, commit.as_deref(), &live) {
+        let desired = match self.desired(name, &observed) {
+            Wanted::Present(location, image, commit) => {
+                let image = match self.request(&location, commit.as_deref(), &observed) {
                     Some(request) if matches!(*image, ImageKnown::Building(_)) => self.find_image(&request).await,
                     _ => *image,
                 };
-                let image = match repository.image_tag() {
-                    Some(tag) => self.tagged_now(&repository, tag, &live).await,
+                let image = match location.image_tag() {
+                    Some(tag) => self.tagged_now(&location, tag, &observed).await,
                     None => image,
                 };
-                Wanted::Present(repository, Box::new(image), commit)
+                Wanted::Present(location, Box::new(image), commit)
             }
             other => other,
         };
-        let answers = self.answers(session, name, &wanted, &live).await?;
-        Ok(self.plan(session, name, &wanted, &live, &answers, None).await.0)
+        let answers = self.answers(session, name, &desired, &observed).await?;
+        Ok(self.plan(session, name, &desired, &observed, &answers, None).await.0)
     }
 
     /// What code servers say at every address that is the location's, or that it is published at.
@@ -287,23 +287,23 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         &self,
         session: Session<'_>,
         name: &str,
-        wanted: &Wanted,
-        live: &Live,
+        desired: &Wanted,
+        observed: &ObservedResources,
     ) -> Result<Vec<Answered>, CallError> {
-        let code_server = &self.world.code_server;
-        let mut answers = self.addresses.answers(session, code_server, name, live).await?;
-        if let Wanted::Present(..) = wanted
-            && self.world.place.address == Address::Discovered
-            && let Some(published) = self.world.workspace.entry(name).await
+        let code_server = &self.context.code_server;
+        let mut answers = self.addresses.answers(session, code_server, name, observed).await?;
+        if let Wanted::Present(..) = desired
+            && self.context.deployment.address == Address::Discovered
+            && let Some(published) = self.context.workspace.entry(name).await
         {
-            let elsewhere = observe::at_published(code_server, &published, live, &answers).await;
+            let elsewhere = observe::at_published(code_server, &published, observed, &answers).await;
             answers.extend(elsewhere);
         }
         Ok(answers)
     }
 
     async fn find_image(&self, request: &Request) -> ImageKnown {
-        match self.world.images.find(request).await {
+        match self.context.images.find(request).await {
             Ok(Some(image)) => ImageKnown::Ready(image),
             Ok(None) => ImageKnown::Building("the image is not built yet".to_owned()),
             Err(error) => ImageKnown::Failed(error.to_string()),
@@ -315,15 +315,15 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         &self,
         session: Session<'_>,
         name: &str,
-        wanted: &Wanted,
-        live: &Live,
+        desired: &Wanted,
+        observed: &ObservedResources,
         answers: &[Answered],
         hold: Option<&Hold>,
     ) -> (Plan, Result<(), planner::Violation>) {
-        let (workspace, view) = self.world.workspace.live(name).await;
-        let steady_for = match self.world.board.since(name, ConditionKind::Deployed) {
-            Some((Truth::True, since)) => {
-                Duration::try_from(self.world.clock.now().duration_since(since)).unwrap_or_default()
+        let (workspace, view) = self.context.workspace.observed(name).await;
+        let steady_for = match self.context.statuses.since(name, ConditionKind::Deployed) {
+            Some((ConditionStatus::True, since)) => {
+                Duration::try_from(self.context.clock.now().duration_since(since)).unwrap_or_default()
             }
             _ => Duration::ZERO,
         };
@@ -331,13 +331,13 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         loop {
             let input = Input {
                 name,
-                desired: match wanted {
-                    Wanted::Present(repository, image, _) => Desired::Present { repository, image: image.state() },
-                    Wanted::Frozen(invalid) => Desired::Frozen(invalid),
+                desired: match desired {
+                    Wanted::Present(location, image, _) => Desired::Present { location, image: image.state() },
+                    Wanted::Invalid(invalid) => Desired::Invalid(invalid),
                     Wanted::Absent => Desired::Absent,
                 },
-                place: &self.world.place,
-                live,
+                deployment: &self.context.deployment,
+                observed,
                 workspace: &workspace,
                 webserver: match &view {
                     View::NotConfigured => WebserverState::NotConfigured,
@@ -345,31 +345,39 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                     View::Locations(_) => WebserverState::Answers,
                 },
                 answers,
-                last_words: words.as_deref(),
+                failure_excerpt: words.as_deref(),
                 steady_for,
-                now_ms: self.world.clock.now().as_millisecond(),
+                now_ms: self.context.clock.now().as_millisecond(),
                 hold,
                 may_protect: self.may_protect(),
             };
             let plan = planner::plan(input);
             let linted = planner::lint(&input, &plan);
             match &plan.report.failing {
-                Some(revision) if words.is_none() => words = Some(self.last_words(session, name, live, revision).await),
+                Some(revision) if words.is_none() => {
+                    words = Some(self.failure_excerpt(session, name, observed, revision).await)
+                }
                 _ => return (plan, linted),
             }
         }
     }
 
-    async fn last_words(&self, session: Session<'_>, name: &str, live: &Live, revision: &str) -> String {
-        if let Some((of, words)) = lock(&self.last_words).get(name)
+    async fn failure_excerpt(
+        &self,
+        session: Session<'_>,
+        name: &str,
+        observed: &ObservedResources,
+        revision: &str,
+    ) -> String {
+        if let Some((of, words)) = lock(&self.failure_excerpt).get(name)
             && of == revision
         {
             return words.clone();
         }
-        match observe::last_words(session, name, live, revision).await {
+        match observe::failure_excerpt(session, name, observed, revision).await {
             Ok(words) => {
                 if !words.is_empty() {
-                    lock(&self.last_words).insert(name.to_owned(), (revision.to_owned(), words.clone()));
+                    lock(&self.failure_excerpt).insert(name.to_owned(), (revision.to_owned(), words.clone()));
                 }
                 words
             }
@@ -393,28 +401,28 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
             let urgency = if applied.is_some() { session.priority.begun() } else { session.priority };
-            let Some(Seen { mut live, at, whole }) = self.observe(session, name).await? else {
-                let remembered = lock(&self.kept).contains_key(name);
-                let waiting = if remembered { &self.moving } else { &self.unseen };
-                return Ok(waiting.wish(name, urgency));
+            let Some(Observation { mut observed, at, whole }) = self.observe(session, name).await? else {
+                let remembered = lock(&self.last_observed).contains_key(name);
+                let waiting = if remembered { &self.rolling_out } else { &self.awaiting_sweep };
+                return Ok(waiting.push(name, urgency));
             };
-            let mut wanted = self.wanted(name, &live);
-            let hold = self.hold(name, &wanted);
-            if let Wanted::Present(repository, image, commit) = &mut wanted {
-                self.learn_image(repository, image, commit.as_deref(), &live, hold.as_ref(), session.priority).await;
+            let mut desired = self.desired(name, &observed);
+            let hold = self.hold(name, &desired);
+            if let Wanted::Present(location, image, commit) = &mut desired {
+                self.learn_image(location, image, commit.as_deref(), &observed, hold.as_ref(), session.priority).await;
             }
-            let answers = self.answers(session, name, &wanted, &live).await?;
-            let (mut plan, mut linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
-            if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &live) {
-                live.images = self.images_of(session, &live).await;
-                (plan, linted) = self.plan(session, name, &wanted, &live, &answers, hold.as_ref()).await;
+            let answers = self.answers(session, name, &desired, &observed).await?;
+            let (mut plan, mut linted) = self.plan(session, name, &desired, &observed, &answers, hold.as_ref()).await;
+            if session.priority == Priority::Garbage && self.may_look_at_images(name, &plan, &observed) {
+                observed.images = self.images_of(session, &observed).await;
+                (plan, linted) = self.plan(session, name, &desired, &observed, &answers, hold.as_ref()).await;
                 if !whole && plan.garbage.iter().any(|step| step.kind() == Kind::ImageRepository) {
                     // An image does not come back: everything that may name it is read afresh.
-                    lock(&self.kept).remove(name);
+                    lock(&self.last_observed).remove(name);
                     continue;
                 }
                 self.image_looks.done(name, Instant::now());
-                live.images = None;
+                observed.images = None;
             }
             let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
             // What a glimpse leads to is looked at properly before it is acted upon, but for a new revision on a service that was
@@ -429,55 +437,55 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
                 };
             if !enough {
                 // Nothing is remembered: the next look reads everything.
-                lock(&self.kept).remove(name);
+                lock(&self.last_observed).remove(name);
                 if session.priority > Priority::Again {
-                    return Ok(self.unseen.wish(name, urgency));
+                    return Ok(self.awaiting_sweep.push(name, urgency));
                 }
                 continue;
             }
-            if let Wanted::Absent = wanted
+            if let Wanted::Absent = desired
                 && plan.is_empty()
             {
                 self.own(name, false);
-                if self.world.board.get(name).is_some() {
-                    self.world.journal.record(News::of(name, EventReason::Removed, "all of it is gone"));
+                if self.context.statuses.get(name).is_some() {
+                    self.context.recorder.record(NewEvent::of(name, EventReason::Removed, "all of it is gone"));
                 }
                 self.forget(name);
                 return Ok(Outcome::Gone);
             }
             if let Err(violation) = linted {
-                tracing::error!(repository = name, %violation, "the plan is unsafe and was not executed");
+                tracing::error!(location = name, %violation, "the plan is unsafe and was not executed");
                 let message = format!("unsafe plan refused: {violation}");
-                self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
+                self.record(name, &desired, &plan, &observed, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
             if applied.as_ref().is_some_and(|applied| repeats(&plan.steps, applied)) && only_reloads_an_error(&plan) {
                 // The webserver's own words say more than that asking once more did not help.
-                self.tell(name, &wanted, &plan, &live, None);
+                self.record(name, &desired, &plan, &observed, None);
                 return Ok(Outcome::Waiting(plan.report.look_again.unwrap_or(NOT_CONVERGING)));
             }
             let futile = match &applied {
                 Some(applied) if repeats(&plan.steps, applied) => {
-                    let steps: Vec<String> = plan.steps.iter().map(in_words).collect();
+                    let steps: Vec<String> = plan.steps.iter().map(summary).collect();
                     Some(format!("the same plan came back after it was applied: {}", steps.join("; ")))
                 }
-                _ => plan.kept_otherwise.clone().filter(|_| plan.steps.is_empty()),
+                _ => plan.aws_mismatch.clone().filter(|_| plan.steps.is_empty()),
             };
             if let Some(message) = futile {
-                tracing::error!(repository = name, "not converging: {message}");
-                self.tell(name, &wanted, &plan, &live, Some((Reason::NotConverging, message)));
+                tracing::error!(location = name, "not converging: {message}");
+                self.record(name, &desired, &plan, &observed, Some((Reason::NotConverging, message)));
                 return Ok(Outcome::Failed(NOT_CONVERGING));
             }
-            self.tell(name, &wanted, &plan, &live, None);
+            self.record(name, &desired, &plan, &observed, None);
             if plan.steps.is_empty() && session.priority == Priority::Garbage && !plan.garbage.is_empty() {
                 let garbage = self.unneeded(name, plan.garbage).await;
-                return self.execute(session, name, &garbage, live).await.map(|()| Outcome::Converged);
+                return self.execute(session, name, &garbage, observed).await.map(|()| Outcome::Converged);
             }
             if plan.steps.is_empty() {
-                let looks = self.may_look_at_images(name, &plan, &live);
-                lock(&self.kept).insert(name.to_owned(), (live, at));
+                let looks = self.may_look_at_images(name, &plan, &observed);
+                lock(&self.last_observed).insert(name.to_owned(), (observed, at));
                 if !plan.garbage.is_empty() || looks {
-                    self.world.queue.add_now(name, Priority::Garbage);
+                    self.context.queue.add_now(name, Priority::Garbage);
                 }
                 let settled = at_rest(&plan, hold.as_ref());
                 return Ok(plan.report.look_again.map_or(settled, Outcome::Waiting));
@@ -485,9 +493,9 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             self.own(name, true);
             if plan.steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
                 // How it goes this time may have another reason.
-                lock(&self.last_words).remove(name);
+                lock(&self.failure_excerpt).remove(name);
             }
-            self.execute(session, name, &plan.steps, live).await?;
+            self.execute(session, name, &plan.steps, observed).await?;
             applied = Some(plan.steps);
         }
         Ok(Outcome::Waiting(NEXT_TURN))
@@ -496,23 +504,23 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// How far the image is: one that is built, or one that is given by tag.
     async fn learn_image(
         &self,
-        repository: &Repository,
+        location: &Location,
         image: &mut ImageKnown,
         commit: Option<&str>,
-        live: &Live,
+        observed: &ObservedResources,
         hold: Option<&Hold>,
         priority: Priority,
     ) {
-        if let Some(tag) = repository.image_tag() {
-            *image = self.tagged(repository, tag, live, hold);
+        if let Some(tag) = location.image_tag() {
+            *image = self.tagged(location, tag, observed, hold);
             return;
         }
-        self.world.images.forget_tag(repository.name.as_str());
-        if let Some(request) = self.request(repository, commit, live) {
+        self.context.images.forget_tag(location.name.as_str());
+        if let Some(request) = self.request(location, commit, observed) {
             *image = match hold {
                 Some(Hold::Suspended) => ImageKnown::Building("suspended".to_owned()),
                 Some(_) => self.find_image(&request).await,
-                None => match self.world.images.ensure(&request, priority.begun()) {
+                None => match self.context.images.ensure(&request, priority.begun()) {
                     ImageProgress::Ready(image) => ImageKnown::Ready(image),
                     ImageProgress::Building(text) => ImageKnown::Building(text),
                     ImageProgress::Failed(text) => ImageKnown::Failed(text),
@@ -524,39 +532,45 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// A run that is queued starts from the run definition of the moment it was created.
     async fn unneeded(&self, name: &str, mut garbage: Vec<Step>) -> Vec<Step> {
         let of_runs = |step: &Step| matches!(step, Step::RunDefinition(_));
-        if garbage.iter().any(of_runs) && !self.world.workspace.has_no_runs(name).await {
+        if garbage.iter().any(of_runs) && !self.context.workspace.has_no_runs(name).await {
             garbage.retain(|step| !of_runs(step));
         }
         garbage
     }
 
     /// Whether it is time to look which images of a location may go: it has some, is wanted, rests, and nobody forbids it.
-    fn may_look_at_images(&self, name: &str, plan: &Plan, live: &Live) -> bool {
-        let collects = plan.collects && live.image_repository.is_some();
+    fn may_look_at_images(&self, name: &str, plan: &Plan, observed: &ObservedResources) -> bool {
+        let collects = plan.collects && observed.image_repository.is_some();
         collects && self.image_looks.is_due(name, Instant::now())
     }
 
     /// The images of a location's repository. Where they cannot be read, none goes; nothing else is wrong with the location.
-    async fn images_of(&self, session: Session<'_>, live: &Live) -> Option<Vec<Image>> {
-        let repository = live.image_repository.as_ref()?;
-        aws::image_repository::images(session, &repository.name)
+    async fn images_of(&self, session: Session<'_>, observed: &ObservedResources) -> Option<Vec<Image>> {
+        let location = observed.image_repository.as_ref()?;
+        aws::image_repository::images(session, &location.name)
             .await
-            .inspect_err(|error| tracing::warn!(repository = %repository.name, %error, "its images were not read"))
+            .inspect_err(|error| tracing::warn!(location = %location.name, %error, "its images were not read"))
             .ok()
     }
 
     /// Applies steps to what is `live`. Where they make things and do nothing else, what is live then is known from AWS's answers and
     /// kept; in every other case it is to be looked at.
-    async fn execute(&self, session: Session<'_>, name: &str, steps: &[Step], mut live: Live) -> Result<(), StepError> {
+    async fn execute(
+        &self,
+        session: Session<'_>,
+        name: &str,
+        steps: &[Step],
+        mut observed: ObservedResources,
+    ) -> Result<(), StepError> {
         let mut result = Ok(());
         let mut known = true;
-        self.swept.change(name);
-        lock(&self.kept).remove(name);
+        self.observations.change(name);
+        lock(&self.last_observed).remove(name);
         for step in steps {
-            let description = in_words(step);
-            result = execute(session, &self.world.workspace, step, &mut live).await;
+            let description = summary(step);
+            result = execute(session, &self.context.workspace, step, &mut observed).await;
             known &= match &result {
-                Ok(()) => matches!(step, Step::Workspace(_)) || (step.makes() && live.has(step.kind())),
+                Ok(()) => matches!(step, Step::Workspace(_)) || (step.makes() && observed.has(step.kind())),
                 Err(StepError::Call(error)) => error.refused_for_now(),
                 Err(StepError::Publish(_)) => true,
             };
@@ -565,18 +579,18 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             }
             self.applied(name, step, &description);
         }
-        self.swept.change(name);
+        self.observations.change(name);
         if known {
-            lock(&self.kept).insert(name.to_owned(), (live, Instant::now()));
+            lock(&self.last_observed).insert(name.to_owned(), (observed, Instant::now()));
         }
         result
     }
 
     fn forget(&self, name: &str) {
-        self.world.board.remove(name);
-        self.world.images.forget(name);
-        lock(&self.last_words).remove(name);
-        lock(&self.kept).remove(name);
+        self.context.statuses.remove(name);
+        self.context.images.forget(name);
+        lock(&self.failure_excerpt).remove(name);
+        lock(&self.last_observed).remove(name);
         lock(&self.configs_told).remove(name);
         self.addresses.forget(name);
         self.image_looks.forget(name);

@@ -37,7 +37,7 @@ enum Place {
 
 /// What says most: the last exception of the user's own with its whole message, or of Dagster's around it, what caused it and where
 /// it was raised; or else the last line. The first line names the exception.
-pub fn essence(log: &[String]) -> Option<String> {
+pub fn root_cause_line(log: &[String]) -> Option<String> {
     let thrown = exceptions(log);
     let last = |fits: &dyn Fn(&Thrown<'_>) -> bool| thrown.iter().rposition(fits);
     let shown = last(&|one| !one.name().starts_with("dagster."))
@@ -112,7 +112,7 @@ mod tests {
 
     fn told(log: &str) -> String {
         let lines: Vec<String> = log.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        essence(&lines).unwrap_or_default()
+        root_cause_line(&lines).unwrap_or_default()
     }
 
     /// As a code server ends, with the exception that the user's code raised.

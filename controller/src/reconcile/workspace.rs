@@ -11,14 +11,14 @@ use codeloc_aws::pulse::{Pulse, Silence};
 use codeloc_core::dagster::Entry;
 use codeloc_core::dagster::WebLocation;
 use codeloc_core::lock::lock;
-use codeloc_core::resources::workspace::{Change, Live};
+use codeloc_core::resources::workspace::{Change, Observed};
 use codeloc_dagster::workspace::{Entries, Publisher, WorkspaceError};
 use codeloc_dagster::{WebError, Webserver};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Duration, Instant};
 
-use crate::status::Journal;
-use crate::status::events::{EventReason, News};
+use crate::status::Recorder;
+use crate::status::events::{EventReason, NewEvent};
 
 /// How long one answer of the webserver serves all passes, and how long a failed one does.
 const FRESH: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub struct Workspace<W> {
     reloads: watch::Sender<Reloads>,
     /// Entries of the file, for whoever may not wait.
     count: AtomicUsize,
-    journal: Arc<Journal>,
+    recorder: Arc<Recorder>,
 }
 
 /// The last answer of the webserver.
@@ -89,7 +89,7 @@ struct Reloads {
 
 impl<W: Webserver> Workspace<W> {
     /// Starts from the file as it is, so that what was published stays published. Writes nothing.
-    pub fn open(publisher: Publisher, webserver: Option<W>, journal: Arc<Journal>) -> Result<Self, WorkspaceError> {
+    pub fn open(publisher: Publisher, webserver: Option<W>, recorder: Arc<Recorder>) -> Result<Self, WorkspaceError> {
         let entries = publisher.read()?;
         Ok(Self {
             publisher,
@@ -102,7 +102,7 @@ impl<W: Webserver> Workspace<W> {
             written: AtomicU64::new(0),
             wanted: watch::Sender::default(),
             reloads: watch::Sender::default(),
-            journal,
+            recorder,
         })
     }
 
@@ -120,7 +120,7 @@ impl<W: Webserver> Workspace<W> {
     pub async fn look(&self) -> Result<(), WorkspaceError> {
         let mut entries = self.entries.lock().await;
         // Nearly always; and to compare letters takes a fraction of what it takes to read them as YAML.
-        if self.publisher.says(&entries) {
+        if self.publisher.matches(&entries) {
             return Ok(());
         }
         match self.publisher.read() {
@@ -157,21 +157,21 @@ impl<W: Webserver> Workspace<W> {
         self.entries.lock().await.get(name).cloned()
     }
 
-    pub async fn live(&self, name: &str) -> (Live, View) {
+    pub async fn observed(&self, name: &str) -> (Observed, View) {
         let entry = self.entry(name).await;
         let view = self.view().await;
-        let View::Locations(locations) = &view else { return (Live { entry, web: None }, view) };
+        let View::Locations(locations) = &view else { return (Observed { entry, web: None }, view) };
         if let Some(web) = locations.get(name) {
-            return (Live { entry, web: Some(web.clone()) }, view);
+            return (Observed { entry, web: Some(web.clone()) }, view);
         }
         let reloads = self.reloads.borrow().clone();
         if reloads.done >= *self.wanted.borrow() {
-            return (Live { entry, web: None }, view);
+            return (Observed { entry, web: None }, view);
         }
         // A reload that is under way, or about to begin, may bring it.
         match reloads.failed {
-            None => (Live { entry, web: Some(WebLocation::Loading) }, view),
-            Some((_, why)) => (Live { entry, web: None }, View::Unreachable(why)),
+            None => (Observed { entry, web: Some(WebLocation::Loading) }, view),
+            Some((_, why)) => (Observed { entry, web: None }, View::Unreachable(why)),
         }
     }
 
@@ -265,8 +265,8 @@ impl<W: Webserver> Workspace<W> {
                 Err(error) => {
                     tracing::warn!(%error, "the webserver did not reload workspace.yaml; it is asked again");
                     let why = format!("workspace.yaml is written and not loaded: {error}");
-                    let news = News::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
-                    self.journal.record(news);
+                    let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
+                    self.recorder.record(new_event);
                     self.reloads.send_modify(|reloads| reloads.failed = Some((written, why)));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -286,7 +286,7 @@ impl<W: Webserver> Workspace<W> {
         match webserver.has_unfinished_runs(name).await {
             Ok(some) => !some,
             Err(error) => {
-                tracing::debug!(repository = name, %error, "nobody knows whether runs are under way");
+                tracing::debug!(location = name, %error, "nobody knows whether runs are under way");
                 false
             }
         }
@@ -336,7 +336,7 @@ impl<W: Webserver> Workspace<W> {
         let mut edited = entries.clone();
         edit(&mut edited);
         if self.publisher.publish(&edited)? {
-            self.journal.metrics.workspace_writes.with_label_values::<&str>(&[]).inc();
+            self.recorder.metrics.workspace_writes.with_label_values::<&str>(&[]).inc();
             self.written.fetch_add(1, Ordering::SeqCst);
         }
         *entries = edited;
@@ -365,7 +365,7 @@ impl<W: Webserver> Workspace<W> {
     }
 
     fn count_reload(&self, done: bool) {
-        self.journal.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
+        self.recorder.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
     }
 
     fn forget_view(&self) {

@@ -3,7 +3,7 @@
 //! Guarantees: nothing that records an event waits for anybody who reads them; one that repeats is counted, not stored again, and neither
 //! are several that repeat in turns.
 
-pub mod news;
+pub mod diff;
 mod topic;
 
 use std::collections::VecDeque;
@@ -65,9 +65,9 @@ pub enum EventReason {
     /// All of a location without a config is gone.
     Removed,
     /// More would be deleted at once than is done unasked.
-    PruneBraked,
+    PruneBlocked,
     /// This process may change things.
-    LeaseTaken,
+    LeaseAcquired,
     /// This process may not change things any more, or not yet.
     LeaseLost,
     /// AWS could not be read whole; nothing is done on half of an observation.
@@ -93,8 +93,8 @@ impl EventReason {
         Self::StepFailed,
         Self::NotConverging,
         Self::Removed,
-        Self::PruneBraked,
-        Self::LeaseTaken,
+        Self::PruneBlocked,
+        Self::LeaseAcquired,
         Self::LeaseLost,
         Self::SweepFailed,
         Self::ReloadFailed,
@@ -114,7 +114,7 @@ impl EventReason {
             | Self::Applied
             | Self::Healthy
             | Self::Removed
-            | Self::LeaseTaken => Severity::Normal,
+            | Self::LeaseAcquired => Severity::Normal,
             Self::ConfigsUnreadable
             | Self::ConfigInvalid
             | Self::ImageFailed
@@ -123,7 +123,7 @@ impl EventReason {
             | Self::RolloutFailed
             | Self::StepFailed
             | Self::NotConverging
-            | Self::PruneBraked
+            | Self::PruneBlocked
             | Self::LeaseLost
             | Self::SweepFailed
             | Self::ReloadFailed => Severity::Warning,
@@ -138,7 +138,7 @@ pub struct Event {
     pub severity: Severity,
     pub reason: EventReason,
     /// Absent where it concerns the daemon as a whole.
-    pub repository: Option<String>,
+    pub location: Option<String>,
     /// The commit of the location's branch, or of the config repository.
     pub commit: Option<String>,
     /// Of one that repeats: as it was the last time.
@@ -155,22 +155,22 @@ pub struct Event {
 
 /// What is recorded; number, time and count come from the log of events.
 #[derive(Clone, Debug)]
-pub struct News {
+pub struct NewEvent {
     pub reason: EventReason,
-    pub repository: Option<String>,
+    pub location: Option<String>,
     pub commit: Option<String>,
     pub message: String,
     /// What two equal events have in common; the message, where this is absent.
     topic: Option<String>,
 }
 
-impl News {
+impl NewEvent {
     pub fn of_daemon(reason: EventReason, message: impl Into<String>) -> Self {
-        Self { reason, repository: None, commit: None, message: message.into(), topic: None }
+        Self { reason, location: None, commit: None, message: message.into(), topic: None }
     }
 
-    pub fn of(repository: &str, reason: EventReason, message: impl Into<String>) -> Self {
-        Self { repository: Some(repository.to_owned()), ..Self::of_daemon(reason, message) }
+    pub fn of(location: &str, reason: EventReason, message: impl Into<String>) -> Self {
+        Self { location: Some(location.to_owned()), ..Self::of_daemon(reason, message) }
     }
 
     /// For a message that quotes another program, whose words differ each time.
@@ -209,11 +209,12 @@ struct Kept {
 
 impl Kept {
     /// The event that this is once more.
-    fn repeated(&self, news: &News, topic: &str, now: Timestamp) -> Option<usize> {
-        let of_location = |event: &Event| event.repository == news.repository;
+    fn repeated(&self, new_event: &NewEvent, topic: &str, now: Timestamp) -> Option<usize> {
+        let of_location = |event: &Event| event.location == new_event.location;
         let last = self.events.iter().rposition(|(event, _)| of_location(event))?;
         let equal = |(event, known): &(Event, String)| {
-            of_location(event) && (event.reason, known.as_str(), &event.commit) == (news.reason, topic, &news.commit)
+            of_location(event)
+                && (event.reason, known.as_str(), &event.commit) == (new_event.reason, topic, &new_event.commit)
         };
         let found = self.events.iter().rposition(equal)?;
         (found == last || now.duration_since(self.events[found].0.last) <= WINDOW).then_some(found)
@@ -228,26 +229,26 @@ impl Default for Events {
 
 impl Events {
     /// Whether it is news, rather than an event of its location once more.
-    pub fn record(&self, news: News, now: Timestamp) -> bool {
-        let topic = news.topic();
+    pub fn record(&self, new_event: NewEvent, now: Timestamp) -> bool {
+        let topic = new_event.topic();
         let mut kept = lock(&self.kept);
-        if let Some(position) = kept.repeated(&news, &topic, now)
+        if let Some(position) = kept.repeated(&new_event, &topic, now)
             && let Some((mut event, topic)) = kept.events.remove(position)
         {
             event.count = event.count.saturating_add(1);
             event.last = now;
-            event.message = news.message;
+            event.message = new_event.message;
             kept.events.push_back((event, topic));
             return false;
         }
         kept.number += 1;
         let event = Event {
             number: kept.number,
-            severity: news.reason.severity(),
-            reason: news.reason,
-            repository: news.repository,
-            commit: news.commit,
-            message: news.message,
+            severity: new_event.reason.severity(),
+            reason: new_event.reason,
+            location: new_event.location,
+            commit: new_event.commit,
+            message: new_event.message,
             first: now,
             last: now,
             count: 1,
@@ -290,11 +291,11 @@ mod tests {
     #[test]
     fn an_event_that_repeats_is_counted_and_keeps_the_time_of_its_beginning() {
         let events = Events::default();
-        let news = || News::of("orders", EventReason::StepFailed, "ecs:UpdateService: no");
-        assert!(events.record(news(), at(1)));
-        events.record(News::of("billing", EventReason::Healthy, "well"), at(2));
-        assert!(!events.record(news(), at(9)));
-        let kept = events.list(|event| event.repository.as_deref() == Some("orders"));
+        let new_event = || NewEvent::of("orders", EventReason::StepFailed, "ecs:UpdateService: no");
+        assert!(events.record(new_event(), at(1)));
+        events.record(NewEvent::of("billing", EventReason::Healthy, "well"), at(2));
+        assert!(!events.record(new_event(), at(9)));
+        let kept = events.list(|event| event.location.as_deref() == Some("orders"));
         assert_eq!(kept.len(), 1);
         assert_eq!((kept[0].count, kept[0].first, kept[0].last), (2, at(1), at(9)));
     }
@@ -305,7 +306,7 @@ mod tests {
         for second in 0..4 {
             let reason = if second % 2 == 0 { EventReason::ImageFailed } else { EventReason::Degraded };
             let message = format!("the registry did not answer within {second}.5s");
-            assert_eq!(events.record(News::of("orders", reason, message), at(second)), second < 2);
+            assert_eq!(events.record(NewEvent::of("orders", reason, message), at(second)), second < 2);
         }
         let kept = events.list(|_| true);
         let told: Vec<_> = kept.iter().map(|event| (event.reason, event.count, event.first, event.last)).collect();
@@ -319,7 +320,7 @@ mod tests {
         for (second, reason) in
             [EventReason::ImageFailed, EventReason::Degraded, EventReason::ImageFailed].into_iter().enumerate()
         {
-            events.record(News::of("orders", reason, "no"), at(i64::try_from(second).unwrap()));
+            events.record(NewEvent::of("orders", reason, "no"), at(i64::try_from(second).unwrap()));
         }
         let reasons: Vec<_> = events.list(|_| true).into_iter().map(|event| event.reason).collect();
         assert_eq!(reasons, [EventReason::Degraded, EventReason::ImageFailed]);
@@ -328,28 +329,28 @@ mod tests {
     #[test]
     fn an_event_after_the_window_and_others_is_news() {
         let events = Events::default();
-        events.record(News::of("orders", EventReason::Degraded, "no"), at(0));
-        events.record(News::of("orders", EventReason::Healthy, "well"), at(5));
-        assert!(events.record(News::of("orders", EventReason::Degraded, "no"), at(606)));
+        events.record(NewEvent::of("orders", EventReason::Degraded, "no"), at(0));
+        events.record(NewEvent::of("orders", EventReason::Healthy, "well"), at(5));
+        assert!(events.record(NewEvent::of("orders", EventReason::Degraded, "no"), at(606)));
     }
 
     #[test]
     fn equal_events_of_two_commits_or_locations_are_two() {
         let events = Events::default();
-        let news = |name: &str, commit: &str| {
-            News::of(name, EventReason::ImageFailed, "no").from_commit(Some(commit.to_owned()))
+        let new_event = |name: &str, commit: &str| {
+            NewEvent::of(name, EventReason::ImageFailed, "no").from_commit(Some(commit.to_owned()))
         };
-        for news in [news("orders", "a"), news("orders", "b"), news("billing", "a")] {
-            assert!(events.record(news, at(1)));
+        for new_event in [new_event("orders", "a"), new_event("orders", "b"), new_event("billing", "a")] {
+            assert!(events.record(new_event, at(1)));
         }
-        assert!(!events.record(news("orders", "a"), at(2)));
+        assert!(!events.record(new_event("orders", "a"), at(2)));
     }
 
     #[test]
     fn what_is_normal_is_counted_only_word_for_word() {
         let events = Events::default();
         for configs in [20, 21] {
-            assert!(events.record(News::of_daemon(EventReason::ConfigsRead, format!("{configs} configs")), at(1)));
+            assert!(events.record(NewEvent::of_daemon(EventReason::ConfigsRead, format!("{configs} configs")), at(1)));
         }
     }
 
@@ -357,8 +358,8 @@ mod tests {
     fn quoted_words_do_not_make_another_event() {
         let events = Events::default();
         for quoted in ["<html>xqzv", "<html>pfft"] {
-            let news = News::of_daemon(EventReason::ReloadFailed, format!("the answer is {quoted}"));
-            events.record(news.about("the answer"), at(1));
+            let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, format!("the answer is {quoted}"));
+            events.record(new_event.about("the answer"), at(1));
         }
         assert_eq!(events.list(|_| true).len(), 1);
     }
@@ -367,7 +368,7 @@ mod tests {
     fn a_thousand_events_are_kept_and_the_oldest_goes_first() {
         let events = Events::default();
         for number in 0..1005 {
-            events.record(News::of_daemon(EventReason::ConfigsRead, format!("{number}")), at(number));
+            events.record(NewEvent::of_daemon(EventReason::ConfigsRead, format!("{number}")), at(number));
         }
         let kept = events.list(|_| true);
         assert_eq!((kept.len(), kept[0].message.as_str(), kept[999].number), (1000, "5", 1005));

@@ -9,12 +9,12 @@ use prometheus::{
 
 mod definitions;
 
-use codeloc_core::status::{ConditionKind, Reason, RepositoryStatus, Truth};
+use codeloc_core::status::{ConditionKind, ConditionStatus, LocationStatus, Reason};
 use definitions::{
-    AWS_CALLS, BRAKED, BUILD_INFO, BUILDS, CHANGES, COMMIT, COMMIT_OBSERVED, CONFIG_WRITES, CONVERGED, COST,
-    DELIVERIES, DRIFT, EVENTS, FAILED_STEPS, HELD, HOOKS, HTTP, IMAGE_LOOKUPS, LEARNED_RATE, LEASE, LOAD_ERROR, MODE,
-    QUEUE_DEPTH, QUEUE_WAIT, RECONCILES, RELOADS, REPOSITORY, ROLLOUTS, SOURCE, SOURCE_READ, SOURCE_UP, SWEEPS, SWEPT,
-    WAITING_CALLS, WORKSPACE_ENTRIES, WORKSPACE_WRITES,
+    AWS_CALLS, BUILD_INFO, BUILDS, CHANGES, COMMIT, COMMIT_OBSERVED, CONFIG_WRITES, CONVERGED, COST, DELIVERIES, DRIFT,
+    EVENTS, FAILED_STEPS, HELD, HOOKS, HTTP, IMAGE_LOOKUPS, LEARNED_RATE, LEASE, LOAD_ERROR, LOCATION, MODE,
+    PRUNE_BLOCKED, QUEUE_DEPTH, QUEUE_WAIT, RECONCILES, RELOADS, ROLLOUTS, SOURCE, SOURCE_READ, SOURCE_UP, SWEEPS,
+    SWEPT, WAITING_CALLS, WORKSPACE_ENTRIES, WORKSPACE_WRITES,
 };
 
 use super::events::EventReason;
@@ -90,7 +90,7 @@ impl Default for Metrics {
 /// What is read at the moment of a scrape.
 #[derive(Debug, Default)]
 pub struct Scrape {
-    pub statuses: Vec<RepositoryStatus>,
+    pub statuses: Vec<LocationStatus>,
     pub mode: String,
     /// Calls so far by `service:Operation` and outcome.
     pub calls: Vec<(String, &'static str, u64)>,
@@ -171,10 +171,10 @@ fn gauges(scrape: &Scrape) -> Registry {
     registry
 }
 
-fn of_repositories(statuses: &[RepositoryStatus], gauge: impl Fn(&Definition) -> GaugeVec) {
-    let (info, commits, observed) = (gauge(&REPOSITORY), gauge(&COMMIT), gauge(&COMMIT_OBSERVED));
+fn of_repositories(statuses: &[LocationStatus], gauge: impl Fn(&Definition) -> GaugeVec) {
+    let (info, commits, observed) = (gauge(&LOCATION), gauge(&COMMIT), gauge(&COMMIT_OBSERVED));
     let (converged, drift) = (gauge(&CONVERGED), gauge(&DRIFT));
-    let (held, load_error, braked) = (gauge(&HELD), gauge(&LOAD_ERROR), gauge(&BRAKED));
+    let (held, load_error, blocked) = (gauge(&HELD), gauge(&LOAD_ERROR), gauge(&PRUNE_BLOCKED));
     let mut stopped = 0;
     for status in statuses {
         let name = status.name.as_str();
@@ -196,12 +196,13 @@ fn of_repositories(statuses: &[RepositoryStatus], gauge: impl Fn(&Definition) ->
         held.with_label_values(&[name]).set(flag(has(Reason::RolloutFailed)));
         let loaded = |dated: &&codeloc_core::status::DatedCondition| dated.condition.kind == ConditionKind::Loaded;
         let loads = status.conditions.iter().find(loaded);
-        let fails = loads
-            .is_some_and(|dated| dated.condition.status == Truth::False && dated.condition.reason == Reason::LoadError);
+        let fails = loads.is_some_and(|dated| {
+            dated.condition.status == ConditionStatus::False && dated.condition.reason == Reason::LoadError
+        });
         load_error.with_label_values(&[name]).set(flag(fails));
-        stopped += usize::from(has(Reason::PruneBraked));
+        stopped += usize::from(has(Reason::PruneBlocked));
     }
-    braked.with_label_values::<&str>(&[]).set(as_float(stopped));
+    blocked.with_label_values::<&str>(&[]).set(as_float(stopped));
 }
 
 fn counter(definition: &Definition) -> IntCounterVec {
@@ -272,22 +273,22 @@ mod tests {
 
     use super::*;
 
-    fn status() -> RepositoryStatus {
+    fn status() -> LocationStatus {
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
-        let mut status = RepositoryStatus::unknown("orders", "no".to_owned(), now);
+        let mut status = LocationStatus::unknown("orders", "no".to_owned(), now);
         status.commit = Some("0123456789abcdef0123456789abcdef01234567".to_owned());
         status.converged = Some(now);
         let drift = |field: &str| Drift {
             kind: "role".to_owned(),
             name: "codeloc-orders".to_owned(),
             field: Some(field.to_owned()),
-            live: None,
-            wanted: None,
+            observed: None,
+            desired: None,
         };
         status.drift = vec![drift("tags"), drift("policy")];
         let condition = Condition {
             kind: ConditionKind::Loaded,
-            status: Truth::False,
+            status: ConditionStatus::False,
             reason: Reason::LoadError,
             message: String::new(),
         };
@@ -302,11 +303,11 @@ mod tests {
         let calls = vec![("ecs:UpdateService".to_owned(), "throttled", 3)];
         let text = metrics.render(&Scrape { statuses: vec![status()], lease: "held", calls, ..Scrape::default() });
         for line in [
-            r#"codeloc_repository_info{health="Unknown",reason="LoadError",repository="orders",sync="Unknown"} 1"#,
-            r#"codeloc_repository_commit_info{commit="0123456789ab",repository="orders"} 1"#,
-            r#"codeloc_repository_converged_timestamp_seconds{repository="orders"} 1700000000"#,
-            r#"codeloc_repository_drift_fields{kind="role",repository="orders"} 2"#,
-            r#"codeloc_repository_load_error{repository="orders"} 1"#,
+            r#"codeloc_location_info{health="Unknown",location="orders",reason="LoadError",sync="Unknown"} 1"#,
+            r#"codeloc_location_commit_info{commit="0123456789ab",location="orders"} 1"#,
+            r#"codeloc_location_converged_timestamp_seconds{location="orders"} 1700000000"#,
+            r#"codeloc_location_drift_fields{kind="role",location="orders"} 2"#,
+            r#"codeloc_location_load_error{location="orders"} 1"#,
             r#"codeloc_lease_state{state="held"} 1"#,
             r#"codeloc_lease_state{state="standby"} 0"#,
             r#"codeloc_aws_calls_total{operation="UpdateService",outcome="throttled",service="ecs"} 3"#,

@@ -1,10 +1,10 @@
 //! The statuses of all locations, and what happened: events, metrics and notifications.
 
-mod board;
 pub mod events;
-mod journal;
 pub mod metrics;
 pub mod notify;
+mod recorder;
+mod store;
 
-pub use board::Board;
-pub use journal::Journal;
+pub use recorder::Recorder;
+pub use store::StatusStore;

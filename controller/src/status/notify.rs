@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Journal;
+use super::Recorder;
 use super::events::{Event, Severity};
 use crate::api::hooks::sign;
 
@@ -28,11 +28,11 @@ pub struct Notify {
 
 impl Notify {
     /// Posts what happens from now on, one event after another, until it is dropped.
-    pub async fn run(self, journal: Arc<Journal>) {
-        let mut events = journal.events.subscribe();
+    pub async fn run(self, recorder: Arc<Recorder>) {
+        let mut events = recorder.events.subscribe();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a plain client");
         let count = |outcome: &str, number: u64| {
-            journal.metrics.deliveries.with_label_values(&[outcome]).inc_by(number);
+            recorder.metrics.deliveries.with_label_values(&[outcome]).inc_by(number);
         };
         loop {
             match events.recv().await {
@@ -78,7 +78,7 @@ impl Notify {
 /// Text for people, and the event itself for programs.
 fn message(event: &Event) -> Value {
     let sign = if event.severity == Severity::Warning { ":warning:" } else { ":information_source:" };
-    let of = event.repository.as_deref().map_or_else(String::new, |name| format!(" *{name}*"));
+    let of = event.location.as_deref().map_or_else(String::new, |name| format!(" *{name}*"));
     // What Slack would take for a link or a mention comes from commits and configs.
     let safe = event.message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     json!({ "text": format!("{sign}{of} {:?}: {safe}", event.reason), "event": event })
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::Clock;
-    use crate::status::events::{EventReason, News};
+    use crate::status::events::{EventReason, NewEvent};
 
     /// A receiver that answers with these statuses first, and then well.
     async fn receiver(
@@ -124,15 +124,15 @@ mod tests {
         let (url_file, secret_file) = (folder.path().join("url"), folder.path().join("secret"));
         std::fs::write(&url_file, format!("{url}\n")).unwrap();
         std::fs::write(&secret_file, "hush\n").unwrap();
-        let journal = Arc::new(Journal::new(Clock::of_this_machine()));
+        let recorder = Arc::new(Recorder::new(Clock::of_this_machine()));
         let notify = Notify { url_file, secret_file: Some(secret_file), severity: Severity::Warning };
-        let task = tokio::spawn(notify.run(journal.clone()));
+        let task = tokio::spawn(notify.run(recorder.clone()));
         // It listens from its first step on.
-        while journal.events.listeners() == 0 {
+        while recorder.events.listeners() == 0 {
             tokio::task::yield_now().await;
         }
-        journal.record(News::of("orders", EventReason::Healthy, "well"));
-        journal.record(News::of("orders", EventReason::Degraded, "no <module> & more"));
+        recorder.record(NewEvent::of("orders", EventReason::Healthy, "well"));
+        recorder.record(NewEvent::of("orders", EventReason::Degraded, "no <module> & more"));
         for _ in 0..2 {
             let (signature, body) = received.recv().await.unwrap();
             assert_eq!(signature.unwrap(), sign(body.as_bytes(), "hush"));
@@ -140,7 +140,7 @@ mod tests {
             assert_eq!(body["text"], ":warning: *orders* Degraded: no &lt;module&gt; &amp; more");
             assert_eq!(body["event"]["reason"], "Degraded");
         }
-        let delivered = || journal.metrics.deliveries.with_label_values(&["delivered"]).get();
+        let delivered = || recorder.metrics.deliveries.with_label_values(&["delivered"]).get();
         while delivered() == 0 {
             tokio::task::yield_now().await;
         }

@@ -10,17 +10,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use codeloc_core::place::{Address, Place};
+use codeloc_core::deployment::{Address, Deployment};
 use codeloc_core::resources::role;
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use evaluator::{Question, allows};
 use proptest::prelude::*;
 use questions::{QUESTIONS, Who};
 use serde_json::{Value, json};
 
-fn place() -> Place {
-    Place {
-        deployment: "codeloc".to_owned(),
+fn deployment() -> Deployment {
+    Deployment {
+        id: "codeloc".to_owned(),
         partition: "aws".to_owned(),
         account: "123456789012".to_owned(),
         region: "eu-central-1".to_owned(),
@@ -43,7 +43,7 @@ fn place() -> Place {
     }
 }
 
-fn repository(name: &str, more: &str) -> Repository {
+fn location(name: &str, more: &str) -> Location {
     let text = format!("name: '{name}'\ngit_url: https://git.test/{name}.git\nmodule: orders.definitions\n{more}");
     codeloc_crds::parse(&format!("repos/{name}/config.yml"), &text).unwrap()
 }
@@ -54,9 +54,9 @@ fn policy(who: Who) -> Value {
         - {name: A, value_from: 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders/db-a1b2c3:password::'}\n\
         - {name: B, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token'}\n";
     match who {
-        Who::Code => role::want(&repository("orders", ""), &place()).policy,
-        Who::Granted => role::want(&repository("orders", grants), &place()).policy,
-        Who::Execution => role::want_execution(&repository("orders", secrets), &place()).policy,
+        Who::Code => role::desired(&location("orders", ""), &deployment()).policy,
+        Who::Granted => role::desired(&location("orders", grants), &deployment()).policy,
+        Who::Execution => role::desired_execution(&location("orders", secrets), &deployment()).policy,
     }
 }
 
@@ -120,7 +120,7 @@ proptest! {
     fn nobody_reads_or_lists_anothers_prefix(own in NAME, other in NAME, key in "[a-zA-Z0-9/_.*?$-]{0,12}") {
         prop_assume!(own != other && !["shared", "system", "temp"].contains(&own.as_str()));
         prop_assume!(other != "shared");
-        let policy = role::want(&repository(&own, ""), &place()).policy;
+        let policy = role::desired(&location(&own, ""), &deployment()).policy;
         for action in ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"] {
             let question = Question { action: action.into(), resource: object(&format!("repos/{other}/{key}")), prefix: None };
             prop_assert!(!allows(&policy, &question), "{question:?}");
@@ -138,8 +138,8 @@ proptest! {
     fn a_grant_opens_what_it_names_and_nothing_beside_it(granted in NAME, other in NAME) {
         let reserved = ["shared", "system", "temp", "orders"];
         prop_assume!(granted != other && !reserved.contains(&granted.as_str()) && !reserved.contains(&other.as_str()));
-        let with = repository("orders", &format!("access: {{read: [repos/{granted}]}}\n"));
-        let policy = role::want(&with, &place()).policy;
+        let with = location("orders", &format!("access: {{read: [repos/{granted}]}}\n"));
+        let policy = role::desired(&with, &deployment()).policy;
         let ask = |action: &str, name: &str| Question {
             action: action.into(), resource: object(&format!("repos/{name}/assets/a")), prefix: None,
         };

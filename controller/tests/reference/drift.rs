@@ -51,16 +51,16 @@ fn page() -> String {
     for kind in Kind::ALL {
         write!(page, "\n### {}\n\n", title(kind)).unwrap();
         page.push_str(&header(["Field", "What is compared", "Repaired by", "Found"]));
-        for watched in kind.watched() {
-            let repair = match watched.repair {
+        for tracked in kind.tracked_fields() {
+            let repair = match tracked.repair {
                 Repair::By(call) => code(call).replace(", ", "`, `"),
-                Repair::Told(what_helps) => format!("only told; {what_helps}"),
+                Repair::ReportOnly(what_helps) => format!("only told; {what_helps}"),
             };
-            let found = match watched.found {
+            let found = match tracked.found {
                 Found::NextSweep => "in the next sweep",
                 Found::InTurns => "when its turn comes: [limits on calls](operations.md#limits-on-calls)",
             };
-            page.push_str(&row([&code(watched.field), watched.compared, &repair, found]));
+            page.push_str(&row([&code(tracked.field), tracked.compared, &repair, found]));
         }
     }
     page + TAIL

@@ -10,12 +10,12 @@ use aws_smithy_async::future::pagination_stream::PaginationStream;
 use codeloc_aws::Clients;
 use codeloc_aws::resources::role::PAGE;
 use codeloc_aws::resources::scaling::pages;
-use codeloc_core::place::Place;
+use codeloc_core::deployment::Deployment;
 
-pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
+pub async fn sweep(clients: &Clients, deployment: &Deployment, locations: usize) {
     tokio::join!(
-        services(clients, place),
-        registries(clients, place),
+        services(clients, deployment),
+        registries(clients, deployment),
         log_groups(clients),
         scaling(clients, locations),
         roles(clients),
@@ -24,22 +24,22 @@ pub async fn sweep(clients: &Clients, place: &Place, locations: usize) {
     );
 }
 
-async fn services(clients: &Clients, place: &Place) {
+async fn services(clients: &Clients, deployment: &Deployment) {
     let mut names: Vec<String> = vec![];
-    let mut pages = clients.ecs.list_services().cluster(&place.cluster).max_results(100).into_paginator().send();
+    let mut pages = clients.ecs.list_services().cluster(&deployment.cluster).max_results(100).into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.expect("services are listed");
         names.extend(page.service_arns().iter().filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned));
     }
     for ten in names.chunks(10) {
-        let request = clients.ecs.describe_services().cluster(&place.cluster).set_services(Some(ten.to_vec()));
+        let request = clients.ecs.describe_services().cluster(&deployment.cluster).set_services(Some(ten.to_vec()));
         request.include(ServiceField::Tags).send().await.expect("services are described");
     }
 }
 
-async fn registries(clients: &Clients, place: &Place) {
+async fn registries(clients: &Clients, deployment: &Deployment) {
     let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).condition(FilterCondition::Eq);
-    let filter = filter.values(&place.namespace_id).build().expect("a filter");
+    let filter = filter.values(&deployment.namespace_id).build().expect("a filter");
     read(clients.discovery.list_services().filters(filter).max_results(100).into_paginator().send(), usize::MAX).await;
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use codeloc_crds::{Architecture, CodePointer, RepositoryName};
+use codeloc_crds::{Architecture, CodePointer, LocationName};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{Anonymous, BuildSettings, Builder, OciBuilder, Request};
 use codeloc_tests::processes::root;
@@ -113,7 +113,7 @@ pub fn build(arguments: &[String]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     for commit in commits {
         let request = Request {
-            repository: RepositoryName::new("bench").expect("a name"),
+            location: LocationName::new("bench").expect("a name"),
             git_url: folder.join("repository").display().to_string(),
             commit: commit.clone(),
             subdirectory: None,

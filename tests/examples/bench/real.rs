@@ -12,19 +12,19 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use codeloc::config_source::{Snapshot, SourceState};
 use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::{Daemon, Images, Reconciler, Workspace, World, place};
+use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deployment};
 use codeloc::runtime::Clock;
-use codeloc::status::{Board, Journal};
+use codeloc::status::{Recorder, StatusStore};
 use codeloc_aws::lease::Lease;
 use codeloc_aws::limits::Limits;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
-use codeloc_crds::RepositoryName;
+use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
 use codeloc_dagster::workspace::Publisher;
-use codeloc_git::heads::{Heads, HeadsSettings};
-use codeloc_tests::{Branches, Builds, CloudWebserver, Deployment, SWEPT, names, pages_of_roles, settings};
+use codeloc_git::refs::{Refs, RefsSettings};
+use codeloc_tests::{Branches, Builds, CloudWebserver, SWEPT, TestDeployment, names, pages_of_roles, settings};
 use localcloud::calls::Call;
 
 use crate::bare;
@@ -68,7 +68,7 @@ fn measure(n: usize) -> Used {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let names = names(n);
-        let mut deployment = Deployment::answering_within(Duration::ZERO, rules()).await;
+        let mut deployment = TestDeployment::answering_within(Duration::ZERO, rules()).await;
         deployment.limited = false;
         deployment.settings.reconcile.lease_seconds = 8;
         deployment.commit_all(&names);
@@ -151,59 +151,59 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     settings.reconcile.lease_seconds = 8;
     let limits = Arc::new(Limits::none());
     let clients = Clients::new(&config, &limits);
-    let place = place::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+    let deployment = deployment::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
     let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");
     let answers = answers.lines().filter_map(|line| line.split_once(' '));
     let answers = answers.map(|(address, id)| (address.parse().expect("an address"), id.to_owned())).collect();
     let queue = Arc::new(Queue::default());
     let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
     let branches = Branches::default();
-    let heads = Heads::start(
+    let refs = Refs::start(
         branches,
-        HeadsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
-        move |key: &codeloc_git::heads::HeadKey| {
+        RefsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
+        move |key: &codeloc_git::refs::RefKey| {
             let _ = moved.send(key.clone());
         },
     );
     let mut snapshot = Snapshot::default();
     for name in names {
         let parsed = codeloc_crds::parse(name, &codeloc_tests::config(name)).expect("a valid config");
-        snapshot.repositories.insert(RepositoryName::new(name).expect("a name"), Ok(parsed));
+        snapshot.locations.insert(LocationName::new(name).expect("a name"), Ok(parsed));
     }
     let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
     let (_keep, source) = tokio::sync::watch::channel(state);
     let lease = Lease::new(clients.s3.clone(), "platform", &settings.deployment, "bench".to_owned(), 8);
     let clock = Clock::of_this_machine();
-    let journal = Arc::new(Journal::new(clock));
-    let world: World<Builds, Known, CloudWebserver> = World {
+    let recorder = Arc::new(Recorder::new(clock));
+    let context: Context<Builds, Known, CloudWebserver> = Context {
         limits,
         lease: Arc::new(lease),
-        images: Images::new(Builds::default(), 2, queue.clone(), journal.clone()),
-        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None, journal.clone())
+        images: Images::new(Builds::default(), 2, queue.clone(), recorder.clone()),
+        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None, recorder.clone())
             .expect("a workspace file"),
         code_server: Known(Arc::new(answers)),
         cache: Cache::default(),
         settings,
-        place,
+        deployment,
         clients,
-        heads,
-        board: Board::default(),
+        refs,
+        statuses: StatusStore::default(),
         queue,
         clock,
-        journal,
+        recorder,
     };
-    let daemon = Arc::new(Daemon::new(Reconciler::new(world), source));
+    let daemon = Arc::new(Daemon::new(Reconciler::new(context), source));
     let running = tokio::spawn({
         let daemon = daemon.clone();
         async move { daemon.run(receiver).await }
     });
-    let board = &daemon.reconciler.world.board;
-    let healthy = |name: &String| board.read(name, |status| status.health == Health::Healthy).unwrap_or(false);
+    let statuses = &daemon.reconciler.context.statuses;
+    let healthy = |name: &String| statuses.read(name, |status| status.health == Health::Healthy).unwrap_or(false);
     while !names.iter().all(healthy) {
         assert!(!running.is_finished(), "the daemon ended");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let sweeps = daemon.reconciler.world.journal.metrics.sweeps.with_label_values(&["done"]);
+    let sweeps = daemon.reconciler.context.recorder.metrics.sweeps.with_label_values(&["done"]);
     let ended = async |number: u32| {
         let until = sweeps.get_sample_count() + u64::from(number);
         while sweeps.get_sample_count() < until {
@@ -216,10 +216,10 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
     let megabytes = peak_megabytes();
     running.abort();
-    let World { clients, place, .. } = &daemon.reconciler.world;
+    let Context { clients, deployment, .. } = &daemon.reconciler.context;
     let alone = async |times: u32| {
         for _ in 0..times {
-            Box::pin(bare::sweep(clients, place, names.len())).await;
+            Box::pin(bare::sweep(clients, deployment, names.len())).await;
         }
     };
     alone(SETTLING).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc_tests::{Deployment, SWEPT, names, pages_of_roles};
+use codeloc_tests::{SWEPT, TestDeployment, names, pages_of_roles};
 use localcloud::Rules;
 use localcloud::calls::Call;
 use localcloud::quotas::Quotas;
@@ -38,14 +38,14 @@ pub fn rules() -> Rules {
     Rules { quotas: Quotas::lifted(), ..Rules::default() }
 }
 
-async fn deployment(throttling: Throttling, names: &[String]) -> Deployment {
-    let mut deployment = Deployment::with(Rules { throttling, ..rules() }).await;
+async fn deployment(throttling: Throttling, names: &[String]) -> TestDeployment {
+    let mut deployment = TestDeployment::with(Rules { throttling, ..rules() }).await;
     deployment.settings.reconcile.resync_seconds = 300;
     deployment.commit_all(names);
     deployment
 }
 
-async fn until_all_are_healthy(deployment: &Deployment, names: &[String]) {
+async fn until_all_are_healthy(deployment: &TestDeployment, names: &[String]) {
     let begun = tokio::time::Instant::now();
     while !names.iter().all(|name| deployment.healthy(name)) {
         assert!(begun.elapsed() < Duration::from_secs(6 * 60 * 60), "{:#?}", deployment.statuses().first());
@@ -54,7 +54,7 @@ async fn until_all_are_healthy(deployment: &Deployment, names: &[String]) {
 }
 
 /// What the controller called beside the lease's own writes.
-fn calls(deployment: &Deployment) -> Vec<Call> {
+fn calls(deployment: &TestDeployment) -> Vec<Call> {
     deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
 }
 
@@ -130,7 +130,7 @@ pub fn sweep(table: &mut Table, n: usize) {
 }
 
 /// How long from the commit until ECS took the new revision, and what it cost until then.
-async fn commit(deployment: &Deployment, name: &str, number: u32) -> (f64, Vec<Call>) {
+async fn commit(deployment: &TestDeployment, name: &str, number: u32) -> (f64, Vec<Call>) {
     let before = deployment.cloud.calls().last().map_or(0, |call| call.sequence);
     let begun = tokio::time::Instant::now();
     deployment.branches.push(name, number);

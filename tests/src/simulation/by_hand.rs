@@ -8,13 +8,13 @@ use aws_sdk_ecs::types::{
 };
 
 use super::history::ByHand;
-use crate::Deployment;
+use crate::TestDeployment;
 
 const EVERYTHING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
 const ANYBODY: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}"#;
 
-pub async fn change(deployment: &Deployment, name: &str, change: ByHand) {
+pub async fn change(deployment: &TestDeployment, name: &str, change: ByHand) {
     let clients = deployment.clients();
     let (cluster, service) = ("dagster", format!("{name}-service"));
     let (role, group) = (format!("codeloc-{name}"), format!("/codeloc/locations/{name}"));

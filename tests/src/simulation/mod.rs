@@ -18,7 +18,7 @@ use localcloud::driver::simulated::Script;
 use localcloud::faults::{Faults, Rule, Trouble};
 use localcloud::services::ecs::task::Task;
 
-use crate::{Deployment, config};
+use crate::{TestDeployment, config};
 
 pub use history::{ByHand, Event, Flaw, History, NAMES};
 
@@ -79,7 +79,7 @@ pub fn shrink(history: &History) -> (History, String) {
 }
 
 struct Run {
-    deployment: Deployment,
+    deployment: TestDeployment,
     history: History,
     /// The number of the newest commit on each location's branch.
     commits: BTreeMap<&'static str, u32>,
@@ -99,7 +99,7 @@ struct Run {
 
 impl Run {
     async fn through(history: &History) -> Result<Numbers, String> {
-        let deployment = Deployment::with(history.rules.clone()).await;
+        let deployment = TestDeployment::with(history.rules.clone()).await;
         make_strangers(&deployment).await;
         let strangers = deployment.cloud.with_cloud(|cloud| strangers(cloud));
         deployment.cloud.reset_calls();
@@ -361,10 +361,13 @@ impl Run {
     }
 
     async fn look_at_the_end(&self) -> Result<(), String> {
-        let live = self.deployment.live().await;
-        let owned = live.iter().filter(|(name, live)| live.any_owned(name, "codeloc")).map(|(name, _)| name.as_str());
+        let observed = self.deployment.observed().await;
+        let owned = observed
+            .iter()
+            .filter(|(name, observed)| observed.any_owned(name, "codeloc"))
+            .map(|(name, _)| name.as_str());
         if let Some(orphan) = owned.into_iter().find(|name| !self.deployment.configs.contains_key(*name)) {
-            return Err(format!("{orphan} has no config, and something of it is left: {:?}", live[orphan]));
+            return Err(format!("{orphan} has no config, and something of it is left: {:?}", observed[orphan]));
         }
         let after = self.deployment.cloud.with_cloud(|cloud| strangers(cloud));
         if after != self.strangers {
@@ -436,12 +439,12 @@ fn branch(text: &str) -> &'static str {
 }
 
 /// Things with names like ours, which are not ours.
-async fn make_strangers(deployment: &Deployment) {
+async fn make_strangers(deployment: &TestDeployment) {
     let clients = deployment.clients();
     let logs = clients.logs.create_log_group().log_group_name("/codeloc/locations/orders2");
     logs.send().await.expect("a stranger's log group");
     let logs = clients.logs.create_log_group().log_group_name("/codeloc/locations/finance");
-    let logs = logs.tags(tags::MANAGED_BY, "another").tags(tags::REPOSITORY, "finance");
+    let logs = logs.tags(tags::MANAGED_BY, "another").tags(tags::LOCATION, "finance");
     logs.send().await.expect("another deployment's log group");
     let role = clients.iam.create_role().role_name("codeloc-finance");
     role.assume_role_policy_document(r#"{"Version":"2012-10-17","Statement":[]}"#)

@@ -87,11 +87,11 @@ fn talking(text: &'static str) -> String {
             "platform": text, "revision": text, "serving": text, "address": text, "conditions": [condition],
         });
         let event = json!({
-            "number": 1, "severity": "warning", "reason": "StepFailed", "repository": text, "commit": text,
+            "number": 1, "severity": "warning", "reason": "StepFailed", "location": text, "commit": text,
             "message": text, "first": "2026-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "count": 2,
         });
         let cost = json!({
-            "repository": text, "min": 1.0, "now": 1.0, "max": 1.0, "saved_by_arm64": 1.0, "saved_by_spot": 1.0,
+            "location": text, "min": 1.0, "now": 1.0, "max": 1.0, "saved_by_arm64": 1.0, "saved_by_spot": 1.0,
             "as_of": text,
         });
         let line = json!({"at": 1, "stream": text, "text": text});
@@ -99,7 +99,7 @@ fn talking(text: &'static str) -> String {
             "kind": "role", "action": "update", "name": text, "reason": text,
             "fields": [{"name": text, "from": text, "to": text}],
         });
-        let plan = json!({"repository": text, "sync": "OutOfSync", "message": text, "steps": [step], "later": []});
+        let plan = json!({"location": text, "sync": "OutOfSync", "message": text, "steps": [step], "later": []});
         let stream = |kind: &str, value: &Value| {
             Answer(
                 "200 OK",
@@ -112,16 +112,14 @@ fn talking(text: &'static str) -> String {
             ("GET", "/v1/status") => Answer::json(&json!({
                 "version": text, "deployment": "codeloc", "mode": text, "lease": text, "commit": text, "trouble": null,
             })),
-            ("GET", "/v1/repositories") => Answer::json(&json!([status("orders", &texts)])),
+            ("GET", "/v1/locations") => Answer::json(&json!([status("orders", &texts)])),
             ("GET", "/v1/events") => Answer::json(&json!([event])),
             ("GET", "/v1/events/stream") => stream("event", &event),
             ("GET", "/v1/costs") => Answer::json(&json!([cost])),
-            ("GET", "/v1/repositories/orders/logs") => Answer::json(&json!([line])),
-            ("GET", "/v1/repositories/orders/logs/stream") => stream("line", &line),
-            ("GET", "/v1/repositories/orders/plan") => Answer::json(&plan),
-            ("POST", "/v1/sync" | "/v1/repositories/orders/sync") => {
-                Answer("202 Accepted", "text/plain", String::new())
-            }
+            ("GET", "/v1/locations/orders/logs") => Answer::json(&json!([line])),
+            ("GET", "/v1/locations/orders/logs/stream") => stream("line", &line),
+            ("GET", "/v1/locations/orders/plan") => Answer::json(&plan),
+            ("POST", "/v1/sync" | "/v1/locations/orders/sync") => Answer("202 Accepted", "text/plain", String::new()),
             _ => Answer::json(&json!({"commit": text, "changed": true, "config": format!("commit: {text}")})),
         }
     })

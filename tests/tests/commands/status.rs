@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use codeloc_tests::processes::{binary, run, stderr, stdout};
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{TestDeployment, config};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ fn ask(server: &str, words: &[&str]) -> std::process::Output {
 #[test]
 fn an_unknown_location_is_an_error_that_names_similar_ones() {
     let server = daemon(|_, path| match path {
-        "/v1/repositories" => {
+        "/v1/locations" => {
             Answer::json(&json!(["orders", "billing", "nightly-report"].map(|name| status(name, &json!({})))))
         }
         _ => Answer::json(&json!([])),
@@ -45,7 +45,7 @@ fn moving(shown: Vec<Value>, configs: Vec<Value>) -> (String, Arc<AtomicUsize>) 
                 "version": "1", "deployment": "codeloc", "mode": "enforce", "lease": "held", "commit": null,
                 "trouble": null, "now": "2026-01-01T12:00:00Z", "as_of": configs[at.min(configs.len() - 1)],
             })),
-            "/v1/repositories" => {
+            "/v1/locations" => {
                 count.fetch_add(1, Ordering::SeqCst);
                 Answer::json(&shown[at.min(shown.len() - 1)])
             }
@@ -108,8 +108,8 @@ fn waiting_in_vain_says_for_what() {
 
 #[tokio::test(start_paused = true)]
 async fn a_status_knows_of_every_push_before_its_moment() {
-    let mut deployment = Deployment::converged(&["orders"]).await;
-    let knows = |this: &Deployment, pushed: Instant| {
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
+    let knows = |this: &TestDeployment, pushed: Instant| {
         this.healthy("orders") && this.as_of("orders").is_some_and(|moment| moment >= pushed)
     };
     let before = deployment.status("orders").unwrap();

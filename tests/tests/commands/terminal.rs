@@ -133,7 +133,7 @@ async fn text_of_a_config_is_escaped() {
 #[test]
 fn text_of_a_repository_is_escaped() {
     let folder = tempfile::tempdir().unwrap();
-    let repository = folder.path().join("repository");
+    let repository = folder.path().join("location");
     let code = repository.join("a\u{1b}[8m\u{202e}");
     std::fs::create_dir_all(&code).unwrap();
     std::fs::write(code.join("definitions.py"), "from dagster import Definitions\ndefs = Definitions()\n").unwrap();

@@ -13,7 +13,7 @@ use aws_sdk_ecs::types::{
 };
 use aws_sdk_servicediscovery::types::{DnsConfigChange, DnsRecord, RecordType, ServiceChange};
 use codeloc_core::resources::Kind;
-use codeloc_tests::Deployment;
+use codeloc_tests::TestDeployment;
 use serde_json::json;
 
 const CLUSTER: &str = "dagster";
@@ -29,7 +29,7 @@ const ANYBODY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
     "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 
 /// Fails for a field that nobody thought of changing.
-pub async fn change(deployment: &Deployment, kind: Kind, field: &str) {
+pub async fn change(deployment: &TestDeployment, kind: Kind, field: &str) {
     match kind {
         Kind::LogGroup => log_group(deployment, field).await,
         Kind::ImageRepository => image_repository(deployment, field).await,
@@ -49,7 +49,7 @@ fn unknown(kind: Kind, field: &str) -> ! {
     panic!("nobody changes {field} of the {} by hand", kind.title())
 }
 
-async fn log_group(deployment: &Deployment, field: &str) {
+async fn log_group(deployment: &TestDeployment, field: &str) {
     let logs = deployment.clients().logs;
     match field {
         "retention_days" => {
@@ -63,7 +63,7 @@ async fn log_group(deployment: &Deployment, field: &str) {
     }
 }
 
-async fn image_repository(deployment: &Deployment, field: &str) {
+async fn image_repository(deployment: &TestDeployment, field: &str) {
     let ecr = deployment.clients().ecr;
     match field {
         "immutable_tags" => {
@@ -83,7 +83,7 @@ async fn image_repository(deployment: &Deployment, field: &str) {
     }
 }
 
-async fn role(deployment: &Deployment, name: &str, field: &str) {
+async fn role(deployment: &TestDeployment, name: &str, field: &str) {
     let iam = deployment.clients().iam;
     match field {
         "trust" => {
@@ -126,7 +126,7 @@ async fn role(deployment: &Deployment, name: &str, field: &str) {
 }
 
 /// What the service runs.
-async fn definition(deployment: &Deployment) -> TaskDefinition {
+async fn definition(deployment: &TestDeployment) -> TaskDefinition {
     let ecs = deployment.clients().ecs;
     let described = ecs.describe_services().cluster(CLUSTER).services(SERVICE).send().await.unwrap();
     let arn = described.services()[0].task_definition().unwrap();
@@ -134,7 +134,7 @@ async fn definition(deployment: &Deployment) -> TaskDefinition {
 }
 
 /// What stands under the name that the code server hands on is another one.
-async fn run_definition(deployment: &Deployment, field: &str) {
+async fn run_definition(deployment: &TestDeployment, field: &str) {
     let ecs = deployment.clients().ecs;
     let families = ecs.list_task_definition_families().family_prefix("codeloc-orders_run_").send().await.unwrap();
     let family = families.families().first().unwrap();
@@ -153,13 +153,13 @@ async fn run_definition(deployment: &Deployment, field: &str) {
     }
 }
 
-async fn untag_definition(deployment: &Deployment) {
+async fn untag_definition(deployment: &TestDeployment) {
     let arn = definition(deployment).await.task_definition_arn.unwrap();
     deployment.clients().ecs.untag_resource().resource_arn(arn).tag_keys("team").send().await.unwrap();
 }
 
 /// A definition never changes: another one is registered, and the service runs that.
-async fn task_definition(deployment: &Deployment, field: &str) {
+async fn task_definition(deployment: &TestDeployment, field: &str) {
     let clients = deployment.clients();
     let ecs = clients.ecs;
     let mut task = definition(deployment).await;
@@ -216,7 +216,7 @@ fn edit(task: &mut TaskDefinition, field: &str) {
     }
 }
 
-async fn discovery(deployment: &Deployment, field: &str) {
+async fn discovery(deployment: &TestDeployment, field: &str) {
     let discovery = deployment.clients().discovery;
     let services = discovery.list_services().send().await.unwrap();
     let service = services.services().iter().find(|service| service.name() == Some(SERVICE)).unwrap();
@@ -257,7 +257,7 @@ async fn discovery(deployment: &Deployment, field: &str) {
     }
 }
 
-async fn service(deployment: &Deployment, field: &str) {
+async fn service(deployment: &TestDeployment, field: &str) {
     if field == "task_definition" {
         return task_definition(deployment, "stop_timeout").await;
     }
@@ -308,7 +308,7 @@ fn setting(request: UpdateServiceFluentBuilder, field: &str) -> UpdateServiceFlu
     }
 }
 
-async fn scaling(deployment: &Deployment, field: &str) {
+async fn scaling(deployment: &TestDeployment, field: &str) {
     let scaling = deployment.clients().scaling;
     let target = || {
         let request = scaling.register_scalable_target().service_namespace(ServiceNamespace::Ecs).resource_id(TARGET);
@@ -366,7 +366,7 @@ async fn scaling(deployment: &Deployment, field: &str) {
     }
 }
 
-fn workspace(deployment: &Deployment, field: &str) {
+fn workspace(deployment: &TestDeployment, field: &str) {
     match field {
         "address" => {
             let text = deployment.workspace();

@@ -8,10 +8,10 @@ mod by_hand;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use codeloc_core::resources::drift::{Found, Repair, Watched};
-use codeloc_core::resources::{Kind, Live};
+use codeloc_core::resources::drift::{Found, Repair, TrackedField};
+use codeloc_core::resources::{Kind, ObservedResources};
 use codeloc_core::status::Sync;
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{TestDeployment, config};
 
 const NAME: &str = "orders";
 /// A change may come just after a sweep has read it; then the next one begins after this time, and reads for a second or two.
@@ -35,40 +35,40 @@ fn text(kind: Kind, field: &str) -> String {
 /// What is wanted of all that is live: without what comes and goes with each rollout.
 #[derive(Debug, PartialEq)]
 struct Shape {
-    live: Live,
+    observed: ObservedResources,
     workspace: String,
     shown: Vec<String>,
 }
 
-async fn shape(deployment: &Deployment) -> Shape {
-    let mut live = deployment.live().await.remove(NAME).unwrap();
-    let runs = live.runs().cloned();
-    live.task_definitions = runs.into_iter().map(Into::into).collect();
-    for definition in &mut live.task_definitions {
+async fn shape(deployment: &TestDeployment) -> Shape {
+    let mut observed = deployment.observed().await.remove(NAME).unwrap();
+    let runs = observed.runs().cloned();
+    observed.task_definitions = runs.into_iter().map(Into::into).collect();
+    for definition in &mut observed.task_definitions {
         definition.tags.remove(codeloc_core::tags::ATTEMPT);
     }
     // A launcher takes the newest one of a family; what is behind that counts for nothing.
-    live.run_definitions.truncate(1);
-    for definition in &mut live.run_definitions {
+    observed.run_definitions.truncate(1);
+    for definition in &mut observed.run_definitions {
         (definition.number, definition.arn) = (0, String::new());
     }
-    if let Some(service) = &mut live.service {
+    if let Some(service) = &mut observed.service {
         service.deployments.clear();
-        service.running = service.desired;
+        service.running = service.desired_count;
     }
-    if let Some(discovery) = &mut live.discovery {
+    if let Some(discovery) = &mut observed.discovery {
         discovery.instances = None;
     }
     let shown = deployment.webserver.shown();
-    Shape { live, workspace: deployment.workspace(), shown }
+    Shape { observed, workspace: deployment.workspace(), shown }
 }
 
 /// What a change of one field is told as, and the calls that put it right. Some changes by hand cannot be made alone.
-fn expected(kind: Kind, watched: &Watched) -> (BTreeSet<(String, Option<String>)>, Vec<&'static str>) {
+fn expected(kind: Kind, tracked: &TrackedField) -> (BTreeSet<(String, Option<String>)>, Vec<&'static str>) {
     let told = |kind: Kind, field: Option<&str>| (kind.title().to_owned(), field.map(str::to_owned));
-    let mut drift = BTreeSet::from([told(kind, Some(watched.field))]);
-    let calls: Vec<&str> = match (kind, watched.field, watched.repair) {
-        (_, _, Repair::Told(_)) | (Kind::Workspace, ..) => vec![],
+    let mut drift = BTreeSet::from([told(kind, Some(tracked.field))]);
+    let calls: Vec<&str> = match (kind, tracked.field, tracked.repair) {
+        (_, _, Repair::ReportOnly(_)) | (Kind::Workspace, ..) => vec![],
         (Kind::TaskDefinition, field, _) if field != "tags" => {
             drift.insert(told(Kind::Service, Some("task_definition")));
             vec!["TagResource", "UpdateService"]
@@ -91,17 +91,17 @@ fn expected(kind: Kind, watched: &Watched) -> (BTreeSet<(String, Option<String>)
     (drift, calls)
 }
 
-fn told(deployment: &Deployment) -> BTreeSet<(String, Option<String>)> {
+fn told(deployment: &TestDeployment) -> BTreeSet<(String, Option<String>)> {
     let drift = deployment.status(NAME).unwrap().drift;
     drift.into_iter().map(|drift| (drift.kind, drift.field)).collect()
 }
 
-fn calls(deployment: &Deployment) -> Vec<String> {
+fn calls(deployment: &TestDeployment) -> Vec<String> {
     deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
 }
 
 /// Until `done`, within what is promised; something serves all the time.
-async fn within(deployment: &Deployment, promised: Duration, what: &str, done: impl Fn() -> bool) {
+async fn within(deployment: &TestDeployment, promised: Duration, what: &str, done: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + promised + MARGIN;
     while !done() {
         assert!(!deployment.code_server.of_location(NAME).is_empty(), "{what}: nothing serves");
@@ -116,26 +116,27 @@ async fn within(deployment: &Deployment, promised: Duration, what: &str, done: i
 }
 
 /// One field changed by hand: first while codeloc may repair it, then while it may only tell.
-async fn changed_by_hand(kind: Kind, watched: &Watched) {
-    let what = format!("{} {}", kind.title(), watched.field);
+async fn changed_by_hand(kind: Kind, tracked: &TrackedField) {
+    let what = format!("{} {}", kind.title(), tracked.field);
     let secret = ("arn:aws:ssm:eu-central-1:123456789012:parameter/token".to_owned(), "value".to_owned());
-    let mut deployment = Deployment::with(localcloud::Rules { secrets: [secret].into(), ..Default::default() }).await;
-    deployment.commit(NAME, text(kind, watched.field));
+    let mut deployment =
+        TestDeployment::with(localcloud::Rules { secrets: [secret].into(), ..Default::default() }).await;
+    deployment.commit(NAME, text(kind, tracked.field));
     deployment.start().await;
     deployment.until_healthy(&[NAME]).await;
     let sweep = Duration::from_secs(deployment.settings.reconcile.resync_seconds);
-    let promised = match watched.found {
+    let promised = match tracked.found {
         Found::NextSweep => sweep,
         Found::InTurns => HOUR,
     };
-    let (drift, repairs) = expected(kind, watched);
+    let (drift, repairs) = expected(kind, tracked);
     let before = shape(&deployment).await;
 
-    by_hand::change(&deployment, kind, watched.field).await;
+    by_hand::change(&deployment, kind, tracked.field).await;
     let changed = shape(&deployment).await;
     assert_ne!(changed, before, "{what}: nothing was changed by hand");
     deployment.cloud.reset_calls();
-    if let Repair::Told(_) = watched.repair {
+    if let Repair::ReportOnly(_) = tracked.repair {
         within(&deployment, promised, &what, || told(&deployment) == drift).await;
         assert_eq!(deployment.status(NAME).unwrap().sync, Sync::OutOfSync, "{what}");
         tokio::time::sleep(sweep + MARGIN).await;
@@ -156,9 +157,9 @@ async fn changed_by_hand(kind: Kind, watched: &Watched) {
     assert_eq!(made, repairs, "{what}");
     assert_eq!(shape(&deployment).await, before, "{what}");
 
-    deployment.commit(NAME, format!("{}mode: detect\n", text(kind, watched.field)));
+    deployment.commit(NAME, format!("{}mode: detect\n", text(kind, tracked.field)));
     tokio::time::sleep(MARGIN).await;
-    by_hand::change(&deployment, kind, watched.field).await;
+    by_hand::change(&deployment, kind, tracked.field).await;
     let changed = shape(&deployment).await;
     deployment.cloud.reset_calls();
     within(&deployment, promised, &what, || told(&deployment) == drift).await;
@@ -168,8 +169,8 @@ async fn changed_by_hand(kind: Kind, watched: &Watched) {
 }
 
 async fn every_field(kind: Kind, found: Found) {
-    for watched in kind.watched().iter().filter(|watched| watched.found == found) {
-        Box::pin(changed_by_hand(kind, watched)).await;
+    for tracked in kind.tracked_fields().iter().filter(|tracked| tracked.found == found) {
+        Box::pin(changed_by_hand(kind, tracked)).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codeloc_aws::codebuild::CodeBuild;
 use codeloc_images::{BuildError, DockerfileBuilder, Order};
-use codeloc_tests::Deployment;
+use codeloc_tests::TestDeployment;
 use localcloud::Rules;
 use localcloud::cloud::Cloud;
 
@@ -13,7 +13,7 @@ const PROJECT: &str = "dockerfiles";
 const IMAGE: &str = "registry.test/codeloc/orders:commit-0123";
 
 /// The project's work, done by hand as soon as there is a build.
-async fn end_builds(deployment: &Deployment, result: Result<(), String>) {
+async fn end_builds(deployment: &TestDeployment, result: Result<(), String>) {
     loop {
         tokio::time::sleep(Duration::from_secs(20)).await;
         deployment.cloud.with_cloud(|cloud| {
@@ -44,8 +44,8 @@ fn contexts(cloud: &Cloud) -> Vec<String> {
 }
 
 /// A build that ends so: what came of it, what was told on the way, and the cloud.
-async fn built(result: Result<(), String>, project: &str) -> (Result<(), BuildError>, Vec<String>, Deployment) {
-    let deployment = Deployment::with(Rules { builds: true, ..Rules::default() }).await;
+async fn built(result: Result<(), String>, project: &str) -> (Result<(), BuildError>, Vec<String>, TestDeployment) {
+    let deployment = TestDeployment::with(Rules { builds: true, ..Rules::default() }).await;
     deployment.cloud.with_cloud(|cloud| cloud.codebuild.projects.insert(PROJECT.to_owned()));
     let (folder, clients) = (tempfile::tempdir().expect("a folder"), deployment.clients());
     let bucket = deployment.settings.aws.bucket.clone();

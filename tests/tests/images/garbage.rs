@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use codeloc_crds::Mode;
-use codeloc_tests::Deployment;
+use codeloc_tests::TestDeployment;
 use localcloud::faults::{Rule, Trouble};
 use localcloud::services::ecr::{Image, Images};
 use localcloud::time::Time;
@@ -18,7 +18,7 @@ fn digest(number: u32) -> String {
 }
 
 /// Puts an image there that was pushed so long ago.
-fn push(deployment: &Deployment, number: u32, age: Duration, parts: &[u32]) {
+fn push(deployment: &TestDeployment, number: u32, age: Duration, parts: &[u32]) {
     let now = deployment.cloud.now().millis();
     let pushed_at = Time::from_millis(now - u64::try_from(age.as_millis()).expect("an age in milliseconds"));
     let kind = if parts.is_empty() { "manifest" } else { "index" };
@@ -29,7 +29,7 @@ fn push(deployment: &Deployment, number: u32, age: Duration, parts: &[u32]) {
 }
 
 /// By number.
-fn left(deployment: &Deployment) -> Vec<u32> {
+fn left(deployment: &TestDeployment) -> Vec<u32> {
     let images = deployment.images.images(REPOSITORY).into_iter();
     let mut left: Vec<u32> =
         images.map(|image| u32::from_str_radix(&image.digest[60..], 16).expect("hexadecimal digits")).collect();
@@ -37,15 +37,15 @@ fn left(deployment: &Deployment) -> Vec<u32> {
     left
 }
 
-fn count(deployment: &Deployment, operation: &str) -> usize {
+fn count(deployment: &TestDeployment, operation: &str) -> usize {
     deployment.cloud.calls().iter().filter(|call| call.operation == operation).count()
 }
 
 const OLD: Duration = Duration::from_hours(30 * 24);
 
 /// `orders` after its first eight commits, the images of which are old, as are those of nobody up to number 230; one is young.
-async fn after_eight_commits(mode: Mode) -> Deployment {
-    let mut deployment = Deployment::new().await;
+async fn after_eight_commits(mode: Mode) -> TestDeployment {
+    let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.resync_seconds = 300;
     deployment.commit("orders", codeloc_tests::config("orders"));
     deployment.start().await;
@@ -89,7 +89,7 @@ async fn old_images_go_but_for_those_that_run_that_are_a_way_back_or_that_a_run_
     deployment.cloud.reset_calls();
     // A way back needs no build.
     deployment.branches.push("orders", 5);
-    let back = |this: &Deployment| {
+    let back = |this: &TestDeployment| {
         let said = this.code_server.of_location("orders");
         this.healthy("orders") && said.len() == 1 && said[0].image.ends_with(&digest(5))
     };

@@ -2,7 +2,7 @@
 //! registry that does not answer leaves as it is.
 
 use codeloc_core::status::{ConditionKind, Health, Reason};
-use codeloc_tests::{Deployment, config};
+use codeloc_tests::{TestDeployment, config};
 
 const V1: &str = "registry.test/team/orders:1";
 const V2: &str = "registry.test/team/orders:2";
@@ -18,24 +18,24 @@ fn image(number: u32) -> String {
 }
 
 /// Whether all that runs is this image, and the location is well.
-fn runs(deployment: &Deployment, number: u32) -> bool {
+fn runs(deployment: &TestDeployment, number: u32) -> bool {
     let said = deployment.code_server.of_location("orders");
     deployment.healthy("orders") && said.len() == 1 && said[0].image == image(number)
 }
 
-fn operations(deployment: &Deployment) -> Vec<String> {
+fn operations(deployment: &TestDeployment) -> Vec<String> {
     deployment.mutating_calls().into_iter().map(|call| call.operation).collect()
 }
 
-fn condition(deployment: &Deployment, kind: ConditionKind) -> (Reason, String) {
+fn condition(deployment: &TestDeployment, kind: ConditionKind) -> (Reason, String) {
     let status = deployment.status("orders").expect("a status");
     let dated = status.conditions.iter().find(|dated| dated.condition.kind == kind).expect("the condition");
     (dated.condition.reason, dated.condition.message.clone())
 }
 
 /// `orders` runs image 1, which its tag names.
-async fn running(more: &str) -> Deployment {
-    let mut deployment = Deployment::new().await;
+async fn running(more: &str) -> TestDeployment {
+    let mut deployment = TestDeployment::new().await;
     deployment.builds.tag(V1, 1);
     deployment.commit("orders", tagged(V1, more));
     deployment.start().await;
@@ -94,14 +94,14 @@ async fn what_runs_stays_while_the_registry_is_silent_or_the_tag_is_gone() {
         assert!(runs(&deployment, 1), "{:#?}", deployment.status("orders"));
         assert_eq!(operations(&deployment), Vec::<String>::new());
         let (reason, message) = condition(&deployment, ConditionKind::SourceResolved);
-        assert_eq!((reason, message.contains("does not answer")), (Reason::AsWanted, more == FOLLOW), "{message}");
+        assert_eq!((reason, message.contains("does not answer")), (Reason::UpToDate, more == FOLLOW), "{message}");
         // Another tag cannot be looked up: that is said, and what runs stays.
         deployment.commit("orders", tagged(V2, more));
         deployment.until("said", |this| this.status("orders").unwrap().health == Health::Degraded).await;
         let (reason, message) = condition(&deployment, ConditionKind::SourceResolved);
         assert_eq!((reason, message.as_str()), (Reason::Unresolved, "the registry does not answer"));
         deployment.builds.be_silent(false);
-        let absent = |this: &Deployment| condition(this, ConditionKind::SourceResolved).1.contains("has no image");
+        let absent = |this: &TestDeployment| condition(this, ConditionKind::SourceResolved).1.contains("has no image");
         deployment.until("said", absent).await;
         assert_eq!(operations(&deployment), Vec::<String>::new());
         deployment.builds.tag(V2, 2);

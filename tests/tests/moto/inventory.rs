@@ -7,7 +7,7 @@ use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_ecs::types::{ServiceField, TaskDefinitionField};
 use aws_sdk_iam::types::Role;
 use codeloc_aws::Clients;
-use codeloc_core::tags::{MANAGED_BY, REPOSITORY};
+use codeloc_core::tags::{LOCATION, MANAGED_BY};
 use serde_json::Value;
 
 /// Sorted. Deleted services, which ECS still describes as INACTIVE, are absent.
@@ -26,11 +26,11 @@ pub async fn inventory(clients: &Clients) -> Vec<String> {
     lines
 }
 
-/// `of DEPLOYMENT for REPOSITORY`, or `of nobody`, by the tags.
+/// `of DEPLOYMENT for LOCATION`, or `of nobody`, by the tags.
 fn owner<'a>(tags: impl IntoIterator<Item = (Option<&'a str>, Option<&'a str>)>) -> String {
     let tags: BTreeMap<&str, &str> = tags.into_iter().filter_map(|(key, value)| Some((key?, value?))).collect();
-    match (tags.get(MANAGED_BY), tags.get(REPOSITORY)) {
-        (Some(deployment), Some(repository)) => format!("of {deployment} for {repository}"),
+    match (tags.get(MANAGED_BY), tags.get(LOCATION)) {
+        (Some(deployment), Some(location)) => format!("of {deployment} for {location}"),
         _ => "of nobody".to_owned(),
     }
 }

@@ -19,7 +19,7 @@ use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsRecord, FilterCondition, RecordType, ServiceFilter, ServiceFilterName,
 };
 use codeloc_aws::Clients;
-use codeloc_core::tags::{MANAGED_BY, REPOSITORY};
+use codeloc_core::tags::{LOCATION, MANAGED_BY};
 use codeloc_tests::moto::{self, Moto};
 use deviations::{Deviation, Found};
 use inventory::inventory;
@@ -39,7 +39,7 @@ const APPLIES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A deployment on moto: cluster, namespace, network, and a folder of configs.
-struct Deployment {
+struct TestDeployment {
     moto: Moto,
     clients: Clients,
     namespace: String,
@@ -48,7 +48,7 @@ struct Deployment {
     folder: TempDir,
 }
 
-impl Deployment {
+impl TestDeployment {
     async fn new(program: &Path) -> Self {
         let moto = Moto::start(program, &[("MOTO_ECS_SERVICE_RUNNING", "1")]).await;
         let clients = Clients::new(&moto.sdk(), &std::sync::Arc::default());
@@ -177,7 +177,7 @@ impl Deployment {
         clients.logs.create_log_group().log_group_name("/codeloc/locations/orders-old").send().await.unwrap();
         let role = clients.iam.create_role().role_name("codeloc-orders-old").path("/codeloc/");
         role.assume_role_policy_document(TRUST).send().await.unwrap();
-        let tags = [(MANAGED_BY, "elsewhere"), (REPOSITORY, "orders-old")]
+        let tags = [(MANAGED_BY, "elsewhere"), (LOCATION, "orders-old")]
             .map(|(key, value)| Tag::builder().key(key).value(value).build());
         let container = ContainerDefinition::builder().name("server").image("registry.test/old:1").build();
         let definition = clients.ecs.register_task_definition().family("codeloc-orders-old");
@@ -277,7 +277,7 @@ async fn the_samples_converge_on_moto_and_go_again() {
         );
         return;
     };
-    let deployment = Deployment::new(&program).await;
+    let deployment = TestDeployment::new(&program).await;
     let mut found = Found::default();
     deployment.strangers().await;
     let strangers = inventory(&deployment.clients).await;
@@ -317,7 +317,7 @@ async fn the_samples_converge_on_moto_and_go_again() {
     assert_eq!(found.outdated(), Vec::<String>::new());
 }
 
-async fn look_at_what_was_made(deployment: &Deployment, made: &[String], found: &mut Found) {
+async fn look_at_what_was_made(deployment: &TestDeployment, made: &[String], found: &mut Found) {
     let clients = &deployment.clients;
     let times = |call: &str| made.iter().filter(|one| *one == call).count();
     // One for each location, in each of the protocols: the record misses none of them.
@@ -347,7 +347,7 @@ async fn look_at_what_was_made(deployment: &Deployment, made: &[String], found: 
     found.note(Deviation::NoInstances, instances == 0);
 }
 
-async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &Deployment, found: &mut Found) {
+async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &TestDeployment, found: &mut Found) {
     let before = deployment.moto.calls().len();
     let log = std::fs::File::create(deployment.folder.path().join("log")).unwrap();
     let mut daemon: Child = deployment.codeloc(&["run", "--listen=127.0.0.1:0"]).stderr(log).spawn().unwrap();
@@ -375,7 +375,7 @@ async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &Deployment, 
     found.note(Deviation::DeploymentStays, old && service.deployments().len() == 1);
 }
 
-async fn look_at_what_is_left(deployment: &Deployment, found: &mut Found) {
+async fn look_at_what_is_left(deployment: &TestDeployment, found: &mut Found) {
     let clients = &deployment.clients;
     let listed = clients.ecs.list_services().cluster("dagster").send().await.unwrap();
     found.note(Deviation::InactiveListed, listed.service_arns().iter().any(|arn| arn.ends_with("/orders-service")));

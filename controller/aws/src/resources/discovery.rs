@@ -8,7 +8,7 @@ use aws_sdk_servicediscovery::types::{
     RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, Tag,
 };
 use codeloc_core::names;
-use codeloc_core::resources::discovery::{Change, Live, Want};
+use codeloc_core::resources::discovery::{Change, Desired, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
@@ -16,17 +16,17 @@ use crate::{CallError, Class, Scope, Session};
 
 const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFoundException"];
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
     const OPERATION: &str = "servicediscovery:ListServices";
     if let Scope::One(name) = scope
-        && let Some(live) = observe_known(session, &names::service(name)).await?
+        && let Some(observed) = observe_known(session, &names::service(name)).await?
     {
-        return Ok(BTreeMap::from([(name.to_owned(), live.into())]));
+        return Ok(BTreeMap::from([(name.to_owned(), observed.into())]));
     }
     let filter = ServiceFilter::builder()
         .name(ServiceFilterName::NamespaceId)
         .condition(FilterCondition::Eq)
-        .values(&session.place.namespace_id)
+        .values(&session.deployment.namespace_id)
         .build()
         .map_err(|_| CallError::malformed(OPERATION, "filter"))?;
     let mut found = BTreeMap::new();
@@ -37,8 +37,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         let answer = session.call(OPERATION, request.send()).await?;
         for service in answer.services() {
             let name = service.name().unwrap_or_default();
-            let Some(repository) = names::repository_of_service(name) else { continue };
-            if matches!(scope, Scope::One(wanted) if wanted != repository) {
+            let Some(location) = names::location_of_service(name) else { continue };
+            if matches!(scope, Scope::One(wanted) if wanted != location) {
                 continue;
             }
             let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
@@ -46,9 +46,9 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
             let described =
                 (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
-            let live = read(id, arn, name, described, tags);
-            let live = session.cache.seen(repository, |seen| seen.discovery.as_ref(), live);
-            found.insert(repository.to_owned(), live);
+            let observed = read(id, arn, name, described, tags);
+            let observed = session.cache.seen(location, |seen| seen.discovery.as_ref(), observed);
+            found.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -58,7 +58,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 /// Of a service whose id is remembered: one call, where the search by name is one for each hundred services.
-async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Live>, CallError> {
+async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Observed>, CallError> {
     let Some(id) = session.cache.lock().registries.get(name).cloned() else { return Ok(None) };
     let request = session.clients.discovery.get_service().id(&id);
     let service = match session.call("servicediscovery:GetService", request.send()).await {
@@ -82,10 +82,10 @@ fn read(
     name: &str,
     described: (Option<&DnsConfig>, bool, Option<i32>),
     tags: Shared<Tags>,
-) -> Live {
+) -> Observed {
     let (dns, health_check, instances) = described;
     let records = dns.map_or(&[][..], DnsConfig::dns_records);
-    Live {
+    Observed {
         id,
         arn,
         name: name.to_owned(),
@@ -132,8 +132,10 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
         for instance in answer.instances() {
             let Some(attributes) = instance.attributes() else { continue };
             let address = attributes.get("AWS_INSTANCE_IPV4").and_then(|text| text.parse::<IpAddr>().ok());
-            let port =
-                attributes.get("AWS_INSTANCE_PORT").and_then(|text| text.parse().ok()).unwrap_or(session.place.port);
+            let port = attributes
+                .get("AWS_INSTANCE_PORT")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(session.deployment.port);
             found.extend(address.map(|address| SocketAddr::new(address, port)));
         }
         token = answer.next_token().map(str::to_owned);
@@ -145,11 +147,15 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
 }
 
 /// A create also tells what is `live` then, so that later steps of the same plan can name it.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Option<Shared<Observed>>,
+) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
     match change {
-        Change::Create(want) => {
-            *live = create(session, want).await?.map(Shared::from);
+        Change::Create(desired) => {
+            *observed = create(session, desired).await?.map(Shared::from);
             Ok(())
         }
         Change::SetRecord { id, ttl, .. } => {
@@ -171,23 +177,23 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shar
     }
 }
 
-async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallError> {
+async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observed>, CallError> {
     const OPERATION: &str = "servicediscovery:CreateService";
-    let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record(want.ttl)?).build();
+    let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record(desired.ttl)?).build();
     let dns = dns.map_err(|_| CallError::malformed(OPERATION, "DNS config"))?;
-    let repository = names::repository_of_service(&want.name).unwrap_or(&want.name);
+    let location = names::location_of_service(&desired.name).unwrap_or(&desired.name);
     let request = session
         .clients
         .discovery
         .create_service()
-        .name(&want.name)
-        .namespace_id(&want.namespace_id)
+        .name(&desired.name)
+        .namespace_id(&desired.namespace_id)
         // The same request twice, after an answer that was lost, makes one service.
-        .creator_request_id(names::creator_request(&session.place.deployment, repository))
+        .creator_request_id(names::creator_request(&session.deployment.id, location))
         .dns_config(dns)
         // ECS reports each task's health through it.
         .health_check_custom_config(HealthCheckCustomConfig::builder().build())
-        .set_tags(Some(tag_list(&want.tags)?));
+        .set_tags(Some(tag_list(&desired.tags)?));
     let answer = match session.call(OPERATION, request.send()).await {
         Ok(answer) => answer,
         // Found by the next observation.
@@ -195,17 +201,17 @@ async fn create(session: Session<'_>, want: &Want) -> Result<Option<Live>, CallE
         Err(error) => return Err(error),
     };
     let service = answer.service().ok_or_else(|| CallError::malformed(OPERATION, "service"))?;
-    session.cache.keep_tags(service.arn().unwrap_or_default(), &want.tags);
-    session.cache.lock().registries.insert(want.name.clone(), service.id().unwrap_or_default().to_owned());
-    Ok(Some(Live {
+    session.cache.keep_tags(service.arn().unwrap_or_default(), &desired.tags);
+    session.cache.lock().registries.insert(desired.name.clone(), service.id().unwrap_or_default().to_owned());
+    Ok(Some(Observed {
         id: service.id().unwrap_or_default().to_owned(),
         arn: service.arn().unwrap_or_default().to_owned(),
-        name: want.name.clone(),
-        records: vec![("A".to_owned(), want.ttl)],
+        name: desired.name.clone(),
+        records: vec![("A".to_owned(), desired.ttl)],
         multivalue: true,
         health_check: true,
         instances: None,
-        tags: want.tags.clone().into(),
+        tags: desired.tags.clone().into(),
     }))
 }
 

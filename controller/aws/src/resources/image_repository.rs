@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag};
 use codeloc_core::names;
 use codeloc_core::resources::image_repository::garbage::Image;
-use codeloc_core::resources::image_repository::{Change, Live};
+use codeloc_core::resources::image_repository::{Change, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
@@ -14,8 +14,8 @@ use crate::{CallError, Scope, Session, in_scope};
 /// The most that one call takes (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
 const IMAGES_AT_ONCE: usize = 100;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
-    let prefix = names::image_repository_prefix(&session.place.deployment);
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+    let prefix = names::image_repository_prefix(&session.deployment.id);
     let mut found = BTreeMap::new();
     let mut token = None;
     loop {
@@ -35,7 +35,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let Some(location) = in_scope(scope, &prefix, name) else { continue };
             let arn = repository.repository_arn().unwrap_or_default().to_owned();
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
-            let live = Live {
+            let observed = Observed {
                 name: name.to_owned(),
                 uri: repository.repository_uri().unwrap_or_default().to_owned(),
                 immutable_tags: repository.image_tag_mutability() == Some(&ImageTagMutability::Immutable),
@@ -45,8 +45,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 tags,
                 arn,
             };
-            let live = session.cache.seen(location, |seen| seen.image_repository.as_ref(), live);
-            found.insert(location.to_owned(), live);
+            let observed = session.cache.seen(location, |seen| seen.image_repository.as_ref(), observed);
+            found.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -165,31 +165,35 @@ fn scanning(on_push: bool) -> ImageScanningConfiguration {
 }
 
 /// A create also tells what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Option<Shared<Observed>>,
+) -> Result<(), CallError> {
     let ecr = &session.clients.ecr;
     match change {
-        Change::Create(want) => {
+        Change::Create(desired) => {
             let request = ecr
                 .create_repository()
-                .repository_name(&want.name)
-                .image_tag_mutability(mutability(want.immutable_tags))
-                .image_scanning_configuration(scanning(want.scan_on_push))
-                .set_tags(Some(tag_list(&want.tags)?));
+                .repository_name(&desired.name)
+                .image_tag_mutability(mutability(desired.immutable_tags))
+                .image_scanning_configuration(scanning(desired.scan_on_push))
+                .set_tags(Some(tag_list(&desired.tags)?));
             match session.call("ecr:CreateRepository", request.send()).await {
                 Ok(answer) => {
                     let made =
                         answer.repository().and_then(|made| Some((made.repository_arn()?, made.repository_uri()?)));
                     if let Some((arn, uri)) = made {
-                        session.cache.keep_tags(arn, &want.tags);
-                        let made = Live {
+                        session.cache.keep_tags(arn, &desired.tags);
+                        let made = Observed {
                             arn: arn.to_owned(),
-                            name: want.name.clone(),
+                            name: desired.name.clone(),
                             uri: uri.to_owned(),
-                            immutable_tags: want.immutable_tags,
-                            scan_on_push: want.scan_on_push,
-                            tags: want.tags.clone().into(),
+                            immutable_tags: desired.immutable_tags,
+                            scan_on_push: desired.scan_on_push,
+                            tags: desired.tags.clone().into(),
                         };
-                        *live = Some(made.into());
+                        *observed = Some(made.into());
                     }
                     Ok(())
                 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use aws_sdk_cloudwatchlogs::types::OrderBy;
 use codeloc_core::names;
-use codeloc_core::resources::log_group::{Change, Live};
+use codeloc_core::resources::log_group::{Change, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
 use crate::{CallError, Scope, Session, in_scope};
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
-    let prefix = names::log_group_prefix(&session.place.deployment);
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+    let prefix = names::log_group_prefix(&session.deployment.id);
     let searched = match scope {
         Scope::All => prefix.clone(),
         Scope::One(name) => format!("{prefix}{name}"),
@@ -24,12 +24,12 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         let answer = session.call("logs:DescribeLogGroups", request.send()).await?;
         for group in answer.log_groups() {
             let name = group.log_group_name().unwrap_or_default();
-            let Some(repository) = in_scope(scope, &prefix, name) else { continue };
+            let Some(location) = in_scope(scope, &prefix, name) else { continue };
             let arn = group.arn().unwrap_or_default().trim_end_matches(":*").to_owned();
             let tags = session.cache.tags(scope, name, tags(session, &arn)).await?;
-            let live = Live { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
-            let live = session.cache.seen(repository, |seen| seen.log_group.as_ref(), live);
-            found.insert(repository.to_owned(), live);
+            let observed = Observed { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
+            let observed = session.cache.seen(location, |seen| seen.log_group.as_ref(), observed);
+            found.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -49,30 +49,35 @@ async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
 }
 
 /// Creates also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Option<Shared<Observed>>,
+) -> Result<(), CallError> {
     let logs = &session.clients.logs;
     match change {
-        Change::Create(want) => {
-            let tags = want.tags.clone().into_iter().collect();
-            let request = logs.create_log_group().log_group_name(&want.name).set_tags(Some(tags));
+        Change::Create(desired) => {
+            let tags = desired.tags.clone().into_iter().collect();
+            let request = logs.create_log_group().log_group_name(&desired.name).set_tags(Some(tags));
             match session.call("logs:CreateLogGroup", request.send()).await {
                 Ok(_) => {
-                    session.cache.keep_tags(&want.name, &want.tags);
-                    let made = Live {
-                        arn: want.arn(session.place),
-                        name: want.name.clone(),
+                    session.cache.keep_tags(&desired.name, &desired.tags);
+                    let made = Observed {
+                        arn: desired.arn(session.deployment),
+                        name: desired.name.clone(),
                         retention_days: None,
-                        tags: want.tags.clone().into(),
+                        tags: desired.tags.clone().into(),
                     };
-                    *live = Some(made.into());
+                    *observed = Some(made.into());
                 }
                 Err(error) if error.is(&["ResourceAlreadyExistsException"]) => {}
                 Err(error) => return Err(error),
             }
-            let request = logs.put_retention_policy().log_group_name(&want.name).retention_in_days(want.retention_days);
+            let request =
+                logs.put_retention_policy().log_group_name(&desired.name).retention_in_days(desired.retention_days);
             session.call("logs:PutRetentionPolicy", request.send()).await?;
-            if let Some(live) = live {
-                live.retention_days = Some(want.retention_days);
+            if let Some(observed) = observed {
+                observed.retention_days = Some(desired.retention_days);
             }
             Ok(())
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::{EntityType, Tag};
 use codeloc_core::names;
-use codeloc_core::resources::role::{Change, Document, Live, POLICY_NAME};
+use codeloc_core::resources::role::{Change, Document, Observed, POLICY_NAME};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
@@ -19,15 +19,15 @@ const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
 /// The roles of one location.
 #[derive(Debug, Default)]
 pub struct Roles {
-    pub code: Option<Shared<Live>>,
-    pub execution: Option<Shared<Live>>,
+    pub code: Option<Shared<Observed>>,
+    pub execution: Option<Shared<Observed>>,
 }
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
     match scope {
         Scope::All => observe_all(session).await,
         Scope::One(name) => {
-            let deployment = &session.place.deployment;
+            let deployment = &session.deployment.id;
             let code = observe_one(session, &names::role(deployment, name)).await?;
             let execution = observe_one(session, &names::execution_role(deployment, name)).await?;
             let roles = Roles { code, execution };
@@ -37,7 +37,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
-    let prefix = names::role(&session.place.deployment, "");
+    let prefix = names::role(&session.deployment.id, "");
     let mut found: BTreeMap<String, Roles> = BTreeMap::new();
     let mut marker = None;
     loop {
@@ -51,14 +51,14 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
         let answer = session.call("iam:GetAccountAuthorizationDetails", request.send()).await?;
         for role in answer.role_detail_list() {
             let name = role.role_name().unwrap_or_default();
-            let Some(repository) = name.strip_prefix(&prefix) else { continue };
+            let Some(location) = name.strip_prefix(&prefix) else { continue };
             let policies = role.role_policy_list().iter().map(|policy| {
                 (
                     policy.policy_name().unwrap_or_default().to_owned(),
                     document(policy.policy_document().unwrap_or_default()),
                 )
             });
-            let live = Live {
+            let observed = Observed {
                 arn: role.arn().unwrap_or_default().to_owned(),
                 name: name.to_owned(),
                 path: role.path().unwrap_or_default().to_owned(),
@@ -74,12 +74,12 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
                     .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
                 tags: session.cache.distinct(tags(role.tags())),
             };
-            let (repository, executes) = names::repository_of_role(repository);
-            let roles = found.entry(repository.to_owned()).or_default();
+            let (location, executes) = names::location_of_role(location);
+            let roles = found.entry(location.to_owned()).or_default();
             if executes {
-                roles.execution = Some(session.cache.seen(repository, |seen| seen.execution_role.as_ref(), live));
+                roles.execution = Some(session.cache.seen(location, |seen| seen.execution_role.as_ref(), observed));
             } else {
-                roles.code = Some(session.cache.seen(repository, |seen| seen.role.as_ref(), live));
+                roles.code = Some(session.cache.seen(location, |seen| seen.role.as_ref(), observed));
             }
         }
         marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
@@ -89,7 +89,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
     }
 }
 
-async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<Live>>, CallError> {
+async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let iam = &session.clients.iam;
     let role = match session.call("iam:GetRole", iam.get_role().role_name(name).send()).await {
         Ok(answer) => answer.role.ok_or_else(|| CallError::malformed("iam:GetRole", "role"))?,
@@ -111,7 +111,7 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<L
     }
     let attached =
         session.call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
-    let live = Live {
+    let observed = Observed {
         arn: role.arn().to_owned(),
         name: name.to_owned(),
         path: role.path().to_owned(),
@@ -123,7 +123,7 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<L
             .and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
         tags: tags(role.tags()).into(),
     };
-    Ok(Some(live.into()))
+    Ok(Some(observed.into()))
 }
 
 /// IAM sends policy documents percent-encoded.
@@ -143,30 +143,34 @@ fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
 }
 
 /// Creating the role and putting its policy also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Option<Shared<Observed>>,
+) -> Result<(), CallError> {
     let iam = &session.clients.iam;
     match change {
-        Change::Create(want) => {
+        Change::Create(desired) => {
             let request = iam
                 .create_role()
-                .role_name(&want.name)
-                .path(&want.path)
-                .assume_role_policy_document(want.trust.to_string())
-                .set_permissions_boundary(want.permissions_boundary.clone())
-                .set_tags(Some(tag_list(&want.tags)?));
+                .role_name(&desired.name)
+                .path(&desired.path)
+                .assume_role_policy_document(desired.trust.to_string())
+                .set_permissions_boundary(desired.permissions_boundary.clone())
+                .set_tags(Some(tag_list(&desired.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
                 Ok(_) => {
-                    let made = Live {
-                        arn: want.arn(session.place),
-                        name: want.name.clone(),
-                        path: want.path.clone(),
-                        trust: Document::from(&want.trust),
+                    let made = Observed {
+                        arn: desired.arn(session.deployment),
+                        name: desired.name.clone(),
+                        path: desired.path.clone(),
+                        trust: Document::from(&desired.trust),
                         policies: BTreeMap::new(),
                         attached: vec![],
-                        permissions_boundary: want.permissions_boundary.clone(),
-                        tags: want.tags.clone().into(),
+                        permissions_boundary: desired.permissions_boundary.clone(),
+                        tags: desired.tags.clone().into(),
                     };
-                    *live = Some(made.into());
+                    *observed = Some(made.into());
                     Ok(())
                 }
                 Err(error) if error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Ok(()),
@@ -189,8 +193,8 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shar
             let request =
                 iam.put_role_policy().role_name(name).policy_name(POLICY_NAME).policy_document(policy.to_string());
             session.call("iam:PutRolePolicy", request.send()).await?;
-            if let Some(live) = live {
-                live.policies.insert(POLICY_NAME.to_owned(), Document::from(policy));
+            if let Some(observed) = observed {
+                observed.policies.insert(POLICY_NAME.to_owned(), Document::from(policy));
             }
             Ok(())
         }

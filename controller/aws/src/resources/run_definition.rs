@@ -1,18 +1,23 @@
 //! Observed together with the code servers' definitions, for AWS lists them together: see [`task_definition::observe`].
 
 use codeloc_core::resources::run_definition::Change;
-use codeloc_core::resources::task_definition::Live;
+use codeloc_core::resources::task_definition::Observed;
 use codeloc_core::shared::Shared;
 
 use super::task_definition;
 use crate::{CallError, Session};
 
 /// A registration also tells what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Vec<Shared<Observed>>,
+) -> Result<(), CallError> {
     match change {
-        Change::Register { want, .. } => {
-            let registered = task_definition::register(session, &want.family, &want.content, want.tags.clone()).await?;
-            live.insert(0, registered);
+        Change::Register { desired, .. } => {
+            let registered =
+                task_definition::register(session, &desired.family, &desired.content, desired.tags.clone()).await?;
+            observed.insert(0, registered);
             Ok(())
         }
         Change::Tag { arn, tags } => task_definition::tag(session, arn, tags).await,

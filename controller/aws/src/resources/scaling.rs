@@ -8,7 +8,7 @@ use aws_sdk_applicationautoscaling::types::{
     SuspendedState, TargetTrackingScalingPolicyConfiguration,
 };
 use codeloc_core::names;
-use codeloc_core::resources::scaling::{COOLDOWN, Change, Live, Metric, Policy};
+use codeloc_core::resources::scaling::{COOLDOWN, Change, Metric, Observed, Policy};
 use codeloc_core::shared::Shared;
 
 use crate::{CallError, Class, Scope, Session};
@@ -18,13 +18,13 @@ const ABSENT: &[&str] = &["ObjectNotFoundException"];
 const PAGES: usize = 10;
 const TARGETS_FOR_ANOTHER_PAGE: usize = 125;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
-    let prefix = format!("service/{}/", session.place.cluster);
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+    let prefix = format!("service/{}/", session.deployment.cluster);
     let resource = match scope {
         Scope::All => None,
-        Scope::One(name) => Some(names::scaling_resource(&session.place.cluster, name)),
+        Scope::One(name) => Some(names::scaling_resource(&session.deployment.cluster, name)),
     };
-    let mut targets: BTreeMap<String, Live> = BTreeMap::new();
+    let mut targets: BTreeMap<String, Observed> = BTreeMap::new();
     let mut token = None;
     loop {
         let request = session
@@ -38,13 +38,14 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         let answer = session.call("application-autoscaling:DescribeScalableTargets", request.send()).await?;
         for target in answer.scalable_targets() {
             let resource_id = target.resource_id();
-            let Some(repository) = resource_id.strip_prefix(&prefix).and_then(names::repository_of_service) else {
+            let Some(location) = resource_id.strip_prefix(&prefix).and_then(names::location_of_service) else {
                 continue;
             };
             let (min, max) = (target.min_capacity(), target.max_capacity());
             let suspended = target.suspended_state().map(suspended).unwrap_or_default();
-            let live = Live { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
-            targets.insert(repository.to_owned(), live);
+            let observed =
+                Observed { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
+            targets.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -58,15 +59,15 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         Some(resource) => read_policies_of(session, &resource).await?,
         None => read_policies_on(session, &prefix, targets.len()).await?,
     }
-    for live in targets.values_mut() {
-        let prefix = key(&live.resource_id, "");
+    for observed in targets.values_mut() {
+        let prefix = key(&observed.resource_id, "");
         let state = session.cache.lock();
         let policies = state.policies.starting_with(&prefix);
-        live.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
+        observed.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
     }
-    let found = targets.into_iter().map(|(repository, live)| {
-        let live = session.cache.seen(&repository, |seen| seen.scaling.as_ref(), live);
-        (repository, live)
+    let found = targets.into_iter().map(|(location, observed)| {
+        let observed = session.cache.seen(&location, |seen| seen.scaling.as_ref(), observed);
+        (location, observed)
     });
     Ok(found.collect())
 }
@@ -196,11 +197,15 @@ fn from_milli(value: i64) -> f64 {
 }
 
 /// A new target and the policies put on it also tell what is `live` then.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Option<Shared<Observed>>,
+) -> Result<(), CallError> {
     let scaling = &session.clients.scaling;
     let dimension = ScalableDimension::EcsServiceDesiredCount;
     match change {
-        Change::Register { want, fields } => {
+        Change::Register { desired, fields } => {
             let running = SuspendedState::builder()
                 .dynamic_scaling_in_suspended(false)
                 .dynamic_scaling_out_suspended(false)
@@ -209,23 +214,23 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shar
             let request = scaling
                 .register_scalable_target()
                 .service_namespace(ServiceNamespace::Ecs)
-                .resource_id(&want.resource_id)
+                .resource_id(&desired.resource_id)
                 .scalable_dimension(dimension)
-                .min_capacity(want.min)
-                .max_capacity(want.max)
+                .min_capacity(desired.min)
+                .max_capacity(desired.max)
                 .suspended_state(running)
                 // Tags go with a new target only: for an existing one AWS refuses them here.
-                .set_tags(fields.is_none().then(|| want.tags.clone().into_iter().collect()));
+                .set_tags(fields.is_none().then(|| desired.tags.clone().into_iter().collect()));
             session.call("application-autoscaling:RegisterScalableTarget", request.send()).await?;
             if fields.is_none() {
-                let made = Live {
-                    resource_id: want.resource_id.clone(),
-                    min: want.min,
-                    max: want.max,
+                let made = Observed {
+                    resource_id: desired.resource_id.clone(),
+                    min: desired.min,
+                    max: desired.max,
                     suspended: vec![],
                     policies: BTreeMap::new(),
                 };
-                *live = Some(made.into());
+                *observed = Some(made.into());
             }
             Ok(())
         }
@@ -253,8 +258,8 @@ pub async fn apply(session: Session<'_>, change: &Change, live: &mut Option<Shar
                 .target_tracking_scaling_policy_configuration(tracking);
             session.call(OPERATION, request.send()).await?;
             session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
-            if let Some(live) = live {
-                live.policies.insert(name.clone(), policy.clone());
+            if let Some(observed) = observed {
+                observed.policies.insert(name.clone(), policy.clone());
             }
             Ok(())
         }

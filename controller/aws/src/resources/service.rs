@@ -13,7 +13,7 @@ use aws_sdk_ecs::types::{
 use codeloc_core::names;
 use codeloc_core::resources::Deferred;
 use codeloc_core::resources::service::{
-    Change, Deployment, DeploymentConfiguration, Live, Manner, Network, Rollout, Status,
+    Change, DeploymentConfiguration, Network, Observed, Rollout, ServiceDeployment, ServiceOptions, Status,
 };
 use codeloc_core::shared::Shared;
 use codeloc_core::tags;
@@ -28,7 +28,7 @@ pub struct Learned<'a> {
     pub registry: Option<&'a str>,
 }
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
     match scope {
         Scope::One(name) => describe(session, &[names::service(name)]).await,
         Scope::All => describe(session, &list(session).await?).await,
@@ -36,22 +36,22 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 /// Reads services by their own names, ten a call.
-pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Live>>, CallError> {
+pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
     let mut found = BTreeMap::new();
     for ten in names.chunks(10) {
         let request = session
             .clients
             .ecs
             .describe_services()
-            .cluster(&session.place.cluster)
+            .cluster(&session.deployment.cluster)
             .set_services(Some(ten.to_vec()))
             .include(ServiceField::Tags);
         let answer = session.call("ecs:DescribeServices", request.send()).await?;
         for service in answer.services() {
             let name = service.service_name().unwrap_or_default();
-            if let Some(repository) = names::repository_of_service(name) {
-                let live = session.cache.seen(repository, |seen| seen.service.as_ref(), read(session, service));
-                found.insert(repository.to_owned(), live);
+            if let Some(location) = names::location_of_service(name) {
+                let observed = session.cache.seen(location, |seen| seen.service.as_ref(), read(session, service));
+                found.insert(location.to_owned(), observed);
             }
         }
     }
@@ -62,11 +62,16 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
     let mut names = Vec::new();
     let mut token = None;
     loop {
-        let request =
-            session.clients.ecs.list_services().cluster(&session.place.cluster).max_results(100).set_next_token(token);
+        let request = session
+            .clients
+            .ecs
+            .list_services()
+            .cluster(&session.deployment.cluster)
+            .max_results(100)
+            .set_next_token(token);
         let answer = session.call("ecs:ListServices", request.send()).await?;
         let listed = answer.service_arns().iter().filter_map(|arn| arn.rsplit('/').next());
-        names.extend(listed.filter(|name| names::repository_of_service(name).is_some()).map(str::to_owned));
+        names.extend(listed.filter(|name| names::location_of_service(name).is_some()).map(str::to_owned));
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
             return Ok(names);
@@ -74,13 +79,13 @@ async fn list(session: Session<'_>) -> Result<Vec<String>, CallError> {
     }
 }
 
-fn read(session: Session<'_>, service: &Service) -> Live {
+fn read(session: Session<'_>, service: &Service) -> Observed {
     let tags = service.tags().iter();
     let tags = tags.map(|tag| (tag.key().unwrap_or_default().to_owned(), tag.value().unwrap_or_default().to_owned()));
     let mut deployments: Vec<&SdkDeployment> = service.deployments().iter().collect();
     deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
-    let (network, deployment, manner) = settings::read(service);
-    Live {
+    let (network, deployment, options) = settings::read(service);
+    Observed {
         arn: service.service_arn().unwrap_or_default().to_owned(),
         name: service.service_name().unwrap_or_default().to_owned(),
         status: match service.status() {
@@ -89,19 +94,19 @@ fn read(session: Session<'_>, service: &Service) -> Live {
             _ => Status::Inactive,
         },
         task_definition: service.task_definition().unwrap_or_default().to_owned(),
-        desired: service.desired_count(),
+        desired_count: service.desired_count(),
         running: service.running_count(),
         deployments: deployments.into_iter().map(read_deployment).collect(),
         network,
         deployment,
-        manner,
+        options,
         registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
         tags: session.cache.distinct(tags.collect()),
     }
 }
 
-fn read_deployment(deployment: &SdkDeployment) -> Deployment {
-    Deployment {
+fn read_deployment(deployment: &SdkDeployment) -> ServiceDeployment {
+    ServiceDeployment {
         id: deployment.id().unwrap_or_default().to_owned(),
         begun_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
         task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
@@ -111,7 +116,7 @@ fn read_deployment(deployment: &SdkDeployment) -> Deployment {
             _ => Rollout::Completed,
         },
         reason: deployment.rollout_state_reason().unwrap_or_default().to_owned(),
-        desired: deployment.desired_count(),
+        desired_count: deployment.desired_count(),
         running: deployment.running_count(),
         failed: deployment.failed_tasks(),
     }
@@ -127,7 +132,7 @@ fn network(network: &Network) -> Result<NetworkConfiguration, CallError> {
     Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
 }
 
-fn deployment(configuration: DeploymentConfiguration, manner: &Manner) -> SdkDeploymentConfiguration {
+fn deployment(configuration: DeploymentConfiguration, options: &ServiceOptions) -> SdkDeploymentConfiguration {
     let breaker = DeploymentCircuitBreaker::builder()
         .enable(configuration.circuit_breaker)
         .rollback(configuration.rollback)
@@ -136,7 +141,7 @@ fn deployment(configuration: DeploymentConfiguration, manner: &Manner) -> SdkDep
         .deployment_circuit_breaker(breaker)
         .minimum_healthy_percent(configuration.minimum_healthy_percent)
         .maximum_percent(configuration.maximum_percent)
-        .strategy(DeploymentStrategy::from(manner.strategy.as_str()))
+        .strategy(DeploymentStrategy::from(options.strategy.as_str()))
         .build()
 }
 
@@ -145,7 +150,7 @@ fn rebalancing(zones: bool) -> AvailabilityZoneRebalancing {
 }
 
 /// Sends what differs and nothing else: ECS refuses some of it for services that never had it, and begins a deployment for other.
-fn set(request: UpdateServiceFluentBuilder, from: &Manner, to: &Manner) -> UpdateServiceFluentBuilder {
+fn set(request: UpdateServiceFluentBuilder, from: &ServiceOptions, to: &ServiceOptions) -> UpdateServiceFluentBuilder {
     let version = (from.platform_version != to.platform_version).then(|| to.platform_version.clone());
     let propagate = (from.propagate_tags != to.propagate_tags).then(|| to.propagate_tags.as_str().into());
     let grace = to.health_check_grace_period;
@@ -177,31 +182,31 @@ pub async fn apply(
     session: Session<'_>,
     change: &Change,
     learned: Learned<'_>,
-    live: &mut Option<Shared<Live>>,
+    observed: &mut Option<Shared<Observed>>,
 ) -> Result<(), CallError> {
     let ecs = &session.clients.ecs;
-    let cluster = &session.place.cluster;
+    let cluster = &session.deployment.cluster;
     match change {
-        Change::Create { want, task_definition, registry, .. } => {
+        Change::Create { desired, task_definition, registry, .. } => {
             let registry = ServiceRegistry::builder()
                 .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
                 .build();
             let request = ecs
                 .create_service()
                 .cluster(cluster)
-                .service_name(&want.name)
+                .service_name(&desired.name)
                 .task_definition(resolve(task_definition, learned.task_definition, "task definition")?)
-                .desired_count(want.count)
+                .desired_count(desired.count)
                 .launch_type(LaunchType::Fargate)
-                .network_configuration(network(&want.network)?)
-                .deployment_configuration(deployment(want.deployment, &want.manner))
+                .network_configuration(network(&desired.network)?)
+                .deployment_configuration(deployment(desired.deployment, &desired.options))
                 .service_registries(registry)
-                .enable_ecs_managed_tags(want.manner.managed_tags)
-                .propagate_tags(PropagateTags::from(want.manner.propagate_tags.as_str()))
-                .availability_zone_rebalancing(rebalancing(want.manner.zone_rebalancing))
-                .set_tags(Some(tag_list(&want.tags)));
+                .enable_ecs_managed_tags(desired.options.managed_tags)
+                .propagate_tags(PropagateTags::from(desired.options.propagate_tags.as_str()))
+                .availability_zone_rebalancing(rebalancing(desired.options.zone_rebalancing))
+                .set_tags(Some(tag_list(&desired.tags)));
             let answer = session.call("ecs:CreateService", request.send()).await?;
-            *live = answer.service().map(|service| read(session, service).into());
+            *observed = answer.service().map(|service| read(session, service).into());
             Ok(())
         }
         Change::Deploy { name, task_definition, .. } => {
@@ -209,7 +214,7 @@ pub async fn apply(
             let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
-        Change::Configure { name, network: wanted, deployment: configuration, manner, from, registry, .. } => {
+        Change::Configure { name, network: wanted, deployment: configuration, options, from, registry, .. } => {
             // A registry made anew may have the old one's id, and ECS registers only tasks that start
             // (terraform-provider-aws#46930).
             let anew = *registry == Deferred::AfterApply;
@@ -221,10 +226,10 @@ pub async fn apply(
                 .cluster(cluster)
                 .service(name)
                 .network_configuration(network(wanted)?)
-                .deployment_configuration(deployment(*configuration, manner))
+                .deployment_configuration(deployment(*configuration, options))
                 .service_registries(registry)
                 .force_new_deployment(anew);
-            let request = set(request, from, manner);
+            let request = set(request, from, options);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
         Change::Redeploy { name, task_definition, .. } => {
@@ -264,7 +269,7 @@ pub async fn stop_reason(
     let ecs = &session.clients.ecs;
     let request = ecs
         .list_tasks()
-        .cluster(&session.place.cluster)
+        .cluster(&session.deployment.cluster)
         .family(family)
         .desired_status(aws_sdk_ecs::types::DesiredStatus::Stopped);
     let arns = session.call("ecs:ListTasks", request.send()).await?.task_arns.unwrap_or_default();
@@ -272,7 +277,7 @@ pub async fn stop_reason(
         return Ok(None);
     }
     let request =
-        ecs.describe_tasks().cluster(&session.place.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
+        ecs.describe_tasks().cluster(&session.deployment.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
     let answer = session.call("ecs:DescribeTasks", request.send()).await?;
     let newest = answer
         .tasks()

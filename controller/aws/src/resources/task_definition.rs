@@ -13,7 +13,7 @@ use aws_sdk_ecs::types::{
     TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
 };
 use codeloc_core::names;
-use codeloc_core::resources::task_definition::{Change, Content, HealthCheck, Live};
+use codeloc_core::resources::task_definition::{Change, Content, HealthCheck, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 use codeloc_crds::Architecture;
@@ -24,18 +24,18 @@ use foreign::foreign;
 /// The active definitions of one location, each kind newest first.
 #[derive(Debug, Default)]
 pub struct Definitions {
-    pub servers: Vec<Shared<Live>>,
-    pub runs: Vec<Shared<Live>>,
+    pub servers: Vec<Shared<Observed>>,
+    pub runs: Vec<Shared<Observed>>,
 }
 
 /// Of code servers and of runs: AWS lists them together.
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Definitions>, CallError> {
-    let prefix = names::task_family_prefix(&session.place.deployment);
+    let prefix = names::task_family_prefix(&session.deployment.id);
     match scope {
         Scope::All => read_on(session, &prefix).await?,
         Scope::One(name) => {
             read_family(session, &format!("{prefix}{name}")).await?;
-            read_families(session, &names::run_family_prefix(&session.place.deployment, name)).await?;
+            read_families(session, &names::run_family_prefix(&session.deployment.id, name)).await?;
         }
     }
     let mut found: BTreeMap<String, Definitions> = BTreeMap::new();
@@ -44,18 +44,18 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         Scope::All => "",
         Scope::One(name) => name,
     };
-    for (key, live) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
+    for (key, observed) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
         let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
-        let (repository, run) = names::repository_of_family(family);
-        if in_scope(scope, "", repository).is_some() {
-            let definitions = found.entry(repository.to_owned()).or_default();
+        let (location, run) = names::repository_of_family(family);
+        if in_scope(scope, "", location).is_some() {
+            let definitions = found.entry(location.to_owned()).or_default();
             let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };
-            revisions.push(live.clone());
+            revisions.push(observed.clone());
         }
     }
     for definitions in found.values_mut() {
         for revisions in [&mut definitions.servers, &mut definitions.runs] {
-            revisions.sort_by_key(|live| std::cmp::Reverse(live.number));
+            revisions.sort_by_key(|observed| std::cmp::Reverse(observed.number));
         }
     }
     Ok(found)
@@ -103,9 +103,9 @@ async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
         let mut found = Vec::new();
         for key in answer.task_definition_arns().iter().filter_map(|arn| key(arn)) {
             if family_of(key).is_some_and(|family| in_scope(Scope::All, prefix, family).is_some())
-                && let Some(live) = describe(session, key).await?
+                && let Some(observed) = describe(session, key).await?
             {
-                found.push((key.to_owned(), live));
+                found.push((key.to_owned(), observed));
             }
         }
         let next = answer.next_token().map(str::to_owned);
@@ -168,7 +168,7 @@ fn family_of(key: &str) -> Option<&str> {
     key.rsplit_once(':').map(|(family, _)| family)
 }
 
-async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
+async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let remembered = session.cache.lock().definitions.known().get(key).cloned();
     if remembered.is_some() && !session.cache.has_its_turn(key) {
         return Ok(remembered);
@@ -177,24 +177,24 @@ async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>
 }
 
 /// What AWS says of it now, remembered. One that is inactive is none.
-async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Shared<Live>>, CallError> {
+async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let request =
         session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
-    let live = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
+    let observed = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
         Ok(answer) => answer
             .task_definition()
             .filter(|definition| definition.status() != Some(&TaskDefinitionStatus::Inactive))
-            .map(|definition| live(definition, from_tags(answer.tags())).into()),
+            .map(|definition| observed(definition, from_tags(answer.tags())).into()),
         // Deregistered and deleted between the two calls.
         Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
     };
-    session.cache.lock().definitions.tell(key.to_owned(), live.clone());
-    Ok(live)
+    session.cache.lock().definitions.tell(key.to_owned(), observed.clone());
+    Ok(observed)
 }
 
-fn live(definition: &TaskDefinition, tags: Tags) -> Live {
-    Live {
+fn observed(definition: &TaskDefinition, tags: Tags) -> Observed {
+    Observed {
         arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
         number: definition.revision(),
         content: read(definition),
@@ -314,17 +314,17 @@ pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<
     let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
     session.call("ecs:TagResource", request.send()).await?;
     let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
-    if let Some(mut live) = remembered {
-        live.tags.extend(tags.clone());
-        remember(session, arn, Some(live));
+    if let Some(mut observed) = remembered {
+        observed.tags.extend(tags.clone());
+        remember(session, arn, Some(observed));
     }
     Ok(())
 }
 
 /// What a change of our own made of it.
-fn remember(session: Session<'_>, arn: &str, live: Option<Shared<Live>>) {
+fn remember(session: Session<'_>, arn: &str, observed: Option<Shared<Observed>>) {
     if let Some(key) = key(arn) {
-        session.cache.lock().definitions.tell(key.to_owned(), live);
+        session.cache.lock().definitions.tell(key.to_owned(), observed);
     }
 }
 
@@ -339,7 +339,7 @@ pub(crate) async fn register(
     family: &str,
     content: &Content,
     tags: Tags,
-) -> Result<Shared<Live>, CallError> {
+) -> Result<Shared<Observed>, CallError> {
     let architecture = match content.architecture {
         Architecture::Arm64 => CpuArchitecture::Arm64,
         Architecture::X86_64 => CpuArchitecture::X8664,
@@ -376,22 +376,26 @@ pub(crate) async fn register(
     let definition =
         answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "task definition"))?;
     let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
-    let live: Shared<Live> = live(definition, tags).into();
-    remember(session, arn, Some(live.clone()));
-    Ok(live)
+    let observed: Shared<Observed> = observed(definition, tags).into();
+    remember(session, arn, Some(observed.clone()));
+    Ok(observed)
 }
 
 /// A registration also tells what is `live` then, the new revision first, so that later steps of the same plan can name it.
-pub async fn apply(session: Session<'_>, change: &Change, live: &mut Vec<Shared<Live>>) -> Result<(), CallError> {
+pub async fn apply(
+    session: Session<'_>,
+    change: &Change,
+    observed: &mut Vec<Shared<Observed>>,
+) -> Result<(), CallError> {
     match change {
-        Change::Register { want, attempt, .. } => {
-            let content = want
+        Change::Register { desired, attempt, .. } => {
+            let content = desired
                 .content
                 .as_ref()
                 .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: it is not built yet"))?;
-            let mut tags = want.tags.clone();
+            let mut tags = desired.tags.clone();
             tags.extend(attempt.tags());
-            live.insert(0, register(session, &want.family, content, tags).await?);
+            observed.insert(0, register(session, &desired.family, content, tags).await?);
             Ok(())
         }
         Change::Attempt { arn, attempt, .. } => tag(session, arn, &attempt.tags()).await,

@@ -6,24 +6,24 @@ use super::proof::{self, Proven};
 use super::{ImageState, Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
 use crate::desired::Invalid;
-use crate::resources::service::{self, Live, Phase, Rollout};
-use crate::resources::{Kind, Wants};
-use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
+use crate::resources::service::{self, Observed, Phase, Rollout};
+use crate::resources::{DesiredResources, Kind};
+use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
 
 /// A rollout, a build, a task about to answer: things that end in seconds or minutes.
 const SOON: Duration = Duration::from_secs(2);
 /// Something failed that may heal by itself: a webserver that is away, a code server that does not answer.
 const LATER: Duration = Duration::from_secs(15);
 
-fn condition(kind: ConditionKind, status: Truth, reason: Reason, message: impl Into<String>) -> Condition {
+fn condition(kind: ConditionKind, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Condition {
     Condition { kind, status, reason, message: message.into() }
 }
 
-fn as_wanted(kind: ConditionKind, message: impl Into<String>) -> Condition {
-    condition(kind, Truth::True, Reason::AsWanted, message)
+fn up_to_date(kind: ConditionKind, message: impl Into<String>) -> Condition {
+    condition(kind, ConditionStatus::True, Reason::UpToDate, message)
 }
 
-pub(super) fn frozen(input: &Input<'_>, invalid: &Invalid) -> Report {
+pub(super) fn invalid(input: &Input<'_>, invalid: &Invalid) -> Report {
     let message = format!("frozen as it is: {}", invalid.message);
     Report {
         sync: Sync::Unknown,
@@ -31,7 +31,7 @@ pub(super) fn frozen(input: &Input<'_>, invalid: &Invalid) -> Report {
         message: message.clone(),
         conditions: vec![condition(
             ConditionKind::SourceResolved,
-            Truth::False,
+            ConditionStatus::False,
             Reason::InvalidConfig,
             invalid.rendered.clone(),
         )],
@@ -43,7 +43,7 @@ pub(super) fn frozen(input: &Input<'_>, invalid: &Invalid) -> Report {
     }
 }
 
-pub(super) fn not_ours(input: &Input<'_>, strangers: &[(Kind, String)]) -> Report {
+pub(super) fn not_owned(input: &Input<'_>, strangers: &[(Kind, String)]) -> Report {
     let names: Vec<String> = strangers.iter().map(|(kind, name)| format!("{} {name}", kind.title())).collect();
     let message = format!(
         "{} exists without this deployment's tag; rename the repository, or set `adopt: true` to take it over",
@@ -53,7 +53,7 @@ pub(super) fn not_ours(input: &Input<'_>, strangers: &[(Kind, String)]) -> Repor
         sync: Sync::OutOfSync,
         health: Health::Degraded,
         message: message.clone(),
-        conditions: vec![condition(ConditionKind::Deployed, Truth::False, Reason::NotOurs, message)],
+        conditions: vec![condition(ConditionKind::Deployed, ConditionStatus::False, Reason::NotOwned, message)],
         revision: None,
         serving: serving(input),
         address: address(input),
@@ -68,7 +68,7 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
         sync: if done { Sync::Synced } else { Sync::OutOfSync },
         health: if done { Health::Missing } else { Health::Progressing },
         message: message.to_owned(),
-        conditions: vec![condition(ConditionKind::Deployed, Truth::False, Reason::Deleting, message)],
+        conditions: vec![condition(ConditionKind::Deployed, ConditionStatus::False, Reason::Deleting, message)],
         revision: None,
         serving: None,
         address: None,
@@ -80,27 +80,31 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
 pub(super) fn present(
     input: &Input<'_>,
     image: ImageState<'_>,
-    wants: &Wants,
+    desired: &DesiredResources,
     phase: &Phase,
     proven: Option<&Proven>,
     empty: bool,
 ) -> Report {
-    let revision = wants.task_definition.revision.known();
+    let revision = desired.task_definition.revision.known();
     let (source, ready) = of_image(image);
     let deployed = of_phase(phase, input, revision);
     let loaded = of_answers(input, phase, revision, proven);
     let registered = of_workspace(input, revision, proven);
     let conditions = vec![source, ready, deployed, loaded, registered];
 
-    let settled = conditions.iter().all(|condition| condition.status == Truth::True);
+    let settled = conditions.iter().all(|condition| condition.status == ConditionStatus::True);
     let held = matches!(phase, Phase::Held { .. });
     let sync = if empty && settled { Sync::Synced } else { Sync::OutOfSync };
     let health = health(input, &conditions, held);
     let message = first_word(&conditions, empty);
     // Without a step of ours something else has to happen first: look again for it.
     // A rollback is on its way, however broken the revision is.
-    let moving =
-        input.live.service.as_deref().and_then(Live::primary).is_some_and(|one| one.rollout == Rollout::InProgress);
+    let moving = input
+        .observed
+        .service
+        .as_deref()
+        .and_then(Observed::primary)
+        .is_some_and(|one| one.rollout == Rollout::InProgress);
     let broken = !moving && conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
     let look_again = (!settled || !empty).then_some(if broken { LATER } else { SOON });
     Report {
@@ -129,43 +133,48 @@ const BROKEN: [Reason; 7] = [
 
 fn of_image(image: ImageState<'_>) -> (Condition, Condition) {
     use ConditionKind::{ImageReady, SourceResolved};
-    let resolved = || as_wanted(SourceResolved, "the config is valid and its commit or image is known");
+    let resolved = || up_to_date(SourceResolved, "the config is valid and its commit or image is known");
     match image {
-        ImageState::Ready(image) => (resolved(), as_wanted(ImageReady, &image.reference)),
+        ImageState::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
         ImageState::Kept(image, why) => (
-            as_wanted(SourceResolved, format!("the last image that is known stays in force: {why}")),
-            as_wanted(ImageReady, &image.reference),
+            up_to_date(SourceResolved, format!("the last image that is known stays in force: {why}")),
+            up_to_date(ImageReady, &image.reference),
         ),
         ImageState::Resolving(message) => (
-            condition(SourceResolved, Truth::Unknown, Reason::Resolving, message),
-            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the source"),
+            condition(SourceResolved, ConditionStatus::Unknown, Reason::Resolving, message),
+            condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
         ImageState::Unresolved(message) => (
-            condition(SourceResolved, Truth::False, Reason::Unresolved, message),
-            condition(ImageReady, Truth::Unknown, Reason::Waiting, "waiting for the source"),
+            condition(SourceResolved, ConditionStatus::False, Reason::Unresolved, message),
+            condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
         ImageState::Building(progress) => {
-            (resolved(), condition(ImageReady, Truth::Unknown, Reason::Building, progress))
+            (resolved(), condition(ImageReady, ConditionStatus::Unknown, Reason::Building, progress))
         }
-        ImageState::Failed(message) => (resolved(), condition(ImageReady, Truth::False, Reason::BuildFailed, message)),
+        ImageState::Failed(message) => {
+            (resolved(), condition(ImageReady, ConditionStatus::False, Reason::BuildFailed, message))
+        }
     }
 }
 
 fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Condition {
     use ConditionKind::Deployed;
     match phase {
-        Phase::Begin => condition(Deployed, Truth::False, Reason::Waiting, "the wanted revision is not deployed yet"),
+        Phase::Begin => {
+            condition(Deployed, ConditionStatus::False, Reason::Waiting, "the wanted revision is not deployed yet")
+        }
         Phase::Draining => {
-            condition(Deployed, Truth::False, Reason::Draining, "a service of this name is still draining")
+            condition(Deployed, ConditionStatus::False, Reason::Draining, "a service of this name is still draining")
         }
         Phase::Rolling(rolling) => {
             let failed = if rolling.failed > 0 { format!(", {} failed", rolling.failed) } else { String::new() };
             let why = input
-                .last_words
+                .failure_excerpt
                 .filter(|words| !words.is_empty())
                 .map_or_else(String::new, |words| format!(": {words}"));
-            let message = format!("rolling out: {} of {} tasks run{failed}{why}", rolling.running, rolling.desired);
-            condition(Deployed, Truth::Unknown, Reason::Rolling, message)
+            let message =
+                format!("rolling out: {} of {} tasks run{failed}{why}", rolling.running, rolling.desired_count);
+            condition(Deployed, ConditionStatus::Unknown, Reason::Rolling, message)
         }
         Phase::Held { reason, passes } => {
             let serves = match serving(input) {
@@ -175,12 +184,12 @@ fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
             };
             let revision = revision.unwrap_or("this revision");
             // The user's own error says more than ECS's word for it.
-            let why = input.last_words.filter(|words| !words.is_empty()).unwrap_or(reason);
+            let why = input.failure_excerpt.filter(|words| !words.is_empty()).unwrap_or(reason);
             let again = if *passes { "is tried again in a few minutes" } else { "is not tried again" };
             let message = format!("{revision} failed and {again}; {serves}: {why}");
-            condition(Deployed, Truth::False, Reason::RolloutFailed, message)
+            condition(Deployed, ConditionStatus::False, Reason::RolloutFailed, message)
         }
-        Phase::Steady => as_wanted(Deployed, "the service runs the wanted revision"),
+        Phase::Steady => up_to_date(Deployed, "the service runs the wanted revision"),
     }
 }
 
@@ -198,23 +207,25 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
         && proven.agreed
         && Some(proven.revision.as_str()) == revision
     {
-        return as_wanted(Loaded, "every task answers with its definitions loaded");
+        return up_to_date(Loaded, "every task answers with its definitions loaded");
     }
     if proven.is_none()
         && let Some((address, found)) = proof::foreign(input, revision).next()
     {
         let message = format!("{address} answers with {found}, which is no revision of this location");
-        return condition(Loaded, Truth::Unknown, Reason::OtherRevision, message);
+        return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
     }
     if *phase != Phase::Steady {
-        return condition(Loaded, Truth::Unknown, Reason::Waiting, "waiting for the wanted revision");
+        return condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, "waiting for the wanted revision");
     }
     for answered in input.answers {
         match &answered.answer {
-            Answer::LoadError { message, .. } => return condition(Loaded, Truth::False, Reason::LoadError, message),
+            Answer::LoadError { message, .. } => {
+                return condition(Loaded, ConditionStatus::False, Reason::LoadError, message);
+            }
             Answer::Loaded { server_id, .. } if Some(server_id.as_str()) != revision => {
                 let message = format!("{} still answers with {server_id}", answered.address);
-                return condition(Loaded, Truth::Unknown, Reason::OtherRevision, message);
+                return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
             }
             Answer::Loaded { .. } | Answer::Unreachable { .. } => {}
         }
@@ -224,26 +235,30 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
         _ => None,
     });
     let limit = match input.desired {
-        super::Desired::Present { repository, .. } => Duration::from_secs(u64::from(repository.health.load_seconds)),
+        super::Desired::Present { location, .. } => Duration::from_secs(u64::from(location.health.load_seconds)),
         _ => Duration::ZERO,
     };
     match unreachable {
-        Some(message) if input.steady_for >= limit => condition(Loaded, Truth::False, Reason::NotAnswering, message),
-        Some(message) => condition(Loaded, Truth::Unknown, Reason::Waiting, message),
-        None => condition(Loaded, Truth::Unknown, Reason::NoInstance, "no task is registered in Cloud Map yet"),
+        Some(message) if input.steady_for >= limit => {
+            condition(Loaded, ConditionStatus::False, Reason::NotAnswering, message)
+        }
+        Some(message) => condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, message),
+        None => {
+            condition(Loaded, ConditionStatus::Unknown, Reason::NoInstance, "no task is registered in Cloud Map yet")
+        }
     }
 }
 
 fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
-        return condition(Registered, Truth::False, Reason::NotPublished, "not in workspace.yaml yet");
+        return condition(Registered, ConditionStatus::False, Reason::NotPublished, "not in workspace.yaml yet");
     };
     let published = format!("in workspace.yaml as {}:{}", entry.host, entry.port);
     match (input.webserver, &input.workspace.web) {
-        (WebserverState::NotConfigured, _) => as_wanted(Registered, published),
+        (WebserverState::NotConfigured, _) => up_to_date(Registered, published),
         (WebserverState::Unreachable(message), _) => {
-            condition(Registered, Truth::Unknown, Reason::WebserverUnreachable, message)
+            condition(Registered, ConditionStatus::Unknown, Reason::WebserverUnreachable, message)
         }
         (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => {
             let shown = server_id.as_deref();
@@ -254,16 +269,21 @@ fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>
                 None => shown.is_some() && (shown == wanted || shown == serving.as_deref()),
             };
             if right {
-                return as_wanted(Registered, published);
+                return up_to_date(Registered, published);
             }
             let shown = shown.unwrap_or("no revision");
-            condition(Registered, Truth::Unknown, Reason::OtherRevision, format!("the webserver shows {shown}"))
+            condition(
+                Registered,
+                ConditionStatus::Unknown,
+                Reason::OtherRevision,
+                format!("the webserver shows {shown}"),
+            )
         }
         (WebserverState::Answers, Some(WebLocation::Error { message })) => {
-            condition(Registered, Truth::False, Reason::WebserverError, message)
+            condition(Registered, ConditionStatus::False, Reason::WebserverError, message)
         }
         (WebserverState::Answers, Some(WebLocation::Loading) | None) => {
-            condition(Registered, Truth::Unknown, Reason::Waiting, "the webserver is loading it")
+            condition(Registered, ConditionStatus::Unknown, Reason::Waiting, "the webserver is loading it")
         }
     }
 }
@@ -284,10 +304,10 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
         Health::Degraded
     } else if conditions
         .iter()
-        .all(|condition| condition.status == Truth::True || condition.reason == Reason::WebserverUnreachable)
+        .all(|condition| condition.status == ConditionStatus::True || condition.reason == Reason::WebserverUnreachable)
     {
         Health::Healthy
-    } else if input.live.service.is_none() {
+    } else if input.observed.service.is_none() {
         Health::Missing
     } else {
         Health::Progressing
@@ -296,7 +316,7 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
 
 /// Of a location that is frozen: whether what runs is well, whatever is wanted.
 fn served_health(input: &Input<'_>) -> Health {
-    match &input.live.service {
+    match &input.observed.service {
         None => Health::Missing,
         Some(_) if proof::proven(input, None).is_some() => Health::Healthy,
         Some(_) => Health::Unknown,
@@ -309,8 +329,8 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
     let worst = conditions
         .iter()
         .filter(|condition| condition.kind != ConditionKind::Registered)
-        .find(|condition| condition.status == Truth::False && BROKEN.contains(&condition.reason))
-        .or_else(|| conditions.iter().find(|condition| condition.status != Truth::True));
+        .find(|condition| condition.status == ConditionStatus::False && BROKEN.contains(&condition.reason))
+        .or_else(|| conditions.iter().find(|condition| condition.status != ConditionStatus::True));
     match worst {
         Some(condition) => condition.message.clone(),
         None if empty => "runs as wanted".to_owned(),
@@ -321,11 +341,11 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
 /// The revision that answers: while a new one rolls out it is the one that completed before. Nothing, where none was ever rolled out whole
 /// and no task of one answers.
 fn serving(input: &Input<'_>) -> Option<String> {
-    let service = input.live.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
-    let whole = service::rolled_out(service, &input.live.task_definitions).and_then(|one| one.revision());
+    let service = input.observed.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
+    let whole = service::rolled_out(service, &input.observed.task_definitions).and_then(|one| one.revision());
     let loaded = || {
         input.answers.iter().find_map(|answered| match &answered.answer {
-            Answer::Loaded { server_id, .. } if input.live.has_revision(server_id) => Some(server_id.as_str()),
+            Answer::Loaded { server_id, .. } if input.observed.has_revision(server_id) => Some(server_id.as_str()),
             _ => None,
         })
     };
@@ -343,11 +363,11 @@ mod tests {
     use super::*;
 
     /// All five conditions: these as they are given, and the others as wanted.
-    fn conditions(given: &[(ConditionKind, Truth, Reason)]) -> Vec<Condition> {
+    fn conditions(given: &[(ConditionKind, ConditionStatus, Reason)]) -> Vec<Condition> {
         [SourceResolved, ImageReady, Deployed, Loaded, Registered]
             .map(|kind| {
                 let found = given.iter().find(|(of, ..)| *of == kind);
-                let (_, status, reason) = found.copied().unwrap_or((kind, Truth::True, Reason::AsWanted));
+                let (_, status, reason) = found.copied().unwrap_or((kind, ConditionStatus::True, Reason::UpToDate));
                 condition(kind, status, reason, format!("{reason:?}"))
             })
             .to_vec()
@@ -356,24 +376,24 @@ mod tests {
     #[test]
     fn a_cause_is_told_before_what_the_webserver_makes_of_it() {
         let causes = [
-            (SourceResolved, Truth::False, Reason::Unresolved),
-            (SourceResolved, Truth::Unknown, Reason::Resolving),
-            (ImageReady, Truth::False, Reason::BuildFailed),
-            (ImageReady, Truth::Unknown, Reason::Building),
-            (Deployed, Truth::False, Reason::RolloutFailed),
-            (Deployed, Truth::Unknown, Reason::Rolling),
-            (Deployed, Truth::False, Reason::Waiting),
-            (Deployed, Truth::False, Reason::Draining),
-            (Loaded, Truth::False, Reason::LoadError),
-            (Loaded, Truth::False, Reason::NotAnswering),
-            (Loaded, Truth::Unknown, Reason::NoInstance),
-            (Loaded, Truth::Unknown, Reason::OtherRevision),
+            (SourceResolved, ConditionStatus::False, Reason::Unresolved),
+            (SourceResolved, ConditionStatus::Unknown, Reason::Resolving),
+            (ImageReady, ConditionStatus::False, Reason::BuildFailed),
+            (ImageReady, ConditionStatus::Unknown, Reason::Building),
+            (Deployed, ConditionStatus::False, Reason::RolloutFailed),
+            (Deployed, ConditionStatus::Unknown, Reason::Rolling),
+            (Deployed, ConditionStatus::False, Reason::Waiting),
+            (Deployed, ConditionStatus::False, Reason::Draining),
+            (Loaded, ConditionStatus::False, Reason::LoadError),
+            (Loaded, ConditionStatus::False, Reason::NotAnswering),
+            (Loaded, ConditionStatus::Unknown, Reason::NoInstance),
+            (Loaded, ConditionStatus::Unknown, Reason::OtherRevision),
         ];
         let symptoms = [
-            (Registered, Truth::False, Reason::WebserverError),
-            (Registered, Truth::False, Reason::NotPublished),
-            (Registered, Truth::Unknown, Reason::WebserverUnreachable),
-            (Registered, Truth::Unknown, Reason::OtherRevision),
+            (Registered, ConditionStatus::False, Reason::WebserverError),
+            (Registered, ConditionStatus::False, Reason::NotPublished),
+            (Registered, ConditionStatus::Unknown, Reason::WebserverUnreachable),
+            (Registered, ConditionStatus::Unknown, Reason::OtherRevision),
         ];
         for symptom in symptoms {
             for cause in causes {
@@ -386,10 +406,10 @@ mod tests {
 
     #[test]
     fn of_two_causes_what_failed_is_told_before_what_is_waited_for() {
-        let building = (ImageReady, Truth::Unknown, Reason::Building);
-        let broken = (Loaded, Truth::False, Reason::LoadError);
+        let building = (ImageReady, ConditionStatus::Unknown, Reason::Building);
+        let broken = (Loaded, ConditionStatus::False, Reason::LoadError);
         assert_eq!(first_word(&conditions(&[building, broken]), false), "LoadError");
-        let failed = (Deployed, Truth::False, Reason::RolloutFailed);
+        let failed = (Deployed, ConditionStatus::False, Reason::RolloutFailed);
         assert_eq!(first_word(&conditions(&[failed, broken]), false), "RolloutFailed");
         assert_eq!(first_word(&conditions(&[]), true), "runs as wanted");
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use codeloc_crds::Mode;
 
 use super::Plan;
-use crate::status::{Condition, ConditionKind, Health, Reason, Sync, Truth};
+use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -18,7 +18,7 @@ pub enum Hold {
     /// Nobody can tell who holds the lease.
     Unleased(String),
     /// Too much would be deleted at once, or on too little evidence.
-    Braked(String),
+    PruneBlocked(String),
     /// Its config said that it stays.
     Protected,
     /// Its config is gone, and said with this mode that nothing is changed.
@@ -32,7 +32,7 @@ impl Hold {
             Self::Detect | Self::Left(_) => Reason::DetectOnly,
             Self::Standby { .. } => Reason::Standby,
             Self::Unleased(_) => Reason::LeaseUnreadable,
-            Self::Braked(_) => Reason::PruneBraked,
+            Self::PruneBlocked(_) => Reason::PruneBlocked,
             Self::Protected => Reason::Protected,
         }
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Hold {
             Self::Detect => formatter.write_str("only detecting: nothing is changed"),
             Self::Standby { holder } => write!(formatter, "standing by: {holder} holds the lease"),
             Self::Unleased(why) => write!(formatter, "nothing is changed without the lease: {why}"),
-            Self::Braked(why) => write!(formatter, "not deleted: {why}"),
+            Self::PruneBlocked(why) => write!(formatter, "not deleted: {why}"),
             Self::Protected => formatter.write_str(
                 "not deleted: it is protected; put its config back with `deletion: {protect: false}` first, then remove it",
             ),
@@ -80,7 +80,7 @@ impl Plan {
         }
         report.conditions.push(Condition {
             kind: ConditionKind::Enforced,
-            status: Truth::False,
+            status: ConditionStatus::False,
             reason: hold.reason(),
             message: hold.to_string(),
         });

@@ -12,7 +12,7 @@ pub enum Violation {
     #[error("a step would delete the {} of a repository that is wanted", .0.title())]
     DeletesWanted(Kind),
     #[error("a step would change a repository of which the config is invalid")]
-    ChangesFrozen,
+    ChangesInvalid,
     #[error("a step would change a repository that nobody may change now")]
     ChangesHeld,
     #[error("the {} would be deleted while the workspace entry is still published", .0.title())]
@@ -38,10 +38,10 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
         return Err(Violation::CollectsInUse);
     }
     match input.desired {
-        Desired::Frozen(_) if !plan.steps.is_empty() => return Err(Violation::ChangesFrozen),
-        Desired::Frozen(_) => {}
-        Desired::Present { repository, .. } => {
-            let scaled = repository.scaling.min_capacity != repository.scaling.max_capacity;
+        Desired::Invalid(_) if !plan.steps.is_empty() => return Err(Violation::ChangesInvalid),
+        Desired::Invalid(_) => {}
+        Desired::Present { location, .. } => {
+            let scaled = location.scaling.min_capacity != location.scaling.max_capacity;
             lint_present(input, plan, scaled)?;
         }
         Desired::Absent => lint_absent(input, &plan.steps)?,
@@ -81,36 +81,40 @@ fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Viol
 /// runs does not hand on.
 fn is_unused(input: &Input<'_>, step: &Step) -> bool {
     if let Step::RunDefinition(run_definition::Change::Deregister { arn }) = step {
-        let live = input.live.run_definitions.iter().find(|live| live.arn == *arn);
-        let handed_on = input.live.runs().and_then(task_definition::Live::run_family);
-        return live.is_some_and(|live| owned(input, &live.tags) && Some(live.family()) != handed_on.as_deref());
+        let observed = input.observed.run_definitions.iter().find(|observed| observed.arn == *arn);
+        let handed_on = input.observed.runs().and_then(task_definition::Observed::run_family);
+        return observed
+            .is_some_and(|observed| owned(input, &observed.tags) && Some(observed.family()) != handed_on.as_deref());
     }
     if let Step::ExecutionRole(role::Change::Delete { .. }) = step {
-        let Some(live) = &input.live.execution_role else { return false };
-        let runs = input.live.runs().and_then(|runs| runs.content.as_ref());
-        return owned(input, &live.tags) && runs.is_some_and(|content| content.execution_role_arn != live.arn);
+        let Some(observed) = &input.observed.execution_role else { return false };
+        let runs = input.observed.runs().and_then(|runs| runs.content.as_ref());
+        return owned(input, &observed.tags) && runs.is_some_and(|content| content.execution_role_arn != observed.arn);
     }
     if let Step::ImageRepository(image_repository::Change::DeleteImages { name, digests }) = step {
         return are_unused(input, name, digests);
     }
     let Step::TaskDefinition(task_definition::Change::Deregister { arn }) = step else { return false };
-    let live = input.live.task_definitions.iter().find(|live| live.arn == *arn);
-    let named = |service: &service::Live| {
+    let observed = input.observed.task_definitions.iter().find(|observed| observed.arn == *arn);
+    let named = |service: &service::Observed| {
         service.task_definition == *arn || service.deployments.iter().any(|one| one.task_definition == *arn)
     };
-    live.is_some_and(|live| owned(input, &live.tags)) && !input.live.service.as_deref().is_some_and(named)
+    observed.is_some_and(|observed| owned(input, &observed.tags))
+        && !input.observed.service.as_deref().is_some_and(named)
 }
 
 /// An image goes only out of a repository of ours, a day after it was pushed or later, and while no definition says its digest.
 fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
-    let of_ours = input.live.image_repository.iter().any(|live| live.name == *name && owned(input, &live.tags));
+    let of_ours =
+        input.observed.image_repository.iter().any(|observed| observed.name == *name && owned(input, &observed.tags));
     let old = |digest: &String| {
-        let mut images = input.live.images.iter().flatten().filter(|image| image.digest == *digest);
+        let mut images = input.observed.images.iter().flatten().filter(|image| image.digest == *digest);
         images.any(|image| input.now_ms - image.pushed_ms >= super::DAY_MS)
     };
-    let definitions = || input.live.task_definitions.iter().chain(&input.live.run_definitions);
+    let definitions = || input.observed.task_definitions.iter().chain(&input.observed.run_definitions);
     let said = |digest: &String| {
-        definitions().any(|live| live.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
+        definitions()
+            .any(|observed| observed.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
     };
     of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
 }
@@ -124,13 +128,13 @@ fn server_ids<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
 }
 
 fn is_own(input: &Input<'_>, plan: &Plan, id: &str) -> bool {
-    plan.report.revision.as_deref() == Some(id) || input.live.has_revision(id)
+    plan.report.revision.as_deref() == Some(id) || input.observed.has_revision(id)
 }
 
 /// Whether somebody else has an address of the location, and none of its own tasks answers.
 fn answers_for_others(input: &Input<'_>) -> bool {
     let mut ids = server_ids(input).peekable();
-    ids.peek().is_some() && ids.all(|id| !input.live.has_revision(id))
+    ids.peek().is_some() && ids.all(|id| !input.observed.has_revision(id))
 }
 
 const NEEDS: [(Kind, Kind); 8] = [
@@ -146,7 +150,8 @@ const NEEDS: [(Kind, Kind); 8] = [
 
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     let mut published = input.workspace.entry.is_some();
-    let service = input.live.service.as_ref().is_some_and(|live| live.exists() && owned(input, &live.tags));
+    let service =
+        input.observed.service.as_ref().is_some_and(|observed| observed.exists() && owned(input, &observed.tags));
     for step in steps.iter().filter(|step| !protection::only_protects(step)) {
         match step.kind() {
             Kind::Workspace => published = false,
@@ -160,7 +165,7 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
 }
 
 fn owned(input: &Input<'_>, tags: &crate::tags::Tags) -> bool {
-    crate::tags::owner(tags, &input.place.deployment) == crate::tags::Owner::Ours(input.name)
+    crate::tags::owner(tags, &input.deployment.id) == crate::tags::Owner::Ours(input.name)
 }
 
 #[cfg(test)]
@@ -168,12 +173,12 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use super::super::properties::model::{Desire, Model, NAME, image, place, repository};
+    use super::super::properties::model::{Desire, Model, NAME, deployment, image, location};
     use super::super::{Hold, ImageState, Report, WebserverState};
     use super::*;
     use crate::dagster::Entry;
     use crate::desired::Invalid;
-    use crate::resources::{Live, log_group};
+    use crate::resources::{ObservedResources, log_group};
     use crate::status::{Health, Sync};
 
     fn plan_of(steps: Vec<Step>) -> Plan {
@@ -192,22 +197,32 @@ mod tests {
     }
 
     /// What the lint says of these steps, for a location that is as `live` and published if `published`.
-    fn check(desired: Desired<'_>, live: &Live, published: bool, steps: Vec<Step>) -> Result<(), Violation> {
-        check_plan(desired, live, published, &plan_of(steps))
+    fn check(
+        desired: Desired<'_>,
+        observed: &ObservedResources,
+        published: bool,
+        steps: Vec<Step>,
+    ) -> Result<(), Violation> {
+        check_plan(desired, observed, published, &plan_of(steps))
     }
 
-    fn check_plan(desired: Desired<'_>, live: &Live, published: bool, plan: &Plan) -> Result<(), Violation> {
-        let place = place();
+    fn check_plan(
+        desired: Desired<'_>,
+        observed: &ObservedResources,
+        published: bool,
+        plan: &Plan,
+    ) -> Result<(), Violation> {
+        let deployment = deployment();
         let entry = published.then(|| Entry { host: "host".to_owned(), port: 4000 });
         let input = Input {
             name: NAME,
             desired,
-            place: &place,
-            live,
-            workspace: &crate::resources::workspace::Live { entry, web: None },
+            deployment: &deployment,
+            observed,
+            workspace: &crate::resources::workspace::Observed { entry, web: None },
             webserver: WebserverState::NotConfigured,
             answers: &[],
-            last_words: None,
+            failure_excerpt: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
@@ -226,72 +241,72 @@ mod tests {
 
     #[test]
     fn nothing_of_a_wanted_repository_is_deleted() {
-        let (repository, image) = (repository(512, 2, None), image(1));
-        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
-        let result = check(desired, &Live::default(), false, vec![delete_role()]);
+        let (location, image) = (location(512, 2, None), image(1));
+        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let result = check(desired, &ObservedResources::default(), false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesWanted(Kind::Role)));
     }
 
     #[test]
     fn what_runs_is_not_collected() {
         let mut model = Model::default();
-        let (repository, image) = (repository(512, 2, None), image(1));
-        let mut plan = model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
-        let arn = model.live.task_definitions[0].arn.clone();
+        let (location, image) = (location(512, 2, None), image(1));
+        let mut plan = model.converge(&Desire::Present(Box::new(location.clone()), image.clone()));
+        let arn = model.observed.task_definitions[0].arn.clone();
         plan.garbage = vec![Step::TaskDefinition(task_definition::Change::Deregister { arn })];
-        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
-        assert_eq!(check_plan(desired, &model.live, true, &plan), Err(Violation::CollectsInUse));
+        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        assert_eq!(check_plan(desired, &model.observed, true, &plan), Err(Violation::CollectsInUse));
     }
 
     #[test]
     fn a_frozen_repository_is_not_changed() {
         let invalid = Invalid { path: "p".to_owned(), message: "m".to_owned(), rendered: "r".to_owned() };
-        let result = check(Desired::Frozen(&invalid), &Live::default(), false, vec![delete_role()]);
-        assert_eq!(result, Err(Violation::ChangesFrozen));
+        let result = check(Desired::Invalid(&invalid), &ObservedResources::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::ChangesInvalid));
     }
 
     #[test]
     fn the_workspace_entry_goes_before_everything_else() {
-        let result = check(Desired::Absent, &Live::default(), true, vec![delete_log_group()]);
+        let result = check(Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
         assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
     }
 
     #[test]
     fn what_tasks_use_goes_only_when_the_service_is_gone() {
         let mut model = Model::default();
-        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
-        let result = check(Desired::Absent, &model.live, false, vec![delete_role()]);
+        model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
+        let result = check(Desired::Absent, &model.observed, false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
     }
 
     #[test]
     fn the_count_is_never_written_where_scaling_owns_it() {
-        let (repository, image) = (repository(512, 2, None), image(1));
-        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let (location, image) = (location(512, 2, None), image(1));
+        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
         let step = Step::Service(service::Change::SetCount { name: "orders-service".to_owned(), from: 2, to: 1 });
-        assert_eq!(check(desired, &Live::default(), false, vec![step]), Err(Violation::WritesScaledCount));
+        assert_eq!(check(desired, &ObservedResources::default(), false, vec![step]), Err(Violation::WritesScaledCount));
     }
 
     #[test]
     fn a_task_definition_comes_after_the_role_it_names() {
         let mut model = Model::default();
-        let desire = Desire::Present(Box::new(repository(512, 2, None)), image(1));
+        let desire = Desire::Present(Box::new(location(512, 2, None)), image(1));
         let steps = model.plan(&desire).steps;
         let register = |step: &Step| matches!(step, Step::TaskDefinition(task_definition::Change::Register { .. }));
         let (mut early, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(register);
         early.extend(rest);
-        let (repository, image) = (repository(512, 2, None), image(1));
-        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
-        let result = check(desired, &Live::default(), false, early);
+        let (location, image) = (location(512, 2, None), image(1));
+        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let result = check(desired, &ObservedResources::default(), false, early);
         assert_eq!(result, Err(Violation::OutOfOrder(Kind::TaskDefinition, Kind::LogGroup)));
     }
 
     #[test]
     fn only_what_answered_is_published() {
-        let (repository, image) = (repository(512, 2, None), image(1));
+        let (location, image) = (location(512, 2, None), image(1));
         let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
-        let place = place();
-        let (live, workspace) = (Live::default(), crate::resources::workspace::Live::default());
+        let deployment = deployment();
+        let (observed, workspace) = (ObservedResources::default(), crate::resources::workspace::Observed::default());
         let publish = Entry { host: "host".to_owned(), port: 4000 };
         let step = Step::Workspace(crate::resources::workspace::Change::Publish {
             name: NAME.to_owned(),
@@ -304,13 +319,13 @@ mod tests {
         let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
             name: NAME,
-            desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
-            place: &place,
-            live: &live,
+            desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+            deployment: &deployment,
+            observed: &observed,
             workspace: &workspace,
             webserver: WebserverState::NotConfigured,
             answers: &answers,
-            last_words: None,
+            failure_excerpt: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
@@ -321,19 +336,19 @@ mod tests {
 
     #[test]
     fn what_nobody_else_answers_for_is_not_taken_out() {
-        let (repository, image) = (repository(512, 2, None), image(1));
-        let desired = Desired::Present { repository: &repository, image: ImageState::Ready(&image) };
+        let (location, image) = (location(512, 2, None), image(1));
+        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
         let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
         let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
-        let result = check(desired, &Live::default(), true, vec![step]);
+        let result = check(desired, &ObservedResources::default(), true, vec![step]);
         assert_eq!(result, Err(Violation::DeletesWanted(Kind::Workspace)));
     }
 
     #[test]
     fn under_a_hold_nothing_is_written_but_the_tag_that_keeps_a_location() {
         let mut model = Model::default();
-        model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
-        let place = place();
+        model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
+        let deployment = deployment();
         let (arn, name) = ("arn".to_owned(), "orders".to_owned());
         let tag = |key: &str| {
             let tags = [(key.to_owned(), "true".to_owned())].into();
@@ -343,12 +358,12 @@ mod tests {
             let input = Input {
                 name: NAME,
                 desired: Desired::Absent,
-                place: &place,
-                live: &model.live,
-                workspace: &crate::resources::workspace::Live::default(),
+                deployment: &deployment,
+                observed: &model.observed,
+                workspace: &crate::resources::workspace::Observed::default(),
                 webserver: WebserverState::NotConfigured,
                 answers: &[],
-                last_words: None,
+                failure_excerpt: None,
                 steady_for: Duration::ZERO,
                 now_ms: 0,
                 hold: Some(&Hold::Protected),

@@ -14,18 +14,18 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 
 use crate::dagster::Answer;
+use crate::deployment::{Address, Deployment};
 use crate::desired::Invalid;
 use crate::image::Image;
 use crate::names;
-use crate::place::{Address, Place};
 use crate::resources::service::{self, Phase};
 use crate::resources::task_definition::Attempt;
 use crate::resources::{
-    Deferred, Kind, Live, Step, Wants, discovery, image_repository, log_group, role, run_definition, scaling,
-    task_definition, workspace,
+    Deferred, DesiredResources, Kind, ObservedResources, Step, discovery, image_repository, log_group, role,
+    run_definition, scaling, task_definition, workspace,
 };
 use crate::shared::Shared;
 use crate::status::{Condition, Health, Sync};
@@ -44,15 +44,15 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 pub struct Input<'a> {
     pub name: &'a str,
     pub desired: Desired<'a>,
-    pub place: &'a Place,
-    pub live: &'a Live,
-    pub workspace: &'a workspace::Live,
+    pub deployment: &'a Deployment,
+    pub observed: &'a ObservedResources,
+    pub workspace: &'a workspace::Observed,
     /// Whether a webserver is configured and answers.
     pub webserver: WebserverState<'a>,
     /// What each instance in Cloud Map said of itself.
     pub answers: &'a [Answered],
     /// Why tasks of the failing revision ended, once the report asked for it.
-    pub last_words: Option<&'a str>,
+    pub failure_excerpt: Option<&'a str>,
     /// How long the wanted revision has been steady.
     pub steady_for: Duration,
     /// Milliseconds since 1970.
@@ -67,11 +67,11 @@ pub struct Input<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Desired<'a> {
     Present {
-        repository: &'a Repository,
+        location: &'a Location,
         image: ImageState<'a>,
     },
     /// The config does not pass: nothing is changed and nothing deleted.
-    Frozen(&'a Invalid),
+    Invalid(&'a Invalid),
     /// The config is gone.
     Absent,
 }
@@ -115,7 +115,7 @@ pub struct Plan {
     /// Whether garbage may be looked for: the location is wanted, rests, and nothing holds it.
     pub collects: bool,
     /// What AWS keeps in other words than it was given: no step would change that, so none is planned.
-    pub kept_otherwise: Option<String>,
+    pub aws_mismatch: Option<String>,
     pub report: Report,
 }
 
@@ -141,12 +141,12 @@ impl Plan {
     }
 
     fn of(steps: Vec<Step>, later: Vec<Step>, report: Report) -> Self {
-        Self { steps, later, garbage: vec![], collects: false, kept_otherwise: None, report }
+        Self { steps, later, garbage: vec![], collects: false, aws_mismatch: None, report }
     }
 
     /// Whether there is nothing to do, and nothing is waited for.
     pub fn is_settled(&self) -> bool {
-        self.is_empty() && self.report.look_again.is_none() && self.kept_otherwise.is_none()
+        self.is_empty() && self.report.look_again.is_none() && self.aws_mismatch.is_none()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -159,15 +159,15 @@ pub fn plan(input: Input<'_>) -> Plan {
     let mut plan = unheld(input);
     match (input.hold, input.desired) {
         // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
-        (None, _) | (Some(_), Desired::Frozen(_)) => plan,
-        (Some(hold), Desired::Present { repository, .. }) => {
+        (None, _) | (Some(_), Desired::Invalid(_)) => plan,
+        (Some(hold), Desired::Present { location, .. }) => {
             if *hold == Hold::Suspended {
                 // Its image is not asked for: what would be done is not known.
                 plan.steps.clear();
                 plan.later.clear();
             }
             let mut plan = plan.held(hold);
-            if repository.protect && input.may_protect {
+            if location.protect && input.may_protect {
                 plan.steps = protection::steps(&input, true);
             }
             plan
@@ -186,73 +186,77 @@ pub fn plan(input: Input<'_>) -> Plan {
 
 fn unheld(input: Input<'_>) -> Plan {
     match input.desired {
-        Desired::Frozen(invalid) => Plan::nothing(assess::frozen(&input, invalid)),
+        Desired::Invalid(invalid) => Plan::nothing(assess::invalid(&input, invalid)),
         Desired::Absent => absent(&input),
-        Desired::Present { repository, image } => present(&input, repository, image),
+        Desired::Present { location, image } => present(&input, location, image),
     }
 }
 
-fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) -> Plan {
-    let strangers = strangers(input, repository.adopt);
+fn present(input: &Input<'_>, location: &Location, image: ImageState<'_>) -> Plan {
+    let strangers = strangers(input, location.adopt);
     if !strangers.is_empty() {
-        return Plan::nothing(assess::not_ours(input, &strangers));
+        return Plan::nothing(assess::not_owned(input, &strangers));
     }
-    let live = input.live;
+    let observed = input.observed;
     let known = match image {
         ImageState::Ready(image) | ImageState::Kept(image, _) => Some(image),
         _ => None,
     };
-    let wants = Wants::new(repository, known, input.place);
+    let desired = DesiredResources::new(location, known, input.deployment);
 
     let mut steps = Vec::new();
-    steps.extend(log_group::diff(&wants.log_group, live.log_group.as_deref()).into_iter().map(Step::LogGroup));
-    if let Some(want) = &wants.image_repository {
-        let changes = image_repository::diff(want, live.image_repository.as_deref());
+    steps.extend(log_group::diff(&desired.log_group, observed.log_group.as_deref()).into_iter().map(Step::LogGroup));
+    if let Some(desired) = &desired.image_repository {
+        let changes = image_repository::diff(desired, observed.image_repository.as_deref());
         steps.extend(changes.into_iter().map(Step::ImageRepository));
     }
-    steps.extend(role::diff(&wants.role, live.role.as_deref()).into_iter().map(Step::Role));
-    if let Some(want) = &wants.execution_role {
-        steps.extend(role::diff(want, live.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
+    steps.extend(role::diff(&desired.role, observed.role.as_deref()).into_iter().map(Step::Role));
+    if let Some(desired) = &desired.execution_role {
+        steps.extend(role::diff(desired, observed.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
-    steps.extend(protection::of_leftovers(input, repository.protect, &wants));
-    let discovery = discovery::diff(&wants.discovery, live.discovery.as_deref()).into_iter().map(Step::Discovery);
+    steps.extend(protection::of_leftovers(input, location.protect, &desired));
+    let discovery = discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
-    let registry = live.discovery.as_ref().map_or(Deferred::AfterApply, |live| Deferred::Known(live.arn.clone()));
-    let wanted = task_definition::equal(&wants.task_definition, &live.task_definitions, live.runs());
+    let registry =
+        observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()));
+    let wanted = task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs());
     let context = service::Context {
-        revision: &wants.task_definition.revision,
+        revision: &desired.task_definition.revision,
         wanted,
-        task_definitions: &live.task_definitions,
+        task_definitions: &observed.task_definitions,
         registry: &registry,
-        passes: input.last_words.is_some_and(service::stop_reason::passes),
+        passes: input.failure_excerpt.is_some_and(service::stop_reason::passes),
         unregistered: unregistered(input),
         now_ms: input.now_ms,
     };
-    let verdict = service::diff(&wants.service, live.service.as_deref(), context);
-    let held = matches!(verdict.phase, Phase::Held { .. });
-    let unlike = wants.task_definition.kept_otherwise(&live.task_definitions).filter(|_| !held);
+    let service_plan = service::diff(&desired.service, observed.service.as_deref(), context);
+    let held = matches!(service_plan.phase, Phase::Held { .. });
+    let unlike = desired.task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !held);
     let mut deploy = Vec::new();
     match wanted {
-        None if !held && unlike.is_none() => deploy.push(Step::TaskDefinition(register(input, &wants.task_definition))),
-        Some(wanted) if verdict.attempts => {
-            deploy.push(Step::TaskDefinition(attempt(input, &wants.task_definition, wanted)));
+        None if !held && unlike.is_none() => {
+            deploy.push(Step::TaskDefinition(register(input, &desired.task_definition)))
+        }
+        Some(wanted) if service_plan.attempts => {
+            deploy.push(Step::TaskDefinition(attempt(input, &desired.task_definition, wanted)));
         }
         _ => {}
     }
-    let untagged = wanted.and_then(|wanted| task_definition::tag(&wants.task_definition, wanted));
+    let untagged = wanted.and_then(|wanted| task_definition::tag(&desired.task_definition, wanted));
     deploy.extend(untagged.map(Step::TaskDefinition));
     deploy.extend(discovery);
     // Scaling that is no longer wanted goes before the count is set by hand; scaling that is new comes after the service.
     let scaling: Vec<Step> =
-        scaling::diff(wants.scaling.as_ref(), live.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
-    let service = verdict.changes.into_iter().map(Step::Service);
+        scaling::diff(desired.scaling.as_ref(), observed.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
+    let service = service_plan.changes.into_iter().map(Step::Service);
     let service = service.filter(|step| unlike.is_none() || !step.rolls_out());
     // Runs need theirs once the new revision serves, which takes longer than this call: the rollout begins first.
-    let wanted = wants.run_definition.iter().filter(|_| !held);
-    let run_unlike = wants.run_definition.as_ref().and_then(|want| want.kept_otherwise(&live.run_definitions));
-    let runs = wanted.flat_map(|want| runs(want, live, run_unlike.is_some()));
-    if wants.scaling.is_none() {
+    let wanted = desired.run_definition.iter().filter(|_| !held);
+    let run_unlike =
+        desired.run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
+    let runs = wanted.flat_map(|desired| runs(desired, observed, run_unlike.is_some()));
+    if desired.scaling.is_none() {
         deploy.extend(scaling);
         deploy.extend(service);
         deploy.extend(runs);
@@ -262,13 +266,13 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         deploy.extend(scaling);
     }
 
-    let revision = wants.task_definition.revision.known();
+    let revision = desired.task_definition.revision.known();
     let proven = proof::proven(input, revision);
     let entry = proven.as_ref().map(|proven| proven.entry.clone());
     let workspace_step = proof::change(input, proven.as_ref(), revision);
 
     let mut later = Vec::new();
-    if known.is_some() && verdict.phase != Phase::Draining {
+    if known.is_some() && service_plan.phase != Phase::Draining {
         steps.extend(deploy);
     } else {
         later.extend(deploy);
@@ -277,7 +281,7 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         Some(change) => steps.push(Step::Workspace(change)),
         // Not proven yet, but it will be published when it is.
         None if entry.is_none() && input.workspace.entry.is_none() && !held => {
-            let (host, port) = (host(input.place, input.name), input.place.port);
+            let (host, port) = (host(input.deployment, input.name), input.deployment.port);
             later.push(Step::Workspace(workspace::Change::Publish {
                 name: input.name.to_owned(),
                 host,
@@ -287,103 +291,109 @@ fn present(input: &Input<'_>, repository: &Repository, image: ImageState<'_>) ->
         }
         None => {}
     }
-    let kept_otherwise = unlike.or(run_unlike);
-    let (told, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_told_only);
-    let synced = steps.is_empty() && later.is_empty() && kept_otherwise.is_none();
-    let report = assess::present(input, image, &wants, &verdict.phase, proven.as_ref(), synced);
-    let report = with_what_no_step_changes(report, &told, kept_otherwise.as_deref());
+    let aws_mismatch = unlike.or(run_unlike);
+    let (told, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_report_only);
+    let synced = steps.is_empty() && later.is_empty() && aws_mismatch.is_none();
+    let report = assess::present(input, image, &desired, &service_plan.phase, proven.as_ref(), synced);
+    let report = add_unchangeable(report, &told, aws_mismatch.as_deref());
     later.extend(told);
-    let mut plan = Plan { kept_otherwise, ..Plan::of(steps, later, report) };
+    let mut plan = Plan { aws_mismatch, ..Plan::of(steps, later, report) };
     if plan.is_settled() {
         plan.collects = true;
-        plan.garbage = garbage(input, wants.execution_role.is_some());
+        plan.garbage = garbage(input, desired.execution_role.is_some());
     }
     plan
 }
 
 /// Steps for the definition of runs; `futile` is whether registering it once more would not help.
-fn runs(want: &run_definition::Want, live: &Live, futile: bool) -> impl Iterator<Item = Step> {
+fn runs(desired: &run_definition::Desired, observed: &ObservedResources, futile: bool) -> impl Iterator<Item = Step> {
     let registers = |change: &run_definition::Change| matches!(change, run_definition::Change::Register { .. });
-    let changes = run_definition::diff(want, &live.run_definitions).into_iter();
+    let changes = run_definition::diff(desired, &observed.run_definitions).into_iter();
     changes.filter(move |change| !(futile && registers(change))).map(Step::RunDefinition)
 }
 
 /// In its own words, where it is worth more than the rest: what AWS has no call for, and what it keeps otherwise than it was given.
-fn with_what_no_step_changes(mut report: Report, told: &[Step], kept_otherwise: Option<&str>) -> Report {
+fn add_unchangeable(mut report: Report, told: &[Step], aws_mismatch: Option<&str>) -> Report {
     if let (Some(first), None) = (told.first(), report.look_again) {
         report.sync = Sync::OutOfSync;
         let description = first.describe();
         report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
     }
-    if let Some(unlike) = kept_otherwise {
+    if let Some(unlike) = aws_mismatch {
         unlike.clone_into(&mut report.message);
     }
     report
 }
 
-fn register(input: &Input<'_>, want: &task_definition::Want) -> task_definition::Change {
-    let runs = input.live.runs();
+fn register(input: &Input<'_>, desired: &task_definition::Desired) -> task_definition::Change {
+    let runs = input.observed.runs();
     task_definition::Change::Register {
-        want: Box::new(want.clone()),
-        from: runs.map(|runs| task_definition::differing(want, Some(runs))),
-        attempt: mark(input, want),
+        desired: Box::new(desired.clone()),
+        from: runs.map(|runs| task_definition::differing(desired, Some(runs))),
+        attempt: mark(input, desired),
     }
 }
 
 /// One that is registered is rolled out: it is told of the attempt first.
 fn attempt(
     input: &Input<'_>,
-    want: &task_definition::Want,
-    registered: &task_definition::Live,
+    desired: &task_definition::Desired,
+    registered: &task_definition::Observed,
 ) -> task_definition::Change {
     task_definition::Change::Attempt {
         arn: registered.arn.clone(),
-        attempt: mark(input, want),
-        fields: task_definition::differing(want, input.live.runs()),
+        attempt: mark(input, desired),
+        fields: task_definition::differing(desired, input.observed.runs()),
     }
 }
 
-fn mark(input: &Input<'_>, want: &task_definition::Want) -> Attempt {
-    let served_before = input.live.served_before(want.commit());
-    service::attempt(input.live.service.as_deref(), served_before, input.now_ms)
+fn mark(input: &Input<'_>, desired: &task_definition::Desired) -> Attempt {
+    let served_before = input.observed.served_before(desired.commit());
+    service::attempt(input.observed.service.as_deref(), served_before, input.now_ms)
 }
 
 /// Whether tasks have been running for long, and Cloud Map lists none of them.
 fn unregistered(input: &Input<'_>) -> bool {
-    let runs = input.live.service.as_ref().is_some_and(|service| service.exists() && service.running > 0);
-    runs && input.live.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
+    let runs = input.observed.service.as_ref().is_some_and(|service| service.exists() && service.running > 0);
+    runs && input.observed.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
 }
 
 /// Old task definitions: each commit leaves one of the code server and one of runs. Then the images that those named.
-fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
-    let Some(service) = &input.live.service else { return vec![] };
-    let ours = |live: &&Shared<task_definition::Live>| {
-        tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !service.names(live)
+fn garbage(input: &Input<'_>, has_execution_role: bool) -> Vec<Step> {
+    let Some(service) = &input.observed.service else { return vec![] };
+    let ours = |observed: &&Shared<task_definition::Observed>| {
+        tags::owner(&observed.tags, &input.deployment.id) == Owner::Ours(input.name) && !service.names(observed)
     };
-    let mut unused: Vec<&Shared<task_definition::Live>> = input.live.task_definitions.iter().filter(ours).collect();
-    unused.sort_by_key(|live| std::cmp::Reverse(live.number));
-    let old: BTreeSet<&str> = unused.into_iter().skip(task_definition::KEPT).map(|live| live.arn.as_str()).collect();
+    let mut unused: Vec<&Shared<task_definition::Observed>> =
+        input.observed.task_definitions.iter().filter(ours).collect();
+    unused.sort_by_key(|observed| std::cmp::Reverse(observed.number));
+    let old: BTreeSet<&str> =
+        unused.into_iter().skip(task_definition::KEPT).map(|observed| observed.arn.as_str()).collect();
     let (gone, stay): (Vec<_>, Vec<_>) =
-        input.live.task_definitions.iter().partition(|live| old.contains(live.arn.as_str()));
+        input.observed.task_definitions.iter().partition(|observed| old.contains(observed.arn.as_str()));
     // A run that is queued or runs may still name one that no code server names any more: whoever executes this asks for those.
-    let named: BTreeSet<String> = stay.into_iter().filter_map(|live| live.run_family()).collect();
-    let unnamed = input.live.run_definitions.iter().filter(|live| {
-        tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name) && !named.contains(live.family())
+    let named: BTreeSet<String> = stay.into_iter().filter_map(|observed| observed.run_family()).collect();
+    let unnamed = input.observed.run_definitions.iter().filter(|observed| {
+        tags::owner(&observed.tags, &input.deployment.id) == Owner::Ours(input.name)
+            && !named.contains(observed.family())
     });
-    let executes = |live: &role::Live| {
-        let mut definitions = input.live.task_definitions.iter().chain(&input.live.run_definitions);
-        definitions.any(|one| one.content.as_ref().is_none_or(|content| content.execution_role_arn == live.arn))
+    let executes = |observed: &role::Observed| {
+        let mut definitions = input.observed.task_definitions.iter().chain(&input.observed.run_definitions);
+        definitions.any(|one| one.content.as_ref().is_none_or(|content| content.execution_role_arn == observed.arn))
     };
-    let ours = |live: &&Shared<role::Live>| tags::owner(&live.tags, &input.place.deployment) == Owner::Ours(input.name);
+    let ours = |observed: &&Shared<role::Observed>| {
+        tags::owner(&observed.tags, &input.deployment.id) == Owner::Ours(input.name)
+    };
     // A location that has no secrets any more: its execution role goes once nothing can start with it.
-    let role = input.live.execution_role.iter().filter(ours).filter(|live| !wants_execution_role && !executes(live));
-    let server = |live: &Shared<task_definition::Live>| {
-        Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })
+    let role =
+        input.observed.execution_role.iter().filter(ours).filter(|observed| !has_execution_role && !executes(observed));
+    let server = |observed: &Shared<task_definition::Observed>| {
+        Step::TaskDefinition(task_definition::Change::Deregister { arn: observed.arn.clone() })
     };
     gone.into_iter()
         .map(server)
-        .chain(unnamed.map(|live| Step::RunDefinition(run_definition::delete(live))))
-        .chain(role.map(|live| Step::ExecutionRole(role::delete(live))))
+        .chain(unnamed.map(|observed| Step::RunDefinition(run_definition::delete(observed))))
+        .chain(role.map(|observed| Step::ExecutionRole(role::delete(observed))))
         .chain(unused_images(input))
         .collect()
 }
@@ -391,65 +401,76 @@ fn garbage(input: &Input<'_>, wants_execution_role: bool) -> Vec<Step> {
 /// Images that nothing names; those of task definitions that go now have their turn at the next look. Where anything that is registered cannot be read in
 /// full, or a deployment runs what is registered no more, nobody knows what it names, and all stay.
 fn unused_images(input: &Input<'_>) -> Option<Step> {
-    let Live { service, image_repository, images, task_definitions, run_definitions, .. } = input.live;
-    let (service, repository, images) = (service.as_ref()?, image_repository.as_ref()?, images.as_ref()?);
-    if tags::owner(&repository.tags, &input.place.deployment) != Owner::Ours(input.name) {
+    let ObservedResources { service, image_repository, images, task_definitions, run_definitions, .. } = input.observed;
+    let (service, location, images) = (service.as_ref()?, image_repository.as_ref()?, images.as_ref()?);
+    if tags::owner(&location.tags, &input.deployment.id) != Owner::Ours(input.name) {
         return None;
     }
     let deployed = service.deployments.iter().map(|deployment| &deployment.task_definition);
     let mut deployed = deployed.chain([&service.task_definition]);
-    if !deployed.all(|arn| task_definitions.iter().any(|live| live.arn == *arn)) {
+    if !deployed.all(|arn| task_definitions.iter().any(|observed| observed.arn == *arn)) {
         return None;
     }
     let mut named = Vec::new();
-    for live in task_definitions.iter().chain(run_definitions) {
-        match &live.content {
-            Some(content) if live.foreign.is_empty() => named.push(content.image.as_str()),
+    for observed in task_definitions.iter().chain(run_definitions) {
+        match &observed.content {
+            Some(content) if observed.foreign.is_empty() => named.push(content.image.as_str()),
             _ => return None,
         }
     }
-    let grace_ms = i64::from(input.place.image_grace_days) * DAY_MS;
+    let grace_ms = i64::from(input.deployment.image_grace_days) * DAY_MS;
     let digests = image_repository::garbage::unused(images, &named, input.now_ms - grace_ms);
-    let name = repository.name.clone();
+    let name = location.name.clone();
     (!digests.is_empty()).then_some(Step::ImageRepository(image_repository::Change::DeleteImages { name, digests }))
 }
 
 /// Deleting runs backwards: the workspace entry first. Only what carries our tag goes.
 fn absent(input: &Input<'_>) -> Plan {
-    let live = input.live;
-    let ours = |tags: &tags::Tags| tags::owner(tags, &input.place.deployment) == Owner::Ours(input.name);
-    let service = live.service.as_ref().filter(|service| service.exists() && ours(&service.tags));
+    let observed = input.observed;
+    let ours = |tags: &tags::Tags| tags::owner(tags, &input.deployment.id) == Owner::Ours(input.name);
+    let service = observed.service.as_ref().filter(|service| service.exists() && ours(&service.tags));
 
     let mut steps = Vec::new();
     if input.workspace.entry.is_some() {
         steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
     }
     // A target is ours by its service's name. Where the service was deleted by hand it is left over, and goes too.
-    let strange = live.service.as_deref().is_some_and(service::Live::exists) && service.is_none();
+    let strange = observed.service.as_deref().is_some_and(service::Observed::exists) && service.is_none();
     if !strange {
-        steps.extend(live.scaling.iter().map(|live| Step::Scaling(scaling::delete(live))));
+        steps.extend(observed.scaling.iter().map(|observed| Step::Scaling(scaling::delete(observed))));
     }
     let active = service.iter().filter(|service| service.status == service::Status::Active);
-    steps.extend(active.map(|live| Step::Service(service::delete(live))));
+    steps.extend(active.map(|observed| Step::Service(service::delete(observed))));
 
     // What tasks use goes only when there are none left.
     let mut rest = Vec::new();
     rest.extend(
-        live.discovery.iter().filter(|live| ours(&live.tags)).map(|live| Step::Discovery(discovery::delete(live))),
+        observed
+            .discovery
+            .iter()
+            .filter(|observed| ours(&observed.tags))
+            .map(|observed| Step::Discovery(discovery::delete(observed))),
     );
-    let definitions = live.run_definitions.iter().filter(|live| ours(&live.tags));
-    rest.extend(definitions.map(|live| Step::RunDefinition(run_definition::delete(live))));
-    let definitions = live.task_definitions.iter().filter(|live| ours(&live.tags));
+    let definitions = observed.run_definitions.iter().filter(|observed| ours(&observed.tags));
+    rest.extend(definitions.map(|observed| Step::RunDefinition(run_definition::delete(observed))));
+    let definitions = observed.task_definitions.iter().filter(|observed| ours(&observed.tags));
     rest.extend(
-        definitions.map(|live| Step::TaskDefinition(task_definition::Change::Deregister { arn: live.arn.clone() })),
+        definitions
+            .map(|observed| Step::TaskDefinition(task_definition::Change::Deregister { arn: observed.arn.clone() })),
     );
-    let execution = live.execution_role.iter().filter(|live| ours(&live.tags));
-    rest.extend(execution.map(|live| Step::ExecutionRole(role::delete(live))));
-    rest.extend(live.role.iter().filter(|live| ours(&live.tags)).map(|live| Step::Role(role::delete(live))));
-    let images = live.image_repository.iter().filter(|live| ours(&live.tags));
-    rest.extend(images.map(|live| Step::ImageRepository(image_repository::delete(live))));
+    let execution = observed.execution_role.iter().filter(|observed| ours(&observed.tags));
+    rest.extend(execution.map(|observed| Step::ExecutionRole(role::delete(observed))));
     rest.extend(
-        live.log_group.iter().filter(|live| ours(&live.tags)).map(|live| Step::LogGroup(log_group::delete(live))),
+        observed.role.iter().filter(|observed| ours(&observed.tags)).map(|observed| Step::Role(role::delete(observed))),
+    );
+    let images = observed.image_repository.iter().filter(|observed| ours(&observed.tags));
+    rest.extend(images.map(|observed| Step::ImageRepository(image_repository::delete(observed))));
+    rest.extend(
+        observed
+            .log_group
+            .iter()
+            .filter(|observed| ours(&observed.tags))
+            .map(|observed| Step::LogGroup(log_group::delete(observed))),
     );
     let later = if service.is_some() {
         rest
@@ -461,44 +482,44 @@ fn absent(input: &Input<'_>) -> Plan {
     let plan = Plan::of(steps, later, report);
     let told = matches!(input.hold, Some(Hold::Protected | Hold::Left(_)));
     // Its config is gone and cannot be asked any more: the wish is on the resources.
-    if protection::protected(live) && !told { plan.held(&Hold::Protected) } else { plan }
+    if protection::protected(observed) && !told { plan.held(&Hold::Protected) } else { plan }
 }
 
 /// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.
 fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
-    let live = input.live;
+    let observed = input.observed;
     let mut found = Vec::new();
     let mut check = |kind: Kind, name: &str, tags: &tags::Tags| {
         let adoptable = adopt && !tags.contains_key(tags::MANAGED_BY);
-        if !adoptable && tags::owner(tags, &input.place.deployment) != Owner::Ours(input.name) {
+        if !adoptable && tags::owner(tags, &input.deployment.id) != Owner::Ours(input.name) {
             found.push((kind, name.to_owned()));
         }
     };
-    if let Some(live) = &live.log_group {
-        check(Kind::LogGroup, &live.name, &live.tags);
+    if let Some(observed) = &observed.log_group {
+        check(Kind::LogGroup, &observed.name, &observed.tags);
     }
-    if let Some(live) = &live.image_repository {
-        check(Kind::ImageRepository, &live.name, &live.tags);
+    if let Some(observed) = &observed.image_repository {
+        check(Kind::ImageRepository, &observed.name, &observed.tags);
     }
-    if let Some(live) = &live.role {
-        check(Kind::Role, &live.name, &live.tags);
+    if let Some(observed) = &observed.role {
+        check(Kind::Role, &observed.name, &observed.tags);
     }
-    if let Some(live) = &live.execution_role {
-        check(Kind::ExecutionRole, &live.name, &live.tags);
+    if let Some(observed) = &observed.execution_role {
+        check(Kind::ExecutionRole, &observed.name, &observed.tags);
     }
-    if let Some(live) = &live.discovery {
-        check(Kind::Discovery, &live.name, &live.tags);
+    if let Some(observed) = &observed.discovery {
+        check(Kind::Discovery, &observed.name, &observed.tags);
     }
-    if let Some(live) = live.service.as_ref().filter(|live| live.exists()) {
-        check(Kind::Service, &live.name, &live.tags);
+    if let Some(observed) = observed.service.as_ref().filter(|observed| observed.exists()) {
+        check(Kind::Service, &observed.name, &observed.tags);
     }
     found
 }
 
-fn host(place: &Place, name: &str) -> String {
-    match &place.address {
+fn host(deployment: &Deployment, name: &str) -> String {
+    match &deployment.address {
         Address::Dns { template } => {
-            template.replace("{service}", &names::service(name)).replace("{namespace}", &place.namespace)
+            template.replace("{service}", &names::service(name)).replace("{namespace}", &deployment.namespace)
         }
         Address::Discovered => "(known after apply)".to_owned(),
     }

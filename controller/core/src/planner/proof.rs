@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{Answered, Input, WebserverState, host};
 use crate::dagster::Answer;
 use crate::dagster::Entry;
-use crate::place::Address;
+use crate::deployment::Address;
 use crate::resources::workspace;
 
 /// A revision that answered with its definitions loaded, and where Dagster reaches it.
@@ -29,8 +29,8 @@ pub(super) fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> 
         .or_else(|| loaded.first().map(|(_, id)| *id))?;
     let agreed = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
     let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
-    let entry = match &input.place.address {
-        Address::Dns { .. } => Entry { host: host(input.place, input.name), port: input.place.port },
+    let entry = match &input.deployment.address {
+        Address::Dns { .. } => Entry { host: host(input.deployment, input.name), port: input.deployment.port },
         Address::Discovered => {
             // An address that still answers is kept, so that replicas do not make the file flap.
             let published = input.workspace.entry.as_ref();
@@ -42,13 +42,13 @@ pub(super) fn proven(input: &Input<'_>, wanted: Option<&str>) -> Option<Proven> 
 
 /// Whether a server id is that of one of the location's own revisions: one that is registered, or the one that is wanted.
 pub(super) fn is_own(input: &Input<'_>, wanted: Option<&str>, id: &str) -> bool {
-    Some(id) == wanted || input.live.has_revision(id)
+    Some(id) == wanted || input.observed.has_revision(id)
 }
 
 /// Where a code server answers that is certainly not this location's, and with which id.
 pub(super) fn foreign<'a>(input: &Input<'a>, wanted: Option<&'a str>) -> impl Iterator<Item = (SocketAddr, &'a str)> {
     // Which id a definition has that is registered no more is not known: then no id is certainly foreign.
-    let certain = input.live.knows_its_revisions();
+    let certain = input.observed.knows_its_revisions();
     let input = *input;
     loaded(&input).filter(move |(_, id)| certain && !is_own(&input, wanted, id)).collect::<Vec<_>>().into_iter()
 }
@@ -63,7 +63,7 @@ pub(super) fn change(input: &Input<'_>, proven: Option<&Proven>, wanted: Option<
 /// Takes the entry out where it leads to another location's code server, and none of the location's own is there to be published instead.
 fn withdrawal(input: &Input<'_>, wanted: Option<&str>) -> Option<workspace::Change> {
     let published = input.workspace.entry.as_ref()?;
-    let leads_there = |address: SocketAddr| match &input.place.address {
+    let leads_there = |address: SocketAddr| match &input.deployment.address {
         Address::Dns { .. } => true,
         Address::Discovered => entry(address) == *published,
     };

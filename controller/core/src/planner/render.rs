@@ -10,7 +10,7 @@ use crate::resources::{Action, Kind, Step};
 /// The plan of one location as commands print it. A daemon sends it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    repository: String,
+    location: String,
     /// `Synced`, `OutOfSync`, `Unknown`.
     sync: String,
     message: String,
@@ -39,9 +39,9 @@ struct Value {
 }
 
 impl Document {
-    pub fn new(repository: &str, plan: &Plan) -> Self {
+    pub fn new(location: &str, plan: &Plan) -> Self {
         Self {
-            repository: repository.to_owned(),
+            location: location.to_owned(),
             sync: plan.report.sync.to_string(),
             message: plan.report.message.clone(),
             steps: plan.steps.iter().map(Row::new).collect(),
@@ -75,7 +75,7 @@ pub fn text(plans: &[Document]) -> String {
     for plan in plans.iter().filter(|plan| !plan.is_empty()) {
         changing += 1;
         steps += plan.steps.len() + plan.later.len();
-        let _ = writeln!(out, "{}: {}", plan.repository, plan.message);
+        let _ = writeln!(out, "{}: {}", plan.location, plan.message);
         for step in &plan.steps {
             write_step(&mut out, step, "");
         }

@@ -1,21 +1,21 @@
 //! Cloud Map service: the DNS name under which Dagster finds a location's tasks.
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, Watched};
+use super::drift::{Found, TrackedField};
 use super::{Deferred, Description, Field};
+use crate::deployment::Deployment;
 use crate::names;
-use crate::place::Place;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
-pub const WATCHED: &[Watched] = &[
-    Watched::new("record", "one A record", "servicediscovery:UpdateService"),
-    Watched::new("ttl", "seconds of that record", "servicediscovery:UpdateService"),
-    Watched::told("routing_policy", "`MULTIVALUE`, as where AWS names none", ANEW),
-    Watched::told("health_check", "ECS reports each task's health: a custom health check is there", ANEW),
-    Watched::tags("servicediscovery:TagResource", Found::InTurns),
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::new("record", "one A record", "servicediscovery:UpdateService"),
+    TrackedField::new("ttl", "seconds of that record", "servicediscovery:UpdateService"),
+    TrackedField::report_only("routing_policy", "`MULTIVALUE`, as where AWS names none", ANEW),
+    TrackedField::report_only("health_check", "ECS reports each task's health: a custom health check is there", ANEW),
+    TrackedField::tags("servicediscovery:TagResource", Found::InTurns),
 ];
 
 const ANEW: &str = "delete the ECS service and the Cloud Map service by hand, and both are made anew";
@@ -24,7 +24,7 @@ const ANEW: &str = "delete the ECS service and the Cloud Map service by hand, an
 const TTL: i64 = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Want {
+pub struct Desired {
     pub name: String,
     pub namespace_id: String,
     /// Seconds.
@@ -33,7 +33,7 @@ pub struct Want {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Live {
+pub struct Observed {
     pub id: String,
     pub arn: String,
     pub name: String,
@@ -51,7 +51,7 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Create(Want),
+    Create(Desired),
     /// One A record in place of these.
     SetRecord {
         id: String,
@@ -76,55 +76,55 @@ pub enum Change {
     },
 }
 
-pub fn want(repository: &Repository, place: &Place) -> Want {
-    Want {
-        name: names::service(repository.name.as_str()),
-        namespace_id: place.namespace_id.clone(),
+pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
+    Desired {
+        name: names::service(location.name.as_str()),
+        namespace_id: deployment.namespace_id.clone(),
         ttl: TTL,
-        tags: tags::wanted(repository, place),
+        tags: tags::wanted(location, deployment),
     }
 }
 
-pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
-    let Some(live) = live else { return vec![Change::Create(want.clone())] };
+pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
+    let Some(observed) = observed else { return vec![Change::Create(desired.clone())] };
     let mut changes = Vec::new();
-    let missing = tags::missing(&live.tags, &want.tags);
+    let missing = tags::missing(&observed.tags, &desired.tags);
     if !missing.is_empty() {
-        changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
+        changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags: missing });
     }
-    if live.records != [("A".to_owned(), want.ttl)] {
-        let (id, name, from) = (live.id.clone(), live.name.clone(), live.records.clone());
-        changes.push(Change::SetRecord { id, name, from, ttl: want.ttl });
+    if observed.records != [("A".to_owned(), desired.ttl)] {
+        let (id, name, from) = (observed.id.clone(), observed.name.clone(), observed.records.clone());
+        changes.push(Change::SetRecord { id, name, from, ttl: desired.ttl });
     }
     let routing = |multivalue: bool| if multivalue { "MULTIVALUE" } else { "WEIGHTED" };
     let health = |custom: bool| if custom { "custom" } else { "none" };
     let fields: Vec<Field> = [
-        Field::differing("routing_policy", &routing(live.multivalue), &routing(true)),
-        Field::differing("health_check", &health(live.health_check), &health(true)),
+        Field::differing("routing_policy", &routing(observed.multivalue), &routing(true)),
+        Field::differing("health_check", &health(observed.health_check), &health(true)),
     ]
     .into_iter()
     .flatten()
     .collect();
     if !fields.is_empty() {
-        changes.push(Change::Immutable { name: live.name.clone(), fields });
+        changes.push(Change::Immutable { name: observed.name.clone(), fields });
     }
     changes
 }
 
-pub fn delete(live: &Live) -> Change {
-    Change::Delete { id: live.id.clone(), name: live.name.clone() }
+pub fn delete(observed: &Observed) -> Change {
+    Change::Delete { id: observed.id.clone(), name: observed.name.clone() }
 }
 
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Create(want) => Description::created(
-                &want.name,
+            Self::Create(desired) => Description::created(
+                &desired.name,
                 vec![
-                    Field::set("namespace", &want.namespace_id),
-                    Field::set("record", format!("A, {} s", want.ttl)),
+                    Field::set("namespace", &desired.namespace_id),
+                    Field::set("record", format!("A, {} s", desired.ttl)),
                     Field::set("id", Deferred::AfterApply),
-                    Field::set("tags", tags::render(&want.tags)),
+                    Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
             Self::SetRecord { name, from, ttl, .. } => {

@@ -3,7 +3,7 @@
 
 /// One field of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct TrackedField {
     /// As a change's description and the status name it.
     pub field: &'static str,
     /// What is compared, and what counts as equal.
@@ -17,7 +17,7 @@ pub enum Repair {
     /// By this call, or these.
     By(&'static str),
     /// Not at all: AWS has no call that changes it, and nothing that serves is deleted for it. What somebody can do.
-    Told(&'static str),
+    ReportOnly(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub enum Found {
     InTurns,
 }
 
-impl Watched {
+impl TrackedField {
     pub(super) const fn new(field: &'static str, compared: &'static str, by: &'static str) -> Self {
         Self { field, compared, repair: Repair::By(by), found: Found::NextSweep }
     }
 
-    pub(super) const fn told(field: &'static str, compared: &'static str, what_helps: &'static str) -> Self {
-        Self { field, compared, repair: Repair::Told(what_helps), found: Found::NextSweep }
+    pub(super) const fn report_only(field: &'static str, compared: &'static str, what_helps: &'static str) -> Self {
+        Self { field, compared, repair: Repair::ReportOnly(what_helps), found: Found::NextSweep }
     }
 
     pub(super) const fn tags(by: &'static str, found: Found) -> Self {

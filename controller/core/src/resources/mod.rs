@@ -1,7 +1,7 @@
-//! One room per kind of live resource. Each `mod.rs` is pure: `Want` (from the config), `Live` (from AWS), `Change`
+//! One room per kind of live resource. Each `mod.rs` is pure: `Desired` (from the config), `Observed` (from AWS), `Change`
 //! (a printable step), `want()` and `diff()`. Each `aws.rs` observes in bulk and applies one change idempotently.
 //!
-//! A new kind is a folder here plus its variants in [`Kind`], [`Wants`], [`Live`] and [`Step`]; the exhaustive matches
+//! A new kind is a folder here plus its variants in [`Kind`], [`DesiredResources`], [`ObservedResources`] and [`Step`]; the exhaustive matches
 //! refuse to compile until it is complete.
 
 pub mod discovery;
@@ -15,11 +15,11 @@ pub mod service;
 pub mod task_definition;
 pub mod workspace;
 
+use crate::deployment::Deployment;
 use crate::image::Image;
-use crate::place::Place;
 use crate::shared::Shared;
 use crate::tags;
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::{Deserialize, Serialize};
 
 /// In the order of creation; deletion runs backwards.
@@ -69,17 +69,17 @@ impl Kind {
     }
 
     /// Everything of this kind that a sweep compares.
-    pub fn watched(self) -> &'static [drift::Watched] {
+    pub fn tracked_fields(self) -> &'static [drift::TrackedField] {
         match self {
-            Self::LogGroup => log_group::WATCHED,
-            Self::ImageRepository => image_repository::WATCHED,
-            Self::Role | Self::ExecutionRole => role::WATCHED,
-            Self::RunDefinition => run_definition::WATCHED,
-            Self::TaskDefinition => task_definition::WATCHED,
-            Self::Discovery => discovery::WATCHED,
-            Self::Service => service::WATCHED,
-            Self::Scaling => scaling::WATCHED,
-            Self::Workspace => workspace::WATCHED,
+            Self::LogGroup => log_group::TRACKED_FIELDS,
+            Self::ImageRepository => image_repository::TRACKED_FIELDS,
+            Self::Role | Self::ExecutionRole => role::TRACKED_FIELDS,
+            Self::RunDefinition => run_definition::TRACKED_FIELDS,
+            Self::TaskDefinition => task_definition::TRACKED_FIELDS,
+            Self::Discovery => discovery::TRACKED_FIELDS,
+            Self::Service => service::TRACKED_FIELDS,
+            Self::Scaling => scaling::TRACKED_FIELDS,
+            Self::Workspace => workspace::TRACKED_FIELDS,
         }
     }
 }
@@ -140,8 +140,8 @@ impl Field {
     }
 
     /// The field if its value differs.
-    pub fn differing<T: PartialEq + ToString>(name: &'static str, live: &T, want: &T) -> Option<Self> {
-        (live != want).then(|| Self::changed(name, live.to_string(), want.to_string()))
+    pub fn differing<T: PartialEq + ToString>(name: &'static str, observed: &T, desired: &T) -> Option<Self> {
+        (observed != desired).then(|| Self::changed(name, observed.to_string(), desired.to_string()))
     }
 }
 
@@ -177,76 +177,79 @@ impl Description {
 
 /// Everything one location wants, from its config, its image and the place it lives in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wants {
-    pub log_group: log_group::Want,
+pub struct DesiredResources {
+    pub log_group: log_group::Desired,
     /// Absent when the config names an image built elsewhere.
-    pub image_repository: Option<image_repository::Want>,
-    pub role: role::Want,
+    pub image_repository: Option<image_repository::Desired>,
+    pub role: role::Desired,
     /// Absent where the platform's own does.
-    pub execution_role: Option<role::Want>,
+    pub execution_role: Option<role::Desired>,
     /// Absent while the image is not known.
-    pub run_definition: Option<run_definition::Want>,
-    pub task_definition: task_definition::Want,
-    pub discovery: discovery::Want,
-    pub service: service::Want,
+    pub run_definition: Option<run_definition::Desired>,
+    pub task_definition: task_definition::Desired,
+    pub discovery: discovery::Desired,
+    pub service: service::Desired,
     /// Absent when minimum and maximum capacity are equal.
-    pub scaling: Option<scaling::Want>,
+    pub scaling: Option<scaling::Desired>,
 }
 
-impl Wants {
+impl DesiredResources {
     /// `image` is absent while it is not known yet; what depends on it then reads `(known after apply)`.
-    pub fn new(repository: &Repository, image: Option<&Image>, place: &Place) -> Self {
-        let run_definition = image.map(|image| run_definition::want(repository, image, place));
+    pub fn new(location: &Location, image: Option<&Image>, deployment: &Deployment) -> Self {
+        let run_definition = image.map(|image| run_definition::desired(location, image, deployment));
         Self {
-            log_group: log_group::want(repository, place),
-            image_repository: repository.image.is_none().then(|| image_repository::want(repository, place)),
-            role: role::want(repository, place),
-            execution_role: (!repository.secrets.is_empty()).then(|| role::want_execution(repository, place)),
-            task_definition: task_definition::want(repository, image.zip(run_definition.as_ref()), place),
+            log_group: log_group::desired(location, deployment),
+            image_repository: location.image.is_none().then(|| image_repository::desired(location, deployment)),
+            role: role::desired(location, deployment),
+            execution_role: (!location.secrets.is_empty()).then(|| role::desired_execution(location, deployment)),
+            task_definition: task_definition::desired(location, image.zip(run_definition.as_ref()), deployment),
             run_definition,
-            discovery: discovery::want(repository, place),
-            service: service::want(repository, place),
-            scaling: scaling::want(repository, place),
+            discovery: discovery::desired(location, deployment),
+            service: service::desired(location, deployment),
+            scaling: scaling::desired(location, deployment),
         }
     }
 }
 
 /// Everything found in AWS for one location.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Live {
-    pub log_group: Option<Shared<log_group::Live>>,
-    pub image_repository: Option<Shared<image_repository::Live>>,
+pub struct ObservedResources {
+    pub log_group: Option<Shared<log_group::Observed>>,
+    pub image_repository: Option<Shared<image_repository::Observed>>,
     /// Read only where some of them may go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Vec<image_repository::garbage::Image>>,
-    pub role: Option<Shared<role::Live>>,
-    pub execution_role: Option<Shared<role::Live>>,
+    pub role: Option<Shared<role::Observed>>,
+    pub execution_role: Option<Shared<role::Observed>>,
     /// Active ones, of whatever family.
-    pub run_definitions: Vec<Shared<task_definition::Live>>,
+    pub run_definitions: Vec<Shared<task_definition::Observed>>,
     /// The family's active revisions, newest first.
-    pub task_definitions: Vec<Shared<task_definition::Live>>,
-    pub discovery: Option<Shared<discovery::Live>>,
-    pub service: Option<Shared<service::Live>>,
-    pub scaling: Option<Shared<scaling::Live>>,
+    pub task_definitions: Vec<Shared<task_definition::Observed>>,
+    pub discovery: Option<Shared<discovery::Observed>>,
+    pub service: Option<Shared<service::Observed>>,
+    pub scaling: Option<Shared<scaling::Observed>>,
 }
 
-impl Live {
+impl ObservedResources {
     /// The task definition that the service runs.
-    pub fn runs(&self) -> Option<&task_definition::Live> {
+    pub fn runs(&self) -> Option<&task_definition::Observed> {
         let service = self.service.as_ref().filter(|service| service.exists())?;
-        self.task_definitions.iter().find(|live| live.arn == service.task_definition).map(|live| &**live)
+        self.task_definitions
+            .iter()
+            .find(|observed| observed.arn == service.task_definition)
+            .map(|observed| &**observed)
     }
 
     /// Whether this is the server id of one of its registered revisions.
     pub fn has_revision(&self, id: &str) -> bool {
-        self.task_definitions.iter().any(|live| live.revision() == Some(id) || live.server_id() == Some(id))
+        self.task_definitions.iter().any(|observed| observed.revision() == Some(id) || observed.server_id() == Some(id))
     }
 
     /// Whether it is known of everything that its service may run which server id it has.
     pub fn knows_its_revisions(&self) -> bool {
         let known = |arn: &String| {
-            let live = self.task_definitions.iter().find(|live| live.arn == *arn);
-            live.is_some_and(|live| live.server_id().is_some())
+            let observed = self.task_definitions.iter().find(|observed| observed.arn == *arn);
+            observed.is_some_and(|observed| observed.server_id().is_some())
         };
         let service = self.service.iter().filter(|service| service.exists());
         service
@@ -285,13 +288,13 @@ impl Live {
     /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
     pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
         let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
-        self.log_group.as_ref().is_some_and(|live| ours(&live.tags))
-            || self.image_repository.as_ref().is_some_and(|live| ours(&live.tags))
-            || self.role.iter().chain(&self.execution_role).any(|live| ours(&live.tags))
-            || self.run_definitions.iter().any(|live| ours(&live.tags))
-            || self.task_definitions.iter().any(|live| ours(&live.tags))
-            || self.discovery.as_ref().is_some_and(|live| ours(&live.tags))
-            || self.service.as_ref().is_some_and(|live| live.exists() && ours(&live.tags))
+        self.log_group.as_ref().is_some_and(|observed| ours(&observed.tags))
+            || self.image_repository.as_ref().is_some_and(|observed| ours(&observed.tags))
+            || self.role.iter().chain(&self.execution_role).any(|observed| ours(&observed.tags))
+            || self.run_definitions.iter().any(|observed| ours(&observed.tags))
+            || self.task_definitions.iter().any(|observed| ours(&observed.tags))
+            || self.discovery.as_ref().is_some_and(|observed| ours(&observed.tags))
+            || self.service.as_ref().is_some_and(|observed| observed.exists() && ours(&observed.tags))
     }
 }
 
@@ -356,7 +359,7 @@ impl Step {
     }
 
     /// Whether it only says what differs, since AWS has no call that would change it.
-    pub fn is_told_only(&self) -> bool {
+    pub fn is_report_only(&self) -> bool {
         matches!(
             self,
             Self::Role(role::Change::Immutable { .. })

@@ -3,25 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::Watched;
+use super::drift::TrackedField;
 use super::{Deferred, Description, Field};
+use crate::deployment::Deployment;
 use crate::names;
-use crate::place::Place;
 use crate::tags::{self, Tags};
 
-pub const WATCHED: &[Watched] = &[
-    Watched::new("capacity", "minimum and maximum", REGISTER),
-    Watched::new("suspended", "nothing is suspended; absent is the same", REGISTER),
-    Watched::new("metric", "of each of codeloc's two policies", PUT),
-    Watched::new("target", "percent, to a thousandth", PUT),
-    Watched::new("scale_in_cooldown", "300 s, as where none is named", PUT),
-    Watched::new("scale_out_cooldown", "300 s, as where none is named", PUT),
-    Watched::new("scale_in", "on, as where nothing is said", PUT),
-    Watched::new("foreign_policy", "no other policy", "application-autoscaling:DeleteScalingPolicy"),
-    Watched::new(
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::new("capacity", "minimum and maximum", REGISTER),
+    TrackedField::new("suspended", "nothing is suspended; absent is the same", REGISTER),
+    TrackedField::new("metric", "of each of codeloc's two policies", PUT),
+    TrackedField::new("target", "percent, to a thousandth", PUT),
+    TrackedField::new("scale_in_cooldown", "300 s, as where none is named", PUT),
+    TrackedField::new("scale_out_cooldown", "300 s, as where none is named", PUT),
+    TrackedField::new("scale_in", "on, as where nothing is said", PUT),
+    TrackedField::new("foreign_policy", "no other policy", "application-autoscaling:DeleteScalingPolicy"),
+    TrackedField::new(
         "foreign_target",
         "no target where minimum and maximum of the config are equal",
         "application-autoscaling:DeregisterScalableTarget",
@@ -35,7 +35,7 @@ const PUT: &str = "application-autoscaling:PutScalingPolicy";
 pub const COOLDOWN: i32 = 300;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Want {
+pub struct Desired {
     /// `service/CLUSTER/SERVICE`
     pub resource_id: String,
     pub min: i32,
@@ -62,7 +62,7 @@ impl Policy {
     }
 
     /// Its fields as the plan prints them, always in this order.
-    fn in_words(&self) -> [(&'static str, String); 5] {
+    fn summary(&self) -> [(&'static str, String); 5] {
         #[expect(clippy::cast_precision_loss, reason = "a percentage in thousandths is exact in an f64")]
         let target = self.target_milli as f64 / 1000.0;
         [
@@ -104,7 +104,7 @@ impl Metric {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Live {
+pub struct Observed {
     pub resource_id: String,
     pub min: i32,
     pub max: i32,
@@ -118,7 +118,7 @@ pub struct Live {
 pub enum Change {
     /// `fields` is how a target that exists differs.
     Register {
-        want: Want,
+        desired: Desired,
         fields: Option<Vec<Field>>,
     },
     PutPolicy {
@@ -141,21 +141,21 @@ pub enum Change {
     },
 }
 
-pub fn want(repository: &Repository, place: &Place) -> Option<Want> {
-    let scaling = &repository.scaling;
+pub fn desired(location: &Location, deployment: &Deployment) -> Option<Desired> {
+    let scaling = &location.scaling;
     if scaling.min_capacity == scaling.max_capacity {
         return None;
     }
     let policy = |metric, percent: u32| Policy::new(metric, i64::from(percent) * 1000);
-    Some(Want {
-        resource_id: names::scaling_resource(&place.cluster, repository.name.as_str()),
+    Some(Desired {
+        resource_id: names::scaling_resource(&deployment.cluster, location.name.as_str()),
         min: count(scaling.min_capacity),
         max: count(scaling.max_capacity),
         policies: BTreeMap::from([
             ("codeloc-cpu".to_owned(), policy(Metric::Cpu, scaling.cpu_threshold)),
             ("codeloc-memory".to_owned(), policy(Metric::Memory, scaling.memory_threshold)),
         ]),
-        tags: tags::wanted(repository, place),
+        tags: tags::wanted(location, deployment),
     })
 }
 
@@ -164,72 +164,77 @@ pub fn count(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-pub fn diff(want: Option<&Want>, live: Option<&Live>) -> Vec<Change> {
-    let (want, live) = match (want, live) {
+pub fn diff(desired: Option<&Desired>, observed: Option<&Observed>) -> Vec<Change> {
+    let (desired, observed) = match (desired, observed) {
         (None, None) => return vec![],
-        (None, Some(live)) => {
+        (None, Some(observed)) => {
             return vec![Change::Deregister {
-                resource_id: live.resource_id.clone(),
-                unwanted: Some((live.min, live.max)),
+                resource_id: observed.resource_id.clone(),
+                unwanted: Some((observed.min, observed.max)),
             }];
         }
-        (Some(want), live) => (want, live),
+        (Some(desired), observed) => (desired, observed),
     };
     let mut changes = Vec::new();
-    let fields = live.map(|live| differing(want, live));
+    let fields = observed.map(|observed| differing(desired, observed));
     if fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
-        changes.push(Change::Register { want: want.clone(), fields });
+        changes.push(Change::Register { desired: desired.clone(), fields });
     }
     // A policy of another name would pull the count elsewhere. It goes first, and so does one of ours that tracks something else:
     // AWS takes one policy for each metric.
-    for (name, policy) in live.into_iter().flat_map(|live| &live.policies) {
-        if want.policies.get(name).is_none_or(|want| want.metric != policy.metric) {
-            let foreign = !want.policies.contains_key(name);
-            changes.push(Change::DeletePolicy { resource_id: want.resource_id.clone(), name: name.clone(), foreign });
+    for (name, policy) in observed.into_iter().flat_map(|observed| &observed.policies) {
+        if desired.policies.get(name).is_none_or(|desired| desired.metric != policy.metric) {
+            let foreign = !desired.policies.contains_key(name);
+            changes.push(Change::DeletePolicy {
+                resource_id: desired.resource_id.clone(),
+                name: name.clone(),
+                foreign,
+            });
         }
     }
-    for (name, policy) in &want.policies {
-        let from = live.and_then(|live| live.policies.get(name));
+    for (name, policy) in &desired.policies {
+        let from = observed.and_then(|observed| observed.policies.get(name));
         if from != Some(policy) {
-            let (resource_id, name) = (want.resource_id.clone(), name.clone());
+            let (resource_id, name) = (desired.resource_id.clone(), name.clone());
             changes.push(Change::PutPolicy { resource_id, name, policy: policy.clone(), from: from.cloned() });
         }
     }
     changes
 }
 
-fn in_words((min, max): (i32, i32)) -> String {
+fn summary((min, max): (i32, i32)) -> String {
     format!("{min}..{max}")
 }
 
-fn differing(want: &Want, live: &Live) -> Vec<Field> {
-    let capacity = Field::differing("capacity", &in_words((live.min, live.max)), &in_words((want.min, want.max)));
+fn differing(desired: &Desired, observed: &Observed) -> Vec<Field> {
+    let capacity =
+        Field::differing("capacity", &summary((observed.min, observed.max)), &summary((desired.min, desired.max)));
     let suspended =
-        (!live.suspended.is_empty()).then(|| Field::changed("suspended", live.suspended.join(", "), "nothing"));
+        (!observed.suspended.is_empty()).then(|| Field::changed("suspended", observed.suspended.join(", "), "nothing"));
     capacity.into_iter().chain(suspended).collect()
 }
 
-pub fn delete(live: &Live) -> Change {
-    Change::Deregister { resource_id: live.resource_id.clone(), unwanted: None }
+pub fn delete(observed: &Observed) -> Change {
+    Change::Deregister { resource_id: observed.resource_id.clone(), unwanted: None }
 }
 
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Register { want, fields: None } => {
-                let fields = vec![Field::set("capacity", in_words((want.min, want.max)))];
-                Description::created(&want.resource_id, fields)
+            Self::Register { desired, fields: None } => {
+                let fields = vec![Field::set("capacity", summary((desired.min, desired.max)))];
+                Description::created(&desired.resource_id, fields)
             }
-            Self::Register { want, fields: Some(fields) } => {
-                Description::updated(&want.resource_id, fields.clone(), "differs from the config")
+            Self::Register { desired, fields: Some(fields) } => {
+                Description::updated(&desired.resource_id, fields.clone(), "differs from the config")
             }
             Self::PutPolicy { name, policy, from: None, .. } => {
-                let [(_, metric), (_, target), ..] = policy.in_words();
+                let [(_, metric), (_, target), ..] = policy.summary();
                 let target = Field::set("target", format!("{metric} at {target}"));
                 Description::created(name, vec![target, Field::set("arn", Deferred::AfterApply)])
             }
             Self::PutPolicy { name, policy, from: Some(from), .. } => {
-                let pairs = from.in_words().into_iter().zip(policy.in_words());
+                let pairs = from.summary().into_iter().zip(policy.summary());
                 let fields = pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to));
                 Description::updated(name, fields.collect(), "differs from the config")
             }
@@ -241,7 +246,7 @@ impl Change {
             }
             Self::Deregister { resource_id, unwanted: Some(bounds) } => Description::updated(
                 resource_id,
-                vec![Field::changed("foreign_target", in_words(*bounds), "none")],
+                vec![Field::changed("foreign_target", summary(*bounds), "none")],
                 "minimum and maximum capacity are equal",
             ),
             Self::Deregister { resource_id, unwanted: None } => Description::deleted(resource_id),

@@ -3,20 +3,20 @@
 
 use serde::Serialize;
 
-use super::drift::Watched;
+use super::drift::TrackedField;
 use super::{Action, Description, Field};
 use crate::dagster::Entry;
 use crate::dagster::WebLocation;
 
-pub const WATCHED: &[Watched] = &[
-    Watched::new("address", "host and port in `workspace.yaml`", "workspace.yaml"),
-    Watched::new("loaded", "whether the webserver knows the location", "reloadWorkspace"),
-    Watched::new("server_id", "the revision that the webserver shows", "reloadRepositoryLocation"),
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::new("address", "host and port in `workspace.yaml`", "workspace.yaml"),
+    TrackedField::new("loaded", "whether the webserver knows the location", "reloadWorkspace"),
+    TrackedField::new("server_id", "the revision that the webserver shows", "reloadRepositoryLocation"),
 ];
 
 /// What is published and what the webserver says of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Live {
+pub struct Observed {
     pub entry: Option<Entry>,
     /// Absent: the webserver was not asked, or knows no such location.
     pub web: Option<WebLocation>,
@@ -53,15 +53,15 @@ pub enum Change {
 }
 
 /// `revision` is the one that was proven to be loaded. `webserver` is false when none is configured or it does not answer.
-pub fn diff(name: &str, entry: &Entry, revision: &str, live: &Live, webserver: bool) -> Option<Change> {
-    if live.entry.as_ref() != Some(entry) {
-        let from = live.entry.as_ref().map(|from| format!("{}:{}", from.host, from.port));
+pub fn diff(name: &str, entry: &Entry, revision: &str, observed: &Observed, webserver: bool) -> Option<Change> {
+    if observed.entry.as_ref() != Some(entry) {
+        let from = observed.entry.as_ref().map(|from| format!("{}:{}", from.host, from.port));
         return Some(Change::Publish { name: name.to_owned(), host: entry.host.clone(), port: entry.port, from });
     }
     if !webserver {
         return None;
     }
-    let found = match &live.web {
+    let found = match &observed.web {
         None => return Some(Change::ReloadWorkspace { name: name.to_owned() }),
         Some(WebLocation::Loading) => return None,
         Some(WebLocation::Loaded { server_id: Some(server_id) }) if server_id == revision => return None,

@@ -1,5 +1,6 @@
 //! Whole builds against a registry in memory and git repositories in temporary folders.
 
+mod build_cache;
 mod caches;
 mod determinism;
 mod dockerfile;
@@ -12,7 +13,6 @@ mod python;
 mod refusals;
 mod registry;
 mod releases;
-mod shelf;
 mod tools;
 
 use std::{
@@ -87,7 +87,7 @@ impl Repository {
 fn request_of(git_url: &str, registry: &str, commit: &str) -> Request {
     let config = "name: demo\ngit_url: https://example.com/r.git\nmodule: demo\n";
     Request {
-        repository: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
+        location: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
         git_url: git_url.to_owned(),
         commit: commit.to_owned(),
         subdirectory: None,

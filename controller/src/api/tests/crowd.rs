@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use super::super::seats::{MayGo, Seats};
+use super::super::connection_slots::{ConnectionSlots, MayGo};
 use super::super::serve::{Bounds, Kind, connection, serve_within};
 use super::*;
 
@@ -139,7 +139,7 @@ async fn a_hook_whose_body_does_not_come_is_given_up_soon() {
 /// One connection of a server.
 async fn on(stream: tokio::io::DuplexStream, bounds: Bounds, router: Router) {
     let kind = Kind { router, head: bounds.head, again: true, stall: bounds.stall };
-    connection(stream, kind, &Seats::new(1).take(MayGo::Idle).unwrap()).await;
+    connection(stream, kind, &ConnectionSlots::new(1).take(MayGo::Idle).unwrap()).await;
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
         // A head that does not end, and a body that does not come.
         ("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", 20),
         (
-            "POST /v1/repositories HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+            "POST /v1/locations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
             40,
         ),
     ] {

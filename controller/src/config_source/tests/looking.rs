@@ -6,8 +6,8 @@ use super::*;
 
 #[tokio::test]
 async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running_it() {
-    let place = Place::new();
-    let origin = place.origin();
+    let deployment = Place::new();
+    let origin = deployment.origin();
     let write = |path: &str, text: &str| {
         let path = origin.path.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -20,7 +20,8 @@ async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running
     write("requirements.txt", "dagster\n--index-url https://index.example.com\n");
     origin.commit("shop");
     origin.git(&["branch", "--move", "trunk"]);
-    let found = inspect::inspect(&place.git(), &place.path("look.git"), &origin.url(), None, None).await.unwrap();
+    let found =
+        inspect::inspect(&deployment.git(), &deployment.path("look.git"), &origin.url(), None, None).await.unwrap();
     assert_eq!(found.branch, "trunk");
     let file = |path: &str| CodePointer::PythonFile(path.to_owned());
     assert_eq!(found.code, [file("shop/definitions.py"), file("shop/old/repository.py")]);
@@ -30,8 +31,8 @@ async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running
 
 /// A repository of these files, looked into.
 async fn looked_into(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect::Found {
-    let place = Place::new();
-    let origin = place.origin();
+    let deployment = Place::new();
+    let origin = deployment.origin();
     let path = |path: &str| {
         let path = origin.path.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -44,7 +45,7 @@ async fn looked_into(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect:
         std::os::unix::fs::symlink(target, path(link)).unwrap();
     }
     origin.commit("all");
-    inspect::inspect(&place.git(), &place.path("look.git"), &origin.url(), None, None).await.unwrap()
+    inspect::inspect(&deployment.git(), &deployment.path("look.git"), &origin.url(), None, None).await.unwrap()
 }
 
 const DEFINITIONS: &str = "import dagster as dg\ndefs = dg.Definitions()\n";

@@ -89,14 +89,14 @@ impl Webserver for Fake {
     }
 }
 
-fn journal() -> Arc<Journal> {
-    Arc::new(Journal::new(Clock::of_this_machine()))
+fn recorder() -> Arc<Recorder> {
+    Arc::new(Recorder::new(Clock::of_this_machine()))
 }
 
 /// With what keeps it, which ends with the test.
-fn kept(folder: &std::path::Path, webserver: Fake, journal: Arc<Journal>) -> Arc<Workspace<Fake>> {
+fn kept(folder: &std::path::Path, webserver: Fake, recorder: Arc<Recorder>) -> Arc<Workspace<Fake>> {
     let publisher = Publisher::new(folder.join("workspace.yaml"));
-    let workspace = Arc::new(Workspace::open(publisher, Some(webserver), journal).unwrap());
+    let workspace = Arc::new(Workspace::open(publisher, Some(webserver), recorder).unwrap());
     let kept = workspace.clone();
     tokio::spawn(async move { kept.keep().await });
     workspace
@@ -119,7 +119,7 @@ async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut webserver = Fake::new(folder.path(), Manner::Well);
     webserver.stale = true;
-    let workspace = kept(folder.path(), webserver.clone(), journal());
+    let workspace = kept(folder.path(), webserver.clone(), recorder());
     let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
     let change = Change::Reload { name: "orders".to_owned(), expected, found };
     workspace.apply(&change).await.unwrap();
@@ -132,9 +132,9 @@ async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
 #[tokio::test(start_paused = true)]
 async fn a_quick_reload_is_over_when_a_publication_is() {
     let folder = tempfile::tempdir().unwrap();
-    let workspace = kept(folder.path(), Fake::new(folder.path(), Manner::Well), journal());
+    let workspace = kept(folder.path(), Fake::new(folder.path(), Manner::Well), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
-    let shown = workspace.live("orders").await.0.web;
+    let shown = workspace.observed("orders").await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
 }
 
@@ -143,15 +143,15 @@ async fn an_answer_from_before_a_reload_is_not_taken_for_one_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut webserver = Fake::new(folder.path(), Manner::Well);
     webserver.answers_after = Duration::from_millis(500);
-    let workspace = kept(folder.path(), webserver.clone(), journal());
+    let workspace = kept(folder.path(), webserver.clone(), recorder());
     let asked = workspace.clone();
-    let asked = tokio::spawn(async move { asked.live("orders").await.0.web });
+    let asked = tokio::spawn(async move { asked.observed("orders").await.0.web });
     // Its question is on its way.
     tokio::time::sleep(Duration::from_millis(100)).await;
     workspace.apply(&publish("orders")).await.unwrap();
     let loaded = Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) });
     assert_eq!(asked.await.unwrap(), loaded);
-    assert_eq!(workspace.live("orders").await.0.web, loaded);
+    assert_eq!(workspace.observed("orders").await.0.web, loaded);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,14 +159,14 @@ async fn all_publications_during_one_slow_reload_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Manner::Slow(Duration::from_secs(15));
     let webserver = Fake::new(folder.path(), slow);
-    let workspace = kept(folder.path(), webserver.clone(), journal());
+    let workspace = kept(folder.path(), webserver.clone(), recorder());
     let names: Vec<String> = (0..16).map(|number| format!("location{number:02}")).collect();
     // As many at once as there are workers.
     let publications = futures::stream::iter(&names).map(|name| async { workspace.apply(&publish(name)).await });
     publications.buffer_unordered(8).for_each(|published| async { published.unwrap() }).await;
     assert_eq!((webserver.reloads(), workspace.count()), (1, 16), "publications wait for the reload");
     // What is being loaded is neither published nor reloaded once more.
-    assert_eq!(workspace.live("location15").await.0.web, Some(WebLocation::Loading));
+    assert_eq!(workspace.observed("location15").await.0.web, Some(WebLocation::Loading));
     until(|| lock(&webserver.loaded).len() == 16).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(webserver.reloads(), 2);
@@ -176,24 +176,24 @@ async fn all_publications_during_one_slow_reload_share_the_next_one() {
 async fn a_reload_that_hangs_is_told_counted_and_made_when_the_webserver_answers() {
     let folder = tempfile::tempdir().unwrap();
     let webserver = Fake::new(folder.path(), Manner::Hangs);
-    let journal = journal();
-    let workspace = kept(folder.path(), webserver.clone(), journal.clone());
+    let recorder = recorder();
+    let workspace = kept(folder.path(), webserver.clone(), recorder.clone());
     let before = Instant::now();
     for name in ["orders", "billing"] {
         workspace.apply(&publish(name)).await.unwrap();
     }
     assert!(before.elapsed() <= 2 * PATIENCE, "publications wait for the webserver");
     assert_eq!(workspace.count(), 2);
-    let failed = || journal.metrics.reloads.with_label_values(&["failed"]).get();
+    let failed = || recorder.metrics.reloads.with_label_values(&["failed"]).get();
     until(|| failed() == 1).await;
-    let told = journal.events.list(|event| event.reason == EventReason::ReloadFailed);
+    let told = recorder.events.list(|event| event.reason == EventReason::ReloadFailed);
     assert!(told[0].message.contains("no answer within 20 s"), "{told:?}");
     // One that is silent is not asked to reload again and again.
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert!(failed() <= 2, "{} reloads", failed());
     webserver.manner.send_replace(Manner::Well);
     until(|| lock(&webserver.loaded).len() == 2).await;
-    let shown = workspace.live("orders").await.0.web;
+    let shown = workspace.observed("orders").await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
 }
 
@@ -201,29 +201,29 @@ async fn a_reload_that_hangs_is_told_counted_and_made_when_the_webserver_answers
 async fn a_reload_that_is_refused_is_made_again_and_told_once() {
     let folder = tempfile::tempdir().unwrap();
     let webserver = Fake::new(folder.path(), Manner::Refuses);
-    let journal = journal();
-    let workspace = kept(folder.path(), webserver.clone(), journal.clone());
+    let recorder = recorder();
+    let workspace = kept(folder.path(), webserver.clone(), recorder.clone());
     workspace.apply(&publish("orders")).await.unwrap();
-    let failed = || journal.metrics.reloads.with_label_values(&["failed"]).get();
+    let failed = || recorder.metrics.reloads.with_label_values(&["failed"]).get();
     until(|| failed() >= 1).await;
-    assert!(matches!(workspace.live("orders").await.1, View::Unreachable(why) if why.contains("refused: no")));
+    assert!(matches!(workspace.observed("orders").await.1, View::Unreachable(why) if why.contains("refused: no")));
     webserver.manner.send_replace(Manner::Well);
     until(|| lock(&webserver.loaded).len() == 1).await;
-    assert_eq!(journal.events.list(|event| event.reason == EventReason::ReloadFailed).len(), 1);
+    assert_eq!(recorder.events.list(|event| event.reason == EventReason::ReloadFailed).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_pass_waits_for_a_webserver_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let webserver = Fake::new(folder.path(), Manner::Well);
-    let workspace = kept(folder.path(), webserver.clone(), journal());
+    let workspace = kept(folder.path(), webserver.clone(), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
     webserver.manner.send_replace(Manner::Hangs);
     tokio::time::sleep(Duration::from_secs(15)).await;
     for _ in 0..100 {
         let asked = Instant::now();
-        let (live, view) = workspace.live("orders").await;
-        assert_eq!((asked.elapsed(), live.web), (Duration::ZERO, None));
+        let (observed, view) = workspace.observed("orders").await;
+        assert_eq!((asked.elapsed(), observed.web), (Duration::ZERO, None));
         assert!(matches!(view, View::Unreachable(_)));
         tokio::time::sleep(Duration::from_millis(700)).await;
     }

@@ -43,45 +43,45 @@ pub const BUILD_INFO: Definition = gauge(
 );
 pub const MODE: Definition =
     gauge("codeloc_mode_info", &["mode"], "Always 1, with what the daemon may do: Enforce, Detect or Suspended.");
-pub const REPOSITORY: Definition = gauge(
-    "codeloc_repository_info",
-    &["repository", "sync", "health", "reason"],
+pub const LOCATION: Definition = gauge(
+    "codeloc_location_info",
+    &["location", "sync", "health", "reason"],
     "Always 1, with sync, health, and the reason of the first condition that is not true. Alert on health=\"Degraded\" for 5 minutes, and on sync=\"OutOfSync\" for 30; by repository alone, since each change of a label begins another series.",
 );
 pub const COMMIT: Definition =
-    gauge("codeloc_repository_commit_info", &["repository", "commit"], "Always 1, with the commit that is wanted.");
+    gauge("codeloc_location_commit_info", &["location", "commit"], "Always 1, with the commit that is wanted.");
 pub const COMMIT_OBSERVED: Definition = gauge(
-    "codeloc_repository_commit_observed_timestamp_seconds",
-    &["repository"],
+    "codeloc_location_commit_observed_timestamp_seconds",
+    &["location"],
     "When this process first saw the commit that is wanted.",
 );
 pub const CONVERGED: Definition = gauge(
-    "codeloc_repository_converged_timestamp_seconds",
-    &["repository"],
+    "codeloc_location_converged_timestamp_seconds",
+    &["location"],
     "When the location was last seen to be as wanted. Alert where that is longer ago than three sweeps.",
 );
 pub const DRIFT: Definition = gauge(
-    "codeloc_repository_drift_fields",
-    &["repository", "kind"],
+    "codeloc_location_drift_fields",
+    &["location", "kind"],
     "Fields that differ from what is wanted, by kind of resource, at the last look. Alert where it stays above 0 for 10 minutes.",
 );
 pub const HELD: Definition = gauge(
-    "codeloc_repository_failed_revision_held",
-    &["repository"],
+    "codeloc_location_failed_revision_held",
+    &["location"],
     "1 while a revision that failed to roll out is not tried again; the one before serves. Alert on 1: it waits for a commit.",
 );
 pub const LOAD_ERROR: Definition = gauge(
-    "codeloc_repository_load_error",
-    &["repository"],
+    "codeloc_location_load_error",
+    &["location"],
     "1 while the code of a location fails to load. Alert on 1 for 5 minutes.",
 );
 pub const COST: Definition = gauge(
-    "codeloc_repository_cost_dollars_per_month",
-    &["repository", "capacity"],
+    "codeloc_location_cost_dollars_per_month",
+    &["location", "capacity"],
     "Estimated dollars for 730 hours of a location's tasks on Fargate: fewest (min), those that run (now), most (max).",
 );
-pub const BRAKED: Definition = gauge(
-    "codeloc_prune_braked_repositories",
+pub const PRUNE_BLOCKED: Definition = gauge(
+    "codeloc_prune_blocked_locations",
     &[],
     "Locations without a config that are not deleted, since that would be too many at once. Alert above 0: somebody has to confirm.",
 );
@@ -206,7 +206,7 @@ pub const HTTP: Definition =
 pub const ALL: [&Definition; 36] = [
     &BUILD_INFO,
     &MODE,
-    &REPOSITORY,
+    &LOCATION,
     &COMMIT,
     &COMMIT_OBSERVED,
     &CONVERGED,
@@ -214,7 +214,7 @@ pub const ALL: [&Definition; 36] = [
     &HELD,
     &LOAD_ERROR,
     &COST,
-    &BRAKED,
+    &PRUNE_BLOCKED,
     &WORKSPACE_ENTRIES,
     &QUEUE_DEPTH,
     &LEASE,

@@ -5,13 +5,13 @@ use aws_sdk_ecs::types::{
     DeploymentConfiguration as SdkConfiguration, LaunchType, NetworkConfiguration, Service,
 };
 
-use codeloc_core::resources::service::{DeploymentConfiguration, Manner, Network};
+use codeloc_core::resources::service::{DeploymentConfiguration, Network, ServiceOptions};
 
 /// Fargate's older platform versions. A service that asks for the latest version never gets one of them.
 const OLD_PLATFORMS: [&str; 4] = ["1.0.0", "1.1.0", "1.2.0", "1.3.0"];
 
 /// What is absent is what ECS itself takes where nothing was set.
-pub fn read(service: &Service) -> (Network, DeploymentConfiguration, Manner) {
+pub fn read(service: &Service) -> (Network, DeploymentConfiguration, ServiceOptions) {
     let vpc = service.network_configuration().and_then(NetworkConfiguration::awsvpc_configuration);
     let configuration = service.deployment_configuration();
     let breaker = configuration.and_then(SdkConfiguration::deployment_circuit_breaker);
@@ -23,7 +23,7 @@ pub fn read(service: &Service) -> (Network, DeploymentConfiguration, Manner) {
         maximum_percent: configuration.and_then(SdkConfiguration::maximum_percent).unwrap_or(200),
     };
     let strategy = configuration.and_then(SdkConfiguration::strategy);
-    let manner = Manner {
+    let options = ServiceOptions {
         strategy: strategy.map_or("ROLLING", |strategy| strategy.as_str()).to_owned(),
         capacity: capacity(service),
         // ECS fills in the newest version's number where the latest one was asked for.
@@ -38,7 +38,7 @@ pub fn read(service: &Service) -> (Network, DeploymentConfiguration, Manner) {
         health_check_grace_period: service.health_check_grace_period_seconds().unwrap_or(0),
         zone_rebalancing: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
     };
-    (network, deployment, manner)
+    (network, deployment, options)
 }
 
 fn network(vpc: &AwsVpcConfiguration) -> Network {

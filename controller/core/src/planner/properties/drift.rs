@@ -4,75 +4,86 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::model::{Desire, Model, image, repository};
+use super::model::{Desire, Model, image, location};
 use crate::resources::drift::NOTES;
 use crate::resources::service::Network;
-use crate::resources::{Action, Kind, Live};
+use crate::resources::{Action, Kind, ObservedResources};
 
 /// Everything that somebody can change, each in turn; some need what others would hide.
-const TAMPERS: [fn(&mut Live); 7] = [
-    |live| {
-        live.log_group.iter_mut().for_each(|live| live.retention_days = None);
-        live.image_repository.iter_mut().for_each(|live| (live.immutable_tags, live.scan_on_push) = (false, false));
-        live.discovery.iter_mut().for_each(|live| {
-            (live.records, live.multivalue, live.health_check) = (vec![("A".to_owned(), 600)], false, false);
+const TAMPERS: [fn(&mut ObservedResources); 7] = [
+    |observed| {
+        observed.log_group.iter_mut().for_each(|observed| observed.retention_days = None);
+        observed
+            .image_repository
+            .iter_mut()
+            .for_each(|observed| (observed.immutable_tags, observed.scan_on_push) = (false, false));
+        observed.discovery.iter_mut().for_each(|observed| {
+            (observed.records, observed.multivalue, observed.health_check) =
+                (vec![("A".to_owned(), 600)], false, false);
         });
     },
-    |live| {
-        live.discovery.iter_mut().for_each(|live| live.records.clear());
-        live.log_group.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.image_repository.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.role.iter_mut().chain(&mut live.execution_role).for_each(|live| drop(live.tags.remove("team")));
-        live.discovery.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.service.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.task_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
-        live.run_definitions.iter_mut().for_each(|live| drop(live.tags.remove("team")));
+    |observed| {
+        observed.discovery.iter_mut().for_each(|observed| observed.records.clear());
+        observed.log_group.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
+        observed.image_repository.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
+        observed
+            .role
+            .iter_mut()
+            .chain(&mut observed.execution_role)
+            .for_each(|observed| drop(observed.tags.remove("team")));
+        observed.discovery.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
+        observed.service.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
+        observed.task_definitions.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
+        observed.run_definitions.iter_mut().for_each(|observed| drop(observed.tags.remove("team")));
     },
-    |live| {
-        live.role.iter_mut().chain(&mut live.execution_role).for_each(|live| {
-            live.path = "/".to_owned();
-            live.trust = (&json!({})).into();
-            live.policies = ["codeloc", "by-hand"].map(|name| (name.to_owned(), (&json!({})).into())).into();
-            live.attached = vec!["arn:by-hand".to_owned()];
-            live.permissions_boundary = Some("arn:by-hand".to_owned());
+    |observed| {
+        observed.role.iter_mut().chain(&mut observed.execution_role).for_each(|observed| {
+            observed.path = "/".to_owned();
+            observed.trust = (&json!({})).into();
+            observed.policies = ["codeloc", "by-hand"].map(|name| (name.to_owned(), (&json!({})).into())).into();
+            observed.attached = vec!["arn:by-hand".to_owned()];
+            observed.permissions_boundary = Some("arn:by-hand".to_owned());
         });
     },
-    |live| {
-        live.service.iter_mut().for_each(|live| {
-            live.network = Network::new(&[], &[], true);
-            live.registry = None;
-            live.desired = 7;
-            let deployment = &mut live.deployment;
+    |observed| {
+        observed.service.iter_mut().for_each(|observed| {
+            observed.network = Network::new(&[], &[], true);
+            observed.registry = None;
+            observed.desired_count = 7;
+            let deployment = &mut observed.deployment;
             (deployment.circuit_breaker, deployment.rollback) = (false, false);
             (deployment.minimum_healthy_percent, deployment.maximum_percent) = (0, 100);
-            let manner = &mut live.manner;
-            for text in
-                [&mut manner.strategy, &mut manner.capacity, &mut manner.platform_version, &mut manner.propagate_tags]
-            {
+            let options = &mut observed.options;
+            for text in [
+                &mut options.strategy,
+                &mut options.capacity,
+                &mut options.platform_version,
+                &mut options.propagate_tags,
+            ] {
                 "by hand".clone_into(text);
             }
-            (manner.managed_tags, manner.execute_command, manner.zone_rebalancing) = (false, true, true);
-            manner.health_check_grace_period = 60;
+            (options.managed_tags, options.execute_command, options.zone_rebalancing) = (false, true, true);
+            options.health_check_grace_period = 60;
         });
-        live.scaling.iter_mut().for_each(|live| {
-            (live.max, live.suspended) = (9, vec!["scaling in"]);
-            let policy = live.policies.values_mut().next().unwrap();
+        observed.scaling.iter_mut().for_each(|observed| {
+            (observed.max, observed.suspended) = (9, vec!["scaling in"]);
+            let policy = observed.policies.values_mut().next().unwrap();
             policy.metric = crate::resources::scaling::Metric::Memory;
             (policy.target_milli, policy.scale_in) = (1, false);
             (policy.scale_in_cooldown, policy.scale_out_cooldown) = (1, 1);
             let policy = policy.clone();
-            live.policies.insert("by-hand".to_owned(), policy);
+            observed.policies.insert("by-hand".to_owned(), policy);
         });
     },
-    |live| {
-        let mut other = live.run_definitions[0].clone();
+    |observed| {
+        let mut other = observed.run_definitions[0].clone();
         other.number += 1;
         other.foreign = vec!["user"];
-        live.run_definitions.push(other);
+        observed.run_definitions.push(other);
     },
     // What runs is another definition than the one that is wanted.
-    |live| {
-        let mut other = live.runs().unwrap().clone();
+    |observed| {
+        let mut other = observed.runs().unwrap().clone();
         "arn:by-hand".clone_into(&mut other.arn);
         other.foreign = vec!["user"];
         let content = other.content.as_mut().unwrap();
@@ -91,25 +102,25 @@ const TAMPERS: [fn(&mut Live); 7] = [
         content.secrets.clear();
         content.environment.clear();
         (content.port, content.stop_timeout, content.health_check) = (Some(1), 1, None);
-        live.task_definitions.push(other.into());
-        "arn:by-hand".clone_into(&mut live.service.as_mut().unwrap().task_definition);
+        observed.task_definitions.push(other.into());
+        "arn:by-hand".clone_into(&mut observed.service.as_mut().unwrap().task_definition);
     },
-    |live| {
-        let mut other = live.runs().unwrap().clone();
+    |observed| {
+        let mut other = observed.runs().unwrap().clone();
         "arn:by-hand".clone_into(&mut other.arn);
         "by hand".clone_into(&mut other.content.as_mut().unwrap().log_stream_prefix);
-        live.task_definitions.push(other.into());
-        "arn:by-hand".clone_into(&mut live.service.as_mut().unwrap().task_definition);
+        observed.task_definitions.push(other.into());
+        "arn:by-hand".clone_into(&mut observed.service.as_mut().unwrap().task_definition);
     },
 ];
 
 /// Fields of all updates that a plan has after a change, by kind.
 fn updated(max_capacity: u32, tamper: impl Fn(&mut Model)) -> BTreeSet<(Kind, &'static str)> {
     let mut model = Model::default();
-    let mut repository = repository(512, max_capacity, Some("data".to_owned()));
-    repository.secrets =
+    let mut location = location(512, max_capacity, Some("data".to_owned()));
+    location.secrets =
         [("TOKEN".to_owned(), "arn:aws:ssm:eu-central-1:123456789012:parameter/token".to_owned())].into();
-    let desire = Desire::Present(Box::new(repository), image(1));
+    let desire = Desire::Present(Box::new(location), image(1));
     model.converge(&desire);
     tamper(&mut model);
     let plan = model.plan(&desire);
@@ -128,30 +139,30 @@ fn updated(max_capacity: u32, tamper: impl Fn(&mut Model)) -> BTreeSet<(Kind, &'
 fn the_list_of_watched_fields_is_what_updates_are_described_by() {
     let mut found = BTreeSet::new();
     for tamper in TAMPERS {
-        found.extend(updated(2, |model| tamper(&mut model.live)));
+        found.extend(updated(2, |model| tamper(&mut model.observed)));
         // Without scaling the count is codeloc's.
-        found.extend(updated(1, |model| tamper(&mut model.live)));
+        found.extend(updated(1, |model| tamper(&mut model.observed)));
     }
     let unwanted = |model: &mut Model| {
         let mut scaled = Model::default();
-        scaled.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
-        model.live.scaling = scaled.live.scaling;
+        scaled.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
+        model.observed.scaling = scaled.observed.scaling;
     };
     found.extend(updated(1, unwanted));
     found.extend(updated(2, |model| model.shown = None));
     found.extend(updated(2, |model| model.shown = Some("by hand".to_owned())));
     found.extend(updated(2, |model| "by-hand".clone_into(&mut model.entry.as_mut().unwrap().host)));
 
-    let watched = Kind::ALL.iter().flat_map(|kind| kind.watched().iter().map(|watched| (*kind, watched.field)));
-    assert_eq!(found, watched.collect());
+    let tracked = Kind::ALL.iter().flat_map(|kind| kind.tracked_fields().iter().map(|tracked| (*kind, tracked.field)));
+    assert_eq!(found, tracked.collect());
 }
 
 #[test]
 fn a_policy_that_took_the_metric_of_ours_goes_before_ours_comes_back() {
     let mut model = Model::default();
-    let desire = Desire::Present(Box::new(repository(512, 2, None)), image(1));
+    let desire = Desire::Present(Box::new(location(512, 2, None)), image(1));
     model.converge(&desire);
-    let policies = &mut model.live.scaling.as_mut().unwrap().policies;
+    let policies = &mut model.observed.scaling.as_mut().unwrap().policies;
     let ours = policies.remove("codeloc-memory").unwrap();
     policies.insert("by-hand".to_owned(), ours);
     let words: Vec<String> = model.plan(&desire).steps.iter().map(|step| step.describe().name).collect();

@@ -3,13 +3,13 @@
 use super::super::{DAY_MS, Plan};
 use super::model::*;
 use crate::resources::image_repository::garbage::Image;
-use crate::resources::service::Deployment;
+use crate::resources::service::ServiceDeployment;
 use crate::resources::{Step, image_repository};
 
 /// A location that went through these images, each pushed a day after the last, as it is a year after; and what it says is garbage.
 fn after_images(versions: &[u8]) -> (Model, Plan) {
     let mut model = Model::default();
-    let desire = |version: u8| Desire::Present(Box::new(repository(512, 2, None)), image(version));
+    let desire = |version: u8| Desire::Present(Box::new(location(512, 2, None)), image(version));
     for version in versions {
         let plan = model.converge(&desire(*version));
         plan.garbage.iter().for_each(|step| model.apply(step));
@@ -20,7 +20,7 @@ fn after_images(versions: &[u8]) -> (Model, Plan) {
         pushed_ms: i64::from(version) * DAY_MS,
         ..Image::default()
     };
-    model.live.images = Some((0..=45).map(pushed).collect());
+    model.observed.images = Some((0..=45).map(pushed).collect());
     model.now_ms = 47 * DAY_MS + DAY_MS / 2;
     let plan = model.converge(&desire(last));
     (model, plan)
@@ -38,48 +38,48 @@ fn deleted(plan: &Plan) -> Vec<u8> {
 fn images_that_no_task_definition_names_go_but_for_young_ones() {
     let (model, plan) = after_images(&[1, 2, 3, 4, 5, 6, 7, 8]);
     // The newest definition runs, five more are kept, and seven days are not over for those from 41 on.
-    assert_eq!(model.live.task_definitions.len(), 6);
+    assert_eq!(model.observed.task_definitions.len(), 6);
     let expected: Vec<u8> = [0, 1, 2].into_iter().chain(9..=40).collect();
     assert_eq!(deleted(&plan), expected);
 }
 
 #[test]
 fn no_image_goes_while_something_registered_cannot_be_read() {
-    let desire = Desire::Present(Box::new(repository(512, 2, None)), image(2));
+    let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     let (mut model, plan) = after_images(&[1, 2]);
     assert!(!deleted(&plan).is_empty());
-    model.live.task_definitions[1].foreign = vec!["containers"];
+    model.observed.task_definitions[1].foreign = vec!["containers"];
     assert_eq!(deleted(&model.plan(&desire)), Vec::<u8>::new());
-    model.live.task_definitions[1].foreign = vec![];
-    model.live.run_definitions[0].content = None;
+    model.observed.task_definitions[1].foreign = vec![];
+    model.observed.run_definitions[0].content = None;
     assert_eq!(deleted(&model.plan(&desire)), Vec::<u8>::new());
 }
 
 #[test]
 fn the_image_of_a_deployment_whose_definition_was_deregistered_by_hand_stays_with_all_others() {
-    let desire = Desire::Present(Box::new(repository(512, 2, None)), image(2));
+    let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     let (mut model, _) = after_images(&[1, 2]);
-    let draining = model.live.service.as_ref().unwrap().deployments[0].clone();
-    let gone = Deployment { id: "ecs-svc/0".to_owned(), task_definition: "arn:gone".to_owned(), ..draining };
-    model.live.service.as_mut().unwrap().deployments.push(gone);
+    let draining = model.observed.service.as_ref().unwrap().deployments[0].clone();
+    let gone = ServiceDeployment { id: "ecs-svc/0".to_owned(), task_definition: "arn:gone".to_owned(), ..draining };
+    model.observed.service.as_mut().unwrap().deployments.push(gone);
     assert_eq!(deleted(&model.plan(&desire)), Vec::<u8>::new());
 }
 
 #[test]
 fn no_image_goes_out_of_a_repository_without_our_tag_or_with_the_task_definition_that_names_it() {
     let (mut model, _) = after_images(&[1, 2]);
-    model.live.image_repository.as_mut().unwrap().tags.clear();
+    model.observed.image_repository.as_mut().unwrap().tags.clear();
     let adopted = {
-        let mut repository = repository(512, 2, None);
-        repository.adopt = true;
-        Desire::Present(Box::new(repository), image(2))
+        let mut location = location(512, 2, None);
+        location.adopt = true;
+        Desire::Present(Box::new(location), image(2))
     };
     assert_eq!(deleted(&model.plan(&adopted)), Vec::<u8>::new());
     let (model, plan) = after_images(&[1, 2, 3, 4, 5, 6]);
-    assert_eq!(model.live.task_definitions.len(), 6);
+    assert_eq!(model.observed.task_definitions.len(), 6);
     assert!(!deleted(&plan).is_empty());
     let mut model = model;
-    let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(7)));
+    let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(7)));
     assert!(!plan.garbage.is_empty());
     assert!(!deleted(&plan).contains(&1), "its definition goes in this plan");
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Answer;
-use crate::resources::{Action, Kind, Live, Step, task_definition, workspace};
+use crate::resources::{Action, Kind, ObservedResources, Step, task_definition, workspace};
 use crate::shared::Shared;
 use crate::status::{Health, Sync};
 use crate::tags::Tags;
@@ -56,23 +56,25 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn tamper(model: &mut Model, edit: Edit) {
-    let live = &mut model.live;
+    let observed = &mut model.observed;
     match edit {
-        Edit::Retention => live.log_group.iter_mut().for_each(|live| live.retention_days = None),
-        Edit::DeleteLogGroup => live.log_group = None,
-        Edit::DeleteDiscovery => live.discovery = None,
-        Edit::Policy => live.role.iter_mut().for_each(|live| live.policies.clear()),
-        Edit::ExtraPolicy => live.role.iter_mut().for_each(|live| {
-            live.policies.insert("by-hand".to_owned(), (&serde_json::json!({"Statement": []})).into());
+        Edit::Retention => observed.log_group.iter_mut().for_each(|observed| observed.retention_days = None),
+        Edit::DeleteLogGroup => observed.log_group = None,
+        Edit::DeleteDiscovery => observed.discovery = None,
+        Edit::Policy => observed.role.iter_mut().for_each(|observed| observed.policies.clear()),
+        Edit::ExtraPolicy => observed.role.iter_mut().for_each(|observed| {
+            observed.policies.insert("by-hand".to_owned(), (&serde_json::json!({"Statement": []})).into());
         }),
-        Edit::DeleteRole => live.role = None,
-        Edit::Capacity => live.scaling.iter_mut().for_each(|live| live.max += 5),
-        Edit::DeleteScaling => live.scaling = None,
-        Edit::Subnets => live.service.iter_mut().for_each(|live| live.network.subnets = vec!["subnet-z".to_owned()]),
-        Edit::Tags => live.role.iter_mut().for_each(|live| {
-            live.tags.remove("team");
+        Edit::DeleteRole => observed.role = None,
+        Edit::Capacity => observed.scaling.iter_mut().for_each(|observed| observed.max += 5),
+        Edit::DeleteScaling => observed.scaling = None,
+        Edit::Subnets => {
+            observed.service.iter_mut().for_each(|observed| observed.network.subnets = vec!["subnet-z".to_owned()])
+        }
+        Edit::Tags => observed.role.iter_mut().for_each(|observed| {
+            observed.tags.remove("team");
         }),
-        Edit::Ttl => live.discovery.iter_mut().for_each(|live| live.records = vec![("A".to_owned(), 600)]),
+        Edit::Ttl => observed.discovery.iter_mut().for_each(|observed| observed.records = vec![("A".to_owned(), 600)]),
         Edit::Workspace => model.shown = None,
     }
 }
@@ -85,16 +87,16 @@ proptest! {
             let plan = model.converge(desire);
             prop_assert!(plan.is_empty(), "{plan:#?}");
             match desire {
-                Desire::Present(repository, image) => {
+                Desire::Present(location, image) => {
                     prop_assert_eq!((plan.report.sync, plan.report.health), (Sync::Synced, Health::Healthy));
-                    let service = model.live.service.as_ref().unwrap();
-                    let running = model.live.task_definitions.iter().find(|live| live.arn == service.task_definition).unwrap();
+                    let service = model.observed.service.as_ref().unwrap();
+                    let running = model.observed.task_definitions.iter().find(|observed| observed.arn == service.task_definition).unwrap();
                     let content = running.content.as_ref().unwrap();
                     prop_assert_eq!(&content.image, &image.reference);
-                    prop_assert_eq!(&content.memory, &repository.resources.memory.to_string());
+                    prop_assert_eq!(&content.memory, &location.resources.memory.to_string());
                     prop_assert_eq!(&model.shown, &plan.report.revision);
                 }
-                Desire::Absent => prop_assert!(!model.live.any_owned(NAME, "codeloc"), "{:#?}", model.live),
+                Desire::Absent => prop_assert!(!model.observed.any_owned(NAME, "codeloc"), "{:#?}", model.observed),
             }
         }
     }
@@ -126,18 +128,18 @@ proptest! {
     #[test]
     fn nothing_of_a_stranger_is_touched(desire in desire(), kind in 0_usize..5) {
         let mut model = Model::default();
-        let Desire::Present(repository, _) = &desire else { return Ok(()) };
+        let Desire::Present(location, _) = &desire else { return Ok(()) };
         model.converge(&desire);
         let nobody = Shared::from(Tags::from([("team".to_owned(), "others".to_owned())]));
-        let live = &mut model.live;
+        let observed = &mut model.observed;
         let kind = match kind {
-            0 => { live.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }
-            1 => { live.image_repository.as_mut().unwrap().tags = nobody; Kind::ImageRepository }
-            2 => { live.role.as_mut().unwrap().tags = nobody; Kind::Role }
-            3 => { live.discovery.as_mut().unwrap().tags = nobody; Kind::Discovery }
-            _ => { live.service.as_mut().unwrap().tags = nobody; Kind::Service }
+            0 => { observed.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }
+            1 => { observed.image_repository.as_mut().unwrap().tags = nobody; Kind::ImageRepository }
+            2 => { observed.role.as_mut().unwrap().tags = nobody; Kind::Role }
+            3 => { observed.discovery.as_mut().unwrap().tags = nobody; Kind::Discovery }
+            _ => { observed.service.as_mut().unwrap().tags = nobody; Kind::Service }
         };
-        let mut changed = repository.clone();
+        let mut changed = location.clone();
         changed.resources.memory = 2048;
         let plan = model.plan(&Desire::Present(changed.clone(), image(7)));
         prop_assert!(plan.is_empty(), "{plan:#?}");
@@ -155,7 +157,7 @@ proptest! {
         let (entry, serving) = (model.entry.clone(), model.serving_id());
         let broken = image(9);
         model.broken.push(broken.reference.clone());
-        let desire = Desire::Present(Box::new(repository(memory, 2, None)), broken);
+        let desire = Desire::Present(Box::new(location(memory, 2, None)), broken);
         let plan = model.converge(&desire);
         prop_assert_eq!(plan.report.health, Health::Degraded);
         prop_assert_eq!(&model.entry, &entry);
@@ -180,7 +182,7 @@ proptest! {
         model.converge(&good);
         let broken = image(9);
         model.broken.push(broken.reference.clone());
-        let desire = Desire::Present(Box::new(repository(512, 2, None)), broken);
+        let desire = Desire::Present(Box::new(location(512, 2, None)), broken);
         let plan = model.plan(&desire);
         plan.steps.iter().for_each(|step| model.apply(step));
         // The controller is away while ECS rolls back.
@@ -195,11 +197,11 @@ proptest! {
     fn an_earlier_good_revision_is_rolled_out_again_without_being_registered_twice(versions in prop::collection::vec(0_u8..3, 2..8)) {
         let mut model = Model::default();
         for version in &versions {
-            let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(*version)));
+            let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(*version)));
             prop_assert_eq!(plan.report.health, Health::Healthy);
         }
         let distinct: std::collections::BTreeSet<_> = versions.iter().collect();
-        prop_assert_eq!(model.live.task_definitions.len(), distinct.len());
+        prop_assert_eq!(model.observed.task_definitions.len(), distinct.len());
     }
 
     #[test]
@@ -213,15 +215,15 @@ proptest! {
         for (version, memory) in changes {
             let image = image(version);
             let commit = image.commit.clone();
-            model.converge(&Desire::Present(Box::new(repository(memory, 2, None)), image));
+            model.converge(&Desire::Present(Box::new(location(memory, 2, None)), image));
             if version == 3 {
-                prop_assert_eq!(model.live.served_before(commit.as_deref()), serves.as_deref());
+                prop_assert_eq!(model.observed.served_before(commit.as_deref()), serves.as_deref());
                 continue;
             }
             if serves != commit {
                 before = std::mem::replace(&mut serves, commit);
             }
-            prop_assert_eq!(model.live.served_before(serves.as_deref()), before.as_deref());
+            prop_assert_eq!(model.observed.served_before(serves.as_deref()), before.as_deref());
         }
     }
 }
@@ -229,7 +231,7 @@ proptest! {
 #[test]
 fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
     let mut model = Model::default();
-    let plan = model.plan(&Desire::Present(Box::new(repository(512, 2, None)), image(1)));
+    let plan = model.plan(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
     let kinds: Vec<Kind> =
         plan.steps.iter().filter(|step| step.describe().action == Action::Create).map(Step::kind).collect();
     assert_eq!(
@@ -253,7 +255,7 @@ fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
 #[test]
 fn a_plan_made_again_later_repeats_the_first_and_one_for_another_image_does_not() {
     let mut model = Model::default();
-    let wanted = |version| Desire::Present(Box::new(repository(512, 2, None)), image(version));
+    let wanted = |version| Desire::Present(Box::new(location(512, 2, None)), image(version));
     model.converge(&wanted(1));
     let first = model.plan(&wanted(2)).steps;
     let later = model.plan(&wanted(2)).steps;
@@ -265,17 +267,18 @@ fn a_plan_made_again_later_repeats_the_first_and_one_for_another_image_does_not(
 
 #[test]
 fn without_an_image_only_what_needs_none_is_made() {
-    let (place, live, workspace) = (place(), Live::default(), workspace::Live::default());
-    let repository = repository(512, 2, None);
+    let (deployment, observed, workspace) =
+        (deployment(), ObservedResources::default(), workspace::Observed::default());
+    let location = location(512, 2, None);
     let input = Input {
         name: NAME,
-        desired: Desired::Present { repository: &repository, image: ImageState::Building("resolving 133 packages") },
-        place: &place,
-        live: &live,
+        desired: Desired::Present { location: &location, image: ImageState::Building("resolving 133 packages") },
+        deployment: &deployment,
+        observed: &observed,
         workspace: &workspace,
         webserver: WebserverState::NotConfigured,
         answers: &[],
-        last_words: None,
+        failure_excerpt: None,
         steady_for: Duration::ZERO,
         now_ms: 0,
         hold: None,
@@ -292,22 +295,22 @@ fn without_an_image_only_what_needs_none_is_made() {
 #[test]
 fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
     let mut model = Model::default();
-    let (repository, image) = (repository(512, 2, None), image(1));
-    model.converge(&Desire::Present(Box::new(repository.clone()), image.clone()));
-    let place = place();
+    let (location, image) = (location(512, 2, None), image(1));
+    model.converge(&Desire::Present(Box::new(location.clone()), image.clone()));
+    let deployment = deployment();
     let address = "127.0.0.1:4000".parse().unwrap();
     let broken = Answer::LoadError { server_id: "id".to_owned(), message: "No module named 'pandas'".to_owned() };
     let silent = Answer::Unreachable { message: "refused".to_owned() };
     for answer in [broken, silent] {
         let input = Input {
             name: NAME,
-            desired: Desired::Present { repository: &repository, image: ImageState::Ready(&image) },
-            place: &place,
-            live: &model.live,
-            workspace: &workspace::Live::default(),
+            desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+            deployment: &deployment,
+            observed: &model.observed,
+            workspace: &workspace::Observed::default(),
             webserver: WebserverState::Answers,
             answers: &[Answered { address, answer }],
-            last_words: None,
+            failure_excerpt: None,
             steady_for: Duration::from_secs(600),
             now_ms: 0,
             hold: None,
@@ -323,41 +326,41 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
 fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_secrets() {
     let mut model = Model::default();
     let secret = "arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token";
-    let mut with = repository(512, 2, None);
+    let mut with = location(512, 2, None);
     with.secrets = [("TOKEN".to_owned(), secret.to_owned())].into();
     model.converge(&Desire::Present(Box::new(with), image(1)));
-    let role = model.live.execution_role.clone().expect("an execution role");
-    let runs = |model: &Model| model.live.runs().unwrap().content.clone().unwrap();
+    let role = model.observed.execution_role.clone().expect("an execution role");
+    let runs = |model: &Model| model.observed.runs().unwrap().content.clone().unwrap();
     assert_eq!((runs(&model).execution_role_arn, runs(&model).secrets["TOKEN"].as_str()), (role.arn.clone(), secret));
     // The code itself never has it.
-    let code = model.live.role.as_ref().unwrap();
+    let code = model.observed.role.as_ref().unwrap();
     assert!(code.policies.values().all(|policy| !format!("{policy:?}").contains(secret)));
 
     for version in 1..=9 {
-        let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(version)));
+        let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(version)));
         assert_ne!(runs(&model).execution_role_arn, role.arn);
         for step in &plan.garbage {
             model.apply(step);
         }
-        let mut named = model.live.task_definitions.iter().chain(&model.live.run_definitions);
-        let named = named.any(|live| live.content.as_ref().unwrap().execution_role_arn == role.arn);
-        assert!(!named || model.live.execution_role.is_some(), "something would start with it");
+        let mut named = model.observed.task_definitions.iter().chain(&model.observed.run_definitions);
+        let named = named.any(|observed| observed.content.as_ref().unwrap().execution_role_arn == role.arn);
+        assert!(!named || model.observed.execution_role.is_some(), "something would start with it");
     }
-    let plan = model.converge(&Desire::Present(Box::new(repository(512, 2, None)), image(9)));
+    let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(9)));
     plan.garbage.iter().for_each(|step| model.apply(step));
-    assert_eq!(model.live.execution_role, None);
+    assert_eq!(model.observed.execution_role, None);
 }
 
 #[test]
 fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
     let mut model = Model::default();
-    let desire = |version: u8| Desire::Present(Box::new(repository(512, 2, None)), image(version));
+    let desire = |version: u8| Desire::Present(Box::new(location(512, 2, None)), image(version));
     for version in 1..=8 {
         model.converge(&desire(version));
     }
     let plan = model.converge(&desire(1));
-    let runs = model.live.service.as_ref().unwrap().task_definition.clone();
-    assert!(model.live.task_definitions.iter().any(|live| live.arn == runs && live.number == 1));
+    let runs = model.observed.service.as_ref().unwrap().task_definition.clone();
+    assert!(model.observed.task_definitions.iter().any(|observed| observed.arn == runs && observed.number == 1));
     let collected: Vec<i32> = plan
         .garbage
         .iter()
@@ -365,8 +368,8 @@ fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
             Step::TaskDefinition(task_definition::Change::Deregister { arn }) => Some(arn),
             _ => None,
         })
-        .filter_map(|arn| model.live.task_definitions.iter().find(|live| live.arn == *arn))
-        .map(|live| live.number)
+        .filter_map(|arn| model.observed.task_definitions.iter().find(|observed| observed.arn == *arn))
+        .map(|observed| observed.number)
         .collect();
     assert_eq!(collected, [3, 2]);
     // And the run definitions that only those hand on.

@@ -4,28 +4,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use codeloc_crds::{
-    Architecture, CodePointer, GitReference, Health as HealthLimits, Repository, RepositoryName, Resources, Scaling,
+    Architecture, CodePointer, GitReference, Health as HealthLimits, Location, LocationName, Resources, Scaling,
 };
 use proptest::prelude::*;
 
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Entry;
 use crate::dagster::{Answer, WebLocation};
+use crate::deployment::{Address, Deployment};
 use crate::image::{Image, Load, LoadTarget};
-use crate::place::{Address, Place};
-use crate::resources::service::{Deployment, Rollout, Status};
+use crate::resources::service::{Rollout, ServiceDeployment, Status};
 use crate::resources::{
-    Live, Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition,
-    workspace,
+    ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
+    task_definition, workspace,
 };
 use crate::shared::Shared;
 use crate::tags;
 
 pub(in crate::planner) const NAME: &str = "orders";
 
-pub(in crate::planner) fn place() -> Place {
-    Place {
-        deployment: "codeloc".to_owned(),
+pub(in crate::planner) fn deployment() -> Deployment {
+    Deployment {
+        id: "codeloc".to_owned(),
         partition: "aws".to_owned(),
         account: "123456789012".to_owned(),
         region: "eu-central-1".to_owned(),
@@ -48,9 +48,9 @@ pub(in crate::planner) fn place() -> Place {
     }
 }
 
-pub(in crate::planner) fn repository(memory: u32, max_capacity: u32, tag: Option<String>) -> Repository {
-    Repository {
-        name: RepositoryName::new(NAME).unwrap(),
+pub(in crate::planner) fn location(memory: u32, max_capacity: u32, tag: Option<String>) -> Location {
+    Location {
+        name: LocationName::new(NAME).unwrap(),
         git_url: "https://github.com/acme/orders.git".to_owned(),
         reference: GitReference::Branch("main".to_owned()),
         subdirectory: None,
@@ -90,22 +90,20 @@ pub(in crate::planner) fn image(version: u8) -> Image {
 /// What a config and its commit come to at one moment.
 #[derive(Clone, Debug)]
 pub(in crate::planner) enum Desire {
-    Present(Box<Repository>, Image),
+    Present(Box<Location>, Image),
     Absent,
 }
 
 pub(in crate::planner) fn desire() -> impl Strategy<Value = Desire> {
     let present = (prop::sample::select(vec![512, 1024, 2048]), 1_u32..=3, prop::option::of("[a-z]{1,4}"), 0_u8..4)
-        .prop_map(|(memory, max, tag, version)| {
-            Desire::Present(Box::new(repository(memory, max, tag)), image(version))
-        });
+        .prop_map(|(memory, max, tag, version)| Desire::Present(Box::new(location(memory, max, tag)), image(version)));
     prop_oneof![6 => present, 1 => Just(Desire::Absent)]
 }
 
 /// AWS and Dagster as one location sees them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::planner) struct Model {
-    pub(in crate::planner) live: Live,
+    pub(in crate::planner) observed: ObservedResources,
     pub(in crate::planner) entry: Option<Entry>,
     /// What the webserver has loaded.
     pub(in crate::planner) shown: Option<String>,
@@ -119,11 +117,11 @@ pub(in crate::planner) struct Model {
 impl Model {
     pub(in crate::planner) fn serving_id(&self) -> Option<String> {
         let service =
-            self.live.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
+            self.observed.service.as_ref().filter(|service| service.status == Status::Active && service.running > 0)?;
         // While a new deployment rolls, the old one's tasks answer.
         let serving = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed)?;
         let definition =
-            self.live.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
+            self.observed.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
         definition.revision().map(str::to_owned)
     }
 
@@ -135,24 +133,24 @@ impl Model {
 
     pub(in crate::planner) fn plan(&mut self, desire: &Desire) -> Plan {
         self.now_ms += 1000;
-        let place = place();
+        let deployment = deployment();
         let answers = self.answers();
-        let live = workspace::Live {
+        let observed = workspace::Observed {
             entry: self.entry.clone(),
             web: self.shown.clone().map(|id| WebLocation::Loaded { server_id: Some(id) }),
         };
         let input = Input {
             name: NAME,
             desired: match desire {
-                Desire::Present(repository, image) => Desired::Present { repository, image: ImageState::Ready(image) },
+                Desire::Present(location, image) => Desired::Present { location, image: ImageState::Ready(image) },
                 Desire::Absent => Desired::Absent,
             },
-            place: &place,
-            live: &self.live,
-            workspace: &live,
+            deployment: &deployment,
+            observed: &self.observed,
+            workspace: &observed,
             webserver: WebserverState::Answers,
             answers: &answers,
-            last_words: None,
+            failure_excerpt: None,
             steady_for: Duration::ZERO,
             now_ms: self.now_ms,
             hold: None,
@@ -169,15 +167,15 @@ impl Model {
             Step::LogGroup(change) => self.apply_log_group(change),
             Step::ImageRepository(change) => self.apply_image_repository(change),
             Step::Role(change) => {
-                let used = self.live.service.as_deref().is_some_and(service::Live::exists);
-                apply_role(change, &mut self.live.role, used);
+                let used = self.observed.service.as_deref().is_some_and(service::Observed::exists);
+                apply_role(change, &mut self.observed.role, used);
             }
             Step::ExecutionRole(change) => {
-                let arn = self.live.execution_role.as_ref().map(|role| role.arn.clone());
-                let mut definitions = self.live.task_definitions.iter().chain(&self.live.run_definitions);
+                let arn = self.observed.execution_role.as_ref().map(|role| role.arn.clone());
+                let mut definitions = self.observed.task_definitions.iter().chain(&self.observed.run_definitions);
                 let used = definitions
                     .any(|one| one.content.as_ref().map(|content| &content.execution_role_arn) == arn.as_ref());
-                apply_role(change, &mut self.live.execution_role, used);
+                apply_role(change, &mut self.observed.execution_role, used);
             }
             Step::RunDefinition(change) => self.apply_run_definition(change),
             Step::TaskDefinition(change) => self.apply_task_definition(change),
@@ -190,140 +188,158 @@ impl Model {
 
     fn apply_log_group(&mut self, change: &log_group::Change) {
         match change {
-            log_group::Change::Create(want) => {
-                let arn = format!("arn:logs:{}", want.name);
-                let retention_days = Some(want.retention_days);
-                self.live.log_group = Some(
-                    log_group::Live { arn, name: want.name.clone(), retention_days, tags: want.tags.clone().into() }
-                        .into(),
+            log_group::Change::Create(desired) => {
+                let arn = format!("arn:logs:{}", desired.name);
+                let retention_days = Some(desired.retention_days);
+                self.observed.log_group = Some(
+                    log_group::Observed {
+                        arn,
+                        name: desired.name.clone(),
+                        retention_days,
+                        tags: desired.tags.clone().into(),
+                    }
+                    .into(),
                 );
             }
             log_group::Change::SetRetention { to, .. } => {
-                self.live.log_group.as_mut().unwrap().retention_days = Some(*to);
+                self.observed.log_group.as_mut().unwrap().retention_days = Some(*to);
             }
-            log_group::Change::Tag { tags, .. } => self.live.log_group.as_mut().unwrap().tags.extend(tags.clone()),
-            log_group::Change::Delete { .. } => self.live.log_group = None,
+            log_group::Change::Tag { tags, .. } => self.observed.log_group.as_mut().unwrap().tags.extend(tags.clone()),
+            log_group::Change::Delete { .. } => self.observed.log_group = None,
         }
     }
 
     fn apply_image_repository(&mut self, change: &image_repository::Change) {
         use image_repository::Change;
         match change {
-            Change::Create(want) => {
-                self.live.image_repository = Some(
-                    image_repository::Live {
-                        arn: format!("arn:ecr:{}", want.name),
-                        name: want.name.clone(),
-                        uri: format!("registry/{}", want.name),
-                        immutable_tags: want.immutable_tags,
-                        scan_on_push: want.scan_on_push,
-                        tags: want.tags.clone().into(),
+            Change::Create(desired) => {
+                self.observed.image_repository = Some(
+                    image_repository::Observed {
+                        arn: format!("arn:ecr:{}", desired.name),
+                        name: desired.name.clone(),
+                        uri: format!("registry/{}", desired.name),
+                        immutable_tags: desired.immutable_tags,
+                        scan_on_push: desired.scan_on_push,
+                        tags: desired.tags.clone().into(),
                     }
                     .into(),
                 );
             }
-            Change::SetImmutableTags { to, .. } => self.live.image_repository.as_mut().unwrap().immutable_tags = *to,
-            Change::SetScanOnPush { to, .. } => self.live.image_repository.as_mut().unwrap().scan_on_push = *to,
-            Change::Tag { tags, .. } => self.live.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
-            Change::DeleteImages { digests, .. } => {
-                self.live.images.as_mut().unwrap().retain(|image| !digests.contains(&image.digest));
+            Change::SetImmutableTags { to, .. } => {
+                self.observed.image_repository.as_mut().unwrap().immutable_tags = *to
             }
-            Change::Delete { .. } => self.live.image_repository = None,
+            Change::SetScanOnPush { to, .. } => self.observed.image_repository.as_mut().unwrap().scan_on_push = *to,
+            Change::Tag { tags, .. } => self.observed.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::DeleteImages { digests, .. } => {
+                self.observed.images.as_mut().unwrap().retain(|image| !digests.contains(&image.digest));
+            }
+            Change::Delete { .. } => self.observed.image_repository = None,
         }
     }
 
     fn apply_run_definition(&mut self, change: &run_definition::Change) {
         use run_definition::Change;
         match change {
-            Change::Register { want, .. } => {
-                assert!(self.live.role.is_some() && self.live.log_group.is_some(), "registered before its needs");
-                let family = self.live.run_definitions.iter().filter(|live| live.family() == want.family);
-                let number = 1 + family.map(|live| live.number).max().unwrap_or_default();
-                let arn = format!("arn:task-definition/{}:{number}", want.family);
-                let (content, tags) = (Some(want.content.clone()), want.tags.clone());
-                let live = task_definition::Live { arn, number, content, foreign: vec![], tags: tags.into() };
-                self.live.run_definitions.insert(0, live.into());
+            Change::Register { desired, .. } => {
+                assert!(
+                    self.observed.role.is_some() && self.observed.log_group.is_some(),
+                    "registered before its needs"
+                );
+                let family =
+                    self.observed.run_definitions.iter().filter(|observed| observed.family() == desired.family);
+                let number = 1 + family.map(|observed| observed.number).max().unwrap_or_default();
+                let arn = format!("arn:task-definition/{}:{number}", desired.family);
+                let (content, tags) = (Some(desired.content.clone()), desired.tags.clone());
+                let observed = task_definition::Observed { arn, number, content, foreign: vec![], tags: tags.into() };
+                self.observed.run_definitions.insert(0, observed.into());
             }
             Change::Tag { arn, tags } => {
-                let live = self.live.run_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
-                live.tags.extend(tags.clone());
+                let observed = self.observed.run_definitions.iter_mut().find(|observed| observed.arn == *arn).unwrap();
+                observed.tags.extend(tags.clone());
             }
-            Change::Deregister { arn } => self.live.run_definitions.retain(|live| live.arn != *arn),
+            Change::Deregister { arn } => self.observed.run_definitions.retain(|observed| observed.arn != *arn),
         }
     }
 
     fn apply_task_definition(&mut self, change: &task_definition::Change) {
         use task_definition::Change;
         match change {
-            Change::Register { want, attempt, .. } => {
-                assert!(self.live.role.is_some() && self.live.log_group.is_some(), "registered before its needs");
-                let equal = self.live.task_definitions.iter().any(|live| live.content == want.content);
+            Change::Register { desired, attempt, .. } => {
+                assert!(
+                    self.observed.role.is_some() && self.observed.log_group.is_some(),
+                    "registered before its needs"
+                );
+                let equal = self.observed.task_definitions.iter().any(|observed| observed.content == desired.content);
                 assert!(!equal, "an equal task definition was registered twice");
                 self.revisions += 1;
-                let mut tags = want.tags.clone();
+                let mut tags = desired.tags.clone();
                 tags.extend(attempt.tags());
-                let arn = format!("arn:task-definition/{}:{}", want.family, self.revisions);
-                let (number, content) = (self.revisions, want.content.clone());
-                let live = task_definition::Live { arn, number, content, foreign: vec![], tags: tags.into() };
-                self.live.task_definitions.insert(0, live.into());
+                let arn = format!("arn:task-definition/{}:{}", desired.family, self.revisions);
+                let (number, content) = (self.revisions, desired.content.clone());
+                let observed = task_definition::Observed { arn, number, content, foreign: vec![], tags: tags.into() };
+                self.observed.task_definitions.insert(0, observed.into());
             }
             Change::Attempt { arn, attempt, .. } => {
-                let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
-                live.tags.extend(attempt.tags());
+                let observed = self.observed.task_definitions.iter_mut().find(|observed| observed.arn == *arn).unwrap();
+                observed.tags.extend(attempt.tags());
             }
             Change::Tag { arn, tags } => {
-                let live = self.live.task_definitions.iter_mut().find(|live| live.arn == *arn).unwrap();
-                live.tags.extend(tags.clone());
+                let observed = self.observed.task_definitions.iter_mut().find(|observed| observed.arn == *arn).unwrap();
+                observed.tags.extend(tags.clone());
             }
-            Change::Deregister { arn } => self.live.task_definitions.retain(|live| live.arn != *arn),
+            Change::Deregister { arn } => self.observed.task_definitions.retain(|observed| observed.arn != *arn),
         }
     }
 
     fn apply_discovery(&mut self, change: &discovery::Change) {
         use discovery::Change;
         match change {
-            Change::Create(want) => {
-                let (id, name) = ("srv-1".to_owned(), want.name.clone());
-                self.live.discovery = Some(
-                    discovery::Live {
+            Change::Create(desired) => {
+                let (id, name) = ("srv-1".to_owned(), desired.name.clone());
+                self.observed.discovery = Some(
+                    discovery::Observed {
                         arn: format!("arn:{id}"),
                         id,
                         name,
-                        records: vec![("A".to_owned(), want.ttl)],
+                        records: vec![("A".to_owned(), desired.ttl)],
                         multivalue: true,
                         health_check: true,
                         instances: None,
-                        tags: want.tags.clone().into(),
+                        tags: desired.tags.clone().into(),
                     }
                     .into(),
                 );
             }
             Change::SetRecord { ttl, .. } => {
-                self.live.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
+                self.observed.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
             }
             Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
-            Change::Tag { tags, .. } => self.live.discovery.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Tag { tags, .. } => self.observed.discovery.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
                 assert!(
-                    self.live.service.as_ref().is_none_or(|service| !service.exists()),
+                    self.observed.service.as_ref().is_none_or(|service| !service.exists()),
                     "a registry in use was deleted"
                 );
-                self.live.discovery = None;
+                self.observed.discovery = None;
             }
         }
     }
 
-    fn begin(&mut self) -> Deployment {
+    fn begin(&mut self) -> ServiceDeployment {
         self.deployments += 1;
-        let newest =
-            self.live.task_definitions.iter().max_by_key(|live| live.number).expect("a task definition to run");
-        Deployment {
+        let newest = self
+            .observed
+            .task_definitions
+            .iter()
+            .max_by_key(|observed| observed.number)
+            .expect("a task definition to run");
+        ServiceDeployment {
             id: format!("ecs-svc/{}", self.deployments),
             begun_ms: self.now_ms,
             task_definition: newest.arn.clone(),
             rollout: Rollout::InProgress,
             reason: String::new(),
-            desired: 1,
+            desired_count: 1,
             running: 0,
             failed: 0,
         }
@@ -332,29 +348,32 @@ impl Model {
     fn apply_service(&mut self, change: &service::Change) {
         use service::Change;
         match change {
-            Change::Create { want, task_definition, registry, .. } => {
-                assert!(self.live.service.as_ref().is_none_or(|service| !service.exists()), "a service was made twice");
-                let discovery = self.live.discovery.as_ref().expect("a service needs its registry");
+            Change::Create { desired, task_definition, registry, .. } => {
+                assert!(
+                    self.observed.service.as_ref().is_none_or(|service| !service.exists()),
+                    "a service was made twice"
+                );
+                let discovery = self.observed.discovery.as_ref().expect("a service needs its registry");
                 assert!(registry.known().is_none_or(|arn| arn == discovery.arn));
-                let (arn, registry) = (format!("arn:{}", want.name), Some(discovery.arn.clone()));
+                let (arn, registry) = (format!("arn:{}", desired.name), Some(discovery.arn.clone()));
                 let mut first = self.begin();
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut first.task_definition);
                 }
-                self.live.service = Some(
-                    service::Live {
+                self.observed.service = Some(
+                    service::Observed {
                         arn,
-                        name: want.name.clone(),
+                        name: desired.name.clone(),
                         status: Status::Active,
                         task_definition: first.task_definition.clone(),
-                        desired: want.count,
+                        desired_count: desired.count,
                         running: 0,
                         deployments: vec![first],
-                        network: want.network.clone(),
-                        deployment: want.deployment,
-                        manner: want.manner.clone(),
+                        network: desired.network.clone(),
+                        deployment: desired.deployment,
+                        options: desired.options.clone(),
                         registry,
-                        tags: want.tags.clone().into(),
+                        tags: desired.tags.clone().into(),
                     }
                     .into(),
                 );
@@ -364,38 +383,38 @@ impl Model {
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut next.task_definition);
                 }
-                let live = self.live.service.as_mut().unwrap();
-                live.task_definition.clone_from(&next.task_definition);
-                live.deployments.insert(0, next);
+                let observed = self.observed.service.as_mut().unwrap();
+                observed.task_definition.clone_from(&next.task_definition);
+                observed.deployments.insert(0, next);
             }
             Change::Redeploy { task_definition, .. } => {
                 let mut next = self.begin();
                 task_definition.clone_into(&mut next.task_definition);
-                let live = self.live.service.as_mut().unwrap();
-                live.task_definition.clone_from(task_definition);
-                live.deployments.insert(0, next);
+                let observed = self.observed.service.as_mut().unwrap();
+                observed.task_definition.clone_from(task_definition);
+                observed.deployments.insert(0, next);
             }
-            Change::Configure { network, deployment, manner, registry, .. } => {
-                let live = self.live.service.as_mut().unwrap();
-                live.network = network.clone();
-                live.deployment = *deployment;
-                live.manner = manner.clone();
+            Change::Configure { network, deployment, options, registry, .. } => {
+                let observed = self.observed.service.as_mut().unwrap();
+                observed.network = network.clone();
+                observed.deployment = *deployment;
+                observed.options = options.clone();
                 if let Some(arn) = registry.known() {
-                    live.registry = Some(arn.to_owned());
+                    observed.registry = Some(arn.to_owned());
                 }
             }
             Change::SetCount { to, .. } => {
-                assert!(self.live.scaling.is_none(), "the desired count was written although scaling owns it");
-                self.live.service.as_mut().unwrap().desired = *to;
+                assert!(self.observed.scaling.is_none(), "the desired count was written although scaling owns it");
+                self.observed.service.as_mut().unwrap().desired_count = *to;
             }
             Change::RememberFailed { revision, .. } => {
-                let live = self.live.service.as_mut().unwrap();
-                live.tags.insert(tags::FAILED_REVISION.to_owned(), revision.clone());
+                let observed = self.observed.service.as_mut().unwrap();
+                observed.tags.insert(tags::FAILED_REVISION.to_owned(), revision.clone());
             }
-            Change::Tag { tags, .. } => self.live.service.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Tag { tags, .. } => self.observed.service.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
                 assert!(self.entry.is_none(), "a service was deleted while Dagster still looks for it");
-                self.live.service.as_mut().unwrap().status = Status::Draining;
+                self.observed.service.as_mut().unwrap().status = Status::Draining;
             }
         }
     }
@@ -403,21 +422,23 @@ impl Model {
     fn apply_scaling(&mut self, change: &scaling::Change) {
         use scaling::Change;
         match change {
-            Change::Register { want, .. } => {
-                let service = self.live.service.as_mut().expect("scaling needs its service");
-                service.desired = service.desired.clamp(want.min, want.max);
-                let policies = self.live.scaling.take().map(|live| live.policies.clone()).unwrap_or_default();
-                let resource_id = want.resource_id.clone();
-                let (min, max) = (want.min, want.max);
-                self.live.scaling = Some(scaling::Live { resource_id, min, max, suspended: vec![], policies }.into());
+            Change::Register { desired, .. } => {
+                let service = self.observed.service.as_mut().expect("scaling needs its service");
+                service.desired_count = service.desired_count.clamp(desired.min, desired.max);
+                let policies =
+                    self.observed.scaling.take().map(|observed| observed.policies.clone()).unwrap_or_default();
+                let resource_id = desired.resource_id.clone();
+                let (min, max) = (desired.min, desired.max);
+                self.observed.scaling =
+                    Some(scaling::Observed { resource_id, min, max, suspended: vec![], policies }.into());
             }
             Change::PutPolicy { name, policy, .. } => {
-                self.live.scaling.as_mut().unwrap().policies.insert(name.clone(), policy.clone());
+                self.observed.scaling.as_mut().unwrap().policies.insert(name.clone(), policy.clone());
             }
             Change::DeletePolicy { name, .. } => {
-                self.live.scaling.as_mut().unwrap().policies.remove(name);
+                self.observed.scaling.as_mut().unwrap().policies.remove(name);
             }
-            Change::Deregister { .. } => self.live.scaling = None,
+            Change::Deregister { .. } => self.observed.scaling = None,
         }
     }
 
@@ -437,7 +458,7 @@ impl Model {
     /// Time passes: rollouts end well, or are rolled back; what drains is gone.
     pub(in crate::planner) fn settle(&mut self) {
         self.now_ms += 1000;
-        let Some(service) = self.live.service.as_mut() else { return };
+        let Some(service) = self.observed.service.as_mut() else { return };
         if service.status == Status::Draining {
             service.status = Status::Inactive;
             service.deployments.clear();
@@ -447,13 +468,15 @@ impl Model {
         if primary.rollout != Rollout::InProgress {
             return;
         }
-        let definition = self.live.task_definitions.iter().find(|live| live.arn == primary.task_definition);
-        let image =
-            definition.and_then(|live| live.content.as_ref()).map(|content| content.image.clone()).unwrap_or_default();
+        let definition = self.observed.task_definitions.iter().find(|observed| observed.arn == primary.task_definition);
+        let image = definition
+            .and_then(|observed| observed.content.as_ref())
+            .map(|content| content.image.clone())
+            .unwrap_or_default();
         if !self.broken.contains(&image) {
             service.deployments.truncate(1);
             service.deployments[0].rollout = Rollout::Completed;
-            service.running = service.desired;
+            service.running = service.desired_count;
             return;
         }
         match service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed).cloned() {
@@ -461,7 +484,7 @@ impl Model {
                 self.deployments += 1;
                 let id = format!("ecs-svc/{}", self.deployments);
                 service.task_definition.clone_from(&good.task_definition);
-                service.deployments = vec![Deployment { id, begun_ms: self.now_ms, ..good }];
+                service.deployments = vec![ServiceDeployment { id, begun_ms: self.now_ms, ..good }];
             }
             None => service.deployments[0].rollout = Rollout::Failed,
         }
@@ -475,9 +498,9 @@ impl Model {
             let repeated = plan.steps.iter().find(|step| applied.iter().any(|earlier| step.repeats(earlier)));
             assert_eq!(repeated, None, "what was applied a moment ago is planned again");
             if plan.steps.is_empty() {
-                let before = self.live.clone();
+                let before = self.observed.clone();
                 self.settle();
-                if before == self.live {
+                if before == self.observed {
                     return plan;
                 }
             }
@@ -491,18 +514,18 @@ impl Model {
 }
 
 /// `used` is whether tasks may start with it.
-fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Live>>, used: bool) {
-    if let role::Change::Create(want) = change {
+fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Observed>>, used: bool) {
+    if let role::Change::Create(desired) = change {
         *role = Some(
-            role::Live {
-                arn: want.arn(&place()),
-                name: want.name.clone(),
-                path: want.path.clone(),
-                trust: (&want.trust).into(),
+            role::Observed {
+                arn: desired.arn(&deployment()),
+                name: desired.name.clone(),
+                path: desired.path.clone(),
+                trust: (&desired.trust).into(),
                 policies: [].into(),
                 attached: vec![],
-                permissions_boundary: want.permissions_boundary.clone(),
-                tags: want.tags.clone().into(),
+                permissions_boundary: desired.permissions_boundary.clone(),
+                tags: desired.tags.clone().into(),
             }
             .into(),
         );
@@ -513,18 +536,18 @@ fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Live>>, used
         *role = None;
         return;
     }
-    let live = role.as_mut().expect("a role that is changed exists");
+    let observed = role.as_mut().expect("a role that is changed exists");
     match change {
-        role::Change::SetTrust { trust, .. } => live.trust = trust.into(),
-        role::Change::SetBoundary { to, .. } => live.permissions_boundary.clone_from(to),
+        role::Change::SetTrust { trust, .. } => observed.trust = trust.into(),
+        role::Change::SetBoundary { to, .. } => observed.permissions_boundary.clone_from(to),
         role::Change::PutPolicy { policy, .. } => {
-            live.policies.insert(role::POLICY_NAME.to_owned(), policy.into());
+            observed.policies.insert(role::POLICY_NAME.to_owned(), policy.into());
         }
         role::Change::RemovePolicy { policy, .. } => {
-            live.policies.remove(policy);
+            observed.policies.remove(policy);
         }
-        role::Change::Detach { policy_arn, .. } => live.attached.retain(|one| one != policy_arn),
-        role::Change::Tag { tags, .. } => live.tags.extend(tags.clone()),
+        role::Change::Detach { policy_arn, .. } => observed.attached.retain(|one| one != policy_arn),
+        role::Change::Tag { tags, .. } => observed.tags.extend(tags.clone()),
         role::Change::Create(_) | role::Change::Delete { .. } => {}
         role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
     }

@@ -2,28 +2,28 @@
 
 pub mod garbage;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, Watched};
+use super::drift::{Found, TrackedField};
 use super::{Action, Description, Field};
+use crate::deployment::Deployment;
 use crate::names;
-use crate::place::Place;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
-pub const WATCHED: &[Watched] = &[
-    Watched::new(
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::new(
         "immutable_tags",
         "`IMMUTABLE` for every tag; `IMMUTABLE_WITH_EXCLUSION` is a difference",
         "ecr:PutImageTagMutability",
     ),
-    Watched::new("scan_on_push", "absent is off", "ecr:PutImageScanningConfiguration"),
-    Watched::tags("ecr:TagResource", Found::InTurns),
+    TrackedField::new("scan_on_push", "absent is off", "ecr:PutImageScanningConfiguration"),
+    TrackedField::tags("ecr:TagResource", Found::InTurns),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Want {
+pub struct Desired {
     pub name: String,
     /// A tag names one build for ever; what runs is pinned by digest besides.
     pub immutable_tags: bool,
@@ -32,7 +32,7 @@ pub struct Want {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Live {
+pub struct Observed {
     pub arn: String,
     pub name: String,
     /// Where images are pushed: `HOST/NAME`.
@@ -45,7 +45,7 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Create(Want),
+    Create(Desired),
     SetImmutableTags {
         name: String,
         to: bool,
@@ -70,45 +70,45 @@ pub enum Change {
     },
 }
 
-pub fn want(repository: &Repository, place: &Place) -> Want {
-    Want {
-        name: names::image_repository(&place.deployment, repository.name.as_str()),
+pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
+    Desired {
+        name: names::image_repository(&deployment.id, location.name.as_str()),
         immutable_tags: true,
         scan_on_push: true,
-        tags: tags::wanted(repository, place),
+        tags: tags::wanted(location, deployment),
     }
 }
 
-pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
-    let Some(live) = live else { return vec![Change::Create(want.clone())] };
+pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
+    let Some(observed) = observed else { return vec![Change::Create(desired.clone())] };
     let mut changes = Vec::new();
-    let missing = tags::missing(&live.tags, &want.tags);
+    let missing = tags::missing(&observed.tags, &desired.tags);
     if !missing.is_empty() {
-        changes.push(Change::Tag { arn: live.arn.clone(), name: live.name.clone(), tags: missing });
+        changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags: missing });
     }
-    if live.immutable_tags != want.immutable_tags {
-        changes.push(Change::SetImmutableTags { name: want.name.clone(), to: want.immutable_tags });
+    if observed.immutable_tags != desired.immutable_tags {
+        changes.push(Change::SetImmutableTags { name: desired.name.clone(), to: desired.immutable_tags });
     }
-    if live.scan_on_push != want.scan_on_push {
-        changes.push(Change::SetScanOnPush { name: want.name.clone(), to: want.scan_on_push });
+    if observed.scan_on_push != desired.scan_on_push {
+        changes.push(Change::SetScanOnPush { name: desired.name.clone(), to: desired.scan_on_push });
     }
     changes
 }
 
-pub fn delete(live: &Live) -> Change {
-    Change::Delete { name: live.name.clone() }
+pub fn delete(observed: &Observed) -> Change {
+    Change::Delete { name: observed.name.clone() }
 }
 
 impl Change {
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         match self {
-            Self::Create(want) => Description::created(
-                &want.name,
+            Self::Create(desired) => Description::created(
+                &desired.name,
                 vec![
-                    Field::set("immutable_tags", want.immutable_tags),
-                    Field::set("scan_on_push", want.scan_on_push),
-                    Field::set("tags", tags::render(&want.tags)),
+                    Field::set("immutable_tags", desired.immutable_tags),
+                    Field::set("scan_on_push", desired.scan_on_push),
+                    Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
             Self::SetImmutableTags { name, to } => {

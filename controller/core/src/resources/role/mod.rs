@@ -5,14 +5,14 @@ mod policy;
 
 use std::collections::BTreeMap;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::drift::{Found, Watched};
+use super::drift::{Found, TrackedField};
 use super::{Description, Field};
+use crate::deployment::Deployment;
 use crate::names;
-use crate::place::Place;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
@@ -21,22 +21,22 @@ pub use policy::Document;
 /// The one inline policy of a role.
 pub const POLICY_NAME: &str = "codeloc";
 
-pub const WATCHED: &[Watched] = &[
-    Watched::told("path", "the path in its ARN", "delete the role by hand, and it is made anew"),
-    Watched::new("trust", "the trust policy, whatever the order of its lists", "iam:UpdateAssumeRolePolicy"),
-    Watched::new("policy", "the inline policy `codeloc`, whatever the order of its lists", "iam:PutRolePolicy"),
-    Watched::new("foreign_policy", "no other inline policy", "iam:DeleteRolePolicy"),
-    Watched::new("attached_policy", "no managed policy", "iam:DetachRolePolicy"),
-    Watched::new(
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::report_only("path", "the path in its ARN", "delete the role by hand, and it is made anew"),
+    TrackedField::new("trust", "the trust policy, whatever the order of its lists", "iam:UpdateAssumeRolePolicy"),
+    TrackedField::new("policy", "the inline policy `codeloc`, whatever the order of its lists", "iam:PutRolePolicy"),
+    TrackedField::new("foreign_policy", "no other inline policy", "iam:DeleteRolePolicy"),
+    TrackedField::new("attached_policy", "no managed policy", "iam:DetachRolePolicy"),
+    TrackedField::new(
         "permissions_boundary",
         "the setting's ARN, or none",
         "iam:PutRolePermissionsBoundary, iam:DeleteRolePermissionsBoundary",
     ),
-    Watched::tags("iam:TagRole", Found::NextSweep),
+    TrackedField::tags("iam:TagRole", Found::NextSweep),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Want {
+pub struct Desired {
     pub name: String,
     /// With slashes at both ends.
     pub path: String,
@@ -46,14 +46,14 @@ pub struct Want {
     pub tags: Tags,
 }
 
-impl Want {
-    pub fn arn(&self, place: &Place) -> String {
-        arn_of(&self.name, place)
+impl Desired {
+    pub fn arn(&self, deployment: &Deployment) -> String {
+        arn_of(&self.name, deployment)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Live {
+pub struct Observed {
     pub arn: String,
     pub name: String,
     pub path: String,
@@ -69,7 +69,7 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    Create(Want),
+    Create(Desired),
     SetTrust {
         name: String,
         trust: Value,
@@ -101,7 +101,7 @@ pub enum Change {
     Immutable {
         name: String,
         path: String,
-        want: String,
+        desired: String,
     },
     Delete {
         name: String,
@@ -111,87 +111,95 @@ pub enum Change {
 }
 
 /// Known before the role exists: account, path and name decide it.
-fn arn_of(name: &str, place: &Place) -> String {
-    format!("arn:{}:iam::{}:role{}{name}", place.partition, place.account, names::role_path(&place.deployment))
+fn arn_of(name: &str, deployment: &Deployment) -> String {
+    format!("arn:{}:iam::{}:role{}{name}", deployment.partition, deployment.account, names::role_path(&deployment.id))
 }
 
 /// ARN of the role that a location's code has.
-pub fn arn(repository: &Repository, place: &Place) -> String {
-    arn_of(&names::role(&place.deployment, repository.name.as_str()), place)
+pub fn arn(location: &Location, deployment: &Deployment) -> String {
+    arn_of(&names::role(&deployment.id, location.name.as_str()), deployment)
 }
 
-pub fn want(repository: &Repository, place: &Place) -> Want {
-    Want {
-        name: names::role(&place.deployment, repository.name.as_str()),
-        path: names::role_path(&place.deployment),
-        trust: policy::trust(place),
-        policy: policy::access(repository, place),
-        permissions_boundary: place.permissions_boundary.clone(),
-        tags: tags::wanted(repository, place),
+pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
+    Desired {
+        name: names::role(&deployment.id, location.name.as_str()),
+        path: names::role_path(&deployment.id),
+        trust: policy::trust(deployment),
+        policy: policy::access(location, deployment),
+        permissions_boundary: deployment.permissions_boundary.clone(),
+        tags: tags::wanted(location, deployment),
     }
 }
 
 /// The execution role of a location with secrets. One that was made stays, without them, until the location goes: definitions that may
 /// still start a task name it.
-pub fn want_execution(repository: &Repository, place: &Place) -> Want {
-    Want {
-        name: names::execution_role(&place.deployment, repository.name.as_str()),
-        policy: policy::execution(repository, place),
-        ..want(repository, place)
+pub fn desired_execution(location: &Location, deployment: &Deployment) -> Desired {
+    Desired {
+        name: names::execution_role(&deployment.id, location.name.as_str()),
+        policy: policy::execution(location, deployment),
+        ..desired(location, deployment)
     }
 }
 
 /// ARN of the role with which ECS starts a location's tasks: its own where it has secrets, else the platform's.
-pub fn execution_arn(repository: &Repository, place: &Place) -> String {
-    if repository.secrets.is_empty() {
-        place.execution_role_arn.clone()
+pub fn execution_arn(location: &Location, deployment: &Deployment) -> String {
+    if location.secrets.is_empty() {
+        deployment.execution_role_arn.clone()
     } else {
-        arn_of(&names::execution_role(&place.deployment, repository.name.as_str()), place)
+        arn_of(&names::execution_role(&deployment.id, location.name.as_str()), deployment)
     }
 }
 
-pub fn diff(want: &Want, live: Option<&Live>) -> Vec<Change> {
-    let name = want.name.clone();
-    let Some(live) = live else {
+pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
+    let name = desired.name.clone();
+    let Some(observed) = observed else {
         return vec![
-            Change::Create(want.clone()),
-            Change::PutPolicy { name, policy: want.policy.clone(), created: true },
+            Change::Create(desired.clone()),
+            Change::PutPolicy { name, policy: desired.policy.clone(), created: true },
         ];
     };
     let mut changes = Vec::new();
-    if live.path != want.path {
-        changes.push(Change::Immutable { name: name.clone(), path: live.path.clone(), want: want.path.clone() });
+    if observed.path != desired.path {
+        changes.push(Change::Immutable {
+            name: name.clone(),
+            path: observed.path.clone(),
+            desired: desired.path.clone(),
+        });
     }
-    let missing = tags::missing(&live.tags, &want.tags);
+    let missing = tags::missing(&observed.tags, &desired.tags);
     if !missing.is_empty() {
         changes.push(Change::Tag { name: name.clone(), tags: missing });
     }
-    if !live.trust.says(&want.trust) {
-        changes.push(Change::SetTrust { name: name.clone(), trust: want.trust.clone() });
+    if !observed.trust.matches(&desired.trust) {
+        changes.push(Change::SetTrust { name: name.clone(), trust: desired.trust.clone() });
     }
-    if live.permissions_boundary != want.permissions_boundary {
-        let (from, to) = (live.permissions_boundary.clone(), want.permissions_boundary.clone());
+    if observed.permissions_boundary != desired.permissions_boundary {
+        let (from, to) = (observed.permissions_boundary.clone(), desired.permissions_boundary.clone());
         changes.push(Change::SetBoundary { name: name.clone(), from, to });
     }
     // Creating the role and putting its policy are two calls: a crash between them is repaired here.
-    let current = live.policies.get(POLICY_NAME);
-    if !current.is_some_and(|current| current.says(&want.policy)) {
-        changes.push(Change::PutPolicy { name: name.clone(), policy: want.policy.clone(), created: current.is_none() });
+    let current = observed.policies.get(POLICY_NAME);
+    if !current.is_some_and(|current| current.matches(&desired.policy)) {
+        changes.push(Change::PutPolicy {
+            name: name.clone(),
+            policy: desired.policy.clone(),
+            created: current.is_none(),
+        });
     }
-    for policy in live.policies.keys().filter(|policy| *policy != POLICY_NAME) {
+    for policy in observed.policies.keys().filter(|policy| *policy != POLICY_NAME) {
         changes.push(Change::RemovePolicy { name: name.clone(), policy: policy.clone() });
     }
-    for policy_arn in &live.attached {
+    for policy_arn in &observed.attached {
         changes.push(Change::Detach { name: name.clone(), policy_arn: policy_arn.clone() });
     }
     changes
 }
 
-pub fn delete(live: &Live) -> Change {
+pub fn delete(observed: &Observed) -> Change {
     Change::Delete {
-        name: live.name.clone(),
-        policies: live.policies.keys().cloned().collect(),
-        attached: live.attached.clone(),
+        name: observed.name.clone(),
+        policies: observed.policies.keys().cloned().collect(),
+        attached: observed.attached.clone(),
     }
 }
 
@@ -200,13 +208,13 @@ impl Change {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         let none = || "none".to_owned();
         match self {
-            Self::Create(want) => Description::created(
-                &want.name,
+            Self::Create(desired) => Description::created(
+                &desired.name,
                 vec![
-                    Field::set("path", &want.path),
-                    Field::set("trust", &want.trust),
-                    Field::set("permissions_boundary", want.permissions_boundary.clone().unwrap_or_else(none)),
-                    Field::set("tags", tags::render(&want.tags)),
+                    Field::set("path", &desired.path),
+                    Field::set("trust", &desired.trust),
+                    Field::set("permissions_boundary", desired.permissions_boundary.clone().unwrap_or_else(none)),
+                    Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
             Self::SetTrust { name, trust } => update(name, Field::set("trust", trust), "differs from what is wanted"),
@@ -235,9 +243,9 @@ impl Change {
                 "a policy that codeloc did not attach widens this role",
             ),
             Self::Tag { name, tags } => Description::tagged(name, tags),
-            Self::Immutable { name, path, want } => update(
+            Self::Immutable { name, path, desired } => update(
                 name,
-                Field::changed("path", path, want),
+                Field::changed("path", path, desired),
                 "a role keeps its path: delete the role by hand, and it is made anew",
             ),
             Self::Delete { name, .. } => Description::deleted(name),

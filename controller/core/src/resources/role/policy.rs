@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use codeloc_crds::Repository;
+use codeloc_crds::Location;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::deployment::Deployment;
 use crate::names;
-use crate::place::Place;
 use crate::resources::task_definition;
 
 /// ECS tasks of this account may take the role, and nobody else. The conditions are AWS's guard against the confused
 /// deputy (ECS developer guide, 'Task IAM role').
-pub fn trust(place: &Place) -> Value {
+pub fn trust(deployment: &Deployment) -> Value {
     json!({
         "Version": "2012-10-17",
         "Statement": [{
@@ -20,8 +20,8 @@ pub fn trust(place: &Place) -> Value {
             "Principal": {"Service": "ecs-tasks.amazonaws.com"},
             "Action": "sts:AssumeRole",
             "Condition": {
-                "StringEquals": {"aws:SourceAccount": place.account},
-                "ArnLike": {"aws:SourceArn": format!("arn:{}:ecs:{}:{}:*", place.partition, place.region, place.account)},
+                "StringEquals": {"aws:SourceAccount": deployment.account},
+                "ArnLike": {"aws:SourceArn": format!("arn:{}:ecs:{}:{}:*", deployment.partition, deployment.region, deployment.account)},
             },
         }],
     })
@@ -34,11 +34,11 @@ const SHARED: &str = "repos/shared";
 /// write; `repos/shared/` and each that is granted for reading, read; and listing those. Nothing else.
 ///
 /// The slash before `*` matters: without it `orders` reads `orders-2`.
-pub fn access(repository: &Repository, place: &Place) -> Value {
-    let bucket = format!("arn:{}:s3:::{}", place.partition, place.bucket);
-    let own = [repository.s3_prefix.as_str()];
-    let written: Vec<&str> = own.into_iter().chain(repository.access.write.iter().map(String::as_str)).collect();
-    let read: Vec<&str> = [SHARED].into_iter().chain(repository.access.read.iter().map(String::as_str)).collect();
+pub fn access(location: &Location, deployment: &Deployment) -> Value {
+    let bucket = format!("arn:{}:s3:::{}", deployment.partition, deployment.bucket);
+    let own = [location.s3_prefix.as_str()];
+    let written: Vec<&str> = own.into_iter().chain(location.access.write.iter().map(String::as_str)).collect();
+    let read: Vec<&str> = [SHARED].into_iter().chain(location.access.read.iter().map(String::as_str)).collect();
     let objects =
         |prefixes: &[&str]| -> Vec<String> { prefixes.iter().map(|prefix| format!("{bucket}/{prefix}/*")).collect() };
     let listed: Vec<String> = written.iter().chain(&read).map(|prefix| format!("{prefix}/*")).collect();
@@ -76,10 +76,10 @@ pub fn access(repository: &Repository, place: &Place) -> Value {
 
 /// What ECS may do to start a location's tasks, where these need secrets: pull its image, write its log, and read exactly those secrets.
 /// The code in the task never has this role.
-pub fn execution(repository: &Repository, place: &Place) -> Value {
-    let Place { partition, region, account, .. } = place;
-    let name = repository.name.as_str();
-    let group = names::log_group(&place.deployment, name);
+pub fn execution(location: &Location, deployment: &Deployment) -> Value {
+    let Deployment { partition, region, account, .. } = deployment;
+    let name = location.name.as_str();
+    let group = names::log_group(&deployment.id, name);
     let mut statements = vec![
         json!({"Sid": "LogIn", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}),
         json!({
@@ -89,7 +89,7 @@ pub fn execution(repository: &Repository, place: &Place) -> Value {
             "Resource": format!("arn:{partition}:logs:{region}:{account}:log-group:{group}:*"),
         }),
     ];
-    if let Some(images) = images(repository, place) {
+    if let Some(images) = images(location, deployment) {
         statements.push(json!({
             "Sid": "Pull",
             "Effect": "Allow",
@@ -97,7 +97,7 @@ pub fn execution(repository: &Repository, place: &Place) -> Value {
             "Resource": images,
         }));
     }
-    let secrets = task_definition::secrets(repository, place);
+    let secrets = task_definition::secrets(location, deployment);
     let named = |service: &str| -> BTreeSet<String> {
         let of_service = |arn: &&String| arn.split(':').nth(2) == Some(service);
         secrets.values().filter(of_service).map(|arn| whole(arn)).collect()
@@ -114,10 +114,10 @@ pub fn execution(repository: &Repository, place: &Place) -> Value {
 }
 
 /// The ARN of the image repository that tasks pull from; none where that is not in ECR.
-fn images(repository: &Repository, place: &Place) -> Option<String> {
-    let Some(image) = &repository.image else {
-        let Place { partition, region, account, deployment, .. } = place;
-        let own = names::image_repository(deployment, repository.name.as_str());
+fn images(location: &Location, deployment: &Deployment) -> Option<String> {
+    let Some(image) = &location.image else {
+        let Deployment { partition, region, account, id, .. } = deployment;
+        let own = names::image_repository(id, location.name.as_str());
         return Some(format!("arn:{partition}:ecr:{region}:{account}:repository/{own}"));
     };
     // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…, or PATH:TAG
@@ -127,7 +127,7 @@ fn images(repository: &Repository, place: &Place) -> Option<String> {
         return None;
     };
     let path = path.split(['@', ':']).next().unwrap_or(path);
-    Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", place.partition))
+    Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", deployment.partition))
 }
 
 /// A secret's ARN without the key, stage and version that ECS takes behind it.
@@ -147,9 +147,9 @@ impl Document {
 
     /// Whether it says what is wanted. IAM nearly always gives back to the letter what it was sent. One that is no JSON says nothing
     /// that is wanted.
-    pub fn says(&self, want: &Value) -> bool {
-        let sent = want.to_string();
-        self.0 == sent || serde_json::from_str(&self.0).is_ok_and(|live: Value| equivalent(&live, want))
+    pub fn matches(&self, desired: &Value) -> bool {
+        let sent = desired.to_string();
+        self.0 == sent || serde_json::from_str(&self.0).is_ok_and(|observed: Value| equivalent(&observed, desired))
     }
 }
 
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_document_that_is_no_json_says_nothing_that_is_wanted() {
-        assert!(!Document::new("{").says(&json!({})));
-        assert!(Document::new("{ }").says(&json!({})));
+        assert!(!Document::new("{").matches(&json!({})));
+        assert!(Document::new("{ }").matches(&json!({})));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub const ROLLING: DeploymentConfiguration = DeploymentConfiguration {
 
 /// The same for every location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Manner {
+pub struct ServiceOptions {
     /// How deployments replace tasks.
     pub strategy: String,
     /// `FARGATE`, or the capacity providers with base and weight.
@@ -58,7 +58,7 @@ pub struct Manner {
     pub zone_rebalancing: bool,
 }
 
-impl Manner {
+impl ServiceOptions {
     /// Runs go on in the task that loaded their code: it is not moved while it serves.
     pub fn ours() -> Self {
         Self {
@@ -73,20 +73,20 @@ impl Manner {
         }
     }
 
-    pub(super) fn differing(&self, want: &Self) -> Vec<Field> {
+    pub(super) fn differing(&self, desired: &Self) -> Vec<Field> {
         [
-            Field::differing("strategy", &self.strategy, &want.strategy),
-            Field::differing("capacity", &self.capacity, &want.capacity),
-            Field::differing("platform_version", &self.platform_version, &want.platform_version),
-            Field::differing("propagate_tags", &self.propagate_tags, &want.propagate_tags),
-            Field::differing("managed_tags", &self.managed_tags, &want.managed_tags),
-            Field::differing("execute_command", &self.execute_command, &want.execute_command),
+            Field::differing("strategy", &self.strategy, &desired.strategy),
+            Field::differing("capacity", &self.capacity, &desired.capacity),
+            Field::differing("platform_version", &self.platform_version, &desired.platform_version),
+            Field::differing("propagate_tags", &self.propagate_tags, &desired.propagate_tags),
+            Field::differing("managed_tags", &self.managed_tags, &desired.managed_tags),
+            Field::differing("execute_command", &self.execute_command, &desired.execute_command),
             Field::differing(
                 "health_check_grace_period",
                 &self.health_check_grace_period,
-                &want.health_check_grace_period,
+                &desired.health_check_grace_period,
             ),
-            Field::differing("zone_rebalancing", &self.zone_rebalancing, &want.zone_rebalancing),
+            Field::differing("zone_rebalancing", &self.zone_rebalancing, &desired.zone_rebalancing),
         ]
         .into_iter()
         .flatten()

@@ -19,8 +19,8 @@ const PULL: &str = "cannotpullcontainererror";
 const PULL_PASSES: [&str; 3] = ["i/o timeout", "eof", "connection reset"];
 
 /// Whether these last words, of which the first line says most, speak against the circumstances and not against the revision.
-pub fn passes(last_words: &str) -> bool {
-    let first = last_words.lines().next().unwrap_or_default().to_lowercase();
+pub fn passes(failure_excerpt: &str) -> bool {
+    let first = failure_excerpt.lines().next().unwrap_or_default().to_lowercase();
     let says_one_of = |all: &[&str]| all.iter().any(|words| first.contains(words));
     says_one_of(&PASSING) || (first.contains(PULL) && says_one_of(&PULL_PASSES))
 }

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
-use codeloc_crds::{Architecture, Repository};
+use codeloc_crds::{Architecture, Location};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::drift::{Found, Watched};
+use super::drift::{Found, TrackedField};
 use super::{Action, Deferred, Description, Field, run_definition};
+use crate::deployment::Deployment;
 use crate::image::{Image, LoadTarget};
 use crate::names;
-use crate::place::Place;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
@@ -28,22 +28,22 @@ const OWN_PREFIX: &str = "DAGSTER_REPO_S3_PREFIX";
 /// What Dagster hands on to the launcher of this location's runs.
 const CONTAINER_CONTEXT: &str = "DAGSTER_CONTAINER_CONTEXT";
 
-pub const WATCHED: &[Watched] = &[
-    Watched::new("image", "the image, by digest", ANEW),
-    Watched::new("cpu", "CPU units of the task", ANEW),
-    Watched::new("memory", "MiB of the task", ANEW),
-    Watched::new("architecture", "of the processor", ANEW),
-    Watched::new("task_role", "ARN", ANEW),
-    Watched::new("execution_role", "ARN", ANEW),
-    Watched::new("command", "word by word", ANEW),
-    Watched::new("changed_variables", "environment variables, whatever their order; values are never shown", ANEW),
-    Watched::new("secrets", "the ARNs that variables are filled from, by variable", ANEW),
-    Watched::new("port", "the one container port", ANEW),
-    Watched::new("log_group", "group and region", ANEW),
-    Watched::new("log_stream_prefix", "the revision", ANEW),
-    Watched::new("health_check", "command, interval, timeout, retries and start period", ANEW),
-    Watched::new("stop_timeout", "seconds between SIGTERM and SIGKILL", ANEW),
-    Watched::new(
+pub const TRACKED_FIELDS: &[TrackedField] = &[
+    TrackedField::new("image", "the image, by digest", ANEW),
+    TrackedField::new("cpu", "CPU units of the task", ANEW),
+    TrackedField::new("memory", "MiB of the task", ANEW),
+    TrackedField::new("architecture", "of the processor", ANEW),
+    TrackedField::new("task_role", "ARN", ANEW),
+    TrackedField::new("execution_role", "ARN", ANEW),
+    TrackedField::new("command", "word by word", ANEW),
+    TrackedField::new("changed_variables", "environment variables, whatever their order; values are never shown", ANEW),
+    TrackedField::new("secrets", "the ARNs that variables are filled from, by variable", ANEW),
+    TrackedField::new("port", "the one container port", ANEW),
+    TrackedField::new("log_group", "group and region", ANEW),
+    TrackedField::new("log_stream_prefix", "the revision", ANEW),
+    TrackedField::new("health_check", "command, interval, timeout, retries and start period", ANEW),
+    TrackedField::new("stop_timeout", "seconds between SIGTERM and SIGKILL", ANEW),
+    TrackedField::new(
         "foreign",
         "nothing else that changes what runs: other containers, entry point, environment files, volumes, mounts, \
          user, working directory, host name, links, dependencies, capabilities, limits, labels, security options, a read-only root, \
@@ -51,7 +51,7 @@ pub const WATCHED: &[Watched] = &[
          the same as absent",
         ANEW,
     ),
-    Watched::tags("ecs:TagResource", Found::InTurns),
+    TrackedField::tags("ecs:TagResource", Found::InTurns),
 ];
 
 /// A definition never changes: whoever changes what runs, makes another one and lets the service run that. The service goes
@@ -59,7 +59,7 @@ pub const WATCHED: &[Watched] = &[
 const ANEW: &str = "ecs:UpdateService, ecs:RegisterTaskDefinition";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Want {
+pub struct Desired {
     pub family: String,
     /// Absent while the image is not known.
     pub content: Option<Content>,
@@ -107,19 +107,19 @@ impl Content {
     }
 
     /// What differs in `want`, as the plan prints it.
-    fn differing(&self, want: &Self) -> Vec<Field> {
-        let pairs = self.in_words().into_iter().zip(want.in_words());
+    fn differing(&self, desired: &Self) -> Vec<Field> {
+        let pairs = self.summary().into_iter().zip(desired.summary());
         let mut fields: Vec<Field> =
             pairs.filter_map(|((name, from), (_, to))| Field::differing(name, &from, &to)).collect();
-        let variables = want.differing_variables(self);
+        let variables = desired.differing_variables(self);
         if !variables.is_empty() {
             fields.push(Field::set("changed_variables", variables.join(", ")));
         }
         // What only follows from the rest is worth a word where the rest is the same.
-        if fields.is_empty() && self.log_stream_prefix != want.log_stream_prefix {
-            fields.push(Field::changed("log_stream_prefix", &self.log_stream_prefix, &want.log_stream_prefix));
+        if fields.is_empty() && self.log_stream_prefix != desired.log_stream_prefix {
+            fields.push(Field::changed("log_stream_prefix", &self.log_stream_prefix, &desired.log_stream_prefix));
         }
-        if fields.is_empty() && self != want {
+        if fields.is_empty() && self != desired {
             let names = [CONTAINER_CONTEXT, CURRENT_IMAGE, SERVER_ID];
             fields.push(Field::set("changed_variables", names.join(", ")));
         }
@@ -127,12 +127,12 @@ impl Content {
     }
 
     /// Its fields as the plan prints them, always in this order.
-    fn in_words(&self) -> Vec<(&'static str, String)> {
+    fn summary(&self) -> Vec<(&'static str, String)> {
         vec![
             ("image", self.image.clone()),
             ("cpu", self.cpu.clone()),
             ("memory", self.memory.clone()),
-            ("architecture", in_words(self.architecture).to_owned()),
+            ("architecture", summary(self.architecture).to_owned()),
             ("task_role", self.task_role_arn.clone()),
             ("execution_role", self.execution_role_arn.clone()),
             ("command", self.command.join(" ")),
@@ -167,7 +167,7 @@ impl std::fmt::Display for HealthCheck {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Live {
+pub struct Observed {
     pub arn: String,
     /// The number AWS gave it within the family.
     pub number: i32,
@@ -178,7 +178,7 @@ pub struct Live {
     pub tags: Shared<Tags>,
 }
 
-impl Live {
+impl Observed {
     /// The family, out of the ARN.
     pub fn family(&self) -> &str {
         let key = self.arn.rsplit('/').next().unwrap_or_default();
@@ -198,13 +198,13 @@ impl Live {
     }
 
     /// Whether it says exactly this.
-    pub fn says(&self, content: &Content) -> bool {
+    pub fn matches(&self, content: &Content) -> bool {
         self.foreign.is_empty() && self.content.as_ref() == Some(content)
     }
 
     /// How it differs from what is wanted.
-    fn differing(&self, want: &Content) -> Vec<Field> {
-        let mut fields = self.content.as_ref().map(|content| content.differing(want)).unwrap_or_default();
+    fn differing(&self, desired: &Content) -> Vec<Field> {
+        let mut fields = self.content.as_ref().map(|content| content.differing(desired)).unwrap_or_default();
         if !self.foreign.is_empty() || self.content.is_none() {
             fields.push(Field::changed("foreign", self.foreign.join(", "), "none"));
         }
@@ -275,7 +275,7 @@ impl std::fmt::Display for Attempt {
 pub enum Change {
     /// `from` is how what runs now differs.
     Register {
-        want: Box<Want>,
+        desired: Box<Desired>,
         from: Option<Vec<Field>>,
         attempt: Attempt,
     },
@@ -295,26 +295,30 @@ pub enum Change {
 }
 
 /// The code server names the definition of its runs.
-pub fn want(repository: &Repository, image: Option<(&Image, &run_definition::Want)>, place: &Place) -> Want {
-    let content = image.map(|(image, run)| content(repository, image, run, place));
+pub fn desired(
+    location: &Location,
+    image: Option<(&Image, &run_definition::Desired)>,
+    deployment: &Deployment,
+) -> Desired {
+    let content = image.map(|(image, run)| content(location, image, run, deployment));
     let revision = content
         .as_ref()
         .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
-    let mut tags = tags::wanted(repository, place);
+    let mut tags = tags::wanted(location, deployment);
     if let Deferred::Known(revision) = &revision {
         tags.insert(tags::REVISION.to_owned(), revision.clone());
     }
     if let Some(commit) = image.and_then(|(image, _)| image.commit.as_ref()) {
         tags.insert(tags::COMMIT.to_owned(), commit.clone());
     }
-    if let (Some(_), Some(tag)) = (image, repository.image_tag()) {
+    if let (Some(_), Some(tag)) = (image, location.image_tag()) {
         tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
     }
-    Want {
-        family: names::task_family(&place.deployment, repository.name.as_str()),
+    Desired {
+        family: names::task_family(&deployment.id, location.name.as_str()),
         resources: BTreeMap::from([
-            ("cpu", repository.resources.cpu.to_string()),
-            ("memory", repository.resources.memory.to_string()),
+            ("cpu", location.resources.cpu.to_string()),
+            ("memory", location.resources.memory.to_string()),
         ]),
         content,
         revision,
@@ -323,65 +327,69 @@ pub fn want(repository: &Repository, image: Option<(&Image, &run_definition::Wan
 }
 
 /// What code servers and runs of a location find in their environment alike.
-pub(super) fn shared_environment(repository: &Repository, image: &Image, place: &Place) -> BTreeMap<String, String> {
-    let mut environment = place.environment.clone();
-    environment.retain(|name, _| !repository.secrets.contains_key(name) && !place.secrets.contains_key(name));
-    environment.extend(repository.environment.clone());
+pub(super) fn shared_environment(
+    location: &Location,
+    image: &Image,
+    deployment: &Deployment,
+) -> BTreeMap<String, String> {
+    let mut environment = deployment.environment.clone();
+    environment.retain(|name, _| !location.secrets.contains_key(name) && !deployment.secrets.contains_key(name));
+    environment.extend(location.environment.clone());
     let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
-    set("DAGSTER_LOCATION_NAME", repository.name.as_str());
+    set("DAGSTER_LOCATION_NAME", location.name.as_str());
     set(CURRENT_IMAGE, &image.reference);
-    set("DAGSTER_REPO_S3_BUCKET", &place.bucket);
-    set(OWN_PREFIX, &repository.s3_prefix);
+    set("DAGSTER_REPO_S3_BUCKET", &deployment.bucket);
+    set(OWN_PREFIX, &location.s3_prefix);
     environment
 }
 
 /// Variables out of secrets: the platform's and the location's own, of which neither may be given as plain text too.
-pub(in crate::resources) fn secrets(repository: &Repository, place: &Place) -> BTreeMap<String, String> {
-    let mut secrets = place.secrets.clone();
-    secrets.extend(repository.secrets.clone());
+pub(in crate::resources) fn secrets(location: &Location, deployment: &Deployment) -> BTreeMap<String, String> {
+    let mut secrets = deployment.secrets.clone();
+    secrets.extend(location.secrets.clone());
     // ECS refuses a variable that is both.
-    secrets.retain(|name, _| !repository.environment.contains_key(name));
+    secrets.retain(|name, _| !location.environment.contains_key(name));
     secrets
 }
 
-pub(super) fn architecture(repository: &Repository, place: &Place) -> Architecture {
-    if place.host_platform { host_architecture() } else { repository.resources.architecture }
+pub(super) fn architecture(location: &Location, deployment: &Deployment) -> Architecture {
+    if deployment.host_platform { host_architecture() } else { location.resources.architecture }
 }
 
-fn content(repository: &Repository, image: &Image, run: &run_definition::Want, place: &Place) -> Content {
-    let name = repository.name.as_str();
-    let mut environment = shared_environment(repository, image, place);
+fn content(location: &Location, image: &Image, run: &run_definition::Desired, deployment: &Deployment) -> Content {
+    let name = location.name.as_str();
+    let mut environment = shared_environment(location, image, deployment);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // The server reads its flags from the environment, so that whatever runs the task can give it another address.
     set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
-    set("DAGSTER_GRPC_PORT", place.port.to_string());
-    set(CONTAINER_CONTEXT, run_definition::container_context(repository, run));
+    set("DAGSTER_GRPC_PORT", deployment.port.to_string());
+    set(CONTAINER_CONTEXT, run_definition::container_context(location, run));
     set("DAGSTER_WORKING_DIRECTORY", image.load.working_directory.clone());
     match &image.load.target {
         LoadTarget::Module(module) => set("DAGSTER_MODULE_NAME", module.clone()),
         LoadTarget::File(file) => set("DAGSTER_PYTHON_FILE", file.clone()),
     };
-    if let Some(attribute) = &repository.attribute {
+    if let Some(attribute) = &location.attribute {
         set("DAGSTER_ATTRIBUTE", attribute.clone());
     }
     let mut content = Content {
-        cpu: repository.resources.cpu.to_string(),
-        memory: repository.resources.memory.to_string(),
-        architecture: architecture(repository, place),
-        task_role_arn: super::role::arn(repository, place),
-        execution_role_arn: super::role::execution_arn(repository, place),
+        cpu: location.resources.cpu.to_string(),
+        memory: location.resources.memory.to_string(),
+        architecture: architecture(location, deployment),
+        task_role_arn: super::role::arn(location, deployment),
+        execution_role_arn: super::role::execution_arn(location, deployment),
         image: image.reference.clone(),
         command: ["python", "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"]
             .map(str::to_owned)
             .to_vec(),
         environment,
-        secrets: secrets(repository, place),
+        secrets: secrets(location, deployment),
         container: CONTAINER.to_owned(),
-        port: Some(place.port),
-        log_group: names::log_group(&place.deployment, name),
-        log_region: place.region.clone(),
+        port: Some(deployment.port),
+        log_group: names::log_group(&deployment.id, name),
+        log_region: deployment.region.clone(),
         log_stream_prefix: String::new(),
-        health_check: Some(health_check(repository, place)),
+        health_check: Some(health_check(location, deployment)),
         stop_timeout: 60,
     };
     let revision = revision(&content);
@@ -393,15 +401,15 @@ fn content(repository: &Repository, image: &Image, run: &run_definition::Want, p
 
 /// The port binds only once the user's code has been imported, so an open port is the proof of a good import. Dagster's
 /// own health check starts a whole Python with all of Dagster for each probe.
-fn health_check(repository: &Repository, place: &Place) -> HealthCheck {
-    let probe = format!("import socket; socket.create_connection(('127.0.0.1', {}), 3).close()", place.port);
+fn health_check(location: &Location, deployment: &Deployment) -> HealthCheck {
+    let probe = format!("import socket; socket.create_connection(('127.0.0.1', {}), 3).close()", deployment.port);
     HealthCheck {
         command: vec!["CMD".to_owned(), "python".to_owned(), "-I".to_owned(), "-S".to_owned(), "-c".to_owned(), probe],
         interval: 10,
         timeout: 5,
         retries: 3,
         // ECS allows at most 300 s.
-        start_period: i32::try_from(repository.health.start_seconds.min(300)).unwrap_or(300),
+        start_period: i32::try_from(location.health.start_seconds.min(300)).unwrap_or(300),
     }
 }
 
@@ -415,7 +423,7 @@ fn host_architecture() -> Architecture {
 }
 
 /// As configs and AWS write it.
-fn in_words(architecture: Architecture) -> &'static str {
+fn summary(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::Arm64 => "ARM64",
         Architecture::X86_64 => "X86_64",
@@ -424,15 +432,19 @@ fn in_words(architecture: Architecture) -> &'static str {
 
 /// The live revision that says exactly what is wanted: of several equal ones the one that runs, so that nothing is rolled out
 /// for nothing, else the newest.
-pub fn equal<'a>(want: &Want, live: &'a [Shared<Live>], runs: Option<&'a Live>) -> Option<&'a Live> {
-    let content = want.content.as_ref()?;
-    runs.into_iter().chain(live.iter().map(Deref::deref)).find(|live| live.says(content))
+pub fn equal<'a>(
+    desired: &Desired,
+    observed: &'a [Shared<Observed>],
+    runs: Option<&'a Observed>,
+) -> Option<&'a Observed> {
+    let content = desired.content.as_ref()?;
+    runs.into_iter().chain(observed.iter().map(Deref::deref)).find(|observed| observed.matches(content))
 }
 
 /// The image, by digest, that a tag named when it was rolled out; nothing where something else was rolled out after that. So a tag
 /// that moved meanwhile is told from one that is new in the config, after a restart too.
-pub fn image_of_tag<'a>(live: &'a [Shared<Live>], tag: &str) -> Option<&'a str> {
-    let attempted = live.iter().filter_map(|live| Some((live.attempt()?.at, live.number, live)));
+pub fn image_of_tag<'a>(observed: &'a [Shared<Observed>], tag: &str) -> Option<&'a str> {
+    let attempted = observed.iter().filter_map(|observed| Some((observed.attempt()?.at, observed.number, observed)));
     let (.., newest) = attempted.max_by_key(|(at, number, _)| (*at, *number))?;
     let image = newest.content.as_ref()?.image.as_str();
     let (name, _) = tag.rsplit_once(':')?;
@@ -440,31 +452,31 @@ pub fn image_of_tag<'a>(live: &'a [Shared<Live>], tag: &str) -> Option<&'a str> 
     (of_name && newest.tags.get(tags::IMAGE_TAG).map(String::as_str) == Some(tag)).then_some(image)
 }
 
-impl Want {
+impl Desired {
     /// The commit that the image was built from, where codeloc built it.
     pub fn commit(&self) -> Option<&str> {
         self.tags.get(tags::COMMIT).map(String::as_str)
     }
 
-    /// See [`kept_otherwise`].
-    pub fn kept_otherwise(&self, live: &[Shared<Live>]) -> Option<String> {
-        kept_otherwise(self.content.as_ref()?, self.revision.known()?, live)
+    /// See [`aws_mismatch`].
+    pub fn aws_mismatch(&self, observed: &[Shared<Observed>]) -> Option<String> {
+        aws_mismatch(self.content.as_ref()?, self.revision.known()?, observed)
     }
 }
 
 /// How what runs differs from what is wanted.
-pub fn differing(want: &Want, runs: Option<&Live>) -> Vec<Field> {
-    let (Some(want), Some(runs)) = (&want.content, runs) else { return vec![] };
-    runs.differing(want)
+pub fn differing(desired: &Desired, runs: Option<&Observed>) -> Vec<Field> {
+    let (Some(desired), Some(runs)) = (&desired.content, runs) else { return vec![] };
+    runs.differing(desired)
 }
 
 /// What is wrong where registering a revision once more would not help, for it was tried: nothing that claims to be it says what it was
 /// registered with. Then AWS keeps it in other words, and each registration would be followed by the next, with a rollout each. One that
 /// somebody else registered under our tags is made good by one of ours; so one alone proves nothing.
-pub fn kept_otherwise(content: &Content, revision: &str, live: &[Shared<Live>]) -> Option<String> {
-    let claim = || live.iter().filter(|live| live.revision() == Some(revision));
-    let newest = claim().max_by_key(|live| live.number)?;
-    if claim().count() < 2 || claim().any(|live| live.says(content)) {
+pub fn aws_mismatch(content: &Content, revision: &str, observed: &[Shared<Observed>]) -> Option<String> {
+    let claim = || observed.iter().filter(|observed| observed.revision() == Some(revision));
+    let newest = claim().max_by_key(|observed| observed.number)?;
+    if claim().count() < 2 || claim().any(|observed| observed.matches(content)) {
         return None;
     }
     let fields = newest.differing(content);
@@ -476,35 +488,35 @@ pub fn kept_otherwise(content: &Content, revision: &str, live: &[Shared<Live>]) 
 }
 
 /// Tags that are missing on the definition that is wanted. Here the revision is one of them: rollbacks are told by it.
-pub fn tag(want: &Want, live: &Live) -> Option<Change> {
-    let mut missing = tags::missing(&live.tags, &want.tags);
-    if let Some(revision) = want.revision.known().filter(|revision| live.revision() != Some(revision)) {
+pub fn tag(desired: &Desired, observed: &Observed) -> Option<Change> {
+    let mut missing = tags::missing(&observed.tags, &desired.tags);
+    if let Some(revision) = desired.revision.known().filter(|revision| observed.revision() != Some(revision)) {
         missing.insert(tags::REVISION.to_owned(), revision.to_owned());
     }
-    (!missing.is_empty()).then(|| Change::Tag { arn: live.arn.clone(), tags: missing })
+    (!missing.is_empty()).then(|| Change::Tag { arn: observed.arn.clone(), tags: missing })
 }
 
 impl Change {
     pub fn describe(&self) -> Description {
         match self {
-            Self::Register { want, from, .. } => {
-                let mut fields = vec![Field::set("revision", &want.revision)];
-                match (&want.content, from) {
+            Self::Register { desired, from, .. } => {
+                let mut fields = vec![Field::set("revision", &desired.revision)];
+                match (&desired.content, from) {
                     (Some(_), Some(from)) => fields.extend(from.clone()),
                     (Some(content), None) => {
-                        fields.extend(content.in_words().into_iter().map(|(name, to)| Field::set(name, to)));
+                        fields.extend(content.summary().into_iter().map(|(name, to)| Field::set(name, to)));
                         let variables: Vec<&str> = content.environment.keys().map(String::as_str).collect();
                         fields.push(Field::set("variables", variables.join(", ")));
                     }
                     (None, _) => {
                         fields.push(Field::set("image", Deferred::AfterApply));
-                        fields.extend(want.resources.iter().map(|(name, value)| Field::set(name, value)));
+                        fields.extend(desired.resources.iter().map(|(name, value)| Field::set(name, value)));
                     }
                 }
                 fields.push(Field::set("arn", Deferred::AfterApply));
                 Description {
                     action: Action::Create,
-                    name: want.family.clone(),
+                    name: desired.family.clone(),
                     fields,
                     reason: "no live revision says the same".to_owned(),
                 }
@@ -524,7 +536,7 @@ impl Change {
 mod tests {
     use super::*;
 
-    fn live(number: i32, image: &str, tag: &str, at: i64) -> Shared<Live> {
+    fn observed(number: i32, image: &str, tag: &str, at: i64) -> Shared<Observed> {
         let mut tags = Attempt { at, over: "-".to_owned(), served_before: None }.tags();
         tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
         let content = Content {
@@ -545,41 +557,45 @@ mod tests {
             health_check: None,
             stop_timeout: 60,
         };
-        Live { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags: tags.into() }.into()
+        Observed { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags: tags.into() }
+            .into()
     }
 
     #[test]
     fn a_tag_means_what_it_was_rolled_out_as_unless_something_else_was_since() {
-        let (first, second) = (live(1, "r/a@sha256:11", "r/a:v1", 10), live(2, "r/a@sha256:22", "r/a:v2", 20));
+        let (first, second) = (observed(1, "r/a@sha256:11", "r/a:v1", 10), observed(2, "r/a@sha256:22", "r/a:v2", 20));
         assert_eq!(image_of_tag(std::slice::from_ref(&first), "r/a:v1"), Some("r/a@sha256:11"));
         assert_eq!(image_of_tag(&[second.clone(), first.clone()], "r/a:v1"), None);
         assert_eq!(image_of_tag(&[second.clone(), first], "r/a:v2"), Some("r/a@sha256:22"));
         // The way back to an older definition counts by when it was taken.
-        assert_eq!(image_of_tag(&[second, live(1, "r/a@sha256:11", "r/a:v1", 30)], "r/a:v1"), Some("r/a@sha256:11"));
+        assert_eq!(
+            image_of_tag(&[second, observed(1, "r/a@sha256:11", "r/a:v1", 30)], "r/a:v1"),
+            Some("r/a@sha256:11")
+        );
     }
 
     #[test]
     fn a_revision_that_none_says_of_two_that_claim_it_is_not_registered_again() {
         let claim = |number: i32, foreign: &[&'static str]| {
-            let mut claim = live(number, "r/a@sha256:11", "r/a:v1", 10);
+            let mut claim = observed(number, "r/a@sha256:11", "r/a:v1", 10);
             claim.tags.insert(tags::REVISION.to_owned(), "one".to_owned());
             claim.foreign = foreign.to_vec();
             claim
         };
         let content = claim(1, &[]).content.clone().unwrap();
-        let kept = |live: &[Shared<Live>]| kept_otherwise(&content, "one", live);
+        let kept = |observed: &[Shared<Observed>]| aws_mismatch(&content, "one", observed);
         assert_eq!(kept(&[claim(1, &["pidMode"])]), None);
         let message = kept(&[claim(2, &["pidMode"]), claim(1, &["pidMode"])]).unwrap();
         assert_eq!(message, "AWS keeps arn:2 otherwise than it was registered: foreign: pidMode in place of none");
         // One that says it was registered well: the others are somebody else's.
         assert_eq!(kept(&[claim(3, &["pidMode"]), claim(2, &["pidMode"]), claim(1, &[])]), None);
-        assert_eq!(kept_otherwise(&content, "two", &[claim(2, &["pidMode"]), claim(1, &["pidMode"])]), None);
+        assert_eq!(aws_mismatch(&content, "two", &[claim(2, &["pidMode"]), claim(1, &["pidMode"])]), None);
     }
 
     #[test]
     fn a_tag_that_somebody_wrote_on_another_image_means_nothing() {
-        assert_eq!(image_of_tag(&[live(1, "r/b@sha256:11", "r/a:v1", 10)], "r/a:v1"), None);
-        assert_eq!(image_of_tag(&[live(1, "r/a:v1", "r/a:v1", 10)], "r/a:v1"), None);
+        assert_eq!(image_of_tag(&[observed(1, "r/b@sha256:11", "r/a:v1", 10)], "r/a:v1"), None);
+        assert_eq!(image_of_tag(&[observed(1, "r/a:v1", "r/a:v1", 10)], "r/a:v1"), None);
         assert_eq!(image_of_tag(&[], "r/a:v1"), None);
     }
 }

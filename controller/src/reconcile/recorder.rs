@@ -7,17 +7,17 @@ use codeloc_core::desired::Invalid;
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Plan;
 use codeloc_core::resources::drift::NOTES;
-use codeloc_core::resources::{Action, Live, Step};
-use codeloc_core::status::{Condition, ConditionKind, DatedCondition, Drift, Reason, RepositoryStatus, Truth};
+use codeloc_core::resources::{Action, ObservedResources, Step};
+use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Drift, LocationStatus, Reason};
 use codeloc_dagster::{CodeServer, Webserver};
 use codeloc_images::Builder;
 use tokio::time::Instant;
 
+use super::desired::{ImageKnown, Wanted};
 use super::execute::StepError;
 use super::pass::{Failing, Outcome, Reconciler};
-use super::wanted::{ImageKnown, Wanted};
 use crate::settings::Platform;
-use crate::status::events::{EventReason, News, news};
+use crate::status::events::{EventReason, NewEvent, diff};
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
@@ -38,75 +38,87 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             Class::Transient | Class::Terminal => doubled.min(LAST_BACKOFF),
         };
         drop(failures);
-        tracing::warn!(repository = name, %error, again_in = ?backoff, "a step failed");
-        let journal = &self.world.journal;
-        journal.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
+        tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
+        let recorder = &self.context.recorder;
+        recorder.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
         // Waiting for one's turn, or for what was made a moment ago, is no failure.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
-            journal.record(News::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));
+            recorder.record(NewEvent::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));
         }
-        if !self.world.board.fail(name, error.to_string(), error.class() == Class::Terminal) {
-            self.world.board.put(RepositoryStatus::unknown(name, error.to_string(), self.world.clock.now()));
+        if !self.context.statuses.fail(name, error.to_string(), error.class() == Class::Terminal) {
+            self.context.statuses.put(LocationStatus::unknown(name, error.to_string(), self.context.clock.now()));
         }
         Outcome::Failed(backoff)
     }
 
     /// Shows configs that belong to no location, since their folder's name is none, and forgets those that went.
-    pub(super) fn tell_strays(&self, before: &[Invalid], now: &[Invalid]) {
+    pub(super) fn record_invalid_dirs(&self, before: &[Invalid], now: &[Invalid]) {
         for stray in before.iter().filter(|stray| !now.contains(stray)) {
-            self.world.board.remove(&stray.path);
+            self.context.statuses.remove(&stray.path);
         }
         for stray in now {
             tracing::warn!(path = %stray.path, "{}", stray.message);
-            self.world.journal.record(News::of(&stray.path, EventReason::ConfigInvalid, stray.message.clone()));
-            let at = self.world.clock.now();
-            let mut status = RepositoryStatus::unknown(&stray.path, stray.message.clone(), at);
+            self.context.recorder.record(NewEvent::of(&stray.path, EventReason::ConfigInvalid, stray.message.clone()));
+            let at = self.context.clock.now();
+            let mut status = LocationStatus::unknown(&stray.path, stray.message.clone(), at);
             let (kind, reason, message) =
                 (ConditionKind::SourceResolved, Reason::InvalidConfig, stray.rendered.clone());
-            let condition = Condition { kind, status: Truth::False, reason, message };
+            let condition = Condition { kind, status: ConditionStatus::False, reason, message };
             status.conditions.push(DatedCondition { condition, since: at });
-            self.world.board.put(status);
+            self.context.statuses.put(status);
         }
     }
 
     /// A step was executed.
     pub(super) fn applied(&self, name: &str, step: &Step, description: &str) {
-        tracing::info!(repository = name, "{description}");
-        let journal = &self.world.journal;
+        tracing::info!(location = name, "{description}");
+        let recorder = &self.context.recorder;
         let action = match step.describe().action {
             Action::Create => "create",
             Action::Update => "update",
             Action::Delete => "delete",
         };
-        journal.metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
+        recorder.metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
         if step.rolls_out() {
-            journal.metrics.rollouts.with_label_values(&["begun"]).inc();
+            recorder.metrics.rollouts.with_label_values(&["begun"]).inc();
         }
-        let commit = self.world.board.read(name, |status| status.commit.clone()).flatten();
-        journal.record(News::of(name, EventReason::Applied, description).from_commit(commit));
+        let commit = self.context.statuses.read(name, |status| status.commit.clone()).flatten();
+        recorder.record(NewEvent::of(name, EventReason::Applied, description).from_commit(commit));
     }
 
-    pub(super) fn tell(&self, name: &str, wanted: &Wanted, plan: &Plan, live: &Live, alarm: Option<(Reason, String)>) {
-        let now = self.world.clock.now();
+    pub(super) fn record(
+        &self,
+        name: &str,
+        desired: &Wanted,
+        plan: &Plan,
+        observed: &ObservedResources,
+        alarm: Option<(Reason, String)>,
+    ) {
+        let now = self.context.clock.now();
         let report = &plan.report;
         let mut conditions = report.conditions.clone();
         let mut message = report.message.clone();
         if let Some((reason, text)) = alarm {
             message.clone_from(&text);
-            conditions.push(Condition { kind: ConditionKind::Deployed, status: Truth::False, reason, message: text });
+            conditions.push(Condition {
+                kind: ConditionKind::Deployed,
+                status: ConditionStatus::False,
+                reason,
+                message: text,
+            });
         }
-        let (commit, image) = match wanted {
+        let (commit, image) = match desired {
             Wanted::Present(_, image, commit) => match &**image {
                 ImageKnown::Ready(image) | ImageKnown::Kept(image, _) => {
                     (commit.clone(), Some(image.reference.clone()))
                 }
                 _ => (commit.clone(), None),
             },
-            Wanted::Frozen(_) | Wanted::Absent => (None, None),
+            Wanted::Invalid(_) | Wanted::Absent => (None, None),
         };
-        let previous_commit = live.served_before(commit.as_deref()).map(str::to_owned);
-        let host = self.world.settings.build.platform == Platform::Host;
-        let before = self.world.board.put(RepositoryStatus {
+        let previous_commit = observed.served_before(commit.as_deref()).map(str::to_owned);
+        let host = self.context.settings.build.platform == Platform::Host;
+        let before = self.context.statuses.put(LocationStatus {
             name: name.to_owned(),
             sync: report.sync,
             health: report.health,
@@ -120,30 +132,30 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             address: report.address.clone(),
             drift: drift(plan),
             conditions: conditions.into_iter().map(|condition| DatedCondition { condition, since: now }).collect(),
-            running: running(live),
+            running: running(observed),
             commit_observed: None,
             converged: None,
             as_of: None,
             updated: now,
         });
-        self.rests_on(name, wanted);
-        let after = self.world.board.get(name).expect("it was put a moment ago");
+        self.rests_on(name, desired);
+        let after = self.context.statuses.get(name).expect("it was put a moment ago");
         let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {
-            tracing::info!(repository = name, sync = %report.sync, health = %report.health, "{message}");
+            tracing::info!(location = name, sync = %report.sync, health = %report.health, "{message}");
         }
-        for (reason, message) in news::between(before.as_ref(), &after) {
+        for (reason, message) in diff::between(before.as_ref(), &after) {
             if reason == EventReason::RolloutFailed {
-                self.world.journal.metrics.rollouts.with_label_values(&["failed"]).inc();
+                self.context.recorder.metrics.rollouts.with_label_values(&["failed"]).inc();
             }
-            self.world.journal.record(News::of(name, reason, message).from_commit(after.commit.clone()));
+            self.context.recorder.record(NewEvent::of(name, reason, message).from_commit(after.commit.clone()));
         }
     }
 }
 
 /// Tasks of a location that run.
-fn running(live: &Live) -> u32 {
-    live.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
+fn running(observed: &ObservedResources) -> u32 {
+    observed.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
 /// Of a plan, what differs in things that exist, and what is missing.
@@ -153,15 +165,15 @@ fn drift(plan: &Plan) -> Vec<Drift> {
         let description = step.describe();
         let (kind, name) = (step.kind().title().to_owned(), description.name);
         match description.action {
-            Action::Create => found.push(Drift { kind, name, field: None, live: None, wanted: None }),
+            Action::Create => found.push(Drift { kind, name, field: None, observed: None, desired: None }),
             Action::Update => {
                 let fields = description.fields.into_iter().filter(|field| !NOTES.contains(&field.name));
                 found.extend(fields.map(|field| Drift {
                     kind: kind.clone(),
                     name: name.clone(),
                     field: Some(field.name.to_owned()),
-                    live: field.from,
-                    wanted: Some(field.to),
+                    observed: field.from,
+                    desired: Some(field.to),
                 }));
             }
             Action::Delete => {}
@@ -171,7 +183,7 @@ fn drift(plan: &Plan) -> Vec<Drift> {
 }
 
 /// A step as the log and the alarms say it.
-pub(super) fn in_words(step: &Step) -> String {
+pub(super) fn summary(step: &Step) -> String {
     let description = step.describe();
     let verb = match description.action {
         Action::Create => "create",

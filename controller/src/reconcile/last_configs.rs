@@ -10,32 +10,32 @@ use codeloc_crds::Mode;
 use crate::config_source::Snapshot;
 
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
-    last: Mutex<HashMap<String, Wish>>,
+pub(super) struct LastConfigs {
+    last: Mutex<HashMap<String, LastConfig>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Wish {
+struct LastConfig {
     mode: Mode,
     protect: bool,
 }
 
-impl Wishes {
+impl LastConfigs {
     /// A config that does not pass says nothing: what it said before is still its wish.
     pub fn learn(&self, snapshot: &Snapshot) {
         let mut last = lock(&self.last);
-        for repository in snapshot.in_force() {
-            let wish = Wish { mode: repository.mode, protect: repository.protect };
-            last.insert(repository.name.to_string(), wish);
+        for location in snapshot.in_force() {
+            let config = LastConfig { mode: location.mode, protect: location.protect };
+            last.insert(location.name.to_string(), config);
         }
     }
 
     /// Why nothing of a location whose config is gone may be deleted, if its config let nothing be changed.
     pub fn hold(&self, name: &str) -> Option<Hold> {
         match *lock(&self.last).get(name)? {
-            Wish { protect: true, .. } => Some(Hold::Protected),
-            Wish { mode: Mode::Enforce, .. } => None,
-            Wish { mode, .. } => Some(Hold::Left(mode)),
+            LastConfig { protect: true, .. } => Some(Hold::Protected),
+            LastConfig { mode: Mode::Enforce, .. } => None,
+            LastConfig { mode, .. } => Some(Hold::Left(mode)),
         }
     }
 }

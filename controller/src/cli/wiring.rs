@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use codeloc_aws::build_cache::S3Shelf;
+use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_aws::codebuild::CodeBuild;
 use codeloc_aws::lease::Lease;
 use codeloc_aws::limits::Limits;
@@ -16,22 +16,22 @@ use codeloc_crds::GitReference;
 use codeloc_dagster::code_server::GrpcCodeServer;
 use codeloc_dagster::webserver::GraphqlWebserver;
 use codeloc_dagster::workspace::Publisher;
-use codeloc_git::heads::{HeadKey, Heads, HeadsSettings};
+use codeloc_git::refs::{RefKey, Refs, RefsSettings};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{BuildError, Buildah, OciBuilder};
 
 use super::Failure;
 use crate::config_source::SourceSettings;
 use crate::reconcile::queue::Queue;
-use crate::reconcile::{Images, Reconciler, Workspace, World, place};
+use crate::reconcile::{Context, Images, Reconciler, Workspace, deployment};
 use crate::runtime::Clock;
 use crate::settings::{Compression, Platform, Settings};
-use crate::status::{Board, Journal};
+use crate::status::{Recorder, StatusStore};
 
 pub type Real = Reconciler<OciBuilder<EcrCredentials>, GrpcCodeServer, GraphqlWebserver>;
 
 /// Branches that moved.
-pub type Moved = tokio::sync::mpsc::UnboundedReceiver<HeadKey>;
+pub type Moved = tokio::sync::mpsc::UnboundedReceiver<RefKey>;
 
 /// Branches that are asked for at once.
 const HEADS_AT_ONCE: usize = 8;
@@ -85,22 +85,22 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let config = aws(&settings).await;
     let limits = Arc::new(Limits::default());
     let clients = Clients::new(&config, &limits);
-    let place = place::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
+    let deployment = deployment::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
     let git = git(&settings);
     let queue = Arc::new(Queue::default());
     let clock = Clock::of_this_machine();
-    let journal = Arc::new(Journal::new(clock));
-    let board = Board::default();
-    let heads_settings =
-        HeadsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
-    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<HeadKey>();
-    let heads = Heads::start(git.clone(), heads_settings, move |key| {
+    let recorder = Arc::new(Recorder::new(clock));
+    let statuses = StatusStore::default();
+    let refs_settings =
+        RefsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
+    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<RefKey>();
+    let refs = Refs::start(git.clone(), refs_settings, move |key| {
         // The receiver lives as long as the process.
         let _ = moved.send(key.clone());
     });
-    let shelf = S3Shelf::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
+    let build_cache = S3BuildCache::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
     let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
-    let builder = with_dockerfiles(builder.with_shelf(shelf), &settings, &clients)?;
+    let builder = with_dockerfiles(builder.with_build_cache(build_cache), &settings, &clients)?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
     let lease = Lease::new(
@@ -110,23 +110,23 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
         holder(),
         settings.reconcile.lease_seconds,
     );
-    let world = World {
+    let context = Context {
         limits,
         lease: Arc::new(lease),
-        images: Images::new(builder, settings.reconcile.builds, queue.clone(), journal.clone()),
-        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver, journal.clone())?,
+        images: Images::new(builder, settings.reconcile.builds, queue.clone(), recorder.clone()),
+        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver, recorder.clone())?,
         code_server: GrpcCodeServer::new(timeout),
         cache: Cache::default(),
         settings,
-        place,
+        deployment,
         clients,
-        heads,
-        board,
+        refs,
+        statuses,
         queue,
         clock,
-        journal,
+        recorder,
     };
-    Ok((Reconciler::new(world), receiver))
+    Ok((Reconciler::new(context), receiver))
 }
 
 /// With what builds Dockerfiles, where the settings name it.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Clones share the places.
 #[derive(Clone)]
-pub(super) struct Seats {
+pub(super) struct ConnectionSlots {
     most: usize,
     /// The oldest first.
     taken: Arc<Mutex<VecDeque<Arc<State>>>>,
@@ -29,13 +29,13 @@ pub(super) enum MayGo {
     Any,
 }
 
-impl Seats {
+impl ConnectionSlots {
     pub fn new(most: usize) -> Self {
         Self { most, taken: Arc::default() }
     }
 
     /// A free place or, where there is none, that of the oldest connection that may go.
-    pub fn take(&self, may_go: MayGo) -> Option<Seat> {
+    pub fn take(&self, may_go: MayGo) -> Option<ConnectionSlot> {
         let mut taken = lock(&self.taken);
         if taken.len() >= self.most {
             let goes = |state: &Arc<State>| may_go == MayGo::Any || !state.busy.load(Ordering::Relaxed);
@@ -44,17 +44,17 @@ impl Seats {
         }
         let state = Arc::<State>::default();
         taken.push_back(Arc::clone(&state));
-        Some(Seat { state, seats: self.clone() })
+        Some(ConnectionSlot { state, slots: self.clone() })
     }
 }
 
 /// A connection's place, free again when this is dropped.
-pub(super) struct Seat {
+pub(super) struct ConnectionSlot {
     state: Arc<State>,
-    seats: Seats,
+    slots: ConnectionSlots,
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// Until another connection has this place.
     pub async fn lost(&self) {
         self.state.lost.notified().await;
@@ -67,9 +67,9 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        lock(&self.seats.taken).retain(|state| !Arc::ptr_eq(state, &self.state));
+        lock(&self.slots.taken).retain(|state| !Arc::ptr_eq(state, &self.state));
     }
 }
 

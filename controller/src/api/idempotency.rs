@@ -18,7 +18,7 @@ const LONGEST_KEY: usize = 200;
 type Outcome = Result<Written, Problem>;
 
 #[derive(Debug, Default)]
-pub(super) struct Once {
+pub(super) struct Idempotency {
     slots: Mutex<Slots>,
 }
 
@@ -35,7 +35,7 @@ struct Slot {
 }
 
 /// Runs `write` unless the same request was made under the same key before; then its outcome is given again.
-pub(super) async fn once(
+pub(super) async fn idempotent(
     app: &App,
     headers: &HeaderMap,
     request: &[&str],
@@ -49,7 +49,7 @@ pub(super) async fn once(
     }
     let digest: [u8; 32] = Sha256::digest(request.join("\0")).into();
     let slot = {
-        let mut slots = lock(&app.once.slots);
+        let mut slots = lock(&app.idempotency.slots);
         let slot = slots.by_key.get(&key).cloned();
         slot.unwrap_or_else(|| {
             let slot = Slot { request: digest, outcome: Arc::default() };
@@ -70,7 +70,7 @@ pub(super) async fn once(
     let outcome = slot.outcome.get_or_init(|| write).await.clone();
     // What failed upstream may go through the next time.
     if outcome.as_ref().is_err_and(|problem| problem.status >= 500) {
-        lock(&app.once.slots).by_key.remove(&key);
+        lock(&app.idempotency.slots).by_key.remove(&key);
     }
     outcome
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 /// Read once at start, from the settings and from AWS itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Deployment {
     /// This deployment's id: the value of the ownership tag and the prefix of every name.
-    pub deployment: String,
+    pub id: String,
     /// `aws`, `aws-cn`, `aws-us-gov`.
     pub partition: String,
     pub account: String,

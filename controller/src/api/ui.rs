@@ -10,6 +10,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'; sty
 pub async fn show() -> impl IntoResponse {
     (
         [(header::CONTENT_SECURITY_POLICY, POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")],
-        Html(include_str!("page.html")),
+        Html(include_str!("ui.html")),
     )
 }

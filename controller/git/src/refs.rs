@@ -37,14 +37,14 @@ impl ResolveReference for Git {
 
 /// A reference of a repository, with the URL as the config writes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HeadKey {
+pub struct RefKey {
     pub git_url: String,
     pub reference: GitReference,
 }
 
 /// What is known of a reference; at least one of the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct Ref {
     /// The last answer: 40 hexadecimal digits.
     pub commit: Option<String>,
     /// Why there is no newer answer.
@@ -52,7 +52,7 @@ pub struct Head {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct HeadsSettings {
+pub struct RefsSettings {
     /// Between two requests for the same reference.
     pub interval: Duration,
     /// Requests at the same time; at least 1.
@@ -61,7 +61,7 @@ pub struct HeadsSettings {
 
 /// A handle to the one resolver of this process, which ends with the last handle.
 #[derive(Clone)]
-pub struct Heads {
+pub struct Refs {
     shared: Arc<Shared>,
     _task: Arc<AbortOnDrop>,
 }
@@ -75,8 +75,8 @@ impl Drop for AbortOnDrop {
 }
 
 struct Shared {
-    settings: HeadsSettings,
-    entries: Mutex<BTreeMap<HeadKey, Entry>>,
+    settings: RefsSettings,
+    entries: Mutex<BTreeMap<RefKey, Entry>>,
     /// The set of what is due may have changed.
     wake: Notify,
     /// Counts answers, for those who wait for one.
@@ -86,7 +86,7 @@ struct Shared {
 struct Entry {
     /// False for a key that was forgotten while a request for it runs.
     wanted: bool,
-    head: Option<Head>,
+    head: Option<Ref>,
     failures: u32,
     running: bool,
     /// Requests begun and ended so far.
@@ -99,12 +99,12 @@ struct Entry {
     due: Option<Instant>,
 }
 
-impl Heads {
+impl Refs {
     /// Begins with nothing to resolve. `changed` is called, outside of any lock, when a commit or a failure is another.
     pub fn start(
         resolver: impl ResolveReference,
-        settings: HeadsSettings,
-        changed: impl Fn(&HeadKey) + Send + Sync + 'static,
+        settings: RefsSettings,
+        changed: impl Fn(&RefKey) + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             settings,
@@ -117,8 +117,8 @@ impl Heads {
     }
 
     /// What is to be kept resolved from now on: new keys at once, known ones as before, others are forgotten.
-    pub fn want(&self, keys: impl IntoIterator<Item = HeadKey>) {
-        let wanted: BTreeSet<HeadKey> = keys.into_iter().collect();
+    pub fn track(&self, keys: impl IntoIterator<Item = RefKey>) {
+        let wanted: BTreeSet<RefKey> = keys.into_iter().collect();
         let mut entries = self.shared.entries();
         for (key, entry) in entries.iter_mut() {
             entry.wanted = wanted.contains(key);
@@ -134,29 +134,29 @@ impl Heads {
     }
 
     /// What is known at present; nothing before the first answer, and for keys that are not wanted.
-    pub fn get(&self, key: &HeadKey) -> Option<Head> {
+    pub fn get(&self, key: &RefKey) -> Option<Ref> {
         self.shared.entries().get(key).filter(|entry| entry.wanted)?.head.clone()
     }
 
     /// The last known commit, and when the last request that returned it began.
-    pub fn asked(&self, key: &HeadKey) -> Option<(String, Instant)> {
+    pub fn asked(&self, key: &RefKey) -> Option<(String, Instant)> {
         let entries = self.shared.entries();
         let entry = entries.get(key).filter(|entry| entry.wanted)?;
         Some((entry.head.as_ref()?.commit.clone()?, entry.answered?))
     }
 
     /// Asks again now for every reference of a URL, as after a push.
-    pub fn poke(&self, git_url: &str) {
+    pub fn trigger(&self, git_url: &str) {
         self.make_due(|key| key.git_url == git_url);
     }
 
     /// Asks again now for everything.
-    pub fn poke_all(&self) {
+    pub fn trigger_all(&self) {
         self.make_due(|_| true);
     }
 
     /// An answer to a request that began after this call; nothing if the key is not wanted.
-    pub async fn resolve(&self, key: &HeadKey) -> Option<Head> {
+    pub async fn resolve(&self, key: &RefKey) -> Option<Ref> {
         let mut answers = self.shared.answers.subscribe();
         let before = self.shared.entries().get(key).filter(|entry| entry.wanted)?.begun;
         self.make_due(|other| other == key);
@@ -188,7 +188,7 @@ impl Heads {
         }
     }
 
-    fn make_due(&self, concerned: impl Fn(&HeadKey) -> bool) {
+    fn make_due(&self, concerned: impl Fn(&RefKey) -> bool) {
         let now = Instant::now();
         for (_, entry) in self.shared.entries().iter_mut().filter(|(key, _)| concerned(key)) {
             entry.due = Some(now);
@@ -217,7 +217,7 @@ impl Entry {
     }
 
     /// Whether the answer differs from what was known.
-    fn take(&mut self, key: &HeadKey, answer: Result<String, GitError>, interval: Duration) -> bool {
+    fn take(&mut self, key: &RefKey, answer: Result<String, GitError>, interval: Duration) -> bool {
         let before = self.head.take();
         self.running = false;
         self.ended = self.begun;
@@ -226,7 +226,7 @@ impl Entry {
                 self.failures = 0;
                 self.answered = self.asked;
                 let fixed = matches!(key.reference, GitReference::Commit(_));
-                (Head { commit: Some(commit), failure: None }, (!fixed).then(|| spread(interval, key)))
+                (Ref { commit: Some(commit), failure: None }, (!fixed).then(|| spread(interval, key)))
             }
             Err(error) => {
                 let next = if error.is_transient() {
@@ -238,7 +238,7 @@ impl Entry {
                 let last = before.as_ref();
                 let failure = Failure::lasting(last.and_then(|head| head.failure.as_ref()), error.to_string());
                 let commit = last.and_then(|head| head.commit.clone());
-                (Head { commit, failure: Some(failure) }, Some(next))
+                (Ref { commit, failure: Some(failure) }, Some(next))
             }
         };
         // A poke since the request began is due already.
@@ -252,7 +252,7 @@ impl Entry {
 }
 
 /// The interval, up to a tenth shorter, differently for each key: a fleet that began together does not ask together.
-fn spread(interval: Duration, key: &HeadKey) -> Duration {
+fn spread(interval: Duration, key: &RefKey) -> Duration {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     let thousandths = u32::try_from(hasher.finish() % 100).unwrap_or(0);
@@ -260,12 +260,12 @@ fn spread(interval: Duration, key: &HeadKey) -> Duration {
 }
 
 impl Shared {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<HeadKey, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<RefKey, Entry>> {
         lock(&self.entries)
     }
 
     /// Marks a due key that is not being asked for as running.
-    fn begin(&self, now: Instant) -> Option<HeadKey> {
+    fn begin(&self, now: Instant) -> Option<RefKey> {
         let mut entries = self.entries();
         let (key, entry) = entries
             .iter_mut()
@@ -279,7 +279,7 @@ impl Shared {
     }
 
     /// Whether the answer differs from what was known, and anybody wants to know.
-    fn end(&self, key: &HeadKey, answer: Result<String, GitError>) -> bool {
+    fn end(&self, key: &RefKey, answer: Result<String, GitError>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(key) else {
             return false;
@@ -300,7 +300,7 @@ impl Shared {
 async fn drive<R: ResolveReference>(
     shared: Arc<Shared>,
     resolver: Arc<R>,
-    changed: Arc<impl Fn(&HeadKey) + Send + Sync + 'static>,
+    changed: Arc<impl Fn(&RefKey) + Send + Sync + 'static>,
 ) {
     let permits = Arc::new(Semaphore::new(shared.settings.parallelism.max(1)));
     let mut requests = JoinSet::new();

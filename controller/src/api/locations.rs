@@ -1,4 +1,4 @@
-//! `/v1/repositories`: reading comes from the board, writing goes to git.
+//! `/v1/locations`: reading comes from the board, writing goes to git.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,17 +11,17 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
-use codeloc_core::status::RepositoryStatus;
+use codeloc_core::status::LocationStatus;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
-use super::once::once;
+use super::idempotency::idempotent;
 use super::problem::{self, Problem};
 use super::{App, Line, Logs, Written};
 use crate::config_source::write::{Change, WriteError};
-use crate::status::events::{EventReason, News};
+use crate::status::events::{EventReason, NewEvent};
 
 /// Between two looks at a log that is followed.
 const FOLLOW: Duration = Duration::from_secs(2);
@@ -31,16 +31,16 @@ type Named = Result<Path<String>, PathRejection>;
 type Body = Result<Bytes, BytesRejection>;
 
 /// The status of every location.
-#[utoipa::path(get, path = "/v1/repositories", tag = "repositories",
-    responses((status = 200, body = Vec<RepositoryStatus>), problem::Read))]
-pub async fn list(State(app): State<App>) -> Json<Vec<RepositoryStatus>> {
+#[utoipa::path(get, path = "/v1/locations", tag = "locations",
+    responses((status = 200, body = Vec<LocationStatus>), problem::Read))]
+pub async fn list(State(app): State<App>) -> Json<Vec<LocationStatus>> {
     Json(app.control.statuses())
 }
 
 /// The status of one location.
-#[utoipa::path(get, path = "/v1/repositories/{name}", tag = "repositories", params(("name" = String, Path)),
-    responses((status = 200, body = RepositoryStatus), problem::Read, problem::OfOne))]
-pub async fn show(State(app): State<App>, name: Named) -> Result<Json<RepositoryStatus>, Problem> {
+#[utoipa::path(get, path = "/v1/locations/{name}", tag = "locations", params(("name" = String, Path)),
+    responses((status = 200, body = LocationStatus), problem::Read, problem::OfOne))]
+pub async fn show(State(app): State<App>, name: Named) -> Result<Json<LocationStatus>, Problem> {
     let Path(name) = name?;
     app.control.status(&name).map(Json).ok_or_else(|| Problem::no_such_repository(&name))
 }
@@ -54,7 +54,7 @@ pub struct ConfigFields(Map<String, Value>);
 /// Adds a location: commits its config.
 ///
 /// The body is the config, as JSON or as the text of a `config.yml`.
-#[utoipa::path(post, path = "/v1/repositories", tag = "repositories",
+#[utoipa::path(post, path = "/v1/locations", tag = "locations",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key with the same request: done once")),
     request_body(content((ConfigFields = "application/json"), (String = "application/yaml"))),
     responses((status = 201, body = Written, description = "The config is committed; the location comes to be"),
@@ -80,12 +80,12 @@ pub async fn add(
     };
     let message = format!("Adds code location {name}");
     let written = write(&app, &caller, &headers, &name, &change, &message).await?;
-    let location = format!("/v1/repositories/{name}");
+    let location = format!("/v1/locations/{name}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(written)).into_response())
 }
 
 /// Changes fields of a config. Structures are merged, lists are replaced, null takes a field away.
-#[utoipa::path(patch, path = "/v1/repositories/{name}", tag = "repositories",
+#[utoipa::path(patch, path = "/v1/locations/{name}", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body = ConfigFields,
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
@@ -104,7 +104,7 @@ pub async fn update(
 }
 
 /// Removes a location: its config first, then all of it in AWS but its objects in S3.
-#[utoipa::path(delete, path = "/v1/repositories/{name}", tag = "repositories",
+#[utoipa::path(delete, path = "/v1/locations/{name}", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
 pub async fn remove(
@@ -119,7 +119,7 @@ pub async fn remove(
 }
 
 /// The config as it stands in the config repository.
-#[utoipa::path(get, path = "/v1/repositories/{name}/config", tag = "repositories", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/v1/locations/{name}/config", tag = "locations", params(("name" = String, Path)),
     responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OfOne, problem::Write))]
 pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Problem> {
     let Path(name) = name?;
@@ -128,7 +128,7 @@ pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Pro
 }
 
 /// What would be done for one location, and is not done by asking.
-#[utoipa::path(get, path = "/v1/repositories/{name}/plan", tag = "repositories", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/v1/locations/{name}/plan", tag = "locations", params(("name" = String, Path)),
     responses((status = 200, body = Object, description = "As `codeloc plan --json` prints it"), problem::Read, problem::OfOne))]
 pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
@@ -160,7 +160,7 @@ impl LogsQuery {
 }
 
 /// What the tasks of a location wrote: its code server, and its runs. The oldest line comes first.
-#[utoipa::path(get, path = "/v1/repositories/{name}/logs", tag = "repositories", params(("name" = String, Path), LogsQuery),
+#[utoipa::path(get, path = "/v1/locations/{name}/logs", tag = "locations", params(("name" = String, Path), LogsQuery),
     responses((status = 200, body = Vec<Line>), problem::Read, problem::OfOne))]
 pub async fn logs(
     State(app): State<App>,
@@ -174,7 +174,7 @@ pub async fn logs(
 }
 
 /// The same lines, and then those that are written from now on, as server-sent events.
-#[utoipa::path(get, path = "/v1/repositories/{name}/logs/stream", tag = "repositories",
+#[utoipa::path(get, path = "/v1/locations/{name}/logs/stream", tag = "locations",
     params(("name" = String, Path), LogsQuery),
     responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OfOne))]
 pub async fn follow_logs(
@@ -221,12 +221,12 @@ impl Following {
 }
 
 /// Looks at a location now: at its config, its branch and what is live.
-#[utoipa::path(post, path = "/v1/repositories/{name}/sync", tag = "repositories", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/v1/locations/{name}/sync", tag = "locations", params(("name" = String, Path)),
     responses((status = 202, description = "It is looked at"), problem::Read, problem::OfOne))]
 pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
     let Path(name) = name?;
     known(&app, &name)?;
-    app.control.poke(Some(&name));
+    app.control.trigger(Some(&name));
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -234,12 +234,12 @@ pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Pro
 #[utoipa::path(post, path = "/v1/sync", tag = "daemon",
     responses((status = 202, description = "All of it is looked at"), problem::Read))]
 pub async fn sync_all(State(app): State<App>) -> StatusCode {
-    app.control.poke(None);
+    app.control.trigger(None);
     StatusCode::ACCEPTED
 }
 
 /// Leaves a location alone from now on: commits `mode: suspended`, and the mode that it had beside it.
-#[utoipa::path(post, path = "/v1/repositories/{name}/suspend", tag = "repositories",
+#[utoipa::path(post, path = "/v1/locations/{name}/suspend", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
 pub async fn suspend(
@@ -253,7 +253,7 @@ pub async fn suspend(
 }
 
 /// Gives a suspended location its mode back: commits the one that it had. One that is not suspended stays as it is.
-#[utoipa::path(post, path = "/v1/repositories/{name}/resume", tag = "repositories",
+#[utoipa::path(post, path = "/v1/locations/{name}/resume", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
 pub async fn resume(
@@ -275,7 +275,7 @@ pub struct Rollback {
 }
 
 /// Goes back to an earlier commit and stays there: commits `commit:` in place of `branch:`.
-#[utoipa::path(post, path = "/v1/repositories/{name}/rollback", tag = "repositories",
+#[utoipa::path(post, path = "/v1/locations/{name}/rollback", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Option<Rollback>, content_type = "application/json"),
     responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
@@ -309,17 +309,18 @@ async fn write(
     message: &str,
 ) -> Result<Written, Problem> {
     let request = [caller.name.as_str(), name, &format!("{change:?}")];
-    let journal = app.control.journal();
-    let count = |outcome: &str| journal.metrics.config_writes.with_label_values(&[outcome]).inc();
-    once(app, headers, &request, async {
+    let recorder = app.control.recorder();
+    let count = |outcome: &str| recorder.metrics.config_writes.with_label_values(&[outcome]).inc();
+    idempotent(app, headers, &request, async {
         match app.control.write(name, change, message, &caller.author()).await {
             Ok(written) => {
                 count(if written.changed { "written" } else { "unchanged" });
                 if written.changed {
-                    let news = News::of(name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
-                    journal.record(news.from_commit(written.commit.clone()));
+                    let new_event =
+                        NewEvent::of(name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
+                    recorder.record(new_event.from_commit(written.commit.clone()));
                 }
-                app.control.poke(Some(name));
+                app.control.trigger(Some(name));
                 Ok(Written::from(written))
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::seats::Busy;
+use super::connection_slots::Busy;
 
 /// A connection that fails once its peer has taken no byte for `stall`.
 pub(super) struct Patient<S> {

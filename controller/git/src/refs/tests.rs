@@ -44,8 +44,8 @@ impl ResolveReference for Script {
 
 const INTERVAL: Duration = Duration::from_mins(1);
 
-fn key(url: &str) -> HeadKey {
-    HeadKey { git_url: url.to_owned(), reference: GitReference::Branch("main".to_owned()) }
+fn key(url: &str) -> RefKey {
+    RefKey { git_url: url.to_owned(), reference: GitReference::Branch("main".to_owned()) }
 }
 
 fn failed(detail: &str) -> GitError {
@@ -56,13 +56,13 @@ fn not_found() -> GitError {
     GitError::ReferenceNotFound { url: "x".to_owned(), reference: "branch main".to_owned() }
 }
 
-fn start(script: &Script) -> (Heads, mpsc::UnboundedReceiver<HeadKey>) {
+fn start(script: &Script) -> (Refs, mpsc::UnboundedReceiver<RefKey>) {
     let (sender, changes) = mpsc::unbounded_channel();
-    let settings = HeadsSettings { interval: INTERVAL, parallelism: 3 };
-    let heads = Heads::start(script.clone(), settings, move |key| {
+    let settings = RefsSettings { interval: INTERVAL, parallelism: 3 };
+    let refs = Refs::start(script.clone(), settings, move |key| {
         let _ = sender.send(key.clone());
     });
-    (heads, changes)
+    (refs, changes)
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,10 +70,10 @@ async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() 
     let script = Script::default();
     script.answer("a", Ok("1"));
     script.answer("b", Ok("1"));
-    let (heads, mut changes) = start(&script);
-    heads.want([key("a"), key("b"), key("a")]);
-    heads.settled().await;
-    assert_eq!(heads.get(&key("a")), Some(Head { commit: Some("1".to_owned()), failure: None }));
+    let (refs, mut changes) = start(&script);
+    refs.track([key("a"), key("b"), key("a")]);
+    refs.settled().await;
+    assert_eq!(refs.get(&key("a")), Some(Ref { commit: Some("1".to_owned()), failure: None }));
     let mut first = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
     first.sort();
     assert_eq!(first, [key("a"), key("b")]);
@@ -81,7 +81,7 @@ async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() 
     script.answer("b", Ok("2"));
     assert_eq!(changes.recv().await, Some(key("b")));
     assert!(began.elapsed() <= INTERVAL + Duration::from_secs(2));
-    assert_eq!(heads.get(&key("b")).unwrap().commit.as_deref(), Some("2"));
+    assert_eq!(refs.get(&key("b")).unwrap().commit.as_deref(), Some("2"));
     assert!(changes.try_recv().is_err());
 }
 
@@ -89,13 +89,13 @@ async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() 
 async fn many_who_ask_at_once_share_the_request_that_follows() {
     let script = Script::default();
     script.answer("a", Ok("1"));
-    let (heads, _changes) = start(&script);
-    heads.want([key("a")]);
+    let (refs, _changes) = start(&script);
+    refs.track([key("a")]);
     // The first request has begun: its answer is too old for those who ask now.
     tokio::time::sleep(Duration::from_millis(500)).await;
     script.answer("a", Ok("2"));
     let key = key("a");
-    let answers = futures::future::join_all((0..10).map(|_| heads.resolve(&key))).await;
+    let answers = futures::future::join_all((0..10).map(|_| refs.resolve(&key))).await;
     assert!(answers.iter().all(|head| head.as_ref().unwrap().commit.as_deref() == Some("2")));
     assert_eq!(script.requests("a"), 2);
 }
@@ -104,17 +104,17 @@ async fn many_who_ask_at_once_share_the_request_that_follows() {
 async fn a_failure_keeps_the_commit_and_the_moment_it_began() {
     let script = Script::default();
     script.answer("a", Ok("1"));
-    let (heads, mut changes) = start(&script);
-    heads.want([key("a")]);
+    let (refs, mut changes) = start(&script);
+    refs.track([key("a")]);
     changes.recv().await.unwrap();
     script.answer("a", Err(failed("no route")));
-    let first = heads.resolve(&key("a")).await.unwrap();
+    let first = refs.resolve(&key("a")).await.unwrap();
     assert_eq!(first.commit.as_deref(), Some("1"));
-    let second = heads.resolve(&key("a")).await.unwrap();
+    let second = refs.resolve(&key("a")).await.unwrap();
     assert_eq!(first, second);
     script.answer("a", Ok("1"));
-    let healed = heads.resolve(&key("a")).await.unwrap();
-    assert_eq!(healed, Head { commit: Some("1".to_owned()), failure: None });
+    let healed = refs.resolve(&key("a")).await.unwrap();
+    assert_eq!(healed, Ref { commit: Some("1".to_owned()), failure: None });
     // Told when it began and when it ended.
     assert_eq!((changes.recv().await, changes.recv().await), (Some(key("a")), Some(key("a"))));
     assert!(changes.try_recv().is_err());
@@ -125,8 +125,8 @@ async fn what_may_pass_is_retried_soon_and_what_may_not_is_left_to_the_interval(
     let script = Script::default();
     script.answer("passing", Err(failed("no route")));
     script.answer("lasting", Err(not_found()));
-    let (heads, _changes) = start(&script);
-    heads.want([key("passing"), key("lasting")]);
+    let (refs, _changes) = start(&script);
+    refs.track([key("passing"), key("lasting")]);
     // Requests of a second each, begun at 0, 6, 17 and 38 s.
     tokio::time::sleep(Duration::from_secs(45)).await;
     assert_eq!((script.requests("passing"), script.requests("lasting")), (4, 1));
@@ -135,13 +135,13 @@ async fn what_may_pass_is_retried_soon_and_what_may_not_is_left_to_the_interval(
 #[tokio::test(start_paused = true)]
 async fn no_more_requests_run_at_once_than_allowed() {
     let script = Script::default();
-    let keys: Vec<HeadKey> = (0..20).map(|index| key(&index.to_string())).collect();
+    let keys: Vec<RefKey> = (0..20).map(|index| key(&index.to_string())).collect();
     for key in &keys {
         script.answer(&key.git_url, Ok("1"));
     }
-    let (heads, _changes) = start(&script);
-    heads.want(keys);
-    heads.settled().await;
+    let (refs, _changes) = start(&script);
+    refs.track(keys);
+    refs.settled().await;
     assert_eq!(script.0.most_running.load(Ordering::SeqCst), 3);
 }
 
@@ -149,27 +149,27 @@ async fn no_more_requests_run_at_once_than_allowed() {
 async fn what_is_wanted_no_more_is_forgotten_and_asked_for_no_more() {
     let script = Script::default();
     script.answer("a", Ok("1"));
-    let (heads, _changes) = start(&script);
-    heads.want([key("a")]);
-    heads.settled().await;
-    heads.want([]);
-    heads.poke("a");
+    let (refs, _changes) = start(&script);
+    refs.track([key("a")]);
+    refs.settled().await;
+    refs.track([]);
+    refs.trigger("a");
     tokio::time::sleep(INTERVAL * 5).await;
     assert_eq!(script.requests("a"), 1);
-    assert_eq!((heads.get(&key("a")), heads.resolve(&key("a")).await), (None, None));
+    assert_eq!((refs.get(&key("a")), refs.resolve(&key("a")).await), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_comes_back_during_its_request_is_not_asked_for_twice_at_once() {
     let script = Script::default();
     script.answer("a", Ok("1"));
-    let (heads, _changes) = start(&script);
-    heads.want([key("a")]);
+    let (refs, _changes) = start(&script);
+    refs.track([key("a")]);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    heads.want([]);
-    assert_eq!(heads.get(&key("a")), None);
-    heads.want([key("a")]);
-    heads.settled().await;
+    refs.track([]);
+    assert_eq!(refs.get(&key("a")), None);
+    refs.track([key("a")]);
+    refs.settled().await;
     assert_eq!((script.requests("a"), script.0.most_running.load(Ordering::SeqCst)), (1, 1));
 }
 
@@ -178,14 +178,14 @@ async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     script.answer("b", Ok("1"));
-    let (heads, mut changes) = start(&script);
-    let tag = HeadKey { git_url: "a".to_owned(), reference: GitReference::Tag("v1".to_owned()) };
-    heads.want([key("a"), tag, key("b")]);
-    heads.settled().await;
+    let (refs, mut changes) = start(&script);
+    let tag = RefKey { git_url: "a".to_owned(), reference: GitReference::Tag("v1".to_owned()) };
+    refs.track([key("a"), tag, key("b")]);
+    refs.settled().await;
     while changes.try_recv().is_ok() {}
     script.answer("a", Ok("2"));
     let began = Instant::now();
-    heads.poke("a");
+    refs.trigger("a");
     changes.recv().await.unwrap();
     changes.recv().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1));
@@ -196,8 +196,8 @@ async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
 async fn a_fixed_commit_is_asked_for_once() {
     let script = Script::default();
     script.answer("a", Ok("1"));
-    let (heads, _changes) = start(&script);
-    heads.want([HeadKey { git_url: "a".to_owned(), reference: GitReference::Commit("1".to_owned()) }]);
+    let (refs, _changes) = start(&script);
+    refs.track([RefKey { git_url: "a".to_owned(), reference: GitReference::Commit("1".to_owned()) }]);
     tokio::time::sleep(INTERVAL * 5).await;
     assert_eq!(script.requests("a"), 1);
 }

@@ -14,15 +14,15 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 tokio::task_local! {
     /// The URL to which the current call of this task was sent last.
-    static ASKED: RefCell<Option<String>>;
+    static LAST_URL: RefCell<Option<String>>;
 }
 
 /// Records the URL of each call: the SDK's errors do not hold it.
 #[derive(Debug)]
-pub(super) struct Asked;
+pub(super) struct RecordUrl;
 
 #[dyn_dispatch_hint]
-impl Intercept for Asked {
+impl Intercept for RecordUrl {
     fn name(&self) -> &'static str {
         "codeloc asked"
     }
@@ -35,7 +35,7 @@ impl Intercept for Asked {
     ) -> Result<(), BoxError> {
         let origin = origin(context.request().uri());
         // Not set for calls outside of `telling`.
-        let _ = ASKED.try_with(|asked| asked.replace(Some(origin)));
+        let _ = LAST_URL.try_with(|asked| asked.replace(Some(origin)));
         Ok(())
     }
 }
@@ -48,7 +48,7 @@ fn origin(url: &str) -> String {
 }
 
 /// An error of a call.
-pub(super) struct Told {
+pub(super) struct ErrorDetail {
     /// AWS's code; empty without an answer of AWS.
     pub code: String,
     pub message: String,
@@ -57,24 +57,24 @@ pub(super) struct Told {
 }
 
 /// Makes a call.
-pub(super) async fn telling<T, E>(
+pub(super) async fn with_error_detail<T, E>(
     service: &str,
     call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, Told>
+) -> Result<T, ErrorDetail>
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    let told = async {
+    let detailed = async {
         call.await.map_err(|error| {
-            let asked = ASKED.with(RefCell::take);
-            let (code, message) = told(service, asked, &error);
-            Told { code, message, status: error.raw_response().map(|response| response.status().as_u16()) }
+            let asked = LAST_URL.with(RefCell::take);
+            let (code, message) = describe_error(service, asked, &error);
+            ErrorDetail { code, message, status: error.raw_response().map(|response| response.status().as_u16()) }
         })
     };
-    ASKED.scope(RefCell::default(), told).await
+    LAST_URL.scope(RefCell::default(), detailed).await
 }
 
-fn told<E>(service: &str, asked: Option<String>, error: &SdkError<E, HttpResponse>) -> (String, String)
+fn describe_error<E>(service: &str, asked: Option<String>, error: &SdkError<E, HttpResponse>) -> (String, String)
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{BuildError, layer::Layer};
 
 /// Port: a place for small texts that outlives the work folder and is shared by all controllers of a deployment.
-pub trait Shelf: Send + Sync + 'static {
+pub trait BuildCache: Send + Sync + 'static {
     /// The text of this name, if there is one.
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>>;
     /// Puts a text where there is none; gives the one that stands, which may be another one that was written first.
@@ -17,9 +17,9 @@ pub trait Shelf: Send + Sync + 'static {
 
 /// For platforms whose work folder lives as long as they do.
 #[derive(Clone, Copy, Debug)]
-pub struct NoShelf;
+pub struct NoBuildCache;
 
-impl Shelf for NoShelf {
+impl BuildCache for NoBuildCache {
     fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
         Box::pin(std::future::ready(Ok(None)))
     }

@@ -4,35 +4,35 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use codeloc_core::lock::lock;
-use codeloc_core::status::{Condition, ConditionKind, DatedCondition, Health, RepositoryStatus, Sync, Truth};
+use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Health, LocationStatus, Sync};
 use jiff::Timestamp;
 
 /// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
 #[derive(Debug, Default)]
-pub struct Board {
-    statuses: Mutex<BTreeMap<String, RepositoryStatus>>,
+pub struct StatusStore {
+    statuses: Mutex<BTreeMap<String, LocationStatus>>,
 }
 
-impl Board {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RepositoryStatus>> {
+impl StatusStore {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LocationStatus>> {
         lock(&self.statuses)
     }
 
-    pub fn all(&self) -> Vec<RepositoryStatus> {
+    pub fn all(&self) -> Vec<LocationStatus> {
         self.lock().values().cloned().collect()
     }
 
-    pub fn get(&self, name: &str) -> Option<RepositoryStatus> {
+    pub fn get(&self, name: &str) -> Option<LocationStatus> {
         self.lock().get(name).cloned()
     }
 
     /// What `read` says of one status, without a copy of it.
-    pub fn read<T>(&self, name: &str, read: impl FnOnce(&RepositoryStatus) -> T) -> Option<T> {
+    pub fn read<T>(&self, name: &str, read: impl FnOnce(&LocationStatus) -> T) -> Option<T> {
         self.lock().get(name).map(read)
     }
 
     /// The first that `find` finds.
-    pub fn find<T>(&self, find: impl FnMut(&RepositoryStatus) -> Option<T>) -> Option<T> {
+    pub fn find<T>(&self, find: impl FnMut(&LocationStatus) -> Option<T>) -> Option<T> {
         self.lock().values().find_map(find)
     }
 
@@ -41,7 +41,7 @@ impl Board {
     }
 
     /// Stores a status; conditions that did not change keep the time of their last change. Returns what it replaced.
-    pub fn put(&self, mut status: RepositoryStatus) -> Option<RepositoryStatus> {
+    pub fn put(&self, mut status: LocationStatus) -> Option<LocationStatus> {
         let mut statuses = self.lock();
         if status.sync == Sync::Synced {
             status.converged = Some(status.updated);
@@ -78,7 +78,7 @@ impl Board {
     }
 
     /// Since when a condition has been as it is.
-    pub fn since(&self, name: &str, kind: ConditionKind) -> Option<(Truth, Timestamp)> {
+    pub fn since(&self, name: &str, kind: ConditionKind) -> Option<(ConditionStatus, Timestamp)> {
         let statuses = self.lock();
         let dated = statuses.get(name)?.conditions.iter().find(|dated| dated.condition.kind == kind)?;
         Some((dated.condition.status, dated.since))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use codeloc_core::lock::lock;
-use codeloc_core::status::{Health, RepositoryStatus, Sync};
+use codeloc_core::status::{Health, LocationStatus, Sync};
 use codeloc_dagster::{CodeServer, Webserver};
 use codeloc_images::Builder;
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ pub enum Cause {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Fault {
     pub cause: Cause,
     pub what: String,
     pub since: Option<Timestamp>,
@@ -72,7 +72,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.what)?;
         if let Some(since) = self.since {
@@ -96,42 +96,42 @@ fn bounded(error: &str) -> String {
 
 impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
     /// Everything that is wrong. Of what follows from each other only the first is named.
-    pub fn troubles(&self, progress: &Progress, source: &SourceState) -> Vec<Trouble> {
-        let world = &self.world;
+    pub fn faults(&self, progress: &Progress, source: &SourceState) -> Vec<Fault> {
+        let context = &self.context;
         let since =
-            |cause: Cause, what: String, since: Instant| Trouble { cause, what, since: Some(world.clock.at(since)) };
-        let mut troubles = Vec::new();
+            |cause: Cause, what: String, since: Instant| Fault { cause, what, since: Some(context.clock.at(since)) };
+        let mut faults = Vec::new();
         if let Some(failure) = &source.failure {
-            troubles.push(since(Cause::Configs, failure.message.clone(), failure.since));
+            faults.push(since(Cause::Configs, failure.message.clone(), failure.since));
         }
-        if let Some(silence) = world.lease.silence() {
+        if let Some(silence) = context.lease.silence() {
             let what = silence.why.unwrap_or_else(|| "AWS does not answer".to_owned());
-            troubles.push(since(Cause::Aws, bounded(&what), silence.since));
+            faults.push(since(Cause::Aws, bounded(&what), silence.since));
         } else {
-            if let Some((holder, moment)) = world.lease.taken() {
-                troubles.push(since(Cause::Lease, format!("another process took the lease: {holder}"), moment));
+            if let Some((holder, moment)) = context.lease.taken() {
+                faults.push(since(Cause::Lease, format!("another process took the lease: {holder}"), moment));
             }
             let fails = progress.sweeps_fail().filter(|(since, _)| since.elapsed() >= PATIENCE);
             if let Some((moment, why)) = fails {
                 let what = format!("AWS cannot be read whole ({})", bounded(&why));
-                troubles.push(since(Cause::Sweep, what, moment));
+                faults.push(since(Cause::Sweep, what, moment));
             } else if !progress.swept() {
                 let what = "live state has not been read yet".to_owned();
-                troubles.push(Trouble { cause: Cause::Start, what, since: None });
+                faults.push(Fault { cause: Cause::Start, what, since: None });
             }
         }
-        if let Some(silence) = world.workspace.silence() {
+        if let Some(silence) = context.workspace.silence() {
             let what = silence.why.unwrap_or_else(|| "the webserver does not answer".to_owned());
-            troubles.push(since(Cause::Webserver, bounded(&what), silence.since));
+            faults.push(since(Cause::Webserver, bounded(&what), silence.since));
         }
-        troubles
+        faults
     }
 
     /// A status as it may be shown: what it says of a location that could not be observed since says when it was true, and that all is
     /// well is not said any more.
-    pub fn shown(&self, mut status: RepositoryStatus, troubles: &[Trouble]) -> RepositoryStatus {
-        let clock = &self.world.clock;
-        let blind = troubles.iter().filter(|trouble| trouble.cause.is_blind()).filter_map(|trouble| trouble.since);
+    pub fn with_faults(&self, mut status: LocationStatus, faults: &[Fault]) -> LocationStatus {
+        let clock = &self.context.clock;
+        let blind = faults.iter().filter(|fault| fault.cause.is_blind()).filter_map(|fault| fault.since);
         let failing = lock(&self.failures).get(&status.name).map(|failing| failing.since);
         let failing = failing.filter(|since| since.elapsed() >= PATIENCE).map(|since| clock.at(since));
         let unseen = blind.chain(failing).any(|since| status.updated <= since);

@@ -1,6 +1,6 @@
 //! Which events one status makes of another.
 
-use codeloc_core::status::{Drift, Health, Reason, RepositoryStatus, Sync};
+use codeloc_core::status::{Drift, Health, LocationStatus, Reason, Sync};
 
 use super::EventReason;
 
@@ -8,7 +8,7 @@ use super::EventReason;
 const NAMED: usize = 5;
 
 /// What happened between two statuses of one location; `before` is absent at the first look of a process.
-pub fn between(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> Vec<(EventReason, String)> {
+pub fn between(before: Option<&LocationStatus>, after: &LocationStatus) -> Vec<(EventReason, String)> {
     let mut news = Vec::new();
     if let (Some(before), Some(commit)) = (before, &after.commit)
         && before.commit.as_ref() != Some(commit)
@@ -20,7 +20,7 @@ pub fn between(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> V
         (Reason::InvalidConfig, EventReason::ConfigInvalid),
         (Reason::RolloutFailed, EventReason::RolloutFailed),
         (Reason::NotConverging, EventReason::NotConverging),
-        (Reason::PruneBraked, EventReason::PruneBraked),
+        (Reason::PruneBlocked, EventReason::PruneBlocked),
     ];
     for (reason, event) in told_as {
         if has(after, reason) && !before.is_some_and(|before| has(before, reason)) {
@@ -30,23 +30,23 @@ pub fn between(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> V
     if drifted(before, after) {
         news.push((EventReason::Drifted, describe(&after.drift)));
     }
-    let is_well = |status: &RepositoryStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
+    let is_well = |status: &LocationStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
     if is_well(after) && !before.is_some_and(is_well) {
         news.push((EventReason::Healthy, after.message.clone()));
     }
-    let degraded = |status: &RepositoryStatus| status.health == Health::Degraded;
+    let degraded = |status: &LocationStatus| status.health == Health::Degraded;
     if degraded(after) && !before.is_some_and(degraded) {
         news.push((EventReason::Degraded, after.message.clone()));
     }
     news
 }
 
-fn has(status: &RepositoryStatus, reason: Reason) -> bool {
+fn has(status: &LocationStatus, reason: Reason) -> bool {
     status.conditions.iter().any(|dated| dated.condition.reason == reason)
 }
 
 /// Whether something differs although neither config nor commit did: with them, differing is how they become true.
-fn drifted(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> bool {
+fn drifted(before: Option<&LocationStatus>, after: &LocationStatus) -> bool {
     before.is_some_and(|before| {
         before.sync == Sync::Synced
             && before.drift.is_empty()
@@ -72,16 +72,16 @@ fn describe(drift: &[Drift]) -> String {
 mod tests {
     use super::*;
 
-    fn status(sync: Sync, health: Health) -> RepositoryStatus {
+    fn status(sync: Sync, health: Health) -> LocationStatus {
         let now = jiff::Timestamp::from_second(1).unwrap();
-        let mut status = RepositoryStatus::unknown("orders", "message".to_owned(), now);
+        let mut status = LocationStatus::unknown("orders", "message".to_owned(), now);
         (status.sync, status.health) = (sync, health);
         status.commit = Some("a".repeat(40));
         status.revision = Some("orders-1".to_owned());
         status
     }
 
-    fn reasons(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> Vec<EventReason> {
+    fn reasons(before: Option<&LocationStatus>, after: &LocationStatus) -> Vec<EventReason> {
         between(before, after).into_iter().map(|(reason, _)| reason).collect()
     }
 
@@ -91,8 +91,8 @@ mod tests {
             kind: "log group".to_owned(),
             name: "/codeloc/orders".to_owned(),
             field,
-            live: None,
-            wanted: None,
+            observed: None,
+            desired: None,
         }]
     }
 

@@ -1,12 +1,12 @@
 //! Finds out where this deployment lives: what the settings name, as AWS has it.
 
 use codeloc_aws::{CallError, Clients, call};
-use codeloc_core::place::{Address, Place};
+use codeloc_core::deployment::{Address, Deployment};
 
 use crate::settings::{AddressMode, Platform, Settings};
 
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum DeploymentError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("no region is set; give aws.region, or AWS_REGION")]
@@ -18,8 +18,8 @@ pub enum PlaceError {
 }
 
 /// Three reads. Errors say which setting names something that is not there.
-pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) -> Result<Place, PlaceError> {
-    let region = region.ok_or(PlaceError::NoRegion)?.to_owned();
+pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) -> Result<Deployment, DeploymentError> {
+    let region = region.ok_or(DeploymentError::NoRegion)?.to_owned();
     let identity = call("sts:GetCallerIdentity", clients.sts.get_caller_identity().send()).await?;
     let account =
         identity.account().ok_or_else(|| CallError::malformed("sts:GetCallerIdentity", "account"))?.to_owned();
@@ -28,10 +28,10 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
 
     let cluster = call("ecs:DescribeClusters", clients.ecs.describe_clusters().clusters(&aws.cluster).send()).await?;
     if !cluster.clusters().iter().any(|cluster| cluster.status() == Some("ACTIVE")) {
-        return Err(PlaceError::NoCluster(aws.cluster.clone()));
+        return Err(DeploymentError::NoCluster(aws.cluster.clone()));
     }
-    Ok(Place {
-        deployment: settings.deployment.clone(),
+    Ok(Deployment {
+        id: settings.deployment.clone(),
         partition,
         account,
         region,
@@ -57,7 +57,7 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
     })
 }
 
-async fn namespace_id(clients: &Clients, name: &str) -> Result<String, PlaceError> {
+async fn namespace_id(clients: &Clients, name: &str) -> Result<String, DeploymentError> {
     let mut token = None;
     loop {
         let request = clients.discovery.list_namespaces().max_results(100).set_next_token(token);
@@ -68,7 +68,7 @@ async fn namespace_id(clients: &Clients, name: &str) -> Result<String, PlaceErro
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
-            return Err(PlaceError::NoNamespace(name.to_owned()));
+            return Err(DeploymentError::NoNamespace(name.to_owned()));
         }
     }
 }

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use codeloc_core::lock::lock;
-use codeloc_core::resources::Live;
+use codeloc_core::resources::ObservedResources;
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
-pub struct Swept {
+pub struct ObservationStore {
     state: Mutex<State>,
 }
 
 /// What one look at a location gave.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub live: Live,
+pub struct Observation {
+    pub observed: ObservedResources,
     /// When the reading of its service began.
     pub at: Instant,
     /// Read whole; else only its service was, and the rest is what was seen or made before.
@@ -25,7 +25,7 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct State {
-    seen: HashMap<String, Seen>,
+    seen: HashMap<String, Observation>,
     /// Counts changes; the clock would not tell two of them in the same instant apart.
     changes: u64,
     /// Number of the last change, by location.
@@ -43,14 +43,14 @@ pub struct Begun {
 
 impl State {
     /// All but what was changed since it began to be read.
-    fn keep(&mut self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>, whole: bool) {
+    fn keep(&mut self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>, whole: bool) {
         let changed = &self.changed;
-        let live = live.into_iter().filter(|(name, _)| changed.get(name).is_none_or(|at| *at <= begun.changes));
-        self.seen.extend(live.map(|(name, live)| (name, Seen { live, at: begun.at, whole })));
+        let observed = observed.into_iter().filter(|(name, _)| changed.get(name).is_none_or(|at| *at <= begun.changes));
+        self.seen.extend(observed.map(|(name, observed)| (name, Observation { observed, at: begun.at, whole })));
     }
 }
 
-impl Swept {
+impl ObservationStore {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -61,27 +61,27 @@ impl Swept {
     }
 
     /// Keeps what a sweep saw, but for what was changed meanwhile.
-    pub fn put(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
+    pub fn put(&self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>) {
         let mut state = self.lock();
         if begun.changes < state.valid_from {
             return;
         }
         state.seen.clear();
-        state.keep(begun, live, true);
+        state.keep(begun, observed, true);
         // Whatever was changed before this sweep began, it saw; and no sweep runs beside it.
         state.changed.retain(|_, at| *at > begun.changes);
     }
 
     /// Keeps what a glance saw of some, but for what was changed meanwhile.
-    pub fn put_glimpses(&self, begun: Begun, live: impl IntoIterator<Item = (String, Live)>) {
+    pub fn put_services(&self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>) {
         let mut state = self.lock();
         if begun.changes >= state.valid_from {
-            state.keep(begun, live, false);
+            state.keep(begun, observed, false);
         }
     }
 
     /// What was seen of a location, once.
-    pub fn take(&self, name: &str) -> Option<Seen> {
+    pub fn take(&self, name: &str) -> Option<Observation> {
         self.lock().seen.remove(name)
     }
 
@@ -107,33 +107,33 @@ impl Swept {
 mod tests {
     use super::*;
 
-    fn seen() -> Vec<(String, Live)> {
-        vec![("orders".to_owned(), Live::default()), ("billing".to_owned(), Live::default())]
+    fn seen() -> Vec<(String, ObservedResources)> {
+        vec![("orders".to_owned(), ObservedResources::default()), ("billing".to_owned(), ObservedResources::default())]
     }
 
     #[test]
     fn what_was_seen_is_given_once() {
-        let swept = Swept::default();
-        swept.put(swept.begin(), seen());
-        assert!(swept.take("orders").is_some());
-        assert!(swept.take("orders").is_none());
+        let observations = ObservationStore::default();
+        observations.put(observations.begin(), seen());
+        assert!(observations.take("orders").is_some());
+        assert!(observations.take("orders").is_none());
     }
 
     #[test]
     fn a_change_during_the_sweep_makes_it_useless_for_that_location_only() {
-        let swept = Swept::default();
-        let begun = swept.begin();
-        swept.change("orders");
-        swept.put(begun, seen());
-        assert!(swept.take("orders").is_none());
-        assert!(swept.take("billing").is_some());
+        let observations = ObservationStore::default();
+        let begun = observations.begin();
+        observations.change("orders");
+        observations.put(begun, seen());
+        assert!(observations.take("orders").is_none());
+        assert!(observations.take("billing").is_some());
     }
 
     #[test]
     fn a_change_after_the_sweep_takes_back_what_was_seen() {
-        let swept = Swept::default();
-        swept.put(swept.begin(), seen());
-        swept.change("orders");
-        assert!(swept.take("orders").is_none());
+        let observations = ObservationStore::default();
+        observations.put(observations.begin(), seen());
+        observations.change("orders");
+        assert!(observations.take("orders").is_none());
     }
 }
