@@ -15,7 +15,7 @@ help:
 	@echo "make dev-add-repo REPO_PATH=project: add a local project to the running stack"
 	@echo "make test         every test, with cargo-nextest where it is installed"
 	@echo "make test-images  the tests of the Python package in the images, which make test runs too"
-	@echo "make lint         formatting, clippy, dependencies"
+	@echo "make lint         formatting, clippy, dependencies, style of texts"
 	@echo "make soak         many seeds of the simulation: SEEDS=1000 FROM=0, or one and its shortest history: SEED=7"
 	@echo "make mutations    breaks the controller on purpose, and checks that the tests notice"
 	@echo "make bench        what a fleet costs in calls, time and memory, beside the least there could be"
@@ -107,6 +107,8 @@ mutations:
 	$(PYTHON) tests/mutations/run.py $(ONLY)
 
 lint:
+	$(PYTHON) -B tests/tools/style.py
+	$(PYTHON) -B -m unittest discover -s tests/tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p codeloc --no-default-features --all-targets -- -D warnings
