@@ -22,7 +22,7 @@ help:
 	@echo ""
 	@echo "Develop codeloc:"
 	@echo "  make prepare         Install uv, Dagster, moto, the sample repositories and the test tools in .local/"
-	@echo "  make lint            Check formatting, clippy and dependencies"
+	@echo "  make lint            Check formatting, clippy, dependencies and the style of texts"
 	@echo "  make test            Run all tests, with cargo-nextest if it is installed"
 	@echo "  make test-images     Run the tests of the Python package in the images (part of make test)"
 	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7"
@@ -114,6 +114,8 @@ mutations:
 	$(PYTHON) tests/mutations/run.py $(ONLY)
 
 lint:
+	$(PYTHON) -B tests/tools/style.py
+	$(PYTHON) -B -m unittest discover -s tests/tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p codeloc --no-default-features --all-targets -- -D warnings

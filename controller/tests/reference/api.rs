@@ -5,27 +5,50 @@ use super::{GENERATED, assert_fresh, code, header, row};
 const HEAD: &str = "\
 # REST API
 
-`GET /openapi.json` describes it; [the same file](openapi.json) is committed here. It listens on `listen`, which is loopback unless told
-otherwise, and on nothing else without tokens: `api.tokens_file` holds a line `ROLE NAME TOKEN` for each, where ROLE is `read` or `write`.
-Errors are problem documents (RFC 9457) that say what to do. `GET /healthz`, `/readyz`, `/openapi.json` and the page at `/` need no token.
-`/readyz` answers 503 while the daemon cannot do its work, and says why ([watching.md](watching.md)); `/healthz` answers as long as it lives.
+`GET /openapi.json` returns the OpenAPI description; [openapi.json](openapi.json) is a copy of it. The API listens on
+`listen`, which is a loopback address by default.
 
-Writing means committing to the config repository, in the name of the token: git stays the only truth. A push by somebody else at the
-same moment is not lost: the change is made again on top of it, or refused where it no longer makes sense. An `Idempotency-Key` makes
-a write that is sent again count once.
+## Access
 
-`POST /hooks/git` takes the webhooks of GitHub, GitLab and Bitbucket, and of others that sign the body with HMAC-SHA256 in
-`X-Codeloc-Signature-256`; the shared secret is in `api.hook_secret_file`. A push to the config repository, or to one that a location
-is built from, is looked at at once.
+With `api.tokens_file`, requests need a token. The file has one line `ROLE NAME TOKEN` for each token; ROLE is `read` or
+`write`. These routes need no token: `GET /healthz`, `/readyz`, `/openapi.json` and the page at `/`.
 
-Without tokens a request is refused unless its `Host` is 127.0.0.1, [::1] or localhost, with or without a port: any other name may be
-one that a foreign page lets point here.
+Without tokens, codeloc listens only on loopback, and refuses a request unless its `Host` is 127.0.0.1, [::1] or
+localhost, with or without a port. A page of another site could let any other name point to this machine.
 
-A body may have 256 KiB and 20 seconds, a request may take a minute, 64 are answered at once on 512 connections, and 32 streams may be
-open. A client that takes no byte of its answer for 15 seconds is cut off. Where all connections are taken, a new one takes the place of
-the oldest that waits for a request. A hook that brings neither a signature nor the secret is refused before its body is read; the bodies of 8
-hooks are read at once, for at most 5 seconds. `/healthz` and `/readyz` count towards none of these: they are answered on connections of
-their own where all others are busy.
+## Errors and health
+
+- Errors are problem documents (RFC 9457) that say what to do.
+- `/readyz` answers 503 while the daemon cannot do its work, and shows why ([watching.md](watching.md#outages)).
+- `/healthz` answers as long as the process is alive.
+
+## Writes
+
+A write is a commit to the config repository in the name of the token, so git stays the only source of truth. If another
+push arrives at the same moment, codeloc applies the change again on top of it, or refuses the change if it no longer
+makes sense. With an `Idempotency-Key`, a repeated write counts once.
+
+## Git webhooks
+
+`POST /hooks/git` takes the webhooks of GitHub, GitLab and Bitbucket, and of other senders that sign the body with
+HMAC-SHA256 in `X-Codeloc-Signature-256`. The shared secret is in `api.hook_secret_file`. After a push to the config
+repository or to a location's repository, codeloc reads it immediately.
+
+## Limits
+
+| What | Limit |
+| --- | --- |
+| Body of a request | 256 KiB, received within 20 seconds |
+| One request | 1 minute |
+| Requests at the same time | 64 |
+| Connections | 512. A new connection replaces the oldest one that waits for a request. |
+| Open streams | 32 |
+| A client that accepts no bytes | disconnected after 15 seconds |
+| Bodies of webhooks at the same time | 8, each received within 5 seconds. codeloc refuses a webhook without a signature or the secret before it reads the body. |
+
+`/healthz` and `/readyz` do not count towards these limits. If all other connections are busy, they have reserved ones.
+
+## Routes
 
 ";
 

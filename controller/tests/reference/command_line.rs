@@ -12,53 +12,57 @@ const PAGE: &str = "docs/command-line.md";
 const HEAD: &str = "\
 # Command line
 
-Errors and the log go to standard error, results to standard output; a log that is not read by a terminal is JSON. Every
-command has `--help`. Wrong usage ends with 2, which for `plan` means changes as well. When the reader of its
-output closes the pipe, as in `codeloc list | head -1`, a command ends quietly with 141, as other tools do by SIGPIPE.
-
-Control and bidirectional characters in text of repositories, logs and servers are printed escaped, as in `\\u{1b}`. `--json` escapes them as
-JSON does, so the data stay the same.
+- Results go to standard output, errors and the log to standard error. If standard error is not a terminal, the log is
+  JSON.
+- Every command has `--help`.
+- Wrong usage exits with 2. `plan` also exits with 2 if there are changes.
+- If the reader of its output closes the pipe, as in `codeloc list | head -1`, a command exits quietly with 141, as
+  other tools do on SIGPIPE.
+- codeloc escapes control and bidirectional characters in text of repositories, logs and servers, as in `\\u{1b}`. `--json`
+  escapes them as JSON does, so the data stay the same.
 ";
 
 /// What each command ends with. A new command has to say it here.
 fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
     match command {
-        "validate" => &[("0", "every config passes"), ("1", "one does not, or the folder cannot be read")],
+        "validate" => &[("0", "all configs are valid"), ("1", "a config is invalid, or the folder cannot be read")],
         "status" => &[
             (
                 "0",
-                "shown, and with `--wait` all are Synced and Healthy with everything pushed before the command began",
+                "shown; with `--wait`, all locations are Synced and Healthy with everything pushed before the command started",
             ),
-            ("1", "no daemon answers, there is no such location, or `--wait` ran out of time"),
+            ("1", "no daemon answers, a location does not exist, or `--wait` timed out"),
         ],
         "schema" | "completions" => &[("0", "printed")],
-        "man" => &[("0", "written"), ("1", "the folder cannot be written to")],
+        "man" => &[("0", "written"), ("1", "the folder is not writable")],
         "list" | "events" | "cost" | "logs" => {
-            &[("0", "shown"), ("1", "no daemon answers, it refuses, or there is no such location")]
+            &[("0", "shown"), ("1", "no daemon answers, it refuses, or the location does not exist")]
         }
-        "sync" => &[("0", "the daemon looks"), ("1", "no daemon answers, it refuses, or there is no such location")],
+        "sync" => {
+            &[("0", "the daemon reconciles"), ("1", "no daemon answers, it refuses, or the location does not exist")]
+        }
         "add" => &[
             ("0", "written, or printed"),
             (
                 "1",
-                "the repository cannot be read, no definitions were found, the config does not pass, or it is there already",
+                "the repository cannot be read, it has no definitions, the config is invalid, or the location already exists",
             ),
         ],
         "update" | "remove" | "suspend" | "resume" => &[
-            ("0", "written, or nothing to change"),
-            ("1", "there is no such config, the change does not pass, or the config repository cannot be written"),
+            ("0", "written, or no change was needed"),
+            ("1", "the config does not exist, the change is invalid, or the config repository is not writable"),
         ],
-        "doctor" => &[("0", "nothing is wrong"), ("1", "something is; each line says how to mend it")],
-        "rollback" => &[("0", "written"), ("1", "no earlier commit is known to have served, or as for `update`")],
-        "run" => &[("0", "ended by SIGTERM or SIGINT"), ("1", "could not start, or ended by itself")],
+        "doctor" => &[("0", "no problem found"), ("1", "at least one problem found; each line suggests a fix")],
+        "rollback" => &[("0", "written"), ("1", "no earlier commit that served is known, or as for `update`")],
+        "run" => &[("0", "stopped by SIGTERM or SIGINT"), ("1", "could not start, or stopped because of an error")],
         "apply" => &[
             ("0", "every location is Synced and Healthy"),
             (
                 "1",
-                "one is not, `--timeout` passed (also while another process holds the lease, or AWS cannot be read), SIGTERM or SIGINT ended it, or an error; the lease is released",
+                "a location is not, `--timeout` passed (also while another process holds the lease, or AWS cannot be read), SIGTERM or SIGINT stopped the command, or an error occurred; the lease is released",
             ),
         ],
-        "plan" => &[("0", "no change"), ("1", "an error, or a config that does not pass"), ("2", "there are changes")],
+        "plan" => &[("0", "no changes"), ("1", "an error, or an invalid config"), ("2", "there are changes")],
         other => panic!(
             "the exit codes of `codeloc {other}` are not described in controller/tests/reference/command_line.rs"
         ),

@@ -11,7 +11,7 @@ const PAGE: &str = "docs/config.md";
 const HEAD: &str = "\
 # `config.yml`
 
-One file, `repos/NAME/config.yml`, is one code location. A location needs three lines:
+One file, `repos/NAME/config.yml`, defines one code location. Three lines are enough:
 
 ```yaml
 name: my-pipeline
@@ -19,55 +19,67 @@ git_url: https://github.com/user/repo.git
 python_file: my_pipeline/definitions.py
 ```
 
-`codeloc validate repos` checks a folder without network. Editors complete and check the file with the schema that
-`codeloc schema` prints (committed as [`crds/repository.schema.json`](../crds/repository.schema.json)):
+`codeloc validate repos` checks a folder offline. Editors complete and check the file with the schema that
+`codeloc schema` prints (a copy is in [`crds/repository.schema.json`](../crds/repository.schema.json)):
 
 ```yaml
 # yaml-language-server: $schema=../../crds/repository.schema.json
 ```
 
-A file that does not pass freezes its own location as it is: nothing of it is changed and nothing deleted. The error
-shows file, line, caret and a hint for each of the first 20 mistakes, in `validate`, in `plan` and in `status`. Whatever one file holds,
-the others are read and applied.
+## Invalid and removed configs
 
-A location is deleted when no config names it any more. A config that does not pass still counts: where the folder was renamed and `name`
-was not (or the other way round), the location of the old name stays as it is, and its status says which file to correct.
+**Invalid config.** codeloc freezes the location: it changes nothing and deletes nothing. `validate`, `plan` and `status`
+show file, line, caret and a hint for each of the first 20 mistakes. An invalid file does not affect other files.
+
+**Removed config.** codeloc deletes a location when no config names it any more. An invalid config still counts: if you
+rename the folder and not `name`, or the other way round, the location with the old name stays as it is, and its status
+shows which file to correct.
 
 ";
 
 /// What the schema cannot say.
 const TAIL: &str = "
-## Checks beyond the fields
+## Further checks
 
-- `name` is the name of the folder, and none of `shared`, `system` and `temp`.
-- One of `python_file` and `module`; at most one of `branch`, `tag` and `commit`.
-- `cpu` and `memory` are a pair that Fargate offers; the hint of the error lists the sizes that go with a `cpu`.
-- `s3_prefix` and `access` keep to whose a prefix is, as described below.
-- `min_capacity` is not greater than `max_capacity`. Where the two are equal there is no scaling, and the count is theirs.
-- `dependencies` does not stand beside `image` or `dockerfile`, which bring their own; no more does `python_version` beside `dockerfile`, nor `dockerfile` beside `image`.
-- `image` has a tag or a digest, and its registry no link-local or metadata address; `image_policy` stands beside a tag only.
-- `environment` and `secrets` together take at most 48 KiB: ECS has 64 KiB for a task definition. `access.read`, `access.write` and `secrets` fit
-  into IAM policies: about 30 prefixes each, and about 100 secrets.
-- No unknown field, no key twice, no credentials in `git_url`.
-- A redirect of the git host is followed to a repository on the same host, such as a renamed one. Another host gets neither a token nor a
-  request: the status names it, and `git_url` is to say where the repository is.
+- `name` equals the name of the folder, and is not `shared`, `system` or `temp`.
+- Set exactly one of `python_file` and `module`, and at most one of `branch`, `tag` and `commit`.
+- `cpu` and `memory` must be a pair that Fargate offers. The error's hint lists the sizes that are possible with a `cpu`.
+- `s3_prefix` and `access` must respect [prefix ownership](#prefix-ownership).
+- `min_capacity` must not be greater than `max_capacity`. If the two are equal, there is no scaling, and the service has
+  that number of tasks.
+- Do not combine `dependencies` with `image` or `dockerfile`, which bring their own. Do not combine `dockerfile` with
+  `python_version` or `image`.
+- `image` needs a tag or a digest, and its registry must not have a link-local or metadata address. `image_policy` needs
+  an `image` with a tag.
+- `environment` and `secrets` together may take 48 KiB, because ECS limits a task definition to 64 KiB. `access.read`,
+  `access.write` and `secrets` must fit into IAM policies: about 30 prefixes each, and about 100 secrets.
+- Unknown fields, duplicate keys and credentials in `git_url` are errors.
+- codeloc follows a redirect of the git host to a repository on the same host, such as a renamed one. It sends neither a
+  token nor a request to another host; the status names that host, and you correct `git_url`.
 
-## Whose a prefix is
+## Prefix ownership
 
-| Prefix | Whose | As `s3_prefix` | In `access` |
+| Prefix | Owner | As `s3_prefix` | In `access` |
 | --- | --- | --- | --- |
-| `repos/NAME` and below | the location NAME, whether or not it has a config | of NAME only | by any config; to write, NAME must have a config |
-| `repos/shared` | the platform; every location reads it | refused | may be granted for writing |
+| `repos/NAME` and below | the location NAME, even without a config | NAME only | any config; for write access, NAME must have a config |
+| `repos/shared` | the platform; every location reads it | refused | any config, also for write access |
 | `repos`, `repos/system`, `repos/temp` | the platform | refused | refused |
-| `shared`, `system`, `temp`, `codeloc` at the root of the bucket, and below | the platform; `codeloc/DEPLOYMENT` holds the controller's lease and builds | refused | refused |
-| any other, such as `teams/a` | the location whose `s3_prefix` it is | of one location | by any config; to write, it must lie in a location's `s3_prefix` |
+| `shared`, `system`, `temp`, `codeloc` at the root of the bucket, and below | the platform; `codeloc/DEPLOYMENT` contains the controller's lease and the build cache | refused | refused |
+| any other, such as `teams/a` | the location whose `s3_prefix` it is | one location | any config; for write access, the prefix must be within a location's `s3_prefix` |
 
-A config that reaches for a prefix that is not its own is itself the invalid one. It never makes another config invalid that keeps to `repos/NAME`.
+A config that claims another location's prefix is itself invalid. It never invalidates a config that stays within
+`repos/NAME`.
 
-Two configs with the same free prefix, or with one inside the other's, are both reported by `validate`. The daemon lets the location go on that
-already runs with the prefix, and leaves the other as it is: no name and no order of commits takes a prefix away from a running location.
-Where neither runs with it, both wait until one of the two is changed. Where both have run with it since before they were compared, both go on.
-A prefix in a config that does not pass counts as taken.
+`validate` reports both of two configs that have the same free prefix, or one prefix inside the other. The daemon decides
+by what runs, so no name and no order of commits can take a prefix away from a running location:
+
+| Locations that already run with the prefix | Result |
+| --- | --- |
+| one | It continues. The daemon freezes the other location. |
+| neither | Both wait until you change one of the configs. |
+| both, because codeloc did not compare them before | Both continue. |
+
+A prefix in an invalid config counts as taken.
 ";
 
 fn page() -> String {
@@ -90,7 +102,7 @@ fn page() -> String {
         };
         page.push_str(&row([&code(&name), &kind(&field), &default, &limits(&field), text(&field)]));
     }
-    page.push_str("\n## Not supported yet\n\nThese names are kept: to write one is an error that says so.\n\n");
+    page.push_str("\n## Not supported yet\n\nThese names are reserved. A config that uses one is invalid, and the error says so.\n\n");
     for (name, field) in coming {
         writeln!(page, "- `{name}`: {}", text(&field).trim_start_matches("Not supported yet: ")).unwrap();
     }

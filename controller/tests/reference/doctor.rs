@@ -10,8 +10,8 @@ use super::{GENERATED, assert_fresh, code, header, permissions, row};
 const HEAD: &str = "\
 # Doctor
 
-`codeloc doctor` looks at everything that a deployment stands on, with the settings and the credentials of the daemon, and says how to mend
-what is wrong. It changes nothing. It ends with 1 where something is wrong.
+`codeloc doctor` checks everything that a deployment depends on, with the settings and the credentials of the daemon, and
+suggests fixes. It changes nothing. It exits with 1 if it finds a problem.
 
 ";
 

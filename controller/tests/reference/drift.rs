@@ -12,53 +12,61 @@ const PAGE: &str = "docs/drift.md";
 const HEAD: &str = "\
 # Drift
 
-Every sweep (`reconcile.resync_seconds`) compares what is live with what the configs and the settings want, field by field. What
-differs is in `codeloc status` by kind, name and field, with both values. In the mode `enforce` it is repaired at once, with
-one call for each resource where AWS has one; in `detect` it is only told. A resource that is missing is told without a field, and
-made anew.
+Every [sweep](architecture.md#terms) (`reconcile.resync_seconds`) compares the observed state with the desired state,
+field by field. `codeloc status` shows each difference by kind, name and field, with both values.
 
-Values are compared in one form: lists that AWS keeps in no order are sorted, policies are compared as documents, and what AWS fills in
-where nothing was set is the same as nothing.
+| Mode | What codeloc does |
+| --- | --- |
+| `enforce` | It repairs differences immediately, with one call per resource if AWS has such a call. |
+| `detect` | It only reports differences. |
+
+codeloc reports a missing resource without a field. In `enforce`, it creates the resource again.
+
+codeloc compares values in a normal form: it sorts lists whose order AWS does not keep, compares policies as documents,
+and treats a value that AWS fills in like a value that is not set.
 
 ";
 
 const TAIL: &str = "
-## Task definitions
+## Changed task definitions
 
-A definition never changes. Whoever changes what runs registers another one and lets the service run it: the status names the fields that
-differ, and the service's `task_definition`. The service goes back to the definition that is wanted, which is registered again only where
-it was deregistered. Old tasks serve until new ones answer, as in every rollout.
+A task definition never changes. To change what runs, another AWS user must register another task definition and update
+the service. The status then shows the fields that differ and the service's `task_definition`. codeloc returns the
+service to the desired task definition, and registers it again only if it was deregistered. The old tasks serve until the
+new ones answer, as in every rollout.
 
-## What AWS cannot change
+## Fields that AWS cannot change
 
-A role keeps its path; a Cloud Map service keeps its routing policy and its health check. Such a field is told, the location is
-`OutOfSync`, and nothing is deleted for it: what serves goes on. The table says what somebody can do.
+AWS cannot change the path of a role, or the routing policy and the health check of a Cloud Map service. codeloc reports
+such a field, the location becomes `OutOfSync`, and codeloc deletes nothing, so the location continues to serve. The table
+says what you can do.
 
-## What is not watched
+## What codeloc does not compare
 
-- Tags of others, on any resource: they are left alone. Tags of a scalable target: it is ours by its service's name.
-- The desired count of a service that scales: it belongs to Application Auto Scaling.
-- What codeloc never sets and what changes nothing of what runs: encryption keys, lifecycle policies, descriptions, alarms of a policy, load
-  balancers that somebody adds to a service.
-- A service of which the wanted revision failed stays as it is but for its tags, until the spec or the commit changes, or for a few minutes
-  where it failed of something that passes.
-- Definitions that nothing runs: only the one that is wanted is compared.
+- Other tags on any resource, which codeloc leaves alone, and tags of a scalable target, which belongs to codeloc by its
+  service's name.
+- The desired count of a service with scaling, which Application Auto Scaling owns.
+- Settings that codeloc never sets and that do not change what runs: encryption keys, lifecycle policies, descriptions,
+  alarms of a policy, and load balancers that were added to a service.
+- A service whose desired revision failed, except for its tags: until the spec or the commit changes, or for a few
+  minutes after a transient failure.
+- Task definitions that no service runs, except for the desired one.
 ";
 
 fn page() -> String {
     let mut page = format!("{GENERATED}{HEAD}");
-    page.push_str("## What is watched\n");
+    page.push_str("## Compared fields\n");
     for kind in Kind::ALL {
         write!(page, "\n### {}\n\n", title(kind)).unwrap();
-        page.push_str(&header(["Field", "What is compared", "Repaired by", "Found"]));
+        page.push_str(&header(["Field", "Compared value", "Repaired by", "Found"]));
         for tracked in kind.tracked_fields() {
             let repair = match tracked.repair {
                 Repair::By(call) => code(call).replace(", ", "`, `"),
-                Repair::ReportOnly(what_helps) => format!("only told; {what_helps}"),
+                Repair::ReportOnly(what_helps) => format!("report only; {what_helps}"),
             };
             let found = match tracked.found {
-                Found::NextSweep => "in the next sweep",
-                Found::InTurns => "when its turn comes: [limits on calls](operations.md#limits-on-calls)",
+                Found::NextSweep => "next sweep",
+                Found::InTurns => "[in turns](operations.md#reads-in-turns)",
             };
             page.push_str(&row([&code(tracked.field), tracked.compared, &repair, found]));
         }

@@ -9,10 +9,15 @@ const PAGE: &str = "docs/events.md";
 const HEAD: &str = "\
 # Events
 
-What happened, to whom, why, and from which commit. `codeloc events`, `GET /v1/events` and the page show them; `GET /v1/events/stream` sends
-them as they happen, and `notify.url_file` posts them to a webhook in the JSON that Slack's incoming webhooks take, signed in
-`X-Codeloc-Signature-256` where `notify.secret_file` is set. An event that repeats within ten minutes is
-counted, also where others come between ([watching.md](watching.md)); the list is in the order in which events happened last. ";
+codeloc records what happened to which location, why, and from which commit.
+
+- `codeloc events`, `GET /v1/events` and the page at `/` show events. `GET /v1/events/stream` sends them as they happen.
+- `notify.url_file` posts events to a webhook in the JSON that Slack's incoming webhooks take. With `notify.secret_file`,
+  codeloc signs them in `X-Codeloc-Signature-256`.
+- codeloc counts an event that repeats within ten minutes instead of adding it again, even if other events come in between
+  ([watching.md](watching.md#events)).
+- The list is in the order of each event's last occurrence.
+";
 
 fn page() -> String {
     let schema = schemars::schema_for!(EventReason).to_value();
@@ -22,7 +27,7 @@ fn page() -> String {
         let text = described.iter().find(fits).and_then(|one| one["description"].as_str()).unwrap_or_default();
         text.replace('\n', " ")
     };
-    let mut page = format!("{GENERATED}{HEAD}The last {KEPT} are kept, until the process ends.\n\n");
+    let mut page = format!("{GENERATED}{HEAD}- codeloc keeps the last {KEPT} events until the process ends.\n\n");
     page.push_str(&header(["Reason", "Severity", "Meaning"]));
     for reason in EventReason::ALL {
         let name = format!("{reason:?}");
@@ -34,7 +39,9 @@ fn page() -> String {
             // Two whose names say it all.
             "" => match reason {
                 EventReason::ImageReady => "The image of a commit is in the registry.".to_owned(),
-                EventReason::ImageFailed => "A commit did not become an image; the message says why.".to_owned(),
+                EventReason::ImageFailed => {
+                    "The image of a commit could not be built. The message shows the cause.".to_owned()
+                }
                 other => panic!("{other:?} is not described"),
             },
             text => text.to_owned(),

@@ -9,8 +9,8 @@ const PAGE: &str = "docs/metrics.md";
 const HEAD: &str = "\
 # Metrics
 
-`GET /metrics` answers in Prometheus's text format; where the API wants tokens, with one that may read. Alerts with tests of their own
-and a Grafana dashboard are in [`deploy/observability`](../deploy/observability).
+`GET /metrics` answers in Prometheus's text format. If the API needs tokens, use one with the role `read`.
+[`deploy/observability`](../deploy/observability) contains alerts with unit tests, and a Grafana dashboard.
 
 ";
 

@@ -14,20 +14,26 @@ const EXAMPLE: &str = "deploy/codeloc.example.yml";
 const PAGE_HEAD: &str = "\
 # Settings
 
-The settings of the daemon stand in one file, `codeloc.yml` in the working directory or the one that `--config` names.
-Each is also a flag and an environment variable: a flag wins over the environment, the environment over the file, the
-file over the default. The value of a list or a map is written as YAML in all three: `--aws-subnets '[subnet-a, subnet-b]'`.
-Relative paths are relative to the working directory.
+The daemon reads its settings from one file: `codeloc.yml` in the working directory, or the file that `--config` names.
+Each setting is also a flag and an environment variable. The order of precedence is:
 
-[`deploy/codeloc.example.yml`](../deploy/codeloc.example.yml) holds all of them with realistic values.
-`RUST_LOG` sets the level of the log, as in `RUST_LOG=codeloc=debug`; credentials and, without `aws.region`, the region
-come from the usual AWS configuration.
+1. flag
+2. environment variable
+3. file
+4. default
+
+Write the value of a list or a map as YAML in all three places: `--aws-subnets '[subnet-a, subnet-b]'`. Relative paths are
+relative to the working directory.
+
+[`deploy/codeloc.example.yml`](../deploy/codeloc.example.yml) contains every setting with a realistic value. `RUST_LOG`
+sets the log level, for example `RUST_LOG=codeloc=debug`. codeloc takes credentials, and the region if `aws.region` is not
+set, from the usual AWS configuration.
 ";
 
 const EXAMPLE_HEAD: &str = "\
-# Every setting of codeloc, as a deployment on AWS may have them. Each is also a flag and an environment variable:
-# aws.cluster is --aws-cluster and CODELOC_AWS_CLUSTER. `null` stands for 'not set'; what is left out has its default.
-# Written from the code: UPDATE_DOCS=1 cargo test -p codeloc --test reference
+# Every setting of codeloc, with values of a deployment on AWS. Each setting is also a flag and an environment variable:
+# aws.cluster is --aws-cluster and CODELOC_AWS_CLUSTER. `null` means 'not set'. A setting that you leave out has its default.
+# Generated from the code: UPDATE_DOCS=1 cargo test -p codeloc --test reference
 
 ";
 
