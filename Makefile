@@ -83,20 +83,15 @@ prepare:
 	$(PYTHON) deploy/local/prepare.py
 	@$(PYTHON) tests/tools/prepare.py || test $$? -eq 3
 
-# The tests without AWS take seconds, less than an optimized build would.
-WITHOUT_AWS = -p codeloc --no-default-features --config profile.dev.package.codeloc.opt-level=0
-
 # nextest does not run doc tests, so cargo test runs them.
 test: prepare test-images
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; \
 		$(CARGO) nextest run --locked --workspace && \
-		$(CARGO) test --locked --workspace --doc && \
-		$(CARGO) nextest run --locked $(WITHOUT_AWS); \
+		$(CARGO) test --locked --workspace --doc; \
 	else \
 		set -x; \
-		$(CARGO) test --locked --workspace && \
-		$(CARGO) test --locked $(WITHOUT_AWS); \
+		$(CARGO) test --locked --workspace; \
 	fi
 
 # Tests the package codeloc_dagster with the real Dagster and dagster-aws.
@@ -118,7 +113,6 @@ lint:
 	$(PYTHON) -B -m unittest discover -s tests/tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p codeloc --no-default-features --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) deny check; \
 	else \

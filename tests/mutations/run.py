@@ -18,7 +18,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-PURE = ["cargo", "test", "-q", "--locked", "-p", "codeloc", "--no-default-features", "--lib"]
+PURE = ["cargo", "test", "-q", "--locked", "-p", "codeloc-core", "--lib"]
 
 
 def virtual(test):
@@ -29,56 +29,56 @@ def virtual(test):
 MUTATIONS = [
     (
         "skip the ownership check",
-        "controller/src/plan/mod.rs",
+        "controller/core/src/planner/mod.rs",
         "    let strangers = strangers(input, location.adopt);\n    if !strangers.is_empty() {",
         "    let strangers = strangers(input, location.adopt);\n    if strangers.len() > 100 {",
         PURE,
     ),
     (
         "write desiredCount although scaling owns it",
-        "controller/src/kinds/service/mod.rs",
+        "controller/core/src/resources/service/mod.rs",
         "if !desired.scaled && observed.desired_count != desired.count {",
         "if observed.desired_count != desired.count {",
         PURE,
     ),
     (
         "delete resources before their tasks have stopped",
-        "controller/src/plan/mod.rs",
+        "controller/core/src/planner/mod.rs",
         "    let later = if service.is_some() {\n        rest\n",
         "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n        rest\n",
         PURE,
     ),
     (
         "stop old tasks before new tasks are healthy",
-        "controller/src/kinds/service/settings.rs",
+        "controller/core/src/resources/service/settings.rs",
         "    minimum_healthy_percent: 100,\n    maximum_percent: 200,\n};",
         "    minimum_healthy_percent: 0,\n    maximum_percent: 100,\n};",
         virtual("simulation"),
     ),
     (
         "publish before the definitions are loaded",
-        "controller/src/plan/mod.rs",
+        "controller/core/src/planner/mod.rs",
         "            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();",
         '            Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n            Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();',
         PURE,
     ),
     (
         "let the SDK retry RegisterTaskDefinition",
-        "controller/src/kinds/task_definition/aws.rs",
+        "controller/aws/src/resources/task_definition.rs",
         "request.clone().customize().config_override(once()).send()",
         "{ drop(once()); request.clone().send() }",
         virtual("calls"),
     ),
     (
         "treat an INACTIVE service as live",
-        "controller/src/kinds/service/mod.rs",
+        "controller/core/src/resources/service/mod.rs",
         "None | Some(Observed { status: Status::Inactive, .. }) => {",
         "None => {",
         PURE,
     ),
     (
         "ignore the tag of a failed revision",
-        "controller/src/kinds/service/mod.rs",
+        "controller/core/src/resources/service/mod.rs",
         "observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);",
         "observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && !revision.is_empty());",
         PURE,
@@ -99,21 +99,21 @@ MUTATIONS = [
     ),
     (
         "delete the running task definition",
-        "controller/src/plan/mod.rs",
+        "controller/core/src/planner/mod.rs",
         " && !service.names(observed)",
         "",
         PURE,
     ),
     (
         "release the lease while a call is in progress",
-        "controller/src/kinds/aws/fence.rs",
+        "controller/aws/src/fence.rs",
         "wait_for(|calls| *calls == 0)",
         "wait_for(|_| true)",
         virtual("lease"),
     ),
     (
         "call without the lease",
-        "controller/src/kinds/aws/fence.rs",
+        "controller/aws/src/fence.rs",
         "lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
         "lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
         virtual("lease"),
