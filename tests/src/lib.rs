@@ -23,21 +23,18 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use codeloc::config_source::{SourceState, read_folder};
-use codeloc::reconcile::fault::Fault;
-use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deployment};
+use codeloc::daemon::wiring::{self, Parts};
+use codeloc::daemon::{Daemon, Fault, find_deployment};
+use codeloc::reconcile::Ports;
 use codeloc::runtime::Clock;
 use codeloc::settings::Settings;
-use codeloc::status::{Recorder, StatusStore};
 use codeloc_aws::fence::Fence;
-use codeloc_aws::lease::{Lease, LeaseState};
+use codeloc_aws::lease::LeaseState;
 use codeloc_aws::limits::Limits;
 use codeloc_aws::resources::role::PAGE;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::priority::Priority;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
-use codeloc_dagster::workspace::Publisher;
-use codeloc_git::refs::{RefKey, Refs, RefsSettings};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
 use localcloud::services::ecr::MemoryImages;
@@ -49,7 +46,16 @@ pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver};
 pub use shape::shape;
 
 /// The daemon as it runs here.
-pub type Fleet = Daemon<Builds, CloudCodeServer, CloudWebserver>;
+pub type Fleet = Daemon<Simulated>;
+
+/// The simulated ports.
+pub struct Simulated;
+
+impl Ports for Simulated {
+    type Builder = Builds;
+    type CodeServer = CloudCodeServer;
+    type Webserver = CloudWebserver;
+}
 
 /// One deployment: a cloud, configs, branches, a workspace file, and at most one daemon.
 pub struct TestDeployment {
@@ -266,48 +272,30 @@ impl TestDeployment {
         let limits = Arc::new(if self.limited { Limits::default() } else { Limits::none() });
         let clients = Clients::new(&self.sdk_of(caller), &limits);
         let deployment = loop {
-            // As whoever runs the daemon starts it again when it ends at once.
-            match deployment::find(&self.settings, &clients, Some("eu-central-1")).await {
+            // Whatever supervises the daemon starts it again when it fails at once.
+            match find_deployment(&self.settings, &clients, Some("eu-central-1")).await {
                 Ok(deployment) => break deployment,
                 Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
             }
         };
-        let queue = Arc::new(Queue::default());
         let millis = i64::try_from(self.cloud.now().millis()).expect("a date of this age");
-        let clock = Clock::starting_at(jiff::Timestamp::from_millisecond(millis).expect("a date"));
-        let recorder = Arc::new(Recorder::new(clock));
-        let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let refs_settings = RefsSettings { interval: Duration::from_secs(30), parallelism: 8 };
-        let refs = Refs::start(self.branches.clone(), refs_settings, move |key: &RefKey| {
-            let _ = moved.send(key.clone());
-        });
+        let (refs, receiver) = wiring::follow_refs(self.branches.clone(), &self.settings);
         self.branches.attach(refs.clone());
-        let (bucket, id) = (&self.settings.aws.bucket, &self.settings.deployment);
-        let holder = format!("{caller}/{}", self.cloud.now().millis());
-        let lease = Lease::new(clients.s3.clone(), bucket, id, holder, self.settings.reconcile.lease_seconds);
-        let context = Context {
-            limits,
-            lease: Arc::new(lease),
-            images: Images::new(self.builds.clone(), 2, queue.clone(), recorder.clone()),
-            workspace: Workspace::open(
-                Publisher::new(self.workspace_file()),
-                Some(self.webserver.clone()),
-                recorder.clone(),
-            )
-            .expect("a workspace file"),
-            code_server: self.code_server.clone(),
-            cache: Cache::default(),
+        let parts = Parts::<Simulated> {
             settings: self.settings.clone(),
-            deployment,
             clients,
+            limits,
+            deployment,
+            holder: format!("{caller}/{}", self.cloud.now().millis()),
             refs,
-            statuses: StatusStore::default(),
-            queue,
-            clock,
-            recorder,
+            builder: self.builds.clone(),
+            code_server: self.code_server.clone(),
+            webserver: Some(self.webserver.clone()),
+            clock: Clock::starting_at(jiff::Timestamp::from_millisecond(millis).expect("a date")),
+            source: self.source.subscribe(),
         };
-        context.workspace.create().await.expect("a workspace file");
-        let fleet = Arc::new(Daemon::new(Reconciler::new(context), self.source.subscribe()));
+        let fleet = Arc::new(parts.assemble().expect("a workspace file"));
+        fleet.publisher.create().await.expect("a workspace file");
         let task = tokio::spawn({
             let fleet = fleet.clone();
             async move { fleet.run(receiver).await }
@@ -334,7 +322,7 @@ impl TestDeployment {
     /// Ends one of them as a signal does: it begins no more changes, stops, and gives the lease back.
     pub async fn stop_one(&mut self, caller: &str) {
         if let Some(running) = self.running.remove(caller) {
-            let lease = &running.fleet.reconciler.context.lease;
+            let lease = &running.fleet.context.observer.aws.lease;
             lease.fence().shut().await;
             running.task.abort();
             let _ = running.task.await;
@@ -349,45 +337,45 @@ impl TestDeployment {
 
     /// The daemon that holds the lease, or the only one.
     fn acting(&self) -> Option<&Running> {
-        let holds = |running: &&Running| running.fleet.reconciler.context.lease.state() == LeaseState::Held;
+        let holds = |running: &&Running| running.fleet.context.observer.aws.lease.state() == LeaseState::Held;
         self.running.values().find(holds).or_else(|| self.running.values().next())
     }
 
     /// What the acting daemon says of a location.
     pub fn status(&self, name: &str) -> Option<LocationStatus> {
-        self.acting()?.fleet.reconciler.context.statuses.get(name)
+        self.acting()?.fleet.context.status.statuses.get(name)
     }
 
     /// The moment before which every push is in the acting daemon's status of a location.
     pub fn as_of(&self, name: &str) -> Option<tokio::time::Instant> {
-        let reconciler = &self.acting()?.fleet.reconciler;
-        reconciler.as_of(&reconciler.context.statuses.get(name)?, &self.source.borrow())
+        let fleet = &self.acting()?.fleet;
+        fleet.as_of(&fleet.context.status.statuses.get(name)?)
     }
 
     /// What is wrong with one daemon as a whole.
     pub fn faults_of(&self, caller: &str) -> Vec<Fault> {
         let Some(running) = self.running.get(caller) else { return vec![] };
-        running.fleet.reconciler.faults(&running.fleet.progress, &self.source.borrow())
+        running.fleet.faults()
     }
 
     /// What the one daemon that runs shows of a location to whoever asks it.
     pub fn shown(&self, name: &str) -> Option<LocationStatus> {
         let faults = self.faults_of("codeloc");
-        Some(self.acting()?.fleet.reconciler.with_faults(self.status(name)?, &faults))
+        Some(self.acting()?.fleet.with_faults(self.status(name)?, &faults))
     }
 
     /// What one daemon says of a location.
     pub fn status_by(&self, caller: &str, name: &str) -> Option<LocationStatus> {
-        self.running.get(caller)?.fleet.reconciler.context.statuses.get(name)
+        self.running.get(caller)?.fleet.context.status.statuses.get(name)
     }
 
     pub fn statuses(&self) -> Vec<LocationStatus> {
-        self.acting().map(|running| running.fleet.reconciler.context.statuses.all()).unwrap_or_default()
+        self.acting().map(|running| running.fleet.context.status.statuses.all()).unwrap_or_default()
     }
 
     /// A plan that does not converge, as the acting daemon says it.
     pub fn alarm(&self) -> Option<String> {
-        let statuses = &self.acting()?.fleet.reconciler.context.statuses;
+        let statuses = &self.acting()?.fleet.context.status.statuses;
         statuses.find(|status| {
             let alarm = status.conditions.iter().find(|dated| dated.condition.reason == Reason::NotConverging);
             alarm.map(|dated| dated.condition.message.clone())
@@ -405,7 +393,7 @@ impl TestDeployment {
 
     pub fn healthy(&self, name: &str) -> bool {
         let healthy = |status: &LocationStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
-        self.acting().and_then(|running| running.fleet.reconciler.context.statuses.read(name, healthy)).unwrap_or(false)
+        self.acting().and_then(|running| running.fleet.context.status.statuses.read(name, healthy)).unwrap_or(false)
     }
 
     /// Whether a healthy task of a location runs and the location is published.
@@ -436,7 +424,7 @@ impl TestDeployment {
     pub async fn observed(&self) -> BTreeMap<String, codeloc_core::resources::ObservedResources> {
         let clients = self.clients();
         let deployment =
-            deployment::find(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+            find_deployment(&self.settings, &clients, Some("eu-central-1")).await.expect("the place is there");
         let session = codeloc_aws::Session {
             clients: &clients,
             deployment: &deployment,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codeloc::reconcile::fault::{Cause, Fault};
+use codeloc::daemon::{Cause, Fault};
 use codeloc_core::status::{Health, Sync};
 use codeloc_tests::{TestDeployment, config};
 use localcloud::cloud::Rules;

@@ -30,6 +30,34 @@ pub enum LoadTarget {
     File(String),
 }
 
+/// How far codeloc is on the way from a config to an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageStatus {
+    Ready(Image),
+    /// The last known image, and why codeloc cannot look for a newer one.
+    Stale {
+        image: Image,
+        reason: String,
+    },
+    /// codeloc has asked for the commit or the image.
+    Resolving(String),
+    /// The branch, tag or commit could not be resolved.
+    Unresolved(String),
+    /// The build's progress.
+    Building(String),
+    Failed(String),
+}
+
+impl ImageStatus {
+    /// The image to run; absent while there is none.
+    pub fn image(&self) -> Option<&Image> {
+        match self {
+            Self::Ready(image) | Self::Stale { image, .. } => Some(image),
+            Self::Resolving(_) | Self::Unresolved(_) | Self::Building(_) | Self::Failed(_) => None,
+        }
+    }
+}
+
 /// How an image that was not built here is loaded: as the config says, from the folder that every image has.
 pub fn load_of_given_image(code: &CodePointer) -> Load {
     let target = match code {

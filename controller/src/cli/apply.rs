@@ -9,9 +9,10 @@ use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::terminal::{complain, say};
-use super::{Failure, log, settings, wiring};
+use super::{Failure, log, settings};
 use crate::config_source;
-use crate::reconcile::{Daemon, Outcome};
+use crate::daemon::wiring;
+use crate::reconcile::Outcome;
 use crate::settings as all_settings;
 use crate::status::Recorder;
 use crate::status::events::EventReason;
@@ -38,11 +39,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     // A single reading that fails ends the command; a watcher would go on trying.
     config_source::read_once(wiring::source(&settings), git.clone()).await?;
     let source = config_source::watch(wiring::source(&settings), git);
-    let (reconciler, moved) = wiring::reconciler(settings).await?;
-    reconciler.context.workspace.create().await?;
-    let daemon = Daemon::new(reconciler, source.state.clone());
-    let context = &daemon.reconciler.context;
-    let statuses = &context.statuses;
+    let (daemon, moved) = wiring::daemon(settings, source.state.clone()).await?;
+    daemon.publisher.create().await?;
+    let (lease, recorder) = (&daemon.context.observer.aws.lease, &daemon.context.status.recorder);
+    let statuses = &daemon.context.status.statuses;
 
     // Done when every location has converged, or waits for nothing that time would bring.
     let stuck = [Reason::RolloutFailed, Reason::BuildFailed, Reason::LoadError, Reason::Unresolved, Reason::NotOwned];
@@ -63,7 +63,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let in_time = async {
         let result = tokio::time::timeout(timeout, done).await;
         let why = result.err().map(|_| {
-            let why = never_began(daemon.progress.swept(), &context.recorder, &context.lease.state());
+            let why = never_began(daemon.progress.swept(), recorder, &lease.state());
             format!(
                 "not converged within {} s{}",
                 timeout.as_secs(),
@@ -72,7 +72,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         });
         // Taken before passes are cut off, so that the statuses do not show that.
         let statuses = statuses.all();
-        context.lease.fence().shut().await;
+        lease.fence().shut().await;
         (why, statuses)
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -82,18 +82,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        context.lease.fence().shut().await;
+        lease.fence().shut().await;
     };
     let (mut unfinished, statuses) = tokio::select! {
         () = daemon.run(moved) => (Some("the reconciler ended by itself; see the log".to_owned()), statuses.all()),
-        () = say_who_holds(&context.lease) => (None, statuses.all()),
+        () = say_who_holds(lease) => (None, statuses.all()),
         () = told_to_end => {
             (Some("ended by a signal before all was done; the next run goes on from here".to_owned()), statuses.all())
         }
         ended = in_time => ended,
     };
     // Nothing runs any more that could change anything.
-    context.lease.release().await;
+    lease.release().await;
     for status in statuses {
         if unfinished.is_none() && !settled(&status) {
             unfinished = Some("not every location is Synced and Healthy".to_owned());

@@ -11,25 +11,31 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use codeloc::config_source::{Snapshot, SourceState};
-use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deployment};
+use codeloc::daemon::find_deployment;
+use codeloc::daemon::wiring::{self, Parts};
+use codeloc::reconcile::{Aws, Ports};
 use codeloc::runtime::Clock;
-use codeloc::status::{Recorder, StatusStore};
-use codeloc_aws::lease::Lease;
+use codeloc_aws::Clients;
 use codeloc_aws::limits::Limits;
-use codeloc_aws::{Cache, Clients};
 use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
 use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
-use codeloc_dagster::workspace::Publisher;
-use codeloc_git::refs::{Refs, RefsSettings};
 use codeloc_tests::{Branches, Builds, CloudWebserver, SWEPT, TestDeployment, names, pages_of_roles, settings};
 use localcloud::calls::Call;
 
 use crate::bare;
 use crate::figures::{Table, number};
 use crate::simulated::rules;
+
+/// The ports of the daemon that is measured.
+struct Bench;
+
+impl Ports for Bench {
+    type Builder = Builds;
+    type CodeServer = Known;
+    type Webserver = CloudWebserver;
+}
 
 /// Seconds from the end of a sweep to the next one.
 const INTERVAL: u64 = 3;
@@ -151,20 +157,13 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     settings.reconcile.lease_seconds = 8;
     let limits = Arc::new(Limits::none());
     let clients = Clients::new(&config, &limits);
-    let deployment = deployment::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+    let deployment = find_deployment(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
     let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");
     let answers = answers.lines().filter_map(|line| line.split_once(' '));
     let answers = answers.map(|(address, id)| (address.parse().expect("an address"), id.to_owned())).collect();
-    let queue = Arc::new(Queue::default());
-    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let branches = Branches::default();
-    let refs = Refs::start(
-        branches,
-        RefsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
-        move |key: &codeloc_git::refs::RefKey| {
-            let _ = moved.send(key.clone());
-        },
-    );
+    settings.dagster.workspace_file = folder.join("workspace.yaml");
+    settings.git.poll_seconds = 3600;
+    let (refs, receiver) = wiring::follow_refs(Branches::default(), &settings);
     let mut snapshot = Snapshot::default();
     for name in names {
         let parsed = codeloc_crds::parse(name, &codeloc_tests::config(name)).expect("a valid config");
@@ -172,38 +171,31 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     }
     let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
     let (_keep, source) = tokio::sync::watch::channel(state);
-    let lease = Lease::new(clients.s3.clone(), "platform", &settings.deployment, "bench".to_owned(), 8);
-    let clock = Clock::of_this_machine();
-    let recorder = Arc::new(Recorder::new(clock));
-    let context: Context<Builds, Known, CloudWebserver> = Context {
-        limits,
-        lease: Arc::new(lease),
-        images: Images::new(Builds::default(), 2, queue.clone(), recorder.clone()),
-        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None, recorder.clone())
-            .expect("a workspace file"),
-        code_server: Known(Arc::new(answers)),
-        cache: Cache::default(),
+    let parts = Parts::<Bench> {
         settings,
-        deployment,
         clients,
+        limits,
+        deployment,
+        holder: "bench".to_owned(),
         refs,
-        statuses: StatusStore::default(),
-        queue,
-        clock,
-        recorder,
+        builder: Builds::default(),
+        code_server: Known(Arc::new(answers)),
+        webserver: None,
+        clock: Clock::of_this_machine(),
+        source,
     };
-    let daemon = Arc::new(Daemon::new(Reconciler::new(context), source));
+    let daemon = Arc::new(parts.assemble().expect("a workspace file"));
     let running = tokio::spawn({
         let daemon = daemon.clone();
         async move { daemon.run(receiver).await }
     });
-    let statuses = &daemon.reconciler.context.statuses;
+    let statuses = &daemon.context.status.statuses;
     let healthy = |name: &String| statuses.read(name, |status| status.health == Health::Healthy).unwrap_or(false);
     while !names.iter().all(healthy) {
         assert!(!running.is_finished(), "the daemon ended");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let sweeps = daemon.reconciler.context.recorder.metrics.sweeps.with_label_values(&["done"]);
+    let sweeps = daemon.context.status.recorder.metrics.sweeps.with_label_values(&["done"]);
     let ended = async |number: u32| {
         let until = sweeps.get_sample_count() + u64::from(number);
         while sweeps.get_sample_count() < until {
@@ -216,7 +208,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
     let megabytes = peak_megabytes();
     running.abort();
-    let Context { clients, deployment, .. } = &daemon.reconciler.context;
+    let Aws { clients, deployment, .. } = &*daemon.context.observer.aws;
     let alone = async |times: u32| {
         for _ in 0..times {
             Box::pin(bare::sweep(clients, deployment, names.len())).await;

@@ -1,5 +1,5 @@
-//! When the images of each location are looked at next: once a day, spread over the day, and not in the first hour. So a start costs
-//! no calls for it, and a fleet that began together does not ask together.
+//! When codeloc lists the images of each location to delete unused ones: once a day, spread over the day, and not in the first hour.
+//! A start costs no calls for it, and locations that were created together are not read together.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 const EVERY: Duration = Duration::from_hours(24);
 const FIRST_AFTER: Duration = Duration::from_hours(1);
-/// The first ones are over a day after the start.
+/// The first time of each location is within a day after the start.
 const SPREAD: Duration = Duration::from_hours(23);
 
 #[derive(Debug)]
-pub struct ImageLooks {
+pub struct ImageSchedule {
     started: Instant,
     next: Mutex<HashMap<String, Instant>>,
 }
 
-impl ImageLooks {
+impl ImageSchedule {
     pub fn starting_at(started: Instant) -> Self {
         Self { started, next: Mutex::default() }
     }
@@ -30,7 +30,7 @@ impl ImageLooks {
         next.unwrap_or_else(|| self.started + FIRST_AFTER + spread(name)) <= now
     }
 
-    /// It was looked at, whatever came of it.
+    /// Records an attempt, successful or not.
     pub fn done(&self, name: &str, now: Instant) {
         lock(&self.next).insert(name.to_owned(), now + EVERY);
     }
@@ -40,7 +40,7 @@ impl ImageLooks {
     }
 }
 
-/// Differently for each location, the same for each start.
+/// A delay that differs between locations and is the same after each start.
 fn spread(name: &str) -> Duration {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
     Duration::from_secs(hash % SPREAD.as_secs())
@@ -53,7 +53,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_location_has_its_turn_once_a_day_and_none_in_the_first_hour() {
         let start = Instant::now();
-        let looks = ImageLooks::starting_at(start);
+        let schedule = ImageSchedule::starting_at(start);
         let names: Vec<String> = (0..1000).map(|number| format!("location{number}")).collect();
         let mut turns = vec![0; names.len()];
         let mut most_at_once = 0;
@@ -61,9 +61,9 @@ mod tests {
             let now = start + Duration::from_mins(minute);
             let mut at_once = 0;
             for (name, turns) in names.iter().zip(&mut turns) {
-                if looks.is_due(name, now) {
+                if schedule.is_due(name, now) {
                     assert!(minute >= 60, "{name} at minute {minute}");
-                    looks.done(name, now);
+                    schedule.done(name, now);
                     *turns += 1;
                     at_once += 1;
                 }

@@ -1,18 +1,14 @@
-//! What is wrong with the daemon as a whole, since when, and what to do; and which statuses still stand meanwhile.
+//! Faults of the daemon as a whole: since when, and what to do; and how statuses are shown meanwhile.
 
 use std::fmt;
 use std::time::Duration;
 
-use codeloc_core::lock::lock;
 use codeloc_core::status::{Health, LocationStatus, Sync};
-use codeloc_dagster::{CodeServer, Webserver};
-use codeloc_images::Builder;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::daemon::Progress;
-use super::pass::Reconciler;
-use crate::config_source::SourceState;
+use super::Daemon;
+use crate::reconcile::Ports;
 
 /// For how long sweeps, or the passes on one location, may fail before what was observed earlier is not taken for true any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,51 +90,50 @@ fn bounded(error: &str) -> String {
     }
 }
 
-impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
-    /// Everything that is wrong. Of what follows from each other only the first is named.
-    pub fn faults(&self, progress: &Progress, source: &SourceState) -> Vec<Fault> {
-        let context = &self.context;
+impl<P: Ports> Daemon<P> {
+    /// All faults. If one causes another, only the first is in the list.
+    pub fn faults(&self) -> Vec<Fault> {
+        let lease = &self.context.observer.aws.lease;
         let since =
-            |cause: Cause, what: String, since: Instant| Fault { cause, what, since: Some(context.clock.at(since)) };
+            |cause: Cause, what: String, since: Instant| Fault { cause, what, since: Some(self.clock.at(since)) };
         let mut faults = Vec::new();
-        if let Some(failure) = &source.failure {
+        if let Some(failure) = &self.source.borrow().failure {
             faults.push(since(Cause::Configs, failure.message.clone(), failure.since));
         }
-        if let Some(silence) = context.lease.silence() {
+        if let Some(silence) = lease.silence() {
             let what = silence.why.unwrap_or_else(|| "AWS does not answer".to_owned());
             faults.push(since(Cause::Aws, bounded(&what), silence.since));
         } else {
-            if let Some((holder, moment)) = context.lease.taken() {
+            if let Some((holder, moment)) = lease.taken() {
                 faults.push(since(Cause::Lease, format!("another process took the lease: {holder}"), moment));
             }
-            let fails = progress.sweeps_fail().filter(|(since, _)| since.elapsed() >= PATIENCE);
-            if let Some((moment, why)) = fails {
-                let what = format!("AWS cannot be read whole ({})", bounded(&why));
-                faults.push(since(Cause::Sweep, what, moment));
-            } else if !progress.swept() {
+            let failing = self.progress.failing_sweeps().filter(|failing| failing.since.elapsed() >= PATIENCE);
+            if let Some(failing) = failing {
+                let what = format!("AWS cannot be read whole ({})", bounded(&failing.error));
+                faults.push(since(Cause::Sweep, what, failing.since));
+            } else if !self.progress.swept() {
                 let what = "live state has not been read yet".to_owned();
                 faults.push(Fault { cause: Cause::Start, what, since: None });
             }
         }
-        if let Some(silence) = context.workspace.silence() {
+        if let Some(silence) = self.publisher.silence() {
             let what = silence.why.unwrap_or_else(|| "the webserver does not answer".to_owned());
             faults.push(since(Cause::Webserver, bounded(&what), silence.since));
         }
         faults
     }
 
-    /// A status as it may be shown: what it says of a location that could not be observed since says when it was true, and that all is
-    /// well is not said any more.
+    /// The status to show during these faults. If codeloc could not observe the location since, the status says when it was true, and
+    /// it is neither in sync nor healthy.
     pub fn with_faults(&self, mut status: LocationStatus, faults: &[Fault]) -> LocationStatus {
-        let clock = &self.context.clock;
         let blind = faults.iter().filter(|fault| fault.cause.is_blind()).filter_map(|fault| fault.since);
-        let failing = lock(&self.failures).get(&status.name).map(|failing| failing.since);
-        let failing = failing.filter(|since| since.elapsed() >= PATIENCE).map(|since| clock.at(since));
+        let failing = self.context.retry.failing_since(&status.name);
+        let failing = failing.filter(|since| since.elapsed() >= PATIENCE).map(|since| self.clock.at(since));
         let unseen = blind.chain(failing).any(|since| status.updated <= since);
         if !unseen || (status.sync, status.health) == (Sync::Unknown, Health::Unknown) {
             return status;
         }
-        let ago = clock.now().duration_since(status.updated).as_secs();
+        let ago = self.clock.now().duration_since(status.updated).as_secs();
         status.message = format!("last observed {ago} s ago: {}", status.message);
         if status.sync == Sync::Synced {
             status.sync = Sync::Unknown;

@@ -52,7 +52,7 @@ pub enum View {
     Locations(Arc<BTreeMap<String, WebLocation>>),
 }
 
-pub struct Workspace<W> {
+pub struct WorkspacePublisher<W> {
     publisher: Publisher,
     webserver: Option<W>,
     entries: Mutex<Entries>,
@@ -87,7 +87,7 @@ struct Reloads {
     failed: Option<(u64, String)>,
 }
 
-impl<W: Webserver> Workspace<W> {
+impl<W: Webserver> WorkspacePublisher<W> {
     /// Starts from the file as it is, so that what was published stays published. Writes nothing.
     pub fn open(publisher: Publisher, webserver: Option<W>, recorder: Arc<Recorder>) -> Result<Self, WorkspaceError> {
         let entries = publisher.read()?;
@@ -117,7 +117,7 @@ impl<W: Webserver> Workspace<W> {
 
     /// What somebody else wrote into the file is what Dagster reads: it is live state like any other. A file that cannot be
     /// read, or is none of ours, is written anew.
-    pub async fn look(&self) -> Result<(), WorkspaceError> {
+    pub async fn check_file(&self) -> Result<(), WorkspaceError> {
         let mut entries = self.entries.lock().await;
         // Nearly always; and to compare letters takes a fraction of what it takes to read them as YAML.
         if self.publisher.matches(&entries) {

@@ -1,4 +1,4 @@
-//! Puts the real parts together: AWS, git, the builder, the code servers and the webserver.
+//! Wiring: the parts of a daemon, put together in one place for the program, the tests and the benchmark.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,29 +12,39 @@ use codeloc_aws::lease::Lease;
 use codeloc_aws::limits::Limits;
 use codeloc_aws::registry_credentials::EcrCredentials;
 use codeloc_aws::{Cache, Clients};
+use codeloc_core::deployment::Deployment;
 use codeloc_crds::GitReference;
 use codeloc_dagster::code_server::GrpcCodeServer;
 use codeloc_dagster::webserver::GraphqlWebserver;
-use codeloc_dagster::workspace::Publisher;
-use codeloc_git::refs::{RefKey, Refs, RefsSettings};
+use codeloc_dagster::workspace::{Publisher, WorkspaceError};
+use codeloc_git::refs::{RefKey, Refs, RefsSettings, ResolveReference};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{BuildError, Buildah, OciBuilder};
+use tokio::sync::watch;
 
-use super::Failure;
-use crate::config_source::SourceSettings;
+use super::{Daemon, DeploymentError, MovedRefs, Progress, find_deployment};
+use crate::config_source::{SourceSettings, SourceState};
 use crate::reconcile::queue::Queue;
-use crate::reconcile::{Context, Images, Reconciler, Workspace, deployment};
+use crate::reconcile::{
+    Aws, Context, DesiredState, Executor, Images, Observer, Policy, Ports, Retry, StatusRecorder, WorkspacePublisher,
+};
 use crate::runtime::Clock;
 use crate::settings::{Compression, Platform, Settings};
-use crate::status::{Recorder, StatusStore};
+use crate::status::Recorder;
 
-pub type Real = Reconciler<OciBuilder<EcrCredentials>, GrpcCodeServer, GraphqlWebserver>;
+/// Branches that codeloc asks git for at the same time.
+const REFS_AT_ONCE: usize = 8;
 
-/// Branches that moved.
-pub type Moved = tokio::sync::mpsc::UnboundedReceiver<RefKey>;
-
-/// Branches that are asked for at once.
-const HEADS_AT_ONCE: usize = 8;
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+}
 
 pub async fn aws(settings: &Settings) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -80,53 +90,109 @@ pub fn source(settings: &Settings) -> SourceSettings {
     }
 }
 
-/// Everything a pass touches. Reads from AWS where the deployment lives.
-pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
+/// The parts of a daemon that differ between the program, the tests and the benchmark.
+pub struct Parts<P: Ports> {
+    pub settings: Settings,
+    pub clients: Clients,
+    pub limits: Arc<Limits>,
+    pub deployment: Deployment,
+    /// The name of this process in the lease.
+    pub holder: String,
+    pub refs: Refs,
+    pub builder: P::Builder,
+    pub code_server: P::CodeServer,
+    pub webserver: Option<P::Webserver>,
+    pub clock: Clock,
+    pub source: watch::Receiver<SourceState>,
+}
+
+impl<P: Ports> Parts<P> {
+    /// Creates the daemon. Changes nothing. Errors: `workspace.yaml` exists and cannot be read.
+    pub fn assemble(self) -> Result<Daemon<P>, WorkspaceError> {
+        let Self {
+            settings,
+            clients,
+            limits,
+            deployment,
+            holder,
+            refs,
+            builder,
+            code_server,
+            webserver,
+            clock,
+            source,
+        } = self;
+        let queue = Arc::new(Queue::default());
+        let recorder = Arc::new(Recorder::new(clock));
+        let file = Publisher::new(&settings.dagster.workspace_file);
+        let publisher = Arc::new(WorkspacePublisher::open(file, webserver, recorder.clone())?);
+        let (bucket, seconds) = (&settings.aws.bucket, settings.reconcile.lease_seconds);
+        let lease = Lease::new(clients.s3.clone(), bucket, &settings.deployment, holder, seconds);
+        let aws = Arc::new(Aws { clients, deployment, cache: Cache::default(), limits, lease });
+        let images = Images::new(builder, settings.reconcile.builds, queue.clone(), recorder.clone());
+        let platform =
+            (settings.build.platform == Platform::Host).then(|| format!("host ({})", std::env::consts::ARCH));
+        let context = Context {
+            observer: Observer::new(aws.clone(), code_server, publisher.clone()),
+            desired: DesiredState::new(&settings.deployment, &settings.build.python, refs, images),
+            policy: Policy { mode: settings.mode, allow_prune: settings.allow_prune },
+            executor: Executor::new(aws, publisher.clone()),
+            retry: Retry::default(),
+            status: StatusRecorder::new(recorder, clock, platform),
+        };
+        Ok(Daemon { settings, context, publisher, queue, progress: Progress::default(), clock, source })
+    }
+}
+
+/// Follows branches and tags; those that move arrive at the receiver.
+pub fn follow_refs(remote: impl ResolveReference, settings: &Settings) -> (Refs, MovedRefs) {
+    let interval = Duration::from_secs(settings.git.poll_seconds);
+    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<RefKey>();
+    let refs = Refs::start(remote, RefsSettings { interval, parallelism: REFS_AT_ONCE }, move |key| {
+        // The receiver lives until the process ends.
+        let _ = moved.send(key.clone());
+    });
+    (refs, receiver)
+}
+
+/// The ports of the program.
+pub struct Program;
+
+impl Ports for Program {
+    type Builder = OciBuilder<EcrCredentials>;
+    type CodeServer = GrpcCodeServer;
+    type Webserver = GraphqlWebserver;
+}
+
+/// Creates the daemon of the program. Reads from AWS where the deployment is.
+pub async fn daemon(
+    settings: Settings,
+    source: watch::Receiver<SourceState>,
+) -> Result<(Arc<Daemon<Program>>, MovedRefs), WiringError> {
     let config = aws(&settings).await;
     let limits = Arc::new(Limits::default());
     let clients = Clients::new(&config, &limits);
-    let deployment = deployment::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
+    let deployment = find_deployment(&settings, &clients, config.region().map(Region::as_ref)).await?;
     let git = git(&settings);
-    let queue = Arc::new(Queue::default());
-    let clock = Clock::of_this_machine();
-    let recorder = Arc::new(Recorder::new(clock));
-    let statuses = StatusStore::default();
-    let refs_settings =
-        RefsSettings { interval: Duration::from_secs(settings.git.poll_seconds), parallelism: HEADS_AT_ONCE };
-    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel::<RefKey>();
-    let refs = Refs::start(git.clone(), refs_settings, move |key| {
-        // The receiver lives as long as the process.
-        let _ = moved.send(key.clone());
-    });
+    let (refs, moved) = follow_refs(git.clone(), &settings);
     let build_cache = S3BuildCache::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
     let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
     let builder = with_dockerfiles(builder.with_build_cache(build_cache), &settings, &clients)?;
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
-    let webserver = settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout));
-    let lease = Lease::new(
-        clients.s3.clone(),
-        &settings.aws.bucket,
-        &settings.deployment,
-        holder(),
-        settings.reconcile.lease_seconds,
-    );
-    let context = Context {
+    let parts = Parts::<Program> {
         limits,
-        lease: Arc::new(lease),
-        images: Images::new(builder, settings.reconcile.builds, queue.clone(), recorder.clone()),
-        workspace: Workspace::open(Publisher::new(&settings.dagster.workspace_file), webserver, recorder.clone())?,
-        code_server: GrpcCodeServer::new(timeout),
-        cache: Cache::default(),
-        settings,
         deployment,
-        clients,
+        holder: holder(),
         refs,
-        statuses,
-        queue,
-        clock,
-        recorder,
+        builder,
+        code_server: GrpcCodeServer::new(timeout),
+        webserver: settings.dagster.webserver_url.as_deref().map(|url| GraphqlWebserver::new(url, timeout)),
+        clock: Clock::of_this_machine(),
+        source,
+        settings,
+        clients,
     };
-    Ok((Reconciler::new(context), receiver))
+    Ok((Arc::new(parts.assemble()?), moved))
 }
 
 /// With what builds Dockerfiles, where the settings name it.

@@ -94,9 +94,9 @@ fn recorder() -> Arc<Recorder> {
 }
 
 /// With what keeps it, which ends with the test.
-fn kept(folder: &std::path::Path, webserver: Fake, recorder: Arc<Recorder>) -> Arc<Workspace<Fake>> {
+fn kept(folder: &std::path::Path, webserver: Fake, recorder: Arc<Recorder>) -> Arc<WorkspacePublisher<Fake>> {
     let publisher = Publisher::new(folder.join("workspace.yaml"));
-    let workspace = Arc::new(Workspace::open(publisher, Some(webserver), recorder).unwrap());
+    let workspace = Arc::new(WorkspacePublisher::open(publisher, Some(webserver), recorder).unwrap());
     let kept = workspace.clone();
     tokio::spawn(async move { kept.keep().await });
     workspace
