@@ -154,7 +154,8 @@ mod tests {
     const TAG: &str = "registry.test/orders:latest";
 
     fn config(policy: &str) -> Location {
-        let text = format!("name: orders\nimage: {TAG}\nimage_policy: {policy}\nmodule: orders.definitions\n");
+        let source = "git_url: https://git.test/orders.git\nmodule: orders.definitions\n";
+        let text = format!("name: orders\nimage: {TAG}\nimage_policy: {policy}\n{source}");
         codeloc_crds::parse("orders", &text).expect("a valid config")
     }
 

@@ -1,7 +1,7 @@
 //! Observing a location, as recently as the reason asks for: all locations in a sweep, the services of some in a refresh, one by itself
 //! when a change waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,11 +109,13 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         let begun = self.store.begin();
         let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
         let mut found = aws::service::describe(self.aws.session(Priority::Making), &services).await?;
-        let refreshed = names.filter_map(|name| {
-            let (mut resources, _) = self.store.last(name)?;
-            resources.service = found.remove(name);
-            Some((name.clone(), resources))
-        });
+        let mut refreshed = BTreeMap::new();
+        for name in names {
+            if let Some((mut resources, _)) = self.store.last(name) {
+                resources.service = found.remove(name);
+                refreshed.insert(name.clone(), resources);
+            }
+        }
         self.store.put_refresh(begun, refreshed);
         Ok(())
     }

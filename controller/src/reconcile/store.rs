@@ -93,7 +93,7 @@ impl ObservationStore {
     }
 
     /// Stores the services of some locations, except for those that changed meanwhile.
-    pub fn put_refresh(&self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>) {
+    pub fn put_refresh(&self, begun: Begun, observed: BTreeMap<String, ObservedResources>) {
         let mut state = self.lock();
         if begun.changes >= state.valid_from {
             state.keep(begun, observed, false);
