@@ -15,8 +15,8 @@ use codeloc::source::heads::ResolveReference;
 use codeloc::source::{GitError, Heads};
 use codeloc_crds::GitReference;
 use localcloud::LocalCloud;
-use localcloud::cloud::Cloud;
-use localcloud::services::ecs::task::Task;
+use localcloud::model::Cloud;
+use localcloud::model::ecs::task::Task;
 use tokio::sync::watch;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -36,8 +36,8 @@ use codeloc::source::{HeadKey, Heads, HeadsSettings, SourceState, read_folder};
 use codeloc::status::{Board, Health, Journal, Reason, RepositoryStatus, Sync};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
-use localcloud::services::ecr::MemoryImages;
-use localcloud::services::ecs::task::Task;
+use localcloud::model::ecs::task::Task;
+use localcloud::model::images::MemoryImages;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -14,7 +14,7 @@ pub struct Call {
     /// When it was applied or refused, in seconds since 1970.
     pub time: f64,
     /// When its request left the caller; over HTTP, when it came in.
-    pub begun: f64,
+    pub sent_at: f64,
     /// The access key id that signed it; empty for none.
     pub caller: String,
     pub service: &'static str,

@@ -11,15 +11,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use http::Request;
-use localcloud::cloud::{Cloud, Rules};
 use localcloud::driver::Driver;
 use localcloud::driver::process::{Process, ProcessSettings};
+use localcloud::model::images::Images;
 use localcloud::registry::{self, Registry, RegistryError};
-use localcloud::services::cloudmap;
-use localcloud::services::ecr::Images;
 use localcloud::store::{Store, StoreError};
-use localcloud::throttling::Throttling;
-use localcloud::{LocalCloud, Settings, dns};
+use localcloud::{LocalCloud, Rules, Settings, Throttling, dns};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -136,14 +133,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(&arguments, address, folder, &registry)?;
     registry.set_token(Some(settings.rules.registry_token()));
     let cloud = LocalCloud::start_from(settings, saved);
-    let operations = cloud.with_cloud(|cloud| {
-        bootstrap(cloud, &arguments)?;
-        // Only now: what is there from the start costs nobody a call.
-        cloud.throttle(arguments.throttle.map_or(Throttling::Off, Throttling::Percent));
-        Ok::<_, Failure>(cloud.rules.operation_delay)
-    })?;
-    // A namespace is there when its operation has ended: whoever asks after the first answer finds everything.
-    tokio::time::sleep(operations).await;
+    bootstrap(&cloud, &arguments)?;
+    // After the bootstrap, whose calls do not count.
+    cloud.throttle(arguments.throttle.map_or(Throttling::Off, Throttling::Percent));
+    // Namespaces exist once their operations are complete. Wait, so that the first client finds them.
+    tokio::time::sleep(cloud.with_cloud(|cloud| cloud.rules.operation_delay)).await;
     let mut terminated = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     info!(%address, region = arguments.region, account = arguments.account, "localcloud answers");
     println!("http://{address}");
@@ -241,7 +235,7 @@ fn task_environment(arguments: &Arguments, address: SocketAddr) -> [(String, Str
 }
 
 async fn answer_names(cloud: &LocalCloud, address: SocketAddr) -> Failure {
-    let lookup = |name: &str| cloud.with_cloud(|cloud| cloudmap::addresses(cloud, name));
+    let lookup = |name: &str| cloud.with_cloud(|cloud| cloud.cloudmap.addresses(name));
     let answered = match UdpSocket::bind(address).await {
         Ok(socket) => dns::serve(socket, lookup).await,
         Err(source) => Err(source),
@@ -251,7 +245,7 @@ async fn answer_names(cloud: &LocalCloud, address: SocketAddr) -> Failure {
 }
 
 /// Makes what is asked for and not there, by the same calls that a client makes.
-fn bootstrap(cloud: &mut Cloud, arguments: &Arguments) -> Result<(), Failure> {
+fn bootstrap(cloud: &LocalCloud, arguments: &Arguments) -> Result<(), Failure> {
     for name in &arguments.cluster {
         let body = serde_json::json!({"clusterName": name});
         ask(cloud, "AmazonEC2ContainerServiceV20141113.CreateCluster", &body, &[])?;
@@ -276,14 +270,14 @@ fn bootstrap(cloud: &mut Cloud, arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(cloud: &mut Cloud, target: &str, body: &serde_json::Value, known: &[&str]) -> Result<(), Failure> {
+fn ask(cloud: &LocalCloud, target: &str, body: &serde_json::Value, known: &[&str]) -> Result<(), Failure> {
     let request = Request::post("/").header("x-amz-target", target).body(Bytes::from(body.to_string()));
     let request = request.map_err(|error| unmade(target.to_owned(), &error))?;
     expect(cloud, &request, &format!("{target} {body}"), known)
 }
 
-fn expect(cloud: &mut Cloud, request: &Request<Bytes>, what: &str, known: &[&str]) -> Result<(), Failure> {
-    let answer = cloud.call(request, cloud.now());
+fn expect(cloud: &LocalCloud, request: &Request<Bytes>, what: &str, known: &[&str]) -> Result<(), Failure> {
+    let answer = cloud.call(request);
     match answer.refused {
         Some(code) if !known.contains(&code.as_str()) => {
             let text = String::from_utf8_lossy(answer.response.body()).into_owned();

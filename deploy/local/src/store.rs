@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::cloud::Cloud;
+use crate::model::Cloud;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

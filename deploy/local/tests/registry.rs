@@ -103,7 +103,7 @@ async fn what_ecr_is_told_of_a_repositorys_tags_holds_for_pushes() {
         let body = format!(r#"{{"repositoryName": "team/tagged", "imageTagMutability": "{mutability}"}}"#);
         let target = format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
         let request = Request::post("/").header("x-amz-target", target).body(Bytes::from(body)).unwrap();
-        let refused = cloud.with_cloud(|cloud| cloud.call(&request, cloud.now()).refused);
+        let refused = cloud.call(&request).refused;
         assert_eq!(refused, None);
     };
     let push = async |content: &'static [u8]| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use codeloc::build::{BuildError, CodeBuild, DockerfileBuilder, Order};
 use codeloc_tests::Deployment;
 use localcloud::Rules;
-use localcloud::cloud::Cloud;
+use localcloud::model::Cloud;
 
 const PROJECT: &str = "dockerfiles";
 const IMAGE: &str = "registry.test/codeloc/orders:commit-0123";

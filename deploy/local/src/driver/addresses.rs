@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lock::lock;
-use crate::quotas::Quotas;
+use crate::model::quotas::Quotas;
 
 /// 127.64.0.0/11, for tasks that listen. Below lie 127.0.0.1 and what else may: resolvers (127.0.0.53, 127.0.0.11), Debian's
 /// host name (127.0.1.1).

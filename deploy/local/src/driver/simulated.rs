@@ -9,9 +9,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::Driver;
 use super::addresses::{Address, Addresses, SILENT};
-use super::{Driver, Launch, Report, TransientStop, missing_image};
 use crate::lock::lock;
+use crate::model::launch::{Launch, Report, TransientStop, missing_image};
 
 /// How a task behaves.
 #[derive(Clone, Debug)]

@@ -20,9 +20,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
+use super::error::RegistryError;
+use super::manifest::{Descriptor, Document};
 use super::upload::Upload;
-use super::{Descriptor, Document, Manifest, Registry, RegistryError, lock};
-use crate::front_door::guarded;
+use super::{Manifest, Registry};
+use crate::access::guarded;
+use crate::lock::lock;
 
 /// The specification asks a registry to take manifests of at least 4 MiB; ECR takes no more.
 const MANIFEST_BYTES: usize = 4 << 20;

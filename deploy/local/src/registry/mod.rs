@@ -8,7 +8,9 @@
 //! On disk: `blobs/sha256/HEX` holds every blob and manifest once; `repositories/NAME.json` (slashes as `%2F`) says which
 //! of them a repository has; `uploads/` is cleared at start.
 
+mod error;
 mod http;
+mod images;
 mod manifest;
 mod upload;
 
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::lock::lock;
+pub use error::RegistryError;
 pub use http::router;
 pub use manifest::{Descriptor, Document, Platform};
 use upload::Upload;
@@ -91,47 +94,6 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub status: u16,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    #[error("the registry asks for the user AWS and its token: log in with the token of GetAuthorizationToken")]
-    Unauthorized,
-    #[error("{0:?} is not a repository name: lower case letters, digits and ._- between slashes")]
-    NameInvalid(String),
-    #[error("the repository {0:?} does not exist in this registry: create it first")]
-    NameUnknown(String),
-    #[error("{0}")]
-    ManifestInvalid(String),
-    #[error(
-        "The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because the tag is immutable."
-    )]
-    TagImmutable { repository: String, tag: String },
-    #[error("the repository {repository:?} has no manifest {reference}")]
-    ManifestUnknown { repository: String, reference: String },
-    #[error("the manifest names {digest}, which is not in the repository {repository:?}: push it first")]
-    ReferenceUnknown { repository: String, digest: String },
-    #[error("the repository {repository:?} has no blob {digest}")]
-    BlobUnknown { repository: String, digest: String },
-    #[error("the upload {0:?} is unknown, or was given up after a failed request: start again")]
-    UploadUnknown(String),
-    #[error("the upload is broken: {0}")]
-    UploadInvalid(String),
-    #[error("the digest {stated:?} is not that of the content, {found}")]
-    DigestInvalid { stated: String, found: String },
-    #[error("{0}")]
-    RangeInvalid(String),
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("cannot use {path}: {source}")]
-    Storage { path: PathBuf, source: io::Error },
-}
-
-impl RegistryError {
-    fn storage(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Storage { path, source }
-    }
 }
 
 impl Registry {

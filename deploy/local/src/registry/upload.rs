@@ -7,7 +7,7 @@ use tempfile::TempPath;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
-use super::RegistryError;
+use super::error::RegistryError;
 
 /// The file is removed when the upload is dropped unfinished.
 pub(super) struct Upload {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use localcloud::Rules;
-use localcloud::quotas::Quotas;
+use localcloud::{Quotas, Rules};
 use serde_json::json;
 use tokio::time::sleep;
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use localcloud::Rules;
-use localcloud::throttling::Throttling;
+use localcloud::{Rules, Throttling};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -55,7 +54,7 @@ async fn a_cloud_that_is_told_to_throttle_refuses_calls_beyond_the_rate() {
         world.ecs("RegisterTaskDefinition", json!({"family": "app", "containerDefinitions": [container]}))
     };
     assert!((0..100).all(|_| register().is_ok()));
-    world.cloud.with_cloud(|cloud| cloud.throttle(Throttling::Percent(50)));
+    world.cloud.throttle(Throttling::Percent(50));
     let admitted = (0..100).filter(|_| register().is_ok()).count();
     assert_eq!(admitted, 10, "half of AWS's burst of 20");
     assert_eq!(register(), refused("ThrottlingException"));

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use localcloud::driver::TransientStop;
+use localcloud::Quotas;
 use localcloud::driver::simulated::Script;
-use localcloud::quotas::Quotas;
+use localcloud::model::launch::TransientStop;
 use localcloud::registry::Registry;
 use localcloud::{LocalCloud, Rules, Settings};
 use serde_json::{Value, json};

@@ -25,13 +25,11 @@ impl World {
     }
 
     pub fn send(&self, request: &Request<Bytes>) -> Answer {
-        self.cloud.with_cloud(|cloud| {
-            let answer = cloud.call(request, cloud.now());
-            match answer.refused {
-                Some(code) => Err(code),
-                None => Ok(serde_json::from_slice(answer.response.body()).unwrap_or_default()),
-            }
-        })
+        let answer = self.cloud.call(request);
+        match answer.refused {
+            Some(code) => Err(code),
+            None => Ok(serde_json::from_slice(answer.response.body()).unwrap_or_default()),
+        }
     }
 
     pub fn ask_as(&self, caller: &str, target: &str, input: &Value) -> Answer {

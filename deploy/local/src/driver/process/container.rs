@@ -21,7 +21,7 @@ use super::address::Lease;
 use super::guardian::{Group, Guardian};
 use super::image::Image;
 use super::paths::{below, mapped};
-use crate::driver::{Container, LogTarget, Report};
+use crate::model::launch::{Container, LogTarget, Report};
 
 const LAUNCHER: &str = include_str!("launcher.py");
 /// Longer lines are cut, as container engines cut them.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::lock;
+use crate::lock::lock;
 
 const SCRIPT: &str = include_str!("guardian.sh");
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::layer::{self, LayerError, Share};
 use super::python::{self, PythonError};
-use crate::driver::split;
+use crate::model::launch::split;
 use crate::registry::{Descriptor, Document, Manifest, Registry};
 
 /// Says of a layer's descriptor that it is ours: `dependencies` or `code`. Layers without it are the base's.

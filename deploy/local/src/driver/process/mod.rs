@@ -30,9 +30,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Driver;
 use super::addresses::{Addresses, LISTENING};
-use super::{Driver, Launch, Report, TransientStop};
 use crate::lock::lock;
+use crate::model::launch::{Launch, Report, TransientStop};
 use crate::registry::Registry;
 use address::LeaseError;
 use container::{Plan, StartError, Surroundings};

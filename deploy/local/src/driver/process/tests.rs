@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower::ServiceExt;
 
 use super::*;
-use crate::driver::{Container, LogTarget};
+use crate::model::launch::{Container, LogTarget};
 use crate::registry;
 
 /// For what takes a fraction of a second on a quiet machine.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Task, Times, end};
-use crate::cloud::{Cloud, Effect};
-use crate::driver::{Container, Launch, LogTarget, TransientStop, missing_image, split};
-use crate::fields::{Fields, Tags};
-use crate::services::ecs::task_definition::{self, Definition};
-use crate::services::ecs::{check_role, service, tail};
+use super::lifecycle::end;
+use crate::model::ecs::task::{Task, Times};
+use crate::model::ecs::task_definition::Definition;
+use crate::model::launch::{Container, Launch, LogTarget, TransientStop, missing_image, split};
+use crate::model::{Cloud, Effect};
+use crate::protocol::arn::tail;
+use crate::protocol::fields::{Fields, Tags};
+use crate::services::ecs::common::check_role;
 use crate::services::logs;
 
 /// Between SIGTERM and SIGKILL, in seconds, unless the container says otherwise.
@@ -34,7 +36,7 @@ pub struct Order {
 /// Starts a task and answers its ARN; `None` when cluster or task definition are gone.
 pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
     let id = cloud.draw(32);
-    let definition = task_definition::find(&cloud.ecs, &order.definition)?.clone();
+    let definition = cloud.ecs.definition(&order.definition)?.clone();
     let cluster_arn = cloud.ecs.clusters.get(&order.cluster)?.arn.clone();
     let arn = cloud.arn("ecs", &format!("task/{}/{id}", order.cluster));
     let mut tags = order.tags;
@@ -83,31 +85,31 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         stops: transient_stop(cloud, &id),
     };
     if let Some((name, _)) = &task.service
-        && let Some(service) = service::find_mut(cloud, &task.cluster, name)
+        && let Some(service) = cloud.ecs.service_mut(&task.cluster, name)
     {
         service.tasks.push(arn.clone());
     }
     cloud.ecs.tasks.insert(arn.clone(), task);
     match prepare(cloud, &definition) {
-        Ok(()) => cloud.effect(Effect::Launch(launch)),
+        Ok(()) => cloud.push_effect(Effect::Launch(launch)),
         Err(reason) => end(cloud, &arn, None, &reason),
     }
     Some(arn)
 }
 
-/// Whether a task is one of those that stop for no fault of theirs, and how.
+/// Whether a task is one of those that stop for no error of theirs, and how.
 fn transient_stop(cloud: &Cloud, id: &str) -> Option<TransientStop> {
     if !cloud.happens(cloud.rules.transient_stops, "transient stop", id) {
         return None;
     }
-    let turn = cloud.lot("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
+    let turn = cloud.seeded_number("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
     TransientStop::ALL.into_iter().nth(usize::try_from(turn).ok()?)
 }
 
 /// Images and log groups must be there before a task starts, and roles must be assumable.
 fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     for role in ["executionRoleArn", "taskRoleArn"] {
-        check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
+        check_role(cloud, definition.body.text(role)).map_err(|error| error.message)?;
     }
     for container in definition.containers() {
         let image = container.text("image").unwrap_or_default();

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
 
-use super::respond;
-use crate::fault::Fault;
+use super::api_error::ApiError;
+use super::response::respond;
 
 /// The query protocol's envelope around an operation's output.
 pub fn query_answer(operation: &str, namespace: &str, output: &Value) -> Response<Bytes> {
@@ -18,13 +18,13 @@ pub fn query_answer(operation: &str, namespace: &str, output: &Value) -> Respons
     respond(200, "text/xml", body)
 }
 
-pub fn query_fault(fault: &Fault, code: &str, namespace: &str) -> Response<Bytes> {
-    let message = escape(&fault.message);
+pub fn query_error(error: &ApiError, code: &str, namespace: &str) -> Response<Bytes> {
+    let message = escape(&error.message);
     let body = format!(
         "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>Sender</Type><Code>{code}</Code>\
          <Message>{message}</Message></Error><RequestId>localcloud</RequestId></ErrorResponse>"
     );
-    respond(fault.status, "text/xml", body)
+    respond(error.status, "text/xml", body)
 }
 
 fn element(out: &mut String, name: &str, value: &Value) {

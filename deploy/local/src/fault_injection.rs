@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// Refused for its rate, under the service's own code.
     Throttle,
     /// Refused for its rate, in the message of an `InvalidParameterException` (seen from ECS in dagster#33439).
@@ -27,9 +27,9 @@ pub enum Trouble {
     Hang { applied: bool },
 }
 
-impl Trouble {
+impl Fault {
     /// As the list of calls shows it.
-    pub fn words(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Throttle => "fault: throttled",
             Self::HiddenThrottle => "fault: throttled, in a message",
@@ -44,7 +44,7 @@ impl Trouble {
     }
 }
 
-/// How often each kind of trouble comes, in 1/1000 of the calls.
+/// How often each kind of fault comes, in 1/1000 of the calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chances {
     pub throttle: u32,
@@ -58,7 +58,7 @@ pub struct Chances {
 
 /// A call as far as a plan looks at it.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct CallInfo<'a> {
     pub caller: &'a str,
     pub service: &'static str,
     pub operation: &'a str,
@@ -68,8 +68,8 @@ pub struct Seen<'a> {
 #[derive(Clone, Debug)]
 enum Kind {
     /// By the number of the call, from 1, among those the rule is for.
-    At(BTreeMap<u64, Trouble>),
-    Always(Trouble),
+    At(BTreeMap<u64, Fault>),
+    Always(Fault),
     Random(fastrand::Rng, Chances),
 }
 
@@ -90,12 +90,12 @@ impl Rule {
     }
 
     /// The `number`-th call from now, counted from 1.
-    pub fn at(number: u64, trouble: Trouble) -> Self {
-        Self::new(Kind::At(BTreeMap::from([(number, trouble)])))
+    pub fn at(number: u64, fault: Fault) -> Self {
+        Self::new(Kind::At(BTreeMap::from([(number, fault)])))
     }
 
-    pub fn always(trouble: Trouble) -> Self {
-        Self::new(Kind::Always(trouble))
+    pub fn always(fault: Fault) -> Self {
+        Self::new(Kind::Always(fault))
     }
 
     pub fn random(seed: u64, chances: Chances) -> Self {
@@ -127,46 +127,46 @@ impl Rule {
         Self { mutating: true, ..self }
     }
 
-    fn next(&mut self, seen: Seen<'_>) -> Option<Trouble> {
-        let concerns = self.caller.as_deref().is_none_or(|caller| caller == seen.caller)
-            && (self.operations.is_empty() || self.operations.contains(seen.operation))
-            && !self.without.contains(seen.service)
-            && (seen.mutating || !self.mutating);
+    fn next(&mut self, call: CallInfo<'_>) -> Option<Fault> {
+        let concerns = self.caller.as_deref().is_none_or(|caller| caller == call.caller)
+            && (self.operations.is_empty() || self.operations.contains(call.operation))
+            && !self.without.contains(call.service)
+            && (call.mutating || !self.mutating);
         if !concerns {
             return None;
         }
         self.counted += 1;
         match &mut self.kind {
             Kind::At(numbers) => numbers.get(&self.counted).copied(),
-            Kind::Always(trouble) => Some(*trouble),
+            Kind::Always(fault) => Some(*fault),
             Kind::Random(rng, chances) => draw(rng, chances),
         }
     }
 }
 
-fn draw(rng: &mut fastrand::Rng, chances: &Chances) -> Option<Trouble> {
+fn draw(rng: &mut fastrand::Rng, chances: &Chances) -> Option<Fault> {
     let mut rest = rng.u32(0..1000);
     // Drawn for every call, so that the same numbers follow whatever this call meets.
     let (delay, applied) = (Duration::from_millis(rng.u64(100..8_000)), rng.bool());
     let kinds = [
-        (chances.throttle, Trouble::Throttle),
-        (chances.hidden_throttle, Trouble::HiddenThrottle),
-        (chances.server_error, if applied { Trouble::ServerError } else { Trouble::Unavailable }),
-        (chances.delay, Trouble::Delay(delay)),
-        (chances.reset_before, Trouble::ResetBefore),
-        (chances.reset_after, Trouble::ResetAfter),
-        (chances.hang, Trouble::Hang { applied }),
+        (chances.throttle, Fault::Throttle),
+        (chances.hidden_throttle, Fault::HiddenThrottle),
+        (chances.server_error, if applied { Fault::ServerError } else { Fault::Unavailable }),
+        (chances.delay, Fault::Delay(delay)),
+        (chances.reset_before, Fault::ResetBefore),
+        (chances.reset_after, Fault::ResetAfter),
+        (chances.hang, Fault::Hang { applied }),
     ];
-    for (chance, trouble) in kinds {
+    for (chance, fault) in kinds {
         if rest < chance {
-            return Some(trouble);
+            return Some(fault);
         }
         rest -= chance;
     }
     None
 }
 
-/// A fault plan: the first rule that has trouble for a call wins. Every rule counts every call it is for.
+/// A fault plan: the first rule that has fault for a call wins. Every rule counts every call it is for.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Vec<Rule>,
@@ -183,11 +183,11 @@ impl Faults {
         self
     }
 
-    pub fn next(&mut self, seen: Seen<'_>) -> Option<Trouble> {
+    pub fn next(&mut self, call: CallInfo<'_>) -> Option<Fault> {
         let mut found = None;
         for rule in &mut self.rules {
-            let trouble = rule.next(seen);
-            found = found.or(trouble);
+            let fault = rule.next(call);
+            found = found.or(fault);
         }
         found
     }
@@ -203,26 +203,26 @@ impl From<Rule> for Faults {
 mod tests {
     use super::*;
 
-    fn call(operation: &'static str, mutating: bool) -> Seen<'static> {
-        Seen { caller: "a", service: "ecs", operation, mutating }
+    fn call(operation: &'static str, mutating: bool) -> CallInfo<'static> {
+        CallInfo { caller: "a", service: "ecs", operation, mutating }
     }
 
     #[test]
     fn a_rule_counts_only_the_calls_it_is_for() {
-        let mut faults = Faults::from(Rule::at(2, Trouble::ResetAfter).mutating_only().of("a"));
-        let stranger = Seen { caller: "b", ..call("CreateService", true) };
+        let mut faults = Faults::from(Rule::at(2, Fault::ResetAfter).mutating_only().of("a"));
+        let stranger = CallInfo { caller: "b", ..call("CreateService", true) };
         assert_eq!(faults.next(call("CreateService", true)), None);
         assert_eq!(faults.next(call("ListServices", false)), None);
         assert_eq!(faults.next(stranger), None);
-        assert_eq!(faults.next(call("UpdateService", true)), Some(Trouble::ResetAfter));
+        assert_eq!(faults.next(call("UpdateService", true)), Some(Fault::ResetAfter));
         assert_eq!(faults.next(call("UpdateService", true)), None);
     }
 
     #[test]
     fn a_rule_leaves_services_out() {
-        let mut faults = Faults::from(Rule::always(Trouble::Throttle).but(&["s3"]));
-        assert_eq!(faults.next(Seen { service: "s3", ..call("PutObject", true) }), None);
-        assert_eq!(faults.next(call("CreateService", true)), Some(Trouble::Throttle));
+        let mut faults = Faults::from(Rule::always(Fault::Throttle).but(&["s3"]));
+        assert_eq!(faults.next(CallInfo { service: "s3", ..call("PutObject", true) }), None);
+        assert_eq!(faults.next(call("CreateService", true)), Some(Fault::Throttle));
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         };
         assert_eq!(drawn(7), drawn(7));
         assert_ne!(drawn(7), drawn(8));
-        let troubled = drawn(7).iter().flatten().count();
-        assert!((250..450).contains(&troubled), "{troubled} of 1000");
+        let faultd = drawn(7).iter().flatten().count();
+        assert!((250..450).contains(&faultd), "{faultd} of 1000");
     }
 }

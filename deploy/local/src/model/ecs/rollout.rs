@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::time::Time;
+use crate::model::time::Time;
 
 /// ECS keeps this many events of a service.
 const KEPT_EVENTS: usize = 100;

@@ -2,9 +2,9 @@
 //!
 //! <https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html>
 
-use crate::fault::Fault;
-use crate::fields::Tags;
-use crate::services::{Service, iam};
+use super::api_error::ApiError;
+use super::aws_service::AwsService;
+use super::fields::Tags;
 
 /// How many a resource may have. Those that AWS sets itself do not count, but nothing here sets any.
 const MOST: usize = 50;
@@ -14,7 +14,7 @@ const VALUE_CHARACTERS: usize = 256;
 const SIGNS: &str = "_.:/=+-@";
 
 /// Refuses tags that a resource cannot be made with.
-pub fn check(service: Service, tags: &Tags) -> Result<(), Fault> {
+pub fn check(service: AwsService, tags: &Tags) -> Result<(), ApiError> {
     if tags.len() > MOST {
         return Err(too_many(service));
     }
@@ -22,7 +22,7 @@ pub fn check(service: Service, tags: &Tags) -> Result<(), Fault> {
 }
 
 /// Adds tags to those of a resource, or refuses all of them.
-pub fn add(service: Service, tags: &mut Tags, added: Tags) -> Result<(), Fault> {
+pub fn add(service: AwsService, tags: &mut Tags, added: Tags) -> Result<(), ApiError> {
     added.iter().try_for_each(|(key, value)| check_one(service, key, value))?;
     let fresh = added.keys().filter(|key| !tags.contains_key(*key)).count();
     if tags.len() + fresh > MOST {
@@ -32,13 +32,13 @@ pub fn add(service: Service, tags: &mut Tags, added: Tags) -> Result<(), Fault> 
     Ok(())
 }
 
-fn check_one(service: Service, key: &str, value: &str) -> Result<(), Fault> {
+fn check_one(service: AwsService, key: &str, value: &str) -> Result<(), ApiError> {
     let reserved = key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
     if reserved {
         let message = "aws: prefixed tag key names are not allowed for external use.";
         // What only looks at the shape of the input does not see this: IAM has another code for it.
         return Err(match service {
-            Service::Iam => Fault::new("InvalidInput", message),
+            AwsService::Iam => ApiError::new("InvalidInput", message),
             _ => invalid(service, message),
         });
     }
@@ -57,21 +57,24 @@ fn check_one(service: Service, key: &str, value: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn invalid(service: Service, message: impl Into<String>) -> Fault {
+fn invalid(service: AwsService, message: impl Into<String>) -> ApiError {
     match service {
-        Service::Ecr => Fault::new("InvalidTagParameterException", message),
-        _ => Fault::invalid(message),
+        AwsService::Ecr => ApiError::new("InvalidTagParameterException", message),
+        _ => ApiError::invalid(message),
     }
 }
 
-fn too_many(service: Service) -> Fault {
+fn too_many(service: AwsService) -> ApiError {
     let message = format!("A resource has at most {MOST} tags.");
     match service {
-        Service::AutoScaling | Service::CloudMap | Service::Ecr | Service::Logs => {
-            Fault::new("TooManyTagsException", message)
+        AwsService::AutoScaling | AwsService::CloudMap | AwsService::Ecr | AwsService::Logs => {
+            ApiError::new("TooManyTagsException", message)
         }
-        Service::Iam => iam::exceeded("TagsPerRole", MOST),
-        Service::CodeBuild | Service::Ecs | Service::S3 | Service::Sts => Fault::invalid(message),
+        AwsService::Iam => {
+            let message = format!("Cannot exceed quota for TagsPerRole: {MOST}");
+            ApiError::new("LimitExceeded", message).with_status(409)
+        }
+        AwsService::CodeBuild | AwsService::Ecs | AwsService::S3 | AwsService::Sts => ApiError::invalid(message),
     }
 }
 
@@ -87,21 +90,28 @@ mod tests {
         (0..count).map(|number| (format!("key-{number}"), String::new())).collect()
     }
 
-    fn code(service: Service, tags: &Tags) -> &'static str {
+    fn code(service: AwsService, tags: &Tags) -> &'static str {
         check(service, tags).unwrap_err().code.unwrap_or(service.invalid_input())
     }
 
     #[test]
     fn a_resource_has_at_most_fifty_tags_however_they_came() {
         let mut own = many(50);
-        assert_eq!(check(Service::Ecs, &own), Ok(()));
-        assert_eq!(add(Service::Ecs, &mut own, tags(&[("key-7", "other")])), Ok(()));
+        assert_eq!(check(AwsService::Ecs, &own), Ok(()));
+        assert_eq!(add(AwsService::Ecs, &mut own, tags(&[("key-7", "other")])), Ok(()));
         assert_eq!(own["key-7"], "other");
         let before = own.clone();
-        assert!(add(Service::Ecs, &mut own, tags(&[("key-8", "other"), ("key-50", "")])).is_err());
+        assert!(add(AwsService::Ecs, &mut own, tags(&[("key-8", "other"), ("key-50", "")])).is_err());
         assert_eq!(own, before, "of a refused call nothing is applied");
-        let codes = [Service::Ecs, Service::CloudMap, Service::AutoScaling, Service::Ecr, Service::Logs, Service::Iam]
-            .map(|service| code(service, &many(51)));
+        let codes = [
+            AwsService::Ecs,
+            AwsService::CloudMap,
+            AwsService::AutoScaling,
+            AwsService::Ecr,
+            AwsService::Logs,
+            AwsService::Iam,
+        ]
+        .map(|service| code(service, &many(51)));
         let own_word = "TooManyTagsException";
         assert_eq!(codes, ["InvalidParameterException", own_word, own_word, own_word, own_word, "LimitExceeded"]);
     }
@@ -109,23 +119,23 @@ mod tests {
     #[test]
     fn keys_and_values_have_the_lengths_and_characters_that_aws_documents() {
         let (longest_key, longest_value) = ("ä".repeat(128), "ü".repeat(256));
-        assert_eq!(check(Service::Ecs, &tags(&[(&longest_key, &longest_value)])), Ok(()));
-        assert_eq!(check(Service::Ecs, &tags(&[("team:cost center", "a+b=c@d.e/f_g-h")])), Ok(()));
+        assert_eq!(check(AwsService::Ecs, &tags(&[(&longest_key, &longest_value)])), Ok(()));
+        assert_eq!(check(AwsService::Ecs, &tags(&[("team:cost center", "a+b=c@d.e/f_g-h")])), Ok(()));
         let too_long = ("k".repeat(129), "v".repeat(257));
         for (key, value) in
             [(too_long.0.as_str(), ""), ("", ""), ("key", too_long.1.as_str()), ("a*b", ""), ("a", "b;c")]
         {
-            assert_eq!(code(Service::Ecs, &tags(&[(key, value)])), "InvalidParameterException", "{key} {value}");
+            assert_eq!(code(AwsService::Ecs, &tags(&[(key, value)])), "InvalidParameterException", "{key} {value}");
         }
     }
 
     #[test]
     fn keys_that_begin_with_aws_are_amazons_in_upper_and_lower_case() {
         for key in ["aws:cloudformation:stack-name", "AWS:x", "Aws:"] {
-            assert_eq!(code(Service::Ecr, &tags(&[(key, "")])), "InvalidTagParameterException");
-            assert_eq!(code(Service::Iam, &tags(&[(key, "")])), "InvalidInput");
-            assert_eq!(code(Service::AutoScaling, &tags(&[(key, "")])), "ValidationException");
+            assert_eq!(code(AwsService::Ecr, &tags(&[(key, "")])), "InvalidTagParameterException");
+            assert_eq!(code(AwsService::Iam, &tags(&[(key, "")])), "InvalidInput");
+            assert_eq!(code(AwsService::AutoScaling, &tags(&[(key, "")])), "ValidationException");
         }
-        assert_eq!(check(Service::Iam, &tags(&[("awsome", "aws:value")])), Ok(()));
+        assert_eq!(check(AwsService::Iam, &tags(&[("awsome", "aws:value")])), Ok(()));
     }
 }

@@ -12,19 +12,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::front_door::guarded;
-use crate::local_cloud::Shared;
+use crate::access::guarded;
+use crate::engine::Engine;
 
 /// The largest object that S3 takes in one piece is larger; this bounds memory.
 const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(engine: Arc<Engine>) -> Router {
     let routes = Router::new()
         .route("/_localcloud/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/_localcloud/calls", get(calls))
         .route("/_localcloud/reset-calls", post(reset_calls))
         .fallback(answer)
-        .with_state(shared);
+        .with_state(engine);
     guarded(routes)
 }
 
@@ -34,20 +34,20 @@ struct Since {
     since: u64,
 }
 
-async fn calls(State(shared): State<Arc<Shared>>, Query(Since { since }): Query<Since>) -> Json<Value> {
-    Json(json!({"calls": shared.calls().since(since)}))
+async fn calls(State(engine): State<Arc<Engine>>, Query(Since { since }): Query<Since>) -> Json<Value> {
+    Json(json!({"calls": engine.calls().since(since)}))
 }
 
-async fn reset_calls(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    shared.calls().reset();
+async fn reset_calls(State(engine): State<Arc<Engine>>) -> Json<Value> {
+    engine.calls().reset();
     Json(json!({}))
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(State(engine): State<Arc<Engine>>, request: Request) -> Response {
     let received = Instant::now();
     let (parts, body) = request.into_parts();
     match to_bytes(body, LARGEST_BODY).await {
-        Ok(body) => match shared.exchange(&http::Request::from_parts(parts, body), received).await {
+        Ok(body) => match engine.exchange(&http::Request::from_parts(parts, body), received).await {
             Ok(response) => response.map(Body::from),
             // A body that breaks off is as near as this door comes to a connection that does.
             Err(broken) => Body::from_stream(futures::stream::iter([Err::<Bytes, _>(broken)])).into_response(),

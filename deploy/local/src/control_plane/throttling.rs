@@ -6,17 +6,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::services::Service;
-use crate::time::Time;
-
-/// Whether calls are refused for their rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Throttling {
-    #[default]
-    Off,
-    /// By the figures of `buckets.json`, rates and bursts scaled to this many percent of them.
-    Percent(u32),
-}
+use crate::model::rules::Throttling;
+use crate::model::time::Time;
+use crate::protocol::aws_service::AwsService;
 
 /// A bucket's figures.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,7 +40,7 @@ struct File {
 }
 
 static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
-    let file: File = serde_json::from_str(include_str!("../buckets.json")).expect("the file is tested");
+    let file: File = serde_json::from_str(include_str!("../../buckets.json")).expect("the file is tested");
     file.families
 });
 
@@ -95,7 +87,7 @@ impl Buckets {
     }
 
     /// Takes a token for the call, where there is one. What no family names is always admitted.
-    pub fn admits(&mut self, service: Service, operation: &str, now: Time) -> bool {
+    pub fn admits(&mut self, service: AwsService, operation: &str, now: Time) -> bool {
         let Some(scale) = self.scale else { return true };
         let Some(index) = family(service.name(), operation) else { return true };
         let family = &FAMILIES[index];
@@ -134,7 +126,7 @@ mod tests {
         let mut buckets = Buckets::new(Throttling::Percent(100));
         let mut admitted = |from: u64, calls: usize| {
             let now = Time::from_millis(from);
-            (0..calls).filter(|_| buckets.admits(Service::Ecs, "RegisterTaskDefinition", now)).count()
+            (0..calls).filter(|_| buckets.admits(AwsService::Ecs, "RegisterTaskDefinition", now)).count()
         };
         assert_eq!(admitted(0, 50), 20);
         assert_eq!(admitted(5_000, 50), 5);

@@ -3,10 +3,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use serde_json::{Value, json};
 
-use crate::fault::Fault;
+use super::api_error::ApiError;
 
 /// How many a page may hold.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +44,7 @@ pub fn page<T>(
     token: Option<&str>,
     asked: Option<i64>,
     limits: Limits,
-) -> Result<Page<T>, Fault> {
+) -> Result<Page<T>, ApiError> {
     let size = size(asked, limits)?;
     let falling = all.len() > 1 && all[0].0 > all[all.len() - 1].0;
     let after = token.filter(|token| !token.is_empty()).map(read).transpose()?;
@@ -61,18 +60,18 @@ pub fn page<T>(
     Ok(Page { items, next })
 }
 
-fn size(asked: Option<i64>, limits: Limits) -> Result<usize, Fault> {
+fn size(asked: Option<i64>, limits: Limits) -> Result<usize, ApiError> {
     let Some(asked) = asked else {
         return Ok(limits.default);
     };
     let fits = usize::try_from(asked).ok().filter(|asked| (1..=limits.max).contains(asked));
-    fits.ok_or_else(|| Fault::invalid(format!("The page size {asked} is not between 1 and {}.", limits.max)))
+    fits.ok_or_else(|| ApiError::invalid(format!("The page size {asked} is not between 1 and {}.", limits.max)))
 }
 
-fn read(token: &str) -> Result<String, Fault> {
+fn read(token: &str) -> Result<String, ApiError> {
     let plain = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let key = plain.as_deref().and_then(|plain| plain.strip_prefix("after "));
-    key.map(str::to_owned).ok_or_else(|| Fault::invalid("The pagination token is not one this service gave out."))
+    key.map(str::to_owned).ok_or_else(|| ApiError::invalid("The pagination token is not one this service gave out."))
 }
 
 #[cfg(test)]

@@ -16,17 +16,17 @@ use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
 
-use crate::local_cloud::Shared;
+use crate::engine::Engine;
 
 /// Give it to an SDK configuration as `http_client`; the endpoint URL is then never connected to.
 #[derive(Clone)]
 pub struct InProcess {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
 }
 
 impl InProcess {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
     }
 }
 
@@ -38,11 +38,11 @@ impl fmt::Debug for InProcess {
 
 impl HttpConnector for InProcess {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let shared = Arc::clone(&self.shared);
+        let engine = Arc::clone(&self.engine);
         HttpConnectorFuture::new(async move {
             let received = Instant::now();
             let request = collect(request).await?;
-            let response = shared.exchange(&request, received).await;
+            let response = engine.exchange(&request, received).await;
             let response = response.map_err(|broken| ConnectorError::io(broken.into()))?.map(SdkBody::from);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })

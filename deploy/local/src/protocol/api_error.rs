@@ -3,18 +3,18 @@
 use serde_json::Value;
 
 /// An operation's answer: the output document, or a refusal.
-pub type Reply = Result<Value, Fault>;
+pub type Reply = Result<Value, ApiError>;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
+pub struct ApiError {
     pub status: u16,
     /// Absent: the service's own word for bad input.
     pub code: Option<&'static str>,
     pub message: String,
 }
 
-impl Fault {
+impl ApiError {
     /// Bad input, under the code the called service uses for it.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: 400, code: None, message: message.into() }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::fault::Fault;
+use super::api_error::ApiError;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -16,8 +16,8 @@ pub trait Fields {
     fn items(&self, name: &str) -> &[Value];
 
     /// A text that must be there and not be empty.
-    fn need(&self, name: &str) -> Result<&str, Fault> {
-        self.text(name).filter(|text| !text.is_empty()).ok_or_else(|| Fault::missing(name))
+    fn need(&self, name: &str) -> Result<&str, ApiError> {
+        self.text(name).filter(|text| !text.is_empty()).ok_or_else(|| ApiError::missing(name))
     }
 
     fn texts(&self, name: &str) -> Vec<&str> {
