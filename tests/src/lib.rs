@@ -3,6 +3,7 @@
 //! webserver are simulated by what the cloud runs.
 
 mod fakes;
+pub mod imports;
 pub mod interceptor;
 pub mod lone;
 pub mod moto;
