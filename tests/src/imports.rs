@@ -70,8 +70,8 @@ fn read_folder(folder: &Path, module: &mut ModulePath, modules: &mut BTreeMap<Mo
 }
 
 /// The module that defines what `path` names: re-exports on the way are followed.
-fn resolve(path: &ModulePath, modules: &BTreeMap<ModulePath, Module>) -> ModulePath {
-    let mut path = path.clone();
+fn resolve(path: &[String], modules: &BTreeMap<ModulePath, Module>) -> ModulePath {
+    let mut path = path.to_vec();
     // A re-export may lead to another. Eight steps are more than any name needs.
     for _ in 0..8 {
         let length = (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length])).unwrap_or(0);
@@ -213,10 +213,8 @@ impl Reader<'_> {
 
     /// Makes a path absolute and keeps it.
     fn add(&mut self, path: &[String]) -> ModulePath {
-        let mut absolute = match path.first().map(String::as_str) {
-            Some("crate") => Vec::new(),
-            _ => self.module.clone(),
-        };
+        let from_root = path.first().is_some_and(|first| first == "crate");
+        let mut absolute = if from_root { Vec::new() } else { self.module.clone() };
         for name in path {
             match name.as_str() {
                 "crate" | "self" => {}

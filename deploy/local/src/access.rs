@@ -1,7 +1,7 @@
-//! Who is let in over HTTP: programs of this machine.
+//! HTTP access for programs of this machine only.
 //!
-//! Nobody is authenticated here and a task is any command, so a web page must not reach this. Its browser tells of it: by the
-//! `Host` of a name that the page's owner lets point to this machine, or by the page's `Origin`.
+//! localcloud does not authenticate callers, and a task can be any command, so a web page must not reach it. A browser reveals
+//! a page by its `Origin`, or by a `Host` that the owner of the page resolves to this machine.
 //! codeloc's API has the same rules (`controller/src/api/access.rs`); tests/fixtures/hosts.txt tests both.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
-/// Lets only programs of this machine reach these routes.
+/// Restricts routes to programs of this machine.
 pub(crate) fn guarded(routes: Router) -> Router {
     routes.layer(middleware::from_fn(admit))
 }
@@ -33,7 +33,7 @@ async fn admit(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether a request is for this machine by its own word: it has one `Host`, and that and the target name loopback.
+/// Whether a request has exactly one `Host`, and both the `Host` and the target name loopback.
 fn is_for_loopback(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -43,7 +43,7 @@ fn is_for_loopback(request: &Request) -> bool {
     host.to_str().is_ok_and(names_loopback) && target.is_none_or(|target| names_loopback(target.as_str()))
 }
 
-/// Whether `HOST` or `HOST:PORT` is an address of loopback or `localhost`, to the last character.
+/// Whether the whole text is `HOST` or `HOST:PORT` with a loopback address or `localhost`.
 fn names_loopback(host: &str) -> bool {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -55,7 +55,7 @@ fn names_loopback(host: &str) -> bool {
     (is_loopback || name.eq_ignore_ascii_case("localhost")) && port.is_none_or(is_port)
 }
 
-/// Why a browser's request is refused: it was made by a page, and no page is served here.
+/// The reason to refuse a request of a browser: localcloud serves no pages, so a page of another site sent it.
 fn foreign_page(headers: &HeaderMap, reads: bool) -> Option<&'static str> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(origin) = headers.get(header::ORIGIN) {
@@ -65,7 +65,7 @@ fn foreign_page(headers: &HeaderMap, reads: bool) -> Option<&'static str> {
         }
     }
     let site = text(HeaderName::from_static("sec-fetch-site"));
-    // Dagster's page links to logs in S3: a click reads what no other page sees.
+    // Dagster's page links to logs in S3. A navigation shows the answer to the user, not to the page.
     let follows = reads && text(HeaderName::from_static("sec-fetch-mode")) == Some("navigate");
     (matches!(site, Some("cross-site" | "same-site")) && !follows).then_some("a page of another site made it")
 }

@@ -57,7 +57,7 @@ impl Engine {
     ) -> (Self, UnboundedReceiver<Report>) {
         let addresses = Addresses::new(driver.network(), control_plane.cloud.rules.quotas.addresses);
         // Clients may still hold the addresses of tasks that ended with an earlier process.
-        addresses.were_used(control_plane.cloud.ecs.addresses());
+        addresses.mark_used(control_plane.cloud.ecs.addresses());
         let (reports, incoming) = unbounded_channel();
         let engine = Self {
             control_plane: Mutex::new(control_plane),

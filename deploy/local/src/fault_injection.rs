@@ -1,34 +1,33 @@
-//! Faults on the way to the cloud and back, drawn from a seed: what a network, a load balancer and a busy control plane do to
-//! a call. The cloud itself stays right; only the caller is kept in the dark.
+//! Fault injection: failures of the network, a load balancer and a busy control plane, by plan or drawn from a seed.
 //!
-//! Guarantees: equal plans and equal calls give equal faults.
+//! A fault affects only what the caller sees; the cloud stays consistent. Equal plans and equal calls give equal faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What happens to one call.
+/// A fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Refused for its rate, under the service's own code.
+    /// Throttled, with the error code of the service.
     Throttle,
-    /// Refused for its rate, in the message of an `InvalidParameterException` (seen from ECS in dagster#33439).
+    /// Throttled, in the message of an `InvalidParameterException` (seen from ECS in dagster#33439).
     HiddenThrottle,
     /// 500, nothing applied.
     ServerError,
     /// 503, nothing applied.
     Unavailable,
-    /// Answered rightly, after this long.
+    /// Answered after this delay.
     Delay(Duration),
-    /// The connection breaks before the cloud has seen the call.
+    /// The connection breaks before the call is applied.
     ResetBefore,
-    /// The connection breaks after the call was applied: its answer is lost.
+    /// The connection breaks after the call is applied; the answer is lost.
     ResetAfter,
-    /// No answer ever comes; the caller's own timeout has to end it.
+    /// No answer comes. Only a timeout of the caller ends the call.
     Hang { applied: bool },
 }
 
 impl Fault {
-    /// As the list of calls shows it.
+    /// The outcome in the record of calls.
     pub fn description(self) -> &'static str {
         match self {
             Self::Throttle => "fault: throttled",
@@ -44,7 +43,7 @@ impl Fault {
     }
 }
 
-/// How often each kind of fault comes, in 1/1000 of the calls.
+/// The probability of each fault, in 1/1000 of the calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chances {
     pub throttle: u32,
@@ -56,7 +55,7 @@ pub struct Chances {
     pub hang: u32,
 }
 
-/// A call as far as a plan looks at it.
+/// The properties of a call that rules match.
 #[derive(Clone, Copy, Debug)]
 pub struct CallInfo<'a> {
     pub caller: &'a str,
@@ -67,13 +66,13 @@ pub struct CallInfo<'a> {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// By the number of the call, from 1, among those the rule is for.
+    /// By the number of the call, from 1, among those that the rule matches.
     At(BTreeMap<u64, Fault>),
     Always(Fault),
     Random(fastrand::Rng, Chances),
 }
 
-/// One rule of a plan, and the calls it is for: all of them, until it is narrowed.
+/// One rule of a plan. It matches all calls until it is narrowed.
 #[derive(Clone, Debug)]
 pub struct Rule {
     kind: Kind,
@@ -89,7 +88,7 @@ impl Rule {
         Self { kind, caller: None, operations: BTreeSet::new(), without: BTreeSet::new(), mutating: false, counted: 0 }
     }
 
-    /// The `number`-th call from now, counted from 1.
+    /// Matches the `number`-th call from now, from 1.
     pub fn at(number: u64, fault: Fault) -> Self {
         Self::new(Kind::At(BTreeMap::from([(number, fault)])))
     }
@@ -102,20 +101,20 @@ impl Rule {
         Self::new(Kind::Random(fastrand::Rng::with_seed(seed), chances))
     }
 
-    /// Only calls signed with this access key id.
+    /// Matches only calls signed with this access key id.
     #[must_use]
     pub fn of(self, caller: &str) -> Self {
         Self { caller: Some(caller.to_owned()), ..self }
     }
 
-    /// Only these operations.
+    /// Matches only these operations.
     #[must_use]
     pub fn on(mut self, operations: &[&'static str]) -> Self {
         self.operations.extend(operations);
         self
     }
 
-    /// All but these services, as the list of calls names them.
+    /// Matches no calls of these services, named as in the record of calls.
     #[must_use]
     pub fn but(mut self, services: &[&'static str]) -> Self {
         self.without.extend(services);
@@ -128,11 +127,11 @@ impl Rule {
     }
 
     fn next(&mut self, call: CallInfo<'_>) -> Option<Fault> {
-        let concerns = self.caller.as_deref().is_none_or(|caller| caller == call.caller)
+        let matches = self.caller.as_deref().is_none_or(|caller| caller == call.caller)
             && (self.operations.is_empty() || self.operations.contains(call.operation))
             && !self.without.contains(call.service)
             && (call.mutating || !self.mutating);
-        if !concerns {
+        if !matches {
             return None;
         }
         self.counted += 1;
@@ -146,7 +145,7 @@ impl Rule {
 
 fn draw(rng: &mut fastrand::Rng, chances: &Chances) -> Option<Fault> {
     let mut rest = rng.u32(0..1000);
-    // Drawn for every call, so that the same numbers follow whatever this call meets.
+    // Draw these for every call, so that the fault of one call does not change later draws.
     let (delay, applied) = (Duration::from_millis(rng.u64(100..8_000)), rng.bool());
     let kinds = [
         (chances.throttle, Fault::Throttle),
@@ -166,7 +165,7 @@ fn draw(rng: &mut fastrand::Rng, chances: &Chances) -> Option<Fault> {
     None
 }
 
-/// A fault plan: the first rule that has fault for a call wins. Every rule counts every call it is for.
+/// A fault plan. The first rule with a fault for a call wins; every rule counts every call that it matches.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Vec<Rule>,
@@ -208,18 +207,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_counts_only_the_calls_it_is_for() {
+    fn a_rule_counts_only_matching_calls() {
         let mut faults = Faults::from(Rule::at(2, Fault::ResetAfter).mutating_only().of("a"));
-        let stranger = CallInfo { caller: "b", ..call("CreateService", true) };
+        let other_caller = CallInfo { caller: "b", ..call("CreateService", true) };
         assert_eq!(faults.next(call("CreateService", true)), None);
         assert_eq!(faults.next(call("ListServices", false)), None);
-        assert_eq!(faults.next(stranger), None);
+        assert_eq!(faults.next(other_caller), None);
         assert_eq!(faults.next(call("UpdateService", true)), Some(Fault::ResetAfter));
         assert_eq!(faults.next(call("UpdateService", true)), None);
     }
 
     #[test]
-    fn a_rule_leaves_services_out() {
+    fn a_rule_excludes_services() {
         let mut faults = Faults::from(Rule::always(Fault::Throttle).but(&["s3"]));
         assert_eq!(faults.next(CallInfo { service: "s3", ..call("PutObject", true) }), None);
         assert_eq!(faults.next(call("CreateService", true)), Some(Fault::Throttle));

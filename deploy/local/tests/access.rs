@@ -1,4 +1,4 @@
-//! Who is let in, over real connections: whoever names loopback, and no page of another site.
+//! HTTP access over real connections: only requests that name loopback, and no page of another site.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
@@ -10,8 +10,8 @@ use localcloud::{LocalCloud, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A method and a path of each door, and what makes a call of AWS's of it.
-const DOORS: [(&str, &str); 6] = [
+/// Method, path and headers of a request to each API.
+const REQUESTS: [(&str, &str); 6] = [
     ("POST / HTTP/1.1", "x-amz-target: AmazonEC2ContainerServiceV20141113.ListClusters\r\n"),
     ("POST / HTTP/1.1", "content-type: application/x-www-form-urlencoded\r\n"),
     ("GET /bucket/object HTTP/1.1", ""),
@@ -20,15 +20,15 @@ const DOORS: [(&str, &str); 6] = [
     ("GET /v2/ HTTP/1.1", ""),
 ];
 
-/// All doors on one port, as `localcloud` opens them.
-struct Doors {
+/// All APIs on one port, as the program `localcloud` serves them.
+struct Server {
     cloud: Arc<LocalCloud>,
     registry: Arc<Registry>,
     address: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
-impl Doors {
+impl Server {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::new(folder.path().to_owned()).unwrap();
@@ -40,7 +40,7 @@ impl Doors {
         Self { cloud, registry, address, _folder: folder }
     }
 
-    /// The status that a request gets.
+    /// The status of the answer to a request.
     async fn ask(&self, (line, target): (&str, &str), headers: &[u8]) -> u16 {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("{line}\r\n{target}connection: close\r\ncontent-length: 0\r\n").into_bytes();
@@ -53,7 +53,7 @@ impl Doors {
         answer.split(' ').nth(1).unwrap_or_else(|| panic!("{answer}")).parse().unwrap()
     }
 
-    /// How many requests got past the door.
+    /// The number of requests that were not refused.
     fn seen(&self) -> usize {
         self.cloud.calls().len() + self.registry.requests().len()
     }
@@ -61,7 +61,7 @@ impl Doors {
 
 #[tokio::test]
 async fn only_requests_that_name_loopback_are_answered() {
-    let doors = Doors::open().await;
+    let server = Server::open().await;
     let table = include_str!("../../../tests/fixtures/hosts.txt").lines().filter(|line| !line.starts_with('#'));
     let (allowed, refused): (Vec<_>, Vec<_>) =
         table.map(|line| line.split_once(' ').unwrap()).partition(|(answer, _)| *answer == "allowed");
@@ -72,23 +72,23 @@ async fn only_requests_that_name_loopback_are_answered() {
         "host: evil.example\r\nhost: 127.0.0.1\r\n".to_owned(),
     ]);
     for host in refused {
-        for door in DOORS {
-            assert_eq!(doors.ask(door, host.as_bytes()).await, 403, "{door:?} {host}");
+        for request in REQUESTS {
+            assert_eq!(server.ask(request, host.as_bytes()).await, 403, "{request:?} {host}");
         }
     }
     let elsewhere = ("GET http://evil.example/v2/ HTTP/1.1", "");
-    assert_eq!(doors.ask(elsewhere, b"host: 127.0.0.1\r\n").await, 403);
-    assert_eq!(doors.seen(), 0);
+    assert_eq!(server.ask(elsewhere, b"host: 127.0.0.1\r\n").await, 403);
+    assert_eq!(server.seen(), 0);
     for host in allowed.iter().map(header) {
-        for door in DOORS {
-            assert_ne!(doors.ask(door, host.as_bytes()).await, 403, "{door:?} {host}");
+        for request in REQUESTS {
+            assert_ne!(server.ask(request, host.as_bytes()).await, 403, "{request:?} {host}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_page_of_another_site_starts_nothing() {
-    let doors = Doors::open().await;
+    let server = Server::open().await;
     for page in [
         "origin: http://evil.example\r\n",
         "origin: null\r\n",
@@ -98,14 +98,14 @@ async fn a_page_of_another_site_starts_nothing() {
         "sec-fetch-site: same-site\r\nsec-fetch-mode: no-cors\r\n",
         "origin: http://b\u{f6}se.example\r\n",
     ] {
-        for door in DOORS {
-            let headers = format!("host: {}\r\n{page}", doors.address);
-            assert_eq!(doors.ask(door, headers.as_bytes()).await, 403, "{door:?} {page}");
+        for request in REQUESTS {
+            let headers = format!("host: {}\r\n{page}", server.address);
+            assert_eq!(server.ask(request, headers.as_bytes()).await, 403, "{request:?} {page}");
         }
     }
-    assert_eq!(doors.seen(), 0);
-    let link = format!("host: {}\r\nsec-fetch-site: same-site\r\nsec-fetch-mode: navigate\r\n", doors.address);
-    assert_eq!(doors.ask(DOORS[2], link.as_bytes()).await, 404, "Dagster's page links to logs");
-    let own = format!("host: {0}\r\norigin: http://{0}\r\n", doors.address);
-    assert_ne!(doors.ask(DOORS[0], own.as_bytes()).await, 403);
+    assert_eq!(server.seen(), 0);
+    let link = format!("host: {}\r\nsec-fetch-site: same-site\r\nsec-fetch-mode: navigate\r\n", server.address);
+    assert_eq!(server.ask(REQUESTS[2], link.as_bytes()).await, 404, "Dagster's page links to logs");
+    let own = format!("host: {0}\r\norigin: http://{0}\r\n", server.address);
+    assert_ne!(server.ask(REQUESTS[0], own.as_bytes()).await, 403);
 }

@@ -24,7 +24,7 @@ use crate::services;
 use stale_reads::StaleReads;
 use throttling::Buckets;
 
-/// An answer, and what is worth writing down about it.
+/// An answer, and the facts for the record of calls.
 #[derive(Debug)]
 pub struct Answer {
     pub response: Response<Bytes>,
@@ -32,7 +32,7 @@ pub struct Answer {
     pub operation: String,
     pub resource: Option<String>,
     pub mutating: bool,
-    /// The error code of a refusal.
+    /// The error code if the call was refused.
     pub refused: Option<String>,
 }
 
@@ -142,7 +142,7 @@ impl ControlPlane {
             return ApiError::new("AuthorizationHeaderMalformed", message);
         }
         let message = format!(
-            "Credential should be scoped to a valid region, not '{region}': this localcloud is '{own}' (--region)"
+            "Credential should be scoped to a valid region, not '{region}': this localcloud has the region '{own}' (--region)"
         );
         ApiError::new("InvalidSignatureException", message).with_status(403)
     }
@@ -184,7 +184,7 @@ impl ControlPlane {
     }
 }
 
-/// A refusal as its service words it, and its code.
+/// An error as its service writes it, and its code.
 pub(crate) fn refusal(
     request: &Request<Bytes>,
     service: AwsService,
@@ -218,7 +218,7 @@ fn resource_hint(input: &Value) -> Option<String> {
         "InstanceId",
         "ServiceId",
         "repositoryName",
-        // Of a scaling policy the service, not the policy's own name, which is the same everywhere.
+        // Before PolicyName: every service has a scaling policy of the same name.
         "ResourceId",
         "PolicyName",
         "ResourceARN",

@@ -75,7 +75,7 @@ impl StaleReads {
         self.snapshots.push_back((now, Snapshot::of(cloud)));
     }
 
-    /// The tables that one read sees; `None` for the current ones, which half of the reads see.
+    /// The tables for one read; `None` means the current ones, which half of the reads see.
     pub fn pick(&mut self, now: Time) -> Option<Snapshot> {
         let rng = self.rng.as_mut()?;
         if rng.bool() {

@@ -1,5 +1,4 @@
-//! Rates at which AWS refuses calls: a token bucket for each family of operations, from `buckets.json`, which says of each
-//! figure where it comes from.
+//! Throttling: a token bucket for each family of operations. `buckets.json` holds the figures and their sources.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,20 +9,20 @@ use crate::model::rules::Throttling;
 use crate::model::time::Time;
 use crate::protocol::aws_service::AwsService;
 
-/// A bucket's figures.
+/// The figures of a bucket.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Family {
     pub name: String,
-    /// Calls that a full bucket admits at once.
+    /// Calls that a full bucket allows at once.
     pub burst: f64,
-    /// Calls per second that it admits for ever.
+    /// Calls per second that it allows continuously.
     pub rate: f64,
     pub source: Source,
     /// `service.Operation`
     pub operations: Vec<String>,
 }
 
-/// How far a figure can be trusted; `buckets.json` says it in words.
+/// The source of a figure; `buckets.json` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
@@ -40,7 +39,8 @@ struct File {
 }
 
 static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
-    let file: File = serde_json::from_str(include_str!("../../buckets.json")).expect("the file is tested");
+    let file: File =
+        serde_json::from_str(include_str!("../../buckets.json")).expect("buckets.json is valid: a test reads it");
     file.families
 });
 
@@ -54,12 +54,12 @@ static BY_OPERATION: LazyLock<HashMap<&'static str, HashMap<&'static str, usize>
     services
 });
 
-/// All families, for bounds and for tests.
+/// All families.
 pub fn families() -> &'static [Family] {
     &FAMILIES
 }
 
-/// The family of an operation, by its place in [`families`].
+/// The index in [`families`] of the family of an operation.
 pub fn family(service: &str, operation: &str) -> Option<usize> {
     BY_OPERATION.get(service)?.get(operation).copied()
 }
@@ -70,7 +70,7 @@ struct Bucket {
     filled: Time,
 }
 
-/// The buckets as they are filled now.
+/// The buckets and their tokens.
 #[derive(Debug, Default)]
 pub struct Buckets {
     scale: Option<f64>,
@@ -86,7 +86,7 @@ impl Buckets {
         Self { scale, buckets: vec![None; FAMILIES.len()] }
     }
 
-    /// Takes a token for the call, where there is one. What no family names is always admitted.
+    /// Takes a token for the call; false if there is none. Operations without a family are never throttled.
     pub fn admits(&mut self, service: AwsService, operation: &str, now: Time) -> bool {
         let Some(scale) = self.scale else { return true };
         let Some(index) = family(service.name(), operation) else { return true };
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_is_in_one_family() {
+    fn every_operation_belongs_to_one_family() {
         let mut seen = BTreeSet::new();
         for name in families().iter().flat_map(|family| &family.operations) {
             assert!(seen.insert(name), "{name} is in two families");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_admits_its_burst_and_then_its_rate() {
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
         let mut buckets = Buckets::new(Throttling::Percent(100));
         let mut admitted = |from: u64, calls: usize| {
             let now = Time::from_millis(from);

@@ -1,6 +1,6 @@
-//! What runs a task. The state machine asks a driver to launch and to stop; the driver reports what became of it.
+//! Drivers run tasks: they launch and stop them, and report changes.
 //!
-//! Two drivers: `simulated` does as the test told it, `process` runs what was pushed as real processes.
+//! `simulated` follows the scripts of a test; `process` runs pushed images as processes.
 
 pub mod addresses;
 pub mod process;
@@ -14,10 +14,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::model::launch::{Launch, Report};
 
 pub trait Driver: Send + Sync + 'static {
-    /// Starts a task, which has one of these addresses, and returns at once; everything further goes through `reports`.
+    /// Starts a task on one of the addresses and returns at once. Changes are sent to `reports`.
     fn launch(&self, launch: Launch, addresses: &Addresses, reports: UnboundedSender<Report>);
-    /// Where its tasks' addresses lie.
+    /// The network of the task addresses.
     fn network(&self) -> Ipv4Addr;
-    /// Asks a task to end; `Report::Exited` follows.
+    /// Stops a task; `Report::Exited` follows.
     fn stop(&self, task_arn: &str);
 }

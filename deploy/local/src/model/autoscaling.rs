@@ -12,7 +12,7 @@ use crate::protocol::fields::Tags;
 pub struct AutoScaling {
     /// By resource id: there is one dimension.
     pub targets: BTreeMap<String, Target>,
-    /// Until when the last change of a resource is pending; a target that is gone leaves its own behind.
+    /// When the last change of a resource ends to be pending. Entries outlive their targets.
     #[serde(default)]
     pub pending: BTreeMap<String, Time>,
 }

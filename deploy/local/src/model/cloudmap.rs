@@ -14,7 +14,7 @@ use crate::protocol::fields::{Fields, Tags};
 pub struct CloudMap {
     pub namespaces: BTreeMap<String, Namespace>,
     pub services: BTreeMap<String, Registry>,
-    /// The id that was last given to a service, by namespace and name.
+    /// The last id of a service, by namespace and name.
     #[serde(default)]
     pub ids: BTreeMap<String, String>,
     pub operations: BTreeMap<String, Operation>,
@@ -31,7 +31,7 @@ pub struct Namespace {
     pub tags: Tags,
 }
 
-/// What Cloud Map calls a service.
+/// A service of Cloud Map.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Registry {
     pub id: String,
@@ -39,7 +39,7 @@ pub struct Registry {
     pub name: String,
     pub namespace_id: String,
     pub created_at: Time,
-    /// Description, `DnsConfig`, `HealthCheckConfig` and `HealthCheckCustomConfig` as they were given.
+    /// Description, `DnsConfig`, `HealthCheckConfig` and `HealthCheckCustomConfig` from the input.
     pub settings: serde_json::Map<String, Value>,
     pub tags: Tags,
     pub instances: BTreeMap<String, Attributes>,

@@ -19,7 +19,7 @@ pub struct Build {
     pub variables: BTreeMap<String, String>,
     pub token: Option<String>,
     pub started_at: Time,
-    /// Nothing, while it is under way; an error is what its build phase says.
+    /// `None` while the build runs; an error is the message of the build phase.
     pub ended: Option<Result<(), String>>,
 }
 

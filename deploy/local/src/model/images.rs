@@ -17,30 +17,30 @@ pub struct Image {
     pub size_bytes: u64,
     pub pushed_at: Time,
     pub media_type: String,
-    /// Digests of the manifests that it names, where it is an index.
+    /// The digests of the manifests in an index.
     pub parts: Vec<String>,
 }
 
-/// Port: where the images of a repository lie. What it cannot do is the service's own failure, not the caller's.
+/// Port: the store of the images of a repository. Its errors are failures of the service, not of the caller.
 pub trait Images: Send + Sync {
-    /// A repository that is already there stays as it is.
+    /// Creates a repository, unless it exists.
     fn create(&self, repository: &str) -> Result<(), ApiError>;
-    /// Deletes a repository with its images, if it is there.
+    /// Deletes a repository with its images, if it exists.
     fn delete(&self, repository: &str) -> Result<(), ApiError>;
     fn images(&self, repository: &str) -> Vec<Image>;
     /// The text of a manifest.
     fn manifest(&self, repository: &str, digest: &str) -> Option<String>;
     /// False when there is no such image.
     fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, ApiError>;
-    /// Takes one tag away; false when no image has it.
+    /// Removes a tag; false when no image has it.
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, ApiError>;
-    /// Whether a pushed tag may be moved to another image.
+    /// Sets whether a tag can move to another image.
     fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), ApiError>;
-    /// Whether a repository has an image of this tag or digest; `None` where what is run need not have been pushed.
+    /// Whether a repository has an image with this tag or digest; `None` if images need no push.
     fn holds(&self, repository: &str, reference: &str) -> Option<bool>;
 }
 
-/// Images in memory, put there by a test.
+/// Images in memory, for tests.
 #[derive(Default)]
 pub struct MemoryImages(Mutex<BTreeMap<String, Vec<Image>>>);
 
@@ -106,7 +106,7 @@ impl Images for MemoryImages {
     }
 
     fn set_immutable(&self, _: &str, _: bool) -> Result<(), ApiError> {
-        // Nothing is pushed here.
+        // Images in memory are not pushed.
         Ok(())
     }
 

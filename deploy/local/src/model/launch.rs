@@ -1,24 +1,23 @@
-//! What a driver gets to run a task, and what it reports.
+//! The input of a driver to run a task, and its reports.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// One task to start: all that `RunTask` or a service's scheduler settled.
+/// One task to start.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub task_arn: String,
     pub family: String,
     pub containers: Vec<Container>,
-    /// It is not to run at all: it stops so.
+    /// If set, the task stops for this reason before it runs.
     pub stops: Option<TransientStop>,
 }
 
-/// Why AWS stops a task before it runs though nothing is wrong with it: the next one may well run. To ECS it has failed like
-/// any other task.
+/// Transient reasons for which AWS stops a task before it runs. The next task can succeed. ECS counts the task as failed.
 ///
-/// The words are those that others look for in `stoppedReason` (Dagster's `EcsRunLauncher`, Airflow's `EcsRunTaskOperator`);
-/// AWS publishes no list.
+/// AWS publishes no list. The texts are those that Dagster's `EcsRunLauncher` and Airflow's `EcsRunTaskOperator` search for in
+/// `stoppedReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransientStop {
     NetworkInterface,
@@ -57,7 +56,7 @@ impl TransientStop {
         }
     }
 
-    /// From the launch until the stop. A guess but for its order: timeouts take minutes, a full subnet tells at once.
+    /// From the launch until the stop. A guess: timeouts take minutes, a full subnet fails at once.
     pub const fn after(self) -> Duration {
         match self {
             Self::NetworkInterface | Self::EphemeralStorage => Duration::from_secs(180),
@@ -77,7 +76,7 @@ pub struct Container {
     pub command: Vec<String>,
     pub environment: BTreeMap<String, String>,
     pub working_directory: Option<String>,
-    /// The port the task registers with in Cloud Map and is checked on.
+    /// The port that the task registers in Cloud Map, and that the health check uses.
     pub port: Option<u16>,
     pub log: Option<LogTarget>,
     /// Between SIGTERM and SIGKILL.
@@ -90,14 +89,14 @@ pub struct LogTarget {
     pub stream: String,
 }
 
-/// What a driver says of a task it was given.
+/// A report of a driver about a task.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// Image at hand, address settled, container about to start: PROVISIONING to PENDING.
+    /// Image and address are ready, and the container starts: PROVISIONING to PENDING.
     Pulled {
         task_arn: String,
     },
-    /// The container runs: its own address, and the port it was given where that is not the one asked for.
+    /// The container runs at this address. `port` is set if it differs from the requested port.
     Running {
         task_arn: String,
         address: Ipv4Addr,
@@ -112,7 +111,7 @@ pub enum Report {
         stream: String,
         line: String,
     },
-    /// Ended by itself or because it was stopped. `exit_code` is absent when it never ran (image not found).
+    /// The task ended by itself or was stopped. `exit_code` is absent if it never ran.
     Exited {
         task_arn: String,
         exit_code: Option<i32>,
@@ -120,7 +119,7 @@ pub enum Report {
     },
 }
 
-/// Repository and reference of an image. Every image comes from our registry, whatever its host is called.
+/// Repository and reference of an image. The host is ignored: every image comes from the registry of localcloud.
 pub fn split(image: &str) -> (&str, &str) {
     let path = match image.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
@@ -132,7 +131,7 @@ pub fn split(image: &str) -> (&str, &str) {
     path.split_once(':').unwrap_or((path, "latest"))
 }
 
-/// ECS's words for an image that its registry does not have.
+/// The message of ECS for an image that does not exist.
 pub fn missing_image(image: &str) -> String {
     format!(
         "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}: {image}: \
@@ -145,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_read_as_repository_and_reference_whatever_its_host() {
+    fn an_image_name_splits_into_repository_and_reference() {
         for (image, expected) in [
             ("127.0.0.1:4566/team/orders@sha256:ab", ("team/orders", "sha256:ab")),
             ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/orders:v1", ("orders", "v1")),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::time::Time;
 use crate::protocol::fields::Tags;
 
-/// Older lines of a stream are dropped: a development machine has no retention job.
+/// Older events of a stream are dropped, to bound memory.
 const KEPT_EVENTS: usize = 10_000;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Group {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Stream {
     pub created_at: Time,
-    /// How many events were dropped before the first kept one: positions in tokens stay true.
+    /// The number of dropped events, so that positions in tokens stay valid.
     pub dropped: usize,
     pub events: VecDeque<Event>,
 }

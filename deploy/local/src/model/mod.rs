@@ -92,7 +92,7 @@ impl Cloud {
         }
     }
 
-    /// Time never runs backwards, whatever the caller's clock does.
+    /// Advances the time. It never goes back, even if the caller's clock does.
     pub fn set_time(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
@@ -124,7 +124,7 @@ impl Cloud {
         std::mem::take(&mut self.effects)
     }
 
-    /// A new id of `length` hexadecimal digits, at most 64: the seed and a counter, never a repetition.
+    /// A new unique id of `length` hexadecimal digits, at most 64, from the seed and a counter.
     pub fn draw(&mut self, length: usize) -> String {
         self.drawn += 1;
         let digest = Sha256::new().chain_update(self.rules.seed).chain_update(self.drawn.to_be_bytes()).finalize();
@@ -133,8 +133,8 @@ impl Cloud {
         id
     }
 
-    /// A number for what happens to one thing, from the seed and that thing's id: no draw of an id, so that whether anything
-    /// is decided this way changes no other.
+    /// A number from the seed, a topic and an id. It draws no id, so that a decision by this number does not change
+    /// other ids.
     pub fn seeded_number(&self, what: &str, id: &str) -> u64 {
         let digest = Sha256::new()
             .chain_update(self.rules.seed)
@@ -145,7 +145,7 @@ impl Cloud {
         digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
     }
 
-    /// Whether what happens so many times out of 100 happens to this thing.
+    /// Whether an event with this probability in percent happens to this id.
     pub fn happens(&self, percent: u32, what: &str, id: &str) -> bool {
         self.seeded_number(what, id) % 100 < u64::from(percent)
     }

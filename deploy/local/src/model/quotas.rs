@@ -1,31 +1,31 @@
-//! Quotas: how much of everything an account may have. They end a fleet's growth before any rate does.
+//! Quotas: the maximum number of resources in an account. A growing fleet reaches them before it reaches a rate limit.
 //!
-//! Not here: how many vCPUs Fargate gives an account at once, which AWS sets by what the account has used before.
+//! The vCPU quota of Fargate is not included: AWS adjusts it to the usage of the account.
 
-/// The most there may be of each thing.
+/// The maximum number of each resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
     /// Of an account. <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
     pub roles: usize,
-    /// Managed policies attached to one role; from the same page.
+    /// Managed policies attached to one role, from the same page.
     pub policies_of_role: usize,
     /// Of an account and region. <https://docs.aws.amazon.com/cloud-map/latest/dg/cloud-map-limits.html>
     pub namespaces: usize,
-    /// Instances of all services of a namespace; from the same page.
+    /// Instances of all services of a namespace, from the same page.
     pub instances_of_namespace: usize,
-    /// AWS never raises it; from the same page.
+    /// AWS does not raise this quota; from the same page.
     pub instances_of_registry: usize,
     /// ACTIVE and DRAINING ones. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
     pub services_of_cluster: usize,
-    /// Of the subnet, of which AWS has none larger than a /16 and keeps five addresses.
+    /// Addresses of a subnet. The largest subnet is a /16, and AWS reserves five addresses.
     /// <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>
     pub addresses: usize,
-    /// Of ECS services.
+    /// Scalable targets of ECS services.
     /// <https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-quotas.html>
     pub scalable_targets: usize,
-    /// AWS never raises it; from the same page.
+    /// AWS does not raise this quota; from the same page.
     pub policies_of_target: usize,
-    /// `CloudWatch`'s, of which each target-tracking policy makes two.
+    /// `CloudWatch` alarms. Each target-tracking policy creates two.
     /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html>
     pub alarms: usize,
     /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html>
@@ -35,7 +35,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// Those of an account that never asked for more.
+    /// The default quotas of an account.
     pub const fn aws() -> Self {
         Self {
             roles: 1_000,
@@ -53,7 +53,7 @@ impl Quotas {
         }
     }
 
-    /// None at all, for fleets beyond what an account has from the start.
+    /// No quotas, for fleets beyond the defaults.
     pub const fn lifted() -> Self {
         Self {
             roles: usize::MAX,

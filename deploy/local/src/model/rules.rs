@@ -1,4 +1,4 @@
-//! Rules: how strict and how real a cloud is.
+//! Rules: the behaviour of a cloud that callers and tests can choose.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,47 +7,47 @@ use sha2::{Digest as _, Sha256};
 
 use super::quotas::Quotas;
 
-/// What does not change while a cloud lives.
+/// The behaviour of a cloud.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Twelve digits.
     pub account: String,
-    /// The only region; a request signed for another one is refused, as a regional endpoint of AWS refuses it.
+    /// The only region. Requests signed for another region are refused, as a regional endpoint of AWS does.
     pub region: String,
-    /// Ids and tokens are drawn from it.
+    /// The seed of ids and tokens.
     pub seed: [u8; 32],
-    /// Host and port that image names carry.
+    /// Host and port in image names.
     pub registry: String,
-    /// For how long ECS cannot assume a role after it was made.
+    /// How long ECS cannot assume a new role.
     pub role_propagation: Duration,
-    /// How long a task without a health check must have run to count as started.
+    /// How long a task without a health check must run to count as started.
     pub steady_after: Duration,
     /// How long a Cloud Map operation takes.
     pub operation_delay: Duration,
-    /// The rates at which calls are refused.
+    /// The rates above which calls are refused.
     pub throttling: Throttling,
-    /// Reads may answer with what was true up to so long ago. Never those of S3, which AWS promises to be consistent.
+    /// The maximum age of the state that a read can return. Reads of S3 are always current, as AWS promises.
     pub stale_reads: Duration,
-    /// For how long after a change of a scalable target, or of a policy of it, the next such change is refused.
+    /// How long a change of a scalable target or of its policies blocks the next such change.
     pub scaling_conflicts: Duration,
-    /// Of 100 tasks so many stop before they run, for a reason that says nothing against what was launched.
+    /// The percentage of tasks that stop before they run, for a transient reason.
     pub transient_stops: u32,
-    /// Of 100 Cloud Map services made under the name of a deleted one so many get its id again.
+    /// The percentage of Cloud Map services that get the id of a deleted service of the same name.
     pub returning_ids: u32,
-    /// Whether ECS keeps a field of task definitions (`ephemeralStorage`) that nobody gave, as it may begin to any day.
+    /// Whether ECS adds a default field (`ephemeralStorage`) to task definitions, as AWS can start to do at any time.
     pub fills_in: bool,
-    /// Whether somebody ends the builds of `CodeBuild`; otherwise each fails at once.
+    /// Whether a test ends the builds of `CodeBuild`; otherwise each build fails at once.
     pub builds: bool,
-    /// How much of everything there may be.
+    /// The quotas of the account.
     pub quotas: Quotas,
-    /// Actions that nobody is allowed, as IAM writes them: `ecs:CreateService`.
+    /// Actions denied to every caller, as IAM writes them: `ecs:CreateService`.
     pub denied: BTreeSet<String>,
-    /// What Secrets Manager and Parameter Store hold, by ARN. There are no calls for them: tasks find them in their environment.
+    /// Values of Secrets Manager and Parameter Store, by ARN. Tasks get them in their environment; there are no calls for them.
     pub secrets: BTreeMap<String, String>,
 }
 
 impl Rules {
-    /// The password that the registry asks for: one for as long as the seed is the same.
+    /// The password of the registry. It depends only on the seed.
     pub fn registry_token(&self) -> String {
         hex::encode(Sha256::new().chain_update(b"registry token").chain_update(self.seed).finalize())
     }
@@ -77,11 +77,11 @@ impl Default for Rules {
     }
 }
 
-/// Whether calls are refused for their rate.
+/// Whether calls are throttled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Throttling {
     #[default]
     Off,
-    /// By the figures of `buckets.json`, rates and bursts scaled to this many percent of them.
+    /// This percentage of the rates and bursts in `buckets.json`.
     Percent(u32),
 }

@@ -24,11 +24,11 @@ pub struct Object {
     pub body: Bytes,
     pub etag: String,
     pub modified_at: Time,
-    /// `content-type`, `content-encoding`, `cache-control` and the `x-amz-meta-` headers, as they were given.
+    /// The stored request headers: `content-type`, `cache-control`, `content-disposition` and `x-amz-meta-*`.
     pub headers: BTreeMap<String, String>,
 }
 
-/// Bodies inside the JSON of a saved state.
+/// Serializes bodies as Base64 in the JSON of the saved state.
 mod base64_body {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

@@ -1,11 +1,11 @@
-//! An instant as the state machine knows it: milliseconds since 1970, handed in by whoever calls.
+//! The time of a cloud. Callers pass it in; the model never reads a clock.
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch. The state machine never reads a clock; it is told.
+/// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(u64);
@@ -19,17 +19,17 @@ impl Time {
         self.0
     }
 
-    /// Seconds with a fraction, as the JSON protocols write a timestamp.
+    /// Seconds with a fraction, the timestamps of the JSON protocols.
     pub fn epoch_seconds(self) -> f64 {
         Duration::from_millis(self.0).as_secs_f64()
     }
 
-    /// `2026-01-01T00:00:00Z`, as the XML protocols write a timestamp.
+    /// `2026-01-01T00:00:00Z`, the timestamps of the XML protocols.
     pub fn iso(self) -> String {
         self.civil("%Y-%m-%dT%H:%M:%SZ")
     }
 
-    /// `Thu, 01 Jan 2026 00:00:00 GMT`, as an HTTP header writes it.
+    /// `Thu, 01 Jan 2026 00:00:00 GMT`, the timestamps of HTTP headers.
     pub fn http_date(self) -> String {
         self.civil("%a, %d %b %Y %H:%M:%S GMT")
     }
@@ -45,7 +45,7 @@ impl Time {
     }
 }
 
-/// The epoch itself when the machine's clock says that it is earlier.
+/// The epoch for earlier times.
 impl From<SystemTime> for Time {
     fn from(time: SystemTime) -> Self {
         Self::default() + time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_instant_is_written_as_each_protocol_writes_it() {
+    fn times_have_the_format_of_each_protocol() {
         let time = Time::from_millis(1_767_225_600_250);
         assert_eq!(time.iso(), "2026-01-01T00:00:00Z");
         assert_eq!(time.http_date(), "Thu, 01 Jan 2026 00:00:00 GMT");

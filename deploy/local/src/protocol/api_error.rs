@@ -1,21 +1,21 @@
-//! What a refused call is told: AWS's code, AWS's status, and words that say what to do.
+//! Errors of API calls, with the codes and statuses of AWS.
 
 use serde_json::Value;
 
-/// An operation's answer: the output document, or a refusal.
+/// The result of an operation: the output document or an error.
 pub type Reply = Result<Value, ApiError>;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     pub status: u16,
-    /// Absent: the service's own word for bad input.
+    /// `None` means the code of the service for invalid input.
     pub code: Option<&'static str>,
     pub message: String,
 }
 
 impl ApiError {
-    /// Bad input, under the code the called service uses for it.
+    /// Invalid input, with the code of the called service.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: 400, code: None, message: message.into() }
     }
@@ -24,7 +24,7 @@ impl ApiError {
         Self::invalid(format!("Parameter {parameter} is required and must not be empty."))
     }
 
-    /// A refusal under a code of its own, with status 400.
+    /// An error with its own code and status 400.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: 400, code: Some(code), message: message.into() }
     }

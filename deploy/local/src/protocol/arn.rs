@@ -1,4 +1,4 @@
-//! ARNs.
+//! Amazon Resource Names.
 
 /// The name at the end of an ARN, or the name itself.
 pub fn tail(id: &str) -> &str {

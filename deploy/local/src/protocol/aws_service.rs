@@ -30,7 +30,7 @@ impl AwsService {
         }
     }
 
-    /// By what stands before the dot in `X-Amz-Target`.
+    /// By the part before the dot in `X-Amz-Target`.
     pub fn by_target(prefix: &str) -> Option<Self> {
         match prefix {
             "AnyScaleFrontendService" => Some(Self::AutoScaling),
@@ -59,7 +59,7 @@ impl AwsService {
         }
     }
 
-    /// IAM and STS answer for every region.
+    /// IAM and STS have one endpoint for all regions.
     pub const fn is_global(self) -> bool {
         matches!(self, Self::Iam | Self::Sts)
     }
@@ -68,7 +68,7 @@ impl AwsService {
         matches!(self, Self::Iam | Self::Sts | Self::S3)
     }
 
-    /// The code each service uses for input it cannot accept.
+    /// The error code of the service for invalid input.
     pub const fn invalid_input(self) -> &'static str {
         match self {
             Self::AutoScaling => "ValidationException",
@@ -80,20 +80,20 @@ impl AwsService {
         }
     }
 
-    /// The refusal of a call that nobody is allowed.
+    /// The error for a denied action.
     pub fn denied(self, operation: &str) -> ApiError {
         let code = if self.speaks_xml() || self == Self::S3 { "AccessDenied" } else { "AccessDeniedException" };
         let message = format!("User is not authorized to perform: {}:{operation}", self.name());
         ApiError::new(code, message).with_status(403)
     }
 
-    /// The refusal of an operation that AWS may have and localcloud has not.
+    /// The error for an operation that localcloud does not implement.
     pub fn unknown(self, operation: &str) -> ApiError {
         let code = if self.speaks_xml() { "InvalidAction" } else { "UnknownOperationException" };
-        ApiError::new(code, format!("localcloud does not answer {}:{operation}", self.name()))
+        ApiError::new(code, format!("localcloud does not implement {}:{operation}", self.name()))
     }
 
-    /// The refusal of a call for its rate, as each service words it.
+    /// The error for a throttled call, as the service words it.
     pub fn throttled(self) -> ApiError {
         match self {
             Self::S3 => ApiError::new("SlowDown", "Please reduce your request rate.").with_status(503),

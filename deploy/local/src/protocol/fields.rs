@@ -1,4 +1,4 @@
-//! Reading an input document, whichever protocol it came in: the query protocol writes numbers and booleans as text.
+//! Fields of input documents. The query protocol writes numbers and booleans as text.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub trait Fields {
     /// The elements of a list; empty when the field is absent.
     fn items(&self, name: &str) -> &[Value];
 
-    /// A text that must be there and not be empty.
+    /// A required text that is not empty.
     fn need(&self, name: &str) -> Result<&str, ApiError> {
         self.text(name).filter(|text| !text.is_empty()).ok_or_else(|| ApiError::missing(name))
     }
@@ -24,7 +24,7 @@ pub trait Fields {
         self.items(name).iter().filter_map(Value::as_str).collect()
     }
 
-    /// Tags written as a list of pairs, under either spelling AWS has (`key` or `Key`).
+    /// Tags as a list of pairs, with either spelling of AWS (`key` or `Key`).
     fn tags(&self, name: &str) -> Tags {
         let pair = |tag: &Value| {
             let key = tag.text("key").or(tag.text("Key"))?;
@@ -80,7 +80,7 @@ pub fn upper_tags(tags: &Tags) -> Value {
     tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
 }
 
-/// The named fields of `input` that were given and are not null.
+/// The named fields of `input` that are present and not null.
 pub fn pick(input: &Value, names: &[&str]) -> Map<String, Value> {
     let given = |name: &&str| Some(((*name).to_owned(), input.get(*name).filter(|value| !value.is_null())?.clone()));
     names.iter().filter_map(given).collect()

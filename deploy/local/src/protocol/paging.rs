@@ -1,5 +1,5 @@
-//! Pages with opaque tokens. A token names the last thing shown, so that what is made or deleted between two pages
-//! neither repeats nor hides a neighbour.
+//! Pages with opaque tokens. A token names the last item, so that items created or deleted between two pages neither repeat
+//! nor hide others.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api_error::ApiError;
 
-/// How many a page may hold.
+/// The number of items on a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub default: usize,
@@ -28,7 +28,7 @@ impl<T> Page<T> {
 }
 
 impl Page<Value> {
-    /// An output document: the items under `list`, and the token, if there is one, under `token`.
+    /// An output document with the items in the field `list` and the next token in the field `token`.
     pub fn document(self, list: &str, token: &str) -> Value {
         let mut document = json!({list: self.items});
         if let Some(next) = self.next {
@@ -38,7 +38,7 @@ impl Page<Value> {
     }
 }
 
-/// One page of `all`, which is ordered by key, rising or falling.
+/// One page of `all`, which is sorted by key, ascending or descending.
 pub fn page<T>(
     all: Vec<(String, T)>,
     token: Option<&str>,
@@ -46,9 +46,9 @@ pub fn page<T>(
     limits: Limits,
 ) -> Result<Page<T>, ApiError> {
     let size = size(asked, limits)?;
-    let falling = all.len() > 1 && all[0].0 > all[all.len() - 1].0;
+    let descending = all.len() > 1 && all[0].0 > all[all.len() - 1].0;
     let after = token.filter(|token| !token.is_empty()).map(read).transpose()?;
-    let shown = |key: &str| after.as_deref().is_some_and(|after| if falling { key >= after } else { key <= after });
+    let shown = |key: &str| after.as_deref().is_some_and(|after| if descending { key >= after } else { key <= after });
     let mut rest = all.into_iter().skip_while(|(key, _)| shown(key)).peekable();
     let mut items = Vec::with_capacity(size);
     let mut last = String::new();
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_goes_on_after_a_thing_that_is_gone() {
+    fn a_page_continues_after_a_deleted_item() {
         let first = page(keyed(&["a", "b", "c"]), None, Some(1), LIMITS).unwrap();
         assert_eq!(page(keyed(&["b", "c"]), first.next.as_deref(), None, LIMITS).unwrap().items, ["b", "c"]);
     }
 
     #[test]
-    fn a_forged_token_and_an_impossible_size_are_refused() {
+    fn invalid_tokens_and_page_sizes_are_refused() {
         assert!(page(keyed(&["a"]), Some("42"), None, LIMITS).is_err());
         assert!(page(keyed(&["a"]), None, Some(4), LIMITS).is_err());
         assert!(page(keyed(&["a"]), None, Some(0), LIMITS).is_err());

@@ -20,7 +20,7 @@ pub fn decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// Positions are taken as an order only: the n-th new position appends, so that a huge number allocates nothing.
+/// A new position appends to the list whatever its number, so that a large number allocates nothing.
 fn insert(into: &mut Value, path: &[&str], text: String) {
     match path {
         [] => *into = Value::String(text),

@@ -1,7 +1,7 @@
-//! From an HTTP request to a service, an operation and an input document.
+//! Reads the service, the operation and the input document of an HTTP request.
 //!
-//! ECS, Cloud Map, ECR, Application Auto Scaling and Logs speak JSON 1.1, IAM and STS the query protocol; S3 has paths
-//! and verbs of its own and is only recognised here. Signatures are not checked, but the region they name is.
+//! ECS, Cloud Map, ECR, `CodeBuild`, Application Auto Scaling and Logs use JSON 1.1, IAM and STS the query protocol, S3 paths and
+//! verbs. Signatures are not verified; only their region is read.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -12,7 +12,7 @@ use super::api_error::ApiError;
 use super::aws_service::AwsService;
 use super::{query, s3};
 
-/// A request, understood as far as one can without its service.
+/// A request before its service handles it.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub service: AwsService,
@@ -20,7 +20,7 @@ pub struct Call {
     pub input: Value,
 }
 
-/// A request nobody here answers, or that cannot be read.
+/// A request for an unknown service, or one that cannot be parsed.
 #[derive(Debug)]
 pub struct Unread {
     pub service: Option<AwsService>,
@@ -75,7 +75,7 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// AwsService and operation of a request, without reading more of it than that takes.
+/// The service and the operation of a request, without parsing a JSON body.
 pub fn name(request: &Request<Bytes>) -> Option<(AwsService, String)> {
     if let Some(target) = header(request.headers(), "x-amz-target") {
         let (prefix, operation) = target.split_once('.')?;

@@ -20,7 +20,7 @@ pub fn json_error(error: &ApiError, code: &str) -> Response<Bytes> {
     response
 }
 
-/// A response with a body; `content_type` is one of this crate's own constants.
+/// A response with a body.
 pub fn respond(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::query;
 
-/// An address: which bucket, which key.
+/// The bucket and key of a request.
 pub struct Target {
     pub bucket: String,
     pub key: String,
@@ -27,7 +27,7 @@ pub fn parameters(request: &Request<Bytes>) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (query::decode(name), query::decode(value))).collect()
 }
 
-/// The operation's name, from verb, path and query. What S3 has and this has not is `Unsupported`.
+/// The name of the operation; `Unsupported` for operations that localcloud does not implement.
 pub fn operation(request: &Request<Bytes>) -> &'static str {
     const PLAIN: [&str; 9] = [
         "x-id",

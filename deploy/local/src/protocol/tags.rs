@@ -1,4 +1,4 @@
-//! What AWS asks of the tags of a resource, and each service's words for refusing them.
+//! Limits of tags, and the error of each service for a violation.
 //!
 //! <https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html>
 
@@ -6,26 +6,26 @@ use super::api_error::ApiError;
 use super::aws_service::AwsService;
 use super::fields::Tags;
 
-/// How many a resource may have. Those that AWS sets itself do not count, but nothing here sets any.
-const MOST: usize = 50;
+/// Tags per resource. AWS does not count its own tags; localcloud sets none.
+const MAX_TAGS: usize = 50;
 const KEY_CHARACTERS: usize = 128;
 const VALUE_CHARACTERS: usize = 256;
-/// What keys and values may have beside letters, digits and spaces of any script.
+/// Allowed in keys and values besides letters, digits and spaces of any script.
 const SIGNS: &str = "_.:/=+-@";
 
-/// Refuses tags that a resource cannot be made with.
+/// Checks the tags of a new resource.
 pub fn check(service: AwsService, tags: &Tags) -> Result<(), ApiError> {
-    if tags.len() > MOST {
+    if tags.len() > MAX_TAGS {
         return Err(too_many(service));
     }
     tags.iter().try_for_each(|(key, value)| check_one(service, key, value))
 }
 
-/// Adds tags to those of a resource, or refuses all of them.
+/// Adds tags to a resource: all or, on an error, none.
 pub fn add(service: AwsService, tags: &mut Tags, added: Tags) -> Result<(), ApiError> {
     added.iter().try_for_each(|(key, value)| check_one(service, key, value))?;
     let fresh = added.keys().filter(|key| !tags.contains_key(*key)).count();
-    if tags.len() + fresh > MOST {
+    if tags.len() + fresh > MAX_TAGS {
         return Err(too_many(service));
     }
     tags.extend(added);
@@ -36,7 +36,7 @@ fn check_one(service: AwsService, key: &str, value: &str) -> Result<(), ApiError
     let reserved = key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
     if reserved {
         let message = "aws: prefixed tag key names are not allowed for external use.";
-        // What only looks at the shape of the input does not see this: IAM has another code for it.
+        // IAM has a separate code: the prefix is no error of the input format.
         return Err(match service {
             AwsService::Iam => ApiError::new("InvalidInput", message),
             _ => invalid(service, message),
@@ -65,13 +65,13 @@ fn invalid(service: AwsService, message: impl Into<String>) -> ApiError {
 }
 
 fn too_many(service: AwsService) -> ApiError {
-    let message = format!("A resource has at most {MOST} tags.");
+    let message = format!("A resource has at most {MAX_TAGS} tags.");
     match service {
         AwsService::AutoScaling | AwsService::CloudMap | AwsService::Ecr | AwsService::Logs => {
             ApiError::new("TooManyTagsException", message)
         }
         AwsService::Iam => {
-            let message = format!("Cannot exceed quota for TagsPerRole: {MOST}");
+            let message = format!("Cannot exceed quota for TagsPerRole: {MAX_TAGS}");
             ApiError::new("LimitExceeded", message).with_status(409)
         }
         AwsService::CodeBuild | AwsService::Ecs | AwsService::S3 | AwsService::Sts => ApiError::invalid(message),
@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_has_at_most_fifty_tags_however_they_came() {
+    fn a_resource_has_at_most_fifty_tags() {
         let mut own = many(50);
         assert_eq!(check(AwsService::Ecs, &own), Ok(()));
         assert_eq!(add(AwsService::Ecs, &mut own, tags(&[("key-7", "other")])), Ok(()));
         assert_eq!(own["key-7"], "other");
         let before = own.clone();
         assert!(add(AwsService::Ecs, &mut own, tags(&[("key-8", "other"), ("key-50", "")])).is_err());
-        assert_eq!(own, before, "of a refused call nothing is applied");
+        assert_eq!(own, before, "a refused call changes nothing");
         let codes = [
             AwsService::Ecs,
             AwsService::CloudMap,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_have_the_lengths_and_characters_that_aws_documents() {
+    fn keys_and_values_have_the_documented_lengths_and_characters() {
         let (longest_key, longest_value) = ("ä".repeat(128), "ü".repeat(256));
         assert_eq!(check(AwsService::Ecs, &tags(&[(&longest_key, &longest_value)])), Ok(()));
         assert_eq!(check(AwsService::Ecs, &tags(&[("team:cost center", "a+b=c@d.e/f_g-h")])), Ok(()));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_begin_with_aws_are_amazons_in_upper_and_lower_case() {
+    fn the_prefix_aws_is_reserved_in_any_case() {
         for key in ["aws:cloudformation:stack-name", "AWS:x", "Aws:"] {
             assert_eq!(code(AwsService::Ecr, &tags(&[(key, "")])), "InvalidTagParameterException");
             assert_eq!(code(AwsService::Iam, &tags(&[(key, "")])), "InvalidInput");

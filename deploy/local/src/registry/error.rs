@@ -1,13 +1,13 @@
-//! Why the registry refuses a request or cannot answer it.
+//! Errors of the registry.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("the registry asks for the user AWS and its token: log in with the token of GetAuthorizationToken")]
+    #[error("authentication is required: log in as AWS with the token of GetAuthorizationToken")]
     Unauthorized,
-    #[error("{0:?} is not a repository name: lower case letters, digits and ._- between slashes")]
+    #[error("{0:?} is not a valid repository name: use lower-case letters, digits and ._- between slashes")]
     NameInvalid(String),
     #[error("the repository {0:?} does not exist in this registry: create it first")]
     NameUnknown(String),
@@ -23,11 +23,11 @@ pub enum RegistryError {
     ReferenceUnknown { repository: String, digest: String },
     #[error("the repository {repository:?} has no blob {digest}")]
     BlobUnknown { repository: String, digest: String },
-    #[error("the upload {0:?} is unknown, or was given up after a failed request: start again")]
+    #[error("the upload {0:?} does not exist, or an earlier request of it failed: start the upload again")]
     UploadUnknown(String),
-    #[error("the upload is broken: {0}")]
+    #[error("the upload is invalid: {0}")]
     UploadInvalid(String),
-    #[error("the digest {stated:?} is not that of the content, {found}")]
+    #[error("the digest is {stated:?}, but the content has the digest {found}")]
     DigestInvalid { stated: String, found: String },
     #[error("{0}")]
     RangeInvalid(String),

@@ -1,10 +1,10 @@
-//! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Nothing here
-//! watches metrics; a target's only own act is to clamp the count when it is registered.
+//! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Metrics are not
+//! evaluated; registering a target clamps the desired count.
 //!
-//! A change that was accepted is pending for a while (`Rules::scaling_conflicts`): what would change the same target or one of
-//! its policies meanwhile is refused with `ConcurrentUpdateException`, whoever asks. AWS documents it for 'an update to an
-//! Application Auto Scaling resource that already has a pending update', and calls made one after the other meet it too
-//! (spinnaker/clouddriver#6215). A refused call leaves nothing pending, so that whoever tries again gets through.
+//! An accepted change is pending for `Rules::scaling_conflicts`. Meanwhile every other change of the same target or of its policies
+//! is refused with `ConcurrentUpdateException`. AWS documents this for 'an update to an Application Auto Scaling resource that
+//! already has a pending update'; sequential calls get it too (spinnaker/clouddriver#6215). A refused call is not pending, so
+//! that a retry succeeds.
 //!
 //! <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html>
 
@@ -24,12 +24,12 @@ use crate::protocol::tags;
 const DIMENSION: &str = "ecs:service:DesiredCount";
 const RESOURCE_CHARACTERS: usize = 1600;
 const POLICY_CHARACTERS: usize = 256;
-/// The alarms that target tracking makes for one policy: one for each direction.
+/// Target tracking creates one alarm per direction for each policy.
 const ALARMS_OF_POLICY: usize = 2;
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     if input.get("ServiceNamespace").is_some_and(|namespace| namespace != "ecs") {
-        return Err(ApiError::invalid("localcloud scales nothing but ServiceNamespace ecs"));
+        return Err(ApiError::invalid("localcloud supports only the ServiceNamespace ecs"));
     }
     match operation {
         "RegisterScalableTarget" => change(cloud, input, register),
@@ -56,7 +56,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// A change of a target or of a policy, unless the last one of the same resource is pending.
+/// Applies a change of a target or policy, unless another change of the same resource is pending.
 fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply) -> Reply {
     let (resource, now) = (resource(input)?, cloud.now());
     let AutoScaling { pending, .. } = &mut cloud.autoscaling;
@@ -76,7 +76,7 @@ fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply
 fn resource(input: &Value) -> Result<&str, ApiError> {
     input.need("ServiceNamespace")?;
     if input.need("ScalableDimension")? != DIMENSION {
-        return Err(ApiError::invalid(format!("localcloud scales nothing but {DIMENSION}")));
+        return Err(ApiError::invalid(format!("localcloud supports only the ScalableDimension {DIMENSION}")));
     }
     let resource = input.need("ResourceId")?;
     if resource.chars().count() > RESOURCE_CHARACTERS {
@@ -100,7 +100,7 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(exceeded("scalable targets of Amazon ECS", cloud.rules.quotas.scalable_targets));
     }
     let tags = input.text_map("Tags");
-    // Registering has no code of its own for too many of them.
+    // RegisterScalableTarget has no separate code for too many tags.
     tags::check(AwsService::AutoScaling, &tags).map_err(|error| ApiError { code: None, ..error })?;
     if !ecs::service::clamp(cloud, resource, min, max) {
         return Err(ApiError::invalid(format!("ECS service doesn't exist: {resource}")));
@@ -120,7 +120,7 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         policies: BTreeMap::new(),
     };
     if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
-        let message = "Tags are given when a scalable target is made; use TagResource to change them";
+        let message = "RegisterScalableTarget sets tags only on a new scalable target; use TagResource to change them";
         return Err(ApiError::invalid(message));
     }
     let target = cloud.autoscaling.targets.entry(resource.to_owned()).or_insert(fresh);
@@ -171,7 +171,7 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(ApiError::invalid(message));
     }
     if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
-        return Err(ApiError::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
+        return Err(ApiError::invalid("localcloud supports only the PolicyType TargetTrackingScaling"));
     }
     let configuration = input.get("TargetTrackingScalingPolicyConfiguration");
     let configuration = configuration.ok_or_else(|| ApiError::missing("TargetTrackingScalingPolicyConfiguration"))?;
@@ -181,7 +181,7 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let metric = metric(configuration);
     if !matches!(metric, Some("ECSServiceAverageCPUUtilization" | "ECSServiceAverageMemoryUtilization")) {
         return Err(ApiError::invalid(
-            "localcloud tracks ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
+            "localcloud supports only the metrics ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
         ));
     }
     let (uuid, high, low) = (cloud.draw_uuid(), cloud.draw_uuid(), cloud.draw_uuid());

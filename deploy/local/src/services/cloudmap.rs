@@ -1,9 +1,9 @@
 //! Cloud Map: namespaces, services and the instances that ECS registers in them.
 //!
-//! What AWS does behind an operation id happens here when the operation is due, not when it is asked for.
+//! Asynchronous changes happen when their operation completes.
 //!
-//! A service made under the name of a deleted one gets that one's id again (hashicorp/terraform-provider-aws#46930), as often as
-//! `Rules::returning_ids` says. ECS, to which it is the same registry then, enters tasks when they start, and none that run.
+//! A new service can get the id of a deleted service of the same name (hashicorp/terraform-provider-aws#46930);
+//! `Rules::returning_ids` sets how often. ECS registers tasks only when they start, so running tasks are missing in it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -58,16 +58,21 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// Puts a task into a registry at once, as ECS does, unless that is gone or full.
-pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> Result<(), ApiError> {
+/// Registers a task at once, as ECS does; an error if the registry does not exist or is full.
+pub fn register_task(
+    cloud: &mut Cloud,
+    registry_arn: &str,
+    instance: &str,
+    attributes: Attributes,
+) -> Result<(), ApiError> {
     let id = tail(registry_arn);
-    has_room(cloud, id, instance)?;
+    check_instance_quota(cloud, id, instance)?;
     registry_mut(cloud, id)?.instances.insert(instance.to_owned(), attributes);
     Ok(())
 }
 
-/// Refuses one more instance of a service, where that service or its namespace has as many as it may.
-fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), ApiError> {
+/// Refuses a new instance if the quota of the service or of its namespace is reached.
+fn check_instance_quota(cloud: &Cloud, id: &str, instance: &str) -> Result<(), ApiError> {
     let CloudMap { services, .. } = &cloud.cloudmap;
     let Some(service) = services.get(id).filter(|service| !service.instances.contains_key(instance)) else {
         return Ok(());
@@ -83,13 +88,13 @@ fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub fn leave(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
+pub fn deregister_task(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
     if let Some(registry) = cloud.cloudmap.services.get_mut(tail(registry_arn)) {
         registry.instances.remove(instance);
     }
 }
 
-/// Does what an operation promised.
+/// Applies the change of an operation.
 pub fn complete(cloud: &mut Cloud, id: &str) {
     let now = cloud.now();
     let Some(operation) = cloud.cloudmap.operations.get_mut(id) else {
@@ -121,7 +126,7 @@ pub fn complete(cloud: &mut Cloud, id: &str) {
     }
 }
 
-fn promise(cloud: &mut Cloud, kind: &str, targets: &[(&str, &str)], change: Change) -> Value {
+fn start_operation(cloud: &mut Cloud, kind: &str, targets: &[(&str, &str)], change: Change) -> Value {
     let id = cloud.draw_uuid();
     let targets = targets.iter().map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned())).collect();
     let operation = Operation { kind: kind.to_owned(), targets, created_at: cloud.now(), done: false, change };
@@ -134,7 +139,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("Name")?;
     input.need("Vpc")?;
     if name.len() > 253 || !name.split('.').all(is_dns_label) {
-        return Err(ApiError::invalid(format!("'{name}' is not a name a private DNS zone can have")));
+        return Err(ApiError::invalid(format!("'{name}' is not a valid name of a private DNS zone")));
     }
     let pending = cloud.cloudmap.operations.values().filter(|operation| !operation.done);
     let promised = pending.filter_map(|operation| match &operation.change {
@@ -162,7 +167,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
         description: description(input)?.map(str::to_owned),
         tags,
     };
-    Ok(promise(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
+    Ok(start_operation(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
 }
 
 fn list_namespaces(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -204,13 +209,13 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(no_namespace(&namespace));
     }
     if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
-        return Err(ApiError::invalid(format!("'{name}' is not a name that DNS can answer for")));
+        return Err(ApiError::invalid(format!("'{name}' is not a valid DNS name")));
     }
     creator_request(input)?;
     description(input)?;
     let tags = input.tags("Tags");
     tags::check(AwsService::CloudMap, &tags)?;
-    // DNS does not tell upper from lower case.
+    // DNS names are case-insensitive.
     let taken = |other: &str| if dns.is_some() { other.eq_ignore_ascii_case(name) } else { other == name };
     let same = |service: &&Registry| service.namespace_id == namespace && taken(&service.name);
     if let Some(service) = cloud.cloudmap.services.values().find(same) {
@@ -241,9 +246,9 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"Service": shown}))
 }
 
-/// An id for a service that is made now: the one that the last of this name had, or a new one.
+/// The id of a new service: that of the last service of this name, or a new id.
 fn fresh_id(cloud: &mut Cloud, namespace: &str, name: &str) -> String {
-    // Drawn in either case: what returns here changes no id that is drawn later.
+    // Draw an id in both cases, so that later ids do not depend on the decision.
     let drawn = format!("srv-{}", cloud.draw(16));
     let place = format!("{namespace}/{name}");
     let returns = cloud.happens(cloud.rules.returning_ids, "returning id", &drawn);
@@ -259,7 +264,7 @@ fn show_service(service: &Registry) -> Value {
     shown
 }
 
-/// What `ListServices` says: all but the namespace, which only `DnsConfig` carries there.
+/// A service as `ListServices` returns it: without the namespace, which only `DnsConfig` has.
 fn summary(service: &Registry) -> Value {
     let mut shown = json!({
         "Id": service.id,
@@ -287,7 +292,7 @@ fn list_services(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.map(summary).document("Services", "NextToken"))
 }
 
-/// What the change leaves out is removed by AWS only inside `DnsConfig`, whose records and TTLs are replaced as a whole.
+/// AWS keeps omitted fields, except in `DnsConfig`, whose records are replaced as a whole.
 fn update_service(cloud: &mut Cloud, input: &Value) -> Reply {
     let service = registry_mut(cloud, input.need("Id")?)?;
     let id = service.id.clone();
@@ -299,7 +304,7 @@ fn update_service(cloud: &mut Cloud, input: &Value) -> Reply {
         settings.insert("DnsConfig".to_owned(), dns);
     }
     let change = Change::UpdateService { id: id.clone(), settings };
-    Ok(promise(cloud, "UPDATE_SERVICE", &[("SERVICE", &id)], change))
+    Ok(start_operation(cloud, "UPDATE_SERVICE", &[("SERVICE", &id)], change))
 }
 
 fn delete_service(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -331,16 +336,16 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     if let Some((attribute, address)) = elsewhere(&attributes) {
         return Err(ApiError::invalid(format!(
-            "{attribute} is {address}: localcloud hands out addresses of 127.0.0.0/8 and ::1 only, so that its clients connect to \
-             nothing but this machine."
+            "{attribute} is {address}: localcloud accepts only addresses of 127.0.0.0/8 and ::1, so that its clients connect \
+             only to this machine."
         )));
     }
-    has_room(cloud, &id, &instance)?;
+    check_instance_quota(cloud, &id, &instance)?;
     let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
-    Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+    Ok(start_operation(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
 
-/// An address that is not one of this machine.
+/// An attribute with an address outside this machine.
 fn elsewhere(attributes: &Attributes) -> Option<(&str, &str)> {
     attributes.iter().map(|(attribute, address)| (attribute.as_str(), address.as_str())).find(|(attribute, address)| {
         match *attribute {
@@ -359,7 +364,7 @@ fn deregister_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let id = service.id.clone();
     let change = Change::Deregister { service: id.clone(), instance: instance.clone() };
-    Ok(promise(cloud, "DEREGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+    Ok(start_operation(cloud, "DEREGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
 
 fn list_instances(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -437,7 +442,7 @@ fn creator_request(input: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// The description of what is made, which may be absent.
+/// The optional description.
 fn description(input: &Value) -> Result<Option<&str>, ApiError> {
     let text = input.text("Description");
     if text.is_some_and(|text| text.chars().count() > 1024) {

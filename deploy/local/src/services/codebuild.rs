@@ -1,5 +1,5 @@
-//! `CodeBuild`: projects and their builds. No buildspec is run: whoever embeds this cloud ends a build with [`CodeBuild::end`](crate::model::codebuild::CodeBuild::end), and
-//! without [`Rules::builds`](crate::model::rules::Rules::builds) each fails at once and says so.
+//! `CodeBuild`: projects and their builds. Buildspecs are not run. A test ends a build with
+//! [`CodeBuild::end`](crate::model::codebuild::CodeBuild::end); without [`Rules::builds`](crate::model::rules::Rules::builds) each build fails.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::protocol::api_error::{ApiError, Reply};
 use crate::protocol::aws_service::AwsService;
 use crate::protocol::fields::Fields;
 
-/// For so long a token of idempotency gives the same build again (`CodeBuild` API reference, `StartBuild`).
+/// How long an idempotency token returns the same build (`CodeBuild` API reference, `StartBuild`).
 const TOKEN_LIFETIME_MS: u64 = 5 * 60 * 1000;
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
@@ -47,7 +47,7 @@ fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
         variables,
         token: input.text("idempotencyToken").map(str::to_owned),
         started_at: cloud.now(),
-        ended: (!cloud.rules.builds).then(|| Err("localcloud runs no buildspecs".to_owned())),
+        ended: (!cloud.rules.builds).then(|| Err("localcloud does not run buildspecs".to_owned())),
         project,
     };
     let young = |other: &Build| cloud.now().millis().saturating_sub(other.started_at.millis()) < TOKEN_LIFETIME_MS;

@@ -1,4 +1,4 @@
-//! ECR: repositories here, images behind [`Images`], which the registry's `/v2/` writes to.
+//! ECR: repositories and their images. The registry's `/v2/` stores the images.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -101,7 +101,9 @@ fn mutability(input: &Value) -> Result<String, ApiError> {
     match input.text("imageTagMutability") {
         None => Ok("MUTABLE".to_owned()),
         Some(known @ ("MUTABLE" | IMMUTABLE)) => Ok(known.to_owned()),
-        Some(other) => Err(ApiError::invalid(format!("imageTagMutability is MUTABLE or IMMUTABLE here, not {other}"))),
+        Some(other) => Err(ApiError::invalid(format!(
+            "localcloud supports the imageTagMutability MUTABLE and IMMUTABLE, not {other}"
+        ))),
     }
 }
 
@@ -110,7 +112,7 @@ fn scan_on_push(input: &Value) -> bool {
     configuration.and_then(|configuration| configuration.flag("scanOnPush")).unwrap_or(false)
 }
 
-/// Path parts of lower-case letters and digits, with single `.`, `_` or `-` between them.
+/// Whether each part of the path has lower-case letters and digits, separated by single `.`, `_` or `-`.
 fn is_repository_name(name: &str) -> bool {
     let word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let part = |part: &str| part.split(['.', '_', '-']).all(word);
@@ -166,14 +168,14 @@ fn authorize(cloud: &Cloud) -> Value {
     }]})
 }
 
-/// Whether an image is what one `{imageDigest, imageTag}` means.
-fn means(id: &Value, image: &Image) -> bool {
+/// Whether an image matches an id `{imageDigest, imageTag}`.
+fn matches_id(id: &Value, image: &Image) -> bool {
     let digest = id.text("imageDigest").is_none_or(|digest| digest == image.digest);
     let tag = id.text("imageTag").is_none_or(|tag| image.tags.iter().any(|other| other == tag));
     digest && tag
 }
 
-fn fits(input: &Value, image: &Image) -> bool {
+fn matches_filter(input: &Value, image: &Image) -> bool {
     match input.get("filter").and_then(|filter| filter.text("tagStatus")) {
         Some("TAGGED") => !image.tags.is_empty(),
         Some("UNTAGGED") => image.tags.is_empty(),
@@ -185,11 +187,12 @@ fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let images = cloud.images.images(&name);
     let ids = input.items("imageIds");
-    if let Some(id) = ids.iter().find(|id| !images.iter().any(|image| means(id, image))) {
+    if let Some(id) = ids.iter().find(|id| !images.iter().any(|image| matches_id(id, image))) {
         let message = format!("The image with imageId {id} does not exist within the repository with name '{name}'");
         return Err(ApiError::new("ImageNotFoundException", message));
     }
-    let wanted = |image: &&Image| fits(input, image) && (ids.is_empty() || ids.iter().any(|id| means(id, image)));
+    let wanted =
+        |image: &&Image| matches_filter(input, image) && (ids.is_empty() || ids.iter().any(|id| matches_id(id, image)));
     let show = |image: &Image| {
         let mut shown = json!({
             "registryId": cloud.rules.account,
@@ -213,7 +216,7 @@ fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
 fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let mut all = Vec::new();
-    for image in cloud.images.images(&name).iter().filter(|image| fits(input, image)) {
+    for image in cloud.images.images(&name).iter().filter(|image| matches_filter(input, image)) {
         if image.tags.is_empty() {
             all.push((image.digest.clone(), json!({"imageDigest": image.digest})));
         }
@@ -235,7 +238,7 @@ fn get_images(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        let image = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        let image = cloud.images.images(&name).into_iter().find(|image| matches_id(id, image));
         let read = image.and_then(|image| Some((cloud.images.manifest(&name, &image.digest)?, image)));
         match read {
             Some((manifest, image)) => found.push(json!({
@@ -255,14 +258,14 @@ fn get_images(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"images": found, "failures": failures}))
 }
 
-/// The failure of deleting what an index still names (ECR API reference, `ImageFailure`).
+/// The failure to delete an image that an index names (ECR API reference, `ImageFailure`).
 fn part_of_another(cloud: &Cloud, repository: &str, image: &Image, id: &Value) -> Option<Value> {
     let index = cloud.images.images(repository).into_iter().find(|other| other.parts.contains(&image.digest))?;
     let reason = format!("Requested image referenced by manifest list: [{}]", index.digest);
     Some(json!({"imageId": id, "failureCode": "ImageReferencedByManifestList", "failureReason": reason}))
 }
 
-/// A tag alone takes the tag away, and the image with its last tag; a digest takes the image.
+/// A tag removes the tag, and with the last tag the image; a digest removes the image.
 fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let ids = input.items("imageIds");
@@ -271,7 +274,7 @@ fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let (mut gone, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        let found = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        let found = cloud.images.images(&name).into_iter().find(|image| matches_id(id, image));
         match (found, id.text("imageDigest"), id.text("imageTag")) {
             (Some(image), None, Some(tag)) => {
                 let last = image.tags.len() == 1;

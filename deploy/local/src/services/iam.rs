@@ -14,11 +14,11 @@ use crate::protocol::paging::{Limits, Page, page};
 use crate::protocol::tags;
 
 const PAGE: Limits = Limits { default: 100, max: 1000 };
-/// IAM answers policy documents URL-encoded as RFC 3986 has it.
+/// IAM returns policy documents URL-encoded according to RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// Seconds for which a role's credentials may hold.
+/// Valid session durations in seconds.
 const SESSION: std::ops::RangeInclusive<i64> = 3_600..=43_200;
-/// Bytes of all inline policies of a role, without white space.
+/// The maximum size of all inline policies of a role in bytes, without white space.
 const INLINE_LIMIT: usize = 10_240;
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
@@ -68,7 +68,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "GetAccountAuthorizationDetails" => account_details(cloud, input),
         "GetPolicy" => {
-            // Managed policies cannot be made here: there are none.
+            // localcloud has no managed policies.
             let arn = input.need("PolicyArn")?;
             Err(ApiError::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
         }
@@ -77,13 +77,13 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// Nobody's policies are judged here: what the rules do not deny is allowed.
+/// Policies are not evaluated: every action that the rules do not deny is allowed.
 fn simulate(cloud: &Cloud, input: &Value) -> Value {
-    let judge = |action: &str| {
+    let evaluate = |action: &str| {
         let decision = if cloud.rules.denied.contains(action) { "implicitDeny" } else { "allowed" };
         json!({"EvalActionName": action, "EvalDecision": decision, "EvalResourceName": "*"})
     };
-    let results: Vec<Value> = input.texts("ActionNames").into_iter().map(judge).collect();
+    let results: Vec<Value> = input.texts("ActionNames").into_iter().map(evaluate).collect();
     json!({"EvaluationResults": results, "IsTruncated": false})
 }
 
@@ -157,7 +157,7 @@ fn exceeded(quota: &str, most: usize) -> ApiError {
     ApiError::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
 }
 
-/// A role as `GetRole` shows it.
+/// A role as `GetRole` returns it.
 fn show(name: &str, role: &Role) -> Value {
     let mut shown = json!({
         "Path": role.path,
@@ -238,8 +238,8 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "PutRolePolicy" => {
             check_name("policyName", policy, 128)?;
             let document = document(input, "PolicyDocument", Purpose::Access)?;
-            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
-            if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
+            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| counted_size(text));
+            if others.sum::<usize>() + counted_size(&document) > INLINE_LIMIT {
                 let message = format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
                 return Err(ApiError::new("LimitExceeded", message).with_status(409));
             }
@@ -254,8 +254,8 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// How many bytes count towards the limit: white space does not.
-fn dense(document: &str) -> usize {
+/// The size that counts towards the limit: all bytes except white space.
+fn counted_size(document: &str) -> usize {
     document.bytes().filter(|byte| !byte.is_ascii_whitespace()).count()
 }
 
@@ -326,14 +326,14 @@ fn role<'cloud, 'input>(
     Ok((name, cloud.iam.roles.get_mut(name).ok_or_else(missing)?))
 }
 
-/// What a policy is for: a trust policy says who, an inline policy on what.
+/// The purpose of a policy. A trust policy names principals, an inline policy resources.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Trust,
     Access,
 }
 
-/// A policy as it was given: IAM keeps the text, but only if it is a policy at all.
+/// The text of a policy, if it is valid.
 fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, ApiError> {
     let text = input.need(name)?;
     let malformed = |why: &str| ApiError::new("MalformedPolicyDocument", format!("{name}: {why}"));
@@ -345,7 +345,7 @@ fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, ApiEr
     };
     for statement in statements {
         let has = |one: &str, other: &str| statement.get(one).or(statement.get(other)).is_some();
-        let complaint = match purpose {
+        let problem = match purpose {
             _ if !matches!(statement.text("Effect"), Some("Allow" | "Deny")) => "Syntax errors in policy: no Effect.",
             _ if !has("Action", "NotAction") => "Policy statement must contain actions.",
             Purpose::Trust if !has("Principal", "NotPrincipal") => "AssumeRole policy must contain principals.",
@@ -354,7 +354,7 @@ fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, ApiEr
             Purpose::Access if !has("Resource", "NotResource") => "Policy statement must contain resources.",
             _ => continue,
         };
-        return Err(malformed(complaint));
+        return Err(malformed(problem));
     }
     Ok(text.to_owned())
 }

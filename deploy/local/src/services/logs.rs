@@ -12,11 +12,11 @@ use crate::protocol::fields::{Fields, Tags};
 use crate::protocol::paging::{Limits, page};
 use crate::protocol::tags;
 
-/// Days that AWS accepts as a retention.
+/// Retention periods in days that AWS accepts.
 const RETENTION: [i64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
-/// A line that a container wrote. A group that is not there loses it, as AWS does.
+/// Appends a line of a container. Without the group the line is lost, as in AWS.
 pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     let now = cloud.now();
     if let Some(group) = cloud.logs.groups.get_mut(group) {
@@ -27,7 +27,7 @@ pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     }
 }
 
-/// What the `awslogs-create-group` option of a container does.
+/// Creates a log group for the container option `awslogs-create-group`, unless it exists.
 pub fn ensure_group(cloud: &mut Cloud, name: &str) {
     if !cloud.logs.groups.contains_key(name) {
         insert_group(cloud, name, Tags::new());
@@ -86,7 +86,7 @@ fn create_group(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(ApiError::new("LimitExceededException", "Resource limit exceeded."));
     }
     let tags = input.text_map("tags");
-    // Making a group has no code of its own for too many of them.
+    // CreateLogGroup has no separate code for too many tags.
     tags::check(AwsService::Logs, &tags).map_err(|error| ApiError { code: None, ..error })?;
     insert_group(cloud, name, tags);
     Ok(json!({}))
@@ -127,7 +127,7 @@ fn describe_groups(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.map(|group| show(group, name_of(&group.arn))).document("logGroups", "nextToken"))
 }
 
-/// The group's name, which is all of the ARN after its sixth colon.
+/// The name of a group: the part of its ARN after the sixth colon.
 fn name_of(arn: &str) -> &str {
     arn.splitn(7, ':').nth(6).unwrap_or_default()
 }
@@ -197,7 +197,7 @@ fn put_events(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"nextSequenceToken": (stream.dropped + stream.events.len()).to_string()}))
 }
 
-/// Tokens are positions: `f/` reads on from there, `b/` reads what comes before. A page that moves nowhere repeats its token.
+/// Tokens are positions: `f/` reads forward, `b/` backward. At the end of the stream the token stays the same.
 fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let limit = limit(input)?;
     let (from, until) = window(input);
@@ -275,7 +275,7 @@ fn window(input: &Value) -> (i64, i64) {
     (input.number("startTime").unwrap_or(0), input.number("endTime").unwrap_or(i64::MAX))
 }
 
-/// By name, or by ARN in its place.
+/// The group, by name or ARN.
 fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, ApiError> {
     let name = match input.text("logGroupIdentifier") {
         Some(identifier) if identifier.starts_with("arn:") => name_of(identifier).trim_end_matches(":*"),
@@ -291,11 +291,11 @@ fn stream_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Stream,
     group_mut(cloud, input)?.streams.get_mut(name).ok_or_else(missing)
 }
 
-/// Tag operations take the ARN without the `:*` that [`describe_groups`] ends `arn` with.
+/// Tag operations take the ARN without the `:*` at the end of `arn` in [`describe_groups`].
 fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, ApiError> {
     let arn = input.need("resourceArn")?;
     if arn.ends_with(":*") {
-        return Err(ApiError::invalid(format!("{arn} ends in :*; tags belong to the ARN without it")));
+        return Err(ApiError::invalid(format!("{arn} ends in :*; use the ARN without it for tags")));
     }
     let group = cloud.logs.groups.get_mut(name_of(arn)).filter(|group| group.arn == arn);
     Ok(&mut group.ok_or_else(no_group)?.tags)

@@ -1,4 +1,4 @@
-//! One room per AWS service: its data, its operations, its refusals.
+//! The API calls of each AWS service: operations and their errors.
 
 pub mod autoscaling;
 pub mod cloudmap;
@@ -16,7 +16,7 @@ use crate::model::Cloud;
 use crate::protocol::api_error::Reply;
 use crate::protocol::aws_service::AwsService;
 
-/// Runs an operation of any service but S3, whose answers are not documents.
+/// Runs an operation of any service except S3, which answers no JSON documents.
 pub fn run(cloud: &mut Cloud, service: AwsService, operation: &str, input: &Value) -> Reply {
     match service {
         AwsService::AutoScaling => autoscaling::run(cloud, operation, input),

@@ -1,4 +1,4 @@
-//! S3 with path-style addresses: buckets, objects, conditional writes, listings. Reads see every write at once, as in AWS.
+//! S3 with path-style addresses: buckets, objects, conditional writes, listings. Reads are consistent, as in AWS.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::protocol::s3::{Target, operation, parameters, target};
 use crate::protocol::xml::escape;
 
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
-/// What `encoding-type=url` leaves as it is.
+/// Characters that `encoding-type=url` does not encode.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes>, ApiError> {
@@ -36,7 +36,7 @@ pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes
         "GetObject" | "HeadObject" => get_object(cloud, &target, request),
         "DeleteObject" => delete_object(cloud, &target, request.headers()),
         _ => {
-            let message = format!("localcloud's S3 does not answer {} {}", request.method(), request.uri());
+            let message = format!("localcloud does not implement s3: {} {}", request.method(), request.uri());
             Err(ApiError::new("NotImplemented", message).with_status(501))
         }
     }
@@ -101,7 +101,7 @@ fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> R
             return Err(precondition("If-Match"));
         }
     }
-    // An ETag need not be MD5: this one is half of SHA-256.
+    // An ETag is not always MD5. This is half of a SHA-256.
     let etag = format!("\"{}\"", &hex::encode(Sha256::digest(&body))[..32]);
     let kept = |name: &str| {
         name.starts_with("x-amz-meta-") || matches!(name, "content-type" | "cache-control" | "content-disposition")
@@ -172,7 +172,7 @@ fn delete_object(cloud: &mut Cloud, target: &Target, headers: &HeaderMap) -> Res
     Ok(response)
 }
 
-/// A line of a listing: an object, or the keys that share a prefix up to the delimiter.
+/// An entry of a listing: an object, or the common prefix of keys up to the delimiter.
 enum Entry<'a> {
     Object(&'a str, &'a Object),
     Common(&'a str),
@@ -232,7 +232,7 @@ fn list_objects(
     Ok(respond(200, "application/xml", body))
 }
 
-/// What a listing shows, in order.
+/// The entries of a listing, in request.
 fn entries<'a>(bucket: &'a Bucket, prefix: &str, delimiter: Option<&str>) -> Vec<(String, Entry<'a>)> {
     let mut all: Vec<(String, Entry)> = Vec::new();
     let from = bucket.objects.range(prefix.to_owned()..);
@@ -280,7 +280,7 @@ fn is_chunked(headers: &HeaderMap) -> bool {
         || header(headers, "x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"))
 }
 
-/// Takes a body out of its `aws-chunked` frames; signatures and trailing checksums are not verified.
+/// Decodes an `aws-chunked` body. Signatures and trailing checksums are not verified.
 fn unchunk(framed: &Bytes) -> Result<Bytes, ApiError> {
     let broken = || ApiError::new("IncompleteBody", "The aws-chunked body ends before its last chunk");
     let mut plain = Vec::with_capacity(framed.len());
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunked_body_is_taken_out_of_its_frames() {
+    fn a_chunked_body_is_decoded() {
         let framed =
             Bytes::from_static(b"5;chunk-signature=ab\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n");
         assert_eq!(unchunk(&framed).unwrap(), "hello!");

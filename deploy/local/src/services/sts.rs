@@ -1,4 +1,4 @@
-//! STS: who is calling. Everybody is the account's one user.
+//! STS: every caller is the same user of the account.
 
 use serde_json::{Value, json};
 

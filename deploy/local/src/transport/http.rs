@@ -1,4 +1,4 @@
-//! The HTTP front door: every AWS service on one port, and `/_localcloud/` for whoever looks on.
+//! HTTP: every AWS service on one port, and `/_localcloud/` for inspection.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::access::guarded;
 use crate::engine::Engine;
 
-/// The largest object that S3 takes in one piece is larger; this bounds memory.
+/// Bounds memory. S3 accepts larger objects.
 const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 pub(crate) fn router(engine: Arc<Engine>) -> Router {
@@ -49,7 +49,7 @@ async fn answer(State(engine): State<Arc<Engine>>, request: Request) -> Response
     match to_bytes(body, LARGEST_BODY).await {
         Ok(body) => match engine.exchange(&http::Request::from_parts(parts, body), received).await {
             Ok(response) => response.map(Body::from),
-            // A body that breaks off is as near as this door comes to a connection that does.
+            // A handler cannot reset the connection; an aborted body is the closest.
             Err(broken) => Body::from_stream(futures::stream::iter([Err::<Bytes, _>(broken)])).into_response(),
         },
         Err(error) => (http::StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),

@@ -1,5 +1,5 @@
-//! The in-process front door: what the Rust SDK takes for an HTTP client. Under tokio's paused clock the real client, with its
-//! retries and timeouts, runs against the cloud in virtual time.
+//! The in-process transport: an HTTP client for the Rust SDK. Under tokio's paused clock the SDK, with its retries and timeouts,
+//! runs in virtual time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 
-/// Give it to an SDK configuration as `http_client`; the endpoint URL is then never connected to.
+/// Set it as `http_client` of an SDK configuration. The SDK then never connects to the endpoint URL.
 #[derive(Clone)]
 pub struct InProcess {
     engine: Arc<Engine>,

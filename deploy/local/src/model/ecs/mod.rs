@@ -21,7 +21,7 @@ use crate::protocol::fields::Tags;
 pub struct Ecs {
     pub clusters: BTreeMap<String, Cluster>,
     pub families: BTreeMap<String, Family>,
-    /// By ARN; a stopped task is described for another hour.
+    /// By ARN. Stopped tasks stay for an hour.
     pub tasks: BTreeMap<String, Task>,
 }
 

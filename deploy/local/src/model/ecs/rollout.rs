@@ -1,9 +1,8 @@
-//! How a service moves from one revision to the next: pure decisions over its deployments and the tasks it has.
+//! The rollout of a service from one revision to the next: pure decisions over its deployments and tasks.
 //!
-//! Guarantees: of the old tasks never so many are stopped that fewer than the healthy minimum would serve, and never more
-//! tasks are started than the maximum allows. A deployment is COMPLETED when as many of its tasks serve as are desired
-//! and none of another deployment is left. The circuit breaker ends a deployment after so many failed tasks in a
-//! row as AWS documents, and rolls back once, to the last completed revision.
+//! Guarantees: stopping old tasks keeps the healthy minimum of serving tasks, and starting tasks keeps the maximum. A deployment is
+//! COMPLETED when the desired number of its tasks serve and no task of another deployment is left. The circuit breaker fails a
+//! deployment after the documented number of failed tasks in a row, and rolls back once, to the last completed revision.
 //!
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>
 
@@ -18,13 +17,13 @@ use crate::model::time::Time;
 
 /// ECS keeps this many events of a service.
 const KEPT_EVENTS: usize = 100;
-/// The breaker's threshold is half the desired count within these.
+/// Bounds of the breaker's threshold, which is half the desired count.
 const BREAKER_FAILURES: (usize, usize) = (3, 200);
 /// The first pause before a failed task is replaced; it doubles with every failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// What a deployment brings: a task definition's ARN and the service settings that tasks are started with.
+/// What a deployment rolls out: the ARN of a task definition, and the service settings for new tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
     pub task_definition: String,
@@ -44,13 +43,13 @@ pub struct Deployment {
     pub revision: Revision,
     pub state: RolloutState,
     pub reason: String,
-    /// In a row: a task that serves sets it back.
+    /// Failures in a row; a serving task resets it.
     pub failed_tasks: usize,
     pub created_at: Time,
     pub updated_at: Time,
     is_rollback: bool,
     serving: usize,
-    /// No task is started earlier.
+    /// The earliest time to start a task.
     not_before: Time,
 }
 
@@ -61,33 +60,34 @@ pub struct Event {
     pub message: String,
 }
 
-/// A service as far as its scheduler is concerned.
+/// The part of a service that its scheduler needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rollout {
     pub service: String,
     pub desired: usize,
-    /// Of the desired count: rounded up for the minimum, down for the maximum.
+    /// Percent of the desired count: rounded up for the minimum, down for the maximum.
     pub minimum_healthy_percent: usize,
     pub maximum_percent: usize,
-    /// The circuit breaker, when enabled: whether it rolls back.
+    /// Whether the circuit breaker rolls back; `None` without a breaker.
     pub breaker: Option<bool>,
-    /// The primary one first.
+    /// The primary deployment is the first.
     pub deployments: Vec<Deployment>,
-    /// What the breaker goes back to.
+    /// The target of a rollback.
     pub last_completed: Option<Revision>,
     pub draining: bool,
-    /// The newest first.
+    /// Newest first.
     pub events: VecDeque<Event>,
-    told: u64,
+    #[serde(alias = "told")]
+    last_event: u64,
     steady: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not yet up, or up and not yet healthy.
+    /// Not running yet, or not healthy yet.
     Starting,
     Serving,
-    /// Asked to stop.
+    /// Stopping.
     Ending,
 }
 
@@ -117,7 +117,7 @@ impl Rollout {
             last_completed: None,
             draining: false,
             events: VecDeque::new(),
-            told: 0,
+            last_event: 0,
             steady: false,
         }
     }
@@ -149,7 +149,7 @@ impl Rollout {
         self.steady = false;
     }
 
-    /// A task of `deployment` ended though nobody asked, or never became healthy. `fresh_id` names the rollback, if one begins.
+    /// Counts a task of `deployment` that ended by itself or never became healthy. `fresh_id` names the rollback, if one starts.
     pub fn task_failed(&mut self, deployment: &str, fresh_id: String, now: Time) {
         let breaker = self.breaker;
         let threshold = self.desired.div_ceil(2).clamp(BREAKER_FAILURES.0, BREAKER_FAILURES.1);
@@ -166,7 +166,7 @@ impl Rollout {
                 self.fail(rollback, fresh_id, now);
             }
             None if count == threshold => {
-                self.tell("is unable to consistently start tasks successfully.", now);
+                self.add_event("is unable to consistently start tasks successfully.", now);
             }
             _ => {}
         }
@@ -180,15 +180,15 @@ impl Rollout {
         "ECS deployment circuit breaker: tasks failed to start.".clone_into(&mut primary.reason);
         primary.updated_at = now;
         let (id, may_roll_back) = (primary.id.clone(), rollback && !primary.is_rollback);
-        self.tell(&format!("(deployment {id}) deployment failed: tasks failed to start."), now);
+        self.add_event(&format!("(deployment {id}) deployment failed: tasks failed to start."), now);
         if let Some(revision) = self.last_completed.clone().filter(|_| may_roll_back) {
-            self.tell(&format!("rolling back to deployment {fresh_id}."), now);
+            self.add_event(&format!("rolling back to deployment {fresh_id}."), now);
             let reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh_id}.");
             self.push(fresh_id, revision, reason, true, now);
         }
     }
 
-    /// What to do now, given every task that has not stopped.
+    /// The next actions, given every task that has not stopped.
     pub fn step(&mut self, members: &[Member], now: Time) -> Vec<Action> {
         let Some(primary) = self.deployments.first_mut() else {
             return Vec::new();
@@ -215,7 +215,7 @@ impl Rollout {
         let mut actions = Vec::new();
         let minimum = (self.desired * self.minimum_healthy_percent).div_ceil(100);
         let maximum = self.desired * self.maximum_percent / 100;
-        // What serves is kept longest, and of equals the older.
+        // Stop serving tasks last, and younger tasks first.
         own.sort_by_key(|member| Reverse(member.phase == Phase::Serving));
         actions.extend(own.iter().skip(self.desired).map(|member| stop(member)));
         let missing = self.desired.saturating_sub(own.len());
@@ -252,31 +252,31 @@ impl Rollout {
         if primary.state == RolloutState::InProgress {
             primary.state = RolloutState::Completed;
             primary.updated_at = now;
-            // The reason of a rollback stays readable after it.
+            // Keep the reason of a rollback readable.
             if !primary.is_rollback {
                 primary.reason = format!("ECS deployment {id} completed.");
             }
             self.last_completed = Some(primary.revision.clone());
             self.deployments.truncate(1);
-            self.tell(&format!("(deployment {id}) deployment completed."), now);
+            self.add_event(&format!("(deployment {id}) deployment completed."), now);
         }
         if !self.steady {
-            self.tell("has reached a steady state.", now);
+            self.add_event("has reached a steady state.", now);
         }
     }
 
-    /// When a pause after failed tasks ends, if tasks are missing.
+    /// The end of the pause after failed tasks, if tasks are missing.
     pub fn due(&self, members: &[Member], now: Time) -> Option<Time> {
         let primary = self.primary().filter(|primary| primary.state != RolloutState::Failed && !self.draining)?;
         let own = members.iter().filter(|member| member.deployment == primary.id && member.phase != Phase::Ending);
         (own.count() < self.desired && primary.not_before > now).then_some(primary.not_before)
     }
 
-    /// Adds an event, in the words ECS begins each with.
-    pub fn tell(&mut self, what: &str, now: Time) {
-        self.told += 1;
-        let message = format!("(service {}) {what}", self.service);
-        self.events.push_front(Event { id: self.told, at: now, message });
+    /// Adds an event with the prefix that ECS uses.
+    pub fn add_event(&mut self, message: &str, now: Time) {
+        self.last_event += 1;
+        let message = format!("(service {}) {message}", self.service);
+        self.events.push_front(Event { id: self.last_event, at: now, message });
         self.events.truncate(KEPT_EVENTS);
     }
 }
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(stopped(&rollout.step(&members, START)), ["a0"]);
         members[0].phase = Phase::Ending;
         assert_eq!(rollout.step(&members, START), []);
-        assert_eq!(rollout.deployments.len(), 2, "the old deployment is listed until it is drained");
+        assert_eq!(rollout.deployments.len(), 2, "the old deployment is listed until its tasks stop");
         members.remove(0);
         assert_eq!(rollout.step(&members, START), []);
         assert_eq!(rollout.deployments.len(), 1);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_healthy_minimum_and_no_room_the_old_task_makes_way_first() {
+    fn without_minimum_and_room_the_old_task_stops_first() {
         let (mut rollout, mut members) = completed(1);
         (rollout.minimum_healthy_percent, rollout.maximum_percent) = (0, 100);
         rollout.start("two".to_owned(), revision("v2"), START);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_healthy_minimum_is_kept_while_many_tasks_are_replaced() {
+    fn replacing_many_tasks_keeps_the_healthy_minimum() {
         let (mut rollout, mut members) = completed(4);
         (rollout.minimum_healthy_percent, rollout.maximum_percent) = (50, 100);
         rollout.start("two".to_owned(), revision("v2"), START);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_breaker_goes_back_to_the_last_completed_revision_once() {
+    fn the_breaker_rolls_back_once_to_the_last_completed_revision() {
         let (mut rollout, members) = completed(1);
         rollout.breaker = Some(true);
         rollout.start("two".to_owned(), revision("v2"), START);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_breaker_a_failing_task_is_replaced_after_growing_pauses() {
+    fn without_a_breaker_failed_tasks_restart_after_growing_pauses() {
         let mut rollout = Rollout::new("s", 1);
         rollout.start("one".to_owned(), revision("v1"), START);
         let mut now = START;
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serving_task_sets_the_count_of_failures_back() {
+    fn a_serving_task_resets_the_failure_count() {
         let mut rollout = Rollout::new("s", 2);
         rollout.breaker = Some(false);
         rollout.start("one".to_owned(), revision("v1"), START);
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn scaling_in_stops_what_does_not_serve_first() {
+    fn scaling_in_stops_tasks_that_do_not_serve_first() {
         let (mut rollout, mut members) = completed(2);
         members[0].phase = Phase::Starting;
         rollout.desired = 1;
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_service_stops_everything_and_starts_nothing() {
+    fn a_draining_service_only_stops_tasks() {
         let (mut rollout, members) = completed(2);
         rollout.draining = true;
         assert_eq!(stopped(&rollout.step(&members, START)), ["a0", "a1"]);

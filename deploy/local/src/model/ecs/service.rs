@@ -1,4 +1,4 @@
-//! ECS services: what was asked for, and how far its rollout is.
+//! ECS services: their settings and their rollout.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ impl Service {
         self.rollout.deployments.iter().any(|deployment| deployment.revision.task_definition == task_definition)
     }
 
-    /// Takes over what the deployment configuration says to the scheduler.
+    /// Applies the deployment configuration to the rollout.
     pub fn apply_configuration(&mut self) {
         let Some(configuration) = self.settings.get("deploymentConfiguration") else {
             return;

@@ -26,7 +26,7 @@ pub struct Task {
     pub desired_status: String,
     pub health: String,
     pub has_health_check: bool,
-    /// How long after its start a health check may fail.
+    /// How long health checks can fail after the start.
     pub health_time: Duration,
     pub times: Times,
     pub stop_code: Option<String>,
@@ -62,7 +62,7 @@ impl Task {
         tail(&self.arn)
     }
 
-    /// With a health check a task serves once healthy, without one once it has run for `steady_after`.
+    /// A task with a health check serves once it is healthy, another once it has run for `steady_after`.
     pub fn phase(&self, now: Time, steady_after: Duration) -> Phase {
         let settled = |started: Time| now.since(started) >= steady_after;
         match (self.desired_status.as_str(), self.has_health_check) {
@@ -73,7 +73,7 @@ impl Task {
         }
     }
 
-    /// Runs, but did not become healthy in its time.
+    /// Whether the task runs but did not become healthy in time.
     pub fn is_overdue(&self, now: Time) -> bool {
         let late = |started: Time| now >= started + self.health_time;
         let waits = self.has_health_check && self.health == "UNKNOWN" && self.desired_status == "RUNNING";

@@ -10,7 +10,7 @@ use crate::protocol::fields::{Fields, Tags};
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Family {
-    /// Numbers are never given twice, not even after a deletion.
+    /// The last revision number. Numbers are not reused after a deletion.
     pub latest: u32,
     pub revisions: BTreeMap<u32, Definition>,
 }
@@ -23,7 +23,7 @@ pub struct Definition {
     pub status: String,
     pub registered_at: Time,
     pub deregistered_at: Option<Time>,
-    /// As it was given, with what ECS fills in.
+    /// The input, with the defaults of ECS.
     pub body: Value,
     pub tags: Tags,
 }

@@ -11,14 +11,14 @@ use crate::protocol::paging::{Limits, page};
 
 pub const PAGE: Limits = Limits { default: 100, max: 100 };
 
-/// The cluster that `cluster` names, by name or ARN; AWS means `default` when nothing is said.
+/// The cluster that `cluster` names, by name or ARN; the default is `default`.
 pub fn cluster<'a>(cloud: &'a Cloud, input: &Value) -> Result<&'a Cluster, ApiError> {
     let id = input.text("cluster").unwrap_or("default");
     let missing = || ApiError::new("ClusterNotFoundException", "Cluster not found.");
     cloud.ecs.clusters.get(tail(id)).ok_or_else(missing)
 }
 
-/// What clusters, services and families may be called.
+/// Whether a text is a valid name of a cluster, service or family.
 pub fn is_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=255).contains(&name.len()) && name.chars().all(legal)
@@ -28,14 +28,14 @@ pub fn includes(input: &Value, what: &str) -> bool {
     input.texts("include").contains(&what)
 }
 
-/// A page of ARNs or names under `list`.
+/// A page of ARNs or names in the field `list`.
 pub fn arns(input: &Value, list: &str, all: Vec<(String, Value)>, limits: Limits) -> Reply {
     let page = page(all, input.text("nextToken"), input.number("maxResults"), limits)?;
     Ok(page.document(list, "nextToken"))
 }
 
-/// Refuses a role that ECS cannot assume: one it may not assume by its trust policy, or one that is too new.
-/// Roles that IAM here does not know are taken on trust.
+/// Refuses a role that ECS cannot assume because of its trust policy or its age. Roles that do not exist here are
+/// accepted.
 pub fn check_role(cloud: &Cloud, arn: Option<&str>) -> Result<(), ApiError> {
     let Some(role) = arn.and_then(|arn| cloud.iam.by_arn(arn)) else {
         return Ok(());

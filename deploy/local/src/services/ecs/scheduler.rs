@@ -1,6 +1,6 @@
-//! The service scheduler: carries out what [`crate::model::ecs::rollout`] decides.
+//! The service scheduler: starts and stops tasks as [`crate::model::ecs::rollout`] decides.
 
-use super::task::{self, Order};
+use super::task::{self, TaskRequest};
 use crate::model::ecs::rollout::{Action, Member};
 use crate::model::ecs::service::{Service, Status};
 use crate::model::{Cloud, Timer};
@@ -9,7 +9,7 @@ use crate::protocol::fields::Tags;
 
 const INACTIVE_SHOWN: std::time::Duration = std::time::Duration::from_hours(1);
 
-/// Looks at one service: what is unhealthy goes, what is missing starts, and what is due later is noted.
+/// Reconciles one service: stops unhealthy tasks, starts missing tasks, and schedules the next run.
 pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
     replace_unhealthy(cloud, cluster, name);
     let now = cloud.now();
@@ -34,7 +34,7 @@ pub fn reconcile(cloud: &mut Cloud, cluster: &str, name: &str) {
     for action in actions {
         match action {
             Action::Stop { arn, reason } => {
-                tell(cloud, cluster, name, &format!("has stopped 1 running tasks: (task {}).", tail(&arn)));
+                add_event(cloud, cluster, name, &format!("has stopped 1 running tasks: (task {}).", tail(&arn)));
                 task::stop(cloud, &arn, "ServiceSchedulerInitiated", &reason);
             }
             Action::Launch { deployment, count } => {
@@ -49,19 +49,19 @@ fn launch(cloud: &mut Cloud, cluster: &str, name: &str, deployment: &str, count:
         let Some(service) = cloud.ecs.service_mut(cluster, name) else {
             return;
         };
-        let Some(order) = order(service, cluster, deployment) else {
+        let Some(request) = request(service, cluster, deployment) else {
             return;
         };
-        if let Some(arn) = task::launch(cloud, order) {
-            tell(cloud, cluster, name, &format!("has started 1 tasks: (task {}).", tail(&arn)));
+        if let Some(arn) = task::launch(cloud, request) {
+            add_event(cloud, cluster, name, &format!("has started 1 tasks: (task {}).", tail(&arn)));
         }
     }
 }
 
-fn order(service: &Service, cluster: &str, deployment: &str) -> Option<Order> {
+fn request(service: &Service, cluster: &str, deployment: &str) -> Option<TaskRequest> {
     let found = service.rollout.deployments.iter().find(|candidate| candidate.id == deployment)?;
     let settings = &service.settings;
-    Some(Order {
+    Some(TaskRequest {
         cluster: cluster.to_owned(),
         definition: found.revision.task_definition.clone(),
         group: format!("service:{}", service.name),
@@ -77,7 +77,7 @@ fn order(service: &Service, cluster: &str, deployment: &str) -> Option<Order> {
     })
 }
 
-/// A task that did not become healthy in its time is stopped, and counts as failed.
+/// Stops tasks that did not become healthy in time, and counts them as failed.
 fn replace_unhealthy(cloud: &mut Cloud, cluster: &str, name: &str) {
     let now = cloud.now();
     let Some(service) = cloud.ecs.service_mut(cluster, name) else {
@@ -88,7 +88,7 @@ fn replace_unhealthy(cloud: &mut Cloud, cluster: &str, name: &str) {
         let Some(task) = overdue else { continue };
         "UNHEALTHY".clone_into(&mut task.health);
         let deployment = task.deployment().map(str::to_owned);
-        tell(cloud, cluster, name, &format!("(task {}) failed container health checks.", tail(&arn)));
+        add_event(cloud, cluster, name, &format!("(task {}) failed container health checks.", tail(&arn)));
         task::stop(cloud, &arn, "ServiceSchedulerInitiated", "Task failed container health checks");
         if let Some(deployment) = deployment {
             task::failed(cloud, cluster, name, &deployment);
@@ -113,9 +113,9 @@ fn members(cloud: &mut Cloud, cluster: &str, name: &str) -> Vec<Member> {
     members
 }
 
-fn tell(cloud: &mut Cloud, cluster: &str, name: &str, what: &str) {
+fn add_event(cloud: &mut Cloud, cluster: &str, name: &str, message: &str) {
     let now = cloud.now();
     if let Some(service) = cloud.ecs.service_mut(cluster, name) {
-        service.rollout.tell(what, now);
+        service.rollout.add_event(message, now);
     }
 }

@@ -11,7 +11,7 @@ use crate::protocol::aws_service::AwsService;
 use crate::protocol::fields::{Fields, lower_tags, pick};
 use crate::protocol::tags;
 
-/// How long a deleted revision is still shown, if nothing runs on it.
+/// How long a deleted revision is visible if nothing uses it.
 const DELETION: std::time::Duration = std::time::Duration::from_mins(1);
 
 pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -74,7 +74,7 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(output)
 }
 
-/// Amazon ECS service quotas: a task definition has 64 KiB.
+/// A task definition has at most 64 KiB (Amazon ECS service quotas).
 fn check_size(input: &Value) -> Result<(), ApiError> {
     const MOST: usize = 64 * 1024;
     let length = input["containerDefinitions"].to_string().len();
@@ -109,7 +109,7 @@ fn check_fargate(input: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// CPU units and MiB that go together:
+/// Valid combinations of CPU units and MiB:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html>
 fn is_fargate_size(cpu: i64, memory: i64) -> bool {
     let steps = |least: i64, most: i64, step: i64| (least..=most).contains(&memory) && memory % step == 0;
@@ -125,7 +125,7 @@ fn is_fargate_size(cpu: i64, memory: i64) -> bool {
     }
 }
 
-/// Container definitions with the defaults that ECS writes into them.
+/// Container definitions with the defaults of ECS.
 fn containers(input: &Value) -> Reply {
     let given = input.items("containerDefinitions");
     if given.is_empty() {
@@ -196,7 +196,7 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
 pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let status = input.text("status").unwrap_or("ACTIVE");
     let family = input.text("familyPrefix");
-    // The prefix is a whole family's name: `family` never matches `family-2`.
+    // The prefix is the full name of a family: `family` does not match `family-2`.
     let families = cloud.ecs.families.iter().filter(|(name, _)| family.is_none_or(|family| family == name.as_str()));
     let definitions = families.flat_map(|(_, family)| family.revisions.values());
     let definitions = definitions.filter(|definition| definition.status == status);
@@ -260,7 +260,7 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"taskDefinitions": deleted, "failures": failures}))
 }
 
-/// Ends a deletion, once neither a task nor a service uses the revision.
+/// Completes a deletion, once no task and no service uses the revision.
 pub fn forget(cloud: &mut Cloud, arn: &str) {
     let ecs = &cloud.ecs;
     let mut services = ecs.clusters.values().flat_map(|cluster| cluster.services.values());
@@ -278,7 +278,7 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
     }
 }
 
-/// ECS answers most of what is wrong with a task definition with a `ClientException`.
+/// Most errors of task definitions are a `ClientException`.
 fn client(message: impl Into<String>) -> ApiError {
     ApiError::new("ClientException", message)
 }
@@ -292,7 +292,7 @@ mod tests {
     use super::is_fargate_size;
 
     #[test]
-    fn fargate_offers_cpu_and_memory_only_in_pairs() {
+    fn fargate_accepts_only_listed_sizes() {
         let offered = [(256, 512), (256, 2048), (512, 4096), (1024, 8192), (4096, 30_720), (16_384, 122_880)];
         assert!(offered.iter().all(|(cpu, memory)| is_fargate_size(*cpu, *memory)));
         let refused = [(256, 8192), (256, 1536), (512, 512), (300, 512), (8192, 17_408), (1024, 2500)];

@@ -52,7 +52,7 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     let most = cloud.rules.quotas.services_of_cluster;
     let living = |service: &&Service| service.status != Status::Inactive;
     if cloud.ecs.clusters[&cluster_name].services.values().filter(living).count() >= most {
-        // No error of its own is documented for it.
+        // AWS documents no separate error code.
         return Err(ApiError::invalid(format!("The maximum number of services for the cluster, {most}, is reached.")));
     }
     let mut service = Service {
@@ -77,7 +77,7 @@ pub fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"service": shown}))
 }
 
-/// What AWS looks at before it accepts a service.
+/// Validates a service as AWS does.
 fn check(cloud: &Cloud, definition: &Definition, settings: &Map<String, Value>) -> Result<(), ApiError> {
     let network = settings.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
     if definition.is_awsvpc() && network.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
@@ -145,7 +145,7 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     let redeploys =
         DEPLOYED.iter().any(|field| given.get(*field).is_some_and(|value| settings.get(*field) != Some(value)));
     if let Some(strategy) = given.get("capacityProviderStrategy") {
-        // An empty one goes back to the launch type.
+        // An empty strategy restores the launch type.
         if strategy.as_array().is_some_and(Vec::is_empty) {
             settings.insert("launchType".to_owned(), "FARGATE".into());
         } else {
@@ -202,7 +202,7 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"service": show(cloud, &cloud.ecs.clusters[&cluster_name].services[&name], false)}))
 }
 
-/// An INACTIVE service is not described for ever.
+/// Removes an INACTIVE service.
 pub fn forget(cloud: &mut Cloud, cluster: &str, name: &str) {
     if let Some(cluster) = cloud.ecs.clusters.get_mut(cluster)
         && cluster.services.get(name).is_some_and(|service| service.status == Status::Inactive)

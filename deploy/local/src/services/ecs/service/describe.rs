@@ -14,7 +14,7 @@ use crate::services::ecs::common::{arns, cluster, includes};
 /// Fargate's newest platform version for Linux.
 const NEWEST_PLATFORM: &str = "1.4.0";
 
-/// What a deployment shows of its own.
+/// The settings that a deployment returns.
 const SHOWN: [&str; 4] = ["launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration"];
 
 pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -38,7 +38,7 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"services": services, "failures": failures}))
 }
 
-/// Only ACTIVE services: a DRAINING one is no longer listed.
+/// Lists ACTIVE services; DRAINING ones are not included.
 pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let fits = |service: &&Service| {
         let same = |field: &str| {
@@ -131,7 +131,7 @@ fn show_deployment(cloud: &Cloud, service: &Service, deployment: &Deployment, is
             shown[field] = value.clone();
         }
     }
-    // What the latest version was when the deployment began.
+    // ECS resolves LATEST when the deployment starts.
     if shown["platformVersion"] == "LATEST" {
         shown["platformVersion"] = NEWEST_PLATFORM.into();
     }

@@ -1,4 +1,4 @@
-//! ECS services: the calls. [`super::scheduler`] carries them out.
+//! ECS services: the calls. [`super::scheduler`] starts and stops the tasks.
 
 mod change;
 mod describe;

@@ -1,10 +1,10 @@
-//! The settings of a service: what a call gives, and what AWS fills in.
+//! The settings of a service: the input of a call with the defaults of AWS.
 
 use serde_json::{Map, Value, json};
 
 use crate::protocol::fields::pick;
 
-/// What is kept as it was given, and answered back.
+/// Fields that are stored and returned unchanged.
 const SETTINGS: [&str; 17] = [
     "launchType",
     "capacityProviderStrategy",
@@ -25,10 +25,10 @@ const SETTINGS: [&str; 17] = [
     "role",
 ];
 
-/// What starts a new deployment when it changes; the others reach only tasks started later.
+/// Fields whose change starts a new deployment. Other changes reach only new tasks.
 pub const DEPLOYED: [&str; 4] = ["platformVersion", "networkConfiguration", "loadBalancers", "serviceRegistries"];
 
-/// Settings as given, with what AWS fills in.
+/// The settings in the input, with the defaults of AWS.
 pub fn settings(input: &Value) -> Map<String, Value> {
     let mut settings = pick(input, &SETTINGS);
     let strategy =
@@ -78,7 +78,7 @@ fn fill_configuration(mut configuration: Value) -> Value {
     configuration
 }
 
-/// The settings an update names, each filled in as on creation; a deployment configuration changes only what it names.
+/// The settings in an update, with defaults. A deployment configuration changes only the fields that it names.
 pub fn settings_given(input: &Value, known: &Map<String, Value>) -> Map<String, Value> {
     let named = pick(input, &SETTINGS);
     let mut filled = settings(input);

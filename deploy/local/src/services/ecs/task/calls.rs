@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::launch::{Order, launch};
+use super::launch::{TaskRequest, launch};
 use super::lifecycle::stop;
 use crate::model::Cloud;
 use crate::model::ecs::task::Task;
@@ -56,7 +56,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let mut shown = Vec::new();
     for _ in 0..count {
-        let order = Order {
+        let request = TaskRequest {
             cluster: cluster.clone(),
             definition: arn.clone(),
             group: input.text("group").map_or_else(|| format!("family:{family}"), str::to_owned),
@@ -67,7 +67,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
             tags: tags.clone(),
             propagate_definition_tags: input.text("propagateTags") == Some("TASK_DEFINITION"),
         };
-        if let Some(task) = launch(cloud, order).and_then(|arn| cloud.ecs.tasks.get(&arn)) {
+        if let Some(task) = launch(cloud, request).and_then(|arn| cloud.ecs.tasks.get(&arn)) {
             shown.push(show(task, true));
         }
     }
@@ -135,28 +135,6 @@ fn show(task: &Task, with_tags: bool) -> Value {
         details.push(json!({"name": "privateIPv4Address", "value": address.to_string()}));
         interfaces.push(json!({"attachmentId": attachment, "privateIpv4Address": address.to_string()}));
     }
-    let containers: Vec<Value> = task
-        .containers
-        .iter()
-        .map(|(name, image)| {
-            let mut shown = json!({
-                "containerArn": format!("{}/{name}", task.arn.replacen(":task/", ":container/", 1)),
-                "taskArn": task.arn,
-                "name": name,
-                "image": image,
-                "lastStatus": task.last_status,
-                "healthStatus": task.health,
-                "networkBindings": [],
-                "networkInterfaces": interfaces,
-                "runtimeId": format!("{}-{name}", task.id()),
-            });
-            if stopped {
-                set(&mut shown, "exitCode", task.exit_code.map(Value::from));
-                set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
-            }
-            shown
-        })
-        .collect();
     let mut shown = json!({
         "taskArn": task.arn,
         "clusterArn": task.cluster_arn,
@@ -168,7 +146,7 @@ fn show(task: &Task, with_tags: bool) -> Value {
         "connectivity": "CONNECTED",
         "platformFamily": "Linux",
         "platformVersion": "1.4.0",
-        "containers": containers,
+        "containers": show_containers(task, &interfaces),
         "overrides": if task.overrides.is_null() { json!({"containerOverrides": []}) } else { task.overrides.clone() },
         "attachments": [{
             "id": attachment,
@@ -195,6 +173,28 @@ fn show(task: &Task, with_tags: bool) -> Value {
         set(&mut shown, name, value.clone().map(Value::from));
     }
     shown
+}
+
+fn show_containers(task: &Task, interfaces: &[Value]) -> Vec<Value> {
+    let show = |(name, image): &(String, String)| {
+        let mut shown = json!({
+            "containerArn": format!("{}/{name}", task.arn.replacen(":task/", ":container/", 1)),
+            "taskArn": task.arn,
+            "name": name,
+            "image": image,
+            "lastStatus": task.last_status,
+            "healthStatus": task.health,
+            "networkBindings": [],
+            "networkInterfaces": interfaces,
+            "runtimeId": format!("{}-{name}", task.id()),
+        });
+        if task.last_status == "STOPPED" {
+            set(&mut shown, "exitCode", task.exit_code.map(Value::from));
+            set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
+        }
+        shown
+    };
+    task.containers.iter().map(show).collect()
 }
 
 fn set(shown: &mut Value, name: &str, value: Option<Value>) {

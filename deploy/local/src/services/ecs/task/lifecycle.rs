@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::registration::{enter_registry, leave_registry};
+use super::registration::{deregister, register};
 use crate::model::ecs::task::Task;
 use crate::model::launch::Report;
 use crate::model::time::Time;
@@ -11,7 +11,7 @@ use crate::services::logs;
 
 const STOPPED_SHOWN: Duration = Duration::from_hours(1);
 
-/// What the driver says of a task. Reports of a task that is no longer known, or has stopped, change nothing.
+/// Applies a report of the driver. Reports about unknown or stopped tasks change nothing.
 pub fn report(cloud: &mut Cloud, report: Report) {
     let now = cloud.now();
     match report {
@@ -32,7 +32,7 @@ pub fn report(cloud: &mut Cloud, report: Report) {
                     "RUNNING".clone_into(&mut task.last_status);
                     let (health_time, checked) = (task.health_time, task.has_health_check);
                     let settles = if checked { health_time } else { cloud.rules.steady_after };
-                    enter_registry(cloud, &task_arn);
+                    register(cloud, &task_arn);
                     wake_service(cloud, &task_arn, now);
                     wake_service(cloud, &task_arn, now + settles);
                 }
@@ -62,7 +62,7 @@ fn wake_service(cloud: &mut Cloud, arn: &str, at: Time) {
     }
 }
 
-/// Asks a task to stop: it leaves Cloud Map at once and is STOPPED when the driver says so.
+/// Stops a task: deregisters it from Cloud Map at once; the driver reports when it is STOPPED.
 pub fn stop(cloud: &mut Cloud, arn: &str, code: &str, reason: &str) {
     let now = cloud.now();
     let Some(task) = live(cloud, arn).filter(|task| task.desired_status == "RUNNING") else {
@@ -74,11 +74,11 @@ pub fn stop(cloud: &mut Cloud, arn: &str, code: &str, reason: &str) {
     task.times.stopping = Some(now);
     task.stop_code = Some(code.to_owned());
     task.stopped_reason = Some(reason.to_owned());
-    leave_registry(cloud, arn);
+    deregister(cloud, arn);
     cloud.push_effect(Effect::Stop { task_arn: arn.to_owned() });
 }
 
-/// A task has ended, by itself or because it was asked to.
+/// Ends a task that exited by itself or was stopped.
 pub fn end(cloud: &mut Cloud, arn: &str, exit_code: Option<i32>, reason: &str) {
     let now = cloud.now();
     let Some(task) = live(cloud, arn) else { return };
@@ -106,7 +106,7 @@ pub fn end(cloud: &mut Cloud, arn: &str, exit_code: Option<i32>, reason: &str) {
     }
 }
 
-/// Counts a failed task of a deployment, and looks at the service again.
+/// Counts a failed task of a deployment, and schedules the service.
 pub fn failed(cloud: &mut Cloud, cluster: &str, name: &str, deployment: &str) {
     let (now, fresh) = (cloud.now(), cloud.draw_deployment_id());
     if let Some(service) = cloud.ecs.service_mut(cluster, name) {
@@ -116,7 +116,7 @@ pub fn failed(cloud: &mut Cloud, cluster: &str, name: &str, deployment: &str) {
 }
 
 fn finish(cloud: &mut Cloud, arn: &str) {
-    leave_registry(cloud, arn);
+    deregister(cloud, arn);
     let now = cloud.now();
     let Some(task) = cloud.ecs.tasks.get_mut(arn) else {
         return;
@@ -140,7 +140,7 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
     }
 }
 
-/// The process that ran the tasks is gone, and they with it: nobody's failure.
+/// Ends all tasks after a restart of localcloud. They do not count as failed.
 pub fn lose_all(cloud: &mut Cloud, reason: &str) {
     let tasks = cloud.ecs.tasks.values();
     let lost: Vec<String> = tasks.filter(|task| task.last_status != "STOPPED").map(|task| task.arn.clone()).collect();

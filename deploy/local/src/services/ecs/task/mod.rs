@@ -1,4 +1,4 @@
-//! Tasks: from a request through what the driver reports to STOPPED, and another hour in which they are described.
+//! Tasks: from the request through the reports of the driver to STOPPED. They are described for another hour.
 
 mod calls;
 mod launch;
@@ -6,5 +6,5 @@ mod lifecycle;
 mod registration;
 
 pub use calls::{describe, list, run, stop_by_user};
-pub use launch::{Order, launch};
+pub use launch::{TaskRequest, launch};
 pub use lifecycle::{failed, forget, lose_all, report, stop};

@@ -13,8 +13,8 @@ fn registry_arns(task: &Task) -> Vec<String> {
     registries.iter().filter_map(|registry| registry.text("registryArn")).map(str::to_owned).collect()
 }
 
-/// Puts a running task into Cloud Map under its id, with the attributes that ECS sets.
-pub fn enter_registry(cloud: &mut Cloud, arn: &str) {
+/// Registers a running task in Cloud Map under its id, with the attributes that ECS sets.
+pub fn register(cloud: &mut Cloud, arn: &str) {
     let Some(task) = cloud.ecs.tasks.get(arn) else {
         return;
     };
@@ -40,20 +40,20 @@ pub fn enter_registry(cloud: &mut Cloud, arn: &str) {
             attributes.insert("AWS_INSTANCE_PORT".to_owned(), port.to_string());
         }
         let now = cloud.now();
-        if let Err(error) = cloudmap::enter(cloud, &registry, &id, attributes)
+        if let Err(error) = cloudmap::register_task(cloud, &registry, &id, attributes)
             && let Some(service) = cloud.ecs.service_mut(&cluster, &service)
         {
-            service.rollout.tell(&format!("could not register (task {id}) in {registry}: {error}"), now);
+            service.rollout.add_event(&format!("could not register (task {id}) in {registry}: {error}"), now);
         }
     }
 }
 
-pub fn leave_registry(cloud: &mut Cloud, arn: &str) {
+pub fn deregister(cloud: &mut Cloud, arn: &str) {
     let Some(task) = cloud.ecs.tasks.get(arn) else {
         return;
     };
     let (id, registries) = (task.id().to_owned(), registry_arns(task));
     for registry in &registries {
-        cloudmap::leave(cloud, registry, &id);
+        cloudmap::deregister_task(cloud, registry, &id);
     }
 }

@@ -1,4 +1,4 @@
-//! A cloud, and AWS's own words to ask it with: requests as they come over the wire, answers or the codes of refusals.
+//! A cloud and requests to it as on the wire; answers, or the codes of errors.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio::time::sleep;
 pub const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 pub const DIMENSION: &str = "ecs:service:DesiredCount";
 
-pub struct World {
+pub struct Harness {
     pub cloud: LocalCloud,
 }
 
-/// An answer, or the code of a refusal.
+/// An answer, or the code of an error.
 pub type Answer = Result<Value, String>;
 
-impl World {
+impl Harness {
     pub fn new(rules: Rules) -> Self {
         Self { cloud: LocalCloud::start(Settings { rules, ..Settings::default() }) }
     }
@@ -54,7 +54,7 @@ impl World {
         self.ask_as("test", &format!("Logs_20140328.{operation}"), &input)
     }
 
-    /// Of the scalable target of a service, with whatever else a call says.
+    /// Calls Application Auto Scaling for a service, with additional fields.
     pub fn scaling_as(&self, caller: &str, operation: &str, service: &str, more: Value) -> Answer {
         let mut input = json!({
             "ServiceNamespace": "ecs",
@@ -85,7 +85,7 @@ impl World {
         self.iam("CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", TRUST)])
     }
 
-    /// A cluster, and the task definition `app` of one container with this image.
+    /// Creates a cluster, and the task definition `app` with one container of this image.
     pub fn prepare(&self, image: &str) {
         self.ecs("CreateCluster", json!({"clusterName": "main"})).unwrap();
         let container = json!({"name": "server", "image": image, "healthCheck": {"command": ["CMD", "true"]}});
@@ -111,7 +111,7 @@ impl World {
         described.unwrap()["services"][0].clone()
     }
 
-    /// The tasks of a status, stopped ones the latest first.
+    /// The tasks with a desired status, stopped ones latest first.
     pub fn tasks(&self, status: &str) -> Vec<Value> {
         let listed = self.ecs("ListTasks", json!({"cluster": "main", "desiredStatus": status})).unwrap();
         if listed["taskArns"].as_array().unwrap().is_empty() {
