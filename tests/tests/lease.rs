@@ -67,12 +67,12 @@ fn facts(calls: &[Call], lease_seconds: u64) -> Result<Facts, String> {
     }
     for call in calls.iter().filter(|call| call.mutating && call.service != "s3" && call.caller != "by-hand") {
         let writes = begun.get(call.caller.as_str()).map_or(&[][..], Vec::as_slice);
-        let Some(write) = writes.iter().copied().filter(|write| *write <= call.begun).reduce(f64::max) else {
+        let Some(write) = writes.iter().copied().filter(|write| *write <= call.sent_at).reduce(f64::max) else {
             return Err(format!("{} never had the lease: {call:?}", call.caller));
         };
         let end = write + lease;
-        if call.begun > end - margin + ROUNDING {
-            return Err(format!("begun {:.3} s before the end of its lease: {call:?}", end - call.begun));
+        if call.sent_at > end - margin + ROUNDING {
+            return Err(format!("begun {:.3} s before the end of its lease: {call:?}", end - call.sent_at));
         }
         if call.applied && call.time > end {
             return Err(format!("applied {:.3} s after the end of its lease: {call:?}", call.time - end));
@@ -271,7 +271,7 @@ fn handed_over_after(deployment: &Deployment) -> f64 {
     let writes = lease_writes(&calls);
     let last = writes.iter().rfind(|write| write.caller == "a").expect("a wrote the lease");
     let first = writes.iter().find(|write| write.caller == "b").expect("b wrote the lease");
-    first.time - last.begun
+    first.time - last.sent_at
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,7 +318,7 @@ async fn a_holder_that_stops_in_order_ends_what_it_began_before_another_begins()
     let registered = calls.iter().find(|call| call.caller == "a").expect("a had begun");
     assert_eq!((registered.operation.as_str(), registered.applied), ("RegisterTaskDefinition", true));
     let first = calls.iter().find(|call| call.caller == "b").expect("b goes on");
-    assert!(first.begun >= registered.time, "{first:?} while {registered:?}");
+    assert!(first.sent_at >= registered.time, "{first:?} while {registered:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +335,7 @@ async fn a_holder_that_starts_again_waits_for_its_own_former_lease() {
     let former = writes.iter().rfind(|write| write.caller == "codeloc").expect("a lease");
     let first = calls.iter().find(|call| call.mutating && call.service != "s3").expect("a change");
     let lease = Duration::from_secs(deployment.settings.reconcile.lease_seconds).as_secs_f64();
-    assert!(first.begun >= former.sent_at + lease, "{first:?} after {former:?}");
+    assert!(first.sent_at >= former.sent_at + lease, "{first:?} after {former:?}");
 }
 
 #[tokio::test(start_paused = true)]
