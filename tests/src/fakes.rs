@@ -18,8 +18,8 @@ use codeloc_git::refs::Refs;
 use codeloc_git::refs::ResolveReference;
 use codeloc_images::{BuildError, Builder, Request};
 use localcloud::LocalCloud;
-use localcloud::cloud::Cloud;
-use localcloud::services::ecs::task::Task;
+use localcloud::model::Cloud;
+use localcloud::model::ecs::task::Task;
 use tokio::sync::watch;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

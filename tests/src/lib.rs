@@ -3,6 +3,7 @@
 //! webserver are simulated by what the cloud runs.
 
 mod fakes;
+pub mod imports;
 pub mod interceptor;
 pub mod lone;
 pub mod moto;
@@ -37,8 +38,8 @@ use codeloc_core::priority::Priority;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;
-use localcloud::services::ecr::MemoryImages;
-use localcloud::services::ecs::task::Task;
+use localcloud::model::ecs::task::Task;
+use localcloud::model::images::MemoryImages;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use codeloc_core::status::Sync;
 use codeloc_tests::{SWEPT, TestDeployment, config, names};
+use localcloud::Quotas;
+use localcloud::Rules;
 use localcloud::calls::Call;
-use localcloud::cloud::Rules;
-use localcloud::faults::{Rule, Trouble};
-use localcloud::quotas::Quotas;
+use localcloud::fault_injection::{Fault, Rule};
 
 /// Locations made in virtual time, at rest, swept every five minutes.
 async fn at_rest(number: usize) -> TestDeployment {
@@ -197,7 +197,7 @@ async fn a_task_definition_without_our_tag_is_never_taken_away() {
 #[tokio::test(start_paused = true)]
 async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
     let mut deployment = TestDeployment::new().await;
-    let lost = Rule::at(1, Trouble::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
+    let lost = Rule::at(1, Fault::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
     deployment.cloud.set_faults(lost);
     deployment.commit("orders", config("orders"));
     deployment.start().await;

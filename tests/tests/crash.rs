@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codeloc_tests::simulation::revisions;
 use codeloc_tests::{TestDeployment, config, shape};
-use localcloud::faults::{Faults, Rule, Trouble};
+use localcloud::fault_injection::{Fault, Faults, Rule};
 
 const CALLER: &str = "codeloc";
 /// A sweep, and whatever follows from it.
@@ -138,7 +138,7 @@ async fn crash_at_every_call(scenario: Scenario, applied: bool, most: usize) {
     for (number, operation) in (1_u64..).zip(&calls) {
         let what = format!("{scenario:?}, killed at call {number}, {operation}, applied: {applied}");
         let mut deployment = scenario.begin().await;
-        let hang = Rule::at(number, Trouble::Hang { applied }).of(CALLER).mutating_only().but(&["s3"]);
+        let hang = Rule::at(number, Fault::Hang { applied }).of(CALLER).mutating_only().but(&["s3"]);
         deployment.cloud.set_faults(hang);
         scenario.happen(&mut deployment).await;
         tokio::time::timeout(Duration::from_secs(60 * 60), deployment.cloud.hung(1)).await.expect(&what);

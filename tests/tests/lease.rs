@@ -7,7 +7,7 @@ use std::time::Duration;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use codeloc_tests::{TestDeployment, config};
 use localcloud::calls::Call;
-use localcloud::faults::{Chances, Faults, Rule, Trouble};
+use localcloud::fault_injection::{Chances, Fault, Faults, Rule};
 
 /// Dates of calls are seconds as floating point numbers.
 const ROUNDING: f64 = 0.001;
@@ -52,7 +52,7 @@ fn facts(calls: &[Call], lease_seconds: u64) -> Result<Facts, String> {
     for write in &writes {
         if let Some(before) = last.filter(|before| before.caller != write.caller) {
             facts.handed_over += 1;
-            if write.time < before.begun + lease - ROUNDING {
+            if write.time < before.sent_at + lease - ROUNDING {
                 return Err(format!(
                     "{} took the lease while {} had it: {write:?} after {before:?}",
                     write.caller, before.caller
@@ -63,16 +63,16 @@ fn facts(calls: &[Call], lease_seconds: u64) -> Result<Facts, String> {
     }
     let mut begun: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for write in &writes {
-        begun.entry(&write.caller).or_default().push(write.begun);
+        begun.entry(&write.caller).or_default().push(write.sent_at);
     }
     for call in calls.iter().filter(|call| call.mutating && call.service != "s3" && call.caller != "by-hand") {
         let writes = begun.get(call.caller.as_str()).map_or(&[][..], Vec::as_slice);
-        let Some(write) = writes.iter().copied().filter(|write| *write <= call.begun).reduce(f64::max) else {
+        let Some(write) = writes.iter().copied().filter(|write| *write <= call.sent_at).reduce(f64::max) else {
             return Err(format!("{} never had the lease: {call:?}", call.caller));
         };
         let end = write + lease;
-        if call.begun > end - margin + ROUNDING {
-            return Err(format!("begun {:.3} s before the end of its lease: {call:?}", end - call.begun));
+        if call.sent_at > end - margin + ROUNDING {
+            return Err(format!("begun {:.3} s before the end of its lease: {call:?}", end - call.sent_at));
         }
         if call.applied && call.time > end {
             return Err(format!("applied {:.3} s after the end of its lease: {call:?}", call.time - end));
@@ -145,10 +145,10 @@ impl Hour {
     fn trouble(&mut self) {
         let Some(name) = self.running[self.rng.usize(0..2)].clone() else { return };
         let on_lease = match self.rng.u8(0..6) {
-            0 => Rule::always(Trouble::Hang { applied: self.rng.bool() }),
-            1 => Rule::always(Trouble::ServerError),
-            2 => Rule::always(Trouble::Throttle),
-            3 => Rule::always(Trouble::ResetAfter),
+            0 => Rule::always(Fault::Hang { applied: self.rng.bool() }),
+            1 => Rule::always(Fault::ServerError),
+            2 => Rule::always(Fault::Throttle),
+            3 => Rule::always(Fault::ResetAfter),
             _ => {
                 let chances = Chances {
                     throttle: 100,
@@ -271,7 +271,7 @@ fn handed_over_after(deployment: &TestDeployment) -> f64 {
     let writes = lease_writes(&calls);
     let last = writes.iter().rfind(|write| write.caller == "a").expect("a wrote the lease");
     let first = writes.iter().find(|write| write.caller == "b").expect("b wrote the lease");
-    first.time - last.begun
+    first.time - last.sent_at
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +307,7 @@ async fn a_standby_takes_over_at_once_when_the_holder_stops_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_stops_in_order_ends_what_it_began_before_another_begins() {
     let mut deployment = pair().await;
-    let slow = Rule::at(1, Trouble::Delay(Duration::from_secs(5))).of("a").on(&["RegisterTaskDefinition"]);
+    let slow = Rule::at(1, Fault::Delay(Duration::from_secs(5))).of("a").on(&["RegisterTaskDefinition"]);
     deployment.cloud.set_faults(slow);
     deployment.branches.push("orders", 2);
     // By now the registration is on its way, and not applied yet.
@@ -318,7 +318,7 @@ async fn a_holder_that_stops_in_order_ends_what_it_began_before_another_begins()
     let registered = calls.iter().find(|call| call.caller == "a").expect("a had begun");
     assert_eq!((registered.operation.as_str(), registered.applied), ("RegisterTaskDefinition", true));
     let first = calls.iter().find(|call| call.caller == "b").expect("b goes on");
-    assert!(first.begun >= registered.time, "{first:?} while {registered:?}");
+    assert!(first.sent_at >= registered.time, "{first:?} while {registered:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +335,7 @@ async fn a_holder_that_starts_again_waits_for_its_own_former_lease() {
     let former = writes.iter().rfind(|write| write.caller == "codeloc").expect("a lease");
     let first = calls.iter().find(|call| call.mutating && call.service != "s3").expect("a change");
     let lease = Duration::from_secs(deployment.settings.reconcile.lease_seconds).as_secs_f64();
-    assert!(first.begun >= former.begun + lease, "{first:?} after {former:?}");
+    assert!(first.sent_at >= former.sent_at + lease, "{first:?} after {former:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,7 +362,7 @@ async fn a_standby_serves_statuses_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() {
-    for trouble in [Trouble::ServerError, Trouble::Throttle, Trouble::ResetBefore, Trouble::Hang { applied: false }] {
+    for trouble in [Fault::ServerError, Fault::Throttle, Fault::ResetBefore, Fault::Hang { applied: false }] {
         let deployment = TestDeployment::converged(&["orders"]).await;
         deployment.idle().await;
         let (before, workspace) = (deployment.status("orders").unwrap().serving, deployment.workspace());
@@ -395,7 +395,7 @@ async fn an_unreadable_lease_stops_changes_and_what_is_deployed_keeps_serving() 
 async fn a_daemon_that_can_never_read_the_lease_says_so_and_changes_nothing() {
     let mut deployment = TestDeployment::new().await;
     deployment.commit("orders", config("orders"));
-    deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
+    deployment.cloud.set_faults(Rule::always(Fault::ServerError).on(&["GetObject"]));
     deployment.start().await;
     deployment.until("told", |this| is_held_for(this.status("orders"), Reason::LeaseUnreadable)).await;
     deployment.idle().await;
@@ -413,10 +413,10 @@ async fn calls_on_their_way_are_given_up_in_time_also_while_the_lease_is_looked_
     deployment.until_healthy(&["orders"]).await;
     deployment.cloud.reset_calls();
     // A write whose answer is lost makes the next one be refused; then the holder looks, and hears nothing.
-    let lost = Rule::at(1, Trouble::ResetAfter).on(&["PutObject"]);
-    let hangs = Rule::always(Trouble::Hang { applied: false }).on(&["GetObject"]);
+    let lost = Rule::at(1, Fault::ResetAfter).on(&["PutObject"]);
+    let hangs = Rule::always(Fault::Hang { applied: false }).on(&["GetObject"]);
     // Tried again and again, within one call and by one call after another.
-    let fails = Rule::always(Trouble::ServerError).on(&["UpdateService"]);
+    let fails = Rule::always(Fault::ServerError).on(&["UpdateService"]);
     deployment.cloud.set_faults(Faults::none().and(lost).and(hangs).and(fails));
     deployment.until("renewed", |this| !lease_writes(&this.cloud.calls()).is_empty()).await;
     deployment.branches.push("orders", 2);
@@ -434,11 +434,11 @@ async fn what_waits_for_its_turn_is_not_called_any_more_once_the_lease_is_lost()
         deployment.commit(name, config(name));
     }
     // Refused for its rate again and again: calls wait for their turn, longer and longer.
-    let throttled = Rule::always(Trouble::Throttle).on(&["CreateLogGroup"]);
+    let throttled = Rule::always(Fault::Throttle).on(&["CreateLogGroup"]);
     deployment.cloud.set_faults(throttled.clone());
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(2 * 60)).await;
-    let hangs = Rule::always(Trouble::Hang { applied: false }).on(&["PutObject", "GetObject"]);
+    let hangs = Rule::always(Fault::Hang { applied: false }).on(&["PutObject", "GetObject"]);
     deployment.cloud.set_faults(Faults::none().and(throttled).and(hangs));
     tokio::time::sleep(Duration::from_secs(10 * 60)).await;
     let calls = deployment.cloud.calls();
@@ -452,7 +452,7 @@ async fn what_waits_for_its_turn_is_not_called_any_more_once_the_lease_is_lost()
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_can_write_the_lease_and_not_read_it_goes_on() {
     let deployment = TestDeployment::converged(&["orders"]).await;
-    deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
+    deployment.cloud.set_faults(Rule::always(Fault::ServerError).on(&["GetObject"]));
     deployment.idle().await;
     deployment.branches.push("orders", 2);
     deployment.until("rolled out", |this| rolled_out(this, "codeloc", 2)).await;

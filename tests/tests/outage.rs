@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use codeloc::daemon::{Cause, Fault};
+use codeloc::daemon::{Cause, Fault as DaemonFault};
 use codeloc_core::status::{Health, Sync};
 use codeloc_tests::{TestDeployment, config};
-use localcloud::cloud::Rules;
-use localcloud::faults::{Faults, Rule, Trouble};
+use localcloud::Rules;
+use localcloud::fault_injection::{Fault, Faults, Rule};
 
 const NOTICED: Duration = Duration::from_secs(15);
 
-fn causes(told: &[Fault]) -> Vec<Cause> {
+fn causes(told: &[DaemonFault]) -> Vec<Cause> {
     told.iter().map(|fault| fault.cause).collect()
 }
 
-fn is_unready(told: &[Fault]) -> bool {
+fn is_unready(told: &[DaemonFault]) -> bool {
     told.iter().any(|fault| fault.cause.is_unready())
 }
 
@@ -32,13 +32,13 @@ async fn at_rest() -> TestDeployment {
 
 #[tokio::test(start_paused = true)]
 async fn an_aws_that_is_away_is_told_and_nothing_counts_as_observed() {
-    let hang = Trouble::Hang { applied: false };
+    let hang = Fault::Hang { applied: false };
     let ways = [
-        (Trouble::ServerError, 60),
-        (Trouble::Unavailable, 60),
-        (Trouble::Throttle, 60),
-        (Trouble::ResetBefore, 60),
-        (Trouble::ResetBefore, 600),
+        (Fault::ServerError, 60),
+        (Fault::Unavailable, 60),
+        (Fault::Throttle, 60),
+        (Fault::ResetBefore, 60),
+        (Fault::ResetBefore, 600),
         (hang, 15),
         (hang, 60),
         (hang, 600),
@@ -85,7 +85,7 @@ async fn an_aws_that_is_away_is_told_and_nothing_counts_as_observed() {
 async fn a_short_interruption_is_not_worth_telling() {
     let deployment = at_rest().await;
     for _ in 0..20 {
-        deployment.cloud.set_faults(Rule::always(Trouble::ServerError).of("codeloc"));
+        deployment.cloud.set_faults(Rule::always(Fault::ServerError).of("codeloc"));
         seconds(1).await;
         deployment.cloud.set_faults(Faults::none());
         for _ in 0..70 {
@@ -99,7 +99,7 @@ async fn a_short_interruption_is_not_worth_telling() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_renewed_is_told_although_the_rest_of_aws_answers() {
     let deployment = at_rest().await;
-    deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["PutObject", "GetObject"]));
+    deployment.cloud.set_faults(Rule::always(Fault::ServerError).on(&["PutObject", "GetObject"]));
     tokio::time::sleep(NOTICED).await;
     let told = deployment.faults_of("codeloc");
     assert_eq!(causes(&told), [Cause::Aws]);
@@ -118,7 +118,7 @@ async fn a_lease_that_another_process_took_is_told_by_the_one_that_had_it() {
     deployment.idle().await;
     // A standby from the beginning is nothing to tell.
     assert_eq!(causes(&deployment.faults_of("b")), []);
-    deployment.cloud.set_faults(Rule::always(Trouble::ResetBefore).of("a"));
+    deployment.cloud.set_faults(Rule::always(Fault::ResetBefore).of("a"));
     deployment.idle().await;
     assert_eq!(causes(&deployment.faults_of("a")), [Cause::Aws]);
     deployment.cloud.set_faults(Faults::none());

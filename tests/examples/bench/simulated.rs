@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use codeloc_tests::{SWEPT, TestDeployment, names, pages_of_roles};
+use localcloud::Quotas;
 use localcloud::Rules;
+use localcloud::Throttling;
 use localcloud::calls::Call;
-use localcloud::quotas::Quotas;
-use localcloud::throttling::{Throttling, families};
+use localcloud::control_plane::throttling::families;
 
 use crate::figures::{Table, number};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use localcloud::Rules;
-use localcloud::faults::Chances;
-use localcloud::throttling::Throttling;
+use localcloud::Throttling;
+use localcloud::fault_injection::Chances;
 
 /// The names that configs may have. Two of them begin alike.
 pub const NAMES: [&str; 6] = ["orders", "orders-eu", "billing", "stock", "crm", "sales"];

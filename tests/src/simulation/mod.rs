@@ -13,10 +13,10 @@ use std::time::Duration;
 use codeloc_core::status::{Health, Reason, Sync};
 use codeloc_core::tags;
 use codeloc_dagster::workspace::Publisher;
-use localcloud::cloud::Cloud;
 use localcloud::driver::simulated::Script;
-use localcloud::faults::{Faults, Rule, Trouble};
-use localcloud::services::ecs::task::Task;
+use localcloud::fault_injection::{Fault, Faults, Rule};
+use localcloud::model::Cloud;
+use localcloud::model::ecs::task::Task;
 
 use crate::{TestDeployment, config};
 
@@ -208,7 +208,7 @@ impl Run {
             }
             Event::Crash { seconds } => self.crash(seconds).await?,
             Event::CrashAtCall { number, applied } => {
-                let hang = Rule::at(number, Trouble::Hang { applied }).of(FIRST).mutating_only();
+                let hang = Rule::at(number, Fault::Hang { applied }).of(FIRST).mutating_only();
                 let mut faults = Faults::from(hang);
                 faults = faults.and(Rule::random(self.history.seed, self.history.chances).of(FIRST));
                 self.deployment.cloud.set_faults(faults);

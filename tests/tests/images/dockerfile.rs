@@ -7,7 +7,7 @@ use codeloc_aws::codebuild::CodeBuild;
 use codeloc_images::{BuildError, DockerfileBuilder, Order};
 use codeloc_tests::TestDeployment;
 use localcloud::Rules;
-use localcloud::cloud::Cloud;
+use localcloud::model::Cloud;
 
 const PROJECT: &str = "dockerfiles";
 const IMAGE: &str = "registry.test/codeloc/orders:commit-0123";

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use codeloc_crds::Mode;
 use codeloc_tests::TestDeployment;
-use localcloud::faults::{Rule, Trouble};
-use localcloud::services::ecr::{Image, Images};
-use localcloud::time::Time;
+use localcloud::fault_injection::{Fault, Rule};
+use localcloud::model::images::{Image, Images};
+use localcloud::model::time::Time;
 
 const REPOSITORY: &str = "codeloc/orders";
 /// The first looks are over a day after the first hour.
@@ -117,7 +117,7 @@ async fn no_image_is_looked_at_where_nothing_may_be_changed() {
 #[tokio::test(start_paused = true)]
 async fn images_that_cannot_be_read_stay_and_the_location_is_well() {
     let deployment = after_eight_commits(Mode::Enforce).await;
-    deployment.cloud.set_faults(Rule::always(Trouble::ServerError).of("codeloc").on(&["DescribeImages"]));
+    deployment.cloud.set_faults(Rule::always(Fault::ServerError).of("codeloc").on(&["DescribeImages"]));
     tokio::time::sleep(A_DAY).await;
     assert!(count(&deployment, "DescribeImages") > 0);
     assert!(deployment.healthy("orders"), "{:#?}", deployment.status("orders"));

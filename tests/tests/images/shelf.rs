@@ -3,7 +3,7 @@
 use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_images::{BuildCache, BuildError};
 use codeloc_tests::TestDeployment;
-use localcloud::faults::{Rule, Trouble};
+use localcloud::fault_injection::{Fault, Rule};
 
 const NAME: &str = "locks/0123.txt";
 
@@ -26,7 +26,7 @@ async fn of_two_locks_for_the_same_requirements_the_first_one_stands() {
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_does_not_answer_is_tried_again_and_never_taken_for_empty() {
     let deployment = TestDeployment::new().await;
-    deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
+    deployment.cloud.set_faults(Rule::always(Fault::ServerError).on(&["GetObject"]));
     match shelf(&deployment).read(NAME).await {
         Err(BuildError::Transient(text)) => assert!(text.starts_with("what was built before is not known"), "{text}"),
         other => panic!("{other:?}"),
