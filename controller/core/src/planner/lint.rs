@@ -27,6 +27,8 @@ pub enum Violation {
     PublishesUnproven,
     #[error("something would be collected that is in use, or not ours")]
     CollectsInUse,
+    #[error("a step would delete a part of a protected location")]
+    DeletesProtected,
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
@@ -149,6 +151,11 @@ const NEEDS: [(Kind, Kind); 8] = [
 ];
 
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
+    let protects = |tags: &crate::tags::Tags| tags.get(crate::tags::PROTECT).is_some_and(|value| value == "true");
+    let mut owned_tags = input.observed.owned().map(|(.., tags)| tags).filter(|tags| owned(input, tags));
+    if owned_tags.any(protects) && !steps.iter().all(protection::only_protects) {
+        return Err(Violation::DeletesProtected);
+    }
     let mut published = input.workspace.entry.is_some();
     let service =
         input.observed.service.as_ref().is_some_and(|observed| observed.exists() && owned(input, &observed.tags));
@@ -269,6 +276,22 @@ mod tests {
     fn the_workspace_entry_goes_before_everything_else() {
         let result = check(Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
         assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
+    }
+
+    #[test]
+    fn nothing_of_a_protected_location_is_deleted() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
+        let ObservedResources { image_repository, .. } = model.observed;
+        let mut observed = ObservedResources { image_repository, ..ObservedResources::default() };
+        assert_eq!(check(Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
+        let tags = &mut observed.image_repository.as_mut().unwrap().tags;
+        tags.insert(crate::tags::PROTECT.to_owned(), "true".to_owned());
+        let result = check(Desired::Absent, &observed, false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesProtected));
+        // The tag on a resource of another owner says nothing about this location.
+        observed.image_repository.as_mut().unwrap().tags.remove(crate::tags::MANAGED_BY);
+        assert_eq!(check(Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
     }
 
     #[test]

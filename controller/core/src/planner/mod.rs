@@ -193,9 +193,9 @@ fn unheld(input: Input<'_>) -> Plan {
 }
 
 fn present(input: &Input<'_>, location: &Location, image: ImageState<'_>) -> Plan {
-    let strangers = strangers(input, location.adopt);
-    if !strangers.is_empty() {
-        return Plan::nothing(assess::not_owned(input, &strangers));
+    let not_owned = not_owned(input, location.adopt);
+    if !not_owned.is_empty() {
+        return Plan::nothing(assess::not_owned(input, &not_owned));
     }
     let observed = input.observed;
     let known = match image {
@@ -214,7 +214,6 @@ fn present(input: &Input<'_>, location: &Location, image: ImageState<'_>) -> Pla
     if let Some(desired) = &desired.execution_role {
         steps.extend(role::diff(desired, observed.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
-    steps.extend(protection::of_leftovers(input, location.protect, &desired));
     let discovery = discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery);
 
     // Everything from the task definition on needs the image.
@@ -232,6 +231,9 @@ fn present(input: &Input<'_>, location: &Location, image: ImageState<'_>) -> Pla
     };
     let service_plan = service::diff(&desired.service, observed.service.as_deref(), context);
     let held = matches!(service_plan.phase, Phase::Held { .. });
+    let run = desired.run_definition.as_ref().filter(|_| !held);
+    let compared = [wanted, run.and_then(|run| run_definition::equal(run, &observed.run_definitions))];
+    steps.extend(protection::of_leftovers(input, location.protect, &desired, compared));
     let unlike = desired.task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !held);
     let mut deploy = Vec::new();
     match wanted {
@@ -482,38 +484,33 @@ fn absent(input: &Input<'_>) -> Plan {
     let plan = Plan::of(steps, later, report);
     let told = matches!(input.hold, Some(Hold::Protected | Hold::Left(_)));
     // Its config is gone and cannot be asked any more: the wish is on the resources.
-    if protection::protected(observed) && !told { plan.held(&Hold::Protected) } else { plan }
+    if protection::protected(input) && !told { plan.held(&Hold::Protected) } else { plan }
 }
 
-/// Resources that have a name of ours and not our tag. What carries another deployment's tag is never adopted.
-fn strangers(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
-    let observed = input.observed;
-    let mut found = Vec::new();
-    let mut check = |kind: Kind, name: &str, tags: &tags::Tags| {
+/// Resources that have a name of this location and belong to another owner. `adopt` claims those without an owner, and never those of
+/// another deployment.
+fn not_owned(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
+    let blocks = |(kind, _, tags): &(Kind, &str, &tags::Tags)| {
         let adoptable = adopt && !tags.contains_key(tags::MANAGED_BY);
-        if !adoptable && tags::owner(tags, &input.deployment.id) != Owner::Ours(input.name) {
-            found.push((kind, name.to_owned()));
-        }
+        is_one_of_its_name(*kind) && !adoptable && tags::owner(tags, &input.deployment.id) != Owner::Ours(input.name)
     };
-    if let Some(observed) = &observed.log_group {
-        check(Kind::LogGroup, &observed.name, &observed.tags);
+    input.observed.owned().filter(blocks).map(|(kind, name, _)| (kind, name.to_owned())).collect()
+}
+
+/// Whether AWS has at most one resource of the kind and name, so that another owner's resource is in the way.
+fn is_one_of_its_name(kind: Kind) -> bool {
+    match kind {
+        Kind::LogGroup
+        | Kind::ImageRepository
+        | Kind::Role
+        | Kind::ExecutionRole
+        | Kind::Discovery
+        | Kind::Service
+        | Kind::Scaling
+        | Kind::Workspace => true,
+        // codeloc registers its own revision next to those of other owners.
+        Kind::TaskDefinition | Kind::RunDefinition => false,
     }
-    if let Some(observed) = &observed.image_repository {
-        check(Kind::ImageRepository, &observed.name, &observed.tags);
-    }
-    if let Some(observed) = &observed.role {
-        check(Kind::Role, &observed.name, &observed.tags);
-    }
-    if let Some(observed) = &observed.execution_role {
-        check(Kind::ExecutionRole, &observed.name, &observed.tags);
-    }
-    if let Some(observed) = &observed.discovery {
-        check(Kind::Discovery, &observed.name, &observed.tags);
-    }
-    if let Some(observed) = observed.service.as_ref().filter(|observed| observed.exists()) {
-        check(Kind::Service, &observed.name, &observed.tags);
-    }
-    found
 }
 
 fn host(deployment: &Deployment, name: &str) -> String {

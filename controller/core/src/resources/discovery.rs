@@ -4,7 +4,7 @@ use codeloc_crds::Location;
 use serde::Serialize;
 
 use super::drift::{Found, TrackedField};
-use super::{Deferred, Description, Field};
+use super::{Deferred, Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -116,6 +116,14 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetRecord { .. } | Self::Tag { .. } | Self::Delete { .. } => Effect::Modifies,
+            Self::Immutable { .. } => Effect::Reports,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create(desired) => Description::created(

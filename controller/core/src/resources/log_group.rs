@@ -4,7 +4,7 @@ use codeloc_crds::Location;
 use serde::Serialize;
 
 use super::drift::{Found, TrackedField};
-use super::{Description, Field};
+use super::{Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -86,6 +86,13 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetRetention { .. } | Self::Tag { .. } | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create(desired) => Description::created(

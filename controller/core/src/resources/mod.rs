@@ -4,6 +4,7 @@
 //! A new kind is a folder here plus its variants in [`Kind`], [`DesiredResources`], [`ObservedResources`] and [`Step`]; the exhaustive matches
 //! refuse to compile until it is complete.
 
+mod change;
 pub mod discovery;
 pub mod drift;
 pub mod image_repository;
@@ -21,6 +22,8 @@ use crate::shared::Shared;
 use crate::tags;
 use codeloc_crds::Location;
 use serde::{Deserialize, Serialize};
+
+pub use change::Effect;
 
 /// In the order of creation; deletion runs backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -285,16 +288,48 @@ impl ObservedResources {
         }
     }
 
-    /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
+    /// Every resource whose tags codeloc reads: its kind, its name (the ARN of a definition) and its tags.
+    ///
+    /// This destructures without `..`: a new kind does not compile until it is listed here.
+    pub fn owned(&self) -> impl Iterator<Item = (Kind, &str, &tags::Tags)> {
+        let Self {
+            log_group,
+            image_repository,
+            // They have no tags in this sense; their repository has.
+            images: _,
+            role,
+            execution_role,
+            run_definitions,
+            task_definitions,
+            discovery,
+            service,
+            // It belongs to the location by the name of its service; codeloc does not read its tags.
+            scaling: _,
+        } = self;
+        let log_group = log_group.iter().map(|one| (Kind::LogGroup, one.name.as_str(), &*one.tags));
+        let image_repository =
+            image_repository.iter().map(|one| (Kind::ImageRepository, one.name.as_str(), &*one.tags));
+        let role = role.iter().map(|one| (Kind::Role, one.name.as_str(), &*one.tags));
+        let execution_role = execution_role.iter().map(|one| (Kind::ExecutionRole, one.name.as_str(), &*one.tags));
+        let task_definitions = task_definitions.iter().map(|one| (Kind::TaskDefinition, one.arn.as_str(), &*one.tags));
+        let discovery = discovery.iter().map(|one| (Kind::Discovery, one.name.as_str(), &*one.tags));
+        // AWS still describes a deleted service for a while.
+        let service = service.iter().filter(|one| one.exists());
+        let service = service.map(|one| (Kind::Service, one.name.as_str(), &*one.tags));
+        let run_definitions = run_definitions.iter().map(|one| (Kind::RunDefinition, one.arn.as_str(), &*one.tags));
+        log_group
+            .chain(image_repository)
+            .chain(role)
+            .chain(execution_role)
+            .chain(task_definitions)
+            .chain(discovery)
+            .chain(service)
+            .chain(run_definitions)
+    }
+
+    /// Whether this deployment owns any resource of the location. If its config is gone, codeloc then plans its deletion.
     pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
-        let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
-        self.log_group.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.image_repository.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.role.iter().chain(&self.execution_role).any(|observed| ours(&observed.tags))
-            || self.run_definitions.iter().any(|observed| ours(&observed.tags))
-            || self.task_definitions.iter().any(|observed| ours(&observed.tags))
-            || self.discovery.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.service.as_ref().is_some_and(|observed| observed.exists() && ours(&observed.tags))
+        self.owned().any(|(.., tags)| tags::owner(tags, deployment) == tags::Owner::Ours(name))
     }
 }
 
@@ -330,42 +365,43 @@ impl Step {
         }
     }
 
-    /// Whether it makes something new in AWS, of which AWS's answer tells all there is.
+    /// What happens when codeloc executes it.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::LogGroup(change) => change.effect(),
+            Self::ImageRepository(change) => change.effect(),
+            Self::Role(change) | Self::ExecutionRole(change) => change.effect(),
+            Self::RunDefinition(change) => change.effect(),
+            Self::TaskDefinition(change) => change.effect(),
+            Self::Discovery(change) => change.effect(),
+            Self::Service(change) => change.effect(),
+            Self::Scaling(change) => change.effect(),
+            Self::Workspace(change) => change.effect(),
+        }
+    }
+
+    /// Whether it creates something, and the answer of AWS contains its whole state.
     pub fn makes(&self) -> bool {
-        matches!(
-            self,
-            Self::LogGroup(log_group::Change::Create(_))
-                | Self::ImageRepository(image_repository::Change::Create(_))
-                | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
-                | Self::ExecutionRole(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
-                | Self::RunDefinition(run_definition::Change::Register { .. })
-                | Self::TaskDefinition(task_definition::Change::Register { .. })
-                | Self::Discovery(discovery::Change::Create(_))
-                | Self::Service(service::Change::Create { .. })
-                | Self::Scaling(
-                    scaling::Change::Register { fields: None, .. } | scaling::Change::PutPolicy { from: None, .. }
-                )
-        )
+        match self.effect() {
+            Effect::Creates | Effect::CreatesAndRollsOut => true,
+            Effect::RollsOut | Effect::Modifies | Effect::Reports => false,
+        }
     }
 
-    /// Whether ECS begins a rollout with it.
+    /// Whether ECS starts a rollout.
     pub fn rolls_out(&self) -> bool {
-        matches!(
-            self,
-            Self::Service(
-                service::Change::Create { .. } | service::Change::Deploy { .. } | service::Change::Redeploy { .. }
-            )
-        )
+        match self.effect() {
+            Effect::RollsOut | Effect::CreatesAndRollsOut => true,
+            Effect::Creates | Effect::Modifies | Effect::Reports => false,
+        }
     }
 
-    /// Whether it only says what differs, since AWS has no call that would change it.
+    /// Whether it only reports a difference, because AWS has no call that removes it.
     pub fn is_report_only(&self) -> bool {
-        matches!(
-            self,
-            Self::Role(role::Change::Immutable { .. })
-                | Self::ExecutionRole(role::Change::Immutable { .. })
-                | Self::Discovery(discovery::Change::Immutable { .. })
-        )
+        match self.effect() {
+            Effect::Reports => true,
+            Effect::Creates | Effect::CreatesAndRollsOut | Effect::RollsOut | Effect::Modifies => false,
+        }
     }
 
     /// Whether it would do to its resource what `earlier` did. What was there before, and when, is not asked: that differs from one look

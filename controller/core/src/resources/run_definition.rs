@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::drift::{Found, TrackedField};
 use super::task_definition::{self, Content, Observed};
-use super::{Description, Field};
+use super::{Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::image::Image;
 use crate::names;
@@ -109,13 +109,22 @@ pub fn container_context(location: &Location, run: &Desired) -> String {
     .to_string()
 }
 
-/// `live` is every run definition of the location, of whatever family. A launcher takes a family's newest revision.
+/// The newest revision of the desired family: a launcher uses that one.
+fn newest<'a>(desired: &Desired, observed: &'a [Shared<Observed>]) -> Option<&'a Observed> {
+    let family = observed.iter().filter(|observed| observed.family() == desired.family);
+    family.max_by_key(|observed| observed.number).map(|observed| &**observed)
+}
+
+/// The definition that runs use, if it has the desired content.
+pub fn equal<'a>(desired: &Desired, observed: &'a [Shared<Observed>]) -> Option<&'a Observed> {
+    newest(desired, observed).filter(|observed| observed.matches(&desired.content))
+}
+
+/// `observed` contains the location's run definitions of all families.
 pub fn diff(desired: &Desired, observed: &[Shared<Observed>]) -> Vec<Change> {
-    let newest =
-        observed.iter().filter(|observed| observed.family() == desired.family).max_by_key(|observed| observed.number);
-    let equal = newest.filter(|observed| observed.matches(&desired.content));
-    let Some(equal) = equal else {
-        return vec![Change::Register { desired: Box::new(desired.clone()), again: newest.is_some() }];
+    let Some(equal) = equal(desired, observed) else {
+        let again = newest(desired, observed).is_some();
+        return vec![Change::Register { desired: Box::new(desired.clone()), again }];
     };
     let missing = tags::missing(&equal.tags, &desired.tags);
     if missing.is_empty() { vec![] } else { vec![Change::Tag { arn: equal.arn.clone(), tags: missing }] }
@@ -126,6 +135,13 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Register { .. } => Effect::Creates,
+            Self::Tag { .. } | Self::Deregister { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Register { desired, again: false } => Description::created(

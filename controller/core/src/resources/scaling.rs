@@ -7,7 +7,7 @@ use codeloc_crds::Location;
 use serde::Serialize;
 
 use super::drift::TrackedField;
-use super::{Deferred, Description, Field};
+use super::{Deferred, Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::tags::{self, Tags};
@@ -219,6 +219,16 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Register { fields: None, .. } | Self::PutPolicy { from: None, .. } => Effect::Creates,
+            Self::Register { fields: Some(_), .. }
+            | Self::PutPolicy { from: Some(_), .. }
+            | Self::DeletePolicy { .. }
+            | Self::Deregister { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Register { desired, fields: None } => {

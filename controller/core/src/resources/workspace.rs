@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::drift::TrackedField;
-use super::{Action, Description, Field};
+use super::{Action, Description, Effect, Field};
 use crate::dagster::Entry;
 use crate::dagster::WebLocation;
 
@@ -72,6 +72,16 @@ pub fn diff(name: &str, entry: &Entry, revision: &str, observed: &Observed, webs
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Publish { .. }
+            | Self::Remove { .. }
+            | Self::Withdraw { .. }
+            | Self::ReloadWorkspace { .. }
+            | Self::Reload { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Publish { name, host, port, from } => {

@@ -4,6 +4,7 @@ mod drift;
 mod images;
 pub(super) mod model;
 mod proof;
+mod protection;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use codeloc_crds::Location;
 use serde::Serialize;
 
 use super::drift::{Found, TrackedField};
-use super::{Action, Description, Field};
+use super::{Action, Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -100,6 +100,17 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetImmutableTags { .. }
+            | Self::SetScanOnPush { .. }
+            | Self::Tag { .. }
+            | Self::DeleteImages { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         match self {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::drift::{Found, TrackedField};
-use super::{Description, Field};
+use super::{Description, Effect, Field};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -204,6 +204,20 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) | Self::PutPolicy { created: true, .. } => Effect::Creates,
+            Self::SetTrust { .. }
+            | Self::SetBoundary { .. }
+            | Self::PutPolicy { created: false, .. }
+            | Self::RemovePolicy { .. }
+            | Self::Detach { .. }
+            | Self::Tag { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+            Self::Immutable { .. } => Effect::Reports,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         let none = || "none".to_owned();

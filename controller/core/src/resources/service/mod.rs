@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::drift::{Found, TrackedField};
 use super::task_definition::{self, Attempt};
-use super::{Deferred, Description, Field, scaling};
+use super::{Deferred, Description, Effect, Field, scaling};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -462,6 +462,18 @@ pub fn attempt(observed: Option<&Observed>, served_before: Option<&str>, now_ms:
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create { .. } => Effect::CreatesAndRollsOut,
+            Self::Deploy { .. } | Self::Redeploy { .. } => Effect::RollsOut,
+            Self::Configure { .. }
+            | Self::SetCount { .. }
+            | Self::RememberFailed { .. }
+            | Self::Tag { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create { desired, task_definition, registry, revision } => Description::created(

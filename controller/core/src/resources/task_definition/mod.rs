@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::drift::{Found, TrackedField};
-use super::{Action, Deferred, Description, Field, run_definition};
+use super::{Action, Deferred, Description, Effect, Field, run_definition};
 use crate::deployment::Deployment;
 use crate::image::{Image, LoadTarget};
 use crate::names;
@@ -497,6 +497,13 @@ pub fn tag(desired: &Desired, observed: &Observed) -> Option<Change> {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Register { .. } => Effect::Creates,
+            Self::Attempt { .. } | Self::Tag { .. } | Self::Deregister { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Register { desired, from, .. } => {
