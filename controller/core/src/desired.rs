@@ -1,12 +1,12 @@
-//! What a location is to be, as far as its config says.
+//! The desired state of a location, as far as its config defines it.
 
-/// A config that does not pass: the location stays exactly as it is.
+/// An invalid config: codeloc changes nothing of its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// Relative to the folder of configs.
     pub path: String,
     /// One line.
     pub message: String,
-    /// With file, line, caret and hint; no colour.
+    /// With file, line, caret and hint; without colors.
     pub rendered: String,
 }

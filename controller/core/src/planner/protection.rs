@@ -4,11 +4,12 @@
 //! Guarantees: every kind whose tags codeloc reads carries the tag, and the tag on any one resource protects the whole location.
 
 use super::Input;
+use super::ownership::is_owned;
 use crate::resources::{
     DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, service,
     task_definition,
 };
-use crate::tags::{self, Owner, PROTECT, Tags};
+use crate::tags::{PROTECT, Tags};
 
 /// Whether any resource that this deployment owns carries the tag. codeloc could not remove the tag from a resource of another owner.
 pub(super) fn protected(input: &Input<'_>) -> bool {
@@ -64,8 +65,8 @@ pub(super) fn steps(input: &Input<'_>, protect: bool) -> Vec<Step> {
     steps
 }
 
-/// The same for everything that the config does not use any more: no diff compares its tags, and an old tag would protect the location for
-/// ever. `compared` are the definitions whose tags a diff compares.
+/// The same for everything that the config does not use any more: no diff compares its tags, and a leftover tag would protect the
+/// location permanently. `compared` are the definitions whose tags a diff compares.
 pub(super) fn of_leftovers(
     input: &Input<'_>,
     protect: bool,
@@ -113,10 +114,6 @@ pub(super) fn only_protects(step: &Step) -> bool {
         | Step::Workspace(_) => return false,
     };
     tags.len() == 1 && is_protected(tags)
-}
-
-fn is_owned(input: &Input<'_>, tags: &Tags) -> bool {
-    tags::owner(tags, &input.deployment.id) == Owner::Ours(input.name)
 }
 
 fn is_protected(tags: &Tags) -> bool {

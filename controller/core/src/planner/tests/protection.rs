@@ -109,7 +109,7 @@ fn a_resource_of_another_owner_does_not_protect() {
 #[test]
 fn a_protected_location_has_the_tag_on_every_resource() {
     assert_eq!(unprotected(&converged(true).observed), []);
-    // Also on those that the config uses no longer.
+    // That includes resources that the config does not use any more.
     let mut model = converged(false);
     model.converge(&Desire::Present(Box::new(with_image()), image(3)));
     let mut location = with_image();
