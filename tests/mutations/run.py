@@ -29,9 +29,9 @@ def virtual(test):
 MUTATIONS = [
     (
         "skip the ownership check",
-        "controller/core/src/planner/mod.rs",
-        "    let strangers = strangers(input, location.adopt);\n    if !strangers.is_empty() {",
-        "    let strangers = strangers(input, location.adopt);\n    if strangers.len() > 100 {",
+        "controller/core/src/planner/present.rs",
+        "    if !not_owned.is_empty() {",
+        "    if not_owned.len() > 100 {",
         PURE,
     ),
     (
@@ -43,9 +43,9 @@ MUTATIONS = [
     ),
     (
         "delete resources before their tasks have stopped",
-        "controller/core/src/planner/mod.rs",
-        "    let later = if service.is_some() {\n        rest\n",
-        "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n        rest\n",
+        "controller/core/src/planner/removal.rs",
+        "    let later = if service.is_some() {\n        used_by_tasks\n",
+        "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n        used_by_tasks\n",
         PURE,
     ),
     (
@@ -57,9 +57,9 @@ MUTATIONS = [
     ),
     (
         "publish before the definitions are loaded",
-        "controller/core/src/planner/mod.rs",
-        "            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();",
-        '            Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n            Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();',
+        "controller/core/src/planner/readiness.rs",
+        "        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n    };",
+        "        Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n        Answer::Unreachable { .. } => None,\n    };",
         PURE,
     ),
     (
@@ -99,7 +99,7 @@ MUTATIONS = [
     ),
     (
         "delete the running task definition",
-        "controller/core/src/planner/mod.rs",
+        "controller/core/src/planner/garbage.rs",
         " && !service.names(observed)",
         "",
         PURE,

@@ -32,7 +32,7 @@ pub fn shape(observed: &BTreeMap<String, ObservedResources>) -> String {
             service.task_definition = named(&service.task_definition);
             for deployment in &mut service.deployments {
                 deployment.id.clear();
-                deployment.begun_ms = 0;
+                deployment.started_ms = 0;
                 deployment.reason.clear();
                 deployment.task_definition = named(&deployment.task_definition);
             }

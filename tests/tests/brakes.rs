@@ -225,7 +225,7 @@ async fn a_protected_location_stays_until_its_config_comes_back_and_lets_it_go()
     deployment.start().await;
     deployment.until_healthy(&["billing", "orders"]).await;
     deployment.idle().await;
-    // A second revision: the first one's tags say that it is protected too, and nobody writes them again.
+    // A second revision: codeloc must revoke the tag on the first one too.
     deployment.branches.push("orders", 2);
     deployment.until("rolling", |this| !this.healthy("orders")).await;
     deployment.until_healthy(&["orders"]).await;
@@ -476,7 +476,7 @@ async fn renamed(folder: &str, config: &str) {
     deployment.cloud.reset_calls();
     deployment.configs.remove("orders");
     deployment.commit(folder, config);
-    deployment.until("kept", |this| told(this, "orders", "frozen as it is")).await;
+    deployment.until("kept", |this| told(this, "orders", "unchanged: ")).await;
     assert_untouched(&deployment, &before).await;
     let message = deployment.status("orders").expect("orders has a status").message;
     for words in [&format!("{folder}/config.yml says `name: orders`"), &format!("rename the folder {folder} to orders")]
@@ -488,7 +488,7 @@ async fn renamed(folder: &str, config: &str) {
     // A daemon that starts now knows no other past.
     deployment.kill().await;
     deployment.start().await;
-    deployment.until("kept again", |this| told(this, "orders", "frozen as it is")).await;
+    deployment.until("kept again", |this| told(this, "orders", "unchanged: ")).await;
     assert_untouched(&deployment, &before).await;
 
     // Nothing says any more that it is meant to be there.

@@ -209,7 +209,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
     settings.add_filter(r"variables: DAGSTER_.*", "variables: [names]");
     let _guard = settings.bind_to_scope();
     insta::assert_snapshot!(stdout(&output), @r#"
-    orders: the wanted revision is not deployed yet
+    orders: the desired revision is not deployed yet
       + log group /codeloc-local/locations/orders: does not exist
           retention_days: 30
           tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
@@ -218,9 +218,9 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           trust: {JSON}
           permissions_boundary: none
           tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
-      ~ role codeloc-local-orders: the role has no policy yet
+      ~ role codeloc-local-orders: inline policy is missing
           policy: {JSON}
-      + task definition codeloc-local-orders: no live revision says the same
+      + task definition codeloc-local-orders: no equal revision is registered
           revision: [revision]
           image: registry.test/orders@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
           cpu: 256
@@ -232,7 +232,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           secrets: none
           port: 4000
           log_group: /codeloc-local/locations/orders in eu-central-1
-          health_check: every 10 s within 5 s, 3 times, start period 120 s: import socket; socket.create_connection(('127.0.0.1', 4000), 3).close()
+          health_check: every 10 s, timeout 5 s, 3 retries, start period 120 s: import socket; socket.create_connection(('127.0.0.1', 4000), 3).close()
           stop_timeout: 60
           variables: [names]
           arn: (known after apply)
@@ -263,10 +263,10 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
       + scaling codeloc-memory: does not exist
           target: ECSServiceAverageMemoryUtilization at 80 %
           arn: (known after apply)
-      + workspace entry orders (later): the location answers and is not published
+      + workspace entry orders (later): the location is not published
           address: orders-service.dagster.internal:4000
 
-    11 step(s) in 1 of 1 repositories.
+    11 steps in 1 of 1 location.
     "#);
 
     let calls = lone.web.calls(lone.cloud_port(), 0).await.unwrap();

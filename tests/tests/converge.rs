@@ -128,7 +128,7 @@ async fn a_first_rollout_that_fails_says_that_nothing_serves_and_why() {
                 (Reason::RolloutFailed, &status.message)
             );
             let message = status.message;
-            assert!(message.contains(cause) && message.contains("nothing serves"), "{message}");
+            assert!(message.contains(cause) && message.contains("no revision serves"), "{message}");
             assert!(!message.contains("still serves"), "{message}");
             deployment.kill().await;
             deployment.start().await;

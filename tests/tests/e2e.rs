@@ -364,7 +364,7 @@ mod e2e {
             let round = Round::begin(work.path()).await;
             let applied = round.lone.codeloc("apply", &["--timeout", "120"]);
             assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
-            assert_eq!(stdout(&applied), "orders: Synced, Healthy: runs as wanted\n");
+            assert_eq!(stdout(&applied), "orders: Synced, Healthy: in sync\n");
             round.plan_is_empty("apply");
             round.plan_shows_a_change_of_memory();
             round.end("nothing").await
@@ -407,7 +407,7 @@ mod e2e {
         fn plan_is_empty(&self, what: &str) {
             let plan = self.lone.codeloc("plan", &[]);
             let said = (plan.status.code(), stdout(&plan));
-            let nothing = "No changes: AWS is as the configs want it.\n".to_owned();
+            let nothing = "No changes. AWS matches the configuration.\n".to_owned();
             assert_eq!(said, (Some(0), nothing), "after {what}: {}", stderr(&plan));
         }
 
@@ -419,11 +419,11 @@ mod e2e {
             let text = stdout(&plan);
             assert_eq!(plan.status.code(), Some(2), "{text}{}", stderr(&plan));
             for line in [
-                "  + task definition codeloc-local-orders: no live revision says the same",
+                "  + task definition codeloc-local-orders: no equal revision is registered",
                 "      memory: 512 -> 1024",
-                "  ~ ECS service orders-service: another revision is wanted",
+                "  ~ ECS service orders-service: the desired revision differs",
                 "codeloc-local-orders:1 -> (known after apply)",
-                "3 step(s) in 1 of 1 repositories.",
+                "3 steps in 1 of 1 location.",
             ] {
                 assert!(text.contains(line), "no {line:?} in:\n{text}");
             }

@@ -21,7 +21,7 @@ pub struct DesiredLocation {
     pub commit: Option<String>,
 }
 
-/// An error in a config. The location stays as it is.
+/// An invalid config: codeloc changes nothing of its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// Relative to the folder of configs.

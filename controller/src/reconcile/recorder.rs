@@ -8,7 +8,7 @@ use codeloc_aws::Class;
 use codeloc_core::desired::{Desired, Invalid};
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Plan;
-use codeloc_core::resources::drift::NOTES;
+use codeloc_core::resources::tracked_fields::NOTES;
 use codeloc_core::resources::{Action, ObservedResources, Step};
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Drift, LocationStatus, Reason};
 use codeloc_crds::Location;

@@ -353,7 +353,7 @@ impl Run {
                     |reason| matches!(reason, Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering);
                 status.conditions.iter().any(|dated| failed(dated.condition.reason))
                     && status.health == Health::Degraded
-                    && !status.message.contains("is tried again")
+                    && !status.message.contains("codeloc retries")
             }
             (false, None) => (status.sync, status.health) == (Sync::Synced, Health::Healthy),
         };

@@ -65,7 +65,7 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str, &str) -> Answer) -> 
 /// The status of a settled location, with other values for the fields in `more`.
 fn status(name: &str, more: &Value) -> Value {
     let mut status = json!({
-        "name": name, "sync": "Synced", "health": "Healthy", "message": "runs as wanted", "conditions": [],
+        "name": name, "sync": "Synced", "health": "Healthy", "message": "in sync", "conditions": [],
         "updated": "2026-01-01T00:00:00Z",
     });
     for (field, value) in more.as_object().unwrap() {

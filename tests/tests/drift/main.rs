@@ -8,7 +8,7 @@ mod by_hand;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use codeloc_core::resources::drift::{Found, Repair, TrackedField};
+use codeloc_core::resources::tracked_fields::{Found, Repair, TrackedField};
 use codeloc_core::resources::{Kind, ObservedResources};
 use codeloc_core::status::Sync;
 use codeloc_tests::{TestDeployment, config};

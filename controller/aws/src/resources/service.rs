@@ -108,7 +108,7 @@ fn read(session: Session<'_>, service: &Service) -> Observed {
 fn read_deployment(deployment: &SdkDeployment) -> ServiceDeployment {
     ServiceDeployment {
         id: deployment.id().unwrap_or_default().to_owned(),
-        begun_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
+        started_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
         task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
         rollout: match deployment.rollout_state() {
             Some(DeploymentRolloutState::Failed) => Rollout::Failed,

@@ -46,7 +46,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     };
     for (key, observed) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
         let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
-        let (location, run) = names::repository_of_family(family);
+        let (location, run) = names::location_of_family(family);
         if in_scope(scope, "", location).is_some() {
             let definitions = found.entry(location.to_owned()).or_default();
             let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };

@@ -1,12 +1,11 @@
-//! What every sweep compares, kind by kind: the page `docs/drift.md` is written from this, and a test changes each of these
-//! fields by hand.
+//! The fields of each kind that a sweep compares. `docs/drift.md` is generated from them, and a test changes each of them by hand.
 
 /// One field of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackedField {
-    /// As a change's description and the status name it.
+    /// The name in plans and in the status.
     pub field: &'static str,
-    /// What is compared, and what counts as equal.
+    /// The compared value, and which values count as equal.
     pub compared: &'static str,
     pub repair: Repair,
     pub found: Found,
@@ -14,16 +13,16 @@ pub struct TrackedField {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// By this call, or these.
+    /// codeloc repairs it with this call, or with these calls.
     By(&'static str),
-    /// Not at all: AWS has no call that changes it, and nothing that serves is deleted for it. What somebody can do.
+    /// AWS has no call that changes it, and codeloc does not delete a resource that serves. The text says what you can do.
     ReportOnly(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     NextSweep,
-    /// It has no bulk call: each sweep reads a part of all.
+    /// AWS has no bulk call: each sweep reads some of the resources.
     InTurns,
 }
 
@@ -37,10 +36,10 @@ impl TrackedField {
     }
 
     pub(super) const fn tags(by: &'static str, found: Found) -> Self {
-        let compared = "codeloc's own tags and those of the config; tags of others stay";
+        let compared = "the tags of codeloc and of the config; other tags stay";
         Self { field: "tags", compared, repair: Repair::By(by), found }
     }
 }
 
-/// Fields of a change that say what codeloc does, not what somebody changed.
+/// Fields of a change that describe the change itself, not drift.
 pub const NOTES: [&str; 3] = ["attempt", "failed_revision", "revision"];

@@ -1,4 +1,4 @@
-//! Which images are garbage, as the whole planner sees it.
+//! Which images the planner collects.
 
 use super::super::{DAY_MS, Plan};
 use super::model::*;
@@ -6,7 +6,7 @@ use crate::resources::image_repository::garbage::Image;
 use crate::resources::service::ServiceDeployment;
 use crate::resources::{Step, image_repository};
 
-/// A location that went through these images, each pushed a day after the last, as it is a year after; and what it says is garbage.
+/// A location that had these images, with one more image pushed each day, and its last plan.
 fn after_images(versions: &[u8]) -> (Model, Plan) {
     let mut model = Model::default();
     let desire = |version: u8| Desire::Present(Box::new(location(512, 2, None)), image(version));
@@ -35,16 +35,16 @@ fn deleted(plan: &Plan) -> Vec<u8> {
 }
 
 #[test]
-fn images_that_no_task_definition_names_go_but_for_young_ones() {
+fn old_images_that_no_task_definition_names_are_deleted() {
     let (model, plan) = after_images(&[1, 2, 3, 4, 5, 6, 7, 8]);
-    // The newest definition runs, five more are kept, and seven days are not over for those from 41 on.
+    // The newest definition runs, codeloc keeps five more, and the images from 41 on are younger than seven days.
     assert_eq!(model.observed.task_definitions.len(), 6);
     let expected: Vec<u8> = [0, 1, 2].into_iter().chain(9..=40).collect();
     assert_eq!(deleted(&plan), expected);
 }
 
 #[test]
-fn no_image_goes_while_something_registered_cannot_be_read() {
+fn no_image_is_deleted_while_a_definition_is_unreadable() {
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     let (mut model, plan) = after_images(&[1, 2]);
     assert!(!deleted(&plan).is_empty());
@@ -56,7 +56,7 @@ fn no_image_goes_while_something_registered_cannot_be_read() {
 }
 
 #[test]
-fn the_image_of_a_deployment_whose_definition_was_deregistered_by_hand_stays_with_all_others() {
+fn no_image_is_deleted_while_a_deregistered_definition_runs() {
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     let (mut model, _) = after_images(&[1, 2]);
     let draining = model.observed.service.as_ref().unwrap().deployments[0].clone();
@@ -66,7 +66,7 @@ fn the_image_of_a_deployment_whose_definition_was_deregistered_by_hand_stays_wit
 }
 
 #[test]
-fn no_image_goes_out_of_a_repository_without_our_tag_or_with_the_task_definition_that_names_it() {
+fn images_of_other_owners_and_of_collected_definitions_stay() {
     let (mut model, _) = after_images(&[1, 2]);
     model.observed.image_repository.as_mut().unwrap().tags.clear();
     let adopted = {
@@ -81,5 +81,5 @@ fn no_image_goes_out_of_a_repository_without_our_tag_or_with_the_task_definition
     let mut model = model;
     let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(7)));
     assert!(!plan.garbage.is_empty());
-    assert!(!deleted(&plan).contains(&1), "its definition goes in this plan");
+    assert!(!deleted(&plan).contains(&1), "this plan deregisters its definition");
 }

@@ -1,15 +1,15 @@
-//! The list of watched fields is what changes are described by, no more and no less.
+//! The tracked fields are exactly the fields that changes describe.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
 use super::model::{Desire, Model, image, location};
-use crate::resources::drift::NOTES;
 use crate::resources::service::Network;
+use crate::resources::tracked_fields::NOTES;
 use crate::resources::{Action, Kind, ObservedResources};
 
-/// Everything that somebody can change, each in turn; some need what others would hide.
+/// Changes by hand of every field. They are separate because some hide others.
 const TAMPERS: [fn(&mut ObservedResources); 7] = [
     |observed| {
         observed.log_group.iter_mut().for_each(|observed| observed.retention_days = None);
@@ -81,7 +81,7 @@ const TAMPERS: [fn(&mut ObservedResources); 7] = [
         other.foreign = vec!["user"];
         observed.run_definitions.push(other);
     },
-    // What runs is another definition than the one that is wanted.
+    // The service runs another definition than the desired one.
     |observed| {
         let mut other = observed.runs().unwrap().clone();
         "arn:by-hand".clone_into(&mut other.arn);
@@ -114,7 +114,7 @@ const TAMPERS: [fn(&mut ObservedResources); 7] = [
     },
 ];
 
-/// Fields of all updates that a plan has after a change, by kind.
+/// The fields of all updates in the plan after a change by hand.
 fn updated(max_capacity: u32, tamper: impl Fn(&mut Model)) -> BTreeSet<(Kind, &'static str)> {
     let mut model = Model::default();
     let mut location = location(512, max_capacity, Some("data".to_owned()));
@@ -136,11 +136,11 @@ fn updated(max_capacity: u32, tamper: impl Fn(&mut Model)) -> BTreeSet<(Kind, &'
 }
 
 #[test]
-fn the_list_of_watched_fields_is_what_updates_are_described_by() {
+fn every_tracked_field_has_a_change_that_describes_it() {
     let mut found = BTreeSet::new();
     for tamper in TAMPERS {
         found.extend(updated(2, |model| tamper(&mut model.observed)));
-        // Without scaling the count is codeloc's.
+        // codeloc sets the count only without scaling.
         found.extend(updated(1, |model| tamper(&mut model.observed)));
     }
     let unwanted = |model: &mut Model| {
@@ -158,13 +158,13 @@ fn the_list_of_watched_fields_is_what_updates_are_described_by() {
 }
 
 #[test]
-fn a_policy_that_took_the_metric_of_ours_goes_before_ours_comes_back() {
+fn a_policy_with_the_metric_of_an_own_one_is_deleted_first() {
     let mut model = Model::default();
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(1));
     model.converge(&desire);
     let policies = &mut model.observed.scaling.as_mut().unwrap().policies;
-    let ours = policies.remove("codeloc-memory").unwrap();
-    policies.insert("by-hand".to_owned(), ours);
-    let words: Vec<String> = model.plan(&desire).steps.iter().map(|step| step.describe().name).collect();
-    assert_eq!(words, ["by-hand", "codeloc-memory"]);
+    let own = policies.remove("codeloc-memory").unwrap();
+    policies.insert("by-hand".to_owned(), own);
+    let names: Vec<String> = model.plan(&desire).steps.iter().map(|step| step.describe().name).collect();
+    assert_eq!(names, ["by-hand", "codeloc-memory"]);
 }

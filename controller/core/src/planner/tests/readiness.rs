@@ -1,12 +1,11 @@
-//! Who has to answer for a location to be published, and what is told of it meanwhile.
+//! Which answers publish a location, and what codeloc reports until then.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
 use super::model::*;
-use crate::dagster::Entry;
-use crate::dagster::{Answer, WebLocation};
+use crate::dagster::{Answer, Entry, WebLocation};
 use crate::deployment::{Address, Deployment};
 use crate::resources::service::Rollout;
 use crate::resources::{Step, workspace};
@@ -27,7 +26,7 @@ fn entry(deployment: &Deployment, number: u8) -> Entry {
     Entry { host, port: 4000 }
 }
 
-/// A location that has converged, and the id of what it runs.
+/// A location in sync, and its server id.
 fn converged() -> (Model, String) {
     let mut model = Model::default();
     model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
@@ -35,14 +34,8 @@ fn converged() -> (Model, String) {
     (model, id)
 }
 
-/// The plan where these ids answer, each at an address of its own, the entry leads to one of those addresses, and the webserver shows that.
-fn plan_where(
-    model: &Model,
-    deployment: &Deployment,
-    ids: &[&str],
-    published: Option<u8>,
-    shown: Option<&str>,
-) -> Plan {
+/// The plan when these ids answer at the addresses 1, 2 and so on. `published` is the number of the published address.
+fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Option<u8>, shown: Option<&str>) -> Plan {
     let answer = |(number, id): (u8, &&str)| Answered {
         address: address(number),
         answer: Answer::Loaded { server_id: (*id).to_owned(), repositories: vec![] },
@@ -81,20 +74,21 @@ fn changes(plan: &Plan) -> Vec<&workspace::Change> {
         .collect()
 }
 
-fn places() -> [Deployment; 2] {
+fn deployments() -> [Deployment; 2] {
     [deployment(), Deployment { address: Address::Discovered, ..deployment() }]
 }
 
 fn condition(plan: &Plan, kind: ConditionKind) -> (ConditionStatus, Reason, &str) {
-    let condition = plan.report.conditions.iter().find(|condition| condition.kind == kind).expect("it is told");
+    let condition =
+        plan.report.conditions.iter().find(|condition| condition.kind == kind).expect("a condition of this kind");
     (condition.status, condition.reason, &condition.message)
 }
 
 #[test]
 fn a_foreign_id_publishes_nothing() {
     let (model, _) = converged();
-    for deployment in places() {
-        let plan = plan_where(&model, &deployment, &[FOREIGN], None, None);
+    for deployment in deployments() {
+        let plan = plan_with(&model, &deployment, &[FOREIGN], None, None);
         assert_eq!(changes(&plan), Vec::<&workspace::Change>::new());
         let (status, reason, message) = condition(&plan, ConditionKind::Loaded);
         assert_eq!((status, reason), (ConditionStatus::Unknown, Reason::OtherRevision));
@@ -103,10 +97,10 @@ fn a_foreign_id_publishes_nothing() {
 }
 
 #[test]
-fn an_entry_that_leads_to_a_foreign_id_is_taken_out() {
+fn an_entry_that_leads_to_a_foreign_id_is_withdrawn() {
     let (model, _) = converged();
-    for deployment in places() {
-        let plan = plan_where(&model, &deployment, &[FOREIGN], Some(1), Some(FOREIGN));
+    for deployment in deployments() {
+        let plan = plan_with(&model, &deployment, &[FOREIGN], Some(1), Some(FOREIGN));
         let changes = changes(&plan);
         assert!(matches!(&changes[..], [workspace::Change::Withdraw { found, .. }] if found == FOREIGN), "{changes:?}");
         assert_eq!(condition(&plan, ConditionKind::Registered).1, Reason::OtherRevision);
@@ -114,43 +108,43 @@ fn an_entry_that_leads_to_a_foreign_id_is_taken_out() {
 }
 
 #[test]
-fn an_entry_that_leads_to_a_foreign_id_moves_to_a_task_of_its_own() {
+fn an_entry_moves_from_a_foreign_id_to_an_own_task() {
     let (model, own) = converged();
     let deployment = Deployment { address: Address::Discovered, ..deployment() };
-    let plan = plan_where(&model, &deployment, &[FOREIGN, &own], Some(1), Some(FOREIGN));
+    let plan = plan_with(&model, &deployment, &[FOREIGN, &own], Some(1), Some(FOREIGN));
     let changes = changes(&plan);
     let second = address(2).ip().to_string();
     assert!(matches!(&changes[..], [workspace::Change::Publish { host, .. }] if *host == second), "{changes:?}");
 }
 
 #[test]
-fn an_entry_that_leads_elsewhere_than_the_foreign_id_stays() {
+fn an_entry_with_another_address_than_the_foreign_id_stays() {
     let (model, _) = converged();
     let deployment = Deployment { address: Address::Discovered, ..deployment() };
-    let plan = plan_where(&model, &deployment, &[FOREIGN], Some(9), None);
+    let plan = plan_with(&model, &deployment, &[FOREIGN], Some(9), None);
     assert_eq!(changes(&plan), Vec::<&workspace::Change>::new());
 }
 
 #[test]
-fn an_id_that_may_be_of_a_deregistered_revision_takes_nothing_out() {
+fn an_id_of_a_possibly_deregistered_revision_withdraws_nothing() {
     let (mut model, own) = converged();
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     model.converge(&desire);
-    // What the service runs is registered no more, and something else is wanted.
+    // The running definition was deregistered, and another one is desired.
     let runs = model.observed.service.as_ref().unwrap().task_definition.clone();
     model.observed.task_definitions.retain(|observed| observed.arn != runs);
-    for deployment in places() {
-        let plan = plan_where(&model, &deployment, &[FOREIGN], Some(1), None);
+    for deployment in deployments() {
+        let plan = plan_with(&model, &deployment, &[FOREIGN], Some(1), None);
         assert_eq!(changes(&plan), Vec::<&workspace::Change>::new(), "{own}");
     }
 }
 
 #[test]
-fn where_nothing_is_proven_the_webserver_has_to_show_what_runs() {
+fn without_answers_the_webserver_must_show_the_running_revision() {
     let (model, own) = converged();
-    for deployment in places() {
+    for deployment in deployments() {
         let registered = |shown| {
-            let plan = plan_where(&model, &deployment, &[], Some(1), shown);
+            let plan = plan_with(&model, &deployment, &[], Some(1), shown);
             condition(&plan, ConditionKind::Registered).1
         };
         assert_eq!(registered(Some(own.as_str())), Reason::UpToDate);
@@ -159,7 +153,7 @@ fn where_nothing_is_proven_the_webserver_has_to_show_what_runs() {
 }
 
 #[test]
-fn nothing_serves_before_a_first_rollout_is_whole() {
+fn nothing_serves_before_the_first_complete_rollout() {
     let mut model = Model::default();
     let broken = image(1);
     model.broken.push(broken.reference.clone());
@@ -167,15 +161,15 @@ fn nothing_serves_before_a_first_rollout_is_whole() {
     let plan = model.converge(&desire);
     assert_eq!((plan.report.health, plan.report.serving.as_deref()), (Health::Degraded, None));
     let message = condition(&plan, ConditionKind::Deployed).2;
-    assert!(message.contains("nothing serves"), "{message}");
-    // Tasks that run are no proof either.
+    assert!(message.contains("no revision serves"), "{message}");
+    // A running task proves nothing either.
     let service = model.observed.service.as_mut().unwrap();
     (service.running, service.deployments[0].running) = (1, 1);
     assert_eq!(model.plan(&desire).report.serving, None);
 }
 
 #[test]
-fn nothing_serves_where_no_task_of_a_whole_rollout_runs() {
+fn nothing_serves_without_a_running_task() {
     let (mut model, own) = converged();
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(1));
     assert_eq!(model.plan(&desire).report.serving, Some(own));
@@ -185,7 +179,7 @@ fn nothing_serves_where_no_task_of_a_whole_rollout_runs() {
 }
 
 #[test]
-fn what_a_rollback_goes_to_serves_while_it_is_under_way() {
+fn the_target_of_a_rollback_serves_during_the_rollback() {
     let (mut model, own) = converged();
     let broken = image(2);
     model.broken.push(broken.reference.clone());

@@ -1,9 +1,10 @@
-//! Properties of the planner, against a model of AWS that is as pure as the planner itself.
+//! Properties of the planner, tested with a pure model of AWS.
 
-mod drift;
 mod images;
 pub(super) mod model;
-mod proof;
+mod protection;
+mod readiness;
+mod tracked_fields;
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn history() -> impl Strategy<Value = Vec<Desire>> {
     prop::collection::vec(desire(), 1..5)
 }
 
-/// Something somebody did by hand.
+/// A change by another AWS user.
 #[derive(Clone, Copy, Debug)]
 enum Edit {
     Retention,
@@ -81,7 +82,7 @@ fn tamper(model: &mut Model, edit: Edit) {
 
 proptest! {
     #[test]
-    fn every_history_ends_in_a_fixpoint(history in history()) {
+    fn every_history_converges(history in history()) {
         let mut model = Model::default();
         for desire in &history {
             let plan = model.converge(desire);
@@ -102,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_cut_off_anywhere_is_taken_up_by_the_next(history in history(), cut in 0_usize..12) {
+    fn the_next_plan_continues_an_interrupted_one(history in history(), cut in 0_usize..12) {
         let mut model = Model::default();
         for desire in &history {
             let plan = model.plan(desire);
@@ -115,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_changed_by_hand_is_repaired(first in desire(), edits in prop::collection::vec(edit(), 1..4)) {
+    fn codeloc_repairs_every_change_by_hand(first in desire(), edits in prop::collection::vec(edit(), 1..4)) {
         let mut model = Model::default();
         model.converge(&first);
         for edit in edits {
@@ -126,18 +127,18 @@ proptest! {
     }
 
     #[test]
-    fn nothing_of_a_stranger_is_touched(desire in desire(), kind in 0_usize..5) {
+    fn resources_of_another_owner_are_not_changed(desire in desire(), kind in 0_usize..5) {
         let mut model = Model::default();
         let Desire::Present(location, _) = &desire else { return Ok(()) };
         model.converge(&desire);
-        let nobody = Shared::from(Tags::from([("team".to_owned(), "others".to_owned())]));
+        let other = Shared::from(Tags::from([("team".to_owned(), "others".to_owned())]));
         let observed = &mut model.observed;
         let kind = match kind {
-            0 => { observed.log_group.as_mut().unwrap().tags = nobody; Kind::LogGroup }
-            1 => { observed.image_repository.as_mut().unwrap().tags = nobody; Kind::ImageRepository }
-            2 => { observed.role.as_mut().unwrap().tags = nobody; Kind::Role }
-            3 => { observed.discovery.as_mut().unwrap().tags = nobody; Kind::Discovery }
-            _ => { observed.service.as_mut().unwrap().tags = nobody; Kind::Service }
+            0 => { observed.log_group.as_mut().unwrap().tags = other; Kind::LogGroup }
+            1 => { observed.image_repository.as_mut().unwrap().tags = other; Kind::ImageRepository }
+            2 => { observed.role.as_mut().unwrap().tags = other; Kind::Role }
+            3 => { observed.discovery.as_mut().unwrap().tags = other; Kind::Discovery }
+            _ => { observed.service.as_mut().unwrap().tags = other; Kind::Service }
         };
         let mut changed = location.clone();
         changed.resources.memory = 2048;
@@ -148,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn a_broken_image_never_takes_the_old_one_away(good in desire(), memory in prop::sample::select(vec![512_u32, 1024])) {
+    fn a_broken_image_never_replaces_a_serving_one(good in desire(), memory in prop::sample::select(vec![512_u32, 1024])) {
         let mut model = Model::default();
         if matches!(good, Desire::Absent) {
             return Ok(());
@@ -163,7 +164,7 @@ proptest! {
         prop_assert_eq!(&model.entry, &entry);
         prop_assert_eq!(&model.serving_id(), &serving);
         let deployments = model.deployments;
-        // The controller comes back without a memory: the revision is still not tried again.
+        // After a restart, codeloc still does not retry the revision.
         for _ in 0..3 {
             let plan = model.converge(&desire);
             prop_assert!(plan.steps.is_empty());
@@ -174,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rollback_that_nobody_watched_is_not_tried_again(good in desire()) {
+    fn a_rollback_during_a_restart_is_not_retried(good in desire()) {
         if matches!(good, Desire::Absent) {
             return Ok(());
         }
@@ -185,7 +186,7 @@ proptest! {
         let desire = Desire::Present(Box::new(location(512, 2, None)), broken);
         let plan = model.plan(&desire);
         plan.steps.iter().for_each(|step| model.apply(step));
-        // The controller is away while ECS rolls back.
+        // codeloc is not running while ECS rolls back.
         model.settle();
         let deployments = model.deployments;
         let plan = model.converge(&desire);
@@ -194,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn an_earlier_good_revision_is_rolled_out_again_without_being_registered_twice(versions in prop::collection::vec(0_u8..3, 2..8)) {
+    fn an_earlier_revision_is_not_registered_twice(versions in prop::collection::vec(0_u8..3, 2..8)) {
         let mut model = Model::default();
         for version in &versions {
             let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(*version)));
@@ -205,12 +206,12 @@ proptest! {
     }
 
     #[test]
-    fn what_served_before_the_present_commit_is_remembered(
+    fn the_previous_commit_is_remembered(
         changes in prop::collection::vec((0_u8..4, prop::sample::select(vec![512_u32, 1024])), 1..8)
     ) {
         let mut model = Model::default();
         model.broken.push(image(3).reference);
-        // The commit that serves, and the other one that did before it.
+        // The commit that serves, and the one before it.
         let (mut serves, mut before): (Option<String>, Option<String>) = (None, None);
         for (version, memory) in changes {
             let image = image(version);
@@ -229,7 +230,7 @@ proptest! {
 }
 
 #[test]
-fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
+fn resources_are_created_after_those_that_they_need() {
     let mut model = Model::default();
     let plan = model.plan(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
     let kinds: Vec<Kind> =
@@ -253,20 +254,20 @@ fn an_empty_account_gets_everything_in_the_order_of_its_needs() {
 }
 
 #[test]
-fn a_plan_made_again_later_repeats_the_first_and_one_for_another_image_does_not() {
+fn a_later_plan_for_the_same_image_repeats_the_first() {
     let mut model = Model::default();
-    let wanted = |version| Desire::Present(Box::new(location(512, 2, None)), image(version));
-    model.converge(&wanted(1));
-    let first = model.plan(&wanted(2)).steps;
-    let later = model.plan(&wanted(2)).steps;
-    assert_ne!(first, later, "they say when they were made");
+    let desire = |version| Desire::Present(Box::new(location(512, 2, None)), image(version));
+    model.converge(&desire(1));
+    let first = model.plan(&desire(2)).steps;
+    let later = model.plan(&desire(2)).steps;
+    assert_ne!(first, later, "an attempt contains its time");
     assert!(later.iter().zip(&first).all(|(step, earlier)| step.repeats(earlier)), "{later:?}");
-    let other = model.plan(&wanted(3)).steps;
+    let other = model.plan(&desire(3)).steps;
     assert!(!other.iter().zip(&first).any(|(step, earlier)| step.repeats(earlier)), "{other:?}");
 }
 
 #[test]
-fn without_an_image_only_what_needs_none_is_made() {
+fn without_an_image_only_independent_resources_are_created() {
     let (deployment, observed, workspace) =
         (deployment(), ObservedResources::default(), workspace::Observed::default());
     let location = location(512, 2, None);
@@ -293,7 +294,7 @@ fn without_an_image_only_what_needs_none_is_made() {
 }
 
 #[test]
-fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
+fn a_task_without_loaded_definitions_is_not_published() {
     let mut model = Model::default();
     let (location, image) = (location(512, 2, None), image(1));
     model.converge(&Desire::Present(Box::new(location.clone()), image.clone()));
@@ -323,7 +324,7 @@ fn a_task_that_does_not_answer_with_its_definitions_is_not_published() {
 }
 
 #[test]
-fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_secrets() {
+fn an_execution_role_stays_while_a_task_can_start_with_it() {
     let mut model = Model::default();
     let secret = "arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token";
     let mut with = location(512, 2, None);
@@ -332,7 +333,7 @@ fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_
     let role = model.observed.execution_role.clone().expect("an execution role");
     let runs = |model: &Model| model.observed.runs().unwrap().content.clone().unwrap();
     assert_eq!((runs(&model).execution_role_arn, runs(&model).secrets["TOKEN"].as_str()), (role.arn.clone(), secret));
-    // The code itself never has it.
+    // The role of the code does not allow it.
     let code = model.observed.role.as_ref().unwrap();
     assert!(code.policies.values().all(|policy| !format!("{policy:?}").contains(secret)));
 
@@ -344,7 +345,7 @@ fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_
         }
         let mut named = model.observed.task_definitions.iter().chain(&model.observed.run_definitions);
         let named = named.any(|observed| observed.content.as_ref().unwrap().execution_role_arn == role.arn);
-        assert!(!named || model.observed.execution_role.is_some(), "something would start with it");
+        assert!(!named || model.observed.execution_role.is_some(), "a task could start with it");
     }
     let plan = model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(9)));
     plan.garbage.iter().for_each(|step| model.apply(step));
@@ -352,7 +353,7 @@ fn a_location_has_an_execution_role_for_as_long_as_something_can_start_with_its_
 }
 
 #[test]
-fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
+fn old_task_definitions_are_garbage_unless_they_run() {
     let mut model = Model::default();
     let desire = |version: u8| Desire::Present(Box::new(location(512, 2, None)), image(version));
     for version in 1..=8 {
@@ -372,7 +373,7 @@ fn old_task_definitions_are_garbage_but_never_what_runs_however_old_it_is() {
         .map(|observed| observed.number)
         .collect();
     assert_eq!(collected, [3, 2]);
-    // And the run definitions that only those hand on.
+    // The run definitions that only those name are garbage too.
     let runs: Vec<&Step> = plan.garbage.iter().filter(|step| step.kind() == Kind::RunDefinition).collect();
     assert_eq!(runs.len(), 2, "{runs:?}");
 }

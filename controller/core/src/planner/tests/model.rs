@@ -1,18 +1,14 @@
-//! AWS and Dagster as one location sees them: as pure as the planner, and refusing what AWS would refuse.
+//! A pure model of AWS and Dagster for one location. It refuses the calls that AWS refuses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use codeloc_crds::{
-    Architecture, CodePointer, GitReference, Health as HealthLimits, Location, LocationName, Resources, Scaling,
-};
+use codeloc_crds::Location;
 use proptest::prelude::*;
 
 use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
-use crate::dagster::Entry;
-use crate::dagster::{Answer, WebLocation};
-use crate::deployment::{Address, Deployment};
-use crate::image::{Image, Load, LoadTarget};
+use crate::dagster::{Answer, Entry, WebLocation};
+use crate::image::Image;
 use crate::resources::service::{Rollout, ServiceDeployment, Status};
 use crate::resources::{
     ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
@@ -21,73 +17,9 @@ use crate::resources::{
 use crate::shared::Shared;
 use crate::tags;
 
-pub(in crate::planner) const NAME: &str = "orders";
+pub(in crate::planner) use crate::fixtures::{NAME, deployment, image, location};
 
-pub(in crate::planner) fn deployment() -> Deployment {
-    Deployment {
-        id: "codeloc".to_owned(),
-        partition: "aws".to_owned(),
-        account: "123456789012".to_owned(),
-        region: "eu-central-1".to_owned(),
-        cluster: "dagster".to_owned(),
-        namespace_id: "ns-1".to_owned(),
-        namespace: "dagster.internal".to_owned(),
-        bucket: "platform".to_owned(),
-        subnets: vec!["subnet-a".to_owned()],
-        security_groups: vec!["sg-a".to_owned()],
-        assign_public_ip: false,
-        execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
-        permissions_boundary: None,
-        log_retention_days: 30,
-        image_grace_days: 7,
-        port: 4000,
-        address: Address::Dns { template: "{service}.{namespace}".to_owned() },
-        environment: [].into(),
-        secrets: [].into(),
-        host_platform: false,
-    }
-}
-
-pub(in crate::planner) fn location(memory: u32, max_capacity: u32, tag: Option<String>) -> Location {
-    Location {
-        name: LocationName::new(NAME).unwrap(),
-        git_url: "https://github.com/acme/orders.git".to_owned(),
-        reference: GitReference::Branch("main".to_owned()),
-        subdirectory: None,
-        code: CodePointer::Module("orders.definitions".to_owned()),
-        attribute: None,
-        python_version: None,
-        image: None,
-        image_policy: codeloc_crds::ImagePolicy::Pinned,
-        dependencies: None,
-        dockerfile: None,
-        resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
-        run_resources: None,
-        s3_prefix: "repos/orders".to_owned(),
-        secrets: [].into(),
-        access: codeloc_crds::Access::default(),
-        environment: [("LEVEL".to_owned(), "1".to_owned())].into(),
-        scaling: Scaling { min_capacity: 1, max_capacity, cpu_threshold: 70, memory_threshold: 80 },
-        health: HealthLimits { start_seconds: 120, load_seconds: 120 },
-        tags: tag.map(|tag| ("team".to_owned(), tag)).into_iter().collect(),
-        adopt: false,
-        mode: codeloc_crds::Mode::Enforce,
-        protect: false,
-    }
-}
-
-pub(in crate::planner) fn image(version: u8) -> Image {
-    Image {
-        reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
-        commit: Some(format!("{version:040x}")),
-        load: Load {
-            target: LoadTarget::Module("orders.definitions".to_owned()),
-            working_directory: "/opt/codeloc/code".to_owned(),
-        },
-    }
-}
-
-/// What a config and its commit come to at one moment.
+/// The desired state at one moment.
 #[derive(Clone, Debug)]
 pub(in crate::planner) enum Desire {
     Present(Box<Location>, Image),
@@ -100,16 +32,16 @@ pub(in crate::planner) fn desire() -> impl Strategy<Value = Desire> {
     prop_oneof![6 => present, 1 => Just(Desire::Absent)]
 }
 
-/// AWS and Dagster as one location sees them.
+/// AWS and Dagster, as far as they concern one location.
 #[derive(Clone, Debug, Default)]
 pub(in crate::planner) struct Model {
     pub(in crate::planner) observed: ObservedResources,
     pub(in crate::planner) entry: Option<Entry>,
-    /// What the webserver has loaded.
+    /// The revision that the webserver shows.
     pub(in crate::planner) shown: Option<String>,
     pub(in crate::planner) revisions: i32,
     pub(in crate::planner) deployments: u32,
-    /// Images of which the code does not import.
+    /// Images whose code fails to import.
     pub(in crate::planner) broken: Vec<String>,
     pub(in crate::planner) now_ms: i64,
 }
@@ -161,7 +93,7 @@ impl Model {
         plan
     }
 
-    /// Applies one step as AWS would, and refuses what AWS would refuse.
+    /// Applies one step as AWS does, and refuses the steps that AWS refuses.
     pub(in crate::planner) fn apply(&mut self, step: &Step) {
         match step {
             Step::LogGroup(change) => self.apply_log_group(change),
@@ -313,7 +245,7 @@ impl Model {
             Change::SetRecord { ttl, .. } => {
                 self.observed.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
             }
-            Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
+            Change::Immutable { .. } => panic!("a report-only step was executed"),
             Change::Tag { tags, .. } => self.observed.discovery.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
                 assert!(
@@ -325,7 +257,7 @@ impl Model {
         }
     }
 
-    fn begin(&mut self) -> ServiceDeployment {
+    fn start_rollout(&mut self) -> ServiceDeployment {
         self.deployments += 1;
         let newest = self
             .observed
@@ -335,7 +267,7 @@ impl Model {
             .expect("a task definition to run");
         ServiceDeployment {
             id: format!("ecs-svc/{}", self.deployments),
-            begun_ms: self.now_ms,
+            started_ms: self.now_ms,
             task_definition: newest.arn.clone(),
             rollout: Rollout::InProgress,
             reason: String::new(),
@@ -351,12 +283,12 @@ impl Model {
             Change::Create { desired, task_definition, registry, .. } => {
                 assert!(
                     self.observed.service.as_ref().is_none_or(|service| !service.exists()),
-                    "a service was made twice"
+                    "a service was created twice"
                 );
                 let discovery = self.observed.discovery.as_ref().expect("a service needs its registry");
                 assert!(registry.known().is_none_or(|arn| arn == discovery.arn));
                 let (arn, registry) = (format!("arn:{}", desired.name), Some(discovery.arn.clone()));
-                let mut first = self.begin();
+                let mut first = self.start_rollout();
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut first.task_definition);
                 }
@@ -379,7 +311,7 @@ impl Model {
                 );
             }
             Change::Deploy { task_definition, .. } => {
-                let mut next = self.begin();
+                let mut next = self.start_rollout();
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut next.task_definition);
                 }
@@ -388,7 +320,7 @@ impl Model {
                 observed.deployments.insert(0, next);
             }
             Change::Redeploy { task_definition, .. } => {
-                let mut next = self.begin();
+                let mut next = self.start_rollout();
                 task_definition.clone_into(&mut next.task_definition);
                 let observed = self.observed.service.as_mut().unwrap();
                 observed.task_definition.clone_from(task_definition);
@@ -413,7 +345,7 @@ impl Model {
             }
             Change::Tag { tags, .. } => self.observed.service.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {
-                assert!(self.entry.is_none(), "a service was deleted while Dagster still looks for it");
+                assert!(self.entry.is_none(), "a service was deleted before its workspace entry");
                 self.observed.service.as_mut().unwrap().status = Status::Draining;
             }
         }
@@ -455,7 +387,7 @@ impl Model {
         }
     }
 
-    /// Time passes: rollouts end well, or are rolled back; what drains is gone.
+    /// Lets time pass: rollouts complete or ECS rolls them back, and draining services stop.
     pub(in crate::planner) fn settle(&mut self) {
         self.now_ms += 1000;
         let Some(service) = self.observed.service.as_mut() else { return };
@@ -484,19 +416,19 @@ impl Model {
                 self.deployments += 1;
                 let id = format!("ecs-svc/{}", self.deployments);
                 service.task_definition.clone_from(&good.task_definition);
-                service.deployments = vec![ServiceDeployment { id, begun_ms: self.now_ms, ..good }];
+                service.deployments = vec![ServiceDeployment { id, started_ms: self.now_ms, ..good }];
             }
             None => service.deployments[0].rollout = Rollout::Failed,
         }
     }
 
-    /// Plans and applies until nothing is left to do, as the reconciler does. Returns the last plan.
+    /// Plans and applies until no step is left, as the reconciler does. Returns the last plan.
     pub(in crate::planner) fn converge(&mut self, desire: &Desire) -> Plan {
         let mut applied: Vec<Step> = vec![];
         for _ in 0..20 {
             let plan = self.plan(desire);
             let repeated = plan.steps.iter().find(|step| applied.iter().any(|earlier| step.repeats(earlier)));
-            assert_eq!(repeated, None, "what was applied a moment ago is planned again");
+            assert_eq!(repeated, None, "the plan repeats a step that was just applied");
             if plan.steps.is_empty() {
                 let before = self.observed.clone();
                 self.settle();
@@ -513,7 +445,7 @@ impl Model {
     }
 }
 
-/// `used` is whether tasks may start with it.
+/// `used`: whether tasks may start with the role.
 fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Observed>>, used: bool) {
     if let role::Change::Create(desired) = change {
         *role = Some(
@@ -549,6 +481,6 @@ fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Observed>>, 
         role::Change::Detach { policy_arn, .. } => observed.attached.retain(|one| one != policy_arn),
         role::Change::Tag { tags, .. } => observed.tags.extend(tags.clone()),
         role::Change::Create(_) | role::Change::Delete { .. } => {}
-        role::Change::Immutable { .. } => panic!("what cannot be changed is told and never executed"),
+        role::Change::Immutable { .. } => panic!("a report-only step was executed"),
     }
 }
