@@ -5,7 +5,8 @@ use codeloc_crds::{
 };
 
 use crate::deployment::{Address, Deployment};
-use crate::image::{Image, Load, LoadTarget};
+use crate::desired::{Desired, DesiredLocation};
+use crate::image::{Image, ImageStatus, Load, LoadTarget};
 
 pub const NAME: &str = "orders";
 
@@ -71,4 +72,13 @@ pub fn image(version: u8) -> Image {
             working_directory: "/opt/codeloc/code".to_owned(),
         },
     }
+}
+
+/// A location with a valid config and this image.
+pub fn present(config: &Location, image: &Image) -> Desired {
+    with_image(config, ImageStatus::Ready(image.clone()))
+}
+
+pub fn with_image(config: &Location, image: ImageStatus) -> Desired {
+    Desired::Present(Box::new(DesiredLocation { config: config.clone(), image, commit: None }))
 }

@@ -29,9 +29,9 @@ mod traceback;
 use std::time::Duration;
 
 use codeloc_core::desired::Desired;
-use codeloc_core::image::ImageStatus;
-use codeloc_core::planner::{self, Hold, ImageState, Input, Plan, Violation, WebserverState};
+use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Violation, WebserverState};
 use codeloc_core::resources::{ObservedResources, Step, service};
+use tokio::time::Instant;
 
 pub use aws::Aws;
 pub use batch::Batch;
@@ -137,25 +137,6 @@ struct Planned {
     lint: Result<(), Violation>,
 }
 
-/// The planner's view of the desired state.
-fn as_input(desired: &Desired) -> planner::Desired<'_> {
-    let Desired::Present(location) = desired else {
-        return match desired {
-            Desired::Invalid(invalid) => planner::Desired::Invalid(invalid),
-            _ => planner::Desired::Absent,
-        };
-    };
-    let image = match &location.image {
-        ImageStatus::Ready(image) => ImageState::Ready(image),
-        ImageStatus::Stale { image, reason } => ImageState::Kept(image, reason),
-        ImageStatus::Resolving(text) => ImageState::Resolving(text),
-        ImageStatus::Unresolved(text) => ImageState::Unresolved(text),
-        ImageStatus::Building(text) => ImageState::Building(text),
-        ImageStatus::Failed(text) => ImageState::Failed(text),
-    };
-    planner::Desired::Present { location: &location.config, image }
-}
-
 impl<P: Ports> Context<P> {
     async fn rounds(&self, name: &str, reason: Reason) -> Result<Action, StepError> {
         let store = &self.observer.store;
@@ -246,58 +227,63 @@ impl<P: Ports> Context<P> {
         }
         let present = matches!(desired, Desired::Present(_));
         let around = self.observer.surroundings(name, present, resources, reason.priority()).await?;
-        let (mut plan, mut lint) = self.compute(name, reason, &desired, hold.as_ref(), resources, &around).await;
-        if reason == Reason::CollectGarbage && self.lists_images(name, &plan, resources) {
+        let needs =
+            planner::needs(&self.input(name, &desired, hold.as_ref(), resources, &around, None), reason.purpose());
+        let excerpt = self.failure_excerpt(name, &needs, resources, reason).await;
+        let lists_images = needs.images && self.observer.image_schedule.is_due(name, Instant::now());
+        if lists_images {
             resources.images = self.observer.images(resources, reason.priority()).await;
-            (plan, lint) = self.compute(name, reason, &desired, hold.as_ref(), resources, &around).await;
+        }
+        let input = self.input(name, &desired, hold.as_ref(), resources, &around, excerpt.as_deref());
+        let plan = planner::plan(input);
+        let lint = planner::lint(&input, &plan);
+        resources.images = None;
+        if lists_images && plan.collects {
             if !complete && deletes_images(&plan) {
                 return Ok(None);
             }
-            self.observer.image_schedule.done(name, tokio::time::Instant::now());
-            resources.images = None;
+            self.observer.image_schedule.done(name, Instant::now());
         }
         Ok(Some(Planned { desired, hold, plan, lint }))
     }
 
-    /// Runs the planner and its lint. If a rollout has failed, reads why.
-    async fn compute(
+    async fn failure_excerpt(
         &self,
         name: &str,
-        reason: Reason,
-        desired: &Desired,
-        hold: Option<&Hold>,
+        needs: &Needs,
         resources: &ObservedResources,
-        around: &Surroundings,
-    ) -> (Plan, Result<(), Violation>) {
-        let mut failure_excerpt: Option<String> = None;
-        loop {
-            let input = Input {
-                name,
-                desired: as_input(desired),
-                deployment: &self.observer.aws.deployment,
-                observed: resources,
-                workspace: &around.workspace,
-                webserver: match &around.view {
-                    View::NotConfigured => WebserverState::NotConfigured,
-                    View::Unreachable(message) => WebserverState::Unreachable(message),
-                    View::Locations(_) => WebserverState::Answers,
-                },
-                answers: &around.answers,
-                failure_excerpt: failure_excerpt.as_deref(),
-                steady_for: around.steady_for,
-                now_ms: self.status.now().as_millisecond(),
-                hold,
-                may_protect: self.policy.may_protect(&self.observer.aws.lease.state()),
-            };
-            let plan = planner::plan(input);
-            let lint = planner::lint(&input, &plan);
-            match &plan.report.failing {
-                Some(revision) if failure_excerpt.is_none() => {
-                    let priority = reason.priority();
-                    failure_excerpt = Some(self.observer.failure_excerpt(name, resources, revision, priority).await);
-                }
-                _ => return (plan, lint),
-            }
+        reason: Reason,
+    ) -> Option<String> {
+        let revision = needs.failure_logs.as_ref()?;
+        Some(self.observer.failure_excerpt(name, resources, revision, reason.priority()).await)
+    }
+
+    fn input<'a>(
+        &'a self,
+        name: &'a str,
+        desired: &'a Desired,
+        hold: Option<&'a Hold>,
+        resources: &'a ObservedResources,
+        around: &'a Surroundings,
+        failure_excerpt: Option<&'a str>,
+    ) -> Input<'a> {
+        Input {
+            name,
+            desired,
+            deployment: &self.observer.aws.deployment,
+            observed: resources,
+            workspace: &around.workspace,
+            webserver: match &around.view {
+                View::NotConfigured => WebserverState::NotConfigured,
+                View::Unreachable(message) => WebserverState::Unreachable(message),
+                View::Locations(_) => WebserverState::Answers,
+            },
+            answers: &around.answers,
+            failure_excerpt,
+            steady_for: around.steady_for,
+            now_ms: self.status.now().as_millisecond(),
+            hold,
+            may_protect: self.policy.may_protect(&self.observer.aws.lease.state()),
         }
     }
 
@@ -314,7 +300,9 @@ impl<P: Ports> Context<P> {
         }
         let present = matches!(desired, Desired::Present(_));
         let around = self.observer.surroundings(name, present, &resources, reason.priority()).await?;
-        Ok(self.compute(name, reason, &desired, None, &resources, &around).await.0)
+        let needs = planner::needs(&self.input(name, &desired, None, &resources, &around, None), reason.purpose());
+        let excerpt = self.failure_excerpt(name, &needs, &resources, reason).await;
+        Ok(planner::plan(self.input(name, &desired, None, &resources, &around, excerpt.as_deref())))
     }
 
     /// Why a change of this location is reconciled. A location that does not serve yet can wait.
@@ -325,7 +313,7 @@ impl<P: Ports> Context<P> {
     /// Whether it is time to list the images of a location, to delete unused ones.
     fn lists_images(&self, name: &str, plan: &Plan, resources: &ObservedResources) -> bool {
         let collects = plan.collects && resources.image_repository.is_some();
-        collects && self.observer.image_schedule.is_due(name, tokio::time::Instant::now())
+        collects && self.observer.image_schedule.is_due(name, Instant::now())
     }
 
     fn record(&self, name: &str, desired: &Desired, plan: &Plan, resources: &ObservedResources, alarm: Option<String>) {
@@ -346,7 +334,7 @@ impl<P: Ports> Context<P> {
         let execution = self.executor.execute(steps, resources, reason.priority(), applied).await;
         store.change(name);
         if let Some(predicted) = execution.predicted {
-            store.set_last(name, predicted, tokio::time::Instant::now());
+            store.set_last(name, predicted, Instant::now());
         }
         execution.error.map_or(Ok(()), Err)
     }

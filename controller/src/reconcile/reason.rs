@@ -1,6 +1,6 @@
 //! Why a location is reconciled, and everything that follows from that: one table.
 
-use codeloc_core::planner::Plan;
+use codeloc_core::planner::{Plan, Purpose};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::{Step, service};
 
@@ -49,6 +49,15 @@ impl Reason {
             // A resource must be unused at the moment when it is deleted.
             Self::ConfigChanged | Self::Progress | Self::Retry | Self::CollectGarbage => Freshness::Current,
             Self::FinishCreate | Self::Create | Self::Resync => Freshness::Batched,
+        }
+    }
+
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Self::CollectGarbage => Purpose::CollectGarbage,
+            Self::ConfigChanged | Self::Progress | Self::Retry | Self::FinishCreate | Self::Create | Self::Resync => {
+                Purpose::Converge
+            }
         }
     }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::readiness::{self, Ready};
-use super::{ImageState, Input, Report, WebserverState};
+use super::{Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
-use crate::desired::Invalid;
+use crate::desired::{Desired, Invalid};
+use crate::image::ImageStatus;
 use crate::resources::service::{self, Observed, Phase, Rollout};
 use crate::resources::{DesiredResources, Kind};
 use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
@@ -81,7 +82,7 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
 
 pub(super) fn present(
     input: &Input<'_>,
-    image: ImageState<'_>,
+    image: &ImageStatus,
     desired: &DesiredResources,
     phase: &Phase,
     ready: Option<&Ready>,
@@ -116,7 +117,7 @@ pub(super) fn present(
         revision: revision.map(str::to_owned),
         serving: serving(input),
         address: address(input),
-        failing: revision.filter(|_| failing(phase)).map(str::to_owned),
+        failing: revision.filter(|_| is_failing(phase)).map(str::to_owned),
         look_again,
     }
 }
@@ -132,27 +133,27 @@ const BROKEN: [Reason; 7] = [
     Reason::WebserverError,
 ];
 
-fn image_conditions(image: ImageState<'_>) -> (Condition, Condition) {
+fn image_conditions(image: &ImageStatus) -> (Condition, Condition) {
     use ConditionKind::{ImageReady, SourceResolved};
     let resolved = || up_to_date(SourceResolved, "the config is valid, and its commit or image is known");
     match image {
-        ImageState::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
-        ImageState::Kept(image, reason) => (
+        ImageStatus::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
+        ImageStatus::Stale { image, reason } => (
             up_to_date(SourceResolved, format!("the last known image stays in use: {reason}")),
             up_to_date(ImageReady, &image.reference),
         ),
-        ImageState::Resolving(message) => (
+        ImageStatus::Resolving(message) => (
             condition(SourceResolved, ConditionStatus::Unknown, Reason::Resolving, message),
             condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
-        ImageState::Unresolved(message) => (
+        ImageStatus::Unresolved(message) => (
             condition(SourceResolved, ConditionStatus::False, Reason::Unresolved, message),
             condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
-        ImageState::Building(progress) => {
+        ImageStatus::Building(progress) => {
             (resolved(), condition(ImageReady, ConditionStatus::Unknown, Reason::Building, progress))
         }
-        ImageState::Failed(message) => {
+        ImageStatus::Failed(message) => {
             (resolved(), condition(ImageReady, ConditionStatus::False, Reason::BuildFailed, message))
         }
     }
@@ -199,7 +200,7 @@ fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
     }
 }
 
-fn failing(phase: &Phase) -> bool {
+pub(super) fn is_failing(phase: &Phase) -> bool {
     match phase {
         Phase::Failed { .. } => true,
         Phase::Rolling(rolling) => rolling.failed > 0,
@@ -241,7 +242,7 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
         _ => None,
     });
     let limit = match input.desired {
-        super::Desired::Present { location, .. } => Duration::from_secs(u64::from(location.health.load_seconds)),
+        Desired::Present(location) => Duration::from_secs(u64::from(location.config.health.load_seconds)),
         _ => Duration::ZERO,
     };
     match unreachable {

@@ -1,7 +1,8 @@
 //! Safety rules for a plan that do not share the planner's reasoning. codeloc refuses to execute a plan that breaks one.
 
-use super::{Answered, Desired, Input, Plan, protection};
+use super::{Answered, Input, Plan, protection};
 use crate::dagster::Answer;
+use crate::desired::Desired;
 use crate::resources::{
     Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace,
 };
@@ -43,8 +44,9 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
     match input.desired {
         Desired::Invalid(_) if !plan.steps.is_empty() => return Err(Violation::ChangesInvalid),
         Desired::Invalid(_) => {}
-        Desired::Present { location, .. } => {
-            let scaled = location.scaling.min_capacity != location.scaling.max_capacity;
+        Desired::Present(location) => {
+            let scaling = &location.config.scaling;
+            let scaled = scaling.min_capacity != scaling.max_capacity;
             lint_present(input, plan, scaled)?;
         }
         Desired::Absent => lint_absent(input, &plan.steps)?,
@@ -181,8 +183,8 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use super::super::tests::model::{Desire, Model, NAME, deployment, image, location};
-    use super::super::{Hold, ImageState, Report, WebserverState};
+    use super::super::tests::model::{Desire, Model, NAME, deployment, image, location, present};
+    use super::super::{Hold, Report, WebserverState};
     use super::*;
     use crate::dagster::Entry;
     use crate::desired::Invalid;
@@ -206,7 +208,7 @@ mod tests {
 
     /// The lint of these steps. `published`: `workspace.yaml` contains the location.
     fn check(
-        desired: Desired<'_>,
+        desired: &Desired,
         observed: &ObservedResources,
         published: bool,
         steps: Vec<Step>,
@@ -215,7 +217,7 @@ mod tests {
     }
 
     fn check_plan(
-        desired: Desired<'_>,
+        desired: &Desired,
         observed: &ObservedResources,
         published: bool,
         plan: &Plan,
@@ -250,8 +252,8 @@ mod tests {
     #[test]
     fn nothing_of_a_location_with_a_config_is_deleted() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        let result = check(desired, &ObservedResources::default(), false, vec![delete_role()]);
+        let desired = present(&location, &image);
+        let result = check(&desired, &ObservedResources::default(), false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesPresent(Kind::Role)));
     }
 
@@ -262,20 +264,20 @@ mod tests {
         let mut plan = model.converge(&Desire::Present(Box::new(location.clone()), image.clone()));
         let arn = model.observed.task_definitions[0].arn.clone();
         plan.garbage = vec![Step::TaskDefinition(task_definition::Change::Deregister { arn })];
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        assert_eq!(check_plan(desired, &model.observed, true, &plan), Err(Violation::CollectsInUse));
+        let desired = present(&location, &image);
+        assert_eq!(check_plan(&desired, &model.observed, true, &plan), Err(Violation::CollectsInUse));
     }
 
     #[test]
     fn a_location_with_an_invalid_config_is_not_changed() {
         let invalid = Invalid { path: "p".to_owned(), message: "m".to_owned(), rendered: "r".to_owned() };
-        let result = check(Desired::Invalid(&invalid), &ObservedResources::default(), false, vec![delete_role()]);
+        let result = check(&Desired::Invalid(invalid), &ObservedResources::default(), false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::ChangesInvalid));
     }
 
     #[test]
     fn the_workspace_entry_is_deleted_before_everything_else() {
-        let result = check(Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
+        let result = check(&Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
         assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
     }
 
@@ -285,30 +287,33 @@ mod tests {
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
         let ObservedResources { image_repository, .. } = model.observed;
         let mut observed = ObservedResources { image_repository, ..ObservedResources::default() };
-        assert_eq!(check(Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
+        assert_eq!(check(&Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
         let tags = &mut observed.image_repository.as_mut().unwrap().tags;
         tags.insert(tags::PROTECT.to_owned(), "true".to_owned());
-        let result = check(Desired::Absent, &observed, false, vec![delete_role()]);
+        let result = check(&Desired::Absent, &observed, false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesProtected));
         // The tag on a resource of another owner says nothing about this location.
         observed.image_repository.as_mut().unwrap().tags.remove(tags::MANAGED_BY);
-        assert_eq!(check(Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
+        assert_eq!(check(&Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
     }
 
     #[test]
     fn resources_of_tasks_are_deleted_after_the_service() {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
-        let result = check(Desired::Absent, &model.observed, false, vec![delete_role()]);
+        let result = check(&Desired::Absent, &model.observed, false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
     }
 
     #[test]
     fn the_count_is_never_set_if_scaling_owns_it() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let desired = present(&location, &image);
         let step = Step::Service(service::Change::SetCount { name: "orders-service".to_owned(), from: 2, to: 1 });
-        assert_eq!(check(desired, &ObservedResources::default(), false, vec![step]), Err(Violation::WritesScaledCount));
+        assert_eq!(
+            check(&desired, &ObservedResources::default(), false, vec![step]),
+            Err(Violation::WritesScaledCount)
+        );
     }
 
     #[test]
@@ -320,8 +325,8 @@ mod tests {
         let (mut early, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(register);
         early.extend(rest);
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        let result = check(desired, &ObservedResources::default(), false, early);
+        let desired = present(&location, &image);
+        let result = check(&desired, &ObservedResources::default(), false, early);
         assert_eq!(result, Err(Violation::OutOfOrder(Kind::TaskDefinition, Kind::LogGroup)));
     }
 
@@ -343,7 +348,7 @@ mod tests {
         let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
             name: NAME,
-            desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+            desired: &present(&location, &image),
             deployment: &deployment,
             observed: &observed,
             workspace: &workspace,
@@ -361,10 +366,10 @@ mod tests {
     #[test]
     fn an_entry_stays_unless_another_location_answers() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let desired = present(&location, &image);
         let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
         let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
-        let result = check(desired, &ObservedResources::default(), true, vec![step]);
+        let result = check(&desired, &ObservedResources::default(), true, vec![step]);
         assert_eq!(result, Err(Violation::DeletesPresent(Kind::Workspace)));
     }
 
@@ -381,7 +386,7 @@ mod tests {
         let result = |may_protect, step| {
             let input = Input {
                 name: NAME,
-                desired: Desired::Absent,
+                desired: &Desired::Absent,
                 deployment: &deployment,
                 observed: &model.observed,
                 workspace: &crate::resources::workspace::Observed::default(),

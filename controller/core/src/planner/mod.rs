@@ -5,6 +5,7 @@ mod assess;
 mod garbage;
 mod hold;
 mod lint;
+mod needs;
 mod ownership;
 mod present;
 mod protection;
@@ -17,17 +18,15 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use codeloc_crds::Location;
-
 use crate::dagster::Answer;
 use crate::deployment::Deployment;
-use crate::desired::Invalid;
-use crate::image::Image;
+use crate::desired::Desired;
 use crate::resources::{ObservedResources, Step, workspace};
 use crate::status::{Condition, Health, Sync};
 
 pub use hold::Hold;
 pub use lint::{Violation, lint};
+pub use needs::{Needs, Purpose, needs};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -35,7 +34,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     pub name: &'a str,
-    pub desired: Desired<'a>,
+    pub desired: &'a Desired,
     pub deployment: &'a Deployment,
     pub observed: &'a ObservedResources,
     pub workspace: &'a workspace::Observed,
@@ -54,31 +53,6 @@ pub struct Input<'a> {
     /// Whether the tag that keeps a location may be written although a hold allows nothing else: only its config holds it, not the daemon's
     /// own mode or a lease that another one has.
     pub may_protect: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum Desired<'a> {
-    Present {
-        location: &'a Location,
-        image: ImageState<'a>,
-    },
-    /// The config does not pass: nothing is changed and nothing deleted.
-    Invalid(&'a Invalid),
-    /// The config is gone.
-    Absent,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum ImageState<'a> {
-    Ready(&'a Image),
-    /// The last one that is known, and why no newer one is looked for.
-    Kept(&'a Image, &'a str),
-    /// No commit yet, and why.
-    Resolving(&'a str),
-    Unresolved(&'a str),
-    /// With what the builder is at.
-    Building(&'a str),
-    Failed(&'a str),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,14 +125,14 @@ pub fn plan(input: Input<'_>) -> Plan {
     match (input.hold, input.desired) {
         // A config that does not pass has a plan with nothing in it, and a reason that is worth more.
         (None, _) | (Some(_), Desired::Invalid(_)) => plan,
-        (Some(hold), Desired::Present { location, .. }) => {
+        (Some(hold), Desired::Present(location)) => {
             if *hold == Hold::Suspended {
                 // Its image is not asked for: what would be done is not known.
                 plan.steps.clear();
                 plan.later.clear();
             }
             let mut plan = plan.held(hold);
-            if location.protect && input.may_protect {
+            if location.config.protect && input.may_protect {
                 plan.steps = protection::steps(&input, true);
             }
             plan
@@ -179,6 +153,6 @@ fn unheld(input: Input<'_>) -> Plan {
     match input.desired {
         Desired::Invalid(invalid) => Plan::nothing(assess::invalid(&input, invalid)),
         Desired::Absent => removal::absent(&input),
-        Desired::Present { location, image } => present::present(&input, location, image),
+        Desired::Present(location) => present::present(&input, location),
     }
 }

@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
-use codeloc_crds::Location;
-
 use super::ownership::not_owned;
-use super::{ImageState, Input, Plan, Report, assess, garbage, protection, readiness};
-use crate::resources::service::{self, Phase};
+use super::{Input, Plan, Report, assess, garbage, protection, readiness};
+use crate::desired::DesiredLocation;
+use crate::resources::service::{self, Phase, ServicePlan};
 use crate::resources::task_definition::{self, Attempt};
 use crate::resources::{
     Deferred, DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition,
@@ -20,17 +19,14 @@ use crate::status::Sync;
 /// ECS registers a task in Cloud Map within seconds of its start.
 const UNREGISTERED: Duration = Duration::from_secs(5 * 60);
 
-pub(super) fn present(input: &Input<'_>, location: &Location, image: ImageState<'_>) -> Plan {
-    let not_owned = not_owned(input, location.adopt);
+pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
+    let not_owned = not_owned(input, location.config.adopt);
     if !not_owned.is_empty() {
         return Plan::nothing(assess::not_owned(input, &not_owned));
     }
     let observed = input.observed;
-    let known = match image {
-        ImageState::Ready(image) | ImageState::Kept(image, _) => Some(image),
-        _ => None,
-    };
-    let desired = DesiredResources::new(location, known, input.deployment);
+    let known = location.image.image();
+    let desired = DesiredResources::new(&location.config, known, input.deployment);
 
     let mut steps = Vec::new();
     steps.extend(log_group::diff(&desired.log_group, observed.log_group.as_deref()).into_iter().map(Step::LogGroup));
@@ -44,23 +40,12 @@ pub(super) fn present(input: &Input<'_>, location: &Location, image: ImageState<
     }
 
     // Everything from the task definition on needs the image.
-    let registry =
-        observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()));
     let registered = task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs());
-    let context = service::Context {
-        revision: &desired.task_definition.revision,
-        registered,
-        task_definitions: &observed.task_definitions,
-        registry: &registry,
-        transient: input.failure_excerpt.is_some_and(service::stop_reason::is_transient),
-        unregistered: is_unregistered(input),
-        now_ms: input.now_ms,
-    };
-    let service_plan = service::diff(&desired.service, observed.service.as_deref(), context);
+    let service_plan = service_plan(input, &desired);
     let failed = matches!(service_plan.phase, Phase::Failed { .. });
     let desired_run = desired.run_definition.as_ref().filter(|_| !failed);
     let registered_run = desired_run.and_then(|desired| run_definition::equal(desired, &observed.run_definitions));
-    steps.extend(protection::of_leftovers(input, location.protect, &desired, [registered, registered_run]));
+    steps.extend(protection::of_leftovers(input, location.config.protect, &desired, [registered, registered_run]));
 
     let mismatch = desired.task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !failed);
     let mut deploy = Vec::new();
@@ -122,7 +107,7 @@ pub(super) fn present(input: &Input<'_>, location: &Location, image: ImageState<
     let aws_mismatch = mismatch.or(run_mismatch);
     let (reported, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_report_only);
     let synced = steps.is_empty() && later.is_empty() && aws_mismatch.is_none();
-    let report = assess::present(input, image, &desired, &service_plan.phase, ready.as_ref(), synced);
+    let report = assess::present(input, &location.image, &desired, &service_plan.phase, ready.as_ref(), synced);
     let report = report_unchangeable(report, &reported, aws_mismatch.as_deref());
     later.extend(reported);
     let mut plan = Plan { aws_mismatch, ..Plan::of(steps, later, report) };
@@ -164,6 +149,23 @@ fn register(input: &Input<'_>, desired: &task_definition::Desired) -> task_defin
         from: runs.map(|runs| task_definition::differing(desired, Some(runs))),
         attempt: new_attempt(input, desired),
     }
+}
+
+/// The part of the plan for the ECS service, and the phase of its rollout.
+pub(super) fn service_plan(input: &Input<'_>, desired: &DesiredResources) -> ServicePlan {
+    let observed = input.observed;
+    let registry =
+        observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()));
+    let context = service::Context {
+        revision: &desired.task_definition.revision,
+        registered: task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs()),
+        task_definitions: &observed.task_definitions,
+        registry: &registry,
+        transient: input.failure_excerpt.is_some_and(service::stop_reason::is_transient),
+        unregistered: is_unregistered(input),
+        now_ms: input.now_ms,
+    };
+    service::diff(&desired.service, observed.service.as_deref(), context)
 }
 
 /// Marks a registered definition before its rollout starts.

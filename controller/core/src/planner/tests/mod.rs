@@ -11,8 +11,9 @@ use std::time::Duration;
 use model::*;
 use proptest::prelude::*;
 
-use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use super::{Answered, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Answer;
+use crate::image::ImageStatus;
 use crate::resources::{Action, Kind, ObservedResources, Step, task_definition, workspace};
 use crate::shared::Shared;
 use crate::status::{Health, Sync};
@@ -273,7 +274,7 @@ fn without_an_image_only_independent_resources_are_created() {
     let location = location(512, 2, None);
     let input = Input {
         name: NAME,
-        desired: Desired::Present { location: &location, image: ImageState::Building("resolving 133 packages") },
+        desired: &with_image(&location, ImageStatus::Building("resolving 133 packages".to_owned())),
         deployment: &deployment,
         observed: &observed,
         workspace: &workspace,
@@ -305,7 +306,7 @@ fn a_task_without_loaded_definitions_is_not_published() {
     for answer in [broken, silent] {
         let input = Input {
             name: NAME,
-            desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+            desired: &present(&location, &image),
             deployment: &deployment,
             observed: &model.observed,
             workspace: &workspace::Observed::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use codeloc_crds::Location;
 use proptest::prelude::*;
 
-use super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use super::{Answered, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::{Answer, Entry, WebLocation};
 use crate::image::Image;
 use crate::resources::service::{Rollout, ServiceDeployment, Status};
@@ -17,7 +17,8 @@ use crate::resources::{
 use crate::shared::Shared;
 use crate::tags;
 
-pub(in crate::planner) use crate::fixtures::{NAME, deployment, image, location};
+pub(in crate::planner) use crate::desired::Desired;
+pub(in crate::planner) use crate::fixtures::{NAME, deployment, image, location, present, with_image};
 
 /// The desired state at one moment.
 #[derive(Clone, Debug)]
@@ -71,12 +72,13 @@ impl Model {
             entry: self.entry.clone(),
             web: self.shown.clone().map(|id| WebLocation::Loaded { server_id: Some(id) }),
         };
+        let desired = match desire {
+            Desire::Present(location, image) => present(location, image),
+            Desire::Absent => Desired::Absent,
+        };
         let input = Input {
             name: NAME,
-            desired: match desire {
-                Desire::Present(location, image) => Desired::Present { location, image: ImageState::Ready(image) },
-                Desire::Absent => Desired::Absent,
-            },
+            desired: &desired,
             deployment: &deployment,
             observed: &self.observed,
             workspace: &observed,

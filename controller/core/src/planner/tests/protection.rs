@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::{Desired, Hold, Input, Plan, WebserverState, lint, plan};
+use super::super::{Hold, Input, Plan, WebserverState, lint, plan};
 use super::model::*;
 use crate::resources::{Kind, ObservedResources, Step, workspace};
 use crate::tags::{PROTECT, Tags};
@@ -30,7 +30,7 @@ fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
     let deployment = deployment();
     let input = Input {
         name: NAME,
-        desired: Desired::Absent,
+        desired: &Desired::Absent,
         deployment: &deployment,
         observed,
         workspace: &workspace::Observed::default(),

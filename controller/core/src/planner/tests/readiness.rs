@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::{Answered, Desired, ImageState, Input, Plan, WebserverState, lint, plan};
+use super::super::{Answered, Input, Plan, WebserverState, lint, plan};
 use super::model::*;
 use crate::dagster::{Answer, Entry, WebLocation};
 use crate::deployment::{Address, Deployment};
@@ -44,7 +44,7 @@ fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Op
     let (location, image) = (location(512, 2, None), image(1));
     let input = Input {
         name: NAME,
-        desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+        desired: &present(&location, &image),
         deployment,
         observed: &model.observed,
         workspace: &workspace::Observed {
