@@ -1,4 +1,4 @@
-//! localcloud and codeloc as programs, without Dagster's webserver: for the command line, and for a daemon that is killed.
+//! localcloud and codeloc as processes, without Dagster's webserver.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,29 +11,35 @@ use aws_sdk_ecs::types::TaskDefinitionStatus;
 use codeloc_aws::Clients;
 use serde_json::Value;
 
-use crate::processes::{Process, Web, binary, command, free_ports, root, until};
+use crate::processes::{Process, Web, binary, command, free_ports, root, wait_for};
 
-/// A folder with configs and settings, and a localcloud.
-pub struct Lone {
+/// A folder with configs and settings, and a running localcloud.
+pub struct Sandbox {
     pub web: Web,
     folder: PathBuf,
     cloud: Process,
     cloud_port: u16,
     codeloc_port: u16,
-    /// Where codeloc looks for AWS.
+    /// The port in codeloc's setting `aws.endpoint_url`.
     endpoint_port: u16,
 }
 
-impl Lone {
-    /// `driver` is localcloud's: `process` runs what was pushed, `simulated` runs nothing.
+/// A valid config with an image, so that codeloc needs no git and no build, and with more lines.
+pub fn config_with_image(name: &str, more: &str) -> String {
+    let image = format!("registry.test/{name}@sha256:{}", "0123456789abcdef".repeat(4));
+    format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}\nimage: {image}\n{more}")
+}
+
+impl Sandbox {
+    /// localcloud's driver `process` runs the pushed images, `simulated` runs nothing.
     pub async fn start(folder: &Path, driver: &str) -> Self {
         Self::start_with(folder, driver, &[]).await
     }
 
-    /// With more flags for localcloud.
+    /// [`Self::start`] with more flags for localcloud.
     pub async fn start_with(folder: &Path, driver: &str, more: &[&str]) -> Self {
         let [cloud_port, codeloc_port] = free_ports();
-        std::fs::create_dir_all(folder.join("repos")).expect("a folder can be made");
+        std::fs::create_dir_all(folder.join("repos")).expect("create a folder");
         let mut localcloud = command(binary("localcloud"));
         localcloud.args(["--listen", &format!("127.0.0.1:{cloud_port}"), "--driver", driver]);
         localcloud.arg("--state").arg(folder.join("cloud"));
@@ -41,7 +47,7 @@ impl Lone {
         localcloud.args(["--role", "codeloc-local-execution"]);
         localcloud.args(more);
         let cloud = Process::start(&mut localcloud, folder.join("localcloud.log"));
-        let mut lone = Self {
+        let mut sandbox = Self {
             web: Web::default(),
             folder: folder.to_owned(),
             cloud,
@@ -49,13 +55,13 @@ impl Lone {
             codeloc_port,
             endpoint_port: cloud_port,
         };
-        until("localcloud answers", 60, || {
-            lone.cloud.check();
-            let web = lone.web.clone();
+        wait_for("localcloud answers", 60, || {
+            sandbox.cloud.check();
+            let web = sandbox.web.clone();
             async move { web.get(&format!("http://127.0.0.1:{cloud_port}/_localcloud/health")).await }
         })
         .await;
-        lone
+        sandbox
     }
 
     pub fn cloud_port(&self) -> u16 {
@@ -66,25 +72,24 @@ impl Lone {
         self.codeloc_port
     }
 
-    /// From now on codeloc looks for AWS at another port.
-    pub fn look_at(&mut self, port: u16) {
+    /// Changes the port of `aws.endpoint_url` for the next [`Self::write_settings`].
+    pub fn set_aws_port(&mut self, port: u16) {
         self.endpoint_port = port;
     }
 
     pub fn remove_config(&self, name: &str) {
-        std::fs::remove_dir_all(self.folder.join("repos").join(name)).expect("a config can be removed");
+        std::fs::remove_dir_all(self.folder.join("repos").join(name)).expect("remove a config");
     }
 
     pub fn write_config(&self, name: &str, text: &str) {
         let folder = self.folder.join("repos").join(name);
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        std::fs::write(folder.join("config.yml"), text).expect("a config can be written");
+        std::fs::create_dir_all(&folder).expect("create a folder");
+        std::fs::write(folder.join("config.yml"), text).expect("write a config");
     }
 
-    /// The settings of `make run`, for one place, without a webserver. Builds share `work`.
+    /// Writes the settings of `make run` without a webserver. Builds use the work folder `work`.
     pub fn write_settings(&self, work: &Path) {
-        let template =
-            std::fs::read_to_string(root().join("deploy/local/codeloc.yml")).expect("the settings are there");
+        let template = std::fs::read_to_string(root().join("deploy/local/codeloc.yml")).expect("read the settings");
         let text: String = template
             .lines()
             .filter(|line| !line.contains("webserver_url"))
@@ -99,41 +104,41 @@ impl Lone {
             ("${cloud_port}", self.endpoint_port.to_string()),
         ];
         let text = filled.iter().fold(text, |text, (name, value)| text.replace(name, value));
-        assert!(!text.contains("${"), "a part of the settings is not filled in:\n{text}");
-        std::fs::write(self.settings(), text).expect("the settings can be written");
+        assert!(!text.contains("${"), "the settings contain an unknown placeholder:\n{text}");
+        std::fs::write(self.settings(), text).expect("write the settings");
     }
 
     fn settings(&self) -> PathBuf {
         self.folder.join("codeloc.yml")
     }
 
-    /// `codeloc COMMAND --config … WORDS`.
-    pub fn codeloc(&self, command_name: &str, words: &[&str]) -> Output {
+    /// Runs `codeloc COMMAND --config … WORDS`.
+    pub fn codeloc(&self, command_name: &str, arguments: &[&str]) -> Output {
         let mut codeloc = command(binary("codeloc"));
-        codeloc.arg(command_name).arg("--config").arg(self.settings()).args(words);
+        codeloc.arg(command_name).arg("--config").arg(self.settings()).args(arguments);
         codeloc.output().expect("codeloc runs")
     }
 
-    /// The daemon; its log is `daemon-N.log`.
+    /// Starts the daemon; its log is `daemon-N.log`.
     pub fn daemon(&self, number: u32) -> Process {
         let mut daemon = command(binary("codeloc"));
         daemon.args(["run", "--config"]).arg(self.settings());
         Process::start(&mut daemon, self.folder.join(format!("daemon-{number}.log")))
     }
 
-    /// Ends the cloud as a power cut does: nobody listens at its port any more.
+    /// Ends localcloud; connections to its port are refused.
     pub fn kill_cloud(&mut self) {
         self.cloud.kill();
     }
 
-    /// One location's status, as the daemon has it.
+    /// The status of one location from the API.
     pub async fn status(&self, name: &str) -> Result<Value, String> {
         let all = self.web.get(&format!("http://127.0.0.1:{}/v1/locations", self.codeloc_port)).await?;
         let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
         found.ok_or_else(|| format!("no {name} in {all}"))
     }
 
-    /// Whether any part of an image has reached the registry, whole or not.
+    /// Whether the registry contains any part of an image.
     pub fn pushing(&self) -> bool {
         let registry = self.folder.join("cloud/registry");
         let any = |path: &str| std::fs::read_dir(registry.join(path)).is_ok_and(|mut entries| entries.next().is_some());
@@ -146,7 +151,7 @@ impl Lone {
         text.lines().filter_map(|line| line.trim().strip_prefix("location_name: ")).map(str::to_owned).collect()
     }
 
-    /// This cloud, for any client.
+    /// An SDK configuration for this localcloud.
     pub fn sdk(&self) -> SdkConfig {
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -156,21 +161,21 @@ impl Lone {
             .build()
     }
 
-    /// Everything that there is in the cloud, owned or not, by kind: names, and what a duplicate or a leftover would show.
+    /// All resources in localcloud by kind, owned or not: names, and the counts that show a duplicate or a leftover.
     pub async fn inventory(&self) -> BTreeMap<&'static str, Vec<String>> {
         let aws = Clients::new(&self.sdk(), &std::sync::Arc::default());
         let mut found = BTreeMap::new();
-        let own = |name: Option<&str>| name.unwrap_or_default().to_owned();
+        let text = |name: Option<&str>| name.unwrap_or_default().to_owned();
 
         let groups = aws.logs.describe_log_groups().send().await.expect("log groups");
-        found.insert("log groups", groups.log_groups().iter().map(|group| own(group.log_group_name())).collect());
+        found.insert("log groups", groups.log_groups().iter().map(|group| text(group.log_group_name())).collect());
 
         let repositories = aws.ecr.describe_repositories().send().await.expect("image repositories");
-        let names: Vec<String> = repositories.repositories().iter().map(|one| own(one.repository_name())).collect();
+        let names: Vec<String> = repositories.repositories().iter().map(|one| text(one.repository_name())).collect();
         let mut images = Vec::new();
         for name in &names {
             let listed = aws.ecr.describe_images().repository_name(name).send().await.expect("images");
-            images.extend(listed.image_details().iter().map(|image| own(image.image_digest())));
+            images.extend(listed.image_details().iter().map(|image| text(image.image_digest())));
         }
         found.insert("image repositories", names);
         found.insert("images", images);
@@ -186,12 +191,12 @@ impl Lone {
         let mut definitions = Vec::new();
         for status in [TaskDefinitionStatus::Active, TaskDefinitionStatus::Inactive] {
             let listed = aws.ecs.list_task_definitions().status(status.clone()).send().await.expect("definitions");
-            // The hash in a run's family is of the image's name too, and so of the port of this cloud.
-            let told = listed.task_definition_arns().iter().map(|arn| match arn.split_once("_run_") {
+            // The hash in the family of a run task definition depends on the registry's port.
+            let reported = listed.task_definition_arns().iter().map(|arn| match arn.split_once("_run_") {
                 Some((before, hash)) => format!("{status} {before}_run{}", &hash[16..]),
                 None => format!("{status} {arn}"),
             });
-            definitions.extend(told);
+            definitions.extend(reported);
         }
         found.insert("task definitions", definitions);
 
@@ -201,7 +206,7 @@ impl Lone {
             let answer = aws.ecs.describe_services().cluster("dagster").services(arn).send().await.expect("a service");
             services.extend(answer.services().iter().map(|one| {
                 let (running, deployments) = (one.running_count(), one.deployments().len());
-                format!("{} {} {running} {deployments}", own(one.service_name()), own(one.task_definition()))
+                format!("{} {} {running} {deployments}", text(one.service_name()), text(one.task_definition()))
             }));
         }
         found.insert("services", services);
@@ -211,9 +216,9 @@ impl Lone {
         let discovery = aws.discovery.list_services().send().await.expect("Cloud Map services");
         let mut names = Vec::new();
         for service in discovery.services() {
-            let id = own(service.id());
+            let id = text(service.id());
             let instances = aws.discovery.list_instances().service_id(id).send().await.expect("instances");
-            names.push(format!("{} {}", own(service.name()), instances.instances().len()));
+            names.push(format!("{} {}", text(service.name()), instances.instances().len()));
         }
         found.insert("Cloud Map services", names);
 

@@ -1,4 +1,4 @@
-//! One change by hand for every field of the page: through the SDK, but for what AWS has no call for.
+//! One change by hand for every tracked field, through the SDK, or in localcloud if AWS has no call for it.
 
 use aws_sdk_applicationautoscaling::types::{
     MetricType, PolicyType, PredefinedMetricSpecification, ScalableDimension, ServiceNamespace, SuspendedState,
@@ -14,6 +14,7 @@ use aws_sdk_ecs::types::{
 use aws_sdk_servicediscovery::types::{DnsConfigChange, DnsRecord, RecordType, ServiceChange};
 use codeloc_core::resources::Kind;
 use codeloc_tests::TestDeployment;
+use codeloc_tests::policies::{ALLOW_S3, TRUST_ECS_TASKS};
 use serde_json::json;
 
 const CLUSTER: &str = "dagster";
@@ -24,11 +25,8 @@ const GROUP: &str = "/codeloc/locations/orders";
 const IMAGES: &str = "codeloc/orders";
 const TARGET: &str = "service/dagster/orders-service";
 const OTHER_ARN: &str = "arn:aws:iam::123456789012:role/by-hand";
-const EVERYTHING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
-const ANYBODY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
-    "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 
-/// Fails for a field that nobody thought of changing.
+/// Panics for a field without a change.
 pub async fn change(deployment: &TestDeployment, kind: Kind, field: &str) {
     match kind {
         Kind::LogGroup => log_group(deployment, field).await,
@@ -46,7 +44,7 @@ pub async fn change(deployment: &TestDeployment, kind: Kind, field: &str) {
 }
 
 fn unknown(kind: Kind, field: &str) -> ! {
-    panic!("nobody changes {field} of the {} by hand", kind.title())
+    panic!("no change for field {field} of the {}", kind.title())
 }
 
 async fn log_group(deployment: &TestDeployment, field: &str) {
@@ -87,15 +85,15 @@ async fn role(deployment: &TestDeployment, name: &str, field: &str) {
     let iam = deployment.clients().iam;
     match field {
         "trust" => {
-            iam.update_assume_role_policy().role_name(name).policy_document(ANYBODY).send().await.unwrap();
+            iam.update_assume_role_policy().role_name(name).policy_document(TRUST_ECS_TASKS).send().await.unwrap();
         }
         "policy" => {
             let request = iam.put_role_policy().role_name(name).policy_name("codeloc");
-            request.policy_document(EVERYTHING).send().await.unwrap();
+            request.policy_document(ALLOW_S3).send().await.unwrap();
         }
         "foreign_policy" => {
             let request = iam.put_role_policy().role_name(name).policy_name("by-hand");
-            request.policy_document(EVERYTHING).send().await.unwrap();
+            request.policy_document(ALLOW_S3).send().await.unwrap();
         }
         "attached_policy" => {
             let arn = "arn:aws:iam::aws:policy/AdministratorAccess";
@@ -108,7 +106,7 @@ async fn role(deployment: &TestDeployment, name: &str, field: &str) {
         "tags" => {
             iam.untag_role().role_name(name).tag_keys("team").send().await.unwrap();
         }
-        // A role keeps its path: whoever wants another one makes the role anew.
+        // AWS cannot change the path of a role: delete the role and create it again.
         "path" => {
             let role = iam.get_role().role_name(name).send().await.unwrap().role.unwrap();
             let policy = iam.get_role_policy().role_name(name).policy_name("codeloc").send().await.unwrap();
@@ -125,7 +123,7 @@ async fn role(deployment: &TestDeployment, name: &str, field: &str) {
     }
 }
 
-/// What the service runs.
+/// The task definition of the service.
 async fn definition(deployment: &TestDeployment) -> TaskDefinition {
     let ecs = deployment.clients().ecs;
     let described = ecs.describe_services().cluster(CLUSTER).services(SERVICE).send().await.unwrap();
@@ -133,7 +131,7 @@ async fn definition(deployment: &TestDeployment) -> TaskDefinition {
     ecs.describe_task_definition().task_definition(arn).send().await.unwrap().task_definition.unwrap()
 }
 
-/// What stands under the name that the code server hands on is another one.
+/// Changes the run task definition that the code server passes to runs.
 async fn run_definition(deployment: &TestDeployment, field: &str) {
     let ecs = deployment.clients().ecs;
     let families = ecs.list_task_definition_families().family_prefix("codeloc-orders_run_").send().await.unwrap();
@@ -158,14 +156,14 @@ async fn untag_definition(deployment: &TestDeployment) {
     deployment.clients().ecs.untag_resource().resource_arn(arn).tag_keys("team").send().await.unwrap();
 }
 
-/// A definition never changes: another one is registered, and the service runs that.
+/// Registers another definition and deploys it, because definitions are immutable.
 async fn task_definition(deployment: &TestDeployment, field: &str) {
     let clients = deployment.clients();
     let ecs = clients.ecs;
     let mut task = definition(deployment).await;
     edit(&mut task, field);
     if field == "log_group" {
-        // Without it no task would start. It is there the second time.
+        // Tasks do not start without their log group. The second call finds it.
         let _ = clients.logs.create_log_group().log_group_name("/by-hand").send().await;
     }
     let answer = ecs
@@ -225,7 +223,7 @@ async fn discovery(deployment: &TestDeployment, field: &str) {
         let change =
             ServiceChange::builder().dns_config(DnsConfigChange::builder().dns_records(record).build().unwrap());
         discovery.update_service().id(service.id().unwrap()).service(change.build()).send().await.unwrap();
-        // Updating is an operation that takes its time.
+        // The update is asynchronous.
         loop {
             let found = discovery.get_service().id(service.id().unwrap()).send().await.unwrap();
             let found = found.service().unwrap().dns_config().unwrap().dns_records()[0].clone();
@@ -242,7 +240,7 @@ async fn discovery(deployment: &TestDeployment, field: &str) {
             let request = discovery.untag_resource().resource_arn(service.arn().unwrap());
             request.tag_keys("team").send().await.unwrap();
         }
-        // AWS has no call for these: they can only be so from the beginning.
+        // AWS cannot change these after creation.
         "routing_policy" => deployment.cloud.with_cloud(|cloud| {
             for registry in cloud.cloudmap.services.values_mut() {
                 registry.settings["DnsConfig"]["RoutingPolicy"] = json!("WEIGHTED");
@@ -331,13 +329,13 @@ async fn scaling(deployment: &TestDeployment, field: &str) {
     };
     let (cpu, memory) = (MetricType::EcsServiceAverageCpuUtilization, MetricType::EcsServiceAverageMemoryUtilization);
     let described = scaling.describe_scaling_policies().service_namespace(ServiceNamespace::Ecs).send().await.unwrap();
-    let wanted = |name: &str| {
+    let target_of = |name: &str| {
         let policy = described.scaling_policies().iter().find(|policy| policy.policy_name() == name);
         policy
             .and_then(|policy| policy.target_tracking_scaling_policy_configuration())
             .map_or(0.0, TargetTrackingScalingPolicyConfiguration::target_value)
     };
-    let ours = || tracking(cpu.clone(), wanted("codeloc-cpu"));
+    let own_policy = || tracking(cpu.clone(), target_of("codeloc-cpu"));
     match field {
         "capacity" => drop(target().max_capacity(9).send().await.unwrap()),
         "suspended" => {
@@ -346,18 +344,18 @@ async fn scaling(deployment: &TestDeployment, field: &str) {
         }
         "foreign_target" => drop(target().min_capacity(1).max_capacity(4).send().await.unwrap()),
         "target" => put("codeloc-cpu", tracking(cpu.clone(), 11.0).build().unwrap()).await,
-        "scale_in_cooldown" => put("codeloc-cpu", ours().scale_in_cooldown(5).build().unwrap()).await,
-        "scale_out_cooldown" => put("codeloc-cpu", ours().scale_out_cooldown(5).build().unwrap()).await,
-        "scale_in" => put("codeloc-cpu", ours().disable_scale_in(true).build().unwrap()).await,
-        // AWS takes one policy for each metric: the two change places.
+        "scale_in_cooldown" => put("codeloc-cpu", own_policy().scale_in_cooldown(5).build().unwrap()).await,
+        "scale_out_cooldown" => put("codeloc-cpu", own_policy().scale_out_cooldown(5).build().unwrap()).await,
+        "scale_in" => put("codeloc-cpu", own_policy().disable_scale_in(true).build().unwrap()).await,
+        // AWS allows one policy per metric: swap the two.
         "metric" => {
-            let (of_cpu, of_memory) = (wanted("codeloc-cpu"), wanted("codeloc-memory"));
+            let (of_cpu, of_memory) = (target_of("codeloc-cpu"), target_of("codeloc-memory"));
             delete("codeloc-cpu").await;
             delete("codeloc-memory").await;
             put("codeloc-cpu", tracking(memory, of_cpu).build().unwrap()).await;
             put("codeloc-memory", tracking(cpu.clone(), of_memory).build().unwrap()).await;
         }
-        // It takes the metric of one of ours, which is gone.
+        // The foreign policy takes the metric of a deleted policy of codeloc.
         "foreign_policy" => {
             delete("codeloc-memory").await;
             put("by-hand", tracking(memory, 50.0).build().unwrap()).await;

@@ -1,14 +1,14 @@
-//! Live state without what AWS numbers and dates: equal for two ways to the same end.
+//! Observed state without the numbers, ids and dates of AWS.
 
 use std::collections::BTreeMap;
 
 use codeloc_core::resources::ObservedResources;
 use codeloc_core::tags;
 
-/// What must be equal however the way there was: names, contents and tags. A task definition is named by its revision in
-/// place of its number; a service that is gone, and is only still described, is left out.
+/// The state that two ways to the same result must share: names, contents and tags. Task definitions are named by revision
+/// instead of number, and inactive services are omitted.
 #[must_use]
-pub fn shape(observed: &BTreeMap<String, ObservedResources>) -> String {
+pub fn normalized(observed: &BTreeMap<String, ObservedResources>) -> String {
     let mut observed = observed.clone();
     for location in observed.values_mut() {
         let mut revisions = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Changes that somebody makes in AWS without codeloc. What is not there cannot be changed: then nothing happens.
+//! Changes in AWS without codeloc. A change of a missing resource does nothing.
 
 use std::time::Duration;
 
@@ -7,46 +7,43 @@ use aws_sdk_ecs::types::{
     AwsVpcConfiguration, DeploymentCircuitBreaker, DeploymentConfiguration, NetworkConfiguration,
 };
 
-use super::history::ByHand;
+use super::history::ManualChange;
 use crate::TestDeployment;
+use crate::policies::{ALLOW_S3, TRUST_ANYONE};
 
-const EVERYTHING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
-const ANYBODY: &str =
-    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}"#;
-
-pub async fn change(deployment: &TestDeployment, name: &str, change: ByHand) {
+pub async fn change(deployment: &TestDeployment, name: &str, change: ManualChange) {
     let clients = deployment.clients();
     let (cluster, service) = ("dagster", format!("{name}-service"));
     let (role, group) = (format!("codeloc-{name}"), format!("/codeloc/locations/{name}"));
     let resource = format!("service/{cluster}/{service}");
     match change {
-        ByHand::ForgetRetention => {
+        ManualChange::ForgetRetention => {
             let _ = clients.logs.delete_retention_policy().log_group_name(group).send().await;
         }
-        ByHand::DeleteLogGroup => {
+        ManualChange::DeleteLogGroup => {
             let _ = clients.logs.delete_log_group().log_group_name(group).send().await;
         }
-        ByHand::UntagLogGroup => {
+        ManualChange::UntagLogGroup => {
             let arn = format!("arn:aws:logs:eu-central-1:123456789012:log-group:{group}");
             let _ = clients.logs.untag_resource().resource_arn(arn).tag_keys("team").send().await;
         }
-        ByHand::DeleteRolePolicy => {
+        ManualChange::DeleteRolePolicy => {
             let _ = clients.iam.delete_role_policy().role_name(role).policy_name("codeloc").send().await;
         }
-        ByHand::WidenRole => {
+        ManualChange::WidenRole => {
             let request = clients.iam.put_role_policy().role_name(role).policy_name("by-hand");
-            let _ = request.policy_document(EVERYTHING).send().await;
+            let _ = request.policy_document(ALLOW_S3).send().await;
         }
-        ByHand::OpenTrust => {
-            let _ = clients.iam.update_assume_role_policy().role_name(role).policy_document(ANYBODY).send().await;
+        ManualChange::OpenTrust => {
+            let _ = clients.iam.update_assume_role_policy().role_name(role).policy_document(TRUST_ANYONE).send().await;
         }
-        ByHand::DeleteRole => {
+        ManualChange::DeleteRole => {
             for policy in ["codeloc", "by-hand"] {
                 let _ = clients.iam.delete_role_policy().role_name(&role).policy_name(policy).send().await;
             }
             let _ = clients.iam.delete_role().role_name(role).send().await;
         }
-        ByHand::DeregisterTaskDefinition => {
+        ManualChange::DeregisterTaskDefinition => {
             let runs = clients.ecs.list_task_definition_families().family_prefix(format!("codeloc-{name}_run_"));
             let runs = runs.send().await.ok().and_then(|listed| listed.families).unwrap_or_default();
             for family in runs.into_iter().chain([format!("codeloc-{name}")]) {
@@ -58,51 +55,51 @@ pub async fn change(deployment: &TestDeployment, name: &str, change: ByHand) {
                 }
             }
         }
-        ByHand::OtherSubnets => {
+        ManualChange::OtherSubnets => {
             let vpc = AwsVpcConfiguration::builder().subnets("subnet-z").security_groups("sg-a").build();
             let network = NetworkConfiguration::builder().awsvpc_configuration(vpc.expect("a subnet")).build();
             let request = clients.ecs.update_service().cluster(cluster).service(service);
             let _ = request.network_configuration(network).send().await;
         }
-        ByHand::NoCircuitBreaker => {
+        ManualChange::NoCircuitBreaker => {
             let breaker = DeploymentCircuitBreaker::builder().enable(false).rollback(false).build();
             let configuration = DeploymentConfiguration::builder().deployment_circuit_breaker(breaker).build();
             let request = clients.ecs.update_service().cluster(cluster).service(service);
             let _ = request.deployment_configuration(configuration).send().await;
         }
-        ByHand::DeleteService => {
+        ManualChange::DeleteService => {
             let _ = clients.ecs.delete_service().cluster(cluster).service(service).force(true).send().await;
         }
-        ByHand::DeleteScaling => {
+        ManualChange::DeleteScaling => {
             let request = clients.scaling.deregister_scalable_target().resource_id(resource);
             let request = request.service_namespace(ServiceNamespace::Ecs);
             let _ = request.scalable_dimension(ScalableDimension::EcsServiceDesiredCount).send().await;
         }
-        ByHand::OtherCapacity => {
+        ManualChange::OtherCapacity => {
             let request = clients.scaling.register_scalable_target().resource_id(resource).max_capacity(9);
             let request = request.service_namespace(ServiceNamespace::Ecs);
             let _ = request.scalable_dimension(ScalableDimension::EcsServiceDesiredCount).send().await;
         }
-        ByHand::DeletePolicy => deployment.cloud.with_cloud(|cloud| {
+        ManualChange::DeletePolicy => deployment.cloud.with_cloud(|cloud| {
             if let Some(target) = cloud.autoscaling.targets.get_mut(&resource) {
                 target.policies.pop_first();
             }
         }),
-        ByHand::OtherThreshold => deployment.cloud.with_cloud(|cloud| {
+        ManualChange::OtherThreshold => deployment.cloud.with_cloud(|cloud| {
             if let Some(target) = cloud.autoscaling.targets.get_mut(&resource)
                 && let Some(policy) = target.policies.values_mut().next()
             {
                 policy.configuration["TargetValue"] = 11.0.into();
             }
         }),
-        ByHand::DeleteRegistry => deployment.cloud.with_cloud(|cloud| {
+        ManualChange::DeleteRegistry => deployment.cloud.with_cloud(|cloud| {
             cloud.cloudmap.services.retain(|_, registry| registry.name != service);
         }),
-        ByHand::DeleteImages => {
+        ManualChange::DeleteImages => {
             let request = clients.ecr.delete_repository().repository_name(format!("codeloc/{name}")).force(true);
             let _ = request.send().await;
         }
-        ByHand::EmptyWorkspace => {
+        ManualChange::EmptyWorkspace => {
             std::fs::write(deployment.workspace_file(), "load_from: []\n").expect("the file can be written");
         }
     }
