@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_aws::codebuild::CodeBuild;
 use codeloc_aws::lease::Lease;
 use codeloc_aws::limits::Limits;
 use codeloc_aws::registry_credentials::EcrCredentials;
-use codeloc_aws::{Cache, Clients};
+use codeloc_aws::{Cache, Clients, SdkConfig};
 use codeloc_crds::GitReference;
 use codeloc_dagster::code_server::GrpcCodeServer;
 use codeloc_dagster::webserver::GraphqlWebserver;
@@ -37,21 +34,7 @@ pub type Moved = tokio::sync::mpsc::UnboundedReceiver<RefKey>;
 const HEADS_AT_ONCE: usize = 8;
 
 pub async fn aws(settings: &Settings) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .retry_config(RetryConfig::standard().with_max_attempts(5))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(Duration::from_secs(20))
-                .build(),
-        );
-    if let Some(region) = &settings.aws.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if let Some(endpoint) = &settings.aws.endpoint_url {
-        loader = loader.endpoint_url(endpoint);
-    }
-    loader.load().await
+    codeloc_aws::config(settings.aws.region.as_deref(), settings.aws.endpoint_url.as_deref()).await
 }
 
 pub fn git(settings: &Settings) -> Git {
@@ -85,7 +68,7 @@ pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let config = aws(&settings).await;
     let limits = Arc::new(Limits::default());
     let clients = Clients::new(&config, &limits);
-    let deployment = deployment::find(&settings, &clients, config.region().map(Region::as_ref)).await?;
+    let deployment = deployment::find(&settings, &clients, codeloc_aws::region(&config)).await?;
     let git = git(&settings);
     let queue = Arc::new(Queue::default());
     let clock = Clock::of_this_machine();
