@@ -31,7 +31,7 @@ use codeloc::settings::Settings;
 use codeloc::status::{Recorder, StatusStore};
 use codeloc_aws::fence::Fence;
 use codeloc_aws::lease::{Lease, LeaseState};
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::resources::role::PAGE;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::priority::Priority;
@@ -263,7 +263,7 @@ impl TestDeployment {
     /// Starts one of several daemons of this deployment, told apart by the access key id that it signs with.
     pub async fn start_as(&mut self, caller: &str) {
         assert!(!self.running.contains_key(caller), "{caller} runs already");
-        let limits = Arc::new(if self.limited { Limits::default() } else { Limits::none() });
+        let limits = Arc::new(if self.limited { RateLimiter::default() } else { RateLimiter::none() });
         let clients = Clients::new(&self.sdk_of(caller), &limits);
         let deployment = loop {
             // As whoever runs the daemon starts it again when it ends at once.
@@ -441,7 +441,7 @@ impl TestDeployment {
             clients: &clients,
             deployment: &deployment,
             cache: &Cache::default(),
-            limits: &Limits::default(),
+            limits: &RateLimiter::default(),
             fence: &Fence::open(),
             priority: Priority::Resync,
         };

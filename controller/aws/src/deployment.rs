@@ -1,4 +1,4 @@
-//! Finds where a deployment lives in AWS: account, region, cluster and namespace.
+//! Finds the deployment in AWS: account, region, cluster and namespace.
 
 use crate::clients::Clients;
 use crate::error::CallError;

@@ -21,7 +21,7 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     pub id: String,
-    /// In AWS's words, for example `DNS_PRIVATE`.
+    /// As AWS writes it, for example `DNS_PRIVATE`.
     pub kind: Option<String>,
 }
 

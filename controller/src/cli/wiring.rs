@@ -6,7 +6,7 @@ use std::time::Duration;
 use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_aws::codebuild::CodeBuild;
 use codeloc_aws::lease::Lease;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::registry_credentials::EcrCredentials;
 use codeloc_aws::{Cache, Clients, SdkConfig};
 use codeloc_crds::GitReference;
@@ -66,7 +66,7 @@ pub fn source(settings: &Settings) -> SourceSettings {
 /// Everything a pass touches. Reads from AWS where the deployment lives.
 pub async fn reconciler(settings: Settings) -> Result<(Real, Moved), Failure> {
     let config = aws(&settings).await;
-    let limits = Arc::new(Limits::default());
+    let limits = Arc::new(RateLimiter::default());
     let clients = Clients::new(&config, &limits);
     let deployment = deployment::find(&settings, &clients, codeloc_aws::region(&config)).await?;
     let git = git(&settings);

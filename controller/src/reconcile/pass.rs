@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use codeloc_aws::lease::{Lease, LeaseState};
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::resources as aws;
 use codeloc_aws::{Cache, CallError, Clients, Session};
 use codeloc_core::deployment::{Address, Deployment};
@@ -54,7 +54,7 @@ pub struct Context<B, C, W> {
     pub deployment: Deployment,
     pub clients: Clients,
     pub cache: Cache,
-    pub limits: Arc<Limits>,
+    pub limits: Arc<RateLimiter>,
     pub lease: Arc<Lease>,
     pub images: Images<B>,
     pub refs: Refs,

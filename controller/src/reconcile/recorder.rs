@@ -40,7 +40,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         drop(failures);
         tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
         let recorder = &self.context.recorder;
-        recorder.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
+        recorder.metrics.failed_steps.with_label_values(&[error.class().name()]).inc();
         // Waiting for one's turn, or for what was made a moment ago, is no failure.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
             recorder.record(NewEvent::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));

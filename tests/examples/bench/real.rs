@@ -16,7 +16,7 @@ use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deploym
 use codeloc::runtime::Clock;
 use codeloc::status::{Recorder, StatusStore};
 use codeloc_aws::lease::Lease;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
@@ -149,7 +149,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let mut settings = settings(folder.join("workspace.yaml"));
     settings.reconcile.resync_seconds = INTERVAL;
     settings.reconcile.lease_seconds = 8;
-    let limits = Arc::new(Limits::none());
+    let limits = Arc::new(RateLimiter::none());
     let clients = Clients::new(&config, &limits);
     let deployment = deployment::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
     let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");
