@@ -36,7 +36,7 @@ use codeloc_aws::resources::role::PAGE;
 use codeloc_aws::{Cache, Clients};
 use codeloc_core::priority::Priority;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::refs::{RefKey, Refs, RefsSettings};
 use localcloud::LocalCloud;
 use localcloud::calls::Call;

@@ -12,7 +12,7 @@ use codeloc_aws::{Cache, Clients, SdkConfig};
 use codeloc_crds::GitReference;
 use codeloc_dagster::code_server::GrpcCodeServer;
 use codeloc_dagster::webserver::GraphqlWebserver;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::refs::{RefKey, Refs, RefsSettings};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{BuildError, Buildah, OciBuilder};

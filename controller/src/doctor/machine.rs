@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::Git;
 use codeloc_git::describe;
 use codeloc_git::program::{Program, inherited};

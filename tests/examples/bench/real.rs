@@ -22,7 +22,7 @@ use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
 use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::refs::{Refs, RefsSettings};
 use codeloc_tests::{Branches, Builds, CloudWebserver, SWEPT, TestDeployment, names, pages_of_roles, settings};
 use localcloud::calls::Call;
