@@ -11,7 +11,7 @@ use std::time::Duration;
 use codeloc_core::dagster::{Answer, WebLocation};
 use codeloc_core::image::{Image, Load, LoadTarget};
 use codeloc_crds::GitReference;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_dagster::{CodeServer, WebError, Webserver};
 use codeloc_git::GitError;
 use codeloc_git::refs::Refs;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use codeloc_aws::lease::LeaseState;
-use codeloc_aws::resources as aws;
 use codeloc_core::names;
 use codeloc_core::planner::render::Document;
 use codeloc_core::priority::Priority;
@@ -121,7 +120,7 @@ impl Control for Handle {
                 .limits
                 .rate_state()
                 .into_iter()
-                .map(|rate| (format!("{:?}", rate.family), rate.rate, rate.waiting))
+                .map(|rate| (rate.family.name().to_owned(), rate.rate, rate.waiting))
                 .collect(),
             queue_waiting,
             queue_running,
@@ -195,7 +194,7 @@ impl Control for Handle {
         Box::pin(async move {
             let session = self.daemon.context.observer.aws.session(Priority::Again);
             let group = names::log_group(&session.deployment.id, name);
-            let lines = aws::log_group::lines(session, &group, wanted.lines, wanted.after).await;
+            let lines = codeloc_aws::logs::lines(session, &group, wanted.lines, wanted.after).await;
             let lines = lines.map_err(|error| PlanError(error.to_string()))?;
             Ok(lines.into_iter().map(|line| Line { at: line.at, stream: line.stream, text: line.text }).collect())
         })

@@ -16,7 +16,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use deployment::{DeploymentError, find as find_deployment};
+pub use codeloc_aws::deployment::DeploymentError;
+pub use deployment::find as find_deployment;
 pub use faults::{Cause, Fault};
 pub use progress::Progress;
 

@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_aws::codebuild::CodeBuild;
 use codeloc_aws::lease::Lease;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::registry_credentials::EcrCredentials;
-use codeloc_aws::{Cache, Clients};
+use codeloc_aws::{Cache, Clients, SdkConfig};
 use codeloc_core::deployment::Deployment;
 use codeloc_crds::GitReference;
 use codeloc_dagster::code_server::GrpcCodeServer;
 use codeloc_dagster::webserver::GraphqlWebserver;
-use codeloc_dagster::workspace::{Publisher, WorkspaceError};
+use codeloc_dagster::WorkspaceError;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::refs::{RefKey, Refs, RefsSettings, ResolveReference};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{BuildError, Buildah, OciBuilder};
@@ -47,21 +45,7 @@ pub enum WiringError {
 }
 
 pub async fn aws(settings: &Settings) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .retry_config(RetryConfig::standard().with_max_attempts(5))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(Duration::from_secs(20))
-                .build(),
-        );
-    if let Some(region) = &settings.aws.region {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if let Some(endpoint) = &settings.aws.endpoint_url {
-        loader = loader.endpoint_url(endpoint);
-    }
-    loader.load().await
+    codeloc_aws::config(settings.aws.region.as_deref(), settings.aws.endpoint_url.as_deref()).await
 }
 
 pub fn git(settings: &Settings) -> Git {
@@ -94,7 +78,7 @@ pub fn source(settings: &Settings) -> SourceSettings {
 pub struct Parts<P: Ports> {
     pub settings: Settings,
     pub clients: Clients,
-    pub limits: Arc<Limits>,
+    pub limits: Arc<RateLimiter>,
     pub deployment: Deployment,
     /// The name of this process in the lease.
     pub holder: String,
@@ -170,9 +154,9 @@ pub async fn daemon(
     source: watch::Receiver<SourceState>,
 ) -> Result<(Arc<Daemon<Program>>, MovedRefs), WiringError> {
     let config = aws(&settings).await;
-    let limits = Arc::new(Limits::default());
+    let limits = Arc::new(RateLimiter::default());
     let clients = Clients::new(&config, &limits);
-    let deployment = find_deployment(&settings, &clients, config.region().map(Region::as_ref)).await?;
+    let deployment = find_deployment(&settings, &clients, codeloc_aws::region(&config)).await?;
     let git = git(&settings);
     let (refs, moved) = follow_refs(git.clone(), &settings);
     let build_cache = S3BuildCache::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codeloc_aws::lease::Lease;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::{Cache, Clients, Session};
 use codeloc_core::deployment::Deployment;
 use codeloc_core::priority::Priority;
@@ -12,7 +12,7 @@ pub struct Aws {
     pub clients: Clients,
     pub deployment: Deployment,
     pub cache: Cache,
-    pub limits: Arc<Limits>,
+    pub limits: Arc<RateLimiter>,
     pub lease: Lease,
 }
 

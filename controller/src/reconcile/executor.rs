@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use codeloc_aws::resources as aws;
-use codeloc_aws::resources::service::Learned;
-use codeloc_aws::{CallError, Class, Session};
+use codeloc_aws::{CallError, Class, Session, StepTarget};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::{Action, ObservedResources, Step};
 use codeloc_dagster::Webserver;
@@ -83,29 +81,9 @@ impl<W: Webserver> Executor<W> {
         step: &Step,
         observed: &mut ObservedResources,
     ) -> Result<(), StepError> {
-        match step {
-            Step::LogGroup(change) => aws::log_group::apply(session, change, &mut observed.log_group).await?,
-            Step::ImageRepository(change) => {
-                aws::image_repository::apply(session, change, &mut observed.image_repository).await?;
-            }
-            Step::Role(change) => aws::role::apply(session, change, &mut observed.role).await?,
-            Step::ExecutionRole(change) => aws::role::apply(session, change, &mut observed.execution_role).await?,
-            Step::RunDefinition(change) => {
-                aws::run_definition::apply(session, change, &mut observed.run_definitions).await?;
-            }
-            Step::TaskDefinition(change) => {
-                aws::task_definition::apply(session, change, &mut observed.task_definitions).await?;
-            }
-            Step::Discovery(change) => aws::discovery::apply(session, change, &mut observed.discovery).await?,
-            Step::Service(change) => {
-                let learned = Learned {
-                    task_definition: observed.task_definitions.first().map(|observed| observed.arn.as_str()),
-                    registry: observed.discovery.as_ref().map(|observed| observed.arn.as_str()),
-                };
-                aws::service::apply(session, change, learned, &mut observed.service).await?;
-            }
-            Step::Scaling(change) => aws::scaling::apply(session, change, &mut observed.scaling).await?,
-            Step::Workspace(change) => {
+        match StepTarget::from(step) {
+            StepTarget::Aws(step) => codeloc_aws::apply(session, step, observed).await?,
+            StepTarget::Workspace(change) => {
                 session.check_fence("workspace.yaml")?;
                 self.publisher.apply(change).await?;
             }

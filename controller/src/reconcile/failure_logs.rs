@@ -82,7 +82,7 @@ async fn read(
     let family = names::task_family(&session.deployment.id, name);
     let stop_reason = if arns.is_empty() { None } else { aws::service::stop_reason(session, &family, &arns).await? };
     let group = names::log_group(&session.deployment.id, name);
-    let lines = aws::log_group::tail(session, &group, revision, LAST_LINES).await?;
+    let lines = codeloc_aws::logs::tail(session, &group, revision, LAST_LINES).await?;
     let log: Vec<String> =
         lines.into_iter().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect();
     Ok(excerpt(&log, stop_reason))

@@ -12,8 +12,8 @@ use codeloc_core::dagster::Entry;
 use codeloc_core::dagster::WebLocation;
 use codeloc_core::lock::lock;
 use codeloc_core::resources::workspace::{Change, Observed};
-use codeloc_dagster::workspace::{Entries, Publisher, WorkspaceError};
-use codeloc_dagster::{WebError, Webserver};
+use codeloc_dagster::workspace_file::{Entries, Publisher};
+use codeloc_dagster::{WebError, Webserver, WorkspaceError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Duration, Instant};
 

@@ -135,7 +135,7 @@ impl StatusRecorder {
     /// A pass has failed, and the next one starts after `backoff`.
     pub fn failed(&self, name: &str, error: &StepError, backoff: Duration) {
         tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
-        self.recorder.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
+        self.recorder.metrics.failed_steps.with_label_values(&[error.class().name()]).inc();
         // A rate limit and a resource that AWS does not see yet are ordinary waits.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
             let event = NewEvent::of(name, EventReason::StepFailed, error.to_string());

@@ -16,7 +16,7 @@ use codeloc::daemon::wiring::{self, Parts};
 use codeloc::reconcile::{Aws, Ports};
 use codeloc::runtime::Clock;
 use codeloc_aws::Clients;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
 use codeloc_crds::LocationName;
@@ -155,7 +155,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let mut settings = settings(folder.join("workspace.yaml"));
     settings.reconcile.resync_seconds = INTERVAL;
     settings.reconcile.lease_seconds = 8;
-    let limits = Arc::new(Limits::none());
+    let limits = Arc::new(RateLimiter::none());
     let clients = Clients::new(&config, &limits);
     let deployment = find_deployment(&settings, &clients, Some("eu-central-1")).await.expect("find the deployment");
     let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");

@@ -8,7 +8,7 @@ use codeloc::daemon::wiring::{self, Parts};
 use codeloc::runtime::Clock;
 use codeloc_aws::Clients;
 use codeloc_aws::lease::LeaseState;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 
 use super::{Running, TestDeployment};
 use crate::Simulated;
@@ -22,7 +22,7 @@ impl TestDeployment {
     /// Starts one of several daemons, with `caller` as its access key id.
     pub async fn start_as(&mut self, caller: &str) {
         assert!(!self.running.contains_key(caller), "{caller} runs already");
-        let limits = Arc::new(if self.rate_limited { Limits::default() } else { Limits::none() });
+        let limits = Arc::new(if self.rate_limited { RateLimiter::default() } else { RateLimiter::none() });
         let clients = Clients::new(&self.sdk_for(caller), &limits);
         let deployment = loop {
             // A daemon that cannot start exits and is started again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use codeloc::daemon::{Fault, find_deployment};
 use codeloc_aws::Cache;
 use codeloc_aws::fence::Fence;
-use codeloc_aws::limits::Limits;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_core::priority::Priority;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use localcloud::calls::Call;
@@ -118,7 +118,7 @@ impl TestDeployment {
             clients: &clients,
             deployment: &deployment,
             cache: &Cache::default(),
-            limits: &Limits::default(),
+            limits: &RateLimiter::default(),
             fence: &Fence::open(),
             priority: Priority::Resync,
         };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use codeloc_core::status::{Health, Reason, Sync};
 use codeloc_core::tags;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use localcloud::driver::simulated::Script;
 use localcloud::fault_injection::{Fault, Faults, Rule};
 use localcloud::model::Cloud;

@@ -1,20 +1,21 @@
-//! What a task definition says that codeloc never writes. Any of it changes what runs, so a definition with it is not ours.
+//! Settings of a task definition that codeloc never sets. Each of them changes what runs, so codeloc does not use such a definition.
 //!
-//! ECS and others fill in what was not given: an empty list or text, zero and `false` are the same as absent.
+//! ECS fills in defaults: an empty list or text, zero and `false` are the same as absent.
 
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping,
     TaskDefinition, TransportProtocol, VersionConsistency,
 };
 
-/// Its names in AWS's words, sorted as they are asked for.
-pub fn foreign(definition: &TaskDefinition) -> Vec<&'static str> {
+/// The names of the settings, as AWS writes them.
+pub fn unmanaged_settings(definition: &TaskDefinition) -> Vec<&'static str> {
     let [container] = definition.container_definitions() else { return vec!["containerDefinitions"] };
-    let found = of_task(definition).into_iter().chain(of_container(container)).chain(of_its_machine(container));
-    found.filter(|(_, says)| *says).map(|(name, _)| name).collect()
+    let found =
+        task_settings(definition).into_iter().chain(container_settings(container)).chain(machine_settings(container));
+    found.filter(|(_, set)| *set).map(|(name, _)| name).collect()
 }
 
-fn of_task(definition: &TaskDefinition) -> Vec<(&'static str, bool)> {
+fn task_settings(definition: &TaskDefinition) -> Vec<(&'static str, bool)> {
     let family = definition.runtime_platform().and_then(|platform| platform.operating_system_family());
     vec![
         ("networkMode", definition.network_mode() != Some(&NetworkMode::Awsvpc)),
@@ -31,8 +32,8 @@ fn of_task(definition: &TaskDefinition) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// What it runs, and with what.
-fn of_container(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
+/// The program and its surroundings.
+fn container_settings(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
     vec![
         ("essential", container.essential() == Some(false)),
         ("entryPoint", !container.entry_point().is_empty()),
@@ -46,19 +47,19 @@ fn of_container(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
         ("dependsOn", !container.depends_on().is_empty()),
         ("restartPolicy", container.restart_policy().is_some_and(aws_sdk_ecs::types::ContainerRestartPolicy::enabled)),
         ("startTimeout", container.start_timeout().is_some()),
-        ("logConfiguration", !container.log_configuration().is_some_and(is_our_log)),
+        ("logConfiguration", !container.log_configuration().is_some_and(is_own_log)),
         ("firelensConfiguration", container.firelens_configuration().is_some()),
         (
             "portMappings",
             !matches!(container.port_mappings(), [])
-                && !matches!(container.port_mappings(), [mapping] if is_our_port(mapping)),
+                && !matches!(container.port_mappings(), [mapping] if is_own_port(mapping)),
         ),
         ("dockerLabels", container.docker_labels().is_some_and(|labels| !labels.is_empty())),
     ]
 }
 
-/// What the container is allowed and denied.
-fn of_its_machine(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
+/// Resources, devices and privileges.
+fn machine_settings(container: &ContainerDefinition) -> Vec<(&'static str, bool)> {
     vec![
         ("cpu", container.cpu() != 0),
         ("memory", container.memory().is_some()),
@@ -82,15 +83,55 @@ fn of_its_machine(container: &ContainerDefinition) -> Vec<(&'static str, bool)> 
     ]
 }
 
-fn is_our_log(log: &LogConfiguration) -> bool {
+fn is_own_log(log: &LogConfiguration) -> bool {
     *log.log_driver() == LogDriver::Awslogs
         && log.secret_options().is_empty()
         && log.options().is_some_and(|options| options.len() == 3)
 }
 
-/// On the host's side the port is the same with `awsvpc`.
-fn is_our_port(mapping: &PortMapping) -> bool {
+/// With `awsvpc`, the port of the host is the same.
+fn is_own_port(mapping: &PortMapping) -> bool {
     mapping.host_port().is_none_or(|host| Some(host) == mapping.container_port())
         && mapping.protocol().is_none_or(|protocol| *protocol == TransportProtocol::Tcp)
         && mapping.container_port_range().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(container: aws_sdk_ecs::types::builders::ContainerDefinitionBuilder) -> TaskDefinition {
+        let log = LogConfiguration::builder()
+            .log_driver(LogDriver::Awslogs)
+            .options("awslogs-group", "/codeloc/locations/orders")
+            .options("awslogs-region", "eu-central-1")
+            .options("awslogs-stream-prefix", "r1");
+        TaskDefinition::builder()
+            .network_mode(NetworkMode::Awsvpc)
+            .requires_compatibilities(Compatibility::Fargate)
+            .container_definitions(container.log_configuration(log.build().unwrap()).build())
+            .build()
+    }
+
+    #[test]
+    fn a_definition_of_codeloc_has_no_unmanaged_setting() {
+        let port = PortMapping::builder().container_port(4000).host_port(4000).protocol(TransportProtocol::Tcp);
+        let container = ContainerDefinition::builder().essential(true).privileged(false).port_mappings(port.build());
+        assert_eq!(unmanaged_settings(&definition(container)), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_unmanaged_setting_is_named() {
+        let port = PortMapping::builder().container_port(4000).protocol(TransportProtocol::Udp);
+        let container =
+            ContainerDefinition::builder().entry_point("sh").privileged(true).port_mappings(port.build()).user("root");
+        assert_eq!(unmanaged_settings(&definition(container)), ["entryPoint", "user", "portMappings", "privileged"]);
+    }
+
+    #[test]
+    fn a_second_container_is_unmanaged() {
+        let container = ContainerDefinition::builder().build();
+        let two = TaskDefinition::builder().container_definitions(container.clone()).container_definitions(container);
+        assert_eq!(unmanaged_settings(&two.build()), ["containerDefinitions"]);
+    }
 }

@@ -1,11 +1,13 @@
-//! How fast AWS may be called: one token bucket for each family of operations that AWS counts together, shared by everybody in
-//! this process. Whoever is more urgent gets the next token; among equals, whoever came first.
+//! How fast codeloc may call AWS: one token bucket for each family of operations that AWS counts together, shared by the whole
+//! process. The most urgent call gets the next token; among equals, the call that came first.
 //!
-//! The figures below are where learning starts. AWS publishes few of them and changes them by account, so each bucket learns: a
-//! refusal tells that the real bucket is empty at that moment, two of them in a row of calls tell its rate; while
-//! calls wait and none is refused, the rate is raised bit by bit.
+//! AWS publishes few of these rates and changes them per account, so each bucket learns: a refusal shows that the real bucket is
+//! empty at that moment, and two refusals in a row of calls show its rate. While calls wait and AWS refuses none, the rate rises
+//! step by step.
 
+pub(crate) mod attempts;
 mod bucket;
+mod family;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,113 +19,9 @@ use codeloc_core::priority::Priority;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Operations that share a bucket in AWS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    TaskDefinitionsModify,
-    TaskDefinitionsRead,
-    ServicesModify,
-    ServicesRead,
-    TasksRead,
-    EcsTags,
-    CloudMapList,
-    CloudMapModify,
-    CloudMapRead,
-    IamWrite,
-    IamRead,
-    IamAccount,
-    LogsCreate,
-    LogsModify,
-    LogsRead,
-    EcrWrite,
-    EcrRead,
-    ScalingWrite,
-    ScalingRead,
-    Other,
-}
+pub use family::Family;
 
-impl Family {
-    const ALL: [Self; 20] = [
-        Self::TaskDefinitionsModify,
-        Self::TaskDefinitionsRead,
-        Self::ServicesModify,
-        Self::ServicesRead,
-        Self::TasksRead,
-        Self::EcsTags,
-        Self::CloudMapList,
-        Self::CloudMapModify,
-        Self::CloudMapRead,
-        Self::IamWrite,
-        Self::IamRead,
-        Self::IamAccount,
-        Self::LogsCreate,
-        Self::LogsModify,
-        Self::LogsRead,
-        Self::EcrWrite,
-        Self::EcrRead,
-        Self::ScalingWrite,
-        Self::ScalingRead,
-        Self::Other,
-    ];
-
-    /// By `service:Operation`, as it stands in IAM policies.
-    pub fn of(operation: &str) -> Self {
-        let (service, name) = operation.split_once(':').unwrap_or(("", operation));
-        let reads = !super::mutates(operation);
-        match (service, name) {
-            ("ecs", "RegisterTaskDefinition" | "DeregisterTaskDefinition" | "DeleteTaskDefinitions") => {
-                Self::TaskDefinitionsModify
-            }
-            ("ecs", "DescribeTaskDefinition" | "ListTaskDefinitions") => Self::TaskDefinitionsRead,
-            ("ecs", "CreateService" | "UpdateService" | "DeleteService") => Self::ServicesModify,
-            ("ecs", "DescribeServices" | "ListServices") => Self::ServicesRead,
-            ("ecs", "DescribeTasks" | "ListTasks") => Self::TasksRead,
-            ("ecs", "TagResource" | "UntagResource" | "ListTagsForResource") => Self::EcsTags,
-            ("servicediscovery", "ListServices" | "ListNamespaces") => Self::CloudMapList,
-            ("servicediscovery", "ListInstances" | "GetService" | "GetOperation") => Self::CloudMapRead,
-            ("servicediscovery", _) => Self::CloudMapModify,
-            ("iam", "GetAccountAuthorizationDetails") => Self::IamAccount,
-            ("iam", _) if reads => Self::IamRead,
-            ("iam", _) => Self::IamWrite,
-            ("logs", "CreateLogGroup" | "DeleteLogGroup") => Self::LogsCreate,
-            ("logs", "DescribeLogGroups" | "DescribeLogStreams" | "ListTagsForResource") => Self::LogsRead,
-            ("logs", _) => Self::LogsModify,
-            ("ecr", _) if reads => Self::EcrRead,
-            ("ecr", _) => Self::EcrWrite,
-            ("application-autoscaling", _) if reads => Self::ScalingRead,
-            ("application-autoscaling", _) => Self::ScalingWrite,
-            _ => Self::Other,
-        }
-    }
-
-    /// Burst in calls and rate in calls per second that are assumed before anything was learned.
-    #[expect(clippy::match_same_arms, reason = "each figure stands beside its own source")]
-    const fn assumed(self) -> (f64, f64) {
-        match self {
-            // AWS support, in aws-actions/amazon-ecs-deploy-task-definition#502: 20 at once, then one a second.
-            Self::TaskDefinitionsModify => (20.0, 1.0),
-            // ECS, request throttling: bursts as documented; rates from memory.
-            Self::TaskDefinitionsRead => (50.0, 20.0),
-            Self::ServicesModify => (50.0, 5.0),
-            Self::ServicesRead | Self::TasksRead => (100.0, 20.0),
-            // aws-cloud-map-mcs-controller-for-k8s limits itself to these.
-            Self::CloudMapList => (10.0, 2.0),
-            Self::CloudMapModify => (50.0, 5.0),
-            Self::CloudMapRead => (100.0, 50.0),
-            // CloudWatch Logs quotas: 5 or 10 a second.
-            Self::LogsCreate | Self::LogsModify | Self::LogsRead => (10.0, 5.0),
-            // AWS gives no figures for these. A cautious start costs seconds, once.
-            Self::EcsTags | Self::IamWrite | Self::ScalingWrite => (20.0, 5.0),
-            Self::IamRead => (40.0, 10.0),
-            Self::IamAccount => (5.0, 1.0),
-            Self::EcrWrite => (10.0, 5.0),
-            Self::EcrRead | Self::ScalingRead => (20.0, 10.0),
-            Self::Other => (50.0, 20.0),
-        }
-    }
-}
-
-/// How things stand with one family.
+/// The state of one family.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateState {
     pub family: Family,
@@ -131,19 +29,19 @@ pub struct RateState {
     pub rate: f64,
     /// Calls that wait for their turn.
     pub waiting: usize,
-    /// Calls that AWS refused for their rate.
+    /// Calls that AWS throttled.
     pub refused: u64,
 }
 
 #[derive(Debug)]
-pub struct Limits {
+pub struct RateLimiter {
     start: Instant,
     gates: Vec<Mutex<Gate>>,
-    /// Attempts so far.
+    /// Attempts so far, by operation.
     attempts: Mutex<BTreeMap<String, [u64; 3]>>,
 }
 
-/// What became of one attempt of a call.
+/// How one attempt of a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     Passed,
@@ -159,18 +57,18 @@ struct Gate {
     waiting: BTreeMap<(Priority, u64), Arc<Notify>>,
 }
 
-impl Default for Limits {
+impl Default for RateLimiter {
     fn default() -> Self {
         let gate = |family: Family| {
-            let (burst, rate) = family.assumed();
+            let (burst, rate) = family.initial();
             Mutex::new(Gate { bucket: Bucket::new(burst, rate), arrived: 0, waiting: BTreeMap::new() })
         };
         Self { start: Instant::now(), gates: Family::ALL.into_iter().map(gate).collect(), attempts: Mutex::default() }
     }
 }
 
-impl Limits {
-    /// For a cloud that refuses nothing, such as one on this machine.
+impl RateLimiter {
+    /// For a cloud that throttles nothing, such as one on this machine.
     pub fn none() -> Self {
         Self { start: Instant::now(), gates: vec![], attempts: Mutex::default() }
     }
@@ -186,7 +84,7 @@ impl Limits {
     /// Waits for the call's turn.
     pub async fn admit(&self, operation: &str, priority: Priority) {
         let Some(gate) = self.gate(Family::of(operation)) else { return };
-        let place = {
+        let (key, turn) = {
             let mut gate = lock(gate);
             if gate.waiting.is_empty() && gate.bucket.take(self.now()).is_ok() {
                 return;
@@ -197,7 +95,6 @@ impl Limits {
             gate.waiting.insert(key, turn.clone());
             (key, turn)
         };
-        let (key, turn) = place;
         // Leaves the line also when the caller is dropped.
         let _place = Place { gate, key };
         loop {
@@ -222,7 +119,7 @@ impl Limits {
         }
     }
 
-    /// Learns from one attempt, and counts it.
+    /// Learns from one attempt and counts it.
     pub fn attempted(&self, operation: &str, attempt: Attempt) {
         self.count(operation, attempt);
         let Some(gate) = self.gate(Family::of(operation)) else { return };
@@ -236,7 +133,7 @@ impl Limits {
         }
     }
 
-    /// An attempt that got no answer, of which nothing can be learned.
+    /// Counts an attempt without learning from it: it got no answer.
     pub fn count(&self, operation: &str, attempt: Attempt) {
         let mut attempts = lock(&self.attempts);
         match attempts.get_mut(operation) {
@@ -260,6 +157,7 @@ impl Limits {
     }
 }
 
+/// A place in the line of a gate.
 struct Place<'a> {
     gate: &'a Mutex<Gate>,
     key: (Priority, u64),
@@ -279,22 +177,15 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_family_stands_where_its_number_says() {
-        for (index, family) in Family::ALL.into_iter().enumerate() {
-            assert_eq!(family as usize, index);
-        }
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_fresh_commit_overtakes_those_that_wait() {
-        let limits = Arc::new(Limits::default());
+    async fn a_new_commit_overtakes_waiting_calls() {
+        let limits = Arc::new(RateLimiter::default());
         let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
         for (name, priority) in (0..40).map(|_| ("cold", Priority::Cold)).chain([("commit", Priority::Commit)]) {
             let (limits, done) = (limits.clone(), done.clone());
             tokio::spawn(async move {
                 limits.admit("ecs:RegisterTaskDefinition", priority).await;
-                done.send(name).expect("somebody listens");
+                done.send(name).expect("the receiver is open");
             });
             tokio::task::yield_now().await;
         }
@@ -308,8 +199,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_gives_up_waiting_takes_no_token() {
-        let limits = Limits::default();
+    async fn a_call_that_stops_waiting_takes_no_token() {
+        let limits = RateLimiter::default();
         for _ in 0..20 {
             limits.admit("ecs:RegisterTaskDefinition", Priority::Cold).await;
         }
@@ -317,5 +208,16 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(500), waiting).await.is_err());
         limits.admit("ecs:RegisterTaskDefinition", Priority::Cold).await;
         assert_eq!(limits.now().as_millis(), 1000);
+    }
+
+    #[test]
+    fn attempts_are_counted_by_operation_and_end() {
+        let limits = RateLimiter::none();
+        limits.attempted("ecs:UpdateService", Attempt::Passed);
+        limits.attempted("ecs:UpdateService", Attempt::Throttled);
+        limits.count("ecs:UpdateService", Attempt::Failed);
+        limits.count("ecs:UpdateService", Attempt::Failed);
+        assert_eq!(limits.attempts(), [("ecs:UpdateService".to_owned(), [1, 2, 1])]);
+        assert!(limits.rate_state().is_empty());
     }
 }

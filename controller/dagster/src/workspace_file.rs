@@ -1,7 +1,7 @@
 //! `workspace.yaml`: atomic, sorted, every string quoted, written only on change.
 //!
-//! Guarantees: whoever reads the file sees one whole version of it; equal entries give equal bytes, and equal bytes
-//! are not written again; a location of any name reads back as it was.
+//! Guarantees: every reader sees one whole version of the file; equal entries produce equal bytes, and equal bytes are not written
+//! again; any location name reads back unchanged.
 //! Assumes: one publisher writes the file. Dagster keeps its old workspace when the file is bad, and its daemon exits
 //! when it stays bad for five minutes, so an empty workspace is written as `load_from: []`, never as an empty file.
 
@@ -15,18 +15,10 @@ use std::path::{Path, PathBuf};
 use codeloc_core::dagster::Entry;
 use serde::Deserialize;
 
+use crate::errors::{ParseError, WorkspaceError};
+
 /// All entries by location name.
 pub type Entries = BTreeMap<String, Entry>;
-
-#[derive(Debug, thiserror::Error)]
-pub enum WorkspaceError {
-    #[error("cannot read the workspace file {path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
-    #[error("the workspace file {path} is not one that codeloc wrote: {reason}; move it away, or correct it")]
-    Malformed { path: PathBuf, reason: String },
-    #[error("cannot write the workspace file {path}: {source}")]
-    Write { path: PathBuf, source: io::Error },
-}
 
 /// The only writer of one `workspace.yaml`.
 #[derive(Debug)]
@@ -43,23 +35,23 @@ impl Publisher {
         &self.path
     }
 
-    /// What is published now; nothing where the file does not exist yet.
+    /// The published entries. Empty if the file does not exist.
     pub fn read(&self) -> Result<Entries, WorkspaceError> {
         match fs::read_to_string(&self.path) {
-            Ok(text) => parse(&text).map_err(|reason| WorkspaceError::Malformed { path: self.path.clone(), reason }),
+            Ok(text) => parse(&text).map_err(|source| WorkspaceError::Malformed { path: self.path.clone(), source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entries::new()),
             Err(source) => Err(WorkspaceError::Read { path: self.path.clone(), source }),
         }
     }
 
-    /// Whether the file is, to the letter, what `entries` are written as.
+    /// Whether the file has exactly the bytes of `entries`.
     pub fn matches(&self, entries: &Entries) -> bool {
-        fs::read(&self.path).is_ok_and(|present| present == render(entries).as_bytes())
+        fs::read(&self.path).is_ok_and(|bytes| bytes == render(entries).as_bytes())
     }
 
-    /// Makes the file say exactly `entries`. Returns whether it had to be written.
+    /// Writes `entries` if the file differs. Returns whether it did.
     pub fn publish(&self, entries: &Entries) -> Result<bool, WorkspaceError> {
-        // A file that cannot be read is replaced as one that differs: if it cannot be written either, that tells.
+        // An unreadable file is replaced like one that differs: the write reports the error if that fails too.
         if self.matches(entries) {
             return Ok(false);
         }
@@ -73,18 +65,18 @@ impl Publisher {
             _ => Path::new("."),
         };
         fs::create_dir_all(folder)?;
-        // Dagster may run as another user: readable by all, unlike a temporary file's default.
+        // Dagster may run as another user, so all users may read the file, unlike a temporary file by default.
         let mut file = tempfile::Builder::new()
             .prefix(".workspace.")
             .suffix(".tmp")
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(folder)
-            // Without the file's random name: a failure that repeats reads the same each time.
+            // Without the file's random name, so that a repeated failure has the same text.
             .map_err(|error| io::Error::from(error.kind()))?;
         file.as_file_mut().write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
-        // The rename itself survives a power cut only once the folder is on disk.
+        // The rename survives a power cut only once the folder is on disk.
         File::open(folder)?.sync_all()
     }
 }
@@ -105,8 +97,8 @@ fn render(entries: &Entries) -> String {
     text
 }
 
-/// A double-quoted YAML scalar. `PyYAML` reads YAML 1.1, where a bare `no` is false and `12:30` is 750, and it refuses
-/// characters that are not printable: whatever is not plain ASCII is escaped.
+/// A double-quoted YAML scalar. `PyYAML` reads YAML 1.1, in which a bare `no` is false and `12:30` is 750, and it refuses
+/// unprintable characters: everything except printable ASCII is escaped.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -141,14 +133,12 @@ struct Server {
     location_name: String,
 }
 
-fn parse(text: &str) -> Result<Entries, String> {
-    let document: Document =
-        serde_saphyr::from_str(text).map_err(|error| super::text::bounded_line(&error.to_string(), 300))?;
+fn parse(text: &str) -> Result<Entries, ParseError> {
+    let document: Document = serde_saphyr::from_str(text).map_err(|error| ParseError::Yaml(Box::new(error)))?;
     let mut entries = Entries::new();
     for Target { grpc_server: Server { host, port, location_name } } in document.load_from {
-        let twice = format!("location {location_name:?} is there twice");
-        if entries.insert(location_name, Entry { host, port }).is_some() {
-            return Err(twice);
+        if entries.insert(location_name.clone(), Entry { host, port }).is_some() {
+            return Err(ParseError::Duplicate(location_name));
         }
     }
     Ok(entries)

@@ -15,7 +15,7 @@ fn two() -> Entries {
 
 fn publisher() -> (tempfile::TempDir, Publisher) {
     let folder = tempfile::tempdir().unwrap();
-    let publisher = Publisher::new(folder.path().join("made/by/it/workspace.yaml"));
+    let publisher = Publisher::new(folder.path().join("created/with/parents/workspace.yaml"));
     (folder, publisher)
 }
 
@@ -36,7 +36,7 @@ fn the_file_is_sorted_and_every_string_is_quoted() {
 }
 
 #[test]
-fn an_empty_workspace_is_an_empty_list_and_not_an_empty_file() {
+fn an_empty_workspace_is_an_empty_list() {
     let (_folder, publisher) = publisher();
     assert!(publisher.publish(&Entries::new()).unwrap());
     assert!(fs::read_to_string(publisher.path()).unwrap().ends_with("load_from: []\n"));
@@ -63,7 +63,7 @@ fn equal_entries_are_not_written_again() {
 }
 
 #[test]
-fn the_file_is_readable_by_all_and_no_temporary_file_stays() {
+fn all_users_may_read_and_no_temporary_file_stays() {
     let (_folder, publisher) = publisher();
     publisher.publish(&two()).unwrap();
     assert_eq!(fs::metadata(publisher.path()).unwrap().permissions().mode() & 0o777, 0o644);
@@ -73,7 +73,7 @@ fn the_file_is_readable_by_all_and_no_temporary_file_stays() {
 }
 
 #[test]
-fn a_malformed_file_is_an_error_that_says_why_and_is_never_taken_for_empty() {
+fn a_malformed_file_is_an_error_and_never_empty() {
     let (_folder, publisher) = publisher();
     publisher.publish(&two()).unwrap();
     let duplicate = "load_from:\n  - grpc_server: {host: a, port: 1, location_name: x}\n  - grpc_server: {host: b, port: 2, location_name: x}\n";
@@ -96,7 +96,7 @@ fn a_malformed_file_is_an_error_that_says_why_and_is_never_taken_for_empty() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_an_error_with_the_path() {
+fn an_unwritable_folder_is_an_error_with_its_path() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let publisher = Publisher::new(folder.path().join("file/workspace.yaml"));
@@ -105,7 +105,7 @@ fn a_folder_that_cannot_be_written_is_an_error_with_the_path() {
 }
 
 #[test]
-fn a_write_that_fails_again_and_again_reads_the_same_each_time() {
+fn a_repeated_write_error_has_the_same_text() {
     let folder = tempfile::tempdir().unwrap();
     // No user can create a file there, not even root.
     let publisher = Publisher::new("/proc/sys/workspace.yaml");
@@ -118,7 +118,7 @@ fn a_write_that_fails_again_and_again_reads_the_same_each_time() {
 }
 
 #[test]
-fn a_reader_sees_whole_files_only_while_versions_change() {
+fn a_reader_sees_only_whole_files() {
     let (_folder, publisher) = publisher();
     let versions: Vec<Entries> = (0..40_u16)
         .map(|version| (0..=version).map(|index| (format!("location-{index}"), entry("host", version))).collect())
@@ -146,7 +146,7 @@ fn a_reader_sees_whole_files_only_while_versions_change() {
 
 proptest! {
     #[test]
-    fn whatever_the_strings_the_file_reads_back_the_same(
+    fn any_strings_read_back_unchanged(
         entries in proptest::collection::btree_map(any::<String>(), (any::<String>(), any::<u16>()), 0..6),
     ) {
         let entries: Entries = entries.into_iter().map(|(name, (host, port))| (name, Entry { host, port })).collect();
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn any_file_is_read_or_refused_without_a_panic(text in any::<String>()) {
+    fn any_file_parses_or_fails_without_a_panic(text in any::<String>()) {
         let _ = parse(&text);
     }
 }

@@ -1,46 +1,46 @@
-//! One token bucket that learns the one behind AWS's door. Pure: the time is an argument.
+//! One token bucket that learns the rate of AWS's bucket. Pure: the time is an argument.
 
 use std::time::Duration;
 
-/// Successes under demand before the rate is raised for the first time: enough for a rate that is a probe too high to be refused.
+/// Successes under demand before the rate is raised for the first time: enough that AWS refuses a rate that is one probe too high.
 const FIRST_PROBE: u32 = 12;
-/// The longest such row: so that what was learned once can be unlearned within a day's work.
+/// The most successes before a probe: a rate that is too low is corrected within a day's work.
 const LAST_PROBE: u32 = 5_000;
-/// However many probes were refused: what was learned in a bad hour is forgotten in the next.
+/// The longest time between two probes: a rate learned in a bad hour is corrected in the next.
 const PROBE_AT_LEAST: Duration = Duration::from_secs(300);
-/// No bucket is believed to be slower than this part of what was assumed: refusals that come by chance are no measurement.
+/// The lowest rate, as a part of the initial one: refusals by chance measure nothing.
 const FLOOR: f64 = 0.1;
-/// Nor faster than so many times: where nothing is refused there is nothing to learn.
+/// The highest rate, as a multiple of the initial one: without refusals there is nothing to learn.
 const CEILING: f64 = 100.0;
-/// How much a probe raises the rate. A large step is refused soon, and tells much.
+/// The factor by which a probe raises the rate. AWS refuses a large step soon, which measures its rate.
 const PROBE: f64 = 1.25;
-/// So many tokens may have been left in the real bucket when a probe began.
+/// Tokens that the real bucket may have held when a probe started.
 const SURPLUS: f64 = 2.0;
-/// Refusals within this time tell of one and the same empty bucket.
+/// Refusals within this time come from the same empty bucket.
 const SAME_REFUSAL: Duration = Duration::from_millis(100);
-/// Fewer calls than this between two refusals say little about a rate.
+/// Fewer calls than this between two refusals do not measure a rate.
 const ENOUGH: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Bucket {
     burst: f64,
-    assumed: f64,
+    initial: f64,
     rate: f64,
     tokens: f64,
     filled: Duration,
     /// When the rate was last changed.
     changed: Duration,
-    /// The highest rate at which nothing was refused for a while.
+    /// The highest rate at which AWS refused nothing for a while.
     proven: f64,
     /// Successes under demand since the rate last changed.
     successes: u32,
     probe_after: u32,
-    /// When the rate was last raised since the last refusal, and how many tokens were taken before.
+    /// When the rate was last raised since the last refusal, and the number of tokens taken before.
     probing: Option<(Duration, u32)>,
     last_refusal: Option<Duration>,
     /// Tokens taken since the last refusal.
     taken: u32,
-    /// Whether there was ever more than one token left since the last refusal: then the real bucket filled up too.
+    /// Whether more than one token was left at some time since the last refusal: then the real bucket filled up too.
     slack: bool,
     /// Whether the bucket has been empty since it last held more than one token.
     hungry: bool,
@@ -51,7 +51,7 @@ impl Bucket {
     pub fn new(burst: f64, rate: f64) -> Self {
         Self {
             burst,
-            assumed: rate,
+            initial: rate,
             rate,
             tokens: burst,
             filled: Duration::ZERO,
@@ -82,10 +82,10 @@ impl Bucket {
         self.filled = now;
     }
 
-    /// Takes a token, or says how long to wait for one.
+    /// Takes a token, or returns the time until the next one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         self.refill(now);
-        // Rounding may leave a hair less than was waited for.
+        // Rounding may leave slightly less than one token.
         if self.tokens >= 1.0 - 1e-6 {
             if self.tokens >= 2.0 {
                 self.slack = true;
@@ -99,9 +99,9 @@ impl Bucket {
         Err(Duration::from_secs_f64((1.0 - self.tokens) / self.rate))
     }
 
-    /// A call went through. `waited_for`: others wait, so the rate is what holds them up.
+    /// A call passed. `waited_for`: other calls wait, so the rate is the bottleneck.
     pub fn passed(&mut self, waited_for: bool) {
-        // Only calls that had to wait for their token say anything of the rate.
+        // Only calls that waited for their token measure the rate.
         if !waited_for || !self.hungry {
             return;
         }
@@ -110,9 +110,9 @@ impl Bucket {
         if self.successes >= self.probe_after || long_ago {
             self.changed = self.filled;
             self.proven = self.rate;
-            self.rate = (self.rate * PROBE).min(self.assumed * CEILING);
+            self.rate = (self.rate * PROBE).min(self.initial * CEILING);
             self.successes = 0;
-            // The one before was borne: there is room, so go faster.
+            // The previous probe passed: probe sooner.
             if self.probing.is_some() {
                 self.probe_after = (self.probe_after / 2).max(FIRST_PROBE);
             }
@@ -120,7 +120,7 @@ impl Bucket {
         }
     }
 
-    /// A call was refused: the real bucket is empty now.
+    /// AWS refused a call: the real bucket is empty now.
     pub fn refused(&mut self, now: Duration) {
         self.refusals += 1;
         self.refill(now);
@@ -130,25 +130,25 @@ impl Bucket {
             return;
         }
         if self.tokens >= 1.0 {
-            // The real bucket is smaller by what was believed to be left.
+            // The real bucket is smaller by the tokens that were left here.
             self.burst = (self.burst - self.tokens).max(1.0);
         }
         self.rate = match (self.probing, since) {
-            // What the probe got through, less what may have been left over, came in while it lasted.
+            // The calls that passed during the probe, less the tokens left from before, came in while it lasted.
             (Some((began, before)), _) => {
                 let passed = f64::from(self.taken - before) - 1.0 - SURPLUS;
                 let lasted = now.saturating_sub(began).as_secs_f64();
                 (passed / lasted.max(0.001)).clamp(self.proven, self.rate)
             }
-            // Empty then and empty now: what went through between is exactly what came in.
+            // Empty then and empty now: the calls in between are exactly the tokens that came in.
             (None, Some(since)) if !self.slack && self.taken > ENOUGH => {
                 (f64::from(self.taken - 1) / since.as_secs_f64()).clamp(self.rate / 2.0, self.proven)
             }
-            // Refused again at once, although the bucket was believed empty: far too fast.
+            // Refused again at once: the rate is far too high.
             (None, Some(_)) if !self.slack => self.rate * 0.7,
             _ => self.rate,
         };
-        self.rate = self.rate.max(self.assumed * FLOOR);
+        self.rate = self.rate.max(self.initial * FLOOR);
         self.changed = now;
         self.proven = self.rate;
         self.tokens = 0.0;
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// AWS's side: a plain token bucket.
+    /// The bucket of AWS.
     struct Real {
         burst: f64,
         rate: f64,
@@ -191,9 +191,9 @@ mod tests {
         refused_late: u32,
     }
 
-    /// Drives `calls` calls that all wait from the start; a refused one comes again.
-    fn drive(assumed: (f64, f64), real: (f64, f64), calls: u32) -> Run {
-        let mut bucket = Bucket::new(assumed.0, assumed.1);
+    /// Drives `calls` calls that all wait from the start and are repeated if refused.
+    fn drive(initial: (f64, f64), real: (f64, f64), calls: u32) -> Run {
+        let mut bucket = Bucket::new(initial.0, initial.1);
         let mut aws = Real { burst: real.0, rate: real.1, tokens: real.0, filled: 0.0 };
         let mut now = Duration::ZERO;
         let mut run = Run { seconds: 0.0, refused: 0, refused_late: 0 };
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn with_right_figures_a_thousand_calls_take_the_bound_and_one_in_a_hundred_is_refused() {
+    fn a_right_initial_rate_is_used_fully() {
         let run = drive((20.0, 1.0), (20.0, 1.0), 1000);
         assert!(run.seconds <= 980.0 * 1.02, "{} s", run.seconds);
         assert!(run.refused <= 10, "{} refused", run.refused);
     }
 
     #[test]
-    fn half_and_twice_the_assumed_rate_are_learned() {
+    fn half_and_twice_the_initial_rate_are_learned() {
         for (rate, bound) in [(0.5, 980.0 / 0.5), (2.0, 980.0 / 2.0)] {
             let run = drive((20.0, 1.0), (20.0, rate), 1000);
             assert!(run.seconds <= bound * 1.15, "rate {rate}: {} s, bound {bound}", run.seconds);
@@ -241,7 +241,7 @@ mod tests {
 
     /// As when a network drops every tenth call for an hour.
     #[test]
-    fn refusals_that_come_by_chance_do_not_stop_it() {
+    fn refusals_by_chance_do_not_stop_the_bucket() {
         let mut bucket = Bucket::new(20.0, 10.0);
         let mut now = Duration::ZERO;
         for call in 0..2_000_u32 {
@@ -264,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_real_bucket_is_calls_get_through_and_few_are_refused(
+        fn any_real_bucket_is_learned_with_few_refusals(
             burst in 1.0..60.0_f64, rate in 0.6..30.0_f64,
         ) {
             let run = drive((20.0, 5.0), (burst, rate), 600);
