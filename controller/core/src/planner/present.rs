@@ -109,13 +109,7 @@ pub(super) fn present(input: &Input<'_>, location: &Location, image: ImageState<
         Some(change) => steps.push(Step::Workspace(change)),
         // codeloc publishes it after a task answers.
         None if ready.is_none() && input.workspace.entry.is_none() && !failed => {
-            let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
-            later.push(Step::Workspace(workspace::Change::Publish {
-                name: input.name.to_owned(),
-                host,
-                port,
-                from: None,
-            }));
+            later.push(Step::Workspace(publish(input)));
         }
         None => {}
     }
@@ -131,6 +125,11 @@ pub(super) fn present(input: &Input<'_>, location: &Location, image: ImageState<
         plan.garbage = garbage::garbage(input, desired.execution_role.is_some());
     }
     plan
+}
+
+fn publish(input: &Input<'_>) -> workspace::Change {
+    let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
+    workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }
 }
 
 /// Steps for the definition of runs. If `mismatch`, another registration would not help.
