@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn a_hold_without_a_difference_keeps_the_message() {
         let hold = Hold::Standby { holder: "b/1".to_owned() };
-        let held = plan(vec![]).held(&hold).report;
-        assert_eq!((held.sync, held.message.as_str()), (Sync::Synced, "in sync"));
-        assert!(matches!(&held.conditions[..], [Condition { reason: Reason::Standby, .. }]));
+        let report = plan(vec![]).held(&hold).report;
+        assert_eq!((report.sync, report.message.as_str()), (Sync::Synced, "in sync"));
+        assert!(matches!(&report.conditions[..], [Condition { reason: Reason::Standby, .. }]));
     }
 
     #[test]

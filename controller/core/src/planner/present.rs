@@ -94,13 +94,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
         Some(change) => steps.push(Step::Workspace(change)),
         // codeloc publishes it after a task answers.
         None if ready.is_none() && input.workspace.entry.is_none() && !failed => {
-            let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
-            later.push(Step::Workspace(workspace::Change::Publish {
-                name: input.name.to_owned(),
-                host,
-                port,
-                from: None,
-            }));
+            later.push(Step::Workspace(publish(input)));
         }
         None => {}
     }
@@ -116,6 +110,11 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
         plan.garbage = garbage::garbage(input, desired.execution_role.is_some());
     }
     plan
+}
+
+fn publish(input: &Input<'_>) -> workspace::Change {
+    let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
+    workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }
 }
 
 /// Steps for the definition of runs. If `mismatch`, another registration would not help.

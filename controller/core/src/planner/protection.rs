@@ -74,19 +74,20 @@ pub(super) fn of_leftovers(
     compared: [Option<&task_definition::Observed>; 2],
 ) -> impl Iterator<Item = Step> {
     let is_leftover = move |step: &Step| match step {
-        Step::LogGroup(_)
-        | Step::Role(_)
-        | Step::Discovery(_)
-        | Step::Service(_)
-        | Step::Scaling(_)
-        | Step::Workspace(_) => false,
         Step::ImageRepository(_) => desired.image_repository.is_none(),
         Step::ExecutionRole(_) => desired.execution_role.is_none(),
         Step::TaskDefinition(task_definition::Change::Tag { arn, .. })
         | Step::RunDefinition(run_definition::Change::Tag { arn, .. }) => {
             !compared.iter().flatten().any(|definition| definition.arn == *arn)
         }
-        Step::TaskDefinition(_) | Step::RunDefinition(_) => false,
+        Step::LogGroup(_)
+        | Step::Role(_)
+        | Step::TaskDefinition(_)
+        | Step::RunDefinition(_)
+        | Step::Discovery(_)
+        | Step::Service(_)
+        | Step::Scaling(_)
+        | Step::Workspace(_) => false,
     };
     steps(input, protect).into_iter().filter(is_leftover)
 }

@@ -71,7 +71,7 @@ fn tamper(model: &mut Model, edit: Edit) {
         Edit::Capacity => observed.scaling.iter_mut().for_each(|observed| observed.max += 5),
         Edit::DeleteScaling => observed.scaling = None,
         Edit::Subnets => {
-            observed.service.iter_mut().for_each(|observed| observed.network.subnets = vec!["subnet-z".to_owned()])
+            observed.service.iter_mut().for_each(|observed| observed.network.subnets = vec!["subnet-z".to_owned()]);
         }
         Edit::Tags => observed.role.iter_mut().for_each(|observed| {
             observed.tags.remove("team");

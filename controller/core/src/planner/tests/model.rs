@@ -160,7 +160,7 @@ impl Model {
                 );
             }
             Change::SetImmutableTags { to, .. } => {
-                self.observed.image_repository.as_mut().unwrap().immutable_tags = *to
+                self.observed.image_repository.as_mut().unwrap().immutable_tags = *to;
             }
             Change::SetScanOnPush { to, .. } => self.observed.image_repository.as_mut().unwrap().scan_on_push = *to,
             Change::Tag { tags, .. } => self.observed.image_repository.as_mut().unwrap().tags.extend(tags.clone()),

@@ -90,7 +90,7 @@ fn the_tag_on_one_resource_of_any_kind_protects() {
 #[test]
 fn an_image_repository_keeps_protecting_what_is_left_of_its_location() {
     let ObservedResources { image_repository, task_definitions, run_definitions, .. } = converged(true).observed;
-    let all = ObservedResources { image_repository, task_definitions, run_definitions, ..ObservedResources::default() };
+    let all = ObservedResources { image_repository, run_definitions, task_definitions, ..ObservedResources::default() };
     assert_eq!(plan_absent(&all, None).steps, []);
     let one = ObservedResources { image_repository: all.image_repository, ..ObservedResources::default() };
     let plan = plan_absent(&one, None);

@@ -157,8 +157,8 @@ mod tests {
             tags: desired.tags.clone().into(),
         };
         assert_eq!(diff(&desired, Some(&observed)), []);
-        let changed = Observed { immutable_tags: false, scan_on_push: false, ..observed };
-        let changes = diff(&desired, Some(&changed));
+        let mutable = Observed { immutable_tags: false, scan_on_push: false, ..observed };
+        let changes = diff(&desired, Some(&mutable));
         let [Change::SetImmutableTags { to: true, .. }, Change::SetScanOnPush { to: true, .. }] = &changes[..] else {
             panic!("{changes:?}");
         };
