@@ -171,7 +171,7 @@ async fn a_push_that_a_signed_hook_tells_of_leads_to_a_change_at_once_and_an_add
     push("billing");
     let body = json!({"repository": {"clone_url": origin.display().to_string()}}).to_string();
     let hook = |secret: &str| {
-        let signature = codeloc::api::hooks::sign(body.as_bytes(), secret);
+        let signature = codeloc::runtime::signing::sign(body.as_bytes(), secret);
         let request = lone.web.client.post(format!("{base}/hooks/git")).header("x-github-event", "push");
         request.header("x-hub-signature-256", signature).header("content-type", "application/json").body(body.clone())
     };

@@ -18,6 +18,7 @@ use super::execute::StepError;
 use super::pass::{Failing, Outcome, Reconciler};
 use crate::settings::Platform;
 use crate::status::events::{EventReason, NewEvent, diff};
+use crate::status::metrics::RolloutOutcome;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(300);
@@ -80,7 +81,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         };
         recorder.metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
         if step.rolls_out() {
-            recorder.metrics.rollouts.with_label_values(&["begun"]).inc();
+            recorder.metrics.count_rollout(RolloutOutcome::Started);
         }
         let commit = self.context.statuses.read(name, |status| status.commit.clone()).flatten();
         recorder.record(NewEvent::of(name, EventReason::Applied, description).from_commit(commit));
@@ -146,7 +147,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
         }
         for (reason, message) in diff::between(before.as_ref(), &after) {
             if reason == EventReason::RolloutFailed {
-                self.context.recorder.metrics.rollouts.with_label_values(&["failed"]).inc();
+                self.context.recorder.metrics.count_rollout(RolloutOutcome::Failed);
             }
             self.context.recorder.record(NewEvent::of(name, reason, message).from_commit(after.commit.clone()));
         }

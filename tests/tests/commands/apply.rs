@@ -67,7 +67,7 @@ async fn a_signal_ends_it_with_the_lease_given_back() {
         let output = child.wait_with_output().unwrap();
         let errors = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{signal}: {errors}");
-        assert!(errors.contains("ended by a signal before all was done"), "{signal}: {errors}");
+        assert!(errors.contains("stopped by a signal before all locations were reconciled"), "{signal}: {errors}");
         assert_eq!(holder(&lone).await.unwrap(), "", "after {signal}");
     }
 }
@@ -104,7 +104,6 @@ async fn an_aws_that_was_never_read_is_a_failure() {
     let output = lone.codeloc("apply", &["--timeout", "4"]);
     let errors = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    let wanted =
-        "error: not converged within 4 s: AWS was never read whole: iam:GetAccountAuthorizationDetails: AccessDenied";
+    let wanted = "error: not converged within 4 s: no sweep could read all of AWS: iam:GetAccountAuthorizationDetails: AccessDenied";
     assert!(errors.contains(wanted), "{errors}");
 }

@@ -65,7 +65,7 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str, &str) -> Answer) -> 
 /// The status of a settled location, with other values for the fields in `more`.
 fn status(name: &str, more: &Value) -> Value {
     let mut status = json!({
-        "name": name, "sync": "Synced", "health": "Healthy", "message": "runs as wanted", "conditions": [],
+        "name": name, "sync": "Synced", "health": "Healthy", "message": "in sync", "conditions": [],
         "updated": "2026-01-01T00:00:00Z",
     });
     for (field, value) in more.as_object().unwrap() {
@@ -104,13 +104,13 @@ fn talking(text: &'static str) -> String {
             Answer(
                 "200 OK",
                 "text/event-stream",
-                format!("event: {kind}\ndata: {value}\n\nevent: trouble\ndata: {text}\n\n"),
+                format!("event: {kind}\ndata: {value}\n\nevent: fault\ndata: {text}\n\n"),
             )
         };
         match (method, path) {
             ("GET", "/readyz") => Answer("200 OK", "text/plain", "ok\n".to_owned()),
             ("GET", "/v1/status") => Answer::json(&json!({
-                "version": text, "deployment": "codeloc", "mode": text, "lease": text, "commit": text, "trouble": null,
+                "version": text, "deployment": "codeloc", "mode": text, "lease": text, "commit": text, "fault": null,
             })),
             ("GET", "/v1/locations") => Answer::json(&json!([status("orders", &texts)])),
             ("GET", "/v1/events") => Answer::json(&json!([event])),

@@ -43,7 +43,7 @@ fn moving(shown: Vec<Value>, configs: Vec<Value>) -> (String, Arc<AtomicUsize>) 
         match path {
             "/v1/status" => Answer::json(&json!({
                 "version": "1", "deployment": "codeloc", "mode": "enforce", "lease": "held", "commit": null,
-                "trouble": null, "now": "2026-01-01T12:00:00Z", "as_of": configs[at.min(configs.len() - 1)],
+                "fault": null, "now": "2026-01-01T12:00:00Z", "as_of": configs[at.min(configs.len() - 1)],
             })),
             "/v1/locations" => {
                 count.fetch_add(1, Ordering::SeqCst);
@@ -104,6 +104,34 @@ fn waiting_in_vain_says_for_what() {
     assert!(told.contains(known) && told.contains("billing is Synced, Degraded: no image"), "{told}");
     let output = ask(&server, &["ordres", "--wait", "--timeout", "0"]);
     assert!(stderr(&output).contains("did you mean `orders`?"), "{}", stderr(&output));
+}
+
+#[test]
+fn waiting_ends_at_once_if_a_revision_failed() {
+    let of = |as_of: &str, more: &Value| {
+        let mut one = status("orders", more);
+        one["as_of"] = json!(as_of);
+        json!([one])
+    };
+    let condition = json!({
+        "kind": "Deployed", "status": "False", "reason": "RolloutFailed", "message": "no module shop",
+        "since": "2026-01-01T00:00:00Z",
+    });
+    let failed = json!({"health": "Degraded", "message": "no module shop", "conditions": [condition]});
+    let configs = vec![json!("2026-01-01T12:00:00Z")];
+    let (server, asked) = moving(vec![of("2026-01-01T12:00:00Z", &failed)], configs.clone());
+    let output = ask(&server, &["--wait"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = "error: not every location is Synced and Healthy: orders is Synced, Degraded: no module shop\n";
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+    // A fix was pushed, and the daemon has not read it yet.
+    let shown = vec![of("2026-01-01T11:59:59Z", &failed), of("2026-01-01T12:00:01Z", &json!({}))];
+    let (server, asked) = moving(shown, configs);
+    let output = ask(&server, &["--wait"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
