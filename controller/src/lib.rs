@@ -1,8 +1,7 @@
-//! codeloc: desired state from git, observed state from AWS, and nothing remembered that those two cannot rebuild.
+//! codeloc reads the desired state from git and the observed state from AWS, and stores nothing that it cannot rebuild from them.
 //!
-//! Follow the data: [`config_source`] reads configs, `codeloc_images` turns a commit into an image, `codeloc_core` knows each
-//! resource and compares, [`reconcile`] acts through `codeloc_aws`, `codeloc_dagster` proves and publishes, [`status`] reports, [`api`]
-//! and [`cli`] answer.
+//! The pipeline: [`config_source`] reads configs, `codeloc_images` builds images from commits, `codeloc_core` plans, [`reconcile`] acts
+//! through `codeloc_aws`, `codeloc_dagster` checks code servers and publishes them, and [`status`] reports to [`api`] and [`cli`].
 
 pub mod api;
 pub mod cli;

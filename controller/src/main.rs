@@ -1,4 +1,4 @@
-//! The `codeloc` program: parses and calls.
+//! The `codeloc` program.
 
 use std::process::ExitCode;
 

@@ -156,7 +156,7 @@ async fn a_signed_hook_reconciles_at_once_and_an_add_commits() {
     push("billing");
     let body = json!({"repository": {"clone_url": origin.display().to_string()}}).to_string();
     let hook = |secret: &str| {
-        let signature = codeloc::api::hooks::sign(body.as_bytes(), secret);
+        let signature = codeloc::runtime::signing::sign(body.as_bytes(), secret);
         let request = sandbox.web.client.post(format!("{base}/hooks/git")).header("x-github-event", "push");
         request.header("x-hub-signature-256", signature).header("content-type", "application/json").body(body.clone())
     };

@@ -373,5 +373,5 @@ fn status_without_a_daemon_says_what_to_do() {
     let [port] = free_ports();
     let output = run(binary("codeloc"), &["status", "--server", &format!("http://127.0.0.1:{port}")]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("is `codeloc run` up?"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("start it with `codeloc run`"), "{}", stderr(&output));
 }

@@ -17,7 +17,7 @@ fn examine(sandbox: &Sandbox, flags: &[&str]) -> (Option<i32>, Vec<(String, Stri
     let not_good = findings.iter().filter(|finding| finding["verdict"] != "good");
     let reported = not_good.map(|finding| {
         let reported = format!("{}: {} ({})", text(finding, "check"), text(finding, "found"), text(finding, "verdict"));
-        (reported, text(finding, "mend"))
+        (reported, text(finding, "fix"))
     });
     (output.status.code(), reported.collect())
 }
@@ -58,17 +58,17 @@ async fn doctor_finds_each_broken_setting_and_nothing_else() {
         ("--reconcile-resync-seconds=0", "settings: setting reconcile.resync_seconds is 0", "docs/settings.md"),
         ("--listen=0.0.0.0:8080", "settings: listen is 0.0.0.0:8080", "docs/settings.md"),
         ("--api-tokens-file=/nope", "settings: api.tokens_file /nope cannot be read", "docs/settings.md"),
-        ("--notify-url-file=/nope", "settings: notify.url_file /nope cannot be read", "docs/settings.md"),
+        ("--notify-url-file=/nope", "settings: cannot read notify.url_file /nope", "docs/settings.md"),
         ("--cost-prices-file=/nope", "settings: cost.prices_file /nope cannot be read", "docs/settings.md"),
         ("--build-base-image=::bad::", "settings: base image ::bad::", "docs/settings.md"),
         ("--build-constraints=/nope", "settings: build.constraints", "docs/settings.md"),
         ("--aws-cluster=nope", "cluster: there is no active ECS cluster nope", "aws.cluster"),
         ("--aws-namespace=nope.internal", "namespace: there is no Cloud Map namespace", "aws.namespace"),
         ("--aws-bucket=nope", "bucket: there is no bucket nope", "aws.bucket"),
-        ("--aws-subnets=[vpc-1]", "network: `vpc-1` is no subnet", "aws.subnets"),
-        ("--aws-security-groups=[]", "network: no subnets, or no security groups", "aws.security_groups"),
+        ("--aws-subnets=[vpc-1]", "network: `vpc-1` is not the id of a subnet", "aws.subnets"),
+        ("--aws-security-groups=[]", "network: aws.subnets or aws.security_groups is empty", "aws.security_groups"),
         (&missing_role, "roles: there is no role", "aws.execution_role_arn"),
-        (&other_role, "roles: ECS may not assume of-ec2", "ecs-tasks.amazonaws.com"),
+        (&other_role, "roles: ECS cannot assume of-ec2", "ecs-tasks.amazonaws.com"),
         (
             "--aws-permissions-boundary=arn:aws:iam::123456789012:policy/nope",
             "roles: there is no policy",
@@ -76,7 +76,7 @@ async fn doctor_finds_each_broken_setting_and_nothing_else() {
         ),
         ("--build-uv=/nope/uv", "uv: cannot start", "build.uv"),
         ("--git-program=/nope/git", "git: cannot start", "git.program"),
-        ("--build-work-folder=/proc/nope", "work-folder: /proc/nope cannot be written", "build.work_folder"),
+        ("--build-work-folder=/proc/nope", "work-folder: /proc/nope is not writable", "build.work_folder"),
         ("--dagster-workspace-file=/nope/w.yaml", "workspace-file: /nope/w.yaml", "dagster.workspace_file"),
         ("--dagster-webserver-url=http://127.0.0.1:1", "dagster: the webserver does not answer", "webserver_url"),
         ("--source-path=/nope", "configs: cannot read the folder", "source.path"),
@@ -112,7 +112,7 @@ async fn doctor_names_each_denied_action() {
     let all: Vec<String> = reported.iter().map(|(reported, mend)| format!("{reported} | {mend}")).collect();
     let all = all.join("\n");
     for part in [
-        "ecs:CreateService on arn:aws:ecs:eu-central-1:123456789012:service/dagster/",
+        "is not allowed to ecs:CreateService on arn:aws:ecs:eu-central-1:123456789012:service/dagster/",
         "allow s3:GetObject",
         "bucket: ",
     ] {
@@ -202,6 +202,6 @@ async fn profiles_with_sso_process_and_login_reach_aws() {
     }
     let ended = credentials("ended");
     assert_eq!(ended["verdict"], "bad", "{ended}");
-    assert!(ended["mend"].as_str().unwrap().contains("`aws sso login`"), "{ended}");
+    assert!(ended["fix"].as_str().unwrap().contains("`aws sso login`"), "{ended}");
     drop(sandbox);
 }

@@ -47,7 +47,11 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
     (r"\bunless told\b|\bwhen told\b|\btold otherwise\b", "'by default'", NAME_THE_ACTOR),
     (r"\blook(?:s|ed|ing)? at (?:it|them|all|everything|once|now|every|again|by|with|before)\b", "'reconcile', 'read', 'check'",
      "say what codeloc does"),
+    (r"\blook(?:s|ed|ing)? into\b", "'inspect'", "say what codeloc does"),
     (r"\btakes? care of\b|\btaken care of\b", "'reconcile'", ONE_TERM),
+    (r"\b(?:takes?|took|taken|taking) (?:it |them )?away\b", "'remove', 'delete'", "say what codeloc does"),
+    (r"\b(?:is|are) (?:not there|there already)\b", "'does not exist', 'already exists'", "a verb that says what happens"),
+    (r"\b(?:one|of those) that (?:is|are) there\b", "'an existing X'", "a verb that says what happens"),
     (r"\bwhatever (?:becomes|became|happens|happened)\b", "'regardless of'", ARCHAIC),
     (r"\bunasked\b", "'without confirmation'", NAME_THE_ACTOR),
     # Words.
@@ -60,6 +64,10 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
     (r"\bbegun\b", "'started'", ARCHAIC),
     (r"\bbeside\b", "'next to', 'together with', 'in addition to'", ARCHAIC),
     (r"\bbut for\b", "'except'", ARCHAIC),
+    (r"\bfor want of\b", "'because X is missing'", ARCHAIC),
+    (r"\bas (?:it|they) stands?\b", "'unchanged'", ARCHAIC),
+    (r"\bby (?:its|their) form\b", "'malformed', 'the form of'", ARCHAIC),
+    (r"\bbefore the present\b|\bthe present (?:one|commit|revision)\b", "'current', 'previous'", ARCHAIC),
     (r"\bno more (?:does|do|is|are)\b", "'neither'", ARCHAIC),
     (r"(?<!there )\bis no (?!longer|more|less|better|such|different|need)[a-z]", "'is not a'", ARCHAIC),
     (r"\b(?:is|are|was|were) to be\b", "'must be', 'codeloc will'", ARCHAIC),
@@ -83,6 +91,8 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
     (r"\bglanc(?:e|es|ed|ing)\b|\bglimpses?\b", "'service refresh', 'refresh'", ONE_TERM),
     (r"\bkept otherwise\b|\bin other words than\b", "'AWS stores it differently'", ONE_TERM),
     (r"\btrouble\b(?!shoot)", "'fault'", ONE_TERM),
+    (r"\bpok(?:e|es|ed|ing)\b", "'trigger'", ONE_TERM),
+    (r"\bstrays?\b", "'invalid folder'", ONE_TERM),
 )
 
 # Names from before the first release: old, new. They are found in code blocks and in inline code too.

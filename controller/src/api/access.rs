@@ -1,8 +1,8 @@
-//! Who may do what.
+//! Authentication and authorisation of requests.
 //!
-//! A tokens file has a line for each token: role, name and token, with spaces between: `write ada 6f1c…`. `read` may look,
-//! `write` may do everything. The file is read for each request, so that tokens can be exchanged. Without one everybody on this
-//! machine may do everything, and nobody else is served.
+//! The tokens file has one line `ROLE NAME TOKEN` for each token: `write ada 6f1c…`. The role `read` allows `GET` and `HEAD`, the role
+//! `write` everything. codeloc reads the file for each request, so that you can replace tokens. Without a file, every process on this
+//! machine may do everything, and codeloc answers no other machine.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use subtle::ConstantTimeEq;
 use super::App;
 use super::problem::Problem;
 
-/// In characters: shorter ones can be guessed.
-const SHORTEST_TOKEN: usize = 20;
+/// In characters: an attacker could guess shorter ones.
+const MIN_TOKEN_LENGTH: usize = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -27,7 +27,7 @@ pub enum Role {
     Write,
 }
 
-/// Who makes a request.
+/// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// As whom this caller commits. The domain is reserved, so that no mail reaches anybody.
+    /// The author of the caller's commits. The domain is reserved, so the address receives no mail.
     pub fn author(&self) -> Author {
         Author { name: self.name.clone(), email: format!("{}@codeloc.invalid", self.name.replace(' ', ".")) }
     }
@@ -43,31 +43,31 @@ impl Caller {
 
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// Everybody who reaches this process, which listens on loopback.
-    Everybody,
+    /// Every process on this machine: codeloc listens on loopback.
+    Loopback,
     Tokens(PathBuf),
 }
 
 impl Access {
-    /// Errors: without tokens, only loopback is served.
+    /// Without tokens, `listen` must be a loopback address.
     pub fn new(tokens: Option<PathBuf>, listen: SocketAddr) -> Result<Self, String> {
         match tokens {
             Some(path) => {
                 let text = std::fs::read_to_string(&path)
                     .map_err(|error| format!("api.tokens_file {} cannot be read: {error}", path.display()))?;
-                read(&text).map_err(|error| format!("api.tokens_file {}: {error}", path.display()))?;
+                parse_tokens(&text).map_err(|error| format!("api.tokens_file {}: {error}", path.display()))?;
                 Ok(Self::Tokens(path))
             }
-            None if listen.ip().is_loopback() => Ok(Self::Everybody),
-            None => {
-                Err(format!("listen is {listen}, which others can reach: set api.tokens_file, or listen on 127.0.0.1"))
-            }
+            None if listen.ip().is_loopback() => Ok(Self::Loopback),
+            None => Err(format!(
+                "listen is {listen}, which other machines can reach; set api.tokens_file, or listen on 127.0.0.1"
+            )),
         }
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let path = match self {
-            Self::Everybody => return Ok(Caller { name: "codeloc".to_owned(), role: Role::Write }),
+            Self::Loopback => return Ok(Caller { name: "codeloc".to_owned(), role: Role::Write }),
             Self::Tokens(path) => path,
         };
         let unauthorized = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, detail);
@@ -75,35 +75,35 @@ impl Access {
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
         let given = given.ok_or_else(|| unauthorized("send `Authorization: Bearer TOKEN`"))?;
         let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
-        let known = read(&text).unwrap_or_default();
-        find(&known, given).ok_or_else(|| unauthorized("this token is not known"))
+        let known = parse_tokens(&text).unwrap_or_default();
+        find(&known, given).ok_or_else(|| unauthorized("this token is unknown; check it against api.tokens_file"))
     }
 }
 
-/// Callers by the digests of their tokens.
-fn read(text: &str) -> Result<Vec<(Caller, [u8; 32])>, String> {
+/// Callers with the digests of their tokens.
+fn parse_tokens(text: &str) -> Result<Vec<(Caller, [u8; 32])>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines.map(|(number, line)| read_line(line).map_err(|error| format!("line {}: {error}", number + 1))).collect()
+    lines.map(|(number, line)| parse_line(line).map_err(|error| format!("line {}: {error}", number + 1))).collect()
 }
 
-/// Errors do not repeat the line: it holds a secret.
-fn read_line(line: &str) -> Result<(Caller, [u8; 32]), String> {
+/// Errors do not repeat the line, which contains a secret.
+fn parse_line(line: &str) -> Result<(Caller, [u8; 32]), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [role, name, token] = words[..] else {
-        return Err("is not `ROLE NAME TOKEN`".to_owned());
+        return Err("does not have the form `ROLE NAME TOKEN`".to_owned());
     };
     let role = match role {
         "read" => Role::Read,
         "write" => Role::Write,
-        _ => return Err("begins with another role than `read` and `write`".to_owned()),
+        _ => return Err("must begin with the role `read` or `write`".to_owned()),
     };
-    if token.len() < SHORTEST_TOKEN {
-        return Err(format!("has a token of fewer than {SHORTEST_TOKEN} characters"));
+    if token.len() < MIN_TOKEN_LENGTH {
+        return Err(format!("has a token of fewer than {MIN_TOKEN_LENGTH} characters; use a longer one"));
     }
     Ok((Caller { name: name.to_owned(), role }, Sha256::digest(token).into()))
 }
 
-/// Looks at every token, whichever fits, in constant time each.
+/// Compares all tokens, each in constant time: the duration does not depend on the match.
 fn find(known: &[(Caller, [u8; 32])], given: &str) -> Option<Caller> {
     let given: [u8; 32] = Sha256::digest(given).into();
     let mut found = None;
@@ -115,7 +115,7 @@ fn find(known: &[(Caller, [u8; 32])], given: &str) -> Option<Caller> {
     found
 }
 
-/// Lets through who may.
+/// Requires a token with the role that the method needs.
 pub(super) async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let needed = if matches!(*request.method(), Method::GET | Method::HEAD) { Role::Read } else { Role::Write };
     match app.access.caller(request.headers()).await {
@@ -124,42 +124,43 @@ pub(super) async fn require(State(app): State<App>, mut request: Request, next: 
             next.run(request).await
         }
         Ok(caller) => {
-            let detail = format!("the token of {} may only read", caller.name);
+            let detail = format!("the token of {} has the role `read`; this request needs `write`", caller.name);
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-/// A page of another site can make a browser send requests here: to loopback, or to a name that it lets point here. Browsers say so.
+/// Refuses requests that a page of another site makes a browser send, to loopback or to a name that points to it. Browsers mark them.
 pub(super) async fn refuse_foreign_origins(request: Request, next: Next) -> Response {
-    match foreign(request.headers(), request.method() == Method::GET) {
-        Some(why) => Problem::new(StatusCode::FORBIDDEN, why).into_response(),
+    match foreign_origin(request.headers(), request.method() == Method::GET) {
+        Some(reason) => Problem::new(StatusCode::FORBIDDEN, reason).into_response(),
         None => next.run(request).await,
     }
 }
 
-fn foreign(headers: &HeaderMap, reads: bool) -> Option<String> {
+/// Why a request comes from a foreign page.
+fn foreign_origin(headers: &HeaderMap, reads: bool) -> Option<String> {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
-        let of_origin = origin.split_once("://").map_or("", |(_, host)| host);
-        if host.is_empty() || of_origin != host {
-            return Some(format!("requests from pages of {origin} are refused"));
+        let origin_host = origin.split_once("://").map_or("", |(_, host)| host);
+        if host.is_empty() || origin_host != host {
+            return Some(format!("codeloc refuses requests from pages of {origin}"));
         }
     }
     let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
-    // Whoever follows a link to the page comes from another site as well, and sees only what the page shows.
-    let follows = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") && reads;
-    if matches!(site, Some("cross-site" | "same-site")) && !follows {
-        return Some("requests from pages of other sites are refused".to_owned());
+    // A link on another site may lead to the page: the other site does not see its content.
+    let is_navigation = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") && reads;
+    if matches!(site, Some("cross-site" | "same-site")) && !is_navigation {
+        return Some("codeloc refuses requests from pages of other sites".to_owned());
     }
     None
 }
 
-/// Whether a request is for this machine by its own word: it has one `Host`, and that and the target name loopback. What is
-/// served without a token is served under these names only: any other may be a name that a foreign page lets point here.
+/// Whether a request names this machine: it has one `Host`, and `Host` and target are loopback names. Requests without a token need
+/// one, because a foreign page can let any other name point to this machine.
 pub(super) fn is_for_loopback(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -169,7 +170,7 @@ pub(super) fn is_for_loopback(request: &Request) -> bool {
     host.to_str().is_ok_and(names_loopback) && target.is_none_or(|target| names_loopback(target.as_str()))
 }
 
-/// Whether `HOST` or `HOST:PORT` is an address of loopback or `localhost`, to the last character.
+/// Whether `HOST` or `HOST:PORT` is a loopback address or `localhost`, and nothing else.
 fn names_loopback(host: &str) -> bool {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     if let Some((address, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -188,8 +189,8 @@ mod tests {
     const TOKENS: &str = "# ours\nwrite ada 0123456789abcdef0123456789\n\nread grafana abcdefghijklmnopqrstuvwxyz\n";
 
     #[test]
-    fn a_token_is_known_by_its_line() {
-        let known = read(TOKENS).unwrap();
+    fn a_token_has_the_role_of_its_line() {
+        let known = parse_tokens(TOKENS).unwrap();
         assert_eq!(find(&known, "abcdefghijklmnopqrstuvwxyz").unwrap().role, Role::Read);
         assert_eq!(find(&known, "0123456789abcdef0123456789").unwrap().name, "ada");
         assert_eq!(find(&known, "0123456789abcdef012345678"), None);
@@ -197,20 +198,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_its_secret_is_not_shown() {
+    fn an_error_names_the_line_and_hides_its_secret() {
         for (line, part) in [
             ("write ada short-secret", "fewer than 20"),
-            ("admin ada 0123456789abcdef0123456789", "another role"),
+            ("admin ada 0123456789abcdef0123456789", "must begin with the role"),
             ("0123456789abcdef0123456789", "ROLE NAME TOKEN"),
         ] {
-            let error = read(&format!("{TOKENS}{line}\n")).unwrap_err();
+            let error = parse_tokens(&format!("{TOKENS}{line}\n")).unwrap_err();
             assert!(error.starts_with("line 5: ") && error.contains(part), "{error}");
             assert!(!error.contains("secret") && !error.contains("0123"), "{error}");
         }
     }
 
     #[test]
-    fn without_tokens_only_loopback_is_served() {
+    fn without_tokens_codeloc_listens_only_on_loopback() {
         assert!(Access::new(None, "127.0.0.1:80".parse().unwrap()).is_ok());
         assert!(Access::new(None, "[::1]:80".parse().unwrap()).is_ok());
         let error = Access::new(None, "0.0.0.0:8080".parse().unwrap()).unwrap_err();

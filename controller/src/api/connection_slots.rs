@@ -1,4 +1,4 @@
-//! Places for connections: so many, and which one goes where another is to come in.
+//! A bounded number of slots for connections. A new connection can take the slot of an older one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,40 +7,40 @@ use std::sync::{Arc, Mutex};
 use codeloc_core::lock::lock;
 use tokio::sync::Notify;
 
-/// Clones share the places.
+/// Clones share the slots.
 #[derive(Clone)]
 pub(super) struct ConnectionSlots {
-    most: usize,
-    /// The oldest first.
+    capacity: usize,
+    /// In the order of their age, the oldest first.
     taken: Arc<Mutex<VecDeque<Arc<State>>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     busy: AtomicBool,
-    lost: Notify,
+    evicted: Notify,
 }
 
-/// Which connections may lose their place to a new one.
+/// Connections that a new one may evict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MayGo {
-    /// Those that wait for a request.
+pub(super) enum Evict {
+    /// Connections that wait for a request.
     Idle,
     Any,
 }
 
 impl ConnectionSlots {
-    pub fn new(most: usize) -> Self {
-        Self { most, taken: Arc::default() }
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, taken: Arc::default() }
     }
 
-    /// A free place or, where there is none, that of the oldest connection that may go.
-    pub fn take(&self, may_go: MayGo) -> Option<ConnectionSlot> {
+    /// A free slot or, if there is none, the slot of the oldest connection that may be evicted.
+    pub fn take(&self, evict: Evict) -> Option<ConnectionSlot> {
         let mut taken = lock(&self.taken);
-        if taken.len() >= self.most {
-            let goes = |state: &Arc<State>| may_go == MayGo::Any || !state.busy.load(Ordering::Relaxed);
-            let oldest = taken.iter().position(goes)?;
-            taken.remove(oldest)?.lost.notify_one();
+        if taken.len() >= self.capacity {
+            let is_evictable = |state: &Arc<State>| evict == Evict::Any || !state.busy.load(Ordering::Relaxed);
+            let oldest = taken.iter().position(is_evictable)?;
+            taken.remove(oldest)?.evicted.notify_one();
         }
         let state = Arc::<State>::default();
         taken.push_back(Arc::clone(&state));
@@ -48,19 +48,19 @@ impl ConnectionSlots {
     }
 }
 
-/// A connection's place, free again when this is dropped.
+/// The slot of a connection, free again when dropped.
 pub(super) struct ConnectionSlot {
     state: Arc<State>,
     slots: ConnectionSlots,
 }
 
 impl ConnectionSlot {
-    /// Until another connection has this place.
-    pub async fn lost(&self) {
-        self.state.lost.notified().await;
+    /// Resolves when another connection takes this slot.
+    pub async fn evicted(&self) {
+        self.state.evicted.notified().await;
     }
 
-    /// From a request until the last of its answer is handed over.
+    /// Marks the connection busy until the guard is dropped, after the last byte of the answer.
     pub fn busy(&self) -> Busy {
         self.state.busy.store(true, Ordering::Relaxed);
         Busy(Arc::clone(&self.state))

@@ -1,4 +1,4 @@
-//! What the API asks of the daemon.
+//! The interface of the daemon to the API.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::cost::Cost;
 use crate::status::Recorder;
 use crate::status::metrics::Scrape;
 
-/// An answer that takes a while.
+/// A call that may wait for AWS or git.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Port: the daemon, as the API sees it.
+/// The daemon, as the API uses it.
 pub trait Control: Send + Sync + 'static {
     fn recorder(&self) -> &Recorder;
     fn statuses(&self) -> Vec<LocationStatus>;
@@ -27,13 +27,13 @@ pub trait Control: Send + Sync + 'static {
     fn readiness(&self) -> Readiness;
     fn scrape(&self) -> Scrape;
     fn costs(&self) -> Vec<Cost>;
-    /// Looks at one location now, or at all of them: at its config, its branch and what is live.
+    /// Reads config, branch and AWS of one location, or of all locations, and reconciles now.
     fn trigger(&self, name: Option<&str>);
-    /// Somebody pushed to one of these URLs. Looks at what follows it, and says how many things that are.
+    /// Handles a push to a repository with these URLs. Returns how many locations and config sources use it.
     fn pushed(&self, urls: &[String]) -> usize;
-    /// What would be done, as `codeloc plan --json` prints it.
+    /// The plan in the format of `codeloc plan --json`.
     fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>>;
-    fn logs<'a>(&'a self, name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
+    fn logs<'a>(&'a self, name: &'a str, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
     fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>>;
     fn write<'a>(
         &'a self,
@@ -49,33 +49,33 @@ pub trait Control: Send + Sync + 'static {
 #[error("{0}")]
 pub struct PlanError(pub String);
 
-/// Which lines of a location's log are wanted.
+/// Selects lines of a location's log.
 #[derive(Clone, Copy, Debug)]
 pub struct Logs {
-    /// The newest so many.
+    /// Maximum number of lines; the newest ones count.
     pub lines: i32,
-    /// Only those after this moment, in milliseconds since the epoch.
+    /// Only lines after this time, in milliseconds since the epoch.
     pub after: Option<i64>,
 }
 
 /// One line of a location's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
-    /// Milliseconds since the epoch.
+    /// Time in milliseconds since the epoch.
     pub at: i64,
     /// The task that wrote it.
     pub stream: String,
     pub text: String,
 }
 
-/// What a change of the config repository led to.
+/// The result of a write to the config repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Written {
-    /// The commit of the config repository; absent where the configs are a plain folder.
+    /// The commit in the config repository; absent if the configs are in a plain folder.
     pub commit: Option<String>,
-    /// Whether anything is different from before.
+    /// Whether the config changed.
     pub changed: bool,
-    /// The config as it is now; absent after a removal.
+    /// The new config; absent after a removal.
     pub config: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl From<write::Written> for Written {
     }
 }
 
-/// The daemon as a whole.
+/// Status of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DaemonStatus {
     pub version: String,
@@ -94,25 +94,25 @@ pub struct DaemonStatus {
     pub mode: String,
     /// `held`, `standby`, `unreadable` or `unknown`.
     pub lease: String,
-    /// The commit of the config repository that is in force.
+    /// The commit of the config repository in force.
     pub commit: Option<String>,
-    /// The time by the daemon's clock.
+    /// The current time of the daemon.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub now: Option<Timestamp>,
-    /// Every config committed before this moment has a status. Absent while a config has none, and before the configs were read.
+    /// Every config committed before this time has a status. Absent while a config has no status, and until the configs are read.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub as_of: Option<Timestamp>,
-    /// What is wrong with the daemon as a whole, since when, and what to do: one line for each. AWS, the lease or the webserver are named
-    /// within 15 seconds after they stopped answering.
+    /// Faults of the daemon, one on each line: what is wrong, since when, and what to do. An outage of AWS, the lease or the webserver appears
+    /// within 15 seconds.
     pub fault: Option<String>,
 }
 
-/// Whether the daemon can do its work.
+/// Whether the daemon can reconcile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     pub ready: bool,
-    /// As [`DaemonStatus::trouble`]. Some of it leaves the daemon ready.
+    /// As [`DaemonStatus::fault`]. Not every fault makes the daemon unready.
     pub fault: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `/v1/costs`: what Fargate is estimated to take.
+//! `/v1/costs`: estimated costs on Fargate.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,7 +7,7 @@ use super::App;
 use super::problem;
 use crate::cost::Cost;
 
-/// Dollars a month by location: of the fewest tasks, of those that run and of the most.
+/// Estimate dollars per month for each location: with the fewest tasks, with the running tasks and with the most tasks.
 #[utoipa::path(get, path = "/v1/costs", tag = "daemon", responses((status = 200, body = Vec<Cost>), problem::Read))]
 pub async fn list(State(app): State<App>) -> Json<Vec<Cost>> {
     Json(app.control.costs())

@@ -1,4 +1,4 @@
-//! `/v1/events`: what happened, and what happens.
+//! `/v1/events`: recorded events, and a stream of new ones.
 
 use std::convert::Infallible;
 
@@ -13,28 +13,29 @@ use utoipa::IntoParams;
 
 use super::App;
 use super::problem::{self, Problem};
-use crate::status::events::{Event, Severity};
+use crate::settings::Severity;
+use crate::status::events::Event;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
-    /// Only those of this location.
+    /// Only events of this location.
     location: Option<String>,
-    /// Only those at least as severe.
+    /// Only events of at least this severity.
     severity: Option<Severity>,
-    /// Only those with a higher number.
+    /// Only events with a higher number.
     after: Option<u64>,
 }
 
 impl EventsQuery {
-    fn lets_through(&self, event: &Event) -> bool {
-        self.location.as_ref().is_none_or(|wanted| event.location.as_ref() == Some(wanted))
+    fn matches(&self, event: &Event) -> bool {
+        self.location.as_ref().is_none_or(|name| event.location.as_ref() == Some(name))
             && self.severity.is_none_or(|least| event.severity >= least)
             && self.after.is_none_or(|after| event.number > after)
     }
 }
 
-/// The last thousand events of this process, in the order in which they happened last.
+/// Return the last thousand events of this process, in the order of their last occurrence.
 #[utoipa::path(get, path = "/v1/events", tag = "daemon", params(EventsQuery),
     responses((status = 200, body = Vec<Event>), problem::Read))]
 pub async fn list(
@@ -42,10 +43,10 @@ pub async fn list(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Event>>, Problem> {
     let Query(query) = query?;
-    Ok(Json(app.control.recorder().events.list(|event| query.lets_through(event))))
+    Ok(Json(app.control.recorder().events.list(|event| query.matches(event))))
 }
 
-/// Events as they happen, as server-sent events; with `after`, those since then come first.
+/// Stream events as server-sent events. With `after`, the stream starts with the recorded events since that number.
 #[utoipa::path(get, path = "/v1/events/stream", tag = "daemon", params(EventsQuery),
     responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read))]
 pub async fn stream(
@@ -55,9 +56,9 @@ pub async fn stream(
     let Query(query) = query?;
     let permit = app.limits.stream()?;
     let events = &app.control.recorder().events;
-    // Listened to before the list is made: an event between the two comes once, by its number.
+    // Subscribing before listing loses no event; the numbers remove duplicates.
     let receiver = events.subscribe();
-    let past = if query.after.is_some() { events.list(|event| query.lets_through(event)) } else { vec![] };
+    let past = if query.after.is_some() { events.list(|event| query.matches(event)) } else { vec![] };
     let last = past.iter().map(|event| event.number).max().unwrap_or(0);
     let state = (past.into_iter(), receiver, query, last, permit);
     let stream = futures::stream::unfold(state, |(mut past, mut receiver, query, last, permit)| async move {
@@ -65,7 +66,7 @@ pub async fn stream(
             Some(event) => message(&event),
             None => loop {
                 match receiver.recv().await {
-                    Ok(event) if event.number > last && query.lets_through(&event) => break message(&event),
+                    Ok(event) if event.number > last && query.matches(&event) => break message(&event),
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
                         break Message::default().event("missed").data(missed.to_string());

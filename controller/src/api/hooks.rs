@@ -1,8 +1,7 @@
-//! `POST /hooks/git`: a push is told by the git host, so that nobody waits for the next look. It carries no data: what was pushed is
-//! read from git.
+//! `POST /hooks/git`: webhooks of git hosts. After a push, codeloc reads the repository at once instead of at the next poll.
 //!
-//! Guarantees: a request that is not signed with the shared secret pokes nothing; the secret is compared in constant time; no body
-//! is read of a request that brings no signature, and only a few at once of those that do.
+//! Guarantees: a request that is not signed with the shared secret triggers nothing; secrets are compared in constant time; the body of
+//! a request without a signature is not read, and the number of bodies read at the same time is bounded.
 
 use std::path::PathBuf;
 
@@ -11,20 +10,20 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::App;
 use super::problem::Problem;
+use crate::runtime::signing::{self, Signature};
+use crate::status::metrics::{HookOutcome, HookSender};
 
-/// The file that holds what the git host and we know.
+/// The file with the secret that codeloc and the git host share.
 #[derive(Clone, Debug, Default)]
 pub struct Secret(Option<PathBuf>);
 
 impl Secret {
-    /// Without a file no hook is accepted. It is read for each request, so that the secret can be exchanged.
+    /// Without a file, codeloc refuses every hook. It reads the file for each request, so that you can replace the secret.
     pub fn new(path: Option<PathBuf>) -> Result<Self, String> {
         if let Some(path) = &path {
             let text = std::fs::read_to_string(path)
@@ -42,64 +41,41 @@ impl Secret {
     }
 }
 
-/// Who sends hooks, and how each proves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sender {
-    GitHub,
-    GitLab,
-    Bitbucket,
-    Generic,
-}
-
-impl Sender {
-    fn of(headers: &HeaderMap) -> Self {
-        if headers.contains_key("x-gitlab-event") {
-            Self::GitLab
-        } else if headers.contains_key("x-github-event") {
-            Self::GitHub
-        } else if headers.contains_key("x-event-key") {
-            Self::Bitbucket
-        } else {
-            Self::Generic
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::GitHub => "github",
-            Self::GitLab => "gitlab",
-            Self::Bitbucket => "bitbucket",
-            Self::Generic => "generic",
-        }
-    }
-
-    /// What a request brings to prove that its sender knows the secret, by its headers alone.
-    fn proof(self, headers: &HeaderMap) -> Option<Proof> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let signature = |name: &str| {
-            let mut bytes = [0; 32];
-            hex::decode_to_slice(text(name)?.strip_prefix("sha256=")?, &mut bytes).ok()?;
-            Some(Proof::Signature(bytes))
-        };
-        match self {
-            Self::GitLab => Some(Proof::Secret(text("x-gitlab-token")?.to_owned())),
-            Self::GitHub => signature("x-hub-signature-256"),
-            Self::Bitbucket => signature("x-hub-signature"),
-            Self::Generic => signature("x-codeloc-signature-256"),
-        }
+fn sender(headers: &HeaderMap) -> HookSender {
+    if headers.contains_key("x-gitlab-event") {
+        HookSender::GitLab
+    } else if headers.contains_key("x-github-event") {
+        HookSender::GitHub
+    } else if headers.contains_key("x-event-key") {
+        HookSender::Bitbucket
+    } else {
+        HookSender::Generic
     }
 }
 
+/// How a request proves that its sender knows the secret.
 #[derive(Debug)]
 enum Proof {
     /// The secret itself.
     Secret(String),
     /// The HMAC of the body.
-    Signature([u8; 32]),
+    Signature(Signature),
 }
 
 impl Proof {
-    /// Whether this is worth reading a body for.
+    /// The proof in the headers of a request.
+    fn find(sender: HookSender, headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let signature = |name: &str| Some(Self::Signature(signing::parse(text(name)?)?));
+        match sender {
+            HookSender::GitLab => Some(Self::Secret(text("x-gitlab-token")?.to_owned())),
+            HookSender::GitHub => signature("x-hub-signature-256"),
+            HookSender::Bitbucket => signature("x-hub-signature"),
+            HookSender::Generic => signature("x-codeloc-signature-256"),
+        }
+    }
+
+    /// Whether the proof can hold, before the body is read.
     fn may_hold(&self, secret: &str) -> bool {
         match self {
             Self::Secret(given) => bool::from(given.as_bytes().ct_eq(secret.as_bytes())),
@@ -110,59 +86,50 @@ impl Proof {
     fn holds(&self, body: &[u8], secret: &str) -> bool {
         match self {
             Self::Secret(_) => self.may_hold(secret),
-            Self::Signature(given) => {
-                let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-                mac.update(body);
-                mac.verify_slice(given).is_ok()
-            }
+            Self::Signature(signature) => signing::verify(body, secret, signature),
         }
     }
 }
 
-/// What a body is signed with, as `sha256=…`; for what we send ourselves.
-pub fn sign(body: &[u8], secret: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(body);
-    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
-}
-
 pub(super) async fn git(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let sender = Sender::of(request.headers());
+    let sender = sender(request.headers());
     let recorder = app.control.recorder();
-    let count = |outcome: &str| recorder.metrics.hooks.with_label_values(&[sender.name(), outcome]).inc();
+    let count = |outcome| recorder.metrics.count_hook(sender, outcome);
     let refuse = |status: StatusCode, why: &str| {
-        count("refused");
+        count(HookOutcome::Refused);
         Err(Problem::new(status, why))
     };
     if app.hooks.0.is_none() {
-        return refuse(StatusCode::FORBIDDEN, "no hooks are accepted: set api.hook_secret_file");
+        return refuse(StatusCode::FORBIDDEN, "webhooks are disabled; set api.hook_secret_file to enable them");
     }
-    let forged = || refuse(StatusCode::UNAUTHORIZED, "the signature is missing or not that of the shared secret");
-    let Some(proof) = sender.proof(request.headers()) else {
+    let forged =
+        || refuse(StatusCode::UNAUTHORIZED, "the signature is missing, or was not made with the shared secret");
+    let Some(proof) = Proof::find(sender, request.headers()) else {
         return forged();
     };
     let reading = app.limits.hook()?;
     let Some(secret) = app.hooks.read().await else {
-        return refuse(StatusCode::FORBIDDEN, "no hooks are accepted: api.hook_secret_file cannot be read");
+        return refuse(StatusCode::FORBIDDEN, "webhooks are disabled: codeloc cannot read api.hook_secret_file");
     };
     if !proof.may_hold(&secret) {
         return forged();
     }
-    let body = Bytes::from_request(request, &()).await.inspect_err(|_| count("refused"))?;
+    let body = Bytes::from_request(request, &()).await.inspect_err(|_| count(HookOutcome::Refused))?;
     drop(reading);
     if !proof.holds(&body, &secret) {
         return forged();
     }
     let payload: Value = serde_json::from_slice(&body).map_err(|error| {
-        count("refused");
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON ({error}); choose application/json"))
+        count(HookOutcome::Refused);
+        let detail = format!("the body is not JSON ({error}); set the content type of the webhook to application/json");
+        Problem::new(StatusCode::BAD_REQUEST, detail)
     })?;
     let triggered = app.control.pushed(&urls(&payload));
-    count(if triggered > 0 { "accepted" } else { "ignored" });
+    count(if triggered > 0 { HookOutcome::Accepted } else { HookOutcome::Ignored });
     Ok((StatusCode::ACCEPTED, Json(json!({ "triggered": triggered }))).into_response())
 }
 
-/// Every URL under which the host says that the repository can be reached.
+/// All URLs of the repository in the payload of a git host.
 fn urls(payload: &Value) -> Vec<String> {
     let repository = &payload["repository"];
     let project = &payload["project"];
@@ -184,11 +151,11 @@ fn urls(payload: &Value) -> Vec<String> {
     named.into_iter().chain(links).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The same for every way to write where a repository is: `github.com/user/repo`.
+/// The same text for all spellings of a repository's URL: `github.com/user/repo`.
 pub fn canonical(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, path) = match rest.find(['/', ':']) {
-        // `git@host:path`, but `host:22/path` is a port.
+        // `git@host:path`; in `ssh://host:22/path` the colon separates the port.
         Some(end) if rest[end..].starts_with(':') && !url.contains("://") => (&rest[..end], &rest[end + 1..]),
         Some(_) => rest.split_once('/').unwrap_or((rest, "")),
         None => (rest, ""),
@@ -204,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_write_a_repository_is_the_same_to_a_hook() {
+    fn all_spellings_of_a_repository_url_are_equal() {
         for url in [
             "https://github.com/shop/orders.git",
             "https://token@GitHub.com/shop/orders",
@@ -219,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_was_changed_is_not_signed() {
+    fn a_proof_holds_only_for_the_signed_body() {
         let proof = |signature: &str| {
             let headers = [(axum::http::HeaderName::from_static("x-hub-signature-256"), signature.parse().unwrap())];
-            Sender::GitHub.proof(&HeaderMap::from_iter(headers))
+            Proof::find(HookSender::GitHub, &HeaderMap::from_iter(headers))
         };
-        let signed = proof(&sign(b"{}", "secret")).unwrap();
+        let signed = proof(&signing::sign(b"{}", "secret")).unwrap();
         assert!(signed.holds(b"{}", "secret"));
         assert!(!signed.holds(b"{ }", "secret"));
         assert!(!signed.holds(b"{}", "other"));
@@ -234,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_of_each_host_are_found() {
+    fn urls_are_found_in_the_payload_of_each_git_host() {
         for (payload, url) in [
             (json!({"repository": {"clone_url": "https://github.com/a/b.git"}}), "https://github.com/a/b.git"),
             (json!({"project": {"git_ssh_url": "git@gitlab.com:a/b.git"}}), "git@gitlab.com:a/b.git"),

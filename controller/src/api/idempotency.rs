@@ -1,4 +1,4 @@
-//! A write that is sent again, since its answer was lost, is done once: by its `Idempotency-Key`.
+//! A client can repeat a write whose answer it lost: with the same `Idempotency-Key`, codeloc performs it once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 use super::problem::Problem;
 use super::{App, Written};
 
-/// Keys that are remembered, for as long as the process lives.
+/// Keys in memory; a restart loses them.
 const KEPT: usize = 1000;
-const LONGEST_KEY: usize = 200;
+const MAX_KEY_LENGTH: usize = 200;
 
-/// What came of a request.
+/// The outcome of a request.
 type Outcome = Result<Written, Problem>;
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ struct Slot {
     outcome: Arc<tokio::sync::OnceCell<Outcome>>,
 }
 
-/// Runs `write` unless the same request was made under the same key before; then its outcome is given again.
+/// Runs `write`, or returns the outcome of an earlier request with the same key.
 pub(super) async fn idempotent(
     app: &App,
     headers: &HeaderMap,
@@ -43,8 +43,8 @@ pub(super) async fn idempotent(
 ) -> Outcome {
     let Some(key) = headers.get("idempotency-key") else { return write.await };
     let key = key.to_str().unwrap_or_default().to_owned();
-    if key.is_empty() || key.len() > LONGEST_KEY {
-        let detail = format!("an Idempotency-Key has 1 to {LONGEST_KEY} visible characters");
+    if key.is_empty() || key.len() > MAX_KEY_LENGTH {
+        let detail = format!("an Idempotency-Key must have 1 to {MAX_KEY_LENGTH} visible ASCII characters");
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     let digest: [u8; 32] = Sha256::digest(request.join("\0")).into();
@@ -64,11 +64,11 @@ pub(super) async fn idempotent(
         })
     };
     if slot.request != digest {
-        let detail = "this Idempotency-Key was sent with another request before";
+        let detail = "an earlier request used this Idempotency-Key; use a new key for each request";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let outcome = slot.outcome.get_or_init(|| write).await.clone();
-    // What failed upstream may go through the next time.
+    // A request that failed upstream may succeed at the next attempt.
     if outcome.as_ref().is_err_and(|problem| problem.status >= 500) {
         lock(&app.idempotency.slots).by_key.remove(&key);
     }

@@ -1,4 +1,4 @@
-//! `/v1/locations`: reading comes from the board, writing goes to git.
+//! `/v1/locations`: reads return the status store, writes are commits.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,43 +22,44 @@ use super::problem::{self, Problem};
 use super::{App, Line, Logs, Written};
 use crate::config_source::write::{Change, WriteError};
 use crate::status::events::{EventReason, NewEvent};
+use crate::status::metrics::WriteOutcome;
 
-/// Between two looks at a log that is followed.
-const FOLLOW: Duration = Duration::from_secs(2);
-const MOST_LINES: i32 = 1000;
+/// Interval between two reads of a log that a client follows.
+const POLL: Duration = Duration::from_secs(2);
+const MAX_LINES: i32 = 1000;
 
 type Named = Result<Path<String>, PathRejection>;
 type Body = Result<Bytes, BytesRejection>;
 
-/// The status of every location.
+/// Return the statuses of all locations.
 #[utoipa::path(get, path = "/v1/locations", tag = "locations",
     responses((status = 200, body = Vec<LocationStatus>), problem::Read))]
 pub async fn list(State(app): State<App>) -> Json<Vec<LocationStatus>> {
     Json(app.control.statuses())
 }
 
-/// The status of one location.
+/// Return the status of one location.
 #[utoipa::path(get, path = "/v1/locations/{name}", tag = "locations", params(("name" = String, Path)),
-    responses((status = 200, body = LocationStatus), problem::Read, problem::OfOne))]
+    responses((status = 200, body = LocationStatus), problem::Read, problem::OneLocation))]
 pub async fn show(State(app): State<App>, name: Named) -> Result<Json<LocationStatus>, Problem> {
     let Path(name) = name?;
-    app.control.status(&name).map(Json).ok_or_else(|| Problem::no_such_repository(&name))
+    app.control.status(&name).map(Json).ok_or_else(|| Problem::no_such_location(&name))
 }
 
-/// The fields of a config: see the schema of `config.yml`.
+/// Fields of a config: see the schema of `config.yml`.
 #[derive(ToSchema)]
 #[schema(value_type = Object, example = json!({"name": "orders", "git_url": "https://github.com/shop/orders.git", "module": "orders.definitions"}))]
-#[expect(dead_code, reason = "the description of a body that is read as any object")]
+#[expect(dead_code, reason = "describes a body in the OpenAPI document")]
 pub struct ConfigFields(Map<String, Value>);
 
-/// Adds a location: commits its config.
+/// Add a location: commit its config.
 ///
 /// The body is the config, as JSON or as the text of a `config.yml`.
 #[utoipa::path(post, path = "/v1/locations", tag = "locations",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key with the same request: done once")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "codeloc performs requests with the same key once")),
     request_body(content((ConfigFields = "application/json"), (String = "application/yaml"))),
-    responses((status = 201, body = Written, description = "The config is committed; the location comes to be"),
-        problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 201, body = Written, description = "The config is committed; codeloc creates the location"),
+        problem::Read, problem::OneLocation, problem::Write))]
 pub async fn add(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -74,7 +75,7 @@ pub async fn add(
     } else {
         let fields = object(&headers, &body)?;
         let Some(Value::String(name)) = fields.get("name") else {
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`name` is missing, or no text"));
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`name` is missing or not a string"));
         };
         (name.clone(), Change::Add(fields))
     };
@@ -84,11 +85,11 @@ pub async fn add(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(written)).into_response())
 }
 
-/// Changes fields of a config. Structures are merged, lists are replaced, null takes a field away.
+/// Change fields of a config. Objects are merged, lists are replaced, and null removes a field.
 #[utoipa::path(patch, path = "/v1/locations/{name}", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body = ConfigFields,
-    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Written), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn update(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -103,10 +104,10 @@ pub async fn update(
     write(&app, &caller, &headers, &name, &Change::Set(fields), &message).await.map(Json)
 }
 
-/// Removes a location: its config first, then all of it in AWS but its objects in S3.
+/// Remove a location: commit the removal of its config. codeloc then deletes its AWS resources, but not its objects in S3.
 #[utoipa::path(delete, path = "/v1/locations/{name}", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Written), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn remove(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -118,18 +119,18 @@ pub async fn remove(
     write(&app, &caller, &headers, &name, &Change::Remove, &message).await.map(Json)
 }
 
-/// The config as it stands in the config repository.
+/// Return the config from the config repository.
 #[utoipa::path(get, path = "/v1/locations/{name}/config", tag = "locations", params(("name" = String, Path)),
-    responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Problem> {
     let Path(name) = name?;
     let text = app.control.config(&name).await?.ok_or_else(|| Problem::from(WriteError::Missing(name)))?;
     Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
 }
 
-/// What would be done for one location, and is not done by asking.
+/// Plan one location without changing anything.
 #[utoipa::path(get, path = "/v1/locations/{name}/plan", tag = "locations", params(("name" = String, Path)),
-    responses((status = 200, body = Object, description = "As `codeloc plan --json` prints it"), problem::Read, problem::OfOne))]
+    responses((status = 200, body = Object, description = "The plan in the format of `codeloc plan --json`"), problem::Read, problem::OneLocation))]
 pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
     known(&app, &name)?;
@@ -139,55 +140,58 @@ pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Pr
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LogsQuery {
-    /// The newest so many lines.
+    /// Maximum number of lines; the newest ones count.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     lines: Option<u16>,
-    /// Only those after this moment, in milliseconds since the epoch.
+    /// Only lines after this time, in milliseconds since the epoch.
     after: Option<i64>,
 }
 
 impl LogsQuery {
-    fn wanted(&self) -> Result<Logs, Problem> {
+    fn selection(&self) -> Result<Logs, Problem> {
         let lines = i32::from(self.lines.unwrap_or(100));
-        if !(1..=MOST_LINES).contains(&lines) {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` is 1 to {MOST_LINES}")));
+        if !(1..=MAX_LINES).contains(&lines) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` must be 1 to {MAX_LINES}")));
         }
         if self.after.is_some_and(|after| after < 0) {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "`after` is milliseconds since the epoch"));
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "`after` must be a time in milliseconds since the epoch",
+            ));
         }
         Ok(Logs { lines, after: self.after })
     }
 }
 
-/// What the tasks of a location wrote: its code server, and its runs. The oldest line comes first.
+/// Return log lines of a location's code server and runs. The oldest line is first.
 #[utoipa::path(get, path = "/v1/locations/{name}/logs", tag = "locations", params(("name" = String, Path), LogsQuery),
-    responses((status = 200, body = Vec<Line>), problem::Read, problem::OfOne))]
+    responses((status = 200, body = Vec<Line>), problem::Read, problem::OneLocation))]
 pub async fn logs(
     State(app): State<App>,
     name: Named,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Line>>, Problem> {
     let (Path(name), Query(query)) = (name?, query?);
-    let wanted = query.wanted()?;
+    let selection = query.selection()?;
     known(&app, &name)?;
-    Ok(Json(app.control.logs(&name, wanted).await?))
+    Ok(Json(app.control.logs(&name, selection).await?))
 }
 
-/// The same lines, and then those that are written from now on, as server-sent events.
+/// Stream the same log lines and new ones as server-sent events.
 #[utoipa::path(get, path = "/v1/locations/{name}/logs/stream", tag = "locations",
     params(("name" = String, Path), LogsQuery),
-    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OfOne))]
+    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OneLocation))]
 pub async fn follow_logs(
     State(app): State<App>,
     name: Named,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let (Path(name), Query(query)) = (name?, query?);
-    let wanted = query.wanted()?;
+    let selection = query.selection()?;
     known(&app, &name)?;
     let permit = app.limits.stream()?;
-    let first = app.control.logs(&name, wanted).await?;
-    let state = Following { app, name, waiting: first.into(), after: query.after, _permit: permit };
+    let first = app.control.logs(&name, selection).await?;
+    let state = LogStream { app, name, waiting: first.into(), after: query.after, _permit: permit };
     let stream = futures::stream::unfold(state, |mut state| async move {
         let event = state.next().await;
         Some((Ok::<_, Infallible>(event), state))
@@ -195,7 +199,7 @@ pub async fn follow_logs(
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
-struct Following {
+struct LogStream {
     app: App,
     name: String,
     waiting: VecDeque<Line>,
@@ -203,26 +207,26 @@ struct Following {
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
 
-impl Following {
+impl LogStream {
     async fn next(&mut self) -> Event {
         loop {
             if let Some(line) = self.waiting.pop_front() {
                 self.after = self.after.max(Some(line.at));
                 return Event::default().event("line").json_data(line).unwrap_or_default();
             }
-            tokio::time::sleep(FOLLOW).await;
-            let wanted = Logs { lines: MOST_LINES, after: self.after };
-            match self.app.control.logs(&self.name, wanted).await {
+            tokio::time::sleep(POLL).await;
+            let selection = Logs { lines: MAX_LINES, after: self.after };
+            match self.app.control.logs(&self.name, selection).await {
                 Ok(lines) => self.waiting = lines.into(),
-                Err(error) => return Event::default().event("trouble").data(error.to_string()),
+                Err(error) => return Event::default().event("fault").data(error.to_string()),
             }
         }
     }
 }
 
-/// Looks at a location now: at its config, its branch and what is live.
+/// Reconcile a location now: read its config, its branch and AWS.
 #[utoipa::path(post, path = "/v1/locations/{name}/sync", tag = "locations", params(("name" = String, Path)),
-    responses((status = 202, description = "It is looked at"), problem::Read, problem::OfOne))]
+    responses((status = 202, description = "codeloc reconciles the location"), problem::Read, problem::OneLocation))]
 pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
     let Path(name) = name?;
     known(&app, &name)?;
@@ -230,18 +234,18 @@ pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Pro
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Looks at everything now.
+/// Reconcile all locations now.
 #[utoipa::path(post, path = "/v1/sync", tag = "daemon",
-    responses((status = 202, description = "All of it is looked at"), problem::Read))]
+    responses((status = 202, description = "codeloc reconciles all locations"), problem::Read))]
 pub async fn sync_all(State(app): State<App>) -> StatusCode {
     app.control.trigger(None);
     StatusCode::ACCEPTED
 }
 
-/// Leaves a location alone from now on: commits `mode: suspended`, and the mode that it had beside it.
+/// Suspend a location: commit `mode: suspended` and the previous mode as `mode_when_resumed`.
 #[utoipa::path(post, path = "/v1/locations/{name}/suspend", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Written), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn suspend(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -252,10 +256,10 @@ pub async fn suspend(
     write(&app, &caller, &headers, &name, &Change::Suspend, &format!("Suspends code location {name}")).await.map(Json)
 }
 
-/// Gives a suspended location its mode back: commits the one that it had. One that is not suspended stays as it is.
+/// Resume a suspended location: commit its previous mode. Does nothing if the location is not suspended.
 #[utoipa::path(post, path = "/v1/locations/{name}/resume", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Written), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn resume(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -269,16 +273,16 @@ pub async fn resume(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// All 40 digits; the last commit before the present one that served, where absent.
+    /// All 40 digits of the commit; by default, the commit that served before the current one.
     #[schema(pattern = "^[0-9a-f]{40}$")]
     commit: Option<String>,
 }
 
-/// Goes back to an earlier commit and stays there: commits `commit:` in place of `branch:`.
+/// Roll a location back to an earlier commit: commit `commit:` instead of `branch:`.
 #[utoipa::path(post, path = "/v1/locations/{name}/rollback", tag = "locations",
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Option<Rollback>, content_type = "application/json"),
-    responses((status = 200, body = Written), problem::Read, problem::OfOne, problem::Write))]
+    responses((status = 200, body = Written), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn rollback(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -288,10 +292,10 @@ pub async fn rollback(
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
     let body = body?;
-    let wanted = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
-    let status = app.control.status(&name).ok_or_else(|| Problem::no_such_repository(&name))?;
-    let commit = wanted.commit.or(status.previous_commit).ok_or_else(|| {
-        let detail = "no earlier commit of this location is known to have served; name one in `commit`";
+    let rollback = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
+    let status = app.control.status(&name).ok_or_else(|| Problem::no_such_location(&name))?;
+    let commit = rollback.commit.or(status.previous_commit).ok_or_else(|| {
+        let detail = "codeloc knows no earlier commit that served this location; set `commit`";
         Problem::new(StatusCode::CONFLICT, detail)
     })?;
     let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));
@@ -299,7 +303,7 @@ pub async fn rollback(
     write(&app, &caller, &headers, &name, &change, &message).await.map(Json)
 }
 
-/// Commits a change, and lets it be seen at once.
+/// Commits a change and reconciles the location.
 async fn write(
     app: &App,
     caller: &Caller,
@@ -310,11 +314,11 @@ async fn write(
 ) -> Result<Written, Problem> {
     let request = [caller.name.as_str(), name, &format!("{change:?}")];
     let recorder = app.control.recorder();
-    let count = |outcome: &str| recorder.metrics.config_writes.with_label_values(&[outcome]).inc();
+    let count = |outcome| recorder.metrics.count_config_write(outcome);
     idempotent(app, headers, &request, async {
         match app.control.write(name, change, message, &caller.author()).await {
             Ok(written) => {
-                count(if written.changed { "written" } else { "unchanged" });
+                count(if written.changed { WriteOutcome::Written } else { WriteOutcome::Unchanged });
                 if written.changed {
                     let new_event =
                         NewEvent::of(name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
@@ -325,7 +329,7 @@ async fn write(
             }
             Err(error) => {
                 let problem = Problem::from(error);
-                count(if problem.status >= 500 { "failed" } else { "refused" });
+                count(if problem.status >= 500 { WriteOutcome::Failed } else { WriteOutcome::Refused });
                 Err(problem)
             }
         }
@@ -334,7 +338,7 @@ async fn write(
 }
 
 fn known(app: &App, name: &str) -> Result<(), Problem> {
-    app.control.status(name).map(drop).ok_or_else(|| Problem::no_such_repository(name))
+    app.control.status(name).map(drop).ok_or_else(|| Problem::no_such_location(name))
 }
 
 fn content_type(headers: &HeaderMap) -> String {
@@ -344,13 +348,13 @@ fn content_type(headers: &HeaderMap) -> String {
 
 fn from_json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
     let kind = content_type(headers);
-    // A form of a foreign page can send other types, but not this one.
+    // A form on a foreign page can send other types, but not this one.
     if kind != "application/json" && kind != "application/merge-patch+json" {
         let detail = "send `Content-Type: application/json`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     serde_json::from_slice(body)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body does not fit: {error}")))
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is invalid: {error}")))
 }
 
 fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Problem> {
@@ -364,10 +368,10 @@ fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Which location a text is the config of.
+/// The `name` in the text of a config.
 fn name_in(text: &str) -> Result<String, Problem> {
-    // Whether the rest of it passes is found out where it is written; the path decides about the name.
-    let unnamed = || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has no `name:`");
+    // The writer checks the rest of the config, and that the name equals the folder.
+    let unnamed = || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has no `name`; add it");
     let line = text.lines().find_map(|line| line.strip_prefix("name:")).ok_or_else(unnamed)?;
     let name = line.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
     if name.is_empty() { Err(unnamed()) } else { Ok(name.to_owned()) }

@@ -1,7 +1,7 @@
-//! The REST API: what is, what is planned, what happened; and writing, which means committing to the config repository.
+//! The REST API: statuses, plans, events and logs. A write is a commit to the config repository.
 //!
-//! Guarantees: nothing here holds up a reconcile; a request is bounded in size and time, and all of them in number; whoever has no
-//! token gets nothing but the two probes, the description and the page, and without any tokens only loopback is served.
+//! Guarantees: no request delays a reconcile; requests are bounded in size, time and number. Without a token, a client gets only the
+//! probes, the OpenAPI description and the page; without a tokens file, codeloc answers only loopback.
 
 pub mod access;
 mod connection_slots;
@@ -38,12 +38,12 @@ use idempotency::Idempotency;
 use limits::Limits;
 use problem::Problem;
 
-/// The probes of whatever keeps this process alive: they have room of their own, so that no crowd of clients reads as a dead daemon.
+/// Health probes. They have reserved capacity, so that the daemon does not appear dead because of many clients.
 const HEALTHY: &str = "/healthz";
 const READY: &str = "/readyz";
 const HOOKS: &str = "/hooks/git";
 
-/// What every handler may use.
+/// State of all handlers.
 #[derive(Clone)]
 pub struct App {
     control: Arc<dyn Control>,
@@ -57,12 +57,12 @@ pub struct App {
 #[openapi(
     info(
         title = "codeloc",
-        description = "Dagster code locations on AWS ECS, kept as a git folder of configs says. Errors are problem+json (RFC 9457).",
+        description = "Manage Dagster code locations on AWS ECS that a git folder of configs describes. Errors are problem documents (application/problem+json, RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "locations", description = "Code locations: one config of the config repository each"),
-        (name = "daemon", description = "The daemon as a whole"),
+        (name = "locations", description = "Code locations. Each one has a config in the config repository."),
+        (name = "daemon", description = "The daemon"),
     ),
     components(schemas(Problem)),
     modifiers(&Bearer),
@@ -77,13 +77,13 @@ impl utoipa::Modify for Bearer {
         use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A token out of `api.tokens_file`; none where there is no such file"))
+            .description(Some("A token from `api.tokens_file`. Not needed if this setting is not set."))
             .build();
         openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
     }
 }
 
-/// Described routes.
+/// Routes of the OpenAPI description.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(locations::list, locations::add))
@@ -103,7 +103,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(status))
 }
 
-/// The description, as `/openapi.json` serves it.
+/// The OpenAPI description that `/openapi.json` returns.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     routes().split_for_parts().1
 }
@@ -121,8 +121,8 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         limits: Arc::new(limits),
     };
     let (described, openapi) = routes().split_for_parts();
-    // Serialized once: clients without a token may request it without limit.
-    let openapi = Bytes::from(serde_json::to_vec(&openapi).expect("a description is JSON"));
+    // Serialised once: clients without a token may request it any number of times.
+    let openapi = Bytes::from(serde_json::to_vec(&openapi).expect("the description serialises"));
     described
         .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::require))
@@ -131,13 +131,18 @@ fn router_within(limits: Limits, control: Arc<dyn Control>, access: Access, hook
         .route(READY, get(readyz))
         .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], openapi) }))
         .route("/", get(ui::show))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /openapi.json") })
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "this path does not exist; /openapi.json lists all paths")
+        })
         .method_not_allowed_fallback(|method: Method| async move {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path; see /openapi.json"))
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("this path does not support {method}; see /openapi.json"),
+            )
         })
         .layer(middleware::from_fn(access::refuse_foreign_origins))
-        .layer(axum::extract::DefaultBodyLimit::max(limits::LARGEST_BODY))
-        .layer(middleware::from_fn_with_state(app.clone(), limits::bound))
+        .layer(axum::extract::DefaultBodyLimit::max(limits::MAX_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), limits::enforce))
         .with_state(app)
 }
 
@@ -147,7 +152,7 @@ async fn readyz(State(app): State<App>) -> (StatusCode, String) {
     if ready { (StatusCode::OK, format!("ok\n{fault}")) } else { (StatusCode::SERVICE_UNAVAILABLE, fault) }
 }
 
-/// The daemon: its version, mode, lease, and the commit of the configs.
+/// Return version, mode and lease of the daemon, the commit of the configs, and faults.
 #[utoipa::path(get, path = "/v1/status", tag = "daemon", responses((status = 200, body = DaemonStatus), problem::Read))]
 async fn status(State(app): State<App>) -> Json<DaemonStatus> {
     Json(app.control.daemon())

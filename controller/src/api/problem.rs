@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 has them.
+//! Errors as problem documents (RFC 9457).
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -11,17 +11,17 @@ use super::PlanError;
 use super::timeouts::was_slow;
 use crate::config_source::write::WriteError;
 
-/// What went wrong with a request.
+/// The error of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the status says what kind of problem it is.
+    /// Always `about:blank`: the status is the type of the problem.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
     pub status: u16,
-    /// What is wrong, and what to do.
+    /// What is wrong and how to fix it.
     pub detail: String,
-    /// Of a config that does not pass: file, line, caret and hint.
+    /// The error of an invalid config with file, line, caret and hint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
 }
@@ -37,7 +37,7 @@ impl Problem {
         }
     }
 
-    pub fn no_such_repository(name: &str) -> Self {
+    pub fn no_such_location(name: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no location {name}; GET /v1/locations lists them"))
     }
 }
@@ -97,78 +97,82 @@ impl From<QueryRejection> for Problem {
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
         if was_slow(&rejection) {
-            return Self::new(StatusCode::REQUEST_TIMEOUT, "the body of the request came too slowly");
+            return Self::new(StatusCode::REQUEST_TIMEOUT, "the body of the request was not complete in time");
         }
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-/// What every route may answer.
+/// Errors of all routes.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "the description of answers, not the answers")]
+#[expect(dead_code, reason = "describes answers in the OpenAPI document")]
 pub enum Read {
-    #[response(status = 400, description = "The request is malformed", content_type = "application/problem+json")]
+    #[response(status = 400, description = "The request is malformed.", content_type = "application/problem+json")]
     BadRequest(Problem),
     #[response(
         status = 401,
-        description = "No token, or none that is known",
+        description = "The token is missing or unknown.",
         content_type = "application/problem+json"
     )]
     Unauthorized(Problem),
     #[response(
         status = 403,
-        description = "The token may not do this, or the request comes from a foreign page",
+        description = "The role of the token does not allow the request, or the request comes from a page of another site.",
         content_type = "application/problem+json"
     )]
     Forbidden(Problem),
     #[response(
         status = 405,
-        description = "Another method is for this path",
+        description = "The path does not support the method.",
         content_type = "application/problem+json"
     )]
     Method(Problem),
     #[response(
         status = 503,
-        description = "Too much at once, or it took too long",
+        description = "Too many requests, or a timeout.",
         content_type = "application/problem+json"
     )]
     Busy(Problem),
 }
 
-/// What a route on one location may answer besides.
+/// Additional errors of routes on one location.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "the description of answers, not the answers")]
-pub enum OfOne {
-    #[response(status = 404, description = "There is no such location", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "describes answers in the OpenAPI document")]
+pub enum OneLocation {
+    #[response(status = 404, description = "The location does not exist.", content_type = "application/problem+json")]
     NotFound(Problem),
     #[response(
         status = 502,
-        description = "AWS or the git host did not do what was asked",
+        description = "AWS or the git host returned an error.",
         content_type = "application/problem+json"
     )]
     Upstream(Problem),
 }
 
-/// What a route that writes may answer besides.
+/// Additional errors of routes that write.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "the description of answers, not the answers")]
+#[expect(dead_code, reason = "describes answers in the OpenAPI document")]
 pub enum Write {
     #[response(
         status = 409,
-        description = "It is there already, or others pushed at the same time",
+        description = "The location already exists, or other pushes interfered.",
         content_type = "application/problem+json"
     )]
     Conflict(Problem),
-    #[response(status = 408, description = "The body came too slowly", content_type = "application/problem+json")]
+    #[response(
+        status = 408,
+        description = "The body was not complete in time.",
+        content_type = "application/problem+json"
+    )]
     Slow(Problem),
-    #[response(status = 413, description = "The body is too large", content_type = "application/problem+json")]
+    #[response(status = 413, description = "The body is too large.", content_type = "application/problem+json")]
     TooLarge(Problem),
     #[response(
         status = 415,
-        description = "The body is neither JSON nor YAML",
+        description = "The body is neither JSON nor YAML.",
         content_type = "application/problem+json"
     )]
     MediaType(Problem),
-    #[response(status = 422, description = "The config does not pass", content_type = "application/problem+json")]
+    #[response(status = 422, description = "The config is invalid.", content_type = "application/problem+json")]
     Invalid(Problem),
 }

@@ -1,8 +1,8 @@
-//! The server: HTTP/1.1 with bounds on connections and on how slowly a request may come and an answer may go.
+//! The HTTP/1.1 server, with bounds on connections and on slow clients.
 //!
-//! Guarantees: a client that sends nothing, sends a byte now and then, or takes no bytes holds a connection for a bounded time;
-//! where all connections are taken, a new one takes the place of the oldest that waits for a request; where none waits,
-//! the probes are answered all the same, in a place of their own.
+//! Guarantees: a client that sends nothing, sends very slowly, or accepts no bytes holds a connection for a bounded time. If all
+//! connections are in use, a new one replaces the oldest that waits for a request. If none waits, reserved connections still answer the
+//! probes.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-use super::connection_slots::{ConnectionSlot, ConnectionSlots, MayGo};
+use super::connection_slots::{ConnectionSlot, ConnectionSlots, Evict};
 use super::problem::Problem;
-use super::timeouts::{Held, Patient};
+use super::timeouts::{BusyBody, StallTimeout};
 use super::{HEALTHY, READY};
 
-/// After a failure to accept, such as too many open files.
+/// Pause after a failed accept, for example because of too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How much of this machine clients can take, and for how long.
+/// Limits on what clients can use of this machine, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Connections at once; each has some 20 kB.
+    /// Connections at the same time; each needs about 20 kB.
     pub connections: usize,
-    /// Connections beyond those, on which the probes alone are answered, each once.
+    /// Reserved connections; each one answers one probe.
     pub probes: usize,
-    /// Until all of a request's head is there, and between two requests of one connection.
+    /// Maximum time until the head of a request is complete, and between two requests of a connection.
     pub head: Duration,
-    /// The same on a connection for probes.
+    /// The same on reserved connections.
     pub probe: Duration,
-    /// How long a client may take no byte of what is sent to it.
+    /// Maximum time in which a client accepts no byte of an answer.
     pub stall: Duration,
 }
 
@@ -53,29 +53,33 @@ impl Default for Bounds {
     }
 }
 
-/// Serves until it is dropped.
+/// Serves until dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
     serve_within(Bounds::default(), listener, router).await;
 }
 
 pub(super) async fn serve_within(bounds: Bounds, listener: TcpListener, router: Router) {
-    let everything = Kind { router: router.clone(), head: bounds.head, again: true, stall: bounds.stall };
-    let probes =
-        Kind { router: router.layer(from_fn(only_probes)), head: bounds.probe, again: false, ..everything.clone() };
+    let everything = Kind { router: router.clone(), head: bounds.head, keep_alive: true, stall: bounds.stall };
+    let probes = Kind {
+        router: router.layer(from_fn(only_probes)),
+        head: bounds.probe,
+        keep_alive: false,
+        ..everything.clone()
+    };
     let (slots, probe_slots) = (ConnectionSlots::new(bounds.connections), ConnectionSlots::new(bounds.probes));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "no connection was accepted");
+                tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let (slot, kind) = match slots.take(MayGo::Idle) {
+        let (slot, kind) = match slots.take(Evict::Idle) {
             Some(slot) => (slot, everything.clone()),
-            // A probe is answered within moments of its coming: the oldest of these is none.
-            None => match probe_slots.take(MayGo::Any) {
+            // Probes are answered at once, so the oldest of these connections is not a probe.
+            None => match probe_slots.take(Evict::Any) {
                 Some(slot) => (slot, probes.clone()),
                 None => continue,
             },
@@ -83,37 +87,37 @@ pub(super) async fn serve_within(bounds: Bounds, listener: TcpListener, router: 
         tokio::spawn(async move {
             tokio::select! {
                 () = connection(stream, kind, &slot) => {}
-                () = slot.lost() => tracing::debug!("a connection made room for another"),
+                () = slot.evicted() => tracing::debug!("a connection was closed for a newer one"),
             }
         });
     }
 }
 
-/// What is served on a connection.
+/// How a connection is served.
 #[derive(Clone)]
 pub(super) struct Kind {
     pub router: Router,
     pub head: Duration,
-    /// Whether one connection takes more than one request.
-    pub again: bool,
+    /// Whether a connection accepts more than one request.
+    pub keep_alive: bool,
     pub stall: Duration,
 }
 
-/// Until the client goes, or sends or takes too slowly.
+/// Resolves when the client closes the connection or is too slow.
 pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     kind: Kind,
     slot: &ConnectionSlot,
 ) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(kind.head).max_headers(64).keep_alive(kind.again);
+    builder.timer(TokioTimer::new()).header_read_timeout(kind.head).max_headers(64).keep_alive(kind.keep_alive);
     let router = TowerToHyperService::new(kind.router);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let busy = slot.busy();
         let answer = router.call(request);
-        async move { answer.await.map(|response| response.map(|body| Held::new(body, busy))) }
+        async move { answer.await.map(|response| response.map(|body| BusyBody::new(body, busy))) }
     });
-    let stream = Patient::new(stream, kind.stall);
+    let stream = StallTimeout::new(stream, kind.stall);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection ended early");
     }
@@ -123,5 +127,5 @@ async fn only_probes(request: Request, next: Next) -> Response {
     if [HEALTHY, READY].contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections at once").into_response()
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; retry later").into_response()
 }

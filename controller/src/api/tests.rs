@@ -25,7 +25,7 @@ mod crowd;
 const WRITE: &str = "0123456789abcdefghij-write";
 const READ: &str = "0123456789abcdefghij-read";
 
-/// A daemon with a folder of configs and nothing else.
+/// A daemon that has only a folder of configs.
 struct Daemon {
     recorder: Recorder,
     writer: Writer,
@@ -48,7 +48,7 @@ impl Daemon {
         });
         let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
-        let mut status = LocationStatus::unknown("orders", "looked at".to_owned(), now);
+        let mut status = LocationStatus::unknown("orders", "in sync".to_owned(), now);
         status.commit = Some("b".repeat(40));
         status.previous_commit = Some("a".repeat(40));
         Arc::new(Self {
@@ -112,9 +112,9 @@ impl Control for Daemon {
         Box::pin(async { Err(PlanError("ecs:DescribeServices: no answer".to_owned())) })
     }
 
-    fn logs<'a>(&'a self, _name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
+    fn logs<'a>(&'a self, _name: &'a str, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
         let all = [1, 2, 3].map(|at| Line { at, stream: "task".to_owned(), text: format!("line {at}") });
-        let lines = all.into_iter().filter(|line| wanted.after.is_none_or(|after| line.at > after)).collect();
+        let lines = all.into_iter().filter(|line| selection.after.is_none_or(|after| line.at > after)).collect();
         Box::pin(async { Ok(lines) })
     }
 
@@ -164,7 +164,7 @@ fn with(method: &str, path: &str) -> Builder {
 }
 
 fn open(daemon: &Arc<Daemon>) -> Router {
-    router(daemon.clone(), Access::Everybody, Secret::default())
+    router(daemon.clone(), Access::Loopback, Secret::default())
 }
 
 fn config() -> String {
@@ -172,7 +172,7 @@ fn config() -> String {
 }
 
 #[tokio::test]
-async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
+async fn readiness_shows_faults_even_if_the_daemon_is_ready() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     let cases = [
@@ -188,14 +188,14 @@ async fn readiness_says_what_is_wrong_also_where_the_daemon_is_ready() {
 }
 
 #[tokio::test]
-async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_configs() {
+async fn every_write_changes_the_config() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     let added = ask(&router, with("POST", "/v1/locations"), &config()).await;
     assert_eq!(added.status, StatusCode::CREATED, "{}", added.text);
     let again = ask(&router, with("POST", "/v1/locations"), &config()).await;
     assert_eq!((again.status, again.kind.as_str()), (StatusCode::CONFLICT, "application/problem+json"));
-    // A location that is known is one that the daemon has looked at.
+    // The daemon knows a location after its first observation.
     let now = jiff::Timestamp::from_second(1).unwrap();
     let mut status = LocationStatus::unknown("new", String::new(), now);
     status.previous_commit = Some("b".repeat(40));
@@ -226,14 +226,14 @@ async fn a_location_is_added_changed_suspended_rolled_back_and_removed_in_the_co
 }
 
 #[tokio::test]
-async fn a_resumed_location_has_the_mode_that_it_had_before() {
+async fn resuming_restores_the_previous_mode() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     for mode in ["", "mode: enforce\n", "mode: detect\n"] {
         let text = format!("name: new\ngit_url: https://example.com/new.git\nmodule: new\n{mode}");
         let yaml = get_of("/v1/locations").method("POST").header("content-type", "application/yaml");
         assert_eq!(ask(&router, yaml, &text).await.status, StatusCode::CREATED);
-        // Twice: a second request must not take the suspended mode for the one to come back.
+        // Twice: the second request must not store `suspended` as the previous mode.
         for _ in 0..2 {
             let suspended = ask(&router, with("POST", "/v1/locations/new/suspend"), "").await.json();
             assert!(suspended["config"].as_str().unwrap().contains("mode: suspended\n"), "{suspended}");
@@ -248,7 +248,7 @@ async fn a_resumed_location_has_the_mode_that_it_had_before() {
 }
 
 #[tokio::test]
-async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_present() {
+async fn a_rollback_without_a_commit_uses_the_previous_one() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     let text = "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nbranch: main\n";
@@ -261,11 +261,11 @@ async fn a_rollback_without_a_commit_goes_to_the_last_that_served_before_the_pre
     daemon.statuses.lock().unwrap().get_mut("orders").unwrap().previous_commit = None;
     let refused = ask(&router, with("POST", "/v1/locations/orders/rollback"), "{}").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
-    assert!(refused.text.contains("name one in `commit`"), "{}", refused.text);
+    assert!(refused.text.contains("set `commit`"), "{}", refused.text);
 }
 
 #[tokio::test]
-async fn a_config_that_does_not_pass_is_refused_with_file_line_and_hint() {
+async fn an_invalid_config_is_refused_with_file_line_and_hint() {
     let daemon = Daemon::new();
     let body = json!({"name": "new", "git_url": "https://example.com/new.git", "modul": "new"}).to_string();
     let answer = ask(&open(&daemon), with("POST", "/v1/locations"), &body).await;
@@ -276,7 +276,7 @@ async fn a_config_that_does_not_pass_is_refused_with_file_line_and_hint() {
 }
 
 #[tokio::test]
-async fn a_write_that_is_sent_again_under_its_key_is_done_once() {
+async fn a_repeated_write_with_a_key_counts_once() {
     let daemon = Daemon::new();
     let router = open(&daemon);
     let request = || with("POST", "/v1/locations").header("idempotency-key", "one");
@@ -290,7 +290,7 @@ async fn a_write_that_is_sent_again_under_its_key_is_done_once() {
 }
 
 #[tokio::test]
-async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refused() {
+async fn requests_need_a_token_its_role_and_the_own_origin() {
     let daemon = Daemon::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("write ada {WRITE}\nread grafana {READ}\n")).unwrap();
@@ -317,13 +317,13 @@ async fn who_has_no_token_or_another_role_or_comes_from_a_foreign_page_is_refuse
     let cross = bearer(get_of("/v1/locations"), READ).header("sec-fetch-site", "cross-site");
     assert_eq!(ask(&router, cross, "").await.status, StatusCode::FORBIDDEN);
 
-    // The file is exchanged: the old token is not known any more.
+    // The tokens file was replaced: the old token is unknown.
     std::fs::write(file.path(), "write ada another-token-of-ada-0123\n").unwrap();
     assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), WRITE), "").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn without_tokens_only_requests_that_name_loopback_are_answered() {
+async fn without_tokens_a_request_must_name_loopback() {
     let router = open(&Daemon::new());
     let status = async |request: Builder| ask(&router, request, "").await.status;
     for line in include_str!("../../../tests/fixtures/hosts.txt").lines().filter(|line| !line.starts_with('#')) {
@@ -338,9 +338,9 @@ async fn without_tokens_only_requests_that_name_loopback_are_answered() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_malformed_or_unknown_is_a_problem_document() {
+async fn invalid_requests_get_problem_documents() {
     let router = open(&Daemon::new());
-    let large = " ".repeat(limits::LARGEST_BODY + 1);
+    let large = " ".repeat(limits::MAX_BODY + 1);
     for (request, body, status) in [
         (with("POST", "/v1/locations"), large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
         (with("POST", "/v1/locations"), "{", StatusCode::UNPROCESSABLE_ENTITY),
@@ -360,20 +360,20 @@ async fn what_is_too_large_malformed_or_unknown_is_a_problem_document() {
         (get_of("/v2"), "", StatusCode::NOT_FOUND),
         (with("PUT", "/v1/locations"), "", StatusCode::METHOD_NOT_ALLOWED),
     ] {
-        let told = format!("{request:?}");
+        let described = format!("{request:?}");
         let answer = ask(&router, request, body).await;
         assert_eq!(
             (answer.status, answer.kind.as_str()),
             (status, "application/problem+json"),
-            "{told}: {}",
+            "{described}: {}",
             answer.text
         );
-        assert_eq!(answer.json()["status"], status.as_u16(), "{told}");
+        assert_eq!(answer.json()["status"], status.as_u16(), "{described}");
     }
 }
 
 #[tokio::test]
-async fn logs_are_lines_with_the_oldest_first() {
+async fn logs_start_with_the_oldest_line() {
     let router = open(&Daemon::new());
     let answer = ask(&router, get_of("/v1/locations/orders/logs?after=1"), "").await;
     let texts: Vec<_> = answer.json().as_array().unwrap().iter().map(|line| line["text"].clone()).collect();
@@ -381,19 +381,19 @@ async fn logs_are_lines_with_the_oldest_first() {
 }
 
 #[tokio::test]
-async fn a_signed_hook_pokes_and_a_forged_one_is_refused_and_counted() {
+async fn only_a_signed_webhook_triggers() {
     let daemon = Daemon::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hush\n").unwrap();
     let secret = Secret::new(Some(file.path().to_owned())).unwrap();
-    let router = router(daemon.clone(), Access::Everybody, secret);
+    let router = router(daemon.clone(), Access::Loopback, secret);
     let body = json!({"repository": {"clone_url": "https://github.com/shop/orders.git"}}).to_string();
     let hook = |signature: &str| {
         with("POST", "/hooks/git").header("x-github-event", "push").header("x-hub-signature-256", signature)
     };
-    let good = ask(&router, hook(&hooks::sign(body.as_bytes(), "hush")), &body).await;
+    let good = ask(&router, hook(&crate::runtime::signing::sign(body.as_bytes(), "hush")), &body).await;
     assert_eq!((good.status, &good.json()["triggered"]), (StatusCode::ACCEPTED, &json!(1)));
-    let forged = ask(&router, hook(&hooks::sign(body.as_bytes(), "guess")), &body).await;
+    let forged = ask(&router, hook(&crate::runtime::signing::sign(body.as_bytes(), "guess")), &body).await;
     assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
     let gitlab = with("POST", "/hooks/git").header("x-gitlab-event", "Push Hook").header("x-gitlab-token", "hush");
     assert_eq!(ask(&router, gitlab, "{}").await.json()["triggered"], 0);
@@ -404,12 +404,12 @@ async fn a_signed_hook_pokes_and_a_forged_one_is_refused_and_counted() {
         r#"codeloc_hooks_total{outcome="ignored",sender="gitlab"} 1"#,
         r#"codeloc_http_requests_total{method="POST",route="/hooks/git",status="401"} 1"#,
     ] {
-        assert!(metrics.lines().any(|told| told == line), "no {line} in\n{metrics}");
+        assert!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
     }
 }
 
 #[tokio::test]
-async fn events_come_as_they_happen_and_those_before_on_demand() {
+async fn a_stream_contains_past_and_new_events() {
     use futures::StreamExt;
 
     use crate::status::events::{EventReason, NewEvent};
@@ -418,7 +418,7 @@ async fn events_come_as_they_happen_and_those_before_on_demand() {
     daemon.recorder.record(NewEvent::of("orders", EventReason::Healthy, "one"));
     let request = get_of("/v1/events/stream?after=0&location=orders").body(Body::empty()).unwrap();
     let response = open(&daemon).oneshot(request).await.unwrap();
-    daemon.recorder.record(NewEvent::of("billing", EventReason::Healthy, "no"));
+    daemon.recorder.record(NewEvent::of("billing", EventReason::Healthy, "other"));
     daemon.recorder.record(NewEvent::of("orders", EventReason::Degraded, "two"));
     let mut stream = response.into_body().into_data_stream();
     for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
@@ -428,7 +428,7 @@ async fn events_come_as_they_happen_and_those_before_on_demand() {
 }
 
 #[test]
-fn every_route_is_described_with_what_it_may_answer() {
+fn every_route_has_a_description_and_errors() {
     let described = serde_json::to_value(openapi()).unwrap();
     let paths = described["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 15);

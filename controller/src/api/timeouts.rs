@@ -1,4 +1,4 @@
-//! How long a client may take: no byte of an answer for so long, or a request's body until then.
+//! Time limits for slow clients: for accepting an answer, and for sending a body.
 
 use std::io;
 use std::pin::Pin;
@@ -13,15 +13,15 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connection_slots::Busy;
 
-/// A connection that fails once its peer has taken no byte for `stall`.
-pub(super) struct Patient<S> {
+/// A connection that fails after its peer has accepted no byte for `stall`.
+pub(super) struct StallTimeout<S> {
     stream: S,
     stall: Duration,
-    /// Since the peer takes nothing.
+    /// Runs while the peer accepts nothing.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> StallTimeout<S> {
     pub fn new(stream: S, stall: Duration) -> Self {
         Self { stream, stall, waiting: None }
     }
@@ -33,17 +33,17 @@ impl<S> Patient<S> {
         }
         let stall = self.stall;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(stall)));
-        waiting.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no bytes")))
+        waiting.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts no bytes")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.in_time(cx, progress)
@@ -73,19 +73,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-/// An answer whose connection is busy until all of it is handed over.
-pub(super) struct Held {
+/// The body of an answer; the connection is busy until it is complete.
+pub(super) struct BusyBody {
     body: Body,
     _busy: Busy,
 }
 
-impl Held {
+impl BusyBody {
     pub fn new(body: Body, busy: Busy) -> Self {
         Self { body, _busy: busy }
     }
 }
 
-impl hyper::body::Body for Held {
+impl hyper::body::Body for BusyBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -102,19 +102,19 @@ impl hyper::body::Body for Held {
     }
 }
 
-/// A body that fails unless all of it comes within `limit`.
+/// A body that fails if it is not complete within `limit`.
 pub(super) fn within(limit: Duration, body: Body) -> Body {
     let deadline = Instant::now() + limit;
     Body::from_stream(stream::unfold(body.into_data_stream(), move |mut body| async move {
         let piece = match tokio::time::timeout_at(deadline, body.next()).await {
             Ok(piece) => piece?.map_err(io::Error::other),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the body was not complete in time")),
         };
         Some((piece, body))
     }))
 }
 
-/// Whether a body failed for its time.
+/// Whether a body failed because of its time limit.
 pub(super) fn was_slow(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))

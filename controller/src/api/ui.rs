@@ -1,9 +1,9 @@
-//! The page: one file that reads the API, from where it came and from nowhere else.
+//! The page at `/`: one file that reads the API of the same origin.
 
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 
-/// Scripts and styles are those of the page itself; it talks to this API, and nobody may frame it.
+/// Only the scripts and styles in the page run. It connects only to this API, and no page may frame it.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 

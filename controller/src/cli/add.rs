@@ -1,4 +1,4 @@
-//! `codeloc add`: looks into a repository and writes its config.
+//! `codeloc add`: inspects a repository and writes its config.
 
 use std::process::ExitCode;
 
@@ -21,26 +21,22 @@ pub fn command() -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     Command::new("add")
-        .about("Adds a location: looks into its repository, finds the definitions, writes and commits a config")
-        .arg(Arg::new("git-url").value_name("GIT_URL").required(true).help("Where the code is fetched from"))
-        .arg(text("name", "NAME", "Name of the location [default: that of the repository]"))
-        .arg(text(
-            "branch",
-            "BRANCH",
-            "The branch whose newest commit runs [default: the one that the repository starts with]",
-        ))
-        .arg(text("subdirectory", "FOLDER", "Folder inside the repository that is treated as its root"))
-        .arg(text("python-file", "FILE", "The file that holds the definitions [default: found by looking]"))
-        .arg(text("module", "MODULE", "The module that holds the definitions, in place of a file"))
+        .about("Add a location: inspect its repository, find the definitions, and write and commit a config")
+        .arg(Arg::new("git-url").value_name("GIT_URL").required(true).help("URL of the git repository"))
+        .arg(text("name", "NAME", "Name of the location [default: the name of the repository]"))
+        .arg(text("branch", "BRANCH", "Branch to follow [default: the default branch of the repository]"))
+        .arg(text("subdirectory", "FOLDER", "Folder in the repository to use as its root"))
+        .arg(text("python-file", "FILE", "File with the definitions [default: codeloc searches for it]"))
+        .arg(text("module", "MODULE", "Module with the definitions, instead of a file"))
         .arg(
             Arg::new("set")
                 .long("set")
                 .value_name("FIELD=VALUE")
                 .action(ArgAction::Append)
-                .help("Another field of the config, as in --set resources.cpu=512"),
+                .help("Set another field of the config, for example --set resources.cpu=512"),
         )
-        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints the config and writes nothing"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the config and write nothing"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -53,18 +49,20 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = settings::load(matches)?;
     let work = tempfile::tempdir()?;
     let git = wiring::git(&settings);
-    let (branch, bare) = (text("branch"), work.path().join("look.git"));
+    let (branch, bare) = (text("branch"), work.path().join("inspect.git"));
     let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
     for warning in &found.warnings {
         complain!("warning: {warning}");
     }
     let code = match (text("python-file"), text("module")) {
-        (Some(_), Some(_)) => return Err("give --python-file or --module, not both".into()),
+        (Some(_), Some(_)) => return Err("--python-file and --module exclude each other; remove one of them".into()),
         (Some(file), None) => CodePointer::PythonFile(file),
         (None, Some(module)) => CodePointer::Module(module),
-        (None, None) => found.code.first().cloned().ok_or(
-            "no file of the repository seems to hold Dagster definitions; name it with --python-file or --module",
-        )?,
+        (None, None) => found
+            .code
+            .first()
+            .cloned()
+            .ok_or("found no Dagster definitions in the repository; name them with --python-file or --module")?,
     };
     let config = config(&name, &url, subdirectory.as_deref(), &code, &found);
     let fields = assignments(matches.get_many("set").into_iter().flatten())?;
@@ -83,7 +81,7 @@ fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The last part of a URL, as far as it can be a name.
+/// A location name from the last part of a URL.
 fn name_of(url: &str) -> String {
     let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
     let last = last.strip_suffix(".git").unwrap_or(last).to_lowercase();
@@ -91,7 +89,7 @@ fn name_of(url: &str) -> String {
     parts.collect::<Vec<_>>().join("-")
 }
 
-/// A config with the few fields that everybody looks for, and comments on them.
+/// A config with the most important fields, and comments.
 fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer, found: &Found) -> String {
     let line = |key: &str, value: Value| {
         let mut fields = Map::new();
@@ -107,7 +105,7 @@ fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer,
     });
     let others: Vec<String> = others.collect();
     if !others.is_empty() {
-        lines.push(format!("# There are definitions elsewhere too: {}", others.join(", ")));
+        lines.push(format!("# Other files with definitions: {}", others.join(", ")));
     }
     lines.push(match code {
         CodePointer::PythonFile(file) => line("python_file", json!(file)),
@@ -115,10 +113,10 @@ fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer,
     });
     lines.push(match &found.dependencies {
         Some(file) => format!("# Dependencies come from {file}."),
-        None => "# No dependencies were found: the image has Dagster and the code, and nothing else.".to_owned(),
+        None => "# codeloc found no dependencies: the image contains only Dagster and the code.".to_owned(),
     });
     lines.push(String::new());
-    lines.push("# Of one task; Fargate offers these in pairs.".to_owned());
+    lines.push("# Size of one task. Fargate allows certain pairs of cpu and memory.".to_owned());
     lines.push(line("resources", json!({"cpu": 256, "memory": 512, "architecture": "ARM64"})));
     lines.join("\n") + "\n"
 }
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_config_that_is_written_passes_and_can_be_edited() {
+    fn the_written_config_is_valid_and_editable() {
         let code = CodePointer::PythonFile("orders/definitions.py".to_owned());
         let found = Found {
             branch: "main".to_owned(),
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn other_definitions_are_named_and_never_those_of_the_config() {
+    fn a_comment_names_other_definitions_only() {
         let file = |path: &str| CodePointer::PythonFile(path.to_owned());
         let written = |code: &CodePointer, found: Vec<CodePointer>| {
             let found = Found {
@@ -169,9 +167,9 @@ mod tests {
         };
         let module = CodePointer::Module("etl.definitions".to_owned());
         let text = written(&module, vec![file("src/etl/definitions.py")]);
-        assert!(!text.contains("elsewhere"), "{text}");
+        assert!(!text.contains("Other files"), "{text}");
         let text = written(&file("./src/etl/definitions.py"), vec![module.clone(), file("old/repository.py")]);
-        assert!(text.contains("# There are definitions elsewhere too: old/repository.py\n"), "{text}");
-        assert!(text.contains("# No dependencies were found"), "{text}");
+        assert!(text.contains("# Other files with definitions: old/repository.py\n"), "{text}");
+        assert!(text.contains("# codeloc found no dependencies"), "{text}");
     }
 }

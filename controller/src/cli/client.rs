@@ -1,4 +1,4 @@
-//! The API, as commands use it.
+//! The client of the API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use serde_json::Value;
 use super::Failure;
 use crate::settings;
 
-/// How long to wait for a daemon that may not run.
+/// Timeout for requests to a daemon that may not run.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// The flags of every command that asks a daemon.
+/// Flags of all commands that use the API.
 pub fn arguments() -> [Arg; 2] {
     [
         Arg::new("server")
             .long("server")
             .env("CODELOC_SERVER")
             .value_name("URL")
-            .help("The daemon [default: where the settings say it listens]"),
+            .help("URL of the daemon [default: the address in the setting listen]"),
         Arg::new("token-file")
             .long("token-file")
             .env("CODELOC_TOKEN_FILE")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("A file with the token to show, where the daemon wants one"),
+            .help("File with the token, if the daemon requires one"),
     ]
 }
 
@@ -52,7 +52,7 @@ impl Client {
             }
             None => None,
         };
-        // No limit in all: a log is followed for as long as somebody looks.
+        // No total timeout: a user may follow a log for any time.
         let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
         Ok(Self { http, server, token })
     }
@@ -67,7 +67,10 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let unreachable = |error: reqwest::Error| {
-            format!("no daemon answers at {} ({error}); is `codeloc run` up? --server names another", self.server)
+            format!(
+                "no daemon answers at {} ({error}); start it with `codeloc run`, or name another one with --server",
+                self.server
+            )
         };
         let answer = request.send().await.map_err(unreachable)?;
         if answer.status().is_success() {
@@ -80,11 +83,11 @@ impl Client {
         }
         Err(match problem["detail"].as_str() {
             Some(detail) => detail.to_owned().into(),
-            None => format!("the daemon answered with {status}").into(),
+            None => format!("the daemon answered {status}").into(),
         })
     }
 
-    /// Why the daemon cannot do its work now.
+    /// Why the daemon is not ready.
     pub async fn unready(&self) -> Option<String> {
         let answer = self.request(Method::GET, "/readyz").timeout(PROBE).send().await.ok()?;
         if answer.status().is_success() {
@@ -97,12 +100,12 @@ impl Client {
         &self.server
     }
 
-    /// Whether a daemon of this deployment answers. Errors: the server refuses the request for want of a token.
+    /// Whether a daemon of this deployment answers. It is an error if the daemon requires a token.
     pub async fn is_of(&self, deployment: &str) -> Result<bool, Failure> {
         let request = self.request(Method::GET, "/v1/status").timeout(PROBE);
         let Ok(answer) = request.send().await else { return Ok(false) };
         if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(format!("the daemon at {} refuses requests without a token", self.server).into());
+            return Err(format!("the daemon at {} requires a token", self.server).into());
         }
         let daemon: Value = answer.json().await.unwrap_or_default();
         Ok(daemon["deployment"] == deployment)
@@ -113,8 +116,8 @@ impl Client {
         Ok(self.send(request).await?.json().await?)
     }
 
-    /// Why the daemon as a whole is not well, if it says so.
-    pub async fn not_ready(&self) -> Option<String> {
+    /// Faults of the daemon.
+    pub async fn fault(&self) -> Option<String> {
         let daemon: Value = self.get("/v1/status").await.ok()?;
         Some(daemon["fault"].as_str()?.replace('\n', "\nwarning: "))
     }
@@ -135,7 +138,7 @@ impl Client {
         Ok(self.send(request).await?.json().await?)
     }
 
-    /// Hands the data of each server-sent event to `take`, until the daemon ends.
+    /// Passes the data of each server-sent event to `take` until the daemon closes the stream.
     pub async fn follow(&self, path: &str, mut take: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         let mut answer = self.send(self.request(Method::GET, path)).await?;
         let mut buffer = Vec::new();
@@ -148,6 +151,6 @@ impl Client {
                 }
             }
         }
-        Err("the daemon ended the stream".into())
+        Err("the daemon closed the stream".into())
     }
 }

@@ -1,4 +1,4 @@
-//! `codeloc completions` and `codeloc man`: what shells and `man` read.
+//! `codeloc completions` and `codeloc man`: files for shells and for `man`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,19 +10,19 @@ use super::{Failure, terminal};
 
 pub fn commands() -> [Command; 2] {
     [
-        Command::new("completions").about("Prints the completions for a shell").arg(
+        Command::new("completions").about("Print the completion script for a shell").arg(
             Arg::new("shell")
                 .value_name("SHELL")
                 .required(true)
                 .value_parser(clap::value_parser!(Shell))
-                .help("bash, elvish, fish, powershell or zsh"),
+                .help("Shell: bash, elvish, fish, powershell or zsh"),
         ),
-        Command::new("man").about("Writes a man page for each command into a folder").arg(
+        Command::new("man").about("Write a man page for each command into a folder").arg(
             Arg::new("folder")
                 .value_name("FOLDER")
                 .required(true)
                 .value_parser(clap::value_parser!(PathBuf))
-                .help("A folder that exists, such as /usr/local/share/man/man1"),
+                .help("Existing folder, such as /usr/local/share/man/man1"),
         ),
     ]
 }
@@ -31,7 +31,7 @@ pub fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let shell = *matches.get_one::<Shell>("shell").ok_or("no shell given")?;
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "codeloc", &mut text);
-    // A script for a shell, unchanged.
+    // Not escaped: a shell runs the script.
     terminal::write(&String::from_utf8(text)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -39,6 +39,6 @@ pub fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 pub fn man(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let folder = matches.get_one::<PathBuf>("folder").ok_or("no folder given")?;
     clap_mangen::generate_to(super::command(), folder)
-        .map_err(|error| format!("man pages cannot be written into {}: {error}", folder.display()))?;
+        .map_err(|error| format!("cannot write man pages into {}: {error}", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `codeloc cost`: what Fargate is estimated to take.
+//! `codeloc cost`: estimated costs on Fargate.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,8 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("cost")
-        .about(
-            "Estimates dollars a month of each location's code server on Fargate, and what ARM64 and Spot would save",
-        )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .about("Estimate the monthly costs of code servers on Fargate, and the savings with ARM64 and Spot")
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -43,7 +41,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     rows.push(row("all", sum));
     table(["NAME", "MIN", "NOW", "MAX", "ARM64 SAVES", "SPOT SAVES"], rows);
     if let Some(as_of) = as_of {
-        say!("Dollars for 730 hours at the prices of {as_of}; runs, logs, images and traffic are not in it.");
+        say!("Dollars for 730 hours, at prices of {as_of}, without runs, logs, images and traffic.");
     }
     Ok(ExitCode::SUCCESS)
 }

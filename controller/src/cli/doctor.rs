@@ -1,4 +1,4 @@
-//! `codeloc doctor`: looks at everything that a deployment stands on, before it hurts.
+//! `codeloc doctor`: checks everything that a deployment depends on.
 
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("doctor")
-        .about("Looks at credentials, permissions, cluster, bucket, roles, git, Dagster and more, and says how to mend what is wrong")
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints the findings as JSON"))
+        .about("Check credentials, permissions, cluster, bucket, roles, git, Dagster and more, and suggest fixes")
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the findings as JSON"))
         .args(settings::arguments())
 }
 
@@ -28,15 +28,15 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         print_json(&findings)?;
     } else {
         for finding in &findings {
-            let (sign, colour, found, mend) = match &finding.verdict {
+            let (sign, colour, found, fix) = match &finding.verdict {
                 Verdict::Good { found } => ("ok", AnsiColor::Green, found, None),
-                Verdict::Unknown { found, mend } => ("..", AnsiColor::Yellow, found, Some(mend)),
-                Verdict::Bad { found, mend } => ("NO", AnsiColor::Red, found, Some(mend)),
+                Verdict::Unknown { found, fix } => ("..", AnsiColor::Yellow, found, Some(fix)),
+                Verdict::Bad { found, fix } => ("NO", AnsiColor::Red, found, Some(fix)),
             };
             let found = format!("{:<15} {found}", finding.check);
             print_pieces(&[Piece::new(sign, colour.on_default()), Piece::new(&found, Style::new())]);
-            if let Some(mend) = mend {
-                say!("                   mend: {mend}");
+            if let Some(fix) = fix {
+                say!("                   fix: {fix}");
             }
         }
     }

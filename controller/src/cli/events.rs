@@ -1,4 +1,4 @@
-//! `codeloc events`: what happened.
+//! `codeloc events`: the recorded events.
 
 use std::process::ExitCode;
 
@@ -13,17 +13,23 @@ use crate::status::events::Event;
 
 pub fn command() -> Command {
     Command::new("events")
-        .about("Shows what happened, to whom, why, and from which commit: the last thousand events of the daemon")
-        .arg(Arg::new("location").long("location").value_name("NAME").help("Only those of this location"))
+        .about("Show the last thousand events: what happened to which location, why, and from which commit")
+        .arg(Arg::new("location").long("location").value_name("NAME").help("Show only events of this location"))
         .arg(
             Arg::new("severity")
                 .long("severity")
                 .value_name("SEVERITY")
                 .value_parser(["normal", "warning"])
-                .help("Only those at least as severe"),
+                .help("Show only events of at least this severity"),
         )
-        .arg(Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Goes on until Ctrl-C"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each event as a JSON document"))
+        .arg(
+            Arg::new("follow")
+                .long("follow")
+                .short('f')
+                .action(ArgAction::SetTrue)
+                .help("Show new events until Ctrl-C"),
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each event as a line of JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -42,7 +48,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             match serde_json::from_str::<Event>(data) {
                 Ok(event) if json => print_json_line(&event)?,
                 Ok(event) => say!("{}", line(&event)),
-                Err(_) => complain!("warning: {data} events were missed"),
+                Err(_) => complain!("warning: missed {data} events"),
             }
             Ok(())
         };
@@ -60,7 +66,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         [
             Cell::new(age(event.last)),
             event.severity.into(),
-            Cell::new(format!("{:?}", event.reason)),
+            Cell::new(event.reason.label()),
             Cell::of(event.location),
             Cell::of(event.commit.map(|commit| commit.get(..8).unwrap_or(&commit).to_owned())),
             Cell::new(event.count.to_string()),
@@ -72,6 +78,6 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 }
 
 fn line(event: &Event) -> String {
-    let of = event.location.as_deref().unwrap_or("-");
-    format!("{} {of} {:?}: {}", event.last.strftime("%F %TZ"), event.reason, event.message)
+    let location = event.location.as_deref().unwrap_or("-");
+    format!("{} {location} {}: {}", event.last.strftime("%F %TZ"), event.reason.label(), event.message)
 }

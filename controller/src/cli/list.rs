@@ -1,4 +1,4 @@
-//! `codeloc list`: every location on one line.
+//! `codeloc list`: one line for each location.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,8 +15,8 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("list")
-        .about("Lists locations: sync, health, commit, tasks, dollars a month, and since when they are as wanted")
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .about("List locations with sync, health, commit, tasks, monthly costs, and when they were last in sync")
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -43,7 +43,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Cell::new(status.message.lines().next().unwrap_or_default()),
         ]
     });
-    let titles = ["NAME", "SYNC", "HEALTH", "COMMIT", "AGE", "TASKS", "$/MONTH", "AS WANTED", "MESSAGE"];
+    let titles = ["NAME", "SYNC", "HEALTH", "COMMIT", "AGE", "TASKS", "$/MONTH", "SYNCED FOR", "MESSAGE"];
     table(titles, rows.collect());
     Ok(ExitCode::SUCCESS)
 }

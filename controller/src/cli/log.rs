@@ -1,4 +1,4 @@
-//! Where the log goes: text for people, JSON for collectors.
+//! The log: text on a terminal, JSON otherwise.
 
 use std::io::IsTerminal;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::prelude::*;
 
 use super::terminal::escape;
 
-/// To standard error, at `info` unless `RUST_LOG` says otherwise.
+/// Logs to standard error, at the level in `RUST_LOG` or `info`.
 pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
@@ -20,7 +20,7 @@ pub fn start() {
     }
 }
 
-/// Messages hold text of repositories and servers: control characters in them must not reach the terminal.
+/// Escapes control characters: messages contain text of repositories and servers.
 fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(|writer, field, value| {
         let value = escape(&format!("{value:?}"));
@@ -63,10 +63,10 @@ mod tests {
         let subscriber = subscriber.with_writer(move || writer.clone()).fmt_fields(fields()).finish();
         tracing::subscriber::with_default(subscriber, || {
             let hostile = "\u{1b}]0;x\u{7}\u{202e}\u{2066}\u{9b}\r";
-            tracing::info!(location = "orders", error = %hostile, "of {hostile}");
+            tracing::info!(location = "orders", error = %hostile, "see {hostile}");
         });
         let text = String::from_utf8(lock(&buffer.0).clone()).unwrap();
         let escaped = r"\u{1b}]0;x\u{7}\u{202e}\u{2066}\u{9b}\r";
-        assert_eq!(text, format!(" INFO of {escaped} location=\"orders\" error={escaped}\n"));
+        assert_eq!(text, format!(" INFO see {escaped} location=\"orders\" error={escaped}\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! `codeloc logs`: what the tasks of a location write.
+//! `codeloc logs`: the log lines of a location's tasks.
 
 use std::process::ExitCode;
 
@@ -15,8 +15,8 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("logs")
-        .about("Shows what a location's tasks write: its code server, and its runs")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
+        .about("Show the logs of a location: its code server and its runs")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
         .arg(
             Arg::new("lines")
                 .long("lines")
@@ -24,10 +24,12 @@ pub fn command() -> Command {
                 .value_name("NUMBER")
                 .default_value("100")
                 .value_parser(clap::value_parser!(u16).range(1..=1000))
-                .help("The newest so many lines"),
+                .help("Maximum number of lines; the newest ones are shown"),
         )
-        .arg(Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Goes on until Ctrl-C"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each line as a JSON document"))
+        .arg(
+            Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Show new lines until Ctrl-C"),
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each line as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -60,11 +62,11 @@ fn print(line: &Line, json: bool) -> Result<(), Failure> {
     }
     let at = Timestamp::from_millisecond(line.at)
         .map_or_else(|_| line.at.to_string(), |at| at.strftime("%F %TZ").to_string());
-    // The end of a stream's name is the task.
+    // The name of a stream ends with the task id.
     let task = line.stream.rsplit('/').next().unwrap_or_default();
     let origin = format!("{at} {}", task.get(..8).unwrap_or(task));
     let origin = Piece::of_one_line(&origin, AnsiColor::BrightBlack.on_default());
-    // Dagster colours its log; escaped, that would be a dozen characters of noise on each line.
+    // Dagster colours its log. Escaped, the colours would be noise on each line.
     let text = strip_str(&line.text).to_string();
     print_pieces(&[origin, Piece::new(&text, Style::new())]);
     Ok(())

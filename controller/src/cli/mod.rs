@@ -1,5 +1,5 @@
-//! The command line: one file per command. Exit codes: 0 done (for `plan`: no change), 1 an error, 2 wrong usage (for
-//! `plan`: there are changes), 141 the reader of the output closed the pipe. All output goes through [`terminal`].
+//! The command line: one file for each command. Exit codes: 0 success (`plan`: no changes), 1 error, 2 wrong usage (`plan`: there are
+//! changes), 141 the reader of the output closed the pipe. All output goes through [`terminal`].
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -34,15 +34,13 @@ use clap::{ArgMatches, Command};
 
 use crate::settings;
 
-/// What ends a command: a sentence for people on standard error, and exit code 1.
+/// An error that ends a command: a message on standard error, and exit code 1.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub fn command() -> Command {
     let command = Command::new("codeloc")
         .version(env!("CARGO_PKG_VERSION"))
-        .about(
-            "Turns a git folder of configs into running, isolated Dagster code locations on AWS ECS, and keeps them so",
-        )
+        .about("Turn a git folder of configs into running, isolated Dagster code locations on AWS ECS")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(validate::command())
@@ -67,7 +65,7 @@ pub fn command() -> Command {
     command
 }
 
-/// Runs what the arguments say.
+/// Runs the command in the arguments.
 pub fn run(matches: &ArgMatches) -> ExitCode {
     let result = match matches.subcommand() {
         Some(("validate", matches)) => validate::run(matches),
@@ -101,12 +99,12 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
 fn block_on(future: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(future);
-    // A build or a watcher under way is cut off, as by a crash: the next start goes on from there.
+    // Cuts off builds and watchers, like a crash: the next start continues.
     runtime.shutdown_background();
     result
 }
 
-/// The settings of one invocation, checked.
+/// Loads and checks the settings of one invocation.
 fn settings(matches: &ArgMatches) -> Result<settings::Settings, Failure> {
     let settings = settings::load(matches)?;
     settings.check()?;

@@ -1,4 +1,4 @@
-//! Tables with colour and age, where people look.
+//! Tables with colours and ages.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::terminal::{self, Piece};
 use crate::runtime::Clock;
-use crate::status::events::Severity;
+use crate::settings::Severity;
 
 /// A cell of a table.
 pub struct Cell(Piece);
@@ -18,7 +18,7 @@ impl Cell {
         Self(Piece::of_one_line(text.as_ref(), Style::new()))
     }
 
-    /// `-` where there is nothing.
+    /// `-` for `None`.
     pub fn of(text: Option<impl AsRef<str>>) -> Self {
         text.map_or_else(|| Self::new("-"), Self::new)
     }
@@ -54,13 +54,13 @@ impl From<Health> for Cell {
 impl From<Severity> for Cell {
     fn from(severity: Severity) -> Self {
         match severity {
-            Severity::Normal => Self::new("normal"),
-            Severity::Warning => Self::coloured("warning", AnsiColor::Red),
+            Severity::Normal => Self::new(severity.label()),
+            Severity::Warning => Self::coloured(severity.label(), AnsiColor::Red),
         }
     }
 }
 
-/// Colours are left out where nobody sees them.
+/// Prints a table, with colours if standard output is a terminal.
 pub fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], rows: Vec<[Cell; COLUMNS]>) {
     let mut all = vec![titles.map(Cell::new)];
     all.extend(rows);
@@ -71,7 +71,7 @@ pub fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], rows: Vec<[Cell; COL
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = if column + 1 < COLUMNS { widths[column] } else { 0 };
-            // Padding comes after the colour: its letters have no width.
+            // Padding follows the colour codes, which have no width.
             let padding = " ".repeat(width.saturating_sub(cell.0.width()));
             let gap = if column == 0 { "" } else { "  " };
             let _ = write!(line, "{gap}{}{padding}", cell.0);
@@ -81,7 +81,7 @@ pub fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], rows: Vec<[Cell; COL
     terminal::write(&out);
 }
 
-/// How long ago: `40s`, `12m`, `3h`, `2d`.
+/// Time since then: `40s`, `12m`, `3h`, `2d`.
 pub fn age(at: Timestamp) -> String {
     let seconds = Clock::of_this_machine().now().duration_since(at).as_secs().max(0);
     match seconds {

@@ -1,4 +1,5 @@
-//! `codeloc plan`: the steps that a daemon would take. A running daemon computes the plan; without one, this process does. Reads only.
+//! `codeloc plan`: the changes that a daemon would make. A running daemon computes the plan; without one, this process does. It only
+//! reads.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,20 +18,22 @@ use crate::daemon::wiring;
 use crate::reconcile::key_of;
 use crate::settings as all_settings;
 
-/// There are changes.
+/// Exit code if there are changes.
 const CHANGES: u8 = 2;
-/// Plans that are asked for at once; the daemon answers 64 requests.
-const AT_ONCE: usize = 8;
+/// Requests at the same time; the daemon allows 64.
+const PARALLEL: usize = 8;
 
 pub fn command() -> Command {
     Command::new("plan")
-        .about("Prints each step with its fields and reason, from the running daemon if there is one: exit 0 no change, 2 changes, 1 error")
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints the plan as JSON"))
+        .about(
+            "Show the changes that codeloc would make, with fields and reasons; exit 0 no changes, 2 changes, 1 error",
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the plan as JSON"))
         .arg(
             Arg::new("local")
                 .long("local")
                 .action(ArgAction::SetTrue)
-                .help("Computes the plan in this process, with its own settings and credentials, and asks no daemon"),
+                .help("Compute the plan in this process with its own settings and credentials, even if a daemon runs"),
         )
         .args(client::arguments())
         .args(all_settings::arguments())
@@ -39,14 +42,14 @@ pub fn command() -> Command {
 /// A plan to print, from the daemon or from this process.
 struct Planned {
     plans: Vec<Document>,
-    /// Configs that do not pass, with file, line and hint.
+    /// Errors of invalid configs, with file, line and hint.
     invalid: Vec<String>,
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Planned { plans, invalid } = match daemon(matches).await? {
-        Some(client) => by_daemon(&client).await?,
-        None => Box::pin(here(matches)).await?,
+        Some(client) => from_daemon(&client).await?,
+        None => Box::pin(compute(matches)).await?,
     };
     if matches.get_flag("json") {
         print_json(&plans)?;
@@ -57,12 +60,16 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         for rendered in &invalid {
             complain!("{}\n", rendered.trim_end());
         }
-        return Err(format!("{} config(s) do not pass; their locations stay as they are", invalid.len()).into());
+        return Err(format!(
+            "{} config(s) are invalid; their locations stay unchanged until you fix them",
+            invalid.len()
+        )
+        .into());
     }
     Ok(if plans.iter().all(Document::is_empty) { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }
 
-/// The daemon that `--server` names, or the one that answers at `listen` and has the same deployment id.
+/// The daemon at `--server`, or the one at `listen` if it has the same deployment id.
 async fn daemon(matches: &ArgMatches) -> Result<Option<Client>, Failure> {
     if matches.get_flag("local") {
         return Ok(None);
@@ -74,19 +81,21 @@ async fn daemon(matches: &ArgMatches) -> Result<Option<Client>, Failure> {
     let answers = match client.is_of(&all_settings::load(matches)?.deployment).await {
         Ok(answers) => answers,
         Err(error) => {
-            complain!("warning: {error}; computing the plan here (--token-file names the token)");
+            complain!("warning: {error}; computing the plan in this process; pass the token with --token-file");
             false
         }
     };
     if answers {
-        complain!("the daemon at {} computed this plan; --local computes it here", client.server());
+        complain!("the daemon at {} computed this plan; use --local to compute it in this process", client.server());
     }
     Ok(answers.then_some(client))
 }
 
-async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
+async fn from_daemon(client: &Client) -> Result<Planned, Failure> {
     if let Some(why) = client.unready().await {
-        return Err(format!("the daemon cannot plan now: {why}; --local computes the plan here").into());
+        return Err(
+            format!("the daemon cannot plan now: {why}; use --local to compute the plan in this process").into()
+        );
     }
     let statuses: Vec<LocationStatus> = client.get("/v1/locations").await?;
     let conditions = statuses.iter().flat_map(|status| &status.conditions).map(|dated| &dated.condition);
@@ -95,11 +104,11 @@ async fn by_daemon(client: &Client) -> Result<Planned, Failure> {
     // A config in a folder with an invalid name appears under its path and has no plan.
     let names = statuses.iter().map(|status| &status.name).filter(|name| !name.contains('/'));
     let paths: Vec<String> = names.map(|name| format!("/v1/locations/{name}/plan")).collect();
-    let plans = futures::stream::iter(&paths).map(|path| client.get::<Document>(path)).buffered(AT_ONCE);
+    let plans = futures::stream::iter(&paths).map(|path| client.get::<Document>(path)).buffered(PARALLEL);
     Ok(Planned { plans: plans.try_collect().await?, invalid })
 }
 
-async fn here(matches: &ArgMatches) -> Result<Planned, Failure> {
+async fn compute(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
     let snapshot = config_source::read_once(wiring::source(&settings), wiring::git(&settings)).await?;
     let invalid = snapshot.invalid().map(|one| one.rendered.clone()).collect();

@@ -1,4 +1,4 @@
-//! What the daemon has to have before it begins. `run` begins with it, `doctor` tells what stands against it: one judgement for both.
+//! Everything that the daemon needs before it starts. `run` starts with it and `doctor` reports its errors, so that both agree.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::daemon::wiring;
 use crate::settings::Settings;
 use crate::status::notify::Notify;
 
-/// Out of the settings and the files that they name.
+/// Made from the settings and the files that they name.
 pub struct Prepared {
     pub access: Access,
     pub secret: Secret,
@@ -17,7 +17,7 @@ pub struct Prepared {
     pub notify: Option<Notify>,
 }
 
-/// Needs no network, and writes nothing. Errors name the setting and what to do.
+/// Uses no network and writes nothing. Errors name the setting and suggest a fix.
 pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
     settings.check().map_err(|error| error.to_string())?;
     let prepared = Prepared {
@@ -28,7 +28,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
     };
     wiring::build_settings(settings).check().map_err(|error| error.to_string())?;
     for path in settings.git.tokens.values() {
-        holds_something("git.tokens", path)?;
+        read_secret("git.tokens", path)?;
     }
     Ok(prepared)
 }
@@ -36,58 +36,61 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, String> {
 fn notify(settings: &Settings) -> Result<Option<Notify>, String> {
     let notify = &settings.notify;
     if let Some(path) = &notify.secret_file {
-        holds_something("notify.secret_file", path)?;
+        read_secret("notify.secret_file", path)?;
     }
     let Some(url_file) = notify.url_file.clone() else {
         if notify.secret_file.is_some() {
-            return Err("notify.secret_file is set, and notify.url_file is not: set both, or neither".to_owned());
+            return Err("notify.secret_file is set without notify.url_file; set both or neither".to_owned());
         }
         return Ok(None);
     };
-    let url = holds_something("notify.url_file", &url_file)?;
-    // Not repeated: it is a secret.
+    let url = read_secret("notify.url_file", &url_file)?;
+    // The error does not repeat the URL, which is a secret.
     if reqwest::Url::parse(url.trim()).is_err() {
-        return Err(format!("notify.url_file {} holds no URL", url_file.display()));
+        return Err(format!(
+            "notify.url_file {} does not contain a URL; write the webhook's URL into it",
+            url_file.display()
+        ));
     }
     Ok(Some(Notify { url_file, secret_file: notify.secret_file.clone(), severity: notify.severity }))
 }
 
-/// Whether a file can be read that is read again whenever it is needed.
-fn holds_something(setting: &str, path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{setting} {} cannot be read: {error}", path.display()))?;
-    if text.trim().is_empty() { Err(format!("{setting} {} is empty", path.display())) } else { Ok(text) }
+/// The text of a file that codeloc reads again for each use.
+fn read_secret(setting: &str, path: &Path) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {setting} {}: {error}", path.display()))?;
+    if text.trim().is_empty() {
+        Err(format!("{setting} {} is empty; write the value into it", path.display()))
+    } else {
+        Ok(text)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::fixtures::valid;
 
-    /// What is said of good settings after this change.
-    fn said(change: impl Fn(&mut Settings, &Path)) -> String {
+    /// The error for valid settings after a change.
+    fn error_after(change: impl Fn(&mut Settings, &Path)) -> String {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("empty"), "\n").unwrap();
         std::fs::write(folder.path().join("no-url"), "hooks of chat\n").unwrap();
-        let mut settings = Settings::default();
-        settings.source.path = Some("repos".into());
-        settings.aws.bucket = "platform".to_owned();
-        settings.aws.subnets = vec!["subnet-a".to_owned()];
-        settings.aws.security_groups = vec!["sg-a".to_owned()];
-        settings.aws.execution_role_arn = "arn:aws:iam::123456789012:role/execution".to_owned();
+        let mut settings = valid();
         settings.build.work_folder = folder.path().join("work");
         change(&mut settings, folder.path());
-        let said = prepare(&settings).err().unwrap_or_default();
-        assert!(!settings.build.work_folder.exists(), "it writes nothing");
-        said
+        let error = prepare(&settings).err().unwrap_or_default();
+        assert!(!settings.build.work_folder.exists(), "prepare writes nothing");
+        error
     }
 
     #[test]
-    fn good_settings_are_prepared() {
-        assert_eq!(said(|_, _| {}), "");
+    fn valid_settings_are_prepared() {
+        assert_eq!(error_after(|_, _| {}), "");
     }
 
     #[test]
-    fn each_file_that_is_named_has_to_be_there_and_to_hold_something() {
+    fn every_file_in_the_settings_must_exist_and_not_be_empty() {
         type Change = fn(&mut Settings, &Path);
         let cases: [(&str, Change); 13] = [
             ("api.tokens_file", |settings, folder| settings.api.tokens_file = Some(folder.join("nope"))),
@@ -107,18 +110,18 @@ mod tests {
             ("listen", |settings, _| settings.listen = "0.0.0.0:8080".parse().unwrap()),
         ];
         for (setting, change) in cases {
-            let said = said(change);
-            assert!(said.contains(setting), "{setting}: {said}");
+            let error = error_after(change);
+            assert!(error.contains(setting), "{setting}: {error}");
         }
     }
 
     #[test]
-    fn what_no_build_could_use_is_refused() {
-        let base = said(|settings, _| settings.build.base_image = "::bad::".to_owned());
+    fn settings_that_no_build_can_use_are_refused() {
+        let base = error_after(|settings, _| settings.build.base_image = "::bad::".to_owned());
         assert!(base.contains("base image ::bad::"), "{base}");
-        let host = said(|settings, _| settings.build.platform = crate::settings::Platform::Host);
+        let host = error_after(|settings, _| settings.build.platform = crate::settings::Platform::Host);
         assert!(host.contains("build.compile_python"), "{host}");
-        let url = said(|settings, _| settings.build.requirements = vec!["https://example.com/x.whl".to_owned()]);
+        let url = error_after(|settings, _| settings.build.requirements = vec!["https://example.com/x.whl".to_owned()]);
         assert!(url.contains("https://example.com/x.whl"), "{url}");
     }
 }

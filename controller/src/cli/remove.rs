@@ -1,4 +1,4 @@
-//! `codeloc remove`: takes a config away, and with it the location.
+//! `codeloc remove`: removes a config, and with it the location.
 
 use std::process::ExitCode;
 
@@ -11,9 +11,9 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("remove")
-        .about("Removes a location's config; the daemon then removes the location. Its objects in S3 stay")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .about("Remove the config of a location; the daemon then deletes the location, but not its objects in S3")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }

@@ -1,4 +1,4 @@
-//! `codeloc rollback`: goes back to an earlier commit and stays there.
+//! `codeloc rollback`: rolls a location back to an earlier commit.
 
 use std::process::ExitCode;
 
@@ -15,15 +15,15 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("rollback")
-        .about("Goes back to an earlier commit and stays there: puts `commit:` in place of `branch:`")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
+        .about("Roll a location back to an earlier commit: replace `branch` in its config with `commit`")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
         .arg(
             Arg::new("to")
                 .long("to")
                 .value_name("COMMIT")
-                .help("All 40 digits [default: the last commit before the present one that served]"),
+                .help("All 40 digits of the commit [default: the commit that served before the current one]"),
         )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -38,7 +38,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let message = format!("Rolls code location {name} back to {commit}");
         return write(matches, Edit { name, change: Change::Set(fields), message }).await;
     }
-    // The daemon knows from AWS which commit served.
+    // The daemon reads from AWS which commit served.
     let client = Client::new(matches)?;
     let written = client.send_json(Method::POST, &format!("/v1/locations/{name}/rollback"), None).await?;
     if matches.get_flag("json") {
@@ -47,7 +47,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let config = written["config"].as_str().unwrap_or_default();
         let commit = config.lines().find_map(|line| line.strip_prefix("commit: ")).unwrap_or("an earlier commit");
         say!(
-            "{name}: stays at {} now; `codeloc update {name} --set commit= --set branch=BRANCH` follows a branch again",
+            "{name}: rolled back to {}; to follow a branch again, run `codeloc update {name} --set commit= --set branch=BRANCH`",
             commit.trim_matches('"')
         );
     }

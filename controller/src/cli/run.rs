@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{ArgMatches, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::prepare::{Prepared, prepare};
 use super::{Failure, log};
@@ -13,11 +12,12 @@ use crate::config_source;
 use crate::config_source::write::Writer;
 use crate::daemon::handle::Handle;
 use crate::daemon::wiring;
+use crate::runtime::shut_on_signal;
 use crate::settings as all_settings;
 
 pub fn command() -> Command {
     Command::new("run")
-        .about("Runs the daemon: reads configs, converges, watches, serves the API")
+        .about("Run the daemon: reconcile all locations continuously and serve the API")
         .args(all_settings::arguments())
 }
 
@@ -25,10 +25,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = all_settings::load(matches)?;
     let Prepared { access, secret, prices, notify } = prepare(&settings)?;
     log::start();
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {} ({error}); --listen takes another address", settings.listen))?;
-    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "codeloc listens");
+    let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|error| {
+        format!("cannot listen on {} ({error}); choose another address with --listen", settings.listen)
+    })?;
+    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let source_settings = wiring::source(&settings);
     let writer = Writer::new(&source_settings, wiring::git(&settings), settings.build.work_folder.join("writing.git"));
@@ -40,29 +40,21 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let api = serve::serve(listener, api::router(Arc::new(handle), access, secret));
 
     let lease = &daemon.context.observer.aws.lease;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // The daemon runs on until what it has begun to change is changed: only then may another one begin.
-    let told_to_end = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        lease.fence().shut().await;
-    };
-    let telling = async {
+    // The daemon keeps running until its changes in flight are done: only then may another process start.
+    let stopped = shut_on_signal(lease.fence())?;
+    let notifications = async {
         match notify {
             Some(notify) => notify.run(recorder).await,
             None => std::future::pending().await,
         }
     };
     let ended = tokio::select! {
-        () = daemon.run(moved) => Err("the daemon ended by itself; see the log".into()),
-        () = api => Err("the API ended by itself; see the log".into()),
-        () = telling => Err("nobody is told of events any more; see the log".into()),
-        () = told_to_end => Ok(ExitCode::SUCCESS),
+        () = daemon.run(moved) => Err("the daemon stopped unexpectedly; see the log".into()),
+        () = api => Err("the API stopped unexpectedly; see the log".into()),
+        () = notifications => Err("the notifications stopped unexpectedly; see the log".into()),
+        () = stopped => Ok(ExitCode::SUCCESS),
     };
-    // Nothing runs any more that could change anything.
+    // No task that changes AWS is running now.
     lease.release().await;
     ended
 }

@@ -7,7 +7,7 @@ use clap::Command;
 use super::{Failure, terminal};
 
 pub fn command() -> Command {
-    Command::new("schema").about("Prints the JSON Schema of config.yml")
+    Command::new("schema").about("Print the JSON Schema of config.yml")
 }
 
 pub fn run() -> Result<ExitCode, Failure> {

@@ -1,15 +1,16 @@
-//! `codeloc status`: what the daemon says of every location.
+//! `codeloc status`: the status of locations, as the daemon reports it.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use codeloc_core::status::{ConditionStatus, Health, LocationStatus, Sync};
+use codeloc_core::status::{ConditionStatus, LocationStatus};
 use jiff::Timestamp;
 use reqwest::Method;
 use tokio::time::Instant;
 
+use super::apply::NOT_SETTLED;
 use super::client::Client;
 use super::out::{Cell, table};
 use super::terminal::{complain, print_json, say};
@@ -17,25 +18,26 @@ use super::{Failure, client};
 use crate::api::DaemonStatus;
 use crate::settings;
 use crate::status::events::Event;
+use crate::status::{Label, is_settled, is_stuck};
 
 const POLL: Duration = Duration::from_millis(500);
-/// Events that are shown of one location.
+/// Events to show for one location.
 const EVENTS: usize = 8;
-/// Locations that an error names.
+/// Locations to name in an error.
 const SHOWN: usize = 5;
-/// The similarity, from 0 to 1, from which on a name is suggested.
-const LIKE: f64 = 0.8;
+/// Similarity, from 0 to 1, from which codeloc suggests a name.
+const MIN_SIMILARITY: f64 = 0.8;
 
 pub fn command() -> Command {
     Command::new("status")
-        .about("Shows sync, health and reasons of every location, as the daemon has them")
-        .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Only these locations, in full"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what the API answers"))
+        .about("Show sync, health and message of all locations, or the full status of some")
+        .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Show only these locations, in full"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
         .arg(
             Arg::new("wait")
                 .long("wait")
                 .action(ArgAction::SetTrue)
-                .help("Waits until all are Synced and Healthy with what was pushed before; exit 1 otherwise"),
+                .help("Wait until all are Synced and Healthy with everything pushed before; exit 1 otherwise"),
         )
         .arg(
             Arg::new("timeout")
@@ -43,7 +45,7 @@ pub fn command() -> Command {
                 .value_name("SECONDS")
                 .default_value("300")
                 .value_parser(clap::value_parser!(u64))
-                .help("How long --wait waits"),
+                .help("Maximum time for --wait"),
         )
         .args(client::arguments())
         .args(settings::arguments())
@@ -53,13 +55,13 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let client = Client::new(matches)?;
     let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
     let timeout = Duration::from_secs(*matches.get_one::<u64>("timeout").unwrap_or(&300));
-    let (all, unsettled) = if matches.get_flag("wait") {
+    let (all, progress) = if matches.get_flag("wait") {
         wait(&client, &names, Instant::now() + timeout).await?
     } else {
-        (client.get("/v1/locations").await?, None)
+        (client.get("/v1/locations").await?, Progress::Settled)
     };
-    if let Some(why) = client.not_ready().await {
-        complain!("warning: {why}");
+    if let Some(fault) = client.fault().await {
+        complain!("warning: {fault}");
     }
     let unknown = unknown(&names, &all);
     let statuses = chosen(&names, all);
@@ -70,16 +72,20 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     } else {
         for status in &statuses {
             let mut text = details(std::slice::from_ref(status));
-            // An older daemon has none.
+            // An older daemon records no events.
             let path = format!("/v1/events?location={}", status.name);
             let events: Vec<Event> = client.get(&path).await.unwrap_or_default();
-            text.push_str(&happened(&events));
+            text.push_str(&recent(&events));
             say!("{}", text.strip_suffix('\n').unwrap_or(&text));
         }
     }
-    if let Some(unsettled) = unsettled {
-        let seconds = timeout.as_secs();
-        return Err(format!("not all locations were Synced and Healthy within {seconds} s: {unsettled}").into());
+    match progress {
+        Progress::Settled => {}
+        Progress::Pending(why) => {
+            let seconds = timeout.as_secs();
+            return Err(format!("not all locations were Synced and Healthy within {seconds} s: {why}").into());
+        }
+        Progress::Stuck(why) => return Err(format!("{NOT_SETTLED}: {why}").into()),
     }
     match unknown {
         Some(unknown) => Err(unknown.into()),
@@ -87,93 +93,126 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Polls until all locations are settled with everything pushed before now. At the deadline, says which are not.
+/// Whether to wait longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    Settled,
+    /// Some locations need more time.
+    Pending(String),
+    /// The locations that are not settled need a person.
+    Stuck(String),
+}
+
+/// Polls until all locations are settled with everything pushed before now, until waiting does not help, or until the deadline.
 async fn wait(
     client: &Client,
     names: &[&String],
     deadline: Instant,
-) -> Result<(Vec<LocationStatus>, Option<String>), Failure> {
+) -> Result<(Vec<LocationStatus>, Progress), Failure> {
     let mut first: Option<DaemonStatus> = None;
     loop {
-        let answer = look(client, &mut first, names).await;
+        let answer = poll(client, &mut first, names).await;
         let expired = Instant::now() >= deadline;
         match answer {
-            Ok((statuses, None)) => return Ok((statuses, None)),
-            Ok((statuses, why)) if expired => return Ok((statuses, why)),
+            Ok((statuses, progress)) if expired || !matches!(progress, Progress::Pending(_)) => {
+                return Ok((statuses, progress));
+            }
             Err(error) if expired => return Err(error),
-            // Not settled yet, or the daemon is not up yet.
+            // Not settled yet, or the daemon does not answer yet.
             Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
         }
     }
 }
 
-/// All statuses, and why the wait goes on. `first` keeps the first answer of the daemon about itself.
-async fn look(
+/// All statuses, and whether to wait longer. `first` keeps the daemon's first answer.
+async fn poll(
     client: &Client,
     first: &mut Option<DaemonStatus>,
     names: &[&String],
-) -> Result<(Vec<LocationStatus>, Option<String>), Failure> {
+) -> Result<(Vec<LocationStatus>, Progress), Failure> {
     let daemon: DaemonStatus = client.get("/v1/status").await?;
     if first.is_none() {
         hurry(client, names).await;
     }
-    // By the daemon's clock; an older daemon tells none.
+    // By the daemon's clock; an older daemon does not report it.
     let began = first.get_or_insert_with(|| daemon.clone()).now;
     let statuses: Vec<LocationStatus> = client.get("/v1/locations").await?;
-    let mut unsettled: Vec<String> = statuses
-        .iter()
-        .filter(|status| names.is_empty() || names.contains(&&status.name))
-        .filter_map(|status| unsettled(status, began))
-        .collect();
-    unsettled.extend(unknown(names, &statuses));
-    if names.is_empty() && statuses.is_empty() {
-        unsettled.push("there are no locations".to_owned());
-    }
-    if names.is_empty() && began.is_some() && daemon.as_of < began {
-        unsettled.push("the daemon has not read the configs again, or has not looked at all of them yet".to_owned());
-    }
-    let more = unsettled.len().saturating_sub(SHOWN);
-    unsettled.truncate(SHOWN);
-    if more > 0 {
-        unsettled.push(format!("and {more} more"));
-    }
-    Ok((statuses, (!unsettled.is_empty()).then(|| unsettled.join("; "))))
+    let progress = progress(names, &statuses, daemon.as_of, began);
+    Ok((statuses, progress))
 }
 
-/// Asks the daemon to look now. A token that may only read is refused, and waits for the next poll of the daemon.
-async fn hurry(client: &Client, names: &[&String]) {
-    let mut known = !names.is_empty();
-    for name in names {
-        known &= client.send_json(Method::POST, &format!("/v1/locations/{name}/sync"), None).await.is_ok();
+/// `as_of` is the moment up to which the daemon knows all configs, `began` the moment before which every push counts.
+fn progress(
+    names: &[&String],
+    statuses: &[LocationStatus],
+    as_of: Option<Timestamp>,
+    began: Option<Timestamp>,
+) -> Progress {
+    let mut pending = false;
+    let mut reasons = Vec::new();
+    for status in statuses.iter().filter(|status| names.is_empty() || names.contains(&&status.name)) {
+        let is_current = status.as_of >= began;
+        if !is_settled(status) {
+            let message = status.message.lines().next().unwrap_or_default();
+            reasons.push(format!("{} is {}, {}: {message}", status.name, status.sync, status.health));
+            // A fix may have been pushed before the command started.
+            pending |= !(is_stuck(status) && is_current && began.is_some());
+        } else if !is_current {
+            reasons.push(format!(
+                "{} may be out of date: the daemon has not read its config or its branch again",
+                status.name
+            ));
+            pending = true;
+        }
     }
-    if !known {
+    let mut more_time = |reason: String| {
+        reasons.push(reason);
+        pending = true;
+    };
+    if let Some(unknown) = unknown(names, statuses) {
+        more_time(unknown);
+    }
+    if names.is_empty() && statuses.is_empty() {
+        more_time("there are no locations".to_owned());
+    }
+    if names.is_empty() && began.is_some() && as_of < began {
+        more_time("the daemon has not read the configs again, or has not reconciled all of them yet".to_owned());
+    }
+    if reasons.is_empty() {
+        return Progress::Settled;
+    }
+    let more = reasons.len().saturating_sub(SHOWN);
+    reasons.truncate(SHOWN);
+    if more > 0 {
+        reasons.push(format!("and {more} more"));
+    }
+    let reasons = reasons.join("; ");
+    if pending { Progress::Pending(reasons) } else { Progress::Stuck(reasons) }
+}
+
+/// Asks the daemon to reconcile now. With a read-only token, the command waits for the daemon's next poll.
+async fn hurry(client: &Client, names: &[&String]) {
+    let mut all_known = !names.is_empty();
+    for name in names {
+        all_known &= client.send_json(Method::POST, &format!("/v1/locations/{name}/sync"), None).await.is_ok();
+    }
+    if !all_known {
         let _ = client.send_json(Method::POST, "/v1/sync", None).await;
     }
-}
-
-/// Why a location is not settled with everything pushed before `began`.
-fn unsettled(status: &LocationStatus, began: Option<Timestamp>) -> Option<String> {
-    if !settled(status) {
-        let message = status.message.lines().next().unwrap_or_default();
-        return Some(format!("{} is {}, {}: {message}", status.name, status.sync, status.health));
-    }
-    let newest = began.is_none() || status.as_of >= began;
-    (!newest)
-        .then(|| format!("{} may be out of date: the daemon has not read its config or its branch again", status.name))
 }
 
 fn chosen(names: &[&String], all: Vec<LocationStatus>) -> Vec<LocationStatus> {
     all.into_iter().filter(|status| names.is_empty() || names.contains(&&status.name)).collect()
 }
 
-/// An error for names that no location has, with similar names.
+/// The error for names without a location. It suggests similar names.
 fn unknown(names: &[&String], all: &[LocationStatus]) -> Option<String> {
     let unknown = names.iter().filter(|name| all.iter().all(|status| status.name != ***name));
-    let told: Vec<String> = unknown
+    let errors: Vec<String> = unknown
         .map(|name| {
             let mut similar: Vec<(f64, &str)> =
                 all.iter().map(|status| (strsim::jaro_winkler(name, &status.name), status.name.as_str())).collect();
-            similar.retain(|(likeness, _)| *likeness >= LIKE);
+            similar.retain(|(similarity, _)| *similarity >= MIN_SIMILARITY);
             similar.sort_by(|left, right| right.0.total_cmp(&left.0));
             let similar: Vec<String> = similar.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
             match similar.join(" or ") {
@@ -182,11 +221,7 @@ fn unknown(names: &[&String], all: &[LocationStatus]) -> Option<String> {
             }
         })
         .collect();
-    (!told.is_empty()).then(|| told.join("; "))
-}
-
-fn settled(status: &LocationStatus) -> bool {
-    status.sync == Sync::Synced && status.health == Health::Healthy
+    (!errors.is_empty()).then(|| errors.join("; "))
 }
 
 fn print_table(statuses: &[LocationStatus]) {
@@ -204,17 +239,17 @@ fn print_table(statuses: &[LocationStatus]) {
     let platforms: std::collections::BTreeSet<&str> =
         statuses.iter().filter_map(|status| status.platform.as_deref()).collect();
     for platform in platforms {
-        say!("Images are built for {platform}, not for each config's architecture (setting build.platform).");
+        say!("codeloc builds images for {platform}, not for the architecture in each config (setting build.platform).");
     }
 }
 
-/// The last events, the newest last.
-fn happened(events: &[Event]) -> String {
+/// The last events; the newest is the last.
+fn recent(events: &[Event]) -> String {
     let mut out = String::new();
     for event in &events[events.len().saturating_sub(EVENTS)..] {
         let times = if event.count > 1 { format!(" ({} times)", event.count) } else { String::new() };
         let first = event.message.lines().next().unwrap_or_default();
-        let _ = writeln!(out, "  {} {:?}{times}: {first}", event.last.strftime("%F %TZ"), event.reason);
+        let _ = writeln!(out, "  {} {}{times}: {first}", event.last.strftime("%F %TZ"), event.reason.label());
     }
     if !out.is_empty() {
         out.push('\n');
@@ -247,7 +282,7 @@ fn details(statuses: &[LocationStatus]) -> String {
                 ConditionStatus::False => "NO",
                 ConditionStatus::Unknown => "..",
             };
-            let (kind, reason) = (format!("{:?}", condition.kind), format!("{:?}", condition.reason));
+            let (kind, reason) = (condition.kind.label(), condition.reason.label());
             let _ = writeln!(out, "  {sign} {kind:<15} {reason} since {}", dated.since.strftime("%F %TZ"));
             for text in condition.message.lines() {
                 let _ = writeln!(out, "       {text}");
@@ -256,4 +291,57 @@ fn details(statuses: &[LocationStatus]) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use codeloc_core::status::{Condition, ConditionKind, DatedCondition, Health, Reason, Sync};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn settled(name: &str, as_of: i64) -> LocationStatus {
+        let mut status = LocationStatus::unknown(name, "in sync".to_owned(), at(0));
+        (status.sync, status.health, status.as_of) = (Sync::Synced, Health::Healthy, Some(at(as_of)));
+        status
+    }
+
+    fn with(name: &str, as_of: i64, reason: Reason) -> LocationStatus {
+        let (kind, message) = (ConditionKind::Deployed, "no module shop".to_owned());
+        let condition = Condition { kind, status: ConditionStatus::False, reason, message: message.clone() };
+        let conditions = vec![DatedCondition { condition, since: at(0) }];
+        LocationStatus { health: Health::Degraded, message, conditions, ..settled(name, as_of) }
+    }
+
+    fn judge(statuses: &[LocationStatus]) -> Progress {
+        progress(&[], statuses, Some(at(20)), Some(at(10)))
+    }
+
+    #[test]
+    fn waiting_ends_if_all_other_locations_are_stuck() {
+        let stuck = with("orders", 15, Reason::RolloutFailed);
+        let expected = Progress::Stuck("orders is Synced, Degraded: no module shop".to_owned());
+        assert_eq!(judge(&[settled("billing", 15), stuck]), expected);
+    }
+
+    #[test]
+    fn waiting_goes_on_while_one_location_needs_time() {
+        let stuck = with("orders", 15, Reason::RolloutFailed);
+        for other in [with("billing", 15, Reason::Rolling), settled("billing", 5)] {
+            assert!(matches!(judge(&[stuck.clone(), other]), Progress::Pending(_)));
+        }
+    }
+
+    #[test]
+    fn a_fix_that_the_daemon_has_not_read_is_waited_for() {
+        let stuck = with("orders", 5, Reason::RolloutFailed);
+        assert!(matches!(judge(std::slice::from_ref(&stuck)), Progress::Pending(_)));
+        let unread = progress(&[], &[with("orders", 15, Reason::RolloutFailed)], Some(at(5)), Some(at(10)));
+        assert!(matches!(unread, Progress::Pending(_)), "{unread:?}");
+        let older_daemon = progress(&[], &[stuck], None, None);
+        assert!(matches!(older_daemon, Progress::Pending(_)), "{older_daemon:?}");
+    }
 }

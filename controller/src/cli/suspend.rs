@@ -13,20 +13,14 @@ pub fn commands() -> [Command; 2] {
     let command = |name: &'static str, about: &'static str| {
         Command::new(name)
             .about(about)
-            .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
-            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+            .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
             .args(client::arguments())
             .args(settings::arguments())
     };
     [
-        command(
-            "suspend",
-            "Leaves a location alone from now on: sets its `mode` to `suspended` and keeps the one that it had",
-        ),
-        command(
-            "resume",
-            "Gives a suspended location the `mode` back that it had; one that is not suspended stays as it is",
-        ),
+        command("suspend", "Suspend a location: set its `mode` to `suspended` and store the previous mode"),
+        command("resume", "Resume a suspended location: restore its previous `mode`"),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `codeloc sync`: looks now, rather than at the next interval.
+//! `codeloc sync`: reconciles now instead of at the next interval.
 
 use std::process::ExitCode;
 
@@ -12,8 +12,8 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("sync")
-        .about("Makes the daemon look at configs, branches and AWS now: of all locations, or of those that are named")
-        .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Only these locations"))
+        .about("Reconcile all locations now, or only some: read configs, branches and AWS")
+        .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Reconcile only these locations"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -23,11 +23,11 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let names: Vec<&String> = matches.get_many("name").map(Iterator::collect).unwrap_or_default();
     if names.is_empty() {
         client.send_json(Method::POST, "/v1/sync", None).await?;
-        say!("all locations are looked at");
+        say!("reconciling all locations");
     }
     for name in names {
         client.send_json(Method::POST, &format!("/v1/locations/{name}/sync"), None).await?;
-        say!("{name} is looked at");
+        say!("reconciling {name}");
     }
     Ok(ExitCode::SUCCESS)
 }

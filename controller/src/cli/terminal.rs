@@ -1,5 +1,5 @@
-//! All output of commands. Control and bidirectional characters in text of repositories, logs and servers are escaped, as in
-//! `\u{1b}`, so that a terminal never interprets them. A closed pipe ends the command quietly.
+//! All output of commands. It escapes control and bidirectional characters in text of repositories, logs and servers, as in `\u{1b}`, so
+//! that a terminal never interprets them. A closed pipe ends the command quietly.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// As shells report a program that SIGPIPE ended.
+/// The exit code of a program that SIGPIPE stopped.
 const CLOSED_PIPE: i32 = 141;
 
 /// Prints a line to standard output.
@@ -120,13 +120,13 @@ pub fn warn(text: &str) {
     let _ = write_to(anstream::stderr().lock(), &format!("{}\n", escape(text)));
 }
 
-/// Writes escaped text with our colours, which anstream strips unless a terminal reads them.
+/// Writes escaped text with colours; anstream removes them if the output is not a terminal.
 pub(super) fn write(text: &str) {
     let Err(error) = write_to(anstream::stdout().lock(), text) else { return };
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(CLOSED_PIPE);
     }
-    warn(&format!("error: standard output cannot be written: {error}"));
+    warn(&format!("error: cannot write to standard output: {error}"));
     std::process::exit(1);
 }
 

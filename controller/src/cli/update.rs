@@ -11,17 +11,17 @@ use crate::settings;
 
 pub fn command() -> Command {
     Command::new("update")
-        .about("Changes fields of a location's config, and keeps the rest of it as it stands")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("The location"))
+        .about("Change fields of a location's config and keep the rest, including comments")
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
         .arg(
             Arg::new("set")
                 .long("set")
                 .value_name("FIELD=VALUE")
                 .required(true)
                 .action(ArgAction::Append)
-                .help("As in --set branch=next --set resources.cpu=512; FIELD= takes a field away"),
+                .help("Set a field, for example --set branch=next --set resources.cpu=512; FIELD= removes the field"),
         )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints what was written as JSON"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }

@@ -10,12 +10,12 @@ use super::terminal::{complain, say};
 use crate::config_source::read_folder;
 
 pub fn command() -> Command {
-    Command::new("validate").about("Checks every NAME/config.yml of a folder; needs no network").arg(
+    Command::new("validate").about("Check every NAME/config.yml in a folder, without a network").arg(
         Arg::new("folder")
             .value_name("FOLDER")
             .default_value("repos")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("The folder of configs"),
+            .help("Folder of configs"),
     )
 }
 

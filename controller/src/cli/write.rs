@@ -1,4 +1,4 @@
-//! Where a command writes a config: through a daemon that was named, or straight into the folder or repository of the settings.
+//! Writes configs: through the daemon at `--server`, or directly into the folder or repository in the settings.
 
 use std::process::{Command, ExitCode};
 
@@ -14,7 +14,7 @@ use crate::config_source::write::{Change, Writer};
 use crate::daemon::wiring;
 use crate::settings::{self, Settings};
 
-/// One change of one config, as the API and as git takes it.
+/// A change of one config, for the API or for git.
 pub struct Edit {
     pub name: String,
     pub change: Change,
@@ -22,7 +22,7 @@ pub struct Edit {
     pub message: String,
 }
 
-/// Makes the change and says what came of it.
+/// Makes the change and prints the result.
 pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure> {
     let written = if matches.get_one::<String>("server").is_some() {
         through_daemon(&Client::new(matches)?, &edit).await?
@@ -46,11 +46,11 @@ pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a change changed nothing.
+/// Message for a change without effect.
 fn unchanged(change: &Change) -> &'static str {
     match change {
-        Change::Suspend => "is suspended already; nothing to change",
-        Change::Resume => "is not suspended; nothing to change",
+        Change::Suspend => "already suspended; nothing to change",
+        Change::Resume => "not suspended; nothing to change",
         _ => "nothing to change",
     }
 }
@@ -78,7 +78,7 @@ async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure>
     Ok(json!({"commit": written.commit, "changed": written.changed, "config": written.text}))
 }
 
-/// Whoever git says is at the keyboard.
+/// The user in the configuration of git.
 fn identity() -> Author {
     let ask = |key: &str| {
         let output = Command::new("git").args(["config", "--get", key]).output().ok()?;
@@ -90,13 +90,13 @@ fn identity() -> Author {
     }
 }
 
-/// `resources.cpu=512` as the fields that it sets. A value is read as YAML; nothing behind the `=` takes the field away.
+/// The fields that assignments such as `resources.cpu=512` set. A value is YAML; an empty value removes the field.
 pub fn assignments<'a>(given: impl Iterator<Item = &'a String>) -> Result<Map<String, Value>, Failure> {
     let mut fields = Map::new();
     for assignment in given {
-        let (path, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| format!("--set {assignment}: write FIELD=VALUE, as in --set resources.cpu=512"))?;
+        let (path, value) = assignment.split_once('=').ok_or_else(|| {
+            format!("--set {assignment}: use the form FIELD=VALUE, for example --set resources.cpu=512")
+        })?;
         let value: Value = if value.is_empty() {
             Value::Null
         } else {
@@ -121,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assignments_set_fields_of_structures_and_take_fields_away() {
+    fn assignments_set_and_remove_fields() {
         let given = ["resources.cpu=512", "resources.memory=1024", "branch=", "tags={team: shop}", "tag=v1"];
         let given: Vec<String> = given.map(str::to_owned).into();
         let fields = assignments(given.iter()).unwrap();
-        let wanted = json!({
+        let expected = json!({
             "resources": {"cpu": 512, "memory": 1024}, "branch": null, "tags": {"team": "shop"}, "tag": "v1",
         });
-        assert_eq!(Value::Object(fields), wanted);
+        assert_eq!(Value::Object(fields), expected);
         assert!(assignments(["cpu".to_owned()].iter()).is_err());
     }
 }

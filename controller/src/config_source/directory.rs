@@ -1,7 +1,7 @@
-//! Mode *dir*: a folder on this machine.
+//! Reads configs from a folder on this machine.
 //!
-//! Guarantees: what is read twice alike is published; a file that an editor is writing, or has put aside for a moment,
-//! is read again before it counts. Events only wake a full reading; where they are lost, the interval brings it.
+//! Guarantees: a snapshot is published after two equal readings, so that a file that an editor is writing or replacing is read again
+//! first. Events only wake a full reading; if events are lost, the interval wakes it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use super::folder::{Links, read_with};
 use super::{Snapshot, SourceError};
 
-/// Between two readings that must agree.
+/// Time between two readings that must be equal.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The same where a config is gone: editors and `git pull` take a file away before they put the new one in its place,
-/// and what is absent is deleted.
+/// The same if a config is gone: editors and `git pull` remove a file before they write the new one, and codeloc deletes locations
+/// without a config.
 const SETTLE_AFTER_REMOVAL: Duration = Duration::from_secs(1);
 
-/// A folder that keeps changing is published as it is in the end; the next reading corrects it.
+/// After this many readings, a folder that keeps changing is published; the next reading corrects it.
 const READINGS: usize = 10;
 
 pub(super) struct Directory {
@@ -34,7 +34,7 @@ pub(super) struct Directory {
 }
 
 struct Watched {
-    /// Device and inode: a root that was replaced is another folder under the same name.
+    /// Device and inode, which differ if the root was replaced by another folder of the same name.
     identity: (u64, u64),
     _watcher: RecommendedWatcher,
 }
@@ -82,7 +82,7 @@ impl Directory {
         self.watched = match start_watcher(&self.root, Arc::clone(&self.wake)) {
             Ok(watcher) => Some(Watched { identity, _watcher: watcher }),
             Err(error) => {
-                tracing::warn!(root = %self.root.display(), %error, "changes are noticed by the interval alone");
+                tracing::warn!(root = %self.root.display(), %error, "cannot watch the folder of configs; codeloc reads it at each interval");
                 None
             }
         };
@@ -99,7 +99,7 @@ fn same_configs(left: &Snapshot, right: &Snapshot) -> bool {
 
 fn start_watcher(root: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // An error is a hint too: events were lost.
+        // An error means that events were lost.
         if event.as_ref().is_ok_and(is_noise) {
             return;
         }
@@ -109,9 +109,9 @@ fn start_watcher(root: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWa
     Ok(watcher)
 }
 
-/// Our own readings, and git's bookkeeping where the root is a whole checkout.
+/// Events of codeloc's own reads, and of `.git` if the root is a checkout.
 fn is_noise(event: &Event) -> bool {
-    let reading = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+    let is_read = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
     let in_git = |path: &PathBuf| path.components().any(|part| part.as_os_str() == ".git");
-    reading || (!event.paths.is_empty() && event.paths.iter().all(in_git))
+    is_read || (!event.paths.is_empty() && event.paths.iter().all(in_git))
 }

@@ -1,8 +1,8 @@
-//! One reading of a folder of configs.
+//! Reads a folder of configs.
 //!
-//! Guarantees: every folder with a `config.yml` is in the snapshot, as a repository or as invalid; only a folder that has
-//! none, and files beside folders, are passed over. Whatever one file holds is that file's fault alone, even where reading it
-//! panics. Any doubt about what the root holds is an error for the whole.
+//! Guarantees: every folder with a `config.yml` is in the snapshot, as a location or as invalid; codeloc ignores only folders without one
+//! and files next to the folders. A bad file affects no other file, even if parsing it panics. If the list of folders is in doubt, the whole
+//! reading fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,23 +16,23 @@ use codeloc_crds::{ConfigError, Glimpse, LocationName, Parsed, check_fleet, glim
 use super::{Snapshot, SourceError};
 
 const CONFIG: &str = "config.yml";
-/// Names of locations that may be deleted however many they are at once.
+/// Names of locations that codeloc may delete regardless of their number.
 const PRUNE: &str = "prune.txt";
 const MISSPELT_CONFIG: &str = "config.yaml";
 
-/// In bytes: hundreds of times what a config needs.
-const LARGEST_CONFIG: u64 = 256 * 1024;
+/// Hundreds of times the size of a typical config.
+const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
-/// What a symbolic link is to a reader.
+/// Whether to follow symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Links {
-    /// The folder is the operator's own: mounted volumes are made of links.
+    /// The folder belongs to the operator; mounted volumes consist of links.
     Follow,
-    /// The folder was checked out of a repository, whose links could lead to any file of this machine.
+    /// The folder is a checkout of a repository, whose links could point to any file on this machine.
     Refuse,
 }
 
-/// Reads `root/*/config.yml`, each on its own and then against each other. Blocks on the file system.
+/// Reads and checks `root/*/config.yml`, each one alone and then together. Blocks on the file system.
 pub fn read_folder(root: &Path) -> Result<Snapshot, SourceError> {
     read_with(root, Links::Follow)
 }
@@ -41,13 +41,12 @@ pub(super) fn read_with(root: &Path, links: Links) -> Result<Snapshot, SourceErr
     read_each(root, links, read)
 }
 
-/// Reads one file's text, of which the first argument is the path as errors show it.
+/// Parses the text of a config. The first argument is the path for errors.
 type Reader = fn(&str, &str) -> Result<Parsed, ConfigError>;
 
-/// What became of one file.
 struct Outcome {
     read: Result<Box<Parsed>, Invalid>,
-    /// Where it does not pass.
+    /// What can be read from an invalid config.
     glimpse: Glimpse,
 }
 
@@ -56,7 +55,7 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
         |error: io::Error| SourceError::Folder { path: root.display().to_string(), reason: error.to_string() };
     let mut snapshot = Snapshot::default();
     let mut fleet = Vec::new();
-    let mut broken = BTreeMap::new();
+    let mut invalid_configs = BTreeMap::new();
     for entry in fs::read_dir(root).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
         let Some(name) = folder.file_name().map(|name| name.to_string_lossy().into_owned()) else {
@@ -69,16 +68,16 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
             continue;
         };
         if read.is_err() {
-            snapshot.keep_named(&name, &shown(root, &name, CONFIG), &glimpse);
+            snapshot.claim_named(&name, &display_path(root, &name, CONFIG), &glimpse);
         }
         match (LocationName::new(&name), read) {
             (Ok(_), Ok(parsed)) => fleet.push(*parsed),
             (Ok(name), Err(invalid)) => {
-                broken.insert(name.clone(), glimpse);
+                invalid_configs.insert(name.clone(), glimpse);
                 snapshot.locations.insert(name, Err(invalid));
             }
             (Err(_), Err(invalid)) => snapshot.invalid_dirs.push(invalid),
-            // The name in the file equals the folder's, so it was checked already.
+            // The name in the file equals the folder, so it was checked already.
             (Err(error), Ok(_)) => {
                 snapshot.invalid_dirs.push(invalid(root, &name, CONFIG, &error.message, error.hint));
             }
@@ -86,22 +85,23 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
     }
     match read_prune(root) {
         Ok(prune) => snapshot.prune = prune,
-        // Nothing is confirmed, which deletes nothing.
+        // Nothing is confirmed, so codeloc deletes nothing.
         Err(error) => {
-            let message = format!("{}: cannot be read, and so confirms nothing: {error}", shown_beside(root, PRUNE));
-            let rendered = format!("error: {message}\nhint: make it a text file with one name a line, or remove it\n");
+            let message =
+                format!("{}: cannot be read, so codeloc ignores it: {error}", display_path_in_root(root, PRUNE));
+            let rendered = format!("error: {message}\nhint: write one name on each line, or remove the file\n");
             snapshot.invalid_dirs.push(Invalid { path: PRUNE.to_owned(), message, rendered });
         }
     }
     snapshot.invalid_dirs.sort_by(|left, right| left.path.cmp(&right.path));
-    add_fleet(&mut snapshot, root, fleet, &broken);
+    add_fleet(&mut snapshot, root, fleet, &invalid_configs);
     Ok(snapshot)
 }
 
-/// One name a line; `#` begins a comment.
+/// Reads one name from each line; `#` starts a comment.
 fn read_prune(root: &Path) -> io::Result<BTreeSet<String>> {
     let path = root.join(PRUNE);
-    if !present(&path)? {
+    if !exists(&path)? {
         return Ok(BTreeSet::new());
     }
     let text = read_text(&path)?;
@@ -109,13 +109,18 @@ fn read_prune(root: &Path) -> io::Result<BTreeSet<String>> {
     Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-fn add_fleet(snapshot: &mut Snapshot, root: &Path, fleet: Vec<Parsed>, broken: &BTreeMap<LocationName, Glimpse>) {
-    let mut errors = check_fleet(&fleet, broken);
+fn add_fleet(
+    snapshot: &mut Snapshot,
+    root: &Path,
+    fleet: Vec<Parsed>,
+    invalid_configs: &BTreeMap<LocationName, Glimpse>,
+) {
+    let mut errors = check_fleet(&fleet, invalid_configs);
     for parsed in fleet {
         let name = parsed.location.name.clone();
         let (contested, refused) = (errors.contested.remove(&name), errors.refused.remove(&name));
         let outcome = match refused.as_ref().or(contested.as_ref()) {
-            Some(error) => Err(alone(root, name.as_str(), || from_config_error(name.as_str(), error))
+            Some(error) => Err(contain_panic(root, name.as_str(), || from_config_error(name.as_str(), error))
                 .unwrap_or_else(|invalid| invalid)),
             None => Ok(parsed.location.clone()),
         };
@@ -126,25 +131,25 @@ fn add_fleet(snapshot: &mut Snapshot, root: &Path, fleet: Vec<Parsed>, broken: &
     }
 }
 
-/// Nothing where the folder has no config, or is no folder.
+/// `None` if the folder has no config or is not a folder.
 fn read_config(root: &Path, folder: &Path, name: &str, links: Links, reader: Reader) -> Option<Outcome> {
     let config = folder.join(CONFIG);
     let linked = is_link(folder) || is_link(&config);
     if linked && links == Links::Refuse {
-        let hint = "replace the link by what it points to";
-        let read = Err(invalid(root, name, CONFIG, "is reached through a symbolic link", hint));
+        let hint = "replace the link with the file or folder that it points to";
+        let read = Err(invalid(root, name, CONFIG, "the file or its folder is a symbolic link", hint));
         return Some(Outcome { read, glimpse: Glimpse::default() });
     }
-    // A link that leads nowhere is a config that cannot be read, as a volume that is not mounted.
+    // A broken link is a config that cannot be read, for example a volume that is not mounted.
     if !is_link(folder) || folder.exists() {
         let misspelt = folder.join(MISSPELT_CONFIG);
-        match (present(&config), present(&misspelt)) {
+        match (exists(&config), exists(&misspelt)) {
             (Ok(false), Ok(false)) => return None,
             (Ok(_), Ok(true)) => {
-                let message = format!("the file is called {MISSPELT_CONFIG}");
-                let hint = format!("keep one file, {CONFIG}");
+                let message = format!("the file has the name {MISSPELT_CONFIG}");
+                let hint = format!("keep one file with the name {CONFIG}");
                 let read = Err(invalid(root, name, MISSPELT_CONFIG, &message, &hint));
-                return Some(Outcome { read, glimpse: seen_in(&read_bytes(&misspelt).unwrap_or_default()) });
+                return Some(Outcome { read, glimpse: glimpse_bytes(&read_bytes(&misspelt).unwrap_or_default()) });
             }
             _ => {}
         }
@@ -153,34 +158,34 @@ fn read_config(root: &Path, folder: &Path, name: &str, links: Links, reader: Rea
     let read = match &bytes {
         Ok(bytes) => match as_text(bytes) {
             Ok(text) => {
-                let path = shown(root, name, CONFIG);
+                let path = display_path(root, name, CONFIG);
                 let read = || reader(&path, text).map(Box::new).map_err(|error| from_config_error(name, &error));
-                alone(root, name, read).unwrap_or_else(Err)
+                contain_panic(root, name, read).unwrap_or_else(Err)
             }
             Err(error) => Err(cannot_be_read(root, name, &error)),
         },
         Err(error) => Err(cannot_be_read(root, name, error)),
     };
-    let glimpse = if read.is_err() { seen_in(&bytes.unwrap_or_default()) } else { Glimpse::default() };
+    let glimpse = if read.is_err() { glimpse_bytes(&bytes.unwrap_or_default()) } else { Glimpse::default() };
     Some(Outcome { read, glimpse })
 }
 
-/// What a file names that does not pass.
-fn seen_in(bytes: &[u8]) -> Glimpse {
+/// Names in an invalid config.
+fn glimpse_bytes(bytes: &[u8]) -> Glimpse {
     catch_unwind(|| glimpse(&String::from_utf8_lossy(bytes))).unwrap_or_default()
 }
 
-/// Does something with one file that no other file must suffer from.
-fn alone<T>(root: &Path, name: &str, work: impl FnOnce() -> T) -> Result<T, Invalid> {
-    // Nothing that the work left half done is used again. The panic hook has written where it happened.
+/// Runs `work` on one file. A panic becomes an error of this file.
+fn contain_panic<T>(root: &Path, name: &str, work: impl FnOnce() -> T) -> Result<T, Invalid> {
+    // No partial result of `work` is used. The panic hook logs the cause.
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        let hint = "this is a bug in codeloc; try a simpler file, and report what was unusual in this one";
-        invalid(root, name, CONFIG, "codeloc fails on what is in this file", hint)
+        let hint = "this is a bug in codeloc; report it with this file, and simplify the file";
+        invalid(root, name, CONFIG, "codeloc crashed on this file", hint)
     })
 }
 
 fn cannot_be_read(root: &Path, name: &str, error: &io::Error) -> Invalid {
-    let hint = format!("make it a readable text file of at most {LARGEST_CONFIG} bytes");
+    let hint = format!("make it a readable text file of at most {MAX_CONFIG_BYTES} bytes");
     invalid(root, name, CONFIG, &format!("cannot be read: {error}"), &hint)
 }
 
@@ -188,8 +193,8 @@ fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
-/// Whether there is something of this name, be it a dangling link; an error where that cannot be known.
-fn present(path: &Path) -> io::Result<bool> {
+/// Whether the path exists, even as a broken link. An error means unknown.
+fn exists(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
@@ -202,30 +207,30 @@ fn read_text(path: &Path) -> io::Result<String> {
     as_text(&bytes).map(str::to_owned)
 }
 
-/// The beginning of it, one byte more than a config may have.
+/// At most one byte more than the maximum size.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
+        return Err(io::Error::other("not a file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST_CONFIG + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 fn as_text(bytes: &[u8]) -> io::Result<&str> {
-    if bytes.len() as u64 > LARGEST_CONFIG {
-        return Err(io::Error::other("it is too large"));
+    if bytes.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(io::Error::other("too large"));
     }
-    std::str::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+    std::str::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8 text"))
 }
 
-/// What errors call the file: `repos/NAME/config.yml`.
-fn shown(root: &Path, name: &str, file: &str) -> String {
-    shown_beside(root, &format!("{name}/{file}"))
+/// The path of a file for errors: `repos/NAME/config.yml`.
+fn display_path(root: &Path, name: &str, file: &str) -> String {
+    display_path_in_root(root, &format!("{name}/{file}"))
 }
 
-fn shown_beside(root: &Path, path: &str) -> String {
+fn display_path_in_root(root: &Path, path: &str) -> String {
     match root.file_name() {
         Some(root) => format!("{}/{path}", root.to_string_lossy()),
         None => path.to_owned(),
@@ -237,7 +242,7 @@ fn from_config_error(name: &str, error: &ConfigError) -> Invalid {
 }
 
 fn invalid(root: &Path, name: &str, file: &str, message: &str, hint: &str) -> Invalid {
-    let message = format!("{}: {message}", shown(root, name, file));
+    let message = format!("{}: {message}", display_path(root, name, file));
     let rendered = format!("error: {message}\nhint: {hint}\n");
     Invalid { path: format!("{name}/{file}"), message, rendered }
 }
@@ -267,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_root_is_an_error_and_not_an_empty_set() {
+    fn a_missing_root_is_an_error_not_an_empty_snapshot() {
         let root = root();
         let error = read_folder(&root.path().join("repos")).unwrap_err();
         assert!(matches!(error, SourceError::Folder { .. }), "{error}");
     }
 
     #[test]
-    fn a_config_that_does_not_parse_freezes_only_its_own_repository() {
+    fn an_invalid_config_affects_only_its_location() {
         let root = root();
         write(root.path(), "good", &config("good"));
         write(root.path(), "bad", "name: bad\ngit_url: /x\nmodul: x\n");
@@ -286,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_without_a_config_and_dot_folders_are_passed_over() {
+    fn folders_without_a_config_and_dot_folders_are_ignored() {
         let root = root();
         write(root.path(), ".git", &config("x"));
         fs::create_dir(root.path().join("empty")).unwrap();
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_cannot_be_read_is_invalid_and_not_absent() {
+    fn an_unreadable_config_is_invalid_not_absent() {
         let root = root();
         fs::create_dir_all(root.path().join("folder").join(CONFIG)).unwrap();
         write(root.path(), "large", &"#".repeat(300_000));
@@ -322,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_or_refused_as_told() {
+    fn links_are_followed_or_refused() {
         let (root, elsewhere) = (root(), root());
         write(elsewhere.path(), "linked", &config("linked"));
         std::os::unix::fs::symlink(elsewhere.path().join("linked"), root.path().join("linked")).unwrap();
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_whose_name_is_no_repository_name_is_a_stray() {
+    fn a_folder_with_an_invalid_name_is_reported() {
         let root = root();
         write(root.path(), "My_Pipeline", &config("my-pipeline"));
         write(root.path(), "shared", &config("shared"));
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_prefixes_are_told_to_both_and_may_go_on_where_they_run() {
+    fn overlapping_prefixes_are_errors_of_both_configs() {
         let root = root();
         write(root.path(), "a", &(config("a") + "s3_prefix: data\n"));
         write(root.path(), "b", &(config("b") + "s3_prefix: data/b\n"));
@@ -353,14 +358,14 @@ mod tests {
         assert!(outcome(&snapshot, "b").unwrap_err().contains("overlaps `data` of `a`"));
         assert!(outcome(&snapshot, "c").unwrap_err().contains("grants `repos/gone`"));
         let contested: Vec<&str> = snapshot.contested.keys().map(LocationName::as_str).collect();
-        assert_eq!(contested, ["a", "b"], "a config with a fault of its own does not go on");
+        assert_eq!(contested, ["a", "b"], "a config with another error is not contested");
         assert_eq!(snapshot.in_force().count(), 2);
     }
 
     #[test]
-    fn a_panic_over_one_file_is_that_files_error() {
+    fn a_panic_affects_only_its_file() {
         fn reader(path: &str, text: &str) -> Result<Parsed, ConfigError> {
-            assert!(!text.contains("boom"), "as a library might");
+            assert!(!text.contains("boom"), "a panic of a library");
             read(path, text)
         }
         let root = root();
@@ -369,12 +374,12 @@ mod tests {
         let snapshot = read_each(root.path(), Links::Follow, reader).unwrap();
         assert!(outcome(&snapshot, "good").is_ok());
         let message = outcome(&snapshot, "renamed").unwrap_err();
-        assert!(message.contains("renamed/config.yml: codeloc fails on what is in this file"), "{message}");
+        assert!(message.contains("renamed/config.yml: codeloc crashed on this file"), "{message}");
         assert!(snapshot.claimed.contains_key("orders"));
     }
 
     #[test]
-    fn the_worst_files_are_errors_of_their_own() {
+    fn hostile_files_are_separate_errors() {
         let root = root();
         write(root.path(), "good", &config("good"));
         write(root.path(), "long", &format!("{}: x\n{}", "k".repeat(70_000), config("long")));
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prune_file_that_cannot_be_read_confirms_nothing_and_stops_nothing() {
+    fn an_unreadable_prune_file_confirms_nothing() {
         let root = root();
         write(root.path(), "good", &config("good"));
         fs::write(root.path().join(PRUNE), [0xff, 0xfe]).unwrap();
@@ -402,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_an_invalid_config_names_is_claimed() {
+    fn an_invalid_config_claims_the_location_that_it_names() {
         let root = root();
         write(root.path(), "new", &config("renamed"));
         write(root.path(), "Upper", &config("upper"));
@@ -418,9 +423,9 @@ mod tests {
         let claimed: Vec<&str> = snapshot.claimed.keys().map(LocationName::as_str).collect();
         assert_eq!(claimed, ["renamed", "small", "spelt", "textual", "there", "upper", "whole"]);
         let message = &snapshot.claimed["renamed"].message;
-        for words in ["new/config.yml says `name: renamed`", "rename the folder new to renamed"] {
-            assert!(message.contains(words), "{message}");
+        for part in ["new/config.yml has `name: renamed`", "rename the folder new to renamed"] {
+            assert!(message.contains(part), "{message}");
         }
-        assert!(outcome(&snapshot, "there").is_ok(), "a config of its own comes first");
+        assert!(outcome(&snapshot, "there").is_ok(), "its own config takes precedence");
     }
 }

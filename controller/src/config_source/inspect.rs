@@ -1,5 +1,4 @@
-//! A look into a user's repository, for whoever writes a config for it: where its definitions are, and what its dependencies are.
-//! Nothing of it is executed.
+//! Inspects a repository to write a config for it: finds definitions and dependencies. It executes no code of the repository.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,23 +8,23 @@ use codeloc_git::commit::FileText;
 use codeloc_git::{Git, GitError};
 use codeloc_images::{DEPENDENCY_FILES, LARGEST_TEXT, declared_module, dependencies_of, same_code, too_large};
 
-/// What makes a Python file one that holds definitions.
-const DEFINES: &str = r"(^|[^A-Za-z_])(Definitions|load_from_defs_folder|load_definitions_from_[a-z_]+)[(]|^@(dg[.])?(definitions|repository)";
+/// Matches a Python file with definitions.
+const DEFINITIONS: &str = r"(^|[^A-Za-z_])(Definitions|load_from_defs_folder|load_definitions_from_[a-z_]+)[(]|^@(dg[.])?(definitions|repository)";
 
-/// What was found.
+/// The result of an inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub branch: String,
     pub commit: String,
-    /// Where the definitions may be, the likeliest first.
+    /// Possible places of the definitions, the most likely first.
     pub code: Vec<CodePointer>,
-    /// The file that a build takes the dependencies from, where it lists any.
+    /// The file from which a build takes the dependencies.
     pub dependencies: Option<String>,
-    /// What a build would refuse.
+    /// Errors that a build would report.
     pub warnings: Vec<String>,
 }
 
-/// Fetches a branch, or the one that the repository starts with, into a bare folder and looks into it. Paths are relative to `subdirectory`.
+/// Fetches `branch`, or the default branch, into a bare repository and inspects it. Paths are relative to `subdirectory`.
 pub async fn inspect(
     git: &Git,
     bare: &Path,
@@ -58,7 +57,7 @@ pub async fn inspect(
     if let Some(module) = texts.get("pyproject.toml").and_then(|text| declared_module(text)) {
         code.push(CodePointer::Module(module));
     }
-    let mut files = git.search(bare, &commit, DEFINES, &format!("{root}*.py")).await?;
+    let mut files = git.search(bare, &commit, DEFINITIONS, &format!("{root}*.py")).await?;
     files.retain_mut(|path| match path.strip_prefix(&root) {
         Some(inside) => {
             *path = inside.to_owned();
@@ -77,7 +76,7 @@ pub async fn inspect(
     Ok(Found { branch, commit, code, dependencies: unread.or(dependencies.file), warnings })
 }
 
-/// Whether a path is one of a template of projects (cookiecutter, copier, Jinja), whose names are not filled in.
+/// Whether a path belongs to a project template (cookiecutter, copier, Jinja) with placeholders in its names.
 fn is_template(path: &str) -> bool {
     ["{{", "{%", "[["].iter().any(|mark| path.contains(mark))
 }
@@ -87,7 +86,7 @@ fn is_test(path: &str) -> bool {
         .any(|part| part == "tests" || part == "test" || part.starts_with("test_") || part.ends_with("_tests"))
 }
 
-/// Smaller is likelier.
+/// A lower rank is more likely.
 fn rank(path: &str) -> usize {
     let names = ["definitions.py", "defs.py", "repository.py", "__init__.py", "main.py"];
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn likelier_files_come_first() {
+    fn more_likely_files_are_first() {
         let mut files = ["z.py", "a/b/definitions.py", "shop/__init__.py", "shop/definitions.py", "repository.py"];
         files.sort_by_key(|path| (rank(path), path.matches('/').count(), (*path).to_owned()));
         assert_eq!(files, ["shop/definitions.py", "a/b/definitions.py", "repository.py", "shop/__init__.py", "z.py"]);

@@ -1,8 +1,7 @@
-//! Desired state comes in: a git-backed folder of configs, and the heads of the users' branches.
+//! Reads the desired state: a folder of configs, on this machine or in a git repository.
 //!
-//! Guarantees: a [`Snapshot`] was read whole from one folder state or one commit; a file that does not parse is
-//! invalid, never absent; a folder or repository that cannot be read is an error beside the last good snapshot, never
-//! an empty one.
+//! Guarantees: a [`Snapshot`] is one complete state of the folder or one commit. A file that does not parse is invalid, never absent. If the
+//! folder or repository cannot be read, the last good snapshot stays in force, with an error; it is never replaced by an empty one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,41 +21,39 @@ pub mod write;
 pub use folder::read_folder;
 pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};
 
-/// All configs at one moment.
+/// All configs at one point in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The config repository's commit; absent in mode *dir* outside a git checkout, or with changes not yet committed.
+    /// The commit of the config repository; absent for a folder that is not a clean git checkout.
     pub commit: Option<String>,
     pub locations: BTreeMap<LocationName, Result<Location, Invalid>>,
-    /// Folders whose very name is not a repository name: reported, never acted upon.
+    /// Folders whose name is not a valid location name. codeloc only reports them.
     pub invalid_dirs: Vec<Invalid>,
-    /// Locations that have no config of their own, but that a config which does not pass says it is: they are not deleted.
+    /// Locations without a config that an invalid config names. codeloc does not delete them.
     pub claimed: BTreeMap<LocationName, Invalid>,
-    /// Those of the invalid whose only fault is another config that takes the same prefix: where one runs with it, that one goes on.
+    /// Invalid configs whose only error is an overlapping prefix. The one that already uses the prefix keeps running.
     pub contested: BTreeMap<LocationName, Location>,
-    /// The names in `prune.txt` beside the configs: locations that may be deleted however many they are.
+    /// Names in `prune.txt`: locations that codeloc may delete regardless of their number.
     pub prune: BTreeSet<String>,
 }
 
 impl Snapshot {
-    /// Whatever may be acted upon.
+    /// Configs that codeloc reconciles.
     pub fn in_force(&self) -> impl Iterator<Item = &Location> {
         self.locations.values().flatten().chain(self.contested.values())
     }
 
-    /// Everything that a user has to mend.
+    /// Errors that a user must fix.
     pub fn invalid(&self) -> impl Iterator<Item = &Invalid> {
         self.locations.values().filter_map(|one| one.as_ref().err()).chain(&self.invalid_dirs)
     }
 
-    /// Keeps the locations that an invalid config in `folder` says it is: after a folder was renamed and its `name` left, or the
-    /// other way round, what runs under the old name is not gone.
-    pub fn keep_named(&mut self, folder: &str, file: &str, glimpse: &Glimpse) {
+    /// Claims the locations that an invalid config in `folder` names: if a user renames a folder but not its `name`, or the other way round,
+    /// codeloc does not delete the running location.
+    pub fn claim_named(&mut self, folder: &str, file: &str, glimpse: &Glimpse) {
         for name in glimpse.names.iter().filter(|name| name.as_str() != folder) {
-            let fault = format!("{file} says `name: {name}` and does not pass, and no other config is for {name}");
-            let hint = format!(
-                "rename the folder {folder} to {name}, or write another name into the file to have {name} deleted"
-            );
+            let fault = format!("{file} has `name: {name}` but is invalid, and {name} has no other config");
+            let hint = format!("rename the folder {folder} to {name}; to delete {name}, change the name in the file");
             self.claimed.entry(name.clone()).or_insert_with(|| Invalid {
                 path: format!("{folder}/config.yml"),
                 message: format!("{fault}; {hint}"),
@@ -66,13 +63,13 @@ impl Snapshot {
     }
 }
 
-/// Why no new snapshot could be made.
+/// Why codeloc could not read a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     #[error("cannot read the folder of configs {path}: {reason}")]
     Folder { path: String, reason: String },
     #[error("cannot fetch the configs: {0}")]
     Git(#[from] GitError),
-    #[error("cannot keep the checkout of the configs in {path}: {reason}")]
+    #[error("cannot check out the configs into {path}: {reason}")]
     Checkout { path: String, reason: String },
 }

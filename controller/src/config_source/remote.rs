@@ -1,7 +1,7 @@
-//! Mode *git*: a folder inside a repository elsewhere, checked out commit by commit.
+//! Reads configs from a git repository, one commit at a time.
 //!
-//! Guarantees: a snapshot is one commit, read whole; `current` in the work folder always points at a complete checkout.
-//! Assumes: the work folder is ours alone.
+//! Guarantees: a snapshot is one complete commit; `current` in the work folder always points to a complete checkout.
+//! Assumes: no other process uses the work folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use codeloc_git::Git;
 use super::folder::{Links, read_with};
 use super::{Snapshot, SourceError};
 
-/// In the work folder: the fetched objects, and a link to the checkout of the last commit.
+/// Names in the work folder: the fetched objects, and a link to the checkout of the last commit.
 const OBJECTS: &str = "objects.git";
 const CURRENT: &str = "current";
 
@@ -20,7 +20,7 @@ pub(super) struct Remote {
     pub git: Git,
     pub url: String,
     pub reference: GitReference,
-    /// Inside the repository.
+    /// Path in the repository.
     pub folder: String,
     pub work: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Remote {
         let bare = work.join(OBJECTS);
         self.git.fetch_commit(&bare, &self.url, &commit).await?;
         let checkout = work.join(&commit);
-        // A checkout gets its name when it is complete.
+        // Only a complete checkout gets its final name.
         if !tokio::fs::try_exists(&checkout).await.map_err(unusable)? {
             let unfinished = work.join("unfinished");
             remove(&unfinished).await.map_err(unusable)?;
@@ -51,13 +51,13 @@ impl Remote {
         let root = if self.folder == "." { checkout.clone() } else { checkout.join(&self.folder) };
         let read = tokio::task::spawn_blocking(move || read_with(&root, Links::Refuse)).await;
         let snapshot = read.map_err(|error| unusable(io::Error::other(error)))??;
-        exchange(&work, &commit).await.map_err(unusable)?;
+        switch_current(&work, &commit).await.map_err(unusable)?;
         Ok(Snapshot { commit: Some(commit), ..snapshot })
     }
 }
 
-/// Points `current` at the commit's checkout in one step, then removes the others.
-async fn exchange(work: &Path, commit: &str) -> io::Result<()> {
+/// Points `current` to the checkout of the commit in one step, then removes the others.
+async fn switch_current(work: &Path, commit: &str) -> io::Result<()> {
     let next = work.join("next");
     remove(&next).await?;
     tokio::fs::symlink(commit, &next).await?;
@@ -72,7 +72,7 @@ async fn exchange(work: &Path, commit: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file, a link or a whole folder; fine where there is none.
+/// Removes a file, a link or a folder, if it exists.
 async fn remove(path: &Path) -> io::Result<()> {
     let removed = match tokio::fs::symlink_metadata(path).await {
         Ok(metadata) if metadata.is_dir() => tokio::fs::remove_dir_all(path).await,

@@ -1,4 +1,4 @@
-//! Real git in temporary folders. Nothing sleeps: what is awaited is a change of the published state.
+//! Tests with real git in temporary folders. They wait for changes of the published state and do not sleep.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,18 +12,18 @@ use codeloc_git::{Git, GitSettings};
 
 use super::*;
 
-mod looking;
+mod inspecting;
 
-/// Far more than any step takes; passed only when something hangs.
+/// More time than any step needs.
 const LONG: Duration = Duration::from_mins(1);
-/// So long that no test ever waits for it: what happens, happened through an event or a poke.
+/// Longer than any test, so that only an event or a trigger can cause a reading.
 const NEVER: Duration = Duration::from_hours(1);
 
-struct Place {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -94,7 +94,7 @@ impl Origin {
         write_config(&self.path.join("repos"), name, more);
     }
 
-    /// Commits everything; gives the commit.
+    /// Commits everything and returns the commit.
     fn commit(&self, message: &str) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", message]);
@@ -127,12 +127,12 @@ async fn wait_for_snapshot(handle: &mut SourceHandle, mut expected: impl FnMut(&
 }
 
 #[tokio::test]
-async fn an_edit_in_a_folder_is_seen_without_the_interval() {
-    let deployment = Place::new();
-    let root = deployment.path("repos");
+async fn an_edit_in_a_folder_is_read_before_the_interval() {
+    let fixture = Fixture::new();
+    let root = fixture.path("repos");
     write_config(&root, "one", "");
     let settings = SourceSettings::Folder { root: root.clone(), interval: NEVER };
-    let mut handle = watch(settings, deployment.git());
+    let mut handle = watch(settings, fixture.git());
     let first = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&first), first.commit.as_ref()), (vec!["one"], None));
 
@@ -147,12 +147,12 @@ async fn an_edit_in_a_folder_is_seen_without_the_interval() {
 }
 
 #[tokio::test]
-async fn a_mistake_freezes_one_and_leaves_the_others() {
-    let deployment = Place::new();
-    let root = deployment.path("repos");
+async fn an_invalid_config_leaves_the_others_unchanged() {
+    let fixture = Fixture::new();
+    let root = fixture.path("repos");
     write_config(&root, "one", "");
     write_config(&root, "two", "");
-    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, deployment.git());
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, fixture.git());
     wait_for_snapshot(&mut handle, |snapshot| names(snapshot).len() == 2).await;
     write_config(&root, "two", "branch: [");
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| cpu(snapshot, "two").is_none()).await;
@@ -162,20 +162,20 @@ async fn a_mistake_freezes_one_and_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
-    let deployment = Place::new();
-    let root = deployment.path("repos");
+async fn a_missing_folder_keeps_its_last_snapshot() {
+    let fixture = Fixture::new();
+    let root = fixture.path("repos");
     write_config(&root, "one", "");
-    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, deployment.git());
+    let mut handle = watch(SourceSettings::Folder { root: root.clone(), interval: NEVER }, fixture.git());
     wait_for_snapshot(&mut handle, |_| true).await;
 
-    std::fs::rename(&root, deployment.path("elsewhere")).unwrap();
+    std::fs::rename(&root, fixture.path("elsewhere")).unwrap();
     handle.trigger();
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(names(&state.snapshot.unwrap()), ["one"]);
     assert!(state.failure.unwrap().message.contains("cannot read the folder of configs"));
 
-    std::fs::rename(deployment.path("elsewhere"), &root).unwrap();
+    std::fs::rename(fixture.path("elsewhere"), &root).unwrap();
     handle.trigger();
     wait_for(&mut handle, |state| state.failure.is_none()).await;
     write_config(&root, "two", "");
@@ -183,31 +183,31 @@ async fn a_folder_that_vanishes_keeps_its_last_snapshot_and_heals() {
 }
 
 #[tokio::test]
-async fn a_missing_folder_is_a_failure_and_no_snapshot() {
-    let deployment = Place::new();
-    let mut handle = watch(SourceSettings::Folder { root: deployment.path("none"), interval: NEVER }, deployment.git());
+async fn a_folder_that_never_existed_has_no_snapshot() {
+    let fixture = Fixture::new();
+    let mut handle = watch(SourceSettings::Folder { root: fixture.path("none"), interval: NEVER }, fixture.git());
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert!(state.snapshot.is_none());
 }
 
 #[tokio::test]
-async fn a_clean_checkout_tells_its_commit_and_a_changed_one_does_not() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
+async fn only_a_clean_checkout_has_a_commit() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
     let commit = origin.git(&["rev-parse", "HEAD"]);
     let settings = SourceSettings::Folder { root: origin.path.join("repos"), interval: NEVER };
-    let clean = read_once(settings.clone(), deployment.git()).await.unwrap();
+    let clean = read_once(settings.clone(), fixture.git()).await.unwrap();
     assert_eq!(clean.commit, Some(commit));
     origin.config("one", "adopt: true\n");
-    assert_eq!(read_once(settings, deployment.git()).await.unwrap().commit, None);
+    assert_eq!(read_once(settings, fixture.git()).await.unwrap().commit, None);
 }
 
 #[tokio::test]
-async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
+async fn commits_and_forced_pushes_are_read_whole() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
     let first = origin.git(&["rev-parse", "HEAD"]);
-    let mut handle = watch(deployment.remote(&origin), deployment.git());
+    let mut handle = watch(fixture.remote(&origin), fixture.git());
     let snapshot = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&snapshot), snapshot.commit.as_ref()), (vec!["one"], Some(&first)));
 
@@ -217,7 +217,7 @@ async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
     handle.trigger();
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&second)).await;
     assert_eq!((names(&snapshot), cpu(&snapshot, "one")), (vec!["one", "two"], Some(512)));
-    let work = deployment.path("work");
+    let work = fixture.path("work");
     assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(&second));
     assert!(work.join("current/repos/two/config.yml").is_file());
     assert!(!work.join(&first).exists());
@@ -231,10 +231,10 @@ async fn a_commit_and_a_forced_push_are_seen_as_a_whole() {
 }
 
 #[tokio::test]
-async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
-    let mut handle = watch(deployment.remote(&origin), deployment.git());
+async fn an_unreadable_remote_keeps_the_last_snapshot() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
+    let mut handle = watch(fixture.remote(&origin), fixture.git());
     let good = wait_for_snapshot(&mut handle, |_| true).await;
 
     origin.git(&["mv", "repos", "renamed"]);
@@ -245,7 +245,7 @@ async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
     let failure = state.failure.unwrap();
     assert!(failure.message.contains("folder repos") && failure.message.contains(&moved), "{failure:?}");
 
-    std::fs::rename(&origin.path, deployment.path("away")).unwrap();
+    std::fs::rename(&origin.path, fixture.path("away")).unwrap();
     handle.trigger();
     let gone = |state: &SourceState| state.failure.as_ref().is_some_and(|now| now.message != failure.message);
     let state = wait_for(&mut handle, gone).await;
@@ -255,41 +255,41 @@ async fn a_remote_that_cannot_be_read_keeps_the_last_snapshot() {
 
 #[tokio::test]
 async fn links_in_a_remote_are_refused() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
     std::fs::create_dir(origin.path.join("repos/two")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", origin.path.join("repos/two/config.yml")).unwrap();
     origin.commit("a link");
-    let snapshot = read_once(deployment.remote(&origin), deployment.git()).await.unwrap();
+    let snapshot = read_once(fixture.remote(&origin), fixture.git()).await.unwrap();
     let two = &snapshot.locations[&LocationName::new("two").unwrap()];
     assert!(two.as_ref().unwrap_err().message.contains("symbolic link"), "{two:?}");
     assert!(cpu(&snapshot, "one").is_some());
 }
 
 #[tokio::test]
-async fn a_checkout_that_was_cut_short_is_made_again() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
-    let work = deployment.path("work");
+async fn an_unfinished_checkout_is_repeated() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
+    let work = fixture.path("work");
     std::fs::create_dir_all(work.join("unfinished/repos/one")).unwrap();
     std::fs::create_dir_all(work.join("objects.git")).unwrap();
     std::fs::write(work.join("objects.git/shallow.lock"), "").unwrap();
     std::fs::write(work.join("unfinished.index"), "rubbish").unwrap();
-    let snapshot = read_once(deployment.remote(&origin), deployment.git()).await.unwrap();
+    let snapshot = read_once(fixture.remote(&origin), fixture.git()).await.unwrap();
     assert_eq!(names(&snapshot), ["one"]);
 }
 
 #[tokio::test]
-async fn branch_tag_and_commit_are_resolved() {
-    let deployment = Place::new();
-    let (git, origin) = (deployment.git(), deployment.origin());
+async fn branches_tags_and_commits_resolve() {
+    let fixture = Fixture::new();
+    let (git, origin) = (fixture.git(), fixture.origin());
     let first = origin.git(&["rev-parse", "HEAD"]);
     origin.git(&["tag", "light"]);
     origin.git(&["tag", "--annotate", "--message", "x", "heavy"]);
     origin.git(&["branch", "feature/x"]);
     origin.config("two", "");
     let second = origin.commit("second");
-    // A branch whose name ends like the one asked for.
+    // A branch whose name ends with the name of the other.
     origin.git(&["branch", "other/refs/heads/feature/x"]);
     let resolve = async |reference| git.ls_remote(&origin.url(), &reference).await;
     assert_eq!(resolve(GitReference::Branch("main".into())).await, Ok(second));
@@ -303,42 +303,42 @@ async fn branch_tag_and_commit_are_resolved() {
     let option = resolve(GitReference::Branch("--upload-pack=id".into())).await.unwrap_err();
     assert!(matches!(option, GitError::ReferenceNotFound { .. }), "{option}");
     let reference = GitReference::Branch("main".into());
-    let gone = git.ls_remote(&deployment.path("none").display().to_string(), &reference).await.unwrap_err();
+    let gone = git.ls_remote(&fixture.path("none").display().to_string(), &reference).await.unwrap_err();
     assert!(matches!(gone, GitError::RepositoryNotFound { .. }) && !gone.is_transient(), "{gone}");
 }
 
 #[tokio::test]
-async fn a_commit_is_fetched_once_and_also_when_no_branch_names_it() {
-    let deployment = Place::new();
-    let (git, origin) = (deployment.git(), deployment.origin());
+async fn a_commit_without_a_branch_is_fetched_once() {
+    let fixture = Fixture::new();
+    let (git, origin) = (fixture.git(), fixture.origin());
     let first = origin.git(&["rev-parse", "HEAD"]);
     origin.config("two", "");
     let second = origin.commit("second");
-    let bare = deployment.path("bare.git");
+    let bare = fixture.path("bare.git");
     git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let reference = GitReference::Branch("main".into());
     assert_eq!(git.fetch_ref(&bare, &origin.url(), &reference).await, Ok(second));
 
-    std::fs::rename(&origin.path, deployment.path("away")).unwrap();
+    std::fs::rename(&origin.path, fixture.path("away")).unwrap();
     git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
     let unknown = "0123456789012345678901234567890123456789";
-    std::fs::rename(deployment.path("away"), &origin.path).unwrap();
+    std::fs::rename(fixture.path("away"), &origin.path).unwrap();
     let error = git.fetch_commit(&bare, &origin.url(), unknown).await.unwrap_err();
     assert!(matches!(error, GitError::ReferenceNotFound { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
-    let local = format!("{}/", deployment.folder.path().display());
+async fn the_longest_rewrite_applies_and_may_be_local() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
+    let local = format!("{}/", fixture.folder.path().display());
     let git = Git::new(GitSettings {
         url_rewrites: BTreeMap::from([
             ("https://example.com/".to_owned(), "https://mirror.example.com/".to_owned()),
             ("https://example.com/samples/".to_owned(), local.clone()),
         ]),
         allow_local: false,
-        ..deployment.settings()
+        ..fixture.settings()
     });
     assert_eq!(git.rewrite("https://example.com/x.git"), "https://mirror.example.com/x.git");
     assert_eq!(git.rewrite("https://example.org/x.git"), "https://example.org/x.git");
@@ -351,9 +351,9 @@ async fn the_longest_rewrite_wins_and_may_lead_to_this_machine() {
 }
 
 #[tokio::test]
-async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
-    let deployment = Place::new();
-    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..deployment.settings() });
+async fn forbidden_urls_are_refused_before_git_runs() {
+    let fixture = Fixture::new();
+    let git = Git::new(GitSettings { program: "/nonexistent/git".into(), ..fixture.settings() });
     let main = GitReference::Branch("main".into());
     for url in [
         "ext::sh -c id",
@@ -371,36 +371,36 @@ async fn urls_that_are_not_allowed_are_refused_before_git_is_called() {
 }
 
 #[tokio::test]
-async fn credentials_are_masked_in_what_git_says() {
-    // A port that nothing listens on: bound, and closed again.
+async fn credentials_are_masked_in_errors_of_git() {
+    // A port without a listener: bound and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let deployment = Place::new();
+    let fixture = Fixture::new();
     let url = format!("https://me:hunter2@127.0.0.1:{port}/x.git");
-    let error = deployment.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
+    let error = fixture.git().ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2") && text.contains("127.0.0.1"), "{text}");
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_left_in_time_with_all_children() {
+async fn a_timeout_ends_git_and_its_children() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let deployment = Place::new();
-    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..deployment.settings() });
+    let fixture = Fixture::new();
+    let git = Git::new(GitSettings { timeout: Duration::from_millis(500), ..fixture.settings() });
     let url = format!("https://{}/x.git", listener.local_addr().unwrap());
     let error = git.ls_remote(&url, &GitReference::Branch("main".into())).await.unwrap_err();
     assert!(matches!(error, GitError::TimedOut { .. }), "{error}");
-    // The child that held the connection is gone: reading from it comes to an end.
+    // The child process with the connection has ended, so reading ends.
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (mut connection, _) = tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
     let mut sink = tokio::io::sink();
     let drained = tokio::time::timeout(LONG, tokio::io::copy(&mut connection, &mut sink)).await;
-    // A reset is an end as well.
+    // A reset ends it too.
     assert!(drained.is_ok(), "the connection is still open");
 }
 
-/// Answers one request with 404; gives what was asked.
+/// Answers one request with 404 and returns the request.
 async fn answer_not_found(listener: &tokio::net::TcpListener) -> String {
     let (mut connection, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
@@ -413,15 +413,15 @@ async fn answer_not_found(listener: &tokio::net::TcpListener) -> String {
 }
 
 #[tokio::test]
-async fn a_token_goes_to_its_own_urls_and_to_no_other() {
+async fn a_token_is_sent_only_to_its_urls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/", listener.local_addr().unwrap());
-    let deployment = Place::new();
-    std::fs::write(deployment.path("token"), "hunter2\n").unwrap();
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("token"), "hunter2\n").unwrap();
     let git = Git::new(GitSettings {
         url_rewrites: BTreeMap::from([("https://example.com/".to_owned(), base.clone())]),
-        tokens: BTreeMap::from([(format!("{base}private"), deployment.path("token"))]),
-        ..deployment.settings()
+        tokens: BTreeMap::from([(format!("{base}private"), fixture.path("token"))]),
+        ..fixture.settings()
     });
     let main = GitReference::Branch("main".into());
     for (path, expected) in [("private/x", true), ("private-not/x", false)] {
@@ -433,7 +433,7 @@ async fn a_token_goes_to_its_own_urls_and_to_no_other() {
         let header = "Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
         assert_eq!(request.contains(header), expected, "{request}");
     }
-    std::fs::remove_file(deployment.path("token")).unwrap();
+    std::fs::remove_file(fixture.path("token")).unwrap();
     let error = git.ls_remote("https://example.com/private/x", &main).await.unwrap_err();
     assert!(matches!(error, GitError::Token { .. }), "{error}");
 }

@@ -1,7 +1,7 @@
-//! The desired state over time, out of either mode.
+//! Publishes the desired state as it changes, from a folder or a repository.
 //!
-//! Guarantees: subscribers are woken only when the configs, the commit or the failure changed; a failure stands beside
-//! the last good snapshot and keeps the moment it began.
+//! Guarantees: subscribers wake only if the configs, the commit or the failure changed. A failure keeps the last good snapshot and the
+//! time of its first occurrence.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::directory::Directory;
 use super::remote::Remote;
 use super::{Snapshot, SourceError};
 
-/// Events come in bursts: a reading begins when there was none for so long …
+/// Events come in bursts: a reading starts after this time without events …
 const QUIET: Duration = Duration::from_millis(50);
-/// … but is not put off for longer than this.
+/// … or after this time at the latest.
 const LONGEST_BURST: Duration = Duration::from_secs(1);
 
-/// Where the configs are, and how often they are read when nothing says that they changed.
+/// The location of the configs, and the interval of readings without an event.
 #[derive(Clone, Debug)]
 pub enum SourceSettings {
     Folder {
@@ -30,26 +30,26 @@ pub enum SourceSettings {
     Git {
         url: String,
         reference: GitReference,
-        /// Inside the repository: `repos`, or `.` for its root.
+        /// Path in the repository: `repos`, or `.` for its root.
         folder: String,
-        /// For fetched objects and checkouts; nobody else's.
+        /// For fetched objects and checkouts. No other process uses it.
         work: PathBuf,
         interval: Duration,
     },
 }
 
-/// What is known of the desired state.
+/// The last known desired state.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
-    /// The last good one; none until the first reading has succeeded.
+    /// The last good snapshot; absent until the first reading succeeds.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Why there is no newer one.
+    /// Why the last reading failed.
     pub failure: Option<Failure>,
-    /// When the last successful reading of the configs began, whether or not anything had changed.
+    /// Start of the last successful reading, even if nothing changed.
     pub read: Option<tokio::time::Instant>,
 }
 
-/// Ends the watching when dropped.
+/// Stops watching when dropped.
 #[derive(Debug)]
 pub struct SourceHandle {
     pub state: watch::Receiver<SourceState>,
@@ -58,7 +58,7 @@ pub struct SourceHandle {
 }
 
 impl SourceHandle {
-    /// Reads now, or once more if a reading is under way.
+    /// Reads now, or once more if a reading is in progress.
     pub fn trigger(&self) {
         self.wake.notify_one();
     }
@@ -70,7 +70,7 @@ impl Drop for SourceHandle {
     }
 }
 
-/// Reads at once, then on the interval, on events of the file system and when poked. Needs a tokio runtime.
+/// Reads at once, then at each interval, file system event and trigger. Needs a tokio runtime.
 pub fn watch(settings: SourceSettings, git: Git) -> SourceHandle {
     let wake = Arc::new(Notify::new());
     let interval = match &settings {
@@ -82,12 +82,12 @@ pub fn watch(settings: SourceSettings, git: Git) -> SourceHandle {
     let task = tokio::spawn(async move {
         loop {
             let last = sender.borrow().snapshot.clone();
-            let began = tokio::time::Instant::now();
+            let started = tokio::time::Instant::now();
             let outcome = reader.read(last.as_deref()).await;
-            sender.send_if_modified(|state| state.take(outcome, began));
+            sender.send_if_modified(|state| state.take(outcome, started));
             if tokio::time::timeout(interval, woken.notified()).await.is_ok() {
                 let burst = async { while tokio::time::timeout(QUIET, woken.notified()).await.is_ok() {} };
-                // Either way it is time to read.
+                // Either the burst is over, or it has lasted too long.
                 let _ = tokio::time::timeout(LONGEST_BURST, burst).await;
             }
         }
@@ -95,17 +95,17 @@ pub fn watch(settings: SourceSettings, git: Git) -> SourceHandle {
     SourceHandle { state, wake, task }
 }
 
-/// One reading, for commands that do not stay.
+/// Reads once, for commands that do not watch.
 pub async fn read_once(settings: SourceSettings, git: Git) -> Result<Snapshot, SourceError> {
     Reader::new(settings, git, Arc::default()).read(None).await
 }
 
 impl SourceState {
-    /// Whether anything changed.
-    fn take(&mut self, outcome: Result<Snapshot, SourceError>, began: tokio::time::Instant) -> bool {
+    /// Returns whether anything changed.
+    fn take(&mut self, outcome: Result<Snapshot, SourceError>, started: tokio::time::Instant) -> bool {
         match outcome {
             Ok(snapshot) => {
-                self.read = Some(began);
+                self.read = Some(started);
                 let recovered = self.failure.take().is_some();
                 let changed = self.snapshot.as_deref() != Some(&snapshot);
                 if changed {
@@ -117,7 +117,7 @@ impl SourceState {
                 let failure = Failure::lasting(self.failure.as_ref(), error.to_string());
                 let changed = self.failure.as_ref() != Some(&failure);
                 if changed {
-                    tracing::warn!(%error, "the configs cannot be read, the last ones stay in force");
+                    tracing::warn!(%error, "cannot read the configs; the last ones stay in force");
                 }
                 self.failure = Some(failure);
                 changed

@@ -1,9 +1,9 @@
-//! Desired state goes out: a change of one config becomes a commit of the config repository, or a file of the watched folder.
-//! git stays the only truth: nothing else remembers what was asked for.
+//! Writes the desired state: a change of a config becomes a commit in the config repository, or a file in the watched folder. git stays
+//! the only source of truth.
 //!
-//! Guarantees: what is written has passed every check of a config; of two that write at once neither is lost: the later change
-//! is made again on top of the earlier one, or refused where it no longer makes sense.
-//! Assumes: the work folder is this writer's alone.
+//! Guarantees: a written config is valid. Concurrent changes are not lost: codeloc applies the later one again on top of the earlier
+//! one, or refuses it if it no longer makes sense.
+//! Assumes: no other process uses the work folder.
 
 use std::path::{Path, PathBuf};
 
@@ -18,57 +18,57 @@ use tokio::sync::Mutex;
 
 use super::SourceSettings;
 
-/// Others may push as often while one change is made.
+/// Attempts to push a change while others push.
 const ATTEMPTS: usize = 5;
 const CONFIG: &str = "config.yml";
 
-/// What is to become of one config.
+/// A change of one config.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// A config that is not there yet.
+    /// Adds a config with these fields.
     Add(Map<String, Value>),
-    /// The same as it is written, comments included.
+    /// Adds a config with this text, including comments.
     AddText(String),
-    /// Fields of one that is there; `null` takes one away.
+    /// Sets fields of an existing config; `null` removes a field.
     Set(Map<String, Value>),
-    /// Its mode becomes `suspended`; the config keeps the one that it had.
+    /// Sets the mode to `suspended` and stores the previous mode in the config.
     Suspend,
-    /// The mode becomes the one from before it was suspended.
+    /// Restores the mode from before the suspension.
     Resume,
     Remove,
 }
 
-/// What was written.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The commit that holds the change; absent where the configs are a plain folder.
+    /// The commit with the change; absent if the configs are in a plain folder.
     pub commit: Option<String>,
-    /// Whether anything is different from before.
+    /// Whether the config changed.
     pub changed: bool,
-    /// The config as it is now; absent after a removal.
+    /// The new config; absent after a removal.
     pub text: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    #[error("there is a config for {0} already; change it in place of adding it")]
+    #[error("{0} already has a config; update it instead")]
     Exists(String),
-    #[error("there is no config for {0}")]
+    #[error("{0} has no config")]
     Missing(String),
     #[error("{0}")]
     Name(String),
-    /// Boxed: it holds the text.
+    /// Boxed because it contains the text.
     #[error("{0}")]
     Invalid(Box<ConfigError>),
     #[error(transparent)]
     NotInPlace(#[from] EditError),
-    #[error("the config repository is at a fixed tag or commit, and so is not written to")]
+    #[error("the source of configs is a fixed tag or commit, so codeloc cannot write to it; set source.git_branch")]
     NoBranch,
-    #[error("others pushed to the config repository again and again; nothing was written, try again")]
+    #[error("other pushes to the config repository kept interfering; nothing was written, retry")]
     Busy,
-    #[error("the config repository cannot be written: {0}")]
+    #[error("cannot write to the config repository: {0}")]
     Git(#[from] GitError),
-    #[error("{path} cannot be written: {reason}")]
+    #[error("cannot write {path}: {reason}")]
     File { path: String, reason: String },
 }
 
@@ -76,29 +76,30 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Writer {
     git: Git,
-    deployment: Place,
-    alone: Mutex<()>,
+    target: Target,
+    /// Serialises writes.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Target {
     Folder(PathBuf),
     Git { url: String, reference: GitReference, folder: String, bare: PathBuf },
 }
 
 impl Writer {
-    /// `work` is a folder for objects, other than the one that the configs are read with.
+    /// `work` is a folder for git objects, separate from the one for reading configs.
     pub fn new(settings: &SourceSettings, git: Git, work: PathBuf) -> Self {
-        let deployment = match settings {
-            SourceSettings::Folder { root, .. } => Place::Folder(root.clone()),
+        let target = match settings {
+            SourceSettings::Folder { root, .. } => Target::Folder(root.clone()),
             SourceSettings::Git { url, reference, folder, .. } => {
-                Place::Git { url: url.clone(), reference: reference.clone(), folder: folder.clone(), bare: work }
+                Target::Git { url: url.clone(), reference: reference.clone(), folder: folder.clone(), bare: work }
             }
         };
-        Self { git, deployment, alone: Mutex::default() }
+        Self { git, target, turn: Mutex::default() }
     }
 
-    /// Makes one change. `message` is the commit's.
+    /// Makes one change, with this commit message.
     pub async fn write(
         &self,
         name: &str,
@@ -107,10 +108,10 @@ impl Writer {
         author: &Author,
     ) -> Result<Written, WriteError> {
         LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
-        let _alone = self.alone.lock().await;
-        match &self.deployment {
-            Place::Folder(root) => in_folder(root, name, change).await,
-            Place::Git { url, reference, folder, bare } => {
+        let _turn = self.turn.lock().await;
+        match &self.target {
+            Target::Folder(root) => in_folder(root, name, change).await,
+            Target::Git { url, reference, folder, bare } => {
                 let GitReference::Branch(branch) = reference else { return Err(WriteError::NoBranch) };
                 let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };
                 for _ in 0..ATTEMPTS {
@@ -130,13 +131,13 @@ impl Writer {
         }
     }
 
-    /// The text of one config as it is at the origin now.
+    /// The current text of a config at the origin.
     pub async fn read(&self, name: &str) -> Result<Option<String>, WriteError> {
         LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
-        let _alone = self.alone.lock().await;
-        match &self.deployment {
-            Place::Folder(root) => read_file(&root.join(name).join(CONFIG)).await,
-            Place::Git { url, reference, folder, bare } => {
+        let _turn = self.turn.lock().await;
+        match &self.target {
+            Target::Folder(root) => read_file(&root.join(name).join(CONFIG)).await,
+            Target::Git { url, reference, folder, bare } => {
                 let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };
                 let commit = self.git.fetch_ref(bare, url, reference).await?;
                 Ok(self.git.read_file(bare, &commit, &path).await?)
@@ -173,14 +174,14 @@ async fn in_folder(root: &Path, name: &str, change: &Change) -> Result<Written, 
         _ if text == before => {}
         Some(text) => {
             tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
-            // In one step: a reader sees the one or the other.
+            // In one step: a reader sees the old or the new file.
             let next = folder.join(".config.yml.next");
             tokio::fs::write(&next, text).await.map_err(failed)?;
             tokio::fs::rename(&next, &path).await.map_err(failed)?;
         }
         None => {
             tokio::fs::remove_file(&path).await.map_err(failed)?;
-            // Stays where there is something else in it.
+            // Fails if the folder contains other files, which stay.
             let _ = tokio::fs::remove_dir(&folder).await;
         }
     }

@@ -1,5 +1,5 @@
-//! What a location is estimated to cost: vCPU and memory of its code server's tasks on Fargate, on demand, for 730 hours. Runs,
-//! logs, images, traffic and what the platform itself needs are not in it.
+//! Estimates the cost of a location: vCPU and memory of its code server's tasks on Fargate, on demand, for 730 hours. Runs, logs,
+//! images, traffic and the platform itself are not included.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,16 +8,16 @@ use codeloc_crds::{Architecture, Location};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Of a month, as AWS reckons it.
+/// Hours of a month in the estimates of AWS.
 const HOURS: f64 = 730.0;
 const DEFAULT_REGION: &str = "default";
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// The day of the prices.
+    /// Date of the prices.
     pub as_of: String,
-    /// What Spot costs, of the price on demand.
+    /// Price of Spot as a share of the price on demand.
     pub spot_share: f64,
     regions: BTreeMap<String, Region>,
 }
@@ -25,31 +25,31 @@ pub struct Prices {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Region {
-    /// Dollars per hour of a vCPU, and of a GB.
+    /// Dollars per hour of a vCPU and of a GB.
     x86_64: [f64; 2],
     arm64: [f64; 2],
 }
 
-/// Dollars a month of one location.
+/// Estimated cost of one location in dollars per month.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cost {
     pub location: String,
-    /// With the fewest tasks.
+    /// Cost with the fewest tasks.
     pub min: f64,
-    /// With the tasks that run.
+    /// Cost with the running tasks.
     pub now: f64,
-    /// With the most tasks.
+    /// Cost with the most tasks.
     pub max: f64,
-    /// What ARM64 would save of `now`; 0 where it is that already.
+    /// Part of `now` that ARM64 would save; 0 if the location already uses it.
     pub saved_by_arm64: f64,
-    /// What Fargate Spot would save of `now`, about.
+    /// Approximate part of `now` that Fargate Spot would save.
     pub saved_by_spot: f64,
-    /// The day of the prices.
+    /// Date of the prices.
     pub as_of: String,
 }
 
 impl Prices {
-    /// The table that comes with the program, or another one.
+    /// Loads the built-in prices, or a file.
     pub fn load(path: Option<&Path>) -> Result<Self, String> {
         let bundled = || {
             let text = include_str!("prices.yml");
@@ -63,7 +63,7 @@ impl Prices {
         if prices.regions.contains_key(DEFAULT_REGION) {
             Ok(prices)
         } else {
-            Err(format!("cost.prices_file {} has no region `{DEFAULT_REGION}`", path.display()))
+            Err(format!("cost.prices_file {} has no region `{DEFAULT_REGION}`; add it", path.display()))
         }
     }
 
@@ -77,9 +77,9 @@ impl Prices {
             });
             HOURS * (cpu * f64::from(resources.cpu) / 1024.0 + memory * f64::from(resources.memory) / 1024.0)
         };
-        let one = task(resources.architecture);
-        let tasks = |number: u32| cents(one * f64::from(number));
-        let now = one * f64::from(running);
+        let per_task = task(resources.architecture);
+        let tasks = |number: u32| cents(per_task * f64::from(number));
+        let now = per_task * f64::from(running);
         Cost {
             location: location.name.to_string(),
             min: tasks(location.scaling.min_capacity),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_costs_its_tasks_vcpu_and_memory_for_a_month() {
+    fn the_cost_is_vcpu_and_memory_for_a_month() {
         let prices = Prices::load(None).unwrap();
         let cost = prices.estimate(&location("{cpu: 1024, memory: 2048, architecture: X86_64}"), "us-east-1", 2);
         // 730 h of 0.04048 + 2 * 0.004445 dollars.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_saved_where_it_is_arm64_already_and_an_unknown_region_costs_the_default() {
+    fn arm64_saves_nothing_and_an_unknown_region_has_default_prices() {
         let prices = Prices::load(None).unwrap();
         let config = location("{cpu: 256, memory: 512, architecture: ARM64}");
         let cost = prices.estimate(&config, "mars-north-1", 1);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_a_default_is_refused_by_its_name() {
+    fn prices_without_a_default_region_are_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "as_of: 2026-01-01\nspot_share: 0.3\nregions: {}\n").unwrap();
         let error = Prices::load(Some(file.path())).unwrap_err();

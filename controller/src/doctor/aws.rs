@@ -1,4 +1,4 @@
-//! What must be there in AWS.
+//! Checks of the AWS infrastructure and of the role.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use super::permissions::ACTIONS;
 use super::{Finding, bad, good, unknown};
 use crate::settings::Settings;
 
-/// Services of one cluster (Amazon ECS service quotas), and the share of it from which on it is near.
+/// Quota of services per cluster (Amazon ECS service quotas), and the share from which codeloc warns.
 const SERVICES: i32 = 5000;
-const NEAR_PERCENT: i32 = 80;
+const WARNING_PERCENT: i32 = 80;
 
 pub async fn examine(settings: &Settings, config: &SdkConfig) -> Vec<Finding> {
     let clients = Clients::new(config, &std::sync::Arc::default());
     let Some(region) = codeloc_aws::region(config) else {
-        let mend = "set aws.region, or AWS_REGION";
-        return vec![bad("credentials", "no region is set", mend)];
+        let fix = "set aws.region, or AWS_REGION";
+        return vec![bad("credentials", "no AWS region is set", fix)];
     };
     let identity = match lookup::identity(&clients).await {
         Ok(identity) => identity,
         Err(error) => {
-            let mend = "on AWS, give the daemon's task a role; on your machine, set AWS_PROFILE, and run `aws sso login` or \
-                        `aws login` where the session has ended; check aws.region and aws.endpoint_url";
-            return vec![bad("credentials", error.to_string(), mend)];
+            let fix = "on AWS, give the daemon's task a role; on your machine, set AWS_PROFILE, and run `aws sso login` or \
+                       `aws login` if the session has expired; check aws.region and aws.endpoint_url";
+            return vec![bad("credentials", error.to_string(), fix)];
         }
     };
     let mut findings = vec![good("credentials", identity.arn.clone())];
@@ -45,17 +45,17 @@ fn denied(error: &CallError) -> bool {
     error.class == Class::Terminal && (error.code.contains("AccessDenied") || error.code.contains("Unauthorized"))
 }
 
-/// What to do about a call that failed, rather than about what it asked for.
+/// The finding for a failed call.
 fn failed(check: &'static str, error: &CallError) -> Finding {
     if denied(error) {
-        let mend = format!("allow {} to the daemon's role; docs/aws.md has the whole policy", error.operation);
-        return bad(check, error.to_string(), mend);
+        let fix = format!("allow {} for the daemon's role; docs/aws.md contains the complete policy", error.operation);
+        return bad(check, error.to_string(), fix);
     }
-    unknown(check, error.to_string(), "try again; where it stays, look at the way from here to AWS")
+    unknown(check, error.to_string(), "run this command again; if the error persists, check the network path to AWS")
 }
 
-/// Each action, as IAM itself judges it for the role that this process has: on a resource such as the daemon's own, since a question
-/// about every resource is answered as if it were denied.
+/// Lets IAM simulate each action for the role of this process, on a resource like those of the daemon: a simulation on all resources
+/// would report allowed actions as denied.
 async fn permissions(clients: &Clients, settings: &Settings, identity: &Identity, region: &str) -> Vec<Finding> {
     const CHECK: &str = "permissions";
     let arn = match principal(clients, identity).await {
@@ -82,17 +82,17 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &Identity
             Err(error) => return vec![failed(CHECK, &error)],
         };
         findings.extend(denied.into_iter().map(|action| {
-            let found = format!("{action} on {resource} is not allowed to {arn}");
-            bad(CHECK, found, format!("allow {action}; docs/aws.md has the whole policy"))
+            let found = format!("{arn} is not allowed to {action} on {resource}");
+            bad(CHECK, found, format!("allow {action}; docs/aws.md contains the complete policy"))
         }));
     }
     if findings.is_empty() {
-        findings.push(good(CHECK, format!("{} actions are allowed to {arn}", actions.len())));
+        findings.push(good(CHECK, format!("{arn} is allowed to perform all {} actions", actions.len())));
     }
     findings
 }
 
-/// Something that the action would be done to.
+/// An example resource for the action.
 fn resource(action: &str, settings: &Settings, principal: &str, region: &str) -> String {
     let mut parts = principal.split(':').skip(1);
     let (partition, account) = (parts.next().unwrap_or("aws"), parts.nth(2).unwrap_or_default());
@@ -137,15 +137,15 @@ async fn cluster(clients: &Clients, name: &str) -> Vec<Finding> {
         Err(error) => return vec![failed(CHECK, &error)],
     };
     let Some(cluster) = found else {
-        let mend = "set aws.cluster to one that is there, or make it: aws ecs create-cluster";
-        return vec![bad(CHECK, format!("there is no active ECS cluster {name}"), mend)];
+        let fix = "set aws.cluster to an existing cluster, or create it: aws ecs create-cluster";
+        return vec![bad(CHECK, format!("there is no active ECS cluster {name}"), fix)];
     };
     let services = cluster.services;
-    if services * 100 >= SERVICES * NEAR_PERCENT {
+    if services * 100 >= SERVICES * WARNING_PERCENT {
         let found = format!("{name} has {services} of {SERVICES} services");
-        return vec![bad(CHECK, found, "ask AWS for a higher quota (services per cluster), or use another cluster")];
+        return vec![bad(CHECK, found, "request a higher quota for services per cluster, or use another cluster")];
     }
-    vec![good(CHECK, format!("{name} is active, with {services} of {SERVICES} services"))]
+    vec![good(CHECK, format!("{name} is active and has {services} of {SERVICES} services"))]
 }
 
 async fn namespace(clients: &Clients, name: &str) -> Finding {
@@ -155,9 +155,8 @@ async fn namespace(clients: &Clients, name: &str) -> Finding {
         Err(error) => return failed(CHECK, &error),
     };
     let Some(found) = found else {
-        let mend =
-            "set aws.namespace to one that is there, or make it: aws servicediscovery create-private-dns-namespace";
-        return bad(CHECK, format!("there is no Cloud Map namespace {name}"), mend);
+        let fix = "set aws.namespace to an existing namespace, or create it: aws servicediscovery create-private-dns-namespace";
+        return bad(CHECK, format!("there is no Cloud Map namespace {name}"), fix);
     };
     match found.kind.as_deref() {
         Some("DNS_PRIVATE") => good(CHECK, name),
@@ -168,27 +167,31 @@ async fn namespace(clients: &Clients, name: &str) -> Finding {
     }
 }
 
-/// By their form only: whether they exist would take calls that the daemon needs for nothing else.
+/// Checks only the form of ids: to check their existence, the daemon would need more permissions.
 fn network(settings: &Settings) -> Finding {
     const CHECK: &str = "network";
     let aws = &settings.aws;
     let wrong = |ids: &[String], beginning: &str| ids.iter().find(|id| !id.starts_with(beginning)).cloned();
     if let Some(id) = wrong(&aws.subnets, "subnet-") {
-        return bad(CHECK, format!("`{id}` is no subnet"), "aws.subnets holds ids such as subnet-0123456789abcdef0");
+        return bad(
+            CHECK,
+            format!("`{id}` is not the id of a subnet"),
+            "set aws.subnets to ids such as subnet-0123456789abcdef0",
+        );
     }
     if let Some(id) = wrong(&aws.security_groups, "sg-") {
         return bad(
             CHECK,
-            format!("`{id}` is no security group"),
-            "aws.security_groups holds ids such as sg-0123456789abcdef0",
+            format!("`{id}` is not the id of a security group"),
+            "set aws.security_groups to ids such as sg-0123456789abcdef0",
         );
     }
     if aws.subnets.is_empty() || aws.security_groups.is_empty() {
-        return bad(CHECK, "no subnets, or no security groups", "set aws.subnets and aws.security_groups");
+        return bad(CHECK, "aws.subnets or aws.security_groups is empty", "set both to at least one id");
     }
     good(
         CHECK,
-        format!("{} subnets and {} security groups, by their form", aws.subnets.len(), aws.security_groups.len()),
+        format!("{} subnets and {} security groups have valid ids", aws.subnets.len(), aws.security_groups.len()),
     )
 }
 
@@ -196,16 +199,16 @@ async fn bucket(clients: &Clients, settings: &Settings) -> Finding {
     const CHECK: &str = "bucket";
     let bucket = &settings.aws.bucket;
     if bucket.is_empty() {
-        return bad(CHECK, "no bucket is set", "set aws.bucket to the platform's bucket");
+        return bad(CHECK, "aws.bucket is not set", "set it to the bucket of the platform");
     }
     let key = codeloc_aws::lease::key(&settings.deployment);
     match lookup::object_exists(clients, bucket, &key).await {
-        Ok(true) => good(CHECK, format!("{bucket}, with a lease in it")),
-        Ok(false) => good(CHECK, format!("{bucket}, without a lease so far")),
+        Ok(true) => good(CHECK, format!("{bucket} contains the lease")),
+        Ok(false) => good(CHECK, format!("{bucket} does not contain a lease yet")),
         Err(error) if error.is(&["NoSuchBucket"]) => bad(
             CHECK,
             format!("there is no bucket {bucket}"),
-            "set aws.bucket to one that is there, or make it: aws s3 mb",
+            "set aws.bucket to an existing bucket, or create it: aws s3 mb",
         ),
         Err(error) => failed(CHECK, &error),
     }
@@ -215,33 +218,33 @@ async fn execution_role(clients: &Clients, arn: &str) -> Finding {
     const CHECK: &str = "roles";
     let name = arn.rsplit('/').next().unwrap_or_default();
     if !arn.starts_with("arn:") || name.is_empty() {
-        let mend = "set aws.execution_role_arn to the ARN of a role with AmazonECSTaskExecutionRolePolicy";
-        return bad(CHECK, format!("`{arn}` is no ARN of a role"), mend);
+        let fix = "set aws.execution_role_arn to the ARN of a role with AmazonECSTaskExecutionRolePolicy";
+        return bad(CHECK, format!("`{arn}` is not the ARN of a role"), fix);
     }
     let role = match lookup::role(clients, name).await {
         Ok(role) => role,
         Err(error) => return failed(CHECK, &error),
     };
     let Some(role) = role.filter(|role| role.arn == arn) else {
-        let mend = "set aws.execution_role_arn to one that is there; it needs AmazonECSTaskExecutionRolePolicy";
-        return bad(CHECK, format!("there is no role {arn}"), mend);
+        let fix = "set aws.execution_role_arn to an existing role with AmazonECSTaskExecutionRolePolicy";
+        return bad(CHECK, format!("there is no role {arn}"), fix);
     };
     if role.trust.contains("ecs-tasks.amazonaws.com") {
-        good(CHECK, format!("{name} may be assumed by ECS"))
+        good(CHECK, format!("ECS can assume {name}"))
     } else {
-        let mend = "let ecs-tasks.amazonaws.com assume it: its trust policy needs that principal";
-        bad(CHECK, format!("ECS may not assume {name}"), mend)
+        let fix = "add the principal ecs-tasks.amazonaws.com to the trust policy of the role";
+        bad(CHECK, format!("ECS cannot assume {name}"), fix)
     }
 }
 
 async fn permissions_boundary(clients: &Clients, arn: &str) -> Finding {
     const CHECK: &str = "roles";
     match lookup::policy_exists(clients, arn).await {
-        Ok(true) => good(CHECK, format!("{arn} is there")),
+        Ok(true) => good(CHECK, format!("{arn} exists")),
         Ok(false) => bad(
             CHECK,
             format!("there is no policy {arn}"),
-            "set aws.permissions_boundary to one that is there, or leave it out",
+            "set aws.permissions_boundary to an existing policy, or remove the setting",
         ),
         Err(error) => failed(CHECK, &error),
     }

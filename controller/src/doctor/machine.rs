@@ -1,4 +1,4 @@
-//! What is on this machine, and what is reached from it other than AWS.
+//! Checks of this machine and of everything that it reaches, except AWS.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,32 +18,32 @@ use crate::config_source::{SourceSettings, read_once};
 use crate::runtime::Clock;
 use crate::settings::Settings;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-/// In seconds: AWS refuses signatures that are five minutes off.
-const SKEW: i64 = 60;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// In seconds. AWS rejects signatures that are five minutes off.
+const MAX_SKEW: i64 = 60;
 
-/// The configs, and every repository and branch that they name.
+/// Checks the configs, and all repositories and branches in them.
 pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> Vec<Finding> {
     if let Err(error) = version(&settings.git.program, "--version").await {
-        let mend = "install git, or set git.program";
-        return vec![bad("git", error, mend), unknown("configs", "not looked at without git", mend)];
+        let fix = "install git, or set git.program";
+        return vec![bad("git", error, fix), unknown("configs", "this check needs git", fix)];
     }
     if settings.source.path.is_none() && settings.source.git_url.is_none() {
-        let mend = "set source.path to a folder, or source.git_url to a repository";
-        return vec![bad("configs", "no source is set", mend)];
+        let fix = "set source.path to a folder or source.git_url to a repository";
+        return vec![bad("configs", "no source of configs is set", fix)];
     }
     let snapshot = match read_once(source, git.clone()).await {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            let mend = "look at source.path, or at source.git_url, source.git_branch, source.git_folder and git.tokens";
-            return vec![bad("configs", error.to_string(), mend)];
+            let fix = "check source.path, or source.git_url, source.git_branch, source.git_folder and git.tokens";
+            return vec![bad("configs", error.to_string(), fix)];
         }
     };
     let mut findings = Vec::new();
-    let mend = "`codeloc validate` shows line and hint; until then the location stays as it is";
-    findings.extend(snapshot.invalid().map(|one| bad("configs", one.message.clone(), mend)));
+    let fix = "run `codeloc validate` for the line and a hint; the location stays unchanged until you fix the config";
+    findings.extend(snapshot.invalid().map(|one| bad("configs", one.message.clone(), fix)));
     if findings.is_empty() {
-        findings.push(good("configs", format!("{} configs pass", snapshot.locations.len())));
+        findings.push(good("configs", format!("{} configs are valid", snapshot.locations.len())));
     }
     let keys: BTreeSet<RefKey> = snapshot
         .in_force()
@@ -57,12 +57,12 @@ pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> V
             Err(error) => findings.push(bad(
                 "git",
                 format!("{}: {error}", describe(&key.reference)),
-                "look at git_url and branch of the config, at git.tokens, and at the way out of this network",
+                "check git_url and branch in the config, git.tokens, and the network path to the git host",
             )),
         }
     }
     if answered == keys.len() {
-        findings.push(good("git", format!("{answered} branches of repositories answer")));
+        findings.push(good("git", format!("{answered} branches are available")));
     }
     findings
 }
@@ -71,73 +71,72 @@ pub async fn tools(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     match version(&settings.build.uv, "--version").await {
         Ok(version) => findings.push(good("uv", version)),
-        Err(error) => findings.push(bad("uv", error, "install uv, or set build.uv to where it is")),
+        Err(error) => findings.push(bad("uv", error, "install uv, or set build.uv to its path")),
     }
     if let Some(python) = &settings.build.compile_python {
-        let mend = "set build.compile_python to a Python of the version in build.python, or leave it out";
+        let fix = "set build.compile_python to a Python of the version in build.python, or remove the setting";
         match version(python, "--version").await {
             Ok(version) if version.starts_with(&format!("Python {}.", settings.build.python)) => {}
-            // For this machine, what it has is what images get.
+            // Images for this machine use the version of this machine.
             Ok(_) if settings.build.platform == crate::settings::Platform::Host => {}
             Ok(version) => {
-                let found = format!("{version} compiles for images of Python {}", settings.build.python);
-                findings.push(bad("uv", found, mend));
+                let found =
+                    format!("build.compile_python is {version}, but images have Python {}", settings.build.python);
+                findings.push(bad("uv", found, fix));
             }
-            Err(error) => findings.push(bad("uv", error, mend)),
+            Err(error) => findings.push(bad("uv", error, fix)),
         }
     }
     findings
 }
 
 async fn version(program: &Path, flag: &str) -> Result<String, String> {
-    let run = Program::new(program, PATIENCE).arguments([flag]).environment(inherited(&[])).run();
+    let run = Program::new(program, TIMEOUT).arguments([flag]).environment(inherited(&[])).run();
     let output = run.await.map_err(|error| error.to_string())?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {
-        Err(format!("{} {flag} ends with {}", program.display(), output.status))
+        Err(format!("`{} {flag}` failed: {}", program.display(), output.status))
     }
 }
 
-/// Folders that are written into.
+/// Checks that codeloc can write its folders.
 pub fn files(settings: &Settings) -> Vec<Finding> {
     let work = &settings.build.work_folder;
     let mut findings = vec![match std::fs::create_dir_all(work).and_then(|()| tempfile::tempfile_in(work)) {
         Ok(_) => good("work-folder", work.display().to_string()),
         Err(error) => {
-            let found = format!("{} cannot be written: {error}", work.display());
-            bad("work-folder", found, "set build.work_folder to a folder that the daemon may write")
+            let found = format!("{} is not writable: {error}", work.display());
+            bad("work-folder", found, "set build.work_folder to a folder that the daemon can write")
         }
     }];
     let file = &settings.dagster.workspace_file;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     findings.push(match tempfile::tempfile_in(folder) {
         Err(error) => {
-            let found = format!("{} cannot be written: {error}", file.display());
+            let found = format!("{} is not writable: {error}", file.display());
             bad(
                 "workspace-file",
                 found,
-                "set dagster.workspace_file into a folder that is shared with Dagster and writable",
+                "set dagster.workspace_file to a path in a writable folder that Dagster reads too",
             )
         }
         Ok(_) => match Publisher::new(file).read() {
-            Ok(entries) => good("workspace-file", format!("{} with {} locations", file.display(), entries.len())),
-            Err(error) => {
-                bad("workspace-file", error.to_string(), "move the file away; the daemon writes it anew, whole")
-            }
+            Ok(entries) => good("workspace-file", format!("{} contains {} locations", file.display(), entries.len())),
+            Err(error) => bad("workspace-file", error.to_string(), "move the file away; codeloc writes a new one"),
         },
     });
     findings
 }
 
-/// Whether Dagster is there, and of the release that images get.
+/// Checks that Dagster answers and has the release of the images.
 pub async fn dagster(settings: &Settings) -> Finding {
     const CHECK: &str = "dagster";
     let Some(url) = &settings.dagster.webserver_url else {
-        return good(CHECK, "no webserver is set: only workspace.yaml is written");
+        return good(CHECK, "dagster.webserver_url is not set; codeloc only writes workspace.yaml");
     };
     let ask = async {
-        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let url = format!("{}/graphql", url.trim_end_matches('/'));
         let answer = client.post(url).json(&json!({"query": "{ version }"})).send().await?.error_for_status()?;
         answer.json::<Value>().await
@@ -145,53 +144,53 @@ pub async fn dagster(settings: &Settings) -> Finding {
     let version = match ask.await {
         Ok(answer) => answer["data"]["version"].as_str().unwrap_or_default().to_owned(),
         Err(error) => {
-            let mend = "start Dagster's webserver, or set dagster.webserver_url to where it is reached from here";
-            return bad(CHECK, format!("the webserver does not answer: {error}"), mend);
+            let fix = "start Dagster's webserver, or set dagster.webserver_url to its URL";
+            return bad(CHECK, format!("the webserver does not answer: {error}"), fix);
         }
     };
     let pinned = settings.build.requirements.iter().find_map(|line| line.strip_prefix("dagster=="));
     match pinned {
         Some(pinned) if pinned.trim() != version => {
-            let found = format!("the webserver is Dagster {version}, and images get {pinned}");
-            bad(CHECK, found, "give both the same release: build.requirements and the webserver's image")
+            let found = format!("the webserver runs Dagster {version}, but images get {pinned}");
+            bad(CHECK, found, "use the same release in build.requirements and in the webserver")
         }
         _ => good(CHECK, format!("Dagster {version} answers")),
     }
 }
 
-/// Whoever signs requests needs the time that AWS has.
+/// Compares the clock with AWS: signatures of requests depend on it.
 pub async fn clock(settings: &Settings, region: Option<&str>) -> Finding {
     const CHECK: &str = "clock";
     let region = region.unwrap_or("us-east-1");
     let endpoint = settings.aws.endpoint_url.clone();
     let url = endpoint.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com"));
     let ask = async {
-        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         client.get(&url).send().await
     };
     let answer = match ask.await {
         Ok(answer) => answer,
         Err(error) => {
-            let mend = "look at the way from here to AWS: routes, NAT or endpoints, security groups, proxies";
-            return unknown(CHECK, format!("{url} does not answer: {error}"), mend);
+            let fix = "check the network path to AWS: routes, NAT or VPC endpoints, security groups, proxies";
+            return unknown(CHECK, format!("{url} does not answer: {error}"), fix);
         }
     };
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-    let told = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
-    judge_clock(Clock::of_this_machine().now(), told)
+    let there = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
+    judge_clock(Clock::of_this_machine().now(), there)
 }
 
 fn judge_clock(here: Timestamp, there: Option<Timestamp>) -> Finding {
     const CHECK: &str = "clock";
     let Some(there) = there else {
-        return unknown(CHECK, "AWS told no time", "compare `date` with another machine's");
+        return unknown(CHECK, "the answer of AWS has no date", "compare the output of `date` with another machine");
     };
     let skew = here.duration_since(there).as_secs();
-    if skew.abs() <= SKEW {
-        good(CHECK, "agrees with AWS's")
+    if skew.abs() <= MAX_SKEW {
+        good(CHECK, "agrees with AWS")
     } else {
-        let found = format!("this machine is {skew} s ahead of AWS; at 300 s signatures are refused");
-        bad(CHECK, found, "let chrony or systemd-timesyncd keep the time")
+        let found = format!("this machine is {skew} s ahead of AWS; AWS rejects signatures from 300 s on");
+        bad(CHECK, found, "synchronise the clock, for example with chrony or systemd-timesyncd")
     }
 }
 
@@ -201,11 +200,13 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn a_clock_that_is_off_is_told_with_how_much() {
+    fn a_wrong_clock_is_reported_with_its_error() {
         let at = |second| Timestamp::from_second(second).unwrap();
         assert!(matches!(judge_clock(at(100), Some(at(130))).verdict, Verdict::Good { .. }));
         assert!(matches!(judge_clock(at(100), None).verdict, Verdict::Unknown { .. }));
-        let Verdict::Bad { found, .. } = judge_clock(at(100), Some(at(400))).verdict else { panic!("not found") };
+        let Verdict::Bad { found, .. } = judge_clock(at(100), Some(at(400))).verdict else {
+            panic!("no problem was found")
+        };
         assert!(found.contains("-300 s"), "{found}");
     }
 }

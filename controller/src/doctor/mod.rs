@@ -1,6 +1,6 @@
-//! Everything that a deployment stands on, looked at before it hurts. Reads only; each finding says how to mend it.
+//! Checks everything that a deployment depends on. It only reads; each problem comes with a fix.
 //!
-//! Which checks there are is [`CHECKS`]; the docs are made from it.
+//! [`CHECKS`] lists the checks; `docs/doctor.md` is generated from it.
 
 mod aws;
 mod machine;
@@ -10,26 +10,26 @@ use serde::Serialize;
 
 use crate::settings::Settings;
 
-/// What is looked at, in this order, and what is found wrong.
+/// Checks in their order, and the problems that each one finds.
 pub const CHECKS: [(&str, &str); 15] = [
     (
         "settings",
-        "a setting is missing, does not fit another, or names a file that cannot be used: whatever `codeloc run` would refuse",
+        "A setting is missing or invalid, conflicts with another one, or names an unusable file: the checks of `codeloc run`.",
     ),
-    ("configs", "the configs cannot be read, or one does not pass"),
-    ("git", "git is not installed, or a repository or branch that is named does not answer"),
-    ("uv", "uv, or the Python that compiles, does not run or is of another version than the images'"),
-    ("work-folder", "the folder for builds cannot be written"),
-    ("workspace-file", "`workspace.yaml` cannot be written, or holds what codeloc did not write"),
-    ("dagster", "the webserver does not answer, or is of another version than the images'"),
-    ("clock", "this machine's clock is off, so that AWS refuses signatures"),
-    ("credentials", "there are no AWS credentials, or AWS does not take them"),
-    ("permissions", "an action that the daemon needs is not allowed"),
-    ("cluster", "the ECS cluster is not there, not active, or nearly full"),
-    ("namespace", "the Cloud Map namespace is not there, or no private one"),
-    ("network", "subnets or security groups are none by their form"),
-    ("bucket", "the bucket is not there, or its lease cannot be read"),
-    ("roles", "the execution role or the permissions boundary is not there, or ECS may not assume the role"),
+    ("configs", "The configs cannot be read, or a config is invalid."),
+    ("git", "git is not installed, or a repository or branch in a config is not available."),
+    ("uv", "uv or `build.compile_python` does not run, or the version of that Python differs from the images."),
+    ("work-folder", "The folder for builds is not writable."),
+    ("workspace-file", "`workspace.yaml` is not writable, or contains entries that codeloc did not write."),
+    ("dagster", "The webserver does not answer, or its version differs from the images."),
+    ("clock", "The clock of this machine is wrong, so that AWS rejects signatures."),
+    ("credentials", "AWS credentials are missing or invalid."),
+    ("permissions", "The role lacks permission for an action that the daemon needs."),
+    ("cluster", "The ECS cluster does not exist, is not active, or is nearly full."),
+    ("namespace", "The Cloud Map namespace does not exist or is not private."),
+    ("network", "An id in `aws.subnets` or `aws.security_groups` is malformed."),
+    ("bucket", "The bucket does not exist, or its lease cannot be read."),
+    ("roles", "The execution role or the permissions boundary does not exist, or ECS cannot assume the role."),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,14 +45,14 @@ pub enum Verdict {
     Good {
         found: String,
     },
-    /// It could not be looked at.
+    /// The check could not run.
     Unknown {
         found: String,
-        mend: String,
+        fix: String,
     },
     Bad {
         found: String,
-        mend: String,
+        fix: String,
     },
 }
 
@@ -60,15 +60,15 @@ fn good(check: &'static str, found: impl Into<String>) -> Finding {
     Finding { check, verdict: Verdict::Good { found: found.into() } }
 }
 
-fn unknown(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Unknown { found: found.into(), mend: mend.into() } }
+fn unknown(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Unknown { found: found.into(), fix: fix.into() } }
 }
 
-fn bad(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Bad { found: found.into(), mend: mend.into() } }
+fn bad(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Bad { found: found.into(), fix: fix.into() } }
 }
 
-/// Looks at everything. `prepared` is what the daemon itself says before it begins, `config` the AWS configuration that it would have.
+/// Runs all checks. `prepared` is the result of the daemon's own checks at its start; `config` is its AWS configuration.
 pub async fn examine(
     settings: &Settings,
     prepared: Result<(), String>,
@@ -77,8 +77,8 @@ pub async fn examine(
     source: crate::config_source::SourceSettings,
 ) -> Vec<Finding> {
     let mut findings = vec![match prepared {
-        Ok(()) => good("settings", "fit together"),
-        Err(error) => bad("settings", error, "`docs/settings.md` has every setting; each is also a flag"),
+        Ok(()) => good("settings", "valid"),
+        Err(error) => bad("settings", error, "see docs/settings.md for all settings"),
     }];
     findings.extend(machine::sources(settings, git, source).await);
     findings.extend(machine::tools(settings).await);

@@ -1,6 +1,6 @@
-//! What the daemon's role must be allowed to do. The policy in `docs/aws.md` has the same actions; a test compares them.
+//! Actions that the daemon's role needs. A test compares them with the policy in `docs/aws.md`.
 
-/// Every action, as IAM writes it.
+/// All actions, in the notation of IAM.
 pub const ACTIONS: &[&str] = &[
     "application-autoscaling:DeleteScalingPolicy",
     "application-autoscaling:DeregisterScalableTarget",

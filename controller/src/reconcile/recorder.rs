@@ -16,6 +16,7 @@ use codeloc_crds::Location;
 use super::executor::StepError;
 use crate::runtime::Clock;
 use crate::status::events::{EventReason, NewEvent, diff};
+use crate::status::metrics::RolloutOutcome;
 use crate::status::{Recorder, StatusStore};
 
 /// The config that a status was computed from; nothing for a location without one.
@@ -92,7 +93,7 @@ impl StatusRecorder {
         }
         for (reason, message) in diff::between(before.as_ref(), &after) {
             if reason == EventReason::RolloutFailed {
-                self.recorder.metrics.rollouts.with_label_values(&["failed"]).inc();
+                self.recorder.metrics.count_rollout(RolloutOutcome::Failed);
             }
             self.recorder.record(NewEvent::of(name, reason, message).from_commit(after.commit.clone()));
         }
@@ -126,7 +127,7 @@ impl StatusRecorder {
         let metrics = &self.recorder.metrics;
         metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
         if step.rolls_out() {
-            metrics.rollouts.with_label_values(&["begun"]).inc();
+            metrics.count_rollout(RolloutOutcome::Started);
         }
         let commit = self.statuses.read(name, |status| status.commit.clone()).flatten();
         self.recorder.record(NewEvent::of(name, EventReason::Applied, summary).from_commit(commit));

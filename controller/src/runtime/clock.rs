@@ -1,4 +1,4 @@
-//! Dates that follow tokio's clock, so that under a paused clock they move with virtual time.
+//! Dates that follow tokio's clock: with a paused clock they move with virtual time.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -15,13 +15,13 @@ impl Clock {
         Self { start, started: Instant::now() }
     }
 
-    /// The machine's date, read this once.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's date comes in")]
+    /// Reads the machine's date once.
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the machine's date")]
     pub fn of_this_machine() -> Self {
         Self::starting_at(Timestamp::now())
     }
 
-    /// When the clock began: with the process.
+    /// When the clock started, which is when the process started.
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -32,8 +32,8 @@ impl Clock {
 
     /// The date of an instant of this process.
     pub fn at(&self, moment: Instant) -> Timestamp {
-        let passed = moment.saturating_duration_since(self.started);
-        let passed = jiff::SignedDuration::try_from(passed).unwrap_or(jiff::SignedDuration::MAX);
-        self.start.saturating_add(passed).unwrap_or(self.start)
+        let elapsed = moment.saturating_duration_since(self.started);
+        let elapsed = jiff::SignedDuration::try_from(elapsed).unwrap_or(jiff::SignedDuration::MAX);
+        self.start.saturating_add(elapsed).unwrap_or(self.start)
     }
 }

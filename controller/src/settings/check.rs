@@ -1,4 +1,4 @@
-//! What can be said of settings without network and without the files that they name.
+//! Checks of settings that need neither the network nor the files that the settings name.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,13 +8,13 @@ use codeloc_core::resources::log_group;
 
 use super::{Settings, SettingsError};
 
-/// Seconds of a day: longer intervals are a slip, and sums with them pass the end of the clock.
+/// Seconds of a day: longer intervals are mistakes, and would overflow the clock.
 const DAY: u64 = 24 * 60 * 60;
 
-/// ECS takes 64 KiB for a whole task definition, of which a config may use 48: see `codeloc_crds`.
+/// ECS allows 64 KiB for a whole task definition; `codeloc_crds` allows a config 48 KiB of it.
 const ENVIRONMENT_BYTES: usize = 8 * 1024;
 
-/// Longest name in DNS (RFC 1035), as text.
+/// Maximum length of a DNS name as text (RFC 1035).
 const DNS_NAME: usize = 253;
 
 fn fault<T>(setting: &'static str, message: impl Into<String>) -> Result<T, SettingsError> {
@@ -29,28 +29,27 @@ fn within<N: Copy + PartialOrd + Display>(
     if range.contains(&value) {
         return Ok(());
     }
-    fault(setting, format!("is {value}; it must be {} to {}", range.start(), range.end()))
+    fault(setting, format!("is {value}; set it to {} to {}", range.start(), range.end()))
 }
 
 impl Settings {
-    /// Checks that need neither network nor files. Each error names the setting and what to do.
+    /// Each error names the setting and suggests a fix.
     pub fn check(&self) -> Result<(), SettingsError> {
         self.check_deployment()?;
         self.check_numbers()?;
         match (&self.source.path, &self.source.git_url) {
             (Some(_), Some(_)) => {
-                return fault("source", "has both `path` and `git_url`; keep the one that holds the configs");
+                return fault("source", "has both `path` and `git_url`; remove one of them");
             }
-            (None, None) => return fault("source", "needs `path` (a folder) or `git_url` (a repository)"),
+            (None, None) => {
+                return fault("source", "is not set; set `source.path` (a folder) or `source.git_url` (a repository)");
+            }
             _ => {}
         }
         self.check_aws()?;
         self.check_dagster()?;
         if self.build.codebuild_project.is_some() && self.build.buildah.is_some() {
-            return fault(
-                "build.buildah",
-                "is set, and `build.codebuild_project` too: Dockerfiles are built in one place",
-            );
+            return fault("build.buildah", "is set together with `build.codebuild_project`; remove one of them");
         }
         Ok(())
     }
@@ -58,21 +57,24 @@ impl Settings {
     fn check_deployment(&self) -> Result<(), SettingsError> {
         let id = &self.deployment;
         let letters = id.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-');
-        // ECR takes no two hyphens together.
+        // ECR does not allow consecutive hyphens.
         let hyphens = !id.starts_with('-') && !id.ends_with('-') && !id.contains("--");
         if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || !hyphens {
             return fault(
                 "deployment",
-                "must be 1 to 20 characters out of [a-z0-9-], with single hyphens and none at either end",
+                "must be 1 to 20 characters of [a-z0-9-], with single hyphens, and none at the beginning or end",
             );
         }
         if id == "aws" || id.starts_with("aws-") {
-            return fault("deployment", "begins as AWS's own names do; choose one that does not begin with aws");
+            return fault(
+                "deployment",
+                "must not be `aws` or begin with `aws-`, which AWS reserves; choose another id",
+            );
         }
         Ok(())
     }
 
-    /// Zero would mean a loop without a pause, a time limit that has passed before it begins, or no worker at all.
+    /// Zero would mean a loop without a pause, a timeout that has already passed, or no workers.
     fn check_numbers(&self) -> Result<(), SettingsError> {
         within("git.poll_seconds", self.git.poll_seconds, 1..=DAY)?;
         within("git.timeout_seconds", self.git.timeout_seconds, 1..=3600)?;
@@ -90,40 +92,38 @@ impl Settings {
         let aws = &self.aws;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if let Some((_, name)) = aws.cluster.split_once(":cluster/") {
-            return fault("aws.cluster", format!("is the ARN of a cluster; write its name: {name}"));
+            return fault("aws.cluster", format!("is the ARN of a cluster; set it to the name: {name}"));
         }
         if aws.cluster.is_empty() || aws.cluster.len() > 255 || !aws.cluster.chars().all(plain) {
             return fault(
                 "aws.cluster",
-                "is not the name of a cluster: 1 to 255 letters, digits, hyphens and underscores",
+                "is not the name of a cluster, which has 1 to 255 letters, digits, hyphens and underscores",
             );
         }
         if aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
             return fault(
                 "aws.namespace",
-                "is below .local, which some resolvers take for mDNS; use a name such as dagster.internal",
+                "ends with .local, which some resolvers use for mDNS; use a name such as dagster.internal",
             );
         }
-        // The location's name and a dot come before it.
+        // A service name and a dot precede it.
         let longest = DNS_NAME - names::LONGEST_SERVICE - 1;
         let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(plain);
         if aws.namespace.len() > longest || !aws.namespace.split('.').all(label) {
-            let message = format!(
-                "is not the DNS name of a namespace, such as dagster.internal, of at most {longest} characters"
-            );
+            let message = format!("is not a DNS name of at most {longest} characters, such as dagster.internal");
             return fault("aws.namespace", message);
         }
         for (setting, value) in [("aws.bucket", &aws.bucket), ("aws.execution_role_arn", &aws.execution_role_arn)] {
             if value.is_empty() {
-                return fault(setting, "is not set; it must name what the deployment's infrastructure made");
+                return fault(setting, "is not set; set it to the name in your infrastructure (docs/aws.md)");
             }
         }
         if aws.bucket.len() > 63 || aws.bucket.contains(['/', ':']) {
-            return fault("aws.bucket", "is not the name of a bucket; write it without s3:// and without a prefix");
+            return fault("aws.bucket", "is not the name of a bucket; remove `s3://` and the prefix");
         }
         for (setting, list) in [("aws.subnets", &aws.subnets), ("aws.security_groups", &aws.security_groups)] {
             if list.is_empty() {
-                return fault(setting, "is empty; tasks need at least one");
+                return fault(setting, "is empty; add at least one");
             }
         }
         let is_arn_of = |arn: &str, kind: &str| arn.starts_with("arn:") && arn.contains(kind) && !arn.ends_with('/');
@@ -144,10 +144,8 @@ impl Settings {
             let below = log_group::RETENTION.iter().rev().find(|allowed| **allowed < days);
             let above = log_group::RETENTION.iter().find(|allowed| **allowed > days);
             let nearest: Vec<String> = below.into_iter().chain(above).map(ToString::to_string).collect();
-            let message = format!(
-                "is {days}, and CloudWatch keeps logs for certain numbers of days only; the nearest: {}",
-                nearest.join(" and ")
-            );
+            let message =
+                format!("is {days}, which CloudWatch does not allow; the nearest allowed: {}", nearest.join(" and "));
             return fault("aws.log_retention_days", message);
         }
         Ok(())
@@ -156,14 +154,17 @@ impl Settings {
     fn check_dagster(&self) -> Result<(), SettingsError> {
         let dagster = &self.dagster;
         if dagster.secrets.values().any(|arn| !codeloc_crds::is_secret_arn(arn)) {
-            // Not repeated: it may be the secret itself.
-            return fault("dagster.secrets", "has a value that is not the ARN of a secret or a parameter");
+            // The error does not repeat the value, which may be the secret itself.
+            return fault(
+                "dagster.secrets",
+                "has a value that is not the ARN of a secret or parameter; store the secret in AWS and set its ARN",
+            );
         }
         let variables = dagster.environment.iter().chain(&dagster.secrets);
         let size: usize = variables.map(|(name, value)| name.len() + value.len()).sum();
         if size > ENVIRONMENT_BYTES {
             let message = format!(
-                "and `dagster.secrets` take {size} bytes; a task definition has room for {ENVIRONMENT_BYTES} beside a config's own"
+                "and `dagster.secrets` have {size} bytes together; at most {ENVIRONMENT_BYTES} leave room for the variables of a config"
             );
             return fault("dagster.environment", message);
         }
@@ -176,31 +177,22 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::settings::fixtures::valid;
 
-    fn good() -> Settings {
-        let mut settings = Settings::default();
-        settings.source.path = Some("repos".into());
-        settings.aws.bucket = "platform".to_owned();
-        settings.aws.subnets = vec!["subnet-a".to_owned()];
-        settings.aws.security_groups = vec!["sg-a".to_owned()];
-        settings.aws.execution_role_arn = "arn:aws:iam::123456789012:role/execution".to_owned();
-        settings
-    }
-
-    /// What is said of good settings after this change.
-    fn said(change: impl Fn(&mut Settings)) -> String {
-        let mut settings = good();
+    /// The error for valid settings after a change.
+    fn error_after(change: impl Fn(&mut Settings)) -> String {
+        let mut settings = valid();
         change(&mut settings);
         settings.check().map_or_else(|error| error.to_string(), |()| String::new())
     }
 
     #[test]
-    fn settings_that_name_everything_are_good() {
-        assert_eq!(said(|_| {}), "");
+    fn complete_settings_are_valid() {
+        assert_eq!(error_after(|_| {}), "");
     }
 
     #[test]
-    fn zero_is_refused_for_each_interval_and_count() {
+    fn zero_is_invalid_for_intervals_and_counts() {
         type Change = fn(&mut Settings);
         let zeros: [(&str, Change); 10] = [
             ("git.poll_seconds", |settings| settings.git.poll_seconds = 0),
@@ -215,46 +207,46 @@ mod tests {
             ("build.cache_gib", |settings| settings.build.cache_gib = 0),
         ];
         for (setting, change) in zeros {
-            let said = said(change);
-            assert!(said.starts_with(&format!("setting {setting} is 0; it must be ")), "{setting}: {said}");
+            let error = error_after(change);
+            assert!(error.starts_with(&format!("setting {setting} is 0; set it to ")), "{setting}: {error}");
         }
     }
 
-    /// A number setting that is added is checked, or named here with what its zero means.
+    /// A new number needs a range, or an entry here if zero is valid.
     #[test]
-    fn every_number_among_the_settings_has_a_range() {
+    fn every_number_has_a_range() {
         let numbers = super::super::leaves().into_iter().filter(|leaf| leaf.default.is_number());
         let unchecked: Vec<String> = numbers
             .map(|leaf| leaf.path.join("."))
             .filter(|name| {
-                let mut value = serde_json::to_value(good()).unwrap();
+                let mut value = serde_json::to_value(valid()).unwrap();
                 let pointer = format!("/{}", name.replace('.', "/"));
                 *value.pointer_mut(&pointer).unwrap() = 0.into();
                 serde_json::from_value::<Settings>(value).unwrap().check().is_ok()
             })
             .collect();
-        // None may be deleted by itself.
+        // Zero: codeloc deletes no such location.
         assert_eq!(unchecked, ["allow_prune"]);
     }
 
     #[test]
-    fn an_interval_past_the_end_of_the_clock_is_refused() {
-        let poll = said(|settings| settings.git.poll_seconds = u64::MAX);
-        assert!(poll.contains("it must be 1 to 86400"), "{poll}");
-        let resync = said(|settings| settings.reconcile.resync_seconds = u64::MAX);
-        assert!(resync.contains("it must be 1 to 86400"), "{resync}");
-        let workers = said(|settings| settings.reconcile.workers = usize::MAX);
-        assert!(workers.contains("it must be 1 to 1000"), "{workers}");
+    fn an_interval_that_overflows_the_clock_is_invalid() {
+        let poll = error_after(|settings| settings.git.poll_seconds = u64::MAX);
+        assert!(poll.contains("set it to 1 to 86400"), "{poll}");
+        let resync = error_after(|settings| settings.reconcile.resync_seconds = u64::MAX);
+        assert!(resync.contains("set it to 1 to 86400"), "{resync}");
+        let workers = error_after(|settings| settings.reconcile.workers = usize::MAX);
+        assert!(workers.contains("set it to 1 to 1000"), "{workers}");
     }
 
     #[test]
-    fn a_retention_that_cloudwatch_has_not_is_refused_with_the_nearest() {
+    fn an_invalid_retention_is_reported_with_the_nearest_valid_ones() {
         for days in log_group::RETENTION {
-            assert_eq!(said(|settings| settings.aws.log_retention_days = days), "");
+            assert_eq!(error_after(|settings| settings.aws.log_retention_days = days), "");
         }
         let nearest = |days: i32| {
-            let said = said(|settings| settings.aws.log_retention_days = days);
-            said.rsplit("nearest: ").next().unwrap().to_owned()
+            let error = error_after(|settings| settings.aws.log_retention_days = days);
+            error.rsplit("nearest allowed: ").next().unwrap().to_owned()
         };
         assert_eq!(nearest(10), "7 and 14");
         assert_eq!(nearest(0), "1");
@@ -263,47 +255,49 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_given_by_its_name() {
-        let of = |cluster: &str| said(|settings| settings.aws.cluster = cluster.to_owned());
-        assert!(of("arn:aws:ecs:eu-central-1:123456789012:cluster/dagster").ends_with("write its name: dagster"));
+    fn a_cluster_must_be_a_name() {
+        let check = |cluster: &str| error_after(|settings| settings.aws.cluster = cluster.to_owned());
+        assert!(
+            check("arn:aws:ecs:eu-central-1:123456789012:cluster/dagster").ends_with("set it to the name: dagster")
+        );
         for cluster in ["", "a b", "cluster/dagster", "dagster.", &"a".repeat(256)] {
-            assert!(of(cluster).starts_with("setting aws.cluster is not the name of a cluster"), "{cluster}");
+            assert!(check(cluster).starts_with("setting aws.cluster is not the name of a cluster"), "{cluster}");
         }
-        assert_eq!(of("Data_platform-2"), "");
+        assert_eq!(check("Data_platform-2"), "");
     }
 
     #[test]
-    fn names_that_aws_would_refuse_are_refused() {
+    fn names_that_aws_refuses_are_invalid() {
         for deployment in ["", "-a", "a-", "a--b", "A", "a_b", "aws", "aws-prod", &"a".repeat(21)] {
-            let said = said(|settings| settings.deployment = deployment.to_owned());
-            assert!(said.starts_with("setting deployment"), "{deployment}: {said}");
+            let error = error_after(|settings| settings.deployment = deployment.to_owned());
+            assert!(error.starts_with("setting deployment"), "{deployment}: {error}");
         }
         for namespace in ["", ".", "a..b", "a b", "dagster.local", &"a".repeat(64), &["a"; 120].join(".")] {
-            let said = said(|settings| settings.aws.namespace = namespace.to_owned());
-            assert!(said.starts_with("setting aws.namespace"), "{namespace}: {said}");
+            let error = error_after(|settings| settings.aws.namespace = namespace.to_owned());
+            assert!(error.starts_with("setting aws.namespace"), "{namespace}: {error}");
         }
         for bucket in ["", "s3://platform", "platform/prefix", "arn:aws:s3:::platform"] {
-            let said = said(|settings| settings.aws.bucket = bucket.to_owned());
-            assert!(said.starts_with("setting aws.bucket"), "{bucket}: {said}");
+            let error = error_after(|settings| settings.aws.bucket = bucket.to_owned());
+            assert!(error.starts_with("setting aws.bucket"), "{bucket}: {error}");
         }
         for role in ["", "execution", "arn:aws:iam::123456789012:policy/x", "arn:aws:iam::123456789012:role/"] {
-            let said = said(|settings| settings.aws.execution_role_arn = role.to_owned());
-            assert!(said.starts_with("setting aws.execution_role_arn"), "{role}: {said}");
+            let error = error_after(|settings| settings.aws.execution_role_arn = role.to_owned());
+            assert!(error.starts_with("setting aws.execution_role_arn"), "{role}: {error}");
         }
-        let said = said(|settings| settings.aws.permissions_boundary = Some("boundary".to_owned()));
-        assert!(said.starts_with("setting aws.permissions_boundary"), "{said}");
+        let error = error_after(|settings| settings.aws.permissions_boundary = Some("boundary".to_owned()));
+        assert!(error.starts_with("setting aws.permissions_boundary"), "{error}");
     }
 
     #[test]
-    fn the_platforms_variables_leave_room_for_a_configs() {
+    fn platform_variables_leave_room_for_variables_of_a_config() {
         let many = (0..300).map(|number| (format!("VARIABLE_{number}"), "x".repeat(30))).collect::<BTreeMap<_, _>>();
-        let said = said(|settings| settings.dagster.environment = many.clone());
-        assert!(said.starts_with("setting dagster.environment"), "{said}");
+        let error = error_after(|settings| settings.dagster.environment = many.clone());
+        assert!(error.starts_with("setting dagster.environment"), "{error}");
     }
 
     #[test]
-    fn what_the_controller_keeps_in_the_bucket_is_no_locations() {
-        let own = names::own_prefix(&good().deployment);
+    fn the_prefix_of_the_controller_is_reserved() {
+        let own = names::own_prefix(&valid().deployment);
         assert!(codeloc_crds::is_reserved_prefix(&own), "{own}");
     }
 }

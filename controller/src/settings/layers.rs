@@ -1,5 +1,5 @@
-//! Flags over environment over file over defaults. The schema of [`Settings`] tells which leaves there are, so that a new
-//! setting is a flag, a variable and a line of the docs without another word.
+//! Merges defaults, file, environment and flags. Flags and variables follow from the schema of [`Settings`]: a new field needs no
+//! other code.
 
 use std::path::{Path, PathBuf};
 
@@ -19,18 +19,18 @@ pub enum SettingsError {
     Flag { flag: String, value: String, message: String },
     #[error("setting {setting} {message}")]
     Value { setting: &'static str, message: String },
-    #[error("the settings do not fit together: {0}")]
-    Together(String),
+    #[error("invalid settings: {0}")]
+    Merged(String),
 }
 
-/// One thing that can be set.
+/// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// `["aws", "cluster"]`
     pub path: Vec<String>,
     pub description: String,
     pub default: Value,
-    /// Whether a flag's text is taken as it is; otherwise it is read as YAML.
+    /// Whether the text of a flag is the value; if not, codeloc parses it as YAML.
     text: bool,
 }
 
@@ -48,7 +48,7 @@ impl Leaf {
 pub fn leaves() -> Vec<Leaf> {
     let generator = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
     let schema = generator.into_root_schema_for::<Settings>().to_value();
-    let defaults = serde_json::to_value(Settings::default()).expect("plain data serialises");
+    let defaults = serde_json::to_value(Settings::default()).expect("settings serialise");
     let mut leaves = Vec::new();
     collect(&schema, &defaults, &mut Vec::new(), &mut leaves);
     leaves
@@ -71,20 +71,20 @@ fn collect(schema: &Value, default: &Value, path: &mut Vec<String>, leaves: &mut
         path: path.clone(),
         description: schema["description"].as_str().unwrap_or_default().to_owned(),
         default: default.clone(),
-        // Enums have no type of their own in some drafts; they are texts too.
+        // The schema of an enum may lack a type; its values are text.
         text: kinds.is_empty() || kinds.contains(&"string"),
     });
 }
 
 /// The flags of all settings, each with its environment variable.
 pub fn arguments() -> Vec<Arg> {
-    let of_leaf = |leaf: Leaf| {
+    let argument = |leaf: Leaf| {
         Arg::new(leaf.flag())
             .long(leaf.flag())
             .env(leaf.variable())
             .value_name("VALUE")
             .hide_env_values(true)
-            .help_heading("Settings (each is also a line of the settings file)")
+            .help_heading("Settings (each can also be set in the settings file)")
             .help(leaf.description)
     };
     std::iter::once(
@@ -93,13 +93,13 @@ pub fn arguments() -> Vec<Arg> {
             .env("CODELOC_CONFIG")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("The settings file [default: codeloc.yml where there is one]"),
+            .help("Settings file [default: codeloc.yml, if it exists]"),
     )
-    .chain(leaves().into_iter().map(of_leaf))
+    .chain(leaves().into_iter().map(argument))
     .collect()
 }
 
-/// Reads the settings of one invocation. Relative paths in the file are relative to the working directory.
+/// Loads the settings of one invocation. Relative paths in the file are relative to the working directory.
 pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
     let default = Path::new("codeloc.yml");
     let file =
@@ -108,7 +108,7 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
         Some(path) => from_file(path)?,
         None => Settings::default(),
     };
-    let mut merged = serde_json::to_value(base).expect("plain data serialises");
+    let mut merged = serde_json::to_value(base).expect("settings serialise");
     for leaf in leaves() {
         let flag = leaf.flag();
         let Some(text) = matches.get_one::<String>(&flag) else { continue };
@@ -124,7 +124,7 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
         set(&mut merged, &leaf.path, value);
     }
     let settings: Settings =
-        serde_json::from_value(merged).map_err(|error| SettingsError::Together(error.to_string()))?;
+        serde_json::from_value(merged).map_err(|error| SettingsError::Merged(error.to_string()))?;
     Ok(settings)
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_the_file() {
+    fn a_flag_takes_precedence_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("codeloc.yml");
         std::fs::write(&path, "aws: {cluster: from-file, bucket: from-file}\n").unwrap();
@@ -165,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_numbers_are_read_as_yaml() {
+    fn lists_and_numbers_are_parsed_as_yaml() {
         let settings = load(&matches(&["--aws-subnets", "[subnet-a, subnet-b]", "--dagster-port", "4100"])).unwrap();
         assert_eq!((settings.aws.subnets.len(), settings.dagster.port), (2, 4100));
     }
 
     #[test]
-    fn an_unknown_line_of_the_file_is_an_error_that_names_it() {
+    fn an_unknown_key_in_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("codeloc.yml");
         std::fs::write(&path, "aws:\n  clutser: x\n").unwrap();
@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_described() {
-        let silent: Vec<String> =
+    fn every_setting_has_a_description() {
+        let undescribed: Vec<String> =
             leaves().into_iter().filter(|leaf| leaf.description.is_empty()).map(|leaf| leaf.flag()).collect();
-        assert_eq!(silent, Vec::<String>::new());
+        assert_eq!(undescribed, Vec::<String>::new());
     }
 }

@@ -1,9 +1,14 @@
-//! Settings of the daemon: one file, `codeloc.yml`. Each of them is also a flag and an environment variable, derived from
-//! the same definition: `aws.cluster` is `--aws-cluster` and `CODELOC_AWS_CLUSTER`. A flag wins over the environment, and
-//! that over the file.
+//! Settings of the daemon, from the file `codeloc.yml`. Each setting is also a flag and an environment variable, derived from the same
+//! definition: `aws.cluster` is `--aws-cluster` and `CODELOC_AWS_CLUSTER`. A flag takes precedence over the environment, and the
+//! environment over the file.
+//!
+//! The doc comments of the fields are the descriptions in `docs/settings.md`, in `--help` and in the example file.
 
 mod check;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod layers;
+mod severity;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,156 +18,155 @@ use codeloc_crds::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::events::Severity;
-
 pub use layers::{Leaf, SettingsError, arguments, leaves, load};
+pub use severity::Severity;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Id of this deployment: the value of the ownership tag and the prefix of every name in AWS. At most 20 characters out of `[a-z0-9-]`, with single hyphens. Changing it leaves everything made before to itself.
+    /// Id of this deployment: the value of the ownership tag and the prefix of all names in AWS. At most 20 characters of `[a-z0-9-]`, with single hyphens. If you change it, codeloc no longer manages the existing resources.
     pub deployment: String,
-    /// Where the REST API listens. Loopback unless told otherwise.
+    /// Address on which the REST API listens.
     pub listen: SocketAddr,
-    /// What codeloc may do: `enforce`, `detect` (only say what differs) or `suspended`. A config can ask for less, not for more.
+    /// What codeloc does: `enforce` (repair drift), `detect` (only report drift) or `suspended` (nothing). The `mode` of a config can restrict this further, but not extend it.
     pub mode: Mode,
-    /// How many locations without a config may be deleted at once although they are the last ones, or half of all.
+    /// Number of locations without a config that codeloc may delete at once even if they are all or half of the locations.
     pub allow_prune: usize,
-    /// Where the configs come from: `path`, or `git_url`.
+    /// Source of the configs: `path` or `git_url`.
     pub source: SourceSettings,
-    /// How git is run, for the configs and for the users' repositories.
+    /// How codeloc runs git, for the configs and for the repositories of the locations.
     pub git: GitSettings,
-    /// The place in AWS where locations live. All of it must exist.
+    /// The AWS infrastructure in which the locations run. All of it must exist.
     pub aws: AwsSettings,
-    /// How a commit becomes an image.
+    /// How codeloc builds an image from a commit.
     pub build: BuildSettings,
-    /// The Dagster that is served.
+    /// The Dagster instance that uses the locations.
     pub dagster: DagsterSettings,
-    /// How often, and how much at once.
+    /// Intervals and concurrency.
     pub reconcile: ReconcileSettings,
-    /// Who may use the REST API.
+    /// Access to the REST API.
     pub api: ApiSettings,
-    /// Who is told of events.
+    /// Webhook to which codeloc posts events.
     pub notify: NotifySettings,
-    /// What costs are reckoned with.
+    /// Prices for cost estimates.
     pub cost: CostSettings,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSettings {
-    /// A file with a line `ROLE NAME TOKEN` for each token; ROLE is `read` or `write`. Without it only loopback may be listened on.
+    /// File with one line `ROLE NAME TOKEN` for each token; ROLE is `read` or `write`. Without it, `listen` must be a loopback address.
     pub tokens_file: Option<PathBuf>,
-    /// A file with the secret that git hosts sign their webhooks with. Without it `/hooks/git` accepts nothing.
+    /// File with the secret with which git hosts sign their webhooks. Without it, codeloc refuses all requests to `/hooks/git`.
     pub hook_secret_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NotifySettings {
-    /// A file with the URL that events are posted to, in the JSON that Slack's incoming webhooks take. In a file, since it holds a secret.
+    /// File with the URL to which codeloc posts events, in the JSON of Slack's incoming webhooks. The URL is in a file because it contains a secret.
     pub url_file: Option<PathBuf>,
-    /// A file with the secret that what is posted is signed with, in the header `X-Codeloc-Signature-256`.
+    /// File with the secret with which codeloc signs posted events, in the header `X-Codeloc-Signature-256`.
     pub secret_file: Option<PathBuf>,
-    /// The least severe events that are posted: `normal` or `warning`.
+    /// Lowest severity of the events to post: `normal` or `warning`.
     pub severity: Severity,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CostSettings {
-    /// A table of prices in place of the one that comes with the program; `controller/src/cost/prices.yml` shows its form.
+    /// File with prices that replace the built-in ones, in the format of `controller/src/cost/prices.yml`.
     pub prices_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceSettings {
-    /// A folder that holds `NAME/config.yml`. It is watched.
+    /// Folder that contains `NAME/config.yml` for each location. codeloc watches it.
     pub path: Option<PathBuf>,
-    /// A git repository that holds the folder of configs. It is polled.
+    /// URL of a git repository that contains the folder of configs. codeloc polls it.
     pub git_url: Option<String>,
-    /// Branch of `git_url`; `main` unless set.
+    /// Branch of `git_url`; `main` by default.
     pub git_branch: Option<String>,
-    /// Folder of configs inside `git_url`; `repos` unless set.
+    /// Folder of configs in `git_url`; `repos` by default.
     pub git_folder: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitSettings {
-    /// The git program.
+    /// Path of the git program.
     pub program: PathBuf,
-    /// URLs that begin with a key are fetched from its value instead, as git's `insteadOf` does: for mirrors.
+    /// For mirrors: codeloc replaces the key at the beginning of a URL with the value, as git's `insteadOf` does.
     pub url_rewrites: BTreeMap<String, String>,
-    /// Files that hold a token, by the beginning of the URLs that it is sent to. No redirect takes it to another host.
+    /// Files with access tokens, by URL prefix. codeloc sends a token only to URLs with its prefix; redirects to other hosts do not receive it.
     pub tokens: BTreeMap<String, PathBuf>,
-    /// Whether repositories may be local folders.
+    /// Whether repository URLs may be local folders.
     pub allow_local: bool,
-    /// Seconds between two looks at the branches, and at the image tags that are followed; 1 to 86400.
+    /// Interval in seconds at which codeloc polls branches and image tags; 1 to 86400.
     pub poll_seconds: u64,
-    /// Seconds one git command may take; 1 to 3600.
+    /// Timeout in seconds of one git command; 1 to 3600.
     pub timeout_seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AwsSettings {
-    /// AWS region; from the usual AWS configuration unless set.
+    /// AWS region; by default from the usual AWS configuration.
     pub region: Option<String>,
-    /// Another endpoint for all AWS services: localcloud, moto.
+    /// Endpoint for all AWS services instead of AWS: localcloud or moto.
     pub endpoint_url: Option<String>,
-    /// ECS cluster, by its name.
+    /// Name of the ECS cluster.
     pub cluster: String,
-    /// Cloud Map namespace, by its DNS name. Not below `.local`, which is mDNS to some resolvers.
+    /// DNS name of the Cloud Map namespace. It must not end with `.local`, which some resolvers use for mDNS.
     pub namespace: String,
-    /// S3 bucket of the platform.
+    /// Name of the S3 bucket of the platform.
     pub bucket: String,
     /// Subnets of the tasks.
     pub subnets: Vec<String>,
     /// Security groups of the tasks.
     pub security_groups: Vec<String>,
-    /// Whether tasks get a public IP.
+    /// Whether tasks get a public IP address.
     pub assign_public_ip: bool,
-    /// Role with which ECS pulls images and writes logs.
+    /// ARN of the role with which ECS pulls images and writes logs.
     pub execution_role_arn: String,
-    /// Permissions boundary of every role that is made.
+    /// ARN of the permissions boundary for all roles that codeloc creates.
     pub permissions_boundary: Option<String>,
-    /// Days that a location's logs are kept, out of those that CloudWatch offers: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653.
+    /// Retention of logs in days. CloudWatch allows 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653.
     pub log_retention_days: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuildSettings {
-    /// What images are built for: `config` (each config's architecture), or `host` (this machine's architecture and Python, for local development).
+    /// Target of image builds: `config` (the architecture in each config) or `host` (architecture and Python of this machine, for local development).
     pub platform: Platform,
-    /// Image that every location's image stands on, or `scratch`.
+    /// Base image of all images, or `scratch`.
     pub base_image: String,
-    /// Python minor version, as in `3.12`, of configs that name none.
+    /// Python minor version, such as `3.12`, for configs without `python_version`.
     pub python: String,
-    /// Requirements that every location gets, such as `dagster==1.13.27`. A project that admits no such Dagster gets others of one release.
+    /// Requirements of all locations, such as `dagster==1.13.27`. If a project excludes that Dagster version, codeloc installs the Dagster packages of another release.
     pub requirements: Vec<String>,
-    /// A constraints file that is always applied.
+    /// Constraints file for all installations.
     pub constraints: Option<PathBuf>,
-    /// Package index in place of the default one.
+    /// URL of the package index that replaces the default one.
     pub index_url: Option<String>,
-    /// The uv program.
+    /// Path of the uv program.
     pub uv: PathBuf,
-    /// A Python of the images' minor version that compiles `.pyc` files; without one they are left out.
+    /// Path of a Python with the minor version of the images, which compiles `.pyc` files. Without it, images contain none.
     pub compile_python: Option<PathBuf>,
-    /// Folder for caches and half-made layers. Losing it costs time only.
+    /// Folder for caches and unfinished layers. codeloc rebuilds it if you delete it.
     pub work_folder: PathBuf,
-    /// GiB on disk that builds keep for the next ones: git's caches, dependency layers, uv's cache. What was longest unused goes first.
+    /// Maximum size of the build caches on disk in GiB: git objects, dependency layers and uv's cache. codeloc evicts the least recently used entries first.
     pub cache_gib: u32,
-    /// Compression of layers.
+    /// Compression of image layers: `zstd` or `gzip`.
     pub compression: Compression,
-    /// Days for which an image stays in a location's ECR repository although no task definition names it any more.
+    /// Days for which an image stays in ECR after the last task definition that uses it is gone; 1 to 3650.
     pub image_grace_days: u32,
-    /// AWS `CodeBuild` project that builds the Dockerfiles of configs that name one.
+    /// Name of the AWS `CodeBuild` project that builds the Dockerfiles of configs with `dockerfile`.
     pub codebuild_project: Option<String>,
-    /// The buildah program that builds them on this machine instead, with what they run; for laptops.
+    /// Path of the buildah program, which builds these Dockerfiles on this machine instead of in `CodeBuild`. It runs their commands on this machine: only for local development.
     pub buildah: Option<PathBuf>,
 }
 
@@ -183,22 +187,22 @@ pub enum Compression {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DagsterSettings {
-    /// The webserver, asked to reload and for what it shows. Without it only the file is written.
+    /// URL of Dagster's webserver. codeloc makes it reload `workspace.yaml` and checks what it shows. Without it, codeloc only writes the file.
     pub webserver_url: Option<String>,
-    /// The `workspace.yaml` that Dagster reads. Nobody else may write it.
+    /// Path of the `workspace.yaml` that Dagster reads. Only codeloc may write it.
     pub workspace_file: PathBuf,
-    /// How Dagster reaches a location: `dns` (by name) or `discovered` (by the address that Cloud Map has, for a Dagster outside the VPC's DNS).
+    /// How Dagster reaches a location: `dns` (by DNS name) or `discovered` (by the address in Cloud Map, for a Dagster that does not use the VPC's DNS).
     pub address: AddressMode,
-    /// Host of an entry with `dns`; `{service}` and `{namespace}` are filled in.
+    /// Host name of a location with `address: dns`. codeloc replaces `{service}` and `{namespace}`.
     pub host: String,
-    /// Port of every code server.
+    /// Port of all code servers.
     pub port: u16,
-    /// Seconds a code server may take to answer one question; 1 to 600.
+    /// Timeout in seconds of one request to a code server or to the webserver; 1 to 600.
     pub timeout_seconds: u64,
-    /// Environment variables of every code server and every run: those that the instance's `dagster.yaml` reads. A config's own win.
+    /// Environment variables of all code servers and runs, for example those that the instance's `dagster.yaml` reads. Variables in a config take precedence.
     pub environment: BTreeMap<String, String>,
-    /// The same out of secrets: ARN of a secret or a parameter by variable. The platform's execution role must be allowed to read them;
-    /// that of a location with secrets of its own is.
+    /// Environment variables from secrets: the ARN of a secret or parameter for each variable. `aws.execution_role_arn` must be allowed to read
+    /// them. For locations with their own secrets, codeloc creates an execution role that is.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -212,14 +216,14 @@ pub enum AddressMode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReconcileSettings {
-    /// Seconds between two sweeps over everything; 1 to 86400.
+    /// Interval in seconds between sweeps of all locations; 1 to 86400.
     pub resync_seconds: u64,
-    /// Locations that are worked on at once; 1 to 1000.
+    /// Locations that codeloc reconciles at the same time; 1 to 1000.
     pub workers: usize,
-    /// Images that are built at once; 1 to 100.
+    /// Images that codeloc builds at the same time; 1 to 100.
     pub builds: usize,
-    /// Seconds after which another controller may take the lease of one that is not heard of any more. A mutating call gets
-    /// two fifths of it.
+    /// Seconds after which a standby takes over the lease from a holder that no longer renews it; 5 to 600. The timeout of a mutating AWS call
+    /// is two fifths of it.
     pub lease_seconds: u64,
 }
 

@@ -1,9 +1,10 @@
-//! What happened, to whom, why, and from which commit: the last thousand, for the API, the command line and webhooks.
+//! The last thousand events: what happened to which location, why, and from which commit.
 //!
-//! Guarantees: nothing that records an event waits for anybody who reads them; one that repeats is counted, not stored again, and neither
-//! are several that repeat in turns.
+//! Guarantees: recording never waits for a reader; an event that repeats within ten minutes is counted, not stored again, even if
+//! other events come in between.
 
 pub mod diff;
+mod reason;
 mod topic;
 
 use std::collections::VecDeque;
@@ -11,156 +12,52 @@ use std::sync::Mutex;
 
 use codeloc_core::lock::lock;
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
-/// Events that are kept; a restart forgets them.
+use crate::settings::Severity;
+
+pub use reason::EventReason;
+
+/// Events in memory; a restart loses them.
 pub const KEPT: usize = 1000;
-/// For how long after an event an equal one is the same once more, whatever else happened to its location between.
+/// An equal event within this time after the last one counts as a repetition.
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
-/// Events that a reader may be behind before it misses some.
-const BEHIND: usize = 256;
-
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Normal,
-    #[default]
-    Warning,
-}
-
-/// Why there is an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema, JsonSchema)]
-pub enum EventReason {
-    /// A new commit of the config repository, or a changed folder of configs, is in force.
-    ConfigsRead,
-    /// The configs cannot be read; the last good ones stay in force.
-    ConfigsUnreadable,
-    /// A config does not pass; its location stays as it is.
-    ConfigInvalid,
-    /// Somebody wrote to the config repository through the API.
-    ConfigWritten,
-    /// The branch names another commit than before.
-    CommitObserved,
-    ImageReady,
-    ImageFailed,
-    /// A change was made in AWS or in `workspace.yaml`.
-    Applied,
-    /// Live state differs from what is wanted, and nobody committed anything.
-    Drifted,
-    /// The location is as wanted, and well.
-    Healthy,
-    /// The location is not well.
-    Degraded,
-    /// A revision did not come up; ECS keeps the one before.
-    RolloutFailed,
-    /// A step failed; it is tried again.
-    StepFailed,
-    /// The same changes came back after they were applied.
-    NotConverging,
-    /// All of a location without a config is gone.
-    Removed,
-    /// More would be deleted at once than is done unasked.
-    PruneBlocked,
-    /// This process may change things.
-    LeaseAcquired,
-    /// This process may not change things any more, or not yet.
-    LeaseLost,
-    /// AWS could not be read whole; nothing is done on half of an observation.
-    SweepFailed,
-    /// The webserver did not load `workspace.yaml`; it is asked again until it has.
-    ReloadFailed,
-}
-
-impl EventReason {
-    pub const ALL: [Self; 20] = [
-        Self::ConfigsRead,
-        Self::ConfigsUnreadable,
-        Self::ConfigInvalid,
-        Self::ConfigWritten,
-        Self::CommitObserved,
-        Self::ImageReady,
-        Self::ImageFailed,
-        Self::Applied,
-        Self::Drifted,
-        Self::Healthy,
-        Self::Degraded,
-        Self::RolloutFailed,
-        Self::StepFailed,
-        Self::NotConverging,
-        Self::Removed,
-        Self::PruneBlocked,
-        Self::LeaseAcquired,
-        Self::LeaseLost,
-        Self::SweepFailed,
-        Self::ReloadFailed,
-    ];
-
-    /// Of the metric that counts events: reason and severity.
-    pub fn labels(self) -> [String; 2] {
-        [format!("{self:?}"), format!("{:?}", self.severity()).to_lowercase()]
-    }
-
-    pub fn severity(self) -> Severity {
-        match self {
-            Self::ConfigsRead
-            | Self::ConfigWritten
-            | Self::CommitObserved
-            | Self::ImageReady
-            | Self::Applied
-            | Self::Healthy
-            | Self::Removed
-            | Self::LeaseAcquired => Severity::Normal,
-            Self::ConfigsUnreadable
-            | Self::ConfigInvalid
-            | Self::ImageFailed
-            | Self::Drifted
-            | Self::Degraded
-            | Self::RolloutFailed
-            | Self::StepFailed
-            | Self::NotConverging
-            | Self::PruneBlocked
-            | Self::LeaseLost
-            | Self::SweepFailed
-            | Self::ReloadFailed => Severity::Warning,
-        }
-    }
-}
+/// Events by which a reader may be behind before it misses some.
+const BACKLOG: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Rises by one with each event of this process.
+    /// Increases by one with each event of this process.
     pub number: u64,
     pub severity: Severity,
     pub reason: EventReason,
-    /// Absent where it concerns the daemon as a whole.
+    /// Absent if the event concerns the daemon as a whole.
     pub location: Option<String>,
-    /// The commit of the location's branch, or of the config repository.
+    /// The commit of the location's repository, or of the config repository.
     pub commit: Option<String>,
-    /// Of one that repeats: as it was the last time.
+    /// The message of the last occurrence.
     pub message: String,
-    /// When it happened for the first time.
+    /// Time of the first occurrence.
     #[schema(value_type = String, format = DateTime)]
     pub first: Timestamp,
-    /// When it happened for the last time.
+    /// Time of the last occurrence.
     #[schema(value_type = String, format = DateTime)]
     pub last: Timestamp,
-    /// How often, each time within ten minutes after the last or without another event of the same location between.
+    /// Number of occurrences. An occurrence counts here if it came within ten minutes after the previous one, or if the location had no
+    /// other event in between.
     pub count: u32,
 }
 
-/// What is recorded; number, time and count come from the log of events.
+/// An event to record. [`Events`] adds number, time and count.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub reason: EventReason,
     pub location: Option<String>,
     pub commit: Option<String>,
     pub message: String,
-    /// What two equal events have in common; the message, where this is absent.
+    /// Text by which equal events are recognised; the message by default.
     topic: Option<String>,
 }
 
@@ -173,18 +70,18 @@ impl NewEvent {
         Self { location: Some(location.to_owned()), ..Self::of_daemon(reason, message) }
     }
 
-    /// For a message that quotes another program, whose words differ each time.
+    /// Sets the topic, for a message that quotes a program whose output varies.
     #[must_use]
     pub fn about(self, topic: impl Into<String>) -> Self {
         Self { topic: Some(topic.into()), ..self }
     }
 
-    /// Normal events are history: two of them are equal word for word or not at all.
+    /// Normal events are history: they are equal only if their texts are identical.
     fn topic(&self) -> String {
-        let told = self.topic.as_ref().unwrap_or(&self.message);
+        let text = self.topic.as_ref().unwrap_or(&self.message);
         match self.reason.severity() {
-            Severity::Normal => told.clone(),
-            Severity::Warning => topic::of(told),
+            Severity::Normal => text.clone(),
+            Severity::Warning => topic::without_variable_parts(text),
         }
     }
 
@@ -196,25 +93,25 @@ impl NewEvent {
 
 #[derive(Debug)]
 pub struct Events {
-    kept: Mutex<Kept>,
+    log: Mutex<Log>,
     sender: broadcast::Sender<Event>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    /// Each with its topic; the one that happened last is the last.
+struct Log {
+    /// Events and their topics, in the order of the last occurrence.
     events: VecDeque<(Event, String)>,
     number: u64,
 }
 
-impl Kept {
-    /// The event that this is once more.
+impl Log {
+    /// Position of the event that `new_event` repeats.
     fn repeated(&self, new_event: &NewEvent, topic: &str, now: Timestamp) -> Option<usize> {
-        let of_location = |event: &Event| event.location == new_event.location;
-        let last = self.events.iter().rposition(|(event, _)| of_location(event))?;
-        let equal = |(event, known): &(Event, String)| {
-            of_location(event)
-                && (event.reason, known.as_str(), &event.commit) == (new_event.reason, topic, &new_event.commit)
+        let same_location = |event: &Event| event.location == new_event.location;
+        let last = self.events.iter().rposition(|(event, _)| same_location(event))?;
+        let equal = |(event, known_topic): &(Event, String)| {
+            same_location(event)
+                && (event.reason, known_topic.as_str(), &event.commit) == (new_event.reason, topic, &new_event.commit)
         };
         let found = self.events.iter().rposition(equal)?;
         (found == last || now.duration_since(self.events[found].0.last) <= WINDOW).then_some(found)
@@ -223,27 +120,27 @@ impl Kept {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), sender: broadcast::Sender::new(BEHIND) }
+        Self { log: Mutex::default(), sender: broadcast::Sender::new(BACKLOG) }
     }
 }
 
 impl Events {
-    /// Whether it is news, rather than an event of its location once more.
+    /// Returns whether the event is new, not a repetition.
     pub fn record(&self, new_event: NewEvent, now: Timestamp) -> bool {
         let topic = new_event.topic();
-        let mut kept = lock(&self.kept);
-        if let Some(position) = kept.repeated(&new_event, &topic, now)
-            && let Some((mut event, topic)) = kept.events.remove(position)
+        let mut log = lock(&self.log);
+        if let Some(position) = log.repeated(&new_event, &topic, now)
+            && let Some((mut event, topic)) = log.events.remove(position)
         {
             event.count = event.count.saturating_add(1);
             event.last = now;
             event.message = new_event.message;
-            kept.events.push_back((event, topic));
+            log.events.push_back((event, topic));
             return false;
         }
-        kept.number += 1;
+        log.number += 1;
         let event = Event {
-            number: kept.number,
+            number: log.number,
             severity: new_event.reason.severity(),
             reason: new_event.reason,
             location: new_event.location,
@@ -253,28 +150,27 @@ impl Events {
             last: now,
             count: 1,
         };
-        kept.events.push_back((event.clone(), topic));
-        if kept.events.len() > KEPT {
-            kept.events.pop_front();
+        log.events.push_back((event.clone(), topic));
+        if log.events.len() > KEPT {
+            log.events.pop_front();
         }
-        drop(kept);
-        // Nobody may be listening.
+        drop(log);
+        // An error means that there is no reader.
         let _ = self.sender.send(event);
         true
     }
 
-    /// Those that `which` lets through. The one that happened last is the last.
-    pub fn list(&self, which: impl Fn(&Event) -> bool) -> Vec<Event> {
-        lock(&self.kept).events.iter().map(|(event, _)| event).filter(|event| which(event)).cloned().collect()
+    /// Events that match `filter`, in the order of their last occurrence.
+    pub fn list(&self, filter: impl Fn(&Event) -> bool) -> Vec<Event> {
+        lock(&self.log).events.iter().map(|(event, _)| event).filter(|event| filter(event)).cloned().collect()
     }
 
-    /// Those who listen at present.
     #[cfg(test)]
-    pub fn listeners(&self) -> usize {
+    pub fn subscribers(&self) -> usize {
         self.sender.receiver_count()
     }
 
-    /// What happens from now on. Who falls too far behind misses events, and is told how many.
+    /// Events from now on. A reader that falls too far behind gets the number of events that it missed.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.sender.subscribe()
     }
@@ -289,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_repeats_is_counted_and_keeps_the_time_of_its_beginning() {
+    fn a_repeated_event_is_counted_and_keeps_its_first_time() {
         let events = Events::default();
         let new_event = || NewEvent::of("orders", EventReason::StepFailed, "ecs:UpdateService: no");
         assert!(events.record(new_event(), at(1)));
@@ -301,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_that_repeat_in_turns_are_counted_each() {
+    fn alternating_warnings_are_counted_separately() {
         let events = Events::default();
         for second in 0..4 {
             let reason = if second % 2 == 0 { EventReason::ImageFailed } else { EventReason::Degraded };
@@ -309,13 +205,13 @@ mod tests {
             assert_eq!(events.record(NewEvent::of("orders", reason, message), at(second)), second < 2);
         }
         let kept = events.list(|_| true);
-        let told: Vec<_> = kept.iter().map(|event| (event.reason, event.count, event.first, event.last)).collect();
-        assert_eq!(told, [(EventReason::ImageFailed, 2, at(0), at(2)), (EventReason::Degraded, 2, at(1), at(3))]);
+        let found: Vec<_> = kept.iter().map(|event| (event.reason, event.count, event.first, event.last)).collect();
+        assert_eq!(found, [(EventReason::ImageFailed, 2, at(0), at(2)), (EventReason::Degraded, 2, at(1), at(3))]);
         assert!(kept[1].message.ends_with("3.5s"), "{kept:?}");
     }
 
     #[test]
-    fn the_event_that_happened_last_is_the_last() {
+    fn events_are_in_the_order_of_their_last_occurrence() {
         let events = Events::default();
         for (second, reason) in
             [EventReason::ImageFailed, EventReason::Degraded, EventReason::ImageFailed].into_iter().enumerate()
@@ -327,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_after_the_window_and_others_is_news() {
+    fn a_repetition_after_the_window_is_a_new_event() {
         let events = Events::default();
         events.record(NewEvent::of("orders", EventReason::Degraded, "no"), at(0));
         events.record(NewEvent::of("orders", EventReason::Healthy, "well"), at(5));
@@ -335,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_events_of_two_commits_or_locations_are_two() {
+    fn events_of_different_commits_or_locations_differ() {
         let events = Events::default();
         let new_event = |name: &str, commit: &str| {
             NewEvent::of(name, EventReason::ImageFailed, "no").from_commit(Some(commit.to_owned()))
@@ -347,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_normal_is_counted_only_word_for_word() {
+    fn normal_events_with_different_messages_differ() {
         let events = Events::default();
         for configs in [20, 21] {
             assert!(events.record(NewEvent::of_daemon(EventReason::ConfigsRead, format!("{configs} configs")), at(1)));
@@ -355,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_words_do_not_make_another_event() {
+    fn events_with_the_same_topic_are_equal() {
         let events = Events::default();
         for quoted in ["<html>xqzv", "<html>pfft"] {
             let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, format!("the answer is {quoted}"));
@@ -365,23 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_events_are_kept_and_the_oldest_goes_first() {
+    fn only_the_last_thousand_events_are_kept() {
         let events = Events::default();
         for number in 0..1005 {
             events.record(NewEvent::of_daemon(EventReason::ConfigsRead, format!("{number}")), at(number));
         }
         let kept = events.list(|_| true);
         assert_eq!((kept.len(), kept[0].message.as_str(), kept[999].number), (1000, "5", 1005));
-    }
-
-    #[test]
-    fn every_reason_is_in_the_list_of_reasons() {
-        let schema = schemars::schema_for!(EventReason).to_value();
-        let described = schema["oneOf"].as_array().into_iter().flatten().count();
-        let plain = schema["oneOf"].as_array().into_iter().flatten();
-        let named: usize = plain.map(|one| one["enum"].as_array().map_or(0, Vec::len)).sum();
-        let constants = schema["oneOf"].as_array().into_iter().flatten().filter(|one| one["const"].is_string()).count();
-        assert!(described > 0);
-        assert_eq!(named + constants, EventReason::ALL.len());
     }
 }

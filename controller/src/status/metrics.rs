@@ -1,14 +1,20 @@
-//! What Prometheus is told. Every metric is one [`Definition`], from which the docs are made too.
+//! Metrics for Prometheus. Each metric is one [`Definition`]; `docs/metrics.md` is generated from them.
 //!
-//! Counters and histograms are recorded where things happen. Gauges are made anew for each scrape, from what is known then, so
-//! that a location that went leaves none behind. Labels have few values each: names of locations, of AWS operations, of enums.
+//! Counters and histograms record what happens. Each scrape computes all gauges again, so that a deleted location leaves none behind.
+//! Labels have few values: names of locations and AWS operations, and enums with a [`Label`].
 
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, exponential_buckets,
 };
 
 mod definitions;
+mod outcomes;
 
+use std::time::Duration;
+
+use codeloc_aws::Class;
+use codeloc_core::priority::Priority;
+use codeloc_core::resources::{Action, Kind};
 use codeloc_core::status::{ConditionKind, ConditionStatus, LocationStatus, Reason};
 use definitions::{
     AWS_CALLS, BUILD_INFO, BUILDS, CHANGES, COMMIT, COMMIT_OBSERVED, CONFIG_WRITES, CONVERGED, COST, DELIVERIES, DRIFT,
@@ -18,42 +24,33 @@ use definitions::{
 };
 
 use super::events::EventReason;
+use super::label::{LEASE_STATES, Label};
 
 pub use definitions::{ALL, Definition, MetricKind};
+pub use outcomes::{
+    BuildOutcome, CallOutcome, DeliveryOutcome, HookOutcome, HookSender, ImageLookup, ReconcileOutcome, ReloadOutcome,
+    RolloutOutcome, SweepOutcome, WriteOutcome,
+};
 
-/// What is recorded as it happens.
+/// Counters and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Seconds of a pass, by its outcome.
     pub reconciles: HistogramVec,
-    /// Seconds between the moment a location was due and its pass, by priority.
     pub queue_wait: HistogramVec,
-    /// By kind and action.
     pub changes: IntCounterVec,
-    /// By class of the error.
     pub failed_steps: IntCounterVec,
-    /// `begun` and `failed`.
-    pub rollouts: IntCounterVec,
-    /// Seconds, by outcome.
+    rollouts: IntCounterVec,
     pub sweeps: HistogramVec,
-    /// Seconds, by outcome.
     pub builds: HistogramVec,
-    /// `found`, `missing` and `failed`.
     pub image_lookups: IntCounterVec,
     pub workspace_writes: IntCounterVec,
-    /// By outcome.
     pub reloads: IntCounterVec,
-    /// By reason and severity.
-    pub events: IntCounterVec,
-    /// By outcome.
-    pub deliveries: IntCounterVec,
-    /// By sender and outcome.
-    pub hooks: IntCounterVec,
-    /// By outcome.
-    pub config_writes: IntCounterVec,
-    /// By method, route and status.
-    pub http: IntCounterVec,
+    events: IntCounterVec,
+    deliveries: IntCounterVec,
+    hooks: IntCounterVec,
+    config_writes: IntCounterVec,
+    http: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -63,10 +60,10 @@ impl Default for Metrics {
         let histogram = |definition: &Definition, first: f64| register(&registry, histogram(definition, first));
         let events = counter(&EVENTS);
         for reason in EventReason::ALL {
-            events.with_label_values(&reason.labels());
+            events.with_label_values(&[reason.label(), reason.severity().label()]);
         }
         Self {
-            // From a hundredth of a second to five minutes, or ten times as long.
+            // The upper bounds are five minutes from 0.01 s, and 27 minutes from 0.1 s.
             reconciles: histogram(&RECONCILES, 0.01),
             queue_wait: histogram(&QUEUE_WAIT, 0.01),
             sweeps: histogram(&SWEEPS, 0.1),
@@ -87,12 +84,12 @@ impl Default for Metrics {
     }
 }
 
-/// What is read at the moment of a scrape.
+/// State at the moment of a scrape, for the gauges.
 #[derive(Debug, Default)]
 pub struct Scrape {
     pub statuses: Vec<LocationStatus>,
     pub mode: String,
-    /// Calls so far by `service:Operation` and outcome.
+    /// Calls until now by `service:Operation` and the label of a [`CallOutcome`].
     pub calls: Vec<(String, &'static str, u64)>,
     /// Learned calls per second and waiting calls by family.
     pub rates: Vec<(String, f64, usize)>,
@@ -105,25 +102,83 @@ pub struct Scrape {
     /// Seconds since the epoch.
     pub source_read: Option<f64>,
     pub swept: f64,
-    /// Dollars a month by location: fewest tasks, those that run, most tasks.
+    /// Dollars per month by location: with the fewest tasks, with the running tasks, with the most tasks.
     pub costs: Vec<(String, [f64; 3])>,
 }
 
-/// States of the lease, as the metric names them.
-pub const LEASE_STATES: [&str; 4] = ["held", "standby", "unreadable", "unknown"];
-
-/// Hexadecimal digits of a commit that are a label.
+/// Hexadecimal digits of a commit in a label.
 const SHORT_COMMIT: usize = 12;
 
 impl Metrics {
-    /// Everything, in Prometheus's text format.
+    pub fn count_event(&self, reason: EventReason) {
+        self.events.with_label_values(&[reason.label(), reason.severity().label()]).inc();
+    }
+
+    pub fn count_deliveries(&self, outcome: DeliveryOutcome, number: u64) {
+        self.deliveries.with_label_values(&[outcome.label()]).inc_by(number);
+    }
+
+    pub fn count_hook(&self, sender: HookSender, outcome: HookOutcome) {
+        self.hooks.with_label_values(&[sender.label(), outcome.label()]).inc();
+    }
+
+    pub fn count_config_write(&self, outcome: WriteOutcome) {
+        self.config_writes.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// `method` and `route` must be from a small set: `other` for any other.
+    pub fn count_request(&self, method: &str, route: &str, status: &str) {
+        self.http.with_label_values(&[method, route, status]).inc();
+    }
+
+    pub fn observe_reconcile(&self, outcome: ReconcileOutcome, duration: Duration) {
+        self.reconciles.with_label_values(&[outcome.label()]).observe(duration.as_secs_f64());
+    }
+
+    pub fn observe_queue_wait(&self, priority: Priority, waited: Duration) {
+        self.queue_wait.with_label_values(&[priority.label()]).observe(waited.as_secs_f64());
+    }
+
+    pub fn observe_sweep(&self, outcome: SweepOutcome, duration: Duration) {
+        self.sweeps.with_label_values(&[outcome.label()]).observe(duration.as_secs_f64());
+    }
+
+    pub fn observe_build(&self, outcome: BuildOutcome, duration: Duration) {
+        self.builds.with_label_values(&[outcome.label()]).observe(duration.as_secs_f64());
+    }
+
+    pub fn count_image_lookup(&self, result: ImageLookup) {
+        self.image_lookups.with_label_values(&[result.label()]).inc();
+    }
+
+    pub fn count_change(&self, kind: Kind, action: Action) {
+        self.changes.with_label_values(&[kind.title(), action.label()]).inc();
+    }
+
+    pub fn count_failed_step(&self, class: Class) {
+        self.failed_steps.with_label_values(&[class.label()]).inc();
+    }
+
+    pub fn count_rollout(&self, outcome: RolloutOutcome) {
+        self.rollouts.with_label_values(&[outcome.label()]).inc();
+    }
+
+    pub fn count_workspace_write(&self) {
+        self.workspace_writes.with_label_values::<&str>(&[]).inc();
+    }
+
+    pub fn count_reload(&self, outcome: ReloadOutcome) {
+        self.reloads.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// All metrics in Prometheus's text format.
     pub fn render(&self, scrape: &Scrape) -> String {
         let gauges = gauges(scrape);
         let mut families = self.registry.gather();
         families.extend(gauges.gather());
         families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut text = Vec::new();
-        TextEncoder::new().encode(&families, &mut text).expect("memory takes all of it");
+        TextEncoder::new().encode(&families, &mut text).expect("writing to memory does not fail");
         String::from_utf8(text).expect("names, labels and numbers are text")
     }
 }
@@ -134,7 +189,7 @@ fn gauges(scrape: &Scrape) -> Registry {
     gauge(&BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     gauge(&MODE).with_label_values(&[&scrape.mode]).set(1.0);
 
-    of_repositories(&scrape.statuses, gauge);
+    location_gauges(&scrape.statuses, gauge);
 
     let calls = register(&registry, counter(&AWS_CALLS));
     for (operation, outcome, count) in &scrape.calls {
@@ -171,15 +226,15 @@ fn gauges(scrape: &Scrape) -> Registry {
     registry
 }
 
-fn of_repositories(statuses: &[LocationStatus], gauge: impl Fn(&Definition) -> GaugeVec) {
+fn location_gauges(statuses: &[LocationStatus], gauge: impl Fn(&Definition) -> GaugeVec) {
     let (info, commits, observed) = (gauge(&LOCATION), gauge(&COMMIT), gauge(&COMMIT_OBSERVED));
     let (converged, drift) = (gauge(&CONVERGED), gauge(&DRIFT));
     let (held, load_error, blocked) = (gauge(&HELD), gauge(&LOAD_ERROR), gauge(&PRUNE_BLOCKED));
-    let mut stopped = 0;
+    let mut prune_blocked = 0;
     for status in statuses {
         let name = status.name.as_str();
-        let reason = status.reason().map_or_else(String::new, |reason| format!("{reason:?}"));
-        info.with_label_values(&[name, &status.sync.to_string(), &status.health.to_string(), &reason]).set(1.0);
+        let reason = status.reason().map_or("", |reason| reason.label());
+        info.with_label_values(&[name, status.sync.label(), status.health.label(), reason]).set(1.0);
         if let Some(commit) = &status.commit {
             commits.with_label_values(&[name, short(commit)]).set(1.0);
         }
@@ -200,22 +255,22 @@ fn of_repositories(statuses: &[LocationStatus], gauge: impl Fn(&Definition) -> G
             dated.condition.status == ConditionStatus::False && dated.condition.reason == Reason::LoadError
         });
         load_error.with_label_values(&[name]).set(flag(fails));
-        stopped += usize::from(has(Reason::PruneBlocked));
+        prune_blocked += usize::from(has(Reason::PruneBlocked));
     }
-    blocked.with_label_values::<&str>(&[]).set(as_float(stopped));
+    blocked.with_label_values::<&str>(&[]).set(as_float(prune_blocked));
 }
 
 fn counter(definition: &Definition) -> IntCounterVec {
     let options = Opts::new(definition.name, definition.help);
-    let counter = IntCounterVec::new(options, definition.labels).expect("a good definition");
-    for values in at_the_start(definition) {
+    let counter = IntCounterVec::new(options, definition.labels).expect("the definition is valid");
+    for values in initial_series(definition) {
         counter.with_label_values(&values);
     }
     counter
 }
 
-/// Every combination of the label values that are known beforehand.
-fn at_the_start(definition: &Definition) -> Vec<Vec<&'static str>> {
+/// Every combination of the label values that are known in advance.
+fn initial_series(definition: &Definition) -> Vec<Vec<&'static str>> {
     if definition.values.len() != definition.labels.len() {
         return vec![];
     }
@@ -228,22 +283,22 @@ fn at_the_start(definition: &Definition) -> Vec<Vec<&'static str>> {
 }
 
 fn gauge(definition: &Definition) -> GaugeVec {
-    GaugeVec::new(Opts::new(definition.name, definition.help), definition.labels).expect("a good definition")
+    GaugeVec::new(Opts::new(definition.name, definition.help), definition.labels).expect("the definition is valid")
 }
 
-/// Fifteen buckets, each twice as wide as the one before.
+/// Fifteen buckets, each twice as wide as the previous one.
 fn histogram(definition: &Definition, first: f64) -> HistogramVec {
-    let buckets = exponential_buckets(first, 2.0, 15).expect("good buckets");
+    let buckets = exponential_buckets(first, 2.0, 15).expect("the buckets are valid");
     let options = HistogramOpts::new(definition.name, definition.help).buckets(buckets);
-    let histogram = HistogramVec::new(options, definition.labels).expect("a good definition");
-    for values in at_the_start(definition) {
+    let histogram = HistogramVec::new(options, definition.labels).expect("the definition is valid");
+    for values in initial_series(definition) {
         histogram.with_label_values(&values);
     }
     histogram
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    registry.register(Box::new(collector.clone())).expect("no two metrics have the same name");
+    registry.register(Box::new(collector.clone())).expect("metric names are unique");
     collector
 }
 
@@ -259,10 +314,7 @@ fn as_float(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since the epoch are far below what a double holds exactly"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a double holds milliseconds since the epoch exactly")]
 fn seconds(at: jiff::Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
@@ -297,10 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_tells_of_each_location_and_of_the_lease() {
+    fn a_scrape_contains_locations_lease_and_calls() {
         let metrics = Metrics::default();
-        metrics.events.with_label_values(&["Healthy", "normal"]).inc();
-        let calls = vec![("ecs:UpdateService".to_owned(), "throttled", 3)];
+        metrics.count_event(EventReason::Healthy);
+        let calls = vec![("ecs:UpdateService".to_owned(), CallOutcome::Throttled.label(), 3)];
         let text = metrics.render(&Scrape { statuses: vec![status()], lease: "held", calls, ..Scrape::default() });
         for line in [
             r#"codeloc_location_info{health="Unknown",location="orders",reason="LoadError",sync="Unknown"} 1"#,
@@ -313,12 +365,12 @@ mod tests {
             r#"codeloc_aws_calls_total{operation="UpdateService",outcome="throttled",service="ecs"} 3"#,
             r#"codeloc_events_total{reason="Healthy",severity="normal"} 1"#,
         ] {
-            assert!(text.lines().any(|told| told == line), "no line {line} in\n{text}");
+            assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
         }
     }
 
     #[test]
-    fn what_is_counted_is_there_from_the_start() {
+    fn counters_exist_before_the_first_event() {
         let text = Metrics::default().render(&Scrape::default());
         for line in [
             r#"codeloc_event_deliveries_total{outcome="failed"} 0"#,
@@ -331,12 +383,12 @@ mod tests {
             "codeloc_workspace_writes_total 0",
             "codeloc_sweep_timestamp_seconds 0",
         ] {
-            assert!(text.lines().any(|told| told == line), "no line {line} in\n{text}");
+            assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
         }
     }
 
     #[test]
-    fn values_that_are_known_beforehand_are_known_for_each_label() {
+    fn initial_values_are_given_for_every_label_or_none() {
         for definition in ALL {
             let (values, labels) = (definition.values.len(), definition.labels.len());
             assert!(values == 0 || values == labels, "{}", definition.name);
@@ -344,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_went_leaves_no_metric_behind() {
+    fn a_deleted_location_leaves_no_metric_behind() {
         let metrics = Metrics::default();
         let before = metrics.render(&Scrape { statuses: vec![status()], ..Scrape::default() });
         let after = metrics.render(&Scrape::default());

@@ -1,7 +1,7 @@
-//! Events posted to a webhook, in the JSON that Slack's incoming webhooks take and others read.
+//! Posts events to a webhook, in the JSON of Slack's incoming webhooks.
 //!
-//! Guarantees: whoever records an event never waits for this; an event is tried a few times and then given up, so that a receiver
-//! that is away holds up nothing and fills no memory.
+//! Guarantees: recording an event never waits for the webhook; an event gets a bounded number of attempts, so that an unreachable
+//! receiver blocks nothing and fills no memory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,34 +11,35 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Recorder;
-use super::events::{Event, Severity};
-use crate::api::hooks::sign;
+use super::events::Event;
+use super::metrics::DeliveryOutcome;
+use crate::runtime::signing::sign;
+use crate::settings::Severity;
 
-/// Tries for one event, and the pause after the first; doubled after each.
-const TRIES: u32 = 5;
+const ATTEMPTS: u32 = 5;
+/// Pause after the first attempt; it doubles after each one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Notify {
-    /// Read for each event, so that they can be exchanged.
+    /// Both files are read for each event, so that you can replace the secrets without a restart.
     pub url_file: PathBuf,
     pub secret_file: Option<PathBuf>,
     pub severity: Severity,
 }
 
 impl Notify {
-    /// Posts what happens from now on, one event after another, until it is dropped.
+    /// Posts events from now on, one after another, until it is dropped.
     pub async fn run(self, recorder: Arc<Recorder>) {
         let mut events = recorder.events.subscribe();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a plain client");
-        let count = |outcome: &str, number: u64| {
-            recorder.metrics.deliveries.with_label_values(&[outcome]).inc_by(number);
-        };
+        let count = |outcome, number| recorder.metrics.count_deliveries(outcome, number);
         loop {
             match events.recv().await {
                 Ok(event) if event.severity < self.severity => {}
-                Ok(event) => count(if self.deliver(&client, &event).await { "delivered" } else { "failed" }, 1),
-                Err(RecvError::Lagged(missed)) => count("dropped", missed),
+                Ok(event) if self.deliver(&client, &event).await => count(DeliveryOutcome::Delivered, 1),
+                Ok(_) => count(DeliveryOutcome::Failed, 1),
+                Err(RecvError::Lagged(missed)) => count(DeliveryOutcome::Dropped, missed),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -47,12 +48,14 @@ impl Notify {
     async fn deliver(&self, client: &reqwest::Client, event: &Event) -> bool {
         let body = message(event).to_string();
         let mut pause = FIRST_PAUSE;
-        for tried in 1..=TRIES {
+        for attempt in 1..=ATTEMPTS {
             match self.post(client, body.clone()).await {
                 Ok(()) => return true,
-                Err(why) => tracing::warn!(event = event.number, tried, %why, "an event was not delivered"),
+                Err(why) => {
+                    tracing::warn!(event = event.number, attempt, %why, "cannot deliver an event to notify.url_file")
+                }
             }
-            if tried < TRIES {
+            if attempt < ATTEMPTS {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
@@ -60,7 +63,7 @@ impl Notify {
         false
     }
 
-    /// Errors are without the URL, which is a secret of its own.
+    /// Errors leave out the URL, which is a secret.
     async fn post(&self, client: &reqwest::Client, body: String) -> Result<(), String> {
         let read = async |path: &PathBuf| {
             let text = tokio::fs::read_to_string(path).await;
@@ -71,17 +74,17 @@ impl Notify {
             request = request.header("x-codeloc-signature-256", sign(body.as_bytes(), &read(path).await?));
         }
         let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("it was answered with {}", answer.status())) }
+        if answer.status().is_success() { Ok(()) } else { Err(format!("the receiver answered {}", answer.status())) }
     }
 }
 
 /// Text for people, and the event itself for programs.
 fn message(event: &Event) -> Value {
-    let sign = if event.severity == Severity::Warning { ":warning:" } else { ":information_source:" };
-    let of = event.location.as_deref().map_or_else(String::new, |name| format!(" *{name}*"));
-    // What Slack would take for a link or a mention comes from commits and configs.
+    let icon = if event.severity == Severity::Warning { ":warning:" } else { ":information_source:" };
+    let location = event.location.as_deref().map_or_else(String::new, |name| format!(" *{name}*"));
+    // Commits and configs must not add links or mentions to a Slack message.
     let safe = event.message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    json!({ "text": format!("{sign}{of} {:?}: {safe}", event.reason), "event": event })
+    json!({ "text": format!("{icon}{location} {}: {safe}", event.reason.label()), "event": event })
 }
 
 #[cfg(test)]
@@ -94,8 +97,9 @@ mod tests {
     use super::*;
     use crate::runtime::Clock;
     use crate::status::events::{EventReason, NewEvent};
+    use crate::status::metrics::Scrape;
 
-    /// A receiver that answers with these statuses first, and then well.
+    /// A receiver that answers with these statuses first, and then with 200.
     async fn receiver(
         first: Vec<StatusCode>,
     ) -> (String, tokio::sync::mpsc::UnboundedReceiver<(Option<String>, String)>) {
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_warning_is_posted_signed_and_again_after_a_failure_and_what_is_normal_is_not() {
+    async fn warnings_are_posted_signed_and_retried() {
         let (url, mut received) = receiver(vec![StatusCode::INTERNAL_SERVER_ERROR]).await;
         let folder = tempfile::tempdir().unwrap();
         let (url_file, secret_file) = (folder.path().join("url"), folder.path().join("secret"));
@@ -127,8 +131,7 @@ mod tests {
         let recorder = Arc::new(Recorder::new(Clock::of_this_machine()));
         let notify = Notify { url_file, secret_file: Some(secret_file), severity: Severity::Warning };
         let task = tokio::spawn(notify.run(recorder.clone()));
-        // It listens from its first step on.
-        while recorder.events.listeners() == 0 {
+        while recorder.events.subscribers() == 0 {
             tokio::task::yield_now().await;
         }
         recorder.record(NewEvent::of("orders", EventReason::Healthy, "well"));
@@ -140,8 +143,8 @@ mod tests {
             assert_eq!(body["text"], ":warning: *orders* Degraded: no &lt;module&gt; &amp; more");
             assert_eq!(body["event"]["reason"], "Degraded");
         }
-        let delivered = || recorder.metrics.deliveries.with_label_values(&["delivered"]).get();
-        while delivered() == 0 {
+        let delivered = r#"codeloc_event_deliveries_total{outcome="delivered"} 1"#;
+        while !recorder.metrics.render(&Scrape::default()).contains(delivered) {
             tokio::task::yield_now().await;
         }
         task.abort();

@@ -1,4 +1,4 @@
-//! Where everything that happens is told: the events and the metrics, under one handle.
+//! One handle to record an event: in the list of events and in the metrics.
 
 use super::events::{Events, NewEvent};
 use super::metrics::Metrics;
@@ -16,9 +16,9 @@ impl Recorder {
         Self { events: Events::default(), metrics: Metrics::default(), clock }
     }
 
-    /// Whether it is news, rather than an event of its location once more.
+    /// Returns whether the event is new, not a repetition.
     pub fn record(&self, new_event: NewEvent) -> bool {
-        self.metrics.events.with_label_values(&new_event.reason.labels()).inc();
+        self.metrics.count_event(new_event.reason);
         self.events.record(new_event, self.clock.now())
     }
 }

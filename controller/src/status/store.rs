@@ -1,4 +1,4 @@
-//! The statuses of all locations, for whoever asks: the API, `status`, the log.
+//! The statuses of all locations.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -7,7 +7,7 @@ use codeloc_core::lock::lock;
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Health, LocationStatus, Sync};
 use jiff::Timestamp;
 
-/// Written by passes, read by the API. A restart empties it and the first sweep fills it again.
+/// The reconciler writes it and the API reads it. A restart empties it; the first sweep fills it again.
 #[derive(Debug, Default)]
 pub struct StatusStore {
     statuses: Mutex<BTreeMap<String, LocationStatus>>,
@@ -26,12 +26,12 @@ impl StatusStore {
         self.lock().get(name).cloned()
     }
 
-    /// What `read` says of one status, without a copy of it.
+    /// Applies `read` to one status without copying it.
     pub fn read<T>(&self, name: &str, read: impl FnOnce(&LocationStatus) -> T) -> Option<T> {
         self.lock().get(name).map(read)
     }
 
-    /// The first that `find` finds.
+    /// The first result of `find`.
     pub fn find<T>(&self, find: impl FnMut(&LocationStatus) -> Option<T>) -> Option<T> {
         self.lock().values().find_map(find)
     }
@@ -40,7 +40,7 @@ impl StatusStore {
         self.lock().remove(name);
     }
 
-    /// Stores a status; conditions that did not change keep the time of their last change. Returns what it replaced.
+    /// Stores a status. Conditions that did not change keep the time of their last change. Returns the previous status.
     pub fn put(&self, mut status: LocationStatus) -> Option<LocationStatus> {
         let mut statuses = self.lock();
         if status.sync == Sync::Synced {
@@ -65,8 +65,8 @@ impl StatusStore {
         statuses.insert(status.name.clone(), status)
     }
 
-    /// Notes that a location could not be observed, or a step on it failed: its message is new, and what was observed before keeps its date.
-    /// Whether there is such a location.
+    /// Records that an observation or a step failed: changes the message, and keeps the last observation and its date. Returns whether
+    /// the location has a status.
     pub fn fail(&self, name: &str, message: String, degraded: bool) -> bool {
         let mut statuses = self.lock();
         let Some(status) = statuses.get_mut(name) else { return false };
@@ -77,7 +77,7 @@ impl StatusStore {
         true
     }
 
-    /// Since when a condition has been as it is.
+    /// Status of a condition, and the time of its last change.
     pub fn since(&self, name: &str, kind: ConditionKind) -> Option<(ConditionStatus, Timestamp)> {
         let statuses = self.lock();
         let dated = statuses.get(name)?.conditions.iter().find(|dated| dated.condition.kind == kind)?;

@@ -1,5 +1,5 @@
-//! Evaluates the policies that codeloc writes: statements that allow, with actions, resources, and `StringLike` on `s3:prefix`. Anything
-//! else in a document is a panic: it would have to be understood first.
+//! Evaluates the policies that codeloc writes: `Allow` statements with actions, resources, and `StringLike` on `s3:prefix`. It panics on
+//! anything else.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct Question {
     pub action: String,
     pub resource: String,
-    /// What a list is asked for; absent where the request names none.
+    /// The prefix of a list request, if it has one.
     pub prefix: Option<String>,
 }
 
@@ -18,11 +18,11 @@ pub fn allows(policy: &Value, question: &Question) -> bool {
 }
 
 fn statement_allows(statement: &Value, question: &Question) -> bool {
-    assert_eq!(statement["Effect"], "Allow", "only statements that allow are written");
+    assert_eq!(statement["Effect"], "Allow", "codeloc writes only Allow statements");
     let known = ["Sid", "Effect", "Action", "Resource", "Condition"];
     assert!(statement.as_object().expect("an object").keys().all(|key| known.contains(&key.as_str())), "{statement}");
     let actions = texts(&statement["Action"]);
-    // Actions have no case.
+    // Actions are not case-sensitive.
     let action = actions.iter().any(|action| like(&action.to_lowercase(), &question.action.to_lowercase()));
     let resource = texts(&statement["Resource"]).iter().any(|pattern| like(pattern, &question.resource));
     action && resource && holds(&statement["Condition"], question)
@@ -34,7 +34,7 @@ fn holds(condition: &Value, question: &Question) -> bool {
         assert_eq!(operator, "StringLike");
         keys.as_object().expect("keys").iter().all(|(key, patterns)| {
             assert_eq!(key, "s3:prefix");
-            // A key that the request does not have fails the condition.
+            // A condition does not hold if the request lacks the key.
             question.prefix.as_ref().is_some_and(|prefix| texts(patterns).iter().any(|pattern| like(pattern, prefix)))
         })
     })
@@ -48,7 +48,7 @@ fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// IAM's wildcards: `*` is any text, `?` one character.
+/// Wildcards of IAM: `*` matches any text, `?` one character.
 fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let mut reached = vec![false; text.len() + 1];

@@ -1,7 +1,7 @@
-//! What a location's roles allow and what they do not: a table of questions, answered by an evaluator of ours, and the same by another one
-//! that was written by others, where Node is there to run it.
+//! Tests the IAM policies of a location with a table of requests. Two evaluators answer it: one in this crate, and an independent one that
+//! needs Node.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a policy cannot be read")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod evaluator;
 mod questions;
@@ -61,20 +61,20 @@ fn policy(who: Who) -> Value {
 }
 
 #[test]
-fn every_question_has_the_answer_that_is_meant() {
+fn the_policies_allow_exactly_the_expected_requests() {
     assert!(QUESTIONS.len() >= 30);
     for question in QUESTIONS {
         assert_eq!(allows(&policy(question.who), &question.asked()), question.allowed, "{question:?}");
     }
 }
 
-/// Where the other evaluator was put by `make prepare`.
+/// Path of the independent evaluator, which `make prepare` installs.
 fn judge() -> Option<PathBuf> {
     let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/policies/judge.mjs");
     judge.exists().then_some(judge)
 }
 
-/// What the other evaluator says of each.
+/// The answers of the independent evaluator.
 fn judged(judge: &Path, asked: &[(Value, Question)]) -> Vec<bool> {
     let mut child =
         Command::new("node").arg(judge).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
@@ -95,9 +95,11 @@ fn judged(judge: &Path, asked: &[(Value, Question)]) -> Vec<bool> {
 }
 
 #[test]
-fn an_evaluator_that_others_wrote_gives_the_same_answers() {
+fn an_independent_evaluator_agrees() {
     let Some(judge) = judge() else {
-        println!("left out: the other evaluator is not in .local/policies, since there is no Node on this machine");
+        println!(
+            "skipped: .local/policies does not contain the independent evaluator; install Node and run `make prepare`"
+        );
         return;
     };
     let asked: Vec<(Value, Question)> =
@@ -117,25 +119,25 @@ fn object(path: &str) -> String {
 
 proptest! {
     #[test]
-    fn nobody_reads_or_lists_anothers_prefix(own in NAME, other in NAME, key in "[a-zA-Z0-9/_.*?$-]{0,12}") {
+    fn a_role_cannot_use_the_prefix_of_another_location(own in NAME, other in NAME, key in "[a-zA-Z0-9/_.*?$-]{0,12}") {
         prop_assume!(own != other && !["shared", "system", "temp"].contains(&own.as_str()));
         prop_assume!(other != "shared");
         let policy = role::desired(&location(&own, ""), &deployment()).policy;
         for action in ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"] {
             let question = Question { action: action.into(), resource: object(&format!("repos/{other}/{key}")), prefix: None };
             prop_assert!(!allows(&policy, &question), "{question:?}");
-            let mine = Question { resource: object(&format!("repos/{own}/{key}")), ..question };
-            prop_assert!(allows(&policy, &mine), "{mine:?}");
+            let own_object = Question { resource: object(&format!("repos/{own}/{key}")), ..question };
+            prop_assert!(allows(&policy, &own_object), "{own_object:?}");
         }
         let list = |prefix: String| Question {
             action: "s3:ListBucket".into(), resource: "arn:aws:s3:::platform".into(), prefix: Some(prefix),
         };
-        let (theirs, mine) = (list(format!("repos/{other}/{key}")), list(format!("repos/{own}/{key}")));
-        prop_assert!(!allows(&policy, &theirs) && allows(&policy, &mine));
+        let (theirs, own_object) = (list(format!("repos/{other}/{key}")), list(format!("repos/{own}/{key}")));
+        prop_assert!(!allows(&policy, &theirs) && allows(&policy, &own_object));
     }
 
     #[test]
-    fn a_grant_opens_what_it_names_and_nothing_beside_it(granted in NAME, other in NAME) {
+    fn a_grant_allows_only_its_prefix(granted in NAME, other in NAME) {
         let reserved = ["shared", "system", "temp", "orders"];
         prop_assume!(granted != other && !reserved.contains(&granted.as_str()) && !reserved.contains(&other.as_str()));
         let with = location("orders", &format!("access: {{read: [repos/{granted}]}}\n"));

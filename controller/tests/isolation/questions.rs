@@ -1,15 +1,15 @@
-//! The table. `orders` asks; `orders-2` and `order` are names beside it, `billing` is granted to some for reading and
-//! `shared/exports` for writing.
+//! Requests of the location `orders` and their expected answers. `orders-2` and `order` have similar names; some roles may read `billing`
+//! and write `shared/exports`.
 
 use super::evaluator::Question;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Who {
-    /// The role of code server and runs, without grants.
+    /// The role of code server and runs without grants.
     Code,
     /// The same with `access: {read: [repos/billing], write: [repos/shared/exports]}`.
     Granted,
-    /// The role with which ECS starts the tasks of a location with two secrets.
+    /// The execution role of a location with two secrets.
     Execution,
 }
 
@@ -40,7 +40,7 @@ const fn list(who: Who, prefix: Option<&'static str>, allowed: bool) -> Answer {
 use Who::{Code, Execution, Granted};
 
 pub const QUESTIONS: &[Answer] = &[
-    // Its own.
+    // The prefix of the location.
     of(Code, "s3:GetObject", "arn:aws:s3:::platform/repos/orders/assets/a", true),
     of(Code, "s3:PutObject", "arn:aws:s3:::platform/repos/orders/assets/a", true),
     of(Code, "s3:DeleteObject", "arn:aws:s3:::platform/repos/orders/logs/a/b", true),
@@ -48,12 +48,12 @@ pub const QUESTIONS: &[Answer] = &[
     of(Code, "s3:ListMultipartUploadParts", "arn:aws:s3:::platform/repos/orders/assets/a", true),
     list(Code, Some("repos/orders/"), true),
     list(Code, Some("repos/orders/assets/2026"), true),
-    // What everybody may read.
+    // Every location may read this.
     of(Code, "s3:GetObject", "arn:aws:s3:::platform/repos/shared/a", true),
     of(Code, "s3:PutObject", "arn:aws:s3:::platform/repos/shared/a", false),
     of(Code, "s3:DeleteObject", "arn:aws:s3:::platform/repos/shared/a", false),
     list(Code, Some("repos/shared/"), true),
-    // Neighbours, and names that begin alike.
+    // Other locations, and names with the same beginning.
     of(Code, "s3:GetObject", "arn:aws:s3:::platform/repos/billing/a", false),
     of(Code, "s3:PutObject", "arn:aws:s3:::platform/repos/billing/a", false),
     of(Code, "s3:GetObject", "arn:aws:s3:::platform/repos/orders-2/a", false),
@@ -88,7 +88,7 @@ pub const QUESTIONS: &[Answer] = &[
     of(Granted, "s3:PutObject", "arn:aws:s3:::platform/repos/shared/exports/a", true),
     of(Granted, "s3:PutObject", "arn:aws:s3:::platform/repos/shared/exports-2/a", false),
     of(Granted, "s3:PutObject", "arn:aws:s3:::platform/repos/shared/a", false),
-    // What starts the tasks.
+    // The execution role.
     of(
         Execution,
         "secretsmanager:GetSecretValue",

@@ -53,9 +53,9 @@ repository or to a location's repository, codeloc reads it immediately.
 ";
 
 fn page() -> String {
-    let described = serde_json::to_value(codeloc::api::openapi()).unwrap();
+    let description = serde_json::to_value(codeloc::api::openapi()).unwrap();
     let mut page = format!("{GENERATED}{HEAD}{}", header(["Route", "Meaning"]));
-    for (path, methods) in described["paths"].as_object().unwrap() {
+    for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let text = operation["summary"].as_str().or(operation["description"].as_str()).unwrap();
             page.push_str(&row([&code(&format!("{} {path}", method.to_uppercase())), text]));
@@ -65,12 +65,12 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_the_api_is_fresh() {
+fn the_api_page_is_fresh() {
     assert_fresh("docs/api.md", &page());
 }
 
 #[test]
-fn the_description_of_the_api_is_fresh() {
-    let described = serde_json::to_string_pretty(&codeloc::api::openapi()).unwrap();
-    assert_fresh("docs/openapi.json", &(described + "\n"));
+fn the_openapi_document_is_fresh() {
+    let description = serde_json::to_string_pretty(&codeloc::api::openapi()).unwrap();
+    assert_fresh("docs/openapi.json", &(description + "\n"));
 }

@@ -22,7 +22,7 @@ const HEAD: &str = "\
   escapes them as JSON does, so the data stay the same.
 ";
 
-/// What each command ends with. A new command has to say it here.
+/// Exit codes of each command. Add new commands here.
 fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
     match command {
         "validate" => &[("0", "all configs are valid"), ("1", "a config is invalid, or the folder cannot be read")],
@@ -31,7 +31,10 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
                 "0",
                 "shown; with `--wait`, all locations are Synced and Healthy with everything pushed before the command started",
             ),
-            ("1", "no daemon answers, a location does not exist, or `--wait` timed out"),
+            (
+                "1",
+                "no daemon answers, or a location does not exist; with `--wait`, the timeout passed, or a location cannot become healthy without a change",
+            ),
         ],
         "schema" | "completions" => &[("0", "printed")],
         "man" => &[("0", "written"), ("1", "the folder is not writable")],
@@ -101,12 +104,12 @@ fn page() -> String {
 }
 
 fn usage(command: &Command, is_setting: impl Fn(&Arg) -> bool) -> String {
-    let mut words = vec![format!("codeloc {}", command.get_name())];
-    words.extend(command.get_positionals().map(|argument| format!("[{}]", spelling(argument))));
+    let mut parts = vec![format!("codeloc {}", command.get_name())];
+    parts.extend(command.get_positionals().map(|argument| format!("[{}]", spelling(argument))));
     if command.get_arguments().any(|argument| is_setting(argument) || argument.get_long().is_some()) {
-        words.push("[FLAGS]".to_owned());
+        parts.push("[FLAGS]".to_owned());
     }
-    words.join(" ")
+    parts.join(" ")
 }
 
 fn spelling(argument: &Arg) -> String {
@@ -120,6 +123,6 @@ fn spelling(argument: &Arg) -> String {
 }
 
 #[test]
-fn the_page_of_the_command_line_is_fresh() {
+fn the_command_line_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }

@@ -37,7 +37,7 @@ shows which file to correct.
 
 ";
 
-/// What the schema cannot say.
+/// Checks that the schema cannot express.
 const TAIL: &str = "
 ## Further checks
 
@@ -86,16 +86,16 @@ fn page() -> String {
     let schema = codeloc_crds::schema();
     let mut fields = Vec::new();
     collect(&schema, "", &mut fields);
-    let (coming, working): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(_, field)| field.get("not").is_some());
+    let (reserved, supported): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(_, field)| field.get("not").is_some());
 
     let mut page = format!("{GENERATED}{HEAD}## Fields\n\n");
     page.push_str(&header(["Field", "Type", "Default", "Limits", "Description"]));
-    for (name, field) in working {
+    for (name, field) in supported {
         let default = match &field["default"] {
             _ if field["required"] == true => "required".to_owned(),
             Value::Array(_) => "none".to_owned(),
             Value::Object(fields) if fields.is_empty() => "none".to_owned(),
-            // The fields of a structure have theirs.
+            // The fields of a structure have their own defaults.
             Value::Null | Value::Object(_) => String::new(),
             Value::String(text) => code(text),
             other => code(&other.to_string()),
@@ -103,7 +103,7 @@ fn page() -> String {
         page.push_str(&row([&code(&name), &kind(&field), &default, &limits(&field), text(&field)]));
     }
     page.push_str("\n## Not supported yet\n\nThese names are reserved. A config that uses one is invalid, and the error says so.\n\n");
-    for (name, field) in coming {
+    for (name, field) in reserved {
         writeln!(page, "- `{name}`: {}", text(&field).trim_start_matches("Not supported yet: ")).unwrap();
     }
     page + TAIL
@@ -113,11 +113,11 @@ fn text(field: &Value) -> &str {
     field["description"].as_str().unwrap_or_default()
 }
 
-/// Every field with its way from the root, a structure before what is in it.
-fn collect(schema: &Value, way: &str, fields: &mut Vec<(String, Value)>) {
+/// All fields with their paths from the root. A structure precedes its fields.
+fn collect(schema: &Value, path: &str, fields: &mut Vec<(String, Value)>) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let required = schema["required"].as_array().is_some_and(|names| names.contains(&name.clone().into()));
-        let name = format!("{way}{name}");
+        let name = format!("{path}{name}");
         let mut described = field.clone();
         if required {
             described["required"] = true.into();
@@ -159,17 +159,17 @@ fn limits(field: &Value) -> String {
 }
 
 #[test]
-fn the_page_of_the_config_is_fresh() {
+fn the_config_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }
 
-/// The first block of YAML in a text.
+/// The first YAML block in a text.
 fn block(text: &str) -> &str {
     text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
 }
 
 #[test]
-fn the_configs_of_the_page_and_of_the_readme_are_valid() {
+fn the_example_configs_are_valid() {
     for text in [HEAD, &read("README.md")] {
         codeloc_crds::parse("repos/my-pipeline/config.yml", block(text)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! `docs/doctor.md`, and the actions that `codeloc doctor` asks IAM about.
+//! `docs/doctor.md`, and the actions that `codeloc doctor` simulates.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ suggests fixes. It changes nothing. It exits with 1 if it finds a problem.
 ";
 
 #[test]
-fn the_page_of_the_doctor_is_fresh() {
-    let mut page = format!("{GENERATED}{HEAD}{}", header(["Check", "What it finds"]));
+fn the_doctor_page_is_fresh() {
+    let mut page = format!("{GENERATED}{HEAD}{}", header(["Check", "Problems that it finds"]));
     for (check, finds) in CHECKS {
         page.push_str(&row([&code(check), finds]));
     }
@@ -25,9 +25,9 @@ fn the_page_of_the_doctor_is_fresh() {
 }
 
 #[test]
-fn the_doctor_asks_about_the_actions_of_the_policy_and_no_others() {
-    let asked: BTreeSet<&str> = ACTIONS.iter().copied().collect();
+fn the_doctor_checks_the_actions_of_the_policy() {
+    let checked: BTreeSet<&str> = ACTIONS.iter().copied().collect();
     let allowed = permissions::actions();
     let allowed: BTreeSet<&str> = allowed.iter().map(String::as_str).collect();
-    assert_eq!(asked, allowed);
+    assert_eq!(checked, allowed);
 }

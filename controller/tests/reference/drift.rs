@@ -80,6 +80,6 @@ fn title(kind: Kind) -> String {
 }
 
 #[test]
-fn the_page_of_drift_is_fresh() {
+fn the_drift_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }

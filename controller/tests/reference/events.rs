@@ -1,6 +1,6 @@
 //! `docs/events.md`.
 
-use codeloc::status::events::{EventReason, KEPT, Severity};
+use codeloc::status::events::{EventReason, KEPT};
 
 use super::{GENERATED, assert_fresh, code, header, row};
 
@@ -23,35 +23,20 @@ fn page() -> String {
     let schema = schemars::schema_for!(EventReason).to_value();
     let described = schema["oneOf"].as_array().cloned().unwrap_or_default();
     let description = |name: &str| {
-        let fits = |one: &&serde_json::Value| one["const"] == name;
-        let text = described.iter().find(fits).and_then(|one| one["description"].as_str()).unwrap_or_default();
-        text.replace('\n', " ")
+        let reason = described.iter().find(|one| one["const"] == name);
+        let text = reason.and_then(|one| one["description"].as_str());
+        text.unwrap_or_else(|| panic!("{name} has no description")).replace('\n', " ")
     };
     let mut page = format!("{GENERATED}{HEAD}- codeloc keeps the last {KEPT} events until the process ends.\n\n");
     page.push_str(&header(["Reason", "Severity", "Meaning"]));
     for reason in EventReason::ALL {
-        let name = format!("{reason:?}");
-        let severity = match reason.severity() {
-            Severity::Normal => "normal",
-            Severity::Warning => "warning",
-        };
-        let meaning = match description(&name).as_str() {
-            // Two whose names say it all.
-            "" => match reason {
-                EventReason::ImageReady => "The image of a commit is in the registry.".to_owned(),
-                EventReason::ImageFailed => {
-                    "The image of a commit could not be built. The message shows the cause.".to_owned()
-                }
-                other => panic!("{other:?} is not described"),
-            },
-            text => text.to_owned(),
-        };
-        page.push_str(&row([&code(&name), severity, &meaning]));
+        let name = reason.label();
+        page.push_str(&row([&code(name), reason.severity().label(), &description(name)]));
     }
     page
 }
 
 #[test]
-fn the_page_of_the_events_is_fresh() {
+fn the_events_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }

@@ -1,8 +1,7 @@
-//! The reference pages and the example settings file say what the code says. Each is written from the code's own
-//! definitions and compared with the committed one: a setting, a field or a flag that changes fails here until
-//! `UPDATE_DOCS=1 cargo test -p codeloc --test reference` has rewritten its page.
+//! Generates the reference pages and the example settings file from the code, and compares them with the committed files. After a change of
+//! a setting, field or flag, run `UPDATE_DOCS=1 cargo test -p codeloc --test reference`.
 
-#![expect(clippy::unwrap_used, reason = "a page that cannot be written fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod api;
 mod command_line;
@@ -29,19 +28,16 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_default()
 }
 
-/// Compares a committed file with what it should say; writes it first where that is asked for.
-#[expect(clippy::disallowed_methods, reason = "rewriting committed files is asked for through the environment")]
+/// Compares a committed file with the generated text. With `UPDATE_DOCS`, writes the file first.
+#[expect(clippy::disallowed_methods, reason = "UPDATE_DOCS requests rewriting committed files")]
 fn assert_fresh(path: &str, generated: &str) {
-    // Tests run at once, and several look at one file: it is written by the first of them, whole.
+    // Several tests may check the same file at the same time.
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     if std::env::var("UPDATE_DOCS").is_ok() && read(path) != generated {
         std::fs::write(file(path), generated).unwrap();
     }
-    assert!(
-        read(path) == generated,
-        "{path} is not what the code says; rewrite it with UPDATE_DOCS=1 cargo test -p codeloc --test reference"
-    );
+    assert!(read(path) == generated, "{path} is out of date; run UPDATE_DOCS=1 cargo test -p codeloc --test reference");
 }
 
 /// One row of a table in Markdown.
@@ -58,7 +54,7 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn every_link_of_the_documentation_leads_somewhere() {
+fn links_in_the_documentation_work() {
     let pages = std::fs::read_dir(file("docs")).unwrap().map(|entry| entry.unwrap().path());
     let pages = pages.chain(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(file));
     let mut broken = Vec::new();

@@ -1,4 +1,4 @@
-//! `docs/metrics.md`, and what the alerts and the dashboard ask for.
+//! `docs/metrics.md`, and the metrics that the alerts and the dashboard use.
 
 use codeloc::status::metrics::{ALL, MetricKind};
 
@@ -29,14 +29,14 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_the_metrics_is_fresh() {
+fn the_metrics_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+fn alerts_and_dashboard_use_existing_metrics() {
     let texts = [read("deploy/observability/alerts.yml"), read("deploy/observability/dashboard.json")].concat();
-    let mut asked = 0;
+    let mut used = 0;
     for rest in texts.split("codeloc_").skip(1) {
         let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
         let name = format!("codeloc_{name}");
@@ -44,8 +44,8 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
             let series = ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", definition.name));
             definition.name == name || (definition.kind == MetricKind::Histogram && series.contains(&name))
         });
-        assert!(known, "{name} is asked for, and there is no such metric");
-        asked += 1;
+        assert!(known, "{name} is used, but does not exist");
+        used += 1;
     }
-    assert!(asked > 20, "the files were not found");
+    assert!(used > 20, "the files were not found");
 }

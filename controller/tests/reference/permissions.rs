@@ -1,4 +1,4 @@
-//! The policy in `docs/aws.md` allows what the sources call, and names nothing else without a reason.
+//! The policy in `docs/aws.md` allows the AWS calls in the sources, and further actions only with a reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,26 +9,26 @@ use super::{file, read};
 
 const PAGE: &str = "docs/aws.md";
 
-/// Actions that AWS asks for although no call of that name is made.
-const BESIDE_THE_CALLS: &[&str] = &[
-    // The registry's own protocol: a base image is read, layers and manifests are pushed.
+/// Actions that AWS requires although the sources make no call of that name.
+const REQUIRED_BY_OTHER_CALLS: &[&str] = &[
+    // The registry protocol: codeloc reads base images and pushes layers and manifests.
     "ecr:BatchCheckLayerAvailability",
     "ecr:CompleteLayerUpload",
     "ecr:GetDownloadUrlForLayer",
     "ecr:InitiateLayerUpload",
     "ecr:PutImage",
     "ecr:UploadLayerPart",
-    // Tags of a new scalable target go with its registration.
+    // The registration of a scalable target sets its tags.
     "application-autoscaling:TagResource",
-    // Target tracking makes and removes alarms (Amazon ECS developer guide, 'IAM permissions required for service auto scaling').
+    // Target tracking creates and deletes alarms (Amazon ECS developer guide, 'IAM permissions required for service auto scaling').
     "cloudwatch:DeleteAlarms",
     "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricAlarm",
     // The first service and the first scalable target of an account.
     "iam:CreateServiceLinkedRole",
-    // A task definition names the location's role and the execution role.
+    // A task definition contains the role of the location and the execution role.
     "iam:PassRole",
-    // Without it S3 answers 403, not 404, for an object that is not there: a first start could not tell that nobody has the lease
+    // Without it, S3 answers 403 instead of 404 for a missing object: at the first start, codeloc could not know that the lease is free
     // (Amazon S3 API reference, GetObject, 'Permissions').
     "s3:ListBucket",
     // Deregistering an instance removes its record and its health check (AWS Cloud Map developer guide, 'Using
@@ -50,7 +50,7 @@ fn policy() -> Value {
     serde_json::from_str(block.expect("a policy in the page")).unwrap()
 }
 
-/// `service:Operation` of every call in the sources: the first argument of `call`, or the constant that stands for it.
+/// `service:Operation` of every call in the sources: the first argument of `call`, or its constant.
 fn calls(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -67,7 +67,7 @@ fn calls(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Every action that the policy allows.
+/// All actions that the policy allows.
 pub fn actions() -> BTreeSet<String> {
     let policy = policy();
     let statements = policy["Statement"].as_array().unwrap();
@@ -76,26 +76,28 @@ pub fn actions() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_policy_allows_what_is_called_and_nothing_else_without_a_reason() {
+fn the_policy_allows_exactly_the_needed_actions() {
     let mut called = BTreeSet::new();
-    calls(&file("controller/src"), &mut called);
+    for sources in ["controller/src", "controller/aws/src", "controller/images/src"] {
+        calls(&file(sources), &mut called);
+    }
     assert!(called.contains("ecs:CreateService") && called.contains("servicediscovery:CreateService"), "{called:?}");
 
-    let mut wanted: BTreeSet<&str> = called.iter().map(String::as_str).collect();
-    wanted.retain(|action| !NEEDS_NO_PERMISSION.contains(action));
-    wanted.extend(BESIDE_THE_CALLS);
+    let mut needed: BTreeSet<&str> = called.iter().map(String::as_str).collect();
+    needed.retain(|action| !NEEDS_NO_PERMISSION.contains(action));
+    needed.extend(REQUIRED_BY_OTHER_CALLS);
 
     let allowed = actions();
     let allowed: BTreeSet<&str> = allowed.iter().map(String::as_str).collect();
 
-    let missing: Vec<_> = wanted.difference(&allowed).collect();
+    let missing: Vec<_> = needed.difference(&allowed).collect();
     assert!(missing.is_empty(), "the policy in {PAGE} lacks {missing:?}");
-    let idle: Vec<_> = allowed.difference(&wanted).collect();
-    assert!(idle.is_empty(), "the policy in {PAGE} allows {idle:?}, which nothing calls");
+    let unused: Vec<_> = allowed.difference(&needed).collect();
+    assert!(unused.is_empty(), "the policy in {PAGE} allows {unused:?}, which no call needs");
 }
 
 #[test]
-fn roles_are_passed_to_ecs_tasks_only() {
+fn roles_are_passed_only_to_ecs_tasks() {
     let policy = policy();
     let passing: Vec<&Value> = policy["Statement"]
         .as_array()
@@ -103,8 +105,8 @@ fn roles_are_passed_to_ecs_tasks_only() {
         .iter()
         .filter(|statement| statement["Action"].as_array().unwrap().contains(&"iam:PassRole".into()))
         .collect();
-    let [passing] = passing.as_slice() else { panic!("one statement passes roles") };
+    let [passing] = passing.as_slice() else { panic!("expected one statement with iam:PassRole") };
     assert_eq!(passing["Condition"]["StringEquals"]["iam:PassedToService"], "ecs-tasks.amazonaws.com");
     let everything = passing["Resource"].as_array().unwrap().contains(&"*".into());
-    assert!(!everything, "roles of others can be passed");
+    assert!(!everything, "the policy allows passing roles of other owners");
 }

@@ -37,7 +37,7 @@ const EXAMPLE_HEAD: &str = "\
 
 ";
 
-/// Values of the example where the default says nothing, or nothing that would run on AWS.
+/// Values of the example for settings whose default is empty or does not work on AWS.
 fn realistic() -> BTreeMap<&'static str, Value> {
     BTreeMap::from([
         ("source.git_url", json!("https://github.com/acme/data-platform.git")),
@@ -65,7 +65,7 @@ fn realistic() -> BTreeMap<&'static str, Value> {
     ])
 }
 
-/// Leaves in their sections; the first section, without a name, holds those that stand in none.
+/// Settings by section. The first section has no name: it contains the settings outside of sections.
 fn sections() -> Vec<(String, Vec<Leaf>)> {
     let mut sections = vec![(String::new(), vec![])];
     for leaf in leaves() {
@@ -87,14 +87,14 @@ fn is_empty(value: &Value) -> bool {
     matches!(value, Value::String(text) if text.is_empty()) || yaml(value) == "[]" || yaml(value) == "{}"
 }
 
-/// Whether the example would not pass the daemon's checks with this one setting at its default.
-fn needed(leaf: &Leaf) -> bool {
+/// Whether the example is invalid if this setting has its default.
+fn is_required(leaf: &Leaf) -> bool {
     let mut settings: Value = serde_saphyr::from_str(&example()).unwrap();
     settings[&leaf.path[0]][&leaf.path[1]] = leaf.default.clone();
     serde_json::from_value::<Settings>(settings).unwrap().check().is_err()
 }
 
-/// On one line, as a person writes it.
+/// YAML on one line.
 fn yaml(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(yaml).collect::<Vec<_>>().join(", ")),
@@ -117,7 +117,7 @@ fn page() -> String {
         for leaf in leaves {
             let default = match &leaf.default {
                 Value::Null => "not set".to_owned(),
-                empty if is_empty(empty) && needed(&leaf) => "must be set".to_owned(),
+                empty if is_empty(empty) && is_required(&leaf) => "required".to_owned(),
                 empty if is_empty(empty) => "none".to_owned(),
                 Value::String(text) => code(text),
                 other => code(&yaml(other)),
@@ -134,7 +134,7 @@ fn page() -> String {
     page
 }
 
-/// Words in lines of at most `width` characters, each begun with `start`.
+/// Wraps text into lines of at most `width` characters that start with `start`.
 fn wrapped(text: &str, start: &str, width: usize) -> String {
     let mut lines = vec![start.to_owned()];
     for word in text.split_whitespace() {
@@ -167,12 +167,12 @@ fn example() -> String {
 }
 
 #[test]
-fn the_page_of_settings_is_fresh() {
+fn the_settings_page_is_fresh() {
     assert_fresh(PAGE, &page());
 }
 
 #[test]
-fn the_example_file_is_fresh_and_names_every_setting() {
+fn the_example_file_contains_every_setting() {
     assert_fresh(EXAMPLE, &example());
     let mut named = Vec::new();
     paths(&serde_saphyr::from_str(&read(EXAMPLE)).unwrap(), "", &mut named);
@@ -181,26 +181,26 @@ fn the_example_file_is_fresh_and_names_every_setting() {
 }
 
 #[test]
-fn every_realistic_value_is_of_a_setting() {
+fn every_realistic_value_belongs_to_a_setting() {
     let known: Vec<String> = leaves().iter().map(|leaf| leaf.path.join(".")).collect();
     let stale: Vec<&str> = realistic().into_keys().filter(|name| !known.contains(&(*name).to_owned())).collect();
     assert_eq!(stale, Vec::<&str>::new());
 }
 
-/// The settings that the file names. Maps that are settings themselves end the way.
-fn paths(value: &Value, way: &str, found: &mut Vec<String>) {
+/// Paths of the settings in the file. A map that is a setting ends its path.
+fn paths(value: &Value, prefix: &str, found: &mut Vec<String>) {
     for (key, value) in value.as_object().into_iter().flatten() {
-        let is_section = way.is_empty() && value.is_object();
+        let is_section = prefix.is_empty() && value.is_object();
         if is_section {
             paths(value, key, found);
         } else {
-            found.push(format!("{way}.{key}").trim_start_matches('.').to_owned());
+            found.push(format!("{prefix}.{key}").trim_start_matches('.').to_owned());
         }
     }
 }
 
 #[test]
-fn the_example_file_passes_the_daemons_own_reading_and_checks() {
+fn the_example_file_is_valid() {
     assert_fresh(EXAMPLE, &example());
     let path = file(EXAMPLE);
     let matches = clap::Command::new("codeloc").args(arguments()).get_matches_from([

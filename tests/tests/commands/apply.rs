@@ -65,7 +65,7 @@ async fn a_signal_ends_apply_and_releases_the_lease() {
         let output = child.wait_with_output().unwrap();
         let errors = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{signal}: {errors}");
-        assert!(errors.contains("ended by a signal before all was done"), "{signal}: {errors}");
+        assert!(errors.contains("stopped by a signal before all locations were reconciled"), "{signal}: {errors}");
         assert_eq!(holder(&sandbox).await.unwrap(), "", "after {signal}");
     }
 }
@@ -102,7 +102,6 @@ async fn apply_fails_when_aws_was_never_read() {
     let output = sandbox.codeloc("apply", &["--timeout", "4"]);
     let errors = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    let expected =
-        "error: not converged within 4 s: AWS was never read whole: iam:GetAccountAuthorizationDetails: AccessDenied";
+    let expected = "error: not converged within 4 s: no sweep could read all of AWS: iam:GetAccountAuthorizationDetails: AccessDenied";
     assert!(errors.contains(expected), "{errors}");
 }

@@ -104,7 +104,7 @@ fn daemon_with_text(text: &'static str) -> String {
             Answer(
                 "200 OK",
                 "text/event-stream",
-                format!("event: {kind}\ndata: {value}\n\nevent: trouble\ndata: {text}\n\n"),
+                format!("event: {kind}\ndata: {value}\n\nevent: fault\ndata: {text}\n\n"),
             )
         };
         match (method, path) {

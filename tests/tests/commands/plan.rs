@@ -60,7 +60,7 @@ fn a_named_daemon_that_cannot_plan_is_an_error() {
     let [port] = free_ports();
     let away = run(binary("codeloc"), &["plan", "--server", &format!("http://127.0.0.1:{port}")]);
     assert_eq!(away.status.code(), Some(1));
-    assert!(stderr(&away).contains("is `codeloc run` up?"), "{}", stderr(&away));
+    assert!(stderr(&away).contains("start it with `codeloc run`"), "{}", stderr(&away));
     let server = daemon(|_, path| match path {
         "/readyz" => Answer("503 Service Unavailable", "text/plain", "live state has not been read yet\n".to_owned()),
         _ => Answer::json(&json!([status("orders", &json!({}))])),

@@ -106,6 +106,34 @@ fn a_wait_that_times_out_names_the_reason() {
     assert!(stderr(&output).contains("did you mean `orders`?"), "{}", stderr(&output));
 }
 
+#[test]
+fn waiting_ends_at_once_if_a_revision_failed() {
+    let of = |as_of: &str, more: &Value| {
+        let mut one = status("orders", more);
+        one["as_of"] = json!(as_of);
+        json!([one])
+    };
+    let condition = json!({
+        "kind": "Deployed", "status": "False", "reason": "RolloutFailed", "message": "no module shop",
+        "since": "2026-01-01T00:00:00Z",
+    });
+    let failed = json!({"health": "Degraded", "message": "no module shop", "conditions": [condition]});
+    let configs = vec![json!("2026-01-01T12:00:00Z")];
+    let (server, asked) = daemon_with_statuses(vec![of("2026-01-01T12:00:00Z", &failed)], configs.clone());
+    let output = ask(&server, &["--wait"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = "error: not every location is Synced and Healthy: orders is Synced, Degraded: no module shop\n";
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+    // A fix was pushed, and the daemon has not read it yet.
+    let shown = vec![of("2026-01-01T11:59:59Z", &failed), of("2026-01-01T12:00:01Z", &json!({}))];
+    let (server, asked) = daemon_with_statuses(shown, configs);
+    let output = ask(&server, &["--wait"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_includes_every_push_before_its_as_of_time() {
     let mut deployment = TestDeployment::converged(&["orders"]).await;

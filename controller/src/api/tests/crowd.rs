@@ -1,4 +1,4 @@
-//! Clients that take all they can get, over real connections: the daemon stays answerable, and its probes always.
+//! Greedy clients over real connections: the daemon and its probes must still answer.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use super::super::connection_slots::{ConnectionSlots, MayGo};
+use super::super::connection_slots::{ConnectionSlots, Evict};
 use super::super::serve::{Bounds, Kind, connection, serve_within};
 use super::*;
 
 const HEAD: &str = "Host: 127.0.0.1\r\n";
-/// Far more than any answer takes; passed only where there is none.
+/// More time than any answer needs.
 const LONG: Duration = Duration::from_mins(1);
-/// Never in a test.
+/// Longer than any test.
 const NEVER: Duration = Duration::from_hours(1);
 const PATIENT: Bounds = Bounds { connections: 8, probes: 4, head: NEVER, probe: NEVER, stall: NEVER };
 
@@ -37,14 +37,14 @@ impl Server {
         Self { address, task: tokio::spawn(serve_within(bounds, listener, router)).abort_handle() }
     }
 
-    /// A client that has sent this and no more.
+    /// A client that has sent only this.
     async fn client(&self, sent: &str) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         client.write_all(sent.as_bytes()).await.unwrap();
         client
     }
 
-    /// The status that a path answers with to a new client, or what became of that.
+    /// The status that a new client gets, or an error.
     async fn get(&self, path: &str) -> String {
         let mut client = self.client(&format!("GET {path} HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n")).await;
         status(&mut client).await
@@ -57,7 +57,7 @@ impl Server {
     }
 }
 
-/// Reads the head of an answer, and gives its status.
+/// Reads the head of an answer and returns its status.
 async fn status(client: &mut TcpStream) -> String {
     let reading = async {
         let mut head = Vec::new();
@@ -72,7 +72,7 @@ async fn status(client: &mut TcpStream) -> String {
     tokio::time::timeout(LONG, reading).await.unwrap_or_else(|_| "no answer".to_owned())
 }
 
-/// The head of a hook whose body does not come.
+/// The head of a webhook whose body never arrives.
 fn slow_hook(proof: &str) -> String {
     format!("POST {HOOKS} HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: 1000\r\n{proof}\r\n")
 }
@@ -81,11 +81,11 @@ fn with_secret(limits: Limits) -> (Router, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hush\n").unwrap();
     let secret = Secret::new(Some(file.path().to_owned())).unwrap();
-    (router_within(limits, Daemon::new(), Access::Everybody, secret), file)
+    (router_within(limits, Daemon::new(), Access::Loopback, secret), file)
 }
 
 #[tokio::test]
-async fn a_hook_without_a_proof_is_refused_before_its_body_is_read() {
+async fn a_webhook_without_a_proof_is_refused_before_its_body() {
     let without_secret = Server::start(PATIENT, open(&Daemon::new())).await;
     assert_eq!(status(&mut without_secret.client(&slow_hook("")).await).await, "403");
     let (router, _file) = with_secret(Limits::default());
@@ -105,15 +105,15 @@ async fn a_hook_without_a_proof_is_refused_before_its_body_is_read() {
 }
 
 #[tokio::test]
-async fn slow_hooks_keep_nobody_but_other_hooks_waiting() {
-    let (router, _file) = with_secret(Limits::of(2, 4));
+async fn slow_webhooks_delay_only_other_webhooks() {
+    let (router, _file) = with_secret(Limits::new(2, 4));
     let server = Server::start(Bounds { connections: 100, ..PATIENT }, router).await;
     let guess = slow_hook(&format!("X-Codeloc-Signature-256: sha256={}\r\n", "0".repeat(64)));
     let mut slow = Vec::new();
     for _ in 0..70 {
         slow.push(server.client(&guess).await);
     }
-    // The bodies of four are read, whichever they are, so that others are refused.
+    // codeloc reads four bodies and refuses the other webhooks.
     let answers = slow.into_iter().map(|mut client| Box::pin(async move { status(&mut client).await }));
     let mut answers: FuturesUnordered<_> = answers.collect();
     while answers.next().await.expect("one is refused") != "503" {}
@@ -122,28 +122,28 @@ async fn slow_hooks_keep_nobody_but_other_hooks_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_whose_body_does_not_come_is_given_up_soon() {
+async fn a_webhook_without_its_body_times_out_soon() {
     let (router, _file) = with_secret(Limits::default());
     let guess = slow_hook(&format!("X-Codeloc-Signature-256: sha256={}\r\n", "0".repeat(64)));
     let (mut client, server) = tokio::io::duplex(64 * 1024);
-    let task = tokio::spawn(on(server, Bounds::default(), router));
+    let task = tokio::spawn(serve_on(server, Bounds::default(), router));
     client.write_all(guess.as_bytes()).await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     task.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(begun.elapsed() <= Duration::from_secs(5), "of virtual time: {:?}", begun.elapsed());
+    assert!(started.elapsed() <= Duration::from_secs(5), "of virtual time: {:?}", started.elapsed());
 }
 
-/// One connection of a server.
-async fn on(stream: tokio::io::DuplexStream, bounds: Bounds, router: Router) {
-    let kind = Kind { router, head: bounds.head, again: true, stall: bounds.stall };
-    connection(stream, kind, &ConnectionSlots::new(1).take(MayGo::Idle).unwrap()).await;
+/// Serves one connection.
+async fn serve_on(stream: tokio::io::DuplexStream, bounds: Bounds, router: Router) {
+    let kind = Kind { router, head: bounds.head, keep_alive: true, stall: bounds.stall };
+    connection(stream, kind, &ConnectionSlots::new(1).take(Evict::Idle).unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_thousand_idle_connections_make_room_for_whoever_asks() {
+async fn a_request_replaces_an_idle_connection() {
     let server = Server::start(Bounds { head: NEVER, ..Bounds::default() }, open(&Daemon::new())).await;
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -157,7 +157,7 @@ async fn a_thousand_idle_connections_make_room_for_whoever_asks() {
 }
 
 #[tokio::test]
-async fn the_probes_are_answered_where_every_connection_is_busy() {
+async fn probes_are_answered_if_all_connections_are_busy() {
     let server = Server::start(PATIENT, open(&Daemon::new())).await;
     let mut streams = Vec::new();
     for _ in 0..PATIENT.connections {
@@ -165,7 +165,7 @@ async fn the_probes_are_answered_where_every_connection_is_busy() {
         assert_eq!(status(&mut stream).await, "200");
         streams.push(stream);
     }
-    // More than there is room for, which say nothing.
+    // More silent connections than reserved ones.
     let mut idle = Vec::new();
     for _ in 0..3 * PATIENT.probes {
         idle.push(TcpStream::connect(server.address).await.unwrap());
@@ -179,30 +179,30 @@ async fn the_probes_are_answered_where_every_connection_is_busy() {
 }
 
 #[tokio::test]
-async fn the_probes_are_answered_while_clients_take_none_of_their_answers() {
+async fn probes_are_answered_while_clients_accept_no_bytes() {
     let server = Server::start(PATIENT, open(&Daemon::new())).await;
     let many = format!("GET /openapi.json HTTP/1.1\r\n{HEAD}\r\n").repeat(80);
-    let mut deaf = Vec::new();
+    let mut stalled = Vec::new();
     for _ in 0..4 * PATIENT.connections {
-        deaf.push(server.client(&many).await);
+        stalled.push(server.client(&many).await);
         server.assert_alive().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_no_bytes_is_cut_off() {
+async fn a_client_that_accepts_no_bytes_is_disconnected() {
     let (mut client, server) = tokio::io::duplex(4096);
-    let task = tokio::spawn(on(server, Bounds::default(), open(&Daemon::new())));
+    let task = tokio::spawn(serve_on(server, Bounds::default(), open(&Daemon::new())));
     let many = format!("GET /openapi.json HTTP/1.1\r\n{HEAD}\r\n").repeat(10);
     client.write_all(many.as_bytes()).await.unwrap();
-    tokio::time::timeout(Bounds::default().stall * 2, task).await.expect("the connection is given up").unwrap();
+    tokio::time::timeout(Bounds::default().stall * 2, task).await.expect("the connection is closed").unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_a_long_answer_slowly_gets_all_of_it() {
+async fn a_slow_reader_gets_the_whole_answer() {
     let (mut client, server) = tokio::io::duplex(4096);
     let bounds = Bounds::default();
-    let task = tokio::spawn(on(server, bounds, open(&Daemon::new())));
+    let task = tokio::spawn(serve_on(server, bounds, open(&Daemon::new())));
     client
         .write_all(format!("GET /openapi.json HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n").as_bytes())
         .await
@@ -219,9 +219,9 @@ async fn a_client_that_takes_a_long_answer_slowly_gets_all_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
+async fn a_client_that_stops_sending_is_disconnected() {
     for (sent, within) in [
-        // A head that does not end, and a body that does not come.
+        // A head without an end, and a head without its body.
         ("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", 20),
         (
             "POST /v1/locations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
@@ -229,12 +229,12 @@ async fn a_client_that_sends_nothing_or_a_byte_now_and_then_is_cut_off() {
         ),
     ] {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let begun = tokio::time::Instant::now();
-        let task = tokio::spawn(on(server, Bounds::default(), open(&Daemon::new())));
+        let started = tokio::time::Instant::now();
+        let task = tokio::spawn(serve_on(server, Bounds::default(), open(&Daemon::new())));
         client.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         task.await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(within), "{:?}: {sent}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(within), "{:?}: {sent}", started.elapsed());
     }
 }

@@ -7,18 +7,18 @@ use serde_json::json;
 
 use super::*;
 
-struct World {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl World {
-    /// A bare origin with one config, and a clone of somebody else.
+impl Fixture {
+    /// A bare origin with one config, and a clone of another user.
     fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
-        world.git("", &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"]);
-        world.git("", &["clone", "--quiet", "origin.git", "other"]);
-        world.foreign("one", Some("name: one\ngit_url: https://example.com/one.git\nmodule: one # theirs\n"));
-        world
+        let fixture = Self { folder: tempfile::tempdir().unwrap() };
+        fixture.git("", &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"]);
+        fixture.git("", &["clone", "--quiet", "origin.git", "other"]);
+        fixture.foreign("one", Some("name: one\ngit_url: https://example.com/one.git\nmodule: one # theirs\n"));
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -36,7 +36,7 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// A push by somebody else.
+    /// A push of another user.
     fn foreign(&self, name: &str, text: Option<&str>) {
         let folder = self.path("other").join("repos").join(name);
         match text {
@@ -51,7 +51,7 @@ impl World {
         self.git("other", &["push", "--quiet", "origin", "HEAD:main"]);
     }
 
-    /// Somebody else takes what was pushed since.
+    /// The other user pulls.
     fn foreign_pull(&self) {
         self.git("other", &["pull", "--quiet", "origin", "main"]);
     }
@@ -75,7 +75,7 @@ impl World {
         Writer::new(&settings, git, self.path("write"))
     }
 
-    /// A git before whose first push somebody else pushes what is staged in `script`.
+    /// A git program before whose first push another user runs `script` and pushes.
     fn overtaken(&self, script: &str) -> PathBuf {
         let path = self.path("overtaken");
         let text = format!(
@@ -111,70 +111,70 @@ fn two() -> Change {
 }
 
 #[tokio::test]
-async fn a_change_is_a_commit_of_its_author_on_top_of_what_others_pushed() {
-    let world = World::new();
-    let writer = world.writer(Path::new("git"));
+async fn a_change_is_a_commit_on_top_of_other_pushes() {
+    let fixture = Fixture::new();
+    let writer = fixture.writer(Path::new("git"));
     let written = writer.write("two", &two(), "Adds two", &author()).await.unwrap();
-    assert_eq!(world.git("origin.git", &["rev-parse", "main"]).trim(), written.commit.unwrap());
-    world.foreign_pull();
-    world.foreign("three", Some("name: three\ngit_url: https://example.com/3.git\nmodule: three\n"));
+    assert_eq!(fixture.git("origin.git", &["rev-parse", "main"]).trim(), written.commit.unwrap());
+    fixture.foreign_pull();
+    fixture.foreign("three", Some("name: three\ngit_url: https://example.com/3.git\nmodule: three\n"));
     let change = Change::Set(fields(&json!({"branch": "next"})));
     let written = writer.write("one", &change, "Follows next", &author()).await.unwrap();
     assert!(written.changed);
-    assert_eq!(world.log(), ["Ada: Follows next", "Other: foreign: three", "Ada: Adds two", "Other: foreign: one"]);
-    assert!(world.file("one").ends_with("module: one # theirs\nbranch: next\n"), "{}", world.file("one"));
+    assert_eq!(fixture.log(), ["Ada: Follows next", "Other: foreign: three", "Ada: Adds two", "Other: foreign: one"]);
+    assert!(fixture.file("one").ends_with("module: one # theirs\nbranch: next\n"), "{}", fixture.file("one"));
     let again = writer.write("one", &change, "Follows next", &author()).await.unwrap();
     assert!(!again.changed);
-    assert_eq!(world.log().len(), 4);
+    assert_eq!(fixture.log().len(), 4);
 }
 
 #[tokio::test]
-async fn of_an_add_and_a_push_at_the_same_moment_neither_is_lost() {
-    let world = World::new();
-    let program = world.overtaken("sed -i 's/# theirs/# overtook/' repos/one/config.yml");
-    world.writer(&program).write("two", &two(), "Adds two", &author()).await.unwrap();
-    assert_eq!(world.log(), ["Ada: Adds two", "Other: foreign", "Other: foreign: one"]);
-    assert!(world.file("one").contains("# overtook"));
-    assert!(world.file("two").contains("name: two"));
+async fn a_concurrent_push_and_an_add_both_take_effect() {
+    let fixture = Fixture::new();
+    let program = fixture.overtaken("sed -i 's/# theirs/# overtook/' repos/one/config.yml");
+    fixture.writer(&program).write("two", &two(), "Adds two", &author()).await.unwrap();
+    assert_eq!(fixture.log(), ["Ada: Adds two", "Other: foreign", "Other: foreign: one"]);
+    assert!(fixture.file("one").contains("# overtook"));
+    assert!(fixture.file("two").contains("name: two"));
 }
 
 #[tokio::test]
-async fn a_change_of_a_config_that_somebody_removed_at_the_same_moment_is_refused() {
-    let world = World::new();
-    let program = world.overtaken("git rm -q -r repos/one");
+async fn a_change_of_a_concurrently_removed_config_is_refused() {
+    let fixture = Fixture::new();
+    let program = fixture.overtaken("git rm -q -r repos/one");
     let change = Change::Set(fields(&json!({"branch": "next"})));
-    let error = world.writer(&program).write("one", &change, "no", &author()).await.unwrap_err();
+    let error = fixture.writer(&program).write("one", &change, "no", &author()).await.unwrap_err();
     assert!(matches!(error, WriteError::Missing(_)), "{error}");
-    assert_eq!(world.log(), ["Other: foreign", "Other: foreign: one"]);
+    assert_eq!(fixture.log(), ["Other: foreign", "Other: foreign: one"]);
 }
 
 #[tokio::test]
-async fn what_does_not_pass_is_not_pushed() {
-    let world = World::new();
-    let writer = world.writer(Path::new("git"));
+async fn an_invalid_config_is_not_pushed() {
+    let fixture = Fixture::new();
+    let writer = fixture.writer(Path::new("git"));
     let change = Change::Set(fields(&json!({"resources": {"cpu": 300}})));
     let error = writer.write("one", &change, "no", &author()).await.unwrap_err();
     let WriteError::Invalid(error) = error else { panic!("{error}") };
     assert!(error.render(false).contains("config.yml"), "{}", error.render(false));
     assert!(matches!(writer.write("one", &two(), "no", &author()).await, Err(WriteError::Exists(_))));
     assert!(matches!(writer.write("../x", &two(), "no", &author()).await, Err(WriteError::Name(_))));
-    assert_eq!(world.log().len(), 1);
+    assert_eq!(fixture.log().len(), 1);
 }
 
 #[tokio::test]
-async fn a_removal_takes_the_config_and_nothing_beside_it() {
-    let world = World::new();
-    let writer = world.writer(Path::new("git"));
+async fn a_removal_removes_only_its_config() {
+    let fixture = Fixture::new();
+    let writer = fixture.writer(Path::new("git"));
     writer.write("two", &two(), "Adds two", &author()).await.unwrap();
     let written = writer.write("one", &Change::Remove, "Removes one", &author()).await.unwrap();
     assert_eq!(written.text, None);
-    assert_eq!(world.git("origin.git", &["ls-tree", "-r", "--name-only", "main"]), "repos/two/config.yml\n");
+    assert_eq!(fixture.git("origin.git", &["ls-tree", "-r", "--name-only", "main"]), "repos/two/config.yml\n");
 }
 
 #[tokio::test]
-async fn in_a_folder_a_change_is_a_file() {
+async fn a_change_in_a_folder_is_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let git = World::new().writer(Path::new("git")).git;
+    let git = Fixture::new().writer(Path::new("git")).git;
     let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
     let writer = Writer::new(&settings, git, folder.path().join("unused"));
     let written = writer.write("two", &two(), "unused", &author()).await.unwrap();

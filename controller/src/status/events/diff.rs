@@ -1,51 +1,51 @@
-//! Which events one status makes of another.
+//! Events that follow from a change of a location's status.
 
 use codeloc_core::status::{Drift, Health, LocationStatus, Reason, Sync};
 
-use super::EventReason;
+use super::reason::EventReason;
+use crate::status::is_settled;
 
-/// Fields that the message of a drift names.
+/// Fields that the message about drift names.
 const NAMED: usize = 5;
 
-/// What happened between two statuses of one location; `before` is absent at the first look of a process.
+/// Events between two statuses of one location. `before` is absent at the first observation of a process.
 pub fn between(before: Option<&LocationStatus>, after: &LocationStatus) -> Vec<(EventReason, String)> {
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     if let (Some(before), Some(commit)) = (before, &after.commit)
         && before.commit.as_ref() != Some(commit)
     {
         let from = before.commit.as_deref().map_or_else(String::new, |from| format!(" after {from}"));
-        news.push((EventReason::CommitObserved, format!("commit {commit}{from}")));
+        events.push((EventReason::CommitObserved, format!("commit {commit}{from}")));
     }
-    let told_as = [
+    let reported_as = [
         (Reason::InvalidConfig, EventReason::ConfigInvalid),
         (Reason::RolloutFailed, EventReason::RolloutFailed),
         (Reason::NotConverging, EventReason::NotConverging),
         (Reason::PruneBlocked, EventReason::PruneBlocked),
     ];
-    for (reason, event) in told_as {
+    for (reason, event) in reported_as {
         if has(after, reason) && !before.is_some_and(|before| has(before, reason)) {
-            news.push((event, after.message.clone()));
+            events.push((event, after.message.clone()));
         }
     }
     if drifted(before, after) {
-        news.push((EventReason::Drifted, describe(&after.drift)));
+        events.push((EventReason::Drifted, describe(&after.drift)));
     }
-    let is_well = |status: &LocationStatus| (status.sync, status.health) == (Sync::Synced, Health::Healthy);
-    if is_well(after) && !before.is_some_and(is_well) {
-        news.push((EventReason::Healthy, after.message.clone()));
+    if is_settled(after) && !before.is_some_and(is_settled) {
+        events.push((EventReason::Healthy, after.message.clone()));
     }
     let degraded = |status: &LocationStatus| status.health == Health::Degraded;
     if degraded(after) && !before.is_some_and(degraded) {
-        news.push((EventReason::Degraded, after.message.clone()));
+        events.push((EventReason::Degraded, after.message.clone()));
     }
-    news
+    events
 }
 
 fn has(status: &LocationStatus, reason: Reason) -> bool {
     status.conditions.iter().any(|dated| dated.condition.reason == reason)
 }
 
-/// Whether something differs although neither config nor commit did: with them, differing is how they become true.
+/// Whether the observed state changed although neither the revision nor the commit did. After a commit, a difference is expected.
 fn drifted(before: Option<&LocationStatus>, after: &LocationStatus) -> bool {
     before.is_some_and(|before| {
         before.sync == Sync::Synced
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_without_a_commit_has_drifted() {
+    fn a_difference_without_a_new_commit_is_drift() {
         let before = status(Sync::Synced, Health::Healthy);
         let mut after = status(Sync::OutOfSync, Health::Healthy);
         after.drift = drift();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_after_a_commit_has_not_drifted() {
+    fn a_difference_after_a_new_commit_is_not_drift() {
         let before = status(Sync::Synced, Health::Healthy);
         let mut after = status(Sync::OutOfSync, Health::Progressing);
         after.drift = drift();
@@ -118,11 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_told_to_be_well_once() {
-        let well = status(Sync::Synced, Health::Healthy);
-        assert_eq!(reasons(None, &well), [EventReason::Healthy]);
-        assert_eq!(reasons(Some(&well), &well), []);
-        let ill = status(Sync::Synced, Health::Degraded);
-        assert_eq!(reasons(Some(&well), &ill), [EventReason::Degraded]);
+    fn health_is_reported_once() {
+        let healthy = status(Sync::Synced, Health::Healthy);
+        assert_eq!(reasons(None, &healthy), [EventReason::Healthy]);
+        assert_eq!(reasons(Some(&healthy), &healthy), []);
+        let degraded = status(Sync::Synced, Health::Degraded);
+        assert_eq!(reasons(Some(&healthy), &degraded), [EventReason::Degraded]);
     }
 }

@@ -1,25 +1,25 @@
-//! What a message is about, without what is different each time that the same thing is said.
+//! The constant part of a message: equal for two events that differ only in numbers, dates or ids.
 
 /// Hexadecimal digits of an id or a digest.
 const LONG_HEX: usize = 16;
 
-/// Numbers, dates, durations, addresses, ids and names of temporary files are replaced.
-pub fn of(message: &str) -> String {
+/// Replaces numbers, dates, durations, addresses, ids and names of temporary files with `#`.
+pub fn without_variable_parts(message: &str) -> String {
     let mut topic = String::with_capacity(message.len());
     let mut word = String::new();
     for character in message.chars() {
         if character.is_alphanumeric() || "_-.:+".contains(character) {
             word.push(character);
         } else {
-            end(&mut word, &mut topic);
+            end_word(&mut word, &mut topic);
             topic.push(character);
         }
     }
-    end(&mut word, &mut topic);
+    end_word(&mut word, &mut topic);
     topic
 }
 
-fn end(word: &mut String, topic: &mut String) {
+fn end_word(word: &mut String, topic: &mut String) {
     topic.push_str(if varies(word) { "#" } else { word });
     word.clear();
 }
@@ -27,11 +27,11 @@ fn end(word: &mut String, topic: &mut String) {
 fn varies(word: &str) -> bool {
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let letters = word.chars().filter(|character| character.is_alphabetic()).count();
-    let of_hex = |text: &str| text.chars().all(|character| character.is_ascii_hexdigit() || character == '-');
+    let is_hex = |text: &str| text.chars().all(|character| character.is_ascii_hexdigit() || character == '-');
     // `20s`, `2026-11-27T10:00:00Z`, `10.0.3.17:4000:`; an id; an address in memory; a temporary file.
     (digits > 0 && letters <= 2)
-        || (word.len() >= LONG_HEX && of_hex(word))
-        || word.strip_prefix("0x").is_some_and(of_hex)
+        || (word.len() >= LONG_HEX && is_hex(word))
+        || word.strip_prefix("0x").is_some_and(is_hex)
         || word.contains("tmp")
 }
 
@@ -40,11 +40,15 @@ mod tests {
     use super::*;
 
     fn same(one: &str, other: &str) {
-        assert_eq!(of(one), of(other));
+        assert_eq!(without_variable_parts(one), without_variable_parts(other));
+    }
+
+    fn different(one: &str, other: &str) {
+        assert_ne!(without_variable_parts(one), without_variable_parts(other));
     }
 
     #[test]
-    fn what_is_different_each_time_is_not_the_topic() {
+    fn numbers_dates_and_ids_are_not_part_of_the_topic() {
         same("ecs:UpdateService: no answer within 24s", "ecs:UpdateService: no answer within 9.5s");
         same("cannot write /w/.workspace.Ab3x.tmp: full", "cannot write /w/.workspace.Zzzzz.tmp: full");
         same("pip failed in /var/codeloc/.tmpQrStUv/code", "pip failed in /var/codeloc/.tmpAbCdEf/code");
@@ -57,9 +61,9 @@ mod tests {
     }
 
     #[test]
-    fn another_name_is_another_topic() {
-        assert_ne!(of("orders-3f9a1c failed: no module shop"), of("orders-77b2e0 failed: no module shop"));
-        assert_ne!(of("no module shop"), of("no module shop2"));
-        assert_ne!(of("ecs:UpdateService: no"), of("ecs:CreateService: no"));
+    fn messages_with_different_names_have_different_topics() {
+        different("orders-3f9a1c failed: no module shop", "orders-77b2e0 failed: no module shop");
+        different("no module shop", "no module shop2");
+        different("ecs:UpdateService: no", "ecs:CreateService: no");
     }
 }

@@ -1,13 +1,13 @@
-//! Looks into repositories of users, with the real git.
+//! Inspects repositories with real git.
 
 use codeloc_crds::CodePointer;
 
 use super::*;
 
 #[tokio::test]
-async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running_it() {
-    let deployment = Place::new();
-    let origin = deployment.origin();
+async fn definitions_are_found_on_the_default_branch() {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
     let write = |path: &str, text: &str| {
         let path = origin.path.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -21,7 +21,7 @@ async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running
     origin.commit("shop");
     origin.git(&["branch", "--move", "trunk"]);
     let found =
-        inspect::inspect(&deployment.git(), &deployment.path("look.git"), &origin.url(), None, None).await.unwrap();
+        inspect::inspect(&fixture.git(), &fixture.path("inspect.git"), &origin.url(), None, None).await.unwrap();
     assert_eq!(found.branch, "trunk");
     let file = |path: &str| CodePointer::PythonFile(path.to_owned());
     assert_eq!(found.code, [file("shop/definitions.py"), file("shop/old/repository.py")]);
@@ -29,10 +29,10 @@ async fn definitions_of_a_repository_are_found_on_its_own_branch_without_running
     assert!(found.warnings[0].contains("requirements.txt:2"), "{:?}", found.warnings);
 }
 
-/// A repository of these files, looked into.
-async fn looked_into(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect::Found {
-    let deployment = Place::new();
-    let origin = deployment.origin();
+/// Inspects a repository with these files.
+async fn inspect_files(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect::Found {
+    let fixture = Fixture::new();
+    let origin = fixture.origin();
     let path = |path: &str| {
         let path = origin.path.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -45,69 +45,69 @@ async fn looked_into(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect:
         std::os::unix::fs::symlink(target, path(link)).unwrap();
     }
     origin.commit("all");
-    inspect::inspect(&deployment.git(), &deployment.path("look.git"), &origin.url(), None, None).await.unwrap()
+    inspect::inspect(&fixture.git(), &fixture.path("inspect.git"), &origin.url(), None, None).await.unwrap()
 }
 
 const DEFINITIONS: &str = "import dagster as dg\ndefs = dg.Definitions()\n";
 
 #[tokio::test]
-async fn a_lock_of_megabytes_is_read_and_a_larger_one_is_told() {
+async fn a_large_lock_is_read_and_a_larger_one_is_reported() {
     let project = ("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\ndependencies = ['dagster']\n");
     let lock = |bytes: usize| "version = 1\n".to_owned() + &"# hashes\n".repeat(bytes / 9);
-    let found = looked_into(&[project, ("uv.lock", &lock(3 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    let found = inspect_files(&[project, ("uv.lock", &lock(3 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
     assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
     assert!(found.warnings.is_empty(), "{:?}", found.warnings);
-    let found = looked_into(&[project, ("uv.lock", &lock(5 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    let found = inspect_files(&[project, ("uv.lock", &lock(5 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
     assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
     assert!(found.warnings[0].starts_with("uv.lock has 52"), "{:?}", found.warnings);
 }
 
 #[tokio::test]
-async fn the_target_module_of_a_project_is_its_code_and_told_once() {
+async fn the_target_module_of_a_project_is_listed_once() {
     let project = "[tool.dg.project]\nroot_module = 'shop'\ncode_location_target_module = 'shop.entry'\n";
     let files =
         [("pyproject.toml", project), ("src/shop/entry.py", DEFINITIONS), ("src/shop/old/definitions.py", DEFINITIONS)];
-    let found = looked_into(&files, &[]).await;
+    let found = inspect_files(&files, &[]).await;
     let old = CodePointer::PythonFile("src/shop/old/definitions.py".to_owned());
     assert_eq!(found.code, [CodePointer::Module("shop.entry".to_owned()), old]);
 }
 
 #[tokio::test]
-async fn templates_of_projects_are_no_locations() {
+async fn project_templates_are_ignored() {
     let files = [
         ("{{cookiecutter.name}}/definitions.py", DEFINITIONS),
         ("{% if dbt %}dbt{% endif %}/definitions.py", DEFINITIONS),
         ("template/[[ name ]]/definitions.py", DEFINITIONS),
         ("shop/définitions.py", DEFINITIONS),
     ];
-    let found = looked_into(&files, &[]).await;
+    let found = inspect_files(&files, &[]).await;
     assert_eq!(found.code, [CodePointer::PythonFile("shop/définitions.py".to_owned())]);
 }
 
 #[tokio::test]
-async fn a_file_that_lists_no_dependencies_is_not_named_as_their_source() {
+async fn a_file_without_dependencies_is_not_their_source() {
     for (files, expected) in [
         (vec![("pyproject.toml", "[tool.dagster]\nmodule_name = 'shop'\n")], None),
         (vec![("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\n")], None),
         (vec![("pyproject.toml", "[project]\nname = 'shop'\ndependencies = ['dagster']\n")], Some("pyproject.toml")),
         (vec![("requirements.txt", "# nothing yet\n")], None),
         (vec![("requirements.txt", "dagster\n"), ("pyproject.toml", "[tool.ruff]\n")], Some("requirements.txt")),
-        // A build would give them, which is refused: the warning says so.
+        // A build would compute them, which codeloc refuses with a warning.
         (vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")], Some("pyproject.toml")),
     ] {
-        let found = looked_into(&files, &[]).await;
+        let found = inspect_files(&files, &[]).await;
         assert_eq!(found.dependencies.as_deref(), expected, "{files:?}");
         assert_eq!(found.warnings.len(), usize::from(files[0].1.contains("dynamic")), "{:?}", found.warnings);
     }
 }
 
 #[tokio::test]
-async fn a_dependency_file_is_found_through_links_that_stay_inside() {
+async fn a_dependency_file_may_be_a_link_inside_the_repository() {
     let links = [("requirements.txt", "requirements/current"), ("requirements/current", "../deps/prod.txt")];
-    let found = looked_into(&[("deps/prod.txt", "dagster\n")], &links).await;
+    let found = inspect_files(&[("deps/prod.txt", "dagster\n")], &links).await;
     assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
     for target in ["../outside.txt", "/etc/hostname", "requirements.txt", "absent.txt"] {
-        let found = looked_into(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await;
+        let found = inspect_files(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await;
         assert_eq!(found.dependencies, None, "{target}");
     }
 }
