@@ -54,26 +54,26 @@ impl S3BuildCache {
     }
 }
 
-fn unreachable(error: &CallError) -> BuildError {
-    BuildError::Transient(format!("what was built before is not known: {error}"))
+fn unreachable(error: CallError) -> BuildError {
+    BuildError::transient("cannot use the build cache in S3").caused_by(error)
 }
 
 impl BuildCache for S3BuildCache {
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
-        Box::pin(async move { self.read(name).await.map_err(|error| unreachable(&error)) })
+        Box::pin(async move { self.read(name).await.map_err(unreachable) })
     }
 
     fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>> {
         Box::pin(async move {
-            if self.write(name, &text, true).await.map_err(|error| unreachable(&error))? {
+            if self.write(name, &text, true).await.map_err(unreachable)? {
                 return Ok(text);
             }
             // Where the other write did not go through in the end, this text is as good.
-            Ok(self.read(name).await.map_err(|error| unreachable(&error))?.unwrap_or(text))
+            Ok(self.read(name).await.map_err(unreachable)?.unwrap_or(text))
         })
     }
 
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
-        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(|error| unreachable(&error)) })
+        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(unreachable) })
     }
 }

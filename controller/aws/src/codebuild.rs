@@ -6,7 +6,7 @@
 use aws_sdk_codebuild::types::{Build, EnvironmentVariable, SourceType, StatusType};
 use aws_sdk_s3::primitives::ByteStream;
 use codeloc_core::names;
-use codeloc_images::{BuildError, DockerfileBuilder, Order, Progress, on_disk};
+use codeloc_images::{BuildError, DockerfileBuilder, OnProgress, Order, Progress, disk_error};
 use futures::future::BoxFuture;
 use tokio::time::Duration;
 
@@ -54,7 +54,7 @@ impl CodeBuild {
         Self { client, s3, bucket: bucket.to_owned(), prefix, project: project.to_owned() }
     }
 
-    async fn build_and_push(&self, order: &Order, progress: &Progress<'_>) -> Result<(), BuildError> {
+    async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
         let tag = order.image.rsplit_once(':').map_or("", |(_, tag)| tag);
         let key = format!("{}/{tag}.tar.gz", self.prefix);
         let done = self.build_from(order, tag, &key, progress).await;
@@ -66,14 +66,20 @@ impl CodeBuild {
         done
     }
 
-    async fn build_from(&self, order: &Order, tag: &str, key: &str, progress: &Progress<'_>) -> Result<(), BuildError> {
+    async fn build_from(
+        &self,
+        order: &Order,
+        tag: &str,
+        key: &str,
+        progress: &OnProgress<'_>,
+    ) -> Result<(), BuildError> {
         let body = ByteStream::from_path(&order.context)
             .await
-            .map_err(|error| on_disk(&order.context, &std::io::Error::other(error)))?;
+            .map_err(|error| disk_error(&order.context, std::io::Error::other(error)))?;
         let put = self.s3.put_object().bucket(&self.bucket).key(key).body(body);
-        call("s3:PutObject", put.send()).await.map_err(|error| refused(&error))?;
+        call("s3:PutObject", put.send()).await.map_err(refused)?;
 
-        progress("CodeBuild: starting".to_owned());
+        progress(Progress::Dockerfile("CodeBuild: starting".to_owned()));
         let variables = [
             ("CODELOC_CONTEXT", format!("s3://{}/{key}", self.bucket)),
             ("CODELOC_REGISTRY", order.host().to_owned()),
@@ -92,21 +98,21 @@ impl CodeBuild {
             .set_environment_variables_override(Some(variables))
             // A process that was started anew finds the build that its predecessor began a moment ago.
             .idempotency_token(tag);
-        let started = call("codebuild:StartBuild", start.send()).await.map_err(|error| refused(&error))?;
-        let id = started
-            .build_value
-            .and_then(|build| build.id)
-            .ok_or_else(|| BuildError::Transient("codebuild:StartBuild: the answer holds no build".to_owned()))?;
+        let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
+        let id = started.build_value.and_then(|build| build.id).ok_or_else(|| {
+            BuildError::transient("cannot use CodeBuild: the answer of codebuild:StartBuild has no build")
+        })?;
         loop {
             tokio::time::sleep(LOOK).await;
             let request = self.client.batch_get_builds().ids(&id);
-            let answer = call("codebuild:BatchGetBuilds", request.send()).await.map_err(|error| refused(&error))?;
+            let answer = call("codebuild:BatchGetBuilds", request.send()).await.map_err(refused)?;
             let Some(build) = answer.builds.unwrap_or_default().into_iter().next() else {
-                return Err(BuildError::Transient(format!("CodeBuild no longer knows the build {id}")));
+                return Err(BuildError::transient(format!("CodeBuild no longer has the build {id}")));
             };
             match build.build_status() {
                 None | Some(StatusType::InProgress) => {
-                    progress(format!("CodeBuild: {}", build.current_phase().unwrap_or("waiting").to_lowercase()));
+                    let phase = build.current_phase().unwrap_or("waiting").to_lowercase();
+                    progress(Progress::Dockerfile(format!("CodeBuild: {phase}")));
                 }
                 Some(StatusType::Succeeded) => return Ok(()),
                 Some(status) => return Err(failure(order, &build, status)),
@@ -116,14 +122,14 @@ impl CodeBuild {
 }
 
 impl DockerfileBuilder for CodeBuild {
-    fn build<'a>(&'a self, order: &'a Order, progress: &'a Progress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
+    fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(self.build_and_push(order, progress))
     }
 }
 
-/// Whatever it is, it is the operator's to mend, and no new commit helps.
-fn refused(error: &CallError) -> BuildError {
-    BuildError::Transient(format!("CodeBuild cannot be asked: {error}"))
+/// Transient, because only the operator can fix it, and a new commit does not help.
+fn refused(error: CallError) -> BuildError {
+    BuildError::transient("cannot use CodeBuild").caused_by(error)
 }
 
 /// What the phases say, and where the log is. The Dockerfile is to blame where a command failed.
@@ -139,6 +145,6 @@ fn failure(order: &Order, build: &Build, status: &StatusType) -> BuildError {
     let link =
         build.logs().and_then(|logs| logs.deep_link()).map_or_else(String::new, |link| format!("; its log: {link}"));
     let said = if said.is_empty() { status.as_str().to_lowercase() } else { said.join("; ") };
-    let text = format!("{} does not build in CodeBuild: {said}{link}", order.dockerfile);
-    if *status == StatusType::Failed { BuildError::Terminal(text) } else { BuildError::Transient(text) }
+    let text = format!("CodeBuild cannot build {}: {said}{link}", order.dockerfile);
+    if *status == StatusType::Failed { BuildError::terminal(text) } else { BuildError::transient(text) }
 }

@@ -2,7 +2,7 @@
 
 use aws_sdk_ecr::Client;
 use base64::Engine;
-use codeloc_images::{BuildError, RegistryCredentials};
+use codeloc_images::{BuildError, Login, RegistryCredentials};
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
@@ -21,8 +21,7 @@ pub struct EcrCredentials {
 #[derive(Clone)]
 struct Token {
     host: String,
-    user: String,
-    password: String,
+    login: Login,
     until: Instant,
 }
 
@@ -39,7 +38,7 @@ impl EcrCredentials {
 
     async fn fetch(&self) -> Result<Token, BuildError> {
         let answer = call("ecr:GetAuthorizationToken", self.client.get_authorization_token().send()).await;
-        let answer = answer.map_err(|error| BuildError::Transient(error.to_string()))?;
+        let answer = answer.map_err(|error| BuildError::transient("cannot get a login for ECR").caused_by(error))?;
         let data = answer.authorization_data().first();
         let parsed = data.and_then(|data| {
             let decoded = base64::engine::general_purpose::STANDARD.decode(data.authorization_token()?).ok()?;
@@ -49,21 +48,22 @@ impl EcrCredentials {
             let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host).trim_end_matches('/');
             Some(Token {
                 host: host.to_owned(),
-                user: user.to_owned(),
-                password: password.to_owned(),
+                login: Login { user: user.to_owned(), password: password.to_owned() },
                 until: Instant::now() + LIFETIME,
             })
         });
-        parsed.ok_or_else(|| BuildError::Transient("ecr:GetAuthorizationToken: the answer holds no token".to_owned()))
+        parsed.ok_or_else(|| {
+            BuildError::transient("cannot get a login for ECR: the answer of ecr:GetAuthorizationToken has no token")
+        })
     }
 }
 
 impl RegistryCredentials for EcrCredentials {
-    async fn for_registry(&self, host: &str) -> Result<Option<(String, String)>, BuildError> {
+    async fn for_registry(&self, host: &str) -> Result<Option<Login>, BuildError> {
         let mut token = self.token.lock().await;
         if token.as_ref().is_none_or(|token| token.until <= Instant::now()) {
             *token = Some(self.fetch().await?);
         }
-        Ok(token.as_ref().filter(|token| token.host == host).map(|token| (token.user.clone(), token.password.clone())))
+        Ok(token.as_ref().filter(|token| token.host == host).map(|token| token.login.clone()))
     }
 }

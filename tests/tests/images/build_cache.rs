@@ -1,20 +1,20 @@
-//! What builds keep in S3, through the real SDK.
+//! The build cache in S3, with the real SDK.
 
 use codeloc_aws::build_cache::S3BuildCache;
-use codeloc_images::{BuildCache, BuildError};
+use codeloc_images::BuildCache;
 use codeloc_tests::TestDeployment;
 use localcloud::faults::{Rule, Trouble};
 
 const NAME: &str = "locks/0123.txt";
 
-fn shelf(deployment: &TestDeployment) -> S3BuildCache {
+fn build_cache(deployment: &TestDeployment) -> S3BuildCache {
     S3BuildCache::new(deployment.clients().s3, &deployment.settings.aws.bucket, "codeloc")
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_locks_for_the_same_requirements_the_first_one_stands() {
+async fn the_first_lock_of_equal_requirements_stays() {
     let deployment = TestDeployment::new().await;
-    let (one, other) = (shelf(&deployment), shelf(&deployment));
+    let (one, other) = (build_cache(&deployment), build_cache(&deployment));
     assert_eq!(one.read(NAME).await.expect("an answer"), None);
     assert_eq!(one.write_first(NAME, "tiny==1.0".to_owned()).await.expect("an answer"), "tiny==1.0");
     assert_eq!(other.write_first(NAME, "tiny==2.0".to_owned()).await.expect("an answer"), "tiny==1.0");
@@ -24,11 +24,13 @@ async fn of_two_locks_for_the_same_requirements_the_first_one_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bucket_that_does_not_answer_is_tried_again_and_never_taken_for_empty() {
+async fn a_bucket_that_does_not_answer_is_a_transient_error() {
     let deployment = TestDeployment::new().await;
     deployment.cloud.set_faults(Rule::always(Trouble::ServerError).on(&["GetObject"]));
-    match shelf(&deployment).read(NAME).await {
-        Err(BuildError::Transient(text)) => assert!(text.starts_with("what was built before is not known"), "{text}"),
+    match build_cache(&deployment).read(NAME).await {
+        Err(error) if error.is_transient() => {
+            assert!(error.to_string().starts_with("cannot use the build cache in S3: "), "{error}");
+        }
         other => panic!("{other:?}"),
     }
 }
