@@ -354,8 +354,8 @@ async fn a_project_with_a_build_backend_is_resolved_without_running_it() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let builder = builder(&uv, wheels.path());
-    let witness = wheels.path().join("witness");
-    let code = format!("open({witness:?}, 'w')\n");
+    let marker = wheels.path().join("marker");
+    let code = format!("open({marker:?}, 'w')\n");
     let project = "[project]\nname = 'pipeline'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n\
                    [build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
     lock(&uv, wheels.path(), &repository, project);
@@ -365,5 +365,5 @@ async fn a_project_with_a_build_backend_is_resolved_without_running_it() {
     let mut resolved = locked;
     resolved.dependencies = Some("pyproject.toml".to_owned());
     builder.build(&resolved).await.unwrap();
-    assert!(!witness.exists());
+    assert!(!marker.exists());
 }

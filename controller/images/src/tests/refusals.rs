@@ -63,9 +63,9 @@ async fn options_in_requirement_files_are_refused_with_file_and_line() {
 #[tokio::test]
 async fn no_code_of_the_repository_runs() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
-    let witness = repository.folder.path().join("witness");
-    let code = format!("open({witness:?}, 'w')\n");
-    let hook = format!("#!/bin/sh\ntouch {witness:?}\n");
+    let marker = repository.folder.path().join("marker");
+    let code = format!("open({marker:?}, 'w')\n");
+    let hook = format!("#!/bin/sh\ntouch {marker:?}\n");
     let project = "[project]\nname = 'demo'\ndynamic = ['version']\n[build-system]\nrequires = []\nbuild-backend = 'setup'\nbackend-path = ['.']\n";
     let commit = repository.commit(
         &[
@@ -81,7 +81,7 @@ async fn no_code_of_the_repository_runs() {
         .concat(),
     );
     builder.build(&repository.request(&registry, &commit)).await.unwrap();
-    assert!(!witness.exists());
+    assert!(!marker.exists());
 }
 
 #[tokio::test]
