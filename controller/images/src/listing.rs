@@ -124,7 +124,7 @@ pub(super) fn stays_inside(path: &str, nodes: &BTreeMap<String, Node<String>>) -
 }
 
 /// Resolves every link in a path.
-pub(super) fn destination<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> End {
+pub(super) fn destination<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> Destination {
     let mut resolved: Vec<&str> = Vec::new();
     let mut remaining: Vec<&str> = path.split('/').rev().collect();
     let mut links = 0;
