@@ -16,7 +16,7 @@ use codeloc_dagster::{CodeServer, WebError, Webserver};
 use codeloc_git::GitError;
 use codeloc_git::refs::Refs;
 use codeloc_git::refs::ResolveReference;
-use codeloc_images::{BuildError, Builder, Request};
+use codeloc_images::{BuildError, Builder, OnProgress, Request};
 use localcloud::LocalCloud;
 use localcloud::model::Cloud;
 use localcloud::model::ecs::task::Task;
@@ -94,7 +94,7 @@ impl Builder for Builds {
         Ok(lock(&self.built).get(&image_reference(&request.target, &request.commit)).cloned())
     }
 
-    async fn build(&self, request: &Request, _: &(dyn Fn(String) + Send + Sync)) -> Result<Image, BuildError> {
+    async fn build(&self, request: &Request, _: &OnProgress<'_>) -> Result<Image, BuildError> {
         let reference = image_reference(&request.target, &request.commit);
         let load = Load {
             target: LoadTarget::Module(format!("{}.definitions", request.location)),
@@ -107,7 +107,7 @@ impl Builder for Builds {
 
     async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
         if self.unavailable.load(Ordering::SeqCst) {
-            return Err(BuildError::Transient("the registry does not answer".to_owned()));
+            return Err(BuildError::transient("the registry does not answer"));
         }
         Ok(lock(&self.tags).get(tag).cloned())
     }

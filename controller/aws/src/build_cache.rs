@@ -55,27 +55,27 @@ impl S3BuildCache {
     }
 }
 
-fn unavailable(error: &CallError) -> BuildError {
-    BuildError::Transient(format!("cannot read or write the build cache: {error}"))
+fn unavailable(error: CallError) -> BuildError {
+    BuildError::transient("cannot use the build cache in S3").caused_by(error)
 }
 
 impl BuildCache for S3BuildCache {
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
-        Box::pin(async move { self.read(name).await.map_err(|error| unavailable(&error)) })
+        Box::pin(async move { self.read(name).await.map_err(unavailable) })
     }
 
     fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>> {
         Box::pin(async move {
-            if self.write(name, &text, true).await.map_err(|error| unavailable(&error))? {
+            if self.write(name, &text, true).await.map_err(unavailable)? {
                 return Ok(text);
             }
             // If the other write failed after all, this text is as good.
-            Ok(self.read(name).await.map_err(|error| unavailable(&error))?.unwrap_or(text))
+            Ok(self.read(name).await.map_err(unavailable)?.unwrap_or(text))
         })
     }
 
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
-        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(|error| unavailable(&error)) })
+        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(unavailable) })
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_unavailable_cache_is_a_transient_failure() {
-        let error = unavailable(&CallError::malformed("s3:GetObject", "whole body"));
-        assert!(matches!(&error, BuildError::Transient(text) if text.contains("s3:GetObject")), "{error}");
+        let error = unavailable(CallError::malformed("s3:GetObject", "whole body"));
+        assert!(error.is_transient() && error.to_string().contains("s3:GetObject"), "{error}");
     }
 }

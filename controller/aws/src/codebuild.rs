@@ -6,7 +6,7 @@
 use aws_sdk_codebuild::types::{Build, EnvironmentVariable, SourceType, StatusType};
 use aws_sdk_s3::primitives::ByteStream;
 use codeloc_core::names;
-use codeloc_images::{BuildError, DockerfileBuilder, Order, Progress, on_disk};
+use codeloc_images::{BuildError, DockerfileBuilder, OnProgress, Order, Progress, disk_error};
 use futures::future::BoxFuture;
 use tokio::time::Duration;
 
@@ -55,7 +55,7 @@ impl CodeBuild {
         Self { client, s3, bucket: bucket.to_owned(), prefix, project: project.to_owned() }
     }
 
-    async fn build_and_push(&self, order: &Order, progress: &Progress<'_>) -> Result<(), BuildError> {
+    async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
         let tag = order.image.rsplit_once(':').map_or("", |(_, tag)| tag);
         let key = format!("{}/{tag}.tar.gz", self.prefix);
         let done = self.build_from(order, tag, &key, progress).await;
@@ -67,14 +67,20 @@ impl CodeBuild {
         done
     }
 
-    async fn build_from(&self, order: &Order, tag: &str, key: &str, progress: &Progress<'_>) -> Result<(), BuildError> {
+    async fn build_from(
+        &self,
+        order: &Order,
+        tag: &str,
+        key: &str,
+        progress: &OnProgress<'_>,
+    ) -> Result<(), BuildError> {
         let body = ByteStream::from_path(&order.context)
             .await
-            .map_err(|error| on_disk(&order.context, &std::io::Error::other(error)))?;
+            .map_err(|error| disk_error(&order.context, std::io::Error::other(error)))?;
         let put = self.s3.put_object().bucket(&self.bucket).key(key).body(body);
-        call("s3:PutObject", put.send()).await.map_err(|error| refused(&error))?;
+        call("s3:PutObject", put.send()).await.map_err(refused)?;
 
-        progress("CodeBuild: starting".to_owned());
+        progress(Progress::Dockerfile("CodeBuild: starting".to_owned()));
         let variables = [
             ("CODELOC_CONTEXT", format!("s3://{}/{key}", self.bucket)),
             ("CODELOC_REGISTRY", order.host().to_owned()),
@@ -93,21 +99,21 @@ impl CodeBuild {
             .set_environment_variables_override(Some(variables))
             // After a restart, codeloc finds the build that it started before.
             .idempotency_token(tag);
-        let started = call("codebuild:StartBuild", start.send()).await.map_err(|error| refused(&error))?;
-        let id = started
-            .build_value
-            .and_then(|build| build.id)
-            .ok_or_else(|| BuildError::Transient("codebuild:StartBuild: the answer has no build".to_owned()))?;
+        let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
+        let id = started.build_value.and_then(|build| build.id).ok_or_else(|| {
+            BuildError::transient("cannot use CodeBuild: the answer of codebuild:StartBuild has no build")
+        })?;
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             let request = self.client.batch_get_builds().ids(&id);
-            let answer = call("codebuild:BatchGetBuilds", request.send()).await.map_err(|error| refused(&error))?;
+            let answer = call("codebuild:BatchGetBuilds", request.send()).await.map_err(refused)?;
             let Some(build) = answer.builds.unwrap_or_default().into_iter().next() else {
-                return Err(BuildError::Transient(format!("CodeBuild no longer knows the build {id}")));
+                return Err(BuildError::transient(format!("CodeBuild no longer has the build {id}")));
             };
             match build.build_status() {
                 None | Some(StatusType::InProgress) => {
-                    progress(format!("CodeBuild: {}", build.current_phase().unwrap_or("waiting").to_lowercase()));
+                    let phase = build.current_phase().unwrap_or("waiting").to_lowercase();
+                    progress(Progress::Dockerfile(format!("CodeBuild: {phase}")));
                 }
                 Some(StatusType::Succeeded) => return Ok(()),
                 Some(status) => return Err(failure(&order.dockerfile, &build, status)),
@@ -117,14 +123,14 @@ impl CodeBuild {
 }
 
 impl DockerfileBuilder for CodeBuild {
-    fn build<'a>(&'a self, order: &'a Order, progress: &'a Progress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
+    fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(self.build_and_push(order, progress))
     }
 }
 
 /// Transient: the operator can fix it, and no new commit helps.
-fn refused(error: &CallError) -> BuildError {
-    BuildError::Transient(format!("the call to CodeBuild failed: {error}"))
+fn refused(error: CallError) -> BuildError {
+    BuildError::transient("cannot use CodeBuild").caused_by(error)
 }
 
 /// The messages of the failed phases and the link to the log. A failed command is the Dockerfile's fault.
@@ -137,10 +143,11 @@ fn failure(dockerfile: &str, build: &Build, status: &StatusType) -> BuildError {
             texts.map(|message| format!("{name}: {}", message.trim())).collect::<Vec<_>>()
         })
         .collect();
-    let link = build.logs().and_then(|logs| logs.deep_link()).map_or_else(String::new, |link| format!("; log: {link}"));
+    let link =
+        build.logs().and_then(|logs| logs.deep_link()).map_or_else(String::new, |link| format!("; its log: {link}"));
     let reason = if messages.is_empty() { status.as_str().to_lowercase() } else { messages.join("; ") };
-    let text = format!("{dockerfile} does not build in CodeBuild: {reason}{link}");
-    if *status == StatusType::Failed { BuildError::Terminal(text) } else { BuildError::Transient(text) }
+    let text = format!("CodeBuild cannot build {dockerfile}: {reason}{link}");
+    if *status == StatusType::Failed { BuildError::terminal(text) } else { BuildError::transient(text) }
 }
 
 #[cfg(test)]
@@ -162,15 +169,16 @@ mod tests {
             .logs(LogsLocation::builder().deep_link("https://logs.example").build())
             .build();
         let error = failure("Dockerfile", &build, &StatusType::Failed);
-        let expected = "Dockerfile does not build in CodeBuild: build: exit status 1; log: https://logs.example";
-        assert!(matches!(&error, BuildError::Terminal(text) if text == expected), "{error}");
+        assert!(!error.is_transient());
+        let expected = "CodeBuild cannot build Dockerfile: build: exit status 1; its log: https://logs.example";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]
     fn a_fault_of_codebuild_is_transient() {
         let error = failure("Dockerfile", &Build::builder().build(), &StatusType::TimedOut);
-        let expected = "Dockerfile does not build in CodeBuild: timed_out";
-        assert!(matches!(&error, BuildError::Transient(text) if text == expected), "{error}");
+        assert!(error.is_transient());
+        assert_eq!(error.to_string(), "CodeBuild cannot build Dockerfile: timed_out");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use aws_sdk_ecr::Client;
 use aws_sdk_ecr::types::AuthorizationData;
 use base64::Engine;
-use codeloc_images::{BuildError, RegistryCredentials};
+use codeloc_images::{BuildError, Login, RegistryCredentials};
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
@@ -22,8 +22,7 @@ pub struct EcrCredentials {
 #[derive(Clone)]
 struct Token {
     host: String,
-    user: String,
-    password: String,
+    login: Login,
     expires: Instant,
 }
 
@@ -40,9 +39,11 @@ impl EcrCredentials {
 
     async fn fetch(&self) -> Result<Token, BuildError> {
         let answer = call("ecr:GetAuthorizationToken", self.client.get_authorization_token().send()).await;
-        let answer = answer.map_err(|error| BuildError::Transient(error.to_string()))?;
+        let answer = answer.map_err(|error| BuildError::transient("cannot get a login for ECR").caused_by(error))?;
         let token = answer.authorization_data().first().and_then(Token::parse);
-        token.ok_or_else(|| BuildError::Transient("ecr:GetAuthorizationToken: the answer has no token".to_owned()))
+        token.ok_or_else(|| {
+            BuildError::transient("cannot get a login for ECR: the answer of ecr:GetAuthorizationToken has no token")
+        })
     }
 }
 
@@ -56,20 +57,19 @@ impl Token {
         let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host).trim_end_matches('/');
         Some(Self {
             host: host.to_owned(),
-            user: user.to_owned(),
-            password: password.to_owned(),
+            login: Login { user: user.to_owned(), password: password.to_owned() },
             expires: Instant::now() + LIFETIME,
         })
     }
 }
 
 impl RegistryCredentials for EcrCredentials {
-    async fn for_registry(&self, host: &str) -> Result<Option<(String, String)>, BuildError> {
+    async fn for_registry(&self, host: &str) -> Result<Option<Login>, BuildError> {
         let mut token = self.token.lock().await;
         if token.as_ref().is_none_or(|token| token.expires <= Instant::now()) {
             *token = Some(self.fetch().await?);
         }
-        Ok(token.as_ref().filter(|token| token.host == host).map(|token| (token.user.clone(), token.password.clone())))
+        Ok(token.as_ref().filter(|token| token.host == host).map(|token| token.login.clone()))
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     async fn a_token_is_for_the_host_of_its_endpoint() {
         let token = Token::parse(&data("AWS:hunter2")).unwrap();
         assert_eq!(token.host, "1.dkr.ecr.eu-central-1.amazonaws.com");
-        assert_eq!((token.user.as_str(), token.password.as_str()), ("AWS", "hunter2"));
+        assert_eq!((token.login.user.as_str(), token.login.password.as_str()), ("AWS", "hunter2"));
         assert!(!format!("{token:?}").contains("hunter2"));
     }
 

@@ -192,7 +192,7 @@ fn with_dockerfiles(
     }
     let Some(program) = &build.buildah else { return Ok(builder) };
     let buildah = Buildah::new(program, &build.work_folder.join("build"))
-        .map_err(|error| BuildError::Terminal(format!("the path of buildah: {error}")))?;
+        .map_err(|error| BuildError::terminal("cannot use the path in build.buildah").caused_by(error))?;
     Ok(builder.with_dockerfiles(buildah))
 }
 

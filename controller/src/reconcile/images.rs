@@ -119,7 +119,8 @@ impl<B: Builder> Images<B> {
                     tell(ImageStatus::Building("waiting for another build to end".to_owned()), None);
                     let _permit = permits.acquire().await;
                     let begun = Instant::now();
-                    let built = builder.build(&request, &|text| tell(ImageStatus::Building(text), None)).await;
+                    let built =
+                        builder.build(&request, &|step| tell(ImageStatus::Building(step.to_string()), None)).await;
                     let outcome = if built.is_ok() { "built" } else { "failed" };
                     recorder.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
                     built
@@ -138,7 +139,7 @@ impl<B: Builder> Images<B> {
                     tracing::warn!(location = %name, %error, "no image");
                     recorder
                         .record(NewEvent::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
-                    let retry_at = matches!(error, BuildError::Transient(_)).then(|| Instant::now() + RETRY);
+                    let retry_at = error.is_transient().then(|| Instant::now() + RETRY);
                     tell(ImageStatus::Failed(error.to_string()), retry_at);
                 }
             }

@@ -1,20 +1,20 @@
-//! The build cache in S3, through the real SDK.
+//! The build cache in S3, with the real SDK.
 
 use codeloc_aws::build_cache::S3BuildCache;
-use codeloc_images::{BuildCache, BuildError};
+use codeloc_images::BuildCache;
 use codeloc_tests::TestDeployment;
 use localcloud::fault_injection::{Fault, Rule};
 
 const NAME: &str = "locks/0123.txt";
 
-fn cache(deployment: &TestDeployment) -> S3BuildCache {
+fn build_cache(deployment: &TestDeployment) -> S3BuildCache {
     S3BuildCache::new(deployment.clients().s3, &deployment.settings.aws.bucket, "codeloc")
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_of_two_locks_for_equal_requirements_wins() {
+async fn the_first_lock_of_equal_requirements_stays() {
     let deployment = TestDeployment::new().await;
-    let (one, other) = (cache(&deployment), cache(&deployment));
+    let (one, other) = (build_cache(&deployment), build_cache(&deployment));
     assert_eq!(one.read(NAME).await.expect("an answer"), None);
     assert_eq!(one.write_first(NAME, "tiny==1.0".to_owned()).await.expect("an answer"), "tiny==1.0");
     assert_eq!(other.write_first(NAME, "tiny==2.0".to_owned()).await.expect("an answer"), "tiny==1.0");
@@ -24,11 +24,13 @@ async fn the_first_of_two_locks_for_equal_requirements_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_bucket_is_a_transient_error() {
+async fn a_bucket_that_does_not_answer_is_a_transient_error() {
     let deployment = TestDeployment::new().await;
     deployment.cloud.set_faults(Rule::always(Fault::ServerError).on(&["GetObject"]));
-    match cache(&deployment).read(NAME).await {
-        Err(BuildError::Transient(text)) => assert!(text.starts_with("cannot read or write the build cache"), "{text}"),
+    match build_cache(&deployment).read(NAME).await {
+        Err(error) if error.is_transient() => {
+            assert!(error.to_string().starts_with("cannot use the build cache in S3: "), "{error}");
+        }
         other => panic!("{other:?}"),
     }
 }
