@@ -109,7 +109,7 @@ mutations:
 	$(PYTHON) tests/mutations/run.py $(ONLY)
 
 lint:
-	$(PYTHON) -B tests/tools/style.py
+	$(PYTHON) -B tests/tools/style.py controller crds
 	$(PYTHON) -B -m unittest discover -s tests/tools
 	$(PYTHON) -B tests/mutations/run.py --check
 	$(CARGO) fmt --all --check

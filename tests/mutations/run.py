@@ -37,9 +37,9 @@ def virtual(file, test):
 MUTATIONS = [
     (
         "skip the ownership check",
-        "controller/core/src/planner/mod.rs",
-        "    let strangers = strangers(input, location.adopt);\n    if !strangers.is_empty() {",
-        "    let strangers = strangers(input, location.adopt);\n    if strangers.len() > 100 {",
+        "controller/core/src/planner/present.rs",
+        "    if !not_owned.is_empty() {",
+        "    if not_owned.len() > 100 {",
         PURE,
     ),
     (
@@ -51,9 +51,9 @@ MUTATIONS = [
     ),
     (
         "delete resources before their tasks have stopped",
-        "controller/core/src/planner/mod.rs",
-        "    let later = if service.is_some() {\n        rest\n",
-        "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n        rest\n",
+        "controller/core/src/planner/removal.rs",
+        "    let later = if service.is_some() {\n",
+        "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n",
         PURE,
     ),
     (
@@ -65,7 +65,7 @@ MUTATIONS = [
     ),
     (
         "publish before the definitions are loaded",
-        "controller/core/src/planner/proof.rs",
+        "controller/core/src/planner/readiness.rs",
         "        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n",
         "        Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n"
         "        Answer::Unreachable { .. } => None,\n",
@@ -94,9 +94,9 @@ MUTATIONS = [
     ),
     (
         "treat an invalid config as absent",
-        "controller/src/reconcile/desired.rs",
-        "Some(Err(invalid)) => return Wanted::Invalid(invalid.clone()),",
-        "Some(Err(_)) => return Wanted::Absent,",
+        "controller/src/reconcile/configs.rs",
+        "Some(Err(invalid)) => Config::Invalid(invalid.clone()),",
+        "Some(Err(_)) => Config::Absent,",
         virtual("converge", "an_invalid_config_freezes_its_own_location_only"),
     ),
     (
@@ -108,7 +108,7 @@ MUTATIONS = [
     ),
     (
         "delete the running task definition",
-        "controller/core/src/planner/mod.rs",
+        "controller/core/src/planner/garbage.rs",
         " && !service.names(observed)",
         "",
         PURE,
@@ -126,6 +126,97 @@ MUTATIONS = [
         "lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
         "lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
         virtual("lease", "queued_calls_are_not_sent_after_the_lease_is_lost"),
+    ),
+    (
+        "execute a deletion on a partial observation",
+        "controller/src/reconcile/decision.rs",
+        "if !(round.complete || waits || round.reason.accepts_partial(plan)) {",
+        "if !(round.complete || waits || round.reason != Reason::Resync) {",
+        controller("decision"),
+    ),
+    (
+        "execute a plan that the lint refuses",
+        "controller/src/reconcile/decision.rs",
+        "        return Decision::Unsafe(violation.to_string());",
+        "        let _ = violation;",
+        controller("decision"),
+    ),
+    (
+        "keep an observation that is older than a change",
+        "controller/src/reconcile/store.rs",
+        "changed.get(name).is_none_or(|at| *at <= begun.changes)",
+        "changed.get(name).is_none_or(|_| true)",
+        controller("store"),
+    ),
+    (
+        "keep a sweep that began before a takeover",
+        "controller/src/reconcile/store.rs",
+        "        if begun.changes < state.valid_from {\n            return;\n        }\n",
+        "",
+        controller("store"),
+    ),
+    (
+        "change a location without the lease",
+        "controller/src/reconcile/policy.rs",
+        "LeaseState::Standby { holder } => return Some(Hold::Standby { holder }),",
+        "LeaseState::Standby { .. } => {}",
+        controller("policy"),
+    ),
+    (
+        "let the laxer mode win",
+        "controller/src/reconcile/policy.rs",
+        "match own.max(self.mode) {",
+        "match own.min(self.mode) {",
+        controller("policy"),
+    ),
+    (
+        "predict the resources after an unanswered call",
+        "controller/src/reconcile/executor.rs",
+        "Err(StepError::Call(error)) => error.refused_for_now(),",
+        "Err(StepError::Call(_)) => true,",
+        controller("executor"),
+    ),
+    (
+        "delete locations while the configs cannot be read",
+        "controller/src/reconcile/configs.rs",
+        "unread: unread.as_deref()",
+        "unread: unread.as_deref().filter(|_| false)",
+        controller("configs"),
+    ),
+    (
+        "back off without a limit from what AWS does not see yet",
+        "controller/src/reconcile/retry.rs",
+        "Class::NotYet => Duration::from_secs(5),",
+        "Class::NotYet => LAST,",
+        controller("retry"),
+    ),
+    (
+        "let only the service protect a location",
+        "controller/core/src/resources/mod.rs",
+        ".chain(image_repository)",
+        ".chain(image_repository.filter(|_| false))",
+        PURE,
+    ),
+    (
+        "let the tag of another owner protect",
+        "controller/core/src/planner/protection.rs",
+        "is_owned(input, tags) && is_protected(tags))",
+        "is_protected(tags))",
+        PURE,
+    ),
+    (
+        "let another process take the lease too early",
+        "controller/aws/src/lease.rs",
+        "Duration::from_secs(self.seconds).saturating_sub(unchanged)",
+        "Duration::ZERO",
+        [*TEST, "-p", "codeloc-aws", "--lib", "lease"],
+    ),
+    (
+        "send a token to a URL that only begins alike",
+        "controller/git/src/url.rs",
+        "rest.is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))",
+        "rest.is_some()",
+        [*TEST, "-p", "codeloc-git", "--lib", "url"],
     ),
 ]
 

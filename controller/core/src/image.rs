@@ -30,7 +30,7 @@ pub enum LoadTarget {
     File(String),
 }
 
-/// How far codeloc is on the way from a config to an image.
+/// The progress from a config to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageStatus {
     Ready(Image),

@@ -10,22 +10,22 @@ use tokio::time::Instant;
 use super::Daemon;
 use crate::reconcile::Ports;
 
-/// For how long sweeps, or the passes on one location, may fail before what was observed earlier is not taken for true any more.
+/// How long sweeps or the passes of one location may fail before codeloc no longer shows earlier observations as current.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Characters of an error; the SDK's name every layer they came through.
+/// Characters of an error. Errors of the SDK name every layer.
 const LONGEST: usize = 300;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The configs cannot be read.
     Configs,
-    /// AWS does not answer, or does not let the lease be read or renewed.
+    /// AWS does not answer, or refuses to read or renew the lease.
     Aws,
     /// Another process took the lease.
     Lease,
-    /// AWS cannot be read whole.
+    /// The last sweep failed.
     Sweep,
-    /// AWS was not read yet.
+    /// No sweep has finished yet.
     Start,
     /// The webserver does not answer.
     Webserver,
@@ -39,8 +39,7 @@ pub struct Fault {
 }
 
 impl Cause {
-    /// Whether the daemon cannot do its work. A standby is ready to take over, and without a webserver locations are deployed and
-    /// published all the same.
+    /// Whether the daemon cannot do its work. A standby is ready to take over, and codeloc deploys and publishes without a webserver.
     pub fn is_unready(self) -> bool {
         match self {
             Self::Configs | Self::Aws | Self::Sweep | Self::Start => true,
@@ -54,15 +53,15 @@ impl Cause {
 
     fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Configs => Some("the last good configs stay in force"),
+            Self::Configs => Some("codeloc keeps the last valid configs"),
             Self::Aws => Some(
-                "nothing is changed, and statuses are from before; check the network, the credentials and AWS's own status",
+                "codeloc changes nothing and shows old statuses; check the network, the credentials and the status of AWS",
             ),
-            Self::Lease => Some("this process stands by; if only one is meant to run, stop the other one"),
-            Self::Sweep => Some("drift is not seen, and nothing is deleted; `codeloc doctor` names what is missing"),
+            Self::Lease => Some("this process is a standby; if only one should run, stop the other one"),
+            Self::Sweep => Some("codeloc does not see drift and deletes nothing; run `codeloc doctor`"),
             Self::Start => None,
             Self::Webserver => Some(
-                "locations are deployed and written to workspace.yaml, and not loaded; check that it runs where `dagster.webserver_url` says",
+                "codeloc deploys locations and writes workspace.yaml, but Dagster does not load them; check that the webserver runs at `dagster.webserver_url`",
             ),
         }
     }
@@ -81,7 +80,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The error on one line, cut where it is long.
+/// The error on one line, shortened.
 fn bounded(error: &str) -> String {
     let line = error.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST) {

@@ -118,7 +118,7 @@ impl<P: Ports> Parts<P> {
             (settings.build.platform == Platform::Host).then(|| format!("host ({})", std::env::consts::ARCH));
         let context = Context {
             observer: Observer::new(aws.clone(), code_server, publisher.clone()),
-            desired: DesiredState::new(&settings.deployment, &settings.build.python, refs, images),
+            desired: DesiredState::new(&settings.build.python, refs, images),
             policy: Policy { mode: settings.mode, allow_prune: settings.allow_prune },
             executor: Executor::new(aws, publisher.clone()),
             retry: Retry::default(),

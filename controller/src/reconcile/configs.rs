@@ -56,7 +56,7 @@ impl Configs {
         self.snapshot().iter().flat_map(|snapshot| snapshot.locations.keys()).map(ToString::to_string).collect()
     }
 
-    /// The config of a location. Where two configs claim the same prefix, the running one keeps it. An invalid config keeps the location
+    /// The config of a location. If two configs claim the same prefix, the running one keeps it. An invalid config keeps the location
     /// that it names, if this deployment owns any resource of it.
     pub fn config(&self, name: &str, observed: &ObservedResources, deployment: &str) -> Config {
         let Some(snapshot) = self.snapshot() else {

@@ -16,31 +16,56 @@ pub struct DesiredState<B> {
     pub configs: Configs,
     pub refs: Refs,
     pub images: Images<B>,
-    /// The ownership tag's value.
-    deployment: String,
     /// The Python version of configs that name none.
     default_python: String,
 }
 
 impl<B: Builder> DesiredState<B> {
-    pub fn new(deployment: &str, default_python: &str, refs: Refs, images: Images<B>) -> Self {
-        let (deployment, default_python) = (deployment.to_owned(), default_python.to_owned());
-        Self { configs: Configs::default(), refs, images, deployment, default_python }
+    pub fn new(default_python: &str, refs: Refs, images: Images<B>) -> Self {
+        Self { configs: Configs::default(), refs, images, default_python: default_python.to_owned() }
     }
 
-    /// The config and the commit, without asking for the image.
-    pub fn resolve(&self, name: &str, observed: &ObservedResources) -> Desired {
-        let config = match self.configs.config(name, observed, &self.deployment) {
+    /// The desired state: the commit and the image of a valid config. Starts the build of a missing image unless a hold forbids that.
+    /// `changed` is the reason of the pass that follows when the registry answers, `built` of the one that follows the build.
+    pub async fn resolve(
+        &self,
+        config: Config,
+        observed: &ObservedResources,
+        hold: Option<&Hold>,
+        changed: Reason,
+        built: Reason,
+    ) -> Desired {
+        let mut location = match self.located(config) {
+            Ok(location) => location,
+            Err(other) => return other,
+        };
+        self.find_image(&mut location, observed, hold, changed, built).await;
+        Desired::Present(location)
+    }
+
+    /// The same without starting a build or remembering anything.
+    pub async fn preview(&self, config: Config, observed: &ObservedResources) -> Desired {
+        let mut location = match self.located(config) {
+            Ok(location) => location,
+            Err(other) => return other,
+        };
+        self.preview_image(&mut location, observed).await;
+        Desired::Present(location)
+    }
+
+    /// The config and the commit, before anything is known about the image.
+    fn located(&self, config: Config) -> Result<Box<DesiredLocation>, Desired> {
+        let config = match config {
             Config::Valid(config) => *config,
-            Config::Invalid(invalid) => return Desired::Invalid(invalid),
-            Config::Absent => return Desired::Absent,
+            Config::Invalid(invalid) => return Err(Desired::Invalid(invalid)),
+            Config::Absent => return Err(Desired::Absent),
         };
         let (image, commit) = match (config.image_tag(), &config.image) {
             (Some(_), _) => (ImageStatus::Resolving("asking the registry for the image's tag".to_owned()), None),
             (None, Some(reference)) => (ImageStatus::Ready(given_image(&config, reference.clone())), None),
             (None, None) => self.commit(&config),
         };
-        Desired::Present(Box::new(DesiredLocation { config, image, commit }))
+        Ok(Box::new(DesiredLocation { config, image, commit }))
     }
 
     /// While the git host does not answer, the last known commit stays in force.
@@ -55,9 +80,7 @@ impl<B: Builder> DesiredState<B> {
         (image, commit)
     }
 
-    /// Looks for the image, and starts its build unless a hold forbids that. `changed` is the reason of the pass that follows when the
-    /// registry answers, `built` of the one that follows the build.
-    pub async fn find_image(
+    async fn find_image(
         &self,
         desired: &mut DesiredLocation,
         observed: &ObservedResources,
@@ -83,8 +106,7 @@ impl<B: Builder> DesiredState<B> {
         };
     }
 
-    /// Looks for the image without starting a build or remembering anything.
-    pub async fn preview_image(&self, desired: &mut DesiredLocation, observed: &ObservedResources) {
+    async fn preview_image(&self, desired: &mut DesiredLocation, observed: &ObservedResources) {
         let config = &desired.config;
         if let Some(tag) = config.image_tag() {
             let known = self.images.ask(tag).await;

@@ -1,5 +1,5 @@
-//! Images in the making: one build per repository at a time, in the background, so that a pass only ever asks how far it is. And images
-//! that are given by tag: what the registry says of them, asked in the background too.
+//! Image builds and image tags. Builds run in the background, one per location at a time, and so do requests to the registry: a pass
+//! only reads their progress.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -17,17 +17,17 @@ use super::reason::Reason;
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
 
-/// A build that failed for want of network or registry is tried again after this long.
+/// The pause before codeloc retries a build after a transient failure, for example of the network.
 const RETRY: Duration = Duration::from_secs(20);
 
-/// Tags that are asked for at once.
+/// Tags that codeloc requests from the registry at the same time.
 const TAGS_AT_ONCE: usize = 8;
 
-/// What the registry said of a tag.
+/// The last answers of the registry about a tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     pub digest: Option<String>,
-    /// Why the last question had no answer, if it had none.
+    /// Why the last request failed.
     pub failure: Option<String>,
 }
 
@@ -38,7 +38,7 @@ struct TagSlot {
     policy: ImagePolicy,
     known: Tag,
     asking: bool,
-    /// When a question that failed is asked again.
+    /// When codeloc retries a failed request.
     again_at: Option<Instant>,
 }
 
@@ -52,7 +52,7 @@ struct Slot {
 pub struct Images<B> {
     builder: Arc<B>,
     slots: Arc<Mutex<HashMap<String, Slot>>>,
-    /// By location, since a tag that is pinned means what it named when that location's config came to name it.
+    /// By location, because a pinned tag keeps the digest that it had when the config of that location first named it.
     tags: Arc<Mutex<HashMap<String, TagSlot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
@@ -71,13 +71,12 @@ impl<B: Builder> Images<B> {
         }
     }
 
-    /// Only looks whether the image was pushed before.
+    /// Looks for an image that was pushed before.
     pub async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
         self.builder.find(request).await
     }
 
-    /// How far the image of this request is; starts a build where there is none. When it ends the queue is poked, as urgently as
-    /// the image was asked for.
+    /// The progress of the image of this request. Starts a build if there is none; when it ends, the location is queued for `reason`.
     pub fn ensure(&self, request: &Request, reason: Reason) -> ImageStatus {
         let name = request.location.to_string();
         let mut slots = lock(&self.slots);
@@ -99,7 +98,7 @@ impl<B: Builder> Images<B> {
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
         let recorder = self.recorder.clone();
         tokio::spawn(async move {
-            // A newer commit's slot is not overwritten by an older one's news.
+            // A build of an older commit must not overwrite the slot of a newer one.
             let tell = |progress: ImageStatus, retry_at: Option<Instant>| {
                 if let Some(slot) = lock(&slots).get_mut(&name).filter(|slot| slot.request == request) {
                     slot.progress = progress;
@@ -147,8 +146,7 @@ impl<B: Builder> Images<B> {
         });
     }
 
-    /// What is known of the tag that a location's config names. Where nothing is, the registry is asked, and the queue is poked when it
-    /// has answered.
+    /// The last answer about the tag of a location. Without one, asks the registry; then the location is queued for `reason`.
     pub fn tag(&self, name: &str, tag: &str, policy: ImagePolicy, reason: Reason) -> Tag {
         let mut tags = lock(&self.tags);
         let slot = tags.entry(name.to_owned()).or_insert_with(|| TagSlot::new(tag, policy));
@@ -174,12 +172,12 @@ impl<B: Builder> Images<B> {
         known
     }
 
-    /// Asks the registry for a tag, whatever is known of it.
+    /// Asks the registry for a tag.
     pub async fn ask(&self, tag: &str) -> Tag {
         ask(&*self.builder, tag).await
     }
 
-    /// Asks once for each of these tags, and names the locations that follow one that moved, or of which something else is known now.
+    /// Asks the registry once for each tag. Returns the locations that follow a tag with a new answer.
     pub async fn refresh_tags(&self, tags: BTreeSet<String>) -> Vec<String> {
         let answers = futures::stream::iter(tags)
             .map(|tag| async move { (ask(&*self.builder, &tag).await, tag) })
@@ -196,7 +194,7 @@ impl<B: Builder> Images<B> {
         changed
     }
 
-    /// For a location whose config names no tag.
+    /// Forgets the tag of a location whose config names none.
     pub fn forget_tag(&self, name: &str) {
         lock(&self.tags).remove(name);
     }
@@ -221,7 +219,7 @@ impl TagSlot {
         Self { tag, policy, known, asking: false, again_at: Some(Instant::now()) }
     }
 
-    /// Takes an answer; whether it tells anything new. What the tag named last stays known.
+    /// Stores an answer. Returns whether it differs. The last known digest stays after a failure.
     fn take(&mut self, name: &str, answer: Tag) -> bool {
         self.asking = false;
         self.again_at = answer.failure.is_some().then(|| Instant::now() + RETRY);

@@ -1,4 +1,4 @@
-//! What the last config of each name says of the time after its removal: once it is gone it cannot be asked any more.
+//! The mode and protection in the last valid config of each location. They still count after the config is removed.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ struct LastConfig {
 }
 
 impl LastConfigs {
-    /// A config that does not pass says nothing: what it said before is still its wish.
+    /// An invalid config changes nothing: the last valid one counts.
     pub fn learn(&self, snapshot: &Snapshot) {
         let mut last = lock(&self.last);
         for location in snapshot.in_force() {
@@ -30,7 +30,7 @@ impl LastConfigs {
         }
     }
 
-    /// Why nothing of a location whose config is gone may be deleted, if its config let nothing be changed.
+    /// Why a location without a config must not be deleted: its last config was protected or did not enforce.
     pub fn hold(&self, name: &str) -> Option<Hold> {
         match *lock(&self.last).get(name)? {
             LastConfig { protect: true, .. } => Some(Hold::Protected),

@@ -217,16 +217,13 @@ impl<P: Ports> Context<P> {
         resources: &mut ObservedResources,
         complete: bool,
     ) -> Result<Option<Planned>, StepError> {
-        let mut desired = self.desired.resolve(name, resources);
-        let owned = self.observer.store.owned();
-        let hold =
-            self.policy.hold(name, &desired, self.observer.aws.lease.state(), &self.desired.configs, owned.as_ref());
-        if let Desired::Present(location) = &mut desired {
-            let (changed, built) = (self.change_reason(name), reason.started());
-            self.desired.find_image(location, resources, hold.as_ref(), changed, built).await;
-        }
-        let present = matches!(desired, Desired::Present(_));
-        let around = self.observer.surroundings(name, present, resources, reason.priority()).await?;
+        let around = self.observer.surroundings(name, resources, reason.priority()).await?;
+        let configs = &self.desired.configs;
+        let config = configs.config(name, resources, &self.observer.aws.deployment.id);
+        let (lease, owned) = (self.observer.aws.lease.state(), self.observer.store.owned());
+        let hold = self.policy.hold(name, &config, lease, configs, owned.as_ref());
+        let (changed, built) = (self.change_reason(name), reason.started());
+        let desired = self.desired.resolve(config, resources, hold.as_ref(), changed, built).await;
         let needs =
             planner::needs(&self.input(name, &desired, hold.as_ref(), resources, &around, None), reason.purpose());
         let excerpt = self.failure_excerpt(name, &needs, resources, reason).await;
@@ -294,12 +291,9 @@ impl<P: Ports> Context<P> {
             Observation::Ready(seen) => seen.resources,
             Observation::Awaiting => ObservedResources::default(),
         };
-        let mut desired = self.desired.resolve(name, &resources);
-        if let Desired::Present(location) = &mut desired {
-            self.desired.preview_image(location, &resources).await;
-        }
-        let present = matches!(desired, Desired::Present(_));
-        let around = self.observer.surroundings(name, present, &resources, reason.priority()).await?;
+        let around = self.observer.surroundings(name, &resources, reason.priority()).await?;
+        let config = self.desired.configs.config(name, &resources, &self.observer.aws.deployment.id);
+        let desired = self.desired.preview(config, &resources).await;
         let needs = planner::needs(&self.input(name, &desired, None, &resources, &around, None), reason.purpose());
         let excerpt = self.failure_excerpt(name, &needs, &resources, reason).await;
         Ok(planner::plan(self.input(name, &desired, None, &resources, &around, excerpt.as_deref())))

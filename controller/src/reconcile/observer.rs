@@ -54,7 +54,7 @@ pub struct Observer<C, W> {
     pub store: ObservationStore,
     /// Locations that the next sweep reads.
     pub awaiting_sweep: BatchQueue,
-    /// Locations of which everything but the service is known.
+    /// Locations whose resources are known, except for the service.
     pub awaiting_refresh: BatchQueue,
     pub failure_logs: FailureLogs,
     pub image_schedule: ImageSchedule,
@@ -158,18 +158,16 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         batch.push(name, reason);
     }
 
-    /// Asks the tasks, and reads what is published and what the webserver shows. `present` is whether the location has a valid config.
+    /// Asks the tasks, and reads the published address and the location in the webserver.
     pub async fn surroundings(
         &self,
         name: &str,
-        present: bool,
         resources: &ObservedResources,
         priority: Priority,
     ) -> Result<Surroundings, CallError> {
         let session = self.aws.session(priority);
         let mut answers = self.instances.answers(session, &self.code_server, name, resources).await?;
-        if present
-            && self.aws.deployment.address == Address::Discovered
+        if self.aws.deployment.address == Address::Discovered
             && let Some(published) = self.publisher.entry(name).await
         {
             answers.extend(instances::foreign_at(&self.code_server, &published, resources, &answers).await);
@@ -189,7 +187,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         self.failure_logs.excerpt(self.aws.session(priority), name, resources, revision).await
     }
 
-    /// The images in a location's repository. If AWS does not list them, codeloc deletes none and the pass goes on.
+    /// The images in a location's repository. If AWS does not list them, codeloc deletes none and the pass continues.
     pub async fn images(&self, resources: &ObservedResources, priority: Priority) -> Option<Vec<Image>> {
         let repository = resources.image_repository.as_ref()?;
         aws::image_repository::images(self.aws.session(priority), &repository.name)

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use codeloc_aws::lease::LeaseState;
-use codeloc_core::desired::Desired;
 use codeloc_core::planner::Hold;
 use codeloc_crds::Mode;
 
-use super::configs::Configs;
+use super::configs::{Config, Configs};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -22,14 +21,14 @@ impl Policy {
     pub fn hold(
         &self,
         name: &str,
-        desired: &Desired,
+        config: &Config,
         lease: LeaseState,
         configs: &Configs,
         owned: Option<&BTreeSet<String>>,
     ) -> Option<Hold> {
-        let own = match desired {
-            Desired::Present(location) => location.config.mode,
-            Desired::Invalid(_) | Desired::Absent => Mode::Enforce,
+        let own = match config {
+            Config::Valid(location) => location.mode,
+            Config::Invalid(_) | Config::Absent => Mode::Enforce,
         };
         match own.max(self.mode) {
             Mode::Suspended => return Some(Hold::Suspended),
@@ -42,9 +41,9 @@ impl Policy {
             LeaseState::Unknown => return Some(Hold::Unleased("it was not read yet".to_owned())),
             LeaseState::Unreadable(why) => return Some(Hold::Unleased(why)),
         }
-        match desired {
-            Desired::Absent => configs.removal_hold(name, owned, self.allow_prune),
-            Desired::Present(_) | Desired::Invalid(_) => None,
+        match config {
+            Config::Absent => configs.removal_hold(name, owned, self.allow_prune),
+            Config::Valid(_) | Config::Invalid(_) => None,
         }
     }
 
@@ -58,39 +57,36 @@ impl Policy {
 mod tests {
     use std::sync::Arc;
 
-    use codeloc_core::desired::{DesiredLocation, Invalid};
-    use codeloc_core::image::ImageStatus;
+    use codeloc_core::desired::Invalid;
 
     use super::*;
     use crate::config_source::Snapshot;
 
     const ENFORCE: Policy = Policy { mode: Mode::Enforce, allow_prune: 1 };
 
-    fn present(mode: &str) -> Desired {
+    fn valid(mode: &str) -> Config {
         let text = format!("name: orders\ngit_url: https://git.test/orders.git\nmodule: orders\nmode: {mode}\n");
-        let config = codeloc_crds::parse("orders", &text).expect("a valid config");
-        let image = ImageStatus::Resolving(String::new());
-        Desired::Present(Box::new(DesiredLocation { config, image, commit: None }))
+        Config::Valid(Box::new(codeloc_crds::parse("orders", &text).expect("a valid config")))
     }
 
-    fn hold(policy: Policy, desired: &Desired, lease: LeaseState) -> Option<Hold> {
+    fn hold(policy: Policy, config: &Config, lease: LeaseState) -> Option<Hold> {
         let configs = Configs::default();
         configs.set_snapshot(Arc::new(Snapshot::default()));
         let owned = BTreeSet::from(["orders".to_owned()]);
-        policy.hold("orders", desired, lease, &configs, Some(&owned))
+        policy.hold("orders", config, lease, &configs, Some(&owned))
     }
 
     #[test]
     fn the_lease_holder_enforces() {
-        assert_eq!(hold(ENFORCE, &present("enforce"), LeaseState::Held), None);
+        assert_eq!(hold(ENFORCE, &valid("enforce"), LeaseState::Held), None);
     }
 
     #[test]
     fn the_stricter_mode_wins() {
         let detect = Policy { mode: Mode::Detect, ..ENFORCE };
-        assert_eq!(hold(detect, &present("enforce"), LeaseState::Held), Some(Hold::Detect));
-        assert_eq!(hold(ENFORCE, &present("detect"), LeaseState::Held), Some(Hold::Detect));
-        assert_eq!(hold(detect, &present("suspended"), LeaseState::Held), Some(Hold::Suspended));
+        assert_eq!(hold(detect, &valid("enforce"), LeaseState::Held), Some(Hold::Detect));
+        assert_eq!(hold(ENFORCE, &valid("detect"), LeaseState::Held), Some(Hold::Detect));
+        assert_eq!(hold(detect, &valid("suspended"), LeaseState::Held), Some(Hold::Suspended));
     }
 
     #[test]
@@ -100,8 +96,8 @@ mod tests {
             LeaseState::Unreadable("no answer".to_owned()),
             LeaseState::Standby { holder: "other".to_owned() },
         ] {
-            for desired in [present("enforce"), Desired::Absent, Desired::Invalid(Invalid::new("orders", "bad"))] {
-                assert!(hold(ENFORCE, &desired, lease.clone()).is_some(), "{lease:?}, {desired:?}");
+            for config in [valid("enforce"), Config::Absent, Config::Invalid(Invalid::new("orders", "bad"))] {
+                assert!(hold(ENFORCE, &config, lease.clone()).is_some(), "{lease:?}, {config:?}");
             }
             assert!(!ENFORCE.may_protect(&lease));
         }
@@ -110,7 +106,7 @@ mod tests {
     #[test]
     fn a_removed_config_is_checked_by_the_prune_guard() {
         let none = Policy { allow_prune: 0, ..ENFORCE };
-        assert!(matches!(hold(none, &Desired::Absent, LeaseState::Held), Some(Hold::PruneBlocked(_))));
-        assert_eq!(hold(ENFORCE, &Desired::Absent, LeaseState::Held), None);
+        assert!(matches!(hold(none, &Config::Absent, LeaseState::Held), Some(Hold::PruneBlocked(_))));
+        assert_eq!(hold(ENFORCE, &Config::Absent, LeaseState::Held), None);
     }
 }

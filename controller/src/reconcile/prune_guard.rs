@@ -1,31 +1,31 @@
-//! The prune brake: whether locations whose configs are gone may be deleted. Pure: decided afresh from what is live and what
-//! is wanted, so that a restart changes nothing.
+//! The prune guard: whether codeloc may delete locations whose configs were removed. Pure: it decides from the observed and the desired
+//! state each time, so a restart changes nothing.
 //!
-//! One config that is removed is an ordinary commit. Half of all at once, or the last one, is more often an empty checkout, a
-//! wrong folder or a wrong branch: such deletions wait until they are meant.
+//! One removed config is an ordinary commit. If half of the configs or the last one are removed at once, the cause is more often an empty
+//! checkout, a wrong folder or a wrong branch: codeloc waits for a confirmation.
 
 use std::collections::BTreeSet;
 
-/// Names that may be deleted whatever the brake says: those of `prune.txt` beside the configs.
+/// Confirmed names, from `prune.txt` next to the configs.
 pub type Confirmed = BTreeSet<String>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Inventory<'a> {
-    /// Locations of which anything is live and ours.
+    /// Locations with at least one resource of this deployment.
     pub observed: &'a BTreeSet<String>,
     /// Locations that have a config, valid or not.
     pub desired: &'a BTreeSet<String>,
     pub confirmed: &'a Confirmed,
-    /// So many may go at once without further confirmation.
+    /// The number of locations that may be deleted at once without confirmation.
     pub allowed: usize,
-    /// Why the configs cannot be read at present, if they cannot.
+    /// Why codeloc cannot read the configs now.
     pub unread: Option<&'a str>,
 }
 
-/// Why `name`, which has no config, may not be deleted now.
+/// Why codeloc must not delete `name`, which has no config.
 pub fn prune_guard(inventory: Inventory<'_>, name: &str) -> Option<String> {
     if let Some(why) = inventory.unread {
-        return Some(format!("the configs cannot be read at present ({why})"));
+        return Some(format!("codeloc cannot read the configs ({why})"));
     }
     if inventory.confirmed.contains(name) {
         return None;
@@ -39,8 +39,7 @@ pub fn prune_guard(inventory: Inventory<'_>, name: &str) -> Option<String> {
         return None;
     }
     let total = inventory.observed.len();
-    let confirm =
-        "if that is meant, list the names in prune.txt beside the configs, or allow the number with --allow-prune";
+    let confirm = "to confirm, list the names in prune.txt next to the configs, or allow the number with --allow-prune";
     if inventory.desired.is_empty() {
         return Some(format!("no config is left, {total} location(s) are live; {confirm}"));
     }

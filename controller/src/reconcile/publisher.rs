@@ -1,7 +1,7 @@
-//! The only writer of `workspace.yaml`. Many passes publish through it; each write is whole, and the webserver is asked to
-//! reload once for as many of them as came together.
+//! The only writer of `workspace.yaml`. Many passes publish through it. Each write is atomic, and one reload of the webserver serves all
+//! writes before it.
 //!
-//! Guarantees: no pass waits for a reload longer than [`PATIENCE`], nor for an answer of a webserver that is silent.
+//! Guarantees: no pass waits for a reload longer than [`PATIENCE`], nor for a webserver that does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,18 +20,19 @@ use tokio::time::{Duration, Instant};
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
 
-/// How long one answer of the webserver serves all passes, and how long a failed one does.
+/// How long an answer of the webserver is valid, and how long a failure is.
 const FRESH: Duration = Duration::from_secs(1);
 const STILL_UNREACHABLE: Duration = Duration::from_secs(5);
-/// How long a pass waits for the reload that it asked for. A longer one goes on without it.
+/// How long a pass waits for its reload. A longer reload continues in the background.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the webserver is asked whether it is there, and how long such a question may take.
+/// The interval of pings, and the timeout of one.
 const PING: Duration = Duration::from_secs(5);
 const LONGEST_PING: Duration = Duration::from_secs(10);
-/// How long it may be silent before no pass waits for it, and before that is worth telling. The latter with [`PING`] below 15 s.
+/// How long the webserver may be silent before passes stop waiting for it, and before codeloc reports a fault. Together with [`PING`], the
+/// latter stays below 15 s.
 const SILENT_FOR_PASSES: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(8);
-/// Between a reload that failed and the next one: doubled up to the longest pause.
+/// The pause after a failed reload; doubles up to the longest pause.
 const RELOAD_AGAIN: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -48,7 +49,7 @@ pub enum PublishError {
 pub enum View {
     NotConfigured,
     Unreachable(String),
-    /// Shared: every pass looks at one of them.
+    /// Shared, because every pass reads one of them.
     Locations(Arc<BTreeMap<String, WebLocation>>),
 }
 
@@ -57,15 +58,15 @@ pub struct WorkspacePublisher<W> {
     webserver: Option<W>,
     entries: Mutex<Entries>,
     view: std::sync::Mutex<Cached>,
-    /// One question for the view at a time.
+    /// At most one request for the view runs at a time.
     asking: Mutex<()>,
     pulse: Pulse,
-    /// Number of the last write that changed membership or a host.
+    /// The number of the last write that added, removed or moved a location.
     written: AtomicU64,
-    /// Number of the last write that a reload was asked for.
+    /// The number of the last write with a requested reload.
     wanted: watch::Sender<u64>,
     reloads: watch::Sender<Reloads>,
-    /// Entries of the file, for whoever may not wait.
+    /// The number of entries, readable without waiting.
     count: AtomicUsize,
     recorder: Arc<Recorder>,
 }
@@ -74,21 +75,21 @@ pub struct WorkspacePublisher<W> {
 #[derive(Default)]
 struct Cached {
     view: Option<(Instant, View)>,
-    /// Rises whenever the answer is forgotten: one to an earlier question is not kept then.
+    /// Increases when the answer is discarded, so that an answer to an earlier request is not stored.
     forgotten: u64,
 }
 
 /// How far the webserver has read the file.
 #[derive(Clone, Debug, Default)]
 struct Reloads {
-    /// Number of the last write that it has read.
+    /// The number of the last write that it has read.
     done: u64,
-    /// Number of the last write that it was asked to read in vain, and why.
+    /// The number of the last write that it failed to read, and why.
     failed: Option<(u64, String)>,
 }
 
 impl<W: Webserver> WorkspacePublisher<W> {
-    /// Starts from the file as it is, so that what was published stays published. Writes nothing.
+    /// Starts from the existing file, so that published locations stay published. Writes nothing.
     pub fn open(publisher: Publisher, webserver: Option<W>, recorder: Arc<Recorder>) -> Result<Self, WorkspaceError> {
         let entries = publisher.read()?;
         Ok(Self {
@@ -106,7 +107,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
         })
     }
 
-    /// Reads the file again: another process may have written it since.
+    /// Reads the file again, because another process may have written it.
     pub async fn reread(&self) -> Result<(), PublishError> {
         let mut entries = self.entries.lock().await;
         *entries = self.publisher.read()?;
@@ -115,36 +116,35 @@ impl<W: Webserver> WorkspacePublisher<W> {
         Ok(())
     }
 
-    /// What somebody else wrote into the file is what Dagster reads: it is live state like any other. A file that cannot be
-    /// read, or is none of ours, is written anew.
+    /// Takes over changes by others, because Dagster reads them too. Rewrites a file that codeloc cannot read.
     pub async fn check_file(&self) -> Result<(), WorkspaceError> {
         let mut entries = self.entries.lock().await;
-        // Nearly always; and to compare letters takes a fraction of what it takes to read them as YAML.
+        // The usual case. To compare bytes is far cheaper than to parse YAML.
         if self.publisher.matches(&entries) {
             return Ok(());
         }
         match self.publisher.read() {
             Ok(found) if found == *entries => {}
             Ok(found) => {
-                tracing::warn!("workspace.yaml was changed by somebody else");
+                tracing::warn!("another process changed workspace.yaml");
                 *entries = found;
                 self.count.store(entries.len(), Ordering::SeqCst);
                 self.written.fetch_add(1, Ordering::SeqCst);
             }
             Err(error) => {
-                tracing::warn!(%error, "workspace.yaml is written anew");
+                tracing::warn!(%error, "codeloc rewrites workspace.yaml");
                 self.publisher.publish(&entries)?;
             }
         }
         Ok(())
     }
 
-    /// Makes the file where there is none: Dagster does not start without one.
+    /// Creates the file if it does not exist: Dagster does not start without one.
     pub async fn create(&self) -> Result<(), WorkspaceError> {
         self.publisher.publish(&*self.entries.lock().await).map(drop)
     }
 
-    /// Locations in the file.
+    /// The number of locations in the file.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
@@ -168,14 +168,14 @@ impl<W: Webserver> WorkspacePublisher<W> {
         if reloads.done >= *self.wanted.borrow() {
             return (Observed { entry, web: None }, view);
         }
-        // A reload that is under way, or about to begin, may bring it.
+        // A reload in progress may add it.
         match reloads.failed {
             None => (Observed { entry, web: Some(WebLocation::Loading) }, view),
             Some((_, why)) => (Observed { entry, web: None }, View::Unreachable(why)),
         }
     }
 
-    /// Since when the webserver does not answer, once that lasts.
+    /// Since when the webserver has not answered, if for longer than a moment.
     pub fn silence(&self) -> Option<Silence> {
         self.pulse.silence(SILENT)
     }
@@ -213,7 +213,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 Err(error) => View::Unreachable(error.to_string()),
             };
             let mut cached = lock(&self.view);
-            // Otherwise it may be from before a reload.
+            // Otherwise the answer may be older than a reload.
             if cached.forgotten == forgotten {
                 cached.view = Some((Instant::now(), view.clone()));
                 return view;
@@ -221,7 +221,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
         }
     }
 
-    /// Asks the webserver whether it is there, and has it reload after writes. Runs until it is dropped.
+    /// Pings the webserver, and reloads it after writes. Runs until the future is dropped.
     pub async fn keep(&self) {
         match &self.webserver {
             Some(webserver) => {
@@ -245,13 +245,13 @@ impl<W: Webserver> WorkspacePublisher<W> {
         }
     }
 
-    /// One reload at a time, each for every write before it began.
+    /// Runs one reload at a time; each serves all writes before its start.
     async fn keep_reloading(&self, webserver: &W) {
         let mut wanted = self.wanted.subscribe();
         let mut pause = RELOAD_AGAIN;
         loop {
             let done = self.reloads.borrow().done;
-            // Never an error: the sender is in this very value.
+            // The sender is in this value, so the wait cannot fail.
             let _ = wanted.wait_for(|wanted| *wanted > done).await;
             let written = self.written.load(Ordering::SeqCst);
             let result = webserver.reload_workspace().await;
@@ -263,14 +263,14 @@ impl<W: Webserver> WorkspacePublisher<W> {
                     pause = RELOAD_AGAIN;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the webserver did not reload workspace.yaml; it is asked again");
+                    tracing::warn!(%error, "the webserver did not reload workspace.yaml; codeloc retries");
                     let why = format!("workspace.yaml is written and not loaded: {error}");
                     let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
                     self.recorder.record(new_event);
                     self.reloads.send_modify(|reloads| reloads.failed = Some((written, why)));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    // As soon as it is there again, and no sooner.
+                    // Wait until the webserver answers again.
                     if self.pulse.silence(SILENT_FOR_PASSES).is_some() {
                         self.pulse.until_heard().await;
                         pause = RELOAD_AGAIN;
@@ -280,20 +280,20 @@ impl<W: Webserver> WorkspacePublisher<W> {
         }
     }
 
-    /// Whether Dagster says that no run of this location is queued or runs. Where nobody can be asked, one may be.
+    /// Whether Dagster reports no queued and no running run of this location. Without an answer, there may be one.
     pub async fn has_no_runs(&self, name: &str) -> bool {
         let Some(webserver) = &self.webserver else { return false };
         match webserver.has_unfinished_runs(name).await {
             Ok(some) => !some,
             Err(error) => {
-                tracing::debug!(location = name, %error, "nobody knows whether runs are under way");
+                tracing::debug!(location = name, %error, "cannot ask Dagster for unfinished runs");
                 false
             }
         }
     }
 
-    /// Errors are the file's, and those of a location that is reloaded by itself. A webserver that does not reload the workspace keeps
-    /// no location from being published or removed: it is asked again until it has.
+    /// Errors: the file cannot be written, or the reload of one location failed. A webserver that does not reload the workspace does not
+    /// prevent a publication or a removal; codeloc retries the reload.
     pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
         match change {
             Change::Publish { name, host, port, .. } => {
@@ -321,7 +321,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 self.count_reload(answer.is_ok());
                 let shown = answer?;
                 self.forget_view();
-                // It connects to the host that it knows. If that has somebody else by now, it missed the reload that told the new one.
+                // The webserver uses the host that it knows. If another server answers there, it has missed the reload with the new host.
                 if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
                     self.written.fetch_add(1, Ordering::SeqCst);
                     self.reload().await;
@@ -344,7 +344,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
         Ok(())
     }
 
-    /// Asks for a reload on behalf of every write so far, and waits for it a short while: most take no longer.
+    /// Requests a reload for every write so far, and waits up to [`PATIENCE`]: most reloads are faster.
     async fn reload(&self) {
         if self.webserver.is_none() {
             return;
@@ -360,7 +360,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
             let failed = reloads.failed.as_ref().is_some_and(|(failed, _)| *failed >= written);
             reloads.done >= written || failed
         };
-        // Whether it was tried by then is seen by the next look at the location.
+        // The next pass sees the result.
         let _ = tokio::time::timeout(PATIENCE, reloads.wait_for(tried)).await;
     }
 

@@ -1,5 +1,5 @@
-//! One slot per repository: the earliest time wins, a running key is never started twice and runs once more if it is poked
-//! meanwhile, fresh commits come before resyncs. Each operation costs the logarithm of the queue's length.
+//! One slot per location: the earliest time and the more urgent reason win. A running location is never started twice; if it is added
+//! meanwhile, it runs once more. Each operation costs the logarithm of the queue's length.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
@@ -20,24 +20,24 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Every slot, those of running keys included.
+    /// All slots, including those of running locations.
     slots: HashMap<String, Slot>,
     running: HashSet<String>,
-    /// Slots of keys that do not run, in the order of their time.
+    /// Slots that are not due yet, by time.
     later: BTreeSet<(Instant, u64)>,
-    /// Those whose time has come, the most urgent first.
+    /// Slots that are due, the most urgent first.
     due: BTreeSet<(Priority, Instant, u64)>,
-    /// Names by number: what the two orders hold.
+    /// Names by number, which the two orders use.
     names: BTreeMap<u64, String>,
     added: u64,
 }
 
-/// A key whose turn it is.
+/// A location that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     pub name: String,
     pub reason: Reason,
-    /// Since its time came.
+    /// The time since it became due.
     pub waited: Duration,
 }
 
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// The most urgent key whose time has come and that `least` lets through, or when to look again.
+    /// The most urgent due location that is at least as urgent as `least`, or the time at which the next one is due.
     fn take(&mut self, now: Instant, least: Priority) -> Result<Due, Option<Instant>> {
         while let Some((at, number)) = self.later.first().copied().filter(|(at, _)| *at <= now) {
             self.later.remove(&(at, number));
@@ -100,7 +100,7 @@ impl Queue {
         lock(&self.state)
     }
 
-    /// Puts a key in, to run at `at` or later. A key that is in already keeps the earlier time and the more urgent reason.
+    /// Adds a location that is due at `at`. One that is queued already keeps the earlier time and the more urgent reason.
     pub fn add(&self, key: &str, reason: Reason, at: Instant) {
         self.lock().add(key, reason, at);
         self.changed.notify_waiters();
@@ -110,10 +110,10 @@ impl Queue {
         self.add(key, reason, Instant::now());
     }
 
-    /// The next key that is due and at least as urgent as `least`, held until [`Queue::done`]; and why it is there.
+    /// The next due location that is at least as urgent as `least`, reserved until [`Queue::done`].
     pub async fn next(&self, least: Priority) -> Due {
         loop {
-            // Registered before looking, so that what is added meanwhile is not missed.
+            // Registered before the check, so that an addition meanwhile is not missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -131,11 +131,11 @@ impl Queue {
         }
     }
 
-    /// Lets a key go that [`Queue::next`] gave.
+    /// Releases a location from [`Queue::next`].
     pub fn done(&self, key: &str) {
         let mut state = self.lock();
         state.running.remove(key);
-        // Nobody waits for a key that is not to run again.
+        // No worker waits for a location without a slot.
         let Some(slot) = state.slots.get(key).copied() else { return };
         state.enter(slot);
         drop(state);

@@ -150,13 +150,13 @@ impl StatusRecorder {
     /// The location and all of its resources are gone.
     pub fn removed(&self, name: &str) {
         if self.statuses.get(name).is_some() {
-            self.recorder.record(NewEvent::of(name, EventReason::Removed, "all of it is gone"));
+            self.recorder.record(NewEvent::of(name, EventReason::Removed, "deleted with all of its resources"));
         }
         self.statuses.remove(name);
         lock(&self.configs).remove(name);
     }
 
-    /// Shows the folders whose name is no location name, and forgets those that were removed.
+    /// Shows the folders whose name is not a location name, and forgets those that were removed.
     pub fn invalid_dirs(&self, before: &[Invalid], now: &[Invalid]) {
         for invalid in before.iter().filter(|invalid| !now.contains(invalid)) {
             self.statuses.remove(&invalid.path);

@@ -44,7 +44,7 @@ pub struct Input<'a> {
     pub answers: &'a [Answered],
     /// Why tasks of the failing revision ended, once the report asked for it.
     pub failure_excerpt: Option<&'a str>,
-    /// How long the wanted revision has been steady.
+    /// How long the desired revision has been steady.
     pub steady_for: Duration,
     /// Milliseconds since 1970.
     pub now_ms: i64,

@@ -42,14 +42,14 @@ fn take<P: Ports>(daemon: &Daemon<P>, snapshot: Arc<Snapshot>) {
     let changed = changed_names(&old.locations, &snapshot.locations);
     let indirect = [changed_names(&old.claimed, &snapshot.claimed), changed_names(&old.contested, &snapshot.contested)];
     let (total, number) = (snapshot.locations.len(), changed.len());
-    let message = format!("{total} configs, of which {number} are new, changed or gone");
+    let message = format!("loaded {total} configs ({number} changed)");
     let event = NewEvent::of_daemon(EventReason::ConfigsRead, message);
     context.status.recorder.record(event.from_commit(snapshot.commit.clone()));
     tracing::info!(
         commit = snapshot.commit.as_deref().unwrap_or("none"),
         locations = total,
         changed = number,
-        "configs read"
+        "configs loaded"
     );
     // The snapshot is in force before its locations are due.
     context.desired.configs.set_snapshot(snapshot);
