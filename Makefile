@@ -111,6 +111,7 @@ mutations:
 lint:
 	$(PYTHON) -B tests/tools/style.py
 	$(PYTHON) -B -m unittest discover -s tests/tools
+	$(PYTHON) -B tests/mutations/run.py --check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

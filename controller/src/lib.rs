@@ -7,6 +7,7 @@ pub mod api;
 pub mod cli;
 pub mod config_source;
 pub mod cost;
+pub mod daemon;
 pub mod doctor;
 pub mod reconcile;
 pub mod runtime;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::Finding;
 use crate::fields::{
     AccessFields, EnvironmentFields, HealthFields, LocationFields, ResourceFields, ScalingFields, SecretFields,
 };
@@ -13,6 +12,7 @@ use crate::location::{
     Scaling,
 };
 use crate::prefix::{self, SHARED, is_prefix, is_within, owner, reserved_overlap};
+use crate::problem::Finding;
 use crate::yaml::{Node, Step};
 
 /// Variables that codeloc or ECS sets: a value from a config would break the location or be overwritten.

@@ -7,6 +7,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
 use crate::excerpt::{Excerpt, shorten};
 use crate::git::mask_credentials;
+use crate::problem::{Finding, Problem};
 
 /// Wide enough that messages are not wrapped in logs and snapshots.
 const REPORT_WIDTH: usize = 160;
@@ -23,33 +24,6 @@ pub struct ConfigError {
     problems: Vec<Problem>,
     /// Number of problems that `problems` omits.
     more: usize,
-}
-
-/// One problem: position, message and hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Starts at 1.
-    pub line: usize,
-    /// In characters. Starts at 1.
-    pub column: usize,
-    pub message: String,
-    pub hint: String,
-    /// In bytes.
-    pub(crate) span: Range<usize>,
-}
-
-/// A problem without line and column.
-#[derive(Clone, Debug)]
-pub(crate) struct Finding {
-    pub span: Range<usize>,
-    pub message: String,
-    pub hint: String,
-}
-
-impl Finding {
-    pub fn new(span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { span, message: message.into(), hint: hint.into() }
-    }
 }
 
 impl ConfigError {

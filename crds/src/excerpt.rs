@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
-use crate::error::Problem;
+use crate::problem::Problem;
 
 /// Errors show a part of a longer line, around the problem.
 const MAX_LINE_BYTES: usize = 400;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::check;
-use crate::error::{ConfigError, Finding};
+use crate::error::ConfigError;
 use crate::fields::LocationFields;
 use crate::git::{possible_secrets, url_problem};
 use crate::location::Location;
+use crate::problem::Finding;
 use crate::schema::SCHEMA;
 use crate::structure;
 use crate::yaml::{Node, Step, Value};

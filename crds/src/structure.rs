@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde_json::Value as Json;
 
-use crate::error::Finding;
+use crate::problem::Finding;
 use crate::yaml::{Node, Value};
 
 /// All violations of the schema. `text` is the content of the file.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
-use crate::error::Finding;
+use crate::problem::Finding;
 
 /// More than any config needs, and far below the limit of the stack.
 const MAXIMUM_DEPTH: usize = 32;

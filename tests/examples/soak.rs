@@ -1,5 +1,5 @@
-//! `make soak`: any number of seeds of the simulation, on all cores. `SEED=n` runs one, and makes its history shorter for as
-//! long as it still fails; what the controller logs of the shortest one goes to the error output, as `RUST_LOG` filters it.
+//! `make soak`: any number of seeds of the simulation on all cores. `SEED=n` runs one seed. If it fails, soak shortens its history
+//! and prints the log of the shortest one to standard error, filtered by `RUST_LOG`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use codeloc_tests::simulation::{History, run_history, run_seed, shrink};
 
 fn number(arguments: &[String], name: &str) -> Option<u64> {
     let at = arguments.iter().position(|argument| argument == name)?;
-    Some(arguments.get(at + 1)?.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
+    Some(arguments.get(at + 1)?.parse().unwrap_or_else(|_| panic!("{name} needs a number")))
 }
 
 fn main() {
@@ -21,7 +21,7 @@ fn main() {
             Err(failure) => {
                 println!("seed {seed}: {failure}\n");
                 let (shortest, failure) = shrink(&history);
-                println!("shortest that fails: {:#?}\n{failure}", shortest.events);
+                println!("shortest history that fails: {:#?}\n{failure}", shortest.events);
                 tracing_subscriber::fmt()
                     .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
                     .with_writer(std::io::stderr)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Introduces bugs into the controller, one at a time, and checks that the tests fail.
 
-Each mutation replaces a text in one file of a copy of the last commit and runs the fastest tests that should fail. A
-mutation that passes the tests shows a missing test: the script then exits with 1. It writes the results to RESULTS.md.
+Each mutation replaces a text in one file of a copy of the last commit and runs the fastest tests that should fail. If the
+tests pass, a test is missing: the script then exits with 1. It writes the results to RESULTS.md.
 
     make mutations                      run all mutations
     make mutations ONLY=publish         run the mutations whose name contains a word
+    tests/mutations/run.py --check      check that every mutation fits the sources, without running it (part of make lint)
 """
 
 import os
@@ -18,11 +19,18 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-PURE = ["cargo", "test", "-q", "--locked", "-p", "codeloc-core", "--lib"]
+TEST = ["cargo", "test", "-q", "--locked"]
+PURE = [*TEST, "-p", "codeloc-core", "--lib"]
 
 
-def virtual(test):
-    return ["cargo", "test", "-q", "--locked", "--workspace", "--test", test]
+def controller(module):
+    """The unit tests of a module of the controller. --workspace uses the same features as the other tests."""
+    return [*TEST, "--workspace", "--lib", module]
+
+
+def virtual(file, test):
+    """One test in virtual time."""
+    return [*TEST, "--workspace", "--test", file, test]
 
 
 # Name, file, original text, replacement, and the tests that should fail.
@@ -53,13 +61,14 @@ MUTATIONS = [
         "controller/core/src/resources/service/settings.rs",
         "    minimum_healthy_percent: 100,\n    maximum_percent: 200,\n};",
         "    minimum_healthy_percent: 0,\n    maximum_percent: 100,\n};",
-        virtual("simulation"),
+        virtual("simulation", "seeds_0_to_79_converge"),
     ),
     (
         "publish before the definitions are loaded",
-        "controller/core/src/planner/mod.rs",
-        "            Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();",
-        '            Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n            Answer::Unreachable { .. } => None,\n        })\n        .collect();\n    loaded.sort();',
+        "controller/core/src/planner/proof.rs",
+        "        Answer::LoadError { .. } | Answer::Unreachable { .. } => None,\n",
+        "        Answer::LoadError { server_id, .. } => Some((answered.address, server_id.as_str())),\n"
+        "        Answer::Unreachable { .. } => None,\n",
         PURE,
     ),
     (
@@ -67,7 +76,7 @@ MUTATIONS = [
         "controller/aws/src/resources/task_definition.rs",
         "request.clone().customize().config_override(once()).send()",
         "{ drop(once()); request.clone().send() }",
-        virtual("calls"),
+        virtual("calls", "a_registration_with_a_lost_response_is_not_repeated"),
     ),
     (
         "treat an INACTIVE service as live",
@@ -88,14 +97,14 @@ MUTATIONS = [
         "controller/src/reconcile/desired.rs",
         "Some(Err(invalid)) => return Wanted::Invalid(invalid.clone()),",
         "Some(Err(_)) => return Wanted::Absent,",
-        virtual("converge"),
+        virtual("converge", "an_invalid_config_freezes_its_own_location_only"),
     ),
     (
         "delete half of all locations at once",
         "controller/src/reconcile/prune_guard.rs",
         "if leaving > 1 && leaving * 2 >= total {",
         "if leaving > 1 && leaving > total {",
-        PURE,
+        controller("prune_guard"),
     ),
     (
         "delete the running task definition",
@@ -109,24 +118,50 @@ MUTATIONS = [
         "controller/aws/src/fence.rs",
         "wait_for(|calls| *calls == 0)",
         "wait_for(|_| true)",
-        virtual("lease"),
+        virtual("lease", "an_orderly_stop_finishes_changes_before_a_standby_starts_any"),
     ),
     (
         "call without the lease",
         "controller/aws/src/fence.rs",
         "lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
         "lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
-        virtual("lease"),
+        virtual("lease", "queued_calls_are_not_sent_after_the_lease_is_lost"),
     ),
 ]
 
 
+def problem(mutation, tree):
+    """Why a mutation does not fit the sources, if it does not."""
+    _, file, before, after, tests = mutation
+    path = tree / file
+    if not path.is_file():
+        return f"{file} does not exist"
+    count = path.read_text().count(before)
+    if count != 1:
+        return f"{file} contains the text {count} times instead of once"
+    if before == after:
+        return "it changes nothing"
+    if "--test" in tests:
+        binary, test = tests[-2:]
+        sources = [tree / "tests/tests" / f"{binary}.rs", *(tree / "tests/tests" / binary).glob("*.rs")]
+        if not any(f"fn {test}()" in source.read_text() for source in sources if source.is_file()):
+            return f"tests/tests/{binary} has no test {test}"
+    return None
+
+
+def check():
+    problems = [f"{mutation[0]}: {found}" for mutation in MUTATIONS if (found := problem(mutation, ROOT))]
+    for line in problems:
+        print(f"tests/mutations/run.py: {line}")
+    return 1 if problems else 0
+
+
 def run(mutation, tree):
-    name, file, before, after, tests = mutation
+    _, file, before, after, tests = mutation
+    if found := problem(mutation, tree):
+        return f"**not applied**: {found}"
     path = tree / file
     original = path.read_text()
-    if original.count(before) != 1:
-        return f"**not applied**: {file} contains the text {original.count(before)} times instead of once"
     path.write_text(original.replace(before, after))
     try:
         # A separate target folder, so that cargo never reuses an artifact of a mutated tree for this one.
@@ -151,6 +186,8 @@ def write(results):
 
 
 def main():
+    if sys.argv[1:] == ["--check"]:
+        return check()
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     chosen = [mutation for mutation in MUTATIONS if only in mutation[0]]
     results = []

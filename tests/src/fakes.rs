@@ -1,5 +1,5 @@
-//! The four ports beside AWS, simulated by what the cloud runs: a code server answers where a task runs, with the server
-//! id of its task definition.
+//! Simulated git, builder, code servers and webserver. A code server answers at the address of each task that localcloud
+//! runs, with the server id of its task definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,22 +11,22 @@ use std::time::Duration;
 use codeloc_core::dagster::{Answer, WebLocation};
 use codeloc_core::image::{Image, Load, LoadTarget};
 use codeloc_crds::GitReference;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_dagster::{CodeServer, WebError, Webserver};
 use codeloc_git::GitError;
 use codeloc_git::refs::Refs;
 use codeloc_git::refs::ResolveReference;
-use codeloc_images::{BuildError, Builder, Request};
+use codeloc_images::{BuildError, Builder, OnProgress, Request};
 use localcloud::LocalCloud;
-use localcloud::cloud::Cloud;
-use localcloud::services::ecs::task::Task;
+use localcloud::model::Cloud;
+use localcloud::model::ecs::task::Task;
 use tokio::sync::watch;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The heads of the users' branches. A branch that nobody moved is at commit 1.
+/// The newest commit of each git branch. A branch without a push is at commit 1.
 #[derive(Clone, Default)]
 pub struct Branches {
     commits: Arc<Mutex<BTreeMap<String, u32>>>,
@@ -38,7 +38,7 @@ impl Branches {
         lock(&self.refs).push(refs);
     }
 
-    /// Moves the branch of this repository to its `commit`-th commit, as a push with a webhook does.
+    /// Moves the branch of a repository to commit number `commit`, as a push with a webhook does.
     pub fn push(&self, name: &str, commit: u32) {
         let url = format!("https://git.test/{name}.git");
         lock(&self.commits).insert(url.clone(), commit);
@@ -51,21 +51,26 @@ impl Branches {
 impl ResolveReference for Branches {
     async fn resolve(&self, url: &str, _: &GitReference) -> Result<String, GitError> {
         let commit = lock(&self.commits).get(url).copied().unwrap_or(1);
-        Ok(format!("{commit:040x}"))
+        Ok(commit_id(commit))
     }
 }
 
-/// The image of a repository's `commit`-th commit.
-pub fn image_of(target: &str, commit: &str) -> String {
+/// The id of commit number `number` of a branch.
+pub fn commit_id(number: u32) -> String {
+    format!("{number:040x}")
+}
+
+/// The image that [`Builds`] returns for a commit.
+pub fn image_reference(target: &str, commit: &str) -> String {
     format!("{target}@sha256:{commit:0>64}")
 }
 
-/// Builds in no time; the digest tells the commit.
+/// A builder that takes no time. The image digest is the number of the commit.
 #[derive(Clone, Default)]
 pub struct Builds {
     built: Arc<Mutex<BTreeMap<String, Image>>>,
     tags: Arc<Mutex<BTreeMap<String, String>>>,
-    silent: Arc<AtomicBool>,
+    unavailable: Arc<AtomicBool>,
 }
 
 impl Builds {
@@ -73,24 +78,24 @@ impl Builds {
         lock(&self.built).len()
     }
 
-    /// Makes `NAME:TAG`, which somebody else pushes, name the image of this number.
+    /// Points `NAME:TAG` to the image with this number, as a push of another builder does.
     pub fn tag(&self, tag: &str, number: u32) {
         lock(&self.tags).insert(tag.to_owned(), format!("sha256:{number:064x}"));
     }
 
-    /// Whether registries do not answer for tags.
-    pub fn be_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::SeqCst);
+    /// Makes the registry of all tags unavailable.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.unavailable.store(unavailable, Ordering::SeqCst);
     }
 }
 
 impl Builder for Builds {
     async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
-        Ok(lock(&self.built).get(&image_of(&request.target, &request.commit)).cloned())
+        Ok(lock(&self.built).get(&image_reference(&request.target, &request.commit)).cloned())
     }
 
-    async fn build(&self, request: &Request, _: &(dyn Fn(String) + Send + Sync)) -> Result<Image, BuildError> {
-        let reference = image_of(&request.target, &request.commit);
+    async fn build(&self, request: &Request, _: &OnProgress<'_>) -> Result<Image, BuildError> {
+        let reference = image_reference(&request.target, &request.commit);
         let load = Load {
             target: LoadTarget::Module(format!("{}.definitions", request.location)),
             working_directory: "/opt/codeloc/code".to_owned(),
@@ -101,44 +106,44 @@ impl Builder for Builds {
     }
 
     async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
-        if self.silent.load(Ordering::SeqCst) {
-            return Err(BuildError::Transient("the registry does not answer".to_owned()));
+        if self.unavailable.load(Ordering::SeqCst) {
+            return Err(BuildError::transient("the registry does not answer"));
         }
         Ok(lock(&self.tags).get(tag).cloned())
     }
 }
 
-/// Answers for whatever task runs at an address.
+/// Code servers: one per running task of localcloud.
 #[derive(Clone)]
 pub struct CloudCodeServer {
     cloud: Arc<LocalCloud>,
     broken: Arc<Mutex<BTreeSet<String>>>,
-    given_away: Arc<Mutex<BTreeMap<IpAddr, String>>>,
+    overridden: Arc<Mutex<BTreeMap<IpAddr, String>>>,
 }
 
-/// What a task says of itself.
+/// What the code server of a task reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct RunningServer {
     pub server_id: String,
     pub image: String,
 }
 
 impl CloudCodeServer {
     pub fn new(cloud: Arc<LocalCloud>) -> Self {
-        Self { cloud, broken: Arc::default(), given_away: Arc::default() }
+        Self { cloud, broken: Arc::default(), overridden: Arc::default() }
     }
 
-    /// From now on a task that the cloud does not know answers at this address, with this server id.
-    pub fn give_away(&self, address: IpAddr, server_id: &str) {
-        lock(&self.given_away).insert(address, server_id.to_owned());
+    /// Lets another code server answer at this address, with this server id.
+    pub fn override_address(&self, address: IpAddr, server_id: &str) {
+        lock(&self.overridden).insert(address, server_id.to_owned());
     }
 
-    /// Every address has its own task again.
-    pub fn take_back(&self) {
-        lock(&self.given_away).clear();
+    /// Lets the tasks answer at their addresses again.
+    pub fn restore_addresses(&self) {
+        lock(&self.overridden).clear();
     }
 
-    /// From now on, the code in images whose name ends like this does not load.
+    /// Makes the code in images whose name ends with `image_suffix` fail to load.
     pub fn break_code(&self, image_suffix: &str) {
         lock(&self.broken).insert(image_suffix.to_owned());
     }
@@ -147,21 +152,21 @@ impl CloudCodeServer {
         !lock(&self.broken).iter().any(|suffix| image.ends_with(suffix))
     }
 
-    /// What the running task at an address says.
-    pub fn at(&self, address: IpAddr) -> Option<Said> {
+    /// The code server of the task at an address.
+    pub fn at(&self, address: IpAddr) -> Option<RunningServer> {
         self.cloud.with_cloud(|cloud| {
             let task = running(cloud).find(|task| task.address.map(IpAddr::V4) == Some(address))?;
-            said(cloud, &task.definition)
+            server(cloud, &task.definition)
         })
     }
 
-    /// What each running task of a location's family says.
-    pub fn of_location(&self, name: &str) -> Vec<Said> {
+    /// The code servers of all running tasks of a location.
+    pub fn servers_of(&self, name: &str) -> Vec<RunningServer> {
         let family = family(name);
-        self.cloud.with_cloud(|cloud| all_said(cloud, running(cloud).filter(|task| task.family == family)))
+        self.cloud.with_cloud(|cloud| servers_of_tasks(cloud, running(cloud).filter(|task| task.family == family)))
     }
 
-    /// The server id of the newest of them that has its code loaded, for each of these locations.
+    /// For each location, the server id of its newest task that has loaded its code.
     fn loaded<'a>(&self, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
         self.cloud.with_cloud(|cloud| {
             let mut families: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
@@ -170,8 +175,8 @@ impl CloudCodeServer {
             }
             let loaded = names.filter_map(|name| {
                 let tasks = families.remove(family(name).as_str())?;
-                let said = all_said(cloud, tasks.into_iter());
-                let newest = said.into_iter().rev().find(|said| self.loads(&said.image))?;
+                let servers = servers_of_tasks(cloud, tasks.into_iter());
+                let newest = servers.into_iter().rev().find(|server| self.loads(&server.image))?;
                 Some((name.clone(), newest.server_id))
             });
             loaded.collect()
@@ -187,34 +192,34 @@ fn running(cloud: &Cloud) -> impl Iterator<Item = &Task> {
     cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING")
 }
 
-/// What tasks say, by their definitions.
-fn all_said<'a>(cloud: &'a Cloud, tasks: impl Iterator<Item = &'a Task>) -> Vec<Said> {
+/// The code servers of tasks, sorted by task definition.
+fn servers_of_tasks<'a>(cloud: &'a Cloud, tasks: impl Iterator<Item = &'a Task>) -> Vec<RunningServer> {
     let mut definitions: Vec<&str> = tasks.map(|task| task.definition.as_str()).collect();
     definitions.sort_unstable();
-    definitions.into_iter().filter_map(|definition| said(cloud, definition)).collect()
+    definitions.into_iter().filter_map(|definition| server(cloud, definition)).collect()
 }
 
-/// What the task of a definition, which is given by its ARN, says.
-fn said(cloud: &Cloud, definition: &str) -> Option<Said> {
+/// The code server of a task with this task definition ARN.
+fn server(cloud: &Cloud, definition: &str) -> Option<RunningServer> {
     let (family, _) = definition.rsplit_once('/')?.1.rsplit_once(':')?;
     let mut definitions = cloud.ecs.families.get(family)?.revisions.values();
     let container = definitions.find(|one| one.arn == definition)?.containers().first()?;
     let environment = container["environment"].as_array()?;
     let id = environment.iter().find(|pair| pair["name"] == "DAGSTER_CLI_API_GRPC_FIXED_SERVER_ID")?;
-    Some(Said { server_id: id["value"].as_str()?.to_owned(), image: container["image"].as_str()?.to_owned() })
+    Some(RunningServer { server_id: id["value"].as_str()?.to_owned(), image: container["image"].as_str()?.to_owned() })
 }
 
 impl CodeServer for CloudCodeServer {
     async fn ask(&self, address: SocketAddr) -> Answer {
-        if let Some(server_id) = lock(&self.given_away).get(&address.ip()).cloned() {
+        if let Some(server_id) = lock(&self.overridden).get(&address.ip()).cloned() {
             return Answer::Loaded { server_id, repositories: vec!["__repository__".to_owned()] };
         }
         match self.at(address.ip()) {
-            Some(said) if self.loads(&said.image) => {
-                Answer::Loaded { server_id: said.server_id, repositories: vec!["__repository__".to_owned()] }
+            Some(server) if self.loads(&server.image) => {
+                Answer::Loaded { server_id: server.server_id, repositories: vec!["__repository__".to_owned()] }
             }
-            Some(said) => Answer::LoadError {
-                server_id: said.server_id,
+            Some(server) => Answer::LoadError {
+                server_id: server.server_id,
                 message: "ModuleNotFoundError: No module named 'nothing'".to_owned(),
             },
             None => Answer::Unreachable { message: "connection refused".to_owned() },
@@ -222,7 +227,7 @@ impl CodeServer for CloudCodeServer {
     }
 }
 
-/// A webserver: it shows what it loaded when it was last asked to.
+/// A webserver that shows the locations of its last reload.
 #[derive(Clone)]
 pub struct CloudWebserver {
     publisher: Arc<Publisher>,
@@ -245,12 +250,12 @@ impl CloudWebserver {
         }
     }
 
-    /// Whether it accepts every question and answers none.
+    /// Makes the webserver accept requests without a response.
     pub fn hang(&self, hangs: bool) {
         self.hangs.send_replace(hangs);
     }
 
-    /// A caller gives up after 20 s.
+    /// The client times out after 20 s.
     async fn answer(&self) -> Result<(), WebError> {
         let mut hangs = self.hangs.subscribe();
         match tokio::time::timeout(Duration::from_secs(20), hangs.wait_for(|hangs| !hangs)).await {
@@ -259,16 +264,16 @@ impl CloudWebserver {
         }
     }
 
-    /// Whether it cannot load a location, and what it says then.
-    pub fn fail(&self, name: &str, words: Option<&str>) {
+    /// Makes a location fail to load with this message, or load again.
+    pub fn fail(&self, name: &str, message: Option<&str>) {
         let mut failing = lock(&self.failing);
-        match words {
-            Some(words) => failing.insert(name.to_owned(), words.to_owned()),
+        match message {
+            Some(message) => failing.insert(name.to_owned(), message.to_owned()),
             None => failing.remove(name),
         };
     }
 
-    /// Makes it show another revision of a location, or none.
+    /// Replaces the revision that the webserver shows for a location.
     pub fn show(&self, name: &str, revision: Option<&str>) {
         let mut shown = lock(&self.shown);
         match revision {
@@ -277,12 +282,12 @@ impl CloudWebserver {
         };
     }
 
-    /// Whether runs are queued or run, of whatever location.
+    /// Sets whether any location has queued or running runs.
     pub fn run(&self, running: bool) {
         self.running.store(running, Ordering::SeqCst);
     }
 
-    /// What it shows, as `NAME REVISION`.
+    /// The loaded locations, as `NAME REVISION`.
     pub fn shown(&self) -> Vec<String> {
         lock(&self.shown).iter().map(|(name, revision)| format!("{name} {revision}")).collect()
     }

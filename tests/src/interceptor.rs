@@ -1,5 +1,5 @@
-//! Stands between a client and localcloud and holds one chosen call for ever, so that a daemon can be killed at exactly
-//! that moment: before its call is done, or after it and before the answer.
+//! A proxy between a client and localcloud that holds one chosen call, so that a test can kill the daemon exactly before
+//! localcloud applies the call, or after that and before the response.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 
 const LARGEST_BODY: usize = 64 << 20;
 
-/// When the client is cut off.
+/// When the proxy holds the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The call never reaches the cloud.
-    BeforeIt,
-    /// The cloud has done it; its client never hears so.
-    AfterIt,
+    /// The call never reaches localcloud.
+    BeforeCall,
+    /// localcloud applied the call; the client never receives the response.
+    AfterCall,
 }
 
 pub struct Interceptor {
@@ -37,19 +37,19 @@ struct Shared {
 }
 
 impl Interceptor {
-    /// Passes everything on to the localcloud at `cloud_port`.
+    /// Forwards all calls to the localcloud at `cloud_port`.
     pub async fn start(cloud_port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
-        let port = listener.local_addr().expect("a bound listener has an address").port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("find a free port");
+        let port = listener.local_addr().expect("the listener has an address").port();
         let shared = Arc::new(Shared {
-            client: reqwest::Client::builder().no_proxy().build().expect("a client without TLS can be made"),
+            client: reqwest::Client::builder().no_proxy().build().expect("create a client without TLS"),
             to: format!("http://127.0.0.1:{cloud_port}"),
             held: Mutex::default(),
             hit: Notify::new(),
         });
         let routes = Router::new().fallback(pass).with_state(shared.clone());
         let serving = tokio::spawn(async move {
-            axum::serve(listener, routes).await.expect("a bound listener goes on");
+            axum::serve(listener, routes).await.expect("the listener serves");
         });
         Self { shared, port, serving }
     }
@@ -58,13 +58,12 @@ impl Interceptor {
         self.port
     }
 
-    /// From now on the call whose name ends like this is held: `Prefix.Operation` in the JSON protocols, the bare name of
-    /// the action in IAM's.
+    /// Holds the next call whose name ends with `call`: `Prefix.Operation` in the JSON protocols, the action in IAM's.
     pub fn hold(&self, call: &'static str, moment: Moment) {
         *self.shared.held() = Some((call, moment));
     }
 
-    /// Until a call is held; everything passes from then on.
+    /// Waits until a call is held. The proxy forwards all later calls.
     pub async fn held(&self) {
         self.shared.hit.notified().await;
         *self.shared.held() = None;
@@ -82,7 +81,7 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn cut_off(&self) -> Response {
+    async fn hang(&self) -> Response {
         self.hit.notify_one();
         std::future::pending().await
     }
@@ -93,8 +92,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else { return StatusCode::BAD_REQUEST.into_response() };
     let name = name(&parts.headers, &body);
     let moment = shared.held().filter(|(call, _)| name.ends_with(call)).map(|(_, moment)| moment);
-    if moment == Some(Moment::BeforeIt) {
-        return shared.cut_off().await;
+    if moment == Some(Moment::BeforeCall) {
+        return shared.hang().await;
     }
     let url = format!("{}{}", shared.to, parts.uri.path_and_query().map_or("/", |path| path.as_str()));
     let sent = shared.client.request(parts.method, url).headers(parts.headers).body(body).send().await;
@@ -104,8 +103,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     };
     let (status, headers) = (answer.status(), answer.headers().clone());
     let Ok(body) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
-    if moment == Some(Moment::AfterIt) {
-        return shared.cut_off().await;
+    if moment == Some(Moment::AfterCall) {
+        return shared.hang().await;
     }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -1,7 +1,7 @@
-//! moto, an emulator of AWS written by others: started on a free port of loopback, with everything it is asked on record.
+//! moto, an AWS emulator of other authors, on a free local port, with a record of all calls.
 //!
-//! Guarantees: the server ends with the value that started it; [`Moto::calls`] has every call in the order of arrival.
-//! Assumes: calls that change something come one at a time, since moto's threads share their state without locks.
+//! Guarantees: the server ends when [`Moto`] is dropped; [`Moto::calls`] has every call in the order of arrival.
+//! Assumes: one mutating call at a time, because moto's threads share state without locks.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,10 +21,10 @@ use crate::processes::free_ports;
 
 pub const REGION: &str = "eu-central-1";
 
-/// How long the server may take to answer for the first time: Python imports a hundred services.
+/// Time limit for the first response: Python imports a hundred services.
 const READY: Duration = Duration::from_secs(120);
 
-/// Where moto is: what `CODELOC_MOTO_SERVER` names, or what `make prepare` installed.
+/// The moto server in `CODELOC_MOTO_SERVER`, or the one that `make prepare` installed.
 pub fn program() -> Option<PathBuf> {
     let named = std::env::var_os("CODELOC_MOTO_SERVER").map(PathBuf::from);
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/moto/bin/moto_server");
@@ -38,7 +38,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts a server, and waits until it answers. `variables` are moto's own settings.
+    /// Starts a server and waits until it answers. `variables` are moto's environment variables.
     pub async fn start(program: &Path, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [port] = free_ports();
@@ -53,7 +53,7 @@ impl Moto {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .expect("moto_server can be started");
+            .expect("start moto_server");
         let moto = Self { port, folder, _server: server };
         let answers = async {
             while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -69,7 +69,7 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The real SDK's configuration, with this server in place of AWS.
+    /// An SDK configuration for this server.
     pub fn sdk(&self) -> SdkConfig {
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -79,7 +79,7 @@ impl Moto {
             .build()
     }
 
-    /// What the server wrote.
+    /// The log of the server.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -90,7 +90,7 @@ impl Moto {
         recording.lines().filter_map(|line| operation(&serde_json::from_str(line).ok()?)).collect()
     }
 
-    /// The subnets and the security group of the account's default VPC: moto looks them up when a service is created.
+    /// The subnets and the security group of the default VPC. moto checks them when a service is created.
     pub async fn network(&self) -> (Vec<String>, String) {
         let subnets = self.ec2("DescribeSubnets").await;
         let groups = self.ec2("DescribeSecurityGroups").await;
@@ -99,7 +99,7 @@ impl Moto {
         (subnets, texts(&groups, "groupId").swap_remove(0))
     }
 
-    /// One call of EC2's query API, which needs no client of its own here.
+    /// One call of EC2's query API, without an SDK client.
     async fn ec2(&self, action: &str) -> String {
         let body = format!("Action={action}&Version=2016-11-15");
         let request = format!(
@@ -119,18 +119,18 @@ impl Moto {
     }
 }
 
-/// The texts of all elements of a name.
+/// The contents of all XML elements with this name.
 fn texts(xml: &str, name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let after = xml.split(&open).skip(1);
     after.filter_map(|rest| rest.split(&close).next()).map(str::to_owned).collect()
 }
 
-/// `service:Operation` of one line of moto's recording; nothing for what is no call of AWS.
+/// `service:Operation` of one line of moto's record; `None` if it is not an AWS call.
 fn operation(entry: &Value) -> Option<String> {
     let headers = entry["headers"].as_object()?;
-    let header = |wanted: &str| {
-        let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let header = |key: &str| {
+        let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
         found.and_then(|(_, value)| value.as_str())
     };
     let service = header("authorization")?.split('/').nth(3)?;
@@ -144,7 +144,7 @@ fn operation(entry: &Value) -> Option<String> {
     Some(format!("{service}:{operation}"))
 }
 
-/// Whether a call changes nothing, by the way AWS names its operations.
+/// Whether a call only reads, by the prefix of its operation.
 pub fn reads(call: &str) -> bool {
     let operation = call.rsplit(':').next().unwrap_or(call);
     ["Describe", "List", "Get"].iter().any(|verb| operation.starts_with(verb))

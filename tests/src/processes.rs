@@ -1,7 +1,7 @@
-//! Real processes on ports of their own, and what is asked of them over HTTP.
+//! Real processes with their own ports, and an HTTP client for them.
 //!
-//! Guarantees: every process that is started here has ended when its guard is dropped, also by a panic.
-//! Assumes: `make prepare` has made `.local/`; [`prepared`] tells.
+//! Guarantees: a process ends when its guard is dropped, also after a panic.
+//! Assumes: `make prepare` created `.local/`; [`prepared`] checks that.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -29,23 +29,23 @@ pub struct Call {
     pub outcome: String,
 }
 
-/// The top of the sources.
+/// The root of the source tree.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the sources")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the source tree")
 }
 
-/// Whether `make prepare` was run. Says what is left out where it was not.
-pub fn prepared(left_out: &str) -> bool {
+/// Checks whether `make prepare` ran; otherwise prints which test is skipped.
+pub fn prepared(skipped: &str) -> bool {
     let ready = [".local/dagster/bin/dagster-webserver", ".local/tools/bin/uv", ".local/git"];
     let missing: Vec<&str> = ready.into_iter().filter(|path| !root().join(path).exists()).collect();
     if !missing.is_empty() {
-        eprintln!("LEFT OUT: {left_out}\n  {} is missing: run `make prepare`", missing.join(", "));
+        eprintln!("SKIPPED: {skipped}\n  {} is missing: run `make prepare`", missing.join(", "));
     }
     missing.is_empty()
 }
 
-/// A program of the workspace, as the sources are now. `cargo test` builds binaries only for the integration tests of their
-/// own package, so an old one may lie there: cargo is asked once for each process, which is quick when nothing is to do.
+/// A program of the workspace, built from the current sources. `cargo test` builds a binary only for the integration tests of its
+/// package, so this runs cargo once per test process; cargo returns quickly if the binary is up to date.
 pub fn binary(name: &str) -> PathBuf {
     binaries().join(name)
 }
@@ -53,12 +53,12 @@ pub fn binary(name: &str) -> PathBuf {
 fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its own path");
+        let test = std::env::current_exe().expect("find the test program");
         let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned();
-        // The features of dependencies are those of a test of the whole workspace, so that none is built twice.
-        let words = ["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "e2e"];
+        // The same features as a test of the whole workspace, so that no dependency is built twice.
+        let arguments = ["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "e2e"];
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root()).args(words);
+        cargo.current_dir(root()).args(arguments);
         if folder.ends_with("release") {
             cargo.arg("--release");
         }
@@ -68,14 +68,14 @@ fn binaries() -> &'static Path {
     })
 }
 
-/// Runs a program to its end, without the tools' settings of this machine.
-pub fn run(program: impl AsRef<Path>, words: &[&str]) -> Output {
+/// Runs a program to its end, in the environment of [`command`].
+pub fn run(program: impl AsRef<Path>, arguments: &[&str]) -> Output {
     let program = program.as_ref();
-    let output = command(program).args(words).output();
+    let output = command(program).args(arguments).output();
     output.unwrap_or_else(|error| panic!("{} does not run: {error}", program.display()))
 }
 
-/// A program in the environment that every child of a test gets.
+/// A program with test credentials and without the AWS, codeloc and Dagster variables of this machine.
 pub fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     for (name, _) in std::env::vars_os() {
@@ -97,6 +97,16 @@ pub fn command(program: impl AsRef<Path>) -> Command {
     command
 }
 
+/// Runs git in a folder as a test author, without the git settings of this machine, and returns its output.
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut git = command("git");
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").current_dir(folder);
+    let output = git.args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]).args(arguments).output();
+    let output = output.expect("git runs");
+    assert!(output.status.success(), "git {arguments:?}: {}", stderr(&output));
+    stdout(&output).trim().to_owned()
+}
+
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -105,10 +115,10 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Ports that nobody listens on now, each given out once in a process.
+/// Free ports; each is returned once per process.
 ///
-/// A port that the system chose (port 0) is of the range it also takes for connections that go out: between choosing and
-/// listening any connection of this machine may get it. So these lie below that range, and each process begins elsewhere.
+/// The system takes the port for port 0 from the range of outgoing connections, and any connection can use it before the test
+/// listens. These ports are below that range, and each process starts at a different one.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 12_000;
@@ -119,11 +129,11 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     })
     .take(COUNT as usize)
     .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    std::array::from_fn(|_| candidates.next().expect("loopback has free ports"))
+    std::array::from_fn(|_| candidates.next().expect("find a free port"))
 }
 
-/// Asks again until there is an answer; panics with `what` and the last thing said when the time is up.
-pub async fn until<T, F>(what: &str, seconds: u64, mut ask: impl FnMut() -> F) -> T
+/// Repeats `ask` until it succeeds; panics with `what` and the last error after `seconds`.
+pub async fn wait_for<T, F>(what: &str, seconds: u64, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,
 {
@@ -131,13 +141,13 @@ where
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(said) if Instant::now() >= deadline => panic!("not within {seconds} s: {what}\n{said}"),
+            Err(last) if Instant::now() >= deadline => panic!("not within {seconds} s: {what}\n{last}"),
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }
 }
 
-/// A process that is told to end, and waited for, when this is dropped.
+/// A process that ends when this guard is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -146,8 +156,8 @@ pub struct Process {
 
 impl Process {
     pub fn start(command: &mut Command, log: PathBuf) -> Self {
-        let output = std::fs::File::create(&log).expect("a log can be made");
-        let errors = output.try_clone().expect("a file can be opened twice");
+        let output = std::fs::File::create(&log).expect("create the log");
+        let errors = output.try_clone().expect("duplicate the file handle");
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         Self { child: child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}")), log }
     }
@@ -156,17 +166,17 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Fails with the end of the log when the process is gone.
+    /// Panics with the log if the process ended.
     pub fn check(&mut self) {
-        if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+        if let Some(status) = self.child.try_wait().expect("wait for the process") {
             panic!("ended with {status}:\n{}", self.log());
         }
     }
 
-    /// Ends it at once, as a power cut does.
+    /// Ends the process immediately, as a power cut does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a child can be waited for");
+        self.child.kill().expect("kill the process");
+        self.child.wait().expect("wait for the process");
     }
 
     fn terminate(&mut self) {
@@ -183,12 +193,12 @@ impl Drop for Process {
         if std::thread::panicking() {
             let text = self.log();
             let lines: Vec<&str> = text.lines().collect();
-            eprintln!("the end of {}:\n{}", self.log.display(), lines[lines.len().saturating_sub(60)..].join("\n"));
+            eprintln!("last lines of {}:\n{}", self.log.display(), lines[lines.len().saturating_sub(60)..].join("\n"));
         }
     }
 }
 
-/// What everything asks over HTTP.
+/// An HTTP client without a proxy.
 #[derive(Clone, Debug)]
 pub struct Web {
     pub client: reqwest::Client,
@@ -197,7 +207,7 @@ pub struct Web {
 impl Default for Web {
     fn default() -> Self {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
-        Self { client: client.expect("a client without TLS can be made") }
+        Self { client: client.expect("create a client without TLS") }
     }
 }
 
@@ -207,7 +217,7 @@ impl Web {
         answer.json().await.map_err(|error| error.to_string())
     }
 
-    /// All calls that the localcloud at this port has received after the one numbered `since`.
+    /// All calls that localcloud received after call number `since`.
     pub async fn calls(&self, cloud_port: u16, since: u64) -> Result<Vec<Call>, String> {
         let answer = self.get(&format!("http://127.0.0.1:{cloud_port}/_localcloud/calls?since={since}")).await?;
         serde_json::from_value(answer["calls"].clone()).map_err(|error| error.to_string())

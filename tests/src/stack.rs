@@ -6,10 +6,10 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::SWEPT;
-use crate::processes::{Call, Process, Web, binary, command, free_ports, root, run, stderr, stdout, until};
+use crate::SWEEP_CALL;
+use crate::processes::{Call, Process, Web, binary, command, free_ports, git, root, run, stderr, stdout, wait_for};
 
-/// `make run` in a folder of its own: three samples, localcloud, codeloc, Dagster.
+/// `make run` with its own folder and ports.
 #[derive(Debug)]
 pub struct Stack {
     pub web: Web,
@@ -24,18 +24,18 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Nothing runs yet; the configs are a copy of `repos/`.
+    /// Copies the configs of `repos/`; starts nothing.
     pub fn new(folder: &Path) -> Self {
         let copied = run("cp", &["-R", &text(&root().join("repos")), &text(&folder.join("repos"))]);
         assert!(copied.status.success(), "{}", stderr(&copied));
-        std::fs::create_dir(folder.join("state")).expect("a folder can be made");
+        std::fs::create_dir(folder.join("state")).expect("create a folder");
         let [cloud_port, codeloc_port, web_port] = free_ports();
         let dns_port = free_udp_port();
         let folder = folder.to_owned();
         Self { web: Web::default(), folder, cloud_port, codeloc_port, web_port, dns_port, process: None, starts: 0 }
     }
 
-    /// Starts everything; Dagster finds the locations by name, as it does in AWS.
+    /// Starts all processes. Dagster resolves locations by DNS name, as in AWS.
     pub fn start(&mut self) {
         self.starts += 1;
         let mut run = command("python3");
@@ -57,7 +57,7 @@ impl Stack {
         self.process = Some(Process::start(&mut run, self.folder.join(format!("run-{}.log", self.starts))));
     }
 
-    /// Ends everything, as Ctrl-C does.
+    /// Stops all processes, as Ctrl-C does.
     pub fn stop(&mut self) {
         self.process = None;
     }
@@ -75,26 +75,26 @@ impl Stack {
     }
 
     pub fn workspace(&self) -> String {
-        std::fs::read_to_string(self.workspace_file()).expect("workspace.yaml is there")
+        std::fs::read_to_string(self.workspace_file()).expect("read workspace.yaml")
     }
 
-    /// What the daemon logged since its last start.
+    /// The log of the daemon since its last start.
     pub fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.state().join("run/logs/codeloc.log")).unwrap_or_default()
     }
 
-    /// `codeloc status --json`, with more words.
-    pub fn status(&self, words: &[&str]) -> Output {
+    /// `codeloc status --json` with more arguments.
+    pub fn status(&self, arguments: &[&str]) -> Output {
         let server = format!("http://127.0.0.1:{}", self.codeloc_port);
-        run(binary("codeloc"), &[&["status", "--json", "--server", &server], words].concat())
+        run(binary("codeloc"), &[&["status", "--json", "--server", &server], arguments].concat())
     }
 
-    /// Waits until the daemon says that all locations are well.
-    pub async fn until_well(&mut self, seconds: u64) -> Vec<Value> {
+    /// Waits until the daemon reports all locations as healthy.
+    pub async fn wait_until_healthy(&mut self, seconds: u64) -> Vec<Value> {
         let web = self.web.clone();
         let url = format!("http://127.0.0.1:{}/healthz", self.codeloc_port);
         let process = self.process.as_mut().expect("the stack was started");
-        until("the daemon answers", 180, || {
+        wait_for("the daemon answers", 180, || {
             process.check();
             let (web, url) = (web.clone(), url.clone());
             async move { web.client.get(&url).send().await.map(drop).map_err(|error| error.to_string()) }
@@ -105,18 +105,24 @@ impl Stack {
         serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
     }
 
-    /// One location's status, as the API has it.
-    pub async fn one(&self, name: &str) -> Result<Value, String> {
+    /// The status of one location from the API.
+    pub async fn location(&self, name: &str) -> Result<Value, String> {
         let all = self.web.get(&format!("http://127.0.0.1:{}/v1/locations", self.codeloc_port)).await?;
         let found = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
         found.ok_or_else(|| format!("no {name} in {all}"))
     }
 
-    /// Waits for one location to be as `wanted` says, and returns its status.
-    pub async fn until_one(&self, name: &str, what: &str, seconds: u64, wanted: impl Fn(&Value) -> bool) -> Value {
-        until(&format!("{name}: {what}"), seconds, || async {
-            let status = self.one(name).await?;
-            if wanted(&status) { Ok(status) } else { Err(format!("{status:#}")) }
+    /// Waits until the status of a location is `expected`, and returns it.
+    pub async fn wait_for_status(
+        &self,
+        name: &str,
+        what: &str,
+        seconds: u64,
+        expected: impl Fn(&Value) -> bool,
+    ) -> Value {
+        wait_for(&format!("{name}: {what}"), seconds, || async {
+            let status = self.location(name).await?;
+            if expected(&status) { Ok(status) } else { Err(format!("{status:#}")) }
         })
         .await
     }
@@ -125,7 +131,7 @@ impl Stack {
         self.web.calls(self.cloud_port, 0).await.expect("localcloud answers")
     }
 
-    /// The number of the last call so far.
+    /// The number of the last call.
     pub async fn mark(&self) -> u64 {
         self.calls().await.last().map_or(0, |call| call.sequence)
     }
@@ -136,13 +142,12 @@ impl Stack {
         calls.into_iter().filter(|call| call.mutating && !lease(call)).collect()
     }
 
-    /// Waits until the daemon has read everything in AWS `sweeps` more times.
-    pub async fn until_swept(&self, sweeps: usize) {
+    /// Waits for this number of sweeps.
+    pub async fn wait_for_sweeps(&self, sweeps: usize) {
         let mark = self.mark().await;
-        until("the daemon sweeps", 180, || async {
+        wait_for("the daemon sweeps", 180, || async {
             let calls = self.web.calls(self.cloud_port, mark).await?;
-            // Asked once a sweep, and by nothing else.
-            let seen = calls.iter().filter(|call| call.operation == SWEPT).count();
+            let seen = calls.iter().filter(|call| call.operation == SWEEP_CALL).count();
             if seen >= sweeps { Ok(()) } else { Err(format!("{seen} of {sweeps}")) }
         })
         .await;
@@ -152,7 +157,7 @@ impl Stack {
         self.web.aws(self.cloud_port, target, body).await.expect("localcloud answers")
     }
 
-    /// How many tasks of a location there are, stopped ones that ECS still lists included.
+    /// The number of tasks of a location, with the stopped tasks that ECS still lists.
     pub async fn task_count(&self, name: &str) -> usize {
         let mut count = 0;
         for status in ["RUNNING", "STOPPED"] {
@@ -188,7 +193,7 @@ impl Stack {
         }
     }
 
-    /// What a run logged, for a test that fails.
+    /// The log of a run, for the message of a failed test.
     pub async fn run_events(&self, run: &Value) -> String {
         let query = "query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
             __typename ... on MessageEvent { message } ... on ErrorEvent { error { message stack
@@ -199,7 +204,7 @@ impl Stack {
         events.join("\n")
     }
 
-    /// What the webserver shows: each location with its type and server id.
+    /// The locations that the webserver shows.
     pub async fn shown(&self) -> Result<Vec<Shown>, String> {
         let query = "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
             __typename ... on RepositoryLocation { serverId } ... on PythonError { message } } } } } }";
@@ -217,23 +222,16 @@ impl Stack {
         Ok(entries.into_iter().map(entry).collect())
     }
 
-    pub async fn shown_one(&self, name: &str) -> Result<Shown, String> {
+    pub async fn shown_location(&self, name: &str) -> Result<Shown, String> {
         let all = self.shown().await?;
         all.iter().find(|shown| shown.name == name).cloned().ok_or_else(|| format!("no {name} in {all:?}"))
     }
 
-    /// Pushes a change of a sample's `main`.
+    /// Commits and pushes a change to `main` of a sample repository.
     pub fn push(&self, repository: &str, message: &str, edit: impl FnOnce(&Path)) -> String {
         let bare = self.state().join("git").join(format!("{repository}.git"));
         let work = tempfile::tempdir().expect("a temporary folder");
-        let git = |words: &[&str]| {
-            let mut git = command("git");
-            git.current_dir(work.path()).args(["-c", "user.name=test", "-c", "user.email=test@codeloc.invalid"]);
-            git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-            let output = git.args(words).output().expect("git runs");
-            assert!(output.status.success(), "git {words:?}: {}", stderr(&output));
-            stdout(&output).trim().to_owned()
-        };
+        let git = |arguments: &[&str]| git(work.path(), arguments);
         git(&["clone", "--quiet", &text(&bare), "."]);
         edit(work.path());
         git(&["commit", "--quiet", "--all", "--message", message]);
@@ -251,8 +249,8 @@ pub struct Shown {
 }
 
 fn free_udp_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
-    socket.local_addr().expect("a bound socket has an address").port()
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("find a free port");
+    socket.local_addr().expect("the socket has an address").port()
 }
 
 fn text(path: &Path) -> String {

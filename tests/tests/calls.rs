@@ -1,16 +1,16 @@
-//! How many AWS calls things cost: exact, and the same on every machine.
+//! Exact numbers of AWS calls, the same on every machine.
 
 use std::time::Duration;
 
 use codeloc_core::status::Sync;
-use codeloc_tests::{SWEPT, TestDeployment, config, names};
+use codeloc_tests::{SWEEP_CALL, TestDeployment, config, names};
+use localcloud::Quotas;
+use localcloud::Rules;
 use localcloud::calls::Call;
-use localcloud::cloud::Rules;
-use localcloud::faults::{Rule, Trouble};
-use localcloud::quotas::Quotas;
+use localcloud::fault_injection::{Fault, Rule};
 
-/// Locations made in virtual time, at rest, swept every five minutes.
-async fn at_rest(number: usize) -> TestDeployment {
+/// Healthy locations with a sweep every five minutes.
+async fn healthy_locations(number: usize) -> TestDeployment {
     let mut deployment = TestDeployment::with(Rules { quotas: Quotas::lifted(), ..Rules::default() }).await;
     deployment.settings.reconcile.resync_seconds = 300;
     let names = names(number);
@@ -23,7 +23,7 @@ async fn at_rest(number: usize) -> TestDeployment {
     deployment
 }
 
-/// The controller's calls since the last reset, but for the lease's.
+/// The calls of the daemon since the last reset, except calls for the lease.
 fn calls(deployment: &TestDeployment) -> Vec<Call> {
     deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
 }
@@ -32,9 +32,9 @@ fn operations(calls: &[Call]) -> Vec<&str> {
     calls.iter().map(|call| call.operation.as_str()).collect()
 }
 
-/// Four sweeps of a fleet at rest take at most so many calls each, and change nothing.
-async fn sweeps_take(most: usize, locations: usize) {
-    let deployment = at_rest(locations).await;
+/// Four sweeps of healthy locations make at most `most` calls each, and change nothing.
+async fn assert_sweeps_take(most: usize, locations: usize) {
+    let deployment = healthy_locations(locations).await;
     for _ in 0..4 {
         deployment.cloud.reset_calls();
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -45,20 +45,20 @@ async fn sweeps_take(most: usize, locations: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_of_a_hundred_locations_costs_39_calls_and_changes_nothing() {
-    sweeps_take(39, 100).await;
+async fn a_sweep_of_100_locations_makes_at_most_39_calls() {
+    assert_sweeps_take(39, 100).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_of_a_thousand_locations_costs_200_calls_and_changes_nothing() {
-    sweeps_take(200, 1000).await;
+async fn a_sweep_of_1000_locations_makes_at_most_200_calls() {
+    assert_sweeps_take(200, 1000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_that_is_read_in_turns_has_its_turn() {
-    let deployment = at_rest(20).await;
+async fn resources_without_bulk_reads_are_all_read_in_turn() {
+    let deployment = healthy_locations(20).await;
     deployment.cloud.reset_calls();
-    // Sixty tags and forty task definitions, nine of them in each sweep.
+    // Sixty tags and forty task definitions, nine per sweep.
     tokio::time::sleep(Duration::from_secs(12 * 300)).await;
     let mut read: Vec<String> = calls(&deployment)
         .iter()
@@ -71,57 +71,57 @@ async fn everything_that_is_read_in_turns_has_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_is_with_ecs_after_one_read_and_two_changes_and_its_runs_follow() {
-    let deployment = at_rest(3).await;
+async fn a_commit_makes_one_read_and_two_changes() {
+    let deployment = healthy_locations(3).await;
     deployment.cloud.reset_calls();
     deployment.branches.push("location0001", 2);
     let updated = |this: &TestDeployment| calls(this).iter().any(|call| call.operation == "UpdateService");
-    deployment.until("updated", updated).await;
+    deployment.wait_until("updated", updated).await;
     assert_eq!(operations(&calls(&deployment)), ["DescribeServices", "RegisterTaskDefinition", "UpdateService"]);
-    deployment.until_healthy(&["location0001"]).await;
+    deployment.wait_until_healthy(&["location0001"]).await;
     let changes = deployment.mutating_calls();
     assert_eq!(operations(&changes), ["RegisterTaskDefinition", "UpdateService", "RegisterTaskDefinition"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn making_a_location_takes_twelve_changes_and_one_search_for_its_tasks_whatever_else_is_made() {
+async fn creating_a_location_makes_twelve_changes_and_one_instance_read() {
     let mut deployment = TestDeployment::new().await;
     deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
     let names = names(30);
     deployment.commit_all(&names);
     deployment.start().await;
-    deployment.until_healthy(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    deployment.wait_until_healthy(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(deployment.mutating_calls().len(), 30 * 12);
     let calls = calls(&deployment);
     let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
-    assert_eq!(count(SWEPT), 1, "one sweep");
-    let made = operations(&calls);
-    let first = made.iter().position(|operation| *operation == "RegisterTaskDefinition");
-    let last = made.iter().rposition(|operation| *operation == "CreateLogGroup");
-    assert!(first < last, "the first are ended before the last are begun");
+    assert_eq!(count(SWEEP_CALL), 1, "one sweep");
+    let called = operations(&calls);
+    let first = called.iter().position(|operation| *operation == "RegisterTaskDefinition");
+    let last = called.iter().rposition(|operation| *operation == "CreateLogGroup");
+    assert!(first < last, "the first locations are registered before the last ones start");
     assert_eq!(count("ListInstances"), 30);
-    // The rest of the reads is glances at services on their way, ten a call: what one sweep reads beside, and no location by itself.
+    // All other reads are the rest of one sweep, and refreshes of services that roll out, ten per call.
     let reads = calls.iter().filter(|call| !call.mutating).count();
     assert_eq!(reads - 30 - count("DescribeServices"), 10, "{:?}", operations(&calls));
     assert!(count("DescribeServices") <= 30, "{}", count("DescribeServices"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_sweep_that_fails_is_tried_again_after_a_pause_and_not_at_once() {
+async fn codeloc_retries_a_failed_first_sweep_after_a_pause() {
     let denied = "application-autoscaling:DescribeScalableTargets".to_owned();
     let mut deployment = TestDeployment::with(Rules { denied: [denied].into(), ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = calls(&deployment);
-    let sweeps = calls.iter().filter(|call| call.operation == SWEPT).count();
-    assert!((2..=13).contains(&sweeps), "{sweeps} in a minute");
+    let sweeps = calls.iter().filter(|call| call.operation == SWEEP_CALL).count();
+    assert!((2..=13).contains(&sweeps), "{sweeps} sweeps in a minute");
     deployment.cloud.with_cloud(|cloud| cloud.rules.denied.clear());
-    deployment.until_healthy(&["orders"]).await;
+    deployment.wait_until_healthy(&["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_but_told() {
+async fn a_definition_that_aws_stores_differently_is_not_registered_again() {
     let mut deployment = TestDeployment::with(Rules { fills_in: true, ..Rules::default() }).await;
     deployment.commit("orders", config("orders"));
     deployment.start().await;
@@ -129,7 +129,7 @@ async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_b
     let registered = |deployment: &TestDeployment| {
         calls(deployment).iter().filter(|call| call.operation == "RegisterTaskDefinition").count()
     };
-    // The second one of each says that the first was no accident.
+    // The second registration of each confirms that the difference is not an accident.
     assert_eq!(registered(&deployment), 4);
     let status = deployment.status("orders").expect("a status");
     assert_eq!(status.sync, Sync::OutOfSync);
@@ -138,38 +138,38 @@ async fn a_definition_that_aws_keeps_in_other_words_is_not_registered_for_ever_b
         "{}",
         status.message
     );
-    // Another controller knows it from AWS alone.
+    // A new daemon reads this from AWS.
     deployment.kill().await;
     deployment.start().await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(registered(&deployment), 4);
-    // Once AWS keeps what it is given, a commit goes out.
+    // Without the difference, the next commit rolls out.
     deployment.cloud.with_cloud(|cloud| cloud.rules.fills_in = false);
     deployment.branches.push("orders", 2);
-    deployment.until_healthy(&["orders"]).await;
+    deployment.wait_until_healthy(&["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_task_definitions_are_taken_away_but_for_the_newest_and_what_runs() {
+async fn old_task_definitions_are_deregistered_except_the_newest() {
     let deployment = TestDeployment::converged(&["orders"]).await;
     for commit in 2..12 {
         deployment.branches.push("orders", commit);
         let runs = |this: &TestDeployment| {
-            let said = this.code_server.of_location("orders");
-            this.healthy("orders") && said.len() == 1 && said[0].image.ends_with(&format!("{commit:064x}"))
+            let servers = this.code_server.servers_of("orders");
+            this.healthy("orders") && servers.len() == 1 && servers[0].image.ends_with(&format!("{commit:064x}"))
         };
-        deployment.until("rolled out", runs).await;
+        deployment.wait_until("rolled out", runs).await;
     }
     deployment.idle().await;
     let observed = deployment.observed().await;
     let numbers: Vec<i32> = observed["orders"].task_definitions.iter().map(|one| one.number).collect();
     assert_eq!(numbers, [11, 10, 9, 8, 7, 6]);
-    // A way back to one that was kept is no registration.
+    // A rollback to a definition that still exists registers none.
     deployment.cloud.reset_calls();
     deployment.branches.push("orders", 7);
     deployment
-        .until("rolled back", |this| {
-            this.code_server.of_location("orders").iter().all(|said| said.image.ends_with(&format!("{:064x}", 7)))
+        .wait_until("rolled back", |this| {
+            this.code_server.servers_of("orders").iter().all(|server| server.image.ends_with(&format!("{:064x}", 7)))
         })
         .await;
     let calls = deployment.mutating_calls();
@@ -177,31 +177,31 @@ async fn old_task_definitions_are_taken_away_but_for_the_newest_and_what_runs() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_definition_without_our_tag_is_never_taken_away() {
+async fn an_untagged_task_definition_is_never_deregistered() {
     let deployment = TestDeployment::converged(&["orders"]).await;
     let ecs = deployment.clients().ecs;
     let container = aws_sdk_ecs::types::ContainerDefinition::builder().name("code-server").image("theirs").build();
-    let theirs = ecs.register_task_definition().family("codeloc-orders").container_definitions(container);
-    let theirs = theirs.send().await.expect("a registration").task_definition.expect("a definition");
+    let untagged = ecs.register_task_definition().family("codeloc-orders").container_definitions(container);
+    let untagged = untagged.send().await.expect("a registration").task_definition.expect("a definition");
     for commit in 2..12 {
         deployment.branches.push("orders", commit);
-        deployment.until("noticed", |this| !this.healthy("orders")).await;
-        deployment.until_healthy(&["orders"]).await;
+        deployment.wait_until("noticed", |this| !this.healthy("orders")).await;
+        deployment.wait_until_healthy(&["orders"]).await;
     }
     deployment.idle().await;
-    let left = ecs.describe_task_definition().task_definition(theirs.task_definition_arn().expect("an ARN"));
-    let left = left.send().await.expect("it is there").task_definition.expect("a definition");
-    assert_eq!(left.status().map(aws_sdk_ecs::types::TaskDefinitionStatus::as_str), Some("ACTIVE"));
+    let remaining = ecs.describe_task_definition().task_definition(untagged.task_definition_arn().expect("an ARN"));
+    let remaining = remaining.send().await.expect("it is there").task_definition.expect("a definition");
+    assert_eq!(remaining.status().map(aws_sdk_ecs::types::TaskDefinitionStatus::as_str), Some("ACTIVE"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
+async fn a_registration_with_a_lost_response_is_not_repeated() {
     let mut deployment = TestDeployment::new().await;
-    let lost = Rule::at(1, Trouble::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
+    let lost = Rule::at(1, Fault::ResetAfter).of("codeloc").on(&["RegisterTaskDefinition"]);
     deployment.cloud.set_faults(lost);
     deployment.commit("orders", config("orders"));
     deployment.start().await;
-    deployment.until_healthy(&["orders"]).await;
+    deployment.wait_until_healthy(&["orders"]).await;
     let registered =
         deployment.mutating_calls().iter().filter(|call| call.operation == "RegisterTaskDefinition").count();
     assert_eq!(registered, 2);
@@ -210,8 +210,8 @@ async fn a_registration_whose_answer_was_lost_is_found_and_not_made_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn images_are_read_once_a_day_and_location_and_not_by_sweeps() {
-    let deployment = at_rest(20).await;
+async fn images_of_each_location_are_listed_once_a_day() {
+    let deployment = healthy_locations(20).await;
     deployment.cloud.reset_calls();
     tokio::time::sleep(Duration::from_hours(24)).await;
     let calls = calls(&deployment);
@@ -223,5 +223,5 @@ async fn images_are_read_once_a_day_and_location_and_not_by_sweeps() {
     assert_eq!(read.len(), 20, "{read:?}");
     read.sort_unstable();
     read.dedup();
-    assert_eq!(read.len(), 20, "each of them once");
+    assert_eq!(read.len(), 20, "each repository once");
 }

@@ -1,17 +1,17 @@
-//! The command line as people and scripts meet it: what is printed, and how it exits.
+//! The command line: output and exit codes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 
-use codeloc_tests::lone::Lone;
 use codeloc_tests::processes::{binary, free_ports, root, run, stderr, stdout};
+use codeloc_tests::sandbox::Sandbox;
 use serde_json::{Value, json};
 
-/// A config as short as it may be, and more lines.
+/// The shortest valid config with more lines.
 fn config(name: &str, more: &str) -> String {
     format!("name: {name}\ngit_url: https://github.com/user/{name}.git\nmodule: {name}.definitions\n{more}")
 }
@@ -32,7 +32,7 @@ fn validate(folder: &Path) -> Output {
     output.unwrap()
 }
 
-/// Exit code, standard output, and what is said of the configs that do not pass.
+/// Exit code, standard output and error messages of `codeloc validate`.
 fn verdict(configs: &[(&str, String)]) -> String {
     let folder = folder(configs);
     let output = validate(folder.path());
@@ -40,7 +40,7 @@ fn verdict(configs: &[(&str, String)]) -> String {
 }
 
 #[test]
-fn the_example_of_the_readme_is_valid_as_it_stands() {
+fn the_readme_example_is_valid() {
     let text = "name: my-pipeline
 git_url: https://github.com/user/repo.git
 branch: main
@@ -77,7 +77,7 @@ fn the_samples_are_valid() {
 }
 
 #[test]
-fn a_misspelt_field_is_shown_with_the_field_that_is_meant() {
+fn a_misspelt_field_gets_a_suggestion() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "enviroment: []\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
@@ -92,7 +92,7 @@ fn a_misspelt_field_is_shown_with_the_field_that_is_meant() {
 }
 
 #[test]
-fn a_size_that_fargate_does_not_know_is_shown_with_those_it_does() {
+fn an_invalid_fargate_size_gets_the_valid_sizes() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "resources:\n  cpu: 256\n  memory: 8192\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
@@ -107,7 +107,7 @@ fn a_size_that_fargate_does_not_know_is_shown_with_those_it_does() {
 }
 
 #[test]
-fn a_key_that_is_given_twice_is_shown() {
+fn a_duplicate_key_is_reported() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "branch: main\nbranch: dev\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
@@ -122,7 +122,7 @@ fn a_key_that_is_given_twice_is_shown() {
 }
 
 #[test]
-fn a_name_with_a_dot_is_shown() {
+fn a_name_with_a_dot_is_reported() {
     insta::assert_snapshot!(verdict(&[("or.ders", config("or.ders", ""))]), @r#"
     exit 1
     0 valid, 1 invalid
@@ -137,7 +137,7 @@ fn a_name_with_a_dot_is_shown() {
 }
 
 #[test]
-fn overlapping_prefixes_stop_both_configs_and_no_other() {
+fn overlapping_prefixes_invalidate_both_configs_only() {
     let configs = [
         ("left", config("left", "s3_prefix: teams/both\n")),
         ("right", config("right", "s3_prefix: teams/both/inner\n")),
@@ -165,41 +165,41 @@ fn overlapping_prefixes_stop_both_configs_and_no_other() {
 }
 
 #[test]
-fn anothers_place_is_refused_in_the_config_that_reaches_for_it() {
+fn the_default_prefix_of_another_location_is_refused() {
     let configs = [("aaa", config("aaa", "s3_prefix: repos/orders\n")), ("orders", config("orders", ""))];
-    let said = verdict(&configs);
-    assert!(said.starts_with("exit 1\n1 valid, 1 invalid\n"), "{said}");
-    assert!(said.contains("prefix `repos/orders` belongs to the location `orders`"), "{said}");
+    let output = verdict(&configs);
+    assert!(output.starts_with("exit 1\n1 valid, 1 invalid\n"), "{output}");
+    assert!(output.contains("prefix `repos/orders` belongs to the location `orders`"), "{output}");
 }
 
 #[test]
-fn a_file_with_a_key_of_any_length_is_an_error_like_any_other() {
+fn a_very_long_key_is_an_ordinary_error() {
     let long = format!("{}: x\n{}", "k".repeat(70_000), config("long", ""));
-    let said = verdict(&[("long", long), ("orders", config("orders", ""))]);
-    assert!(said.starts_with("exit 1\n1 valid, 1 invalid\n"), "{said}");
-    assert!(said.contains("[repos/long/config.yml:1:"), "{said}");
+    let output = verdict(&[("long", long), ("orders", config("orders", ""))]);
+    assert!(output.starts_with("exit 1\n1 valid, 1 invalid\n"), "{output}");
+    assert!(output.contains("[repos/long/config.yml:1:"), "{output}");
 }
 
 #[test]
 fn the_printed_schema_is_the_committed_one() {
     let output = run(binary("codeloc"), &["schema"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(stdout(&output), std::fs::read_to_string(root().join("crds/repository.schema.json")).unwrap());
+    assert_eq!(stdout(&output), std::fs::read_to_string(root().join("crds/location.schema.json")).unwrap());
 }
 
 const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
+async fn a_plan_for_an_empty_account_shows_every_step() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start(folder.path(), "simulated").await;
-    lone.write_settings(&folder.path().join("work"));
+    let sandbox = Sandbox::start(folder.path(), "simulated").await;
+    sandbox.write_settings(&folder.path().join("work"));
     let image = format!("image: registry.test/orders@sha256:{DIGEST}\n");
-    lone.write_config("orders", &config("orders", &image));
+    sandbox.write_config("orders", &config("orders", &image));
 
-    // As in AWS, not as on whatever machine this runs.
+    // The settings of AWS, independent of this machine.
     let as_in_aws = ["--build-platform", "config", "--dagster-address", "dns"];
-    let output = lone.codeloc("plan", &as_in_aws);
+    let output = sandbox.codeloc("plan", &as_in_aws);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"\{.*\}", "{JSON}");
@@ -209,7 +209,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
     settings.add_filter(r"variables: DAGSTER_.*", "variables: [names]");
     let _guard = settings.bind_to_scope();
     insta::assert_snapshot!(stdout(&output), @r#"
-    orders: the wanted revision is not deployed yet
+    orders: the desired revision is not deployed yet
       + log group /codeloc-local/locations/orders: does not exist
           retention_days: 30
           tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
@@ -218,9 +218,9 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           trust: {JSON}
           permissions_boundary: none
           tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
-      ~ role codeloc-local-orders: the role has no policy yet
+      ~ role codeloc-local-orders: inline policy is missing
           policy: {JSON}
-      + task definition codeloc-local-orders: no live revision says the same
+      + task definition codeloc-local-orders: no equal revision is registered
           revision: [revision]
           image: registry.test/orders@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
           cpu: 256
@@ -232,7 +232,7 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
           secrets: none
           port: 4000
           log_group: /codeloc-local/locations/orders in eu-central-1
-          health_check: every 10 s within 5 s, 3 times, start period 120 s: import socket; socket.create_connection(('127.0.0.1', 4000), 3).close()
+          health_check: every 10 s, timeout 5 s, 3 retries, start period 120 s: import socket; socket.create_connection(('127.0.0.1', 4000), 3).close()
           stop_timeout: 60
           variables: [names]
           arn: (known after apply)
@@ -263,31 +263,31 @@ async fn a_plan_for_an_empty_cloud_shows_every_step_and_exits_2() {
       + scaling codeloc-memory: does not exist
           target: ECSServiceAverageMemoryUtilization at 80 %
           arn: (known after apply)
-      + workspace entry orders (later): the location answers and is not published
+      + workspace entry orders (later): the location is not published
           address: orders-service.dagster.internal:4000
 
-    11 step(s) in 1 of 1 repositories.
+    11 steps in 1 of 1 location.
     "#);
 
-    let calls = lone.web.calls(lone.cloud_port(), 0).await.unwrap();
+    let calls = sandbox.web.calls(sandbox.cloud_port(), 0).await.unwrap();
     let mutating: Vec<_> = calls.iter().filter(|call| call.mutating).collect();
     assert!(mutating.is_empty(), "a plan only reads: {mutating:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_as_json_has_the_same_steps_in_their_order() {
+async fn a_json_plan_has_the_same_steps_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start(folder.path(), "simulated").await;
-    lone.write_settings(&folder.path().join("work"));
-    lone.write_config("orders", &config("orders", &format!("image: registry.test/orders@sha256:{DIGEST}\n")));
-    let output = lone.codeloc("plan", &["--json"]);
+    let sandbox = Sandbox::start(folder.path(), "simulated").await;
+    sandbox.write_settings(&folder.path().join("work"));
+    sandbox.write_config("orders", &config("orders", &format!("image: registry.test/orders@sha256:{DIGEST}\n")));
+    let output = sandbox.codeloc("plan", &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let plans: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&plans[0]["location"], &plans[0]["sync"]), (&"orders".into(), &"OutOfSync".into()));
     let kinds = |steps: &Value| -> Vec<String> {
         steps.as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap().to_owned()).collect()
     };
-    let wanted = [
+    let expected = [
         "log_group",
         "role",
         "role",
@@ -299,7 +299,7 @@ async fn a_plan_as_json_has_the_same_steps_in_their_order() {
         "scaling",
         "scaling",
     ];
-    assert_eq!(kinds(&plans[0]["steps"]), wanted);
+    assert_eq!(kinds(&plans[0]["steps"]), expected);
     assert_eq!(kinds(&plans[0]["later"]), ["workspace"]);
     let expected = json!({
         "kind": "log_group",
@@ -315,25 +315,25 @@ async fn a_plan_as_json_has_the_same_steps_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_with_an_invalid_config_shows_it_and_exits_1() {
+async fn a_plan_with_an_invalid_config_exits_1() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start(folder.path(), "simulated").await;
-    lone.write_settings(&folder.path().join("work"));
-    lone.write_config("orders", &config("orders", "enviroment: []\n"));
-    let output = lone.codeloc("plan", &[]);
+    let sandbox = Sandbox::start(folder.path(), "simulated").await;
+    sandbox.write_settings(&folder.path().join("work"));
+    sandbox.write_config("orders", &config("orders", "enviroment: []\n"));
+    let output = sandbox.codeloc("plan", &[]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stderr(&output).contains("did you mean `environment`?"), "{}", stderr(&output));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_without_aws_is_an_error_and_exits_1() {
+async fn a_plan_without_aws_exits_1() {
     let folder = tempfile::tempdir().unwrap();
-    let mut lone = Lone::start(folder.path(), "simulated").await;
-    let [nobody] = free_ports();
-    lone.look_at(nobody);
-    lone.write_settings(&folder.path().join("work"));
-    lone.write_config("orders", &config("orders", ""));
-    let output = lone.codeloc("plan", &[]);
+    let mut sandbox = Sandbox::start(folder.path(), "simulated").await;
+    let [unused] = free_ports();
+    sandbox.set_aws_port(unused);
+    sandbox.write_settings(&folder.path().join("work"));
+    sandbox.write_config("orders", &config("orders", ""));
+    let output = sandbox.codeloc("plan", &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
     assert!(stderr(&output).starts_with("error: sts:GetCallerIdentity"), "{}", stderr(&output));
 }
@@ -348,7 +348,7 @@ fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
             let mut request = String::new();
             BufReader::new(&connection).read_line(&mut request).unwrap();
             let found = answers.iter().find(|(path, _, _)| request.starts_with(&format!("GET {path} ")));
-            let (_, status, body) = found.expect("a path that is asked for");
+            let (_, status, body) = found.expect("the path has an answer");
             let length = body.len();
             let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
             connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
@@ -358,7 +358,7 @@ fn daemon(answers: &'static [(&str, &str, &str)]) -> String {
 }
 
 #[test]
-fn the_status_warns_of_configs_that_cannot_be_read() {
+fn status_warns_about_unreadable_configs() {
     let server = daemon(&[
         ("/v1/locations", "200 OK", "[]"),
         ("/v1/status", "200 OK", r#"{"fault": "cannot read the folder of configs repos: it is gone"}"#),
@@ -369,7 +369,7 @@ fn the_status_warns_of_configs_that_cannot_be_read() {
 }
 
 #[test]
-fn the_status_of_a_daemon_that_is_not_there_is_an_error_that_says_what_to_do() {
+fn status_without_a_daemon_says_what_to_do() {
     let [port] = free_ports();
     let output = run(binary("codeloc"), &["status", "--server", &format!("http://127.0.0.1:{port}")]);
     assert_eq!(output.status.code(), Some(1));

@@ -1,9 +1,9 @@
-//! One script of calls, the ones a controller lives on, against localcloud and against moto, both over HTTP.
+//! One script of the calls that codeloc makes, against localcloud and against moto, both over HTTP.
 //!
-//! What the script expects is what AWS documents. Where moto, written by others, answers otherwise, [`MOTO`] says so and why;
-//! a deviation that has gone fails the test as one that is new does.
+//! The script expects what AWS documents. [`MOTO`] lists the deviations of moto with their reasons. A deviation that disappears
+//! fails the test, as a new one does.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 use std::time::Duration;
 
@@ -21,16 +21,15 @@ use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsRecord, FilterCondition, RecordType, ServiceFilter, ServiceFilterName,
 };
 use codeloc_tests::moto::{self, Moto};
+use codeloc_tests::policies::TRUST_ECS_TASKS;
 use localcloud::{LocalCloud, Settings};
 use tokio::net::TcpListener;
 
-const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
-    "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 const ACCESS: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}"#;
 const READY: Duration = Duration::from_secs(60);
 
-/// Where moto 5.2 answers otherwise: step, its answer, why that is no reason to worry.
+/// Deviations of moto 5.2: step, its answer, and why it is acceptable.
 const MOTO: [(&str, &str, &str); 18] = [
     ("a retention of two days is refused", "ok", "moto takes any number of days"),
     ("a log group shows its retention", "Some(2)", "it took the two days before"),
@@ -69,26 +68,26 @@ macro_rules! client {
     };
 }
 
-/// What each step expects, and what came.
+/// The steps, with the expected and the actual answer.
 #[derive(Default)]
 struct Script {
     steps: Vec<(&'static str, String, String)>,
 }
 
 impl Script {
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts, written where they come from")]
-    fn step(&mut self, name: &'static str, expected: impl ToString, came: impl ToString) {
-        self.steps.push((name, expected.to_string(), came.to_string()));
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts in their call")]
+    fn step(&mut self, name: &'static str, expected: impl ToString, actual: impl ToString) {
+        self.steps.push((name, expected.to_string(), actual.to_string()));
     }
 
-    /// Steps that did not come out as expected, but for the known ones; and known ones that did.
+    /// Steps with an unexpected answer, and known deviations without a step.
     fn surprises(&self, known: &[(&str, &str, &str)]) -> Vec<String> {
         let deviation = |name: &str| known.iter().find(|(step, ..)| *step == name);
         let mut surprises = Vec::new();
-        for (name, expected, came) in &self.steps {
-            let wanted = deviation(name).map_or(expected.as_str(), |(_, answer, _)| answer);
-            if came != wanted {
-                surprises.push(format!("{name}: {came}, not {wanted}"));
+        for (name, expected, actual) in &self.steps {
+            let accepted = deviation(name).map_or(expected.as_str(), |(_, answer, _)| answer);
+            if actual != accepted {
+                surprises.push(format!("{name}: {actual}, not {accepted}"));
             }
         }
         let unknown = known.iter().filter(|(step, ..)| !self.steps.iter().any(|(name, ..)| name == step));
@@ -138,18 +137,19 @@ async fn logs_and_sts(script: &mut Script, endpoint: &str) {
 
 async fn roles(script: &mut Script, endpoint: &str) {
     let iam = client!(aws_sdk_iam, endpoint);
-    let create = || iam.create_role().role_name("codeloc-a").path("/codeloc/").assume_role_policy_document(TRUST);
+    let create =
+        || iam.create_role().role_name("codeloc-a").path("/codeloc/").assume_role_policy_document(TRUST_ECS_TASKS);
     script.step("a role is created", "ok", code(create().send().await));
     script.step("a role is not created twice", "EntityAlreadyExists", code(create().send().await));
     let broken = iam.create_role().role_name("b").assume_role_policy_document("{").send().await;
     script.step("a trust policy is JSON", "MalformedPolicyDocument", code(broken));
     let policy = || iam.put_role_policy().role_name("codeloc-a").policy_name("access").policy_document(ACCESS);
     script.step("an inline policy is put", "ok", code(policy().send().await));
-    let principal = iam.put_role_policy().role_name("codeloc-a").policy_name("p").policy_document(TRUST);
+    let principal = iam.put_role_policy().role_name("codeloc-a").policy_name("p").policy_document(TRUST_ECS_TASKS);
     script.step("an inline policy has no principal", "MalformedPolicyDocument", code(principal.send().await));
     let details = iam.get_account_authorization_details().filter("Role".into()).send().await.unwrap();
-    let ours = details.role_detail_list().iter().find(|role| role.role_name() == Some("codeloc-a")).unwrap();
-    let policy = ours.role_policy_list().first();
+    let role = details.role_detail_list().iter().find(|role| role.role_name() == Some("codeloc-a")).unwrap();
+    let policy = role.role_policy_list().first();
     let document = policy.and_then(|policy| policy.policy_document()).unwrap_or("none");
     script.step(
         "account details carry inline policies, URL-encoded",
@@ -202,8 +202,8 @@ async fn objects(script: &mut Script, endpoint: &str) {
     put("a/1").send().await.unwrap();
     put("a/2").send().await.unwrap();
     let listed = s3.list_objects_v2().bucket("codeloc-state").delimiter("/").send().await.unwrap();
-    let seen = (listed.contents().len(), listed.common_prefixes().len());
-    script.step("a delimiter folds keys", "(1, 1)", format!("{seen:?}"));
+    let counts = (listed.contents().len(), listed.common_prefixes().len());
+    script.step("a delimiter folds keys", "(1, 1)", format!("{counts:?}"));
     let page = s3.list_objects_v2().bucket("codeloc-state").prefix("a/").max_keys(1).send().await.unwrap();
     script.step("objects are listed in pages", true, page.next_continuation_token().is_some());
     let missing = s3.get_object().bucket("codeloc-state").key("none").send().await;
@@ -244,8 +244,8 @@ async fn services(script: &mut Script, endpoint: &str, subnet: &str) {
     let ecs = client!(aws_sdk_ecs, endpoint);
     let service = |name: &str, registry: Option<&str>| service_on(&ecs, subnet, name, registry);
     ecs.create_cluster().cluster_name("main").send().await.unwrap();
-    let homeless = service("a", None).cluster("none").send().await;
-    script.step("a service needs a cluster", "ClusterNotFoundException", code(homeless));
+    let without_cluster = service("a", None).cluster("none").send().await;
+    script.step("a service needs a cluster", "ClusterNotFoundException", code(without_cluster));
     let early = service("a", None).send().await;
     script.step("a service needs a task definition", "ClientException", code(early));
     script.step("Fargate refuses sizes it has not", "ClientException", code(definition(&ecs, "8192").send().await));
@@ -263,7 +263,7 @@ async fn services(script: &mut Script, endpoint: &str, subnet: &str) {
     script.step("a service's registry must be there", "InvalidParameterException", code(stray));
     let created = service("a", Some(&registry)).send().await.unwrap();
     let primary = created.service().unwrap().deployments()[0].clone();
-    script.step("a deployment has an id of its own", true, primary.id().unwrap_or_default().starts_with("ecs-svc/"));
+    script.step("a deployment has its own id", true, primary.id().unwrap_or_default().starts_with("ecs-svc/"));
     let again = service("a", Some(&registry)).send().await;
     script.step("an equal service is accepted again", "ok", code(again));
     let other = service("a", Some(&registry)).desired_count(2).send().await;
@@ -304,7 +304,7 @@ async fn services(script: &mut Script, endpoint: &str, subnet: &str) {
     );
 }
 
-/// Makes a Cloud Map service, and answers its ARN.
+/// Creates a Cloud Map service and returns its ARN.
 async fn registry(script: &mut Script, endpoint: &str) -> String {
     let discovery = client!(aws_sdk_servicediscovery, endpoint);
     let mut ids = Vec::new();
@@ -368,14 +368,14 @@ async fn scaling(script: &mut Script, endpoint: &str) {
     script.step("a target needs its service", "ValidationException", code(missing));
     let put = policy("cpu", cpu.clone()).send().await.unwrap();
     script.step("a tracking policy makes two alarms", 2, put.alarms().len());
-    let twin = policy("twin", cpu).send().await;
-    script.step("a metric is tracked once", "ValidationException", code(twin));
+    let second_policy = policy("twin", cpu).send().await;
+    script.step("a metric is tracked once", "ValidationException", code(second_policy));
     let part = aas.describe_scaling_policies().service_namespace(ecs.clone()).resource_id("service/main").send().await;
     script.step("policies are found by the whole resource id", 0, part.unwrap().scaling_policies().len());
-    let gone = aas.deregister_scalable_target().service_namespace(ecs.clone()).resource_id("service/main/a");
-    script.step("a target is taken away", "ok", code(gone.scalable_dimension(count.clone()).send().await));
-    let left = aas.describe_scaling_policies().service_namespace(ecs.clone()).send().await.unwrap();
-    script.step("a target takes its policies with it", 0, left.scaling_policies().len());
+    let deregister = aas.deregister_scalable_target().service_namespace(ecs.clone()).resource_id("service/main/a");
+    script.step("a target is taken away", "ok", code(deregister.scalable_dimension(count.clone()).send().await));
+    let remaining = aas.describe_scaling_policies().service_namespace(ecs.clone()).send().await.unwrap();
+    script.step("a target takes its policies with it", 0, remaining.scaling_policies().len());
 }
 
 #[tokio::test]

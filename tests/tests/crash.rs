@@ -1,27 +1,26 @@
-//! A crash at every call. The daemon is killed at each call that changes anything, before the cloud applied it and after,
-//! and the next one comes to the same end, without making anything twice.
+//! A crash at every mutating call, before or after AWS applied it. The next daemon reaches the same state without duplicates.
 
 use std::time::Duration;
 
 use codeloc_tests::simulation::revisions;
-use codeloc_tests::{TestDeployment, config, shape};
-use localcloud::faults::{Faults, Rule, Trouble};
+use codeloc_tests::{TestDeployment, commit_id, config, normalized};
+use localcloud::fault_injection::{Fault, Faults, Rule};
 
 const CALLER: &str = "codeloc";
-/// A sweep, and whatever follows from it.
-const REST: Duration = Duration::from_secs(70);
+/// A sweep and the changes after it.
+const SETTLE_TIME: Duration = Duration::from_secs(70);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     /// A first converge.
     Cold,
-    /// A commit together with a change of what its tasks get and of how it scales.
+    /// A commit together with a change of resources and scaling.
     Change,
-    /// A confirmed removal of one of two.
+    /// A confirmed removal of one of two locations.
     Delete,
 }
 
-/// What a run came to.
+/// The final state of a run.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     observed: String,
@@ -36,7 +35,7 @@ fn changed() -> String {
 }
 
 impl Scenario {
-    /// Everything up to the moment at which calls are counted.
+    /// The state before the first counted call.
     async fn begin(self) -> TestDeployment {
         let mut deployment = TestDeployment::new().await;
         match self {
@@ -46,15 +45,15 @@ impl Scenario {
                     deployment.commit(name, config(name));
                 }
                 deployment.start_as(CALLER).await;
-                deployment.until_healthy(&["orders", "billing"]).await;
-                tokio::time::sleep(REST).await;
+                deployment.wait_until_healthy(&["orders", "billing"]).await;
+                tokio::time::sleep(SETTLE_TIME).await;
             }
         }
         deployment.cloud.reset_calls();
         deployment
     }
 
-    async fn happen(self, deployment: &mut TestDeployment) {
+    async fn apply(self, deployment: &mut TestDeployment) {
         match self {
             Self::Cold => deployment.start_as(CALLER).await,
             Self::Change => {
@@ -68,7 +67,7 @@ impl Scenario {
         }
     }
 
-    /// Who has a healthy task all along.
+    /// Locations that serve throughout.
     fn serving(self) -> &'static [&'static str] {
         match self {
             Self::Cold => &[],
@@ -82,35 +81,35 @@ impl Scenario {
             Self::Cold => deployment.healthy("orders"),
             Self::Change => {
                 let commit = deployment.status("orders").and_then(|status| status.commit);
-                deployment.healthy("orders") && deployment.healthy("billing") && commit == Some(format!("{:040x}", 2))
+                deployment.healthy("orders") && deployment.healthy("billing") && commit == Some(commit_id(2))
             }
             Self::Delete => deployment.healthy("billing") && deployment.status("orders").is_none(),
         }
     }
 }
 
-/// Lets time pass until `done`, and sees to it that who served goes on serving.
+/// Lets time pass until `done`, and asserts that these locations serve throughout.
 async fn watch(deployment: &TestDeployment, scenario: Scenario, what: &str, done: impl Fn(&TestDeployment) -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2 * 60 * 60);
     while !done(deployment) {
         for name in scenario.serving() {
             assert!(deployment.serves(name), "{what}: {name} stopped serving");
         }
-        assert!(tokio::time::Instant::now() < deadline, "{what}: not reached: {:#?}", deployment.statuses());
+        assert!(tokio::time::Instant::now() < deadline, "{what}: no final state: {:#?}", deployment.statuses());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Where it ends, and that it rests there: sweeps to come change nothing.
+/// Waits for the final state, and asserts that later sweeps change nothing.
 async fn end(deployment: &TestDeployment, scenario: Scenario, what: &str) -> End {
     watch(deployment, scenario, what, |this| scenario.reached(this)).await;
-    // A rollout drains, tasks that were stopped go.
-    tokio::time::sleep(REST).await;
+    // Old tasks drain and stop.
+    tokio::time::sleep(SETTLE_TIME).await;
     let calls = deployment.mutating_calls().len();
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(SETTLE_TIME).await;
     let more = deployment.mutating_calls().split_off(calls);
-    assert!(more.is_empty(), "{what}: at the end, and still {more:#?}");
-    assert!(scenario.reached(deployment), "{what}: left its end again: {:#?}", deployment.statuses());
+    assert!(more.is_empty(), "{what}: final state, but still changing: {more:#?}");
+    assert!(scenario.reached(deployment), "{what}: left its final state: {:#?}", deployment.statuses());
     let observed = deployment.observed().await;
     for (name, observed) in &observed {
         let owned = observed.any_owned(name, "codeloc");
@@ -121,15 +120,15 @@ async fn end(deployment: &TestDeployment, scenario: Scenario, what: &str) -> End
         );
     }
     let registered = deployment.cloud.with_cloud(|cloud| revisions(cloud));
-    assert!(registered.values().all(|count| *count == 1), "{what}: task definitions made twice: {registered:?}");
-    End { observed: shape(&observed), workspace: deployment.workspace() }
+    assert!(registered.values().all(|count| *count == 1), "{what}: duplicate task definitions: {registered:?}");
+    End { observed: normalized(&observed), workspace: deployment.workspace() }
 }
 
-/// Crashes at each call in turn. `most` is the largest number of calls by which a run with a crash exceeded the undisturbed
-/// one: the call that was lost, and no other.
+/// Crashes at each call in turn. `most` is the number of calls that a run with a crash makes more than an undisturbed run: at
+/// most the lost call.
 async fn crash_at_every_call(scenario: Scenario, applied: bool, most: usize) {
     let mut undisturbed = scenario.begin().await;
-    scenario.happen(&mut undisturbed).await;
+    scenario.apply(&mut undisturbed).await;
     let expected = end(&undisturbed, scenario, "undisturbed").await;
     let calls: Vec<String> = undisturbed.mutating_calls().into_iter().map(|call| call.operation).collect();
     assert!(!calls.is_empty(), "{scenario:?} changes something");
@@ -138,20 +137,20 @@ async fn crash_at_every_call(scenario: Scenario, applied: bool, most: usize) {
     for (number, operation) in (1_u64..).zip(&calls) {
         let what = format!("{scenario:?}, killed at call {number}, {operation}, applied: {applied}");
         let mut deployment = scenario.begin().await;
-        let hang = Rule::at(number, Trouble::Hang { applied }).of(CALLER).mutating_only().but(&["s3"]);
+        let hang = Rule::at(number, Fault::Hang { applied }).of(CALLER).mutating_only().but(&["s3"]);
         deployment.cloud.set_faults(hang);
-        scenario.happen(&mut deployment).await;
+        scenario.apply(&mut deployment).await;
         tokio::time::timeout(Duration::from_secs(60 * 60), deployment.cloud.hung(1)).await.expect(&what);
         deployment.kill_one(CALLER).await;
         deployment.cloud.set_faults(Faults::none());
         let last = deployment.mutating_calls().pop().map(|call| call.operation);
-        assert_eq!(last.as_ref(), Some(operation), "{what}: hung at another call than the undisturbed run's");
+        assert_eq!(last.as_ref(), Some(operation), "{what}: not the call of the undisturbed run");
         deployment.start_as(CALLER).await;
         let reached = end(&deployment, scenario, &what).await;
         assert_eq!(reached, expected, "{what}");
-        let made = deployment.mutating_calls().len();
-        println!("{what}: {made} calls, {} undisturbed", calls.len());
-        largest = largest.max(made.saturating_sub(calls.len()));
+        let count = deployment.mutating_calls().len();
+        println!("{what}: {count} calls, {} undisturbed", calls.len());
+        largest = largest.max(count.saturating_sub(calls.len()));
     }
     assert_eq!(largest, most, "{scenario:?}: calls beyond those of the undisturbed run");
 }
@@ -167,12 +166,12 @@ async fn a_first_converge_survives_a_crash_after_each_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_survives_a_crash_before_each_call_and_serves_all_along() {
+async fn a_change_keeps_serving_after_a_crash_before_each_call() {
     crash_at_every_call(Scenario::Change, false, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_survives_a_crash_after_each_call_and_serves_all_along() {
+async fn a_change_keeps_serving_after_a_crash_after_each_call() {
     crash_at_every_call(Scenario::Change, true, 0).await;
 }
 

@@ -1,47 +1,47 @@
-//! `codeloc doctor` on a good set-up, and on broken ones.
+//! `codeloc doctor` with a good setup and with broken ones.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 use codeloc::runtime::Clock;
-use codeloc_tests::lone::Lone;
 use codeloc_tests::processes::{binary, command, prepared, stdout};
+use codeloc_tests::sandbox::Sandbox;
 use serde_json::Value;
 
-/// Checks that are not good, with what to do.
-fn examine(lone: &Lone, flags: &[&str]) -> (Option<i32>, Vec<(String, String)>) {
-    let output = lone.codeloc("doctor", &[&["--json"], flags].concat());
+/// The exit code, and the checks that are not good, with their fixes.
+fn examine(sandbox: &Sandbox, flags: &[&str]) -> (Option<i32>, Vec<(String, String)>) {
+    let output = sandbox.codeloc("doctor", &[&["--json"], flags].concat());
     let findings: Vec<Value> = serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| {
         panic!("{error}: {}\n{}", stdout(&output), codeloc_tests::processes::stderr(&output));
     });
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
-    let troubled = findings.iter().filter(|finding| finding["verdict"] != "good");
-    let told = troubled.map(|finding| {
-        let told = format!("{}: {} ({})", text(finding, "check"), text(finding, "found"), text(finding, "verdict"));
-        (told, text(finding, "fix"))
+    let not_good = findings.iter().filter(|finding| finding["verdict"] != "good");
+    let reported = not_good.map(|finding| {
+        let reported = format!("{}: {} ({})", text(finding, "check"), text(finding, "found"), text(finding, "verdict"));
+        (reported, text(finding, "fix"))
     });
-    (output.status.code(), told.collect())
+    (output.status.code(), reported.collect())
 }
 
 const ORDERS: &str =
     "name: orders\ngit_url: https://github.com/codeloc-samples/orders.git\nmodule: orders.definitions\n";
 
-async fn start(more: &[&str]) -> (tempfile::TempDir, Lone) {
+async fn start(more: &[&str]) -> (tempfile::TempDir, Sandbox) {
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start_with(folder.path(), "simulated", more).await;
-    lone.write_settings(&folder.path().join("work"));
-    lone.write_config("orders", ORDERS);
-    (folder, lone)
+    let sandbox = Sandbox::start_with(folder.path(), "simulated", more).await;
+    sandbox.write_settings(&folder.path().join("work"));
+    sandbox.write_config("orders", ORDERS);
+    (folder, sandbox)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_is_silent_on_a_good_set_up_and_finds_each_broken_setting() {
+async fn doctor_finds_each_broken_setting_and_nothing_else() {
     if !prepared("the doctor with real git and uv") {
         return;
     }
-    let (_folder, lone) = start(&[]).await;
-    assert_eq!(examine(&lone, &[]), (Some(0), vec![]));
+    let (_folder, sandbox) = start(&[]).await;
+    assert_eq!(examine(&sandbox, &[]), (Some(0), vec![]));
 
-    let iam = aws_sdk_iam::Client::new(&lone.sdk());
+    let iam = aws_sdk_iam::Client::new(&sandbox.sdk());
     let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
     iam.create_role().role_name("of-ec2").assume_role_policy_document(trust).send().await.unwrap();
     let role = |name: &str| format!("--aws-execution-role-arn=arn:aws:iam::123456789012:role/{name}");
@@ -82,30 +82,34 @@ async fn the_doctor_is_silent_on_a_good_set_up_and_finds_each_broken_setting() {
         ("--source-path=/nope", "configs: cannot read the folder", "source.path"),
         ("--aws-endpoint-url=http://127.0.0.1:1", "credentials: ", "aws.endpoint_url"),
     ];
-    for (flag, found, fix) in broken {
-        let (exit, told) = examine(&lone, &[flag]);
-        let fits =
-            |(told, how): &(String, String)| told.starts_with(found) && told.ends_with("(bad)") && how.contains(fix);
-        assert!(exit == Some(1) && told.iter().any(fits), "{flag}: exit {exit:?}, {told:#?}");
+    for (flag, found, mend) in broken {
+        let (exit, reported) = examine(&sandbox, &[flag]);
+        let matches = |(reported, how): &(String, String)| {
+            reported.starts_with(found) && reported.ends_with("(bad)") && how.contains(mend)
+        };
+        assert!(exit == Some(1) && reported.iter().any(matches), "{flag}: exit {exit:?}, {reported:#?}");
     }
 
-    lone.write_config("orders", &format!("{ORDERS}branch: nope\n"));
-    lone.write_config("broken", "name: broken\nmodul: x\n");
-    let (exit, told) = examine(&lone, &[]);
-    assert_eq!((exit, told.len()), (Some(1), 2), "{told:#?}");
-    assert!(told[0].0.contains("repos/broken/config.yml:1") && told[0].1.contains("codeloc validate"), "{told:#?}");
-    assert!(told[1].0.starts_with("git: branch nope") && told[1].1.contains("git_url"), "{told:#?}");
+    sandbox.write_config("orders", &format!("{ORDERS}branch: nope\n"));
+    sandbox.write_config("broken", "name: broken\nmodul: x\n");
+    let (exit, reported) = examine(&sandbox, &[]);
+    assert_eq!((exit, reported.len()), (Some(1), 2), "{reported:#?}");
+    assert!(
+        reported[0].0.contains("repos/broken/config.yml:1") && reported[0].1.contains("codeloc validate"),
+        "{reported:#?}"
+    );
+    assert!(reported[1].0.starts_with("git: branch nope") && reported[1].1.contains("git_url"), "{reported:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_names_each_action_that_is_not_allowed() {
+async fn doctor_names_each_denied_action() {
     if !prepared("the doctor with real git and uv") {
         return;
     }
-    let (_folder, lone) = start(&["--deny", "ecs:CreateService", "--deny", "s3:GetObject"]).await;
-    let (exit, told) = examine(&lone, &[]);
+    let (_folder, sandbox) = start(&["--deny", "ecs:CreateService", "--deny", "s3:GetObject"]).await;
+    let (exit, reported) = examine(&sandbox, &[]);
     assert_eq!(exit, Some(1));
-    let all: Vec<String> = told.iter().map(|(told, fix)| format!("{told} | {fix}")).collect();
+    let all: Vec<String> = reported.iter().map(|(reported, mend)| format!("{reported} | {mend}")).collect();
     let all = all.join("\n");
     for part in [
         "is not allowed to ecs:CreateService on arn:aws:ecs:eu-central-1:123456789012:service/dagster/",
@@ -114,12 +118,12 @@ async fn the_doctor_names_each_action_that_is_not_allowed() {
     ] {
         assert!(all.contains(part), "no {part} in\n{all}");
     }
-    let (_folder, lone) = start(&["--deny", "sts:GetCallerIdentity"]).await;
-    let (exit, told) = examine(&lone, &[]);
-    assert!(exit == Some(1) && told[0].0.starts_with("credentials: "), "{told:#?}");
+    let (_folder, sandbox) = start(&["--deny", "sts:GetCallerIdentity"]).await;
+    let (exit, reported) = examine(&sandbox, &[]);
+    assert!(exit == Some(1) && reported[0].0.starts_with("credentials: "), "{reported:#?}");
 }
 
-/// What the portal of AWS IAM Identity Center answers to a session that `aws sso login` began.
+/// The portal of AWS IAM Identity Center for a session of `aws sso login`.
 async fn sso_portal() -> String {
     let keys = || async {
         let expiration = (Clock::of_this_machine().now() + jiff::SignedDuration::from_hours(1)).as_millisecond();
@@ -180,7 +184,7 @@ async fn profiles_with_sso_process_and_login_reach_aws() {
     if !prepared("the doctor with real git and uv") {
         return;
     }
-    let (folder, lone) = start(&[]).await;
+    let (folder, sandbox) = start(&[]).await;
     let (portal, home) = (sso_portal().await, home(folder.path()));
     let credentials = |profile: &str| {
         let mut codeloc = command(binary("codeloc"));
@@ -199,5 +203,5 @@ async fn profiles_with_sso_process_and_login_reach_aws() {
     let ended = credentials("ended");
     assert_eq!(ended["verdict"], "bad", "{ended}");
     assert!(ended["fix"].as_str().unwrap().contains("`aws sso login`"), "{ended}");
-    drop(lone);
+    drop(sandbox);
 }

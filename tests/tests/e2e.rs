@@ -1,6 +1,6 @@
-//! The real stack, as `make run` starts it: real git, uv, images, code servers, a real Dagster webserver.
+//! The stack of `make run`: real git, uv, images, code servers and Dagster webserver.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod e2e {
     use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ mod e2e {
     use std::time::Duration;
 
     use codeloc_tests::interceptor::{Interceptor, Moment};
-    use codeloc_tests::lone::Lone;
-    use codeloc_tests::processes::{Call, prepared, root, stderr, stdout, until};
+    use codeloc_tests::processes::{Call, prepared, root, stderr, stdout, wait_for};
+    use codeloc_tests::sandbox::Sandbox;
     use codeloc_tests::stack::Stack;
     use serde_json::{Value, json};
 
     const NAMES: [&str; 3] = ["inventory", "nightly-report", "orders"];
     const NONE: [(&str, &str); 0] = [];
-    // Seconds below are patience for a machine that is busy with other tests; nothing takes that long on a quiet one.
+    // The time limits below are for a busy machine.
 
-    /// A run definition's family without the hash of what it says.
+    /// Operation and resource of each call, without the hash in the family of a run task definition.
     fn names(calls: &[Call]) -> Vec<(&str, &str)> {
         calls
             .iter()
@@ -46,34 +46,34 @@ mod e2e {
         status["sync"] == "Synced" && status["health"] == "Healthy"
     }
 
-    /// The life of a deployment, phase after phase: one stack, since starting it is what takes the time.
+    /// The phases share one stack, because its start takes most of the time.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_deployment_lives_as_its_commits_say() {
-        if !prepared("the whole stack end to end: first light, rollout, failure, removal, restart") {
+    async fn a_deployment_follows_its_commits() {
+        if !prepared("the stack of `make run`") {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
         let mut stack = Stack::new(folder.path());
         stack.start();
-        everything_is_well_and_dagster_shows_it(&mut stack).await;
-        a_run_is_a_task_of_its_own_in_its_locations_room(&stack).await;
-        a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(&stack).await;
-        code_that_does_not_import_is_held_until_a_good_commit(&stack).await;
-        a_config_that_is_no_yaml_freezes_its_location(&stack).await;
-        a_removed_config_takes_all_but_the_data_with_it(&stack).await;
+        all_locations_are_healthy_and_loaded(&mut stack).await;
+        a_run_uses_the_role_of_its_location(&stack).await;
+        a_memory_change_rolls_out_one_location_only(&stack).await;
+        code_that_does_not_import_is_held(&stack).await;
+        invalid_yaml_freezes_its_location_only(&stack).await;
+        a_removed_config_deletes_everything_except_data(&stack).await;
         a_restart_changes_nothing(&mut stack).await;
     }
 
-    async fn everything_is_well_and_dagster_shows_it(stack: &mut Stack) {
-        let statuses = stack.until_well(400).await;
+    async fn all_locations_are_healthy_and_loaded(stack: &mut Stack) {
+        let statuses = stack.wait_until_healthy(400).await;
         let found: Vec<String> = statuses.iter().map(|status| text(&status["name"])).collect();
         assert_eq!(found, NAMES);
         for status in &statuses {
             assert!(text(&status["platform"]).starts_with("host"), "{status:#}");
-            let shown = stack.shown_one(&text(&status["name"])).await.unwrap();
+            let shown = stack.shown_location(&text(&status["name"])).await.unwrap();
             assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&status["revision"])));
         }
-        // By name, as in AWS: an entry outlives the tasks behind it.
+        // Entries use DNS names, as in AWS.
         for name in NAMES {
             assert!(
                 stack.workspace().contains(&format!("/{name}-service.dagster.internal\"")),
@@ -83,7 +83,7 @@ mod e2e {
         }
     }
 
-    /// Launches a job as Dagster's UI does, and waits for its run's end.
+    /// Launches a job as Dagster's UI does, and waits for the end of the run.
     async fn launched(stack: &Stack, location: &str, job: &str, tags: Value) -> Value {
         let query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }";
         let data = stack.graphql(query, json!({})).await.unwrap();
@@ -101,7 +101,7 @@ mod e2e {
             return launched;
         }
         let run = launched["run"]["runId"].clone();
-        let status = until("the run ends", 180, || async {
+        let status = wait_for("the run ends", 180, || async {
             let query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }";
             let data = stack.graphql(query, json!({"id": run})).await?;
             let status = text(&data["runOrError"]["status"]);
@@ -112,19 +112,19 @@ mod e2e {
         run
     }
 
-    async fn a_run_is_a_task_of_its_own_in_its_locations_room(stack: &Stack) {
+    async fn a_run_uses_the_role_of_its_location(stack: &Stack) {
         let mark = stack.mark().await;
         let run = text(&launched(stack, "orders", "refresh_orders", json!([])).await);
-        let made = stack.mutating_since(mark).await;
+        let changes = stack.mutating_since(mark).await;
         let found = |operation: &str| -> Vec<String> {
-            let calls = made.iter().filter(|call| call.operation == operation);
+            let calls = changes.iter().filter(|call| call.operation == operation);
             calls.map(|call| call.resource.clone().unwrap_or_default()).collect()
         };
         let started = found("RunTask");
         let [family] = started.as_slice() else { panic!("one task: {started:?}") };
         assert!(family.starts_with("codeloc-local-orders_run_"), "{family}");
 
-        // What unchanged code returns and prints lands below the location's prefix, and nowhere else.
+        // Outputs and logs are below the prefix of the location only.
         let objects = found("PutObject");
         for place in [
             "dagster-platform/repos/orders/assets/raw_orders",
@@ -136,7 +136,7 @@ mod e2e {
 
         let ecs = "AmazonEC2ContainerServiceV20141113";
         let of_family = json!({"cluster": "dagster", "family": family, "desiredStatus": "STOPPED"});
-        let tasks = until("its task has stopped", 60, || async {
+        let tasks = wait_for("its task has stopped", 60, || async {
             let tasks = stack.aws(&format!("{ecs}.ListTasks"), of_family.clone()).await["taskArns"].clone();
             if tasks == json!([]) { Err("it still runs".to_owned()) } else { Ok(tasks) }
         })
@@ -144,7 +144,7 @@ mod e2e {
         let described = json!({"cluster": "dagster", "tasks": tasks, "include": ["TAGS"]});
         let task = stack.aws(&format!("{ecs}.DescribeTasks"), described).await["tasks"][0].clone();
         assert_eq!(task["containers"][0]["exitCode"], 0, "{task:#}");
-        let status = stack.one("orders").await.unwrap();
+        let status = stack.location("orders").await.unwrap();
         assert_eq!(task["containers"][0]["image"], status["image"], "the location's image");
         let tags = task["tags"].as_array().unwrap();
         for (key, value) in [("codeloc:location", "orders"), ("dagster/run_id", &run)] {
@@ -158,7 +158,7 @@ mod e2e {
         let streams = stack.aws("Logs_20140328.DescribeLogStreams", group).await;
         assert_eq!(streams["logStreams"].as_array().map(Vec::len), Some(1), "{streams:#}");
 
-        // A job cannot borrow a neighbour's role.
+        // A job cannot use the role of another location.
         let mark = stack.mark().await;
         let neighbour = "arn:aws:iam::123456789012:role/codeloc-local/codeloc-local-inventory";
         let overrides = json!({"taskRoleArn": neighbour}).to_string();
@@ -169,21 +169,21 @@ mod e2e {
         assert_eq!(operations(&stack.mutating_since(mark).await), Vec::<String>::new());
     }
 
-    async fn a_change_of_memory_rolls_out_alone_and_leaves_the_workspace(stack: &Stack) {
-        let before = stack.one("orders").await.unwrap();
+    async fn a_memory_change_rolls_out_one_location_only(stack: &Stack) {
+        let before = stack.location("orders").await.unwrap();
         let file = || (stack.workspace(), std::fs::metadata(stack.workspace_file()).unwrap().modified().unwrap());
         let (workspace, mark) = (file(), stack.mark().await);
         edit(&stack.config("orders"), "memory: 512", "memory: 1024");
         let after = stack
-            .until_one("orders", "the new memory is rolled out", 180, |status| {
+            .wait_for_status("orders", "the new memory is rolled out", 180, |status| {
                 settled(status) && status["revision"] != before["revision"]
             })
             .await;
         assert_eq!(after["serving"], after["revision"]);
         assert_eq!(after["image"], before["image"], "the image is not built again");
-        let shown = stack.shown_one("orders").await.unwrap();
+        let shown = stack.shown_location("orders").await.unwrap();
         assert_eq!((shown.kind.as_str(), &shown.server_id), ("RepositoryLocation", &text(&after["revision"])));
-        stack.until_swept(2).await;
+        stack.wait_for_sweeps(2).await;
         assert_eq!(
             names(&stack.mutating_since(mark).await),
             [
@@ -191,20 +191,20 @@ mod e2e {
                 ("UpdateService", "orders-service"),
                 ("RegisterTaskDefinition", "codeloc-local-orders_run"),
             ],
-            "one rollout of one location, and no other call"
+            "one rollout, and no other call"
         );
         assert_eq!(file(), workspace, "the workspace is not rewritten");
     }
 
-    async fn code_that_does_not_import_is_held_until_a_good_commit(stack: &Stack) {
-        let good = stack.one("orders").await.unwrap();
+    async fn code_that_does_not_import_is_held(stack: &Stack) {
+        let good = stack.location("orders").await.unwrap();
         let mark = stack.mark().await;
         let assets = |folder: &Path| folder.join("orders/assets.py");
         let broken = stack.push("orders", "Need what is not there", |folder| {
             edit(&assets(folder), "import dagster as dg", "import dagster as dg\nimport a_module_nobody_has");
         });
         let held = stack
-            .until_one("orders", "the broken commit is held", 240, |status| {
+            .wait_for_status("orders", "the broken commit is held", 240, |status| {
                 status["health"] == "Degraded" && status["commit"] == broken.as_str()
             })
             .await;
@@ -213,64 +213,65 @@ mod e2e {
         assert!(message.contains("No module named 'a_module_nobody_has'"), "{message}");
         assert_eq!(held["serving"], good["revision"]);
         assert_ne!(held["revision"], good["revision"]);
-        let told = stack.status(&["orders"]);
-        assert!(stdout(&told).contains("a_module_nobody_has"), "{}{}", stdout(&told), stderr(&told));
+        let reported = stack.status(&["orders"]);
+        assert!(stdout(&reported).contains("a_module_nobody_has"), "{}{}", stdout(&reported), stderr(&reported));
 
         let rollout = operations(&stack.mutating_since(mark).await);
         assert_eq!(rollout.iter().filter(|operation| *operation == "UpdateService").count(), 1, "{rollout:?}");
         let tasks = stack.task_count("orders").await;
         let mark = stack.mark().await;
-        stack.until_swept(4).await;
-        assert_eq!(names(&stack.mutating_since(mark).await), NONE, "a revision that failed is not tried again");
-        assert_eq!(stack.task_count("orders").await, tasks, "and no task of it is started");
-        let shown = stack.shown_one("orders").await.unwrap();
+        stack.wait_for_sweeps(4).await;
+        assert_eq!(names(&stack.mutating_since(mark).await), NONE, "codeloc does not retry a failed revision");
+        assert_eq!(stack.task_count("orders").await, tasks, "no task is started");
+        let shown = stack.shown_location("orders").await.unwrap();
         assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&good["revision"])));
 
         let healed = stack.push("orders", "Do without it", |folder| {
-            edit(&assets(folder), "import a_module_nobody_has", "\nMENDED = True");
+            edit(&assets(folder), "import a_module_nobody_has", "\nFIXED = True");
         });
         let after = stack
-            .until_one("orders", "a good commit heals it", 240, |status| {
+            .wait_for_status("orders", "a good commit heals it", 240, |status| {
                 settled(status) && status["commit"] == healed.as_str()
             })
             .await;
-        let shown = stack.shown_one("orders").await.unwrap();
+        let shown = stack.shown_location("orders").await.unwrap();
         assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&after["revision"])));
     }
 
-    async fn a_config_that_is_no_yaml_freezes_its_location(stack: &Stack) {
+    async fn invalid_yaml_freezes_its_location_only(stack: &Stack) {
         let path = stack.config("inventory");
         let good = std::fs::read_to_string(&path).unwrap();
         let (workspace, mark) = (stack.workspace(), stack.mark().await);
         std::fs::write(&path, format!("{good}\nscaling: [\n")).unwrap();
-        let frozen =
-            stack.until_one("inventory", "the config is refused", 120, |status| status["sync"] == "Unknown").await;
+        let frozen = stack
+            .wait_for_status("inventory", "the config is refused", 120, |status| status["sync"] == "Unknown")
+            .await;
         assert!(text(&frozen["message"]).contains("config.yml"), "{frozen:#}");
-        assert_eq!(frozen["health"], "Healthy", "what runs is as well as it was: {frozen:#}");
-        stack.until_swept(2).await;
+        assert_eq!(frozen["health"], "Healthy", "the running revision is healthy: {frozen:#}");
+        stack.wait_for_sweeps(2).await;
         assert_eq!(names(&stack.mutating_since(mark).await), NONE);
         assert_eq!(stack.workspace(), workspace);
-        assert_eq!(stack.shown_one("inventory").await.unwrap().kind, "RepositoryLocation");
+        assert_eq!(stack.shown_location("inventory").await.unwrap().kind, "RepositoryLocation");
         std::fs::write(&path, good).unwrap();
-        stack.until_one("inventory", "the config is good again", 30, settled).await;
+        stack.wait_for_status("inventory", "the config is good again", 30, settled).await;
         assert_eq!(names(&stack.mutating_since(mark).await), NONE);
     }
 
-    async fn a_removed_config_takes_all_but_the_data_with_it(stack: &Stack) {
-        stack.put_object("repos/orders/kept.txt", "worth keeping").await;
+    async fn a_removed_config_deletes_everything_except_data(stack: &Stack) {
+        stack.put_object("repos/orders/kept.txt", "data").await;
         let mark = stack.mark().await;
         let published = stack.workspace();
         let folder = stack.config("orders").parent().unwrap().to_owned();
         std::fs::remove_dir_all(folder).unwrap();
-        let unpublished = until("the workspace entry goes", 120, || async {
+        let unpublished = wait_for("the workspace entry is deleted", 120, || async {
             let now = stack.workspace();
             let modified = std::fs::metadata(stack.workspace_file()).unwrap().modified().unwrap();
             if now == published { Err(now) } else { Ok(modified) }
         })
         .await;
         assert!(!stack.workspace().contains("orders"), "{}", stack.workspace());
-        until("everything of it is gone", 180, || async {
-            match stack.one("orders").await {
+        wait_for("the location is deleted", 180, || async {
+            match stack.location("orders").await {
                 Ok(status) => Err(format!("{status:#}")),
                 Err(_) => Ok(()),
             }
@@ -279,7 +280,7 @@ mod e2e {
         let calls = stack.mutating_since(mark).await;
         let first = calls.first().expect("deleting takes calls");
         let unpublished = unpublished.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
-        assert!(unpublished <= first.time, "the workspace entry goes first: {unpublished} > {first:?}");
+        assert!(unpublished <= first.time, "the workspace entry is deleted first: {unpublished} > {first:?}");
         let order = [
             "DeregisterScalableTarget",
             "DeleteService",
@@ -294,8 +295,8 @@ mod e2e {
         operations.dedup_by(|later, earlier| later == earlier && later == "DeregisterTaskDefinition");
         assert_eq!(operations, order, "{:#?}", names(&calls));
         assert_eq!((calls[1].service.as_str(), calls[2].service.as_str()), ("ecs", "servicediscovery"));
-        assert!(stack.shown_one("orders").await.is_err(), "Dagster has dropped it");
-        assert_eq!(stack.object("repos/orders/kept.txt").await, "worth keeping");
+        assert!(stack.shown_location("orders").await.is_err(), "Dagster does not show it");
+        assert_eq!(stack.object("repos/orders/kept.txt").await, "data");
     }
 
     async fn a_restart_changes_nothing(stack: &mut Stack) {
@@ -303,9 +304,9 @@ mod e2e {
         let before: Vec<Value> = serde_json::from_slice(&stack.status(&[]).stdout).unwrap();
         stack.stop();
         stack.start();
-        let after = stack.until_well(300).await;
-        stack.until_swept(2).await;
-        // localcloud was started again too: its list holds what the new daemon called, and nothing else.
+        let after = stack.wait_until_healthy(300).await;
+        stack.wait_for_sweeps(2).await;
+        // localcloud restarted too, so its list has only the calls of the new daemon.
         assert_eq!(names(&stack.mutating_since(0).await), NONE);
         assert_eq!(stack.workspace(), workspace);
         let facts = |statuses: &[Value]| -> Vec<[String; 3]> {
@@ -313,47 +314,47 @@ mod e2e {
         };
         assert_eq!(facts(&after), facts(&before));
         for status in &after {
-            let shown = stack.shown_one(&text(&status["name"])).await.unwrap();
+            let shown = stack.shown_location(&text(&status["name"])).await.unwrap();
             assert_eq!((shown.kind.as_str(), shown.server_id), ("RepositoryLocation", text(&status["revision"])));
         }
     }
 
-    /// Every call that a first converge changes something with, and how far it got when the daemon was killed.
+    /// The mutating calls of a first converge, and the moment at which the daemon is killed.
     const CRASHES: [(&str, Moment); 8] = [
-        (".CreateLogGroup", Moment::AfterIt),
-        ("_V20150921.CreateRepository", Moment::AfterIt),
-        ("CreateRole", Moment::AfterIt),
-        ("PutRolePolicy", Moment::BeforeIt),
-        (".RegisterTaskDefinition", Moment::AfterIt),
-        ("Route53AutoNaming_v20170314.CreateService", Moment::AfterIt),
-        ("AmazonEC2ContainerServiceV20141113.CreateService", Moment::AfterIt),
-        (".PutScalingPolicy", Moment::AfterIt),
+        (".CreateLogGroup", Moment::AfterCall),
+        ("_V20150921.CreateRepository", Moment::AfterCall),
+        ("CreateRole", Moment::AfterCall),
+        ("PutRolePolicy", Moment::BeforeCall),
+        (".RegisterTaskDefinition", Moment::AfterCall),
+        ("Route53AutoNaming_v20170314.CreateService", Moment::AfterCall),
+        ("AmazonEC2ContainerServiceV20141113.CreateService", Moment::AfterCall),
+        (".PutScalingPolicy", Moment::AfterCall),
     ];
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_daemon_that_is_killed_at_any_moment_of_a_first_converge_ends_it_when_it_starts_again() {
-        if !prepared("a daemon that is killed and started again, ten times") {
+    async fn a_first_converge_completes_after_a_kill_at_any_moment() {
+        if !prepared("a daemon that is killed and restarted ten times") {
             return;
         }
         let work = tempfile::tempdir().unwrap();
-        // Twice while the image is built, and nothing is cached yet.
+        // Two kills during the build, with an empty cache.
         let killed_building = {
             let round = Round::begin(work.path()).await;
-            let mut daemon = round.lone.daemon(0);
-            until("packages are installed", 300, || {
+            let mut daemon = round.sandbox.daemon(0);
+            wait_for("packages are installed", 300, || {
                 daemon.check();
-                let lone = &round.lone;
+                let sandbox = &round.sandbox;
                 async move {
-                    let message = text(&lone.status("orders").await?["message"]);
+                    let message = text(&sandbox.status("orders").await?["message"]);
                     if message.contains("installing") { Ok(()) } else { Err(message) }
                 }
             })
             .await;
             daemon.kill();
-            let mut daemon = round.lone.daemon(1);
-            until("layers are pushed", 300, || {
+            let mut daemon = round.sandbox.daemon(1);
+            wait_for("layers are pushed", 300, || {
                 daemon.check();
-                let pushing = round.lone.pushing();
+                let pushing = round.sandbox.pushing();
                 async move { if pushing { Ok(()) } else { Err("the registry is empty".to_owned()) } }
             })
             .await;
@@ -362,7 +363,7 @@ mod e2e {
         };
         let undisturbed = {
             let round = Round::begin(work.path()).await;
-            let applied = round.lone.codeloc("apply", &["--timeout", "120"]);
+            let applied = round.sandbox.codeloc("apply", &["--timeout", "120"]);
             assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
             assert_eq!(stdout(&applied), "orders: Synced, Healthy: runs as wanted\n");
             round.plan_is_empty("apply");
@@ -372,11 +373,11 @@ mod e2e {
         assert_eq!(killed_building, undisturbed);
         for (call, moment) in CRASHES {
             let mut round = Round::begin(work.path()).await;
-            let interceptor = Interceptor::start(round.lone.cloud_port()).await;
+            let interceptor = Interceptor::start(round.sandbox.cloud_port()).await;
             interceptor.hold(call, moment);
-            round.lone.look_at(interceptor.port());
-            round.lone.write_settings(work.path());
-            let mut daemon = round.lone.daemon(0);
+            round.sandbox.set_aws_port(interceptor.port());
+            round.sandbox.write_settings(work.path());
+            let mut daemon = round.sandbox.daemon(0);
             let held = tokio::time::timeout(Duration::from_secs(180), interceptor.held()).await;
             assert!(held.is_ok(), "{call} was never called:\n{}", daemon.log());
             daemon.kill();
@@ -389,33 +390,33 @@ mod e2e {
         root().join("repos/orders/config.yml")
     }
 
-    /// One first converge of one location, in a cloud of its own.
+    /// A first converge of one location in a new localcloud.
     struct Round {
-        lone: Lone,
+        sandbox: Sandbox,
         _folder: tempfile::TempDir,
     }
 
     impl Round {
         async fn begin(work: &Path) -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let lone = Lone::start(folder.path(), "process").await;
-            lone.write_config("orders", &std::fs::read_to_string(sample()).unwrap());
-            lone.write_settings(work);
-            Self { lone, _folder: folder }
+            let sandbox = Sandbox::start(folder.path(), "process").await;
+            sandbox.write_config("orders", &std::fs::read_to_string(sample()).unwrap());
+            sandbox.write_settings(work);
+            Self { sandbox, _folder: folder }
         }
 
         fn plan_is_empty(&self, what: &str) {
-            let plan = self.lone.codeloc("plan", &[]);
-            let said = (plan.status.code(), stdout(&plan));
+            let plan = self.sandbox.codeloc("plan", &[]);
+            let printed = (plan.status.code(), stdout(&plan));
             let nothing = "No changes: AWS is as the configs want it.\n".to_owned();
-            assert_eq!(said, (Some(0), nothing), "after {what}: {}", stderr(&plan));
+            assert_eq!(printed, (Some(0), nothing), "after {what}: {}", stderr(&plan));
         }
 
-        /// Planned only, and taken back.
+        /// Plans a change without applying it.
         fn plan_shows_a_change_of_memory(&self) {
             let config = std::fs::read_to_string(sample()).unwrap();
-            self.lone.write_config("orders", &config.replace("memory: 512", "memory: 1024"));
-            let plan = self.lone.codeloc("plan", &[]);
+            self.sandbox.write_config("orders", &config.replace("memory: 512", "memory: 1024"));
+            let plan = self.sandbox.codeloc("plan", &[]);
             let text = stdout(&plan);
             assert_eq!(plan.status.code(), Some(2), "{text}{}", stderr(&plan));
             for line in [
@@ -427,24 +428,24 @@ mod e2e {
             ] {
                 assert!(text.contains(line), "no {line:?} in:\n{text}");
             }
-            self.lone.write_config("orders", &config);
+            self.sandbox.write_config("orders", &config);
         }
 
-        /// Starts the daemon, lets it converge, and tells all there is then.
+        /// Starts the daemon, lets it converge, and returns all resources.
         async fn end(self, what: &str) -> BTreeMap<&'static str, Vec<String>> {
-            let mut daemon = self.lone.daemon(9);
-            until(&format!("orders is well after {what}"), 300, || {
+            let mut daemon = self.sandbox.daemon(9);
+            wait_for(&format!("orders is healthy after {what}"), 300, || {
                 daemon.check();
-                let lone = &self.lone;
+                let sandbox = &self.sandbox;
                 async move {
-                    let status = lone.status("orders").await?;
+                    let status = sandbox.status("orders").await?;
                     if settled(&status) { Ok(()) } else { Err(format!("{status:#}")) }
                 }
             })
             .await;
             self.plan_is_empty(what);
-            assert_eq!(self.lone.published(), ["\"orders\""]);
-            self.lone.inventory().await
+            assert_eq!(self.sandbox.published(), ["\"orders\""]);
+            self.sandbox.inventory().await
         }
     }
 }

@@ -1,13 +1,12 @@
-//! What a data engineer does on the first day, with the commands alone: a local project is added, changed, broken, rolled back and
-//! removed, and each outcome is where one would look.
+//! The first day of a data engineer, with commands only: add, change, break, roll back and remove a local project.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{command, prepared, root, stderr, stdout, until};
+use codeloc_tests::processes::{command, git, prepared, root, stderr, stdout, wait_for};
+use codeloc_tests::sandbox::Sandbox;
 use serde_json::Value;
 
 const CODE: &str =
@@ -17,102 +16,97 @@ fn commit(project: &Path, code: &str) -> String {
     std::fs::create_dir_all(project.join("shop")).unwrap();
     std::fs::write(project.join("shop/__init__.py"), "").unwrap();
     std::fs::write(project.join("shop/definitions.py"), code).unwrap();
-    let git = |words: &[&str]| {
-        let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"];
-        let output = Command::new("git").args(identity).args(words).current_dir(project).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
-        stdout(&output).trim().to_owned()
-    };
+    let git = |arguments: &[&str]| git(project, arguments);
     git(&["init", "--quiet", "--initial-branch=trunk"]);
     git(&["add", "--all"]);
     git(&["commit", "--quiet", "--message", "x"]);
     git(&["rev-parse", "HEAD"])
 }
 
-fn done(output: &Output) -> String {
+fn success(output: &Output) -> String {
     assert!(output.status.success(), "{}{}", stdout(output), stderr(output));
     stdout(output)
 }
 
-/// Until the location is as `fits` says; its status.
-async fn becomes(lone: &Lone, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    until(what, 300, || async {
-        let status = lone.status("shop").await?;
-        if fits(&status) { Ok(status) } else { Err(status.to_string()) }
+/// Waits until the status of the location matches, and returns it.
+async fn wait_for_status(sandbox: &Sandbox, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+    wait_for(what, 300, || async {
+        let status = sandbox.status("shop").await?;
+        if matches(&status) { Ok(status) } else { Err(status.to_string()) }
     })
     .await
 }
 
-fn is_well(status: &Value) -> bool {
+fn is_healthy(status: &Value) -> bool {
     status["sync"] == "Synced" && status["health"] == "Healthy"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_local_project_is_added_changed_broken_rolled_back_and_removed_with_commands_alone() {
+async fn commands_add_change_roll_back_and_remove_a_project() {
     if !prepared("the first day of a data engineer") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let project = folder.path().join("project");
     let first = commit(&project, CODE);
-    let lone = Lone::start(folder.path(), "process").await;
-    lone.write_settings(&folder.path().join("work"));
-    // Somebody else's location, so that the removal in the end is not that of the last one.
-    lone.write_config("other", "name: other\ngit_url: https://github.com/codeloc-samples/none.git\nmodule: other\n");
-    let daemon = lone.daemon(1);
+    let sandbox = Sandbox::start(folder.path(), "process").await;
+    sandbox.write_settings(&folder.path().join("work"));
+    // A second location, because the prune guard keeps the last one.
+    sandbox.write_config("other", "name: other\ngit_url: https://github.com/codeloc-samples/none.git\nmodule: other\n");
+    let daemon = sandbox.daemon(1);
 
-    let added = done(&lone.codeloc("add", &[project.to_str().unwrap(), "--name", "shop"]));
+    let added = success(&sandbox.codeloc("add", &[project.to_str().unwrap(), "--name", "shop"]));
     assert_eq!(added, "shop: Adds code location shop\n");
     let config = std::fs::read_to_string(folder.path().join("repos/shop/config.yml")).unwrap();
     assert!(config.contains("branch: trunk\npython_file: shop/definitions.py\n"), "{config}");
-    let made = becomes(&lone, "the project runs", is_well).await;
-    let listed = done(&lone.codeloc("list", &[]));
+    let created = wait_for_status(&sandbox, "the project runs", is_healthy).await;
+    let listed = success(&sandbox.codeloc("list", &[]));
     let row: Vec<&str> = listed.lines().find(|line| line.starts_with("shop ")).unwrap().split_whitespace().collect();
     assert_eq!(row[..4], ["shop", "Synced", "Healthy", &first[..8]], "{listed}");
 
-    done(&lone.codeloc("update", &["shop", "--set", "environment=[{name: A, value: b}]"]));
-    let changed = |status: &Value| is_well(status) && status["revision"] != made["revision"];
-    becomes(&lone, "the changed config is in force", changed).await;
+    success(&sandbox.codeloc("update", &["shop", "--set", "environment=[{name: A, value: b}]"]));
+    let changed = |status: &Value| is_healthy(status) && status["revision"] != created["revision"];
+    wait_for_status(&sandbox, "the changed config serves", changed).await;
 
     commit(&project, &format!("{CODE}raise RuntimeError('broken on purpose')\n"));
-    done(&lone.codeloc("sync", &["shop"]));
-    let broken = becomes(&lone, "the broken commit is held", |status| status["health"] == "Degraded").await;
+    success(&sandbox.codeloc("sync", &["shop"]));
+    let broken = wait_for_status(&sandbox, "the broken commit is held", |status| status["health"] == "Degraded").await;
     assert!(broken["message"].as_str().unwrap().contains("RuntimeError: broken on purpose"), "{broken}");
-    let told = done(&lone.codeloc("status", &["shop"]));
-    assert!(told.contains("RolloutFailed") && told.contains("broken on purpose"), "{told}");
-    assert!(done(&lone.codeloc("logs", &["shop"])).contains("broken on purpose"));
+    let reported = success(&sandbox.codeloc("status", &["shop"]));
+    assert!(reported.contains("RolloutFailed") && reported.contains("broken on purpose"), "{reported}");
+    assert!(success(&sandbox.codeloc("logs", &["shop"])).contains("broken on purpose"));
 
-    // Whatever became of the one that saw the first commit serve.
+    // A new daemon did not see the first commit serve.
     drop(daemon);
-    let _daemon = lone.daemon(2);
-    becomes(&lone, "the new daemon knows the location", |status| status["health"] == "Degraded").await;
-    done(&lone.codeloc("rollback", &["shop"]));
-    let back = becomes(&lone, "the first commit is back", is_well).await;
-    assert_eq!(back["commit"], first.as_str());
+    let _daemon = sandbox.daemon(2);
+    wait_for_status(&sandbox, "the new daemon knows the location", |status| status["health"] == "Degraded").await;
+    success(&sandbox.codeloc("rollback", &["shop"]));
+    let restored = wait_for_status(&sandbox, "the first commit is back", is_healthy).await;
+    assert_eq!(restored["commit"], first.as_str());
 
-    done(&lone.codeloc("remove", &["shop"]));
-    until("all of it is gone", 120, || async {
-        match lone.status("shop").await {
-            Err(said) if said.starts_with("no shop in") => Ok(()),
+    success(&sandbox.codeloc("remove", &["shop"]));
+    wait_for("the location is deleted", 120, || async {
+        match sandbox.status("shop").await {
+            Err(error) if error.starts_with("no shop in") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
-    let happened = done(&lone.codeloc("events", &["--repository", "shop", "--json"]));
+    let happened = success(&sandbox.codeloc("events", &["--location", "shop", "--json"]));
     for reason in ["CommitObserved", "ImageReady", "Applied", "RolloutFailed", "Healthy", "Removed"] {
         assert!(happened.contains(&format!("\"reason\":\"{reason}\"")), "no {reason} in\n{happened}");
     }
 }
 
-/// `make` with programs that only tell what they were asked: `cargo` fails, so that a test notices it.
-fn make(words: &[&str]) -> Output {
+/// `make` with `echo` as Python and a `cargo` that always fails.
+fn make(arguments: &[&str]) -> Output {
     let mut make = command("make");
-    make.current_dir(root()).env_remove("MAKEFLAGS").args(["CARGO=false", "PYTHON=echo"]).args(words);
+    make.current_dir(root()).env_remove("MAKEFLAGS").args(["CARGO=false", "PYTHON=echo"]).args(arguments);
     make.output().unwrap()
 }
 
 #[test]
-fn targets_name_a_missing_variable_before_anything_compiles() {
+fn make_names_a_missing_variable_before_any_build() {
     for (target, variable) in [
         ("add-repo", "REPO_URL"),
         ("update-repo", "REPO_NAME"),
@@ -121,29 +115,32 @@ fn targets_name_a_missing_variable_before_anything_compiles() {
         ("dev-add-repo", "REPO_PATH"),
     ] {
         let output = make(&[target]);
-        let told = stderr(&output);
-        assert!(told.contains(&format!("{target} needs {variable}, as in: make {target} {variable}=")), "{told}");
-        assert!(!output.status.success() && !told.contains("Error 1"), "{told}");
+        let reported = stderr(&output);
+        assert!(
+            reported.contains(&format!("{target} needs {variable}, as in: make {target} {variable}=")),
+            "{reported}"
+        );
+        assert!(!output.status.success() && !reported.contains("Error 1"), "{reported}");
     }
 }
 
 #[test]
-fn dev_with_repos_runs_the_samples_when_it_is_bare() {
+fn dev_with_repos_uses_the_samples_by_default() {
     let samples = root().join("repos").display().to_string();
-    for (words, configs) in [(&[][..], samples.as_str()), (&["REPOS=/elsewhere"], "/elsewhere")] {
-        let output = make(&[&["CARGO=true", "dev-with-repos"], words].concat());
+    for (arguments, configs) in [(&[][..], samples.as_str()), (&["REPOS=/elsewhere"], "/elsewhere")] {
+        let output = make(&[&["CARGO=true", "dev-with-repos"], arguments].concat());
         assert!(stdout(&output).contains(&format!("deploy/local/run.py --repos {configs}\n")), "{output:?}");
     }
 }
 
 #[test]
 fn make_run_prepares_only_what_it_uses() {
-    let told = "import sys; sys.path.insert(0, 'deploy/local'); sys.dont_write_bytecode = True; import prepare
+    let reported = "import sys; sys.path.insert(0, 'deploy/local'); sys.dont_write_bytecode = True; import prepare
 for step in ('make_environment', 'add_package', 'make_policies', 'make_repository'):
     setattr(prepare, step, lambda *what, step=step: print(step, *(getattr(one, 'repository', one) for one in what)))
 prepare.prepare(for_tests=False)";
-    let output = command("python3").args(["-c", told]).current_dir(root()).output().unwrap();
-    insta::assert_snapshot!(done(&output), @"
+    let output = command("python3").args(["-c", reported]).current_dir(root()).output().unwrap();
+    insta::assert_snapshot!(success(&output), @"
     make_environment tools
     make_environment dagster
     add_package

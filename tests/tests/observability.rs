@@ -1,20 +1,20 @@
-//! What a platform engineer looks at: the alert rules and the dashboard, with a real Prometheus that scrapes a running codeloc.
+//! The alert rules and the dashboard, with a real Prometheus that scrapes a running codeloc.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aws_sdk_s3::primitives::ByteStream;
-use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{Process, Web, command, free_ports, prepared, root, run, stderr, stdout, until};
+use codeloc_tests::processes::{Process, Web, command, free_ports, prepared, root, run, stderr, stdout, wait_for};
+use codeloc_tests::sandbox::{Sandbox, config_with_image};
 use serde_json::{Value, json};
 
-/// `prometheus` and `promtool`, where they could be had.
+/// `prometheus` or `promtool`, if `make prepare` installed it.
 fn tool(name: &str) -> Option<PathBuf> {
     let path = root().join(".local/registry-tools/bin").join(name);
     if !path.exists() {
-        eprintln!("LEFT OUT: {name} is not in .local/registry-tools (`make prepare` says why)");
+        eprintln!("SKIPPED: {name} is not in .local/registry-tools (`make prepare` says why)");
     }
     path.exists().then_some(path)
 }
@@ -24,7 +24,7 @@ fn observability(file: &str) -> PathBuf {
 }
 
 #[test]
-fn the_alert_rules_are_valid_and_each_fires_when_it_should() {
+fn the_alert_rules_are_valid_and_each_alert_is_tested() {
     let Some(promtool) = tool("promtool") else { return };
     let rules = observability("alerts.yml");
     let checked = run(&promtool, &["check", "rules", rules.to_str().unwrap()]);
@@ -32,7 +32,7 @@ fn the_alert_rules_are_valid_and_each_fires_when_it_should() {
     let tests = observability("alerts.test.yml");
     let tested = run(&promtool, &["test", "rules", tests.to_str().unwrap()]);
     assert!(tested.status.success(), "{}{}", stdout(&tested), stderr(&tested));
-    // An alert without a test is one that nobody has seen fire.
+    // Every alert has a test in which it fires.
     let names = |path: &Path, key: &str| -> BTreeSet<String> {
         let text = std::fs::read_to_string(path).unwrap();
         text.lines().filter_map(|line| line.trim().strip_prefix(key).map(|name| name.trim().to_owned())).collect()
@@ -40,7 +40,7 @@ fn the_alert_rules_are_valid_and_each_fires_when_it_should() {
     assert_eq!(names(&rules, "- alert:"), names(&tests, "alertname:"));
 }
 
-/// A Prometheus that scrapes each second, with the committed rules and without their patience.
+/// A Prometheus that scrapes every second, with the committed rules and shorter durations.
 struct Prometheus {
     web: Web,
     port: u16,
@@ -89,40 +89,33 @@ impl Prometheus {
         }
     }
 
-    async fn until_firing(&self, alert: &str) {
-        until(&format!("{alert} fires"), 90, || async {
+    async fn wait_until_firing(&self, alert: &str) {
+        wait_for(&format!("{alert} fires"), 90, || async {
             let alerts = self.get("alerts").await?;
             let firing = alerts["alerts"].as_array().into_iter().flatten();
             let names: Vec<&str> = firing.filter_map(|one| one["labels"]["alertname"].as_str()).collect();
-            if names.contains(&alert) { Ok(()) } else { Err(format!("what fires: {names:?}")) }
+            if names.contains(&alert) { Ok(()) } else { Err(format!("firing: {names:?}")) }
         })
         .await;
     }
 }
 
-fn config(name: &str, more: &str) -> String {
-    let digest = "0123456789abcdef".repeat(4);
-    format!(
-        "name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}\nimage: registry.test/{name}@sha256:{digest}\n{more}"
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_prometheus_answers_every_panel_and_fires_for_what_is_wrong() {
+async fn a_real_prometheus_fills_every_panel_and_fires_alerts() {
     let Some(program) = tool("prometheus").filter(|_| prepared("a real Prometheus on a running codeloc")) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start(folder.path(), "simulated").await;
-    lone.write_settings(&folder.path().join("work"));
+    let sandbox = Sandbox::start(folder.path(), "simulated").await;
+    sandbox.write_settings(&folder.path().join("work"));
     for name in ["orders", "billing", "stock"] {
-        lone.write_config(name, &config(name, ""));
+        sandbox.write_config(name, &config_with_image(name, ""));
     }
-    let _daemon = lone.daemon(1);
-    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port());
-    let sdk = lone.sdk();
+    let _daemon = sandbox.daemon(1);
+    let prometheus = Prometheus::start(&program, folder.path(), sandbox.codeloc_port());
+    let sdk = sandbox.sdk();
     let ecs = aws_sdk_ecs::Client::new(&sdk);
-    until("three services are there", 60, || async {
+    wait_for("three services are there", 60, || async {
         let answer = ecs.list_services().cluster("dagster").send().await.map_err(|error| error.to_string())?;
         if answer.service_arns().len() == 3 { Ok(()) } else { Err(format!("{:?}", answer.service_arns())) }
     })
@@ -133,9 +126,9 @@ async fn a_real_prometheus_answers_every_panel_and_fires_for_what_is_wrong() {
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
             let expression = target["expr"].as_str().unwrap();
-            until(&format!("{}: {expression}", panel["title"]), 60, || async {
+            wait_for(&format!("{}: {expression}", panel["title"]), 60, || async {
                 match prometheus.query(expression).await? {
-                    0 => Err("there is nothing".to_owned()),
+                    0 => Err("no data".to_owned()),
                     _ => Ok(()),
                 }
             })
@@ -143,46 +136,46 @@ async fn a_real_prometheus_answers_every_panel_and_fires_for_what_is_wrong() {
         }
     }
 
-    // Degraded: what it would be called is somebody else's.
+    // Degraded: a resource of another owner has its name.
     let logs = aws_sdk_cloudwatchlogs::Client::new(&sdk);
     logs.create_log_group().log_group_name("/codeloc-local/locations/taken").send().await.unwrap();
-    lone.write_config("taken", &config("taken", ""));
-    prometheus.until_firing("CodelocDegraded").await;
-    lone.remove_config("taken");
-    // Drift that is only told.
-    lone.write_config("orders", &config("orders", "mode: detect\n"));
+    sandbox.write_config("taken", &config_with_image("taken", ""));
+    prometheus.wait_until_firing("CodelocDegraded").await;
+    sandbox.remove_config("taken");
+    // Drift in mode detect.
+    sandbox.write_config("orders", &config_with_image("orders", "mode: detect\n"));
     let group = "/codeloc-local/locations/orders";
     logs.put_retention_policy().log_group_name(group).retention_in_days(7).send().await.unwrap();
-    prometheus.until_firing("CodelocDrift").await;
-    // A prune brake: two of three lost their configs.
-    lone.remove_config("billing");
-    lone.remove_config("stock");
-    prometheus.until_firing("CodelocPruneBraked").await;
-    // The lease is somebody else's.
+    prometheus.wait_until_firing("CodelocDrift").await;
+    // Prune blocked: two of three locations lost their configs.
+    sandbox.remove_config("billing");
+    sandbox.remove_config("stock");
+    prometheus.wait_until_firing("CodelocPruneBraked").await;
+    // Another process takes the lease.
     let s3 = aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&sdk).force_path_style(true).build());
-    let record = json!({"holder": "somebody else", "sequence": 1_000_000, "seconds": 600}).to_string();
+    let record = json!({"holder": "another process", "sequence": 1_000_000, "seconds": 600}).to_string();
     let put = s3.put_object().bucket("dagster-platform").key("codeloc/codeloc-local/lease.json");
     put.body(ByteStream::from(record.into_bytes())).send().await.unwrap();
-    prometheus.until_firing("CodelocLeaseLost").await;
-    // The configs cannot be read.
+    prometheus.wait_until_firing("CodelocLeaseLost").await;
+    // The config source cannot be read.
     std::fs::rename(folder.path().join("repos"), folder.path().join("elsewhere")).unwrap();
-    prometheus.until_firing("CodelocGitStale").await;
+    prometheus.wait_until_firing("CodelocGitStale").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_alert_on_refused_calls_fires_where_aws_refuses_them() {
+async fn the_throttling_alert_fires_when_aws_refuses_calls() {
     let Some(program) = tool("prometheus").filter(|_| prepared("a real Prometheus on a throttled codeloc")) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    // A fiftieth of AWS's rates is left.
-    let lone = Lone::start_with(folder.path(), "simulated", &["--throttle", "2"]).await;
-    lone.write_settings(&folder.path().join("work"));
+    // Two percent of the rates of AWS.
+    let sandbox = Sandbox::start_with(folder.path(), "simulated", &["--throttle", "2"]).await;
+    sandbox.write_settings(&folder.path().join("work"));
     for number in 0..12 {
         let name = format!("location{number}");
-        lone.write_config(&name, &config(&name, ""));
+        sandbox.write_config(&name, &config_with_image(&name, ""));
     }
-    let _daemon = lone.daemon(1);
-    let prometheus = Prometheus::start(&program, folder.path(), lone.codeloc_port());
-    prometheus.until_firing("CodelocThrottled").await;
+    let _daemon = sandbox.daemon(1);
+    let prometheus = Prometheus::start(&program, folder.path(), sandbox.codeloc_port());
+    prometheus.wait_until_firing("CodelocThrottled").await;
 }

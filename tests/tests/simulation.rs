@@ -1,9 +1,9 @@
-//! Three hundred and twenty lives of a deployment, each from a seed of its own; `make soak` lives through any number of them. A failing one prints
-//! its seed; `make soak SEED=…` shows it again, with its history made as short as it still fails.
+//! The simulation with seeds 0 to 319. `make soak` runs any number of seeds; `make soak SEED=…` repeats one seed and shortens its
+//! history while it still fails.
 
 use codeloc_tests::simulation::run_seed;
 
-/// Seeds of one test: the tests of this file share the cores.
+/// The number of seeds per test; the tests run in parallel.
 const CHUNK: u64 = 80;
 
 fn seeds(chunk: u64) {
@@ -17,21 +17,21 @@ fn seeds(chunk: u64) {
 }
 
 #[test]
-fn whatever_happens_what_is_live_comes_to_what_is_wanted_first_chunk() {
+fn seeds_0_to_79_converge() {
     seeds(0);
 }
 
 #[test]
-fn whatever_happens_what_is_live_comes_to_what_is_wanted_second_chunk() {
+fn seeds_80_to_159_converge() {
     seeds(1);
 }
 
 #[test]
-fn whatever_happens_what_is_live_comes_to_what_is_wanted_third_chunk() {
+fn seeds_160_to_239_converge() {
     seeds(2);
 }
 
 #[test]
-fn whatever_happens_what_is_live_comes_to_what_is_wanted_fourth_chunk() {
+fn seeds_240_to_319_converge() {
     seeds(3);
 }

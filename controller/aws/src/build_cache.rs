@@ -1,11 +1,12 @@
-//! The shelf of a deployment: objects in the platform's bucket.
+//! The build cache of a deployment: objects in the platform's bucket.
 
 use aws_sdk_s3::primitives::ByteStream;
 use codeloc_core::names;
 use codeloc_images::{BuildCache, BuildError};
 use futures::future::BoxFuture;
 
-use crate::{CallError, call};
+use crate::error::CallError;
+use crate::session::call;
 
 #[derive(Clone, Debug)]
 pub struct S3BuildCache {
@@ -36,7 +37,7 @@ impl S3BuildCache {
         Ok(Some(text))
     }
 
-    /// Whether it was written; not, where `only_new` and there is one already.
+    /// Whether it was written. With `only_new`, an existing object is kept.
     async fn write(&self, name: &str, text: &str, only_new: bool) -> Result<bool, CallError> {
         let request = self
             .s3
@@ -47,33 +48,53 @@ impl S3BuildCache {
             .body(ByteStream::from(text.as_bytes().to_vec()));
         match call("s3:PutObject", request.send()).await {
             Ok(_) => Ok(true),
-            // The second when two writes met.
+            // S3 answers with the second code if two writes race.
             Err(error) if only_new && error.is(&["PreconditionFailed", "ConditionalRequestConflict"]) => Ok(false),
             Err(error) => Err(error),
         }
     }
 }
 
-fn unreachable(error: &CallError) -> BuildError {
-    BuildError::Transient(format!("what was built before is not known: {error}"))
+fn unavailable(error: CallError) -> BuildError {
+    BuildError::transient("cannot use the build cache in S3").caused_by(error)
 }
 
 impl BuildCache for S3BuildCache {
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>> {
-        Box::pin(async move { self.read(name).await.map_err(|error| unreachable(&error)) })
+        Box::pin(async move { self.read(name).await.map_err(unavailable) })
     }
 
     fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>> {
         Box::pin(async move {
-            if self.write(name, &text, true).await.map_err(|error| unreachable(&error))? {
+            if self.write(name, &text, true).await.map_err(unavailable)? {
                 return Ok(text);
             }
-            // Where the other write did not go through in the end, this text is as good.
-            Ok(self.read(name).await.map_err(|error| unreachable(&error))?.unwrap_or(text))
+            // If the other write failed after all, this text is as good.
+            Ok(self.read(name).await.map_err(unavailable)?.unwrap_or(text))
         })
     }
 
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
-        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(|error| unreachable(&error)) })
+        Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(unavailable) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::Clients;
+
+    #[test]
+    fn a_key_is_below_the_prefix_of_its_deployment() {
+        let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
+        let clients = Clients::new(&config, &std::sync::Arc::default());
+        let cache = S3BuildCache::new(clients.s3.clone(), "platform", "codeloc");
+        assert_eq!(cache.key("abc.json"), format!("{}/builds/abc.json", names::own_prefix("codeloc")));
+    }
+
+    #[test]
+    fn an_unavailable_cache_is_a_transient_failure() {
+        let error = unavailable(CallError::malformed("s3:GetObject", "whole body"));
+        assert!(error.is_transient() && error.to_string().contains("s3:GetObject"), "{error}");
     }
 }

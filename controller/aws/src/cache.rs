@@ -1,4 +1,4 @@
-//! What need not be read in every sweep. Losing it costs calls, never correctness.
+//! Data that a sweep need not read again. Losing it costs calls, never correctness.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -9,12 +9,13 @@ use codeloc_core::resources::{ObservedResources, scaling, task_definition};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::{MANAGED_BY, Tags};
 
-use super::rotation::Rotation;
-use super::{CallError, Scope};
+use crate::error::CallError;
+use crate::rotation::Rotation;
+use crate::scope::Scope;
 
-/// Remembered things that one sweep reads again: so many, and one more for each so many that there are.
+/// One sweep reads this number of cached items again, and one more for each [`ITEMS_FOR_ANOTHER_READ`] items.
 const READ_AGAIN: usize = 9;
-const READ_AGAIN_FOR_EACH: usize = 700;
+const ITEMS_FOR_ANOTHER_READ: usize = 700;
 
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -23,21 +24,22 @@ pub struct Cache {
 
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// By ARN, or by name where AWS gives no ARN back, of the kinds of which no bulk call carries them.
+    /// By ARN, or by name if AWS returns no ARN, for the kinds whose tags no bulk call returns.
     tags: BTreeMap<String, Shared<Tags>>,
-    /// Each set of tags once: most resources of a location carry the same.
+    /// Each set of tags once: most resources of a location have the same tags.
     distinct: HashSet<Shared<Tags>>,
-    /// By family and number. Task definitions are immutable but for their tags.
+    /// By family and number. Only the tags of a task definition can change.
     pub definitions: Rotation<Shared<task_definition::Observed>>,
-    /// By resource id and name, with a space between.
+    /// By resource id and name, separated by a space.
     pub policies: Rotation<scaling::Policy>,
     /// Ids of Cloud Map services by name: no call finds one by its name.
     pub registries: HashMap<String, String>,
-    /// What the last sweep saw of each location.
-    seen: BTreeMap<String, ObservedResources>,
-    /// The last one that was read again, and those whose turn it is.
-    turn: String,
-    again: BTreeSet<String>,
+    /// The resources of each location in the last sweep.
+    last_sweep: BTreeMap<String, ObservedResources>,
+    /// The last item that a sweep selected to read again.
+    last_turn: String,
+    /// The items that the current sweep reads again.
+    due: BTreeSet<String>,
 }
 
 impl Cache {
@@ -49,74 +51,74 @@ impl Cache {
         *self.lock() = Remembered::default();
     }
 
-    /// Chooses what this sweep reads again although it is remembered: the next few, so that each has its turn.
+    /// Selects the cached items that this sweep reads again: the next few, so that each gets its turn.
     pub fn begin_sweep(&self) {
         let state = &mut *self.lock();
         let known: BTreeSet<&String> = state.tags.keys().chain(state.definitions.known().keys()).collect();
-        let number = (READ_AGAIN + known.len() / READ_AGAIN_FOR_EACH).min(known.len());
-        let later = known.iter().filter(|one| **one > &state.turn);
+        let number = (READ_AGAIN + known.len() / ITEMS_FOR_ANOTHER_READ).min(known.len());
+        let later = known.iter().filter(|one| **one > &state.last_turn);
         let turns: Vec<String> = later.chain(&known).take(number).map(|one| (*one).clone()).collect();
         if let Some(last) = turns.last() {
-            state.turn.clone_from(last);
+            state.last_turn.clone_from(last);
         }
-        state.again = turns.into_iter().collect();
+        state.due = turns.into_iter().collect();
     }
 
-    /// Keeps what a sweep saw of everything.
-    pub fn end_sweep(&self, seen: BTreeMap<String, ObservedResources>) {
+    /// Keeps the result of a sweep.
+    pub fn end_sweep(&self, observed: BTreeMap<String, ObservedResources>) {
         let mut state = self.lock();
-        state.seen = seen;
+        state.last_sweep = observed;
         state.distinct.retain(Shared::is_held_elsewhere);
     }
 
-    /// The same tags, held once however many resources carry them.
+    /// The same tags, held in memory once for all resources that have them.
     pub fn distinct(&self, tags: Tags) -> Shared<Tags> {
         self.lock().distinct(tags)
     }
 
-    /// What was just read of a location, or the same as the last sweep saw it: so a fleet at rest is held once, also while it is read.
-    pub fn seen<T: PartialEq>(
+    /// The state just read, or the equal state of the last sweep: a fleet at rest is in memory once, even during a sweep.
+    pub fn share<T: PartialEq>(
         &self,
         location: &str,
-        of: impl Fn(&ObservedResources) -> Option<&Shared<T>>,
+        select: impl Fn(&ObservedResources) -> Option<&Shared<T>>,
         read: T,
     ) -> Shared<T> {
-        Shared::like(self.lock().seen.get(location).and_then(of), read)
+        Shared::like(self.lock().last_sweep.get(location).and_then(select), read)
     }
 
-    /// Whether what is remembered of it is to be read again now; said once.
-    pub fn has_its_turn(&self, of: &str) -> bool {
-        self.lock().again.remove(of)
+    /// Whether this sweep reads the item again. True once per turn.
+    pub fn take_turn(&self, key: &str) -> bool {
+        self.lock().due.remove(key)
     }
 
-    /// Tags of one resource: remembered in a sweep, but for those whose turn it is; read otherwise. Tags that name no owner are read again
-    /// each time: they may have been read a moment too early, and say that a location's own resource is a stranger's.
-    pub async fn tags<F>(&self, scope: Scope<'_>, of: &str, read: F) -> Result<Shared<Tags>, CallError>
+    /// Tags of one resource. A sweep takes them from the cache, except on their turn. Tags without an owner are never taken from the
+    /// cache: they may have been read too early, and would make a location's own resource look like that of another owner.
+    pub async fn tags<F>(&self, scope: Scope<'_>, key: &str, read: F) -> Result<Shared<Tags>, CallError>
     where
         F: Future<Output = Result<Tags, CallError>>,
     {
-        let remembered = self.lock().tags.get(of).filter(|tags| tags.contains_key(MANAGED_BY)).cloned();
+        let remembered = self.lock().tags.get(key).filter(|tags| tags.contains_key(MANAGED_BY)).cloned();
         if let (Scope::All, Some(tags)) = (scope, remembered)
-            && !self.has_its_turn(of)
+            && !self.take_turn(key)
         {
             return Ok(tags);
         }
         let read = read.await?;
         let mut state = self.lock();
         let tags = state.distinct(read);
-        state.tags.insert(of.to_owned(), tags.clone());
+        state.tags.insert(key.to_owned(), tags.clone());
         Ok(tags)
     }
 
-    pub fn forget_tags(&self, of: &str) {
-        self.lock().tags.remove(of);
+    pub fn forget_tags(&self, key: &str) {
+        self.lock().tags.remove(key);
     }
 
-    /// Tags that AWS took with a resource when it was made: they need not be read.
-    pub fn keep_tags(&self, of: &str, tags: &Tags) {
+    /// Tags that AWS accepted when it created the resource: they need not be read.
+    pub fn keep_tags(&self, key: &str, tags: &Tags) {
         let mut state = self.lock();
         let tags = state.distinct(tags.clone());
-        state.tags.insert(of.to_owned(), tags);
+        state.tags.insert(key.to_owned(), tags);
     }
 }
 
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_that_many_resources_carry_are_held_once_and_no_longer_than_by_one_of_them() {
+    fn shared_tags_are_held_once_and_then_released() {
         let cache = Cache::default();
         let tags = || Tags::from([(MANAGED_BY.to_owned(), "codeloc".to_owned())]);
         cache.keep_tags("group", &tags());
@@ -146,5 +148,54 @@ mod tests {
         cache.forget_tags("group");
         cache.end_sweep(BTreeMap::new());
         assert_eq!(cache.lock().distinct.len(), 0);
+    }
+
+    async fn read(cache: &Cache, scope: Scope<'_>, key: &str) -> bool {
+        let mut read = false;
+        let tags = async {
+            read = true;
+            Ok(Tags::from([(MANAGED_BY.to_owned(), "codeloc".to_owned())]))
+        };
+        cache.tags(scope, key, tags).await.unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn each_cached_item_is_read_again_on_its_turn() {
+        let cache = Cache::default();
+        let keys: Vec<String> = (0..20).map(|index| format!("{index:02}")).collect();
+        for key in &keys {
+            assert!(read(&cache, Scope::All, key).await);
+            assert!(!read(&cache, Scope::All, key).await);
+        }
+        let mut read_again = Vec::new();
+        for _ in 0..3 {
+            cache.begin_sweep();
+            let mut number = 0;
+            for key in &keys {
+                if read(&cache, Scope::All, key).await {
+                    number += 1;
+                    read_again.push(key.clone());
+                }
+            }
+            assert_eq!(number, READ_AGAIN);
+        }
+        read_again.sort();
+        read_again.dedup();
+        assert_eq!(read_again, keys);
+    }
+
+    #[tokio::test]
+    async fn one_location_reads_its_tags_every_time() {
+        let cache = Cache::default();
+        assert!(read(&cache, Scope::One("orders"), "key").await);
+        assert!(read(&cache, Scope::One("orders"), "key").await);
+    }
+
+    #[tokio::test]
+    async fn tags_without_an_owner_are_never_cached() {
+        let cache = Cache::default();
+        cache.keep_tags("key", &Tags::new());
+        assert!(read(&cache, Scope::All, "key").await);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::attempts::Attempts;
 use crate::error_detail::RecordUrl;
-use crate::limits::Limits;
+use crate::rate_limit::RateLimiter;
+use crate::rate_limit::attempts::Attempts;
 
 #[derive(Clone, Debug)]
 pub struct Clients {
@@ -20,42 +20,42 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Each attempt of each call tells `limits` whether it was refused for its rate, the SDK's own retries included.
-    pub fn new(config: &aws_config::SdkConfig, limits: &Arc<Limits>) -> Self {
-        let tell = |service| Attempts::new(service, limits.clone());
+    /// `limits` learns from each attempt of each call, including the SDK's own retries.
+    pub fn new(config: &aws_config::SdkConfig, limits: &Arc<RateLimiter>) -> Self {
+        let attempts = |service| Attempts::new(service, limits.clone());
         Self {
             ecs: aws_sdk_ecs::Client::from_conf(
-                aws_sdk_ecs::config::Builder::from(config).interceptor(tell("ecs")).interceptor(RecordUrl).build(),
+                aws_sdk_ecs::config::Builder::from(config).interceptor(attempts("ecs")).interceptor(RecordUrl).build(),
             ),
             iam: aws_sdk_iam::Client::from_conf(
-                aws_sdk_iam::config::Builder::from(config).interceptor(tell("iam")).interceptor(RecordUrl).build(),
+                aws_sdk_iam::config::Builder::from(config).interceptor(attempts("iam")).interceptor(RecordUrl).build(),
             ),
             logs: aws_sdk_cloudwatchlogs::Client::from_conf(
                 aws_sdk_cloudwatchlogs::config::Builder::from(config)
-                    .interceptor(tell("logs"))
+                    .interceptor(attempts("logs"))
                     .interceptor(RecordUrl)
                     .build(),
             ),
             ecr: aws_sdk_ecr::Client::from_conf(
-                aws_sdk_ecr::config::Builder::from(config).interceptor(tell("ecr")).interceptor(RecordUrl).build(),
+                aws_sdk_ecr::config::Builder::from(config).interceptor(attempts("ecr")).interceptor(RecordUrl).build(),
             ),
             discovery: aws_sdk_servicediscovery::Client::from_conf(
                 aws_sdk_servicediscovery::config::Builder::from(config)
-                    .interceptor(tell("servicediscovery"))
+                    .interceptor(attempts("servicediscovery"))
                     .interceptor(RecordUrl)
                     .build(),
             ),
-            // Other endpoints than AWS's know buckets by path only.
+            // Endpoints other than AWS's support buckets in the path only.
             s3: aws_sdk_s3::Client::from_conf(
                 aws_sdk_s3::config::Builder::from(config)
                     .force_path_style(config.endpoint_url().is_some())
-                    .interceptor(tell("s3"))
+                    .interceptor(attempts("s3"))
                     .interceptor(RecordUrl)
                     .build(),
             ),
             scaling: aws_sdk_applicationautoscaling::Client::from_conf(
                 aws_sdk_applicationautoscaling::config::Builder::from(config)
-                    .interceptor(tell("application-autoscaling"))
+                    .interceptor(attempts("application-autoscaling"))
                     .interceptor(RecordUrl)
                     .build(),
             ),
@@ -64,7 +64,7 @@ impl Clients {
             ),
             codebuild: aws_sdk_codebuild::Client::from_conf(
                 aws_sdk_codebuild::config::Builder::from(config)
-                    .interceptor(tell("codebuild"))
+                    .interceptor(attempts("codebuild"))
                     .interceptor(RecordUrl)
                     .build(),
             ),

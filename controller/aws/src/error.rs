@@ -1,20 +1,33 @@
-//! One error for all calls, classified by what helps.
+//! One error for all AWS calls, classified by what resolves it.
 
 use std::time::Duration;
 
-/// What to do about a call that failed.
+/// How to react to a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Network, 5xx, a conflict with another change: the same call may go through later.
+    /// Network, 5xx, or a conflict with another change: the same call may succeed later.
     Transient,
     /// Rate limits, which sometimes hide in the message of another error (dagster#33439).
     Throttled,
-    /// Something made a moment ago is not visible yet, such as a role that ECS cannot assume.
+    /// A new resource is not usable yet, such as a role that ECS cannot assume.
     NotYet,
-    /// This process may not change anything, or not any more: another one holds the lease.
+    /// This process may not change anything, because another process holds the lease.
     Fenced,
     /// Only a change of config, settings or permissions helps.
     Terminal,
+}
+
+impl Class {
+    /// The label of the class in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "Transient",
+            Self::Throttled => "Throttled",
+            Self::NotYet => "NotYet",
+            Self::Fenced => "Fenced",
+            Self::Terminal => "Terminal",
+        }
+    }
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,32 +35,32 @@ pub enum Class {
 pub struct CallError {
     pub operation: &'static str,
     pub class: Class,
-    /// AWS's error code, or empty where no answer came.
+    /// AWS's error code. Empty without an answer of AWS.
     pub code: String,
     pub message: String,
 }
 
 impl CallError {
-    /// An answer that lacks what AWS always sends.
-    pub fn malformed(operation: &'static str, what: &str) -> Self {
-        Self { operation, class: Class::Terminal, code: String::new(), message: format!("the answer has no {what}") }
+    /// An answer without a part that AWS always sends.
+    pub fn malformed(operation: &'static str, missing: &str) -> Self {
+        Self::unanswered(operation, Class::Terminal, &format!("the answer has no {missing}"))
     }
 
     pub fn no_answer(operation: &'static str, within: Duration) -> Self {
         Self::unanswered(operation, Class::Transient, &format!("no answer within {within:?}"))
     }
 
-    /// Without any answer of AWS.
+    /// An error without an error code of AWS.
     pub(crate) fn unanswered(operation: &'static str, class: Class, message: &str) -> Self {
         Self { operation, class, code: String::new(), message: message.to_owned() }
     }
 
-    /// Whether AWS said that it did nothing, and that the same call may go through later.
+    /// Whether AWS confirmed that it did nothing, and the same call may succeed later.
     pub fn refused_for_now(&self) -> bool {
         !self.code.is_empty() && matches!(self.class, Class::Throttled | Class::NotYet)
     }
 
-    /// Operation, code and message, as far as there are any.
+    /// Operation, code and message, without the empty ones.
     fn summary(&self) -> String {
         let parts = [self.operation, &self.code, &self.message];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
@@ -58,22 +71,22 @@ impl CallError {
     }
 }
 
-/// In what AWS says of a call that it refused for its rate; ECS says it in other errors' messages too (dagster#33439).
+/// Phrases in AWS's answer to a throttled call. ECS also uses them in the messages of other errors (dagster#33439).
 pub(crate) const THROTTLED: [&str; 5] =
     ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Rate exceeded", "SlowDown"];
 
 pub(crate) fn classify(code: &str, message: &str, status: Option<u16>) -> Class {
-    if THROTTLED.iter().any(|word| code.contains(word) || message.contains(word)) {
+    if THROTTLED.iter().any(|phrase| code.contains(phrase) || message.contains(phrase)) {
         return Class::Throttled;
     }
-    // ECS refuses a role for up to a minute after it was made, and a service its fresh Cloud Map registry.
+    // ECS refuses a new role for up to a minute, and a service its new Cloud Map registry.
     let not_yet = [
         "unable to assume",
         "is not authorized to perform: iam:PassRole",
         "Role is not valid",
         "verify that the ECS service role",
     ];
-    if not_yet.iter().any(|words| message.contains(words)) {
+    if not_yet.iter().any(|phrase| message.contains(phrase)) {
         return Class::NotYet;
     }
     let conflicts = [
@@ -83,12 +96,68 @@ pub(crate) fn classify(code: &str, message: &str, status: Option<u16>) -> Class 
         "ServiceUnavailable",
         "ResourceInUse",
         "UpdateInProgressException",
-        // Made by a call whose answer was lost, or not visible to the last read yet: the next observation tells.
+        // Created by a call whose answer was lost, or too new for the last read: the next observation shows it.
         "AlreadyExists",
     ];
-    if code.is_empty() || status.is_some_and(|status| status >= 500) || conflicts.iter().any(|word| code.contains(word))
-    {
+    let conflict = conflicts.iter().any(|phrase| code.contains(phrase));
+    if code.is_empty() || conflict || status.is_some_and(|status| status >= 500) {
         return Class::Transient;
     }
     Class::Terminal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_follows_from_code_message_and_status() {
+        for (code, message, status, class) in [
+            ("ThrottlingException", "", Some(400), Class::Throttled),
+            ("ClientException", "Rate exceeded", Some(400), Class::Throttled),
+            ("SlowDown", "", Some(503), Class::Throttled),
+            ("ClientException", "ECS was unable to assume the role", Some(400), Class::NotYet),
+            (
+                "AccessDeniedException",
+                "is not authorized to perform: iam:PassRole on resource",
+                Some(400),
+                Class::NotYet,
+            ),
+            ("AccessDeniedException", "is not authorized to perform: iam:GetRole", Some(400), Class::Terminal),
+            ("ResourceInUse", "", Some(400), Class::Transient),
+            ("ServiceAlreadyExists", "", Some(400), Class::Transient),
+            ("InternalFailure", "", Some(500), Class::Transient),
+            ("", "no route to host", None, Class::Transient),
+            ("InvalidParameterException", "", Some(400), Class::Terminal),
+        ] {
+            assert_eq!(classify(code, message, status), class, "{code}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_text_leaves_out_empty_parts() {
+        let error = |code: &str, message: &str| CallError {
+            operation: "ecs:ListTasks",
+            class: Class::Terminal,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        assert_eq!(error("X", "why").to_string(), "ecs:ListTasks: X: why");
+        assert_eq!(error("", "why").to_string(), "ecs:ListTasks: why");
+        assert_eq!(error("X", "").to_string(), "ecs:ListTasks: X");
+    }
+
+    #[test]
+    fn only_an_answer_of_aws_confirms_a_refusal() {
+        let error = |class, code: &str| CallError {
+            operation: "ecs:CreateService",
+            class,
+            code: code.to_owned(),
+            message: String::new(),
+        };
+        assert!(error(Class::Throttled, "ThrottlingException").refused_for_now());
+        assert!(error(Class::NotYet, "ClientException").refused_for_now());
+        assert!(!error(Class::Throttled, "").refused_for_now());
+        assert!(!error(Class::Transient, "ResourceInUse").refused_for_now());
+    }
 }

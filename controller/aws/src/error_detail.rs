@@ -1,4 +1,4 @@
-//! Errors of AWS calls in words: the code and message of an answer, or the service, its URL and the cause of a missing answer.
+//! The text of a failed AWS call: the code and message of the answer, or the service, its URL and why there is no answer.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -13,18 +13,18 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 tokio::task_local! {
-    /// The URL to which the current call of this task was sent last.
+    /// The URL of the last request of the current call in this task.
     static LAST_URL: RefCell<Option<String>>;
 }
 
-/// Records the URL of each call: the SDK's errors do not hold it.
+/// Records the URL of each call: the SDK's errors do not contain it.
 #[derive(Debug)]
-pub(super) struct RecordUrl;
+pub(crate) struct RecordUrl;
 
 #[dyn_dispatch_hint]
 impl Intercept for RecordUrl {
     fn name(&self) -> &'static str {
-        "codeloc asked"
+        "codeloc URL"
     }
 
     fn read_before_transmit(
@@ -34,8 +34,8 @@ impl Intercept for RecordUrl {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let origin = origin(context.request().uri());
-        // Not set for calls outside of `telling`.
-        let _ = LAST_URL.try_with(|asked| asked.replace(Some(origin)));
+        // Not set for calls outside of `with_error_detail`.
+        let _ = LAST_URL.try_with(|last| last.replace(Some(origin)));
         Ok(())
     }
 }
@@ -47,17 +47,17 @@ fn origin(url: &str) -> String {
     url[..end].to_owned()
 }
 
-/// An error of a call.
-pub(super) struct ErrorDetail {
-    /// AWS's code; empty without an answer of AWS.
+/// Why a call failed.
+pub(crate) struct ErrorDetail {
+    /// AWS's error code. Empty without an answer of AWS.
     pub code: String,
     pub message: String,
-    /// That of HTTP.
+    /// The HTTP status.
     pub status: Option<u16>,
 }
 
-/// Makes a call.
-pub(super) async fn with_error_detail<T, E>(
+/// Makes a call and describes its error.
+pub(crate) async fn with_error_detail<T, E>(
     service: &str,
     call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
 ) -> Result<T, ErrorDetail>
@@ -66,19 +66,19 @@ where
 {
     let detailed = async {
         call.await.map_err(|error| {
-            let asked = LAST_URL.with(RefCell::take);
-            let (code, message) = describe_error(service, asked, &error);
+            let url = LAST_URL.with(RefCell::take);
+            let (code, message) = describe_error(service, url, &error);
             ErrorDetail { code, message, status: error.raw_response().map(|response| response.status().as_u16()) }
         })
     };
     LAST_URL.scope(RefCell::default(), detailed).await
 }
 
-fn describe_error<E>(service: &str, asked: Option<String>, error: &SdkError<E, HttpResponse>) -> (String, String)
+fn describe_error<E>(service: &str, url: Option<String>, error: &SdkError<E, HttpResponse>) -> (String, String)
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    let service = asked.map_or_else(|| service.to_owned(), |url| format!("{service} at {url}"));
+    let service = url.map_or_else(|| service.to_owned(), |url| format!("{service} at {url}"));
     let unanswered = |message: String| (String::new(), message);
     match error {
         SdkError::ServiceError(context) => {
@@ -90,27 +90,27 @@ where
             }
         }
         SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
-            unanswered(format!("could not reach {service}: {}", deepest(error)))
+            unanswered(format!("could not reach {service}: {}", root_cause(error)))
         }
-        SdkError::TimeoutError(_) => unanswered(format!("{service} did not answer: {}", deepest(error))),
+        SdkError::TimeoutError(_) => unanswered(format!("{service} did not answer: {}", root_cause(error))),
         SdkError::ResponseError(context) => {
             let status = context.raw().status().as_u16();
-            unanswered(format!("{service} answered with HTTP {status} and an unreadable body: {}", deepest(error)))
+            unanswered(format!("{service} answered with HTTP {status} and an unreadable body: {}", root_cause(error)))
         }
         // For example, there are no credentials.
-        _ => unanswered(format!("the call could not be made: {}", reasons(error))),
+        _ => unanswered(format!("the call could not be made: {}", all_causes(error))),
     }
 }
 
-/// The last cause of an error, which is the most specific one.
-fn deepest(error: &(dyn Error + 'static)) -> String {
+/// The last cause of an error, which is the most specific.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or_default()
 }
 
-/// All causes of an error, without the names that the SDK gives to its phases.
-fn reasons(error: &(dyn Error + 'static)) -> String {
-    const PLACES: [&str; 4] = ["dispatch failure", "failed to construct request", "other", "user error"];
-    causes(error).filter(|cause| !PLACES.contains(&cause.as_str())).collect::<Vec<_>>().join(": ")
+/// All causes of an error, without the SDK's names for its phases.
+fn all_causes(error: &(dyn Error + 'static)) -> String {
+    const PHASES: [&str; 4] = ["dispatch failure", "failed to construct request", "other", "user error"];
+    causes(error).filter(|cause| !PHASES.contains(&cause.as_str())).collect::<Vec<_>>().join(": ")
 }
 
 fn causes(error: &(dyn Error + 'static)) -> impl Iterator<Item = String> {
@@ -123,12 +123,30 @@ mod tests {
 
     #[test]
     fn an_origin_is_a_url_without_path_and_query() {
-        for (url, wanted) in [
+        for (url, expected) in [
             ("http://127.0.0.1:4566/?x=/", "http://127.0.0.1:4566"),
             ("https://ecs.eu-central-1.amazonaws.com", "https://ecs.eu-central-1.amazonaws.com"),
             ("/path", ""),
         ] {
-            assert_eq!(origin(url), wanted);
+            assert_eq!(origin(url), expected);
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn causes_are_listed_without_the_phases_of_the_sdk() {
+        let cause = Layer { text: "no credentials", source: None };
+        let error = Layer {
+            text: "dispatch failure",
+            source: Some(Box::new(Layer { text: "signing", source: Some(Box::new(cause)) })),
+        };
+        assert_eq!(all_causes(&error), "signing: no credentials");
+        assert_eq!(root_cause(&error), "no credentials");
     }
 }

@@ -1,8 +1,8 @@
-//! The fence around mutating calls: open for as long as this process may change things, and not a moment longer.
+//! The fence around calls that change something: open exactly as long as this process may change things.
 //!
-//! Guarantees: a mutating call is begun only while the fence is open; when it closes, calls on their way are given up,
-//! retries included; and a call that began in time is over before [`Fence::call_timeout`] has passed. Once it is shut it does not
-//! open again, and calls on their way go on.
+//! Guarantees: such a call starts only while the fence is open; when the fence closes, calls in flight are aborted, including
+//! their retries; and a call ends within [`Fence::call_timeout`]. After [`Fence::shut`] the fence does not open again, and calls
+//! in flight continue.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,36 +15,36 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Fence {
     open_until: Mutex<Option<Instant>>,
-    /// Rises with every closing.
+    /// The number of times that the fence closed.
     closings: watch::Sender<u64>,
     shut: AtomicBool,
-    /// Mutating calls on their way.
-    under_way: watch::Sender<usize>,
+    /// Changes in flight.
+    in_flight: watch::Sender<usize>,
     call_timeout: Duration,
 }
 
-/// One call on its way.
-pub(super) struct UnderWay<'a>(&'a watch::Sender<usize>);
+/// One call in flight.
+pub(crate) struct InFlight<'a>(&'a watch::Sender<usize>);
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|calls| *calls -= 1);
     }
 }
 
 impl Fence {
-    /// A closed one. No mutating call takes longer than `call_timeout`, its retries included.
+    /// A closed fence. No change takes longer than `call_timeout`, including its retries.
     pub fn new(call_timeout: Duration) -> Self {
         Self {
             open_until: Mutex::new(None),
             closings: watch::Sender::new(0),
             shut: AtomicBool::new(false),
-            under_way: watch::Sender::new(0),
+            in_flight: watch::Sender::new(0),
             call_timeout,
         }
     }
 
-    /// One that never closes: for tools that read, and for tests of one call.
+    /// A fence that stays open: for tools that only read, and for tests of one call.
     pub fn open() -> Self {
         let fence = Self::new(Duration::from_secs(60));
         fence.open_until(Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60));
@@ -66,30 +66,30 @@ impl Fence {
         !self.shut.load(Ordering::SeqCst) && lock(&self.open_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// To be held while a call is on its way.
-    pub(super) fn under_way(&self) -> UnderWay<'_> {
-        self.under_way.send_modify(|calls| *calls += 1);
-        UnderWay(&self.under_way)
+    /// The caller holds the guard for as long as the call is in flight.
+    pub(crate) fn in_flight(&self) -> InFlight<'_> {
+        self.in_flight.send_modify(|calls| *calls += 1);
+        InFlight(&self.in_flight)
     }
 
-    /// For an orderly end: from now on nothing is begun. Waits for the calls on their way, none of which takes longer than
+    /// For an orderly shutdown: no further change starts. Waits for the calls in flight, which end within
     /// [`Fence::call_timeout`].
     pub async fn shut(&self) {
         self.shut.store(true, Ordering::SeqCst);
-        // Never an error: the sender is in this very value.
-        let _ = self.under_way.subscribe().wait_for(|calls| *calls == 0).await;
+        // Never an error: this value owns the sender.
+        let _ = self.in_flight.subscribe().wait_for(|calls| *calls == 0).await;
     }
 
     pub fn call_timeout(&self) -> Duration {
         self.call_timeout
     }
 
-    /// Resolves at the next closing. The subscription is made when this is called, not when it is first polled.
+    /// Resolves when the fence closes the next time after this call, even if it closes before the first poll.
     pub fn closing(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut closings = self.closings.subscribe();
         async move {
             if closings.changed().await.is_err() {
-                // The fence itself is gone: so is everybody who could call.
+                // The fence was dropped, and with it every caller.
                 std::future::pending::<()>().await;
             }
         }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_fence_closes_by_itself_when_nobody_keeps_it_open() {
+    async fn a_fence_closes_unless_it_is_renewed() {
         let fence = Fence::new(Duration::from_secs(1));
         assert!(!fence.is_open());
         fence.open_until(Instant::now() + Duration::from_secs(10));
@@ -111,9 +111,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn shutting_waits_for_what_is_under_way_and_lets_nothing_begin() {
+    async fn shutting_waits_for_calls_in_flight_and_starts_none() {
         let fence = Fence::open();
-        let call = fence.under_way();
+        let call = fence.in_flight();
         let shut = fence.shut();
         tokio::pin!(shut);
         assert!(tokio::time::timeout(Duration::from_secs(5), &mut shut).await.is_err());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn closing_is_heard_by_whoever_listened_before() {
+    async fn a_listener_learns_that_the_fence_closed() {
         let fence = Fence::open();
         let closing = fence.closing();
         fence.close();

@@ -1,10 +1,10 @@
-//! The lease: of all controllers of one deployment, one changes things. It is an object in the platform's bucket, written
-//! by conditional writes only, so S3 decides between two that want it.
+//! The lease: exactly one process of a deployment changes things. The lease is an object in the platform's bucket. All writes
+//! are conditional, so S3 decides between two processes that want it.
 //!
-//! Guarantees: the fence is open only while the lease is held, and closes a margin before anybody else may take it.
+//! Guarantees: the fence is open only while this process holds the lease, and closes a margin before another process may take it.
 //!
-//! Assumes: clocks run equally fast on both sides, and nothing else. No clock is compared with another one: whoever waits for the
-//! lease measures by itself how long the object has not changed; whoever holds it counts from before its last write was sent.
+//! Assumes: the clocks of all processes run at the same speed. No clock is compared with another one: a standby measures how long
+//! the object has not changed, and the lease holder counts from before it sent its last write.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,47 +16,59 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pulse::{Pulse, Silence};
+use crate::error::{CallError, Class};
 use crate::fence::Fence;
-use crate::{CallError, Class, call};
+use crate::pulse::{Pulse, Silence};
+use crate::session::call;
 
-/// After a call that failed, and between two looks at a lease that somebody else holds.
-const LOOK: Duration = Duration::from_secs(2);
-/// 412, or 409 when two writes met, or 404 when it was deleted under a conditional write.
+/// The pause after a failed call, and the longest one between two reads of another process's lease.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// 412, or 409 if two writes race, or 404 if the object is deleted during a conditional write.
 const REFUSED: [&str; 3] = ["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"];
-/// The longest time between two renewals, and the longest that one may take: they are also how an AWS that does not answer is noticed.
+/// The longest pause between two renewals, and the longest renewal: they also detect that AWS does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_CALL: Duration = Duration::from_secs(10);
-/// How long a call on the lease may fail or hang before that is worth telling. Together with [`LONGEST_PAUSE`] below 15 s.
+/// How long the calls on the lease may fail or hang before codeloc reports it. Together with [`LONGEST_PAUSE`] below 15 s.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What the object says.
+/// The content of the object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// Who wrote it; empty when it was given back.
+    /// The process that wrote it. Empty after a release.
     holder: String,
-    /// Rises with every write, so that no two writes give equal objects.
+    /// Rises with every write, so that no two writes produce equal objects.
     sequence: u64,
-    /// For how long it holds, unless it is written again.
+    /// How long the lease is valid after this write.
     seconds: u64,
 }
 
-/// How things stand with the lease.
+/// The state of the lease, as this process sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Not looked at yet.
+    /// Not read yet.
     Unknown,
-    /// This process may change things.
+    /// This process holds the lease and may change things.
     Held,
-    /// Somebody else may.
+    /// Another process holds the lease.
     Standby { holder: String },
-    /// Nobody can tell: so nobody here does.
+    /// The lease could not be read or written, so this process changes nothing.
     Unreadable(String),
 }
 
-/// Where the lease of a deployment lies in the platform's bucket.
+/// The key of a deployment's lease in the platform's bucket.
 pub fn key(deployment: &str) -> String {
     format!("{}/lease.json", names::own_prefix(deployment))
+}
+
+impl Record {
+    /// The time until `process` may take the lease, which has not changed for `unchanged`.
+    fn free_in(&self, process: &str, unchanged: Duration) -> Duration {
+        // Released, or the process's own lease that it could not renew for a while.
+        if self.holder.is_empty() || self.holder == process {
+            return Duration::ZERO;
+        }
+        Duration::from_secs(self.seconds).saturating_sub(unchanged)
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +79,7 @@ pub struct Lease {
     fence: Arc<Fence>,
     lease_state: watch::Sender<LeaseState>,
     pulse: Pulse,
-    /// When this process lost the lease; nothing before it held one, and while it holds it.
+    /// When this process lost the lease. `None` before its first lease, and while it holds one.
     lost: Mutex<Option<Instant>>,
 }
 
@@ -87,7 +99,7 @@ struct Version {
 
 enum Written {
     Now(String),
-    /// Somebody else wrote first.
+    /// Another process wrote first.
     Refused,
 }
 
@@ -101,12 +113,13 @@ impl Store {
         };
         let etag = answer.e_tag().ok_or_else(|| CallError::malformed(OPERATION, "ETag"))?.to_owned();
         let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "whole body"))?;
-        let record = serde_json::from_slice(&body.into_bytes())
-            .map_err(|_| CallError::malformed(OPERATION, "lease in it; delete the object if nobody else writes it"))?;
+        let record = serde_json::from_slice(&body.into_bytes()).map_err(|_| {
+            CallError::malformed(OPERATION, "lease in it; delete the object if no other program writes it")
+        })?;
         Ok(Some(Version { record, etag }))
     }
 
-    /// Writes over `before`, or where there is nothing.
+    /// Replaces the version `before`, or creates the object.
     async fn write(&self, record: &Record, before: Option<&str>) -> Result<Written, CallError> {
         let body = serde_json::to_vec(record).expect("plain data");
         let request = self
@@ -120,7 +133,7 @@ impl Store {
             Some(etag) => request.if_match(etag),
             None => request.if_none_match("*"),
         };
-        // One attempt: whether a write whose answer was lost was made is found out by reading.
+        // One attempt: after a lost answer, a read shows whether the write succeeded.
         let once =
             aws_sdk_s3::config::Config::builder().retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled());
         let answer = call("s3:PutObject", request.customize().config_override(once).send()).await;
@@ -136,8 +149,7 @@ impl Store {
 }
 
 impl Lease {
-    /// `holder` tells this process from every other one. `seconds`: for how long nobody else takes over after the holder was
-    /// heard of last.
+    /// `holder` is unique to this process. `seconds` is how long the lease stays valid after the holder's last write.
     pub fn new(s3: aws_sdk_s3::Client, bucket: &str, deployment: &str, holder: String, seconds: u64) -> Self {
         let duration = Duration::from_secs(seconds);
         let key = key(deployment);
@@ -164,12 +176,12 @@ impl Lease {
         self.lease_state.subscribe()
     }
 
-    /// Since when the lease can be neither read nor renewed, once that lasts.
+    /// Since when the lease can be neither read nor renewed, if that lasts longer than [`PATIENCE`].
     pub fn silence(&self) -> Option<Silence> {
         self.pulse.silence(PATIENCE)
     }
 
-    /// Who took the lease from this process, and when that was noticed.
+    /// The process that took the lease from this one, and when this one noticed it.
     pub fn taken(&self) -> Option<(String, Instant)> {
         match self.state() {
             LeaseState::Standby { holder } => Some((holder, (*lock(&self.lost))?)),
@@ -177,56 +189,49 @@ impl Lease {
         }
     }
 
-    /// Takes the lease whenever that is allowed, and keeps it. Runs until it is dropped; the fence then closes by itself.
+    /// Takes the lease as soon as it is free, and renews it. Runs until it is dropped; the fence then closes by itself.
     pub async fn keep(&self) {
-        // The version seen last, and since when.
-        let mut seen: Option<(Version, Instant)> = None;
+        // The last version of another process, and since when it has not changed.
+        let mut last: Option<(Version, Instant)> = None;
         loop {
             let version = match self.bounded(self.store.read()).await {
                 Ok(version) => version,
                 Err(error) => {
-                    self.stand(LeaseState::Unreadable(error.to_string()));
-                    tokio::time::sleep(LOOK).await;
+                    self.set_state(LeaseState::Unreadable(error.to_string()));
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
             let now = Instant::now();
-            let free_in = match &version {
-                None => Duration::ZERO,
-                // Given back, or one's own that could not be renewed for a while.
-                Some(version) if version.record.holder.is_empty() || version.record.holder == self.holder => {
-                    Duration::ZERO
-                }
-                Some(version) => {
-                    let since = match &seen {
-                        Some((before, since)) if before == version => *since,
-                        _ => now,
-                    };
-                    seen = Some((version.clone(), since));
-                    (since + Duration::from_secs(version.record.seconds)).saturating_duration_since(now)
-                }
+            last = match (&version, last) {
+                (Some(version), Some((before, since))) if before == *version => Some((before, since)),
+                (Some(version), _) => Some((version.clone(), now)),
+                (None, _) => None,
             };
+            let free_in = last.as_ref().map_or(Duration::ZERO, |(version, since)| {
+                version.record.free_in(&self.holder, now.saturating_duration_since(*since))
+            });
             if free_in.is_zero() {
                 let sequence = version.as_ref().map_or(1, |version| version.record.sequence + 1);
                 let sent = Instant::now();
                 match self.bounded(self.write(sequence, version.as_ref().map(|version| version.etag.as_str()))).await {
                     Ok(Written::Now(etag)) => {
-                        seen = None;
+                        last = None;
                         self.hold(sequence, etag, sent).await;
                     }
-                    // Somebody was faster, or nobody knows: look again.
+                    // Another process was faster, or the answer was lost: read again.
                     Ok(Written::Refused) => {}
                     Err(error) => {
-                        self.stand(LeaseState::Unreadable(error.to_string()));
-                        tokio::time::sleep(LOOK).await;
+                        self.set_state(LeaseState::Unreadable(error.to_string()));
+                        tokio::time::sleep(RETRY_PAUSE).await;
                     }
                 }
                 continue;
             }
             if let Some(version) = version {
-                self.stand(LeaseState::Standby { holder: version.record.holder });
+                self.set_state(LeaseState::Standby { holder: version.record.holder });
             }
-            tokio::time::sleep(free_in.min(LOOK.min(self.duration / 6))).await;
+            tokio::time::sleep(free_in.min(RETRY_PAUSE.min(self.duration / 6))).await;
         }
     }
 
@@ -235,8 +240,8 @@ impl Lease {
         let mut until = sent + self.duration - margin(self.duration);
         self.fence.open_until(until);
         *lock(&self.lost) = None;
-        self.stand(LeaseState::Held);
-        tracing::info!(holder = %self.holder, "the lease is held: this process changes things");
+        self.set_state(LeaseState::Held);
+        tracing::info!(holder = %self.holder, "this process holds the lease and changes things");
         let between = (self.duration / 6).min(LONGEST_PAUSE);
         let mut pause = between;
         loop {
@@ -247,7 +252,7 @@ impl Lease {
             }
             let sent = Instant::now();
             let written = tokio::time::timeout_at(until, self.bounded(self.write(sequence + 1, Some(&etag)))).await;
-            pause = if matches!(written, Ok(Ok(_))) { between } else { between.min(LOOK) };
+            pause = if matches!(written, Ok(Ok(_))) { between } else { between.min(RETRY_PAUSE) };
             match written {
                 Ok(Ok(Written::Now(new))) => {
                     sequence += 1;
@@ -255,7 +260,7 @@ impl Lease {
                     until = sent + self.duration - margin(self.duration);
                     self.fence.open_until(until);
                 }
-                // Refused: by somebody else's write, or by one of our own whose answer was lost.
+                // Refused because of another process's write, or of an own write whose answer was lost.
                 Ok(Ok(Written::Refused)) => {
                     match tokio::time::timeout_at(until, self.bounded(self.store.read())).await {
                         Ok(Ok(Some(version))) if version.record.holder == self.holder => {
@@ -279,11 +284,11 @@ impl Lease {
     fn lose(&self, why: &str) {
         self.fence.close();
         *lock(&self.lost) = Some(Instant::now());
-        self.stand(LeaseState::Unreadable(format!("the lease was lost: {why}")));
-        tracing::warn!(holder = %self.holder, "the lease was lost: {why}; nothing is changed any more");
+        self.set_state(LeaseState::Unreadable(format!("the lease was lost: {why}")));
+        tracing::warn!(holder = %self.holder, "the lease was lost: {why}; this process changes nothing until it holds the lease again");
     }
 
-    fn stand(&self, lease_state: LeaseState) {
+    fn set_state(&self, lease_state: LeaseState) {
         self.lease_state.send_if_modified(|now| {
             let changed = *now != lease_state;
             *now = lease_state;
@@ -296,7 +301,7 @@ impl Lease {
         self.store.write(&record, before).await
     }
 
-    /// One call on the lease may not take longer than a change may.
+    /// A call on the lease takes at most as long as a change may.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let limit = call_timeout(self.duration).min(LONGEST_CALL);
         self.pulse.ask();
@@ -312,8 +317,8 @@ impl Lease {
         answer
     }
 
-    /// Gives the lease back, so that the next process need not wait. For an orderly end, after the work has stopped and
-    /// [`Fence::shut`] has waited for the calls that were on their way.
+    /// Releases the lease, so that the next process need not wait. For an orderly shutdown, after the work has stopped and
+    /// [`Fence::shut`] has waited for the calls in flight.
     pub async fn release(&self) {
         let held = self.state() == LeaseState::Held;
         self.fence.close();
@@ -328,18 +333,63 @@ impl Lease {
             Ok(())
         };
         if let Err(error) = self.bounded(released).await {
-            tracing::warn!(%error, "the lease was not given back; it runs out by itself");
+            tracing::warn!(%error, "could not release the lease; it expires by itself");
         }
     }
 }
 
-/// The part of the lease's time in which its holder begins nothing any more: longer than a call may take.
+/// The last part of the lease's validity, in which its holder starts no change. Longer than a call may take.
 fn margin(duration: Duration) -> Duration {
     duration / 2
 }
 
-/// How long a mutating call may take, its retries included: shorter than the margin, so that it is over before anybody else may
-/// take the lease.
+/// How long a change may take, including its retries: shorter than the margin, so that it ends before another process may take
+/// the lease.
 fn call_timeout(duration: Duration) -> Duration {
     margin(duration) * 4 / 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(holder: &str) -> Record {
+        Record { holder: holder.to_owned(), sequence: 1, seconds: 30 }
+    }
+
+    #[test]
+    fn another_process_waits_for_the_whole_validity() {
+        let record = record("a");
+        assert_eq!(record.free_in("b", Duration::ZERO), Duration::from_secs(30));
+        assert_eq!(record.free_in("b", Duration::from_secs(29)), Duration::from_secs(1));
+        assert_eq!(record.free_in("b", Duration::from_secs(31)), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_own_or_released_lease_is_free_at_once() {
+        assert_eq!(record("a").free_in("a", Duration::ZERO), Duration::ZERO);
+        assert_eq!(record("").free_in("b", Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_change_ends_before_another_process_takes_over() {
+        for seconds in [5, 15, 30, 60, 600] {
+            let duration = Duration::from_secs(seconds);
+            // The holder starts changes until the margin begins, and each one lasts at most `call_timeout`.
+            assert!(duration - margin(duration) + call_timeout(duration) < duration, "{seconds} s");
+            assert!(duration / 6 < duration - margin(duration), "a renewal comes before the margin");
+        }
+    }
+
+    #[test]
+    fn the_object_reads_back_as_it_was_written() {
+        let text = serde_json::to_string(&record("a")).unwrap();
+        assert_eq!(text, r#"{"holder":"a","sequence":1,"seconds":30}"#);
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record("a"));
+    }
+
+    #[test]
+    fn the_key_is_below_the_prefix_of_the_deployment() {
+        assert_eq!(key("codeloc"), format!("{}/lease.json", names::own_prefix("codeloc")));
+    }
 }

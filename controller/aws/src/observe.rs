@@ -6,11 +6,12 @@ use codeloc_core::resources::ObservedResources;
 
 use crate::error::CallError;
 use crate::resources::{discovery, image_repository, log_group, role, scaling, service, task_definition};
-use crate::session::{Scope, Session};
+use crate::scope::Scope;
+use crate::session::Session;
 
-/// Live state by repository name. A location of which nothing exists is absent.
+/// The observed state by location name. A location without any resource is absent.
 ///
-/// Errors: one failed call fails the whole observation, since half of it would read as 'absent'.
+/// One failed call fails the whole observation: a partial one would make resources look absent.
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, ObservedResources>, CallError> {
     let mut all: BTreeMap<String, ObservedResources> = BTreeMap::new();
     if let Scope::All = scope {

@@ -1,5 +1,5 @@
-//! Whether something answers, judged by the clock: it is asked at short intervals, and a question that hangs counts like one
-//! that fails.
+//! Whether a remote side answers, judged by the clock: it gets a request at short intervals, and a request that hangs counts as
+//! one that fails.
 
 use std::time::Duration;
 
@@ -13,75 +13,75 @@ pub struct Pulse {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// When the first question since the last good answer was asked.
-    asked: Option<Instant>,
-    /// Why the last one failed; nothing while the first one is still open.
+    /// When the first request since the last success started.
+    pending_since: Option<Instant>,
+    /// Why the last request failed. `None` while the first one is pending.
     why: Option<String>,
 }
 
-/// No good answer since a moment.
+/// No success since a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
     pub since: Instant,
-    /// What the last question ended with; nothing where none has ended.
+    /// The error of the last request. `None` if none has ended.
     pub why: Option<String>,
 }
 
 impl Pulse {
-    /// To be called before each question.
+    /// Call before each request.
     pub fn ask(&self) {
         self.state.send_if_modified(|state| {
-            let first = state.asked.is_none();
-            state.asked.get_or_insert_with(Instant::now);
+            let first = state.pending_since.is_none();
+            state.pending_since.get_or_insert_with(Instant::now);
             first
         });
     }
 
     pub fn heard(&self) {
-        self.state.send_if_modified(|state| std::mem::take(state).asked.is_some());
+        self.state.send_if_modified(|state| std::mem::take(state).pending_since.is_some());
     }
 
     pub fn failed(&self, why: String) {
         self.state.send_if_modified(|state| {
-            state.asked.get_or_insert_with(Instant::now);
+            state.pending_since.get_or_insert_with(Instant::now);
             state.why = Some(why);
             true
         });
     }
 
-    /// Nothing while a question is younger than `patience`.
+    /// `None` while the oldest pending request is younger than `patience`.
     pub fn silence(&self, patience: Duration) -> Option<Silence> {
-        let State { asked, why } = self.state.borrow().clone();
-        let since = asked.filter(|asked| asked.elapsed() >= patience)?;
+        let State { pending_since, why } = self.state.borrow().clone();
+        let since = pending_since.filter(|since| since.elapsed() >= patience)?;
         Some(Silence { since, why })
     }
 
-    /// Until a question is as old as `patience`.
+    /// Waits until a request is as old as `patience`.
     pub async fn until_silent(&self, patience: Duration) -> Silence {
         let mut changes = self.state.subscribe();
         loop {
             if let Some(silence) = self.silence(patience) {
                 return silence;
             }
-            let asked = changes.borrow_and_update().asked;
+            let pending_since = changes.borrow_and_update().pending_since;
             let due = async {
-                match asked {
-                    Some(asked) => tokio::time::sleep_until(asked + patience).await,
+                match pending_since {
+                    Some(since) => tokio::time::sleep_until(since + patience).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = due => {}
-                // Never an error: the sender is in this very value.
+                // Never an error: this value owns the sender.
                 _ = changes.changed() => {}
             }
         }
     }
 
-    /// Until nothing is unanswered.
+    /// Waits until no request is unanswered.
     pub async fn until_heard(&self) {
-        // Never an error: the sender is in this very value.
-        let _ = self.state.subscribe().wait_for(|state| state.asked.is_none()).await;
+        // Never an error: this value owns the sender.
+        let _ = self.state.subscribe().wait_for(|state| state.pending_since.is_none()).await;
     }
 }
 
@@ -96,31 +96,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_that_hangs_is_a_silence() {
+    async fn a_request_that_hangs_is_a_silence() {
         let pulse = Pulse::default();
-        let asked = Instant::now();
+        let start = Instant::now();
         pulse.ask();
         assert_eq!(pulse.silence(PATIENCE), None);
-        assert_eq!(pulse.until_silent(PATIENCE).await, Silence { since: asked, why: None });
+        assert_eq!(pulse.until_silent(PATIENCE).await, Silence { since: start, why: None });
         pulse.heard();
         assert_eq!(pulse.silence(PATIENCE), None);
         pulse.until_heard().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn questions_that_fail_are_one_silence_from_the_first_on() {
+    async fn failing_requests_are_one_silence_since_the_first() {
         let pulse = Pulse::default();
-        let asked = Instant::now();
+        let start = Instant::now();
         for why in ["refused", "reset"] {
             pulse.ask();
             pulse.failed(why.to_owned());
             pass(3).await;
         }
-        assert_eq!(pulse.silence(PATIENCE), Some(Silence { since: asked, why: Some("reset".to_owned()) }));
+        assert_eq!(pulse.silence(PATIENCE), Some(Silence { since: start, why: Some("reset".to_owned()) }));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_silent_while_nothing_is_asked() {
+    async fn without_a_request_there_is_no_silence() {
         let pulse = Pulse::default();
         pulse.ask();
         pulse.heard();

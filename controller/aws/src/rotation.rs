@@ -1,7 +1,7 @@
-//! A list too long to be read in every sweep: each sweep reads the next few pages and remembers the rest. Pure.
+//! A list that is too long to read in every sweep: each sweep reads the next few pages and remembers the rest. Pure.
 //!
-//! Guarantees: what was read newly replaces what was remembered; nothing is forgotten only because a page did not show it, for
-//! AWS promises no order between two readings: at the end of a round, whoever was not seen is asked for by name.
+//! Guarantees: a page replaces the remembered values; a value is not forgotten because a page did not contain it, since AWS
+//! promises no order between two reads. At the end of a round, the caller reads the missing items by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,18 +10,19 @@ pub struct Rotation<V> {
     known: BTreeMap<String, V>,
     /// Whether a round was ever read to its end.
     whole: bool,
-    /// The page that comes next; the first one where there is none.
+    /// The token of the next page. `None` for the first page.
     next: Option<String>,
-    /// Known when this round began, and not seen since.
+    /// Known when this round started, and not seen since.
     unseen: BTreeSet<String>,
-    /// Counts what is told beside the pages, and when it was told of whom: a page that was asked for before knows less.
-    told: u64,
-    told_of: HashMap<String, u64>,
+    /// The number of updates from outside the pages.
+    updates: u64,
+    /// The number of the last update of each key: a page requested before it is older.
+    updated: HashMap<String, u64>,
 }
 
-/// The moment at which a page was asked for.
+/// The moment at which a page was requested.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked(u64);
+pub struct Requested(u64);
 
 impl<V> Default for Rotation<V> {
     fn default() -> Self {
@@ -30,8 +31,8 @@ impl<V> Default for Rotation<V> {
             whole: false,
             next: None,
             unseen: BTreeSet::new(),
-            told: 0,
-            told_of: HashMap::new(),
+            updates: 0,
+            updated: HashMap::new(),
         }
     }
 }
@@ -49,24 +50,24 @@ impl<V> Rotation<V> {
         self.known.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// The token of the page to read next.
-    pub fn ask(&mut self) -> (Asked, Option<String>) {
+    /// The token of the page to request next.
+    pub fn request(&mut self) -> (Requested, Option<String>) {
         if self.next.is_none() {
             self.unseen = self.known.keys().cloned().collect();
         }
-        (Asked(self.told), self.next.clone())
+        (Requested(self.updates), self.next.clone())
     }
 
-    /// Takes a page in. At the end of a round: who is known and was not seen.
+    /// Stores a page. At the end of a round, returns the known keys that no page contained.
     pub fn page(
         &mut self,
-        asked: Asked,
+        requested: Requested,
         found: impl IntoIterator<Item = (String, V)>,
         next: Option<String>,
     ) -> Vec<String> {
         for (key, value) in found {
             self.unseen.remove(&key);
-            if self.told_of.get(&key).is_none_or(|told| *told <= asked.0) {
+            if self.updated.get(&key).is_none_or(|update| *update <= requested.0) {
                 self.known.insert(key, value);
             }
         }
@@ -76,22 +77,22 @@ impl<V> Rotation<V> {
             return vec![];
         }
         self.whole = true;
-        self.told_of.clear();
+        self.updated.clear();
         let mut missing = std::mem::take(&mut self.unseen);
         missing.retain(|key| self.known.contains_key(key));
         missing.into_iter().collect()
     }
 
-    /// Begins a new round: AWS does not know the token any more.
+    /// Starts a new round: AWS no longer accepts the token.
     pub fn restart(&mut self) {
         self.next = None;
     }
 
-    /// What is known otherwise, from a change of our own or from a reading of this one.
-    pub fn tell(&mut self, key: String, value: Option<V>) {
-        self.told += 1;
+    /// Stores or removes one value, after a change or a read of this one item.
+    pub fn update(&mut self, key: String, value: Option<V>) {
+        self.updates += 1;
         self.unseen.remove(&key);
-        self.told_of.insert(key.clone(), self.told);
+        self.updated.insert(key.clone(), self.updates);
         match value {
             Some(value) => drop(self.known.insert(key, value)),
             None => drop(self.known.remove(&key)),
@@ -108,41 +109,60 @@ mod tests {
     }
 
     #[test]
-    fn a_round_goes_on_where_the_sweep_before_stopped() {
+    fn a_round_continues_at_the_page_of_the_last_sweep() {
         let mut rotation = Rotation::default();
-        let (asked, token) = rotation.ask();
+        let (requested, token) = rotation.request();
         assert_eq!(token, None);
-        assert!(rotation.page(asked, items(&["a", "b"]), Some("2".to_owned())).is_empty());
+        assert!(rotation.page(requested, items(&["a", "b"]), Some("2".to_owned())).is_empty());
         assert!(!rotation.is_whole());
-        let (asked, token) = rotation.ask();
+        let (requested, token) = rotation.request();
         assert_eq!(token.as_deref(), Some("2"));
-        assert!(rotation.page(asked, items(&["c"]), None).is_empty());
+        assert!(rotation.page(requested, items(&["c"]), None).is_empty());
         assert!(rotation.is_whole());
         assert_eq!(rotation.known().len(), 3);
-        assert_eq!(rotation.ask().1, None);
+        assert_eq!(rotation.request().1, None);
     }
 
     #[test]
-    fn what_no_page_of_a_round_shows_is_named_and_kept() {
+    fn a_key_missing_from_a_round_is_returned_and_kept() {
         let mut rotation = Rotation::default();
-        let (asked, _) = rotation.ask();
-        rotation.page(asked, items(&["a", "b"]), None);
-        let (asked, _) = rotation.ask();
-        assert_eq!(rotation.page(asked, items(&["b"]), None), ["a"]);
+        let (requested, _) = rotation.request();
+        rotation.page(requested, items(&["a", "b"]), None);
+        let (requested, _) = rotation.request();
+        assert_eq!(rotation.page(requested, items(&["b"]), None), ["a"]);
         assert!(rotation.known().contains_key("a"));
-        rotation.tell("a".to_owned(), None);
+        rotation.update("a".to_owned(), None);
         assert!(!rotation.known().contains_key("a"));
     }
 
     #[test]
-    fn what_was_changed_while_a_page_was_read_is_not_undone_by_it() {
+    fn a_page_does_not_undo_a_later_update() {
         let mut rotation = Rotation::default();
-        let (asked, _) = rotation.ask();
-        rotation.tell("a".to_owned(), Some(2));
-        rotation.page(asked, items(&["a"]), None);
+        let (requested, _) = rotation.request();
+        rotation.update("a".to_owned(), Some(2));
+        rotation.page(requested, items(&["a"]), None);
         assert_eq!(rotation.known()["a"], 2);
-        let (asked, _) = rotation.ask();
-        rotation.page(asked, items(&["a"]), None);
+        let (requested, _) = rotation.request();
+        rotation.page(requested, items(&["a"]), None);
         assert_eq!(rotation.known()["a"], 1);
+    }
+
+    #[test]
+    fn an_expired_token_restarts_the_round() {
+        let mut rotation = Rotation::default();
+        let (requested, _) = rotation.request();
+        rotation.page(requested, items(&["a"]), Some("2".to_owned()));
+        rotation.restart();
+        assert_eq!(rotation.request().1, None);
+    }
+
+    #[test]
+    fn a_prefix_selects_its_keys_only() {
+        let mut rotation = Rotation::default();
+        for key in ["a:1", "a:2", "ab:1"] {
+            rotation.update(key.to_owned(), Some(1));
+        }
+        let keys: Vec<&String> = rotation.starting_with("a:").map(|(key, _)| key).collect();
+        assert_eq!(keys, ["a:1", "a:2"]);
     }
 }

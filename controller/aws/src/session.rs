@@ -1,4 +1,4 @@
-//! Making a call: each one waits for its rate, and one that changes anything needs the fence to be open.
+//! AWS calls: each one waits for its rate limit, and a call that changes something needs the fence to be open.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -14,11 +14,12 @@ use crate::clients::Clients;
 use crate::error::{CallError, Class, classify};
 use crate::error_detail::{ErrorDetail, with_error_detail};
 use crate::fence::Fence;
-use crate::limits::Limits;
+use crate::operation;
+use crate::rate_limit::RateLimiter;
 
-/// Makes one call; the SDK's own retries are inside it.
+/// Makes one call, including the SDK's own retries. It waits for no rate limit and no fence.
 ///
-/// The SDK's futures are tens of kilobytes; on the heap they do not add up along the way to here.
+/// The SDK's futures are tens of kilobytes; on the heap they do not add up in every caller.
 pub fn call<T, E>(
     operation: &'static str,
     future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
@@ -27,8 +28,7 @@ where
     T: Send,
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let service = operation.split(':').next().unwrap_or_default();
-    let future = Box::pin(with_error_detail(service, future));
+    let future = Box::pin(with_error_detail(operation::service(operation), future));
     async move {
         future.await.map_err(|ErrorDetail { code, message, status }| {
             let class = classify(&code, &message, status);
@@ -37,52 +37,25 @@ where
     }
 }
 
-/// Whether an operation changes anything, by its verb.
-pub fn mutates(operation: &str) -> bool {
-    const READS: [&str; 6] = ["BatchGet", "Describe", "Filter", "Get", "Head", "List"];
-    let name = operation.split_once(':').map_or(operation, |(_, name)| name);
-    !READS.iter().any(|verb| name.starts_with(verb))
-}
-
-/// Which locations to read.
-#[derive(Clone, Copy, Debug)]
-pub enum Scope<'a> {
-    /// Everything of the deployment, with the fewest calls: what no bulk call carries is read in turns, and remembered between.
-    All,
-    /// One location, tags read afresh.
-    One(&'a str),
-}
-
-/// Asked for the repository of a full name: `None` for names that are not of this deployment or not in scope.
-pub fn in_scope<'n>(scope: Scope<'_>, prefix: &str, name: &'n str) -> Option<&'n str> {
-    let location = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
-    match scope {
-        Scope::All => Some(location),
-        Scope::One(wanted) => (wanted == location).then_some(location),
-    }
-}
-
-/// Everything a room needs to observe and to apply.
+/// The parts that observing and applying need.
 #[derive(Clone, Copy, Debug)]
 pub struct Session<'a> {
     pub clients: &'a Clients,
     pub deployment: &'a Deployment,
     pub cache: &'a Cache,
-    pub limits: &'a Limits,
+    pub limits: &'a RateLimiter,
     pub fence: &'a Fence,
     pub priority: Priority,
 }
 
 impl Session<'_> {
-    /// An error where this process may not change anything now.
+    /// An error if this process may not change anything now.
     pub fn check_fence(self, operation: &'static str) -> Result<(), CallError> {
-        let refused =
-            || CallError::unanswered(operation, Class::Fenced, "not begun: this process does not hold the lease");
-        self.fence.is_open().then_some(()).ok_or_else(refused)
+        check_fence(self.fence, operation)
     }
 
-    /// Makes one call when its turn has come; the SDK's own retries are inside it. One that changes anything is begun only
-    /// while the fence is open, and given up when that closes: whether it was applied is not known then.
+    /// Makes one call when its turn comes, including the SDK's own retries. A call that changes something starts only while the
+    /// fence is open, and is aborted when the fence closes: AWS may or may not have applied it then.
     pub fn call<T, E>(
         self,
         operation: &'static str,
@@ -95,17 +68,78 @@ impl Session<'_> {
         let call = call(operation, future);
         async move {
             self.limits.admit(operation, self.priority).await;
-            if !mutates(operation) {
-                return call.await;
-            }
-            let closing = self.fence.closing();
-            self.check_fence(operation)?;
-            let _under_way = self.fence.under_way();
-            tokio::select! {
-                answer = tokio::time::timeout(self.fence.call_timeout(), call) => answer
-                    .unwrap_or_else(|_| Err(CallError::no_answer(operation, self.fence.call_timeout()))),
-                () = closing => Err(CallError::unanswered(operation, Class::Fenced, "given up: this process lost the lease")),
-            }
+            guarded(self.fence, operation, call).await
         }
+    }
+}
+
+fn check_fence(fence: &Fence, operation: &'static str) -> Result<(), CallError> {
+    let refused =
+        || CallError::unanswered(operation, Class::Fenced, "not started: this process does not hold the lease");
+    fence.is_open().then_some(()).ok_or_else(refused)
+}
+
+async fn guarded<T>(
+    fence: &Fence,
+    operation: &'static str,
+    call: impl Future<Output = Result<T, CallError>> + Send,
+) -> Result<T, CallError> {
+    if !operation::mutates(operation) {
+        return call.await;
+    }
+    let closing = fence.closing();
+    check_fence(fence, operation)?;
+    let _in_flight = fence.in_flight();
+    tokio::select! {
+        answer = tokio::time::timeout(fence.call_timeout(), call) => {
+            answer.unwrap_or_else(|_| Err(CallError::no_answer(operation, fence.call_timeout())))
+        }
+        () = closing => Err(CallError::unanswered(operation, Class::Fenced, "aborted: this process lost the lease")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const CHANGE: &str = "ecs:UpdateService";
+
+    async fn answered() -> Result<u8, CallError> {
+        Ok(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_fence_lets_only_reads_pass() {
+        let fence = Fence::new(Duration::from_secs(1));
+        let error = guarded(&fence, CHANGE, answered()).await.unwrap_err();
+        assert_eq!(error.class, Class::Fenced);
+        assert_eq!(error.to_string(), "ecs:UpdateService: not started: this process does not hold the lease");
+        assert_eq!(guarded(&fence, "ecs:DescribeServices", answered()).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_the_fence_aborts_a_change() {
+        let fence = Fence::open();
+        let call = guarded(&fence, CHANGE, std::future::pending::<Result<u8, CallError>>());
+        let close = async {
+            tokio::task::yield_now().await;
+            fence.close();
+        };
+        let (answer, ()) = tokio::join!(call, close);
+        assert_eq!(answer.unwrap_err().to_string(), "ecs:UpdateService: aborted: this process lost the lease");
+        // Nothing is left in flight.
+        fence.shut().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_ends_at_its_time_limit() {
+        let fence = Fence::open();
+        let error = guarded(&fence, CHANGE, std::future::pending::<Result<u8, CallError>>()).await.unwrap_err();
+        assert_eq!(
+            (error.class, error.to_string().as_str()),
+            (Class::Transient, "ecs:UpdateService: no answer within 60s")
+        );
     }
 }

@@ -1,17 +1,17 @@
-//! What Dagster's servers answer, and how Dagster reaches a location.
+//! The answers of Dagster's code servers and webserver, and the address of a location.
 
-/// What a code server said of itself.
+/// The answer of a code server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Definitions are loaded.
+    /// It has loaded its definitions.
     Loaded { server_id: String, repositories: Vec<String> },
-    /// The server is up but the user's code failed: Dagster's own text.
+    /// The server runs, but the location's code failed to load. The message is Dagster's.
     LoadError { server_id: String, message: String },
-    /// Nobody answered in time, or the connection was refused.
+    /// It did not answer in time, or refused the connection.
     Unreachable { message: String },
 }
 
-/// One location as the webserver has it.
+/// The state of a location in the webserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebLocation {
     Loaded { server_id: Option<String> },
@@ -19,7 +19,7 @@ pub enum WebLocation {
     Loading,
 }
 
-/// Where Dagster reaches one location.
+/// The address at which Dagster reaches a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub host: String,

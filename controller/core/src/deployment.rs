@@ -1,8 +1,8 @@
-//! What all locations of a deployment share: the place in AWS where they live.
+//! The part of AWS that all locations of a deployment share.
 
 use std::collections::BTreeMap;
 
-/// Read once at start, from the settings and from AWS itself.
+/// codeloc reads it at startup from the settings and from AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployment {
     /// This deployment's id: the value of the ownership tag and the prefix of every name.
@@ -22,23 +22,24 @@ pub struct Deployment {
     pub execution_role_arn: String,
     pub permissions_boundary: Option<String>,
     pub log_retention_days: i32,
-    /// Days for which an image stays that nothing names.
+    /// Days for which codeloc keeps an image that no definition names.
     pub image_grace_days: u32,
     /// The code server's port.
     pub port: u16,
     pub address: Address,
-    /// Variables of every code server and run, and those that ECS fills from secrets: see the settings of the same names.
+    /// Variables of every code server and run.
     pub environment: BTreeMap<String, String>,
+    /// Variables of every code server and run that ECS fills from secrets: the ARN by variable.
     pub secrets: BTreeMap<String, String>,
-    /// Whether images are built for this machine instead of the config's architecture.
+    /// Whether codeloc builds images for its own machine instead of the config's architecture.
     pub host_platform: bool,
 }
 
 /// How Dagster reaches a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// By name. `{service}` and `{namespace}` are filled in; `{service}.{namespace}` unless set.
+    /// By a name with `{service}` and `{namespace}` in it; the default is `{service}.{namespace}`.
     Dns { template: String },
-    /// By the address that Cloud Map has, for a Dagster outside the VPC's DNS.
+    /// By the address in Cloud Map, for a Dagster that cannot use the DNS of the VPC.
     Discovered,
 }

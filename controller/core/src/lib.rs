@@ -1,11 +1,14 @@
 //! Desired and observed state of a location as data, and the planner that compares them.
 //!
-//! Guarantees: nothing here reads a clock, a network, a file or an environment variable. This crate depends neither on tokio nor on
-//! the AWS SDK, so the compiler refuses planning code that reaches for them.
+//! Guarantees: nothing in this crate reads a clock, a network, a file or an environment variable. It depends neither on tokio nor on the
+//! AWS SDK, so planning code that uses them does not compile.
 
+pub mod arns;
 pub mod dagster;
 pub mod deployment;
 pub mod desired;
+#[cfg(test)]
+mod fixtures;
 pub mod image;
 pub mod lock;
 pub mod names;

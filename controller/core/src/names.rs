@@ -1,17 +1,16 @@
-//! The names derived from a repository's name. Every cleaner asks for these prefixes besides the ownership tag.
+//! The names of AWS resources, which codeloc derives from the names of the deployment and the location.
 //!
-//! Lengths: a repository's name has at most 40 characters and a deployment's id at most 20. Each of these names fits what AWS takes
-//! then, so that neither a config nor the settings can ask for one that it refuses.
+//! Guarantees: a location's name has at most 40 characters and a deployment's id at most 20, so AWS accepts every one of these names.
 
-/// Longest deployment id; see the module's text.
+/// The maximum length of a deployment's id.
 pub const DEPLOYMENT_LENGTH: usize = 20;
 
 const SERVICE_SUFFIX: &str = "-service";
 
-/// Of a service of the longest name that a config may have.
+/// The length of the service name of a location whose name has the maximum length.
 pub const LONGEST_SERVICE: usize = 40 + SERVICE_SUFFIX.len();
 
-/// The ECS service and the Cloud Map service have one name: it is the location's host.
+/// The name of both the ECS service and the Cloud Map service, and the host part of the location's address.
 pub fn service(location: &str) -> String {
     format!("{location}{SERVICE_SUFFIX}")
 }
@@ -20,13 +19,12 @@ pub fn location_of_service(service: &str) -> Option<&str> {
     service.strip_suffix(SERVICE_SUFFIX).filter(|name| !name.is_empty())
 }
 
-/// What makes the same request twice one service in Cloud Map. With a slash, which neither part has, no two locations of an account
-/// share one.
+/// The idempotency key of a Cloud Map service. Neither part contains a slash, so it is unique in the account.
 pub fn creator_request(deployment: &str, location: &str) -> String {
     format!("{deployment}/{location}")
 }
 
-/// What the controller keeps for itself in the platform's bucket: its lease, and what builds learn.
+/// The S3 prefix of codeloc's own objects: the lease and the build cache.
 pub fn own_prefix(deployment: &str) -> String {
     format!("codeloc/{deployment}")
 }
@@ -55,11 +53,11 @@ pub fn task_family_prefix(deployment: &str) -> String {
     format!("{deployment}-")
 }
 
-/// What a run definition's family has between the location and the hash of what it says: no location's name has an underscore.
+/// Separates location and hash in the family of a run definition. A location's name has no underscore.
 const RUN: &str = "_run_";
 
-/// A family for each content, so that its name says what it says: a queued run keeps the one of the moment it was created, and one
-/// that has to be registered again is still the one that code servers name.
+/// The family of a run definition with this content hash. A queued run keeps its definition, and codeloc registers a lost one again under
+/// the name that code servers pass on.
 pub fn run_family(deployment: &str, location: &str, hash: &str) -> String {
     format!("{}{hash}", run_family_prefix(deployment, location))
 }
@@ -68,8 +66,8 @@ pub fn run_family_prefix(deployment: &str, location: &str) -> String {
     format!("{}{RUN}", task_family(deployment, location))
 }
 
-/// The repository of a family without the deployment's prefix, and the hash where it is a run's.
-pub fn repository_of_family(family: &str) -> (&str, Option<&str>) {
+/// The location of a family without the deployment's prefix, and the hash of a run definition.
+pub fn location_of_family(family: &str) -> (&str, Option<&str>) {
     match family.split_once(RUN) {
         Some((location, hash)) => (location, Some(hash)),
         None => (family, None),
@@ -80,24 +78,24 @@ pub fn role(deployment: &str, location: &str) -> String {
     format!("{deployment}-{location}")
 }
 
-/// No location's name has an underscore. With the longest names of deployment and location it is one character short of IAM's 64.
+/// A location's name has no underscore. Short, because IAM accepts 64 characters: the longest name has 63.
 const EXECUTION: &str = "_x";
 
 pub fn execution_role(deployment: &str, location: &str) -> String {
     format!("{}{EXECUTION}", role(deployment, location))
 }
 
-/// The repository of a role without the deployment's prefix, and whether it is the one that starts its tasks.
+/// The location of a role without the deployment's prefix, and whether it is the execution role.
 pub fn location_of_role(role: &str) -> (&str, bool) {
     role.strip_suffix(EXECUTION).map_or((role, false), |location| (location, true))
 }
 
-/// Roles have a path of their own, so that the controller's own permissions can be limited to it.
+/// The path of all roles, to which an administrator can limit codeloc's permissions.
 pub fn role_path(deployment: &str) -> String {
     format!("/{deployment}/")
 }
 
-/// Application Auto Scaling's id of an ECS service.
+/// The id of an ECS service in Application Auto Scaling.
 pub fn scaling_resource(cluster: &str, location: &str) -> String {
     format!("service/{cluster}/{}", service(location))
 }
@@ -107,28 +105,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_names_fit_what_aws_takes() {
+    fn aws_accepts_the_longest_names() {
         let (deployment, name) = ("d".repeat(DEPLOYMENT_LENGTH), "r".repeat(40));
         assert!(codeloc_crds::LocationName::new(&name).is_ok());
         assert!(codeloc_crds::LocationName::new(&format!("{name}r")).is_err());
         assert_eq!(service(&name).len(), LONGEST_SERVICE);
         let hash = "f".repeat(16);
-        // By the API references of the services.
+        // From the API references of the services.
         let limits = [
             ("IAM role", role(&deployment, &name), 64),
-            ("IAM role that starts tasks", execution_role(&deployment, &name), 64),
+            ("IAM execution role", execution_role(&deployment, &name), 64),
             ("IAM path", role_path(&deployment), 512),
             ("ECS service", service(&name), 255),
-            ("label in DNS", service(&name), 63),
-            ("Cloud Map's CreatorRequestId", creator_request(&deployment, &name), 64),
+            ("DNS label", service(&name), 63),
+            ("Cloud Map CreatorRequestId", creator_request(&deployment, &name), 64),
             ("log group", log_group(&deployment, &name), 512),
             ("ECR repository", image_repository(&deployment, &name), 256),
             ("task definition family", task_family(&deployment, &name), 255),
-            ("family of runs", run_family(&deployment, &name, &hash), 255),
+            ("run definition family", run_family(&deployment, &name, &hash), 255),
             ("scalable target", scaling_resource(&"c".repeat(255), &name), 1600),
         ];
-        for (what, name, most) in limits {
-            assert!(name.len() <= most, "{what}: {name} has {} of {most} characters", name.len());
+        for (kind, name, limit) in limits {
+            assert!(name.len() <= limit, "{kind}: {name} has {} of {limit} characters", name.len());
         }
+    }
+
+    #[test]
+    fn the_location_is_in_the_names() {
+        assert_eq!(location_of_service(&service("orders")), Some("orders"));
+        assert_eq!(location_of_service("-service"), None);
+        let family = run_family("codeloc", "orders", "abc");
+        let family = family.strip_prefix(&task_family_prefix("codeloc")).unwrap();
+        assert_eq!(location_of_family(family), ("orders", Some("abc")));
+        assert_eq!(location_of_family("orders"), ("orders", None));
+        assert_eq!(location_of_role("orders"), ("orders", false));
+        assert_eq!(location_of_role("orders_x"), ("orders", true));
     }
 }

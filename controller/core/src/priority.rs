@@ -1,25 +1,25 @@
-//! Who goes first: in the queue, and where calls wait for their turn.
+//! The order of locations in the queue and of calls to AWS.
 
-/// Why something is done. Smaller comes first.
+/// The reason of a reconciliation or call, which decides the order. The first variant has the highest priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Somebody changed a location that is live.
+    /// A commit changed a location that serves.
     Commit,
-    /// Something is waited for, or failed and is tried again.
+    /// A rollout is in progress, or codeloc retries after a failure.
     Again,
-    /// A location that is being made: what was begun is ended before more is begun, so that the slowest of AWS's rates is never
-    /// left unused while others are used up.
+    /// codeloc has started to create the location. It completes started locations before it starts others, so that it always uses the
+    /// slowest of AWS's rates.
     Making,
-    /// A location that is made for the first time: nobody uses it yet.
+    /// A new location: it does not serve yet, so it can wait.
     Cold,
-    /// Nothing is known to have changed.
+    /// A periodic check without a known change.
     Resync,
-    /// What nobody needs any more is taken away.
+    /// Deletes resources that nothing uses.
     Garbage,
 }
 
 impl Priority {
-    /// As metrics call it.
+    /// The label in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Commit => "commit",
@@ -31,19 +31,44 @@ impl Priority {
         }
     }
 
-    /// Of something that was begun for this reason.
+    /// The priority after codeloc has started the work.
     #[must_use]
     pub fn begun(self) -> Self {
         if self == Self::Cold { Self::Making } else { self }
     }
 
-    /// Of the next look at something that was not done yet.
+    /// The priority of the next reconciliation of a location that is not in sync.
     #[must_use]
     pub fn again(self) -> Self {
         match self {
             Self::Making | Self::Cold => Self::Making,
-            // What was only looked at becomes something that is waited for.
+            // codeloc waits for the result of its own changes.
             Self::Commit | Self::Again | Self::Resync | Self::Garbage => Self::Again,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Priority; 6] =
+        [Priority::Commit, Priority::Again, Priority::Making, Priority::Cold, Priority::Resync, Priority::Garbage];
+
+    #[test]
+    fn a_commit_precedes_all_and_garbage_follows_all() {
+        assert!(ALL.is_sorted());
+    }
+
+    #[test]
+    fn a_started_location_precedes_new_ones() {
+        assert_eq!(Priority::Cold.begun(), Priority::Making);
+        assert_eq!(Priority::Cold.again(), Priority::Making);
+        assert!(ALL.into_iter().filter(|one| *one != Priority::Cold).all(|one| one.begun() == one));
+    }
+
+    #[test]
+    fn a_retry_is_never_less_urgent_than_its_reason() {
+        assert!(ALL.into_iter().filter(|one| *one != Priority::Commit).all(|one| one.again() <= one));
     }
 }

@@ -1,4 +1,4 @@
-//! A pointer to what is seldom changed and held in many places: copied when it is changed, compared by address first.
+//! A shared pointer to a value that rarely changes: it copies the value on a change, and compares by address first.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// A fleet at rest is read again and again, and held once: what a sweep reads and the one before read too, is the same value.
+/// If a sweep reads a value that the previous one read too, both share it. The memory of a fleet therefore does not grow with its sweeps.
 #[derive(Debug, Default)]
 pub struct Shared<T>(Arc<T>);
 
@@ -64,14 +64,14 @@ impl<T: Serialize> Serialize for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Whether somebody else holds it too.
+    /// Whether another pointer shares the value.
     pub fn is_held_elsewhere(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 }
 
 impl<T: PartialEq> Shared<T> {
-    /// The value that is held already, where `read` says the same.
+    /// `held`, if its value equals `read`.
     pub fn like(held: Option<&Self>, read: T) -> Self {
         held.filter(|held| ***held == read).cloned().unwrap_or_else(|| read.into())
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_says_the_same_is_held_once() {
+    fn equal_values_are_shared() {
         let first = Shared::from("a".to_owned());
         assert!(Arc::ptr_eq(&Shared::like(Some(&first), "a".to_owned()).0, &first.0));
         assert_eq!(*Shared::like(Some(&first), "b".to_owned()), "b");
@@ -90,11 +90,21 @@ mod tests {
     }
 
     #[test]
-    fn a_change_reaches_only_the_one_that_was_changed() {
+    fn a_change_does_not_affect_other_pointers() {
         let first = Shared::from("a".to_owned());
         let mut second = first.clone();
         second.push('b');
         assert_eq!((first.as_str(), second.as_str()), ("a", "ab"));
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_pointer_knows_whether_it_is_the_only_one() {
+        let first = Shared::from(1);
+        assert!(!first.is_held_elsewhere());
+        let second = first.clone();
+        assert!(first.is_held_elsewhere());
+        drop(second);
+        assert!(!first.is_held_elsewhere());
     }
 }

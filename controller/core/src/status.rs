@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Whether what runs is what is wanted.
+/// Whether the observed state matches the desired state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Sync {
     Synced,
@@ -12,7 +12,7 @@ pub enum Sync {
     Unknown,
 }
 
-/// Whether what runs is well.
+/// Whether the location works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Health {
     Healthy,
@@ -37,17 +37,17 @@ impl std::fmt::Display for Health {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum ConditionKind {
-    /// The config is valid and its branch is a commit.
+    /// The config is valid, and codeloc resolved its branch, tag or image.
     SourceResolved,
-    /// The commit is an image.
+    /// The image of the commit exists.
     ImageReady,
-    /// The service runs the wanted revision, and only that.
+    /// The ECS service runs only the desired revision.
     Deployed,
-    /// Its tasks answer with their definitions loaded.
+    /// Every task has loaded its definitions.
     Loaded,
-    /// It is in `workspace.yaml`, and the webserver shows the wanted revision.
+    /// `workspace.yaml` contains the location, and the webserver shows the desired revision.
     Registered,
-    /// What differs is repaired. Told only where it is not.
+    /// codeloc repairs drift. Shown only if it does not.
     Enforced,
 }
 
@@ -58,27 +58,27 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// Why a condition is as it is.
+/// The reason of a condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Reason {
-    /// All is as wanted.
+    /// Nothing to do.
     UpToDate,
     InvalidConfig,
-    /// The branch, tag or commit could not be resolved.
+    /// codeloc cannot resolve the branch, tag or commit.
     Unresolved,
     Resolving,
     Building,
     BuildFailed,
-    /// A resource of that name exists and is not ours.
+    /// A resource with the location's name has another owner.
     NotOwned,
     Rolling,
     RolloutFailed,
     Draining,
-    /// Nothing of it was seen yet.
+    /// codeloc waits for an earlier condition or for an answer.
     Waiting,
     NoInstance,
     NotAnswering,
-    /// The user's code failed to load.
+    /// The location's code fails to load.
     LoadError,
     OtherRevision,
     NotPublished,
@@ -91,22 +91,22 @@ pub enum Reason {
     Suspended,
     /// The mode is `detect`.
     DetectOnly,
-    /// Another controller holds the lease.
+    /// Another process holds the lease.
     Standby,
     LeaseUnreadable,
-    /// More would be deleted at once than is done unasked.
+    /// codeloc does not delete this much without confirmation.
     PruneBlocked,
     /// The config said `deletion: {protect: true}`.
     Protected,
 }
 
-/// One field of a live resource that is not as it should be.
+/// One field of an observed resource that differs from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drift {
     pub kind: String,
-    /// The resource's own name.
+    /// The name of the resource.
     pub name: String,
-    /// Absent where the whole resource is missing.
+    /// Absent if the whole resource is missing.
     pub field: Option<String>,
     pub observed: Option<String>,
     pub desired: Option<String>,
@@ -120,7 +120,7 @@ pub struct Condition {
     pub message: String,
 }
 
-/// A condition, and since when it has had its status and reason.
+/// A condition, and the time since which it has this status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatedCondition {
     #[serde(flatten)]
@@ -129,44 +129,43 @@ pub struct DatedCondition {
     pub since: Timestamp,
 }
 
-/// Everything `status` prints of one location.
+/// The status of one location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LocationStatus {
     pub name: String,
     pub sync: Sync,
     pub health: Health,
-    /// The one sentence to read first.
+    /// A one-sentence summary.
     pub message: String,
     pub commit: Option<String>,
-    /// The last commit before the present one that served: where a rollback goes. As AWS remembers it, so whatever became of the
-    /// process that saw it.
+    /// The last other commit that served: the target of a rollback. codeloc stores it in AWS, so it survives restarts.
     #[serde(default)]
     pub previous_commit: Option<String>,
     pub image: Option<String>,
-    /// What images are built for, where that is not the config's architecture.
+    /// The platform of built images, if it differs from the config's architecture.
     pub platform: Option<String>,
-    /// The revision that is wanted: the server id that Dagster is to show.
+    /// The desired revision, which is also the server id that Dagster shows.
     pub revision: Option<String>,
-    /// The revision that serves; absent where nothing does.
+    /// The revision that serves, if any.
     pub serving: Option<String>,
     pub address: Option<String>,
-    /// What was found to differ by the last look at it, repaired since or not.
+    /// The drift that the last reconciliation found, even if codeloc repaired it.
     #[serde(default)]
     pub drift: Vec<Drift>,
     pub conditions: Vec<DatedCondition>,
-    /// Tasks that run.
+    /// The number of running tasks.
     #[serde(default)]
     pub running: u32,
-    /// When this process first saw the commit that is wanted.
+    /// When this process first saw the desired commit.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub commit_observed: Option<Timestamp>,
-    /// When it was last seen to be as wanted.
+    /// When it was last in sync.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub converged: Option<Timestamp>,
-    /// This status takes account of every push before this moment, to the configs or to the branch. Absent while a newer config or
-    /// commit waits for a pass.
+    /// The status includes every push to the configs or the branch before this time. Absent while a newer config or commit waits for its
+    /// reconciliation.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub as_of: Option<Timestamp>,
@@ -176,13 +175,13 @@ pub struct LocationStatus {
 }
 
 impl LocationStatus {
-    /// Why it is not as it should be: that of the first condition that does not hold.
+    /// The reason of the first condition that is not true.
     pub fn reason(&self) -> Option<Reason> {
-        let holds_not = |dated: &&DatedCondition| dated.condition.status != ConditionStatus::True;
-        self.conditions.iter().find(holds_not).map(|dated| dated.condition.reason)
+        let is_not_true = |dated: &&DatedCondition| dated.condition.status != ConditionStatus::True;
+        self.conditions.iter().find(is_not_true).map(|dated| dated.condition.reason)
     }
 
-    /// Of a location of which nothing more is known than this message.
+    /// A status with nothing but a message.
     pub fn unknown(name: &str, message: String, now: Timestamp) -> Self {
         Self {
             name: name.to_owned(),
@@ -204,5 +203,26 @@ impl LocationStatus {
             as_of: None,
             updated: now,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_that_of_the_first_condition_that_is_not_true() {
+        let mut status = LocationStatus::unknown("orders", String::new(), Timestamp::UNIX_EPOCH);
+        assert_eq!(status.reason(), None);
+        let dated = |kind, status, reason| DatedCondition {
+            condition: Condition { kind, status, reason, message: String::new() },
+            since: Timestamp::UNIX_EPOCH,
+        };
+        status.conditions = vec![
+            dated(ConditionKind::SourceResolved, ConditionStatus::True, Reason::UpToDate),
+            dated(ConditionKind::ImageReady, ConditionStatus::Unknown, Reason::Building),
+            dated(ConditionKind::Deployed, ConditionStatus::False, Reason::Waiting),
+        ];
+        assert_eq!(status.reason(), Some(Reason::Building));
     }
 }

@@ -1,8 +1,8 @@
-//! The gRPC side of one running code server.
+//! The gRPC client of a code server.
 //!
-//! Guarantees: an ask ends within its time limit, whatever the other side does; [`Answer::Loaded`] means that the
-//! user's definitions were imported, which the server's health service does not tell.
-//! Assumes: no TLS, as Dagster's own client does inside a VPC.
+//! Guarantees: [`CodeServer::ask`] ends within its time limit; [`Answer::Loaded`] means that the server imported the user's
+//! definitions, which its health service does not show.
+//! Assumes: no TLS, as in Dagster's own client inside a VPC.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,12 +16,11 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use super::CodeServer;
-use super::text::{bounded, bounded_line, bounded_lines, of_user, with_sources};
+use crate::text::{bounded, bounded_line, bounded_lines, is_user_frame, with_sources};
 
 /// The limit of Dagster's own client (`DAGSTER_GRPC_MAX_RX_BYTES`); tonic's default is 4 MB.
 const MAX_MESSAGE_BYTES: usize = 50_000_000;
-/// Errors shown of one chain of causes: the ends say most.
+/// The most errors shown of one chain of causes: both ends are the most useful.
 const MAX_CAUSES: usize = 6;
 const MAX_CAUSE_CHARACTERS: usize = 600;
 /// The root cause is shown at greater length.
@@ -52,6 +51,11 @@ struct Repositories {
     serialized_list_repositories_response_or_error: String,
 }
 
+/// Port: one running code server.
+pub trait CodeServer: Send + Sync + 'static {
+    fn ask(&self, address: SocketAddr) -> impl Future<Output = Answer> + Send;
+}
+
 /// Asks code servers over gRPC.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcCodeServer {
@@ -59,7 +63,7 @@ pub struct GrpcCodeServer {
 }
 
 impl GrpcCodeServer {
-    /// `timeout` bounds one whole ask: the connection and its three calls.
+    /// `timeout` limits the connection and its three calls together.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout }
     }
@@ -67,7 +71,7 @@ impl GrpcCodeServer {
 
 impl CodeServer for GrpcCodeServer {
     async fn ask(&self, address: SocketAddr) -> Answer {
-        match tokio::time::timeout(self.timeout, converse(address)).await {
+        match tokio::time::timeout(self.timeout, ask(address)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(message)) => Answer::Unreachable { message },
             Err(_) => Answer::Unreachable {
@@ -77,11 +81,11 @@ impl CodeServer for GrpcCodeServer {
     }
 }
 
-async fn converse(address: SocketAddr) -> Result<Answer, String> {
+async fn ask(address: SocketAddr) -> Result<Answer, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| with_sources(&error))?;
     let channel =
         endpoint.connect().await.map_err(|error| format!("connecting to {address}: {}", with_sources(&error)))?;
-    // The server compresses whether or not the client accepts it; the size limit holds for what comes out.
+    // The server compresses even if the client does not accept it. The size limit applies to the decompressed message.
     let mut client =
         Grpc::new(channel).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_MESSAGE_BYTES);
 
@@ -89,7 +93,7 @@ async fn converse(address: SocketAddr) -> Result<Answer, String> {
     let reply: Echo =
         call(&mut client, "Ping", PathAndQuery::from_static("/api.DagsterApi/Ping"), echo.clone()).await?;
     if reply.echo != echo.echo {
-        return Err(format!("what listens on {address} is not a Dagster code server: its echo differs"));
+        return Err(format!("the server on {address} is not a Dagster code server: its echo differs"));
     }
     let path = PathAndQuery::from_static("/api.DagsterApi/GetServerId");
     let ServerId { server_id } = call(&mut client, "GetServerId", path, Empty {}).await?;
@@ -127,13 +131,13 @@ struct RepositorySymbol {
 #[derive(Deserialize)]
 struct ErrorInfo {
     message: String,
-    /// One entry a frame, innermost last.
+    /// One entry for each frame, the innermost last.
     #[serde(default)]
     stack: Vec<String>,
     /// `raise … from …`
     #[serde(default)]
     cause: Option<Box<ErrorInfo>>,
-    /// Raised while another one was handled.
+    /// Raised during the handling of another exception.
     #[serde(default)]
     context: Option<Box<ErrorInfo>>,
 }
@@ -144,7 +148,7 @@ fn read_listing(server_id: String, json: &str) -> Answer {
             server_id,
             repositories: repository_symbols.into_iter().map(|symbol| symbol.repository_name).collect(),
         },
-        Ok(Listing::SerializableErrorInfo(error)) => Answer::LoadError { server_id, message: readable(&error) },
+        Ok(Listing::SerializableErrorInfo(error)) => Answer::LoadError { server_id, message: describe(&error) },
         Err(error) => Answer::LoadError {
             server_id,
             message: format!(
@@ -154,29 +158,29 @@ fn read_listing(server_id: String, json: &str) -> Answer {
     }
 }
 
-/// The message of each exception from the outermost to the root cause, then the innermost place in the user's own code.
-fn readable(error: &ErrorInfo) -> String {
+/// The message of each exception from the outermost to the root cause, then the innermost frame in the user's own code.
+fn describe(error: &ErrorInfo) -> String {
     let mut chain = vec![error];
     while let Some(inner) = chain.last().and_then(|last| last.cause.as_deref().or(last.context.as_deref())) {
         chain.push(inner);
     }
-    let root = chain.last().expect("the chain begins with the error itself");
-    let left_out = chain.len().saturating_sub(MAX_CAUSES);
+    let root = chain.last().expect("the chain starts with the error itself");
+    let omitted = chain.len().saturating_sub(MAX_CAUSES);
     let mut lines = Vec::new();
     for (position, error) in chain.iter().enumerate() {
-        // Of a very long chain the first two and the last ones are shown.
-        if left_out > 0 && position == 2 {
-            lines.push(format!("… {left_out} more"));
+        // A very long chain is shown with the first two and the last errors.
+        if omitted > 0 && position == 2 {
+            lines.push(format!("… {omitted} more"));
         }
-        if left_out > 0 && (2..2 + left_out).contains(&position) {
+        if omitted > 0 && (2..2 + omitted).contains(&position) {
             continue;
         }
-        let most = if position + 1 == chain.len() { MAX_ROOT_CHARACTERS } else { MAX_CAUSE_CHARACTERS };
-        let message = bounded_lines(&error.message, MAX_MESSAGE_LINES, most);
+        let limit = if position + 1 == chain.len() { MAX_ROOT_CHARACTERS } else { MAX_CAUSE_CHARACTERS };
+        let message = bounded_lines(&error.message, MAX_MESSAGE_LINES, limit);
         lines.push(if position == 0 { message } else { format!("caused by {message}") });
     }
-    let own = chain.iter().rev().find_map(|error| error.stack.iter().rev().find(|frame| of_user(frame)));
-    if let Some(frame) = own.or(root.stack.last()) {
+    let user_frame = chain.iter().rev().find_map(|error| error.stack.iter().rev().find(|frame| is_user_frame(frame)));
+    if let Some(frame) = user_frame.or(root.stack.last()) {
         lines.push(format!("  {}", bounded(frame, MAX_FRAME_CHARACTERS)));
     }
     lines.join("\n")

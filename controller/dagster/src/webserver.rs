@@ -1,9 +1,8 @@
-//! The webserver's GraphQL: what Dagster has loaded, and the two mutations that make it look again.
+//! The webserver's GraphQL: the locations that Dagster has loaded, and the two mutations that reload them.
 //!
-//! Guarantees: every call ends within its time limit; an error that Dagster puts into a body of HTTP 500 is read and
-//! told, bounded. A location counts as loaded by the type of `locationOrLoadError` alone, since `loadStatus` is
-//! `LOADED` for a broken one too.
-//! Assumes: one webserver process; each has a workspace of its own.
+//! Guarantees: every call ends within its time limit; an error in a body of HTTP 500 is read and shown, bounded. Only the type of
+//! `locationOrLoadError` decides whether a location is loaded, since `loadStatus` is `LOADED` for a broken one too.
+//! Assumes: one webserver process, because each process has its own workspace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +11,10 @@ use codeloc_core::dagster::WebLocation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::text::{bounded, bounded_line, with_sources};
-use super::{NOT_JSON, WebError, Webserver};
+use crate::errors::{NOT_JSON, WebError};
+use crate::text::{bounded, bounded_line};
 
-/// A workspace of thousands of locations stays far below; what is longer is not a webserver's answer.
+/// A workspace of thousands of locations is far below; a longer answer is not that of a webserver.
 const MAX_BODY_BYTES: usize = 64 << 20;
 const MAX_ERROR_CHARACTERS: usize = 2_000;
 
@@ -41,14 +40,30 @@ const UNFINISHED_RUNS: &str = "query CodelocUnfinishedRuns($limit: Int!) {
     ... on Runs { results { repositoryOrigin { repositoryLocationName } } }
     ... on InvalidPipelineRunsFilterError { message } ... on PythonError { message } } }";
 
-/// Beyond so many the answer is 'perhaps', which is taken for a yes.
-const UNFINISHED_AT_MOST: usize = 1000;
+/// The most runs of one answer. If there are more, a run of any location may be among them.
+const MAX_UNFINISHED_RUNS: usize = 1000;
 
-/// A reload takes a second for most workspaces. Where it takes longer than this the webserver goes on with it by itself, and what it
-/// shows afterwards tells.
+/// Most workspaces reload within a second. After this time the webserver continues the reload by itself, and a later query shows the
+/// result.
 const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
-/// A Dagster webserver behind one URL.
+/// Port: the Dagster webserver.
+pub trait Webserver: Send + Sync + 'static {
+    /// Whether the webserver answers. Called often, so it must be cheap.
+    fn ping(&self) -> impl Future<Output = Result<(), WebError>> + Send {
+        async { self.locations().await.map(drop) }
+    }
+    /// All locations by name, in one query.
+    fn locations(&self) -> impl Future<Output = Result<BTreeMap<String, WebLocation>, WebError>> + Send;
+    /// Reads workspace.yaml again. Call only when membership or a host changed: the webserver loads serially.
+    fn reload_workspace(&self) -> impl Future<Output = Result<(), WebError>> + Send;
+    /// Connects to one location again, if it shows definitions of an old revision.
+    fn reload_location(&self, name: &str) -> impl Future<Output = Result<WebLocation, WebError>> + Send;
+    /// Whether a run of this location is queued or running: it may start from a definition that nothing else refers to.
+    fn has_unfinished_runs(&self, location: &str) -> impl Future<Output = Result<bool, WebError>> + Send;
+}
+
+/// A Dagster webserver at one URL.
 #[derive(Clone, Debug)]
 pub struct GraphqlWebserver {
     client: reqwest::Client,
@@ -57,7 +72,7 @@ pub struct GraphqlWebserver {
 }
 
 impl GraphqlWebserver {
-    /// `url` is the webserver's root, such as `http://127.0.0.1:3000`. `timeout` bounds a question; a reload may take
+    /// `url` is the webserver's root, such as `http://127.0.0.1:3000`. `timeout` limits a query; a reload may take
     /// [`RELOAD_LIMIT`].
     pub fn new(url: &str, timeout: Duration) -> Self {
         Self { client: reqwest::Client::new(), endpoint: format!("{}/graphql", url.trim_end_matches('/')), timeout }
@@ -74,12 +89,11 @@ impl GraphqlWebserver {
     }
 
     async fn exchange(&self, document: &str, variables: Value, field: &str) -> Result<Value, WebError> {
-        let unreachable = |error: reqwest::Error| WebError::Unreachable(with_sources(&error));
         let request = self.client.post(&self.endpoint).json(&json!({"query": document, "variables": variables}));
-        let mut response = request.send().await.map_err(unreachable)?;
+        let mut response = request.send().await.map_err(WebError::Transport)?;
         let status = response.status();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = response.chunk().await.map_err(WebError::Transport)? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(WebError::Refused(format!(
                     "{}: the answer is longer than {} MiB",
@@ -92,9 +106,13 @@ impl GraphqlWebserver {
         // Dagster answers 500 with an ordinary body when the workspace file is bad, so the body decides.
         let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
             let text = bounded_line(&String::from_utf8_lossy(&body), 200);
-            let what = format!("{} answered HTTP {status}{NOT_JSON}{text}", self.endpoint);
-            // A proxy in front of a webserver that is starting says 502 or 503 in HTML.
-            return Err(if status.is_server_error() { WebError::Unreachable(what) } else { WebError::Refused(what) });
+            let message = format!("{} answered HTTP {status}{NOT_JSON}{text}", self.endpoint);
+            // A proxy in front of a starting webserver answers 502 or 503 in HTML.
+            return Err(if status.is_server_error() {
+                WebError::Unreachable(message)
+            } else {
+                WebError::Refused(message)
+            });
         };
         match answer.pointer_mut(&format!("/data/{field}")).map(Value::take) {
             Some(value) if !value.is_null() => Ok(value),
@@ -107,12 +125,12 @@ fn graphql_errors(answer: &Value, status: reqwest::StatusCode) -> String {
     let messages: Vec<&str> =
         answer["errors"].as_array().into_iter().flatten().filter_map(|error| error["message"].as_str()).collect();
     if messages.is_empty() {
-        return format!("HTTP {status} without the data asked for");
+        return format!("HTTP {status} without the requested data");
     }
     bounded(&messages.join("\n"), MAX_ERROR_CHARACTERS)
 }
 
-/// The types that the three documents can answer with.
+/// The types of the answers to all documents.
 #[derive(Deserialize)]
 #[serde(tag = "__typename")]
 enum Answered {
@@ -135,7 +153,7 @@ enum Answered {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Run {
-    /// Of the location it was created for; absent of a run that was made without one.
+    /// The origin of the run's location. Absent for a run without one.
     repository_origin: Option<RepositoryOrigin>,
 }
 
@@ -187,12 +205,9 @@ impl LocationEntry {
     }
 }
 
-/// What is left of an answer once its refusals are taken out.
+/// The answer, or the error in it.
 fn accepted(value: Value) -> Result<Answered, WebError> {
-    let answered = serde_json::from_value(value).map_err(|error| {
-        WebError::Refused(format!("cannot read the webserver's answer ({error}): is its release supported?"))
-    })?;
-    match answered {
+    match serde_json::from_value(value).map_err(WebError::Malformed)? {
         Answered::PythonError(failure)
         | Answered::UnauthorizedError(failure)
         | Answered::RepositoryLocationNotFound(failure)
@@ -202,8 +217,8 @@ fn accepted(value: Value) -> Result<Answered, WebError> {
     }
 }
 
-fn unexpected(asked: &str) -> WebError {
-    WebError::Refused(format!("the webserver answered {asked} with another type than asked for"))
+fn unexpected(field: &str) -> WebError {
+    WebError::Refused(format!("the webserver answered {field} with another type than requested"))
 }
 
 impl Webserver for GraphqlWebserver {
@@ -237,13 +252,13 @@ impl Webserver for GraphqlWebserver {
     }
 
     async fn has_unfinished_runs(&self, location: &str) -> Result<bool, WebError> {
-        let variables = json!({"limit": UNFINISHED_AT_MOST});
+        let variables = json!({"limit": MAX_UNFINISHED_RUNS});
         match accepted(self.post(UNFINISHED_RUNS, variables, "runsOrError", self.timeout).await?)? {
             Answered::Runs { results } => {
-                let of_location = |run: &Run| {
+                let is_of_location = |run: &Run| {
                     run.repository_origin.as_ref().is_none_or(|origin| origin.repository_location_name == location)
                 };
-                Ok(results.len() >= UNFINISHED_AT_MOST || results.iter().any(of_location))
+                Ok(results.len() >= MAX_UNFINISHED_RUNS || results.iter().any(is_of_location))
             }
             _ => Err(unexpected("runsOrError")),
         }

@@ -1,8 +1,8 @@
-//! The commits that users' branches and tags name at present.
+//! The current commits of users' branches and tags.
 //!
-//! Guarantees: one request at a time per branch, however many locations share it and however often it is poked; a poke
-//! during a request brings one more; the last known commit stays while a host does not answer. Nothing is persisted: a
-//! restart asks again.
+//! Guarantees: one request at a time per reference, for any number of locations and triggers; a trigger during a request causes
+//! one more request; the last known commit stays while a host does not answer. Nothing is persisted: codeloc requests all
+//! references again after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -16,15 +16,17 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Failure, Git, GitError};
+use crate::error::GitError;
+use crate::failure::Failure;
+use crate::git::Git;
 
 #[cfg(test)]
 mod tests;
 
-/// After a first failure that may pass by itself; doubled with each more, up to the interval.
+/// The pause after a first transient failure. Doubled with each further one, up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
-/// Port: whoever knows which commit a reference names.
+/// Port: resolves a reference to its commit.
 pub trait ResolveReference: Send + Sync + 'static {
     fn resolve(&self, url: &str, reference: &GitReference) -> impl Future<Output = Result<String, GitError>> + Send;
 }
@@ -42,12 +44,12 @@ pub struct RefKey {
     pub reference: GitReference,
 }
 
-/// What is known of a reference; at least one of the two.
+/// The last answer for a reference. At least one field is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref {
-    /// The last answer: 40 hexadecimal digits.
+    /// The last known commit: 40 hexadecimal digits.
     pub commit: Option<String>,
-    /// Why there is no newer answer.
+    /// Why the last request failed.
     pub failure: Option<Failure>,
 }
 
@@ -55,7 +57,7 @@ pub struct Ref {
 pub struct RefsSettings {
     /// Between two requests for the same reference.
     pub interval: Duration,
-    /// Requests at the same time; at least 1.
+    /// Requests in parallel; at least 1.
     pub parallelism: usize,
 }
 
@@ -77,30 +79,31 @@ impl Drop for AbortOnDrop {
 struct Shared {
     settings: RefsSettings,
     entries: Mutex<BTreeMap<RefKey, Entry>>,
-    /// The set of what is due may have changed.
+    /// The set of due references may have changed.
     wake: Notify,
-    /// Counts answers, for those who wait for one.
+    /// The number of answers, for callers that wait for one.
     answers: watch::Sender<u64>,
 }
 
 struct Entry {
-    /// False for a key that was forgotten while a request for it runs.
-    wanted: bool,
-    head: Option<Ref>,
+    /// False for a key that was removed while its request runs.
+    tracked: bool,
+    last: Option<Ref>,
     failures: u32,
     running: bool,
-    /// Requests begun and ended so far.
-    begun: u64,
+    /// The number of requests that started and ended.
+    started: u64,
     ended: u64,
-    /// When the last request began, and the last one that was answered with a commit.
-    asked: Option<Instant>,
+    /// When the last request started.
+    requested: Option<Instant>,
+    /// When the last request that returned a commit started.
     answered: Option<Instant>,
-    /// None: never again.
+    /// `None`: no further request.
     due: Option<Instant>,
 }
 
 impl Refs {
-    /// Begins with nothing to resolve. `changed` is called, outside of any lock, when a commit or a failure is another.
+    /// Starts without references. Calls `changed`, outside of any lock, when a commit or a failure changes.
     pub fn start(
         resolver: impl ResolveReference,
         settings: RefsSettings,
@@ -116,70 +119,70 @@ impl Refs {
         Self { shared, _task: Arc::new(AbortOnDrop(task)) }
     }
 
-    /// What is to be kept resolved from now on: new keys at once, known ones as before, others are forgotten.
+    /// Sets the references to resolve: new keys at once, known ones as before, and other keys are removed.
     pub fn track(&self, keys: impl IntoIterator<Item = RefKey>) {
-        let wanted: BTreeSet<RefKey> = keys.into_iter().collect();
+        let tracked: BTreeSet<RefKey> = keys.into_iter().collect();
         let mut entries = self.shared.entries();
         for (key, entry) in entries.iter_mut() {
-            entry.wanted = wanted.contains(key);
+            entry.tracked = tracked.contains(key);
         }
-        entries.retain(|_, entry| entry.wanted || entry.running);
-        for key in wanted {
+        entries.retain(|_, entry| entry.tracked || entry.running);
+        for key in tracked {
             entries.entry(key).or_insert_with(Entry::new);
         }
         drop(entries);
         self.shared.wake.notify_one();
-        // Those who wait for a key that is wanted no more.
+        // Wakes callers that wait for a key that is no longer tracked.
         self.shared.answers.send_modify(|answers| *answers += 1);
     }
 
-    /// What is known at present; nothing before the first answer, and for keys that are not wanted.
+    /// The last answer. `None` before the first one, and for untracked keys.
     pub fn get(&self, key: &RefKey) -> Option<Ref> {
-        self.shared.entries().get(key).filter(|entry| entry.wanted)?.head.clone()
+        self.shared.entries().get(key).filter(|entry| entry.tracked)?.last.clone()
     }
 
-    /// The last known commit, and when the last request that returned it began.
+    /// The last known commit, and when the last request that returned it started.
     pub fn asked(&self, key: &RefKey) -> Option<(String, Instant)> {
         let entries = self.shared.entries();
-        let entry = entries.get(key).filter(|entry| entry.wanted)?;
-        Some((entry.head.as_ref()?.commit.clone()?, entry.answered?))
+        let entry = entries.get(key).filter(|entry| entry.tracked)?;
+        Some((entry.last.as_ref()?.commit.clone()?, entry.answered?))
     }
 
-    /// Asks again now for every reference of a URL, as after a push.
+    /// Requests all references of a URL now, as after a push.
     pub fn trigger(&self, git_url: &str) {
         self.make_due(|key| key.git_url == git_url);
     }
 
-    /// Asks again now for everything.
+    /// Requests all references now.
     pub fn trigger_all(&self) {
         self.make_due(|_| true);
     }
 
-    /// An answer to a request that began after this call; nothing if the key is not wanted.
+    /// The answer to a request that starts after this call. `None` if the key is not tracked.
     pub async fn resolve(&self, key: &RefKey) -> Option<Ref> {
         let mut answers = self.shared.answers.subscribe();
-        let before = self.shared.entries().get(key).filter(|entry| entry.wanted)?.begun;
+        let before = self.shared.entries().get(key).filter(|entry| entry.tracked)?.started;
         self.make_due(|other| other == key);
         loop {
             answers.borrow_and_update();
             let answer = {
                 let entries = self.shared.entries();
-                let entry = entries.get(key).filter(|entry| entry.wanted)?;
-                (entry.ended > before).then(|| entry.head.clone())
+                let entry = entries.get(key).filter(|entry| entry.tracked)?;
+                (entry.ended > before).then(|| entry.last.clone())
             };
-            if let Some(head) = answer {
-                return head;
+            if let Some(last) = answer {
+                return last;
             }
             answers.changed().await.ok()?;
         }
     }
 
-    /// Until every wanted reference has had an answer, good or bad.
+    /// Waits until every tracked reference has an answer or a failure.
     pub async fn settled(&self) {
         let mut answers = self.shared.answers.subscribe();
         loop {
             answers.borrow_and_update();
-            if self.shared.entries().values().all(|entry| entry.head.is_some() || !entry.wanted) {
+            if self.shared.entries().values().all(|entry| entry.last.is_some() || !entry.tracked) {
                 return;
             }
             if answers.changed().await.is_err() {
@@ -188,9 +191,9 @@ impl Refs {
         }
     }
 
-    fn make_due(&self, concerned: impl Fn(&RefKey) -> bool) {
+    fn make_due(&self, select: impl Fn(&RefKey) -> bool) {
         let now = Instant::now();
-        for (_, entry) in self.shared.entries().iter_mut().filter(|(key, _)| concerned(key)) {
+        for (_, entry) in self.shared.entries().iter_mut().filter(|(key, _)| select(key)) {
             entry.due = Some(now);
         }
         self.shared.wake.notify_one();
@@ -200,31 +203,31 @@ impl Refs {
 impl Entry {
     fn new() -> Self {
         Self {
-            wanted: true,
-            head: None,
+            tracked: true,
+            last: None,
             failures: 0,
             running: false,
-            begun: 0,
+            started: 0,
             ended: 0,
-            asked: None,
+            requested: None,
             answered: None,
             due: Some(Instant::now()),
         }
     }
 
     fn is_free(&self) -> bool {
-        self.wanted && !self.running
+        self.tracked && !self.running
     }
 
-    /// Whether the answer differs from what was known.
+    /// Stores an answer, and returns whether it differs from the last one.
     fn take(&mut self, key: &RefKey, answer: Result<String, GitError>, interval: Duration) -> bool {
-        let before = self.head.take();
+        let before = self.last.take();
         self.running = false;
-        self.ended = self.begun;
-        let (head, next) = match answer {
+        self.ended = self.started;
+        let (answer, next) = match answer {
             Ok(commit) => {
                 self.failures = 0;
-                self.answered = self.asked;
+                self.answered = self.requested;
                 let fixed = matches!(key.reference, GitReference::Commit(_));
                 (Ref { commit: Some(commit), failure: None }, (!fixed).then(|| spread(interval, key)))
             }
@@ -236,22 +239,22 @@ impl Entry {
                 };
                 self.failures += 1;
                 let last = before.as_ref();
-                let failure = Failure::lasting(last.and_then(|head| head.failure.as_ref()), error.to_string());
-                let commit = last.and_then(|head| head.commit.clone());
+                let failure = Failure::lasting(last.and_then(|last| last.failure.as_ref()), error.to_string());
+                let commit = last.and_then(|last| last.commit.clone());
                 (Ref { commit, failure: Some(failure) }, Some(next))
             }
         };
-        // A poke since the request began is due already.
+        // A trigger since the request started is due already.
         if self.due.is_none() {
             self.due = next.map(|next| Instant::now() + next);
         }
-        let changed = before.as_ref() != Some(&head);
-        self.head = Some(head);
+        let changed = before.as_ref() != Some(&answer);
+        self.last = Some(answer);
         changed
     }
 }
 
-/// The interval, up to a tenth shorter, differently for each key: a fleet that began together does not ask together.
+/// The interval, up to a tenth shorter depending on the key: references that started together are not requested together.
 fn spread(interval: Duration, key: &RefKey) -> Duration {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
@@ -264,32 +267,32 @@ impl Shared {
         lock(&self.entries)
     }
 
-    /// Marks a due key that is not being asked for as running.
-    fn begin(&self, now: Instant) -> Option<RefKey> {
+    /// Marks the most overdue key without a running request as running.
+    fn start_due(&self, now: Instant) -> Option<RefKey> {
         let mut entries = self.entries();
         let (key, entry) = entries
             .iter_mut()
             .filter(|(_, entry)| entry.is_free() && entry.due.is_some_and(|due| due <= now))
             .min_by_key(|(_, entry)| entry.due)?;
         entry.running = true;
-        entry.begun += 1;
-        entry.asked = Some(now);
+        entry.started += 1;
+        entry.requested = Some(now);
         entry.due = None;
         Some(key.clone())
     }
 
-    /// Whether the answer differs from what was known, and anybody wants to know.
+    /// Stores an answer, and returns whether it changed a tracked reference.
     fn end(&self, key: &RefKey, answer: Result<String, GitError>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(key) else {
             return false;
         };
         let changed = entry.take(key, answer, self.settings.interval);
-        let wanted = entry.wanted;
-        if !wanted {
+        let tracked = entry.tracked;
+        if !tracked {
             entries.remove(key);
         }
-        changed && wanted
+        changed && tracked
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -307,7 +310,7 @@ async fn drive<R: ResolveReference>(
     loop {
         while requests.try_join_next().is_some() {}
         while let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-            let Some(key) = shared.begin(Instant::now()) else {
+            let Some(key) = shared.start_due(Instant::now()) else {
                 break;
             };
             let (shared, resolver, changed) = (Arc::clone(&shared), Arc::clone(&resolver), Arc::clone(&changed));

@@ -1,26 +1,33 @@
-//! Which URLs git may fetch from.
+//! The URLs from which git may fetch.
 //!
-//! Guarantees: what a config names is reached with encryption, and is on this machine only where the operator allows it;
-//! nobody reaches the addresses under which clouds hand out the controller's own rights.
+//! Guarantees: the URL of a config is encrypted, and refers to this machine only if the operator allows it; no URL reaches the
+//! metadata addresses at which clouds issue the controller's own credentials.
 
 use codeloc_crds::{mask_credentials, reaches_metadata, reaches_this_machine};
 
-use super::GitError;
+use crate::error::GitError;
 
-/// A place that may be fetched from.
-#[derive(Clone, Debug)]
-pub(super) struct Remote {
+/// A URL from which git may fetch.
+#[derive(Clone)]
+pub(crate) struct Remote {
     pub url: String,
-    /// For errors.
+    /// The URL without credentials, for errors.
     pub shown: String,
-    /// With its port; empty for a path.
+    /// With its port. Empty for a path.
     host: String,
-    /// The only one that git may use.
+    /// The only protocol that git may use.
     pub protocol: &'static str,
 }
 
+impl std::fmt::Debug for Remote {
+    /// Without the credentials that the URL may contain.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Remote").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
 impl Remote {
-    /// Nowhere: for work on what is here.
+    /// No remote: for work on local objects.
     pub fn local(shown: &str) -> Self {
         Self { url: String::new(), shown: shown.to_owned(), host: String::new(), protocol: "none" }
     }
@@ -28,16 +35,16 @@ impl Remote {
     pub fn of_config(url: &str, allow_local: bool) -> Result<Self, GitError> {
         let remote = Self::checked(url.to_owned())?;
         match remote.protocol {
-            "http" => Err(refused(url, WRITE)),
+            "http" => Err(refused(url, USE_HTTPS_OR_SSH)),
             "file" if !allow_local => Err(refused(url, "local repositories are not allowed by the settings")),
             _ if !allow_local && reaches_this_machine(&remote.host) => {
-                Err(refused(url, "this machine is not one to fetch from"))
+                Err(refused(url, "codeloc does not fetch from this machine"))
             }
             _ => Ok(remote),
         }
     }
 
-    /// What the operator's rewriting leads to: it may be local or without encryption.
+    /// The result of the operator's rewriting: it may be local or without encryption.
     pub fn of_operator(url: String) -> Result<Self, GitError> {
         Self::checked(url)
     }
@@ -56,14 +63,14 @@ impl Remote {
         let end = target.find(['/', '?', '#', '\\']).unwrap_or(target.len());
         let (authority, path) = target.split_at(end);
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
-        let same_host = new_scheme == scheme && !authority.contains('@') && same_place(scheme, &host, &self.host);
+        let on_same_host = new_scheme == scheme && !authority.contains('@') && same_host(scheme, &host, &self.host);
         let repository = path.strip_suffix("/info/refs?service=git-upload-pack");
-        if let Some(path) = repository.filter(|path| same_host && path.starts_with('/')) {
-            // With the user whom the URL may name: that is for this host.
+        if let Some(path) = repository.filter(|path| on_same_host && path.starts_with('/')) {
+            // With the user of the URL, which is for this host.
             return Self::checked(format!("{scheme}://{own_authority}{path}"));
         }
-        let is_of_a_host = |c: &char| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c);
-        let host = host.chars().filter(is_of_a_host).take(253).collect();
+        let is_host_character = |c: &char| c.is_ascii_alphanumeric() || ".-:[]_".contains(*c);
+        let host = host.chars().filter(is_host_character).take(253).collect();
         Err(GitError::Redirected { url: self.shown.clone(), host })
     }
 
@@ -79,9 +86,9 @@ impl Remote {
                     "https" => "https",
                     "ssh" => "ssh",
                     "http" => "http",
-                    _ => return Err(refused(&url, WRITE)),
+                    _ => return Err(refused(&url, USE_HTTPS_OR_SSH)),
                 };
-                // Where git's reader and curl's end it; a host behind a `?` is not the one that is asked.
+                // As git and curl parse it: a host after a `?` is not the one that they connect to.
                 (protocol, Some(rest.split(['/', '?', '#', '\\']).next().unwrap_or_default()))
             }
             None if url.starts_with('/') => ("file", None),
@@ -94,9 +101,9 @@ impl Remote {
         let mut host = String::new();
         if let Some(authority) = authority {
             let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            let an_option = authority.starts_with('-') || host_and_port.starts_with('-');
-            if host_and_port.is_empty() || an_option || reaches_metadata(host_and_port) {
-                return Err(refused(&url, "its host is not one to fetch from"));
+            let is_option = authority.starts_with('-') || host_and_port.starts_with('-');
+            if host_and_port.is_empty() || is_option || reaches_metadata(host_and_port) {
+                return Err(refused(&url, "codeloc does not fetch from this host"));
             }
             host_and_port.clone_into(&mut host);
         }
@@ -104,20 +111,20 @@ impl Remote {
     }
 }
 
-/// Whether two hosts are one, by name and port.
-fn same_place(scheme: &str, one: &str, other: &str) -> bool {
+/// Whether two hosts are equal in name and port.
+fn same_host(scheme: &str, one: &str, other: &str) -> bool {
     let default = if scheme == "https" { ":443" } else { ":80" };
     let bare = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
     bare(one) == bare(other)
 }
 
-const WRITE: &str = "write https:// or ssh://";
+const USE_HTTPS_OR_SSH: &str = "use https:// or ssh://";
 
 fn refused(url: &str, reason: &str) -> GitError {
     GitError::Refused { url: mask_credentials(url), reason: reason.to_owned() }
 }
 
-/// What stands before the path; the address of a host may itself hold colons, in brackets.
+/// The part before the path. An IPv6 address contains colons itself, in brackets.
 fn scp_like_authority(url: &str) -> Option<&str> {
     let colon = match url.find("]:") {
         Some(bracket) => bracket + 1,
@@ -126,11 +133,10 @@ fn scp_like_authority(url: &str) -> Option<&str> {
     Some(&url[..colon])
 }
 
-/// Whether the beginning of a URL ends where a part of it ends: the token for `https://host` is not for
-/// `https://host.elsewhere`.
-pub(super) fn lies_under(url: &str, beginning: &str) -> bool {
-    let rest = url.strip_prefix(beginning);
-    rest.is_some_and(|rest| beginning.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+/// Whether a prefix ends at the end of a part of the URL: the token for `https://host` is not for `https://host.example`.
+pub(crate) fn is_below(url: &str, prefix: &str) -> bool {
+    let rest = url.strip_prefix(prefix);
+    rest.is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -138,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_of_metadata_services_and_strange_protocols_are_refused() {
+    fn metadata_addresses_and_unknown_protocols_are_refused() {
         for url in
             ["https://github.com/o/r.git", "ssh://git@host:22/r", "git@github.com:o/r.git", "https://[2001:db8::1]/r"]
         {
@@ -166,10 +172,25 @@ mod tests {
     }
 
     #[test]
-    fn a_rewriting_may_lead_to_this_machine_and_never_to_metadata() {
+    fn a_rewriting_may_be_local_but_never_reach_metadata() {
         for (url, protocol) in [("/tmp/x", "file"), ("file:///tmp/x", "file"), ("http://127.0.0.1:1/x", "http")] {
             assert_eq!(Remote::of_operator(url.to_owned()).ok().map(|remote| remote.protocol), Some(protocol));
         }
         assert!(Remote::of_operator("http://169.254.169.254/latest".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_token_is_only_for_whole_parts_of_a_url() {
+        assert!(is_below("https://host/team/x", "https://host/team"));
+        assert!(is_below("https://host/team/x", "https://host/team/"));
+        assert!(is_below("https://host", "https://host"));
+        assert!(!is_below("https://host.example/x", "https://host"));
+        assert!(!is_below("https://host/teams/x", "https://host/team"));
+    }
+
+    #[test]
+    fn an_error_shows_no_credentials() {
+        let error = Remote::of_config("https://me:hunter2@169.254.169.254/x", false).err().unwrap();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 }

@@ -1,21 +1,22 @@
-//! What a build learns and must know again when its disk is gone: locks, and which layer came of which lock. Small texts, by name.
+//! Small texts that builds reuse after their disk is lost: locks, and the layer of each lock.
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::{BuildError, layer::Layer};
+use crate::error::BuildError;
+use crate::layer::Layer;
 
-/// Port: a place for small texts that outlives the work folder and is shared by all controllers of a deployment.
+/// Port: stores small texts by name. It outlives the work folder, and all controllers of a deployment share it.
 pub trait BuildCache: Send + Sync + 'static {
-    /// The text of this name, if there is one.
+    /// The text with this name.
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>>;
-    /// Puts a text where there is none; gives the one that stands, which may be another one that was written first.
+    /// Writes a text unless one exists. Returns the stored text, which another controller may have written first.
     fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>>;
-    /// Puts a text, whatever was there.
+    /// Writes a text and replaces an existing one.
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>>;
 }
 
-/// For platforms whose work folder lives as long as they do.
+/// Stores nothing, for platforms whose work folder is permanent.
 #[derive(Clone, Copy, Debug)]
 pub struct NoBuildCache;
 
@@ -33,11 +34,11 @@ impl BuildCache for NoBuildCache {
     }
 }
 
-/// A dependency layer that a registry was given.
+/// A dependency layer in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sent {
+pub(super) struct PushedLayer {
     pub layer: Layer,
-    /// The repository path that has it, for mounting.
+    /// The path of the repository that has the layer; another repository can mount it from there.
     pub repository: String,
 }
 
@@ -45,7 +46,7 @@ pub(super) fn lock_name(key: &str) -> String {
     format!("locks/{key}.txt")
 }
 
-/// Of one registry: another one has nothing of it.
+/// The name contains the registry, because another registry does not have the layer.
 pub(super) fn layer_name(registry: &str, key: &str) -> String {
     format!("layers/{registry}/{key}.json")
 }

@@ -1,7 +1,7 @@
-//! Keeps what builds leave in the work folder within a limit: what was not used for longest goes first.
+//! Bounds the disk space of the caches in the work folder: the least recently used entries are removed first.
 //!
-//! All of it can be made again, so nothing that is removed is lost: builds get slower only. Nothing is removed while a build of this process
-//! is at work, which may read from any of it.
+//! Guarantees: nothing is removed while a build of this process runs, since a build may read any entry. Builds can
+//! recreate every entry, so a removal only makes them slower.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,22 +12,20 @@ use std::time::SystemTime;
 
 use tokio::sync::{RwLock, RwLockReadGuard};
 
-use super::{
-    BuildError,
-    disk::{blocking, fresh_folder, on_disk},
-};
+use crate::disk::{blocking, disk_error, temporary_folder};
+use crate::error::BuildError;
 
-/// Bare caches of repositories, one folder for each URL.
+/// Bare git repositories, one folder per URL.
 pub(super) const GIT: &str = "git";
-/// Packed dependency layers, two files for each lock.
+/// Packed dependency layers, two files per lock.
 pub(super) const LAYERS: &str = "layers";
-/// uv's own cache, of which nobody else knows what belongs together.
+/// uv's own cache. Only uv knows its structure, so it is one entry.
 pub(super) const UV: &str = "uv";
 
-/// `du` counts blocks of this size, whatever the file system's are.
+/// The unit of `st_blocks`, independent of the file system.
 const BLOCK: u64 = 512;
 
-/// One thing that goes as a whole.
+/// A file or folder that is removed as a whole.
 struct Entry {
     path: PathBuf,
     bytes: u64,
@@ -36,34 +34,38 @@ struct Entry {
 
 pub(super) struct Caches {
     folders: Arc<Folders>,
-    builds: Arc<RwLock<()>>,
+    running_builds: Arc<RwLock<()>>,
 }
 
 impl Caches {
     pub(super) fn new(work: PathBuf, limit: u64) -> Self {
-        Self { folders: Arc::new(Folders { work, limit }), builds: Arc::default() }
+        Self { folders: Arc::new(Folders { work, limit }), running_builds: Arc::default() }
     }
 
-    /// For as long as a build reads from them. Where they are over their limit, other builds are waited for, and room is made first.
+    /// A build holds the guard while it runs. If the caches are over their limit, this first waits for the other builds
+    /// and removes entries.
     pub(super) async fn enter(&self) -> Result<RwLockReadGuard<'_, ()>, BuildError> {
         let folders = self.folders.clone();
         if blocking(move || Ok(folders.are_full())).await? {
-            let (folders, alone) = (self.folders.clone(), self.builds.clone().write_owned().await);
-            let room = move || {
-                // Held until nothing is removed any more, whoever still waits for it.
-                let _alone = alone;
-                Ok(folders.make_room())
+            let (folders, exclusive) = (self.folders.clone(), self.running_builds.clone().write_owned().await);
+            let evict = move || {
+                // The thread holds the lock to its end, even if the waiting build is dropped.
+                let _exclusive = exclusive;
+                Ok(folders.evict())
             };
-            let removed = blocking(room).await?.len();
-            tracing::info!(removed, "the caches of builds were over their limit: what was longest unused went");
+            let removed = blocking(evict).await?.len();
+            tracing::info!(
+                removed,
+                "the build caches were over their limit; codeloc removed the least recently used entries"
+            );
         }
-        Ok(self.builds.read().await)
+        Ok(self.running_builds.read().await)
     }
 }
 
 struct Folders {
     work: PathBuf,
-    /// Bytes on disk, of all of them together.
+    /// Bytes on disk of all entries together.
     limit: u64,
 }
 
@@ -72,9 +74,9 @@ impl Folders {
         self.entries().iter().map(|entry| entry.bytes).sum::<u64>() > self.limit
     }
 
-    /// Where they take more than the limit: removes until they take three quarters of it, so that this is not done at each build. Gives
-    /// what went. What cannot be removed is tried again next time.
-    fn make_room(&self) -> Vec<PathBuf> {
+    /// If the entries exceed the limit, removes some until the rest takes three quarters of it, so that not every build
+    /// removes some. Returns the removed paths. An entry that cannot be removed stays until the next call.
+    fn evict(&self) -> Vec<PathBuf> {
         let mut entries = self.entries();
         let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
         if bytes <= self.limit {
@@ -91,17 +93,20 @@ impl Folders {
                     bytes -= freed;
                     removed.push(path);
                 }
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a cache of builds was not removed"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an entry of the build caches")
+                }
             }
         }
         removed
     }
 
-    /// Moved away first: what is half removed when the process ends must not be taken for whole. The spool is swept at each start.
+    /// Moves the entry away first: if the process ends in the middle, no build must find half an entry. Each start cleans
+    /// the spool folder.
     fn remove(&self, path: &Path) -> Result<(), BuildError> {
-        let folder = fresh_folder(&self.work.join("spool"))?;
+        let folder = temporary_folder(&self.work)?;
         let moved = std::fs::rename(path, folder.path().join("removed"));
-        moved.and_then(|()| folder.close()).map_err(|error| on_disk(path, &error))
+        moved.and_then(|()| folder.close()).map_err(|error| disk_error(path, error))
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -119,16 +124,17 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// With everything in it, by blocks or by length: some file systems give blocks later. What goes while it is counted counts nothing.
+/// Includes the content of a folder. Uses the length if it is larger, because some file systems allocate blocks later. A
+/// file that disappears meanwhile counts nothing.
 fn bytes_of(path: &Path, metadata: &Metadata) -> u64 {
     let inside = if metadata.is_dir() { children(path) } else { vec![] };
     let inside = inside.iter().filter_map(|path| Some(bytes_of(path, &std::fs::symlink_metadata(path).ok()?)));
     (metadata.blocks() * BLOCK).max(metadata.len()) + inside.sum::<u64>()
 }
 
-/// Notes that a cache is of use. One that is not there has nothing to be noted of.
-pub(super) fn used(path: &Path) {
-    // The file system's clock is the only one that is compared with this.
+/// Marks an entry as used now, if it exists.
+pub(super) fn mark_used(path: &Path) {
+    // Modification times are compared with each other only.
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
@@ -138,51 +144,51 @@ mod tests {
 
     use super::*;
 
-    /// A work folder whose caches were used in this order, 64 KiB each.
-    fn work(caches: &[&str]) -> tempfile::TempDir {
+    /// A work folder with entries of 64 KiB each, used in this order.
+    fn work_folder(caches: &[&str]) -> tempfile::TempDir {
         let work = tempfile::tempdir().unwrap();
-        for (place, cache) in (1..).zip(caches) {
+        for (second, cache) in (1..).zip(caches) {
             let path = work.path().join(cache);
             let file = if cache.starts_with(LAYERS) { path.clone() } else { path.join("objects/pack") };
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, vec![1; 64 << 10]).unwrap();
-            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + place);
-            File::open(&path).unwrap().set_modified(at).unwrap();
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second);
+            File::open(&path).unwrap().set_modified(used).unwrap();
         }
         work
     }
 
-    fn left(caches: &[&str], limit_kib: u64) -> Vec<String> {
-        let work = work(caches);
-        let all = Folders { work: work.path().to_owned(), limit: limit_kib << 10 };
-        let full = all.are_full();
-        let removed = all.make_room();
+    fn remaining(caches: &[&str], limit_kib: u64) -> Vec<String> {
+        let work = work_folder(caches);
+        let folders = Folders { work: work.path().to_owned(), limit: limit_kib << 10 };
+        let full = folders.are_full();
+        let removed = folders.evict();
         assert_eq!(full, !removed.is_empty());
-        assert!(!all.are_full());
+        assert!(!folders.are_full());
         caches.iter().filter(|cache| work.path().join(cache).exists()).map(|cache| (*cache).to_owned()).collect()
     }
 
     #[test]
-    fn what_was_longest_unused_goes_first_whatever_it_is() {
+    fn the_least_recently_used_entries_are_removed_first() {
         let caches = ["git/a.git", "layers/b.tar", "uv", "git/c.git", "layers/d.tar"];
-        assert_eq!(left(&caches, 1000), caches);
-        assert_eq!(left(&caches, 300), ["uv", "git/c.git", "layers/d.tar"]);
-        assert_eq!(left(&caches, 100), ["layers/d.tar"]);
-        assert_eq!(left(&caches, 10), Vec::<String>::new());
+        assert_eq!(remaining(&caches, 1000), caches);
+        assert_eq!(remaining(&caches, 300), ["uv", "git/c.git", "layers/d.tar"]);
+        assert_eq!(remaining(&caches, 100), ["layers/d.tar"]);
+        assert_eq!(remaining(&caches, 10), Vec::<String>::new());
     }
 
     #[test]
-    fn what_is_used_again_stays() {
-        let work = work(&["git/a.git", "git/b.git", "layers/c.tar"]);
-        used(&work.path().join("git/a.git"));
-        used(&work.path().join("git/never-there.git"));
-        let removed = Folders { work: work.path().to_owned(), limit: 190 << 10 }.make_room();
+    fn an_entry_that_is_used_again_stays() {
+        let work = work_folder(&["git/a.git", "git/b.git", "layers/c.tar"]);
+        mark_used(&work.path().join("git/a.git"));
+        mark_used(&work.path().join("git/never-there.git"));
+        let removed = Folders { work: work.path().to_owned(), limit: 190 << 10 }.evict();
         assert_eq!(removed, [work.path().join("git/b.git")]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_goes_while_a_build_reads_from_it() {
-        let work = work(&["git/a.git"]);
+    async fn nothing_is_removed_while_a_build_runs() {
+        let work = work_folder(&["git/a.git"]);
         let caches = Caches::new(work.path().to_owned(), 100 << 10);
         let first = caches.enter().await.unwrap();
         std::fs::write(work.path().join("git/b.git"), vec![1; 64 << 10]).unwrap();
@@ -195,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_of_the_work_folder_is_touched() {
-        let work = work(&["spool/layer", "locks/lock", "configs/checkout"]);
+    fn other_files_of_the_work_folder_stay() {
+        let work = work_folder(&["spool/layer", "locks/lock", "configs/checkout"]);
         let caches = Folders { work: work.path().to_owned(), limit: 0 };
         assert!(!caches.are_full());
-        assert!(caches.make_room().is_empty());
+        assert!(caches.evict().is_empty());
     }
 }

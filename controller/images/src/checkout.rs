@@ -1,7 +1,7 @@
-//! A commit's files out of git's own objects, without a working tree.
+//! Reads the files of a commit from git objects, without a working tree.
 //!
-//! Guarantees: no hook, filter, attribute or submodule of the repository has a say; a [`Tree`] holds only files and
-//! links that stay inside its root, within the limits.
+//! Guarantees: no hook, filter, attribute or submodule of the repository has an effect; a [`Tree`] contains only files and
+//! links inside its root, within the limits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,23 +11,23 @@ use std::{
 
 use codeloc_git::program::{InteractiveProcess, Output, ProgramError, tail};
 use codeloc_git::{Git, GitError};
-use sha2::{Digest, Sha256};
 
-use super::{
-    BuildError, Limits, caches,
-    disk::blocking,
-    layer::Node,
-    listing::{End, end_of, parse_listing, stays_inside},
-};
+use crate::caches;
+use crate::digest::sha256_hex;
+use crate::disk::blocking;
+use crate::error::BuildError;
+use crate::layer::Node;
+use crate::listing::{Destination, destination, parse_listing, stays_inside};
+use crate::settings::Limits;
 
-/// An LFS pointer is smaller than this, by its specification.
-const LFS_POINTER: u64 = 1024;
+/// The Git LFS specification limits a pointer to fewer bytes than this.
+const MAX_LFS_POINTER: u64 = 1024;
 const LFS_HEADER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// In bytes, of a file that is read as text: ten times the lock of a large monorepo.
+/// The maximum size in bytes of a file that codeloc reads as text: ten times the lock of a large monorepo.
 pub const LARGEST_TEXT: u64 = 4 << 20;
 
-/// The files of a commit, or of one folder in it. Contents are object names.
+/// The files of a commit, or of one folder in it. A file's content is its object name.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub repository: PathBuf,
@@ -37,7 +37,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The paths of files, and of links that lead to one.
+    /// The paths of files, and of links to files.
     pub(super) fn files(&self) -> BTreeSet<&str> {
         self.nodes.keys().map(String::as_str).filter(|path| self.file(path).is_some()).collect()
     }
@@ -46,9 +46,9 @@ impl Tree {
     fn file(&self, path: &str) -> Option<(&str, u64)> {
         let node = match self.nodes.get(path) {
             Some(Node::File { .. }) => self.nodes.get(path),
-            _ => match end_of(path, &self.nodes) {
-                End::At(end) => self.nodes.get(&end),
-                End::Nowhere | End::Outside => None,
+            _ => match destination(path, &self.nodes) {
+                Destination::Inside(path) => self.nodes.get(&path),
+                Destination::Circle | Destination::Outside => None,
             },
         };
         match node? {
@@ -58,7 +58,7 @@ impl Tree {
     }
 }
 
-/// The repositories that builds read from: one bare cache per URL.
+/// The git repositories that builds read: one bare repository per URL.
 #[derive(Clone, Debug)]
 pub(super) struct Repositories {
     git: Git,
@@ -71,26 +71,26 @@ impl Repositories {
         Self { git, folder, limits }
     }
 
-    /// Fetches one commit, unless it is there already, and lists the files below `subdirectory`. Callers hold a lock on
+    /// Fetches a commit, unless it was fetched before, and lists the files below `subdirectory`. The caller holds a lock on
     /// the URL.
     pub(super) async fn tree(&self, url: &str, commit: &str, subdirectory: Option<&str>) -> Result<Tree, BuildError> {
-        let repository = self.folder.join(format!("{}.git", &hex::encode(Sha256::digest(url))[..32]));
-        self.git.fetch_commit(&repository, url, commit).await.map_err(|error| unfetched(commit, &error))?;
-        caches::used(&repository);
+        let repository = self.folder.join(format!("{}.git", &sha256_hex(url)[..32]));
+        self.git.fetch_commit(&repository, url, commit).await.map_err(|error| fetch_error(commit, error))?;
+        caches::mark_used(&repository);
 
-        // A commit's name may be that of a tree or a file: those have no time, and whoever wrote it must write another.
+        // The id may be that of a tree or a file. These have no commit time, and a retry does not help.
         let time = self
             .read(&repository, &["rev-list", "--max-count=1", "--format=%ct", "--no-commit-header", commit])
             .await?;
         if !time.status.success() || time.stdout.is_empty() {
             let kind = self.read(&repository, &["cat-file", "-t", commit]).await?;
             return Err(match kind.stdout.trim_ascii() {
-                b"blob" | b"tree" => BuildError::Terminal(format!("{commit} is not a commit")),
-                _ => failed("rev-list", &time),
+                b"blob" | b"tree" => BuildError::terminal(format!("{commit} is not a commit; set the id of a commit")),
+                _ => git_failed("rev-list", &time),
             });
         }
         let commit_time =
-            String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| failed("rev-list", &time))?;
+            String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| git_failed("rev-list", &time))?;
         let subdirectory =
             subdirectory.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty() && *path != ".");
         let treeish = match subdirectory {
@@ -99,21 +99,24 @@ impl Repositories {
                 format!("{commit}:{path}")
             }
             Some(path) => {
-                return Err(BuildError::Terminal(format!("subdirectory {path} is not a plain relative path")));
+                return Err(BuildError::terminal(format!(
+                    "the `subdirectory` {path} is not a plain relative path; write a path such as team/project"
+                )));
             }
         };
         let list = self.git.reading(&repository).arguments(["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish]);
         let listing = list.run().await.map_err(|error| match error {
-            // A few trees that hold each other many times over are billions of files.
-            ProgramError::TooMuchOutput { .. } => {
-                BuildError::Terminal("the commit has more files than can be listed; name a `subdirectory`".to_owned())
+            // A few nested trees can describe billions of files.
+            error @ ProgramError::TooMuchOutput { .. } => {
+                BuildError::terminal("the commit has too many files to list; set `subdirectory` in the config")
+                    .caused_by(error)
             }
-            error => error.into(),
+            error => cannot_read_commit(error),
         })?;
         if !listing.status.success() {
             return Err(match subdirectory {
-                Some(path) => BuildError::Terminal(format!("the commit has no folder {path} (`subdirectory`)")),
-                None => failed("ls-tree", &listing),
+                Some(path) => BuildError::terminal(format!("the commit has no folder {path} (`subdirectory`)")),
+                None => git_failed("ls-tree", &listing),
             });
         }
         let nodes = parse_listing(&listing.stdout, self.limits)?;
@@ -127,40 +130,41 @@ impl Repositories {
     }
 
     async fn read(&self, repository: &Path, arguments: &[&str]) -> Result<Output, BuildError> {
-        Ok(self.git.reading(repository).arguments(arguments).run().await?)
+        self.git.reading(repository).arguments(arguments).run().await.map_err(cannot_read_commit)
     }
 
-    /// Contents are read from the local cache by one process; for blocking threads.
+    /// Starts one git process that reads file contents. Only for threads that may block.
     pub(super) fn reader(&self, repository: &Path) -> Result<ObjectReader, BuildError> {
-        Ok(ObjectReader(self.git.reading(repository).arguments(["cat-file", "--batch"]).start_interactive()?))
+        let process = self.git.reading(repository).arguments(["cat-file", "--batch"]).start_interactive();
+        Ok(ObjectReader(process.map_err(cannot_read_commit)?))
     }
 
-    /// The texts of those `paths` that the tree has.
+    /// The texts of those `paths` that the tree contains.
     pub(super) async fn texts(
         &self,
         tree: &Tree,
         paths: impl IntoIterator<Item = &str>,
     ) -> Result<BTreeMap<String, String>, BuildError> {
-        let mut wanted: Vec<(String, String)> = Vec::new();
+        let mut objects: Vec<(String, String)> = Vec::new();
         for path in paths {
             if let Some((object, size)) = tree.file(path) {
                 if size > LARGEST_TEXT {
-                    return Err(BuildError::Terminal(too_large(path, size)));
+                    return Err(BuildError::terminal(too_large(path, size)));
                 }
-                wanted.push((path.to_owned(), object.to_owned()));
+                objects.push((path.to_owned(), object.to_owned()));
             }
         }
-        if wanted.is_empty() {
+        if objects.is_empty() {
             return Ok(BTreeMap::new());
         }
         let (repositories, repository) = (self.clone(), tree.repository.clone());
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
             let mut texts = BTreeMap::new();
-            for (path, object) in wanted {
-                let bytes = reader.read(&path, &object).map_err(|error| unreadable(&error))?;
-                let text =
-                    String::from_utf8(bytes).map_err(|_| BuildError::Terminal(format!("{path} is not UTF-8")))?;
+            for (path, object) in objects {
+                let bytes = reader.read(&path, &object).map_err(read_error)?;
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| BuildError::terminal(format!("{path} is not UTF-8; save it as UTF-8")))?;
                 texts.insert(path, text);
             }
             Ok(texts)
@@ -175,17 +179,17 @@ impl Repositories {
         let mut reader = self.reader(&tree.repository)?;
         for (path, node) in &mut tree.nodes {
             if let Node::Link(target) = node {
-                let bytes = reader.read(path, target).map_err(|error| unreadable(&error))?;
+                let bytes = reader.read(path, target).map_err(read_error)?;
                 let Ok(text) = String::from_utf8(bytes) else {
-                    return Err(BuildError::Terminal(format!("symbolic link {path} has a target that is not UTF-8")));
+                    return Err(BuildError::terminal(format!("symbolic link {path} has a target that is not UTF-8")));
                 };
                 *target = text;
             }
         }
         for (path, node) in &tree.nodes {
             if matches!(node, Node::Link(_)) && !stays_inside(path, &tree.nodes) {
-                return Err(BuildError::Terminal(format!(
-                    "symbolic link {path} leaves the repository (or its subdirectory)"
+                return Err(BuildError::terminal(format!(
+                    "symbolic link {path} leads outside the repository or its `subdirectory`; remove the link"
                 )));
             }
         }
@@ -194,42 +198,47 @@ impl Repositories {
 }
 
 pub fn too_large(path: &str, size: u64) -> String {
-    format!("{path} has {size} bytes, {LARGEST_TEXT} at most")
+    format!("{path} has {size} bytes; codeloc reads at most {LARGEST_TEXT}")
 }
 
-fn failed(command: &str, output: &Output) -> BuildError {
-    BuildError::Transient(format!("git {command} failed: {}", tail(&output.stderr)))
+fn cannot_read_commit(error: ProgramError) -> BuildError {
+    BuildError::transient("cannot read the fetched commit").caused_by(error)
 }
 
-/// A repository that hosts do not show may be one that the token does not reach yet: that can change without a commit.
-fn unfetched(commit: &str, error: &GitError) -> BuildError {
-    let text = format!("cannot fetch commit {commit}: {error}");
-    match error {
+fn git_failed(command: &str, output: &Output) -> BuildError {
+    BuildError::transient(format!("cannot read the fetched commit: git {command} failed: {}", tail(&output.stderr)))
+}
+
+/// A missing repository is transient: hosts also hide a repository that the token may not read yet.
+fn fetch_error(commit: &str, error: GitError) -> BuildError {
+    let message = format!("cannot fetch commit {commit}");
+    let failure = match &error {
         GitError::Refused { .. } | GitError::ReferenceNotFound { .. } | GitError::Malformed { .. } => {
-            BuildError::Terminal(text)
+            BuildError::terminal(message)
         }
         GitError::Start { .. }
         | GitError::TimedOut { .. }
         | GitError::Failed { .. }
         | GitError::Token { .. }
         | GitError::Redirected { .. }
-        | GitError::RepositoryNotFound { .. } => BuildError::Transient(text),
-    }
+        | GitError::RepositoryNotFound { .. } => BuildError::transient(message),
+    };
+    failure.caused_by(error)
 }
 
-/// What reading an object came to: an LFS pointer is the commit's fault, everything else the disk's.
-pub(super) fn unreadable(error: &std::io::Error) -> BuildError {
+/// An LFS pointer is an error of the commit. Every other failure is one of git or of the disk.
+pub(super) fn read_error(error: std::io::Error) -> BuildError {
     if error.kind() == std::io::ErrorKind::InvalidData {
-        return BuildError::Terminal(error.to_string());
+        return BuildError::terminal(error.to_string()).caused_by(error);
     }
-    BuildError::Transient(format!("cannot read the commit's files: {error}"))
+    BuildError::transient("cannot read the files of the commit").caused_by(error)
 }
 
-/// `git cat-file --batch`, one object after the other.
+/// `git cat-file --batch`, which reads one object after the other.
 pub(super) struct ObjectReader(InteractiveProcess);
 
 impl ObjectReader {
-    /// The whole content of a blob. An LFS pointer is [`std::io::ErrorKind::InvalidData`].
+    /// The content of a blob. An LFS pointer gives [`std::io::ErrorKind::InvalidData`].
     pub(super) fn read(&mut self, path: &str, object: &str) -> std::io::Result<Vec<u8>> {
         let InteractiveProcess { requests, answers, .. } = &mut self.0;
         writeln!(requests, "{object}")?;
@@ -239,15 +248,16 @@ impl ObjectReader {
         let size: u64 = match header.trim_end().split(' ').collect::<Vec<_>>()[..] {
             [_, "blob", size] => size.parse().map_err(std::io::Error::other)?,
             _ => {
-                return Err(std::io::Error::other(format!("{path}: git answered {header:?}")));
+                return Err(std::io::Error::other(format!("{path}: git cat-file answered {header:?}")));
             }
         };
         let mut content = Vec::new();
         (&mut *answers).take(size).read_to_end(&mut content)?;
         answers.read_exact(&mut [0])?;
-        if size < LFS_POINTER && content.starts_with(LFS_HEADER) {
-            let text =
-                format!("{path} is a Git LFS pointer, and LFS is not fetched: commit the file itself, or leave it out");
+        if size < MAX_LFS_POINTER && content.starts_with(LFS_HEADER) {
+            let text = format!(
+                "{path} is a Git LFS pointer, and codeloc does not fetch LFS files; commit the file itself or remove it"
+            );
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
         }
         Ok(content)

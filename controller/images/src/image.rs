@@ -1,4 +1,4 @@
-//! Image config and manifest, as bytes: a pure function of the layers, the base and the commit.
+//! Image config and manifest as bytes. Pure: they depend on the layers, the base image and the commit only.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,18 @@ use codeloc_core::image::{Load, LoadTarget};
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use serde_json::{Map, Value, json};
 
-use super::{BuildError, layer::Layer, registry::sha256, uv::Target};
+use crate::digest::sha256;
+use crate::error::BuildError;
+use crate::layer::Layer;
+use crate::uv::Target;
 
-/// Where the base image keeps its Python environment, and we its packages.
+/// The folder of the Python environment in the base image. codeloc installs packages into it.
 pub const ENVIRONMENT_FOLDER: &str = "/opt/codeloc/env";
-/// The annotation on our layers in the manifest: `dependencies` or `code`.
+/// The manifest annotation of codeloc's layers: `dependencies` or `code`.
 pub const LAYER_ANNOTATION: &str = "codeloc.layer";
 
 const LABEL_PYTHON: &str = "codeloc.python";
-/// Of a base image: interpreter and C library, `cp312-glibc2.36`.
+/// Interpreter and C library of a base image, such as `cp312-glibc2.36`.
 const LABEL_ABI: &str = "codeloc.abi";
 const LABEL_COMMIT: &str = "codeloc.commit";
 const LABEL_LOCATION: &str = "codeloc.location";
@@ -22,12 +25,13 @@ const LABEL_LOAD: &str = "codeloc.load";
 const LABEL_WORKING_DIRECTORY: &str = "codeloc.working-directory";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The image below our layers.
+/// The image below codeloc's layers.
 pub(super) struct Base {
     pub layers: Vec<OciDescriptor>,
     pub config: Vec<u8>,
 }
 
+/// The parts of an image.
 pub(super) struct Assembly<'a> {
     pub base: Option<&'a Base>,
     pub dependencies: &'a Layer,
@@ -41,7 +45,7 @@ pub(super) struct Assembly<'a> {
     pub commit_time: i64,
 }
 
-/// What is pushed last.
+/// The small files of an image, which are pushed last.
 pub(super) struct Assembled {
     pub config: Vec<u8>,
     pub config_digest: String,
@@ -79,26 +83,30 @@ impl Assembly<'_> {
             artifact_type: None,
             annotations: None,
         };
-        let manifest =
-            serde_json::to_vec(&manifest).map_err(|error| BuildError::Terminal(format!("no manifest: {error}")))?;
+        let manifest = serde_json::to_vec(&manifest)
+            .map_err(|error| BuildError::terminal("cannot write the manifest").caused_by(error))?;
         Ok(Assembled { config, config_digest, manifest })
     }
 
     fn config(&self) -> Result<Vec<u8>, BuildError> {
-        let unsound = || BuildError::Terminal("the base image's config is not an image config".to_owned());
+        let invalid = || {
+            BuildError::terminal(
+                "the config of the base image is not a valid image config; set another build.base_image",
+            )
+        };
         let mut document: Map<String, Value> = match self.base {
-            Some(base) => serde_json::from_slice(&base.config).map_err(|_| unsound())?,
+            Some(base) => serde_json::from_slice(&base.config).map_err(|_| invalid())?,
             None => Map::new(),
         };
         let created = jiff::Timestamp::from_second(self.commit_time)
-            .map_err(|error| BuildError::Terminal(format!("the commit's time is out of range: {error}")))?
+            .map_err(|error| BuildError::terminal("the time of the commit is out of range").caused_by(error))?
             .to_string();
 
-        let mut config = taken_object(&mut document, "config").ok_or_else(unsound)?;
+        let mut config = take_object(&mut document, "config").ok_or_else(invalid)?;
         let variables = config.get("Env").and_then(Value::as_array).cloned().unwrap_or_default();
         config.insert("Env".to_owned(), environment(&variables));
         config.insert("WorkingDir".to_owned(), json!(self.load.working_directory));
-        let mut labels = taken_object(&mut config, "Labels").ok_or_else(unsound)?;
+        let mut labels = take_object(&mut config, "Labels").ok_or_else(invalid)?;
         let load = match &self.load.target {
             LoadTarget::Module(module) => format!("module:{module}"),
             LoadTarget::File(path) => format!("file:{path}"),
@@ -116,10 +124,10 @@ impl Assembly<'_> {
 
         let mut diff_ids = match document.get("rootfs").map(|rootfs| &rootfs["diff_ids"]) {
             None => Vec::new(),
-            Some(ids) => ids.as_array().ok_or_else(unsound)?.clone(),
+            Some(ids) => ids.as_array().ok_or_else(invalid)?.clone(),
         };
         if diff_ids.len() != self.base.map_or(0, |base| base.layers.len()) {
-            return Err(unsound());
+            return Err(invalid());
         }
         diff_ids.extend([json!(self.dependencies.diff_id), json!(self.code.diff_id)]);
         let mut history = document.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -137,8 +145,8 @@ impl Assembly<'_> {
     }
 }
 
-/// The object under a key; an absent or null one is empty, anything else is none.
-fn taken_object(document: &mut Map<String, Value>, key: &str) -> Option<Map<String, Value>> {
+/// Removes and returns the object under a key: empty if it is absent or null, `None` if it is not an object.
+fn take_object(document: &mut Map<String, Value>, key: &str) -> Option<Map<String, Value>> {
     match document.shift_remove(key) {
         None | Some(Value::Null) => Some(Map::new()),
         Some(Value::Object(object)) => Some(object),
@@ -146,19 +154,19 @@ fn taken_object(document: &mut Map<String, Value>, key: &str) -> Option<Map<Stri
     }
 }
 
-/// The base's variables, with our environment first on the search path.
+/// The variables of the base image, with codeloc's environment first in `PATH`.
 fn environment(variables: &[Value]) -> Value {
-    let ours = format!("{ENVIRONMENT_FOLDER}/bin");
+    let own = format!("{ENVIRONMENT_FOLDER}/bin");
     let mut all: Vec<String> = variables.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match all.iter_mut().find(|variable| variable.starts_with("PATH=")) {
-        Some(path) if path["PATH=".len()..].split(':').next() == Some(&ours) => {}
-        Some(path) => *path = format!("PATH={ours}:{}", &path["PATH=".len()..]),
-        None => all.insert(0, format!("PATH={ours}:{SEARCH_PATH}")),
+        Some(path) if path["PATH=".len()..].split(':').next() == Some(&own) => {}
+        Some(path) => *path = format!("PATH={own}:{}", &path["PATH=".len()..]),
+        None => all.insert(0, format!("PATH={own}:{SEARCH_PATH}")),
     }
     json!(all)
 }
 
-/// An OCI manifest may not name Docker's media types; the bytes behind them are the same.
+/// The OCI name of one of Docker's media types. The formats are equal, and an OCI manifest must use OCI names.
 fn oci_media_type(media_type: &str) -> String {
     match media_type {
         "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar".to_owned(),
@@ -168,26 +176,28 @@ fn oci_media_type(media_type: &str) -> String {
     }
 }
 
-/// Whether packages for a target work on a base image, by its architecture and by the labels that bases of ours carry; what an image
-/// does not say is not held against it. So a new base takes the layers that were made for the old one, or is refused.
+/// Checks that packages of a target work on a base image, by its architecture and by the labels of codeloc's base images. A
+/// base image without labels is accepted. Therefore a new base image either fits the existing layers or is refused.
 pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
     let document: Value = serde_json::from_slice(config).map_err(|_| "its config is not JSON".to_owned())?;
     let labels = &document["config"]["Labels"];
-    let differs = |what: &str, has: &str, wants: &str| Err(format!("it has {what} {has}, and {wants} is wanted"));
+    let mismatch = |property: &str, actual: &str, required: &str| {
+        Err(format!("it has {property} {actual}, and the image needs {required}"))
+    };
     match document["architecture"].as_str() {
-        Some(has) if has != target.architecture => return differs("architecture", has, target.architecture),
+        Some(actual) if actual != target.architecture => return mismatch("architecture", actual, target.architecture),
         _ => {}
     }
     match labels[LABEL_PYTHON].as_str() {
-        Some(has) if has != target.python => return differs("Python", has, &target.python),
+        Some(actual) if actual != target.python => return mismatch("Python", actual, &target.python),
         _ => {}
     }
     let Some((interpreter, library)) = labels[LABEL_ABI].as_str().and_then(|abi| abi.split_once('-')) else {
         return Ok(());
     };
-    let wanted = format!("cp{}", target.python.replace('.', ""));
-    if interpreter != wanted {
-        return differs("the interpreter", interpreter, &wanted);
+    let required = format!("cp{}", target.python.replace('.', ""));
+    if interpreter != required {
+        return mismatch("the interpreter", interpreter, &required);
     }
     let Some(floor) = target.platform.as_deref().and_then(|platform| platform.split_once("-manylinux_")) else {
         return Ok(());
@@ -198,13 +208,13 @@ pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
     };
     let has = library.strip_prefix("glibc").and_then(|text| version(text, '.'));
     match (has, version(floor.1, '_')) {
-        (Some(has), Some(wants)) if has >= wants => Ok(()),
-        _ => differs("the C library", library, &format!("glibc{} or newer", floor.1.replace('_', "."))),
+        (Some(actual), Some(required)) if actual >= required => Ok(()),
+        _ => mismatch("the C library", library, &format!("glibc{} or newer", floor.1.replace('_', "."))),
     }
 }
 
-/// Reads [`Load`] back out of a config of ours.
-pub(super) fn load_of(config: &[u8]) -> Option<Load> {
+/// Reads [`Load`] from an image config that codeloc wrote.
+pub(super) fn read_load(config: &[u8]) -> Option<Load> {
     let document: Value = serde_json::from_slice(config).ok()?;
     let labels = &document["config"]["Labels"];
     let target = match labels[LABEL_LOAD].as_str()?.split_once(':')? {
@@ -218,6 +228,7 @@ pub(super) fn load_of(config: &[u8]) -> Option<Load> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::expect_terminal;
 
     fn layer(name: &str) -> Layer {
         let media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
@@ -240,33 +251,38 @@ mod tests {
             commit_time: 1_700_000_000,
         };
         let assembled = assembly.assemble().unwrap();
-        assert_eq!(load_of(&assembled.config), Some(load.clone()));
+        assert_eq!(read_load(&assembled.config), Some(load.clone()));
         (serde_json::from_slice(&assembled.config).unwrap(), serde_json::from_slice(&assembled.manifest).unwrap(), load)
     }
 
     #[test]
-    fn packages_go_on_bases_of_their_python_and_architecture_whose_c_library_is_new_enough() {
+    fn a_base_image_must_fit_the_packages() {
         let target = Target {
             python: "3.12".to_owned(),
             architecture: "arm64",
             platform: Some("aarch64-manylinux_2_28".to_owned()),
             compiler: None,
         };
-        let told = |architecture: &str, python: &str, abi: &str| {
+        let checked = |architecture: &str, python: &str, abi: &str| {
             let labels = json!({"codeloc.python": python, "codeloc.abi": abi});
             let config = json!({"architecture": architecture, "config": {"Labels": labels}});
             check_base(config.to_string().as_bytes(), &target)
         };
-        assert_eq!(told("arm64", "3.12", "cp312-glibc2.28"), Ok(()));
-        assert_eq!(told("arm64", "3.12", "cp312-glibc2.36"), Ok(()));
-        for (architecture, python, abi, why) in [
-            ("amd64", "3.12", "cp312-glibc2.36", "it has architecture amd64, and arm64 is wanted"),
-            ("arm64", "3.13", "cp313-glibc2.36", "it has Python 3.13, and 3.12 is wanted"),
-            ("arm64", "3.12", "cp312t-glibc2.36", "it has the interpreter cp312t, and cp312 is wanted"),
-            ("arm64", "3.12", "cp312-glibc2.17", "it has the C library glibc2.17, and glibc2.28 or newer is wanted"),
-            ("arm64", "3.12", "cp312-musl1.2", "it has the C library musl1.2, and glibc2.28 or newer is wanted"),
+        assert_eq!(checked("arm64", "3.12", "cp312-glibc2.28"), Ok(()));
+        assert_eq!(checked("arm64", "3.12", "cp312-glibc2.36"), Ok(()));
+        for (architecture, python, abi, expected) in [
+            ("amd64", "3.12", "cp312-glibc2.36", "it has architecture amd64, and the image needs arm64"),
+            ("arm64", "3.13", "cp313-glibc2.36", "it has Python 3.13, and the image needs 3.12"),
+            ("arm64", "3.12", "cp312t-glibc2.36", "it has the interpreter cp312t, and the image needs cp312"),
+            (
+                "arm64",
+                "3.12",
+                "cp312-glibc2.17",
+                "it has the C library glibc2.17, and the image needs glibc2.28 or newer",
+            ),
+            ("arm64", "3.12", "cp312-musl1.2", "it has the C library musl1.2, and the image needs glibc2.28 or newer"),
         ] {
-            assert_eq!(told(architecture, python, abi), Err(why.to_owned()));
+            assert_eq!(checked(architecture, python, abi), Err(expected.to_owned()));
         }
         let unlabelled = json!({"config": {}}).to_string();
         assert_eq!(check_base(unlabelled.as_bytes(), &target), Ok(()));
@@ -295,14 +311,14 @@ mod tests {
         let base = Base { layers: vec![base_layer.clone()], config: base_config.to_string().into_bytes() };
         let (config, manifest, _) = assembled(Some(&base));
         insta::assert_json_snapshot!([config, manifest]);
-        let unsound = Base { layers: vec![base_layer.clone(), base_layer], config: base.config };
+        let invalid = Base { layers: vec![base_layer.clone(), base_layer], config: base.config };
         let (dependencies, code, load) = (
             layer("d"),
             layer("c"),
             Load { target: LoadTarget::Module("a".to_owned()), working_directory: "/".to_owned() },
         );
         let assembly = Assembly {
-            base: Some(&unsound),
+            base: Some(&invalid),
             dependencies: &dependencies,
             code: &code,
             load: &load,
@@ -312,6 +328,6 @@ mod tests {
             commit: "c0ffee",
             commit_time: 0,
         };
-        assert!(matches!(assembly.assemble(), Err(BuildError::Terminal(_))));
+        assert!(expect_terminal(assembly.assemble().map(|_| ())).contains("base image"));
     }
 }

@@ -1,6 +1,6 @@
-//! Layers: a tar stream, compressed into a spool file and hashed twice on the way.
+//! Packs a layer: a tar stream, compressed into a temporary file. Both forms are hashed.
 //!
-//! Guarantees: equal entries give equal bytes (order, times, owners and modes are fixed; one thread compresses).
+//! Guarantees: equal entries give equal bytes. Order, times, owners and modes are fixed, and one thread compresses.
 
 use std::{
     collections::BTreeMap,
@@ -11,21 +11,21 @@ use std::{
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 
-use super::Compression;
+use crate::settings::Compression;
 
-/// 1980-01-01, the earliest moment a zip file can hold; `.pyc` files and wheels agree on it.
+/// 1980-01-01, the earliest time in a zip file. Wheels and `.pyc` files use it too.
 const MTIME: u64 = 315_532_800;
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 6;
 
-/// A finished layer in a spool file.
+/// A finished layer in a temporary file.
 #[derive(Debug)]
 pub(super) struct Spooled {
     pub file: TempPath,
     pub layer: Layer,
 }
 
-/// What manifests and configs say about a layer.
+/// The description of a layer in manifests and configs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Layer {
     /// `sha256:…` of the compressed bytes.
@@ -37,7 +37,7 @@ pub(super) struct Layer {
     pub media_type: String,
 }
 
-/// One thing in a layer, apart from folders, which follow from the paths.
+/// A file or link of a layer. Folders follow from the paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node<F> {
     File {
@@ -45,12 +45,12 @@ pub(super) enum Node<F> {
         size: u64,
         executable: bool,
     },
-    /// Its target, as written.
+    /// Its target, unresolved.
     Link(String),
 }
 
-/// Packs `nodes` (paths relative to `/`, without a slash in front) and the folders above them, sorted by bytes.
-/// `open` yields the content of a file; `folders` are made even when empty.
+/// Packs `nodes` (paths relative to `/`, without a leading slash) and their parent folders, sorted by bytes. `open` reads the
+/// content of a file. `folders` are packed even if they are empty.
 pub(super) fn pack<F, R: Read>(
     spool: &Path,
     compression: Compression,
@@ -96,7 +96,7 @@ pub(super) fn pack<F, R: Read>(
                 tar.append_data(&mut header, path, &mut counted)?;
                 if counted.bytes != *size {
                     return Err(io::Error::other(format!(
-                        "{path}: {} bytes where {size} were announced",
+                        "{path} has {} bytes, and {size} were expected",
                         counted.bytes
                     )));
                 }
@@ -106,7 +106,7 @@ pub(super) fn pack<F, R: Read>(
     tar.into_inner()?.finish(compression)
 }
 
-/// Everything about the compressor that shows in a layer's bytes.
+/// Everything about the compressor that changes the bytes of a layer.
 pub(super) fn compressor(compression: Compression) -> String {
     match compression {
         Compression::Zstd => format!("zstd-{}-{ZSTD_LEVEL}", zstd::zstd_safe::version_number()),
@@ -119,7 +119,7 @@ enum Encoder {
     Gzip(flate2::write::GzEncoder<Hashed<BufWriter<std::fs::File>>>),
 }
 
-/// tar stream in, hashed and compressed file out.
+/// Writes a tar stream into a hashed and compressed file.
 struct Sink {
     encoder: Encoder,
     diff: Sha256,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_entries_give_equal_bytes_with_either_compression() {
+    fn equal_entries_give_equal_bytes() {
         for compression in [Compression::Zstd, Compression::Gzip] {
             let (first, _first_spool) = packed(compression);
             let (second, _second_spool) = packed(compression);
@@ -252,7 +252,7 @@ mod tests {
         let bytes = zstd::decode_all(std::fs::File::open(&spooled.file).unwrap()).unwrap();
         assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(&bytes))), spooled.layer.diff_id);
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let seen: Vec<(String, u32)> = archive
+        let actual: Vec<(String, u32)> = archive
             .entries()
             .unwrap()
             .map(|entry| {
@@ -273,6 +273,6 @@ mod tests {
             (&long, 0o755),
             (&format!("{long}deep"), 0o644),
         ];
-        assert_eq!(seen, expected.map(|(path, mode)| (path.to_owned(), mode)));
+        assert_eq!(actual, expected.map(|(path, mode)| (path.to_owned(), mode)));
     }
 }

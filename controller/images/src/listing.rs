@@ -1,55 +1,69 @@
-//! What git lists of a commit, checked: only plain files and links that stay inside, within limits. Pure.
+//! Parses and checks git's listing of a commit. Pure.
+//!
+//! Guarantees: the result has only regular files and symbolic links, within the limits, and with paths inside the root.
 
 use std::collections::BTreeMap;
 
-use super::{BuildError, Limits, layer::Node};
+use crate::error::BuildError;
+use crate::layer::Node;
+use crate::settings::Limits;
 
-/// Linux's `NAME_MAX` and `PATH_MAX`, in bytes: an image with more does not unpack.
-const LONGEST_NAME: usize = 255;
-const LONGEST_TARGET: u64 = 4095;
-/// Links on the way to one file, as Linux counts them.
-const MOST_LINKS: usize = 40;
-/// Names on the way to one file; a path of that many is longer than `PATH_MAX`.
-const MOST_STEPS: usize = 2048;
+/// Linux's `NAME_MAX` and `PATH_MAX`, in bytes. An image with longer names cannot be unpacked.
+const MAX_NAME: usize = 255;
+const MAX_LINK_TARGET: u64 = 4095;
+/// Links that Linux follows for one path.
+const MAX_LINKS: usize = 40;
+/// Names in one path with all links resolved. A path with more names is longer than `PATH_MAX`.
+const MAX_STEPS: usize = 2048;
 
-/// Parses `ls-tree -r -z -l`: `mode SP type SP object SP+ size TAB path NUL`. A link holds its object until it is read.
+/// Parses `ls-tree -r -z -l`: `mode SP type SP object SP+ size TAB path NUL`. A link contains its object name until its
+/// target is read.
 pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<String, Node<String>>, BuildError> {
-    let terminal = |text: String| Err(BuildError::Terminal(text));
+    let terminal = |text: String| Err(BuildError::terminal(text));
+    let malformed = |record: &str| BuildError::transient(format!("git ls-tree printed a malformed record: {record:?}"));
     let mut nodes = BTreeMap::new();
     let mut bytes = 0;
     for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
         let Ok(record) = std::str::from_utf8(record) else {
-            return terminal(format!("the path {:?} is not UTF-8", String::from_utf8_lossy(record)));
+            return terminal(format!(
+                "the path {:?} in the commit is not UTF-8; rename the file",
+                String::from_utf8_lossy(record)
+            ));
         };
         let Some((meta, path)) = record.split_once('\t') else {
-            return Err(BuildError::Transient(format!("git listed {record:?}")));
+            return Err(malformed(record));
         };
         let fields: Vec<&str> = meta.split_ascii_whitespace().collect();
         let [mode, _, object, size] = fields[..] else {
-            return Err(BuildError::Transient(format!("git listed {record:?}")));
+            return Err(malformed(record));
         };
         check_path(path, limits)?;
         if mode == "160000" {
             return terminal(format!(
-                "{path} is a git submodule, and submodules are not fetched: add its files to the repository"
+                "{path} is a git submodule, and codeloc does not fetch submodules; add its files to the repository"
             ));
         }
-        let size: u64 = size.parse().map_err(|_| BuildError::Transient(format!("git listed {record:?}")))?;
+        let size: u64 = size.parse().map_err(|_| malformed(record))?;
         bytes += size;
         let node = if mode != "120000" {
             Node::File { content: object.to_owned(), size, executable: mode == "100755" }
-        } else if size <= LONGEST_TARGET {
+        } else if size <= MAX_LINK_TARGET {
             Node::Link(object.to_owned())
         } else {
-            return terminal(format!("symbolic link {path} has a target of {size} bytes"));
+            return terminal(format!(
+                "symbolic link {path} has a target of {size} bytes; the maximum is {MAX_LINK_TARGET}"
+            ));
         };
         nodes.insert(path.to_owned(), node);
         if nodes.len() > limits.files {
-            return terminal(format!("the commit has more than {} files; name a `subdirectory`", limits.files));
+            return terminal(format!(
+                "the commit has more than {} files; set `subdirectory` in the config",
+                limits.files
+            ));
         }
         if bytes > limits.bytes {
             return terminal(format!(
-                "the commit's files have more than {} bytes; name a `subdirectory`",
+                "the files of the commit have more than {} bytes in total; set `subdirectory` in the config",
                 limits.bytes
             ));
         }
@@ -59,29 +73,31 @@ pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<S
 
 fn check_path(path: &str, limits: Limits) -> Result<(), BuildError> {
     if path.len() > limits.path {
-        return Err(BuildError::Terminal(format!(
-            "a path has {} bytes, {} at most: {}…",
+        return Err(BuildError::terminal(format!(
+            "a path in the commit has {} bytes; the maximum is {}: {}…",
             path.len(),
             limits.path,
             prefix(path)
         )));
     }
     if path.starts_with('/') || path.split('/').any(|part| ["", ".", ".."].contains(&part)) {
-        return Err(BuildError::Terminal(format!("the path {path:?} leaves the repository")));
+        return Err(BuildError::terminal(format!("the path {path:?} in the commit is outside the repository")));
     }
     if path.contains(char::is_control) {
-        return Err(BuildError::Terminal(format!("the path {path:?} has control characters")));
+        return Err(BuildError::terminal(format!(
+            "the path {path:?} in the commit contains control characters; rename the file"
+        )));
     }
-    if let Some(name) = path.split('/').find(|name| name.len() > LONGEST_NAME) {
-        return Err(BuildError::Terminal(format!(
-            "a name has {} bytes, {LONGEST_NAME} at most: {}…",
+    if let Some(name) = path.split('/').find(|name| name.len() > MAX_NAME) {
+        return Err(BuildError::terminal(format!(
+            "a file name in the commit has {} bytes; the maximum is {MAX_NAME}: {}…",
             name.len(),
             prefix(path)
         )));
     }
     if path.split('/').any(|part| part.starts_with(".wh.")) {
-        return Err(BuildError::Terminal(format!(
-            "{path}: names that begin with .wh. delete files in an image and are refused"
+        return Err(BuildError::terminal(format!(
+            "{path}: names that start with .wh. delete files of an image, so codeloc refuses them; rename the file"
         )));
     }
     Ok(())
@@ -91,66 +107,64 @@ fn prefix(path: &str) -> String {
     path.chars().take(80).collect()
 }
 
-/// Where a path ends.
+/// The path after all links are resolved.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// At this path, which need not exist.
-    At(String),
-    /// In a circle.
-    Nowhere,
+pub(super) enum Destination {
+    /// Inside the root. The path need not exist.
+    Inside(String),
+    /// The links form a circle.
+    Circle,
     Outside,
 }
 
-/// Whether the link at `path` ends inside the root, and so does every link on its way: two links that stay inside by
-/// their texts can leave together. A circle ends nowhere.
+/// Whether the link at `path` and every link that it leads through stay inside the root. Two links that each stay inside
+/// can lead outside together. A circle leads to no file and is allowed.
 pub(super) fn stays_inside(path: &str, nodes: &BTreeMap<String, Node<String>>) -> bool {
-    end_of(path, nodes) != End::Outside
+    destination(path, nodes) != Destination::Outside
 }
 
-/// Follows every link on the way of a path.
-pub(super) fn end_of<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> End {
-    let mut place: Vec<&str> = Vec::new();
-    let mut ahead: Vec<&str> = path.split('/').rev().collect();
+/// Resolves every link in a path.
+pub(super) fn destination<'a>(path: &'a str, nodes: &'a BTreeMap<String, Node<String>>) -> Destination {
+    let mut resolved: Vec<&str> = Vec::new();
+    let mut remaining: Vec<&str> = path.split('/').rev().collect();
     let mut links = 0;
-    for _ in 0..MOST_STEPS {
-        match ahead.pop() {
-            None => return End::At(place.join("/")),
+    for _ in 0..MAX_STEPS {
+        match remaining.pop() {
+            None => return Destination::Inside(resolved.join("/")),
             Some("" | ".") => {}
             Some("..") => {
-                if place.pop().is_none() {
-                    return End::Outside;
+                if resolved.pop().is_none() {
+                    return Destination::Outside;
                 }
             }
             Some(name) => {
-                place.push(name);
-                if let Some(Node::Link(target)) = nodes.get(&place.join("/")) {
+                resolved.push(name);
+                if let Some(Node::Link(target)) = nodes.get(&resolved.join("/")) {
                     if target.is_empty() || target.starts_with('/') || target.contains('\0') {
-                        return End::Outside;
+                        return Destination::Outside;
                     }
                     links += 1;
-                    if links > MOST_LINKS {
-                        return End::Nowhere;
+                    if links > MAX_LINKS {
+                        return Destination::Circle;
                     }
-                    place.pop();
-                    ahead.extend(target.split('/').rev());
+                    resolved.pop();
+                    remaining.extend(target.split('/').rev());
                 }
             }
         }
     }
-    End::Outside
+    Destination::Outside
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::expect_terminal;
 
     const LIMITS: Limits = Limits { files: 2, bytes: 100, path: 20, packages: 0, caches: 0 };
 
     fn refusal(listing: &str) -> String {
-        match parse_listing(listing.as_bytes(), LIMITS) {
-            Err(BuildError::Terminal(text)) => text,
-            other => panic!("{other:?}"),
-        }
+        expect_terminal(parse_listing(listing.as_bytes(), LIMITS))
     }
 
     fn blob(path: &str) -> String {
@@ -169,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_into_an_image_is_refused() {
+    fn entries_that_an_image_cannot_contain_are_refused() {
         assert!(refusal("160000 commit 11 -\tvendor/lib\0").starts_with("vendor/lib is a git submodule"));
         assert!(refusal(&blob("x/.wh.bin")).contains(".wh."));
-        assert!(refusal(&blob("../x")).contains("leaves"));
-        assert!(refusal(&blob("/etc/x")).contains("leaves"));
-        assert!(refusal(&blob(&"p".repeat(21))).starts_with("a path has 21 bytes"));
+        assert!(refusal(&blob("../x")).contains("outside"));
+        assert!(refusal(&blob("/etc/x")).contains("outside"));
+        assert!(refusal(&blob(&"p".repeat(21))).starts_with("a path in the commit has 21 bytes"));
         assert!(refusal(&blob("a\nb")).contains("control characters"));
         assert!(refusal("120000 blob 22 4096\tb\0").contains("4096 bytes"));
         assert!(refusal(&(blob("a") + &blob("b") + &blob("c"))).contains("more than 2 files"));
@@ -182,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_judged_by_where_they_end() {
+    fn links_are_checked_by_their_destination() {
         let inside = |links: &[(&str, &str)]| {
             let nodes: BTreeMap<String, Node<String>> =
                 links.iter().map(|(path, target)| ((*path).to_owned(), Node::Link((*target).to_owned()))).collect();
@@ -192,10 +206,11 @@ mod tests {
             [("a", "b"), ("folder", "deep/er"), ("circle", "circle"), ("out", "..")]
                 .map(|(path, target)| (path.to_owned(), Node::Link(target.to_owned()))),
         );
-        for (path, end) in [("a", "b"), ("folder/../x", "deep/x"), ("./plain//x", "plain/x")] {
-            assert_eq!(end_of(path, &nodes), End::At(end.to_owned()), "{path}");
+        for (path, expected) in [("a", "b"), ("folder/../x", "deep/x"), ("./plain//x", "plain/x")] {
+            assert_eq!(destination(path, &nodes), Destination::Inside(expected.to_owned()), "{path}");
         }
-        assert_eq!((end_of("circle", &nodes), end_of("out", &nodes)), (End::Nowhere, End::Outside));
+        assert_eq!(destination("circle", &nodes), Destination::Circle);
+        assert_eq!(destination("out", &nodes), Destination::Outside);
         assert!(inside(&[("a/b", "../c")]));
         assert!(inside(&[("a", "b/../c")]));
         assert!(inside(&[("a/root", ".."), ("b", "a/root/c")]));
@@ -204,8 +219,8 @@ mod tests {
         assert!(!inside(&[("a/b", "../../c/a")]));
         assert!(!inside(&[("a", "/etc/passwd")]));
         assert!(!inside(&[("a", "")]));
-        // To the root by one link, and out of it by the next.
+        // One link leads to the root, and the next one leads outside.
         assert!(!inside(&[("a/root", ".."), ("a/out", "root/../etc")]));
-        assert!(!inside(&[("a", &"b/".repeat(MOST_STEPS))]));
+        assert!(!inside(&[("a", &"b/".repeat(MAX_STEPS))]));
     }
 }

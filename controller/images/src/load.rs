@@ -1,30 +1,30 @@
-//! How the code of a commit is loaded: a pure function of its paths and its pyproject.toml.
+//! Decides how Dagster loads the code of a commit, from its paths and its pyproject.toml. Pure.
 //!
-//! A file inside a package is named as a module, since relative imports fail when Dagster loads it as a file.
+//! A file inside a package is loaded as a module, because relative imports fail if Dagster loads it as a file.
 
 use std::collections::BTreeSet;
 
 use codeloc_core::image::{CODE_FOLDER, Load, LoadTarget};
 use codeloc_crds::CodePointer;
 
-use super::BuildError;
+use crate::error::BuildError;
 
-/// `files` are relative to the root; `pyproject` is the text of the root's pyproject.toml.
+/// `files` are paths relative to the root; `pyproject` is the text of the root's pyproject.toml.
 ///
-/// Errors are terminal: the file is not in the commit.
+/// Errors are terminal: the commit does not contain the file.
 pub(super) fn load(code: &CodePointer, files: &BTreeSet<&str>, pyproject: Option<&str>) -> Result<Load, BuildError> {
     match code {
-        CodePointer::Module(module) => Ok(of_module(module, files)),
+        CodePointer::Module(module) => Ok(load_module(module, files)),
         CodePointer::PythonFile(file) => {
             let file = file.trim_start_matches("./");
             if !files.contains(file) {
-                return Err(BuildError::Terminal(missing(file, files)));
+                return Err(BuildError::terminal(missing_file(file, files)));
             }
             let root = if file.starts_with("src/") && !files.contains("src/__init__.py") { "src/" } else { "" };
             if let Some(module) = package_module(root, file, files) {
                 return Ok(module_in(root, module));
             }
-            // A project may call a folder a package without an `__init__.py`: its own word for this very file counts.
+            // A project may use a folder without `__init__.py` as a package, if pyproject.toml names a module of this file.
             if let Some(module) = pyproject.and_then(declared_module)
                 && module_paths(root, &module).iter().any(|path| path == file)
             {
@@ -38,15 +38,15 @@ pub(super) fn load(code: &CodePointer, files: &BTreeSet<&str>, pyproject: Option
     }
 }
 
-fn of_module(module: &str, files: &BTreeSet<&str>) -> Load {
+fn load_module(module: &str, files: &BTreeSet<&str>) -> Load {
     let top = module.split('.').next().unwrap_or(module);
-    let holds = |root: &str| {
+    let contains = |root: &str| {
         let folder = format!("{root}{top}/");
         let file = format!("{root}{top}.py");
         files.contains(file.as_str())
             || files.range(folder.as_str()..).next().is_some_and(|path| path.starts_with(&folder))
     };
-    let root = if !holds("") && holds("src/") { "src/" } else { "" };
+    let root = if !contains("") && contains("src/") { "src/" } else { "" };
     module_in(root, module.to_owned())
 }
 
@@ -58,8 +58,8 @@ fn working_directory(root: &str) -> String {
     format!("{CODE_FOLDER}/{root}").trim_end_matches('/').to_owned()
 }
 
-/// The dotted name, when there is a folder between the root and the file and all such folders are packages.
-/// A file that lies in the root itself stays a file: as a module `types.py` would be the standard library's.
+/// The dotted module name, if the file is in a folder below the root and all these folders are packages. A file in the
+/// root itself stays a file: a module named `types` would be the one of the standard library.
 fn package_module(root: &str, file: &str, files: &BTreeSet<&str>) -> Option<String> {
     let relative = file.strip_prefix(root)?.strip_suffix(".py")?;
     let (folders, stem) = relative.rsplit_once('/')?;
@@ -84,7 +84,7 @@ fn is_identifier(part: &str) -> bool {
         && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
-/// The module that a project names: `[tool.dagster] module_name`, else what `[tool.dg.project]` amounts to.
+/// The module that pyproject.toml names: `[tool.dagster] module_name`, else the one that `[tool.dg.project]` implies.
 pub fn declared_module(pyproject: &str) -> Option<String> {
     let document: toml::Table = pyproject.parse().ok()?;
     let tool = document.get("tool")?;
@@ -98,14 +98,14 @@ pub fn declared_module(pyproject: &str) -> Option<String> {
         .filter(|module| module.split('.').all(is_identifier))
 }
 
-/// Whether two configs would load the same file.
+/// Whether two code pointers load the same file.
 pub fn same_code(one: &CodePointer, other: &CodePointer) -> bool {
     let paths = |code: &CodePointer| match code {
         CodePointer::PythonFile(file) => vec![file.trim_start_matches("./").to_owned()],
         CodePointer::Module(module) => ["", "src/"].iter().flat_map(|root| module_paths(root, module)).collect(),
     };
-    let others = paths(other);
-    paths(one).iter().any(|path| others.contains(path))
+    let other_paths = paths(other);
+    paths(one).iter().any(|path| other_paths.contains(path))
 }
 
 fn module_paths(root: &str, module: &str) -> [String; 2] {
@@ -113,8 +113,8 @@ fn module_paths(root: &str, module: &str) -> [String; 2] {
     [format!("{root}{path}.py"), format!("{root}{path}/__init__.py")]
 }
 
-fn missing(file: &str, files: &BTreeSet<&str>) -> String {
-    let mut close: Vec<(&str, f64)> = files
+fn missing_file(file: &str, files: &BTreeSet<&str>) -> String {
+    let mut similar: Vec<(&str, f64)> = files
         .iter()
         .filter(|path| std::path::Path::new(path).extension().is_some_and(|extension| extension == "py"))
         .map(|path| {
@@ -123,20 +123,22 @@ fn missing(file: &str, files: &BTreeSet<&str>) -> String {
         })
         .filter(|(_, score)| *score > 0.8)
         .collect();
-    close.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(right.0)));
-    let names: Vec<&str> = close.iter().take(3).map(|(path, _)| *path).collect();
+    similar.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(right.0)));
+    let names: Vec<&str> = similar.iter().take(3).map(|(path, _)| *path).collect();
     if names.is_empty() {
         format!(
-            "python_file {file} is not in the commit; paths are relative to the repository's root or its subdirectory"
+            "the commit has no file {file} (`python_file`); write the path relative to the repository root, or to \
+             `subdirectory` if it is set"
         )
     } else {
-        format!("python_file {file} is not in the commit; did you mean {}?", names.join(" or "))
+        format!("the commit has no file {file} (`python_file`); did you mean {}?", names.join(" or "))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::expect_terminal;
 
     fn loaded(file: &str, files: &[&str], pyproject: Option<&str>) -> (String, String) {
         let load =
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_src_layout_works_in_src() {
+    fn a_src_layout_has_src_as_working_directory() {
         let files = ["src/hooli/__init__.py", "src/hooli/definitions.py", "src/loose.py"];
         expect(&loaded("src/hooli/definitions.py", &files, None), "module hooli.definitions", "/opt/codeloc/code/src");
         expect(&loaded("src/loose.py", &files, None), "file /opt/codeloc/code/src/loose.py", "/opt/codeloc/code/src");
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_can_name_the_module_of_a_file_without_init() {
+    fn pyproject_can_name_the_module_of_a_file_without_init() {
         let files = ["jobs/definitions.py", "other/definitions.py"];
         let dagster = "[tool.dagster]\nmodule_name = 'jobs.definitions'\n";
         let dg = "[tool.dg.project]\nroot_module = 'jobs'\n";
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_that_a_project_names_is_found() {
+    fn pyproject_can_name_the_module() {
         for (pyproject, module) in [
             ("[tool.dagster]\nmodule_name = 'shop'\n", Some("shop")),
             ("[tool.dg.project]\nroot_module = 'shop'\n", Some("shop.definitions")),
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_looked_for_in_the_root_and_then_in_src() {
+    fn a_module_is_searched_in_the_root_and_then_in_src() {
         let at = |module: &str, files: &[&str]| {
             load(&CodePointer::Module(module.to_owned()), &files.iter().copied().collect(), None)
                 .unwrap()
@@ -249,17 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named_with_close_ones() {
+    fn a_missing_file_is_reported_with_similar_paths() {
         let files = BTreeSet::from(["pipeline/definitions.py", "pipeline/assets.py", "README.md"]);
-        let message = |file: &str| match load(&CodePointer::PythonFile(file.to_owned()), &files, None) {
-            Err(BuildError::Terminal(text)) => text,
-            other => panic!("{other:?}"),
-        };
+        let message = |file: &str| expect_terminal(load(&CodePointer::PythonFile(file.to_owned()), &files, None));
         let text = message("my_pipeline/definitions.py");
         assert_eq!(
             text,
-            "python_file my_pipeline/definitions.py is not in the commit; did you mean pipeline/definitions.py?"
+            "the commit has no file my_pipeline/definitions.py (`python_file`); did you mean pipeline/definitions.py?"
         );
-        assert!(message("zzz.py").ends_with("root or its subdirectory"));
+        assert!(message("zzz.py").ends_with("or to `subdirectory` if it is set"));
     }
 }

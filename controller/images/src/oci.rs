@@ -1,12 +1,10 @@
-//! [`OciBuilder`]: the steps of a build in their order.
+//! [`OciBuilder`]: the steps of a build in order.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use codeloc_core::image::{CODE_FOLDER, Image, load_of_given_image};
 use codeloc_core::lock::lock;
@@ -14,26 +12,36 @@ use codeloc_crds::{Architecture, CodePointer};
 use codeloc_git::Git;
 use codeloc_git::program::{Program, tail};
 use oci_client::Reference;
-use sha2::{Digest, Sha256};
-use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
+use tokio::sync::{OnceCell, Semaphore};
 
-use super::{
-    BaseImage, BuildError, BuildSettings, Builder, Compression, Platform, Request, build_cache,
-    build_cache::BuildCache, build_cache::NoBuildCache, build_cache::Sent, caches, caches::Caches,
-    checkout::Repositories, checkout::Tree, checkout::unreadable, dependencies::Resolution, dependencies::base_set,
-    dependencies::candidates, dependencies::constraints, dependencies::input, disk::blocking, disk::fresh_folder,
-    dockerfile::DockerfileBuilder, dockerfile::Order, image::Assembly, image::Base, image::check_base, image::load_of,
-    layer::Layer, layer::Node, layer::Spooled, layer::compressor, layer::pack, load::load, packages::Packages,
-    registry::Access, registry::Registry, registry::RegistryCredentials, requirements::Requirement, uv::Target, uv::Uv,
-};
+use crate::build_cache::{self, BuildCache, NoBuildCache, PushedLayer};
+use crate::builder::{Builder, Request};
+use crate::caches::{self, Caches};
+use crate::checkout::{Repositories, Tree, read_error};
+use crate::credentials::RegistryCredentials;
+use crate::dependencies::{Resolution, candidates, input};
+use crate::digest::sha256_hex;
+use crate::disk::{SPOOL, blocking, temporary_folder};
+use crate::dockerfile::{DockerfileBuilder, Order};
+use crate::error::BuildError;
+use crate::image::{Assembly, Base, check_base, read_load};
+use crate::layer::{Layer, Node, Spooled, compressor, pack};
+use crate::load::load;
+use crate::packages::Packages;
+use crate::progress::{OnProgress, Progress};
+use crate::registry::{Access, Registry};
+use crate::requirements::{Requirement, base_set};
+use crate::settings::{BaseImage, BuildSettings, Compression, Platform, base_reference};
+use crate::single_flight::SingleFlight;
+use crate::uv::{Target, Uv};
 
-/// Raised when the same request and settings must give another image.
+/// Increase it if the same request and settings must give another image.
 const LAYOUT: u32 = 2;
 
-/// The real [`Builder`]: git objects, uv and the OCI protocol.
+/// The [`Builder`] of production: git objects, uv and the OCI protocol.
 ///
-/// Guarantees: one build per image and one installation per lock at a time; an image that was pushed is found again by
-/// its tag, after a restart and with an empty work folder alike. Assumes that the target repository exists.
+/// Guarantees: one build per image and one installation per lock at a time; it finds a pushed image by its tag, even after a
+/// restart with an empty work folder. Assumes that the target repository exists.
 pub struct OciBuilder<C> {
     settings: BuildSettings,
     credentials: C,
@@ -41,38 +49,43 @@ pub struct OciBuilder<C> {
     repositories: Repositories,
     uv: Uv,
     caches: Caches,
-    /// The version of the configured interpreter, `3.12.1`.
+    /// The version of the configured interpreter, such as `3.12.1`.
     interpreter: OnceCell<String>,
     single_flight: SingleFlight,
+    /// The repository path that got a layer last, by registry and digest.
+    pushed_layers: Mutex<HashMap<String, String>>,
     slots: Semaphore,
     build_cache: Arc<dyn BuildCache>,
     dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
 }
 
-/// Takes short texts for the status page.
-pub type Progress<'a> = dyn Fn(String) + Send + Sync + 'a;
+/// What all steps of one build share.
+#[derive(Clone, Copy)]
+struct Build<'a> {
+    request: &'a Request,
+    target: &'a Target,
+    constraints: Option<&'a str>,
+    registry: &'a Registry,
+    tag: &'a str,
+    progress: &'a OnProgress<'a>,
+}
 
-/// The dependency layer of one image, ready to be pushed.
+/// The dependency layer of an image, ready to be pushed.
 struct Dependencies {
     key: String,
     layer: Layer,
-    /// Nothing, where the target repository has the layer already.
+    /// `None` if the target repository has the layer.
     file: Option<PathBuf>,
 }
 
-/// The image that every location's stands on.
-pub(super) fn base_reference(text: &str) -> Result<Reference, BuildError> {
-    Reference::from_str(text)
-        .map_err(|error| BuildError::Terminal(format!("base image {text} is not an image reference: {error}")))
-}
-
 impl<C: RegistryCredentials> OciBuilder<C> {
-    /// Errors are [`BuildError::Terminal`]: settings that contradict themselves.
+    /// Errors are terminal: the settings are invalid.
     pub fn new(settings: BuildSettings, git: Git, credentials: C) -> Result<Self, BuildError> {
         settings.check()?;
-        let settings =
-            settings.rooted().map_err(|error| BuildError::Terminal(format!("the build's paths: {error}")))?;
-        remove_leftovers(&settings.work.join("spool"));
+        let settings = settings.with_absolute_paths().map_err(|error| {
+            BuildError::terminal("cannot make the paths of the build settings absolute").caused_by(error)
+        })?;
+        remove_leftovers(&settings.work.join(SPOOL));
         Ok(Self {
             base_set: base_set(&settings.requirements)?,
             repositories: Repositories::new(git, settings.work.join(caches::GIT), settings.limits),
@@ -80,6 +93,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             caches: Caches::new(settings.work.clone(), settings.limits.caches),
             interpreter: OnceCell::new(),
             single_flight: SingleFlight::default(),
+            pushed_layers: Mutex::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
             settings,
             credentials,
@@ -88,26 +102,26 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         })
     }
 
-    /// Remembers on this shelf what must outlive the work folder.
+    /// Stores locks and the layers of locks in a cache that outlives the work folder.
     #[must_use]
-    pub fn with_build_cache(mut self, place: impl BuildCache) -> Self {
-        self.build_cache = Arc::new(place);
+    pub fn with_build_cache(mut self, build_cache: impl BuildCache) -> Self {
+        self.build_cache = Arc::new(build_cache);
         self
     }
 
-    /// Has Dockerfiles built there; without it they are refused.
+    /// Builds Dockerfiles with this builder. Without it they are refused.
     #[must_use]
     pub fn with_dockerfiles(mut self, builder: impl DockerfileBuilder) -> Self {
         self.dockerfiles = Some(Arc::new(builder));
         self
     }
 
-    /// The Python and platform that a request's packages are for.
+    /// The Python and platform of a request's packages.
     async fn target(&self, request: &Request) -> Result<Target, BuildError> {
         let interpreter = match &self.settings.python {
-            Some(path) => {
-                Some(self.interpreter.get_or_try_init(|| version_of(path, &self.settings.work)).await?.as_str())
-            }
+            Some(path) => Some(
+                self.interpreter.get_or_try_init(|| interpreter_version(path, &self.settings.work)).await?.as_str(),
+            ),
             None => None,
         };
         let own_minor = interpreter.map(minor_of);
@@ -126,9 +140,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         })
     }
 
-    /// The tag of a request's image: the commit, for people, and a hash of all that decides the image.
+    /// The tag of a request's image: the commit for people, and a hash of everything that decides the image.
     fn tag(&self, request: &Request, target: &Target, constraints: Option<&str>) -> String {
-        let decides = match &request.dockerfile {
+        let inputs = match &request.dockerfile {
             Some(dockerfile) => serde_json::json!([
                 LAYOUT,
                 request.location.as_str(),
@@ -137,13 +151,14 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 ["dockerfile", dockerfile],
                 target.architecture,
             ]),
-            None => self.decides(request, target, constraints),
+            None => self.inputs(request, target, constraints),
         };
-        let key = hex::encode(Sha256::digest(decides.to_string()));
+        let key = sha256_hex(inputs.to_string());
         format!("commit-{}-{}", request.commit.get(..12).unwrap_or(&request.commit), &key[..16])
     }
 
-    fn decides(&self, request: &Request, target: &Target, constraints: Option<&str>) -> serde_json::Value {
+    /// Everything that decides an image without a Dockerfile.
+    fn inputs(&self, request: &Request, target: &Target, constraints: Option<&str>) -> serde_json::Value {
         let code = match &request.code {
             CodePointer::PythonFile(file) => ("file", file),
             CodePointer::Module(module) => ("module", module),
@@ -174,7 +189,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Registry::open(target, access, &self.credentials, timeout).await
     }
 
-    async fn found(
+    /// The image with this tag, if the registry has it.
+    async fn lookup(
         &self,
         registry: &Registry,
         tag: &str,
@@ -190,9 +206,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             return Ok(Some(Image { reference, commit, load }));
         }
         let pulled = registry.pull(&digest, target.architecture).await?;
-        let load = load_of(&pulled.config).ok_or_else(|| {
-            BuildError::Terminal(format!(
-                "{}:{tag} does not say how its code is loaded: remove that tag",
+        let load = read_load(&pulled.config).ok_or_else(|| {
+            BuildError::terminal(format!(
+                "the image {}:{tag} has no label that says how to load its code; delete this tag",
                 request.target
             ))
         })?;
@@ -200,15 +216,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Ok(Some(Image { reference, commit: Some(request.commit.clone()), load }))
     }
 
-    async fn dependencies(
-        &self,
-        request: &Request,
-        tree: &Tree,
-        target: &Target,
-        constraints: Option<&str>,
-        registry: &Registry,
-        progress: &Progress<'_>,
-    ) -> Result<Dependencies, BuildError> {
+    async fn dependencies(&self, build: Build<'_>, tree: &Tree) -> Result<Dependencies, BuildError> {
+        let Build { request, target, constraints, registry, progress, .. } = build;
         let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
         let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
@@ -230,60 +239,65 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             work,
             interpreter: self.settings.python.as_deref(),
             timeout: self.settings.uv_timeout,
-            largest: self.settings.limits.packages,
+            max_bytes: self.settings.limits.packages,
         };
         let key = packages.key(&lock);
-        let _alone = self.single_flight.enter(format!("layer {key}")).await;
-        let kept = match packages.kept(&key) {
-            Some(kept) => kept,
-            None => match self.sent_before(registry, &key).await? {
+        let _exclusive = self.single_flight.enter(format!("layer {key}")).await;
+        let cached = match packages.cached(&key) {
+            Some(cached) => cached,
+            None => match self.pushed_layer(registry, &key).await? {
                 Some(layer) => return Ok(Dependencies { key, layer, file: None }),
-                None => packages.make(&key, &lock, progress).await?,
+                None => packages.build(&key, &lock, progress).await?,
             },
         };
-        Ok(Dependencies { key, layer: kept.layer, file: Some(kept.file) })
+        Ok(Dependencies { key, layer: cached.layer, file: Some(cached.file) })
     }
 
-    /// The layer of a lock without its file: the shelf says which it is, and the registry has it.
-    async fn sent_before(&self, registry: &Registry, key: &str) -> Result<Option<Layer>, BuildError> {
+    /// The layer of a lock, if the build cache names it and the registry has it. Mounts it if another repository has it.
+    async fn pushed_layer(&self, registry: &Registry, key: &str) -> Result<Option<Layer>, BuildError> {
         let Some(text) = self.build_cache.read(&build_cache::layer_name(registry.host(), key)).await? else {
             return Ok(None);
         };
-        // A text of another version of this program is as good as none.
-        let Ok(Sent { layer, repository }) = serde_json::from_str(&text) else { return Ok(None) };
-        let there = registry.has_blob(&layer.digest).await?
+        // Another version of codeloc may have written a text that this one cannot read.
+        let Ok(PushedLayer { layer, repository }) = serde_json::from_str(&text) else { return Ok(None) };
+        let is_available = registry.has_blob(&layer.digest).await?
             || (repository != registry.path() && registry.mount(&layer.digest, &repository).await);
-        Ok(there.then_some(layer))
+        Ok(is_available.then_some(layer))
     }
 
-    /// Pushes the dependency layer and remembers that, so that it need not be made again.
+    /// Pushes the dependency layer and writes that to the build cache, so that other builds reuse it.
     async fn push_dependencies(
         &self,
         registry: &Registry,
         dependencies: &Dependencies,
-        progress: &Progress<'_>,
+        progress: &OnProgress<'_>,
     ) -> Result<(), BuildError> {
         let Dependencies { key, layer, file } = dependencies;
         let Some(file) = file else { return Ok(()) };
-        let known = self.single_flight.sent_to(&sent_key(registry, layer)).is_some();
+        let is_recorded = lock(&self.pushed_layers).contains_key(&pushed_key(registry, layer));
         self.push_layer(registry, layer, file, progress).await?;
-        if known {
+        if is_recorded {
             return Ok(());
         }
-        let sent = Sent { layer: layer.clone(), repository: registry.path().to_owned() };
-        let text = serde_json::to_string(&sent).expect("plain data");
+        let pushed = PushedLayer { layer: layer.clone(), repository: registry.path().to_owned() };
+        let text = serde_json::to_string(&pushed).expect("plain data");
         self.build_cache.write(&build_cache::layer_name(registry.host(), key), text).await
     }
 
     async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
-        self.packed(tree, self.settings.compression, CODE_FOLDER.trim_start_matches('/')).await
+        self.pack_tree(tree, self.settings.compression, CODE_FOLDER.trim_start_matches('/')).await
     }
 
-    /// All files of a commit in a layer, below a folder; below none where `root` is empty.
-    async fn packed(&self, tree: &Tree, compression: Compression, root: &'static str) -> Result<Spooled, BuildError> {
+    /// Packs all files of a commit below the folder `root`, or without a folder if it is empty.
+    async fn pack_tree(
+        &self,
+        tree: &Tree,
+        compression: Compression,
+        root: &'static str,
+    ) -> Result<Spooled, BuildError> {
         let (repositories, repository, nodes) =
             (self.repositories.clone(), tree.repository.clone(), tree.nodes.clone());
-        let spool = self.settings.work.join("spool");
+        let spool = self.settings.work.join(SPOOL);
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
             let (root, folders) = match root {
@@ -295,34 +309,25 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             let open = |path: &str, object: &String| {
                 reader.read(path.strip_prefix(&root).unwrap_or(path), object).map(std::io::Cursor::new)
             };
-            pack(&spool, compression, &nodes, &folders, open).map_err(|error| unreadable(&error))
+            pack(&spool, compression, &nodes, &folders, open).map_err(read_error)
         })
         .await
     }
 
-    /// The image of a Dockerfile, built and pushed by something else.
-    #[expect(clippy::too_many_arguments, reason = "all that a build knows by then")]
-    async fn outside(
-        &self,
-        dockerfile: &str,
-        request: &Request,
-        tree: &Tree,
-        target: &Target,
-        registry: &Registry,
-        tag: &str,
-        progress: &Progress<'_>,
-    ) -> Result<Image, BuildError> {
+    /// Builds the image of a Dockerfile with the [`DockerfileBuilder`].
+    async fn build_dockerfile(&self, build: Build<'_>, dockerfile: &str, tree: &Tree) -> Result<Image, BuildError> {
+        let Build { request, target, registry, tag, progress, .. } = build;
         let Some(builder) = &self.dockerfiles else {
-            return Err(BuildError::Terminal(
-                "Dockerfiles are not built here: set `build.codebuild_project` or `build.buildah`".to_owned(),
+            return Err(BuildError::terminal(
+                "no setting chooses a builder of Dockerfiles; set `build.codebuild_project` or `build.buildah`",
             ));
         };
         let dockerfile = dockerfile.trim_start_matches("./");
         if !tree.files().contains(dockerfile) {
-            return Err(BuildError::Terminal(format!("the commit has no file {dockerfile} (`dockerfile`)")));
+            return Err(BuildError::terminal(format!("the commit has no file {dockerfile} (`dockerfile`)")));
         }
-        progress("packing".to_owned());
-        let context = self.packed(tree, Compression::Gzip, "").await?;
+        progress(Progress::PackingCode);
+        let context = self.pack_tree(tree, Compression::Gzip, "").await?;
         let order = Order {
             context: context.file.to_path_buf(),
             dockerfile: dockerfile.to_owned(),
@@ -332,40 +337,38 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             credentials: self.credentials.for_registry(registry.host()).await?,
         };
         let built = builder.build(&order, progress).await;
-        // Whatever its builder says: with the image in the registry there is nothing left to do, and without it there is no image.
-        match (self.found(registry, tag, request, target).await, built) {
+        // The registry decides: a builder may fail after its push, and may succeed without one.
+        match (self.lookup(registry, tag, request, target).await, built) {
             (Ok(Some(image)), _) => Ok(image),
             (_, Err(error)) | (Err(error), _) => Err(error),
-            (Ok(None), Ok(())) => {
-                Err(BuildError::Transient(format!("{} was built, and the registry has no {tag}", order.dockerfile)))
-            }
+            (Ok(None), Ok(())) => Err(BuildError::transient(format!(
+                "{} was built, but the registry does not have {}",
+                order.dockerfile, order.image
+            ))),
         }
     }
 
-    /// The base image that packages of the target fit on, its layers brought into the target repository.
-    async fn base(
-        &self,
-        registry: &Registry,
-        target: &Target,
-        progress: &Progress<'_>,
-    ) -> Result<Option<Base>, BuildError> {
+    /// Checks the base image and copies its layers to the target repository.
+    async fn base(&self, build: Build<'_>) -> Result<Option<Base>, BuildError> {
+        let Build { registry, target, progress, .. } = build;
         let BaseImage::Reference(text) = &self.settings.base_image else {
             return Ok(None);
         };
         let reference = base_reference(text)?;
-        let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
-        let source = self.registry(&home, Access::Read).await?;
-        let wanted = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let pulled = source.pull(wanted, target.architecture).await?;
-        check_base(&pulled.config, target)
-            .map_err(|why| BuildError::Terminal(format!("packages cannot be put on the base image {text}: {why}")))?;
+        let repository = format!("{}/{}", reference.resolve_registry(), reference.repository());
+        let source = self.registry(&repository, Access::Read).await?;
+        let version = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let pulled = source.pull(version, target.architecture).await?;
+        check_base(&pulled.config, target).map_err(|reason| {
+            BuildError::terminal(format!("the packages do not fit the base image {text}: {reason}"))
+        })?;
         for blob in &pulled.manifest.layers {
             if registry.has_blob(&blob.digest).await?
                 || (source.host() == registry.host() && registry.mount(&blob.digest, source.path()).await)
             {
                 continue;
             }
-            let folder = fresh_folder(&self.settings.work.join("spool"))?;
+            let folder = temporary_folder(&self.settings.work)?;
             let file = folder.path().join("layer");
             source.pull_file(blob, &file).await?;
             let layer = Layer {
@@ -374,31 +377,31 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 size: blob.size.cast_unsigned(),
                 media_type: blob.media_type.clone(),
             };
-            registry.push_file(&layer, &file, &of_upload(&layer, progress)).await?;
+            registry.push_file(&layer, &file, &upload_progress(&layer, progress)).await?;
         }
         Ok(Some(Base { layers: pulled.manifest.layers, config: pulled.config }))
     }
 
-    /// Uploads a layer, unless the registry has it here or in the repository that it was sent to before.
+    /// Uploads a layer, unless the target repository has it or can mount it from the repository that got it last.
     async fn push_layer(
         &self,
         registry: &Registry,
         layer: &Layer,
         file: &Path,
-        progress: &Progress<'_>,
+        progress: &OnProgress<'_>,
     ) -> Result<(), BuildError> {
-        let key = sent_key(registry, layer);
+        let key = pushed_key(registry, layer);
         if !registry.has_blob(&layer.digest).await? {
-            let elsewhere = self.single_flight.sent_to(&key);
-            let mounted = match elsewhere.filter(|path| path != registry.path()) {
+            let last = lock(&self.pushed_layers).get(&key).cloned();
+            let mounted = match last.filter(|path| path != registry.path()) {
                 Some(path) => registry.mount(&layer.digest, &path).await,
                 None => false,
             };
             if !mounted {
-                registry.push_file(layer, file, &of_upload(layer, progress)).await?;
+                registry.push_file(layer, file, &upload_progress(layer, progress)).await?;
             }
         }
-        self.single_flight.sent(key, registry.path().to_owned());
+        lock(&self.pushed_layers).insert(key, registry.path().to_owned());
         Ok(())
     }
 }
@@ -406,42 +409,52 @@ impl<C: RegistryCredentials> OciBuilder<C> {
 impl<C: RegistryCredentials> Builder for OciBuilder<C> {
     async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
         let target = self.target(request).await?;
-        let constraints = constraints(self.settings.constraints.as_deref())?;
+        let constraints = self.settings.constraints_text()?;
         let tag = self.tag(request, &target, constraints.as_deref());
         let registry = self.registry(&request.target, Access::Read).await?;
-        self.found(&registry, &tag, request, &target).await
+        self.lookup(&registry, &tag, request, &target).await
     }
 
-    async fn build(&self, request: &Request, progress: &Progress<'_>) -> Result<Image, BuildError> {
+    async fn build(&self, request: &Request, progress: &OnProgress<'_>) -> Result<Image, BuildError> {
         let target = self.target(request).await?;
-        let constraints = constraints(self.settings.constraints.as_deref())?;
+        let constraints = self.settings.constraints_text()?;
         let tag = self.tag(request, &target, constraints.as_deref());
-        let _alone = self.single_flight.enter(format!("image {}:{tag}", request.target)).await;
-        let _slot =
-            self.slots.acquire().await.map_err(|_| BuildError::Transient("the controller is stopping".to_owned()))?;
-        let _kept = self.caches.enter().await?;
+        let _exclusive = self.single_flight.enter(format!("image {}:{tag}", request.target)).await;
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .map_err(|error| BuildError::transient("the build was stopped").caused_by(error))?;
+        let _reading = self.caches.enter().await?;
         let registry = self.registry(&request.target, Access::Write).await?;
-        if let Some(image) = self.found(&registry, &tag, request, &target).await? {
+        if let Some(image) = self.lookup(&registry, &tag, request, &target).await? {
             return Ok(image);
         }
 
-        progress("fetching".to_owned());
+        let build = Build {
+            request,
+            target: &target,
+            constraints: constraints.as_deref(),
+            registry: &registry,
+            tag: &tag,
+            progress,
+        };
+        progress(Progress::FetchingCommit);
         let tree = {
-            let _alone = self.single_flight.enter(format!("git {}", request.git_url)).await;
+            let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
             self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
         if let Some(dockerfile) = &request.dockerfile {
-            return self.outside(dockerfile, request, &tree, &target, &registry, &tag, progress).await;
+            return self.build_dockerfile(build, dockerfile, &tree).await;
         }
         let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
         let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
-        let base = self.base(&registry, &target, progress).await?;
-        let dependencies =
-            self.dependencies(request, &tree, &target, constraints.as_deref(), &registry, progress).await?;
-        progress("packing".to_owned());
+        let base = self.base(build).await?;
+        let dependencies = self.dependencies(build, &tree).await?;
+        progress(Progress::PackingCode);
         let code = self.code_layer(&tree).await?;
 
-        progress("uploading".to_owned());
+        progress(Progress::Uploading);
         self.push_dependencies(&registry, &dependencies, progress).await?;
         self.push_layer(&registry, &code.layer, &code.file, progress).await?;
         let assembled = Assembly {
@@ -464,26 +477,26 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
 
     async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
         let reference = Reference::from_str(tag)
-            .map_err(|error| BuildError::Terminal(format!("{tag} is not an image reference: {error}")))?;
-        let home = format!("{}/{}", reference.resolve_registry(), reference.repository());
-        let registry = self.registry(&home, Access::Read).await?;
+            .map_err(|error| BuildError::terminal(format!("{tag} is not an image reference")).caused_by(error))?;
+        let repository = format!("{}/{}", reference.resolve_registry(), reference.repository());
+        let registry = self.registry(&repository, Access::Read).await?;
         registry.digest_of(reference.tag().unwrap_or("latest")).await
     }
 }
 
-/// Tells how far an upload is, in MiB.
-fn of_upload<'a>(layer: &Layer, progress: &'a Progress<'_>) -> impl Fn(u64) + Send + Sync + 'a {
-    let whole = layer.size >> 20;
-    move |done| progress(format!("uploading {done}/{whole} MiB"))
+/// Reports the uploaded MiB of a layer.
+fn upload_progress<'a>(layer: &Layer, progress: &'a OnProgress<'_>) -> impl Fn(u64) + Send + Sync + 'a {
+    let total_mib = layer.size >> 20;
+    move |done_mib| progress(Progress::UploadingLayer { done_mib, total_mib })
 }
 
-/// What `SingleFlight` knows a layer of a registry by.
-fn sent_key(registry: &Registry, layer: &Layer) -> String {
+/// The key of a layer in [`OciBuilder::pushed_layers`].
+fn pushed_key(registry: &Registry, layer: &Layer) -> String {
     format!("{} {}", registry.host(), layer.digest)
 }
 
-/// Removes what an earlier process left in the spool when it was killed. Another process may be at work in there now, so
-/// only what is older than any build goes; what cannot be removed is tried again next time.
+/// Removes files that a killed process left in the spool folder. Another process may use the folder now, so this removes only
+/// files that are older than any build. The next start retries the ones that cannot be removed.
 fn remove_leftovers(spool: &Path) {
     const AGE: Duration = Duration::from_hours(24);
     for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
@@ -499,48 +512,22 @@ fn minor_of(version: &str) -> &str {
     version.rsplit_once('.').map_or(version, |(minor, _)| minor)
 }
 
-async fn version_of(interpreter: &Path, work: &Path) -> Result<String, BuildError> {
-    let folder = fresh_folder(&work.join("spool"))?;
+async fn interpreter_version(interpreter: &Path, work: &Path) -> Result<String, BuildError> {
+    let folder = temporary_folder(work)?;
     let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
     let output = Program::new(interpreter, Duration::from_mins(1))
         .folder(folder.path())
         .arguments(["-I", "-S", "-c", script])
         .run()
-        .await?;
+        .await
+        .map_err(|error| BuildError::transient("cannot read the version of build.compile_python").caused_by(error))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if !output.status.success() || version.split('.').count() != 3 {
-        return Err(BuildError::Transient(format!(
-            "{} does not tell its version: {}",
+        return Err(BuildError::transient(format!(
+            "cannot read the version of build.compile_python: {} failed: {}",
             interpreter.display(),
             tail(&output.stderr)
         )));
     }
     Ok(version)
-}
-
-/// Work that must not run twice at the same moment, by name; and where layers were sent.
-#[derive(Default)]
-struct SingleFlight {
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    sent: Mutex<HashMap<String, String>>,
-}
-
-impl SingleFlight {
-    async fn enter(&self, key: String) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = lock(&self.locks);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            locks.entry(key).or_default().clone()
-        };
-        lock.lock_owned().await
-    }
-
-    /// The repository path that a layer was sent to last, by registry and digest.
-    fn sent_to(&self, key: &str) -> Option<String> {
-        lock(&self.sent).get(key).cloned()
-    }
-
-    fn sent(&self, key: String, path: String) {
-        lock(&self.sent).insert(key, path);
-    }
 }

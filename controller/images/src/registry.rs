@@ -1,62 +1,49 @@
-//! One repository of a registry, over the OCI protocol.
+//! A client for one repository of a registry, with the OCI protocol.
 //!
-//! Guarantees: blobs go up in one request of known length from a file (ECR answers chunks with 201 and drops the later
-//! ones), and only when the registry lacks them; a manifest counts as pushed when the registry names our digest for it.
-//! Loopback registries are spoken to in plain HTTP, all others in HTTPS.
+//! Guarantees: a blob is uploaded only if the registry lacks it, in one request of known length (ECR answers chunks with 201
+//! and drops all but the first); a manifest counts as pushed only if the registry confirms its digest. It uses plain HTTP for
+//! loopback addresses and HTTPS for all others.
 
-use std::{future::Future, net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
 use oci_client::{
     Client, Reference, RegistryOperation,
     client::{ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
+    errors::{OciDistributionError, OciEnvelope, OciErrorCode},
     manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest},
     secrets::RegistryAuth,
 };
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::{BuildError, disk::on_disk, layer::Layer};
+use crate::credentials::{Login, RegistryCredentials};
+use crate::digest::sha256;
+use crate::disk::disk_error;
+use crate::error::BuildError;
+use crate::layer::Layer;
 
 const CHUNK: usize = 1 << 18;
-/// Bytes per second below which an upload is given up.
-const SLOWEST_UPLOAD: u64 = 256 << 10;
+/// Bytes per second. A slower upload is aborted.
+const MIN_UPLOAD_RATE: u64 = 256 << 10;
 
-/// Where a registry's user name and password come from.
-pub trait RegistryCredentials: Send + Sync + 'static {
-    /// For `host[:port]`; absent where the registry asks for none.
-    fn for_registry(&self, host: &str) -> impl Future<Output = Result<Option<(String, String)>, BuildError>> + Send;
-}
-
-/// Registries that let everyone in.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Anonymous;
-
-impl RegistryCredentials for Anonymous {
-    async fn for_registry(&self, _host: &str) -> Result<Option<(String, String)>, BuildError> {
-        Ok(None)
-    }
-}
-
-/// An image's manifest, the digest it has in the registry, and its config.
+/// The manifest of an image, its digest in the registry, and its config.
 pub(super) struct Pulled {
     pub digest: String,
     pub manifest: OciImageManifest,
     pub config: Vec<u8>,
 }
 
-/// What a [`Registry`] is opened for; some registries hand out other tokens for reading.
+/// Some registries give different tokens for reading and writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
     Write,
 }
 
-/// A client for one repository. Made anew per build, since the clients inside never forget an expired password.
+/// A client for one repository. Each build opens a new one, because a client keeps an expired password.
 pub(super) struct Registry {
     client: Client,
-    /// Without a limit on silence, which a registry keeps for as long as it receives.
+    /// Without a read timeout: a registry sends nothing while it receives an upload.
     uploads: Client,
     timeout: Duration,
     host: String,
@@ -64,7 +51,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// `target` is `host[:port]/path`. `timeout` limits a silent read; an upload has that and [`SLOWEST_UPLOAD`].
+    /// `target` is `host[:port]/path`. `timeout` limits a read that receives nothing. An upload may take this long plus its time
+    /// at [`MIN_UPLOAD_RATE`].
     pub(super) async fn open(
         target: &str,
         access: Access,
@@ -73,22 +61,24 @@ impl Registry {
     ) -> Result<Self, BuildError> {
         let parts = target.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty());
         let Some((host, path)) = parts else {
-            return Err(BuildError::Terminal(format!("{target} is not an image repository: host[:port]/path")));
+            return Err(BuildError::terminal(format!(
+                "{target} is not an image repository; write it as host[:port]/path"
+            )));
         };
         let auth = match credentials.for_registry(host).await? {
-            Some((user, password)) => RegistryAuth::Basic(user, password),
+            Some(Login { user, password }) => RegistryAuth::Basic(user, password),
             None => RegistryAuth::Anonymous,
         };
         let reads = client(host, &auth, Some(timeout)).await?;
         let uploads = client(host, &auth, None).await?;
         let registry = Self { client: reads, uploads, timeout, host: host.to_owned(), path: path.to_owned() };
-        // Asks at once, so that a refused password is an error of its own instead of a 401 further on.
+        // Logs in at once, so that a refused password has a clear error.
         let operation = match access {
             Access::Read => RegistryOperation::Pull,
             Access::Write => RegistryOperation::Push,
         };
-        let admitted = registry.client.auth(&registry.tagged("latest"), &auth, operation).await;
-        admitted.map_err(|error| registry.failed("log in to", &error))?;
+        let login = registry.client.auth(&registry.tagged("latest"), &auth, operation).await;
+        login.map_err(|error| registry.failed("log in to", error))?;
         Ok(registry)
     }
 
@@ -104,70 +94,69 @@ impl Registry {
         Reference::with_tag(self.host.clone(), self.path.clone(), tag.to_owned())
     }
 
-    fn digested(&self, digest: &str) -> Reference {
+    fn by_digest(&self, digest: &str) -> Reference {
         Reference::with_digest(self.host.clone(), self.path.clone(), digest.to_owned())
     }
 
-    /// The digest behind a tag, if the tag exists.
+    /// The digest behind a tag, or `None` if the tag does not exist.
     pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<String>, BuildError> {
         match self.client.fetch_manifest_digest(&self.tagged(tag), &RegistryAuth::Anonymous).await {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.failed("look for the image in", &error)),
+            Err(error) => Err(self.failed("look up the image in", error)),
         }
     }
 
-    /// Reads manifest and config behind a digest or tag; out of an index, those of linux on `architecture`.
+    /// Reads the manifest and config behind a digest or tag. In an index, it chooses the image for linux on `architecture`.
     pub(super) async fn pull(&self, reference: &str, architecture: &str) -> Result<Pulled, BuildError> {
-        let image = if reference.starts_with("sha256:") { self.digested(reference) } else { self.tagged(reference) };
+        let image = if reference.starts_with("sha256:") { self.by_digest(reference) } else { self.tagged(reference) };
         let read = async |image: &Reference| self.client.pull_manifest(image, &RegistryAuth::Anonymous).await;
-        let (mut manifest, mut digest) =
-            read(&image).await.map_err(|error| self.failed("read the image in", &error))?;
+        let (mut manifest, mut digest) = read(&image).await.map_err(|error| self.failed("read the image in", error))?;
         if let OciManifest::ImageIndex(index) = &manifest {
             let fits = |platform: &oci_client::manifest::Platform| {
                 platform.os.to_string() == "linux" && platform.architecture.to_string() == architecture
             };
             let Some(entry) = index.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits)) else {
-                return Err(BuildError::Terminal(format!(
-                    "{}/{}:{reference} has no image for linux/{architecture}",
+                return Err(BuildError::terminal(format!(
+                    "{}/{}:{reference} has no image for linux/{architecture}; use another image or architecture",
                     self.host, self.path
                 )));
             };
-            let image = self.digested(&entry.digest);
-            (manifest, digest) = read(&image).await.map_err(|error| self.failed("read the image in", &error))?;
+            let image = self.by_digest(&entry.digest);
+            (manifest, digest) = read(&image).await.map_err(|error| self.failed("read the image in", error))?;
         }
         let OciManifest::Image(manifest) = manifest else {
-            return Err(BuildError::Terminal(format!(
-                "{}/{}:{reference} is an index of indexes",
+            return Err(BuildError::terminal(format!(
+                "{}/{}:{reference} is an index of indexes, which codeloc does not support",
                 self.host, self.path
             )));
         };
         let mut config = Vec::new();
         let pulled = self.client.pull_blob(&image, &manifest.config, &mut config).await;
-        pulled.map_err(|error| self.failed("read the image's config in", &error))?;
+        pulled.map_err(|error| self.failed("read the image config in", error))?;
         Ok(Pulled { digest, manifest, config })
     }
 
     pub(super) async fn has_blob(&self, digest: &str) -> Result<bool, BuildError> {
         let image = self.tagged("latest");
-        self.client.blob_exists(&image, digest).await.map_err(|error| self.failed("look for a layer in", &error))
+        self.client.blob_exists(&image, digest).await.map_err(|error| self.failed("look up a layer in", error))
     }
 
-    /// Takes a blob over from another repository of the same registry; `false` where the registry does not do that.
+    /// Mounts a blob from another repository of the same registry. `false` if the registry does not mount it.
     pub(super) async fn mount(&self, digest: &str, from: &str) -> bool {
         let source = Reference::with_tag(self.host.clone(), from.to_owned(), "latest".to_owned());
         self.client.mount_blob(&self.tagged("latest"), &source, digest).await.is_ok()
     }
 
-    /// Sends a file as it is, without holding it in memory.
+    /// Uploads a file without loading it into memory.
     pub(super) async fn push_file(
         &self,
         layer: &Layer,
         file: &Path,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), BuildError> {
-        let opened = tokio::fs::File::open(file).await.map_err(|error| on_disk(file, &error))?;
-        let (sent, mut seen) = tokio::sync::watch::channel(0_u64);
+        let opened = tokio::fs::File::open(file).await.map_err(|error| disk_error(file, error))?;
+        let (sent, mut received) = tokio::sync::watch::channel(0_u64);
         let stream = futures::stream::try_unfold((opened, sent), |(mut file, sent)| async move {
             let mut chunk = Vec::with_capacity(CHUNK);
             let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
@@ -175,14 +164,14 @@ impl Registry {
             Ok((read > 0).then(|| (Bytes::from(chunk), (file, sent))))
         });
         let mut pushing = std::pin::pin!(self.push_stream("push a layer to", stream, &layer.digest, layer.size));
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             tokio::select! {
                 ended = &mut pushing => return ended,
-                Ok(()) = seen.changed() => {
-                    let mebibytes = *seen.borrow_and_update() >> 20;
-                    if mebibytes > told {
-                        told = mebibytes;
+                Ok(()) = received.changed() => {
+                    let mebibytes = *received.borrow_and_update() >> 20;
+                    if mebibytes > reported {
+                        reported = mebibytes;
                         progress(mebibytes);
                     }
                 }
@@ -190,18 +179,18 @@ impl Registry {
         }
     }
 
-    /// Sends a small blob, unless it is there.
+    /// Uploads a small blob, unless the registry has it.
     pub(super) async fn push_bytes(&self, bytes: Vec<u8>, digest: &str) -> Result<(), BuildError> {
         if self.has_blob(digest).await? {
             return Ok(());
         }
         let size = bytes.len() as u64;
         let stream = futures::stream::iter([Ok(Bytes::from(bytes))]);
-        self.push_stream("push the image's config to", stream, digest, size).await
+        self.push_stream("push the image config to", stream, digest, size).await
     }
 
-    /// In one request, as a stream also where the bytes are at hand: the client's other ways panic at a Location that is
-    /// no URL.
+    /// Uploads in one request. Even small blobs are streams: the other functions of the client panic if a Location is not a
+    /// URL.
     async fn push_stream(
         &self,
         purpose: &str,
@@ -209,82 +198,106 @@ impl Registry {
         digest: &str,
         size: u64,
     ) -> Result<(), BuildError> {
-        let allowed = self.timeout + Duration::from_secs(size / SLOWEST_UPLOAD);
+        let time_limit = self.timeout + Duration::from_secs(size / MIN_UPLOAD_RATE);
         let reference = self.tagged("latest");
         let push = self.uploads.push_blob_stream(&reference, stream, digest, Some(size));
-        let error = match tokio::time::timeout(allowed, push).await {
+        let error = match tokio::time::timeout(time_limit, push).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error,
             Err(_) => {
-                return Err(BuildError::Transient(format!(
-                    "pushing {size} bytes to {}/{} took longer than {} s",
+                return Err(BuildError::transient(format!(
+                    "cannot {purpose} {}/{}: the upload of {size} bytes took longer than {} s",
                     self.host,
                     self.path,
-                    allowed.as_secs()
+                    time_limit.as_secs()
                 )));
             }
         };
-        // A registry that took it may answer without Location, or its answer may get lost.
-        if matches!(self.has_blob(digest).await, Ok(true)) { Ok(()) } else { Err(self.failed(purpose, &error)) }
+        // The registry may have the blob, although its answer has no Location or was lost.
+        if matches!(self.has_blob(digest).await, Ok(true)) { Ok(()) } else { Err(self.failed(purpose, error)) }
     }
 
-    /// Receives a blob into a file, checking its digest.
+    /// Downloads a blob into a file and checks its digest.
     pub(super) async fn pull_file(&self, blob: &OciDescriptor, file: &Path) -> Result<(), BuildError> {
-        let mut opened = tokio::fs::File::create(file).await.map_err(|error| on_disk(file, &error))?;
+        let mut opened = tokio::fs::File::create(file).await.map_err(|error| disk_error(file, error))?;
         let pulled = self.client.pull_blob(&self.tagged("latest"), blob, &mut opened).await;
-        pulled.map_err(|error| self.failed("read a layer from", &error))?;
-        opened.sync_all().await.map_err(|error| on_disk(file, &error))
+        pulled.map_err(|error| self.failed("read a layer from", error))?;
+        opened.sync_all().await.map_err(|error| disk_error(file, error))
     }
 
-    /// Pushes a manifest under a tag and returns its digest, once the registry confirms it.
+    /// Pushes a manifest with a tag. Returns its digest when the registry confirms it.
     pub(super) async fn push_manifest(&self, tag: &str, manifest: Vec<u8>) -> Result<String, BuildError> {
         let digest = sha256(&manifest);
         let media_type = reqwest::header::HeaderValue::from_static(OCI_IMAGE_MEDIA_TYPE);
         let pushed = self.client.push_manifest_raw(&self.tagged(tag), manifest, media_type).await;
-        // What counts is what the tag says now: an answer may get lost, and a tag that may not move is there already when
-        // somebody else pushed the same image a moment before.
+        // Only the tag counts: the answer may be lost, and an immutable tag is refused if another process pushed the same
+        // image a moment ago.
         match (self.digest_of(tag).await, pushed) {
             (Ok(Some(found)), _) if found == digest => Ok(digest),
-            (Ok(Some(found)), _) => Err(BuildError::Transient(format!(
-                "{}/{}:{tag} should be {digest}, the registry has {found}",
+            (Ok(Some(found)), _) => Err(BuildError::transient(format!(
+                "{}/{}:{tag} should be {digest}, but the registry has {found}; delete the tag if nothing uses it",
                 self.host, self.path
             ))),
-            (_, Err(error)) => Err(self.failed("push the image to", &error)),
-            (Ok(None), Ok(_)) => Err(BuildError::Transient(format!(
-                "{}/{}:{tag} should be {digest}, the registry has nothing",
+            (_, Err(error)) => Err(self.failed("push the image to", error)),
+            (Ok(None), Ok(_)) => Err(BuildError::transient(format!(
+                "{}/{}:{tag} should be {digest}, but the registry does not have the tag",
                 self.host, self.path
             ))),
             (Err(error), Ok(_)) => Err(error),
         }
     }
 
-    /// The registry's answer without URLs, which may carry upload tokens.
-    fn failed(&self, purpose: &str, error: &OciDistributionError) -> BuildError {
-        let place = format!("{}/{}", self.host, self.path);
-        let unknown = match error {
-            OciDistributionError::ServerError { message, .. } => message.contains("NAME_UNKNOWN"),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                envelope.errors.iter().any(|one| one.code == OciErrorCode::NameUnknown)
+    fn failed(&self, purpose: &str, error: OciDistributionError) -> BuildError {
+        BuildError::transient(format!("cannot {purpose} {}/{}", self.host, self.path))
+            .caused_by(RegistryError::from(error))
+    }
+}
+
+/// An error of a registry, without its URL, which may contain an upload token.
+#[derive(Debug, thiserror::Error)]
+enum RegistryError {
+    #[error("the registry has no such repository (yet)")]
+    UnknownRepository,
+    #[error("the registry refuses the credentials")]
+    Unauthorized,
+    #[error("the registry answered {code} {message}")]
+    Status { code: u16, message: String },
+    #[error("{0}")]
+    Refused(OciEnvelope),
+    #[error(transparent)]
+    Request(reqwest::Error),
+    #[error(transparent)]
+    Other(OciDistributionError),
+}
+
+impl From<OciDistributionError> for RegistryError {
+    fn from(error: OciDistributionError) -> Self {
+        match error {
+            OciDistributionError::ServerError { message, .. } if message.contains("NAME_UNKNOWN") => {
+                Self::UnknownRepository
             }
-            _ => false,
-        };
-        if unknown {
-            return BuildError::Transient(format!(
-                "cannot {purpose} {place}: the registry has no such repository (yet)"
-            ));
-        }
-        let why = match error {
+            OciDistributionError::RegistryError { envelope, .. }
+                if envelope.errors.iter().any(|one| one.code == OciErrorCode::NameUnknown) =>
+            {
+                Self::UnknownRepository
+            }
             OciDistributionError::UnauthorizedError { .. } | OciDistributionError::ServerError { code: 401, .. } => {
-                "the registry refuses the credentials".to_owned()
+                Self::Unauthorized
             }
             OciDistributionError::ServerError { code, message, .. } => {
-                format!("the registry answered {code} {}", message.trim())
+                Self::Status { code, message: message.trim().to_owned() }
             }
-            OciDistributionError::RegistryError { envelope, .. } => envelope.to_string(),
-            OciDistributionError::RequestError(error) => chain(error),
-            other => other.to_string(),
-        };
-        BuildError::Transient(format!("cannot {purpose} {place}: {why}"))
+            OciDistributionError::RegistryError { envelope, .. } => Self::Refused(envelope),
+            OciDistributionError::RequestError(error) => match error.status() {
+                Some(reqwest::StatusCode::UNAUTHORIZED) => Self::Unauthorized,
+                Some(status) => Self::Status {
+                    code: status.as_u16(),
+                    message: status.canonical_reason().unwrap_or_default().to_owned(),
+                },
+                None => Self::Request(error.without_url()),
+            },
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -298,32 +311,11 @@ async fn client(host: &str, auth: &RegistryAuth, read_timeout: Option<Duration>)
         user_agent: concat!("codeloc/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     };
-    let client =
-        Client::try_from(config).map_err(|error| BuildError::Transient(format!("no registry client: {error}")))?;
+    let client = Client::try_from(config).map_err(|error| {
+        BuildError::transient("cannot create a registry client").caused_by(RegistryError::from(error))
+    })?;
     client.store_auth_if_needed(host, auth).await;
     Ok(client)
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
-}
-
-/// An error with its causes and without its URL: reqwest's own text ends at `error sending request`, and at a status it
-/// has no cause.
-fn chain(error: &reqwest::Error) -> String {
-    match error.status() {
-        Some(reqwest::StatusCode::UNAUTHORIZED) => return "the registry refuses the credentials".to_owned(),
-        Some(status) => return format!("the registry answered {status}"),
-        None => {}
-    }
-    let mut text = "the request failed".to_owned();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn is_absent(error: &OciDistributionError) -> bool {
@@ -338,7 +330,8 @@ fn is_absent(error: &OciDistributionError) -> bool {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether `host[:port]` is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -351,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_loopback_alone() {
+    fn only_loopback_addresses_use_plain_http() {
         for host in ["127.0.0.1:5000", "localhost:4566", "127.0.0.9", "[::1]:5000"] {
             assert!(is_loopback(host), "{host}");
         }

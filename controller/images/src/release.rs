@@ -1,51 +1,49 @@
-//! Libraries of Dagster's go with one release of Dagster: 0.(16+Y).Z with 1.Y.Z.
+//! Matches Dagster's libraries to the release of Dagster: 0.(16+Y).Z belongs to 1.Y.Z.
 //!
-//! Guarantees: no lock passes in which one of them is of another release. Runs would fail with it, since old libraries admit
-//! every Dagster by their metadata: without the matching library on the index, a resolver falls back to one of 2021.
+//! Guarantees: a lock with a library of another release is refused. Runs would fail with it. A resolver does not prevent it:
+//! the metadata of libraries from 2021 allow every Dagster, so it falls back to them if the index lacks the matching library.
 
-use super::{
-    BuildError,
-    requirements::{Requirement, parse_lines},
-};
+use crate::error::BuildError;
+use crate::requirements::{Requirement, parse_lines};
 
-/// What codeloc's own package imports in a location.
+/// The libraries that codeloc's package imports in a location.
 pub(super) const LIBRARIES: [&str; 2] = ["dagster-aws", "dagster-postgres"];
-/// Those of Dagster 1.0, the first whose metadata names the one Dagster that they go with.
+/// The libraries of Dagster 1.0, the first ones whose metadata require their own Dagster release.
 const OLDEST: &str = ">=0.16";
 
-/// What is resolved, in the order in which it is tried: first the project's requirements with the platform's. Where a project
-/// bounds a package of Dagster's by itself, the platform's releases of those yield in a second set.
+/// The sets of requirements to resolve, in order. The first has the requirements of the project and of the platform. If the
+/// project bounds a Dagster package itself, the second set drops the platform's versions of Dagster packages.
 pub(super) fn candidates(user: &[Requirement], base: &[Requirement]) -> Vec<Vec<Requirement>> {
-    let bounds = |one: &Requirement| !one.specifier.is_empty();
-    let joined = |yields: bool| -> Vec<Requirement> {
-        let platform = base.iter().filter_map(|one| {
-            let mut one = one.clone();
-            if of_dagster(&one.name) {
-                if yields {
-                    one.specifier.clear();
+    let has_bounds = |requirement: &Requirement| !requirement.specifier.is_empty();
+    let combined = |drop_versions: bool| -> Vec<Requirement> {
+        let platform = base.iter().filter_map(|requirement| {
+            let mut requirement = requirement.clone();
+            if is_dagster_package(&requirement.name) {
+                if drop_versions {
+                    requirement.specifier.clear();
                 }
-            } else if user.iter().any(|other| other.name == one.name && bounds(other)) {
+            } else if user.iter().any(|other| other.name == requirement.name && has_bounds(other)) {
                 return None;
             }
-            Some(one)
+            Some(requirement)
         });
-        user.iter().cloned().chain(platform).map(not_too_old).collect()
+        user.iter().cloned().chain(platform).map(with_lower_bound).collect()
     };
-    let mut all = vec![joined(false)];
-    if user.iter().any(|one| of_dagster(&one.name) && bounds(one)) {
-        let open = joined(true);
-        if open != all[0] {
-            all.push(open);
+    let mut sets = vec![combined(false)];
+    if user.iter().any(|requirement| is_dagster_package(&requirement.name) && has_bounds(requirement)) {
+        let without_versions = combined(true);
+        if without_versions != sets[0] {
+            sets.push(without_versions);
         }
     }
-    all
+    sets
 }
 
-fn of_dagster(name: &str) -> bool {
+fn is_dagster_package(name: &str) -> bool {
     name == "dagster" || name.starts_with("dagster-")
 }
 
-fn not_too_old(mut requirement: Requirement) -> Requirement {
+fn with_lower_bound(mut requirement: Requirement) -> Requirement {
     if LIBRARIES.contains(&requirement.name.as_str()) && !requirement.specifier.starts_with("==") {
         if !requirement.specifier.is_empty() {
             requirement.specifier.push(',');
@@ -55,15 +53,15 @@ fn not_too_old(mut requirement: Requirement) -> Requirement {
     requirement
 }
 
-/// The version of a package in a lock, or in uv's answer.
+/// The version of a package in a lock or in uv's output.
 pub(super) fn version_in(lock: &str, name: &str) -> Option<String> {
     let packages = parse_lines(lock).ok()?;
     let package = packages.into_iter().find(|package| package.name == name)?;
     package.specifier.strip_prefix("==").map(str::to_owned)
 }
 
-/// The version of the libraries that go with a Dagster; nothing where the rule is not known.
-pub(super) fn library_of(dagster: &str) -> Option<String> {
+/// The version of the libraries that belong to a Dagster release; `None` if the rule is unknown.
+pub(super) fn library_version(dagster: &str) -> Option<String> {
     let mut parts = dagster.splitn(3, '.');
     let (major, minor, patch) = (parts.next()?, parts.next()?.parse::<u32>().ok()?, parts.next()?);
     match major {
@@ -73,25 +71,25 @@ pub(super) fn library_of(dagster: &str) -> Option<String> {
     }
 }
 
-/// Refuses a lock whose libraries are of another release than its Dagster. `source` is where the lock comes from.
+/// Refuses a lock whose libraries do not belong to its Dagster release. `source` names the origin of the lock.
 pub(super) fn check(source: &str, lock: &str) -> Result<(), BuildError> {
     let Some(dagster) = version_in(lock, "dagster") else { return Ok(()) };
-    let Some(wanted) = library_of(&dagster) else { return Ok(()) };
+    let Some(expected) = library_version(&dagster) else { return Ok(()) };
     for name in LIBRARIES {
-        if let Some(has) = version_in(lock, name)
-            && numbers(&has) != numbers(&wanted)
+        if let Some(version) = version_in(lock, name)
+            && release_numbers(&version) != release_numbers(&expected)
         {
-            return Err(BuildError::Terminal(format!(
-                "{source}: {name} {has} is of another release than Dagster {dagster}, which goes with {name} {wanted}: \
-                 require that one and commit, or another release of Dagster"
+            return Err(BuildError::terminal(format!(
+                "{source}: {name} {version} does not belong to Dagster {dagster}, which needs {name} {expected}; \
+                 require that version or another release of Dagster, and commit"
             )));
         }
     }
     Ok(())
 }
 
-/// What is compared of a version: a post-release of one package alone is of the same release.
-fn numbers(version: &str) -> Vec<&str> {
+/// The first three numbers of a version: a post-release of a single package belongs to the same release.
+fn release_numbers(version: &str) -> Vec<&str> {
     let digits = |part: &str| part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
     version.split('.').take(3).map(|part| &part[..digits(part)]).collect()
 }
@@ -99,43 +97,47 @@ fn numbers(version: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::expect_terminal;
     use crate::requirements::parse;
 
     fn requirements(lines: &[&str]) -> Vec<Requirement> {
         lines.iter().map(|line| parse(line).unwrap()).collect()
     }
 
-    fn asked(user: &[&str], base: &[&str]) -> Vec<Vec<String>> {
-        let all = candidates(&requirements(user), &requirements(base));
-        all.iter().map(|one| one.iter().map(Requirement::line).collect()).collect()
+    fn candidate_lines(user: &[&str], base: &[&str]) -> Vec<Vec<String>> {
+        let sets = candidates(&requirements(user), &requirements(base));
+        sets.iter().map(|set| set.iter().map(Requirement::line).collect()).collect()
     }
 
     #[test]
-    fn the_platforms_releases_come_first_and_yield_to_the_projects_bounds() {
+    fn platform_versions_come_first_and_projects_can_override_them() {
         let base = ["dagster==1.13.27", "dagster-aws==0.29.27", "boto3==1.44.8"];
         assert_eq!(
-            asked(&["pandas"], &base),
+            candidate_lines(&["pandas"], &base),
             [["pandas", "dagster==1.13.27", "dagster-aws==0.29.27", "boto3==1.44.8"]]
         );
         assert_eq!(
-            asked(&["dagster<2"], &base),
+            candidate_lines(&["dagster<2"], &base),
             [
                 ["dagster<2", "dagster==1.13.27", "dagster-aws==0.29.27", "boto3==1.44.8"],
                 ["dagster<2", "dagster", "dagster-aws>=0.16", "boto3==1.44.8"],
             ]
         );
-        assert_eq!(asked(&["dagster-dbt==0.28.1"], &base).len(), 2);
-        assert_eq!(asked(&["boto3>=1.40"], &base), [["boto3>=1.40", "dagster==1.13.27", "dagster-aws==0.29.27"]]);
+        assert_eq!(candidate_lines(&["dagster-dbt==0.28.1"], &base).len(), 2);
         assert_eq!(
-            asked(&["dagster>=1.7"], &["dagster", "dagster-aws"]),
+            candidate_lines(&["boto3>=1.40"], &base),
+            [["boto3>=1.40", "dagster==1.13.27", "dagster-aws==0.29.27"]]
+        );
+        assert_eq!(
+            candidate_lines(&["dagster>=1.7"], &["dagster", "dagster-aws"]),
             [["dagster>=1.7", "dagster", "dagster-aws>=0.16"]]
         );
-        assert_eq!(asked(&["dagster-aws<1"], &["dagster"])[0], ["dagster-aws<1,>=0.16", "dagster"]);
+        assert_eq!(candidate_lines(&["dagster-aws<1"], &["dagster"])[0], ["dagster-aws<1,>=0.16", "dagster"]);
     }
 
     #[test]
-    fn a_library_of_another_release_than_dagster_is_refused_by_name() {
-        let told = |dagster: &str, library: &str| {
+    fn a_library_of_another_dagster_release_is_refused() {
+        let checked = |dagster: &str, library: &str| {
             check(
                 "uv.lock",
                 &format!("dagster-postgres=={library} --hash=sha256:{}\ndagster=={dagster}\n", "1".repeat(64)),
@@ -149,14 +151,15 @@ mod tests {
             ("1.13.0rc1", "0.29.0rc1"),
             ("2.0.0", "0.99.0"),
         ] {
-            assert!(told(dagster, library).is_ok(), "{dagster} {library}");
+            assert!(checked(dagster, library).is_ok(), "{dagster} {library}");
         }
         for (dagster, library) in
             [("1.13.29", "0.12.3"), ("1.13.27", "0.29.28"), ("1.12.27", "0.29.27"), ("1.1.1", "0.171.1")]
         {
-            let Err(BuildError::Terminal(text)) = told(dagster, library) else { panic!("{dagster} {library}") };
-            assert!(text.starts_with(&format!("uv.lock: dagster-postgres {library} is of another release")), "{text}");
-            assert!(text.contains(&library_of(dagster).unwrap()), "{text}");
+            let text = expect_terminal(checked(dagster, library));
+            let expected = format!("uv.lock: dagster-postgres {library} does not belong to Dagster {dagster}");
+            assert!(text.starts_with(&expected), "{text}");
+            assert!(text.contains(&library_version(dagster).unwrap()), "{text}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Requirement lines, and nothing else, out of what a repository holds.
+//! Parses the requirements of a repository.
 //!
-//! A requirements file is an attack surface: an option in it can name another index, a URL or a path can run code.
-//! What passes here is `name[extra] specifier ; marker` with hashes; all else is refused with file and line.
+//! A requirements file can attack codeloc: an option can name another index, and a URL or a path can run code.
+//! Guarantees: only `name[extra] specifier ; marker` with hashes is accepted; everything else is refused with file and line.
 
 use std::collections::BTreeSet;
 
 use codeloc_crds::mask_credentials;
 
-use super::BuildError;
+use crate::error::BuildError;
 
-/// One requirement, in normal form.
+/// One requirement in normal form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Requirement {
     /// Lower case, with single dashes.
@@ -46,21 +46,21 @@ impl Requirement {
     }
 }
 
-/// A line that is not a requirement.
-pub(super) struct Refused {
+/// A line that codeloc refuses.
+pub(super) struct RefusedLine {
     /// Counted from 1.
     pub line: usize,
     pub text: String,
-    pub why: String,
+    pub reason: String,
 }
 
 /// Reads requirements.txt. `file` appears in errors.
 pub(super) fn parse_file(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
-    parse_lines(text).map_err(|Refused { line, text, why }| refused(file, line, &text, &why))
+    parse_lines(text).map_err(|RefusedLine { line, text, reason }| refusal(file, line, &text, &reason))
 }
 
 /// Reads lines with comments and continuations.
-pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
+pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, RefusedLine> {
     let mut requirements = Vec::new();
     let mut logical = String::new();
     let mut start = 1;
@@ -80,7 +80,8 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
         }
         let text = logical.trim();
         if !text.is_empty() {
-            let requirement = parse(text).map_err(|why| Refused { line: start, text: text.to_owned(), why })?;
+            let requirement =
+                parse(text).map_err(|reason| RefusedLine { line: start, text: text.to_owned(), reason })?;
             requirements.push(requirement);
         }
         logical.clear();
@@ -88,8 +89,8 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, Refused> {
     Ok(requirements)
 }
 
-/// Reads `[project] dependencies`. Sources that uv would take from elsewhere are refused: under the same name an index
-/// may hold somebody else's package.
+/// Reads `[project] dependencies`. Refuses packages for which `[tool.uv.sources]` names another source: the index may have
+/// an unrelated package with the same name.
 pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
     let document = parse_toml(file, text)?;
     let Some(dependencies) = document.get("project").and_then(|project| project.get("dependencies")) else {
@@ -98,101 +99,103 @@ pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>
             .and_then(|project| project.get("dynamic")?.as_array())
             .is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
         if dynamic {
-            return Err(BuildError::Terminal(format!(
-                "{file}: dynamic dependencies would need the project's own build to run, which is never done here; \
+            return Err(BuildError::terminal(format!(
+                "{file}: codeloc cannot read dynamic dependencies, because it does not run the build of a project; \
                  list them under [project] dependencies, or add a requirements.txt"
             )));
         }
         if document.get("tool").and_then(|tool| tool.get("poetry")?.get("dependencies")).is_some() {
-            return Err(BuildError::Terminal(format!(
-                "{file}: dependencies of [tool.poetry] are not read; list them under [project] dependencies, or add a requirements.txt"
+            return Err(BuildError::terminal(format!(
+                "{file}: codeloc does not read the dependencies of [tool.poetry]; list them under [project] dependencies, \
+                 or add a requirements.txt"
             )));
         }
         return Ok(Vec::new());
     };
     let Some(dependencies) = dependencies.as_array() else {
-        return Err(BuildError::Terminal(format!("{file}: [project] dependencies is not a list")));
+        return Err(BuildError::terminal(format!("{file}: [project] dependencies is not a list of strings")));
     };
     let sources = document.get("tool").and_then(|tool| tool.get("uv")?.get("sources")?.as_table());
     let mut requirements = Vec::new();
     for dependency in dependencies {
         let Some(entry) = dependency.as_str() else {
-            return Err(BuildError::Terminal(format!(
-                "{file}: [project] dependencies holds something that is not a text"
-            )));
+            return Err(BuildError::terminal(format!("{file}: [project] dependencies is not a list of strings")));
         };
         let line = line_of(text, entry);
-        let requirement = parse(entry.trim()).map_err(|why| refused(file, line, entry, &why))?;
+        let requirement = parse(entry.trim()).map_err(|reason| refusal(file, line, entry, &reason))?;
         if sources.is_some_and(|sources| sources.keys().any(|name| normal_name(name) == requirement.name)) {
-            let why = "[tool.uv.sources] takes it from elsewhere than the index, which is not supported";
-            return Err(refused(file, line, entry, why));
+            let reason =
+                "[tool.uv.sources] names another source for it, and codeloc installs only from the package index";
+            return Err(refusal(file, line, entry, reason));
         }
         requirements.push(requirement);
     }
     Ok(requirements)
 }
 
-/// Reads a `pylock.toml` (PEP 751) of version 1. URLs in it are not followed: the operator's index has the same wheels, by hash.
+/// Reads a `pylock.toml` (PEP 751) of version 1. Ignores its URLs: codeloc takes the same wheels, by hash, from its own index.
 pub(super) fn parse_pylock(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
     let document = parse_toml(file, text)?;
     let version = document.get("lock-version").and_then(toml::Value::as_str).unwrap_or_default();
     if !version.starts_with("1.") {
-        return Err(BuildError::Terminal(format!("{file}: lock-version is `{version}`, and only 1.x can be read")));
+        return Err(BuildError::terminal(format!("{file}: codeloc reads lock-version 1.x, and this is `{version}`")));
     }
     let packages = match document.get("packages") {
         None => &Vec::new(),
         Some(packages) => packages
             .as_array()
-            .ok_or_else(|| BuildError::Terminal(format!("{file}: packages is not a list of tables")))?,
+            .ok_or_else(|| BuildError::terminal(format!("{file}: packages is not a list of tables")))?,
     };
     packages
         .iter()
         .enumerate()
         .map(|(index, package)| {
             let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
-            let heads = text.lines().enumerate().filter(|(_, line)| line.trim().starts_with("[[packages]]"));
-            let head = heads.map(|(line, _)| line).nth(index).unwrap_or_default();
-            let line = head + line_of(&text.lines().skip(head).collect::<Vec<_>>().join("\n"), "name");
-            of_pylock(name, package).map_err(|why| refused(file, line, name, &why))
+            let headers = text.lines().enumerate().filter(|(_, line)| line.trim().starts_with("[[packages]]"));
+            let header = headers.map(|(line, _)| line).nth(index).unwrap_or_default();
+            let line = header + line_of(&text.lines().skip(header).collect::<Vec<_>>().join("\n"), "name");
+            parse_pylock_package(name, package).map_err(|reason| refusal(file, line, name, &reason))
         })
         .collect()
 }
 
-fn of_pylock(name: &str, package: &toml::Value) -> Result<Requirement, String> {
+fn parse_pylock_package(name: &str, package: &toml::Value) -> Result<Requirement, String> {
     if ["vcs", "directory", "archive"].iter().any(|source| package.get(source).is_some()) {
-        return Err("URLs, folders and version control are not supported, only packages of the index".to_owned());
+        return Err(
+            "codeloc installs only from the package index, not from URLs, folders or version control".to_owned()
+        );
     }
     let text = |key: &str| package.get(key).and_then(toml::Value::as_str);
     let version = text("version").ok_or("it has no version")?;
     let wheels = package.get("wheels").and_then(toml::Value::as_array).filter(|wheels| !wheels.is_empty());
-    let wheels = wheels.ok_or("it has no wheel, and nothing is built here")?;
+    let wheels = wheels.ok_or("it has no wheel, and codeloc builds no packages")?;
     let mut parts = vec![format!("{name}=={version}")];
     if let Some(marker) = text("marker") {
         if ["extras", "dependency_groups"].iter().any(|word| marker.contains(word)) {
-            return Err("its marker asks for extras or dependency groups, and none can be chosen here".to_owned());
+            return Err("its marker uses extras or dependency groups, which codeloc cannot select".to_owned());
         }
         parts.push(format!("; {marker}"));
     }
     for wheel in wheels {
         let sha256 = wheel.get("hashes").and_then(|hashes| hashes.get("sha256")?.as_str());
-        parts.push(format!("--hash=sha256:{}", sha256.ok_or("a wheel of it has no sha256")?));
+        parts.push(format!("--hash=sha256:{}", sha256.ok_or("one of its wheels has no sha256")?));
     }
     parse(&parts.join(" "))
 }
 
-/// The error shows the line, which may hold a URL with a password.
+/// The error quotes the line, which may contain a URL with a password, so its text is masked and it is not kept as a cause.
 fn parse_toml(file: &str, text: &str) -> Result<toml::Table, BuildError> {
     text.parse().map_err(|error: toml::de::Error| {
-        BuildError::Terminal(format!("{file}: {}", mask_credentials(error.to_string().trim_end())))
+        BuildError::terminal(format!("{file} is not valid TOML: {}", mask_credentials(error.to_string().trim_end())))
     })
 }
 
-/// The line, counted from 1, on which a text stands.
+/// The number of the first line that contains a text, counted from 1.
 pub(super) fn line_of(text: &str, needle: &str) -> usize {
     text.lines().position(|line| line.contains(needle)).map_or(1, |index| index + 1)
 }
 
-/// PEP 503.
+/// A package name in the normal form of PEP 503.
 pub(super) fn normal_name(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());
     for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
@@ -204,23 +207,34 @@ pub(super) fn normal_name(name: &str) -> String {
     normal
 }
 
-pub(super) fn refused(file: &str, line: usize, text: &str, why: &str) -> BuildError {
+/// The error for a refused line. Masks credentials in the line.
+pub(super) fn refusal(file: &str, line: usize, text: &str, reason: &str) -> BuildError {
     let text = mask_credentials(text);
-    BuildError::Terminal(format!("{file}:{line}: `{text}` is refused: {why}"))
+    BuildError::terminal(format!("{file}:{line}: `{text}` is refused: {reason}"))
 }
 
-/// Parses one logical line; the error says why it is refused.
+/// Reads the requirements that the operator sets for every image.
+pub(super) fn base_set(lines: &[String]) -> Result<Vec<Requirement>, BuildError> {
+    let parse_line = |line: &String| {
+        parse(line).map_err(|reason| {
+            BuildError::terminal(format!("`{line}` in the setting build.requirements is refused: {reason}"))
+        })
+    };
+    lines.iter().map(parse_line).collect()
+}
+
+/// Parses one logical line. The error is the reason of a refusal.
 pub(super) fn parse(line: &str) -> Result<Requirement, String> {
     if line.starts_with('-') {
         return Err(match line.split([' ', '=']).next().unwrap_or_default() {
             "-r" | "--requirement" | "-c" | "--constraint" => {
-                "only requirements are read, put the lines of the other file here".to_owned()
+                "codeloc reads one file; copy the lines of the other file into this one".to_owned()
             }
             "-e" | "--editable" => {
-                "an editable install would run a build; code beside the definitions is on the path without one"
+                "an editable install runs a build; Python finds code next to the definitions without an install"
                     .to_owned()
             }
-            option => format!("the option {option} is the operator's to set"),
+            option => format!("only the operator sets the option {option}; remove it"),
         });
     }
     let mut parts = line.split(" --hash");
@@ -233,12 +247,12 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
             || digits.len() < 64
             || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
         {
-            return Err("--hash takes sha256:, sha384: or sha512: and hexadecimal digits".to_owned());
+            return Err("--hash needs sha256:, sha384: or sha512: and hexadecimal digits".to_owned());
         }
         hashes.insert(hash.to_ascii_lowercase());
     }
     if requirement.contains("://") || requirement.contains('@') {
-        return Err("URLs and version control are not supported, only packages of the index".to_owned());
+        return Err("codeloc installs only from the package index, not from URLs or version control".to_owned());
     }
     let (head, marker) = requirement.split_once(';').unwrap_or((requirement, ""));
     let head = head.trim();
@@ -246,17 +260,17 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
         head.find(|letter: char| !(letter.is_ascii_alphanumeric() || "-_.".contains(letter))).unwrap_or(head.len());
     let (name, rest) = head.split_at(name_length);
     if rest.starts_with('/') || name.starts_with('.') || head.contains('/') {
-        return Err("paths are not supported, only packages of the index".to_owned());
+        return Err("codeloc installs only from the package index, not from paths".to_owned());
     }
-    let sound = name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+    let valid = name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
         && name.ends_with(|letter: char| letter.is_ascii_alphanumeric());
-    if !sound {
-        return Err("this is not `name[extra] specifier ; marker`".to_owned());
+    if !valid {
+        return Err("it is not of the form `name[extra] specifier ; marker`".to_owned());
     }
     let (extras, specifier) = split_extras(rest.trim())?;
     let marker = marker.split_whitespace().collect::<Vec<_>>().join(" ");
     if !marker.chars().all(|letter| letter.is_ascii_alphanumeric() || " ._'\"<>=!~(),+*-".contains(letter)) {
-        return Err("the marker has characters that no marker has".to_owned());
+        return Err("the marker contains an invalid character".to_owned());
     }
     Ok(Requirement { name: normal_name(name), extras, specifier: parse_specifier(specifier)?, marker, hashes })
 }
@@ -266,12 +280,12 @@ fn split_extras(rest: &str) -> Result<(String, &str), String> {
         return Ok((String::new(), rest));
     };
     let Some((extras, rest)) = inside.split_once(']') else {
-        return Err("a bracket is not closed".to_owned());
+        return Err("a closing bracket is missing".to_owned());
     };
     let extras: BTreeSet<String> =
         extras.split(',').map(|extra| normal_name(extra.trim())).filter(|extra| !extra.is_empty()).collect();
     if extras.iter().any(|extra| !extra.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')) {
-        return Err("an extra has characters that no extra has".to_owned());
+        return Err("an extra contains an invalid character".to_owned());
     }
     let extras: Vec<String> = extras.into_iter().collect();
     Ok((if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) }, rest.trim()))
@@ -285,9 +299,9 @@ fn parse_specifier(text: &str) -> Result<String, String> {
         let operator = &clause[..clause.len() - version.len()];
         let version = version.trim();
         let known = ["===", "==", "!=", "<=", ">=", "~=", "<", ">"].contains(&operator);
-        let sound = !version.is_empty()
+        let valid = !version.is_empty()
             && version.chars().all(|letter| letter.is_ascii_alphanumeric() || ".*+!_-".contains(letter));
-        if !known || !sound {
+        if !known || !valid {
             return Err(format!("`{clause}` is not a version specifier"));
         }
         clauses.push(format!("{operator}{version}"));
@@ -298,16 +312,14 @@ fn parse_specifier(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::expect_terminal;
 
     fn refusal(text: &str) -> String {
-        match parse_file("requirements.txt", text) {
-            Err(BuildError::Terminal(text)) => text,
-            other => panic!("{other:?}"),
-        }
+        expect_terminal(parse_file("requirements.txt", text))
     }
 
     #[test]
-    fn requirement_lines_come_out_in_normal_form() {
+    fn requirement_lines_get_a_normal_form() {
         let hash = "a".repeat(64);
         let text = format!(
             "\u{feff}# comment\nDagster.AWS [ S3, redshift ] ( >= 0.29 , <1 ) ; python_version  >= '3.10'  # why\n\n\
@@ -324,20 +336,20 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_requirement_lines_is_refused_with_file_and_line() {
-        for (line, why) in [
+    fn other_lines_are_refused_with_file_and_line() {
+        for (line, reason) in [
             ("--index-url https://user:secret@evil.example/simple", "the option --index-url"),
             ("--extra-index-url=https://evil.example", "the option --extra-index-url"),
             ("--find-links .", "the option --find-links"),
             ("-i https://evil.example", "the option -i"),
             ("-e .", "editable"),
-            ("-r other.txt", "put the lines"),
-            ("git+https://host/x.git", "URLs"),
-            ("name @ https://host/x.whl", "URLs"),
-            ("name@file:///x", "URLs"),
-            ("./local", "paths"),
-            ("folder/x.whl", "paths"),
-            ("..", "paths"),
+            ("-r other.txt", "copy the lines"),
+            ("git+https://host/x.git", "not from URLs"),
+            ("name @ https://host/x.whl", "not from URLs"),
+            ("name@file:///x", "not from URLs"),
+            ("./local", "not from paths"),
+            ("folder/x.whl", "not from paths"),
+            ("..", "not from paths"),
             ("name --global-option x", "version specifier"),
             ("name==1 --hash=md5:0", "--hash takes"),
             ("name==1; os_name == `id`", "marker"),
@@ -345,14 +357,14 @@ mod tests {
             ("${HOME}", "name[extra]"),
         ] {
             let text = refusal(&format!("fine==1\n\n{line}\n"));
-            assert!(text.starts_with("requirements.txt:3: ") && text.contains(why), "{line}: {text}");
+            assert!(text.starts_with("requirements.txt:3: ") && text.contains(reason), "{line}: {text}");
             assert!(!text.contains("secret"));
         }
         assert!(refusal("ok \\\n --index-url https://evil.example").starts_with("requirements.txt:1: "));
     }
 
     #[test]
-    fn a_project_lists_its_dependencies() {
+    fn dependencies_of_a_project_are_read() {
         let text = "[project]\nname = 'x'\ndependencies = [\n  'dagster',\n  'pandas>=2',\n]\n";
         let lines: Vec<String> =
             parse_pyproject("pyproject.toml", text).unwrap().iter().map(Requirement::line).collect();
@@ -361,23 +373,20 @@ mod tests {
     }
 
     #[test]
-    fn a_project_that_takes_packages_from_elsewhere_is_refused() {
-        let refusal = |text: &str| match parse_pyproject("pyproject.toml", text) {
-            Err(BuildError::Terminal(text)) => text,
-            other => panic!("{other:?}"),
-        };
+    fn a_project_with_another_package_source_is_refused() {
+        let refusal = |text: &str| expect_terminal(parse_pyproject("pyproject.toml", text));
         let base = "[project]\ndependencies = [\n  'In_House>=2',\n]\n";
         let text = refusal(&format!("{base}[tool.uv.sources]\nin-house = {{ path = '../x' }}\n"));
         assert!(text.starts_with("pyproject.toml:3: ") && text.contains("tool.uv.sources"), "{text}");
         assert!(refusal("[project]\ndependencies = ['x @ git+https://host/x']").starts_with("pyproject.toml:2: "));
         assert!(refusal("[project]\ndynamic = ['dependencies']").contains("requirements.txt"));
         assert!(refusal("[tool.poetry.dependencies]\npandas = '*'").contains("[tool.poetry]"));
-        assert!(refusal("[project\n").starts_with("pyproject.toml: "));
+        assert!(refusal("[project\n").starts_with("pyproject.toml is not valid TOML: "));
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_passes_is_one_plain_requirement(line in "[a-z0-9.\\[\\],;=<>@:/ \\-'\"#$\\\\]{0,40}|[ -~]{0,60}") {
+        fn an_accepted_line_is_one_plain_requirement(line in "[a-z0-9.\\[\\],;=<>@:/ \\-'\"#$\\\\]{0,40}|[ -~]{0,60}") {
             if let Ok(requirement) = parse(line.trim()) {
                 let again = requirement.locked_line();
                 proptest::prop_assert!(!again.starts_with('-') && !again.contains("://") && !again.contains('@'));

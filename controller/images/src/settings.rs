@@ -1,44 +1,49 @@
-//! What an operator decides about builds; everything here that can change an image is part of its tag.
+//! The operator's settings for builds. Every setting that changes an image is part of its tag.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
-use super::BuildError;
-use super::dependencies::{base_set, constraints};
-use super::oci::base_reference;
+use oci_client::Reference;
 
-/// Settings of an [`OciBuilder`](super::OciBuilder).
+use crate::disk::disk_error;
+use crate::error::BuildError;
+use crate::requirements::base_set;
+
+/// Settings of an [`OciBuilder`](crate::OciBuilder).
 #[derive(Clone, Debug)]
 pub struct BuildSettings {
-    /// Spool, git caches, uv's cache, resolved locks and packed layers. May be lost at any time: builds get slower only.
+    /// Temporary files, git repositories, uv's cache, locks and packed layers. It may be lost at any time; then builds are
+    /// slower.
     pub work: PathBuf,
     /// The `uv` program.
     pub uv: PathBuf,
-    /// An interpreter. uv runs on it, and where its minor version is the image's, `.pyc` files go into the layer.
+    /// The interpreter that uv uses. If its minor version is that of the image, the layer contains `.pyc` files.
     pub python: Option<PathBuf>,
     pub base_image: BaseImage,
-    /// Requirements every image gets, for example `dagster==1.13.27`.
+    /// Requirements of every image, for example `dagster==1.13.27`.
     pub requirements: Vec<String>,
-    /// A constraints file of the platform, applied to every resolution.
+    /// A constraints file that applies to every resolution.
     pub constraints: Option<PathBuf>,
-    /// The package index in place of `PyPI`. May carry credentials: it reaches uv through the environment only.
+    /// The package index to use instead of `PyPI`. It may contain credentials, so uv gets it as an environment variable.
     pub index_url: Option<String>,
-    /// A folder of wheels. Without `index_url` nothing else is asked (an air-gapped platform).
+    /// A folder of wheels. Without `index_url` it is the only source of packages, for an air-gapped platform.
     pub find_links: Option<PathBuf>,
     /// The oldest glibc that images run on, for example `manylinux_2_28`.
     pub glibc_floor: String,
     pub platform: Platform,
     pub compression: Compression,
     pub limits: Limits,
-    /// Builds that run at the same time.
+    /// The maximum number of concurrent builds.
     pub parallel: usize,
-    /// Time limit of one run of uv.
+    /// The time limit of one run of uv.
     pub uv_timeout: Duration,
-    /// Time limit of one silent read from a registry; uploads have it on top of what 256 KiB a second take.
+    /// How long a read from a registry may receive nothing. An upload may take this long plus its time at 256 KiB/s.
     pub registry_timeout: Duration,
 }
 
 impl BuildSettings {
-    /// Settings that need no decision, around a work folder.
+    /// The default settings for a work folder.
     pub fn new(work: PathBuf) -> Self {
         Self {
             work,
@@ -58,27 +63,31 @@ impl BuildSettings {
             registry_timeout: Duration::from_mins(1),
         }
     }
-}
 
-impl BuildSettings {
-    /// What can be said of them before anything is built. Errors are [`BuildError::Terminal`].
+    /// Checks everything that can be checked without a build. Errors are terminal.
     pub fn check(&self) -> Result<(), BuildError> {
         if self.platform == Platform::Host && self.python.is_none() {
-            return Err(BuildError::Terminal(
-                "images for this machine need its Python: set build.compile_python".to_owned(),
+            return Err(BuildError::terminal(
+                "build.platform is `host`, which needs a Python interpreter; set build.compile_python",
             ));
         }
         base_set(&self.requirements)?;
-        constraints(self.constraints.as_deref())
-            .map_err(|error| BuildError::Terminal(format!("build.constraints cannot be read: {error}")))?;
+        self.constraints_text()
+            .map_err(|error| BuildError::terminal("cannot read build.constraints").caused_by(error))?;
         if let BaseImage::Reference(text) = &self.base_image {
             base_reference(text)?;
         }
         Ok(())
     }
 
-    /// With every path absolute: uv runs in folders of its own. A bare program name stays one.
-    pub(super) fn rooted(mut self) -> std::io::Result<Self> {
+    /// The text of the constraints file.
+    pub(super) fn constraints_text(&self) -> Result<Option<String>, BuildError> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| disk_error(path, error));
+        self.constraints.as_ref().map(read).transpose()
+    }
+
+    /// Makes every path absolute, because uv runs in temporary folders. A program name without a folder stays as it is.
+    pub(super) fn with_absolute_paths(mut self) -> std::io::Result<Self> {
         let paths = [Some(&mut self.work), self.find_links.as_mut(), self.constraints.as_mut()];
         let programs = [Some(&mut self.uv), self.python.as_mut()];
         let with_folder = programs.into_iter().flatten().filter(|program| program.components().count() > 1);
@@ -89,13 +98,13 @@ impl BuildSettings {
     }
 }
 
-/// What lies below our two layers.
+/// The image below codeloc's two layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaseImage {
-    /// Nothing: for runners that bring their own Python.
+    /// No image, for runtimes that bring their own Python.
     Scratch,
-    /// An image whose `/opt/codeloc/env` is a Python environment, best named by digest: a tag that moves is not noticed
-    /// until something else asks for a new image.
+    /// An image with a Python environment in `/opt/codeloc/env`. Prefer a digest: codeloc does not notice that a tag moves
+    /// until another change needs a new image.
     Reference(String),
 }
 
@@ -103,19 +112,19 @@ pub enum BaseImage {
 pub enum Platform {
     /// The architecture and Python of the request.
     Requested,
-    /// This machine's own architecture and the Python of [`BuildSettings::python`], whatever is requested.
+    /// The architecture of this machine and the Python of [`BuildSettings::python`]; those of the request are ignored.
     Host,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Level 3. Measured on 739 MiB of packages: 9 s, against 30 s of gzip, and smaller.
+    /// Level 3. Measured on 739 MiB of packages: 9 s (gzip: 30 s), and a smaller result.
     Zstd,
-    /// Level 6, for runtimes and lazy loaders that know nothing else.
+    /// Level 6, for runtimes and lazy loaders that support only gzip.
     Gzip,
 }
 
-/// Bounds on what a commit may hold.
+/// Limits of a commit, its packages and the caches.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub files: usize,
@@ -123,10 +132,10 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of one path.
     pub path: usize,
-    /// Bytes of all installed packages together, and so of any one file of them: a wheel of a few kilobytes can hold
-    /// gigabytes of zeros.
+    /// Bytes of all installed packages together, and of each file in them: a wheel of a few kilobytes can contain gigabytes
+    /// of zeros.
     pub packages: u64,
-    /// Bytes on disk of all that builds keep for the next ones, together: git's caches, packed layers and uv's cache.
+    /// Bytes on disk of all caches together: git repositories, packed layers and uv's cache.
     pub caches: u64,
 }
 
@@ -136,6 +145,13 @@ impl Default for Limits {
     }
 }
 
+/// Parses the reference of a base image.
+pub(super) fn base_reference(text: &str) -> Result<Reference, BuildError> {
+    Reference::from_str(text).map_err(|error| {
+        BuildError::terminal(format!("build.base_image {text} is not an image reference")).caused_by(error)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,12 +159,12 @@ mod tests {
     #[test]
     fn paths_become_absolute_and_program_names_stay() {
         let mut settings = BuildSettings::new(PathBuf::from("work"));
-        assert_eq!(settings.clone().rooted().unwrap().uv, PathBuf::from("uv"));
+        assert_eq!(settings.clone().with_absolute_paths().unwrap().uv, PathBuf::from("uv"));
         settings.uv = PathBuf::from(".local/uv");
         settings.python = Some(PathBuf::from("/usr/bin/python3"));
         settings.find_links = Some(PathBuf::from("wheels"));
         let here = std::path::absolute(".").unwrap();
-        let settings = settings.rooted().unwrap();
+        let settings = settings.with_absolute_paths().unwrap();
         assert_eq!(settings.work, here.join("work"));
         assert_eq!(settings.uv, here.join(".local/uv"));
         assert_eq!(settings.find_links, Some(here.join("wheels")));

@@ -1,7 +1,7 @@
-//! uv as a child: resolve, export, install.
+//! Runs uv as a child process: resolve, export, install.
 //!
-//! Guarantees: no configuration file, environment variable or credential of the controller reaches it; only wheels are
-//! used, so nothing is built; one installation at a time within a run, since wheels that ship the same path would race.
+//! Guarantees: uv gets no configuration file, environment variable or credential of the controller; it uses wheels only, so
+//! it builds no packages; it installs one wheel at a time, because wheels with equal paths would race.
 
 use std::{
     ffi::OsString,
@@ -11,23 +11,26 @@ use std::{
 
 use codeloc_git::program::{Output, Program, inherited, tail};
 
-use super::{BuildError, BuildSettings, caches, disk::on_disk};
+use crate::caches;
+use crate::disk::disk_error;
+use crate::error::BuildError;
+use crate::settings::BuildSettings;
 
-/// The Python that packages are for.
+/// The Python and platform of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// `3.12`
     pub python: String,
-    /// `arm64` or `amd64`, as images call it.
+    /// `arm64` or `amd64`, as in image configs.
     pub architecture: &'static str,
-    /// uv's name, for example `aarch64-manylinux_2_28`; absent for this machine's own.
+    /// uv's name, for example `aarch64-manylinux_2_28`. `None` means this machine.
     pub platform: Option<String>,
-    /// The exact version of the interpreter that compiles `.pyc` files, where there is one of the same minor.
+    /// The exact version of the interpreter that compiles `.pyc` files, if one with this minor version exists.
     pub compiler: Option<String>,
 }
 
 impl Target {
-    /// Everything that decides which wheels are chosen.
+    /// Everything here that decides which wheels uv chooses.
     pub(super) fn key(&self) -> String {
         format!("{} {} {}", self.python, self.architecture, self.platform.as_deref().unwrap_or("host"))
     }
@@ -59,7 +62,7 @@ impl Uv {
             ("LC_ALL", "C.UTF-8"),
         ];
         environment.extend(fixed.map(|(name, value)| (name, value.into())));
-        // Not an argument: it may carry a password.
+        // Not an argument, because it may contain a password.
         environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX", url.into())));
         Self {
             program: settings.uv.clone(),
@@ -78,13 +81,14 @@ impl Uv {
         self.find_links.as_deref()
     }
 
-    /// Where packages come from, without credentials: other credentials do not make another index.
+    /// The source of packages, without credentials: the same index with other credentials is equal.
     pub(super) fn index(&self) -> String {
         let links = self.find_links.as_ref().map(|folder| folder.to_string_lossy().into_owned());
         format!("{} {}", without_credentials(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
     }
 
-    /// Resolves `requirements.in` (and `constraints.txt`) of `folder`; `complete` sets take nothing in beyond themselves.
+    /// Resolves `requirements.in` in `folder`, with its `constraints.txt` if `constrained`. If `complete`, uv adds no further
+    /// packages.
     pub(super) async fn compile(
         &self,
         folder: &Path,
@@ -100,29 +104,33 @@ impl Uv {
         if complete {
             arguments.push("--no-deps");
         }
-        let output = self.run(folder, Some(target), arguments).await?;
-        accepted("resolve the dependencies", output)
+        self.run("cannot resolve the dependencies", folder, Some(target), arguments).await
     }
 
-    /// Reads `uv.lock` of `folder` as it stands.
+    /// Reads `uv.lock` in `folder` without updating it.
     pub(super) async fn export(&self, folder: &Path) -> Result<String, BuildError> {
         let arguments = vec!["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"];
-        let output = self.run(folder, None, arguments).await?;
-        accepted("read uv.lock", output)
+        self.run("cannot read uv.lock", folder, None, arguments).await
     }
 
-    /// Installs `lock.txt` of `folder` into its sub-folder `site`.
+    /// Installs `lock.txt` in `folder` into its subfolder `site`.
     pub(super) async fn install(&self, folder: &Path, target: &Target) -> Result<(), BuildError> {
         let arguments =
             vec!["pip", "install", "--target", "site", "--no-deps", "--require-hashes", "--requirements", "lock.txt"];
-        let output = self.run(folder, Some(target), arguments).await?;
-        accepted("install the dependencies", output).map(|_| ())
+        self.run("cannot install the dependencies", folder, Some(target), arguments).await.map(|_| ())
     }
 
-    async fn run(&self, folder: &Path, target: Option<&Target>, arguments: Vec<&str>) -> Result<Output, BuildError> {
+    /// `failure` begins the message of an error.
+    async fn run(
+        &self,
+        failure: &'static str,
+        folder: &Path,
+        target: Option<&Target>,
+        arguments: Vec<&str>,
+    ) -> Result<String, BuildError> {
         let home = folder.join("home");
-        std::fs::create_dir_all(&home).map_err(|error| on_disk(&home, &error))?;
-        caches::used(&self.cache);
+        std::fs::create_dir_all(&home).map_err(|error| disk_error(&home, error))?;
+        caches::mark_used(&self.cache);
         let mut program = Program::new(&self.program, self.timeout)
             .largest_file(self.largest_file)
             .folder(folder)
@@ -144,16 +152,16 @@ impl Uv {
         if let Some(interpreter) = &self.interpreter {
             program = program.arguments(["--python".as_ref(), interpreter.as_os_str()]);
         }
-        let output = program.run().await?;
-        // Wheels are unpacked while resolving as well.
-        let writes_too_much = output.status.signal() == Some(rustix::process::Signal::XFSZ.as_raw());
-        if writes_too_much || output.stderr.contains("File too large") {
-            return Err(BuildError::Terminal(format!(
-                "a package holds a file of more than {} bytes",
+        let output = program.run().await.map_err(|error| BuildError::transient(failure).caused_by(error))?;
+        // uv also unpacks wheels when it resolves.
+        let exceeded_limit = output.status.signal() == Some(rustix::process::Signal::XFSZ.as_raw());
+        if exceeded_limit || output.stderr.contains("File too large") {
+            return Err(BuildError::terminal(format!(
+                "{failure}: a package contains a file of more than {} bytes; remove the package",
                 self.largest_file
             )));
         }
-        Ok(output)
+        check_exit(failure, output)
     }
 }
 
@@ -164,20 +172,20 @@ fn without_credentials(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// uv's answer, or its complaint with a class: only what the index or the files say is final.
-fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
+/// uv's output, or its error message. Only an error of the index's content or of the files is terminal.
+fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     if output.status.success() {
         return String::from_utf8(output.stdout)
-            .map_err(|_| BuildError::Transient("uv wrote something that is not UTF-8".to_owned()));
+            .map_err(|error| BuildError::transient(format!("{failure}: uv printed invalid UTF-8")).caused_by(error));
     }
     let start =
         output.stderr.find("error: ").filter(|at| *at == 0 || output.stderr[..*at].ends_with('\n')).unwrap_or(0);
-    let complaint = tail(&output.stderr[start..]);
-    let text = format!("cannot {purpose}: {}", complaint.trim_start_matches("error: "));
-    let is = |signs: &[&str]| signs.iter().any(|sign| complaint.contains(sign));
+    let stderr = tail(&output.stderr[start..]);
+    let message = format!("{failure}: {}", stderr.trim_start_matches("error: "));
+    let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| stderr.contains(phrase));
     let network =
         ["error sending request", "Failed to fetch", "timed out", "dns error", "Connection re", "status server error"];
-    let verdict = [
+    let invalid_input = [
         "No solution found",
         "unsatisfiable",
         "Hash mismatch",
@@ -186,7 +194,8 @@ fn accepted(purpose: &str, output: Output) -> Result<String, BuildError> {
         "uv.lock",
         "not compatible",
     ];
-    Err(if !is(&network) && is(&verdict) { BuildError::Terminal(text) } else { BuildError::Transient(text) })
+    let is_terminal = !contains_any(&network) && contains_any(&invalid_input);
+    Err(if is_terminal { BuildError::terminal(message) } else { BuildError::transient(message) })
 }
 
 #[cfg(test)]
@@ -194,26 +203,27 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
+    use crate::error::{expect_terminal, expect_transient};
 
     #[test]
-    fn an_index_is_the_same_with_other_credentials() {
+    fn credentials_are_not_part_of_the_index() {
         for url in ["https://me:hunter2@host:8443/simple@1", "https://token@host:8443/simple@1"] {
             assert_eq!(without_credentials(url), "https://host:8443/simple@1");
         }
     }
 
-    fn complaint(stderr: &str) -> BuildError {
+    fn failed(stderr: &str) -> Result<String, BuildError> {
         let output = Output { status: ExitStatus::from_raw(256), stdout: Vec::new(), stderr: stderr.to_owned() };
-        accepted("resolve the dependencies", output).unwrap_err()
+        check_exit("cannot resolve the dependencies", output)
     }
 
     #[test]
-    fn a_resolution_without_solution_is_final_and_a_network_fault_is_not() {
+    fn no_solution_is_terminal_and_a_network_fault_is_transient() {
         let unsolved = "warning: something\nerror: No solution found when resolving dependencies\n  cause: docopt==0.6.2 has no usable wheels\n";
         let expected = "cannot resolve the dependencies: No solution found when resolving dependencies\n  cause: docopt==0.6.2 has no usable wheels";
-        assert!(matches!(complaint(unsolved), BuildError::Terminal(text) if text == expected));
+        assert_eq!(expect_terminal(failed(unsolved)), expected);
         let network = "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://host/simple/x/`\n  cause: dns error\n";
-        assert!(matches!(complaint(network), BuildError::Transient(_)));
-        assert!(matches!(complaint("error: No space left on device"), BuildError::Transient(_)));
+        assert!(expect_transient(failed(network)).contains("Failed to fetch"));
+        assert!(expect_transient(failed("error: No space left on device")).contains("No space left"));
     }
 }

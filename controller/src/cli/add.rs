@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::terminal::{complain, say};
 use super::write::{Edit, assignments, write};
-use super::{Failure, client, wiring};
+use super::{Failure, client};
 use crate::config_source::inspect::{Found, inspect};
 use crate::config_source::write::Change;
+use crate::daemon::wiring;
 use crate::settings;
 
 pub fn command() -> Command {

@@ -7,9 +7,10 @@ use clap::{Arg, ArgMatches, Command};
 use codeloc_aws::lease::{Lease, LeaseState};
 
 use super::terminal::{complain, say};
-use super::{Failure, log, settings, wiring};
+use super::{Failure, log, settings};
 use crate::config_source;
-use crate::reconcile::{Daemon, Outcome};
+use crate::daemon::wiring;
+use crate::reconcile::Outcome;
 use crate::runtime::shut_on_signal;
 use crate::settings as all_settings;
 use crate::status::events::EventReason;
@@ -40,11 +41,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     // A failed reading ends the command here; a watcher would retry.
     config_source::read_once(wiring::source(&settings), git.clone()).await?;
     let source = config_source::watch(wiring::source(&settings), git);
-    let (reconciler, moved) = wiring::reconciler(settings).await?;
-    reconciler.context.workspace.create().await?;
-    let daemon = Daemon::new(reconciler, source.state.clone());
-    let context = &daemon.reconciler.context;
-    let statuses = &context.statuses;
+    let (daemon, moved) = wiring::daemon(settings, source.state.clone()).await?;
+    daemon.publisher.create().await?;
+    let (lease, recorder) = (&daemon.context.observer.aws.lease, &daemon.context.status.recorder);
+    let statuses = &daemon.context.status.statuses;
 
     // Done when every location has converged or is stuck.
     let is_stuck = |name: &str| statuses.read(name, is_stuck).unwrap_or(false);
@@ -60,26 +60,26 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let in_time = async {
         let result = tokio::time::timeout(timeout, done).await;
         let why = result.err().map(|_| {
-            let why = obstacle(daemon.progress.swept(), &context.recorder, &context.lease.state());
+            let why = obstacle(daemon.progress.swept(), recorder, &lease.state());
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             format!("not converged within {} s{why}", timeout.as_secs())
         });
         // Read before the fence cuts off reconciles, which would show in the statuses.
         let statuses = statuses.all();
-        context.lease.fence().shut().await;
+        lease.fence().shut().await;
         (why, statuses)
     };
-    let stopped = shut_on_signal(context.lease.fence())?;
+    let stopped = shut_on_signal(lease.fence())?;
     let (mut unfinished, statuses) = tokio::select! {
         () = daemon.run(moved) => (Some("the reconciler stopped unexpectedly; see the log".to_owned()), statuses.all()),
-        () = report_lease_holder(&context.lease) => (None, statuses.all()),
+        () = report_lease_holder(lease) => (None, statuses.all()),
         () = stopped => {
             (Some("stopped by a signal before all locations were reconciled; run it again to continue".to_owned()), statuses.all())
         }
         ended = in_time => ended,
     };
     // No task that changes AWS is running now.
-    context.lease.release().await;
+    lease.release().await;
     for status in statuses {
         if unfinished.is_none() && !is_settled(&status) {
             unfinished = Some(NOT_SETTLED.to_owned());

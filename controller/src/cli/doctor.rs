@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::Failure;
 use super::prepare::prepare;
 use super::terminal::{Piece, print_json, print_pieces, say};
-use super::{Failure, wiring};
+use crate::daemon::wiring;
 use crate::doctor::{Verdict, examine};
 use crate::settings;
 

@@ -10,7 +10,6 @@ mod completions;
 mod cost;
 mod doctor;
 mod events;
-mod handle;
 mod list;
 mod log;
 mod logs;
@@ -27,7 +26,6 @@ mod sync;
 mod terminal;
 mod update;
 mod validate;
-mod wiring;
 mod write;
 
 use std::process::ExitCode;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_core::planner::render::{self, Document};
 use codeloc_core::status::{LocationStatus, Reason};
-use codeloc_git::refs::RefKey;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::watch;
 
 use super::client::Client;
 use super::terminal::{complain, print_json, say};
-use super::{Failure, client, settings, wiring};
-use crate::config_source;
+use super::{Failure, client, settings};
+use crate::config_source::{self, SourceState};
+use crate::daemon::wiring;
+use crate::reconcile::key_of;
 use crate::settings as all_settings;
 
 /// Exit code if there are changes.
@@ -110,17 +112,18 @@ async fn compute(matches: &ArgMatches) -> Result<Planned, Failure> {
     let settings = settings(matches)?;
     let snapshot = config_source::read_once(wiring::source(&settings), wiring::git(&settings)).await?;
     let invalid = snapshot.invalid().map(|one| one.rendered.clone()).collect();
-    let (reconciler, _moved) = wiring::reconciler(settings).await?;
+    let (state, source) = watch::channel(SourceState::default());
+    let (daemon, _moved) = wiring::daemon(settings, source).await?;
+    drop(state);
+    let context = &daemon.context;
     let built = snapshot.in_force().filter(|location| location.image.is_none());
-    reconciler.context.refs.track(
-        built.map(|location| RefKey { git_url: location.git_url.clone(), reference: location.reference.clone() }),
-    );
-    reconciler.context.refs.settled().await;
-    reconciler.set_snapshot(Arc::new(snapshot));
+    context.desired.refs.track(built.map(key_of));
+    context.desired.refs.settled().await;
+    context.desired.configs.set_snapshot(Arc::new(snapshot));
 
     let mut plans = Vec::new();
-    for name in reconciler.sweep(std::iter::empty()).await? {
-        let plan = reconciler.preview(&name).await?;
+    for name in context.observer.sweep(context.desired.configs.names()).await? {
+        let plan = context.preview(&name).await?;
         plans.push(Document::new(&name, &plan));
     }
     Ok(Planned { plans, invalid })

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::wiring;
 use crate::api::access::Access;
 use crate::api::hooks::Secret;
 use crate::cost::Prices;
+use crate::daemon::wiring;
 use crate::settings::Settings;
 use crate::status::notify::Notify;
 

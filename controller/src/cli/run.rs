@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use clap::{ArgMatches, Command};
 
-use super::handle::Handle;
 use super::prepare::{Prepared, prepare};
-use super::{Failure, log, wiring};
+use super::{Failure, log};
 use crate::api::{self, serve};
 use crate::config_source;
 use crate::config_source::write::Writer;
-use crate::reconcile::Daemon;
+use crate::daemon::handle::Handle;
+use crate::daemon::wiring;
 use crate::runtime::shut_on_signal;
 use crate::settings as all_settings;
 
@@ -33,15 +33,13 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let source_settings = wiring::source(&settings);
     let writer = Writer::new(&source_settings, wiring::git(&settings), settings.build.work_folder.join("writing.git"));
     let source = config_source::watch(source_settings, wiring::git(&settings));
-    let (reconciler, moved) = wiring::reconciler(settings).await?;
-    reconciler.context.workspace.create().await?;
-    let daemon = Daemon::new(reconciler, source.state.clone());
-    let recorder = daemon.reconciler.context.recorder.clone();
-    let handle =
-        Handle { reconciler: daemon.reconciler.clone(), progress: daemon.progress.clone(), source, writer, prices };
+    let (daemon, moved) = wiring::daemon(settings, source.state.clone()).await?;
+    daemon.publisher.create().await?;
+    let recorder = daemon.context.status.recorder.clone();
+    let handle = Handle { daemon: daemon.clone(), source, writer, prices };
     let api = serve::serve(listener, api::router(Arc::new(handle), access, secret));
 
-    let lease = daemon.reconciler.context.lease.clone();
+    let lease = &daemon.context.observer.aws.lease;
     // The daemon keeps running until its changes in flight are done: only then may another process start.
     let stopped = shut_on_signal(lease.fence())?;
     let notifications = async {

@@ -7,10 +7,11 @@ use codeloc_git::commit::Author;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::Failure;
 use super::client::Client;
 use super::terminal::{print_json, say};
-use super::{Failure, wiring};
 use crate::config_source::write::{Change, Writer};
+use crate::daemon::wiring;
 use crate::settings::{self, Settings};
 
 /// A change of one config, for the API or for git.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use aws_config::SdkConfig;
-use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
-use codeloc_aws::{CallError, Class, Clients, call};
-use percent_encoding::percent_decode_str;
+use codeloc_aws::lookup::{self, Identity};
+use codeloc_aws::permissions::{principal, simulate};
+use codeloc_aws::{CallError, Class, Clients, SdkConfig};
 
 use super::permissions::ACTIONS;
 use super::{Finding, bad, good, unknown};
@@ -17,20 +16,20 @@ const WARNING_PERCENT: i32 = 80;
 
 pub async fn examine(settings: &Settings, config: &SdkConfig) -> Vec<Finding> {
     let clients = Clients::new(config, &std::sync::Arc::default());
-    let Some(region) = config.region() else {
+    let Some(region) = codeloc_aws::region(config) else {
         let fix = "set aws.region, or AWS_REGION";
         return vec![bad("credentials", "no AWS region is set", fix)];
     };
-    let identity = match call("sts:GetCallerIdentity", clients.sts.get_caller_identity().send()).await {
-        Ok(identity) => identity.arn().unwrap_or_default().to_owned(),
+    let identity = match lookup::identity(&clients).await {
+        Ok(identity) => identity,
         Err(error) => {
             let fix = "on AWS, give the daemon's task a role; on your machine, set AWS_PROFILE, and run `aws sso login` or \
                        `aws login` if the session has expired; check aws.region and aws.endpoint_url";
             return vec![bad("credentials", error.to_string(), fix)];
         }
     };
-    let mut findings = vec![good("credentials", identity.clone())];
-    findings.extend(permissions(&clients, settings, &identity, region.as_ref()).await);
+    let mut findings = vec![good("credentials", identity.arn.clone())];
+    findings.extend(permissions(&clients, settings, &identity, region).await);
     findings.extend(cluster(&clients, &settings.aws.cluster).await);
     findings.push(namespace(&clients, &settings.aws.namespace).await);
     findings.push(network(settings));
@@ -57,7 +56,7 @@ fn failed(check: &'static str, error: &CallError) -> Finding {
 
 /// Lets IAM simulate each action for the role of this process, on a resource like those of the daemon: a simulation on all resources
 /// would report allowed actions as denied.
-async fn permissions(clients: &Clients, settings: &Settings, identity: &str, region: &str) -> Vec<Finding> {
+async fn permissions(clients: &Clients, settings: &Settings, identity: &Identity, region: &str) -> Vec<Finding> {
     const CHECK: &str = "permissions";
     let arn = match principal(clients, identity).await {
         Ok(arn) => arn,
@@ -75,24 +74,14 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &str, reg
         ("iam:AWSServiceName", Some("ecs.amazonaws.com")),
         ("iam:PermissionsBoundary", settings.aws.permissions_boundary.as_deref()),
     ];
-    let context = context.into_iter().filter_map(|(key, value)| {
-        let entry = ContextEntry::builder().context_key_name(key).context_key_type(ContextKeyTypeEnum::String);
-        Some(entry.context_key_values(value?).build())
-    });
-    let context: Vec<ContextEntry> = context.collect();
+    let context: Vec<(&str, &str)> = context.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     let mut findings = Vec::new();
     for (resource, actions) in by_resource {
-        let request = clients.iam.simulate_principal_policy().policy_source_arn(&arn).resource_arns(&resource);
-        let request = request.set_action_names(Some(actions.iter().map(ToString::to_string).collect()));
-        let request = request.set_context_entries(Some(context.clone())).max_items(1000);
-        let answer = match call("iam:SimulatePrincipalPolicy", request.send()).await {
-            Ok(answer) => answer,
+        let denied = match simulate(clients, &arn, &resource, &actions, &context).await {
+            Ok(denied) => denied,
             Err(error) => return vec![failed(CHECK, &error)],
         };
-        let allowed = PolicyEvaluationDecisionType::Allowed;
-        let refused = answer.evaluation_results().iter().filter(|one| *one.eval_decision() != allowed);
-        findings.extend(refused.map(|one| {
-            let action = one.eval_action_name();
+        findings.extend(denied.into_iter().map(|action| {
             let found = format!("{arn} is not allowed to {action} on {resource}");
             bad(CHECK, found, format!("allow {action}; docs/aws.md contains the complete policy"))
         }));
@@ -141,25 +130,17 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
     }
 }
 
-/// The ARN of the role of an assumed-role session. The ARN of the session lacks the path of the role.
-async fn principal(clients: &Clients, identity: &str) -> Result<String, CallError> {
-    let Some((_, session)) = identity.split_once(":assumed-role/") else { return Ok(identity.to_owned()) };
-    let name = session.split('/').next().unwrap_or_default();
-    let answer = call("iam:GetRole", clients.iam.get_role().role_name(name).send()).await?;
-    Ok(answer.role().map_or_else(|| identity.to_owned(), |role| role.arn().to_owned()))
-}
-
 async fn cluster(clients: &Clients, name: &str) -> Vec<Finding> {
     const CHECK: &str = "cluster";
-    let answer = match call("ecs:DescribeClusters", clients.ecs.describe_clusters().clusters(name).send()).await {
-        Ok(answer) => answer,
+    let found = match lookup::active_cluster(clients, name).await {
+        Ok(found) => found,
         Err(error) => return vec![failed(CHECK, &error)],
     };
-    let Some(cluster) = answer.clusters().iter().find(|cluster| cluster.status() == Some("ACTIVE")) else {
+    let Some(cluster) = found else {
         let fix = "set aws.cluster to an existing cluster, or create it: aws ecs create-cluster";
         return vec![bad(CHECK, format!("there is no active ECS cluster {name}"), fix)];
     };
-    let services = cluster.active_services_count();
+    let services = cluster.services;
     if services * 100 >= SERVICES * WARNING_PERCENT {
         let found = format!("{name} has {services} of {SERVICES} services");
         return vec![bad(CHECK, found, "request a higher quota for services per cluster, or use another cluster")];
@@ -169,26 +150,19 @@ async fn cluster(clients: &Clients, name: &str) -> Vec<Finding> {
 
 async fn namespace(clients: &Clients, name: &str) -> Finding {
     const CHECK: &str = "namespace";
-    let mut token = None;
-    loop {
-        let request = clients.discovery.list_namespaces().max_results(100).set_next_token(token);
-        let answer = match call("servicediscovery:ListNamespaces", request.send()).await {
-            Ok(answer) => answer,
-            Err(error) => return failed(CHECK, &error),
-        };
-        if let Some(found) = answer.namespaces().iter().find(|namespace| namespace.name() == Some(name)) {
-            return match found.r#type().map(aws_sdk_servicediscovery::types::NamespaceType::as_str) {
-                Some("DNS_PRIVATE") => good(CHECK, name),
-                kind => {
-                    let found = format!("{name} is of type {}", kind.unwrap_or("unknown"));
-                    bad(CHECK, found, "set aws.namespace to a private DNS namespace of the tasks' VPC")
-                }
-            };
-        }
-        token = answer.next_token().map(str::to_owned);
-        if token.is_none() {
-            let fix = "set aws.namespace to an existing namespace, or create it: aws servicediscovery create-private-dns-namespace";
-            return bad(CHECK, format!("there is no Cloud Map namespace {name}"), fix);
+    let found = match lookup::namespace(clients, name).await {
+        Ok(found) => found,
+        Err(error) => return failed(CHECK, &error),
+    };
+    let Some(found) = found else {
+        let fix = "set aws.namespace to an existing namespace, or create it: aws servicediscovery create-private-dns-namespace";
+        return bad(CHECK, format!("there is no Cloud Map namespace {name}"), fix);
+    };
+    match found.kind.as_deref() {
+        Some("DNS_PRIVATE") => good(CHECK, name),
+        kind => {
+            let found = format!("{name} is of type {}", kind.unwrap_or("unknown"));
+            bad(CHECK, found, "set aws.namespace to a private DNS namespace of the tasks' VPC")
         }
     }
 }
@@ -228,11 +202,9 @@ async fn bucket(clients: &Clients, settings: &Settings) -> Finding {
         return bad(CHECK, "aws.bucket is not set", "set it to the bucket of the platform");
     }
     let key = codeloc_aws::lease::key(&settings.deployment);
-    match call("s3:GetObject", clients.s3.get_object().bucket(bucket).key(&key).send()).await {
-        Ok(_) => good(CHECK, format!("{bucket} contains the lease")),
-        Err(error) if error.is(&["NoSuchKey", "NotFound"]) => {
-            good(CHECK, format!("{bucket} does not contain a lease yet"))
-        }
+    match lookup::object_exists(clients, bucket, &key).await {
+        Ok(true) => good(CHECK, format!("{bucket} contains the lease")),
+        Ok(false) => good(CHECK, format!("{bucket} does not contain a lease yet")),
         Err(error) if error.is(&["NoSuchBucket"]) => bad(
             CHECK,
             format!("there is no bucket {bucket}"),
@@ -249,18 +221,15 @@ async fn execution_role(clients: &Clients, arn: &str) -> Finding {
         let fix = "set aws.execution_role_arn to the ARN of a role with AmazonECSTaskExecutionRolePolicy";
         return bad(CHECK, format!("`{arn}` is not the ARN of a role"), fix);
     }
-    let role = match call("iam:GetRole", clients.iam.get_role().role_name(name).send()).await {
-        Ok(answer) => answer.role,
-        Err(error) if error.is(&["NoSuchEntity"]) => None,
+    let role = match lookup::role(clients, name).await {
+        Ok(role) => role,
         Err(error) => return failed(CHECK, &error),
     };
-    let Some(role) = role.filter(|role| role.arn() == arn) else {
+    let Some(role) = role.filter(|role| role.arn == arn) else {
         let fix = "set aws.execution_role_arn to an existing role with AmazonECSTaskExecutionRolePolicy";
         return bad(CHECK, format!("there is no role {arn}"), fix);
     };
-    let trust =
-        percent_decode_str(role.assume_role_policy_document().unwrap_or_default()).decode_utf8_lossy().into_owned();
-    if trust.contains("ecs-tasks.amazonaws.com") {
+    if role.trust.contains("ecs-tasks.amazonaws.com") {
         good(CHECK, format!("ECS can assume {name}"))
     } else {
         let fix = "add the principal ecs-tasks.amazonaws.com to the trust policy of the role";
@@ -270,9 +239,9 @@ async fn execution_role(clients: &Clients, arn: &str) -> Finding {
 
 async fn permissions_boundary(clients: &Clients, arn: &str) -> Finding {
     const CHECK: &str = "roles";
-    match call("iam:GetPolicy", clients.iam.get_policy().policy_arn(arn).send()).await {
-        Ok(_) => good(CHECK, format!("{arn} exists")),
-        Err(error) if error.is(&["NoSuchEntity"]) => bad(
+    match lookup::policy_exists(clients, arn).await {
+        Ok(true) => good(CHECK, format!("{arn} exists")),
+        Ok(false) => bad(
             CHECK,
             format!("there is no policy {arn}"),
             "set aws.permissions_boundary to an existing policy, or remove the setting",

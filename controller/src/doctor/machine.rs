@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::SdkConfig;
-use codeloc_dagster::workspace::Publisher;
+use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::Git;
 use codeloc_git::describe;
 use codeloc_git::program::{Program, inherited};
@@ -160,9 +159,9 @@ pub async fn dagster(settings: &Settings) -> Finding {
 }
 
 /// Compares the clock with AWS: signatures of requests depend on it.
-pub async fn clock(settings: &Settings, config: &SdkConfig) -> Finding {
+pub async fn clock(settings: &Settings, region: Option<&str>) -> Finding {
     const CHECK: &str = "clock";
-    let region = config.region().map_or("us-east-1", |region| region.as_ref());
+    let region = region.unwrap_or("us-east-1");
     let endpoint = settings.aws.endpoint_url.clone();
     let url = endpoint.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com"));
     let ask = async {

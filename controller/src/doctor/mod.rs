@@ -72,7 +72,7 @@ fn bad(check: &'static str, found: impl Into<String>, fix: impl Into<String>) ->
 pub async fn examine(
     settings: &Settings,
     prepared: Result<(), String>,
-    config: &aws_config::SdkConfig,
+    config: &codeloc_aws::SdkConfig,
     git: codeloc_git::Git,
     source: crate::config_source::SourceSettings,
 ) -> Vec<Finding> {
@@ -84,7 +84,7 @@ pub async fn examine(
     findings.extend(machine::tools(settings).await);
     findings.extend(machine::files(settings));
     findings.push(machine::dagster(settings).await);
-    findings.push(machine::clock(settings, config).await);
+    findings.push(machine::clock(settings, codeloc_aws::region(config)).await);
     findings.extend(aws::examine(settings, config).await);
     findings
 }

@@ -1,164 +1,187 @@
-//! What a location is to be, from the configs, the branches and the images as they are known at this moment.
+//! The desired state of a location: its config, the commit of its branch, and its image.
 
-use std::collections::BTreeSet;
-
-use codeloc_core::desired::Invalid;
-use codeloc_core::image::{Image, load_of_given_image};
-use codeloc_core::planner::{Hold, ImageState};
+use codeloc_core::desired::{Desired, DesiredLocation};
+use codeloc_core::image::{Image, ImageStatus, load_of_given_image};
+use codeloc_core::planner::Hold;
 use codeloc_core::resources::{ObservedResources, task_definition};
 use codeloc_crds::{ImagePolicy, Location};
-use codeloc_dagster::{CodeServer, Webserver};
-use codeloc_git::refs::RefKey;
+use codeloc_git::refs::{RefKey, Refs};
 use codeloc_images::{Builder, Request};
 
-use super::images::Tag;
-use super::pass::Reconciler;
+use super::configs::{Config, Configs};
+use super::images::{Images, Tag};
+use super::reason::Reason;
 
-/// What is wanted, owned, as one round sees it.
-pub(super) enum Wanted {
-    Present(Box<Location>, Box<ImageKnown>, Option<String>),
-    Invalid(Invalid),
-    Absent,
+pub struct DesiredState<B> {
+    pub configs: Configs,
+    pub refs: Refs,
+    pub images: Images<B>,
+    /// The ownership tag's value.
+    deployment: String,
+    /// The Python version of configs that name none.
+    default_python: String,
 }
 
-pub(super) enum ImageKnown {
-    Ready(Image),
-    Kept(Image, String),
-    Resolving(String),
-    Unresolved(String),
-    Building(String),
-    Failed(String),
-}
-
-impl ImageKnown {
-    pub(super) fn state(&self) -> ImageState<'_> {
-        match self {
-            Self::Ready(image) => ImageState::Ready(image),
-            Self::Kept(image, why) => ImageState::Kept(image, why),
-            Self::Resolving(text) => ImageState::Resolving(text),
-            Self::Unresolved(text) => ImageState::Unresolved(text),
-            Self::Building(text) => ImageState::Building(text),
-            Self::Failed(text) => ImageState::Failed(text),
-        }
-    }
-}
-
-impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
-    /// What runs decides between configs that take the same prefix, and whether there is something that an invalid config can keep.
-    pub(super) fn desired(&self, name: &str, observed: &ObservedResources) -> Wanted {
-        // Without a snapshot nothing is known to be gone: the caller does not get here before there is one.
-        let Some(snapshot) = self.snapshot() else {
-            return Wanted::Invalid(Invalid {
-                path: name.to_owned(),
-                message: "the configs have not been read yet".to_owned(),
-                rendered: "the configs have not been read yet".to_owned(),
-            });
-        };
-        let contested = snapshot.contested.get(name);
-        let holder = contested.filter(|location| observed.runs_with_prefix() == Some(location.s3_prefix.as_str()));
-        let location = match snapshot.locations.get(name).map(|read| holder.map_or(read.as_ref(), Ok)) {
-            None => match snapshot.claimed.get(name) {
-                Some(invalid) if observed.any_owned(name, &self.context.deployment.id) => {
-                    return Wanted::Invalid(invalid.clone());
-                }
-                _ => return Wanted::Absent,
-            },
-            Some(Err(invalid)) => return Wanted::Invalid(invalid.clone()),
-            Some(Ok(location)) => location.clone(),
-        };
-        if location.image_tag().is_some() {
-            let image = ImageKnown::Resolving("asking the registry for the image's tag".to_owned());
-            return Wanted::Present(Box::new(location), Box::new(image), None);
-        }
-        if let Some(reference) = &location.image {
-            let load = load_of_given_image(&location.code);
-            let image = ImageKnown::Ready(Image { reference: reference.clone(), commit: None, load });
-            return Wanted::Present(Box::new(location), Box::new(image), None);
-        }
-        let key = RefKey { git_url: location.git_url.clone(), reference: location.reference.clone() };
-        // The last commit that is known stays in force while the git host does not answer.
-        let head = self.context.refs.get(&key);
-        let commit = head.as_ref().and_then(|head| head.commit.clone());
-        let failure = head.and_then(|head| head.failure);
-        let image = match (&commit, failure) {
-            (Some(_), _) => ImageKnown::Building("waiting for the image repository".to_owned()),
-            (None, Some(failure)) => ImageKnown::Unresolved(failure.message),
-            (None, None) => ImageKnown::Resolving("asking git for the commit".to_owned()),
-        };
-        Wanted::Present(Box::new(location), Box::new(image), commit)
+impl<B: Builder> DesiredState<B> {
+    pub fn new(deployment: &str, default_python: &str, refs: Refs, images: Images<B>) -> Self {
+        let (deployment, default_python) = (deployment.to_owned(), default_python.to_owned());
+        Self { configs: Configs::default(), refs, images, deployment, default_python }
     }
 
-    /// The image that a config gives by tag, as it is known now.
-    pub(super) fn tagged(
+    /// The config and the commit, without asking for the image.
+    pub fn resolve(&self, name: &str, observed: &ObservedResources) -> Desired {
+        let config = match self.configs.config(name, observed, &self.deployment) {
+            Config::Valid(config) => *config,
+            Config::Invalid(invalid) => return Desired::Invalid(invalid),
+            Config::Absent => return Desired::Absent,
+        };
+        let (image, commit) = match (config.image_tag(), &config.image) {
+            (Some(_), _) => (ImageStatus::Resolving("asking the registry for the image's tag".to_owned()), None),
+            (None, Some(reference)) => (ImageStatus::Ready(given_image(&config, reference.clone())), None),
+            (None, None) => self.commit(&config),
+        };
+        Desired::Present(Box::new(DesiredLocation { config, image, commit }))
+    }
+
+    /// While the git host does not answer, the last known commit stays in force.
+    fn commit(&self, config: &Location) -> (ImageStatus, Option<String>) {
+        let found = self.refs.get(&key_of(config));
+        let commit = found.as_ref().and_then(|found| found.commit.clone());
+        let image = match (&commit, found.and_then(|found| found.failure)) {
+            (Some(_), _) => ImageStatus::Building("waiting for the image repository".to_owned()),
+            (None, Some(failure)) => ImageStatus::Unresolved(failure.message),
+            (None, None) => ImageStatus::Resolving("asking git for the commit".to_owned()),
+        };
+        (image, commit)
+    }
+
+    /// Looks for the image, and starts its build unless a hold forbids that. `changed` is the reason of the pass that follows when the
+    /// registry answers, `built` of the one that follows the build.
+    pub async fn find_image(
         &self,
-        location: &Location,
-        tag: &str,
+        desired: &mut DesiredLocation,
         observed: &ObservedResources,
         hold: Option<&Hold>,
-    ) -> ImageKnown {
-        let images = &self.context.images;
-        if hold == Some(&Hold::Suspended) {
-            let known = Tag::default();
-            return of_tag(location, tag, observed, || known);
+        changed: Reason,
+        built: Reason,
+    ) {
+        let (config, name) = (&desired.config, desired.config.name.as_str());
+        if let Some(tag) = config.image_tag() {
+            let known = || match hold {
+                Some(Hold::Suspended) => Tag::default(),
+                _ => self.images.tag(name, tag, config.image_policy, changed),
+            };
+            desired.image = tagged_image(config, tag, observed, known);
+            return;
         }
-        let name = location.name.as_str();
-        of_tag(location, tag, observed, || images.tag(name, tag, location.image_policy, self.urgency(name)))
+        self.images.forget_tag(name);
+        let Some(request) = self.request(desired, observed) else { return };
+        desired.image = match hold {
+            Some(Hold::Suspended) => ImageStatus::Building("suspended".to_owned()),
+            Some(_) => self.existing_image(&request).await,
+            None => self.images.ensure(&request, built),
+        };
     }
 
-    /// The same, with an answer that is waited for.
-    pub(super) async fn tagged_now(&self, location: &Location, tag: &str, observed: &ObservedResources) -> ImageKnown {
-        let known = self.context.images.ask(tag).await;
-        of_tag(location, tag, observed, || known)
+    /// Looks for the image without starting a build or remembering anything.
+    pub async fn preview_image(&self, desired: &mut DesiredLocation, observed: &ObservedResources) {
+        let config = &desired.config;
+        if let Some(tag) = config.image_tag() {
+            let known = self.images.ask(tag).await;
+            desired.image = tagged_image(config, tag, observed, || known);
+        } else if let Some(request) = self.request(desired, observed)
+            && matches!(desired.image, ImageStatus::Building(_))
+        {
+            desired.image = self.existing_image(&request).await;
+        }
     }
 
-    /// Tags that configs follow.
-    pub(super) fn followed_tags(&self) -> BTreeSet<String> {
-        let snapshot = self.snapshot();
-        let locations = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
-        locations
-            .filter(|location| location.image_policy == ImagePolicy::Follow)
-            .filter_map(|location| location.image_tag().map(str::to_owned))
-            .collect()
+    async fn existing_image(&self, request: &Request) -> ImageStatus {
+        match self.images.find(request).await {
+            Ok(Some(image)) => ImageStatus::Ready(image),
+            Ok(None) => ImageStatus::Building("the image is not built yet".to_owned()),
+            Err(error) => ImageStatus::Failed(error.to_string()),
+        }
     }
 
-    /// What to build, once there is a commit, and a repository to push it to.
-    pub(super) fn request(
-        &self,
-        location: &Location,
-        commit: Option<&str>,
-        observed: &ObservedResources,
-    ) -> Option<Request> {
-        let build = &self.context.settings.build;
+    /// The build of this commit; nothing until there is a commit and an image repository.
+    fn request(&self, desired: &DesiredLocation, observed: &ObservedResources) -> Option<Request> {
+        let config = &desired.config;
         Some(Request {
-            location: location.name.clone(),
-            git_url: location.git_url.clone(),
-            commit: commit?.to_owned(),
-            subdirectory: location.subdirectory.clone(),
-            code: location.code.clone(),
-            dependencies: location.dependencies.clone(),
-            dockerfile: location.dockerfile.clone(),
-            python: location.python_version.clone().unwrap_or_else(|| build.python.clone()),
-            architecture: location.resources.architecture,
+            location: config.name.clone(),
+            git_url: config.git_url.clone(),
+            commit: desired.commit.clone()?,
+            subdirectory: config.subdirectory.clone(),
+            code: config.code.clone(),
+            dependencies: config.dependencies.clone(),
+            dockerfile: config.dockerfile.clone(),
+            python: config.python_version.clone().unwrap_or_else(|| self.default_python.clone()),
+            architecture: config.resources.architecture,
             target: observed.image_repository.as_ref()?.uri.clone(),
         })
     }
 }
 
-/// What a tag comes to: by what was rolled out under it, and by what the registry says, which is asked where that matters.
-fn of_tag(location: &Location, tag: &str, observed: &ObservedResources, ask: impl FnOnce() -> Tag) -> ImageKnown {
-    let load = load_of_given_image(&location.code);
-    let image = |reference: String| Image { reference, commit: None, load: load.clone() };
+pub fn key_of(config: &Location) -> RefKey {
+    RefKey { git_url: config.git_url.clone(), reference: config.reference.clone() }
+}
+
+fn given_image(config: &Location, reference: String) -> Image {
+    Image { reference, commit: None, load: load_of_given_image(&config.code) }
+}
+
+/// The image that a tag names: a pinned tag keeps the digest that was rolled out; otherwise codeloc asks the registry.
+fn tagged_image(config: &Location, tag: &str, observed: &ObservedResources, ask: impl FnOnce() -> Tag) -> ImageStatus {
     let rolled_out = task_definition::image_of_tag(&observed.task_definitions, tag).map(str::to_owned);
-    if let (ImagePolicy::Pinned, Some(reference)) = (location.image_policy, &rolled_out) {
-        return ImageKnown::Ready(image(reference.clone()));
+    if let (ImagePolicy::Pinned, Some(reference)) = (config.image_policy, &rolled_out) {
+        return ImageStatus::Ready(given_image(config, reference.clone()));
     }
     let Tag { digest, failure } = ask();
-    let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
-    // What runs stays until the registry says another thing.
-    match (digest.map(|digest| format!("{name}@{digest}")).or(rolled_out), failure) {
-        (Some(reference), None) => ImageKnown::Ready(image(reference)),
-        (Some(reference), Some(why)) => ImageKnown::Kept(image(reference), why),
-        (None, Some(why)) => ImageKnown::Unresolved(why),
-        (None, None) => ImageKnown::Resolving(format!("asking the registry for {tag}")),
+    let repository = tag.rsplit_once(':').map_or(tag, |(repository, _)| repository);
+    // The running image stays until the registry names another one.
+    match (digest.map(|digest| format!("{repository}@{digest}")).or(rolled_out), failure) {
+        (Some(reference), None) => ImageStatus::Ready(given_image(config, reference)),
+        (Some(reference), Some(reason)) => ImageStatus::Stale { image: given_image(config, reference), reason },
+        (None, Some(reason)) => ImageStatus::Unresolved(reason),
+        (None, None) => ImageStatus::Resolving(format!("asking the registry for {tag}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: &str = "registry.test/orders:latest";
+
+    fn config(policy: &str) -> Location {
+        let source = "git_url: https://git.test/orders.git\nmodule: orders.definitions\n";
+        let text = format!("name: orders\nimage: {TAG}\nimage_policy: {policy}\n{source}");
+        codeloc_crds::parse("orders", &text).expect("a valid config")
+    }
+
+    fn tag(digest: Option<&str>, failure: Option<&str>) -> Tag {
+        Tag { digest: digest.map(str::to_owned), failure: failure.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_tag_becomes_the_digest_that_the_registry_names() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let status = tagged_image(&config("follow"), TAG, &ObservedResources::default(), || tag(Some(&digest), None));
+        let image = status.image().expect("an image");
+        assert_eq!(image.reference, format!("registry.test/orders@{digest}"));
+    }
+
+    #[test]
+    fn a_registry_that_fails_leaves_the_known_image_in_force() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let known = || tag(Some(&digest), Some("no answer"));
+        let status = tagged_image(&config("follow"), TAG, &ObservedResources::default(), known);
+        assert!(matches!(status, ImageStatus::Stale { reason, .. } if reason == "no answer"));
+    }
+
+    #[test]
+    fn an_unknown_tag_without_an_answer_is_unresolved() {
+        let status = tagged_image(&config("pinned"), TAG, &ObservedResources::default(), || tag(None, Some("no tag")));
+        assert_eq!(status, ImageStatus::Unresolved("no tag".to_owned()));
     }
 }

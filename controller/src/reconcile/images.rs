@@ -4,9 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use codeloc_core::image::Image;
+use codeloc_core::image::{Image, ImageStatus};
 use codeloc_core::lock::lock;
-use codeloc_core::priority::Priority;
 use codeloc_crds::ImagePolicy;
 use codeloc_images::{BuildError, Builder, Request};
 use futures::StreamExt;
@@ -14,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
 use super::queue::Queue;
+use super::reason::Reason;
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
 
@@ -22,13 +22,6 @@ const RETRY: Duration = Duration::from_secs(20);
 
 /// Tags that are asked for at once.
 const TAGS_AT_ONCE: usize = 8;
-
-#[derive(Clone, Debug)]
-pub enum ImageProgress {
-    Ready(Image),
-    Building(String),
-    Failed(String),
-}
 
 /// What the registry said of a tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +45,7 @@ struct TagSlot {
 #[derive(Debug)]
 struct Slot {
     request: Request,
-    progress: ImageProgress,
+    progress: ImageStatus,
     retry_at: Option<Instant>,
 }
 
@@ -85,7 +78,7 @@ impl<B: Builder> Images<B> {
 
     /// How far the image of this request is; starts a build where there is none. When it ends the queue is poked, as urgently as
     /// the image was asked for.
-    pub fn ensure(&self, request: &Request, priority: Priority) -> ImageProgress {
+    pub fn ensure(&self, request: &Request, reason: Reason) -> ImageStatus {
         let name = request.location.to_string();
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&name)
@@ -94,20 +87,20 @@ impl<B: Builder> Images<B> {
         {
             return slot.progress.clone();
         }
-        let progress = ImageProgress::Building("looking for an image that was pushed before".to_owned());
+        let progress = ImageStatus::Building("looking for an image that was pushed before".to_owned());
         slots.insert(name.clone(), Slot { request: request.clone(), progress: progress.clone(), retry_at: None });
         drop(slots);
-        self.spawn(name, request.clone(), priority);
+        self.spawn(name, request.clone(), reason);
         progress
     }
 
-    fn spawn(&self, name: String, request: Request, priority: Priority) {
+    fn spawn(&self, name: String, request: Request, reason: Reason) {
         let (builder, slots, permits, queue) =
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
         let recorder = self.recorder.clone();
         tokio::spawn(async move {
             // A newer commit's slot is not overwritten by an older one's news.
-            let tell = |progress: ImageProgress, retry_at: Option<Instant>| {
+            let tell = |progress: ImageStatus, retry_at: Option<Instant>| {
                 if let Some(slot) = lock(&slots).get_mut(&name).filter(|slot| slot.request == request) {
                     slot.progress = progress;
                     slot.retry_at = retry_at;
@@ -123,10 +116,11 @@ impl<B: Builder> Images<B> {
             let result = match found {
                 Ok(Some(image)) => Ok(image),
                 Ok(None) => {
-                    tell(ImageProgress::Building("waiting for another build to end".to_owned()), None);
+                    tell(ImageStatus::Building("waiting for another build to end".to_owned()), None);
                     let _permit = permits.acquire().await;
                     let begun = Instant::now();
-                    let built = builder.build(&request, &|text| tell(ImageProgress::Building(text), None)).await;
+                    let built =
+                        builder.build(&request, &|step| tell(ImageStatus::Building(step.to_string()), None)).await;
                     let outcome = if built.is_ok() { "built" } else { "failed" };
                     recorder.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
                     built
@@ -139,23 +133,23 @@ impl<B: Builder> Images<B> {
                     let new_event = NewEvent::of(&name, EventReason::ImageReady, image.reference.clone());
                     recorder.record(new_event.from_commit(commit));
                     tracing::info!(location = %name, image = %image.reference, "image ready");
-                    tell(ImageProgress::Ready(image), None);
+                    tell(ImageStatus::Ready(image), None);
                 }
                 Err(error) => {
                     tracing::warn!(location = %name, %error, "no image");
                     recorder
                         .record(NewEvent::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
-                    let retry_at = matches!(error, BuildError::Transient(_)).then(|| Instant::now() + RETRY);
-                    tell(ImageProgress::Failed(error.to_string()), retry_at);
+                    let retry_at = error.is_transient().then(|| Instant::now() + RETRY);
+                    tell(ImageStatus::Failed(error.to_string()), retry_at);
                 }
             }
-            queue.add_now(&name, priority);
+            queue.add_now(&name, reason);
         });
     }
 
     /// What is known of the tag that a location's config names. Where nothing is, the registry is asked, and the queue is poked when it
     /// has answered.
-    pub fn tag(&self, name: &str, tag: &str, policy: ImagePolicy, priority: Priority) -> Tag {
+    pub fn tag(&self, name: &str, tag: &str, policy: ImagePolicy, reason: Reason) -> Tag {
         let mut tags = lock(&self.tags);
         let slot = tags.entry(name.to_owned()).or_insert_with(|| TagSlot::new(tag, policy));
         if slot.tag != tag {
@@ -175,7 +169,7 @@ impl<B: Builder> Images<B> {
             if let Some(slot) = lock(&slots).get_mut(&name).filter(|slot| slot.tag == tag) {
                 slot.take(&name, answer);
             }
-            queue.add_now(&name, priority);
+            queue.add_now(&name, reason);
         });
         known
     }
@@ -186,7 +180,7 @@ impl<B: Builder> Images<B> {
     }
 
     /// Asks once for each of these tags, and names the locations that follow one that moved, or of which something else is known now.
-    pub async fn look_at_tags(&self, tags: BTreeSet<String>) -> Vec<String> {
+    pub async fn refresh_tags(&self, tags: BTreeSet<String>) -> Vec<String> {
         let answers = futures::stream::iter(tags)
             .map(|tag| async move { (ask(&*self.builder, &tag).await, tag) })
             .buffer_unordered(TAGS_AT_ONCE);

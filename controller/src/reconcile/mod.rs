@@ -1,29 +1,347 @@
-//! Acting: a keyed queue, one pass per key, and convergence by an empty plan from a fresh observation.
+//! Reconciling one location: observe, plan, lint, execute, and again until a fresh observation leaves nothing to do.
 //!
-//! Guarantees: at most one pass per repository at a time; nothing is executed that the plan's lint refuses; a pass that is
-//! killed at any point leaves a state from which the next one goes on.
+//! Guarantees: codeloc executes nothing that the plan's lint refuses; a pass that is killed at any point leaves a state from which the
+//! next one continues. The queue lets at most one pass run per location.
 
-mod image_looks;
-pub mod observations;
-pub mod prune_guard;
-pub mod queue;
-
-mod current;
-mod daemon;
-pub mod deployment;
+mod aws;
+mod batch;
+mod configs;
+mod decision;
 mod desired;
-mod execute;
-pub mod fault;
+mod executor;
+mod failure_logs;
+mod image_schedule;
 mod images;
+mod instances;
 mod last_configs;
-mod look;
-mod observe;
-mod pass;
+mod observer;
+mod policy;
+mod ports;
+mod prune_guard;
+mod publisher;
+pub mod queue;
+mod reason;
 mod recorder;
+mod retry;
+mod store;
 mod traceback;
-mod workspace;
 
-pub use daemon::{Daemon, Progress};
+use std::time::Duration;
+
+use codeloc_core::desired::Desired;
+use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Violation, WebserverState};
+use codeloc_core::resources::{ObservedResources, Step, service};
+use tokio::time::Instant;
+
+pub use aws::Aws;
+pub use batch::Batch;
+pub use configs::Configs;
+pub use desired::{DesiredState, key_of};
+pub use executor::{Executor, StepError};
 pub use images::Images;
-pub use pass::{Context, Outcome, Reconciler};
-pub use workspace::Workspace;
+pub use observer::Observer;
+pub use policy::Policy;
+pub use ports::Ports;
+pub use publisher::{PublishError, WorkspacePublisher};
+pub use reason::Reason;
+pub use recorder::StatusRecorder;
+pub use retry::Retry;
+
+use decision::{Decision, Round, at_rest, decide, deletes_images};
+use observer::{Observation, Surroundings};
+use publisher::View;
+use store::Observed;
+
+/// The rounds of one pass, before the queue may start another location.
+const ROUNDS: usize = 8;
+/// The pause after a plan that does not converge.
+const NOT_CONVERGING: Duration = Duration::from_secs(30);
+/// The pause after a pass that used all of its rounds.
+const NEXT_TURN: Duration = Duration::from_secs(1);
+
+/// The parts of a pass, in the order in which it uses them.
+pub struct Context<P: Ports> {
+    pub observer: Observer<P::CodeServer, P::Webserver>,
+    pub desired: DesiredState<P::Builder>,
+    pub policy: Policy,
+    pub executor: Executor<P::Webserver>,
+    pub retry: Retry,
+    pub status: StatusRecorder,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A fresh observation gave an empty plan.
+    Converged,
+    /// A rollout or a build is in progress; reconcile again after this time.
+    Waiting(Duration),
+    /// The mode or the config forbids changes.
+    Held,
+    /// The changes wait until this process holds the lease.
+    Unleased,
+    /// The location waits for the next sweep or refresh.
+    AwaitingSweep,
+    /// A call failed, or the plan does not converge; retry after this time.
+    Failed(Duration),
+    /// The location and all of its resources are gone.
+    Gone,
+}
+
+impl Outcome {
+    /// The metric label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Waiting(_) => "waiting",
+            Self::Held | Self::Unleased => "held",
+            Self::AwaitingSweep => "awaiting_sweep",
+            Self::Failed(_) => "failed",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// The end of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    pub outcome: Outcome,
+    /// Whether a pass with [`Reason::CollectGarbage`] should follow.
+    pub collect_garbage: bool,
+}
+
+impl From<Outcome> for Action {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, collect_garbage: false }
+    }
+}
+
+/// One pass. An error is in the status and in the outcome.
+pub async fn reconcile<P: Ports>(context: &Context<P>, name: &str, reason: Reason) -> Action {
+    let action = context.rounds(name, reason).await.unwrap_or_else(|error| {
+        let backoff = context.retry.failed(name, error.class());
+        context.status.failed(name, &error, backoff);
+        Outcome::Failed(backoff).into()
+    });
+    if !matches!(action.outcome, Outcome::Failed(_)) {
+        context.retry.succeeded(name);
+    }
+    action
+}
+
+/// A plan with everything that it was made from.
+struct Planned {
+    desired: Desired,
+    hold: Option<Hold>,
+    plan: Plan,
+    lint: Result<(), Violation>,
+}
+
+impl<P: Ports> Context<P> {
+    async fn rounds(&self, name: &str, reason: Reason) -> Result<Action, StepError> {
+        let store = &self.observer.store;
+        let mut applied: Option<Vec<Step>> = None;
+        for _ in 0..ROUNDS {
+            let later = if applied.is_some() { reason.started() } else { reason };
+            let Observation::Ready(seen) = self.observer.observe(name, reason, later).await? else {
+                return Ok(Outcome::AwaitingSweep.into());
+            };
+            let Observed { mut resources, at, complete } = *seen;
+            let Some(planned) = self.plan(name, reason, &mut resources, complete).await? else {
+                store.discard(name);
+                continue;
+            };
+            let Planned { desired, hold, plan, lint } = planned;
+            let round =
+                Round { reason, desired: &desired, plan: &plan, lint: &lint, complete, applied: applied.as_deref() };
+            match decide(&round) {
+                Decision::ObserveAgain => {
+                    store.discard(name);
+                    if reason.waits_for_sweep() {
+                        self.observer.awaiting_sweep.push(name, later);
+                        return Ok(Outcome::AwaitingSweep.into());
+                    }
+                }
+                Decision::Gone => {
+                    store.set_owned(name, false);
+                    self.forget(name);
+                    return Ok(Outcome::Gone.into());
+                }
+                Decision::Unsafe(violation) => {
+                    tracing::error!(location = name, %violation, "codeloc refused an unsafe plan");
+                    let message = format!("unsafe plan refused: {violation}");
+                    self.record(name, &desired, &plan, &resources, Some(message));
+                    return Ok(Outcome::Failed(NOT_CONVERGING).into());
+                }
+                Decision::NotConverging(message) => {
+                    tracing::error!(location = name, "not converging: {message}");
+                    self.record(name, &desired, &plan, &resources, Some(message));
+                    return Ok(Outcome::Failed(NOT_CONVERGING).into());
+                }
+                Decision::WaitForWebserver => {
+                    self.record(name, &desired, &plan, &resources, None);
+                    return Ok(Outcome::Waiting(plan.report.look_again.unwrap_or(NOT_CONVERGING)).into());
+                }
+                Decision::CollectGarbage => {
+                    self.record(name, &desired, &plan, &resources, None);
+                    let garbage = self.executor.unused(name, plan.garbage).await;
+                    self.execute(name, reason, &garbage, resources).await?;
+                    return Ok(Outcome::Converged.into());
+                }
+                Decision::Rest => {
+                    self.record(name, &desired, &plan, &resources, None);
+                    let collect_garbage = !plan.garbage.is_empty() || self.lists_images(name, &plan, &resources);
+                    store.set_last(name, resources, at);
+                    return Ok(Action { outcome: at_rest(&plan, hold.as_ref()), collect_garbage });
+                }
+                Decision::Execute => {
+                    self.record(name, &desired, &plan, &resources, None);
+                    store.set_owned(name, true);
+                    if plan.steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
+                        // The new attempt may fail for another reason.
+                        self.observer.failure_logs.forget(name);
+                    }
+                    self.execute(name, reason, &plan.steps, resources).await?;
+                    applied = Some(plan.steps);
+                }
+            }
+        }
+        Ok(Outcome::Waiting(NEXT_TURN).into())
+    }
+
+    /// Resolves the desired state and plans. Returns nothing when images would be deleted on a partial observation.
+    async fn plan(
+        &self,
+        name: &str,
+        reason: Reason,
+        resources: &mut ObservedResources,
+        complete: bool,
+    ) -> Result<Option<Planned>, StepError> {
+        let mut desired = self.desired.resolve(name, resources);
+        let owned = self.observer.store.owned();
+        let hold =
+            self.policy.hold(name, &desired, self.observer.aws.lease.state(), &self.desired.configs, owned.as_ref());
+        if let Desired::Present(location) = &mut desired {
+            let (changed, built) = (self.change_reason(name), reason.started());
+            self.desired.find_image(location, resources, hold.as_ref(), changed, built).await;
+        }
+        let present = matches!(desired, Desired::Present(_));
+        let around = self.observer.surroundings(name, present, resources, reason.priority()).await?;
+        let needs =
+            planner::needs(&self.input(name, &desired, hold.as_ref(), resources, &around, None), reason.purpose());
+        let excerpt = self.failure_excerpt(name, &needs, resources, reason).await;
+        let lists_images = needs.images && self.observer.image_schedule.is_due(name, Instant::now());
+        if lists_images {
+            resources.images = self.observer.images(resources, reason.priority()).await;
+        }
+        let input = self.input(name, &desired, hold.as_ref(), resources, &around, excerpt.as_deref());
+        let plan = planner::plan(input);
+        let lint = planner::lint(&input, &plan);
+        resources.images = None;
+        if lists_images && plan.collects {
+            if !complete && deletes_images(&plan) {
+                return Ok(None);
+            }
+            self.observer.image_schedule.done(name, Instant::now());
+        }
+        Ok(Some(Planned { desired, hold, plan, lint }))
+    }
+
+    async fn failure_excerpt(
+        &self,
+        name: &str,
+        needs: &Needs,
+        resources: &ObservedResources,
+        reason: Reason,
+    ) -> Option<String> {
+        let revision = needs.failure_logs.as_ref()?;
+        Some(self.observer.failure_excerpt(name, resources, revision, reason.priority()).await)
+    }
+
+    fn input<'a>(
+        &'a self,
+        name: &'a str,
+        desired: &'a Desired,
+        hold: Option<&'a Hold>,
+        resources: &'a ObservedResources,
+        around: &'a Surroundings,
+        failure_excerpt: Option<&'a str>,
+    ) -> Input<'a> {
+        Input {
+            name,
+            desired,
+            deployment: &self.observer.aws.deployment,
+            observed: resources,
+            workspace: &around.workspace,
+            webserver: match &around.view {
+                View::NotConfigured => WebserverState::NotConfigured,
+                View::Unreachable(message) => WebserverState::Unreachable(message),
+                View::Locations(_) => WebserverState::Answers,
+            },
+            answers: &around.answers,
+            failure_excerpt,
+            steady_for: around.steady_for,
+            now_ms: self.status.now().as_millisecond(),
+            hold,
+            may_protect: self.policy.may_protect(&self.observer.aws.lease.state()),
+        }
+    }
+
+    /// Plans without changing anything, in AWS or here.
+    pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
+        let reason = Reason::ConfigChanged;
+        let resources = match self.observer.observe(name, reason, reason).await? {
+            Observation::Ready(seen) => seen.resources,
+            Observation::Awaiting => ObservedResources::default(),
+        };
+        let mut desired = self.desired.resolve(name, &resources);
+        if let Desired::Present(location) = &mut desired {
+            self.desired.preview_image(location, &resources).await;
+        }
+        let present = matches!(desired, Desired::Present(_));
+        let around = self.observer.surroundings(name, present, &resources, reason.priority()).await?;
+        let needs = planner::needs(&self.input(name, &desired, None, &resources, &around, None), reason.purpose());
+        let excerpt = self.failure_excerpt(name, &needs, &resources, reason).await;
+        Ok(planner::plan(self.input(name, &desired, None, &resources, &around, excerpt.as_deref())))
+    }
+
+    /// Why a change of this location is reconciled. A location that does not serve yet can wait.
+    pub fn change_reason(&self, name: &str) -> Reason {
+        if self.observer.store.serves(name) { Reason::ConfigChanged } else { Reason::Create }
+    }
+
+    /// Whether it is time to list the images of a location, to delete unused ones.
+    fn lists_images(&self, name: &str, plan: &Plan, resources: &ObservedResources) -> bool {
+        let collects = plan.collects && resources.image_repository.is_some();
+        collects && self.observer.image_schedule.is_due(name, Instant::now())
+    }
+
+    fn record(&self, name: &str, desired: &Desired, plan: &Plan, resources: &ObservedResources, alarm: Option<String>) {
+        self.observer.store.reported(name, &plan.report);
+        self.status.planned(name, desired, plan, resources, alarm);
+    }
+
+    async fn execute(
+        &self,
+        name: &str,
+        reason: Reason,
+        steps: &[Step],
+        resources: ObservedResources,
+    ) -> Result<(), StepError> {
+        let store = &self.observer.store;
+        store.change(name);
+        let applied = |step: &Step, summary: &str| self.status.applied(name, step, summary);
+        let execution = self.executor.execute(steps, resources, reason.priority(), applied).await;
+        store.change(name);
+        if let Some(predicted) = execution.predicted {
+            store.set_last(name, predicted, Instant::now());
+        }
+        execution.error.map_or(Ok(()), Err)
+    }
+
+    fn forget(&self, name: &str) {
+        self.status.removed(name);
+        self.desired.images.forget(name);
+        self.observer.forget(name);
+    }
+}

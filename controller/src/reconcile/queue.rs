@@ -6,10 +6,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use codeloc_core::lock::lock;
+use codeloc_core::priority::Priority;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use codeloc_core::priority::Priority;
+use super::reason::Reason;
 
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -35,7 +36,7 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     pub name: String,
-    pub priority: Priority,
+    pub reason: Reason,
     /// Since its time came.
     pub waited: Duration,
 }
@@ -43,7 +44,7 @@ pub struct Due {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     at: Instant,
-    priority: Priority,
+    reason: Reason,
     number: u64,
 }
 
@@ -54,17 +55,17 @@ impl State {
 
     fn leave(&mut self, slot: Slot) {
         self.later.remove(&(slot.at, slot.number));
-        self.due.remove(&(slot.priority, slot.at, slot.number));
+        self.due.remove(&(slot.reason.priority(), slot.at, slot.number));
     }
 
-    fn add(&mut self, key: &str, priority: Priority, at: Instant) {
+    fn add(&mut self, key: &str, reason: Reason, at: Instant) {
         let before = self.slots.get(key).copied();
         let slot = if let Some(before) = before {
-            Slot { at: before.at.min(at), priority: before.priority.min(priority), number: before.number }
+            Slot { at: before.at.min(at), reason: before.reason.merge(reason), number: before.number }
         } else {
             self.added += 1;
             self.names.insert(self.added, key.to_owned());
-            Slot { at, priority, number: self.added }
+            Slot { at, reason, number: self.added }
         };
         self.slots.insert(key.to_owned(), slot);
         if !self.running.contains(key) {
@@ -80,7 +81,7 @@ impl State {
         while let Some((at, number)) = self.later.first().copied().filter(|(at, _)| *at <= now) {
             self.later.remove(&(at, number));
             if let Some(slot) = self.names.get(&number).and_then(|name| self.slots.get(name)) {
-                self.due.insert((slot.priority, at, number));
+                self.due.insert((slot.reason.priority(), at, number));
             }
         }
         let Some(first) = self.due.first().copied().filter(|(priority, ..)| *priority <= least) else {
@@ -88,9 +89,9 @@ impl State {
         };
         self.due.remove(&first);
         let name = self.names.remove(&first.2).expect("a slot's number has its name");
-        self.slots.remove(&name);
+        let slot = self.slots.remove(&name).expect("a due key has its slot");
         self.running.insert(name.clone());
-        Ok(Due { name, priority: first.0, waited: now.duration_since(first.1) })
+        Ok(Due { name, reason: slot.reason, waited: now.duration_since(first.1) })
     }
 }
 
@@ -100,13 +101,13 @@ impl Queue {
     }
 
     /// Puts a key in, to run at `at` or later. A key that is in already keeps the earlier time and the more urgent reason.
-    pub fn add(&self, key: &str, priority: Priority, at: Instant) {
-        self.lock().add(key, priority, at);
+    pub fn add(&self, key: &str, reason: Reason, at: Instant) {
+        self.lock().add(key, reason, at);
         self.changed.notify_waiters();
     }
 
-    pub fn add_now(&self, key: &str, priority: Priority) {
-        self.add(key, priority, Instant::now());
+    pub fn add_now(&self, key: &str, reason: Reason) {
+        self.add(key, reason, Instant::now());
     }
 
     /// The next key that is due and at least as urgent as `least`, held until [`Queue::done`]; and why it is there.
@@ -159,10 +160,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_running_key_is_never_started_twice_and_runs_once_more_if_poked_meanwhile() {
         let queue = Queue::default();
-        queue.add_now("orders", Priority::Resync);
+        queue.add_now("orders", Reason::Resync);
         assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
-        queue.add_now("orders", Priority::Commit);
-        queue.add_now("orders", Priority::Commit);
+        queue.add_now("orders", Reason::ConfigChanged);
+        queue.add_now("orders", Reason::ConfigChanged);
         assert!(nothing_is_due(&queue).await);
         queue.done("orders");
         assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
@@ -173,9 +174,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fresh_commit_overtakes_resyncs() {
         let queue = Queue::default();
-        queue.add_now("a", Priority::Resync);
-        queue.add_now("b", Priority::Resync);
-        queue.add_now("c", Priority::Commit);
+        queue.add_now("a", Reason::Resync);
+        queue.add_now("b", Reason::Resync);
+        queue.add_now("c", Reason::ConfigChanged);
         assert_eq!(queue.next(Priority::Garbage).await.name, "c");
     }
 
@@ -183,9 +184,9 @@ mod tests {
     async fn the_earliest_time_wins() {
         let queue = Queue::default();
         let start = Instant::now();
-        queue.add("a", Priority::Again, start + Duration::from_secs(60));
-        queue.add("a", Priority::Again, start + Duration::from_secs(5));
-        queue.add("a", Priority::Again, start + Duration::from_secs(30));
+        queue.add("a", Reason::Progress, start + Duration::from_secs(60));
+        queue.add("a", Reason::Progress, start + Duration::from_secs(5));
+        queue.add("a", Reason::Progress, start + Duration::from_secs(30));
         assert_eq!(queue.next(Priority::Garbage).await.name, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
@@ -193,14 +194,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reserved_worker_takes_only_what_is_urgent() {
         let queue = Queue::default();
-        queue.add_now("cold", Priority::Cold);
+        queue.add_now("cold", Reason::Create);
         let reserved = tokio::time::timeout(Duration::from_secs(60), queue.next(Priority::Again)).await;
         assert!(reserved.is_err());
-        queue.add_now("commit", Priority::Commit);
+        queue.add_now("commit", Reason::ConfigChanged);
         let due = queue.next(Priority::Again).await;
-        assert_eq!((due.name.as_str(), due.priority, due.waited), ("commit", Priority::Commit, Duration::ZERO));
+        assert_eq!((due.name.as_str(), due.reason, due.waited), ("commit", Reason::ConfigChanged, Duration::ZERO));
         let due = queue.next(Priority::Garbage).await;
-        assert_eq!((due.name.as_str(), due.priority, due.waited), ("cold", Priority::Cold, Duration::from_secs(60)));
+        assert_eq!((due.name.as_str(), due.reason, due.waited), ("cold", Reason::Create, Duration::from_secs(60)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,7 +212,7 @@ mod tests {
             async move { queue.next(Priority::Garbage).await.name }
         });
         tokio::task::yield_now().await;
-        queue.add_now("a", Priority::Commit);
+        queue.add_now("a", Reason::ConfigChanged);
         assert_eq!(worker.await.unwrap(), "a");
     }
 }

@@ -1,125 +1,71 @@
-//! What a pass tells of itself: the status of its location, and the log.
+//! Recording a pass: the status of its location, events, metrics and the log.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use codeloc_aws::Class;
-use codeloc_core::desired::Invalid;
+use codeloc_core::desired::{Desired, Invalid};
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Plan;
-use codeloc_core::resources::drift::NOTES;
+use codeloc_core::resources::tracked_fields::NOTES;
 use codeloc_core::resources::{Action, ObservedResources, Step};
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Drift, LocationStatus, Reason};
-use codeloc_dagster::{CodeServer, Webserver};
-use codeloc_images::Builder;
-use tokio::time::Instant;
+use codeloc_crds::Location;
 
-use super::desired::{ImageKnown, Wanted};
-use super::execute::StepError;
-use super::pass::{Failing, Outcome, Reconciler};
-use crate::settings::Platform;
+use super::executor::StepError;
+use crate::runtime::Clock;
 use crate::status::events::{EventReason, NewEvent, diff};
 use crate::status::metrics::RolloutOutcome;
+use crate::status::{Recorder, StatusStore};
 
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LAST_BACKOFF: Duration = Duration::from_secs(300);
+/// The config that a status was computed from; nothing for a location without one.
+pub type RecordedConfig = Option<Result<Location, Invalid>>;
 
-impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
-    pub(super) fn failed(&self, name: &str, error: &StepError) -> Outcome {
-        let mut failures = lock(&self.failures);
-        let failing = failures.entry(name.to_owned()).or_insert(Failing { count: 0, since: Instant::now() });
-        failing.count += 1;
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << (failing.count - 1).min(16));
-        let backoff = match error.class() {
-            // Seconds, up to a minute: there is nothing wrong to back off from.
-            Class::NotYet => doubled.min(Duration::from_secs(5)),
-            // There is a limiter for these: the next one waits for its turn.
-            Class::Throttled => doubled.min(Duration::from_secs(2)),
-            // The lease's return is what is waited for.
-            Class::Fenced => doubled.min(Duration::from_secs(15)),
-            Class::Transient | Class::Terminal => doubled.min(LAST_BACKOFF),
-        };
-        drop(failures);
-        tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
-        let recorder = &self.context.recorder;
-        recorder.metrics.failed_steps.with_label_values(&[&format!("{:?}", error.class())]).inc();
-        // Waiting for one's turn, or for what was made a moment ago, is no failure.
-        if !matches!(error.class(), Class::NotYet | Class::Throttled) {
-            recorder.record(NewEvent::of(name, EventReason::StepFailed, error.to_string()).about(error.topic()));
-        }
-        if !self.context.statuses.fail(name, error.to_string(), error.class() == Class::Terminal) {
-            self.context.statuses.put(LocationStatus::unknown(name, error.to_string(), self.context.clock.now()));
-        }
-        Outcome::Failed(backoff)
+pub struct StatusRecorder {
+    pub statuses: StatusStore,
+    pub recorder: Arc<Recorder>,
+    clock: Clock,
+    /// The platform of images, where it is not the architecture of each config.
+    platform: Option<String>,
+    configs: Mutex<HashMap<String, Result<Location, Invalid>>>,
+}
+
+impl StatusRecorder {
+    pub fn new(recorder: Arc<Recorder>, clock: Clock, platform: Option<String>) -> Self {
+        Self { statuses: StatusStore::default(), recorder, clock, platform, configs: Mutex::default() }
     }
 
-    /// Shows configs that belong to no location, since their folder's name is none, and forgets those that went.
-    pub(super) fn record_invalid_dirs(&self, before: &[Invalid], now: &[Invalid]) {
-        for stray in before.iter().filter(|stray| !now.contains(stray)) {
-            self.context.statuses.remove(&stray.path);
-        }
-        for stray in now {
-            tracing::warn!(path = %stray.path, "{}", stray.message);
-            self.context.recorder.record(NewEvent::of(&stray.path, EventReason::ConfigInvalid, stray.message.clone()));
-            let at = self.context.clock.now();
-            let mut status = LocationStatus::unknown(&stray.path, stray.message.clone(), at);
-            let (kind, reason, message) =
-                (ConditionKind::SourceResolved, Reason::InvalidConfig, stray.rendered.clone());
-            let condition = Condition { kind, status: ConditionStatus::False, reason, message };
-            status.conditions.push(DatedCondition { condition, since: at });
-            self.context.statuses.put(status);
-        }
+    pub fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
     }
 
-    /// A step was executed.
-    pub(super) fn applied(&self, name: &str, step: &Step, description: &str) {
-        tracing::info!(location = name, "{description}");
-        let recorder = &self.context.recorder;
-        let action = match step.describe().action {
-            Action::Create => "create",
-            Action::Update => "update",
-            Action::Delete => "delete",
-        };
-        recorder.metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
-        if step.rolls_out() {
-            recorder.metrics.count_rollout(RolloutOutcome::Started);
-        }
-        let commit = self.context.statuses.read(name, |status| status.commit.clone()).flatten();
-        recorder.record(NewEvent::of(name, EventReason::Applied, description).from_commit(commit));
-    }
-
-    pub(super) fn record(
+    /// The status after a plan. `alarm` replaces the message of the report.
+    pub fn planned(
         &self,
         name: &str,
-        desired: &Wanted,
+        desired: &Desired,
         plan: &Plan,
         observed: &ObservedResources,
-        alarm: Option<(Reason, String)>,
+        alarm: Option<String>,
     ) {
-        let now = self.context.clock.now();
+        let now = self.clock.now();
         let report = &plan.report;
         let mut conditions = report.conditions.clone();
         let mut message = report.message.clone();
-        if let Some((reason, text)) = alarm {
+        if let Some(text) = alarm {
             message.clone_from(&text);
-            conditions.push(Condition {
-                kind: ConditionKind::Deployed,
-                status: ConditionStatus::False,
-                reason,
-                message: text,
-            });
+            let (kind, reason) = (ConditionKind::Deployed, Reason::NotConverging);
+            conditions.push(Condition { kind, status: ConditionStatus::False, reason, message: text });
         }
         let (commit, image) = match desired {
-            Wanted::Present(_, image, commit) => match &**image {
-                ImageKnown::Ready(image) | ImageKnown::Kept(image, _) => {
-                    (commit.clone(), Some(image.reference.clone()))
-                }
-                _ => (commit.clone(), None),
-            },
-            Wanted::Invalid(_) | Wanted::Absent => (None, None),
+            Desired::Present(location) => {
+                (location.commit.clone(), location.image.image().map(|image| image.reference.clone()))
+            }
+            Desired::Invalid(_) | Desired::Absent => (None, None),
         };
         let previous_commit = observed.served_before(commit.as_deref()).map(str::to_owned);
-        let host = self.context.settings.build.platform == Platform::Host;
-        let before = self.context.statuses.put(LocationStatus {
+        let before = self.statuses.put(LocationStatus {
             name: name.to_owned(),
             sync: report.sync,
             health: report.health,
@@ -127,7 +73,7 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             commit,
             previous_commit,
             image,
-            platform: host.then(|| format!("host ({})", std::env::consts::ARCH)),
+            platform: self.platform.clone(),
             revision: report.revision.clone(),
             serving: report.serving.clone(),
             address: report.address.clone(),
@@ -139,27 +85,102 @@ impl<B: Builder, C: CodeServer, W: Webserver> Reconciler<B, C, W> {
             as_of: None,
             updated: now,
         });
-        self.rests_on(name, desired);
-        let after = self.context.statuses.get(name).expect("it was put a moment ago");
+        self.set_config(name, desired);
+        let after = self.statuses.get(name).expect("this function has stored the status");
         let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {
             tracing::info!(location = name, sync = %report.sync, health = %report.health, "{message}");
         }
         for (reason, message) in diff::between(before.as_ref(), &after) {
             if reason == EventReason::RolloutFailed {
-                self.context.recorder.metrics.count_rollout(RolloutOutcome::Failed);
+                self.recorder.metrics.count_rollout(RolloutOutcome::Failed);
             }
-            self.context.recorder.record(NewEvent::of(name, reason, message).from_commit(after.commit.clone()));
+            self.recorder.record(NewEvent::of(name, reason, message).from_commit(after.commit.clone()));
+        }
+    }
+
+    fn set_config(&self, name: &str, desired: &Desired) {
+        let config = match desired {
+            Desired::Present(location) => Ok(location.config.clone()),
+            Desired::Invalid(invalid) => Err(invalid.clone()),
+            Desired::Absent => {
+                lock(&self.configs).remove(name);
+                return;
+            }
+        };
+        lock(&self.configs).insert(name.to_owned(), config);
+    }
+
+    /// The config that the status of a location was computed from.
+    pub fn config(&self, name: &str) -> RecordedConfig {
+        lock(&self.configs).get(name).cloned()
+    }
+
+    /// A step has succeeded.
+    pub fn applied(&self, name: &str, step: &Step, summary: &str) {
+        tracing::info!(location = name, "{summary}");
+        let action = match step.describe().action {
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Delete => "delete",
+        };
+        let metrics = &self.recorder.metrics;
+        metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
+        if step.rolls_out() {
+            metrics.count_rollout(RolloutOutcome::Started);
+        }
+        let commit = self.statuses.read(name, |status| status.commit.clone()).flatten();
+        self.recorder.record(NewEvent::of(name, EventReason::Applied, summary).from_commit(commit));
+    }
+
+    /// A pass has failed, and the next one starts after `backoff`.
+    pub fn failed(&self, name: &str, error: &StepError, backoff: Duration) {
+        tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
+        self.recorder.metrics.failed_steps.with_label_values(&[error.class().name()]).inc();
+        // A rate limit and a resource that AWS does not see yet are ordinary waits.
+        if !matches!(error.class(), Class::NotYet | Class::Throttled) {
+            let event = NewEvent::of(name, EventReason::StepFailed, error.to_string());
+            self.recorder.record(event.about(error.topic()));
+        }
+        if !self.statuses.fail(name, error.to_string(), error.class() == Class::Terminal) {
+            self.statuses.put(LocationStatus::unknown(name, error.to_string(), self.clock.now()));
+        }
+    }
+
+    /// The location and all of its resources are gone.
+    pub fn removed(&self, name: &str) {
+        if self.statuses.get(name).is_some() {
+            self.recorder.record(NewEvent::of(name, EventReason::Removed, "all of it is gone"));
+        }
+        self.statuses.remove(name);
+        lock(&self.configs).remove(name);
+    }
+
+    /// Shows the folders whose name is no location name, and forgets those that were removed.
+    pub fn invalid_dirs(&self, before: &[Invalid], now: &[Invalid]) {
+        for invalid in before.iter().filter(|invalid| !now.contains(invalid)) {
+            self.statuses.remove(&invalid.path);
+        }
+        for invalid in now {
+            tracing::warn!(path = %invalid.path, "{}", invalid.message);
+            self.recorder.record(NewEvent::of(&invalid.path, EventReason::ConfigInvalid, invalid.message.clone()));
+            let at = self.clock.now();
+            let mut status = LocationStatus::unknown(&invalid.path, invalid.message.clone(), at);
+            let (kind, reason) = (ConditionKind::SourceResolved, Reason::InvalidConfig);
+            let message = invalid.rendered.clone();
+            let condition = Condition { kind, status: ConditionStatus::False, reason, message };
+            status.conditions.push(DatedCondition { condition, since: at });
+            self.statuses.put(status);
         }
     }
 }
 
-/// Tasks of a location that run.
+/// The number of running tasks.
 fn running(observed: &ObservedResources) -> u32 {
     observed.service.as_ref().map_or(0, |service| u32::try_from(service.running).unwrap_or(0))
 }
 
-/// Of a plan, what differs in things that exist, and what is missing.
+/// The differences in existing resources, and the missing resources.
 fn drift(plan: &Plan) -> Vec<Drift> {
     let mut found = Vec::new();
     for step in plan.steps.iter().chain(&plan.later) {
@@ -181,17 +202,4 @@ fn drift(plan: &Plan) -> Vec<Drift> {
         }
     }
     found
-}
-
-/// A step as the log and the alarms say it.
-pub(super) fn summary(step: &Step) -> String {
-    let description = step.describe();
-    let verb = match description.action {
-        Action::Create => "create",
-        Action::Update => "update",
-        Action::Delete => "delete",
-    };
-    let fields: Vec<&str> = description.fields.iter().map(|field| field.name).collect();
-    let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
-    format!("{verb} {} {}{fields}: {}", step.kind().title(), description.name, description.reason)
 }

@@ -1,6 +1,6 @@
 //! The exception that ended a Python program, as its log shows it. Pure.
 
-use codeloc_dagster::text::{bounded_lines, of_user};
+use codeloc_dagster::text::{bounded_lines, is_user_frame};
 
 const MOST_LINES: usize = 12;
 const MOST_CHARACTERS: usize = 1200;
@@ -65,7 +65,7 @@ fn exceptions(log: &[String]) -> Vec<Thrown<'_>> {
             (place, frame, chained) = (Place::Outside, None, true);
         } else if !matches!(place, Place::Message) && line.starts_with("  File \"") {
             place = Place::Frames;
-            frame = if of_user(line) { Some(line) } else { frame };
+            frame = if is_user_frame(line) { Some(line) } else { frame };
         } else {
             match place {
                 Place::Frames if line.starts_with([' ', '\t']) => {}

@@ -2,7 +2,7 @@
 
 use codeloc_aws::Class;
 use codeloc_aws::lease::LeaseState;
-use codeloc_aws::limits::Family;
+use codeloc_aws::rate_limit::Family;
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::Action;
 use codeloc_core::status::{ConditionKind, Health, Reason, Sync};
@@ -111,13 +111,7 @@ pub const CLASSES: [&str; 5] = ["Transient", "Throttled", "NotYet", "Fenced", "T
 
 impl Label for Class {
     fn label(&self) -> &'static str {
-        match self {
-            Self::Transient => "Transient",
-            Self::Throttled => "Throttled",
-            Self::NotYet => "NotYet",
-            Self::Fenced => "Fenced",
-            Self::Terminal => "Terminal",
-        }
+        self.name()
     }
 }
 
@@ -142,28 +136,7 @@ impl Label for Action {
 
 impl Label for Family {
     fn label(&self) -> &'static str {
-        match self {
-            Self::TaskDefinitionsModify => "TaskDefinitionsModify",
-            Self::TaskDefinitionsRead => "TaskDefinitionsRead",
-            Self::ServicesModify => "ServicesModify",
-            Self::ServicesRead => "ServicesRead",
-            Self::TasksRead => "TasksRead",
-            Self::EcsTags => "EcsTags",
-            Self::CloudMapList => "CloudMapList",
-            Self::CloudMapModify => "CloudMapModify",
-            Self::CloudMapRead => "CloudMapRead",
-            Self::IamWrite => "IamWrite",
-            Self::IamRead => "IamRead",
-            Self::IamAccount => "IamAccount",
-            Self::LogsCreate => "LogsCreate",
-            Self::LogsModify => "LogsModify",
-            Self::LogsRead => "LogsRead",
-            Self::EcrWrite => "EcrWrite",
-            Self::EcrRead => "EcrRead",
-            Self::ScalingWrite => "ScalingWrite",
-            Self::ScalingRead => "ScalingRead",
-            Self::Other => "Other",
-        }
+        self.name()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use codeloc_core::resources::Kind;
-use codeloc_core::resources::drift::{Found, Repair};
+use codeloc_core::resources::tracked_fields::{Found, Repair};
 
 use super::{GENERATED, assert_fresh, code, header, row};
 

@@ -1,19 +1,19 @@
-//! A small DNS responder for names such as Cloud Map's, on a socket of one's own.
+//! A small DNS server for Cloud Map names.
 //!
-//! A gRPC target `dns://127.0.0.1:PORT/NAME:4000` is resolved by it without touching the machine's resolver. It answers
-//! one question a packet: A with the addresses that the lookup gives, other types of a known name with no record,
-//! unknown names with NXDOMAIN. It never panics and never answers an answer.
+//! gRPC resolves a target `dns://127.0.0.1:PORT/NAME:4000` with it, without the resolver of the machine. It answers one question
+//! per packet: type A with the addresses of the name, other types with no record, unknown names with NXDOMAIN. No packet makes
+//! it panic, and it does not answer responses.
 
 use std::io;
 use std::net::Ipv4Addr;
 
 use tokio::net::UdpSocket;
 
-/// Seconds. Cloud Map's own records live for as long as their service says; ours are always fresh enough for a test.
+/// Seconds; short enough for tests. In Cloud Map the service sets it.
 const TIME_TO_LIVE: u32 = 2;
-/// Route 53 answers with up to eight healthy instances, and so many always fit a packet of 512 bytes.
+/// Route 53 returns up to eight healthy instances. Eight fit a packet of 512 bytes.
 const ADDRESSES: usize = 8;
-/// Longest packet over UDP without extensions.
+/// The longest UDP packet without extensions.
 const PACKET: usize = 512;
 const HEADER: usize = 12;
 const TYPE_A: u16 = 1;
@@ -27,10 +27,10 @@ enum Code {
     NotImplemented = 4,
 }
 
-/// Answers until the socket fails. `lookup` is asked with names in lower case and without the last dot; no address
-/// means that the name is unknown.
+/// Answers queries until the socket fails. `lookup` gets names in lower case without the last dot, and returns no address for an
+/// unknown name.
 pub async fn serve(socket: UdpSocket, lookup: impl Fn(&str) -> Vec<Ipv4Addr>) -> io::Result<()> {
-    // Longer than we answer, so that a query with extensions is read whole.
+    // Large enough for queries with extensions.
     let mut packet = [0; 4096];
     loop {
         let (length, from) = socket.recv_from(&mut packet).await?;
@@ -38,12 +38,12 @@ pub async fn serve(socket: UdpSocket, lookup: impl Fn(&str) -> Vec<Ipv4Addr>) ->
             continue;
         };
         if let Err(error) = socket.send_to(&reply, from).await {
-            tracing::debug!(%from, %error, "a DNS answer was not sent");
+            tracing::debug!(%from, %error, "cannot send a DNS answer");
         }
     }
 }
 
-/// The reply to a packet; `None` where silence is right (too short to be a query, or itself an answer).
+/// The reply to a packet; `None` for a packet that is too short for a query, and for a response.
 fn answer(query: &[u8], lookup: impl Fn(&str) -> Vec<Ipv4Addr>) -> Option<Vec<u8>> {
     let header = query.get(..HEADER)?;
     if header[2] & 0x80 != 0 {
@@ -67,7 +67,7 @@ struct Question<'a> {
     name: String,
     kind: u16,
     class: u16,
-    /// As it came, to be repeated: resolvers compare even the case of its letters.
+    /// The bytes of the question, repeated in the reply: resolvers compare even the case of letters.
     bytes: &'a [u8],
 }
 
@@ -83,7 +83,7 @@ impl<'a> Question<'a> {
             at += 1;
             match length {
                 0 => break,
-                // Above 63 lie compression pointers, which have nothing to point at in a lone question.
+                // Lengths above 63 are compression pointers. A single question has none.
                 1..=63 => labels.push(std::str::from_utf8(query.get(at..at + length)?).ok()?),
                 _ => return None,
             }
@@ -101,14 +101,14 @@ impl<'a> Question<'a> {
 fn reply(query: &[u8], code: Code, question: &[u8], addresses: &[Ipv4Addr]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(PACKET);
     bytes.extend(&query[..2]);
-    // An answer, authoritative; whether recursion was wished for is repeated, and not offered.
+    // Authoritative answer; repeat the flag "recursion desired", and offer no recursion.
     bytes.extend([0x84 | (query[2] & 1), code as u8]);
     bytes.extend(u16::from(!question.is_empty()).to_be_bytes());
     bytes.extend(u16::try_from(addresses.len()).unwrap_or_default().to_be_bytes());
     bytes.extend([0; 4]);
     bytes.extend(question);
     for address in addresses {
-        // The name is the question's: a pointer to offset 12.
+        // A pointer to the name of the question, at offset 12.
         bytes.extend([0xC0, 12]);
         bytes.extend(TYPE_A.to_be_bytes());
         bytes.extend(CLASS_INTERNET.to_be_bytes());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_a_question_gets_every_address_and_its_own_spelling_back() {
+    fn an_a_query_returns_every_address_and_the_original_spelling() {
         let asked = query("Orders-Service.DATA", TYPE_A);
         let reply = answer(&asked, lookup).unwrap();
         assert_eq!(reply[..2], [0xAB, 0xCD]);
@@ -161,26 +161,26 @@ mod tests {
     }
 
     #[test]
-    fn an_aaaa_question_for_a_known_name_is_answered_with_no_record() {
+    fn an_aaaa_query_for_a_known_name_returns_no_record() {
         let reply = answer(&query("orders-service.data", 28), lookup).unwrap();
         assert_eq!((reply[3] & 15, &reply[6..8]), (0, &[0, 0][..]));
     }
 
     #[test]
-    fn an_unknown_name_does_not_exist() {
-        let reply = answer(&query("nobody.data", TYPE_A), lookup).unwrap();
+    fn an_unknown_name_is_nxdomain() {
+        let reply = answer(&query("unknown.data", TYPE_A), lookup).unwrap();
         assert_eq!((reply[3] & 15, &reply[6..8]), (3, &[0, 0][..]));
     }
 
     #[test]
-    fn many_addresses_still_fit_one_packet() {
+    fn many_addresses_fit_one_packet() {
         let reply = answer(&query("crowded.data", TYPE_A), lookup).unwrap();
         assert_eq!(reply[6..8], [0, 8]);
         assert!(reply.len() <= PACKET);
     }
 
     #[test]
-    fn an_answer_is_not_answered_and_a_broken_question_is_a_format_error() {
+    fn responses_are_ignored_and_broken_queries_are_format_errors() {
         let mut echoed = query("orders-service.data", TYPE_A);
         echoed[2] |= 0x80;
         assert_eq!(answer(&echoed, lookup), None);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_over_udp_are_answered() {
+    async fn the_server_answers_over_udp() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
         let serving = tokio::spawn(serve(server, lookup));
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_packet_makes_it_panic_or_answer_too_long(packet in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn no_packet_causes_a_panic_or_a_long_reply(packet in proptest::collection::vec(any::<u8>(), 0..600)) {
             if let Some(reply) = answer(&packet, |_| vec![Ipv4Addr::LOCALHOST; 40]) {
                 prop_assert!(reply.len() <= PACKET);
                 prop_assert_eq!(&reply[..2], &packet[..2]);
@@ -214,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn no_question_makes_it_panic_or_answer_too_long(
+        fn no_query_causes_a_panic_or_a_long_reply(
             rest in proptest::collection::vec(any::<u8>(), 0..600),
             labels in proptest::collection::vec("[a-z]{1,63}", 0..6),
         ) {

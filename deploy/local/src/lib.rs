@@ -1,31 +1,24 @@
-//! AWS in one process, small and strict: what the controller calls, as AWS answers it.
+//! A small, strict AWS in one process: the calls that the controller makes, answered as AWS answers them.
 //!
-//! [`cloud::Cloud`] is the state machine, pure; [`LocalCloud`] gives it a clock, a driver for tasks and two front doors:
-//! [`http`] for any AWS client, [`connector`] for the Rust SDK in the same process.
+//! [`model`] holds the data of a cloud, [`services`] the API calls, [`control_plane`] time, timers and dispatch. The engine adds
+//! a clock and a driver; [`transport`] connects any AWS client over HTTP, or the Rust SDK in the same process.
 
+mod access;
 pub mod calls;
-pub mod cloud;
-pub mod connector;
+pub mod control_plane;
 pub mod dns;
 pub mod driver;
-pub mod fault;
-pub mod faults;
-pub mod fields;
-mod front_door;
-pub mod http;
+mod engine;
+pub mod fault_injection;
 mod local_cloud;
 mod lock;
-pub mod paging;
-mod past;
-pub mod quotas;
+pub mod model;
+pub mod protocol;
 pub mod registry;
-pub mod rollout;
 pub mod services;
 pub mod store;
-mod tags;
-pub mod throttling;
-pub mod time;
-pub mod wire;
+pub mod transport;
 
-pub use cloud::Rules;
 pub use local_cloud::{LocalCloud, Settings};
+pub use model::quotas::Quotas;
+pub use model::rules::{Rules, Throttling};

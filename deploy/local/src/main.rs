@@ -1,4 +1,4 @@
-//! `localcloud`: AWS on loopback.
+//! The program `localcloud`: AWS on loopback.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -11,80 +11,78 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use http::Request;
-use localcloud::cloud::{Cloud, Rules};
 use localcloud::driver::Driver;
 use localcloud::driver::process::{Process, ProcessSettings};
+use localcloud::model::images::Images;
 use localcloud::registry::{self, Registry, RegistryError};
-use localcloud::services::cloudmap;
-use localcloud::services::ecr::Images;
 use localcloud::store::{Store, StoreError};
-use localcloud::throttling::Throttling;
-use localcloud::{LocalCloud, Settings, dns};
+use localcloud::{LocalCloud, Rules, Settings, Throttling, dns};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-/// How long tasks may take to stop at the end: ECS gives a container 30 s.
+/// The time that tasks have to stop when localcloud ends. ECS gives a container 30 s.
 const GRACE: Duration = Duration::from_secs(35);
 
 #[derive(Parser)]
 #[command(version, about = "A small, strict AWS in one process")]
 struct Arguments {
-    /// Where to listen, on loopback: nobody is authenticated
+    /// Listen on this loopback address; callers are not authenticated
     #[arg(long, env = "LOCALCLOUD_LISTEN", default_value = "127.0.0.1:4566", value_parser = loopback)]
     listen: SocketAddr,
-    /// A folder in which everything survives a restart
+    /// Keep the state in this folder, across restarts
     #[arg(long, env = "LOCALCLOUD_STATE")]
     state: Option<PathBuf>,
-    /// What runs tasks
+    /// Choose how tasks run
     #[arg(long, value_enum, default_value_t = DriverKind::Simulated)]
     driver: DriverKind,
-    /// A Python for tasks, where the search path has none of their version; may be given several times
+    /// Use this Python for tasks if PATH has none of their version; repeatable
     #[arg(long)]
     python: Vec<PathBuf>,
-    /// Answer DNS questions for Cloud Map's names on this UDP address of loopback
+    /// Answer DNS queries for Cloud Map names on this loopback UDP address
     #[arg(long, value_parser = loopback)]
     dns: Option<SocketAddr>,
+    /// Use this account id
     #[arg(long, default_value = "123456789012")]
     account: String,
-    /// The one region; requests signed for another are refused
+    /// Use this region; requests signed for another region are refused
     #[arg(long, env = "AWS_REGION", default_value = "eu-central-1")]
     region: String,
-    /// How many seconds a new role cannot be assumed by ECS
+    /// Let ECS assume a new role only after this many seconds
     #[arg(long, default_value_t = 0)]
     role_propagation: u64,
-    /// Refuse calls beyond the rates that AWS is known for, scaled to this many percent of them: 100 is AWS, 10 a tenth.
-    /// Without it no call is refused for its rate. buckets.json says where each rate comes from
+    /// Throttle calls above this percentage of AWS's rates: 100 is AWS, 10 a tenth. By default no call is throttled.
+    /// buckets.json lists the rates and their sources
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..))]
     throttle: Option<u32>,
-    /// A variable for every task, as its image would bring it: NAME=VALUE; may be given several times
+    /// Set an environment variable in every task, like a variable of its image; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     task_environment: Vec<(String, String)>,
-    /// A JSON file with the values of secrets and parameters by ARN, for the tasks that name them
+    /// Read the values of secrets and parameters, by ARN, from this JSON file
     #[arg(long)]
     secrets: Option<PathBuf>,
-    /// An action that nobody is allowed: ecs:CreateService; may be given several times
+    /// Deny this action to every caller, for example ecs:CreateService; repeatable
     #[arg(long, value_name = "ACTION")]
     deny: Vec<String>,
-    /// A role that ECS tasks may assume, and that is there from the start
+    /// Create a role that ECS tasks can assume; repeatable
     #[arg(long)]
     role: Vec<String>,
-    /// An ECS cluster that is there from the start
+    /// Create an ECS cluster; repeatable
     #[arg(long)]
     cluster: Vec<String>,
-    /// A private DNS namespace that is there from the start
+    /// Create a private DNS namespace; repeatable
     #[arg(long)]
     namespace: Vec<String>,
-    /// An S3 bucket that is there from the start
+    /// Create an S3 bucket; repeatable
     #[arg(long)]
     bucket: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DriverKind {
-    /// Tasks start, are healthy, and run nothing
+    /// Tasks start and become healthy, but run nothing
     Simulated,
-    /// Pushed images run as processes of this machine
+    /// Tasks run pushed images as processes of this machine
     Process,
 }
 
@@ -96,17 +94,17 @@ enum Failure {
     Registry(#[from] RegistryError),
     #[error("cannot read the secrets in {}: {why}", path.display())]
     Secrets { path: PathBuf, why: String },
-    #[error("cannot make a temporary folder: {0}")]
+    #[error("cannot create a temporary folder: {0}")]
     Folder(std::io::Error),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("cannot draw randomness from /dev/urandom: {0}")]
+    #[error("cannot read /dev/urandom: {0}")]
     Randomness(std::io::Error),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
     #[error("the listener failed: {0}")]
     Serve(std::io::Error),
-    #[error("cannot make {what}: {answer}")]
+    #[error("cannot create {what}: {answer}")]
     Bootstrap { what: String, answer: String },
 }
 
@@ -129,23 +127,20 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(listen)?;
     let store = arguments.state.as_deref().map(Store::open).transpose()?;
     let saved = store.as_ref().map(Store::load).transpose()?.flatten();
-    // Without a folder of one's own, images live as long as this process.
+    // Without --state, images live as long as this process.
     let temporary = tempfile::tempdir().map_err(Failure::Folder)?;
     let folder = arguments.state.as_deref().unwrap_or(temporary.path());
     let registry = Registry::new(folder.join("registry"))?;
     let settings = settings(&arguments, address, folder, &registry)?;
     registry.set_token(Some(settings.rules.registry_token()));
     let cloud = LocalCloud::start_from(settings, saved);
-    let operations = cloud.with_cloud(|cloud| {
-        bootstrap(cloud, &arguments)?;
-        // Only now: what is there from the start costs nobody a call.
-        cloud.throttle(arguments.throttle.map_or(Throttling::Off, Throttling::Percent));
-        Ok::<_, Failure>(cloud.rules.operation_delay)
-    })?;
-    // A namespace is there when its operation has ended: whoever asks after the first answer finds everything.
-    tokio::time::sleep(operations).await;
+    bootstrap(&cloud, &arguments)?;
+    // After the bootstrap, whose calls do not count.
+    cloud.throttle(arguments.throttle.map_or(Throttling::Off, Throttling::Percent));
+    // Namespaces exist once their operations are complete. Wait, so that the first client finds them.
+    tokio::time::sleep(cloud.with_cloud(|cloud| cloud.rules.operation_delay)).await;
     let mut terminated = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
-    info!(%address, region = arguments.region, account = arguments.account, "localcloud answers");
+    info!(%address, region = arguments.region, account = arguments.account, "localcloud is ready");
     println!("http://{address}");
 
     let saving = async {
@@ -168,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         _ = terminated.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::Signals),
     };
-    info!("localcloud stops its tasks and ends");
+    info!("stopping all tasks");
     if let Some(store) = &store {
         cloud.save(store).await?;
     }
@@ -209,10 +204,10 @@ fn settings(
     Ok(Settings { rules, start: SystemTime::now().into(), driver, images, ..Settings::default() })
 }
 
-/// Tasks are commands of whoever calls, so others must not reach this.
+/// A caller can run any command as a task, so other machines must not reach localcloud.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|error| format!("{error}; write 127.0.0.1:4566 or [::1]:4566"))?;
-    let refused = || format!("{address} can be reached from other machines; write 127.0.0.1:{}", address.port());
+    let refused = || format!("other machines can reach {address}; write 127.0.0.1:{}", address.port());
     address.ip().is_loopback().then_some(address).ok_or_else(refused)
 }
 
@@ -224,11 +219,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
 fn read_secrets(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let failure = |why: String| Failure::Secrets { path: path.to_owned(), why };
     let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
-    // The parser's own text would show a piece of the file.
-    serde_json::from_str(&text).map_err(|error| failure(format!("line {}: not a JSON object of texts", error.line())))
+    // The message of the parser would show a part of the file.
+    serde_json::from_str(&text).map_err(|error| failure(format!("line {}: not a JSON object of strings", error.line())))
 }
 
-/// What leads a task's own AWS clients here; the credentials are nobody's.
+/// Variables that point the AWS clients of a task to this endpoint.
 fn task_environment(arguments: &Arguments, address: SocketAddr) -> [(String, String); 5] {
     [
         ("AWS_ENDPOINT_URL", format!("http://{address}")),
@@ -241,7 +236,7 @@ fn task_environment(arguments: &Arguments, address: SocketAddr) -> [(String, Str
 }
 
 async fn answer_names(cloud: &LocalCloud, address: SocketAddr) -> Failure {
-    let lookup = |name: &str| cloud.with_cloud(|cloud| cloudmap::addresses(cloud, name));
+    let lookup = |name: &str| cloud.with_cloud(|cloud| cloud.cloudmap.addresses(name));
     let answered = match UdpSocket::bind(address).await {
         Ok(socket) => dns::serve(socket, lookup).await,
         Err(source) => Err(source),
@@ -250,40 +245,41 @@ async fn answer_names(cloud: &LocalCloud, address: SocketAddr) -> Failure {
     Failure::Listen { address, source }
 }
 
-/// Makes what is asked for and not there, by the same calls that a client makes.
-fn bootstrap(cloud: &mut Cloud, arguments: &Arguments) -> Result<(), Failure> {
+/// Creates the requested resources that do not exist, with the calls that a client makes.
+fn bootstrap(cloud: &LocalCloud, arguments: &Arguments) -> Result<(), Failure> {
     for name in &arguments.cluster {
         let body = serde_json::json!({"clusterName": name});
-        ask(cloud, "AmazonEC2ContainerServiceV20141113.CreateCluster", &body, &[])?;
+        call_json(cloud, "AmazonEC2ContainerServiceV20141113.CreateCluster", &body, &[])?;
     }
     for name in &arguments.namespace {
         let body = serde_json::json!({"Name": name, "Vpc": "vpc-local"});
-        ask(cloud, "Route53AutoNaming_v20170314.CreatePrivateDnsNamespace", &body, &["NamespaceAlreadyExists"])?;
+        call_json(cloud, "Route53AutoNaming_v20170314.CreatePrivateDnsNamespace", &body, &["NamespaceAlreadyExists"])?;
     }
     for name in &arguments.role {
         let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
         let trust = percent_encoding::utf8_percent_encode(trust, percent_encoding::NON_ALPHANUMERIC);
         let body = format!("Action=CreateRole&Version=2010-05-08&RoleName={name}&AssumeRolePolicyDocument={trust}");
         let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
-        let request = request.body(Bytes::from(body)).map_err(|error| unmade(format!("role {name}"), &error))?;
-        expect(cloud, &request, &format!("role {name}"), &["EntityAlreadyExists"])?;
+        let request =
+            request.body(Bytes::from(body)).map_err(|error| invalid_request(format!("role {name}"), &error))?;
+        call(cloud, &request, &format!("role {name}"), &["EntityAlreadyExists"])?;
     }
     for name in &arguments.bucket {
         let request = Request::put(format!("/{name}")).body(Bytes::new());
-        let request = request.map_err(|error| unmade(format!("bucket {name}"), &error))?;
-        expect(cloud, &request, &format!("bucket {name}"), &["BucketAlreadyOwnedByYou"])?;
+        let request = request.map_err(|error| invalid_request(format!("bucket {name}"), &error))?;
+        call(cloud, &request, &format!("bucket {name}"), &["BucketAlreadyOwnedByYou"])?;
     }
     Ok(())
 }
 
-fn ask(cloud: &mut Cloud, target: &str, body: &serde_json::Value, known: &[&str]) -> Result<(), Failure> {
+fn call_json(cloud: &LocalCloud, target: &str, body: &serde_json::Value, known: &[&str]) -> Result<(), Failure> {
     let request = Request::post("/").header("x-amz-target", target).body(Bytes::from(body.to_string()));
-    let request = request.map_err(|error| unmade(target.to_owned(), &error))?;
-    expect(cloud, &request, &format!("{target} {body}"), known)
+    let request = request.map_err(|error| invalid_request(target.to_owned(), &error))?;
+    call(cloud, &request, &format!("{target} {body}"), known)
 }
 
-fn expect(cloud: &mut Cloud, request: &Request<Bytes>, what: &str, known: &[&str]) -> Result<(), Failure> {
-    let answer = cloud.call(request, cloud.now());
+fn call(cloud: &LocalCloud, request: &Request<Bytes>, what: &str, known: &[&str]) -> Result<(), Failure> {
+    let answer = cloud.call(request);
     match answer.refused {
         Some(code) if !known.contains(&code.as_str()) => {
             let text = String::from_utf8_lossy(answer.response.body()).into_owned();
@@ -293,7 +289,7 @@ fn expect(cloud: &mut Cloud, request: &Request<Bytes>, what: &str, known: &[&str
     }
 }
 
-fn unmade(what: String, error: &http::Error) -> Failure {
+fn invalid_request(what: String, error: &http::Error) -> Failure {
     Failure::Bootstrap { what, answer: error.to_string() }
 }
 
@@ -307,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn other_machines_cannot_be_let_in() {
+    fn addresses_outside_loopback_are_refused() {
         for flag in ["--listen", "--dns"] {
             for address in ["127.0.0.1:0", "127.0.0.2:80", "[::1]:80"] {
                 assert!(Arguments::try_parse_from(["localcloud", flag, address]).is_ok(), "{flag} {address}");
@@ -320,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_throttled_only_on_demand_and_never_altogether() {
+    fn throttling_is_off_by_default_and_never_zero_percent() {
         assert_eq!(throttle(&[]).unwrap(), None);
         assert_eq!(throttle(&["--throttle", "50"]).unwrap(), Some(50));
         assert!(throttle(&["--throttle", "0"]).is_err());

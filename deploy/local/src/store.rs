@@ -1,35 +1,37 @@
-//! State that survives a restart: one JSON file, replaced as a whole.
+//! The state on disk: one JSON file, replaced atomically.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::cloud::Cloud;
+use crate::model::Cloud;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("{path} does not hold a localcloud state of this version: {source}; move it away to begin anew")]
+    #[error(
+        "{path} is not a state of this localcloud version: {source}; move the file away to start with an empty state"
+    )]
     Unreadable { path: PathBuf, source: serde_json::Error },
     #[error("the state cannot be written as JSON: {source}")]
     Unwritable { source: serde_json::Error },
 }
 
-/// A folder with `state.json` in it.
+/// A folder with a file `state.json`.
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
 }
 
 impl Store {
-    /// Makes the folder if it is not there.
+    /// Creates the folder if it does not exist.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(folder).map_err(io("make", folder))?;
+        fs::create_dir_all(folder).map_err(io("create", folder))?;
         Ok(Self { path: folder.join("state.json") })
     }
 
-    /// `None` when nothing was saved yet.
+    /// The saved cloud, or `None` before the first save.
     pub fn load(&self) -> Result<Option<Cloud>, StoreError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
@@ -40,7 +42,7 @@ impl Store {
         serde_json::from_slice(&text).map(Some).map_err(unreadable)
     }
 
-    /// Writes beside and renames, so that a crash leaves the old state or the new one.
+    /// Writes a new file and renames it, so that a crash leaves the old or the new state.
     pub fn save(&self, state: &[u8]) -> Result<(), StoreError> {
         let beside = self.path.with_extension("new");
         let mut file = fs::File::create(&beside).map_err(io("write", &beside))?;

@@ -1,4 +1,4 @@
-//! The registry as a client written by others sees it, over a real connection.
+//! The registry with a third-party client over a real connection.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
@@ -13,16 +13,16 @@ use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 
-/// Two chunks of the client's, and a bit.
+/// More than two chunks of the client.
 const LAYER_BYTES: usize = (8 << 20) + 12_345;
 
-struct House {
+struct Fixture {
     registry: Arc<Registry>,
     host: String,
     _folder: tempfile::TempDir,
 }
 
-async fn house() -> House {
+async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::new(folder.path().to_owned()).unwrap();
     registry.create("team/orders").unwrap();
@@ -30,7 +30,7 @@ async fn house() -> House {
     let host = listener.local_addr().unwrap().to_string();
     let routes = registry::router(Arc::clone(&registry));
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    House { registry, host, _folder: folder }
+    Fixture { registry, host, _folder: folder }
 }
 
 fn client(monolithic: bool) -> Client {
@@ -38,12 +38,12 @@ fn client(monolithic: bool) -> Client {
     Client::new(ClientConfig { protocol, use_monolithic_push: monolithic, ..ClientConfig::default() })
 }
 
-impl House {
+impl Fixture {
     fn reference(&self, repository: &str) -> Reference {
         format!("{}/{repository}:v1", self.host).parse().unwrap()
     }
 
-    /// Pushes an image of one large layer; gives the layer.
+    /// Pushes an image of one large layer; returns the layer.
     async fn push(&self, monolithic: bool, auth: &RegistryAuth) -> oci_client::errors::Result<ImageLayer> {
         let content: Vec<u8> = (0..=250).cycle().take(LAYER_BYTES).collect();
         let layer = ImageLayer::new(content, IMAGE_LAYER_MEDIA_TYPE.to_owned(), None);
@@ -55,61 +55,61 @@ impl House {
 }
 
 #[tokio::test]
-async fn an_image_pushed_at_once_or_in_chunks_is_pulled_as_it_was() {
+async fn images_pushed_whole_or_in_chunks_are_pulled_unchanged() {
     for monolithic in [true, false] {
-        let house = house().await;
-        let layer = house.push(monolithic, &RegistryAuth::Anonymous).await.unwrap();
-        let reference = house.reference("team/orders");
+        let fixture = fixture().await;
+        let layer = fixture.push(monolithic, &RegistryAuth::Anonymous).await.unwrap();
+        let reference = fixture.reference("team/orders");
         let types = vec![IMAGE_LAYER_MEDIA_TYPE];
         let pulled = client(true).pull(&reference, &RegistryAuth::Anonymous, types).await.unwrap();
         assert_eq!(pulled.layers.len(), 1);
         assert!(pulled.layers[0].data == layer.data);
-        assert_eq!(pulled.digest, house.registry.manifest("team/orders", "v1").map(|manifest| manifest.digest));
-        let patches = house.registry.requests().iter().filter(|request| request.method == "PATCH").count();
+        assert_eq!(pulled.digest, fixture.registry.manifest("team/orders", "v1").map(|manifest| manifest.digest));
+        let patches = fixture.registry.requests().iter().filter(|request| request.method == "PATCH").count();
         assert_eq!(patches > 1, !monolithic);
     }
 }
 
 #[tokio::test]
-async fn a_blob_that_is_there_is_mounted_into_another_repository_without_an_upload() {
-    let house = house().await;
-    house.registry.create("team/billing").unwrap();
-    let layer = house.push(true, &RegistryAuth::Anonymous).await.unwrap();
-    let (from, to) = (house.reference("team/orders"), house.reference("team/billing"));
+async fn a_mount_adds_a_blob_without_an_upload() {
+    let fixture = fixture().await;
+    fixture.registry.create("team/billing").unwrap();
+    let layer = fixture.push(true, &RegistryAuth::Anonymous).await.unwrap();
+    let (from, to) = (fixture.reference("team/orders"), fixture.reference("team/billing"));
     let client = client(true);
     assert!(!client.blob_exists(&to, &layer.sha256_digest()).await.unwrap());
     client.mount_blob(&to, &from, &layer.sha256_digest()).await.unwrap();
     assert!(client.blob_exists(&to, &layer.sha256_digest()).await.unwrap());
-    let uploads = house.registry.requests().into_iter().filter(|request| request.path.contains("billing"));
+    let uploads = fixture.registry.requests().into_iter().filter(|request| request.path.contains("billing"));
     assert!(uploads.into_iter().all(|request| request.method == "HEAD" || request.status == 201));
 }
 
 #[tokio::test]
 async fn only_the_token_opens_a_guarded_registry() {
-    let house = house().await;
-    house.registry.set_token(Some("secret".to_owned()));
+    let fixture = fixture().await;
+    fixture.registry.set_token(Some("secret".to_owned()));
     let basic = |token: &str| RegistryAuth::Basic("AWS".to_owned(), token.to_owned());
-    assert!(house.push(true, &basic("wrong")).await.is_err());
-    assert!(house.registry.images("team/orders").is_empty());
-    house.push(true, &basic("secret")).await.unwrap();
-    assert_eq!(house.registry.images("team/orders").len(), 1);
+    assert!(fixture.push(true, &basic("wrong")).await.is_err());
+    assert!(fixture.registry.images("team/orders").is_empty());
+    fixture.push(true, &basic("secret")).await.unwrap();
+    assert_eq!(fixture.registry.images("team/orders").len(), 1);
 }
 
 #[tokio::test]
-async fn what_ecr_is_told_of_a_repositorys_tags_holds_for_pushes() {
-    let house = house().await;
-    let cloud = LocalCloud::start(Settings { images: Arc::clone(&house.registry) as _, ..Settings::default() });
+async fn tag_mutability_applies_to_pushes() {
+    let fixture = fixture().await;
+    let cloud = LocalCloud::start(Settings { images: Arc::clone(&fixture.registry) as _, ..Settings::default() });
     let ecr = |operation: &str, mutability: &str| {
         let body = format!(r#"{{"repositoryName": "team/tagged", "imageTagMutability": "{mutability}"}}"#);
         let target = format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
         let request = Request::post("/").header("x-amz-target", target).body(Bytes::from(body)).unwrap();
-        let refused = cloud.with_cloud(|cloud| cloud.call(&request, cloud.now()).refused);
+        let refused = cloud.call(&request).refused;
         assert_eq!(refused, None);
     };
     let push = async |content: &'static [u8]| {
         let layer = ImageLayer::new(content, IMAGE_LAYER_MEDIA_TYPE.to_owned(), None);
         let config = Config::new(&b"{}"[..], IMAGE_CONFIG_MEDIA_TYPE.to_owned(), None);
-        let reference = house.reference("team/tagged");
+        let reference = fixture.reference("team/tagged");
         client(true).push(&reference, &[layer], config, &RegistryAuth::Anonymous, None).await
     };
     ecr("CreateRepository", "IMMUTABLE");

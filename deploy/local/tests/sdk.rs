@@ -38,12 +38,12 @@ macro_rules! client {
     };
 }
 
-struct World {
+struct Harness {
     cloud: LocalCloud,
     ecs: aws_sdk_ecs::Client,
 }
 
-impl World {
+impl Harness {
     async fn new(settings: Settings) -> Self {
         let cloud = LocalCloud::start(settings);
         let ecs = client!(aws_sdk_ecs, cloud);
@@ -51,7 +51,7 @@ impl World {
         Self { cloud, ecs }
     }
 
-    /// Registers a revision of `family` whose one container has this image, and answers its ARN.
+    /// Registers a revision of `family` whose one container has this image, and returns its ARN.
     async fn register(&self, family: &str, image: &str) -> String {
         let container = ContainerDefinition::builder()
             .name("server")
@@ -126,65 +126,65 @@ fn primary(service: &Service) -> &Deployment {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_service_is_in_progress_until_its_task_is_healthy() {
-    let world = World::new(Settings { latency: Duration::from_millis(50), ..Settings::default() }).await;
-    let definition = world.register("app", "registry/app:1").await;
+    let harness = Harness::new(Settings { latency: Duration::from_millis(50), ..Settings::default() }).await;
+    let definition = harness.register("app", "registry/app:1").await;
     let started = Instant::now();
-    world.create("app", &definition, None).await;
-    let fresh = world.describe("app").await;
+    harness.create("app", &definition, None).await;
+    let fresh = harness.describe("app").await;
     assert_eq!(primary(&fresh).rollout_state(), Some(&DeploymentRolloutState::InProgress));
     assert_eq!((fresh.running_count(), fresh.pending_count()), (0, 1));
-    let steady = world.completed("app").await;
-    assert!(started.elapsed() >= Duration::from_secs(7), "pull, boot and health take their time");
+    let steady = harness.completed("app").await;
+    assert!(started.elapsed() >= Duration::from_secs(7), "pull, boot and health check take seven seconds");
     assert_eq!(steady.running_count(), 1);
     assert!(steady.events()[0].message().unwrap().ends_with("has reached a steady state."));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_equal_service_is_created_once_and_another_of_its_name_is_refused() {
-    let world = World::new(Settings::default()).await;
-    let definition = world.register("app", "registry/app:1").await;
-    world.create("app", &definition, None).await;
-    world.create("app", &definition, None).await;
-    let other = world.ecs.create_service().cluster(CLUSTER).service_name("app").task_definition(&definition);
+async fn creating_a_service_again_must_be_idempotent() {
+    let harness = Harness::new(Settings::default()).await;
+    let definition = harness.register("app", "registry/app:1").await;
+    harness.create("app", &definition, None).await;
+    harness.create("app", &definition, None).await;
+    let other = harness.ecs.create_service().cluster(CLUSTER).service_name("app").task_definition(&definition);
     let refused =
         other.desired_count(2).network_configuration(network()).send().await.unwrap_err().into_service_error();
     assert!(refused.is_invalid_parameter_exception(), "{refused}");
-    assert_eq!(world.cloud.calls().iter().filter(|call| call.operation == "CreateService").count(), 3);
+    assert_eq!(harness.cloud.calls().iter().filter(|call| call.operation == "CreateService").count(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revision_that_fails_is_rolled_back_while_the_old_one_serves() {
+async fn a_failed_revision_is_rolled_back_while_the_old_serves() {
     for script in [Script::exits(1), Script::image_missing(), Script::never_healthy()] {
-        let world = World::new(Settings::default()).await;
-        let good = world.register("app", "registry/app:1").await;
-        let bad = world.register("app", "registry/app:bad").await;
-        world.cloud.simulated().script("registry/app:bad", script.clone());
-        world.create("app", &good, None).await;
-        world.completed("app").await;
+        let harness = Harness::new(Settings::default()).await;
+        let good = harness.register("app", "registry/app:1").await;
+        let bad = harness.register("app", "registry/app:bad").await;
+        harness.cloud.simulated().script("registry/app:bad", script.clone());
+        harness.create("app", &good, None).await;
+        harness.completed("app").await;
 
-        let update = world.ecs.update_service().cluster(CLUSTER).service("app").task_definition(&bad);
+        let update = harness.ecs.update_service().cluster(CLUSTER).service("app").task_definition(&bad);
         let updated = update.send().await.unwrap().service.unwrap();
         let ours = primary(&updated).id().unwrap().to_owned();
         let state_of = |service: &Service, id: &str| {
             let found = service.deployments().iter().find(|deployment| deployment.id() == Some(id));
             found.and_then(|deployment| deployment.rollout_state().cloned())
         };
-        let failed = world
+        let failed = harness
             .wait("app", "our deployment's failure", |service| {
-                assert!(service.running_count() >= 1, "the old revision serves all the while");
+                assert!(service.running_count() >= 1, "the old revision keeps serving");
                 state_of(service, &ours) == Some(DeploymentRolloutState::Failed)
             })
             .await;
         assert_eq!(primary(&failed).task_definition(), Some(good.as_str()));
         assert!(primary(&failed).rollout_state_reason().unwrap().contains("rolling back"));
-        let back = world.completed("app").await;
+        let back = harness.completed("app").await;
         assert_eq!(back.task_definition(), Some(good.as_str()));
         assert_eq!(back.deployments().len(), 1);
 
-        let stopped = world.ecs.list_tasks().cluster(CLUSTER).desired_status(DesiredStatus::Stopped).send();
+        let stopped = harness.ecs.list_tasks().cluster(CLUSTER).desired_status(DesiredStatus::Stopped).send();
         let stopped = stopped.await.unwrap().task_arns.unwrap();
         let tasks =
-            world.ecs.describe_tasks().cluster(CLUSTER).set_tasks(Some(stopped)).include(TaskField::Tags).send();
+            harness.ecs.describe_tasks().cluster(CLUSTER).set_tasks(Some(stopped)).include(TaskField::Tags).send();
         let tasks = tasks.await.unwrap().tasks.unwrap();
         let failures: Vec<_> = tasks.iter().filter(|task| task.task_definition_arn() == Some(&bad)).collect();
         assert_eq!(failures.len(), 3, "the breaker's threshold for one desired task");
@@ -198,29 +198,29 @@ async fn a_revision_that_fails_is_rolled_back_while_the_old_one_serves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_service_is_draining_then_inactive_and_its_name_is_free_again() {
-    let world = World::new(Settings::default()).await;
-    let definition = world.register("app", "registry/app:1").await;
-    world.create("app", &definition, None).await;
-    world.completed("app").await;
-    let delete = || world.ecs.delete_service().cluster(CLUSTER).service("app");
-    assert!(delete().send().await.is_err(), "without force a service is first scaled to 0");
+async fn a_deleted_service_drains_and_releases_its_name() {
+    let harness = Harness::new(Settings::default()).await;
+    let definition = harness.register("app", "registry/app:1").await;
+    harness.create("app", &definition, None).await;
+    harness.completed("app").await;
+    let delete = || harness.ecs.delete_service().cluster(CLUSTER).service("app");
+    assert!(delete().send().await.is_err(), "a service above 0 is deleted only with force");
     let deleted = delete().force(true).send().await.unwrap().service.unwrap();
     assert_eq!(deleted.status(), Some("DRAINING"));
-    let again = world.ecs.create_service().cluster(CLUSTER).service_name("app").task_definition(&definition);
+    let again = harness.ecs.create_service().cluster(CLUSTER).service_name("app").task_definition(&definition);
     let again = again.desired_count(1).network_configuration(network()).send().await.unwrap_err();
     assert!(format!("{:?}", again.into_service_error()).contains("still Draining"));
-    let listed = world.ecs.list_services().cluster(CLUSTER).send().await.unwrap();
+    let listed = harness.ecs.list_services().cluster(CLUSTER).send().await.unwrap();
     assert_eq!(listed.service_arns().len(), 0, "a draining service is described but not listed");
-    world.wait("app", "INACTIVE", |service| service.status() == Some("INACTIVE")).await;
-    world.create("app", &definition, None).await;
-    assert_eq!(world.describe("app").await.status(), Some("ACTIVE"));
+    harness.wait("app", "INACTIVE", |service| service.status() == Some("INACTIVE")).await;
+    harness.create("app", &definition, None).await;
+    assert_eq!(harness.describe("app").await.status(), Some("ACTIVE"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_in_cloud_map_while_it_runs_and_its_service_cannot_be_deleted() {
-    let world = World::new(Settings::default()).await;
-    let discovery = client!(aws_sdk_servicediscovery, world.cloud);
+async fn a_running_task_is_registered_in_cloud_map() {
+    let harness = Harness::new(Settings::default()).await;
+    let discovery = client!(aws_sdk_servicediscovery, harness.cloud);
     let create = discovery.create_private_dns_namespace().name("dagster.internal").vpc("vpc-1");
     let operation = create.send().await.unwrap().operation_id.unwrap();
     let done = || async {
@@ -240,23 +240,23 @@ async fn a_task_is_in_cloud_map_while_it_runs_and_its_service_cannot_be_deleted(
         listed.instances.unwrap()
     };
 
-    let definition = world.register("app", "registry/app:1").await;
-    world.create("app", &definition, registry.arn()).await;
-    assert!(instances().await.is_empty(), "nothing is registered before it runs");
-    world.completed("app").await;
+    let definition = harness.register("app", "registry/app:1").await;
+    harness.create("app", &definition, registry.arn()).await;
+    assert!(instances().await.is_empty(), "a task is registered when it runs");
+    harness.completed("app").await;
     let listed = instances().await;
-    let tasks = world.ecs.list_tasks().cluster(CLUSTER).send().await.unwrap().task_arns.unwrap();
-    assert!(tasks[0].ends_with(listed[0].id().unwrap()), "an instance has its task's id");
+    let tasks = harness.ecs.list_tasks().cluster(CLUSTER).send().await.unwrap().task_arns.unwrap();
+    assert!(tasks[0].ends_with(listed[0].id().unwrap()), "an instance has the id of its task");
     assert_eq!(listed[0].attributes().unwrap()["AWS_INSTANCE_IPV4"], "127.96.0.1");
     let refused = discovery.delete_service().id(registry.id().unwrap()).send().await.unwrap_err().into_service_error();
     assert!(refused.is_resource_in_use(), "{refused}");
-    world.ecs.delete_service().cluster(CLUSTER).service("app").force(true).send().await.unwrap();
-    assert!(instances().await.is_empty(), "a task leaves when it is asked to stop");
+    harness.ecs.delete_service().cluster(CLUSTER).service("app").force(true).send().await.unwrap();
+    assert!(instances().await.is_empty(), "a stopping task is deregistered");
     discovery.delete_service().id(registry.id().unwrap()).send().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_writers_of_an_absent_object_one_wins() {
+async fn one_of_many_conditional_writers_wins() {
     let cloud = LocalCloud::start(Settings::default());
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -293,7 +293,7 @@ async fn of_many_writers_of_an_absent_object_one_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_role_is_read_with_its_policies_page_by_page() {
+async fn pages_return_every_role_with_its_policies() {
     let cloud = LocalCloud::start(Settings::default());
     let iam = client!(aws_sdk_iam, cloud);
     for index in 0..25 {
@@ -318,16 +318,16 @@ async fn every_role_is_read_with_its_policies_page_by_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ecs_cannot_assume_a_role_until_it_has_spread() {
+async fn ecs_cannot_assume_a_role_before_propagation() {
     let mut settings = Settings::default();
     settings.rules.role_propagation = Duration::from_secs(20);
-    let world = World::new(settings).await;
-    let iam = client!(aws_sdk_iam, world.cloud);
+    let harness = Harness::new(settings).await;
+    let iam = client!(aws_sdk_iam, harness.cloud);
     let created = iam.create_role().role_name("task").assume_role_policy_document(TRUST).send().await.unwrap();
     let arn = created.role.unwrap().arn;
     let register = || {
         let container = ContainerDefinition::builder().name("server").image("i").build();
-        let register = world.ecs.register_task_definition().family("app").task_role_arn(&arn);
+        let register = harness.ecs.register_task_definition().family("app").task_role_arn(&arn);
         register.container_definitions(container).send()
     };
     let refused = register().await.unwrap_err().into_service_error();
@@ -340,45 +340,45 @@ async fn ecs_cannot_assume_a_role_until_it_has_spread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saved_cloud_comes_back_and_starts_its_tasks_anew() {
+async fn a_restored_cloud_starts_its_tasks_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = localcloud::store::Store::open(folder.path()).unwrap();
-    let world = World::new(Settings::default()).await;
-    let definition = world.register("app", "registry/app:1").await;
-    world.create("app", &definition, None).await;
-    world.completed("app").await;
-    world.cloud.save(&store).await.unwrap();
-    world.cloud.shut_down(Duration::from_mins(1)).await;
+    let harness = Harness::new(Settings::default()).await;
+    let definition = harness.register("app", "registry/app:1").await;
+    harness.create("app", &definition, None).await;
+    harness.completed("app").await;
+    harness.cloud.save(&store).await.unwrap();
+    harness.cloud.shut_down(Duration::from_mins(1)).await;
 
     let cloud = LocalCloud::start_from(Settings::default(), store.load().unwrap());
     let ecs = client!(aws_sdk_ecs, cloud);
-    let world = World { cloud, ecs };
-    let revived = world.describe("app").await;
+    let harness = Harness { cloud, ecs };
+    let revived = harness.describe("app").await;
     assert_eq!((revived.running_count(), revived.pending_count()), (0, 1));
-    assert_eq!(primary(&revived).failed_tasks(), 0, "a restart is nobody's failure");
-    world.wait("app", "a running task", |service| service.running_count() == 1).await;
+    assert_eq!(primary(&revived).failed_tasks(), 0, "a restart does not count as a failure");
+    harness.wait("app", "a running task", |service| service.running_count() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_services_converge_in_virtual_time() {
-    let world = World::new(Settings { latency: Duration::from_millis(20), ..Settings::default() }).await;
-    let definition = world.register("app", "registry/app:1").await;
+    let harness = Harness::new(Settings { latency: Duration::from_millis(20), ..Settings::default() }).await;
+    let definition = harness.register("app", "registry/app:1").await;
     for index in 0..1000 {
-        world.create(&format!("app-{index:04}"), &definition, None).await;
+        harness.create(&format!("app-{index:04}"), &definition, None).await;
     }
     let mut listed = 0;
-    let mut pages = world.ecs.list_services().cluster(CLUSTER).max_results(100).into_paginator().send();
+    let mut pages = harness.ecs.list_services().cluster(CLUSTER).max_results(100).into_paginator().send();
     while let Some(page) = pages.next().await {
         let arns = page.unwrap().service_arns.unwrap();
         listed += arns.len();
         for ten in arns.chunks(10) {
-            let described = world.ecs.describe_services().cluster(CLUSTER).set_services(Some(ten.to_vec())).send();
+            let described = harness.ecs.describe_services().cluster(CLUSTER).set_services(Some(ten.to_vec())).send();
             assert_eq!(described.await.unwrap().services().len(), 10);
         }
     }
     assert_eq!(listed, 1000);
     for index in 0..1000 {
-        world.completed(&format!("app-{index:04}")).await;
+        harness.completed(&format!("app-{index:04}")).await;
     }
-    assert_eq!(world.cloud.simulated().launched(), 1000);
+    assert_eq!(harness.cloud.simulated().launched(), 1000);
 }

@@ -1,4 +1,4 @@
-//! The calls of one sweep as the SDK makes them, with nothing done about their answers: less than that no controller takes that asks AWS through it.
+//! The calls of one sweep by the SDK alone, without processing: the lower bound of CPU for a controller that uses the SDK.
 
 use std::fmt::Debug;
 
@@ -63,13 +63,13 @@ async fn repositories(clients: &Clients) {
     read(clients.ecr.describe_repositories().max_results(1000).into_paginator().send(), usize::MAX).await;
 }
 
-/// Of task definitions a sweep reads what is new: in a fleet at rest, one page.
+/// A sweep reads only new task definitions: one page if nothing changed.
 async fn definitions(clients: &Clients) {
     let definitions = clients.ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
     read(definitions.sort(SortOrder::Desc).into_paginator().send(), 1).await;
 }
 
-/// Reads all pages, or so many of them.
+/// Reads at most `most` pages.
 async fn read<T, E: Debug>(mut pages: PaginationStream<Result<T, E>>, most: usize) {
     let mut read = 0;
     while read < most

@@ -1,5 +1,5 @@
-//! In real time: builds by a process of its own, pushed to localcloud's registry in this one. Packages come from a folder, so that
-//! what is measured begins when the download has ended.
+//! Builds in real time by a separate process, pushed to localcloud's registry in this one. Packages come from a folder, so the
+//! figures do not include downloads.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,14 +36,14 @@ for number in range(10):
 
 pub fn builds(table: &mut Table) {
     if !uv().exists() {
-        println!("left out: builds, since `make prepare` has not made .local/tools");
+        println!("skipped builds: run `make prepare` to install .local/tools");
         return;
     }
     for megabytes in [SMALL, LARGE] {
         let [packages, code, memory] = measure(megabytes);
         let bound = (megabytes == SMALL).then_some(30.0);
         table.add(&format!("{megabytes} MB of new packages: resolved to pushed"), 1, packages, bound, "s");
-        table.add(&format!("code-only commit beside {megabytes} MB of packages"), 1, code, Some(2.0), "s");
+        table.add(&format!("code-only commit with {megabytes} MB of packages"), 1, code, Some(2.0), "s");
         table.add(&format!("peak memory of the builder, {megabytes} MB"), 1, memory, Some(BOUND_MEGABYTES), "MB");
     }
 }
@@ -52,9 +52,9 @@ fn uv() -> PathBuf {
     root().join(".local/tools/bin/uv")
 }
 
-fn run(folder: &Path, program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).current_dir(folder).output().expect("the program runs");
-    assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(folder).output().expect("the program runs");
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -91,11 +91,11 @@ fn measure(megabytes: usize) -> [f64; 3] {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        figures.try_into().unwrap_or_else(|_| panic!("the builder said {text}"))
+        figures.try_into().unwrap_or_else(|_| panic!("unexpected output of the builder: {text}"))
     })
 }
 
-/// The process that is measured: registry, folder, and two commits.
+/// The measured process. Arguments: registry, folder and two commits.
 pub fn build(arguments: &[String]) {
     let [host, folder, commits @ ..] = arguments else { panic!("the builder needs a registry and a folder") };
     let folder = Path::new(folder);
@@ -124,9 +124,9 @@ pub fn build(arguments: &[String]) {
             architecture: Architecture::Arm64,
             target: format!("{host}/codeloc/bench"),
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         runtime.block_on(builder.build(&request, &|_| {})).expect("an image");
-        println!("{}", begun.elapsed().as_secs_f64());
+        println!("{}", start.elapsed().as_secs_f64());
     }
     println!("{}", peak_megabytes());
 }

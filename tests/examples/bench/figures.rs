@@ -1,4 +1,4 @@
-//! The table: one figure a row, the bound beside it.
+//! The table of figures and their bounds.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Table {
 
 impl Table {
     pub fn new() -> Self {
-        println!("{:<52} {:>6} {:>12} {:>12} {:>6}", "what", "N", "figure", "bound", "ratio");
+        println!("{:<52} {:>6} {:>12} {:>12} {:>6}", "measurement", "N", "figure", "bound", "ratio");
         Self::default()
     }
 
@@ -36,7 +36,7 @@ impl Table {
         self.rows.push(Row { what: what.to_owned(), locations, figure, bound, unit });
     }
 
-    /// `unit` grows with the size to the power that is shown: 1 is straight.
+    /// The growth exponent of a figure: 1 is linear.
     pub fn exponent(&mut self, what: &str, sizes: &[usize], figures: &[f64]) {
         let points: Vec<(f64, f64)> =
             sizes.iter().zip(figures).map(|(n, figure)| (number(*n).ln(), figure.max(1e-9).ln())).collect();
@@ -49,12 +49,12 @@ impl Table {
         self.add(&format!("{what}, growth exponent"), largest, over / under, Some(1.05), "");
     }
 
-    /// For the next run to compare with.
+    /// Writes `target/bench.json`, to compare with other runs.
     pub fn save(&self) {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench.json");
         let text = serde_json::to_string_pretty(&self.rows).expect("plain data");
-        std::fs::write(&path, text).expect("target/ can be written");
-        println!("kept in target/bench.json");
+        std::fs::write(&path, text).expect("write to target/");
+        println!("saved to target/bench.json");
     }
 }
 

@@ -1,11 +1,10 @@
-//! `make bench`: what a fleet costs in AWS calls, in time and in memory, beside the least there could be. docs/performance.md
-//! explains the figures.
+//! `make bench`: the AWS calls, time and memory of a fleet, next to the lower bound. docs/performance.md explains the figures.
 //!
-//! `--quick` leaves the large fleets out. `--virtual`, `--builds` and `--growth` each measure one part of it all: in virtual time, builds of images,
-//! and fleets in real time, whose sizes `--sizes 20,1000` gives.
+//! `--quick` skips the large fleets. `--virtual`, `--builds` and `--growth` measure one part each: virtual time, builds of images,
+//! and fleets in real time with the sizes of `--sizes 20,1000`.
 //!
-//! Calls and virtual seconds are exact and the same on every machine. CPU and memory are of this machine, measured in a process
-//! of its own that talks HTTP to localcloud.
+//! Calls and virtual seconds are exact and the same on every machine. CPU and memory are measured on this machine, in a separate
+//! process that uses localcloud over HTTP.
 
 mod bare;
 mod builds;
@@ -25,26 +24,26 @@ fn main() {
         builds::build(&arguments[2..]);
         return;
     }
-    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let has_flag = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let parts = ["--virtual", "--builds", "--growth"];
-    let wanted = |part: &str| given(part) || !parts.iter().any(|part| given(part));
+    let is_selected = |part: &str| has_flag(part) || !parts.iter().any(|part| has_flag(part));
     let mut table = Table::new();
-    if wanted("--virtual") {
-        for n in if given("--quick") { vec![100] } else { vec![100, 1000] } {
+    if is_selected("--virtual") {
+        for n in if has_flag("--quick") { vec![100] } else { vec![100, 1000] } {
             simulated::cold(&mut table, n);
             simulated::sweep(&mut table, n);
         }
         simulated::one_commit(&mut table, 100);
-        simulated::commits_during_a_cold_converge(&mut table, if given("--quick") { 100 } else { 1000 });
+        simulated::commits_during_a_cold_converge(&mut table, if has_flag("--quick") { 100 } else { 1000 });
     }
-    if wanted("--builds") {
+    if is_selected("--builds") {
         builds::builds(&mut table);
     }
-    if wanted("--growth") {
+    if is_selected("--growth") {
         let sizes = arguments.iter().skip_while(|argument| *argument != "--sizes").nth(1).map(|sizes| {
-            sizes.split(',').map(|size| size.parse().unwrap_or_else(|_| panic!("--sizes takes numbers"))).collect()
+            sizes.split(',').map(|size| size.parse().unwrap_or_else(|_| panic!("--sizes needs numbers"))).collect()
         });
-        let usual = if given("--quick") { vec![20, 100, 1000] } else { vec![20, 80, 320, 1000, 5120] };
+        let usual = if has_flag("--quick") { vec![20, 100, 1000] } else { vec![20, 80, 320, 1000, 5120] };
         real::growth(&mut table, &sizes.unwrap_or(usual));
     }
     table.save();

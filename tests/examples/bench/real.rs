@@ -1,5 +1,5 @@
-//! In real time: a daemon in a process of its own, localcloud over HTTP in this one. Nobody refuses a call or lets it wait, so that what is
-//! measured is the daemon.
+//! Fleets in real time: a daemon in a separate process, localcloud over HTTP in this one. localcloud answers without throttling and
+//! delay, so the figures are those of the daemon.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,38 +11,44 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use codeloc::config_source::{Snapshot, SourceState};
-use codeloc::reconcile::queue::Queue;
-use codeloc::reconcile::{Context, Daemon, Images, Reconciler, Workspace, deployment};
+use codeloc::daemon::find_deployment;
+use codeloc::daemon::wiring::{self, Parts};
+use codeloc::reconcile::{Aws, Ports};
 use codeloc::runtime::Clock;
-use codeloc::status::{Recorder, StatusStore};
-use codeloc_aws::lease::Lease;
-use codeloc_aws::limits::Limits;
-use codeloc_aws::{Cache, Clients};
+use codeloc_aws::Clients;
+use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_core::dagster::Answer;
 use codeloc_core::status::Health;
 use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
-use codeloc_dagster::workspace::Publisher;
-use codeloc_git::refs::{Refs, RefsSettings};
-use codeloc_tests::{Branches, Builds, CloudWebserver, SWEPT, TestDeployment, names, pages_of_roles, settings};
+use codeloc_tests::{Branches, Builds, CloudWebserver, SWEEP_CALL, TestDeployment, names, role_pages, settings};
 use localcloud::calls::Call;
 
 use crate::bare;
 use crate::figures::{Table, number};
 use crate::simulated::rules;
 
+/// The ports of the measured daemon.
+struct Bench;
+
+impl Ports for Bench {
+    type Builder = Builds;
+    type CodeServer = Known;
+    type Webserver = CloudWebserver;
+}
+
 /// Seconds from the end of a sweep to the next one.
 const INTERVAL: u64 = 3;
-/// So many sweeps are measured, of the daemon and of the SDK alone.
+/// The number of measured sweeps, of the daemon and of the SDK alone.
 const SWEEPS: u32 = 5;
-/// So many before them are not: the first ones of a process read what later ones remember.
+/// The number of sweeps before them: the first sweeps of a process fill its caches.
 const SETTLING: u32 = 5;
 
-/// What the daemon used for one sweep and all that follows from it, and in all.
+/// The usage of one sweep with its follow-up work, and the peak memory.
 struct Used {
     calls: f64,
     cpu: f64,
-    /// Of that, what the SDK takes for calls and answers alone.
+    /// The CPU of the same calls by the SDK alone.
     bare_cpu: f64,
     megabytes: f64,
 }
@@ -51,8 +57,8 @@ pub fn growth(table: &mut Table, sizes: &[usize]) {
     let (mut calls, mut cpu, mut memory) = (vec![], vec![], vec![]);
     for n in sizes.iter().copied() {
         let used = measure(n);
-        table.add("nothing to do: calls of one sweep", n, used.calls, None, "calls");
-        table.add("nothing to do: CPU of one sweep", n, used.cpu, (n == 1000).then_some(0.1), "s");
+        table.add("no changes: calls of one sweep", n, used.calls, None, "calls");
+        table.add("no changes: CPU of one sweep", n, used.cpu, (n == 1000).then_some(0.1), "s");
         table.add("the same calls by the SDK alone: CPU", n, used.bare_cpu, None, "s");
         table.add("peak memory", n, used.megabytes, (n == 1000).then_some(40.0), "MB");
         calls.push(used.calls);
@@ -68,8 +74,8 @@ fn measure(n: usize) -> Used {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let names = names(n);
-        let mut deployment = TestDeployment::answering_within(Duration::ZERO, rules()).await;
-        deployment.limited = false;
+        let mut deployment = TestDeployment::with_latency(Duration::ZERO, rules()).await;
+        deployment.rate_limited = false;
         deployment.settings.reconcile.lease_seconds = 8;
         deployment.commit_all(&names);
         deployment.start().await;
@@ -83,8 +89,8 @@ fn measure(n: usize) -> Used {
         let answers: Vec<String> = answers
             .into_iter()
             .filter_map(|address| {
-                let said = deployment.code_server.at(address.parse().expect("an address"))?;
-                Some(format!("{address} {}", said.server_id))
+                let server = deployment.code_server.at(address.parse().expect("an address"))?;
+                Some(format!("{address} {}", server.server_id))
             })
             .collect();
         let folder = deployment.workspace_file().parent().expect("a folder").to_owned();
@@ -101,23 +107,23 @@ fn measure(n: usize) -> Used {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [cpu, bare_cpu, megabytes] = figures[..] else { panic!("the daemon said {text}") };
-        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), pages_of_roles(n)), cpu, bare_cpu, megabytes }
+        let [cpu, bare_cpu, megabytes] = figures[..] else { panic!("unexpected output of the daemon: {text}") };
+        Used { calls: calls_of_a_sweep(&deployment.cloud.calls(), role_pages(n)), cpu, bare_cpu, megabytes }
     })
 }
 
-/// Of the last sweeps, from a page of roles to the same page three sweeps later; the lease is kept beside them. Each sweep asks for `pages`
-/// of them, and so does the SDK alone, which comes after them.
+/// The calls per sweep, from a page of roles to the same page three sweeps later, without calls for the lease. Each sweep reads
+/// `pages` pages of roles; the sweeps of the SDK alone come last.
 fn calls_of_a_sweep(calls: &[Call], pages: usize) -> f64 {
     const COUNTED: usize = 3;
-    let asked: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEPT).collect();
+    let role_reads: Vec<usize> = (0..calls.len()).filter(|index| calls[*index].operation == SWEEP_CALL).collect();
     let by_the_sdk = usize::try_from(SETTLING + SWEEPS).expect("few") * pages;
-    let last = asked.len() - by_the_sdk - 1;
-    let counted = &calls[asked[last - COUNTED * pages]..asked[last]];
+    let last = role_reads.len() - by_the_sdk - 1;
+    let counted = &calls[role_reads[last - COUNTED * pages]..role_reads[last]];
     number(counted.iter().filter(|call| call.service != "s3").count()) / number(COUNTED)
 }
 
-/// Answers as the tasks of the other process would.
+/// Code servers with the server ids of the tasks in the other process.
 #[derive(Clone)]
 struct Known(Arc<HashMap<IpAddr, String>>);
 
@@ -125,14 +131,14 @@ impl CodeServer for Known {
     async fn ask(&self, address: SocketAddr) -> Answer {
         match self.0.get(&address.ip()) {
             Some(server_id) => Answer::Loaded { server_id: server_id.clone(), repositories: vec![] },
-            None => Answer::Unreachable { message: "nobody is there".to_owned() },
+            None => Answer::Unreachable { message: "connection refused".to_owned() },
         }
     }
 }
 
-/// The process that is measured.
+/// The measured process.
 pub fn daemon(arguments: &[String]) {
-    let [endpoint, folder, n] = arguments else { panic!("daemon takes an endpoint, a folder and a number") };
+    let [endpoint, folder, n] = arguments else { panic!("daemon needs an endpoint, a folder and a number") };
     let names = names(n.parse().expect("a number"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.expect("a runtime").block_on(run(endpoint, &PathBuf::from(folder), &names));
@@ -149,22 +155,15 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let mut settings = settings(folder.join("workspace.yaml"));
     settings.reconcile.resync_seconds = INTERVAL;
     settings.reconcile.lease_seconds = 8;
-    let limits = Arc::new(Limits::none());
+    let limits = Arc::new(RateLimiter::none());
     let clients = Clients::new(&config, &limits);
-    let deployment = deployment::find(&settings, &clients, Some("eu-central-1")).await.expect("the place is there");
+    let deployment = find_deployment(&settings, &clients, Some("eu-central-1")).await.expect("find the deployment");
     let answers = std::fs::read_to_string(folder.join("answers")).expect("the answers");
     let answers = answers.lines().filter_map(|line| line.split_once(' '));
     let answers = answers.map(|(address, id)| (address.parse().expect("an address"), id.to_owned())).collect();
-    let queue = Arc::new(Queue::default());
-    let (moved, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let branches = Branches::default();
-    let refs = Refs::start(
-        branches,
-        RefsSettings { interval: Duration::from_secs(3600), parallelism: 8 },
-        move |key: &codeloc_git::refs::RefKey| {
-            let _ = moved.send(key.clone());
-        },
-    );
+    settings.dagster.workspace_file = folder.join("workspace.yaml");
+    settings.git.poll_seconds = 3600;
+    let (refs, receiver) = wiring::follow_refs(Branches::default(), &settings);
     let mut snapshot = Snapshot::default();
     for name in names {
         let parsed = codeloc_crds::parse(name, &codeloc_tests::config(name)).expect("a valid config");
@@ -172,38 +171,31 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     }
     let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
     let (_keep, source) = tokio::sync::watch::channel(state);
-    let lease = Lease::new(clients.s3.clone(), "platform", &settings.deployment, "bench".to_owned(), 8);
-    let clock = Clock::of_this_machine();
-    let recorder = Arc::new(Recorder::new(clock));
-    let context: Context<Builds, Known, CloudWebserver> = Context {
-        limits,
-        lease: Arc::new(lease),
-        images: Images::new(Builds::default(), 2, queue.clone(), recorder.clone()),
-        workspace: Workspace::open(Publisher::new(folder.join("workspace.yaml")), None, recorder.clone())
-            .expect("a workspace file"),
-        code_server: Known(Arc::new(answers)),
-        cache: Cache::default(),
+    let parts = Parts::<Bench> {
         settings,
-        deployment,
         clients,
+        limits,
+        deployment,
+        holder: "bench".to_owned(),
         refs,
-        statuses: StatusStore::default(),
-        queue,
-        clock,
-        recorder,
+        builder: Builds::default(),
+        code_server: Known(Arc::new(answers)),
+        webserver: None,
+        clock: Clock::of_this_machine(),
+        source,
     };
-    let daemon = Arc::new(Daemon::new(Reconciler::new(context), source));
+    let daemon = Arc::new(parts.assemble().expect("a workspace file"));
     let running = tokio::spawn({
         let daemon = daemon.clone();
         async move { daemon.run(receiver).await }
     });
-    let statuses = &daemon.reconciler.context.statuses;
+    let statuses = &daemon.context.status.statuses;
     let healthy = |name: &String| statuses.read(name, |status| status.health == Health::Healthy).unwrap_or(false);
     while !names.iter().all(healthy) {
         assert!(!running.is_finished(), "the daemon ended");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let sweeps = daemon.reconciler.context.recorder.metrics.sweeps.with_label_values(&["done"]);
+    let sweeps = daemon.context.status.recorder.metrics.sweeps.with_label_values(&["done"]);
     let ended = async |number: u32| {
         let until = sweeps.get_sample_count() + u64::from(number);
         while sweeps.get_sample_count() < until {
@@ -216,15 +208,15 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
     let megabytes = peak_megabytes();
     running.abort();
-    let Context { clients, deployment, .. } = &daemon.reconciler.context;
-    let alone = async |times: u32| {
+    let Aws { clients, deployment, .. } = &*daemon.context.observer.aws;
+    let sweep_alone = async |times: u32| {
         for _ in 0..times {
             Box::pin(bare::sweep(clients, deployment, names.len())).await;
         }
     };
-    alone(SETTLING).await;
+    sweep_alone(SETTLING).await;
     let before = cpu_seconds();
-    alone(SWEEPS).await;
+    sweep_alone(SWEEPS).await;
     let bare_cpu = (cpu_seconds() - before) / f64::from(SWEEPS);
     println!("{cpu} {bare_cpu} {megabytes}");
 }

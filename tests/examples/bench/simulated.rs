@@ -1,29 +1,30 @@
-//! Under virtual time, against the rates of localcloud's `buckets.json`: each call takes 20 ms.
+//! Virtual time, with the rates of localcloud's `buckets.json`. Each call takes 20 ms.
 
 use std::time::Duration;
 
-use codeloc_tests::{SWEPT, TestDeployment, names, pages_of_roles};
+use codeloc_tests::{SWEEP_CALL, TestDeployment, names, role_pages};
+use localcloud::Quotas;
 use localcloud::Rules;
+use localcloud::Throttling;
 use localcloud::calls::Call;
-use localcloud::quotas::Quotas;
-use localcloud::throttling::{Throttling, families};
+use localcloud::control_plane::throttling::families;
 
 use crate::figures::{Table, number};
 
-/// Calls that make one location: log group and its retention, image repository, role and its policy, task definition,
+/// The calls that create one location: log group and its retention, image repository, role and its policy, task definition,
 /// Cloud Map service, service, scalable target and two policies.
-const CALLS_TO_MAKE_ONE: usize = 12;
-/// Seconds after which the controller should have learned what it can about the rates.
+const CALLS_TO_CREATE_ONE: usize = 12;
+/// The time in which the controller learns the rates, in seconds.
 const FIRST_SECONDS: f64 = 10.0;
 
-/// The fewest calls that read `n` locations whole, by the page sizes that AWS documents, with every policy.
+/// The minimum number of calls that read `n` locations with every policy, by the documented page sizes of AWS.
 pub fn calls_to_read(n: usize) -> usize {
     let pages = |size: usize| n.div_ceil(size);
     let services = pages(100) + pages(10);
     let policies = (2 * n).div_ceil(10);
     let (registries, roles, targets, log_groups, image_repositories) =
         (pages(100), pages(1000), pages(50), pages(50), pages(1000));
-    // And one page of task definitions.
+    // One page of task definitions.
     services + policies + registries + roles + targets + log_groups + image_repositories + 1
 }
 
@@ -33,7 +34,7 @@ fn virtually(measure: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(measure);
 }
 
-/// A fleet of thousands lives in an account that has asked for more.
+/// An account with raised quotas, for fleets of thousands.
 pub fn rules() -> Rules {
     Rules { quotas: Quotas::lifted(), ..Rules::default() }
 }
@@ -45,22 +46,22 @@ async fn deployment(throttling: Throttling, names: &[String]) -> TestDeployment 
     deployment
 }
 
-async fn until_all_are_healthy(deployment: &TestDeployment, names: &[String]) {
-    let begun = tokio::time::Instant::now();
+async fn wait_until_all_healthy(deployment: &TestDeployment, names: &[String]) {
+    let start = tokio::time::Instant::now();
     while !names.iter().all(|name| deployment.healthy(name)) {
-        assert!(begun.elapsed() < Duration::from_secs(6 * 60 * 60), "{:#?}", deployment.statuses().first());
+        assert!(start.elapsed() < Duration::from_secs(6 * 60 * 60), "{:#?}", deployment.statuses().first());
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
 }
 
-/// What the controller called beside the lease's own writes.
+/// The calls of the controller, except calls for the lease.
 fn calls(deployment: &TestDeployment) -> Vec<Call> {
     deployment.cloud.calls().into_iter().filter(|call| call.service != "s3" && call.caller == "codeloc").collect()
 }
 
-/// How long the slowest bucket takes for its share of `n` times one location's calls.
+/// The time that the slowest rate limit needs for the calls of `n` locations, in seconds.
 fn bound(n: usize) -> f64 {
-    let made = [
+    let create_calls = [
         ("ecs.RegisterTaskDefinition", 2.0),
         ("ecs.CreateService", 1.0),
         ("servicediscovery.CreateService", 1.0),
@@ -70,9 +71,9 @@ fn bound(n: usize) -> f64 {
         ("iam.CreateRole", 2.0),
         ("application-autoscaling.PutScalingPolicy", 3.0),
     ];
-    let seconds = made.iter().map(|(operation, times)| {
+    let seconds = create_calls.iter().map(|(operation, times)| {
         let family = families().iter().find(|family| family.operations.iter().any(|one| one == operation));
-        let family = family.expect("the file is whole");
+        let family = family.expect("the operation is in buckets.json");
         (times * number(n) - family.burst) / family.rate
     });
     seconds.fold(0.0, f64::max)
@@ -83,30 +84,30 @@ pub fn cold(table: &mut Table, n: usize) {
         let names = names(n);
         let mut deployment = deployment(Throttling::Percent(100), &names).await;
         deployment.cloud.reset_calls();
-        let begun = deployment.cloud.now().millis();
+        let start = deployment.cloud.now().millis();
         deployment.start().await;
-        until_all_are_healthy(&deployment, &names).await;
+        wait_until_all_healthy(&deployment, &names).await;
         let calls = calls(&deployment);
         let mutating: Vec<&Call> = calls.iter().filter(|call| call.mutating).collect();
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in an f64")]
-        let begun = begun as f64 / 1000.0;
+        let start = start as f64 / 1000.0;
         let last = mutating.iter().filter(|call| call.applied).map(|call| call.time).fold(0.0, f64::max);
-        table.add("cold: until the last change was accepted", n, last - begun, Some(bound(n)), "s");
-        let late = |call: &&Call| call.time > begun + FIRST_SECONDS;
+        table.add("cold: until the last change was accepted", n, last - start, Some(bound(n)), "s");
+        let late = |call: &&Call| call.time > start + FIRST_SECONDS;
         let throttled = |call: &&Call| call.status == 429 || call.outcome.contains("Throttl");
         let (all, refused) = (calls.iter().filter(late).count(), calls.iter().filter(late).filter(throttled).count());
         table.add("cold: refused after the first 10 s", n, 100.0 * number(refused) / number(all), Some(1.0), "%");
         let applied = mutating.iter().filter(|call| call.applied).count();
-        table.add("cold: changes", n, number(applied), Some(number(CALLS_TO_MAKE_ONE * n)), "calls");
+        table.add("cold: changes", n, number(applied), Some(number(CALLS_TO_CREATE_ONE * n)), "calls");
         let reads = calls.iter().filter(|call| !call.mutating && call.time <= last).count();
         let sweeps = calls
             .iter()
-            .filter(|call| call.operation == SWEPT && call.time <= last)
+            .filter(|call| call.operation == SWEEP_CALL && call.time <= last)
             .count()
-            .div_ceil(pages_of_roles(n));
+            .div_ceil(role_pages(n));
         let budget = number(sweeps * calls_to_read(n));
         table.add(
-            &format!("cold: reads until then, {sweeps} whole sweeps among them"),
+            &format!("cold: reads until then, {sweeps} full sweeps included"),
             n,
             number(reads),
             Some(budget),
@@ -120,32 +121,32 @@ pub fn sweep(table: &mut Table, n: usize) {
         let names = names(n);
         let mut deployment = deployment(Throttling::Off, &names).await;
         deployment.start().await;
-        until_all_are_healthy(&deployment, &names).await;
+        wait_until_all_healthy(&deployment, &names).await;
         tokio::time::sleep(Duration::from_secs(700)).await;
         deployment.cloud.reset_calls();
         tokio::time::sleep(Duration::from_secs(300)).await;
         let calls = calls(&deployment);
-        table.add("nothing to do: one sweep", n, number(calls.len()), Some(number(calls_to_read(n))), "calls");
+        table.add("no changes: one sweep", n, number(calls.len()), Some(number(calls_to_read(n))), "calls");
     });
 }
 
-/// How long from the commit until ECS took the new revision, and what it cost until then.
+/// Pushes a commit; returns the seconds until ECS accepted the new revision, and the calls until then.
 async fn commit(deployment: &TestDeployment, name: &str, number: u32) -> (f64, Vec<Call>) {
     let before = deployment.cloud.calls().last().map_or(0, |call| call.sequence);
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     deployment.branches.push(name, number);
-    let took = |call: &Call| {
+    let is_accepted = |call: &Call| {
         call.operation == "UpdateService"
             && call.applied
             && call.resource.as_deref().is_some_and(|resource| resource.contains(name))
     };
     loop {
         let since = deployment.cloud.calls_since(before);
-        if since.iter().any(took) {
-            let ours = |call: &Call| call.service != "s3" && call.caller == "codeloc";
-            return (begun.elapsed().as_secs_f64(), since.into_iter().filter(ours).collect());
+        if since.iter().any(is_accepted) {
+            let is_own = |call: &Call| call.service != "s3" && call.caller == "codeloc";
+            return (start.elapsed().as_secs_f64(), since.into_iter().filter(is_own).collect());
         }
-        assert!(begun.elapsed() < Duration::from_secs(3600), "{name} is never updated: {:?}", deployment.status(name));
+        assert!(start.elapsed() < Duration::from_secs(3600), "{name} is never updated: {:?}", deployment.status(name));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -155,23 +156,23 @@ pub fn one_commit(table: &mut Table, n: usize) {
         let names = names(n);
         let mut deployment = deployment(Throttling::Off, &names).await;
         deployment.start().await;
-        until_all_are_healthy(&deployment, &names).await;
+        wait_until_all_healthy(&deployment, &names).await;
         tokio::time::sleep(Duration::from_secs(400)).await;
         let (seconds, calls) = commit(&deployment, &names[0], 7).await;
         let mutating = calls.iter().filter(|call| call.mutating).count();
         table.add("one commit: changes", n, number(mutating), Some(2.0), "calls");
-        table.add("one commit: reads before ECS took it", n, number(calls.len() - mutating), Some(1.0), "calls");
-        table.add("one commit: until ECS took it", n, seconds, Some(0.06), "s");
+        table.add("one commit: reads before ECS accepted it", n, number(calls.len() - mutating), Some(1.0), "calls");
+        table.add("one commit: until ECS accepted it", n, seconds, Some(0.06), "s");
     });
 }
 
-/// Twenty locations are live, `n` are being made, and somebody commits every ten seconds.
+/// Twenty healthy locations with a commit every ten seconds, while codeloc creates `n` others.
 pub fn commits_during_a_cold_converge(table: &mut Table, n: usize) {
     virtually(async {
         let live: Vec<String> = (0..20).map(|number| format!("live{number:04}")).collect();
         let mut deployment = deployment(Throttling::Percent(100), &live).await;
         deployment.start().await;
-        until_all_are_healthy(&deployment, &live).await;
+        wait_until_all_healthy(&deployment, &live).await;
         tokio::time::sleep(Duration::from_secs(310)).await;
         deployment.commit_all(&names(n));
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -182,7 +183,7 @@ pub fn commits_during_a_cold_converge(table: &mut Table, n: usize) {
             tokio::time::sleep(Duration::from_secs(9)).await;
         }
         waits.sort_by(f64::total_cmp);
-        table.add("commit while N are made: median", n, waits[50], None, "s");
-        table.add("commit while N are made: 99th percentile", n, waits[98], Some(2.04), "s");
+        table.add("commit while N are created: median", n, waits[50], None, "s");
+        table.add("commit while N are created: 99th percentile", n, waits[98], Some(2.04), "s");
     });
 }

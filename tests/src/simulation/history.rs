@@ -1,31 +1,31 @@
-//! What happens in one run, drawn from a seed: data, so that it can be printed, replayed and made shorter.
+//! The events of one run, drawn from a seed. They are data, so that a run can be printed, replayed and shortened.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use localcloud::Rules;
-use localcloud::faults::Chances;
-use localcloud::throttling::Throttling;
+use localcloud::Throttling;
+use localcloud::fault_injection::Chances;
 
-/// The names that configs may have. Two of them begin alike.
+/// The names of locations. One is a prefix of another.
 pub const NAMES: [&str; 6] = ["orders", "orders-eu", "billing", "stock", "crm", "sales"];
 
-/// Everything about one run.
+/// The input of one run.
 #[derive(Clone, Debug)]
 pub struct History {
     pub seed: u64,
     pub rules: Rules,
     pub chances: Chances,
-    /// Each after so long.
+    /// Each event with the time to wait before it.
     pub events: Vec<(Duration, Event)>,
 }
 
-/// How the code of a commit is broken.
+/// How the code of a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// The container ends at once.
+    /// The container exits immediately.
     Exits,
-    /// It runs, and its health check never passes.
+    /// The container runs, and its health check never passes.
     NeverHealthy,
     /// The code server answers with an error.
     DoesNotLoad,
@@ -33,12 +33,12 @@ pub enum Flaw {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Adds a config, or changes it: the number makes it another one.
+    /// Adds or changes a config; each number is a different config.
     Commit {
         name: &'static str,
         variant: u8,
     },
-    /// A commit on the location's own branch.
+    /// A commit to the branch of the location.
     Push {
         name: &'static str,
         flaw: Option<Flaw>,
@@ -53,36 +53,36 @@ pub enum Event {
     Invalid {
         name: &'static str,
     },
-    /// All configs are gone at once, for a while.
+    /// All configs disappear for a while.
     Vanish {
         seconds: u64,
     },
-    /// The configs cannot be read, for a while.
+    /// The config source cannot be read for a while.
     Unreadable {
         seconds: u64,
     },
-    ByHand {
+    ManualChange {
         name: &'static str,
-        change: ByHand,
+        change: ManualChange,
     },
-    /// The daemon is killed, and started again after a while.
+    /// The daemon is killed and starts again after a while.
     Crash {
         seconds: u64,
     },
-    /// It is killed at its so-many-th mutating call from now, before or after that was applied.
+    /// The daemon is killed at its mutating call with this number, before or after AWS applied it.
     CrashAtCall {
         number: u64,
         applied: bool,
     },
-    /// A second daemon of the same deployment, for a while.
+    /// A second daemon of the same deployment runs for a while.
     Second {
         seconds: u64,
     },
 }
 
-/// Changes that somebody makes in AWS.
+/// Changes that a person makes in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByHand {
+pub enum ManualChange {
     ForgetRetention,
     DeleteLogGroup,
     UntagLogGroup,
@@ -103,25 +103,25 @@ pub enum ByHand {
     EmptyWorkspace,
 }
 
-const BY_HAND: [ByHand; 18] = [
-    ByHand::ForgetRetention,
-    ByHand::DeleteLogGroup,
-    ByHand::UntagLogGroup,
-    ByHand::DeleteRolePolicy,
-    ByHand::WidenRole,
-    ByHand::OpenTrust,
-    ByHand::DeleteRole,
-    ByHand::DeregisterTaskDefinition,
-    ByHand::OtherSubnets,
-    ByHand::NoCircuitBreaker,
-    ByHand::DeleteService,
-    ByHand::DeleteScaling,
-    ByHand::OtherCapacity,
-    ByHand::DeletePolicy,
-    ByHand::OtherThreshold,
-    ByHand::DeleteRegistry,
-    ByHand::DeleteImages,
-    ByHand::EmptyWorkspace,
+const MANUAL_CHANGES: [ManualChange; 18] = [
+    ManualChange::ForgetRetention,
+    ManualChange::DeleteLogGroup,
+    ManualChange::UntagLogGroup,
+    ManualChange::DeleteRolePolicy,
+    ManualChange::WidenRole,
+    ManualChange::OpenTrust,
+    ManualChange::DeleteRole,
+    ManualChange::DeregisterTaskDefinition,
+    ManualChange::OtherSubnets,
+    ManualChange::NoCircuitBreaker,
+    ManualChange::DeleteService,
+    ManualChange::DeleteScaling,
+    ManualChange::OtherCapacity,
+    ManualChange::DeletePolicy,
+    ManualChange::OtherThreshold,
+    ManualChange::DeleteRegistry,
+    ManualChange::DeleteImages,
+    ManualChange::EmptyWorkspace,
 ];
 
 impl History {
@@ -135,9 +135,9 @@ impl History {
             operation_delay: Duration::from_millis(rng.u64(100..5_000)),
             throttling: if rng.bool() { Throttling::Percent(rng.u32(50..200)) } else { Throttling::Off },
             stale_reads: if rng.u8(0..3) == 0 { Duration::from_millis(rng.u64(200..4_000)) } else { Duration::ZERO },
-            ..moods(seed)
+            ..cloud_rules(seed)
         };
-        // A third of the runs meets no fault: what goes wrong there has no excuse.
+        // A third of the runs has no faults, so that no failure can be excused by one.
         let chances = match rng.u8(0..3) {
             0 => Chances::default(),
             1 => Chances { throttle: 10, server_error: 10, reset_after: 10, ..Chances::default() },
@@ -167,8 +167,8 @@ impl History {
     }
 }
 
-/// What the cloud does of its own accord, drawn apart from everything else: the events of a seed stay what they were.
-fn moods(seed: u64) -> Rules {
+/// The rare behaviour of localcloud, drawn from a separate generator, so that the events of a seed do not change.
+fn cloud_rules(seed: u64) -> Rules {
     let mut rng = Rng::with_seed(seed ^ 0x6d6f_6f64);
     let mut rules = Rules::default();
     if rng.u8(0..3) == 0 {
@@ -196,7 +196,7 @@ impl Event {
             12 => Self::Invalid { name },
             13 => Self::Vanish { seconds: rng.u64(1..300) },
             14 => Self::Unreadable { seconds: rng.u64(1..300) },
-            15..=18 => Self::ByHand { name, change: BY_HAND[rng.usize(0..BY_HAND.len())] },
+            15..=18 => Self::ManualChange { name, change: MANUAL_CHANGES[rng.usize(0..MANUAL_CHANGES.len())] },
             19 | 20 => Self::Crash { seconds: rng.u64(0..120) },
             21 | 22 => Self::CrashAtCall { number: rng.u64(1..12), applied: rng.bool() },
             _ => Self::Second { seconds: rng.u64(10..400) },

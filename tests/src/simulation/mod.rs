@@ -1,35 +1,38 @@
-//! A whole life of a deployment in virtual time, drawn from one seed: commits, broken code, changes by hand, faults of the
-//! network, crashes, a second controller. What must always hold is looked at all along; then everything comes to rest, and
-//! what is live has to be what is wanted.
+//! The history of a deployment in virtual time, drawn from one seed: commits, broken code, changes by hand, network faults,
+//! crashes, a second controller. The run checks its invariants every second. At the end, the faults stop and the observed
+//! state must equal the desired state.
 //!
-//! One seed gives one run: nothing in it reads a real clock or a source of randomness of its own.
+//! A seed always gives the same run: no real clock, no other source of randomness.
 
-mod by_hand;
+mod foreign;
 mod history;
+mod manual_change;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use codeloc_core::status::{Health, Reason, Sync};
 use codeloc_core::tags;
-use codeloc_dagster::workspace::Publisher;
-use localcloud::cloud::Cloud;
+use codeloc_dagster::workspace_file::Publisher;
 use localcloud::driver::simulated::Script;
-use localcloud::faults::{Faults, Rule, Trouble};
-use localcloud::services::ecs::task::Task;
+use localcloud::fault_injection::{Fault, Faults, Rule};
+use localcloud::model::Cloud;
+use localcloud::model::ecs::task::Task;
 
 use crate::{TestDeployment, config};
 
-pub use history::{ByHand, Event, Flaw, History, NAMES};
+pub use history::{Event, Flaw, History, ManualChange, NAMES};
 
-/// How often what must always hold is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long everything may take to come to rest after the last event.
-const REST: Duration = Duration::from_secs(3 * 60 * 60);
+/// Time between two checks of the invariants.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time limit to settle after the last event.
+const SETTLE_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
+/// Parts of the status messages that announce a retry.
+const RETRY_MESSAGES: [&str; 2] = ["is tried again", "codeloc retries"]; // style: ok: a message of codeloc
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 
-/// What came of a run.
+/// The totals of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Numbers {
     pub calls: usize,
@@ -37,27 +40,27 @@ pub struct Numbers {
     pub virtual_seconds: u64,
 }
 
-/// Runs one seed on a runtime of its own.
+/// Runs one seed on a new runtime.
 ///
 /// # Errors
-/// What did not hold.
+/// The invariant that failed.
 pub fn run_seed(seed: u64) -> Result<Numbers, String> {
     run_history(&History::draw(seed))
 }
 
 /// # Errors
-/// What did not hold.
+/// The invariant that failed.
 ///
 /// # Panics
-/// Where no runtime can be made.
+/// If tokio cannot create a runtime.
 pub fn run_history(history: &History) -> Result<Numbers, String> {
-    // The SDK draws the pauses between its retries from this thread's generator.
+    // The SDK draws its retry delays from this thread's generator.
     fastrand::seed(history.seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(Run::through(history))
+    runtime.expect("a runtime").block_on(Run::execute(history))
 }
 
-/// Drops events for as long as the run still fails: the shortest history found, and what it fails with.
+/// Removes events while the run still fails. Returns the shortest history and its failure.
 #[must_use]
 pub fn shrink(history: &History) -> (History, String) {
     let mut shortest = history.clone();
@@ -81,27 +84,27 @@ pub fn shrink(history: &History) -> (History, String) {
 struct Run {
     deployment: TestDeployment,
     history: History,
-    /// The number of the newest commit on each location's branch.
+    /// The newest commit on the branch of each location.
     commits: BTreeMap<&'static str, u32>,
-    /// Commits that do not run, or run and do not load.
+    /// Commits with broken code.
     flaws: BTreeMap<(&'static str, u32), Flaw>,
-    /// Locations that had a config at some time.
+    /// Locations that had a config at any time.
     known: BTreeSet<&'static str>,
-    /// Published at the last look, and the file's text where there was one.
+    /// The entries of `workspace.yaml` at the last check, and its text.
     published: BTreeSet<String>,
     text: Option<String>,
-    /// Published locations with a healthy task at the last look.
+    /// Published locations with a healthy task at the last check.
     serving: BTreeSet<String>,
-    /// Not looked at any more: somebody took something of them away by hand.
+    /// Locations that a manual change stopped or unpublished: no longer checked.
     disturbed: BTreeSet<String>,
-    strangers: String,
+    foreign_resources: String,
 }
 
 impl Run {
-    async fn through(history: &History) -> Result<Numbers, String> {
+    async fn execute(history: &History) -> Result<Numbers, String> {
         let deployment = TestDeployment::with(history.rules.clone()).await;
-        make_strangers(&deployment).await;
-        let strangers = deployment.cloud.with_cloud(|cloud| strangers(cloud));
+        foreign::create_foreign_resources(&deployment).await;
+        let foreign_resources = deployment.cloud.with_cloud(|cloud| foreign::foreign_resources(cloud));
         deployment.cloud.reset_calls();
         let mut run = Self {
             deployment,
@@ -113,22 +116,22 @@ impl Run {
             text: None,
             serving: BTreeSet::new(),
             disturbed: BTreeSet::new(),
-            strangers,
+            foreign_resources,
         };
-        let began = tokio::time::Instant::now();
+        let start = tokio::time::Instant::now();
         run.set_faults(true);
         run.deployment.start_as(FIRST).await;
         for (wait, event) in &history.events {
-            run.pass(*wait).await?;
-            run.happen(event).await.map_err(|problem| format!("{problem} (at {event:?})"))?;
+            run.advance(*wait).await?;
+            run.apply(event).await.map_err(|problem| format!("{problem} (at {event:?})"))?;
         }
-        run.pass(Duration::from_secs(60)).await?;
-        run.rest().await?;
+        run.advance(Duration::from_secs(60)).await?;
+        run.settle().await?;
         let calls = run.deployment.cloud.calls();
         Ok(Numbers {
             calls: calls.len(),
             mutating: calls.iter().filter(|call| call.mutating).count(),
-            virtual_seconds: began.elapsed().as_secs(),
+            virtual_seconds: start.elapsed().as_secs(),
         })
     }
 
@@ -143,24 +146,24 @@ impl Run {
         self.deployment.cloud.set_faults(faults);
     }
 
-    /// Lets time pass, and looks all along.
-    async fn pass(&mut self, time: Duration) -> Result<(), String> {
-        let until = tokio::time::Instant::now() + time;
+    /// Lets time pass and checks the invariants.
+    async fn advance(&mut self, time: Duration) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + time;
         loop {
-            self.look()?;
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            self.check()?;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            tokio::time::sleep(left.min(LOOK)).await;
+            tokio::time::sleep(left.min(CHECK_INTERVAL)).await;
         }
     }
 
-    async fn happen(&mut self, event: &Event) -> Result<(), String> {
+    async fn apply(&mut self, event: &Event) -> Result<(), String> {
         match *event {
             Event::Commit { name, variant } => {
                 self.known.insert(name);
-                self.deployment.commit(name, varied(name, variant));
+                self.deployment.commit(name, config_variant(name, variant));
             }
             Event::Push { name, flaw } => self.push(name, flaw),
             Event::Remove { name } => {
@@ -188,45 +191,46 @@ impl Run {
                 self.deployment.confirm(&[]);
                 let configs = std::mem::take(&mut self.deployment.configs);
                 self.deployment.publish();
-                self.pass(Duration::from_secs(seconds)).await?;
+                self.advance(Duration::from_secs(seconds)).await?;
                 self.deployment.configs = configs;
                 self.deployment.publish();
             }
             Event::Unreadable { seconds } => {
                 self.deployment.fail_source(Some("the git host does not answer"));
-                self.pass(Duration::from_secs(seconds)).await?;
+                self.advance(Duration::from_secs(seconds)).await?;
                 self.deployment.fail_source(None);
             }
-            Event::ByHand { name, change } => {
-                let takes_away = [ByHand::DeleteService, ByHand::EmptyWorkspace, ByHand::DeleteRegistry];
-                if change == ByHand::EmptyWorkspace {
+            Event::ManualChange { name, change } => {
+                let takes_away =
+                    [ManualChange::DeleteService, ManualChange::EmptyWorkspace, ManualChange::DeleteRegistry];
+                if change == ManualChange::EmptyWorkspace {
                     self.disturbed.extend(NAMES.map(str::to_owned));
                 } else if takes_away.contains(&change) {
                     self.disturbed.insert(name.to_owned());
                 }
-                by_hand::change(&self.deployment, name, change).await;
+                manual_change::change(&self.deployment, name, change).await;
             }
             Event::Crash { seconds } => self.crash(seconds).await?,
             Event::CrashAtCall { number, applied } => {
-                let hang = Rule::at(number, Trouble::Hang { applied }).of(FIRST).mutating_only();
+                let hang = Rule::at(number, Fault::Hang { applied }).of(FIRST).mutating_only();
                 let mut faults = Faults::from(hang);
                 faults = faults.and(Rule::random(self.history.seed, self.history.chances).of(FIRST));
                 self.deployment.cloud.set_faults(faults);
-                self.pass(Duration::from_secs(90)).await?;
+                self.advance(Duration::from_secs(90)).await?;
                 self.set_faults(true);
                 self.crash(number).await?;
             }
             Event::Second { seconds } => {
                 self.deployment.start_as(SECOND).await;
-                self.pass(Duration::from_secs(seconds)).await?;
+                self.advance(Duration::from_secs(seconds)).await?;
                 self.deployment.kill_one(SECOND).await;
             }
         }
-        self.look()
+        self.check()
     }
 
     fn push(&mut self, name: &'static str, flaw: Option<Flaw>) {
-        // No two branches have equal commits: an image's name ends with its commit's number.
+        // Branches share no commit numbers, because an image name ends with the number.
         let place = NAMES.iter().position(|one| *one == name).unwrap_or_default();
         let first = u32::try_from(place).unwrap_or_default() * 1000 + 1;
         let number = self.commits.get(name).copied().unwrap_or(first) + 1;
@@ -252,15 +256,15 @@ impl Run {
 
     async fn crash(&mut self, seconds: u64) -> Result<(), String> {
         self.deployment.kill_one(FIRST).await;
-        self.pass(Duration::from_secs(seconds)).await?;
+        self.advance(Duration::from_secs(seconds)).await?;
         self.deployment.start_as(FIRST).await;
         Ok(())
     }
 
-    /// What must hold at every moment.
-    fn look(&mut self) -> Result<(), String> {
-        if self.deployment.has_fallen() {
-            return Err("a loop of the daemon ended: something in it panicked".to_owned());
+    /// The invariants that hold at every moment.
+    fn check(&mut self) -> Result<(), String> {
+        if self.deployment.has_panicked() {
+            return Err("a task of the daemon panicked".to_owned());
         }
         let text = std::fs::read_to_string(self.deployment.workspace_file()).ok();
         let published = if text == self.text {
@@ -271,10 +275,10 @@ impl Run {
         };
         self.text = text;
         if let Some(unknown) = published.iter().find(|name| !self.known.contains(name.as_str())) {
-            return Err(format!("{unknown} is in workspace.yaml, and never had a config"));
+            return Err(format!("{unknown} is in workspace.yaml without ever having had a config"));
         }
-        let kept = |name: &&String| self.deployment.configs.contains_key(*name) && !self.disturbed.contains(*name);
-        if let Some(lost) = self.published.difference(&published).find(kept) {
+        let expected = |name: &&String| self.deployment.configs.contains_key(*name) && !self.disturbed.contains(*name);
+        if let Some(lost) = self.published.difference(&published).find(expected) {
             return Err(format!("{lost} left workspace.yaml although it has a config"));
         }
         let serving: BTreeSet<String> = self.deployment.cloud.with_cloud(|cloud| {
@@ -283,29 +287,29 @@ impl Run {
                 cloud.ecs.tasks.values().filter(healthy).filter_map(|task| task.family.strip_prefix("codeloc-"));
             families.filter(|name| published.contains(*name)).map(str::to_owned).collect()
         });
-        if let Some(down) = self.serving.difference(&serving).find(kept) {
-            return Err(format!("{down} served, has a config, and no task of it is healthy any more"));
+        if let Some(down) = self.serving.difference(&serving).find(expected) {
+            return Err(format!("{down} has a config but no longer a healthy task"));
         }
         self.published = published;
         self.serving = serving;
-        // What was read a moment late may look as if nothing had been applied.
-        match self.deployment.alarm() {
+        // After a stale read, an applied step can look like one that had no effect.
+        match self.deployment.not_converging() {
             Some(message) if self.history.rules.stale_reads.is_zero() => Err(format!("not converging: {message}")),
             _ => Ok(()),
         }
     }
 
-    /// Everything comes to rest: no more faults, every removal confirmed.
-    async fn rest(&mut self) -> Result<(), String> {
+    /// Stops all faults, confirms all removals, and waits until nothing changes.
+    async fn settle(&mut self) -> Result<(), String> {
         self.set_faults(false);
         self.deployment.confirm(&NAMES);
-        let until = tokio::time::Instant::now() + REST;
+        let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
         loop {
             let unsettled: Vec<String> = NAMES.iter().filter_map(|name| self.unsettled(name)).collect();
             if unsettled.is_empty() {
                 break;
             }
-            if tokio::time::Instant::now() >= until {
+            if tokio::time::Instant::now() >= deadline {
                 let calls = self.deployment.cloud.calls();
                 let last: Vec<String> = calls
                     .iter()
@@ -315,65 +319,65 @@ impl Run {
                     .rev()
                     .take(60)
                     .rev()
-                    .map(told)
+                    .map(describe)
                     .collect();
-                return Err(format!("did not come to rest: {}; last calls: {}", unsettled.join("; "), last.join(", ")));
+                return Err(format!("did not settle: {}; last calls: {}", unsettled.join("; "), last.join(", ")));
             }
-            self.pass(Duration::from_secs(10)).await?;
+            self.advance(Duration::from_secs(10)).await?;
         }
-        // What is read in turns may still turn up something, in the next few sweeps; then none does.
-        self.pass(Duration::from_secs(6 * 60)).await?;
+        // Resources that are read in turn can still cause changes in the next few sweeps.
+        self.advance(Duration::from_secs(6 * 60)).await?;
         let before = self.deployment.mutating_calls().len();
-        self.pass(Duration::from_secs(6 * 60)).await?;
+        self.advance(Duration::from_secs(6 * 60)).await?;
         let calls = self.deployment.mutating_calls();
         if calls.len() > before {
-            return Err(format!("at rest, and still: {:?}", &calls[before..]));
+            return Err(format!("settled, but still changing: {:?}", &calls[before..]));
         }
         if let Some(unsettled) = NAMES.iter().find_map(|name| self.unsettled(name)) {
-            return Err(format!("did not stay at rest: {unsettled}"));
+            return Err(format!("did not stay settled: {unsettled}"));
         }
-        self.look_at_the_end().await
+        self.check_final_state().await
     }
 
-    /// What is not yet as it has to be in the end.
+    /// Why a location has not reached its final state.
     fn unsettled(&self, name: &'static str) -> Option<String> {
         let status = self.deployment.status(name);
         let Some(text) = self.deployment.configs.get(name) else {
-            return status.map(|status| format!("{name} is still there: {}", status.message));
+            return status.map(|status| format!("{name} still exists: {}", status.message));
         };
-        let Some(status) = status else { return Some(format!("{name} is not known yet")) };
-        let said = format!("{name}: {}, {}: {}", status.sync, status.health, status.message);
+        let Some(status) = status else { return Some(format!("{name} has no status yet")) };
+        let summary = format!("{name}: {}, {}: {}", status.sync, status.health, status.message);
         let number = self.commits.get(branch(text)).copied().unwrap_or(1);
         let flaw = self.flaws.get(&(branch(text), number));
         let settled = match (text.contains("git_url: ["), flaw) {
             (true, _) => status.sync == Sync::Unknown,
-            // Whether its code was to blame, the last task that stopped may not have told yet.
+            // Before the last stopped task is read, the cause of the failure is unknown.
             (false, Some(_)) => {
                 let failed =
                     |reason| matches!(reason, Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering);
                 status.conditions.iter().any(|dated| failed(dated.condition.reason))
                     && status.health == Health::Degraded
-                    && !status.message.contains("is tried again")
+                    && !RETRY_MESSAGES.iter().any(|message| status.message.contains(message))
             }
             (false, None) => (status.sync, status.health) == (Sync::Synced, Health::Healthy),
         };
-        (!settled).then_some(said)
+        (!settled).then_some(summary)
     }
 
-    async fn look_at_the_end(&self) -> Result<(), String> {
+    async fn check_final_state(&self) -> Result<(), String> {
         let observed = self.deployment.observed().await;
         let owned = observed
             .iter()
             .filter(|(name, observed)| observed.any_owned(name, "codeloc"))
             .map(|(name, _)| name.as_str());
         if let Some(orphan) = owned.into_iter().find(|name| !self.deployment.configs.contains_key(*name)) {
-            return Err(format!("{orphan} has no config, and something of it is left: {:?}", observed[orphan]));
+            return Err(format!("{orphan} has no config but still has resources: {:?}", observed[orphan]));
         }
-        let after = self.deployment.cloud.with_cloud(|cloud| strangers(cloud));
-        if after != self.strangers {
-            return Err(format!("a stranger's resource was changed:\n{}\n{after}", self.strangers));
+        let after = self.deployment.cloud.with_cloud(|cloud| foreign::foreign_resources(cloud));
+        if after != self.foreign_resources {
+            return Err(format!("a resource of another owner was changed:\n{}\n{after}", self.foreign_resources));
         }
-        // A revision is registered once, but for each time that the answer was lost, or that a read came late.
+        // A revision is registered once, plus once per lost response or stale read.
         let lost = |call: &&localcloud::calls::Call| {
             call.operation == "RegisterTaskDefinition" && call.applied && call.outcome != "OK"
         };
@@ -389,14 +393,14 @@ impl Run {
                 .count();
             let excused = lost + crashes;
             if doubled > excused {
-                return Err(format!("{doubled} task definitions too many, {excused} of them excused: {registered:?}"));
+                return Err(format!("{doubled} duplicate task definitions, {excused} of them allowed: {registered:?}"));
             }
         }
         Ok(())
     }
 }
 
-fn told(call: &localcloud::calls::Call) -> String {
+fn describe(call: &localcloud::calls::Call) -> String {
     format!(
         "{:.0} {} {} {} {}",
         call.time,
@@ -407,7 +411,7 @@ fn told(call: &localcloud::calls::Call) -> String {
     )
 }
 
-/// How many active task definitions each revision has.
+/// The number of active task definitions per revision.
 #[must_use]
 pub fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
     let mut counts = BTreeMap::new();
@@ -420,8 +424,8 @@ pub fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
     counts
 }
 
-/// A config that differs from another one of the same name.
-fn varied(name: &str, variant: u8) -> String {
+/// A config of a location; each variant is different.
+fn config_variant(name: &str, variant: u8) -> String {
     let more = match variant {
         0 => "",
         1 => "resources: {cpu: 512, memory: 2048}\n",
@@ -433,32 +437,7 @@ fn varied(name: &str, variant: u8) -> String {
     format!("{}{more}", config(name))
 }
 
-/// The name on whose branch a config's code is: a renamed location keeps its repository.
+/// The location whose repository a config uses: a renamed location keeps its repository.
 fn branch(text: &str) -> &'static str {
     NAMES.into_iter().find(|name| text.contains(&format!("git.test/{name}.git"))).unwrap_or("")
-}
-
-/// Things with names like ours, which are not ours.
-async fn make_strangers(deployment: &TestDeployment) {
-    let clients = deployment.clients();
-    let logs = clients.logs.create_log_group().log_group_name("/codeloc/locations/orders2");
-    logs.send().await.expect("a stranger's log group");
-    let logs = clients.logs.create_log_group().log_group_name("/codeloc/locations/finance");
-    let logs = logs.tags(tags::MANAGED_BY, "another").tags(tags::LOCATION, "finance");
-    logs.send().await.expect("another deployment's log group");
-    let role = clients.iam.create_role().role_name("codeloc-finance");
-    role.assume_role_policy_document(r#"{"Version":"2012-10-17","Statement":[]}"#)
-        .send()
-        .await
-        .expect("a stranger's role");
-    clients.ecr.create_repository().repository_name("codeloc/base").send().await.expect("a stranger's images");
-}
-
-fn strangers(cloud: &Cloud) -> String {
-    let names = ["/codeloc/locations/orders2", "/codeloc/locations/finance"];
-    let groups: Vec<String> =
-        names.iter().map(|name| serde_json::to_string(&cloud.logs.groups.get(*name)).expect("plain data")).collect();
-    let role = serde_json::to_string(&cloud.iam.roles.get("codeloc-finance")).expect("plain data");
-    let images = serde_json::to_string(&cloud.ecr.repositories.get("codeloc/base")).expect("plain data");
-    format!("{}\n{role}\n{images}", groups.join("\n"))
 }

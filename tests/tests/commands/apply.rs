@@ -1,41 +1,39 @@
-//! `codeloc apply` ended by a signal, beside a held lease, and without access to AWS.
+//! `codeloc apply` with a signal, with a lease of another process, and without access to AWS.
 
 use std::process::{Child, Command, Stdio};
 
 use aws_sdk_s3::primitives::ByteStream;
-use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{binary, command, stderr, until};
+use codeloc_tests::processes::{binary, command, stderr, wait_for};
+use codeloc_tests::sandbox::{Sandbox, config_with_image};
 use serde_json::{Value, json};
 
 const KEY: &str = "codeloc/codeloc-local/lease.json";
 const BUCKET: &str = "dagster-platform";
 
-/// A cloud, and a location that never becomes healthy: the driver runs no task.
-async fn lone(folder: &std::path::Path, flags: &[&str]) -> Lone {
-    let lone = Lone::start_with(folder, "simulated", flags).await;
-    lone.write_settings(&folder.join("work"));
-    let image = format!("registry.test/orders@sha256:{}", "0123456789abcdef".repeat(4));
-    let config = format!("name: orders\ngit_url: https://git.test/orders.git\nmodule: orders\nimage: {image}\n");
-    lone.write_config("orders", &config);
-    lone
+/// A location that never becomes healthy, because the driver starts no tasks.
+async fn sandbox(folder: &std::path::Path, flags: &[&str]) -> Sandbox {
+    let sandbox = Sandbox::start_with(folder, "simulated", flags).await;
+    sandbox.write_settings(&folder.join("work"));
+    sandbox.write_config("orders", &config_with_image("orders", ""));
+    sandbox
 }
 
-fn s3(lone: &Lone) -> aws_sdk_s3::Client {
-    let config = aws_sdk_s3::config::Builder::from(&lone.sdk()).force_path_style(true).build();
+fn s3(sandbox: &Sandbox) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(&sandbox.sdk()).force_path_style(true).build();
     aws_sdk_s3::Client::from_conf(config)
 }
 
-async fn holder(lone: &Lone) -> Result<String, String> {
-    let answer = s3(lone).get_object().bucket(BUCKET).key(KEY).send().await.map_err(|error| format!("{error:?}"))?;
+async fn holder(sandbox: &Sandbox) -> Result<String, String> {
+    let answer = s3(sandbox).get_object().bucket(BUCKET).key(KEY).send().await.map_err(|error| format!("{error:?}"))?;
     let bytes = answer.body.collect().await.map_err(|error| error.to_string())?.into_bytes();
     let record: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     Ok(record["holder"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Writes the lease as another process does, which then stops renewing it.
-async fn hold(lone: &Lone, seconds: u64) {
+/// Writes the lease of another process that does not renew it.
+async fn hold(sandbox: &Sandbox, seconds: u64) {
     let record = json!({"holder": "vm/1/2", "sequence": 7, "seconds": seconds}).to_string();
-    let write = s3(lone).put_object().bucket(BUCKET).key(KEY).body(ByteStream::from(record.into_bytes()));
+    let write = s3(sandbox).put_object().bucket(BUCKET).key(KEY).body(ByteStream::from(record.into_bytes()));
     write.send().await.unwrap();
 }
 
@@ -45,20 +43,20 @@ fn apply(folder: &std::path::Path) -> Child {
     codeloc.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-async fn changes(lone: &Lone) -> usize {
-    let calls = lone.web.calls(lone.cloud_port(), 0).await.unwrap();
+async fn changes(sandbox: &Sandbox) -> usize {
+    let calls = sandbox.web.calls(sandbox.cloud_port(), 0).await.unwrap();
     calls.iter().filter(|call| call.mutating && call.service != "s3").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_ends_it_with_the_lease_given_back() {
+async fn a_signal_ends_apply_and_releases_the_lease() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = lone(folder.path(), &[]).await;
+    let sandbox = sandbox(folder.path(), &[]).await;
     for signal in ["-TERM", "-INT"] {
         let child = apply(folder.path());
-        until("apply holds the lease", 60, || async {
-            match holder(&lone).await? {
-                none if none.is_empty() => Err("given back".to_owned()),
+        wait_for("apply holds the lease", 60, || async {
+            match holder(&sandbox).await? {
+                none if none.is_empty() => Err("released".to_owned()),
                 _ => Ok(()),
             }
         })
@@ -68,28 +66,28 @@ async fn a_signal_ends_it_with_the_lease_given_back() {
         let errors = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{signal}: {errors}");
         assert!(errors.contains("stopped by a signal before all locations were reconciled"), "{signal}: {errors}");
-        assert_eq!(holder(&lone).await.unwrap(), "", "after {signal}");
+        assert_eq!(holder(&sandbox).await.unwrap(), "", "after {signal}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_another_process_holds_is_waited_for() {
+async fn apply_waits_for_a_lease_that_another_process_holds() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = lone(folder.path(), &[]).await;
-    hold(&lone, 3600).await;
-    let output = lone.codeloc("apply", &["--timeout", "8"]);
+    let sandbox = sandbox(folder.path(), &[]).await;
+    hold(&sandbox, 3600).await;
+    let output = sandbox.codeloc("apply", &["--timeout", "8"]);
     let errors = stderr(&output);
-    assert_eq!((output.status.code(), changes(&lone).await), (Some(1), 0), "{errors}");
+    assert_eq!((output.status.code(), changes(&sandbox).await), (Some(1), 0), "{errors}");
     assert!(errors.contains("waiting for the lease: vm/1/2 holds it"), "{errors}");
     assert!(errors.ends_with("error: not converged within 8 s: vm/1/2 holds the lease\n"), "{errors}");
 
-    // It runs out while the command waits.
-    hold(&lone, 2).await;
+    // The lease expires while the command waits.
+    hold(&sandbox, 2).await;
     let mut child = apply(folder.path());
-    until("apply changes something", 60, || {
-        assert_eq!(child.try_wait().unwrap(), None, "ended by itself");
-        let lone = &lone;
-        async move { if changes(lone).await > 0 { Ok(()) } else { Err("no change".to_owned()) } }
+    wait_for("apply changes something", 60, || {
+        assert_eq!(child.try_wait().unwrap(), None, "apply exited");
+        let sandbox = &sandbox;
+        async move { if changes(sandbox).await > 0 { Ok(()) } else { Err("no change".to_owned()) } }
     })
     .await;
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
@@ -98,12 +96,12 @@ async fn a_lease_that_another_process_holds_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_aws_that_was_never_read_is_a_failure() {
+async fn apply_fails_when_aws_was_never_read() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = lone(folder.path(), &["--deny", "iam:GetAccountAuthorizationDetails"]).await;
-    let output = lone.codeloc("apply", &["--timeout", "4"]);
+    let sandbox = sandbox(folder.path(), &["--deny", "iam:GetAccountAuthorizationDetails"]).await;
+    let output = sandbox.codeloc("apply", &["--timeout", "4"]);
     let errors = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    let wanted = "error: not converged within 4 s: no sweep could read all of AWS: iam:GetAccountAuthorizationDetails: AccessDenied";
-    assert!(errors.contains(wanted), "{errors}");
+    let expected = "error: not converged within 4 s: no sweep could read all of AWS: iam:GetAccountAuthorizationDetails: AccessDenied";
+    assert!(errors.contains(expected), "{errors}");
 }

@@ -1,6 +1,6 @@
-//! Commands against daemons and clouds that are hostile, busy, or not there.
+//! Commands with hostile, busy or missing daemons and clouds.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod apply;
 mod errors;
@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
-/// What a daemon answers: status line, content type and body.
+/// The response of a daemon: status line, content type and body.
 struct Answer(&'static str, &'static str, String);
 
 impl Answer {
@@ -23,13 +23,13 @@ impl Answer {
     }
 }
 
-/// A server on loopback that answers each request by its method and its path; its URL.
+/// Starts a local server that answers by method and path, and returns its URL.
 fn daemon(answer: impl Fn(&str, &str) -> Answer + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
-            // A command may be gone already.
+            // A command can close its connection early.
             let _ = serve(&connection.unwrap(), &answer);
         }
     });
@@ -53,8 +53,8 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str, &str) -> Answer) -> 
         }
     }
     reader.take(length).read_to_end(&mut Vec::new())?;
-    let mut words = first.split_whitespace();
-    let Answer(status, kind, body) = answer(words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut parts = first.split_whitespace();
+    let Answer(status, kind, body) = answer(parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
@@ -74,8 +74,8 @@ fn status(name: &str, more: &Value) -> Value {
     status
 }
 
-/// A daemon in which every text is `text`.
-fn talking(text: &'static str) -> String {
+/// A daemon whose texts are all `text`.
+fn daemon_with_text(text: &'static str) -> String {
     daemon(move |method, path| {
         let path = path.split('?').next().unwrap();
         let condition = json!({
@@ -125,7 +125,7 @@ fn talking(text: &'static str) -> String {
     })
 }
 
-/// Every command that asks a daemon, in each of its forms.
+/// Every command that uses a daemon, in each of its forms.
 const COMMANDS: [&[&str]; 29] = [
     &["status"],
     &["status", "orders"],

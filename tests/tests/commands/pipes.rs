@@ -1,16 +1,16 @@
-//! A closed pipe ends a command quietly.
+//! A closed pipe ends a command without an error message.
 
 use std::process::{Command, Stdio};
 
 use codeloc_tests::processes::{binary, command, root};
 
-use super::{COMMANDS, talking};
+use super::{COMMANDS, daemon_with_text};
 
-/// As shells report a program that SIGPIPE ended.
+/// The exit code of a program that SIGPIPE ended, as shells report it.
 const CLOSED_PIPE: i32 = 141;
 
 /// The exit code and standard error of a command whose standard output is closed.
-fn unread(command: &mut Command) -> (i32, String) {
+fn run_with_closed_pipe(command: &mut Command) -> (i32, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -18,29 +18,29 @@ fn unread(command: &mut Command) -> (i32, String) {
 }
 
 #[test]
-fn a_command_with_a_closed_output_ends_quietly() {
-    let server = talking("plain");
-    for words in COMMANDS {
+fn a_command_with_a_closed_pipe_ends_quietly() {
+    let server = daemon_with_text("plain");
+    for arguments in COMMANDS {
         let mut codeloc = command(binary("codeloc"));
-        codeloc.args(words).args(["--server", &server]);
-        let (code, errors) = unread(&mut codeloc);
+        codeloc.args(arguments).args(["--server", &server]);
+        let (code, errors) = run_with_closed_pipe(&mut codeloc);
         // An unknown location leaves nothing to print.
-        let wanted = if words == ["status", "ordres"] { 1 } else { CLOSED_PIPE };
-        assert_eq!(code, wanted, "{words:?}: {errors}");
-        assert!(wanted == 1 || errors.is_empty(), "{words:?}: {errors}");
+        let expected = if arguments == ["status", "ordres"] { 1 } else { CLOSED_PIPE };
+        assert_eq!(code, expected, "{arguments:?}: {errors}");
+        assert!(expected == 1 || errors.is_empty(), "{arguments:?}: {errors}");
     }
 }
 
 #[test]
-fn a_command_without_a_daemon_ends_quietly_too() {
-    let words: [&[&str]; 6] =
+fn a_local_command_with_a_closed_pipe_ends_quietly() {
+    let arguments: [&[&str]; 6] =
         [&["--help"], &["status", "--help"], &["--version"], &["completions", "zsh"], &["schema"], &["validate"]];
-    for words in words {
+    for arguments in arguments {
         let mut codeloc = command(binary("codeloc"));
-        codeloc.args(words).current_dir(root());
-        let (code, errors) = unread(&mut codeloc);
-        // The parser ends with 0 whether or not its text is read.
-        assert!([0, CLOSED_PIPE].contains(&code) && errors.is_empty(), "{words:?} ends with {code}: {errors}");
+        codeloc.args(arguments).current_dir(root());
+        let (code, errors) = run_with_closed_pipe(&mut codeloc);
+        // The argument parser exits with 0 even if its text is not read.
+        assert!([0, CLOSED_PIPE].contains(&code) && errors.is_empty(), "{arguments:?} ends with {code}: {errors}");
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use codeloc_tests::processes::{binary, run, stderr, stdout};
-use codeloc_tests::{TestDeployment, config};
+use codeloc_tests::{TestDeployment, commit_id, config};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Answer, daemon, status};
 
-fn ask(server: &str, words: &[&str]) -> std::process::Output {
-    run(binary("codeloc"), &[&["status", "--server", server], words].concat())
+fn ask(server: &str, arguments: &[&str]) -> std::process::Output {
+    run(binary("codeloc"), &[&["status", "--server", server], arguments].concat())
 }
 
 #[test]
@@ -34,10 +34,10 @@ fn an_unknown_location_is_an_error_that_names_similar_ones() {
     }
 }
 
-/// A daemon that answers with one list of statuses after another and repeats the last one, and the number of its answers.
-fn moving(shown: Vec<Value>, configs: Vec<Value>) -> (String, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
+/// A daemon that returns one list of statuses after another and repeats the last one, with the number of its responses.
+fn daemon_with_statuses(shown: Vec<Value>, configs: Vec<Value>) -> (String, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
     let server = daemon(move |_, path| {
         let at = count.load(Ordering::SeqCst);
         match path {
@@ -52,56 +52,56 @@ fn moving(shown: Vec<Value>, configs: Vec<Value>) -> (String, Arc<AtomicUsize>) 
             _ => Answer("403 Forbidden", "application/problem+json", json!({"detail": "may only read"}).to_string()),
         }
     });
-    (server, asked)
+    (server, requests)
 }
 
 #[test]
-fn waiting_is_for_the_commit_that_the_branch_names_now() {
-    let of = |commit: &str, as_of: Value, more: &Value| {
+fn wait_includes_the_newest_commit_of_the_branch() {
+    let status_at = |commit: &str, as_of: Value, more: &Value| {
         let mut one = status("orders", more);
         (one["commit"], one["as_of"]) = (json!(commit), as_of);
         json!([one])
     };
     let shown = vec![
-        of("old", json!("2026-01-01T11:59:59Z"), &json!({})),
-        of("old", Value::Null, &json!({})),
-        of("new", json!("2026-01-01T12:00:01Z"), &json!({"health": "Progressing"})),
-        of("new", json!("2026-01-01T12:00:02Z"), &json!({})),
+        status_at("old", json!("2026-01-01T11:59:59Z"), &json!({})),
+        status_at("old", Value::Null, &json!({})),
+        status_at("new", json!("2026-01-01T12:00:01Z"), &json!({"health": "Progressing"})),
+        status_at("new", json!("2026-01-01T12:00:02Z"), &json!({})),
     ];
-    let (server, asked) = moving(shown, vec![json!("2026-01-01T12:00:00Z")]);
-    for words in [&["orders", "--wait", "--json"][..], &["--wait", "--json"]] {
-        asked.store(0, Ordering::SeqCst);
-        let output = ask(&server, words);
+    let (server, requests) = daemon_with_statuses(shown, vec![json!("2026-01-01T12:00:00Z")]);
+    for arguments in [&["orders", "--wait", "--json"][..], &["--wait", "--json"]] {
+        requests.store(0, Ordering::SeqCst);
+        let output = ask(&server, arguments);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()[0]["commit"], "new", "{output:?}");
-        assert_eq!(asked.load(Ordering::SeqCst), 4);
+        assert_eq!(requests.load(Ordering::SeqCst), 4);
     }
 }
 
 #[test]
-fn waiting_is_for_configs_that_were_just_committed() {
+fn wait_includes_configs_that_were_just_committed() {
     let well = |name: &str| status(name, &json!({"as_of": "2026-01-01T12:00:02Z"}));
     let shown = vec![json!([well("orders")]), json!([well("orders")]), json!([well("billing"), well("orders")])];
     let configs = vec![json!("2026-01-01T11:00:00Z"), Value::Null, json!("2026-01-01T12:00:02Z")];
-    let (server, asked) = moving(shown.clone(), configs.clone());
+    let (server, requests) = daemon_with_statuses(shown.clone(), configs.clone());
     let output = ask(&server, &["--wait", "--json"]);
     assert!(output.status.success() && stdout(&output).contains("billing"), "{output:?}");
-    assert_eq!(asked.load(Ordering::SeqCst), 3);
-    let (server, _) = moving(shown, configs);
+    assert_eq!(requests.load(Ordering::SeqCst), 3);
+    let (server, _) = daemon_with_statuses(shown, configs);
     let output = ask(&server, &["billing", "--wait"]);
     assert!(output.status.success() && stdout(&output).contains("billing: Synced, Healthy"), "{output:?}");
 }
 
 #[test]
-fn waiting_in_vain_says_for_what() {
+fn a_wait_that_times_out_names_the_reason() {
     let old = status("orders", &json!({"as_of": "2026-01-01T11:00:00Z"}));
-    let ill = status("billing", &json!({"health": "Degraded", "message": "no image"}));
-    let (server, _) = moving(vec![json!([old, ill])], vec![json!("2026-01-01T12:00:00Z")]);
+    let unhealthy = status("billing", &json!({"health": "Degraded", "message": "no image"}));
+    let (server, _) = daemon_with_statuses(vec![json!([old, unhealthy])], vec![json!("2026-01-01T12:00:00Z")]);
     let output = ask(&server, &["--wait", "--timeout", "0"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let told = stderr(&output);
+    let reported = stderr(&output);
     let known = "orders may be out of date: the daemon has not read its config or its branch again";
-    assert!(told.contains(known) && told.contains("billing is Synced, Degraded: no image"), "{told}");
+    assert!(reported.contains(known) && reported.contains("billing is Synced, Degraded: no image"), "{reported}");
     let output = ask(&server, &["ordres", "--wait", "--timeout", "0"]);
     assert!(stderr(&output).contains("did you mean `orders`?"), "{}", stderr(&output));
 }
@@ -119,7 +119,7 @@ fn waiting_ends_at_once_if_a_revision_failed() {
     });
     let failed = json!({"health": "Degraded", "message": "no module shop", "conditions": [condition]});
     let configs = vec![json!("2026-01-01T12:00:00Z")];
-    let (server, asked) = moving(vec![of("2026-01-01T12:00:00Z", &failed)], configs.clone());
+    let (server, asked) = daemon_with_statuses(vec![of("2026-01-01T12:00:00Z", &failed)], configs.clone());
     let output = ask(&server, &["--wait"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let expected = "error: not every location is Synced and Healthy: orders is Synced, Degraded: no module shop\n";
@@ -128,30 +128,30 @@ fn waiting_ends_at_once_if_a_revision_failed() {
 
     // A fix was pushed, and the daemon has not read it yet.
     let shown = vec![of("2026-01-01T11:59:59Z", &failed), of("2026-01-01T12:00:01Z", &json!({}))];
-    let (server, asked) = moving(shown, configs);
+    let (server, asked) = daemon_with_statuses(shown, configs);
     let output = ask(&server, &["--wait"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_knows_of_every_push_before_its_moment() {
+async fn a_status_includes_every_push_before_its_as_of_time() {
     let mut deployment = TestDeployment::converged(&["orders"]).await;
-    let knows = |this: &TestDeployment, pushed: Instant| {
+    let includes = |this: &TestDeployment, pushed: Instant| {
         this.healthy("orders") && this.as_of("orders").is_some_and(|moment| moment >= pushed)
     };
     let before = deployment.status("orders").unwrap();
     let pushed = Instant::now();
     deployment.publish();
     deployment.branches.push("orders", 2);
-    deployment.until("the push is known of", |this| knows(this, pushed)).await;
+    deployment.wait_until("the status includes the push", |this| includes(this, pushed)).await;
     let moved = deployment.status("orders").unwrap();
-    assert_eq!(moved.commit.as_deref(), Some(format!("{:040x}", 2).as_str()));
+    assert_eq!(moved.commit.as_deref(), Some(commit_id(2).as_str()));
     assert_ne!(moved.serving, before.serving);
 
     let committed = Instant::now();
     deployment.commit("orders", config("orders") + "resources: {cpu: 512, memory: 1024}\n");
-    // The branch is asked by itself.
-    deployment.until("the config is known of", |this| knows(this, committed)).await;
+    // codeloc resolves the branch without a push.
+    deployment.wait_until("the status includes the config", |this| includes(this, committed)).await;
     assert_ne!(deployment.status("orders").unwrap().serving, moved.serving);
 }

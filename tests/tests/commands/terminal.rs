@@ -1,26 +1,26 @@
-//! Commands escape the control characters of others and keep our own colours.
+//! Commands escape control characters in texts from outside and keep the colours of codeloc.
 
 use std::process::{Command, Output};
 
-use codeloc_tests::lone::Lone;
-use codeloc_tests::processes::{binary, command, root, run};
+use codeloc_tests::processes::{binary, command, git, root, run};
+use codeloc_tests::sandbox::Sandbox;
 use serde_json::json;
 
-use super::{Answer, COMMANDS, daemon, status, talking};
+use super::{Answer, COMMANDS, daemon, daemon_with_text, status};
 
 /// A title, hidden text, a colour and a line break by C1, DEL, bidirectional controls and a line separator.
 const HOSTILE: &str = "x\u{1b}]0;pwned\u{7}\u{1b}[8m\u{9b}31m\u{85}\r\u{7f}\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}y";
 /// The sequences that codeloc itself prints.
 const COLOURS: [&str; 5] = ["\u{1b}[0m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[90m"];
 
-/// With colours, as on a terminal.
+/// codeloc with colours, as on a terminal.
 fn coloured() -> Command {
     let mut codeloc = command(binary("codeloc"));
     codeloc.env_remove("NO_COLOR").env("CLICOLOR_FORCE", "1");
     codeloc
 }
 
-/// The characters that a terminal interprets, without our own sequences.
+/// The characters that a terminal interprets, except the colours of codeloc.
 fn interpreted(bytes: &[u8]) -> String {
     let text = COLOURS.iter().fold(String::from_utf8(bytes.to_vec()).unwrap(), |text, own| text.replace(own, ""));
     let is_interpreted = |character: &char| {
@@ -30,7 +30,7 @@ fn interpreted(bytes: &[u8]) -> String {
     text.chars().filter(is_interpreted).collect()
 }
 
-/// The output of a command, checked to hold nothing that a terminal interprets.
+/// The output of a command; asserts that a terminal interprets none of it.
 fn harmless(what: &str, output: &Output) -> String {
     for stream in [&output.stdout, &output.stderr] {
         assert_eq!(interpreted(stream), "", "{what}: {:?}", String::from_utf8_lossy(stream));
@@ -49,7 +49,7 @@ fn text_of_a_daemon_is_escaped() {
         Answer("422 Unprocessable Content", "application/problem+json", body.to_string())
     };
     let servers = [
-        ("hostile texts", talking(HOSTILE)),
+        ("hostile texts", daemon_with_text(HOSTILE)),
         ("hostile errors", daemon(move |_, _| problem(None))),
         ("hostile errors of a config", daemon(move |_, _| problem(Some(HOSTILE)))),
         ("no JSON", daemon(|_, _| Answer("200 OK", "text/plain", HOSTILE.to_owned()))),
@@ -57,32 +57,32 @@ fn text_of_a_daemon_is_escaped() {
             "not ready",
             daemon(|_, path| match path {
                 "/readyz" => Answer("503 Service Unavailable", "text/plain", HOSTILE.to_owned()),
-                "/v1/status" => Answer::json(&json!({"trouble": HOSTILE})),
+                "/v1/status" => Answer::json(&json!({"fault": HOSTILE})),
                 _ => Answer::json(&json!([status(HOSTILE, &json!({}))])),
             }),
         ),
     ];
     for (of, server) in servers {
-        for words in COMMANDS {
-            let output = coloured().args(words).args(["--server", &server]).output().unwrap();
-            let text = harmless(&format!("{words:?} of a daemon with {of}"), &output);
+        for arguments in COMMANDS {
+            let output = coloured().args(arguments).args(["--server", &server]).output().unwrap();
+            let text = harmless(&format!("{arguments:?} of a daemon with {of}"), &output);
             let says = ["\\u{202e}", "\\u202e"].iter().any(|escape| text.contains(escape));
-            let own = words[0] == "sync" || words.contains(&"ordres");
-            assert!(says || own || of != "hostile texts", "{words:?} shows nothing of it: {text}");
+            let own = arguments[0] == "sync" || arguments.contains(&"ordres");
+            assert!(says || own || of != "hostile texts", "{arguments:?} shows nothing of it: {text}");
         }
     }
 }
 
 #[test]
-fn json_holds_the_same_data() {
-    let output = coloured().args(["list", "--json", "--server", &talking(HOSTILE)]).output().unwrap();
+fn json_output_keeps_the_original_text() {
+    let output = coloured().args(["list", "--json", "--server", &daemon_with_text(HOSTILE)]).output().unwrap();
     let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(listed[0]["message"], HOSTILE);
 }
 
 #[test]
-fn our_own_colours_stay() {
-    let server = talking("plain");
+fn the_colours_of_codeloc_are_kept() {
+    let server = daemon_with_text("plain");
     let output = coloured().args(["list", "--server", &server]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("\u{1b}[33mOutOfSync\u{1b}[0m"), "{output:?}");
     let output = run(binary("codeloc"), &["list", "--server", &server]);
@@ -105,15 +105,15 @@ fn configs() -> Vec<(&'static str, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_of_a_config_is_escaped() {
     let folder = tempfile::tempdir().unwrap();
-    let lone = Lone::start(folder.path(), "simulated").await;
-    lone.write_settings(&folder.path().join("work"));
+    let sandbox = Sandbox::start(folder.path(), "simulated").await;
+    sandbox.write_settings(&folder.path().join("work"));
     for (name, text) in configs() {
-        lone.write_config(name, &text);
+        sandbox.write_config(name, &text);
     }
     let settings = folder.path().join("codeloc.yml").display().to_string();
     let repos = folder.path().join("repos").display().to_string();
     let missing = format!("--source-path=/nope{HOSTILE}");
-    let words: [&[&str]; 6] = [
+    let arguments: [&[&str]; 6] = [
         &["validate", &repos],
         &["validate", &missing[14..]],
         &["plan", "--config", &settings],
@@ -121,11 +121,11 @@ async fn text_of_a_config_is_escaped() {
         &["doctor", "--json", "--config", &settings],
         &["plan", "--config", &settings, &missing],
     ];
-    for words in words {
-        let text = harmless(&format!("{words:?}"), &coloured().args(words).output().unwrap());
-        assert!(text.contains("\\u{202e}") || text.contains("\\u202e"), "{words:?} shows nothing of it: {text}");
+    for arguments in arguments {
+        let text = harmless(&format!("{arguments:?}"), &coloured().args(arguments).output().unwrap());
+        assert!(text.contains("\\u{202e}") || text.contains("\\u202e"), "{arguments:?} shows nothing of it: {text}");
     }
-    // Its log is JSON here.
+    // The log is JSON.
     let applied = coloured().args(["apply", "--timeout", "3", "--config", &settings]).output().unwrap();
     assert_eq!(interpreted(&applied.stdout), "", "{}", String::from_utf8_lossy(&applied.stdout));
 }
@@ -137,18 +137,14 @@ fn text_of_a_repository_is_escaped() {
     let code = repository.join("a\u{1b}[8m\u{202e}");
     std::fs::create_dir_all(&code).unwrap();
     std::fs::write(code.join("definitions.py"), "from dagster import Definitions\ndefs = Definitions()\n").unwrap();
-    let git = |words: &[&str]| {
-        let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"];
-        let output = Command::new("git").args(identity).args(words).current_dir(&repository).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {output:?}");
-    };
+    let git = |arguments: &[&str]| git(&repository, arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
     git(&["add", "--all"]);
     git(&["commit", "--quiet", "-m", "Begins"]);
     let work = format!("--build-work-folder={}", folder.path().join("work").display());
-    let there = repository.display().to_string();
-    let missing = format!("{there}{HOSTILE}");
-    for url in [there, missing] {
+    let repository_path = repository.display().to_string();
+    let missing = format!("{repository_path}{HOSTILE}");
+    for url in [repository_path, missing] {
         let mut add = coloured();
         add.args(["add", &url, "--name", "orders", "--print", "--git-allow-local=true", &work]);
         harmless(&format!("add of {url:?}"), &add.current_dir(folder.path()).output().unwrap());
@@ -157,7 +153,7 @@ fn text_of_a_repository_is_escaped() {
 
 #[test]
 fn make_run_escapes_text() {
-    let server = talking(HOSTILE);
+    let server = daemon_with_text(HOSTILE);
     let port = server.rsplit(':').next().unwrap();
     let script = "import sys; sys.path.insert(0, sys.argv[1]); import run; \
                   run.Stack(run.parse(['--codeloc-port', sys.argv[2]])).settled()";
@@ -169,7 +165,7 @@ fn make_run_escapes_text() {
 }
 
 #[test]
-fn the_colours_of_a_log_are_left_out() {
+fn the_colours_of_a_log_are_removed() {
     let lines = json!([{"at": 0, "stream": "orders/code/1234", "text": "\u{1b}[32m13:13\u{1b}[0m - \u{1b}[34mINFO\u{1b}[0m - Started"}]);
     let server = daemon(move |_, _| Answer::json(&lines));
     let output = coloured().args(["logs", "orders", "--server", &server]).output().unwrap();

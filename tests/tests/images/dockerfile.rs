@@ -1,18 +1,18 @@
-//! `CodeBuild`, through the real SDK: what a project is told, and what becomes of its answers.
+//! `CodeBuild` with the real SDK: what codeloc sends to a project, and how it reads the answers.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use codeloc_aws::codebuild::CodeBuild;
-use codeloc_images::{BuildError, DockerfileBuilder, Order};
+use codeloc_images::{BuildError, DockerfileBuilder, Order, Progress};
 use codeloc_tests::TestDeployment;
 use localcloud::Rules;
-use localcloud::cloud::Cloud;
+use localcloud::model::Cloud;
 
 const PROJECT: &str = "dockerfiles";
 const IMAGE: &str = "registry.test/codeloc/orders:commit-0123";
 
-/// The project's work, done by hand as soon as there is a build.
+/// Ends each build as the project would.
 async fn end_builds(deployment: &TestDeployment, result: Result<(), String>) {
     loop {
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -43,31 +43,31 @@ fn contexts(cloud: &Cloud) -> Vec<String> {
     keys.filter(|key| key.contains("/contexts/")).cloned().collect()
 }
 
-/// A build that ends so: what came of it, what was told on the way, and the cloud.
+/// Runs a build that ends with `result`. Returns its outcome, its progress and the deployment.
 async fn built(result: Result<(), String>, project: &str) -> (Result<(), BuildError>, Vec<String>, TestDeployment) {
     let deployment = TestDeployment::with(Rules { builds: true, ..Rules::default() }).await;
     deployment.cloud.with_cloud(|cloud| cloud.codebuild.projects.insert(PROJECT.to_owned()));
     let (folder, clients) = (tempfile::tempdir().expect("a folder"), deployment.clients());
     let bucket = deployment.settings.aws.bucket.clone();
     let builder = CodeBuild::new(clients.codebuild, clients.s3, &bucket, "codeloc", project);
-    let told = Mutex::new(vec![]);
+    let progress_texts = Mutex::new(vec![]);
     let order = order(folder.path());
     let done = {
-        let progress = |text| told.lock().expect("one thread").push(text);
+        let progress = |step: Progress| progress_texts.lock().expect("one thread").push(step.to_string());
         tokio::select! {
             done = builder.build(&order, &progress) => done,
-            () = end_builds(&deployment, result) => unreachable!("it goes on for ever"),
+            () = end_builds(&deployment, result) => unreachable!("it never ends"),
         }
     };
-    (done, told.into_inner().expect("one thread"), deployment)
+    (done, progress_texts.into_inner().expect("one thread"), deployment)
 }
 
 #[tokio::test(start_paused = true)]
-async fn codebuild_gets_files_and_names_as_data_and_leaves_nothing_in_the_bucket() {
-    let (done, told, deployment) = built(Ok(()), PROJECT).await;
+async fn codebuild_gets_files_and_names_as_data() {
+    let (done, texts, deployment) = built(Ok(()), PROJECT).await;
     done.expect("an image");
-    assert_eq!(told.first().map(String::as_str), Some("CodeBuild: starting"));
-    assert!(told.contains(&"CodeBuild: build".to_owned()), "{told:?}");
+    assert_eq!(texts.first().map(String::as_str), Some("CodeBuild: starting"));
+    assert!(texts.contains(&"CodeBuild: build".to_owned()), "{texts:?}");
     deployment.cloud.with_cloud(|cloud| {
         let build = cloud.codebuild.builds.values().next().expect("a build");
         let variables = &build.variables;
@@ -82,12 +82,12 @@ async fn codebuild_gets_files_and_names_as_data_and_leaves_nothing_in_the_bucket
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_in_codebuild_is_told_and_final() {
+async fn a_failed_build_is_terminal_and_shows_the_failed_phase() {
     let (done, _, deployment) = built(Err("docker build: exit status 1".to_owned()), PROJECT).await;
     match done {
-        Err(BuildError::Terminal(text)) => {
-            let expected = "docker/Dockerfile does not build in CodeBuild: build: docker build: exit status 1";
-            assert_eq!(text, expected);
+        Err(error) if !error.is_transient() => {
+            let expected = "CodeBuild cannot build docker/Dockerfile: build: docker build: exit status 1";
+            assert_eq!(error.to_string(), expected);
         }
         other => panic!("{other:?}"),
     }
@@ -95,9 +95,11 @@ async fn what_failed_in_codebuild_is_told_and_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_project_that_is_not_there_is_the_operators_to_mend_and_asked_for_again() {
+async fn a_missing_codebuild_project_is_a_transient_error() {
     match built(Ok(()), "absent").await.0 {
-        Err(BuildError::Transient(text)) => assert!(text.contains("Project cannot be found"), "{text}"),
+        Err(error) if error.is_transient() => {
+            assert!(error.to_string().contains("Project cannot be found"), "{error}");
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,6 @@
-//! Images around a build: given by tag, kept by what was built before, and garbage in the end.
+//! Images: tags in configs, builds in `CodeBuild`, the build cache, and deletion.
 
+mod build_cache;
 mod dockerfile;
 mod garbage;
-mod shelf;
 mod tags;

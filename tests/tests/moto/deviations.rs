@@ -1,4 +1,4 @@
-//! Where moto behaves otherwise than AWS on the way of this test, and what follows from it.
+//! The deviations of moto from AWS that this test meets, and their consequences.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Row {
     pub moto: &'static str,
     /// What AWS does.
     pub aws: &'static str,
-    /// Why it does not matter, or how the test allows for it.
+    /// Why it is harmless, or how the test handles it.
     pub allowed: &'static str,
 }
 
@@ -94,7 +94,7 @@ impl Deviation {
     }
 }
 
-/// What the test found of each deviation.
+/// Whether the test found each deviation.
 #[derive(Debug, Default)]
 pub struct Found(BTreeMap<Deviation, bool>);
 
@@ -103,23 +103,23 @@ impl Found {
         self.0.insert(deviation, there);
     }
 
-    /// Lines of the table that no longer hold, or that nothing looked for.
+    /// Deviations that no longer exist, or that the test did not check.
     pub fn outdated(&self) -> Vec<String> {
         let outdated = |deviation: &Deviation| {
             let Row { operation, moto, .. } = deviation.row();
             match self.0.get(deviation) {
                 Some(true) => None,
                 Some(false) => Some(format!(
-                    "it is no longer so that {operation} {moto}: take {deviation:?} out of the table, and what allows for it"
+                    "{operation} no longer deviates ({moto}): remove {deviation:?} and the code that handles it"
                 )),
-                None => Some(format!("nothing looked whether {operation} {moto}")),
+                None => Some(format!("not checked: {operation} {moto}")),
             }
         };
         Deviation::ALL.iter().filter_map(outdated).collect()
     }
 }
 
-/// The table as it stands in the docs.
+/// The table for the docs.
 pub fn table() -> String {
     let line = |deviation: Deviation| {
         let Row { operation, moto, aws, allowed } = deviation.row();

@@ -1,5 +1,5 @@
-//! Everything in an account that a deployment could touch, one line each, read with calls of its own: the controller's
-//! observation is not asked, so that it cannot vouch for itself.
+//! All resources in an account that a deployment could change, one line each. It makes its own calls, independent of the code of
+//! the controller.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use codeloc_aws::Clients;
 use codeloc_core::tags::{LOCATION, MANAGED_BY};
 use serde_json::Value;
 
-/// Sorted. Deleted services, which ECS still describes as INACTIVE, are absent.
+/// Sorted lines, without INACTIVE services.
 pub async fn inventory(clients: &Clients) -> Vec<String> {
     let mut lines = log_groups(clients).await;
     lines.extend(roles(clients).await);
@@ -26,21 +26,21 @@ pub async fn inventory(clients: &Clients) -> Vec<String> {
     lines
 }
 
-/// `of DEPLOYMENT for LOCATION`, or `of nobody`, by the tags.
+/// `of DEPLOYMENT for LOCATION`, or `untagged`.
 fn owner<'a>(tags: impl IntoIterator<Item = (Option<&'a str>, Option<&'a str>)>) -> String {
     let tags: BTreeMap<&str, &str> = tags.into_iter().filter_map(|(key, value)| Some((key?, value?))).collect();
     match (tags.get(MANAGED_BY), tags.get(LOCATION)) {
         (Some(deployment), Some(location)) => format!("of {deployment} for {location}"),
-        _ => "of nobody".to_owned(),
+        _ => "untagged".to_owned(),
     }
 }
 
-/// What comes after the last slash.
+/// The part after the last slash.
 fn short(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
 }
 
-/// The name of a run's task definition ends with the hash of what it says.
+/// Removes the hash from the name of a run task definition.
 fn without_hash(definition: &str) -> String {
     match definition.split_once("_run_") {
         Some((location, hash)) => format!("{location}_run{}", hash.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
@@ -54,7 +54,7 @@ async fn log_groups(clients: &Clients) -> Vec<String> {
         let (name, arn) = (group.log_group_name().unwrap(), group.arn().unwrap().trim_end_matches(":*"));
         let tags = clients.logs.list_tags_for_resource().resource_arn(arn).send().await.unwrap();
         let owner = owner(tags.tags().into_iter().flatten().map(|(key, value)| (Some(&**key), Some(&**value))));
-        let days = group.retention_in_days().map_or_else(|| "for ever".to_owned(), |days| format!("{days} days"));
+        let days = group.retention_in_days().map_or_else(|| "without limit".to_owned(), |days| format!("{days} days"));
         lines.push(format!("log group {name}: kept {days}; {owner}"));
     }
     lines
@@ -71,7 +71,7 @@ async fn roles(clients: &Clients) -> Vec<String> {
             let policy = clients.iam.get_role_policy().role_name(name).policy_name(policy).send().await.unwrap();
             let statements = document(policy.policy_document());
             for statement in statements["Statement"].as_array().unwrap() {
-                // One, or a list of them.
+                // A resource or a list.
                 let resources = match &statement["Resource"] {
                     Value::Array(resources) => resources.iter().collect(),
                     resource => vec![resource],
@@ -173,7 +173,7 @@ async fn services(clients: &Clients, registries: &BTreeMap<String, String>) -> V
         .collect()
 }
 
-/// Targets with their policies. Policies without a target are no part of it.
+/// Targets with their policies.
 async fn scaling(clients: &Clients) -> Vec<String> {
     let ecs = ServiceNamespace::Ecs;
     let targets = clients.scaling.describe_scalable_targets().service_namespace(ecs.clone()).send().await.unwrap();

@@ -1,10 +1,10 @@
-//! The `codeloc` program against moto, an emulator of AWS written by others: the three samples converge, stay as they
-//! are, change and go, and nothing of anybody else is touched.
+//! The `codeloc` program against moto, an AWS emulator of other authors: the three samples are created, kept, changed and
+//! deleted, and resources of other owners do not change.
 //!
-//! moto runs no containers, so no location ever answers; [`deviations`] lists that and what else is different there, and
-//! the test fails when a line of the list no longer holds.
+//! moto runs no containers, so no location answers. [`deviations`] lists this and other differences; the test fails when one
+//! disappears.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
 mod deviations;
 mod inventory;
@@ -21,6 +21,7 @@ use aws_sdk_servicediscovery::types::{
 use codeloc_aws::Clients;
 use codeloc_core::tags::{LOCATION, MANAGED_BY};
 use codeloc_tests::moto::{self, Moto};
+use codeloc_tests::policies::TRUST_ECS_TASKS;
 use deviations::{Deviation, Found};
 use inventory::inventory;
 use serde_json::Value;
@@ -28,13 +29,11 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 const SAMPLES: [&str; 3] = ["inventory", "nightly-report", "orders"];
-/// What moto's deviation leaves of a location that runs as wanted.
+/// The status of a location on moto, which registers no tasks.
 const UNANSWERED: &str = "no task is registered in Cloud Map yet";
-const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
-    "Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-/// Seconds that one `apply` may take: the samples need one.
+/// The time limit of one `apply`, in seconds. The samples need one second.
 const APPLY: &str = "5";
-/// How often an `apply` that ended by its time limit is followed by another.
+/// The maximum number of `apply` runs.
 const APPLIES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -69,7 +68,7 @@ impl TestDeployment {
         self.folder.path().join("repos").join(name).join("config.yml")
     }
 
-    /// A sample as it is in the repository, with an image of its own: so nothing is built, and git is not asked.
+    /// Commits a sample with an image, so that codeloc needs no build and no git.
     fn commit(&self, name: &str) {
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repos").join(name).join("config.yml");
         let text = std::fs::read_to_string(sample).unwrap();
@@ -83,7 +82,7 @@ impl TestDeployment {
     }
 
     /// The program, with the settings of this deployment as flags.
-    fn codeloc(&self, words: &[&str]) -> Command {
+    fn codeloc(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(codeloc());
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let subnets = format!("[{}]", self.subnets.join(", "));
@@ -101,7 +100,7 @@ impl TestDeployment {
             ("reconcile-workers", "1".to_owned()),
             ("reconcile-resync-seconds", "3600".to_owned()),
         ];
-        command.args(words).args(settings.iter().map(|(name, value)| format!("--{name}={value}")));
+        command.args(arguments).args(settings.iter().map(|(name, value)| format!("--{name}={value}")));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("AWS_") || text.starts_with("CODELOC_") || text == "RUST_LOG" {
@@ -114,11 +113,11 @@ impl TestDeployment {
         command
     }
 
-    async fn output(&self, words: &[&str]) -> Output {
-        tokio::time::timeout(PATIENCE, self.codeloc(words).output()).await.unwrap().unwrap()
+    async fn output(&self, arguments: &[&str]) -> Output {
+        tokio::time::timeout(PATIENCE, self.codeloc(arguments).output()).await.unwrap().unwrap()
     }
 
-    /// `codeloc plan --json`: kind and repository of each step on a resource, and of each that follows later.
+    /// `codeloc plan --json`: kind and location of each step, and of each later step.
     async fn plan(&self) -> (Vec<(String, String)>, Vec<(String, String)>) {
         let output = self.output(&["plan", "--json"]).await;
         let plans: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
@@ -126,7 +125,7 @@ impl TestDeployment {
             let plans = plans.as_array().unwrap().iter();
             let of_plan = |plan: &Value| -> Vec<(String, String)> {
                 let steps = plan[which].as_array().unwrap().iter();
-                steps.map(|step| (text(&step["kind"]), text(&plan["repository"]))).collect()
+                steps.map(|step| (text(&step["kind"]), text(&plan["location"]))).collect()
             };
             plans.flat_map(of_plan).collect()
         };
@@ -137,8 +136,8 @@ impl TestDeployment {
         (now, later)
     }
 
-    /// `codeloc apply` until the plan has no step left and each sample was looked at; gives the calls that changed something.
-    /// On moto `apply` cannot end well, so its time limit ends it.
+    /// Runs `codeloc apply` until the plan is empty and each sample was reconciled; returns the mutating calls. On moto, `apply`
+    /// always ends by its time limit.
     async fn settle(&self) -> Vec<String> {
         let before = self.moto.calls().len();
         for _ in 0..APPLIES {
@@ -156,27 +155,27 @@ impl TestDeployment {
         panic!("not settled after {APPLIES} times {APPLY} s: {:#?}", self.plan().await);
     }
 
-    /// Until moto was asked this often for this since `before`.
-    async fn asked(&self, before: usize, call: &str, times: usize) {
+    /// Waits until moto received a call this number of times since `before`.
+    async fn wait_for_calls(&self, before: usize, call: &str, times: usize) {
         let count = || self.moto.calls().split_off(before).iter().filter(|one| *one == call).count();
-        let asked = async {
+        let received = async {
             while count() < times {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        assert!(tokio::time::timeout(PATIENCE, asked).await.is_ok(), "{call} came {} times, not {times}", count());
+        assert!(tokio::time::timeout(PATIENCE, received).await.is_ok(), "{call} came {} times, not {times}", count());
     }
 
     fn workspace(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("workspace.yaml")).unwrap()
     }
 
-    /// Things of others, with names next to ours: no tag, or another deployment's.
-    async fn strangers(&self) {
+    /// Creates resources of other owners with similar names: untagged, or of another deployment.
+    async fn create_foreign_resources(&self) {
         let clients = &self.clients;
         clients.logs.create_log_group().log_group_name("/codeloc/locations/orders-old").send().await.unwrap();
         let role = clients.iam.create_role().role_name("codeloc-orders-old").path("/codeloc/");
-        role.assume_role_policy_document(TRUST).send().await.unwrap();
+        role.assume_role_policy_document(TRUST_ECS_TASKS).send().await.unwrap();
         let tags = [(MANAGED_BY, "elsewhere"), (LOCATION, "orders-old")]
             .map(|(key, value)| Tag::builder().key(key).value(value).build());
         let container = ContainerDefinition::builder().name("server").image("registry.test/old:1").build();
@@ -210,7 +209,7 @@ async fn namespace(clients: &Clients, name: &str) -> String {
     listed.namespaces().iter().find(|one| one.name() == Some(name)).unwrap().id().unwrap().to_owned()
 }
 
-/// The program that the same build put beside this test.
+/// The program of the same build.
 fn codeloc() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("codeloc");
@@ -236,8 +235,8 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// What each sample should be in AWS.
-fn wanted(name: &str, definition: &str, cpu: u32, memory: u32) -> Vec<String> {
+/// The resources of a sample.
+fn expected_inventory(name: &str, definition: &str, cpu: u32, memory: u32) -> Vec<String> {
     let owner = format!("of codeloc for {name}");
     vec![
         format!("log group /codeloc/locations/{name}: kept 30 days; {owner}"),
@@ -269,7 +268,7 @@ fn scaled(name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_samples_converge_on_moto_and_go_again() {
+async fn the_samples_converge_on_moto_and_are_deleted() {
     let Some(program) = moto::program() else {
         eprintln!(
             "SKIPPED: no moto at CODELOC_MOTO_SERVER or .local/moto/bin/moto_server (`make prepare` installs it); \
@@ -279,23 +278,23 @@ async fn the_samples_converge_on_moto_and_go_again() {
     };
     let deployment = TestDeployment::new(&program).await;
     let mut found = Found::default();
-    deployment.strangers().await;
-    let strangers = inventory(&deployment.clients).await;
-    assert_eq!(strangers.len(), 6, "{strangers:#?}");
+    deployment.create_foreign_resources().await;
+    let foreign_resources = inventory(&deployment.clients).await;
+    assert_eq!(foreign_resources.len(), 6, "{foreign_resources:#?}");
 
     for name in SAMPLES {
         deployment.commit(name);
     }
-    let made = deployment.settle().await;
-    let mut all = [strangers.clone(), vec![scaled("inventory"), scaled("orders")]].concat();
-    all.extend(wanted("inventory", "codeloc-inventory:1", 512, 1024));
-    all.extend(wanted("nightly-report", "codeloc-nightly-report:1", 256, 512));
-    all.extend(wanted("orders", "codeloc-orders:1", 256, 512));
+    let changes = deployment.settle().await;
+    let mut all = [foreign_resources.clone(), vec![scaled("inventory"), scaled("orders")]].concat();
+    all.extend(expected_inventory("inventory", "codeloc-inventory:1", 512, 1024));
+    all.extend(expected_inventory("nightly-report", "codeloc-nightly-report:1", 256, 512));
+    all.extend(expected_inventory("orders", "codeloc-orders:1", 256, 512));
     assert_eq!(inventory(&deployment.clients).await, sorted(all));
-    look_at_what_was_made(&deployment, &made, &mut found).await;
+    check_created_resources(&deployment, &changes, &mut found).await;
 
-    let again = deployment.settle().await;
-    assert_eq!(again, Vec::<String>::new(), "a second apply changes nothing");
+    let second_changes = deployment.settle().await;
+    assert_eq!(second_changes, Vec::<String>::new(), "the second apply changes nothing");
     let later = SAMPLES.map(|name| ("workspace".to_owned(), name.to_owned()));
     assert_eq!(deployment.plan().await, (vec![], later.to_vec()));
     assert!(deployment.workspace().ends_with("\nload_from: []\n"), "{}", deployment.workspace());
@@ -307,26 +306,26 @@ async fn the_samples_converge_on_moto_and_go_again() {
     }
     let output = deployment.output(&["apply", "--timeout", "120", "--allow-prune", "3"]).await;
     assert!(output.status.success(), "{}", printed(&output));
-    assert_eq!(inventory(&deployment.clients).await, strangers, "ours has gone, and nothing else");
+    assert_eq!(inventory(&deployment.clients).await, foreign_resources, "only the resources of codeloc are deleted");
     assert_eq!(deployment.plan().await, (vec![], vec![]));
     let before = deployment.moto.calls().len();
     assert!(deployment.output(&["apply", "--timeout", "120"]).await.status.success());
     assert_eq!(mutating(deployment.moto.calls().split_off(before)), Vec::<String>::new());
-    look_at_what_is_left(&deployment, &mut found).await;
+    check_remaining_resources(&deployment, &mut found).await;
 
     assert_eq!(found.outdated(), Vec::<String>::new());
 }
 
-async fn look_at_what_was_made(deployment: &TestDeployment, made: &[String], found: &mut Found) {
+async fn check_created_resources(deployment: &TestDeployment, changes: &[String], found: &mut Found) {
     let clients = &deployment.clients;
-    let times = |call: &str| made.iter().filter(|one| *one == call).count();
-    // One for each location, in each of the protocols: the record misses none of them.
+    let times = |call: &str| changes.iter().filter(|one| *one == call).count();
+    // One call per location and protocol, so the record is complete.
     let creating = ["logs:CreateLogGroup", "iam:CreateRole", "servicediscovery:CreateService"];
-    assert_eq!(creating.map(times), [SAMPLES.len(); 3], "{made:#?}");
+    assert_eq!(creating.map(times), [SAMPLES.len(); 3], "{changes:#?}");
     assert_eq!(
         times("ecs:RegisterTaskDefinition"),
         2 * SAMPLES.len(),
-        "one for the server and one for runs: {made:#?}"
+        "one for the server and one for runs: {changes:#?}"
     );
     found.note(Deviation::ConfigurationDropped, times("ecs:UpdateService") == SAMPLES.len());
     let service = deployment.service("orders-service").await;
@@ -336,11 +335,11 @@ async fn look_at_what_was_made(deployment: &TestDeployment, made: &[String], fou
     let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).condition(FilterCondition::Eq);
     let filter = filter.values(&deployment.namespace).build().unwrap();
     let listed = clients.discovery.list_services().filters(filter).send().await.unwrap();
-    let stranger = |name: Option<&str>| name == Some("payments-service");
-    found.note(Deviation::NamespaceIgnored, listed.services().iter().any(|one| stranger(one.name())));
-    let ours = listed.services().iter().filter(|one| !stranger(one.name()));
+    let is_foreign = |name: Option<&str>| name == Some("payments-service");
+    found.note(Deviation::NamespaceIgnored, listed.services().iter().any(|one| is_foreign(one.name())));
+    let owned = listed.services().iter().filter(|one| !is_foreign(one.name()));
     let mut instances = 0;
-    for registry in ours {
+    for registry in owned {
         let listed = clients.discovery.list_instances().service_id(registry.id().unwrap()).send().await.unwrap();
         instances += listed.instances().len();
     }
@@ -351,23 +350,23 @@ async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &TestDeployme
     let before = deployment.moto.calls().len();
     let log = std::fs::File::create(deployment.folder.path().join("log")).unwrap();
     let mut daemon: Child = deployment.codeloc(&["run", "--listen=127.0.0.1:0"]).stderr(log).spawn().unwrap();
-    // It has found everything as wanted, and waits.
-    deployment.asked(before, "servicediscovery:ListInstances", SAMPLES.len()).await;
+    // The daemon is idle.
+    deployment.wait_for_calls(before, "servicediscovery:ListInstances", SAMPLES.len()).await;
     let config = std::fs::read_to_string(deployment.config("orders")).unwrap();
     assert!(config.contains("memory: 512"), "{config}");
     std::fs::write(deployment.config("orders"), config.replace("memory: 512", "memory: 1024")).unwrap();
-    deployment.asked(before, "ecs:RegisterTaskDefinition", 2).await;
-    // In order, so that it gives the lease back.
+    deployment.wait_for_calls(before, "ecs:RegisterTaskDefinition", 2).await;
+    // An orderly stop releases the lease.
     let id = daemon.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
     tokio::time::timeout(PATIENCE, daemon.wait()).await.unwrap().unwrap();
-    let again = deployment.settle().await;
-    assert_eq!(again, Vec::<String>::new(), "what the daemon did is whole");
+    let second_changes = deployment.settle().await;
+    assert_eq!(second_changes, Vec::<String>::new(), "the daemon finished its changes");
     let changed = mutating(deployment.moto.calls().split_off(before));
     assert_eq!(changed, ["ecs:RegisterTaskDefinition", "ecs:UpdateService", "ecs:RegisterTaskDefinition"]);
 
     let lines = inventory(&deployment.clients).await;
-    for line in wanted("orders", "codeloc-orders:2", 256, 1024) {
+    for line in expected_inventory("orders", "codeloc-orders:2", 256, 1024) {
         assert!(lines.contains(&line), "{line} is not in {lines:#?}");
     }
     let service = deployment.service("orders-service").await;
@@ -375,7 +374,7 @@ async fn a_running_daemon_rolls_out_a_change_of_memory(deployment: &TestDeployme
     found.note(Deviation::DeploymentStays, old && service.deployments().len() == 1);
 }
 
-async fn look_at_what_is_left(deployment: &TestDeployment, found: &mut Found) {
+async fn check_remaining_resources(deployment: &TestDeployment, found: &mut Found) {
     let clients = &deployment.clients;
     let listed = clients.ecs.list_services().cluster("dagster").send().await.unwrap();
     found.note(Deviation::InactiveListed, listed.service_arns().iter().any(|arn| arn.ends_with("/orders-service")));
@@ -386,12 +385,12 @@ async fn look_at_what_is_left(deployment: &TestDeployment, found: &mut Found) {
     found.note(Deviation::InactiveAtOnce, deleted.service().unwrap().status() == Some("INACTIVE"));
 }
 
-/// Between these marks the page is written by the test.
+/// The test writes the part of the page between these marks.
 const MARKS: (&str, &str) = ("<!-- deviations: the samples on moto -->\n", "<!-- end -->");
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the one variable that rewrites the docs")]
-fn the_table_of_deviations_in_the_docs_is_this_one() {
+fn the_docs_contain_the_table_of_deviations() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/emulators.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let (head, rest) = text.split_once(MARKS.0).expect("the page has the first mark");
@@ -403,13 +402,13 @@ fn the_table_of_deviations_in_the_docs_is_this_one() {
     } else {
         assert_eq!(
             shown, table,
-            "`UPDATE_DOCS=1 cargo test -p codeloc-tests --test moto` writes docs/emulators.md anew"
+            "update docs/emulators.md with `UPDATE_DOCS=1 cargo test -p codeloc-tests --test moto`"
         );
     }
 }
 
 #[test]
-fn a_deviation_that_has_gone_and_one_that_nothing_looked_for_are_told() {
+fn outdated_and_unchecked_deviations_are_reported() {
     let mut found = Found::default();
     for deviation in Deviation::ALL {
         found.note(deviation, deviation != Deviation::InactiveListed);
@@ -417,8 +416,8 @@ fn a_deviation_that_has_gone_and_one_that_nothing_looked_for_are_told() {
     assert_eq!(
         found.outdated(),
         [
-            "it is no longer so that ecs:ListServices still names services that are INACTIVE: take InactiveListed out of \
-          the table, and what allows for it"
+            "ecs:ListServices no longer deviates (still names services that are INACTIVE): remove InactiveListed and the \
+             code that handles it"
         ]
     );
     assert_eq!(Found::default().outdated().len(), Deviation::ALL.len());

@@ -1,4 +1,4 @@
-//! Observe: `ListServices` of the namespace, 100 a page, carries the records. Its tags come from a call of their own.
+//! Observe: `ListServices` of the namespace, 100 a page, returns the records. The tags take a separate call.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,9 @@ use codeloc_core::resources::discovery::{Change, Desired, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
-use crate::{CallError, Class, Scope, Session};
+use crate::error::{CallError, Class};
+use crate::scope::Scope;
+use crate::session::Session;
 
 const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFoundException"];
 
@@ -38,7 +40,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         for service in answer.services() {
             let name = service.name().unwrap_or_default();
             let Some(location) = names::location_of_service(name) else { continue };
-            if matches!(scope, Scope::One(wanted) if wanted != location) {
+            if matches!(scope, Scope::One(only) if only != location) {
                 continue;
             }
             let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
@@ -47,7 +49,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let described =
                 (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
             let observed = read(id, arn, name, described, tags);
-            let observed = session.cache.seen(location, |seen| seen.discovery.as_ref(), observed);
+            let observed = session.cache.share(location, |last| last.discovery.as_ref(), observed);
             found.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
@@ -57,7 +59,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
 }
 
-/// Of a service whose id is remembered: one call, where the search by name is one for each hundred services.
+/// Reads a service whose id is cached with one call. A search by name takes one call for each hundred services.
 async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Observed>, CallError> {
     let Some(id) = session.cache.lock().registries.get(name).cloned() else { return Ok(None) };
     let request = session.clients.discovery.get_service().id(&id);
@@ -118,7 +120,7 @@ fn record(ttl: i64) -> Result<DnsRecord, CallError> {
     record.map_err(|_| CallError::malformed("servicediscovery:CreateService", "DNS record"))
 }
 
-/// Address and port of every task that is registered. The port is the one given where Cloud Map names none.
+/// Address and port of every registered task. The port is that of the deployment if Cloud Map has none.
 pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>, CallError> {
     let mut found = Vec::new();
     let mut token = None;
@@ -146,7 +148,7 @@ pub async fn instances(session: Session<'_>, id: &str) -> Result<Vec<SocketAddr>
     }
 }
 
-/// A create also tells what is `live` then, so that later steps of the same plan can name it.
+/// A creation also sets `observed`, so that later steps of the same plan can refer to it.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
@@ -188,10 +190,10 @@ async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observ
         .create_service()
         .name(&desired.name)
         .namespace_id(&desired.namespace_id)
-        // The same request twice, after an answer that was lost, makes one service.
+        // The same request after a lost answer creates no second service.
         .creator_request_id(names::creator_request(&session.deployment.id, location))
         .dns_config(dns)
-        // ECS reports each task's health through it.
+        // ECS reports the health of each task with it.
         .health_check_custom_config(HealthCheckCustomConfig::builder().build())
         .set_tags(Some(tag_list(&desired.tags)?));
     let answer = match session.call(OPERATION, request.send()).await {
@@ -215,8 +217,8 @@ async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observ
     }))
 }
 
-/// A service with instances is refused (`ResourceInUse`), and deregistering is an operation that takes its time: where one
-/// is not done yet the error is 'not yet', and the next pass goes on.
+/// Cloud Map refuses to delete a service with instances (`ResourceInUse`), and deregisters an instance asynchronously. While an
+/// instance remains, the error has the class `NotYet` and the next reconciliation continues.
 async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
     let discovery = &session.clients.discovery;
     let instances =
@@ -249,5 +251,29 @@ async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
     match session.call("servicediscovery:DeleteService", discovery.delete_service().id(id).send()).await {
         Err(error) if !error.is(ABSENT) => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(dns: Option<&DnsConfig>) -> Observed {
+        read("srv-1".to_owned(), "arn".to_owned(), "orders-service", (dns, true, Some(2)), Tags::new().into())
+    }
+
+    #[test]
+    fn a_service_is_read_with_its_records() {
+        let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Weighted).dns_records(record(10).unwrap());
+        let observed = observed(Some(&dns.build().unwrap()));
+        assert_eq!(observed.records, [("A".to_owned(), 10)]);
+        assert!(!observed.multivalue);
+        assert_eq!(observed.instances, Some(2));
+    }
+
+    #[test]
+    fn without_a_routing_policy_all_addresses_are_returned() {
+        assert!(observed(None).multivalue);
+        assert!(observed(None).records.is_empty());
     }
 }

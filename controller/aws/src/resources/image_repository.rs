@@ -1,4 +1,4 @@
-//! Observe: `DescribeRepositories`, 1,000 a page. Its tags come from a call of their own. The images are read apart, and seldom.
+//! Observe: `DescribeRepositories`, 1,000 a page. The tags take a separate call. The images are read separately and rarely.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,12 @@ use codeloc_core::resources::image_repository::{Change, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
-use crate::{CallError, Scope, Session, in_scope};
+use crate::error::CallError;
+use crate::scope::{Scope, in_scope};
+use crate::session::Session;
 
-/// The most that one call takes (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
-const IMAGES_AT_ONCE: usize = 100;
+/// The most images of one call (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
+const IMAGES_PER_CALL: usize = 100;
 
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
     let prefix = names::image_repository_prefix(&session.deployment.id);
@@ -21,7 +23,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     loop {
         let request = session.clients.ecr.describe_repositories();
         let request = match scope {
-            // AWS takes no page size together with names.
+            // AWS accepts no page size together with names.
             Scope::One(name) => request.repository_names(format!("{prefix}{name}")),
             Scope::All => request.max_results(1000).set_next_token(token),
         };
@@ -45,7 +47,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 tags,
                 arn,
             };
-            let observed = session.cache.seen(location, |seen| seen.image_repository.as_ref(), observed);
+            let observed = session.cache.share(location, |last| last.image_repository.as_ref(), observed);
             found.insert(location.to_owned(), observed);
         }
         token = answer.next_token().map(str::to_owned);
@@ -81,7 +83,7 @@ pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, Call
             break;
         }
     }
-    for digests in indexes.chunks(IMAGES_AT_ONCE) {
+    for digests in indexes.chunks(IMAGES_PER_CALL) {
         let parts = parts(session, name, digests).await?;
         for image in &mut found {
             if let Some(parts) = parts.get(&image.digest) {
@@ -92,7 +94,7 @@ pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, Call
     Ok(found)
 }
 
-/// What each of these indexes names. One that cannot be read fails all: what it names would count as unused.
+/// The parts of each of these indexes. One unreadable index fails the read: its parts would count as unused.
 async fn parts(
     session: Session<'_>,
     name: &str,
@@ -103,12 +105,10 @@ async fn parts(
     let answer = session.call("ecr:BatchGetImage", request.send()).await?;
     let mut found = BTreeMap::new();
     for image in answer.images() {
-        let manifest: serde_json::Value = image
+        let parts = image
             .image_manifest()
-            .and_then(|text| serde_json::from_str(text).ok())
+            .and_then(manifest_parts)
             .ok_or_else(|| CallError::malformed("ecr:BatchGetImage", "manifest"))?;
-        let manifests = manifest["manifests"].as_array().into_iter().flatten();
-        let parts = manifests.filter_map(|part| part["digest"].as_str().map(str::to_owned)).collect();
         found.insert(image.image_id().and_then(|id| id.image_digest()).unwrap_or_default().to_owned(), parts);
     }
     if digests.iter().all(|digest| found.contains_key(digest)) {
@@ -118,8 +118,15 @@ async fn parts(
     }
 }
 
+/// The digests that an index refers to.
+fn manifest_parts(text: &str) -> Option<Vec<String>> {
+    let manifest: serde_json::Value = serde_json::from_str(text).ok()?;
+    let manifests = manifest["manifests"].as_array().into_iter().flatten();
+    Some(manifests.filter_map(|part| part["digest"].as_str().map(str::to_owned)).collect())
+}
+
 async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> Result<(), CallError> {
-    for digests in digests.chunks(IMAGES_AT_ONCE) {
+    for digests in digests.chunks(IMAGES_PER_CALL) {
         let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
         let request = session.clients.ecr.batch_delete_image().repository_name(name).set_image_ids(Some(ids));
         let answer = match session.call("ecr:BatchDeleteImage", request.send()).await {
@@ -130,8 +137,8 @@ async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> 
         for failure in answer.failures() {
             match failure.failure_code() {
                 Some(ImageFailureCode::ImageNotFound) => {}
-                // An index that came meanwhile names it, or one that goes in the same call. The next look tells.
-                code => tracing::info!(repository = name, ?code, "an image stays"),
+                // An index pushed meanwhile refers to it, or one deleted by the same call. The next observation shows it.
+                code => tracing::info!(repository = name, ?code, "ECR did not delete an image"),
             }
         }
     }
@@ -164,7 +171,7 @@ fn scanning(on_push: bool) -> ImageScanningConfiguration {
     ImageScanningConfiguration::builder().scan_on_push(on_push).build()
 }
 
-/// A create also tells what is `live` then.
+/// A creation also sets `observed`.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
@@ -181,11 +188,12 @@ pub async fn apply(
                 .set_tags(Some(tag_list(&desired.tags)?));
             match session.call("ecr:CreateRepository", request.send()).await {
                 Ok(answer) => {
-                    let made =
-                        answer.repository().and_then(|made| Some((made.repository_arn()?, made.repository_uri()?)));
-                    if let Some((arn, uri)) = made {
+                    let created = answer.repository();
+                    let created =
+                        created.and_then(|created| Some((created.repository_arn()?, created.repository_uri()?)));
+                    if let Some((arn, uri)) = created {
                         session.cache.keep_tags(arn, &desired.tags);
-                        let made = Observed {
+                        let created = Observed {
                             arn: arn.to_owned(),
                             name: desired.name.clone(),
                             uri: uri.to_owned(),
@@ -193,7 +201,7 @@ pub async fn apply(
                             scan_on_push: desired.scan_on_push,
                             tags: desired.tags.clone().into(),
                         };
-                        *observed = Some(made.into());
+                        *observed = Some(created.into());
                     }
                     Ok(())
                 }
@@ -227,5 +235,18 @@ pub async fn apply(
                 _ => Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_lists_the_digests_of_its_parts() {
+        let index = r#"{"manifests": [{"digest": "sha256:a"}, {"size": 1}, {"digest": "sha256:b"}]}"#;
+        assert_eq!(manifest_parts(index).unwrap(), ["sha256:a", "sha256:b"]);
+        assert_eq!(manifest_parts("{}"), Some(vec![]));
+        assert_eq!(manifest_parts("not JSON"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! How each kind of resource is observed, in bulk with the fewest calls, and how one change is applied, idempotently.
+//! How codeloc observes each kind of resource, in bulk with the fewest calls, and applies one change, idempotently.
 
 pub mod discovery;
 pub mod image_repository;

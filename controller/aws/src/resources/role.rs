@@ -1,5 +1,5 @@
-//! Observe: `GetAccountAuthorizationDetails` carries trust, inline policies and tags of many roles a page; one
-//! role alone costs four small calls.
+//! Observe: `GetAccountAuthorizationDetails` returns trust, inline policies and tags of many roles a page. One role takes four
+//! small calls.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,11 @@ use codeloc_core::resources::role::{Change, Document, Observed, POLICY_NAME};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 
-use crate::{CallError, Scope, Session};
+use crate::error::CallError;
+use crate::scope::Scope;
+use crate::session::Session;
 
-/// Roles a page: IAM would give 1,000, of which the answer and what is read from it take 9 MB, more than all else a sweep holds for a moment.
+/// Roles a page. IAM allows 1,000: that answer and the data read from it take 9 MB, more than all the rest of a sweep.
 pub const PAGE: i32 = 250;
 
 const ABSENT: &[&str] = &["NoSuchEntity", "NoSuchEntityException"];
@@ -77,9 +79,9 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
             let (location, executes) = names::location_of_role(location);
             let roles = found.entry(location.to_owned()).or_default();
             if executes {
-                roles.execution = Some(session.cache.seen(location, |seen| seen.execution_role.as_ref(), observed));
+                roles.execution = Some(session.cache.share(location, |last| last.execution_role.as_ref(), observed));
             } else {
-                roles.code = Some(session.cache.seen(location, |seen| seen.role.as_ref(), observed));
+                roles.code = Some(session.cache.share(location, |last| last.role.as_ref(), observed));
             }
         }
         marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
@@ -142,7 +144,7 @@ fn tag_list(tags: &Tags) -> Result<Vec<Tag>, CallError> {
         .map_err(|_| CallError::malformed("iam:TagRole", "tag key"))
 }
 
-/// Creating the role and putting its policy also tell what is `live` then.
+/// Creating the role and putting its policy also set `observed`.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
@@ -160,7 +162,7 @@ pub async fn apply(
                 .set_tags(Some(tag_list(&desired.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
                 Ok(_) => {
-                    let made = Observed {
+                    let created = Observed {
                         arn: desired.arn(session.deployment),
                         name: desired.name.clone(),
                         path: desired.path.clone(),
@@ -170,7 +172,7 @@ pub async fn apply(
                         permissions_boundary: desired.permissions_boundary.clone(),
                         tags: desired.tags.clone().into(),
                     };
-                    *observed = Some(made.into());
+                    *observed = Some(created.into());
                     Ok(())
                 }
                 Err(error) if error.is(&["EntityAlreadyExists", "EntityAlreadyExistsException"]) => Ok(()),
@@ -187,7 +189,7 @@ pub async fn apply(
         }
         Change::SetBoundary { name, to: None, .. } => {
             let request = iam.delete_role_permissions_boundary().role_name(name);
-            gone(session.call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
+            absent_is_done(session.call("iam:DeleteRolePermissionsBoundary", request.send()).await.map(drop))
         }
         Change::PutPolicy { name, policy, .. } => {
             let request =
@@ -213,25 +215,47 @@ pub async fn apply(
             for policy_arn in attached {
                 detach(session, name, policy_arn).await?;
             }
-            gone(session.call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
+            absent_is_done(session.call("iam:DeleteRole", iam.delete_role().role_name(name).send()).await.map(drop))
         }
     }
 }
 
 async fn remove_policy(session: Session<'_>, name: &str, policy: &str) -> Result<(), CallError> {
     let request = session.clients.iam.delete_role_policy().role_name(name).policy_name(policy);
-    gone(session.call("iam:DeleteRolePolicy", request.send()).await.map(drop))
+    absent_is_done(session.call("iam:DeleteRolePolicy", request.send()).await.map(drop))
 }
 
 async fn detach(session: Session<'_>, name: &str, policy_arn: &str) -> Result<(), CallError> {
     let request = session.clients.iam.detach_role_policy().role_name(name).policy_arn(policy_arn);
-    gone(session.call("iam:DetachRolePolicy", request.send()).await.map(drop))
+    absent_is_done(session.call("iam:DetachRolePolicy", request.send()).await.map(drop))
 }
 
-/// What is to go may be gone already.
-fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
+/// A thing to delete may be absent already.
+fn absent_is_done(result: Result<(), CallError>) -> Result<(), CallError> {
     match result {
         Err(error) if error.is(ABSENT) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_document_is_percent_decoded() {
+        assert_eq!(document("%7B%22Version%22%3A%222012-10-17%22%7D"), Document::new(r#"{"Version":"2012-10-17"}"#));
+    }
+
+    #[test]
+    fn only_an_absent_role_counts_as_deleted() {
+        let error = |code: &str| CallError {
+            operation: "iam:DeleteRole",
+            class: crate::error::Class::Terminal,
+            code: code.to_owned(),
+            message: String::new(),
+        };
+        assert!(absent_is_done(Err(error("NoSuchEntity"))).is_ok());
+        assert!(absent_is_done(Err(error("DeleteConflict"))).is_err());
     }
 }

@@ -1,13 +1,14 @@
-//! Observed together with the code servers' definitions, for AWS lists them together: see [`task_definition::observe`].
+//! Observed together with the code servers' definitions, because AWS lists them together: see [`task_definition::observe`].
 
 use codeloc_core::resources::run_definition::Change;
 use codeloc_core::resources::task_definition::Observed;
 use codeloc_core::shared::Shared;
 
 use super::task_definition;
-use crate::{CallError, Session};
+use crate::error::CallError;
+use crate::session::Session;
 
-/// A registration also tells what is `live` then.
+/// A registration also sets `observed`, the new revision first.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,

@@ -1,4 +1,4 @@
-//! Observe: `DescribeScalableTargets` 50 a page, `DescribeScalingPolicies` ten a page, in turns.
+//! Observe: `DescribeScalableTargets`, 50 a page, and `DescribeScalingPolicies`, ten a page, in turns.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,12 @@ use codeloc_core::names;
 use codeloc_core::resources::scaling::{COOLDOWN, Change, Metric, Observed, Policy};
 use codeloc_core::shared::Shared;
 
-use crate::{CallError, Class, Scope, Session};
+use crate::error::{CallError, Class};
+use crate::scope::Scope;
+use crate::session::Session;
 
 const ABSENT: &[&str] = &["ObjectNotFoundException"];
-/// Pages of policies that one sweep reads: so many, and one more for each so many targets.
+/// One sweep reads this number of pages of policies, and one more for each [`TARGETS_FOR_ANOTHER_PAGE`] targets.
 const PAGES: usize = 10;
 const TARGETS_FOR_ANOTHER_PAGE: usize = 125;
 
@@ -57,7 +59,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
     match resource {
         Some(resource) => read_policies_of(session, &resource).await?,
-        None => read_policies_on(session, &prefix, targets.len()).await?,
+        None => read_next_policies(session, &prefix, targets.len()).await?,
     }
     for observed in targets.values_mut() {
         let prefix = key(&observed.resource_id, "");
@@ -66,42 +68,42 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         observed.policies = policies.map(|(key, policy)| (key[prefix.len()..].to_owned(), policy.clone())).collect();
     }
     let found = targets.into_iter().map(|(location, observed)| {
-        let observed = session.cache.seen(&location, |seen| seen.scaling.as_ref(), observed);
+        let observed = session.cache.share(&location, |last| last.scaling.as_ref(), observed);
         (location, observed)
     });
     Ok(found.collect())
 }
 
-/// Under which a policy is remembered.
+/// The key of a cached policy.
 fn key(resource: &str, name: &str) -> String {
     format!("{resource} {name}")
 }
 
-/// Pages of policies that one sweep reads, where there are more.
+/// The most pages of policies that one sweep reads.
 pub fn pages(targets: usize) -> usize {
     PAGES + targets / TARGETS_FOR_ANOTHER_PAGE
 }
 
-/// Ten policies a page is the worst ratio of all reads: each sweep reads a few pages, and remembers the rest.
-async fn read_policies_on(session: Session<'_>, prefix: &str, targets: usize) -> Result<(), CallError> {
+/// Ten policies a page is the worst ratio of all reads: each sweep reads a few pages and takes the rest from the cache.
+async fn read_next_policies(session: Session<'_>, prefix: &str, targets: usize) -> Result<(), CallError> {
     let mut read = 0;
     loop {
-        let (asked, token) = session.cache.lock().policies.ask();
-        let goes_on = token.is_some();
+        let (requested, token) = session.cache.lock().policies.request();
+        let continued = token.is_some();
         let answer = match list_policies(session, None, token).await {
-            // Tokens are good for a while only.
-            Err(error) if goes_on && error.class == Class::Terminal => {
+            // A token expires after a while.
+            Err(error) if continued && error.class == Class::Terminal => {
                 session.cache.lock().policies.restart();
                 continue;
             }
             answer => answer?,
         };
-        let ours = answer.scaling_policies().iter().filter(|policy| policy.resource_id().starts_with(prefix));
+        let own = answer.scaling_policies().iter().filter(|policy| policy.resource_id().starts_with(prefix));
         let found: Vec<(String, Policy)> =
-            ours.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))).collect();
+            own.map(|one| (key(one.resource_id(), one.policy_name()), policy(one))).collect();
         let next = answer.next_token().map(str::to_owned);
         let ended = next.is_none();
-        let missing = session.cache.lock().policies.page(asked, found, next);
+        let missing = session.cache.lock().policies.page(requested, found, next);
         for resource in missing.iter().filter_map(|key| key.split_once(' ')).map(|(resource, _)| resource) {
             read_policies_of(session, resource).await?;
         }
@@ -128,7 +130,7 @@ async fn read_policies_of(session: Session<'_>, resource: &str) -> Result<(), Ca
     forget_policies(session, resource);
     let mut state = session.cache.lock();
     for (key, policy) in found {
-        state.policies.tell(key, Some(policy));
+        state.policies.update(key, Some(policy));
     }
     Ok(())
 }
@@ -137,7 +139,7 @@ fn forget_policies(session: Session<'_>, resource: &str) {
     let mut state = session.cache.lock();
     let known: Vec<String> = state.policies.starting_with(&key(resource, "")).map(|(key, _)| key.clone()).collect();
     for key in known {
-        state.policies.tell(key, None);
+        state.policies.update(key, None);
     }
 }
 
@@ -196,7 +198,7 @@ fn from_milli(value: i64) -> f64 {
     value as f64 / 1000.0
 }
 
-/// A new target and the policies put on it also tell what is `live` then.
+/// A new target and its policies also set `observed`.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
@@ -219,18 +221,18 @@ pub async fn apply(
                 .min_capacity(desired.min)
                 .max_capacity(desired.max)
                 .suspended_state(running)
-                // Tags go with a new target only: for an existing one AWS refuses them here.
+                // AWS accepts tags here for a new target only.
                 .set_tags(fields.is_none().then(|| desired.tags.clone().into_iter().collect()));
             session.call("application-autoscaling:RegisterScalableTarget", request.send()).await?;
             if fields.is_none() {
-                let made = Observed {
+                let created = Observed {
                     resource_id: desired.resource_id.clone(),
                     min: desired.min,
                     max: desired.max,
                     suspended: vec![],
                     policies: BTreeMap::new(),
                 };
-                *observed = Some(made.into());
+                *observed = Some(created.into());
             }
             Ok(())
         }
@@ -257,7 +259,7 @@ pub async fn apply(
                 .policy_type(PolicyType::TargetTrackingScaling)
                 .target_tracking_scaling_policy_configuration(tracking);
             session.call(OPERATION, request.send()).await?;
-            session.cache.lock().policies.tell(key(resource_id, name), Some(policy.clone()));
+            session.cache.lock().policies.update(key(resource_id, name), Some(policy.clone()));
             if let Some(observed) = observed {
                 observed.policies.insert(name.clone(), policy.clone());
             }
@@ -270,8 +272,10 @@ pub async fn apply(
                 .resource_id(resource_id)
                 .scalable_dimension(dimension)
                 .policy_name(name);
-            gone(session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop))?;
-            session.cache.lock().policies.tell(key(resource_id, name), None);
+            absent_is_done(
+                session.call("application-autoscaling:DeleteScalingPolicy", request.send()).await.map(drop),
+            )?;
+            session.cache.lock().policies.update(key(resource_id, name), None);
             Ok(())
         }
         Change::Deregister { resource_id, .. } => {
@@ -280,17 +284,42 @@ pub async fn apply(
                 .service_namespace(ServiceNamespace::Ecs)
                 .resource_id(resource_id)
                 .scalable_dimension(dimension);
-            gone(session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop))?;
+            absent_is_done(
+                session.call("application-autoscaling:DeregisterScalableTarget", request.send()).await.map(drop),
+            )?;
             forget_policies(session, resource_id);
             Ok(())
         }
     }
 }
 
-/// What is to go may be gone already.
-fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
+/// A thing to delete may be absent already.
+fn absent_is_done(result: Result<(), CallError>) -> Result<(), CallError> {
     match result {
         Err(error) if error.is(ABSENT) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_fleet_reads_more_pages() {
+        assert_eq!((pages(0), pages(124), pages(125), pages(1000)), (10, 10, 11, 18));
+    }
+
+    #[test]
+    fn thresholds_are_exact_in_thousandths() {
+        assert_eq!(milli(70.0), 70_000);
+        assert_eq!(milli(33.3), 33_300);
+        assert!((from_milli(33_300) - 33.3).abs() < f64::EPSILON * 100.0);
+    }
+
+    #[test]
+    fn suspended_processes_are_named() {
+        let state = SuspendedState::builder().dynamic_scaling_out_suspended(true).scheduled_scaling_suspended(false);
+        assert_eq!(suspended(&state.build()), ["scaling out"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Observe: `ListServices`, 100 a page, then `DescribeServices`, ten a call, with tags.
+//! Observe: `ListServices`, 100 a page, then `DescribeServices` with tags, ten a call.
 
 mod settings;
 
@@ -9,6 +9,7 @@ use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, Deployment as SdkDeployment,
     DeploymentCircuitBreaker, DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState,
     DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
+    Task,
 };
 use codeloc_core::names;
 use codeloc_core::resources::Deferred;
@@ -18,12 +19,14 @@ use codeloc_core::resources::service::{
 use codeloc_core::shared::Shared;
 use codeloc_core::tags;
 
-use crate::resources::task_definition::tag_list;
-use crate::{CallError, Class, Scope, Session};
+use super::task_definition::tag_list;
+use crate::error::{CallError, Class};
+use crate::scope::Scope;
+use crate::session::Session;
 
-/// What the steps before a service's step learned: ARNs that were unknown when the plan was made.
+/// The ARNs of resources that earlier steps created, unknown when the plan was computed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Learned<'a> {
+pub struct Created<'a> {
     pub task_definition: Option<&'a str>,
     pub registry: Option<&'a str>,
 }
@@ -35,7 +38,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
 }
 
-/// Reads services by their own names, ten a call.
+/// Reads services by name, ten a call.
 pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
     let mut found = BTreeMap::new();
     for ten in names.chunks(10) {
@@ -50,7 +53,7 @@ pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap
         for service in answer.services() {
             let name = service.service_name().unwrap_or_default();
             if let Some(location) = names::location_of_service(name) {
-                let observed = session.cache.seen(location, |seen| seen.service.as_ref(), read(session, service));
+                let observed = session.cache.share(location, |last| last.service.as_ref(), read(session, service));
                 found.insert(location.to_owned(), observed);
             }
         }
@@ -108,7 +111,7 @@ fn read(session: Session<'_>, service: &Service) -> Observed {
 fn read_deployment(deployment: &SdkDeployment) -> ServiceDeployment {
     ServiceDeployment {
         id: deployment.id().unwrap_or_default().to_owned(),
-        begun_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
+        started_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
         task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
         rollout: match deployment.rollout_state() {
             Some(DeploymentRolloutState::Failed) => Rollout::Failed,
@@ -149,13 +152,13 @@ fn rebalancing(zones: bool) -> AvailabilityZoneRebalancing {
     if zones { AvailabilityZoneRebalancing::Enabled } else { AvailabilityZoneRebalancing::Disabled }
 }
 
-/// Sends what differs and nothing else: ECS refuses some of it for services that never had it, and begins a deployment for other.
+/// Sends only the options that differ: ECS refuses some of them for services that never had them, and starts a deployment for others.
 fn set(request: UpdateServiceFluentBuilder, from: &ServiceOptions, to: &ServiceOptions) -> UpdateServiceFluentBuilder {
     let version = (from.platform_version != to.platform_version).then(|| to.platform_version.clone());
     let propagate = (from.propagate_tags != to.propagate_tags).then(|| to.propagate_tags.as_str().into());
     let grace = to.health_check_grace_period;
     request
-        // None at all: back to the launch type.
+        // An empty strategy selects the launch type.
         .set_capacity_provider_strategy((from.capacity != to.capacity).then(Vec::new))
         .set_platform_version(version)
         .set_propagate_tags(propagate)
@@ -167,21 +170,21 @@ fn set(request: UpdateServiceFluentBuilder, from: &ServiceOptions, to: &ServiceO
         )
 }
 
-/// Resolves what was deferred by what the steps before it learned.
-fn resolve(deferred: &Deferred, learned: Option<&str>, what: &'static str) -> Result<String, CallError> {
-    deferred.known().or(learned).map(str::to_owned).ok_or_else(|| CallError {
+/// The ARN from the plan, or that of the resource that an earlier step created.
+fn resolve(deferred: &Deferred, created: Option<&str>, resource: &'static str) -> Result<String, CallError> {
+    deferred.known().or(created).map(str::to_owned).ok_or_else(|| CallError {
         operation: "ecs:CreateService",
         class: Class::NotYet,
         code: String::new(),
-        message: format!("the {what} is not known yet"),
+        message: format!("the {resource} does not exist yet"),
     })
 }
 
-/// A create also tells what is `live` then.
+/// A creation also sets `observed`.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
-    learned: Learned<'_>,
+    created: Created<'_>,
     observed: &mut Option<Shared<Observed>>,
 ) -> Result<(), CallError> {
     let ecs = &session.clients.ecs;
@@ -189,13 +192,13 @@ pub async fn apply(
     match change {
         Change::Create { desired, task_definition, registry, .. } => {
             let registry = ServiceRegistry::builder()
-                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .registry_arn(resolve(registry, created.registry, "Cloud Map service")?)
                 .build();
             let request = ecs
                 .create_service()
                 .cluster(cluster)
                 .service_name(&desired.name)
-                .task_definition(resolve(task_definition, learned.task_definition, "task definition")?)
+                .task_definition(resolve(task_definition, created.task_definition, "task definition")?)
                 .desired_count(desired.count)
                 .launch_type(LaunchType::Fargate)
                 .network_configuration(network(&desired.network)?)
@@ -210,25 +213,25 @@ pub async fn apply(
             Ok(())
         }
         Change::Deploy { name, task_definition, .. } => {
-            let task_definition = resolve(task_definition, learned.task_definition, "task definition")?;
+            let task_definition = resolve(task_definition, created.task_definition, "task definition")?;
             let request = ecs.update_service().cluster(cluster).service(name).task_definition(task_definition);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
-        Change::Configure { name, network: wanted, deployment: configuration, options, from, registry, .. } => {
-            // A registry made anew may have the old one's id, and ECS registers only tasks that start
+        Change::Configure { name, network: desired, deployment: configuration, options, from, registry, .. } => {
+            // A new registry may have the id of the old one, and ECS registers only tasks that start
             // (terraform-provider-aws#46930).
-            let anew = *registry == Deferred::AfterApply;
+            let new_registry = *registry == Deferred::AfterApply;
             let registry = ServiceRegistry::builder()
-                .registry_arn(resolve(registry, learned.registry, "Cloud Map service")?)
+                .registry_arn(resolve(registry, created.registry, "Cloud Map service")?)
                 .build();
             let request = ecs
                 .update_service()
                 .cluster(cluster)
                 .service(name)
-                .network_configuration(network(wanted)?)
+                .network_configuration(network(desired)?)
                 .deployment_configuration(deployment(*configuration, options))
                 .service_registries(registry)
-                .force_new_deployment(anew);
+                .force_new_deployment(new_registry);
             let request = set(request, from, options);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
@@ -260,7 +263,7 @@ pub async fn apply(
     }
 }
 
-/// Why the newest stopped task of these task definitions stopped, in ECS's words.
+/// Why the newest stopped task of these task definitions stopped, as ECS reports it.
 pub async fn stop_reason(
     session: Session<'_>,
     family: &str,
@@ -284,13 +287,41 @@ pub async fn stop_reason(
         .iter()
         .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.contains(&arn)))
         .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
-    Ok(newest.map(|task| {
-        let mut words = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
-        for container in task.containers() {
-            // Where the container says no more than the task, once is enough.
-            words.extend(container.reason().filter(|reason| *reason != words[0]).map(str::to_owned));
-            words.extend(container.exit_code().map(|code| format!("exit code {code}")));
-        }
-        words.join("; ")
-    }))
+    Ok(newest.map(describe_stop))
+}
+
+fn describe_stop(task: &Task) -> String {
+    let mut reasons = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
+    for container in task.containers() {
+        // Without the container's reason if it repeats that of the task.
+        reasons.extend(container.reason().filter(|reason| *reason != reasons[0]).map(str::to_owned));
+        reasons.extend(container.exit_code().map(|code| format!("exit code {code}")));
+    }
+    reasons.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::Container;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_reason_is_not_repeated() {
+        let container = |reason: &str| Container::builder().reason(reason).exit_code(137).build();
+        let task = |reason: &str| Task::builder().stopped_reason("OutOfMemory").containers(container(reason)).build();
+        assert_eq!(describe_stop(&task("OutOfMemory")), "OutOfMemory; exit code 137");
+        assert_eq!(describe_stop(&task("killed")), "OutOfMemory; killed; exit code 137");
+        assert_eq!(describe_stop(&Task::builder().build()), "stopped");
+    }
+
+    #[test]
+    fn an_unknown_arn_is_the_one_just_created() {
+        let known = Deferred::Known("arn:known".to_owned());
+        assert_eq!(resolve(&known, Some("arn:created"), "task definition").unwrap(), "arn:known");
+        assert_eq!(resolve(&Deferred::AfterApply, Some("arn:created"), "task definition").unwrap(), "arn:created");
+        let error = resolve(&Deferred::AfterApply, None, "task definition").unwrap_err();
+        assert_eq!(error.class, Class::NotYet);
+        assert!(error.to_string().contains("the task definition does not exist yet"), "{error}");
+    }
 }

@@ -1,7 +1,7 @@
-//! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each revision not seen before; a revision never
-//! changes, but for its tags, which are read again in turns. Registering is not idempotent in AWS: the planner looks for an equal live revision first.
+//! Observe: `ListTaskDefinitions`, then one `DescribeTaskDefinition` for each new revision. Only the tags of a revision can change;
+//! they are read again in turns. Registering is not idempotent in AWS: the planner reuses an equal active revision.
 
-mod foreign;
+mod unmanaged;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,10 @@ use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
 use codeloc_crds::Architecture;
 
-use crate::{CallError, Class, Scope, Session, in_scope};
-use foreign::foreign;
+use crate::error::{CallError, Class};
+use crate::scope::{Scope, in_scope};
+use crate::session::Session;
+use unmanaged::unmanaged_settings;
 
 /// The active definitions of one location, each kind newest first.
 #[derive(Debug, Default)]
@@ -28,11 +30,11 @@ pub struct Definitions {
     pub runs: Vec<Shared<Observed>>,
 }
 
-/// Of code servers and of runs: AWS lists them together.
+/// Observes the definitions of code servers and of runs: AWS lists them together.
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Definitions>, CallError> {
     let prefix = names::task_family_prefix(&session.deployment.id);
     match scope {
-        Scope::All => read_on(session, &prefix).await?,
+        Scope::All => read_next_page(session, &prefix).await?,
         Scope::One(name) => {
             read_family(session, &format!("{prefix}{name}")).await?;
             read_families(session, &names::run_family_prefix(&session.deployment.id, name)).await?;
@@ -40,13 +42,13 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
     let mut found: BTreeMap<String, Definitions> = BTreeMap::new();
     let state = session.cache.lock();
-    let wanted = match scope {
+    let name = match scope {
         Scope::All => "",
         Scope::One(name) => name,
     };
-    for (key, observed) in state.definitions.starting_with(&format!("{prefix}{wanted}")) {
+    for (key, observed) in state.definitions.starting_with(&format!("{prefix}{name}")) {
         let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
-        let (location, run) = names::repository_of_family(family);
+        let (location, run) = names::location_of_family(family);
         if in_scope(scope, "", location).is_some() {
             let definitions = found.entry(location.to_owned()).or_default();
             let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };
@@ -61,7 +63,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     Ok(found)
 }
 
-/// Reads all families that begin so. Of one that is remembered, what it says is known, and a sweep tells whether it is still there.
+/// Reads all families with a prefix. A cached family is not read: its content cannot change, and a sweep notices its deletion.
 async fn read_families(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
     let mut token = None;
     loop {
@@ -87,14 +89,14 @@ async fn read_families(session: Session<'_>, prefix: &str) -> Result<(), CallErr
     }
 }
 
-/// Reads the next page of all there are; all of them where nothing is remembered.
-async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
+/// Reads the next page of all definitions, or all pages if none is cached.
+async fn read_next_page(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
     loop {
-        let (asked, token) = session.cache.lock().definitions.ask();
-        let goes_on = token.is_some();
+        let (requested, token) = session.cache.lock().definitions.request();
+        let continued = token.is_some();
         let answer = match list(session, None, token).await {
-            // Tokens are good for a while only.
-            Err(error) if goes_on && error.class == Class::Terminal => {
+            // A token expires after a while.
+            Err(error) if continued && error.class == Class::Terminal => {
                 session.cache.lock().definitions.restart();
                 continue;
             }
@@ -109,9 +111,9 @@ async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
             }
         }
         let next = answer.next_token().map(str::to_owned);
-        let missing = session.cache.lock().definitions.page(asked, found, next);
+        let missing = session.cache.lock().definitions.page(requested, found, next);
         for key in missing {
-            describe_afresh(session, &key).await?;
+            describe_again(session, &key).await?;
         }
         if session.cache.lock().definitions.is_whole() {
             return Ok(());
@@ -119,7 +121,7 @@ async fn read_on(session: Session<'_>, prefix: &str) -> Result<(), CallError> {
     }
 }
 
-/// Reads one family. A list that came a moment too late is not believed of what it lacks.
+/// Reads one family. A list may be out of date: a definition in only one of list and cache is read by name.
 async fn read_family(session: Session<'_>, family: &str) -> Result<(), CallError> {
     let mut listed = BTreeSet::new();
     let mut token = None;
@@ -137,7 +139,7 @@ async fn read_family(session: Session<'_>, family: &str) -> Result<(), CallError
         state.definitions.starting_with(&format!("{family}:")).map(|(key, _)| key.clone()).collect()
     };
     for key in listed.symmetric_difference(&remembered) {
-        describe_afresh(session, key).await?;
+        describe_again(session, key).await?;
     }
     Ok(())
 }
@@ -159,7 +161,7 @@ async fn list(
     session.call("ecs:ListTaskDefinitions", request.send()).await
 }
 
-/// `FAMILY:NUMBER` of `arn:…:task-definition/FAMILY:NUMBER`: what AWS takes in place of the whole, and sorts by family.
+/// `FAMILY:NUMBER` of `arn:…:task-definition/FAMILY:NUMBER`: AWS accepts it instead of the ARN, and it sorts by family.
 fn key(arn: &str) -> Option<&str> {
     arn.rsplit_once('/').map(|(_, key)| key)
 }
@@ -170,14 +172,14 @@ fn family_of(key: &str) -> Option<&str> {
 
 async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let remembered = session.cache.lock().definitions.known().get(key).cloned();
-    if remembered.is_some() && !session.cache.has_its_turn(key) {
+    if remembered.is_some() && !session.cache.take_turn(key) {
         return Ok(remembered);
     }
-    describe_afresh(session, key).await
+    describe_again(session, key).await
 }
 
-/// What AWS says of it now, remembered. One that is inactive is none.
-async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
+/// Reads a definition from AWS and caches it. An inactive one is `None`.
+async fn describe_again(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let request =
         session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
     let observed = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
@@ -189,7 +191,7 @@ async fn describe_afresh(session: Session<'_>, key: &str) -> Result<Option<Share
         Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
     };
-    session.cache.lock().definitions.tell(key.to_owned(), observed.clone());
+    session.cache.lock().definitions.update(key.to_owned(), observed.clone());
     Ok(observed)
 }
 
@@ -198,7 +200,7 @@ fn observed(definition: &TaskDefinition, tags: Tags) -> Observed {
         arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
         number: definition.revision(),
         content: read(definition),
-        foreign: foreign(definition),
+        foreign: unmanaged_settings(definition),
         tags: tags.into(),
     }
 }
@@ -213,7 +215,7 @@ pub(crate) fn tag_list(tags: &Tags) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }
 
-/// What a task definition says in our words, or `None` where it does not say all of it.
+/// The content of a task definition, or `None` if a part of it is missing.
 fn read(definition: &TaskDefinition) -> Option<Content> {
     let container = definition.container_definitions().first()?;
     let log = container.log_configuration()?.options()?;
@@ -321,19 +323,19 @@ pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<
     Ok(())
 }
 
-/// What a change of our own made of it.
+/// Caches the result of an own change.
 fn remember(session: Session<'_>, arn: &str, observed: Option<Shared<Observed>>) {
     if let Some(key) = key(arn) {
-        session.cache.lock().definitions.tell(key.to_owned(), observed);
+        session.cache.lock().definitions.update(key.to_owned(), observed);
     }
 }
 
-/// A registration that is refused for its rate so often is left to the next pass, which says so in the status.
-const REFUSED_AT_MOST: u32 = 8;
+/// The most throttled attempts of one registration. After that, the next reconciliation continues and reports it in the status.
+const MAX_THROTTLED: u32 = 8;
 
 const REGISTER_OPERATION: &str = "ecs:RegisterTaskDefinition";
 
-/// Returns the new revision, so that later steps of the same plan can name it.
+/// Returns the new revision, so that later steps of the same plan can refer to it.
 pub(crate) async fn register(
     session: Session<'_>,
     family: &str,
@@ -360,15 +362,15 @@ pub(crate) async fn register(
         )
         .container_definitions(container(content)?)
         .set_tags(Some(tag_list(&tags)));
-    // Never tried again blindly: a call whose answer was lost may have registered a revision, and AWS would make a second one.
+    // No blind retry: a call whose answer was lost may have registered a revision, and AWS would register a second one.
     // The next observation finds it.
     let once = || aws_sdk_ecs::config::Config::builder().retry_config(RetryConfig::disabled());
-    let mut refused = 0;
+    let mut throttled = 0;
     let answer = loop {
         match session.call(REGISTER_OPERATION, request.clone().customize().config_override(once()).send()).await {
-            // Refused for its rate, in so many words: so nothing was registered, and its turn comes again.
-            Err(error) if error.class == Class::Throttled && !error.code.is_empty() && refused < REFUSED_AT_MOST => {
-                refused += 1;
+            // AWS answered that it throttled the call, so it registered nothing: wait for the next turn.
+            Err(error) if error.class == Class::Throttled && !error.code.is_empty() && throttled < MAX_THROTTLED => {
+                throttled += 1;
             }
             answer => break answer?,
         }
@@ -381,7 +383,7 @@ pub(crate) async fn register(
     Ok(observed)
 }
 
-/// A registration also tells what is `live` then, the new revision first, so that later steps of the same plan can name it.
+/// A registration also sets `observed`, the new revision first, so that later steps of the same plan can refer to it.
 pub async fn apply(
     session: Session<'_>,
     change: &Change,
@@ -392,7 +394,7 @@ pub async fn apply(
             let content = desired
                 .content
                 .as_ref()
-                .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: it is not built yet"))?;
+                .ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "image: the build has not finished"))?;
             let mut tags = desired.tags.clone();
             tags.extend(attempt.tags());
             observed.insert(0, register(session, &desired.family, content, tags).await?);
@@ -407,9 +409,72 @@ pub async fn apply(
 pub(crate) async fn deregister(session: Session<'_>, arn: &str) -> Result<(), CallError> {
     let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
     match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
-        // Already inactive: ECS says so by a ClientException.
+        // ECS answers with a ClientException if it is inactive already.
         Err(error) if error.class != Class::Terminal || !error.is(&["ClientException"]) => return Err(error),
         _ => remember(session, arn, None),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> Content {
+        Content {
+            cpu: "256".to_owned(),
+            memory: "512".to_owned(),
+            architecture: Architecture::Arm64,
+            task_role_arn: "arn:role".to_owned(),
+            execution_role_arn: "arn:execution-role".to_owned(),
+            image: "repository@sha256:0".to_owned(),
+            command: vec!["dagster".to_owned()],
+            environment: [("A".to_owned(), "b".to_owned())].into_iter().collect(),
+            secrets: [("S".to_owned(), "arn:secret".to_owned())].into_iter().collect(),
+            container: "code".to_owned(),
+            port: Some(4000),
+            log_group: "/codeloc/locations/orders".to_owned(),
+            log_region: "eu-central-1".to_owned(),
+            log_stream_prefix: "r1".to_owned(),
+            health_check: Some(HealthCheck {
+                command: vec!["CMD".to_owned(), "true".to_owned()],
+                interval: 5,
+                timeout: 4,
+                retries: 3,
+                start_period: 60,
+            }),
+            stop_timeout: 30,
+        }
+    }
+
+    fn definition(content: &Content) -> TaskDefinition {
+        TaskDefinition::builder()
+            .cpu(&content.cpu)
+            .memory(&content.memory)
+            .task_role_arn(&content.task_role_arn)
+            .execution_role_arn(&content.execution_role_arn)
+            .runtime_platform(RuntimePlatform::builder().cpu_architecture(CpuArchitecture::Arm64).build())
+            .container_definitions(container(content).unwrap())
+            .build()
+    }
+
+    #[test]
+    fn a_container_reads_back_as_it_was_written() {
+        assert_eq!(read(&definition(&content())), Some(content()));
+        let of_run = Content { port: None, health_check: None, ..content() };
+        assert_eq!(read(&definition(&of_run)), Some(of_run));
+    }
+
+    #[test]
+    fn a_definition_with_missing_parts_has_no_content() {
+        assert_eq!(read(&TaskDefinition::builder().build()), None);
+    }
+
+    #[test]
+    fn a_key_is_the_end_of_an_arn() {
+        let key = key("arn:aws:ecs:eu-central-1:1:task-definition/codeloc-orders:7");
+        assert_eq!(key, Some("codeloc-orders:7"));
+        assert_eq!(key.and_then(family_of), Some("codeloc-orders"));
+        assert_eq!(family_of("codeloc-orders"), None);
+    }
 }

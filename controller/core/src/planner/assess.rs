@@ -1,18 +1,19 @@
-//! How things stand: conditions, the two axes, and when to look again. Pure, and no step is decided here.
+//! The report of a plan: conditions, sync, health, and when to reconcile again. It decides no step.
 
 use std::time::Duration;
 
-use super::proof::{self, Proven};
-use super::{ImageState, Input, Report, WebserverState};
+use super::readiness::{self, Ready};
+use super::{Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
-use crate::desired::Invalid;
+use crate::desired::{Desired, Invalid};
+use crate::image::ImageStatus;
 use crate::resources::service::{self, Observed, Phase, Rollout};
 use crate::resources::{DesiredResources, Kind};
 use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
 
-/// A rollout, a build, a task about to answer: things that end in seconds or minutes.
+/// For a rollout, a build, or a task that starts: they end within seconds or minutes.
 const SOON: Duration = Duration::from_secs(2);
-/// Something failed that may heal by itself: a webserver that is away, a code server that does not answer.
+/// For a failure that may end without a step of codeloc: a webserver or code server that does not answer.
 const LATER: Duration = Duration::from_secs(15);
 
 fn condition(kind: ConditionKind, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Condition {
@@ -24,7 +25,7 @@ fn up_to_date(kind: ConditionKind, message: impl Into<String>) -> Condition {
 }
 
 pub(super) fn invalid(input: &Input<'_>, invalid: &Invalid) -> Report {
-    let message = format!("frozen as it is: {}", invalid.message);
+    let message = format!("unchanged: {}", invalid.message);
     Report {
         sync: Sync::Unknown,
         health: served_health(input),
@@ -43,10 +44,11 @@ pub(super) fn invalid(input: &Input<'_>, invalid: &Invalid) -> Report {
     }
 }
 
-pub(super) fn not_owned(input: &Input<'_>, strangers: &[(Kind, String)]) -> Report {
-    let names: Vec<String> = strangers.iter().map(|(kind, name)| format!("{} {name}", kind.title())).collect();
+pub(super) fn not_owned(input: &Input<'_>, others: &[(Kind, String)]) -> Report {
+    let names: Vec<String> = others.iter().map(|(kind, name)| format!("{} {name}", kind.title())).collect();
+    let exist = if names.len() == 1 { "exists" } else { "exist" };
     let message = format!(
-        "{} exists without this deployment's tag; rename the repository, or set `adopt: true` to take it over",
+        "{} {exist} without this deployment's tag; rename the location, or set `adopt: true` to let codeloc manage it",
         names.join(" and ")
     );
     Report {
@@ -63,7 +65,8 @@ pub(super) fn not_owned(input: &Input<'_>, strangers: &[(Kind, String)]) -> Repo
 }
 
 pub(super) fn absent(draining: bool, done: bool) -> Report {
-    let message = if draining { "waiting for its tasks to end" } else { "being removed" };
+    let message =
+        if draining { "deleting: waiting for the tasks to stop" } else { "deleting the location's resources" };
     Report {
         sync: if done { Sync::Synced } else { Sync::OutOfSync },
         health: if done { Health::Missing } else { Health::Progressing },
@@ -79,34 +82,33 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
 
 pub(super) fn present(
     input: &Input<'_>,
-    image: ImageState<'_>,
+    image: &ImageStatus,
     desired: &DesiredResources,
     phase: &Phase,
-    proven: Option<&Proven>,
-    empty: bool,
+    ready: Option<&Ready>,
+    synced: bool,
 ) -> Report {
     let revision = desired.task_definition.revision.known();
-    let (source, ready) = of_image(image);
-    let deployed = of_phase(phase, input, revision);
-    let loaded = of_answers(input, phase, revision, proven);
-    let registered = of_workspace(input, revision, proven);
-    let conditions = vec![source, ready, deployed, loaded, registered];
+    let (source, image_ready) = image_conditions(image);
+    let deployed_condition = deployed(phase, input, revision);
+    let loaded_condition = loaded(input, phase, revision, ready);
+    let registered_condition = registered(input, revision, ready);
+    let conditions = vec![source, image_ready, deployed_condition, loaded_condition, registered_condition];
 
     let settled = conditions.iter().all(|condition| condition.status == ConditionStatus::True);
-    let held = matches!(phase, Phase::Held { .. });
-    let sync = if empty && settled { Sync::Synced } else { Sync::OutOfSync };
-    let health = health(input, &conditions, held);
-    let message = first_word(&conditions, empty);
-    // Without a step of ours something else has to happen first: look again for it.
-    // A rollback is on its way, however broken the revision is.
-    let moving = input
+    let failed = matches!(phase, Phase::Failed { .. });
+    let sync = if synced && settled { Sync::Synced } else { Sync::OutOfSync };
+    let health = health(input, &conditions, failed);
+    let message = summary(&conditions, synced);
+    // A rollback ends within seconds or minutes, however broken its revision is.
+    let rolling_out = input
         .observed
         .service
         .as_deref()
         .and_then(Observed::primary)
-        .is_some_and(|one| one.rollout == Rollout::InProgress);
-    let broken = !moving && conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
-    let look_again = (!settled || !empty).then_some(if broken { LATER } else { SOON });
+        .is_some_and(|primary| primary.rollout == Rollout::InProgress);
+    let broken = !rolling_out && conditions.iter().any(|condition| BROKEN.contains(&condition.reason));
+    let look_again = (!settled || !synced).then_some(if broken { LATER } else { SOON });
     Report {
         sync,
         health,
@@ -115,12 +117,12 @@ pub(super) fn present(
         revision: revision.map(str::to_owned),
         serving: serving(input),
         address: address(input),
-        failing: revision.filter(|_| failing(phase)).map(str::to_owned),
+        failing: revision.filter(|_| is_failing(phase)).map(str::to_owned),
         look_again,
     }
 }
 
-/// Reasons that time alone does not mend within seconds.
+/// Reasons that usually last for more than a few seconds.
 const BROKEN: [Reason; 7] = [
     Reason::Unresolved,
     Reason::BuildFailed,
@@ -131,92 +133,97 @@ const BROKEN: [Reason; 7] = [
     Reason::WebserverError,
 ];
 
-fn of_image(image: ImageState<'_>) -> (Condition, Condition) {
+fn image_conditions(image: &ImageStatus) -> (Condition, Condition) {
     use ConditionKind::{ImageReady, SourceResolved};
-    let resolved = || up_to_date(SourceResolved, "the config is valid and its commit or image is known");
+    let resolved = || up_to_date(SourceResolved, "the config is valid, and its commit or image is known");
     match image {
-        ImageState::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
-        ImageState::Kept(image, why) => (
-            up_to_date(SourceResolved, format!("the last image that is known stays in force: {why}")),
+        ImageStatus::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
+        ImageStatus::Stale { image, reason } => (
+            up_to_date(SourceResolved, format!("the last known image stays in use: {reason}")),
             up_to_date(ImageReady, &image.reference),
         ),
-        ImageState::Resolving(message) => (
+        ImageStatus::Resolving(message) => (
             condition(SourceResolved, ConditionStatus::Unknown, Reason::Resolving, message),
             condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
-        ImageState::Unresolved(message) => (
+        ImageStatus::Unresolved(message) => (
             condition(SourceResolved, ConditionStatus::False, Reason::Unresolved, message),
             condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
         ),
-        ImageState::Building(progress) => {
+        ImageStatus::Building(progress) => {
             (resolved(), condition(ImageReady, ConditionStatus::Unknown, Reason::Building, progress))
         }
-        ImageState::Failed(message) => {
+        ImageStatus::Failed(message) => {
             (resolved(), condition(ImageReady, ConditionStatus::False, Reason::BuildFailed, message))
         }
     }
 }
 
-fn of_phase(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Condition {
+fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Condition {
     use ConditionKind::Deployed;
     match phase {
         Phase::Begin => {
-            condition(Deployed, ConditionStatus::False, Reason::Waiting, "the wanted revision is not deployed yet")
+            condition(Deployed, ConditionStatus::False, Reason::Waiting, "the desired revision is not deployed yet")
         }
-        Phase::Draining => {
-            condition(Deployed, ConditionStatus::False, Reason::Draining, "a service of this name is still draining")
-        }
+        Phase::Draining => condition(
+            Deployed,
+            ConditionStatus::False,
+            Reason::Draining,
+            "waiting until the previous ECS service with this name has drained",
+        ),
         Phase::Rolling(rolling) => {
             let failed = if rolling.failed > 0 { format!(", {} failed", rolling.failed) } else { String::new() };
-            let why = input
+            let cause = input
                 .failure_excerpt
-                .filter(|words| !words.is_empty())
-                .map_or_else(String::new, |words| format!(": {words}"));
-            let message =
-                format!("rolling out: {} of {} tasks run{failed}{why}", rolling.running, rolling.desired_count);
+                .filter(|excerpt| !excerpt.is_empty())
+                .map_or_else(String::new, |excerpt| format!(": {excerpt}"));
+            let message = format!(
+                "rolling out: {} of {} tasks are running{failed}{cause}",
+                rolling.running, rolling.desired_count
+            );
             condition(Deployed, ConditionStatus::Unknown, Reason::Rolling, message)
         }
-        Phase::Held { reason, passes } => {
+        Phase::Failed { reason, transient } => {
             let serves = match serving(input) {
-                None => "nothing serves".to_owned(),
+                None => "no revision serves".to_owned(),
                 Some(serving) if Some(serving.as_str()) == revision => "some of its tasks serve".to_owned(),
                 Some(serving) => format!("{serving} still serves"),
             };
             let revision = revision.unwrap_or("this revision");
-            // The user's own error says more than ECS's word for it.
-            let why = input.failure_excerpt.filter(|words| !words.is_empty()).unwrap_or(reason);
-            let again = if *passes { "is tried again in a few minutes" } else { "is not tried again" };
-            let message = format!("{revision} failed and {again}; {serves}: {why}");
+            // The error of the user's code says more than the reason of ECS.
+            let cause = input.failure_excerpt.filter(|excerpt| !excerpt.is_empty()).unwrap_or(reason);
+            let next = if *transient { "codeloc retries in a few minutes" } else { "codeloc does not retry it" };
+            let message = format!("the rollout of {revision} failed and {next}; {serves}: {cause}");
             condition(Deployed, ConditionStatus::False, Reason::RolloutFailed, message)
         }
-        Phase::Steady => up_to_date(Deployed, "the service runs the wanted revision"),
+        Phase::Steady => up_to_date(Deployed, "the ECS service runs the desired revision"),
     }
 }
 
-fn failing(phase: &Phase) -> bool {
+pub(super) fn is_failing(phase: &Phase) -> bool {
     match phase {
-        Phase::Held { .. } => true,
+        Phase::Failed { .. } => true,
         Phase::Rolling(rolling) => rolling.failed > 0,
         Phase::Begin | Phase::Draining | Phase::Steady => false,
     }
 }
 
-fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: Option<&Proven>) -> Condition {
+fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Option<&Ready>) -> Condition {
     use ConditionKind::Loaded;
-    if let Some(proven) = proven
-        && proven.agreed
-        && Some(proven.revision.as_str()) == revision
+    if let Some(ready) = ready
+        && ready.unanimous
+        && Some(ready.revision.as_str()) == revision
     {
-        return up_to_date(Loaded, "every task answers with its definitions loaded");
+        return up_to_date(Loaded, "every task has loaded its definitions");
     }
-    if proven.is_none()
-        && let Some((address, found)) = proof::foreign(input, revision).next()
+    if ready.is_none()
+        && let Some((address, found)) = readiness::foreign(input, revision).next()
     {
-        let message = format!("{address} answers with {found}, which is no revision of this location");
+        let message = format!("{address} answers with {found}, which is not a revision of this location");
         return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
     }
     if *phase != Phase::Steady {
-        return condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, "waiting for the wanted revision");
+        return condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, "waiting for the desired revision");
     }
     for answered in input.answers {
         match &answered.answer {
@@ -235,7 +242,7 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
         _ => None,
     });
     let limit = match input.desired {
-        super::Desired::Present { location, .. } => Duration::from_secs(u64::from(location.health.load_seconds)),
+        Desired::Present(location) => Duration::from_secs(u64::from(location.config.health.load_seconds)),
         _ => Duration::ZERO,
     };
     match unreachable {
@@ -249,12 +256,12 @@ fn of_answers(input: &Input<'_>, phase: &Phase, revision: Option<&str>, proven: 
     }
 }
 
-fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>) -> Condition {
+fn registered(input: &Input<'_>, desired: Option<&str>, ready: Option<&Ready>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
         return condition(Registered, ConditionStatus::False, Reason::NotPublished, "not in workspace.yaml yet");
     };
-    let published = format!("in workspace.yaml as {}:{}", entry.host, entry.port);
+    let published = format!("in workspace.yaml with address {}:{}", entry.host, entry.port);
     match (input.webserver, &input.workspace.web) {
         (WebserverState::NotConfigured, _) => up_to_date(Registered, published),
         (WebserverState::Unreachable(message), _) => {
@@ -263,12 +270,12 @@ fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>
         (WebserverState::Answers, Some(WebLocation::Loaded { server_id })) => {
             let shown = server_id.as_deref();
             let serving = serving(input);
-            let right = match proven {
-                Some(proven) => shown == Some(proven.revision.as_str()),
-                // No task says now what is right: what it runs, or is to run.
-                None => shown.is_some() && (shown == wanted || shown == serving.as_deref()),
+            let expected = match ready {
+                Some(ready) => shown == Some(ready.revision.as_str()),
+                // No task answers: the desired revision and the one that serves are both possible.
+                None => shown.is_some() && (shown == desired || shown == serving.as_deref()),
             };
-            if right {
+            if expected {
                 return up_to_date(Registered, published);
             }
             let shown = shown.unwrap_or("no revision");
@@ -283,12 +290,12 @@ fn of_workspace(input: &Input<'_>, wanted: Option<&str>, proven: Option<&Proven>
             condition(Registered, ConditionStatus::False, Reason::WebserverError, message)
         }
         (WebserverState::Answers, Some(WebLocation::Loading) | None) => {
-            condition(Registered, ConditionStatus::Unknown, Reason::Waiting, "the webserver is loading it")
+            condition(Registered, ConditionStatus::Unknown, Reason::Waiting, "the webserver is loading the location")
         }
     }
 }
 
-fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
+fn health(input: &Input<'_>, conditions: &[Condition], rollout_failed: bool) -> Health {
     let failed = |condition: &Condition| {
         matches!(
             condition.reason,
@@ -300,7 +307,7 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
                 | Reason::WebserverError
         )
     };
-    if held || conditions.iter().any(failed) {
+    if rollout_failed || conditions.iter().any(failed) {
         Health::Degraded
     } else if conditions
         .iter()
@@ -314,18 +321,18 @@ fn health(input: &Input<'_>, conditions: &[Condition], held: bool) -> Health {
     }
 }
 
-/// Of a location that is frozen: whether what runs is well, whatever is wanted.
+/// The health of a location with an invalid config, regardless of the desired state.
 fn served_health(input: &Input<'_>) -> Health {
     match &input.observed.service {
         None => Health::Missing,
-        Some(_) if proof::proven(input, None).is_some() => Health::Healthy,
+        Some(_) if readiness::ready(input, None).is_some() => Health::Healthy,
         Some(_) => Health::Unknown,
     }
 }
 
-/// The cause comes before its symptom: what the webserver shows follows from everything before it, and is told only where all of that is
-/// well.
-fn first_word(conditions: &[Condition], empty: bool) -> String {
+/// The message of the first failure, else of the first condition that is not true. What the webserver shows is a symptom of the other
+/// conditions, so the message names it only if those are true.
+fn summary(conditions: &[Condition], synced: bool) -> String {
     let worst = conditions
         .iter()
         .filter(|condition| condition.kind != ConditionKind::Registered)
@@ -333,23 +340,23 @@ fn first_word(conditions: &[Condition], empty: bool) -> String {
         .or_else(|| conditions.iter().find(|condition| condition.status != ConditionStatus::True));
     match worst {
         Some(condition) => condition.message.clone(),
-        None if empty => "runs as wanted".to_owned(),
-        None => "changes are being applied".to_owned(),
+        None if synced => "in sync".to_owned(),
+        None => "applying changes".to_owned(),
     }
 }
 
-/// The revision that answers: while a new one rolls out it is the one that completed before. Nothing, where none was ever rolled out whole
-/// and no task of one answers.
+/// The revision that serves. During a rollout, this is the revision of the last complete rollout; before the first complete one, a revision
+/// that answers.
 fn serving(input: &Input<'_>) -> Option<String> {
     let service = input.observed.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
-    let whole = service::rolled_out(service, &input.observed.task_definitions).and_then(|one| one.revision());
+    let complete = service::rolled_out(service, &input.observed.task_definitions).and_then(|one| one.revision());
     let loaded = || {
         input.answers.iter().find_map(|answered| match &answered.answer {
             Answer::Loaded { server_id, .. } if input.observed.has_revision(server_id) => Some(server_id.as_str()),
             _ => None,
         })
     };
-    whole.or_else(loaded).map(str::to_owned)
+    complete.or_else(loaded).map(str::to_owned)
 }
 
 fn address(input: &Input<'_>) -> Option<String> {
@@ -362,11 +369,11 @@ mod tests {
 
     use super::*;
 
-    /// All five conditions: these as they are given, and the others as wanted.
+    /// All five conditions: the given ones, and true for the others.
     fn conditions(given: &[(ConditionKind, ConditionStatus, Reason)]) -> Vec<Condition> {
         [SourceResolved, ImageReady, Deployed, Loaded, Registered]
             .map(|kind| {
-                let found = given.iter().find(|(of, ..)| *of == kind);
+                let found = given.iter().find(|(given, ..)| *given == kind);
                 let (_, status, reason) = found.copied().unwrap_or((kind, ConditionStatus::True, Reason::UpToDate));
                 condition(kind, status, reason, format!("{reason:?}"))
             })
@@ -374,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_before_what_the_webserver_makes_of_it() {
+    fn the_message_names_a_cause_before_its_symptom_in_the_webserver() {
         let causes = [
             (SourceResolved, ConditionStatus::False, Reason::Unresolved),
             (SourceResolved, ConditionStatus::Unknown, Reason::Resolving),
@@ -397,20 +404,20 @@ mod tests {
         ];
         for symptom in symptoms {
             for cause in causes {
-                let told = first_word(&conditions(&[cause, symptom]), false);
-                assert_eq!(told, format!("{:?}", cause.2), "{cause:?} beside {symptom:?}");
+                let message = summary(&conditions(&[cause, symptom]), false);
+                assert_eq!(message, format!("{:?}", cause.2), "{cause:?} with {symptom:?}");
             }
-            assert_eq!(first_word(&conditions(&[symptom]), false), format!("{:?}", symptom.2));
+            assert_eq!(summary(&conditions(&[symptom]), false), format!("{:?}", symptom.2));
         }
     }
 
     #[test]
-    fn of_two_causes_what_failed_is_told_before_what_is_waited_for() {
+    fn the_message_names_a_failure_before_a_wait() {
         let building = (ImageReady, ConditionStatus::Unknown, Reason::Building);
         let broken = (Loaded, ConditionStatus::False, Reason::LoadError);
-        assert_eq!(first_word(&conditions(&[building, broken]), false), "LoadError");
+        assert_eq!(summary(&conditions(&[building, broken]), false), "LoadError");
         let failed = (Deployed, ConditionStatus::False, Reason::RolloutFailed);
-        assert_eq!(first_word(&conditions(&[failed, broken]), false), "RolloutFailed");
-        assert_eq!(first_word(&conditions(&[]), true), "runs as wanted");
+        assert_eq!(summary(&conditions(&[failed, broken]), false), "RolloutFailed");
+        assert_eq!(summary(&conditions(&[]), true), "in sync");
     }
 }

@@ -1,4 +1,4 @@
-//! Why a plan is shown and not executed. The steps stay visible as what would be done.
+//! Why codeloc shows a plan and does not execute it. Its steps stay visible as later steps.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, S
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// By the config or for the whole daemon: it is left alone.
+    /// The config or the daemon's settings say `mode: suspended`.
     Suspended,
-    /// By the config or for the whole daemon: differences are only told.
+    /// The config or the daemon's settings say `mode: detect`: codeloc only reports differences.
     Detect,
-    /// Another controller holds the lease.
+    /// Another process holds the lease.
     Standby { holder: String },
-    /// Nobody can tell who holds the lease.
+    /// codeloc cannot read the lease, for this reason.
     Unleased(String),
-    /// Too much would be deleted at once, or on too little evidence.
+    /// The prune guard refuses the deletion, for this reason.
     PruneBlocked(String),
-    /// Its config said that it stays.
+    /// The config of the removed location said `deletion: {protect: true}`.
     Protected,
-    /// Its config is gone, and said with this mode that nothing is changed.
+    /// The config of the removed location had this mode, which allows no change.
     Left(Mode),
 }
 
@@ -41,19 +41,20 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Suspended => formatter.write_str("suspended: left alone as it is"),
-            Self::Detect => formatter.write_str("only detecting: nothing is changed"),
-            Self::Standby { holder } => write!(formatter, "standing by: {holder} holds the lease"),
-            Self::Unleased(why) => write!(formatter, "nothing is changed without the lease: {why}"),
-            Self::PruneBlocked(why) => write!(formatter, "not deleted: {why}"),
+            Self::Suspended => formatter.write_str("suspended: codeloc reports no drift and changes nothing"),
+            Self::Detect => formatter.write_str("mode is detect: codeloc reports drift and changes nothing"),
+            Self::Standby { holder } => write!(formatter, "standby: {holder} holds the lease"),
+            Self::Unleased(reason) => write!(formatter, "codeloc cannot read the lease and changes nothing: {reason}"),
+            Self::PruneBlocked(reason) => write!(formatter, "not deleted: {reason}"),
             Self::Protected => formatter.write_str(
-                "not deleted: it is protected; put its config back with `deletion: {protect: false}` first, then remove it",
+                "not deleted: the location is protected; restore its config with `deletion: {protect: false}`, wait until it is in \
+                 sync, then remove it",
             ),
             Self::Left(mode) => {
                 let mode = format!("{mode:?}").to_lowercase();
                 write!(
                     formatter,
-                    "not deleted: its config said `mode: {mode}` until it was removed; put it back without `mode` first, then remove it"
+                    "not deleted: its last config had `mode: {mode}`; restore the config without `mode`, then remove it"
                 )
             }
         }
@@ -61,7 +62,7 @@ impl fmt::Display for Hold {
 }
 
 impl Plan {
-    /// The same plan with nothing in it to execute.
+    /// The same plan without steps to execute.
     #[must_use]
     pub fn held(mut self, hold: &Hold) -> Self {
         let report = &mut self.report;
@@ -88,5 +89,61 @@ impl Plan {
         self.garbage.clear();
         self.collects = false;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planner::Report;
+    use crate::resources::{Step, log_group};
+
+    fn plan(steps: Vec<Step>) -> Plan {
+        let report = Report {
+            sync: Sync::Synced,
+            health: Health::Healthy,
+            message: "in sync".to_owned(),
+            conditions: vec![],
+            revision: None,
+            serving: None,
+            address: None,
+            failing: None,
+            look_again: Some(std::time::Duration::ZERO),
+        };
+        Plan::of(steps, vec![], report)
+    }
+
+    fn delete() -> Step {
+        Step::LogGroup(log_group::Change::Delete { name: "orders".to_owned() })
+    }
+
+    #[test]
+    fn a_held_plan_shows_its_steps_and_executes_none() {
+        let held = plan(vec![delete()]).held(&Hold::Detect);
+        assert_eq!((held.steps, held.later), (vec![], vec![delete()]));
+        assert_eq!((held.report.sync, held.report.message), (Sync::OutOfSync, Hold::Detect.to_string()));
+        assert_eq!(held.report.look_again, None);
+    }
+
+    #[test]
+    fn a_hold_without_a_difference_keeps_the_message() {
+        let hold = Hold::Standby { holder: "b/1".to_owned() };
+        let report = plan(vec![]).held(&hold).report;
+        assert_eq!((report.sync, report.message.as_str()), (Sync::Synced, "in sync"));
+        assert!(matches!(&report.conditions[..], [Condition { reason: Reason::Standby, .. }]));
+    }
+
+    #[test]
+    fn a_suspended_location_has_no_other_condition() {
+        let held = plan(vec![]).held(&Hold::Suspended).report;
+        assert_eq!((held.health, held.message), (Health::Suspended, Hold::Suspended.to_string()));
+        assert_eq!(held.conditions.len(), 1);
+    }
+
+    #[test]
+    fn a_removed_location_reports_the_mode_of_its_last_config() {
+        assert_eq!(Hold::Left(Mode::Suspended).reason(), Reason::Suspended);
+        assert_eq!(Hold::Left(Mode::Detect).reason(), Reason::DetectOnly);
+        assert!(Hold::Left(Mode::Detect).to_string().contains("`mode: detect`"));
     }
 }

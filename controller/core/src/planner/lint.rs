@@ -1,32 +1,36 @@
-//! A second look at a plan, by rules that do not share the planner's reasoning: an unsafe plan is refused, not executed.
+//! Safety rules for a plan that do not share the planner's reasoning. codeloc refuses to execute a plan that breaks one.
 
-use super::{Answered, Desired, Input, Plan, protection};
+use super::{Answered, Input, Plan, protection};
 use crate::dagster::Answer;
+use crate::desired::Desired;
 use crate::resources::{
     Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace,
 };
+use crate::tags::{self, Owner, Tags};
 
-/// A rule that a plan breaks: a bug of the planner, and so an alarm.
+/// The rule that a plan breaks. It is always a bug of the planner, and codeloc raises an alert.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    #[error("a step would delete the {} of a repository that is wanted", .0.title())]
-    DeletesWanted(Kind),
-    #[error("a step would change a repository of which the config is invalid")]
+    #[error("a step would delete the {} of a location whose config exists", .0.title())]
+    DeletesPresent(Kind),
+    #[error("a step would change a location whose config is invalid")]
     ChangesInvalid,
-    #[error("a step would change a repository that nobody may change now")]
+    #[error("a step would change a location that is on hold")]
     ChangesHeld,
-    #[error("the {} would be deleted while the workspace entry is still published", .0.title())]
+    #[error("a step would delete the {} while workspace.yaml contains the location", .0.title())]
     DeletesBeforeUnpublished(Kind),
-    #[error("the {} would be deleted while the service exists", .0.title())]
+    #[error("a step would delete the {} while the ECS service exists", .0.title())]
     DeletesBeforeService(Kind),
-    #[error("the desired count would be written although scaling owns it")]
+    #[error("a step would set the desired count, which belongs to scaling")]
     WritesScaledCount,
-    #[error("the {} comes before the {} it needs", .0.title(), .1.title())]
+    #[error("the step for the {} comes before the step for the {}, which it needs", .0.title(), .1.title())]
     OutOfOrder(Kind, Kind),
-    #[error("a location would be published that did not answer with its definitions loaded")]
+    #[error("a step would publish a location before a task has loaded its definitions")]
     PublishesUnproven,
-    #[error("something would be collected that is in use, or not ours")]
+    #[error("a step would collect a resource that is in use or has another owner")]
     CollectsInUse,
+    #[error("a step would delete a resource of a protected location")]
+    DeletesProtected,
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
@@ -40,8 +44,9 @@ pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
     match input.desired {
         Desired::Invalid(_) if !plan.steps.is_empty() => return Err(Violation::ChangesInvalid),
         Desired::Invalid(_) => {}
-        Desired::Present { location, .. } => {
-            let scaled = location.scaling.min_capacity != location.scaling.max_capacity;
+        Desired::Present(location) => {
+            let scaling = &location.config.scaling;
+            let scaled = scaling.min_capacity != scaling.max_capacity;
             lint_present(input, plan, scaled)?;
         }
         Desired::Absent => lint_absent(input, &plan.steps)?,
@@ -54,7 +59,7 @@ fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Viol
     for step in steps {
         let withdraws = matches!(step, Step::Workspace(workspace::Change::Withdraw { .. }));
         if step.describe().action == Action::Delete && !(withdraws && answers_for_others(input)) {
-            return Err(Violation::DeletesWanted(step.kind()));
+            return Err(Violation::DeletesPresent(step.kind()));
         }
         if scaled && matches!(step, Step::Service(service::Change::SetCount { .. })) {
             return Err(Violation::WritesScaledCount);
@@ -64,9 +69,9 @@ fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Viol
             return Err(Violation::PublishesUnproven);
         }
     }
-    // A creation that needs another kind comes after it.
+    // A kind is created after the kinds that it needs.
     let position =
-        |wanted: Kind| steps.iter().position(|step| step.kind() == wanted && step.describe().action == Action::Create);
+        |kind: Kind| steps.iter().position(|step| step.kind() == kind && step.describe().action == Action::Create);
     for (kind, need) in NEEDS {
         if let (Some(kind_at), Some(need_at)) = (position(kind), position(need))
             && kind_at < need_at
@@ -77,14 +82,14 @@ fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Viol
     Ok(())
 }
 
-/// Garbage is a task definition that carries our tag and that no deployment of the service names, or a run definition of ours that what
-/// runs does not hand on.
+/// Whether codeloc may collect it: an owned task definition that no deployment of the service names, an owned run definition that the
+/// running code server does not name, an owned execution role that it does not use, or unused images.
 fn is_unused(input: &Input<'_>, step: &Step) -> bool {
     if let Step::RunDefinition(run_definition::Change::Deregister { arn }) = step {
         let observed = input.observed.run_definitions.iter().find(|observed| observed.arn == *arn);
-        let handed_on = input.observed.runs().and_then(task_definition::Observed::run_family);
+        let in_use = input.observed.runs().and_then(task_definition::Observed::run_family);
         return observed
-            .is_some_and(|observed| owned(input, &observed.tags) && Some(observed.family()) != handed_on.as_deref());
+            .is_some_and(|observed| owned(input, &observed.tags) && Some(observed.family()) != in_use.as_deref());
     }
     if let Step::ExecutionRole(role::Change::Delete { .. }) = step {
         let Some(observed) = &input.observed.execution_role else { return false };
@@ -103,23 +108,23 @@ fn is_unused(input: &Input<'_>, step: &Step) -> bool {
         && !input.observed.service.as_deref().is_some_and(named)
 }
 
-/// An image goes only out of a repository of ours, a day after it was pushed or later, and while no definition says its digest.
+/// Whether codeloc may delete the images: they are in an owned repository, at least a day old, and no definition names their digests.
 fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
-    let of_ours =
+    let is_owned =
         input.observed.image_repository.iter().any(|observed| observed.name == *name && owned(input, &observed.tags));
     let old = |digest: &String| {
         let mut images = input.observed.images.iter().flatten().filter(|image| image.digest == *digest);
         images.any(|image| input.now_ms - image.pushed_ms >= super::DAY_MS)
     };
     let definitions = || input.observed.task_definitions.iter().chain(&input.observed.run_definitions);
-    let said = |digest: &String| {
+    let is_named = |digest: &String| {
         definitions()
             .any(|observed| observed.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
     };
-    of_ours && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !said(digest))
+    is_owned && definitions().next().is_some() && digests.iter().all(|digest| old(digest) && !is_named(digest))
 }
 
-/// The ids of those that answered with their definitions loaded.
+/// The server ids of all instances that answered with their definitions loaded.
 fn server_ids<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
     input.answers.iter().filter_map(|Answered { answer, .. }| match answer {
         Answer::Loaded { server_id, .. } => Some(server_id.as_str()),
@@ -131,7 +136,7 @@ fn is_own(input: &Input<'_>, plan: &Plan, id: &str) -> bool {
     plan.report.revision.as_deref() == Some(id) || input.observed.has_revision(id)
 }
 
-/// Whether somebody else has an address of the location, and none of its own tasks answers.
+/// Whether only code servers of other locations answer at the location's addresses.
 fn answers_for_others(input: &Input<'_>) -> bool {
     let mut ids = server_ids(input).peekable();
     ids.peek().is_some() && ids.all(|id| !input.observed.has_revision(id))
@@ -149,6 +154,11 @@ const NEEDS: [(Kind, Kind); 8] = [
 ];
 
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
+    let protects = |tags: &Tags| tags.get(tags::PROTECT).is_some_and(|value| value == "true");
+    let mut owned_tags = input.observed.owned().map(|(.., tags)| tags).filter(|tags| owned(input, tags));
+    if owned_tags.any(protects) && !steps.iter().all(protection::only_protects) {
+        return Err(Violation::DeletesProtected);
+    }
     let mut published = input.workspace.entry.is_some();
     let service =
         input.observed.service.as_ref().is_some_and(|observed| observed.exists() && owned(input, &observed.tags));
@@ -164,8 +174,8 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     Ok(())
 }
 
-fn owned(input: &Input<'_>, tags: &crate::tags::Tags) -> bool {
-    crate::tags::owner(tags, &input.deployment.id) == crate::tags::Owner::Ours(input.name)
+fn owned(input: &Input<'_>, tags: &Tags) -> bool {
+    tags::owner(tags, &input.deployment.id) == Owner::Location(input.name)
 }
 
 #[cfg(test)]
@@ -173,8 +183,8 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use super::super::properties::model::{Desire, Model, NAME, deployment, image, location};
-    use super::super::{Hold, ImageState, Report, WebserverState};
+    use super::super::tests::model::{Desire, Model, NAME, deployment, image, location, present};
+    use super::super::{Hold, Report, WebserverState};
     use super::*;
     use crate::dagster::Entry;
     use crate::desired::Invalid;
@@ -196,9 +206,9 @@ mod tests {
         Plan::of(steps, vec![], report)
     }
 
-    /// What the lint says of these steps, for a location that is as `live` and published if `published`.
+    /// The lint of these steps. `published`: `workspace.yaml` contains the location.
     fn check(
-        desired: Desired<'_>,
+        desired: &Desired,
         observed: &ObservedResources,
         published: bool,
         steps: Vec<Step>,
@@ -207,7 +217,7 @@ mod tests {
     }
 
     fn check_plan(
-        desired: Desired<'_>,
+        desired: &Desired,
         observed: &ObservedResources,
         published: bool,
         plan: &Plan,
@@ -240,51 +250,70 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_wanted_repository_is_deleted() {
+    fn nothing_of_a_location_with_a_config_is_deleted() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        let result = check(desired, &ObservedResources::default(), false, vec![delete_role()]);
-        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Role)));
+        let desired = present(&location, &image);
+        let result = check(&desired, &ObservedResources::default(), false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesPresent(Kind::Role)));
     }
 
     #[test]
-    fn what_runs_is_not_collected() {
+    fn the_running_definition_is_not_collected() {
         let mut model = Model::default();
         let (location, image) = (location(512, 2, None), image(1));
         let mut plan = model.converge(&Desire::Present(Box::new(location.clone()), image.clone()));
         let arn = model.observed.task_definitions[0].arn.clone();
         plan.garbage = vec![Step::TaskDefinition(task_definition::Change::Deregister { arn })];
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        assert_eq!(check_plan(desired, &model.observed, true, &plan), Err(Violation::CollectsInUse));
+        let desired = present(&location, &image);
+        assert_eq!(check_plan(&desired, &model.observed, true, &plan), Err(Violation::CollectsInUse));
     }
 
     #[test]
-    fn a_frozen_repository_is_not_changed() {
+    fn a_location_with_an_invalid_config_is_not_changed() {
         let invalid = Invalid { path: "p".to_owned(), message: "m".to_owned(), rendered: "r".to_owned() };
-        let result = check(Desired::Invalid(&invalid), &ObservedResources::default(), false, vec![delete_role()]);
+        let result = check(&Desired::Invalid(invalid), &ObservedResources::default(), false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::ChangesInvalid));
     }
 
     #[test]
-    fn the_workspace_entry_goes_before_everything_else() {
-        let result = check(Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
+    fn the_workspace_entry_is_deleted_before_everything_else() {
+        let result = check(&Desired::Absent, &ObservedResources::default(), true, vec![delete_log_group()]);
         assert_eq!(result, Err(Violation::DeletesBeforeUnpublished(Kind::LogGroup)));
     }
 
     #[test]
-    fn what_tasks_use_goes_only_when_the_service_is_gone() {
+    fn nothing_of_a_protected_location_is_deleted() {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
-        let result = check(Desired::Absent, &model.observed, false, vec![delete_role()]);
+        let ObservedResources { image_repository, .. } = model.observed;
+        let mut observed = ObservedResources { image_repository, ..ObservedResources::default() };
+        assert_eq!(check(&Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
+        let tags = &mut observed.image_repository.as_mut().unwrap().tags;
+        tags.insert(tags::PROTECT.to_owned(), "true".to_owned());
+        let result = check(&Desired::Absent, &observed, false, vec![delete_role()]);
+        assert_eq!(result, Err(Violation::DeletesProtected));
+        // The tag on a resource of another owner says nothing about this location.
+        observed.image_repository.as_mut().unwrap().tags.remove(tags::MANAGED_BY);
+        assert_eq!(check(&Desired::Absent, &observed, false, vec![delete_role()]), Ok(()));
+    }
+
+    #[test]
+    fn resources_of_tasks_are_deleted_after_the_service() {
+        let mut model = Model::default();
+        model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
+        let result = check(&Desired::Absent, &model.observed, false, vec![delete_role()]);
         assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
     }
 
     #[test]
-    fn the_count_is_never_written_where_scaling_owns_it() {
+    fn the_count_is_never_set_if_scaling_owns_it() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let desired = present(&location, &image);
         let step = Step::Service(service::Change::SetCount { name: "orders-service".to_owned(), from: 2, to: 1 });
-        assert_eq!(check(desired, &ObservedResources::default(), false, vec![step]), Err(Violation::WritesScaledCount));
+        assert_eq!(
+            check(&desired, &ObservedResources::default(), false, vec![step]),
+            Err(Violation::WritesScaledCount)
+        );
     }
 
     #[test]
@@ -296,13 +325,13 @@ mod tests {
         let (mut early, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(register);
         early.extend(rest);
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
-        let result = check(desired, &ObservedResources::default(), false, early);
+        let desired = present(&location, &image);
+        let result = check(&desired, &ObservedResources::default(), false, early);
         assert_eq!(result, Err(Violation::OutOfOrder(Kind::TaskDefinition, Kind::LogGroup)));
     }
 
     #[test]
-    fn only_what_answered_is_published() {
+    fn only_a_loaded_revision_is_published() {
         let (location, image) = (location(512, 2, None), image(1));
         let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
         let deployment = deployment();
@@ -319,7 +348,7 @@ mod tests {
         let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
             name: NAME,
-            desired: Desired::Present { location: &location, image: ImageState::Ready(&image) },
+            desired: &present(&location, &image),
             deployment: &deployment,
             observed: &observed,
             workspace: &workspace,
@@ -335,17 +364,17 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_else_answers_for_is_not_taken_out() {
+    fn an_entry_stays_unless_another_location_answers() {
         let (location, image) = (location(512, 2, None), image(1));
-        let desired = Desired::Present { location: &location, image: ImageState::Ready(&image) };
+        let desired = present(&location, &image);
         let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
         let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
-        let result = check(desired, &ObservedResources::default(), true, vec![step]);
-        assert_eq!(result, Err(Violation::DeletesWanted(Kind::Workspace)));
+        let result = check(&desired, &ObservedResources::default(), true, vec![step]);
+        assert_eq!(result, Err(Violation::DeletesPresent(Kind::Workspace)));
     }
 
     #[test]
-    fn under_a_hold_nothing_is_written_but_the_tag_that_keeps_a_location() {
+    fn under_a_hold_only_the_protection_tag_is_written() {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
         let deployment = deployment();
@@ -354,10 +383,10 @@ mod tests {
             let tags = [(key.to_owned(), "true".to_owned())].into();
             Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
         };
-        let verdict = |may_protect, step| {
+        let result = |may_protect, step| {
             let input = Input {
                 name: NAME,
-                desired: Desired::Absent,
+                desired: &Desired::Absent,
                 deployment: &deployment,
                 observed: &model.observed,
                 workspace: &crate::resources::workspace::Observed::default(),
@@ -371,9 +400,9 @@ mod tests {
             };
             lint(&input, &plan_of(vec![step]))
         };
-        assert_eq!(verdict(true, tag(crate::tags::PROTECT)), Ok(()));
-        assert_eq!(verdict(false, tag(crate::tags::PROTECT)), Err(Violation::ChangesHeld));
-        assert_eq!(verdict(true, tag("team")), Err(Violation::ChangesHeld));
-        assert_eq!(verdict(true, delete_role()), Err(Violation::ChangesHeld));
+        assert_eq!(result(true, tag(tags::PROTECT)), Ok(()));
+        assert_eq!(result(false, tag(tags::PROTECT)), Err(Violation::ChangesHeld));
+        assert_eq!(result(true, tag("team")), Err(Violation::ChangesHeld));
+        assert_eq!(result(true, delete_role()), Err(Violation::ChangesHeld));
     }
 }

@@ -1,4 +1,4 @@
-//! A plan as text, for people, and as JSON, for programs. Values of environment variables are in neither.
+//! A plan as text for people and as JSON for programs. Neither contains values of environment variables.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Plan;
 use crate::resources::{Action, Kind, Step};
 
-/// The plan of one location as commands print it. A daemon sends it as JSON.
+/// The plan of one location, as commands print it and the daemon's API sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     location: String,
@@ -15,7 +15,7 @@ pub struct Document {
     sync: String,
     message: String,
     steps: Vec<Row>,
-    /// Follow once what is waited for is there.
+    /// They follow after codeloc has what it waits for.
     later: Vec<Row>,
 }
 
@@ -85,11 +85,16 @@ pub fn text(plans: &[Document]) -> String {
         out.push('\n');
     }
     if changing == 0 {
-        out.push_str("No changes: AWS is as the configs want it.\n");
+        out.push_str("No changes. AWS matches the configuration.\n");
     } else {
-        let _ = writeln!(out, "{steps} step(s) in {changing} of {} repositories.", plans.len());
+        let (steps, locations) = (count(steps, "step"), count(plans.len(), "location"));
+        let _ = writeln!(out, "{steps} in {changing} of {locations}.");
     }
     out
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn write_step(out: &mut String, step: &Row, when: &str) {
@@ -104,5 +109,49 @@ fn write_step(out: &mut String, step: &Row, when: &str) {
             Some(from) => writeln!(out, "      {name}: {from} -> {to}"),
             None => writeln!(out, "      {name}: {to}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planner::Report;
+    use crate::resources::log_group;
+    use crate::status::{Health, Sync};
+
+    fn document(location: &str, steps: Vec<Step>, later: Vec<Step>) -> Document {
+        let report = Report {
+            sync: Sync::OutOfSync,
+            health: Health::Progressing,
+            message: "applying changes".to_owned(),
+            conditions: vec![],
+            revision: None,
+            serving: None,
+            address: None,
+            failing: None,
+            look_again: None,
+        };
+        Document::new(location, &Plan::of(steps, later, report))
+    }
+
+    #[test]
+    fn a_plan_without_steps_says_that_aws_matches() {
+        assert_eq!(text(&[document("orders", vec![], vec![])]), "No changes. AWS matches the configuration.\n");
+    }
+
+    #[test]
+    fn the_text_shows_each_step_with_its_fields_and_reason() {
+        let set = log_group::Change::SetRetention { name: "/orders".to_owned(), from: Some(7), to: 30 };
+        let delete = log_group::Change::Delete { name: "/orders".to_owned() };
+        let orders = document("orders", vec![Step::LogGroup(set)], vec![Step::LogGroup(delete)]);
+        let expected = "\
+orders: applying changes
+  ~ log group /orders: differs from the settings
+      retention_days: 7 -> 30
+  - log group /orders (later): the location's config is gone
+
+2 steps in 1 of 2 locations.
+";
+        assert_eq!(text(&[orders, document("stock", vec![], vec![])]), expected);
     }
 }

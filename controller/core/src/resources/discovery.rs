@@ -1,10 +1,10 @@
-//! Cloud Map service: the DNS name under which Dagster finds a location's tasks.
+//! Cloud Map service: the DNS name of a location's tasks.
 
 use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, TrackedField};
-use super::{Deferred, Description, Field};
+use super::change::{Deferred, Description, Effect, Field};
+use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -13,14 +13,18 @@ use crate::tags::{self, Tags};
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("record", "one A record", "servicediscovery:UpdateService"),
     TrackedField::new("ttl", "seconds of that record", "servicediscovery:UpdateService"),
-    TrackedField::report_only("routing_policy", "`MULTIVALUE`, as where AWS names none", ANEW),
-    TrackedField::report_only("health_check", "ECS reports each task's health: a custom health check is there", ANEW),
+    TrackedField::report_only("routing_policy", "`MULTIVALUE`; absent is the same", CREATE_AGAIN),
+    TrackedField::report_only(
+        "health_check",
+        "a custom health check, with which ECS reports the health of each task",
+        CREATE_AGAIN,
+    ),
     TrackedField::tags("servicediscovery:TagResource", Found::InTurns),
 ];
 
-const ANEW: &str = "delete the ECS service and the Cloud Map service by hand, and both are made anew";
+const CREATE_AGAIN: &str = "delete the ECS service and the Cloud Map service, and codeloc creates both again";
 
-/// Seconds. Short, so that a task that was replaced is forgotten before Dagster asks for it again.
+/// Seconds. Short, so that Dagster does not connect to a stopped task.
 const TTL: i64 = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,11 +43,11 @@ pub struct Observed {
     pub name: String,
     /// Type and seconds of each record.
     pub records: Vec<(String, i64)>,
-    /// Whether all addresses are answered, and not one by weight.
+    /// Whether DNS returns all addresses, not one of them by weight.
     pub multivalue: bool,
-    /// Whether ECS may say which task is healthy.
+    /// Whether ECS can report the health of tasks.
     pub health_check: bool,
-    /// Tasks that are registered, by Cloud Map's own count.
+    /// The number of registered tasks, as Cloud Map counts them.
     pub instances: Option<i32>,
     pub tags: Shared<Tags>,
 }
@@ -52,14 +56,14 @@ pub struct Observed {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create(Desired),
-    /// One A record in place of these.
+    /// Replaces the records with one A record.
     SetRecord {
         id: String,
         name: String,
         from: Vec<(String, i64)>,
         ttl: i64,
     },
-    /// Only told: a Cloud Map service keeps these.
+    /// Only reported: AWS cannot change these fields.
     Immutable {
         name: String,
         fields: Vec<Field>,
@@ -69,7 +73,7 @@ pub enum Change {
         name: String,
         tags: Tags,
     },
-    /// Its instances are deregistered first.
+    /// codeloc deregisters its instances first.
     Delete {
         id: String,
         name: String,
@@ -81,7 +85,7 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
         name: names::service(location.name.as_str()),
         namespace_id: deployment.namespace_id.clone(),
         ttl: TTL,
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     }
 }
 
@@ -116,6 +120,14 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetRecord { .. } | Self::Tag { .. } | Self::Delete { .. } => Effect::Modifies,
+            Self::Immutable { .. } => Effect::Reports,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create(desired) => Description::created(
@@ -135,13 +147,50 @@ impl Change {
                         Field::changed("record", others.join("; "), format!("A, {ttl} s"))
                     }
                 };
-                Description::updated(name, vec![field], "was changed by hand")
+                Description::updated(name, vec![field], "differs from the desired record")
             }
             Self::Immutable { name, fields } => {
-                Description::updated(name, fields.clone(), &format!("a Cloud Map service keeps this: {ANEW}"))
+                Description::updated(name, fields.clone(), &format!("AWS cannot change this field: {CREATE_AGAIN}"))
             }
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name, .. } => Description::deleted(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, location};
+
+    fn observed(desired: &Desired) -> Observed {
+        Observed {
+            id: "srv-1".to_owned(),
+            arn: "arn".to_owned(),
+            name: desired.name.clone(),
+            records: vec![("A".to_owned(), desired.ttl)],
+            multivalue: true,
+            health_check: true,
+            instances: None,
+            tags: desired.tags.clone().into(),
+        }
+    }
+
+    #[test]
+    fn another_record_is_replaced() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        assert_eq!(diff(&desired, Some(&observed(&desired))), []);
+        let records = vec![("A".to_owned(), 10), ("AAAA".to_owned(), 10)];
+        let changes = diff(&desired, Some(&Observed { records, ..observed(&desired) }));
+        assert!(matches!(&changes[..], [Change::SetRecord { ttl: 10, .. }]), "{changes:?}");
+        assert_eq!(changes[0].describe().fields, [Field::changed("record", "A, 10 s; AAAA, 10 s", "A, 10 s")]);
+    }
+
+    #[test]
+    fn a_field_that_aws_cannot_change_is_only_reported() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let changes = diff(&desired, Some(&Observed { health_check: false, ..observed(&desired) }));
+        assert!(matches!(&changes[..], [Change::Immutable { .. }]), "{changes:?}");
+        assert_eq!(changes[0].effect(), Effect::Reports);
     }
 }

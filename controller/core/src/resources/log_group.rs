@@ -1,21 +1,22 @@
-//! Log group: where a location's code server writes, kept for a number of days.
+//! Log group: the logs of a location's code servers and runs.
 
 use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, TrackedField};
-use super::{Description, Field};
+use super::change::{Description, Effect, Field};
+use super::tracked_fields::{Found, TrackedField};
+use crate::arns;
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
-/// Days for which CloudWatch keeps logs (`PutRetentionPolicy`); there are no others.
+/// The retention times in days that CloudWatch accepts (`PutRetentionPolicy`).
 pub const RETENTION: [i32; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
-    TrackedField::new("retention_days", "days that its lines are kept", "logs:PutRetentionPolicy"),
+    TrackedField::new("retention_days", "days for which CloudWatch keeps lines", "logs:PutRetentionPolicy"),
     TrackedField::tags("logs:TagResource", Found::InTurns),
 ];
 
@@ -27,12 +28,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Known before the group exists.
     pub fn arn(&self, deployment: &Deployment) -> String {
-        format!(
-            "arn:{}:logs:{}:{}:log-group:{}",
-            deployment.partition, deployment.region, deployment.account, self.name
-        )
+        arns::log_group(&self.name, deployment)
     }
 }
 
@@ -41,7 +38,7 @@ pub struct Observed {
     /// Without the `:*` that some answers append.
     pub arn: String,
     pub name: String,
-    /// Absent: kept for ever.
+    /// Absent: CloudWatch keeps lines forever.
     pub retention_days: Option<i32>,
     pub tags: Shared<Tags>,
 }
@@ -59,7 +56,7 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
         name: names::log_group(&deployment.id, location.name.as_str()),
         retention_days: deployment.log_retention_days,
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     }
 }
 
@@ -70,7 +67,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
     if !missing.is_empty() {
         changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags: missing });
     }
-    // Creating and setting the retention are two calls: a crash between them is repaired here.
+    // Two calls create a log group and set its retention. After a crash between them, this repairs it.
     if observed.retention_days != Some(desired.retention_days) {
         changes.push(Change::SetRetention {
             name: desired.name.clone(),
@@ -86,6 +83,13 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetRetention { .. } | Self::Tag { .. } | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create(desired) => Description::created(
@@ -99,7 +103,7 @@ impl Change {
                 name,
                 vec![Field::changed(
                     "retention_days",
-                    from.map_or_else(|| "for ever".to_owned(), |days| days.to_string()),
+                    from.map_or_else(|| "forever".to_owned(), |days| days.to_string()),
                     to,
                 )],
                 "differs from the settings",
@@ -107,5 +111,32 @@ impl Change {
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name } => Description::deleted(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, location};
+
+    #[test]
+    fn each_difference_is_one_change() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let mut observed = Observed {
+            arn: desired.arn(&deployment()),
+            name: desired.name.clone(),
+            retention_days: Some(desired.retention_days),
+            tags: desired.tags.clone().into(),
+        };
+        assert_eq!(diff(&desired, None), [Change::Create(desired.clone())]);
+        assert_eq!(diff(&desired, Some(&observed)), []);
+        // A log group without a retention keeps its lines forever.
+        observed.retention_days = None;
+        observed.tags.clear();
+        let changes = diff(&desired, Some(&observed));
+        let [Change::Tag { tags, .. }, Change::SetRetention { from: None, to: 30, .. }] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(*tags, desired.tags);
     }
 }

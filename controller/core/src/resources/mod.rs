@@ -1,11 +1,11 @@
-//! One room per kind of live resource. Each `mod.rs` is pure: `Desired` (from the config), `Observed` (from AWS), `Change`
-//! (a printable step), `want()` and `diff()`. Each `aws.rs` observes in bulk and applies one change idempotently.
+//! The kinds of AWS resources that a location consists of. Each kind has a module with `Desired` (from the config), `Observed` (from AWS),
+//! `Change` (a printable step), `desired()` and `diff()`, all of them pure.
 //!
-//! A new kind is a folder here plus its variants in [`Kind`], [`DesiredResources`], [`ObservedResources`] and [`Step`]; the exhaustive matches
-//! refuse to compile until it is complete.
+//! A new kind is a module here plus its variants in [`Kind`], [`DesiredResources`], [`ObservedResources`] and [`Step`]. The exhaustive matches
+//! do not compile until it is complete.
 
+pub mod change;
 pub mod discovery;
-pub mod drift;
 pub mod image_repository;
 pub mod log_group;
 pub mod role;
@@ -13,16 +13,21 @@ pub mod run_definition;
 pub mod scaling;
 pub mod service;
 pub mod task_definition;
+pub mod task_spec;
+pub mod tracked_fields;
 pub mod workspace;
+
+use codeloc_crds::Location;
+use serde::{Deserialize, Serialize};
 
 use crate::deployment::Deployment;
 use crate::image::Image;
 use crate::shared::Shared;
 use crate::tags;
-use codeloc_crds::Location;
-use serde::{Deserialize, Serialize};
 
-/// In the order of creation; deletion runs backwards.
+pub use change::{Action, Deferred, Description, Effect, Field};
+
+/// In the order of creation. Deletion runs in the reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -52,7 +57,7 @@ impl Kind {
         Self::Workspace,
     ];
 
-    /// As people say it.
+    /// The name in messages.
     pub fn title(self) -> &'static str {
         match self {
             Self::LogGroup => "log group",
@@ -68,8 +73,8 @@ impl Kind {
         }
     }
 
-    /// Everything of this kind that a sweep compares.
-    pub fn tracked_fields(self) -> &'static [drift::TrackedField] {
+    /// The fields that a sweep compares.
+    pub fn tracked_fields(self) -> &'static [tracked_fields::TrackedField] {
         match self {
             Self::LogGroup => log_group::TRACKED_FIELDS,
             Self::ImageRepository => image_repository::TRACKED_FIELDS,
@@ -84,117 +89,26 @@ impl Kind {
     }
 }
 
-/// What a step does to its resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    Create,
-    Update,
-    Delete,
-}
-
-/// A value that AWS may only assign while the plan is applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Deferred {
-    Known(String),
-    AfterApply,
-}
-
-impl Deferred {
-    pub fn known(&self) -> Option<&str> {
-        match self {
-            Self::Known(value) => Some(value),
-            Self::AfterApply => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Deferred {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.known().unwrap_or("(known after apply)"))
-    }
-}
-
-/// One field of a change, as the plan prints it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Field {
-    pub name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    pub to: String,
-}
-
-impl Field {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "numbers, texts and references alike, without a sigil at fifty places"
-    )]
-    pub fn set(name: &'static str, to: impl ToString) -> Self {
-        Self { name, from: None, to: to.to_string() }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "as for `set`")]
-    pub fn changed(name: &'static str, from: impl ToString, to: impl ToString) -> Self {
-        Self { name, from: Some(from.to_string()), to: to.to_string() }
-    }
-
-    /// The field if its value differs.
-    pub fn differing<T: PartialEq + ToString>(name: &'static str, observed: &T, desired: &T) -> Option<Self> {
-        (observed != desired).then(|| Self::changed(name, observed.to_string(), desired.to_string()))
-    }
-}
-
-/// A change in words: for the plan, the log and the events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Description {
-    pub action: Action,
-    /// The resource's own name.
-    pub name: String,
-    pub fields: Vec<Field>,
-    /// Why this step is in the plan.
-    pub reason: String,
-}
-
-impl Description {
-    pub fn created(name: &str, fields: Vec<Field>) -> Self {
-        Self { action: Action::Create, name: name.to_owned(), fields, reason: "does not exist".to_owned() }
-    }
-
-    pub fn updated(name: &str, fields: Vec<Field>, reason: &str) -> Self {
-        Self { action: Action::Update, name: name.to_owned(), fields, reason: reason.to_owned() }
-    }
-
-    pub fn tagged(name: &str, tags: &tags::Tags) -> Self {
-        Self::updated(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
-    }
-
-    pub fn deleted(name: &str) -> Self {
-        let (name, reason) = (name.to_owned(), "the repository's config is gone".to_owned());
-        Self { action: Action::Delete, name, fields: vec![], reason }
-    }
-}
-
-/// Everything one location wants, from its config, its image and the place it lives in.
+/// Everything that a location consists of, from its config, its image and the deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredResources {
     pub log_group: log_group::Desired,
-    /// Absent when the config names an image built elsewhere.
+    /// Absent if the config names an image.
     pub image_repository: Option<image_repository::Desired>,
     pub role: role::Desired,
-    /// Absent where the platform's own does.
+    /// Absent if the location has no secrets: then the deployment's execution role is enough.
     pub execution_role: Option<role::Desired>,
-    /// Absent while the image is not known.
+    /// Absent while the image is unknown.
     pub run_definition: Option<run_definition::Desired>,
     pub task_definition: task_definition::Desired,
     pub discovery: discovery::Desired,
     pub service: service::Desired,
-    /// Absent when minimum and maximum capacity are equal.
+    /// Absent if minimum and maximum capacity are equal.
     pub scaling: Option<scaling::Desired>,
 }
 
 impl DesiredResources {
-    /// `image` is absent while it is not known yet; what depends on it then reads `(known after apply)`.
+    /// Without an image, values that depend on it are `(known after apply)`.
     pub fn new(location: &Location, image: Option<&Image>, deployment: &Deployment) -> Self {
         let run_definition = image.map(|image| run_definition::desired(location, image, deployment));
         Self {
@@ -211,17 +125,17 @@ impl DesiredResources {
     }
 }
 
-/// Everything found in AWS for one location.
+/// Everything that AWS has for one location.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObservedResources {
     pub log_group: Option<Shared<log_group::Observed>>,
     pub image_repository: Option<Shared<image_repository::Observed>>,
-    /// Read only where some of them may go.
+    /// Read only if the planner may collect some of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Vec<image_repository::garbage::Image>>,
     pub role: Option<Shared<role::Observed>>,
     pub execution_role: Option<Shared<role::Observed>>,
-    /// Active ones, of whatever family.
+    /// Active ones of all families.
     pub run_definitions: Vec<Shared<task_definition::Observed>>,
     /// The family's active revisions, newest first.
     pub task_definitions: Vec<Shared<task_definition::Observed>>,
@@ -240,12 +154,12 @@ impl ObservedResources {
             .map(|observed| &**observed)
     }
 
-    /// Whether this is the server id of one of its registered revisions.
+    /// Whether it is the server id of a registered revision.
     pub fn has_revision(&self, id: &str) -> bool {
         self.task_definitions.iter().any(|observed| observed.revision() == Some(id) || observed.server_id() == Some(id))
     }
 
-    /// Whether it is known of everything that its service may run which server id it has.
+    /// Whether the server id of every definition that the service may run is known.
     pub fn knows_its_revisions(&self) -> bool {
         let known = |arn: &String| {
             let observed = self.task_definitions.iter().find(|observed| observed.arn == *arn);
@@ -259,17 +173,17 @@ impl ObservedResources {
             .all(known)
     }
 
-    /// The prefix of the bucket that what runs was given as its own.
+    /// The S3 prefix of the location that the running code server has.
     pub fn runs_with_prefix(&self) -> Option<&str> {
         self.runs()?.own_prefix()
     }
 
     /// See [`service::served_before`].
-    pub fn served_before(&self, present: Option<&str>) -> Option<&str> {
-        service::served_before(self.service.as_deref()?, &self.task_definitions, present)
+    pub fn served_before(&self, current: Option<&str>) -> Option<&str> {
+        service::served_before(self.service.as_deref()?, &self.task_definitions, current)
     }
 
-    /// Whether there is anything of this kind. The workspace is not in here.
+    /// Whether any resource of the kind exists. The workspace entry is not part of AWS.
     pub fn has(&self, kind: Kind) -> bool {
         match kind {
             Kind::LogGroup => self.log_group.is_some(),
@@ -285,20 +199,52 @@ impl ObservedResources {
         }
     }
 
-    /// Whether anything of this location is ours: the reason to plan its deletion when its config is gone.
+    /// Every resource whose tags codeloc reads: its kind, its name (the ARN of a definition) and its tags.
+    ///
+    /// This destructures without `..`: a new kind does not compile until it is listed here.
+    pub fn owned(&self) -> impl Iterator<Item = (Kind, &str, &tags::Tags)> {
+        let Self {
+            log_group,
+            image_repository,
+            // They have no tags in this sense; their repository has.
+            images: _,
+            role,
+            execution_role,
+            run_definitions,
+            task_definitions,
+            discovery,
+            service,
+            // It belongs to the location by the name of its service; codeloc does not read its tags.
+            scaling: _,
+        } = self;
+        let log_group = log_group.iter().map(|one| (Kind::LogGroup, one.name.as_str(), &*one.tags));
+        let image_repository =
+            image_repository.iter().map(|one| (Kind::ImageRepository, one.name.as_str(), &*one.tags));
+        let role = role.iter().map(|one| (Kind::Role, one.name.as_str(), &*one.tags));
+        let execution_role = execution_role.iter().map(|one| (Kind::ExecutionRole, one.name.as_str(), &*one.tags));
+        let task_definitions = task_definitions.iter().map(|one| (Kind::TaskDefinition, one.arn.as_str(), &*one.tags));
+        let discovery = discovery.iter().map(|one| (Kind::Discovery, one.name.as_str(), &*one.tags));
+        // AWS still describes a deleted service for a while.
+        let service = service.iter().filter(|one| one.exists());
+        let service = service.map(|one| (Kind::Service, one.name.as_str(), &*one.tags));
+        let run_definitions = run_definitions.iter().map(|one| (Kind::RunDefinition, one.arn.as_str(), &*one.tags));
+        log_group
+            .chain(image_repository)
+            .chain(role)
+            .chain(execution_role)
+            .chain(task_definitions)
+            .chain(discovery)
+            .chain(service)
+            .chain(run_definitions)
+    }
+
+    /// Whether this deployment owns any resource of the location. If its config is gone, codeloc then plans its deletion.
     pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
-        let ours = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Ours(name);
-        self.log_group.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.image_repository.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.role.iter().chain(&self.execution_role).any(|observed| ours(&observed.tags))
-            || self.run_definitions.iter().any(|observed| ours(&observed.tags))
-            || self.task_definitions.iter().any(|observed| ours(&observed.tags))
-            || self.discovery.as_ref().is_some_and(|observed| ours(&observed.tags))
-            || self.service.as_ref().is_some_and(|observed| observed.exists() && ours(&observed.tags))
+        self.owned().any(|(.., tags)| tags::owner(tags, deployment) == tags::Owner::Location(name))
     }
 }
 
-/// One thing to do. A value: it can be printed, compared and replayed.
+/// One change of one resource, as a value that codeloc can print, compare and execute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", content = "change", rename_all = "snake_case")]
 pub enum Step {
@@ -330,52 +276,53 @@ impl Step {
         }
     }
 
-    /// Whether it makes something new in AWS, of which AWS's answer tells all there is.
+    /// What happens when codeloc executes it.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::LogGroup(change) => change.effect(),
+            Self::ImageRepository(change) => change.effect(),
+            Self::Role(change) | Self::ExecutionRole(change) => change.effect(),
+            Self::RunDefinition(change) => change.effect(),
+            Self::TaskDefinition(change) => change.effect(),
+            Self::Discovery(change) => change.effect(),
+            Self::Service(change) => change.effect(),
+            Self::Scaling(change) => change.effect(),
+            Self::Workspace(change) => change.effect(),
+        }
+    }
+
+    /// Whether it creates something, and the answer of AWS contains its whole state.
     pub fn makes(&self) -> bool {
-        matches!(
-            self,
-            Self::LogGroup(log_group::Change::Create(_))
-                | Self::ImageRepository(image_repository::Change::Create(_))
-                | Self::Role(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
-                | Self::ExecutionRole(role::Change::Create(_) | role::Change::PutPolicy { created: true, .. })
-                | Self::RunDefinition(run_definition::Change::Register { .. })
-                | Self::TaskDefinition(task_definition::Change::Register { .. })
-                | Self::Discovery(discovery::Change::Create(_))
-                | Self::Service(service::Change::Create { .. })
-                | Self::Scaling(
-                    scaling::Change::Register { fields: None, .. } | scaling::Change::PutPolicy { from: None, .. }
-                )
-        )
+        match self.effect() {
+            Effect::Creates | Effect::CreatesAndRollsOut => true,
+            Effect::RollsOut | Effect::Modifies | Effect::Reports => false,
+        }
     }
 
-    /// Whether ECS begins a rollout with it.
+    /// Whether ECS starts a rollout.
     pub fn rolls_out(&self) -> bool {
-        matches!(
-            self,
-            Self::Service(
-                service::Change::Create { .. } | service::Change::Deploy { .. } | service::Change::Redeploy { .. }
-            )
-        )
+        match self.effect() {
+            Effect::RollsOut | Effect::CreatesAndRollsOut => true,
+            Effect::Creates | Effect::Modifies | Effect::Reports => false,
+        }
     }
 
-    /// Whether it only says what differs, since AWS has no call that would change it.
+    /// Whether it only reports a difference, because AWS has no call that removes it.
     pub fn is_report_only(&self) -> bool {
-        matches!(
-            self,
-            Self::Role(role::Change::Immutable { .. })
-                | Self::ExecutionRole(role::Change::Immutable { .. })
-                | Self::Discovery(discovery::Change::Immutable { .. })
-        )
+        match self.effect() {
+            Effect::Reports => true,
+            Effect::Creates | Effect::CreatesAndRollsOut | Effect::RollsOut | Effect::Modifies => false,
+        }
     }
 
-    /// Whether it would do to its resource what `earlier` did. What was there before, and when, is not asked: that differs from one look
-    /// to the next also where nothing was gained.
+    /// Whether it makes the same change as `earlier`. The observed values and the time do not count: they differ even if `earlier` had no
+    /// effect.
     pub fn repeats(&self, earlier: &Self) -> bool {
-        let aim = |step: &Self| {
+        let target = |step: &Self| {
             let Description { action, name, fields, .. } = step.describe();
             (step.kind(), action, name, fields.into_iter().map(|field| (field.name, field.to)).collect::<Vec<_>>())
         };
-        aim(self) == aim(earlier)
+        target(self) == target(earlier)
     }
 
     pub fn describe(&self) -> Description {
@@ -389,6 +336,47 @@ impl Step {
             Self::Service(change) => change.describe(),
             Self::Scaling(change) => change.describe(),
             Self::Workspace(change) => change.describe(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tags::{LOCATION, MANAGED_BY, Tags};
+
+    fn log_group(owner: &str) -> ObservedResources {
+        let tags = Tags::from([(MANAGED_BY.to_owned(), owner.to_owned()), (LOCATION.to_owned(), "orders".to_owned())]);
+        let observed = log_group::Observed {
+            arn: "arn".to_owned(),
+            name: "/orders".to_owned(),
+            retention_days: None,
+            tags: tags.into(),
+        };
+        ObservedResources { log_group: Some(observed.into()), ..ObservedResources::default() }
+    }
+
+    #[test]
+    fn only_resources_with_both_tags_of_the_deployment_are_owned() {
+        assert!(log_group("codeloc").any_owned("orders", "codeloc"));
+        assert!(!log_group("codeloc").any_owned("stock", "codeloc"));
+        assert!(!log_group("other").any_owned("orders", "codeloc"));
+        assert!(!ObservedResources::default().any_owned("orders", "codeloc"));
+    }
+
+    #[test]
+    fn a_step_repeats_another_with_the_same_target() {
+        let set = |from, to| {
+            Step::LogGroup(log_group::Change::SetRetention { name: "/orders".to_owned(), from: Some(from), to })
+        };
+        assert!(set(7, 30).repeats(&set(14, 30)));
+        assert!(!set(7, 30).repeats(&set(7, 60)));
+    }
+
+    #[test]
+    fn every_kind_has_a_title_and_tracked_fields_of_its_own() {
+        for kind in Kind::ALL {
+            assert!(!kind.title().is_empty() && !kind.tracked_fields().is_empty(), "{kind:?}");
         }
     }
 }

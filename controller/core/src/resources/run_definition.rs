@@ -1,33 +1,33 @@
-//! Task definition of a location's runs: its image, its role, its environment and its log group, so that each run is a task of its own
-//! in the location's own room. Dagster's launcher is pointed at it by the code server's container context.
+//! Task definition of a location's runs: each run is a separate task with the image, role, environment and log group of its location.
+//! The code server's container context tells Dagster's launcher to use it.
 //!
-//! Guarantees: the family's name is made of a hash of what the definition says. So the code server can name it before it is registered,
-//! a queued run keeps the definition of the moment it was created, and one that was lost comes back under its name.
+//! Guarantees: the name of the family contains a hash of the content. The code server can therefore name it before it is registered, a queued
+//! run keeps the definition from the moment of its creation, and codeloc registers a lost one again under the same name.
 
 use codeloc_crds::Location;
 use serde::Serialize;
 use serde_json::json;
 
-use super::drift::{Found, TrackedField};
-use super::task_definition::{self, Content, Observed};
-use super::{Description, Field};
+use super::change::{Description, Effect, Field};
+use super::task_spec::{self, Content, Observed};
+use super::tracked_fields::{Found, TrackedField};
+use crate::arns;
 use crate::deployment::Deployment;
 use crate::image::Image;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
-/// The one container of a run's task: the launcher puts the run's command into it.
+/// The one container of a run's task. The launcher sets its command.
 pub const CONTAINER: &str = "run";
 
-/// Seconds between SIGTERM and SIGKILL: the most that Fargate gives, for a run that has something to put away.
+/// Seconds between SIGTERM and SIGKILL: Fargate's maximum, so that a run has time to clean up.
 const STOP_TIMEOUT: i32 = 120;
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new(
         "content",
-        "the newest revision of the family that the code server names says what its name stands for, in every field that a code \
-         server's definition has",
+        "every field that a code server's definition has too, in the newest revision of the family that the code server names",
         "ecs:RegisterTaskDefinition",
     ),
     TrackedField::tags("ecs:TagResource", Found::InTurns),
@@ -45,7 +45,7 @@ pub struct Desired {
 pub enum Change {
     Register {
         desired: Box<Desired>,
-        /// Whether somebody registered another revision of this family.
+        /// Whether the family has a revision with other content.
         again: bool,
     },
     Tag {
@@ -58,9 +58,9 @@ pub enum Change {
 }
 
 impl Desired {
-    /// See [`task_definition::aws_mismatch`].
+    /// See [`task_spec::aws_mismatch`].
     pub fn aws_mismatch(&self, observed: &[Shared<Observed>]) -> Option<String> {
-        task_definition::aws_mismatch(&self.content, self.tags.get(tags::REVISION)?, observed)
+        task_spec::aws_mismatch(&self.content, self.tags.get(tags::REVISION)?, observed)
     }
 }
 
@@ -70,13 +70,13 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> D
     let mut content = Content {
         cpu,
         memory,
-        architecture: task_definition::architecture(location, deployment),
-        task_role_arn: super::role::arn(location, deployment),
-        execution_role_arn: super::role::execution_arn(location, deployment),
+        architecture: task_spec::architecture(location, deployment),
+        task_role_arn: arns::role(location, deployment),
+        execution_role_arn: arns::execution_role(location, deployment),
         image: image.reference.clone(),
         command: vec![],
-        environment: task_definition::shared_environment(location, image, deployment),
-        secrets: task_definition::secrets(location, deployment),
+        environment: task_spec::shared_environment(location, image, deployment),
+        secrets: task_spec::secrets(location, deployment),
         container: CONTAINER.to_owned(),
         port: None,
         log_group: names::log_group(&deployment.id, name),
@@ -85,9 +85,9 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> D
         health_check: None,
         stop_timeout: STOP_TIMEOUT,
     };
-    let hash = task_definition::revision(&content);
+    let hash = task_spec::revision(&content);
     content.log_stream_prefix = format!("runs/{hash}");
-    let mut tags = tags::wanted(location, deployment);
+    let mut tags = tags::desired(location, deployment);
     tags.insert(tags::REVISION.to_owned(), hash.clone());
     Desired { family: names::run_family(&deployment.id, name, &hash), content, tags }
 }
@@ -98,7 +98,7 @@ fn resources(location: &Location) -> (String, String) {
     (cpu.to_string(), memory.to_string())
 }
 
-/// What the code server hands on to the launcher: where to find the definition. Everything else is in there.
+/// The value that the code server passes to the launcher. It names the definition, which contains everything else.
 pub fn container_context(location: &Location, run: &Desired) -> String {
     let (cpu, memory) = resources(location);
     json!({"ecs": {
@@ -109,13 +109,22 @@ pub fn container_context(location: &Location, run: &Desired) -> String {
     .to_string()
 }
 
-/// `live` is every run definition of the location, of whatever family. A launcher takes a family's newest revision.
+/// The newest revision of the desired family: a launcher uses that one.
+fn newest<'a>(desired: &Desired, observed: &'a [Shared<Observed>]) -> Option<&'a Observed> {
+    let family = observed.iter().filter(|observed| observed.family() == desired.family);
+    family.max_by_key(|observed| observed.number).map(|observed| &**observed)
+}
+
+/// The definition that runs use, if it has the desired content.
+pub fn equal<'a>(desired: &Desired, observed: &'a [Shared<Observed>]) -> Option<&'a Observed> {
+    newest(desired, observed).filter(|observed| observed.matches(&desired.content))
+}
+
+/// `observed` contains the location's run definitions of all families.
 pub fn diff(desired: &Desired, observed: &[Shared<Observed>]) -> Vec<Change> {
-    let newest =
-        observed.iter().filter(|observed| observed.family() == desired.family).max_by_key(|observed| observed.number);
-    let equal = newest.filter(|observed| observed.matches(&desired.content));
-    let Some(equal) = equal else {
-        return vec![Change::Register { desired: Box::new(desired.clone()), again: newest.is_some() }];
+    let Some(equal) = equal(desired, observed) else {
+        let again = newest(desired, observed).is_some();
+        return vec![Change::Register { desired: Box::new(desired.clone()), again }];
     };
     let missing = tags::missing(&equal.tags, &desired.tags);
     if missing.is_empty() { vec![] } else { vec![Change::Tag { arn: equal.arn.clone(), tags: missing }] }
@@ -126,6 +135,13 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Register { .. } => Effect::Creates,
+            Self::Tag { .. } | Self::Deregister { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Register { desired, again: false } => Description::created(
@@ -141,10 +157,46 @@ impl Change {
             Self::Register { desired, again: true } => Description::updated(
                 &desired.family,
                 vec![Field::set("content", "registered again")],
-                "the newest revision of its family says something else",
+                "the newest revision of its family has other content",
             ),
             Self::Tag { arn, tags } => Description::tagged(arn, tags),
             Self::Deregister { arn } => Description::deleted(arn),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, image, location};
+
+    fn observed(desired: &Desired, number: i32) -> Observed {
+        let arn = format!("arn:task-definition/{}:{number}", desired.family);
+        let (content, tags) = (Some(desired.content.clone()), desired.tags.clone().into());
+        Observed { arn, number, content, foreign: vec![], tags }
+    }
+
+    #[test]
+    fn a_launcher_uses_the_newest_revision_of_the_family() {
+        let desired = desired(&location(512, 1, None), &image(1), &deployment());
+        let first = observed(&desired, 1);
+        assert_eq!(diff(&desired, &[first.clone().into()]), []);
+        let other = Observed { foreign: vec!["user"], ..observed(&desired, 2) };
+        let changes = diff(&desired, &[first.into(), other.into()]);
+        assert!(matches!(&changes[..], [Change::Register { again: true, .. }]), "{changes:?}");
+    }
+
+    #[test]
+    fn another_image_has_another_family() {
+        let family = |version| desired(&location(512, 1, None), &image(version), &deployment()).family;
+        assert_ne!(family(1), family(2));
+        assert_eq!(family(1), family(1));
+    }
+
+    #[test]
+    fn the_context_names_the_family() {
+        let location = location(512, 1, None);
+        let desired = desired(&location, &image(1), &deployment());
+        assert!(container_context(&location, &desired).contains(&desired.family));
     }
 }

@@ -1,29 +1,29 @@
-//! Scaling: the service's scalable target and its two target-tracking policies. Once it exists, the service's desired
-//! count belongs to Application Auto Scaling.
+//! Scaling: the scalable target of the service and its two target-tracking policies. While it exists, the desired count of the service
+//! belongs to Application Auto Scaling.
 
 use std::collections::BTreeMap;
 
 use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::TrackedField;
-use super::{Deferred, Description, Field};
+use super::change::{Deferred, Description, Effect, Field};
+use super::tracked_fields::TrackedField;
 use crate::deployment::Deployment;
 use crate::names;
 use crate::tags::{self, Tags};
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("capacity", "minimum and maximum", REGISTER),
-    TrackedField::new("suspended", "nothing is suspended; absent is the same", REGISTER),
-    TrackedField::new("metric", "of each of codeloc's two policies", PUT),
-    TrackedField::new("target", "percent, to a thousandth", PUT),
-    TrackedField::new("scale_in_cooldown", "300 s, as where none is named", PUT),
-    TrackedField::new("scale_out_cooldown", "300 s, as where none is named", PUT),
-    TrackedField::new("scale_in", "on, as where nothing is said", PUT),
+    TrackedField::new("suspended", "no activity is suspended; absent is the same", REGISTER),
+    TrackedField::new("metric", "the metric of each of codeloc's two policies", PUT),
+    TrackedField::new("target", "percent, to three decimal places", PUT),
+    TrackedField::new("scale_in_cooldown", "300 s; absent is the same", PUT),
+    TrackedField::new("scale_out_cooldown", "300 s; absent is the same", PUT),
+    TrackedField::new("scale_in", "on; absent is the same", PUT),
     TrackedField::new("foreign_policy", "no other policy", "application-autoscaling:DeleteScalingPolicy"),
     TrackedField::new(
         "foreign_target",
-        "no target where minimum and maximum of the config are equal",
+        "no target if minimum and maximum capacity are equal",
         "application-autoscaling:DeregisterScalableTarget",
     ),
 ];
@@ -31,7 +31,7 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
 const REGISTER: &str = "application-autoscaling:RegisterScalableTarget";
 const PUT: &str = "application-autoscaling:PutScalingPolicy";
 
-/// Seconds that Application Auto Scaling takes for ECS where none are named.
+/// The default of Application Auto Scaling for ECS, in seconds.
 pub const COOLDOWN: i32 = 300;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ pub struct Desired {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Policy {
     pub metric: Metric,
-    /// Percent, in thousandths, so that it compares exactly.
+    /// Thousandths of a percent, which compare exactly.
     pub target_milli: i64,
     /// Seconds.
     pub scale_in_cooldown: i32,
@@ -61,7 +61,7 @@ impl Policy {
         Self { metric, target_milli, scale_in_cooldown: COOLDOWN, scale_out_cooldown: COOLDOWN, scale_in: true }
     }
 
-    /// Its fields as the plan prints them, always in this order.
+    /// The fields as the plan prints them, always in this order.
     fn summary(&self) -> [(&'static str, String); 5] {
         #[expect(clippy::cast_precision_loss, reason = "a percentage in thousandths is exact in an f64")]
         let target = self.target_milli as f64 / 1000.0;
@@ -80,12 +80,12 @@ impl Policy {
 pub enum Metric {
     Cpu,
     Memory,
-    /// Nothing we would write.
+    /// A metric that codeloc never writes.
     Other(String),
 }
 
 impl Metric {
-    /// Application Auto Scaling's name of it.
+    /// The name in Application Auto Scaling.
     pub fn name(&self) -> &str {
         match self {
             Self::Cpu => "ECSServiceAverageCPUUtilization",
@@ -108,7 +108,7 @@ pub struct Observed {
     pub resource_id: String,
     pub min: i32,
     pub max: i32,
-    /// What somebody suspended.
+    /// Suspended activities.
     pub suspended: Vec<&'static str>,
     pub policies: BTreeMap<String, Policy>,
 }
@@ -116,7 +116,7 @@ pub struct Observed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// `fields` is how a target that exists differs.
+    /// `fields` lists how an existing target differs.
     Register {
         desired: Desired,
         fields: Option<Vec<Field>>,
@@ -130,13 +130,13 @@ pub enum Change {
     DeletePolicy {
         resource_id: String,
         name: String,
-        /// Whether codeloc has no policy of that name.
+        /// Whether codeloc has no policy with that name.
         foreign: bool,
     },
-    /// Takes the policies with it.
+    /// Deletes the policies too.
     Deregister {
         resource_id: String,
-        /// Minimum and maximum of a target that a location has without wanting one.
+        /// Minimum and maximum of a target that the config does not define.
         unwanted: Option<(i32, i32)>,
     },
 }
@@ -155,11 +155,11 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Option<Desired> 
             ("codeloc-cpu".to_owned(), policy(Metric::Cpu, scaling.cpu_threshold)),
             ("codeloc-memory".to_owned(), policy(Metric::Memory, scaling.memory_threshold)),
         ]),
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     })
 }
 
-/// Task counts reach AWS as signed integers.
+/// The AWS API takes task counts as signed integers.
 pub fn count(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
@@ -180,8 +180,8 @@ pub fn diff(desired: Option<&Desired>, observed: Option<&Observed>) -> Vec<Chang
     if fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
         changes.push(Change::Register { desired: desired.clone(), fields });
     }
-    // A policy of another name would pull the count elsewhere. It goes first, and so does one of ours that tracks something else:
-    // AWS takes one policy for each metric.
+    // Policies of others would change the count too. AWS accepts one policy for each metric, so codeloc first deletes those and its own ones
+    // with another metric.
     for (name, policy) in observed.into_iter().flat_map(|observed| &observed.policies) {
         if desired.policies.get(name).is_none_or(|desired| desired.metric != policy.metric) {
             let foreign = !desired.policies.contains_key(name);
@@ -219,6 +219,16 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Register { fields: None, .. } | Self::PutPolicy { from: None, .. } => Effect::Creates,
+            Self::Register { fields: Some(_), .. }
+            | Self::PutPolicy { from: Some(_), .. }
+            | Self::DeletePolicy { .. }
+            | Self::Deregister { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Register { desired, fields: None } => {
@@ -241,7 +251,7 @@ impl Change {
             Self::DeletePolicy { name, foreign, .. } => {
                 let field = foreign.then(|| Field::changed("foreign_policy", name, "removed"));
                 let reason =
-                    if *foreign { "codeloc did not write this policy" } else { "it makes place for its metric" };
+                    if *foreign { "codeloc did not write this policy" } else { "has the metric of another policy" };
                 Description::updated(name, field.into_iter().collect(), reason)
             }
             Self::Deregister { resource_id, unwanted: Some(bounds) } => Description::updated(
@@ -251,5 +261,49 @@ impl Change {
             ),
             Self::Deregister { resource_id, unwanted: None } => Description::deleted(resource_id),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, location};
+
+    fn observed(desired: &Desired) -> Observed {
+        let (resource_id, policies) = (desired.resource_id.clone(), desired.policies.clone());
+        Observed { resource_id, min: desired.min, max: desired.max, suspended: vec![], policies }
+    }
+
+    fn desired() -> Desired {
+        super::desired(&location(512, 3, None), &deployment()).unwrap()
+    }
+
+    #[test]
+    fn equal_capacities_need_no_scaling() {
+        assert_eq!(super::desired(&location(512, 1, None), &deployment()), None);
+        let changes = diff(None, Some(&observed(&desired())));
+        assert!(matches!(&changes[..], [Change::Deregister { unwanted: Some((1, 3)), .. }]), "{changes:?}");
+    }
+
+    #[test]
+    fn a_suspended_target_is_registered_again() {
+        let desired = desired();
+        assert_eq!(diff(Some(&desired), Some(&observed(&desired))), []);
+        let suspended = Observed { suspended: vec!["scaling in"], ..observed(&desired) };
+        let changes = diff(Some(&desired), Some(&suspended));
+        assert!(matches!(&changes[..], [Change::Register { fields: Some(_), .. }]), "{changes:?}");
+    }
+
+    #[test]
+    fn policies_of_others_are_deleted_before_own_ones_are_put() {
+        let desired = desired();
+        let mut observed = observed(&desired);
+        let own = observed.policies.remove("codeloc-cpu").unwrap();
+        observed.policies.insert("by-hand".to_owned(), own);
+        let changes = diff(Some(&desired), Some(&observed));
+        let [Change::DeletePolicy { foreign: true, .. }, Change::PutPolicy { name, .. }] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(name, "codeloc-cpu");
     }
 }

@@ -1,12 +1,12 @@
-//! Workspace entry: the line of `workspace.yaml` through which Dagster reaches a location, and what the webserver has
-//! loaded of it. It is written only for a location that answered, and removed before anything else.
+//! Workspace entry: the address of a location in `workspace.yaml`, and the state of the location in the webserver.
+//!
+//! Guarantees: codeloc publishes a location only after it answered, and removes the entry before it deletes anything.
 
 use serde::Serialize;
 
-use super::drift::TrackedField;
-use super::{Action, Description, Field};
-use crate::dagster::Entry;
-use crate::dagster::WebLocation;
+use super::change::{Action, Description, Effect, Field};
+use super::tracked_fields::TrackedField;
+use crate::dagster::{Entry, WebLocation};
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("address", "host and port in `workspace.yaml`", "workspace.yaml"),
@@ -14,11 +14,11 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("server_id", "the revision that the webserver shows", "reloadRepositoryLocation"),
 ];
 
-/// What is published and what the webserver says of it.
+/// The published entry, and the state of the location in the webserver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     pub entry: Option<Entry>,
-    /// Absent: the webserver was not asked, or knows no such location.
+    /// Absent if codeloc did not ask the webserver, or if the webserver does not know the location.
     pub web: Option<WebLocation>,
 }
 
@@ -34,17 +34,17 @@ pub enum Change {
     Remove {
         name: String,
     },
-    /// Its host is another location's task by now, which gives `found` as its server id.
+    /// Removes an entry whose address belongs to another location's task now, with the server id `found`.
     Withdraw {
         name: String,
         from: String,
         found: String,
     },
-    /// The webserver knows no such location although its entry is published: it missed a reload.
+    /// The webserver does not know the location although its entry is published: it missed a reload.
     ReloadWorkspace {
         name: String,
     },
-    /// The webserver shows definitions of another revision: it asked an old task while both were up.
+    /// The webserver shows another revision: it asked an old task while both were running.
     Reload {
         name: String,
         expected: String,
@@ -52,7 +52,7 @@ pub enum Change {
     },
 }
 
-/// `revision` is the one that was proven to be loaded. `webserver` is false when none is configured or it does not answer.
+/// `revision` is the one that the tasks have loaded. `webserver` is false if none is configured or it does not answer.
 pub fn diff(name: &str, entry: &Entry, revision: &str, observed: &Observed, webserver: bool) -> Option<Change> {
     if observed.entry.as_ref() != Some(entry) {
         let from = observed.entry.as_ref().map(|from| format!("{}:{}", from.host, from.port));
@@ -72,6 +72,16 @@ pub fn diff(name: &str, entry: &Entry, revision: &str, observed: &Observed, webs
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Publish { .. }
+            | Self::Remove { .. }
+            | Self::Withdraw { .. }
+            | Self::ReloadWorkspace { .. }
+            | Self::Reload { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Publish { name, host, port, from } => {
@@ -83,12 +93,8 @@ impl Change {
                         from.as_ref()
                             .map_or_else(|| Field::set("address", &to), |from| Field::changed("address", from, &to)),
                     ],
-                    reason: if from.is_some() {
-                        "its address changed"
-                    } else {
-                        "the location answers and is not published"
-                    }
-                    .to_owned(),
+                    reason: if from.is_some() { "the address changed" } else { "the location is not published" }
+                        .to_owned(),
                 }
             }
             Self::Remove { name } => Description::deleted(name),
@@ -96,11 +102,11 @@ impl Change {
                 action: Action::Delete,
                 name: name.clone(),
                 fields: vec![],
-                reason: format!("{from} answers with {found}, which is no revision of this location"),
+                reason: format!("{from} answers with {found}, which is not a revision of this location"),
             },
             Self::ReloadWorkspace { name } => {
                 let field = Field::changed("loaded", false, true);
-                Description::updated(name, vec![field], "the webserver does not know this location yet")
+                Description::updated(name, vec![field], "the webserver has not loaded the location")
             }
             Self::Reload { name, expected, found } => Description::updated(
                 name,
@@ -108,5 +114,37 @@ impl Change {
                 "the webserver shows another revision",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(published: bool, web: Option<WebLocation>, webserver: bool) -> Option<Change> {
+        let entry = Entry { host: "orders-service.dagster.internal".to_owned(), port: 4000 };
+        let observed = Observed { entry: published.then(|| entry.clone()), web };
+        diff("orders", &entry, "new", &observed, webserver)
+    }
+
+    #[test]
+    fn a_location_is_published_before_the_webserver_reloads_it() {
+        assert!(matches!(change(false, None, true), Some(Change::Publish { from: None, .. })));
+        assert!(matches!(change(true, None, true), Some(Change::ReloadWorkspace { .. })));
+    }
+
+    #[test]
+    fn the_webserver_reloads_a_location_with_another_revision_or_an_error() {
+        let loaded = |id: &str| Some(WebLocation::Loaded { server_id: Some(id.to_owned()) });
+        assert_eq!(change(true, loaded("new"), true), None);
+        assert!(matches!(change(true, loaded("old"), true), Some(Change::Reload { found, .. }) if found == "old"));
+        let error = Some(WebLocation::Error { message: "ImportError".to_owned() });
+        assert!(matches!(change(true, error, true), Some(Change::Reload { .. })));
+        assert_eq!(change(true, Some(WebLocation::Loading), true), None);
+    }
+
+    #[test]
+    fn a_webserver_that_does_not_answer_reloads_nothing() {
+        assert_eq!(change(true, None, false), None);
     }
 }

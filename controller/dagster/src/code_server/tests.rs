@@ -12,7 +12,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A code server that answers `ListRepositories` with a text of the test's choice.
+/// A code server that answers `ListRepositories` with a given text.
 #[derive(Clone)]
 struct Scripted {
     listing: String,
@@ -72,7 +72,7 @@ where
     Q: Message + Default + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,
 {
-    // As Dagster's own server does.
+    // As Dagster's own server.
     let mut server = tonic::server::Grpc::new(ProstCodec::default()).send_compressed(CompressionEncoding::Gzip);
     server.unary(Unary(answer, std::marker::PhantomData), request).await
 }
@@ -124,7 +124,7 @@ async fn a_failed_import_names_every_cause_and_the_line() {
 }
 
 #[test]
-fn a_message_of_many_lines_is_whole_and_the_place_is_the_users() {
+fn a_long_message_is_whole_and_names_the_user_frame() {
     let message = "ValidationError: 1 validation error for Dbt\nexecutable\n  Value error, dbt was not found on PATH\n\n    See https://errors.pydantic.dev\n";
     let mut error = exception(message, &Value::Null);
     error["stack"] = json!([
@@ -149,7 +149,7 @@ fn a_message_of_many_lines_is_whole_and_the_place_is_the_users() {
 }
 
 #[test]
-fn an_exception_raised_while_handling_another_shows_both() {
+fn an_exception_during_handling_shows_both() {
     let mut error = exception("RuntimeError: second", &Value::Null);
     error["context"] = exception("OSError: first", &Value::Null);
     let Answer::LoadError { message, .. } = read_listing(String::new(), &error.to_string()) else {
@@ -173,7 +173,7 @@ fn an_endless_error_is_shown_bounded_with_both_ends() {
 }
 
 #[test]
-fn an_answer_of_another_kind_is_an_error_that_says_so() {
+fn an_unknown_answer_is_a_load_error() {
     for listing in ["", "{}", r#"{"__class__": "SomethingNew"}"#, "[1]"] {
         let answer = read_listing("id".into(), listing);
         assert!(
@@ -184,14 +184,14 @@ fn an_answer_of_another_kind_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn an_answer_far_above_the_default_limit_of_tonic_is_read() {
+async fn an_answer_above_tonics_default_limit_is_read() {
     let name = "r".repeat(12_000_000);
     let listing = json!({"__class__": "ListRepositoriesResponse", "repository_symbols": [{"repository_name": name}]});
     assert_eq!(answer_to(&listing).await, Answer::Loaded { server_id: "revision-1".into(), repositories: vec![name] });
 }
 
 #[tokio::test]
-async fn an_answer_that_unpacks_to_more_than_the_limit_is_refused() {
+async fn a_decompressed_answer_above_the_limit_is_refused() {
     let listing = "x".repeat(MAX_MESSAGE_BYTES + 1);
     let address = serve(Scripted { listing, echo: None }).await;
     let answer = GrpcCodeServer::new(PATIENCE).ask(address).await;
@@ -199,7 +199,7 @@ async fn an_answer_that_unpacks_to_more_than_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_unreachable_and_says_where() {
+async fn a_refused_connection_names_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -211,14 +211,14 @@ async fn a_refused_connection_is_unreachable_and_says_where() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_never_answers_ends_at_the_time_limit() {
+async fn a_silent_server_ends_at_the_time_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let answer = GrpcCodeServer::new(Duration::from_millis(200)).ask(listener.local_addr().unwrap()).await;
     assert!(matches!(&answer, Answer::Unreachable { message } if message.contains("within 0.2 s")), "{answer:?}");
 }
 
 #[tokio::test]
-async fn another_kind_of_server_is_not_taken_for_a_code_server() {
+async fn another_server_is_not_a_code_server() {
     let address = serve(Scripted { listing: String::new(), echo: Some("hm".into()) }).await;
     let answer = GrpcCodeServer::new(PATIENCE).ask(address).await;
     assert!(
@@ -227,21 +227,21 @@ async fn another_kind_of_server_is_not_taken_for_a_code_server() {
     );
 }
 
-/// The prepared environment, or nothing where `make prepare` has not run.
+/// The prepared environment. `None` if `make prepare` has not run.
 fn real_dagster() -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/dagster/bin/python");
     if !python.exists() {
-        eprintln!("SKIPPED: no {}; `make prepare` makes it", python.display());
+        eprintln!("SKIPPED: no {}; run `make prepare`", python.display());
         return None;
     }
     Some(python)
 }
 
-/// Starts a real code server over `code` and asks it until it is there.
+/// Starts a real code server with `code` and asks it until it answers.
 async fn ask_real(python: &Path, code: &str) -> Answer {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("definitions.py"), code).unwrap();
-    // A free port: bound once to learn it, then left to the server.
+    // Binds a port once to find a free one for the server.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -280,7 +280,7 @@ async fn a_real_code_server_is_loaded() {
 }
 
 #[tokio::test]
-async fn a_real_code_server_tells_all_lines_of_an_error() {
+async fn a_real_code_server_returns_all_lines_of_an_error() {
     let Some(python) = real_dagster() else { return };
     let code = "import json\nfrom pydantic import BaseModel, field_validator\n\n\nclass Tool(BaseModel):\n    path: str\n\n    \
                 @field_validator('path')\n    def check(cls, path):\n        raise ValueError('not found on PATH')\n\n\nTool(path='dbt')\n";
@@ -294,7 +294,7 @@ async fn a_real_code_server_tells_all_lines_of_an_error() {
 }
 
 #[tokio::test]
-async fn a_real_code_server_tells_why_its_code_fails() {
+async fn a_real_code_server_returns_why_its_code_fails() {
     let Some(python) = real_dagster() else { return };
     let answer = ask_real(&python, "import a_module_that_is_missing\n").await;
     let Answer::LoadError { server_id, message } = answer else { panic!("expected a load error, got {answer:?}") };

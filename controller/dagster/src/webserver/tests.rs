@@ -9,21 +9,21 @@ use codeloc_core::dagster::Entry;
 use tokio::net::TcpListener;
 
 use super::*;
-use super::{super::workspace::Entries, super::workspace::Publisher};
+use crate::workspace_file::{Entries, Publisher};
 
-/// A webserver that gives one answer to everything and keeps what it was asked.
+/// A webserver that gives one answer to every request and records the requests.
 async fn scripted(status: StatusCode, body: impl Into<String>) -> (GraphqlWebserver, Arc<Mutex<Vec<Value>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let (kept, body) = (Arc::clone(&asked), body.into());
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let (recorded, body) = (Arc::clone(&requests), body.into());
     let answer = move |request: String| {
-        kept.lock().unwrap().push(serde_json::from_str(&request).unwrap());
+        recorded.lock().unwrap().push(serde_json::from_str(&request).unwrap());
         std::future::ready((status, body.clone()))
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let router = Router::new().route("/graphql", post(answer));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (GraphqlWebserver::new(&url, Duration::from_mins(1)), asked)
+    (GraphqlWebserver::new(&url, Duration::from_mins(1)), requests)
 }
 
 fn entry(name: &str, status: &str, location: &Value) -> Value {
@@ -31,7 +31,7 @@ fn entry(name: &str, status: &str, location: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_type_decides_whether_a_location_is_loaded_and_not_its_load_status() {
+async fn the_type_decides_whether_a_location_is_loaded() {
     let body = json!({"data": {"workspaceOrError": {"__typename": "Workspace", "locationEntries": [
         entry("good", "LOADED", &json!({"__typename": "RepositoryLocation", "name": "good", "serverId": "revision-1"})),
         entry("old", "LOADED", &json!({"__typename": "RepositoryLocation", "serverId": null})),
@@ -49,7 +49,7 @@ async fn the_type_decides_whether_a_location_is_loaded_and_not_its_load_status()
 }
 
 #[tokio::test]
-async fn an_error_inside_a_body_of_http_500_is_told() {
+async fn an_error_in_a_body_of_http_500_is_shown() {
     let error = json!({"__typename": "PythonError", "message": "yaml.parser.ParserError: expected the node content\n", "stack": []});
     let (webserver, _) =
         scripted(StatusCode::INTERNAL_SERVER_ERROR, json!({"data": {"reloadWorkspace": error}}).to_string()).await;
@@ -58,7 +58,7 @@ async fn an_error_inside_a_body_of_http_500_is_told() {
 }
 
 #[tokio::test]
-async fn errors_beside_the_data_are_told_and_bounded() {
+async fn errors_next_to_the_data_are_shown_bounded() {
     let message = format!("Cannot query field. {}", "x".repeat(100_000));
     let (webserver, _) =
         scripted(StatusCode::BAD_REQUEST, json!({"data": null, "errors": [{"message": message}]}).to_string()).await;
@@ -76,27 +76,27 @@ async fn an_unauthorized_reload_is_refused() {
 #[tokio::test]
 async fn reloading_a_location_passes_its_name_as_a_variable() {
     let location = entry("a\"b", "LOADED", &json!({"__typename": "RepositoryLocation", "serverId": "revision-2"}));
-    let (webserver, asked) =
+    let (webserver, requests) =
         scripted(StatusCode::OK, json!({"data": {"reloadRepositoryLocation": location}}).to_string()).await;
     let answer = webserver.reload_location("a\"b").await.unwrap();
     assert_eq!(answer, WebLocation::Loaded { server_id: Some("revision-2".into()) });
-    assert_eq!(asked.lock().unwrap()[0]["variables"], json!({"name": "a\"b"}));
+    assert_eq!(requests.lock().unwrap()[0]["variables"], json!({"name": "a\"b"}));
 }
 
 #[tokio::test]
-async fn a_run_that_has_not_ended_is_known_by_its_location() {
+async fn an_unfinished_run_is_known_by_its_location() {
     let run = |location: &str| json!({"repositoryOrigin": {"repositoryLocationName": location}});
     let answer = |runs: Value| json!({"data": {"runsOrError": {"__typename": "Runs", "results": runs}}}).to_string();
     let (webserver, _) = scripted(StatusCode::OK, answer(json!([run("orders-eu")]))).await;
     assert!(webserver.has_unfinished_runs("orders-eu").await.unwrap());
     assert!(!webserver.has_unfinished_runs("orders").await.unwrap());
-    // Of whose it is nobody can say: it may be anybody's.
+    // A run without an origin may be of any location.
     let (webserver, _) = scripted(StatusCode::OK, answer(json!([{"repositoryOrigin": null}]))).await;
     assert!(webserver.has_unfinished_runs("orders").await.unwrap());
 }
 
 #[tokio::test]
-async fn a_proxy_that_answers_html_is_not_a_webserver() {
+async fn an_html_answer_of_a_proxy_is_unreachable() {
     let (webserver, _) = scripted(StatusCode::BAD_GATEWAY, "<html>bad gateway</html>").await;
     let error = webserver.locations().await.unwrap_err();
     assert!(
@@ -127,13 +127,13 @@ async fn a_reload_that_hangs_ends_after_20_s() {
 }
 
 #[tokio::test]
-async fn foreign_words_are_told_and_are_no_part_of_the_topic() {
+async fn the_body_is_shown_but_not_in_the_topic() {
     let mut topics = Vec::new();
     for body in ["<html>xqzv</html>", "pfft"] {
         let (webserver, _) = scripted(StatusCode::OK, body).await;
         let error = webserver.ping().await.unwrap_err();
         assert!(error.to_string().contains(body), "{error}");
-        // The port is another one for each.
+        // Each webserver has another port.
         topics.push(error.topic().rsplit_once("graphql").unwrap().1.to_owned());
     }
     assert_eq!(topics, [" answered HTTP 200 OK"; 2]);
@@ -145,14 +145,14 @@ async fn a_refused_connection_says_so() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let error = GraphqlWebserver::new(&url, Duration::from_mins(1)).locations().await.unwrap_err();
-    assert!(matches!(&error, WebError::Unreachable(text) if text.contains("refused")), "{error:?}");
+    assert!(matches!(&error, WebError::Transport(_)) && error.to_string().contains("refused"), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_real_webserver_follows_the_published_file() {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/dagster/bin/dagster-webserver");
     if !program.exists() {
-        eprintln!("SKIPPED: no {}; `make prepare` makes it", program.display());
+        eprintln!("SKIPPED: no {}; run `make prepare`", program.display());
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -183,9 +183,10 @@ async fn a_real_webserver_follows_the_published_file() {
     assert_eq!(webserver.locations().await.unwrap(), BTreeMap::new());
     webserver.ping().await.unwrap();
 
-    // Nobody listens there: the entry is an error, the workspace loads all the same. Names that YAML 1.1 would bend.
-    let gone = Entry { host: "127.0.0.1".into(), port: 1 };
-    publisher.publish(&Entries::from([("no".into(), gone.clone()), ("12:30 é\u{7}\\".into(), gone)])).unwrap();
+    // No server listens there: the entry is an error, and the workspace loads all the same. YAML 1.1 would change these names if
+    // they were not quoted.
+    let absent = Entry { host: "127.0.0.1".into(), port: 1 };
+    publisher.publish(&Entries::from([("no".into(), absent.clone()), ("12:30 é\u{7}\\".into(), absent)])).unwrap();
     webserver.reload_workspace().await.unwrap();
     let locations = webserver.locations().await.unwrap();
     assert_eq!(locations.keys().map(String::as_str).collect::<Vec<_>>(), ["12:30 é\u{7}\\", "no"]);

@@ -18,17 +18,17 @@ const COMMIT: &str = "0123456789012345678901234567890123456789";
 const CREDENTIALS: &str = "eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
 const SERVICE: &str = "info/refs?service=git-upload-pack";
 
-/// A git host that answers each path as it is told, and remembers what it was asked.
+/// A git host that answers each path from a script, and records the requests.
 struct Host {
     port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
-enum Says {
+enum Answer {
     Redirect(String),
     /// One branch, `main`.
     References,
-    /// That it speaks version 2, in which git sends a second request.
+    /// Protocol version 2, with which git sends a second request.
     Capabilities,
 }
 
@@ -36,13 +36,13 @@ fn packet(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }
 
-impl Says {
+impl Answer {
     fn response(&self) -> String {
         let service = format!("{}0000", packet("# service=git-upload-pack\n"));
         let body = match self {
-            Self::Redirect(place) => {
+            Self::Redirect(target) => {
                 return format!(
-                    "HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    "HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 );
             }
             Self::References => {
@@ -60,27 +60,27 @@ impl Says {
 }
 
 impl Host {
-    async fn start(says: impl Fn(&str) -> Says + Send + Sync + 'static) -> Self {
+    async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&asked);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let recorded = Arc::clone(&requests);
         tokio::spawn(async move {
             loop {
                 let (mut connection, _) = listener.accept().await.unwrap();
-                // git goes away in the middle of a request where it has read enough.
+                // git closes the connection as soon as it has read enough.
                 if let Some(request) = head(&mut connection).await {
                     let path = request.split(' ').nth(1).unwrap().to_owned();
-                    kept.lock().unwrap().push(request);
-                    let _ = connection.write_all(says(&path).response().as_bytes()).await;
+                    recorded.lock().unwrap().push(request);
+                    let _ = connection.write_all(answer(&path).response().as_bytes()).await;
                 }
             }
         });
-        Self { port, asked }
+        Self { port, requests }
     }
 
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -92,21 +92,21 @@ async fn head(connection: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(request).unwrap())
 }
 
-/// A git that finds `https://example.com/` at `base` and has a token for the URLs that begin with `under`.
-fn git(folder: &Path, base: &str, under: &str) -> Git {
+/// A git that rewrites `https://example.com/` to `base` and has a token for the URLs below `prefix`.
+fn git(folder: &Path, base: &str, prefix: &str) -> Git {
     let token = folder.join("token");
     std::fs::write(&token, "hunter2\n").unwrap();
     Git::new(GitSettings {
         program: "git".into(),
         home: folder.join("home"),
         url_rewrites: BTreeMap::from([("https://example.com/".to_owned(), base.to_owned())]),
-        tokens: BTreeMap::from([(under.to_owned(), token)]),
+        tokens: BTreeMap::from([(prefix.to_owned(), token)]),
         allow_local: false,
         timeout: Duration::from_mins(1),
     })
 }
 
-/// What every operation that reaches out says of a repository.
+/// The errors of all operations that reach a remote.
 async fn failures(git: &Git, folder: &Path, url: &str) -> Vec<GitError> {
     let bare = folder.join("bare.git");
     let main = GitReference::Branch("main".to_owned());
@@ -130,11 +130,11 @@ async fn failures(git: &Git, folder: &Path, url: &str) -> Vec<GitError> {
 }
 
 #[tokio::test]
-async fn credentials_and_requests_never_go_where_another_host_is_pointed_at() {
-    let elsewhere = Host::start(|_| Says::Capabilities).await;
+async fn a_redirect_to_another_host_gets_no_request() {
+    let elsewhere = Host::start(|_| Answer::Capabilities).await;
     let port = elsewhere.port;
     for scheme in ["http:", ""] {
-        let host = Host::start(move |path| Says::Redirect(format!("{scheme}//localhost:{port}{path}"))).await;
+        let host = Host::start(move |path| Answer::Redirect(format!("{scheme}//localhost:{port}{path}"))).await;
         let plain = format!("http://127.0.0.1:{}/", host.port);
         let with_user = format!("http://me:hunter2@127.0.0.1:{}/", host.port);
         for (base, token) in [(&plain, &plain), (&plain, &"https://none.example/".to_owned()), (&with_user, &plain)] {
@@ -149,39 +149,39 @@ async fn credentials_and_requests_never_go_where_another_host_is_pointed_at() {
                 assert!(error.is_transient(), "a host may redirect for an hour of maintenance");
             }
         }
-        assert!(host.asked().iter().any(|request| request.contains(CREDENTIALS)), "{:?}", host.asked());
+        assert!(host.requests().iter().any(|request| request.contains(CREDENTIALS)), "{:?}", host.requests());
     }
-    assert_eq!(elsewhere.asked(), Vec::<String>::new());
+    assert_eq!(elsewhere.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_repository_that_moved_within_its_host_is_found_with_the_tokens_of_its_new_place() {
+async fn a_renamed_repository_uses_the_token_of_its_new_url() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::start(|path| match path.split_once("/info/") {
-        Some(("/old/x", _)) => Says::Redirect(format!("/old/x.git/{SERVICE}")),
-        Some(("/old/x.git", _)) => Says::Redirect(format!("/new/x.git/{SERVICE}")),
-        _ => Says::References,
+        Some(("/old/x", _)) => Answer::Redirect(format!("/old/x.git/{SERVICE}")),
+        Some(("/old/x.git", _)) => Answer::Redirect(format!("/new/x.git/{SERVICE}")),
+        _ => Answer::References,
     })
     .await;
     let base = format!("http://127.0.0.1:{}/", host.port);
     let main = GitReference::Branch("main".to_owned());
-    for (under, places_with_token) in [("old", "/old/"), ("new/", "/new/")] {
-        let git = git(folder.path(), &base, &format!("{base}{under}"));
+    for (prefix, path_with_token) in [("old", "/old/"), ("new/", "/new/")] {
+        let git = git(folder.path(), &base, &format!("{base}{prefix}"));
         assert_eq!(git.ls_remote("https://example.com/old/x", &main).await.unwrap(), COMMIT);
-        let asked: Vec<_> = std::mem::take(&mut *host.asked.lock().unwrap());
-        assert!(asked.last().unwrap().starts_with("GET /new/x.git/"), "{asked:?}");
-        for request in asked {
-            assert_eq!(request.contains(CREDENTIALS), request[4..].starts_with(places_with_token), "{request}");
+        let requests: Vec<_> = std::mem::take(&mut *host.requests.lock().unwrap());
+        assert!(requests.last().unwrap().starts_with("GET /new/x.git/"), "{requests:?}");
+        for request in requests {
+            assert_eq!(request.contains(CREDENTIALS), request[4..].starts_with(path_with_token), "{request}");
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_redirected_to_no_repository_or_without_end_is_refused() {
+async fn redirects_to_a_page_or_without_end_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::start(|path| match path.split_once("/info/") {
-        Some(("/round", _)) => Says::Redirect(path.to_owned()),
-        _ => Says::Redirect("/users/sign_in".to_owned()),
+        Some(("/round", _)) => Answer::Redirect(path.to_owned()),
+        _ => Answer::Redirect("/users/sign_in".to_owned()),
     })
     .await;
     let git = git(folder.path(), &format!("http://127.0.0.1:{}/", host.port), "https://none.example/");
@@ -193,7 +193,7 @@ async fn what_is_redirected_to_no_repository_or_without_end_is_refused() {
 }
 
 #[test]
-fn the_host_of_a_redirect_is_told_without_what_else_its_url_holds() {
+fn an_error_names_only_the_host_of_a_redirect() {
     let place = Remote::of_config("https://git.example.com/team/x.git", false).unwrap();
     for (location, expected) in [
         ("https://evil.example/x.git/info/refs?service=git-upload-pack", "evil.example"),
@@ -218,4 +218,17 @@ fn the_host_of_a_redirect_is_told_without_what_else_its_url_holds() {
         let moved = place.moved_to(&format!("{location}{SERVICE}")).unwrap();
         assert_eq!(moved.url, "https://git.example.com/new/x.git");
     }
+}
+
+#[test]
+fn the_last_location_of_a_trace_counts() {
+    let trace = "12:00 <= Recv header: Location: /old\n12:00 <= Recv header: HTTP/1.1 302\n12:00 <= Recv header: location: /new\n";
+    assert_eq!(location(trace), Some("/new"));
+    assert_eq!(location("12:00 => Send header: Location: /x\n"), None);
+}
+
+#[test]
+fn a_redirect_is_known_by_its_status() {
+    assert!(is_redirect("unable to access 'https://host/x/': The requested URL returned error: 301"));
+    assert!(!is_redirect("unable to access 'https://host/x/': The requested URL returned error: 404"));
 }

@@ -1,12 +1,13 @@
-//! Under tokio's paused clock: seconds here are virtual.
+//! With tokio's paused clock: seconds here are virtual.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::error::CommandError;
 
-/// Answers what it is told, after a second of virtual time, and counts.
+/// Answers from a script after a second of virtual time, and counts the requests.
 #[derive(Clone, Default)]
 struct Script(Arc<ScriptState>);
 
@@ -34,7 +35,7 @@ impl ResolveReference for Script {
         *state.requests.lock().unwrap().entry(url.to_owned()).or_default() += 1;
         let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
         state.most_running.fetch_max(running, Ordering::SeqCst);
-        // The answer is that of the moment at which the request began.
+        // The answer is that of the start of the request.
         let answer = state.answers.lock().unwrap()[url].clone();
         tokio::time::sleep(Duration::from_secs(1)).await;
         state.running.fetch_sub(1, Ordering::SeqCst);
@@ -49,7 +50,7 @@ fn key(url: &str) -> RefKey {
 }
 
 fn failed(detail: &str) -> GitError {
-    GitError::Failed { operation: "ls-remote", url: "x".to_owned(), detail: detail.to_owned() }
+    GitError::Failed { operation: "ls-remote", url: "x".to_owned(), source: CommandError::Message(detail.to_owned()) }
 }
 
 fn not_found() -> GitError {
@@ -66,7 +67,7 @@ fn start(script: &Script) -> (Refs, mpsc::UnboundedReceiver<RefKey>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() {
+async fn a_new_commit_is_reported_within_the_interval() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     script.answer("b", Ok("1"));
@@ -86,12 +87,12 @@ async fn a_moved_branch_is_told_within_the_interval_and_an_unmoved_one_is_not() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_ask_at_once_share_the_request_that_follows() {
+async fn concurrent_callers_share_the_next_request() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (refs, _changes) = start(&script);
     refs.track([key("a")]);
-    // The first request has begun: its answer is too old for those who ask now.
+    // The first request has started: its answer is too old for later callers.
     tokio::time::sleep(Duration::from_millis(500)).await;
     script.answer("a", Ok("2"));
     let key = key("a");
@@ -101,7 +102,7 @@ async fn many_who_ask_at_once_share_the_request_that_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_keeps_the_commit_and_the_moment_it_began() {
+async fn a_failure_keeps_the_commit_and_its_start() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (refs, mut changes) = start(&script);
@@ -115,25 +116,25 @@ async fn a_failure_keeps_the_commit_and_the_moment_it_began() {
     script.answer("a", Ok("1"));
     let healed = refs.resolve(&key("a")).await.unwrap();
     assert_eq!(healed, Ref { commit: Some("1".to_owned()), failure: None });
-    // Told when it began and when it ended.
+    // Reported at its start and at its end.
     assert_eq!((changes.recv().await, changes.recv().await), (Some(key("a")), Some(key("a"))));
     assert!(changes.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_pass_is_retried_soon_and_what_may_not_is_left_to_the_interval() {
+async fn only_a_transient_failure_is_retried_before_the_interval() {
     let script = Script::default();
     script.answer("passing", Err(failed("no route")));
     script.answer("lasting", Err(not_found()));
     let (refs, _changes) = start(&script);
     refs.track([key("passing"), key("lasting")]);
-    // Requests of a second each, begun at 0, 6, 17 and 38 s.
+    // Requests of a second each, at 0, 6, 17 and 38 s.
     tokio::time::sleep(Duration::from_secs(45)).await;
     assert_eq!((script.requests("passing"), script.requests("lasting")), (4, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_requests_run_at_once_than_allowed() {
+async fn requests_in_parallel_are_limited() {
     let script = Script::default();
     let keys: Vec<RefKey> = (0..20).map(|index| key(&index.to_string())).collect();
     for key in &keys {
@@ -146,7 +147,7 @@ async fn no_more_requests_run_at_once_than_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wanted_no_more_is_forgotten_and_asked_for_no_more() {
+async fn an_untracked_key_is_no_longer_requested() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (refs, _changes) = start(&script);
@@ -160,7 +161,7 @@ async fn what_is_wanted_no_more_is_forgotten_and_asked_for_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_comes_back_during_its_request_is_not_asked_for_twice_at_once() {
+async fn a_key_tracked_again_keeps_its_running_request() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (refs, _changes) = start(&script);
@@ -174,7 +175,7 @@ async fn a_key_that_comes_back_during_its_request_is_not_asked_for_twice_at_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
+async fn a_trigger_requests_all_references_of_the_url() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     script.answer("b", Ok("1"));
@@ -193,7 +194,7 @@ async fn a_poke_asks_for_every_reference_of_the_url_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fixed_commit_is_asked_for_once() {
+async fn a_fixed_commit_is_requested_once() {
     let script = Script::default();
     script.answer("a", Ok("1"));
     let (refs, _changes) = start(&script);

@@ -1,11 +1,10 @@
-//! buildah as a child, for laptops and tests: what a Dockerfile runs, it runs on this machine.
+//! Runs buildah as a child process, for laptops and tests. The programs of a Dockerfile run on this machine.
 //!
-//! Guarantees: nothing of the controller's environment reaches it, and the registry's password only its push, after all that the
-//! Dockerfile says is over.
+//! Guarantees: buildah gets no environment variable of the controller. It gets the registry password only for the push, after
+//! all programs of the Dockerfile have ended.
 
 use std::{
     ffi::OsString,
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,26 +14,30 @@ use base64::Engine;
 use codeloc_git::program::{Output, Program, inherited, tail};
 use futures::future::BoxFuture;
 
-use super::{BuildError, DockerfileBuilder, Order, Progress};
-use crate::disk::{blocking, fresh_folder, on_disk, write_whole};
+use super::{DockerfileBuilder, Order};
+use crate::credentials::Login;
+use crate::disk::{blocking, disk_error, temporary_folder, write_whole};
+use crate::error::BuildError;
+use crate::progress::{OnProgress, Progress};
+use crate::registry::is_loopback;
 
-/// Of a whole build: packages are downloaded, and compiled in the worst case.
+/// The time limit of a build, which may download and compile packages.
 const TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Images are fetched by whatever name; signatures are the registry's matter.
+/// codeloc does not check signatures of base images.
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
 
 #[derive(Clone, Debug)]
 pub struct Buildah {
     program: PathBuf,
-    /// Spool, and the layers that buildah keeps. May be lost at any time.
+    /// Temporary files and buildah's storage. It may be lost at any time.
     work: PathBuf,
 }
 
 impl Buildah {
-    /// `program` is a path, or a name on the search path. Errors are those of the working folder.
+    /// `program` is a path, or a name in `PATH`. Fails if the current folder cannot be read.
     pub fn new(program: &Path, work: &Path) -> std::io::Result<Self> {
-        // It runs in folders of its own.
+        // buildah runs in temporary folders, so the paths must be absolute.
         let program = if program.components().count() > 1 { std::path::absolute(program)? } else { program.to_owned() };
         Ok(Self { program, work: std::path::absolute(work)? })
     }
@@ -44,7 +47,7 @@ impl Buildah {
         let mut environment: Vec<(&str, OsString)> = inherited(&[]);
         environment.push(("HOME", folder.into()));
         environment.push(("TMPDIR", folder.into()));
-        let output = Program::new(&self.program, TIMEOUT)
+        Program::new(&self.program, TIMEOUT)
             .folder(folder)
             .environment(environment)
             .arguments(["--root".into(), storage.join("storage").into_os_string()])
@@ -52,18 +55,18 @@ impl Buildah {
             .arguments(["--storage-driver", "vfs", command, "--signature-policy", "policy.json"])
             .arguments(arguments)
             .run()
-            .await?;
-        Ok(output)
+            .await
+            .map_err(|error| BuildError::transient(format!("cannot run buildah {command}")).caused_by(error))
     }
 
-    async fn build_and_push(&self, order: &Order, progress: &Progress<'_>) -> Result<(), BuildError> {
-        let folder = fresh_folder(&self.work.join("spool"))?;
+    async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
+        let folder = temporary_folder(&self.work)?;
         let path = folder.path();
         write_whole(&path.join("policy.json"), POLICY.as_bytes())?;
         let (archive, context) = (order.context.clone(), path.join("context"));
         blocking(move || unpack(&archive, &context)).await?;
 
-        progress(format!("buildah: building {}", order.dockerfile));
+        progress(Progress::Dockerfile(format!("buildah: building {}", order.dockerfile)));
         let plain = is_loopback(order.host());
         let verify: OsString = format!("--tls-verify={}", !plain).into();
         let arguments = [
@@ -81,41 +84,49 @@ impl Buildah {
         ];
         let built = self.run(path, "build", arguments.to_vec()).await?;
         if !built.status.success() {
-            return Err(BuildError::Terminal(format!("{} does not build: {}", order.dockerfile, tail(&built.stderr))));
+            return Err(BuildError::terminal(format!(
+                "buildah cannot build {}: {}",
+                order.dockerfile,
+                tail(&built.stderr)
+            )));
         }
 
-        progress("uploading".to_owned());
+        progress(Progress::Uploading);
         let mut push = vec![verify];
-        if let Some((user, password)) = &order.credentials {
-            // In a file: an argument would be seen by everybody on this machine.
+        if let Some(login) = &order.credentials {
+            // In a file, because every user of this machine can read arguments.
             let file = path.join("auth.json");
-            write_secret(&file, &authentication(order.host(), user, password))?;
+            write_secret(&file, &auth_file(order.host(), login))?;
             push.extend(["--authfile".into(), file.into_os_string()]);
         }
         push.extend([order.image.clone().into(), format!("docker://{}", order.image).into()]);
         let pushed = self.run(path, "push", push).await?;
-        // Only what is in the registry counts; buildah need not keep it as well.
+        // The registry has the image now, so buildah does not need it.
         self.run(path, "rmi", vec!["--force".into(), order.image.clone().into()]).await?;
         if !pushed.status.success() {
-            return Err(BuildError::Transient(format!("cannot push {}: {}", order.image, tail(&pushed.stderr))));
+            return Err(BuildError::transient(format!(
+                "buildah cannot push {}: {}",
+                order.image,
+                tail(&pushed.stderr)
+            )));
         }
         Ok(())
     }
 }
 
 impl DockerfileBuilder for Buildah {
-    fn build<'a>(&'a self, order: &'a Order, progress: &'a Progress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
+    fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(self.build_and_push(order, progress))
     }
 }
 
 fn unpack(archive: &Path, folder: &Path) -> Result<(), BuildError> {
-    let file = std::fs::File::open(archive).map_err(|error| on_disk(archive, &error))?;
+    let file = std::fs::File::open(archive).map_err(|error| disk_error(archive, error))?;
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
-    archive.unpack(folder).map_err(|error| on_disk(folder, &error))
+    archive.unpack(folder).map_err(|error| disk_error(folder, error))
 }
 
-fn authentication(host: &str, user: &str, password: &str) -> String {
+fn auth_file(host: &str, Login { user, password }: &Login) -> String {
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     serde_json::json!({"auths": {host: {"auth": pair}}}).to_string()
 }
@@ -125,11 +136,5 @@ fn write_secret(path: &Path, text: &str) -> Result<(), BuildError> {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         std::io::Write::write_all(&mut file, text.as_bytes())
     };
-    write().map_err(|error| on_disk(path, &error))
-}
-
-/// Loopback registries are spoken to in plain HTTP.
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    write().map_err(|error| disk_error(path, error))
 }

@@ -1,5 +1,5 @@
-//! Images of Dockerfiles. A Dockerfile runs what it likes, so it is built outside of this process, by something that has none of its
-//! credentials.
+//! Images of Dockerfiles. A Dockerfile can run any program, so another program or service builds it, without the credentials
+//! of this process.
 
 mod buildah;
 
@@ -7,15 +7,17 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 
-use super::{BuildError, oci::Progress};
+use crate::credentials::Login;
+use crate::error::BuildError;
+use crate::progress::OnProgress;
 
 pub use buildah::Buildah;
 
-/// One image to build and to push.
+/// An image to build and push.
 pub struct Order {
-    /// The files of the commit, as a tar stream through gzip.
+    /// The path of a tar.gz file with the files of the commit.
     pub context: PathBuf,
-    /// Relative to the context's root.
+    /// The path of the Dockerfile in the context.
     pub dockerfile: String,
     /// Where to push: `host[:port]/path:tag`.
     pub image: String,
@@ -23,8 +25,8 @@ pub struct Order {
     pub architecture: &'static str,
     /// Seconds since 1970.
     pub commit_time: i64,
-    /// User name and password of the registry, for the push alone.
-    pub credentials: Option<(String, String)>,
+    /// For the push only.
+    pub credentials: Option<Login>,
 }
 
 impl Order {
@@ -34,8 +36,8 @@ impl Order {
     }
 }
 
-/// Port: something that builds Dockerfiles elsewhere.
+/// Port: builds images of Dockerfiles outside this process.
 pub trait DockerfileBuilder: Send + Sync + 'static {
-    /// Builds and pushes. Errors are [`BuildError::Terminal`] where the Dockerfile is to blame.
-    fn build<'a>(&'a self, order: &'a Order, progress: &'a Progress<'a>) -> BoxFuture<'a, Result<(), BuildError>>;
+    /// Builds and pushes. An error of the Dockerfile is terminal.
+    fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>>;
 }

@@ -1,10 +1,10 @@
-//! What builds keep for the next ones is bounded, and no build notices.
+//! The limit of the caches does not change an image.
 
 use super::python::{python, uv, wheels};
-use super::{CODE, Repository, TestRegistry, Workshop, digest};
+use super::{CODE, Repository, TestBuilder, TestRegistry, digest};
 
 #[tokio::test]
-async fn builders_whose_caches_are_always_full_build_the_same_images_side_by_side() {
+async fn concurrent_builds_with_full_caches_give_the_same_images() {
     let (uv, python, wheels, repository) = (uv(), python(), wheels(), Repository::new());
     let requirements = [("requirements.txt", "needy\n")];
     let packages: &[(&str, &str)] = if uv.is_some() { &requirements } else { &[] };
@@ -17,22 +17,22 @@ async fn builders_whose_caches_are_always_full_build_the_same_images_side_by_sid
     let mut images = Vec::new();
     for caches in [1 << 30, 1] {
         let registry = TestRegistry::start().await;
-        let workshop = Workshop::with(|settings| {
+        let builder = TestBuilder::with(|settings| {
             settings.uv = uv.clone().unwrap_or_default();
             settings.python = Some(python.clone());
             settings.find_links = Some(wheels.path().to_path_buf());
             settings.limits.caches = caches;
         });
         let requests: Vec<_> = commits.iter().map(|commit| repository.request(&registry, commit)).collect();
-        let built = futures::future::join_all(requests.iter().map(|request| workshop.build(request))).await;
+        let built = futures::future::join_all(requests.iter().map(|request| builder.build(request))).await;
         images.push(built.into_iter().map(|image| digest(&image.unwrap()).to_owned()).collect::<Vec<_>>());
-        let fetched = workshop.progress().iter().filter(|text| *text == "fetching").count();
+        let fetched = builder.progress().iter().filter(|text| *text == "fetching the commit").count();
         assert_eq!(fetched, commits.len());
 
-        // Each commit is a reference: those are left that were fetched since room was made.
-        let git = std::fs::read_dir(workshop.work.path().join("git")).unwrap().next().unwrap().unwrap().path();
-        let kept = std::fs::read_dir(git.join("refs/codeloc")).unwrap().count();
-        assert_eq!(kept < commits.len(), caches == 1, "{kept} commits are kept");
+        // Each fetched commit has a git reference. A removal of the repository removes the earlier ones.
+        let git = std::fs::read_dir(builder.work.path().join("git")).unwrap().next().unwrap().unwrap().path();
+        let references = std::fs::read_dir(git.join("refs/codeloc")).unwrap().count();
+        assert_eq!(references < commits.len(), caches == 1, "{references} references");
     }
     assert_eq!(images[0], images[1]);
 }

@@ -1,13 +1,13 @@
-//! One commit is one manifest, whoever builds it and where.
+//! Equal commits give equal manifests on different machines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::process::Order;
-use super::python::{python, uv, wheels};
-use super::{CODE, Repository, TestRegistry, Workshop, layer};
+use super::process::ChildBuild;
+use super::python::{python, use_wheels, uv, wheels};
+use super::{CODE, Repository, TestBuilder, TestRegistry, layer};
 
-/// What differs between two machines.
+/// The differences between two machines.
 struct Machine {
     home: &'static str,
     umask: &'static str,
@@ -62,7 +62,7 @@ fn files(packages: bool) -> Vec<(&'static str, &'static str)> {
 }
 
 #[tokio::test]
-async fn one_commit_is_one_manifest_on_every_machine_with_cold_and_warm_caches() {
+async fn one_commit_gives_one_manifest_on_every_machine() {
     let uv = uv();
     let (python, wheels, repository) = (python(), wheels(), Repository::new());
     let commit = repository.commit(&files(uv.is_some()));
@@ -72,30 +72,30 @@ async fn one_commit_is_one_manifest_on_every_machine_with_cold_and_warm_caches()
         let copy = checkout(&repository, &folder.path().join("checkout"));
         let home = folder.path().join(machine.home);
         std::fs::create_dir_all(&home).unwrap();
-        // A user's own configuration, which is nobody's business.
+        // The git configuration of a user must have no effect.
         std::fs::write(home.join(".gitconfig"), "[core]\n\tautocrlf = true\n\tquotePath = false\n").unwrap();
         for caches in ["cold", "warm"] {
-            // Without an image to find, so that everything is packed again.
+            // A new registry has no image, so everything is packed again.
             let registry = TestRegistry::start().await;
-            let order = Order {
+            let build = ChildBuild {
                 repository: &copy,
                 packages: uv.as_deref().map(|uv| (uv, python.as_path(), wheels.path())),
-                ..Order::new(&repository, &registry, &commit, folder.path())
+                ..ChildBuild::new(&repository, &registry, &commit, folder.path())
             };
-            let built = order.command();
+            let child = build.command();
             let mut command = tokio::process::Command::new("/bin/sh");
             command
                 .args(["-c", "umask $0; exec \"$@\"", machine.umask])
-                .arg(built.get_program())
-                .args(built.get_args())
+                .arg(child.get_program())
+                .args(child.get_args())
                 .current_dir(&home)
                 .env_clear()
-                .envs(order.environment())
+                .envs(build.environment())
                 .envs(machine.variables)
                 .env("HOME", &home);
             let output = command.output().await.unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-            digests.push((format!("machine {number}, {caches} caches"), order.digest()));
+            digests.push((format!("machine {number}, {caches} caches"), build.digest()));
         }
     }
     let first = &digests[0].1;
@@ -103,22 +103,18 @@ async fn one_commit_is_one_manifest_on_every_machine_with_cold_and_warm_caches()
 }
 
 #[tokio::test]
-async fn wheels_that_ship_the_same_path_come_out_the_same_every_time() {
+async fn wheels_with_equal_paths_give_the_same_layer_every_time() {
     let Some(uv) = uv() else { return };
     let (wheels, repository) = (wheels(), Repository::new());
     let commit = repository.commit(&files(true));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut results = std::collections::BTreeSet::new();
     for _ in 0..4 {
         let registry = TestRegistry::start().await;
-        let workshop = Workshop::with(|settings| {
-            settings.uv.clone_from(&uv);
-            settings.python = Some(python());
-            settings.find_links = Some(wheels.path().to_path_buf());
-        });
-        let image = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
+        let builder = TestBuilder::with(|settings| use_wheels(settings, &uv, wheels.path()));
+        let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
         let packages = layer(&registry, &image, "dependencies");
         let (path, text) = packages.iter().find(|(path, _)| path.ends_with("/shared/__init__.py")).unwrap();
-        seen.insert((path.clone(), text.clone(), super::digest(&image).to_owned()));
+        results.insert((path.clone(), text.clone(), super::digest(&image).to_owned()));
     }
-    assert_eq!(seen.len(), 1, "{seen:#?}");
+    assert_eq!(results.len(), 1, "{results:#?}");
 }

@@ -1,4 +1,4 @@
-//! Images of Dockerfiles, as far as this process has to do with them.
+//! Images of Dockerfiles with a fake [`DockerfileBuilder`].
 
 use std::{
     collections::BTreeMap,
@@ -10,28 +10,29 @@ use codeloc_core::lock::lock;
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{BuildError, CODE, LoadTarget, Repository, TestRegistry, Workshop, digest};
-use crate::{Builder, DockerfileBuilder, Order, Progress, Request};
+use super::{BuildError, CODE, LoadTarget, Repository, TestBuilder, TestRegistry, digest};
+use crate::error::expect_transient;
+use crate::{Builder, DockerfileBuilder, OnProgress, Order, Progress, Request};
 
-/// Pushes what it is told to, and remembers what it was given.
+/// Records its orders. Pushes an image if `pushes`, then returns `answer`.
 #[derive(Clone)]
-struct Elsewhere {
+struct FakeDockerfileBuilder {
     registry: TestRegistry,
     pushes: bool,
     answer: Result<(), &'static str>,
-    orders: Arc<Mutex<Vec<Ordered>>>,
+    orders: Arc<Mutex<Vec<RecordedOrder>>>,
 }
 
-struct Ordered {
+struct RecordedOrder {
     /// By path.
     files: BTreeMap<String, String>,
-    said: String,
+    summary: String,
 }
 
-impl DockerfileBuilder for Elsewhere {
-    fn build<'a>(&'a self, order: &'a Order, progress: &'a Progress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
+impl DockerfileBuilder for FakeDockerfileBuilder {
+    fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(async move {
-            progress("elsewhere".to_owned());
+            progress(Progress::Dockerfile("fake: building".to_owned()));
             let context = flate2::read::GzDecoder::new(std::fs::File::open(&order.context).unwrap());
             let files = tar::Archive::new(context)
                 .entries()
@@ -43,77 +44,75 @@ impl DockerfileBuilder for Elsewhere {
                     (entry.path().unwrap().to_str().unwrap().to_owned(), text)
                 })
                 .collect();
-            let said = format!("{} {} {}", order.dockerfile, order.architecture, order.image);
-            lock(&self.orders).push(Ordered { files, said });
+            let summary = format!("{} {} {}", order.dockerfile, order.architecture, order.image);
+            lock(&self.orders).push(RecordedOrder { files, summary });
             if self.pushes {
                 let tag = order.image.rsplit_once(':').unwrap().1;
                 self.registry.put_manifest("codeloc/demo", tag, &json!({"schemaVersion": 2, "layers": []}));
             }
-            self.answer.map_err(|text| BuildError::Terminal(text.to_owned()))
+            self.answer.map_err(BuildError::terminal)
         })
     }
 }
 
-struct Set {
-    elsewhere: Elsewhere,
-    workshop: Workshop,
+struct Setup {
+    fake: FakeDockerfileBuilder,
+    builder: TestBuilder,
     request: Request,
     _repository: Repository,
 }
 
-async fn set(pushes: bool, answer: Result<(), &'static str>) -> Set {
+async fn setup(pushes: bool, answer: Result<(), &'static str>) -> Setup {
     let (registry, repository) = (TestRegistry::start().await, Repository::new());
     let files = [("docker/Dockerfile", "FROM scratch\n")];
     let mut request = repository.request(&registry, &repository.commit(&[CODE.as_slice(), &files].concat()));
     request.dockerfile = Some("./docker/Dockerfile".to_owned());
-    let elsewhere = Elsewhere { registry, pushes, answer, orders: Arc::default() };
-    let mut workshop = Workshop::new();
-    workshop.builder = workshop.builder.with_dockerfiles(elsewhere.clone());
-    Set { elsewhere, workshop, request, _repository: repository }
+    let fake = FakeDockerfileBuilder { registry, pushes, answer, orders: Arc::default() };
+    let mut builder = TestBuilder::new();
+    builder.oci = builder.oci.with_dockerfiles(fake.clone());
+    Setup { fake, builder, request, _repository: repository }
 }
 
 #[tokio::test]
-async fn a_dockerfile_is_built_elsewhere_from_the_files_of_the_commit_and_once() {
-    let Set { elsewhere, workshop, request, _repository } = set(true, Ok(())).await;
-    let image = workshop.build(&request).await.unwrap();
+async fn a_dockerfile_is_built_once_from_the_files_of_the_commit() {
+    let Setup { fake, builder, request, _repository } = setup(true, Ok(())).await;
+    let image = builder.build(&request).await.unwrap();
     assert_eq!(image.load.target, LoadTarget::File("/opt/codeloc/code/pipeline/definitions.py".to_owned()));
     assert!(digest(&image).starts_with("sha256:"));
-    assert_eq!(workshop.progress(), ["fetching", "packing", "elsewhere"]);
+    assert_eq!(builder.progress(), ["fetching the commit", "packing the code", "fake: building"]);
     {
-        let orders = lock(&elsewhere.orders);
-        let Ordered { files, said } = &orders[0];
+        let orders = lock(&fake.orders);
+        let RecordedOrder { files, summary } = &orders[0];
         assert_eq!(files["docker/Dockerfile"], "FROM scratch\n");
         assert_eq!(files["pipeline/definitions.py"], "from . import x\n");
-        assert!(said.starts_with(&format!("docker/Dockerfile arm64 {}:commit-", request.target)), "{said}");
+        assert!(summary.starts_with(&format!("docker/Dockerfile arm64 {}:commit-", request.target)), "{summary}");
     }
-    assert_eq!(workshop.builder.find(&request).await.unwrap(), Some(image.clone()));
-    assert_eq!(workshop.build(&request).await.unwrap(), image);
-    assert_eq!(lock(&elsewhere.orders).len(), 1);
+    assert_eq!(builder.oci.find(&request).await.unwrap(), Some(image.clone()));
+    assert_eq!(builder.build(&request).await.unwrap(), image);
+    assert_eq!(lock(&fake.orders).len(), 1);
 }
 
 #[tokio::test]
-async fn what_its_builder_says_of_a_dockerfile_is_told_and_no_image_is_named() {
-    let Set { workshop, request, _repository, .. } = set(false, Err("Dockerfile:2 does not build")).await;
-    assert_eq!(workshop.refusal(&request).await, "Dockerfile:2 does not build");
-    let Set { workshop, request, _repository, .. } = set(false, Ok(())).await;
-    match workshop.build(&request).await {
-        Err(BuildError::Transient(text)) => assert!(text.contains("was built, and the registry has no"), "{text}"),
-        other => panic!("{other:?}"),
-    }
+async fn an_error_of_the_dockerfile_builder_is_reported() {
+    let Setup { builder, request, _repository, .. } = setup(false, Err("Dockerfile:2 is invalid")).await;
+    assert_eq!(builder.refusal(&request).await, "Dockerfile:2 is invalid");
+    let Setup { builder, request, _repository, .. } = setup(false, Ok(())).await;
+    let text = expect_transient(builder.build(&request).await);
+    assert!(text.contains("was built, but the registry does not have"), "{text}");
 }
 
 #[tokio::test]
-async fn an_image_whose_builder_was_lost_after_its_push_counts() {
-    let Set { workshop, request, _repository, .. } = set(true, Err("the answer was lost")).await;
-    workshop.build(&request).await.unwrap();
+async fn a_pushed_image_counts_although_its_builder_failed() {
+    let Setup { builder, request, _repository, .. } = setup(true, Err("the answer was lost")).await;
+    builder.build(&request).await.unwrap();
 }
 
 #[tokio::test]
-async fn without_a_builder_or_without_the_file_a_dockerfile_is_refused() {
-    let Set { elsewhere, workshop, mut request, _repository } = set(true, Ok(())).await;
+async fn a_dockerfile_needs_a_builder_and_must_exist() {
+    let Setup { fake, builder, mut request, _repository } = setup(true, Ok(())).await;
     request.dockerfile = Some("Dockerfile".to_owned());
-    assert_eq!(workshop.refusal(&request).await, "the commit has no file Dockerfile (`dockerfile`)");
-    assert!(lock(&elsewhere.orders).is_empty());
-    let text = Workshop::new().refusal(&request).await;
-    assert_eq!(text, "Dockerfiles are not built here: set `build.codebuild_project` or `build.buildah`");
+    assert_eq!(builder.refusal(&request).await, "the commit has no file Dockerfile (`dockerfile`)");
+    assert!(lock(&fake.orders).is_empty());
+    let text = TestBuilder::new().refusal(&request).await;
+    assert_eq!(text, "no setting chooses a builder of Dockerfiles; set `build.codebuild_project` or `build.buildah`");
 }

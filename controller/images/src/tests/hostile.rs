@@ -1,4 +1,4 @@
-//! Repositories that mean harm: each is refused by name or comes to nothing, and a good one is built beside them.
+//! Hostile repositories: each one is refused by name or is harmless, and a good repository builds at the same time.
 
 mod objects;
 mod packages;
@@ -8,28 +8,30 @@ use std::path::Path;
 use codeloc_git::{Git, GitSettings};
 
 use super::{
-    Anonymous, BuildError, BuildSettings, CODE, OciBuilder, Repository, TestRegistry, Workshop, digest, git_settings,
-    layer, python,
+    Anonymous, BuildSettings, CODE, OciBuilder, Repository, TestBuilder, TestRegistry, digest, git_settings, layer,
+    python,
 };
+use crate::error::{ErrorClass, expect_terminal};
 use crate::{Builder, Limits, Request};
 
-/// Stands in every URL of the corpus that has a password, and may stand in no error.
+/// The password in the URLs of the cases. No error may contain it.
 const SECRET: &str = "hunter2";
 
 enum Outcome {
-    /// Final, and the text says this.
+    /// A terminal error with this text.
     Refused(&'static str),
     Harmless,
 }
 use Outcome::{Harmless, Refused};
 
 enum Content {
-    /// Beside good code. `MARKER` is a file that exists once something ran, `EVIL` a server that must not be asked.
+    /// Files in addition to good code. `MARKER` is a file that exists after a program ran, `EVIL` a server that nothing may
+    /// contact.
     Files(&'static [(&'static str, &'static str)]),
-    /// Made out of git's objects; answers the commit.
-    Made(fn(&Repository) -> String),
+    /// Creates git objects and returns the commit.
+    Objects(fn(&Repository) -> String),
 }
-use Content::{Files, Made};
+use Content::{Files, Objects};
 
 struct Case {
     name: &'static str,
@@ -41,7 +43,7 @@ const fn case(name: &'static str, content: Content, outcome: Outcome) -> Case {
     Case { name, content, outcome }
 }
 
-/// Runs wherever Python or a shell would read it.
+/// Creates the marker if Python runs it.
 const PYTHON: &str = "open('MARKER', 'w')\n";
 
 const REQUIREMENTS: &[Case] = &[
@@ -76,7 +78,7 @@ const REQUIREMENTS: &[Case] = &[
         Refused("requirements.txt:2: `-r ../../../../etc/passwd` is refused"),
     ),
     case(
-        "constraints of its own",
+        "a constraints file",
         Files(&[("requirements.txt", "-c loose.txt\n"), ("loose.txt", "tiny>=0\n")]),
         Refused("requirements.txt:1: `-c loose.txt` is refused"),
     ),
@@ -103,7 +105,7 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "a project whose dependencies a build would compute",
         Files(&[("pyproject.toml", "[project]\nname = 'x'\ndynamic = ['dependencies']\n"), ("setup.py", PYTHON)]),
-        Refused("pyproject.toml: dynamic dependencies would need the project's own build"),
+        Refused("pyproject.toml: codeloc cannot read dynamic dependencies"),
     ),
     case(
         "a project that takes a package from elsewhere",
@@ -121,11 +123,11 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "a project that breaks off behind a password",
         Files(&[("pyproject.toml", "[project]\ndependencies = ['x @ https://me:hunter2@evil.example/x.whl\n")]),
-        Refused("pyproject.toml: "),
+        Refused("pyproject.toml is not valid TOML: "),
     ),
     case(
         "a requirements file of one endless line",
-        Made(|repository| {
+        Objects(|repository| {
             repository.commit(&[CODE.as_slice(), &[("requirements.txt", &"x".repeat(5 << 20))]].concat())
         }),
         Refused("requirements.txt has 5242880 bytes"),
@@ -182,46 +184,46 @@ const EXECUTION: &[Case] = &[
 const FILES: &[Case] = &[
     case(
         "an absolute link",
-        Made(|repository| repository.with_link("pipeline/passwd", "/etc/passwd")),
-        Refused("symbolic link pipeline/passwd leaves"),
+        Objects(|repository| repository.with_link("pipeline/passwd", "/etc/passwd")),
+        Refused("symbolic link pipeline/passwd leads outside"),
     ),
     case(
         "a link upwards",
-        Made(|repository| repository.with_link("pipeline/up", "../../x")),
-        Refused("symbolic link pipeline/up leaves"),
+        Objects(|repository| repository.with_link("pipeline/up", "../../x")),
+        Refused("symbolic link pipeline/up leads outside"),
     ),
     case(
         "links that each stay inside, and leave together",
-        Made(|repository| {
+        Objects(|repository| {
             repository.with_link("pipeline/root", "..");
             repository.with_link("pipeline/shadow", "root/../../etc/shadow")
         }),
-        Refused("symbolic link pipeline/shadow leaves"),
+        Refused("symbolic link pipeline/shadow leads outside"),
     ),
-    case("a link to itself", Made(|repository| repository.with_link("pipeline/loop", "loop/loop")), Harmless),
+    case("a link to itself", Objects(|repository| repository.with_link("pipeline/loop", "loop/loop")), Harmless),
     case(
         "a link with an endless target",
-        Made(|repository| repository.with_link_object("pipeline/long", &b"a/".repeat(100_000))),
+        Objects(|repository| repository.with_link_object("pipeline/long", &b"a/".repeat(100_000))),
         Refused("symbolic link pipeline/long has a target of 200000 bytes"),
     ),
     case(
         "a link whose target is not text",
-        Made(|repository| repository.with_link_object("pipeline/odd", b"\xff\xfe")),
+        Objects(|repository| repository.with_link_object("pipeline/odd", b"\xff\xfe")),
         Refused("symbolic link pipeline/odd"),
     ),
     case(
         "a whiteout",
         Files(&[("pipeline/.wh.definitions.py", "")]),
-        Refused("pipeline/.wh.definitions.py: names that begin with .wh."),
+        Refused("pipeline/.wh.definitions.py: names that start with .wh."),
     ),
     case(
         "a whiteout of a whole folder",
         Files(&[(".wh..wh..opq/x", "")]),
-        Refused(".wh..wh..opq/x: names that begin with .wh."),
+        Refused(".wh..wh..opq/x: names that start with .wh."),
     ),
     case(
         "a submodule",
-        Made(|repository| repository.with_entry("160000", b"vendor", &"1".repeat(40))),
+        Objects(|repository| repository.with_entry("160000", b"vendor", &"1".repeat(40))),
         Refused("vendor is a git submodule"),
     ),
     case(
@@ -229,43 +231,51 @@ const FILES: &[Case] = &[
         Files(&[(".gitmodules", "[submodule \"x\"]\n\tpath = x\n\turl = -u./payload\n")]),
         Refused("gitmodulesUrl"),
     ),
-    case("a pipe", Made(|repository| repository.with_entry_of("10644", b"pipe")), Refused("pipe is a git submodule")),
-    case("a device", Made(|repository| repository.with_entry_of("20666", b"null")), Refused("null is a git submodule")),
-    case("a file with set-user-id", Made(|repository| repository.with_entry_of("104755", b"su")), Harmless),
-    case("the name ..", Made(|repository| repository.with_entry_of("100644", b"..")), Refused("hasDotdot")),
+    case(
+        "a pipe",
+        Objects(|repository| repository.with_entry_of("10644", b"pipe")),
+        Refused("pipe is a git submodule"),
+    ),
+    case(
+        "a device",
+        Objects(|repository| repository.with_entry_of("20666", b"null")),
+        Refused("null is a git submodule"),
+    ),
+    case("a file with set-user-id", Objects(|repository| repository.with_entry_of("104755", b"su")), Harmless),
+    case("the name ..", Objects(|repository| repository.with_entry_of("100644", b"..")), Refused("hasDotdot")),
     case(
         "a name with slashes",
-        Made(|repository| repository.with_entry_of("100644", b"../x")),
+        Objects(|repository| repository.with_entry_of("100644", b"../x")),
         Refused("fullPathname"),
     ),
-    case("the name .git", Made(|repository| repository.with_entry_of("100644", b".git")), Refused("hasDotgit")),
-    case("the name .GIT", Made(|repository| repository.with_entry_of("100644", b".GIT")), Refused("hasDotgit")),
+    case("the name .git", Objects(|repository| repository.with_entry_of("100644", b".git")), Refused("hasDotgit")),
+    case("the name .GIT", Objects(|repository| repository.with_entry_of("100644", b".GIT")), Refused("hasDotgit")),
     case(
         "a name that some disks take for .git",
-        Made(|repository| repository.with_entry_of("100644", ".g\u{200c}it".as_bytes())),
+        Objects(|repository| repository.with_entry_of("100644", ".g\u{200c}it".as_bytes())),
         Refused("hasDotgit"),
     ),
-    case("the name git~1", Made(|repository| repository.with_entry_of("100644", b"GIT~1")), Refused("hasDotgit")),
-    case("one name twice", Made(Repository::with_the_same_name_twice), Refused("duplicateEntries")),
+    case("the name git~1", Objects(|repository| repository.with_entry_of("100644", b"GIT~1")), Refused("hasDotgit")),
+    case("one name twice", Objects(Repository::with_duplicate_name), Refused("duplicateEntries")),
     case(
         "a name of two lines",
-        Made(|repository| repository.with_entry_of("100644", b"a\nlevel=error msg=forged")),
-        Refused("the path \"a\\nlevel=error msg=forged\" has control characters"),
+        Objects(|repository| repository.with_entry_of("100644", b"a\nlevel=error msg=forged")),
+        Refused("the path \"a\\nlevel=error msg=forged\" in the commit contains control characters"),
     ),
     case(
         "a name that is not UTF-8",
-        Made(|repository| repository.with_entry_of("100644", b"\xff")),
+        Objects(|repository| repository.with_entry_of("100644", b"\xff")),
         Refused("is not UTF-8"),
     ),
     case(
         "a name that no disk takes",
-        Made(|repository| repository.with_entry_of("100644", &[b'n'; 256])),
-        Refused("a name has 256 bytes, 255 at most"),
+        Objects(|repository| repository.with_entry_of("100644", &[b'n'; 256])),
+        Refused("a file name in the commit has 256 bytes; the maximum is 255"),
     ),
     case(
         "a path that no disk takes",
-        Made(|repository| repository.commit(&[(&format!("{}definitions.py", "deep/".repeat(300)), "")])),
-        Refused("a path has 1514 bytes, 1024 at most"),
+        Objects(|repository| repository.commit(&[(&format!("{}definitions.py", "deep/".repeat(300)), "")])),
+        Refused("a path in the commit has 1514 bytes; the maximum is 1024"),
     ),
     case(
         "a pointer to a file elsewhere",
@@ -274,22 +284,22 @@ const FILES: &[Case] = &[
     ),
     case(
         "a large file",
-        Made(|repository| repository.commit(&[CODE.as_slice(), &[("data.bin", &"0".repeat(9 << 20))]].concat())),
-        Refused("the commit's files have more than 8388608 bytes"),
+        Objects(|repository| repository.commit(&[CODE.as_slice(), &[("data.bin", &"0".repeat(9 << 20))]].concat())),
+        Refused("the files of the commit have more than 8388608 bytes"),
     ),
     case(
         "200,000 files in three objects",
-        Made(|repository| repository.with_tree_of_trees(2, 447)),
+        Objects(|repository| repository.with_tree_of_trees(2, 447)),
         Refused("the commit has more than 50000 files"),
     ),
     case(
         "a billion files in nine objects",
-        Made(|repository| repository.with_tree_of_trees(9, 10)),
-        Refused("the commit has more files than can be listed"),
+        Objects(|repository| repository.with_tree_of_trees(9, 10)),
+        Refused("the commit has too many files to list"),
     ),
     case(
         "a tree where a commit should be",
-        Made(|repository| {
+        Objects(|repository| {
             repository.commit(&CODE);
             repository.git(&["rev-parse", "HEAD^{tree}"])
         }),
@@ -297,7 +307,7 @@ const FILES: &[Case] = &[
     ),
     case(
         "a text where a commit should be",
-        Made(|repository| {
+        Objects(|repository| {
             repository.commit(&[("number", "1700000000")]);
             repository.git(&["rev-parse", "HEAD:number"])
         }),
@@ -305,10 +315,10 @@ const FILES: &[Case] = &[
     ),
 ];
 
-/// A server of which only the address matters: nobody may ask it.
-struct Evil(std::net::TcpListener);
+/// A server that nothing may contact.
+struct ForbiddenServer(std::net::TcpListener);
 
-impl Evil {
+impl ForbiddenServer {
     fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -319,19 +329,16 @@ impl Evil {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    fn was_asked(&self) -> bool {
+    fn was_contacted(&self) -> bool {
         self.0.accept().is_ok()
     }
 }
 
-fn made(content: &Content, repository: &Repository, marker: &Path, evil: &Evil) -> String {
+fn commit_case(content: &Content, repository: &Repository, marker: &Path, evil: &ForbiddenServer) -> String {
     match content {
-        Made(make) => make(repository),
+        Objects(create) => create(repository),
         Files(files) => {
-            let filled = |text: &str| {
-                // A marker in a name stands for the command that would make it, and a name holds no slash.
-                text.replace("MARKER", marker.to_str().unwrap()).replace("EVIL", &evil.url())
-            };
+            let filled = |text: &str| text.replace("MARKER", marker.to_str().unwrap()).replace("EVIL", &evil.url());
             let files: Vec<(&str, String)> = files.iter().map(|(path, text)| (*path, filled(text))).collect();
             let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
             repository.commit(&[CODE.as_slice(), &files].concat())
@@ -340,12 +347,13 @@ fn made(content: &Content, repository: &Repository, marker: &Path, evil: &Evil) 
 }
 
 #[tokio::test]
-async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_built_beside_them() {
-    let (registry, evil, scratch) = (TestRegistry::start().await, Evil::start(), tempfile::tempdir().unwrap());
+async fn hostile_repositories_are_refused_or_harmless() {
+    let (registry, evil, scratch) =
+        (TestRegistry::start().await, ForbiddenServer::start(), tempfile::tempdir().unwrap());
     let marker = scratch.path().join("marker");
     let uv = python::uv();
     let wheels = python::wheels();
-    let workshop = Workshop::with(|settings| {
+    let builder = TestBuilder::with(|settings| {
         settings.limits = Limits { bytes: 8 << 20, ..Limits::default() };
         settings.find_links = Some(wheels.path().to_path_buf());
         settings.python = uv.is_some().then(python::python);
@@ -359,7 +367,7 @@ async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_b
         .iter()
         .map(|case| {
             let repository = Repository::new();
-            let commit = made(&case.content, &repository, &marker, &evil);
+            let commit = commit_case(&case.content, &repository, &marker, &evil);
             (repository, commit)
         })
         .collect();
@@ -367,8 +375,8 @@ async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_b
         repositories.iter().map(|(repository, commit)| repository.request(&registry, commit)).collect();
     let good_request = good.request(&registry, &good_commit);
     let (built, good_image) = tokio::join!(
-        futures::future::join_all(requests.iter().map(|request| workshop.build(request))),
-        workshop.build(&good_request),
+        futures::future::join_all(requests.iter().map(|request| builder.build(request))),
+        builder.build(&good_request),
     );
 
     let good_image = good_image.unwrap();
@@ -376,8 +384,10 @@ async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_b
     for (case, built) in cases.iter().zip(&built) {
         let name = case.name;
         match (&case.outcome, built) {
-            (Refused(why), Err(BuildError::Terminal(text))) => {
-                assert!(text.contains(why), "{name}: {text}");
+            (Refused(reason), Err(error)) => {
+                assert_eq!(error.class(), ErrorClass::Terminal, "{name}: {error}");
+                let text = error.to_string();
+                assert!(text.contains(reason), "{name}: {text}");
                 assert!(!text.contains(SECRET), "{name}: {text}");
                 assert!(text.len() < 2000, "{name}: {} bytes of error", text.len());
             }
@@ -394,17 +404,17 @@ async fn hostile_repositories_are_refused_or_come_to_nothing_and_a_good_one_is_b
             (_, other) => panic!("{name}: {other:?}"),
         }
     }
-    assert!(!marker.exists(), "something ran");
-    assert!(!evil.was_asked(), "a server was asked that only a repository names");
-    // And alone, with nothing of before.
+    assert!(!marker.exists(), "a program ran");
+    assert!(!evil.was_contacted(), "a server that only a repository names was contacted");
+    // The same commit without hostile repositories.
     assert_eq!(
-        digest(&Workshop::new().build(&good.request(&TestRegistry::start().await, &good_commit)).await.unwrap()),
+        digest(&TestBuilder::new().build(&good.request(&TestRegistry::start().await, &good_commit)).await.unwrap()),
         digest(&good_image)
     );
 }
 
 #[tokio::test]
-async fn urls_that_reach_for_more_than_a_repository_are_refused_without_their_secrets() {
+async fn dangerous_git_urls_are_refused_without_their_secrets() {
     let (registry, repository, work) = (TestRegistry::start().await, Repository::new(), tempfile::tempdir().unwrap());
     let marker = work.path().join("marker");
     let git = Git::new(GitSettings { timeout: std::time::Duration::from_secs(20), ..git_settings(work.path(), false) });
@@ -454,7 +464,7 @@ async fn urls_that_reach_for_more_than_a_repository_are_refused_without_their_se
     ] {
         let mut request = repository.request(&registry, &commit);
         request.git_url = url.replace("MARKER", marker.to_str().unwrap());
-        let Err(BuildError::Terminal(text)) = builder.build(&request, &|_| ()).await else { panic!("{url}") };
+        let text = expect_terminal(builder.build(&request, &|_| ()).await);
         assert!(text.contains("is refused"), "{url}: {text}");
         assert!(!text.contains(SECRET), "{url}: {text}");
     }

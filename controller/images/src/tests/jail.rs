@@ -1,17 +1,16 @@
-//! The builder where it runs in production: Fargate gives no root, no capabilities, no user namespaces, and a read-only
-//! root.
+//! The builder with the restrictions of Fargate: no root, no capabilities, no user namespaces and a read-only root folder.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::process::Order;
+use super::process::ChildBuild;
 use super::python::{python, uv, wheels};
-use super::{CODE, Repository, TestRegistry, Workshop, digest};
+use super::{CODE, Repository, TestBuilder, TestRegistry, digest};
 
-/// Nobody.
+/// The id of the user `nobody`.
 const USER: u32 = 65534;
 
-/// Becomes the jail: `$1` is the writable folder, then come programs that are shown in it under names, until `--`.
+/// Sets up the jail. `$1` is the writable folder; then come pairs of a program and its name in the folder, until `--`.
 const JAIL: &str = r#"
 set -eu
 mount --make-rprivate /
@@ -24,7 +23,7 @@ echo 0 > /proc/sys/user/max_user_namespaces
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 "#;
 
-/// What must not work in it, and what the kernel says about it.
+/// Prints what works in the jail and must not, and the process status of the kernel.
 const PROBE: &str = r#"
 for folder in / /tmp /var/tmp /dev/shm /usr "$HOME"; do
     if touch "$folder/probe" 2>/dev/null; then echo "can write to $folder"; fi
@@ -34,22 +33,22 @@ if [ "$(id -u)" != 65534 ]; then echo "is user $(id -u)"; fi
 grep -E '^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs):' /proc/self/status | tr -d '\t' | tr '\n' ' '
 "#;
 
-/// A user namespace of its own, in which nobody can make another.
+/// A new user namespace.
 struct Namespace(Child);
 
 impl Namespace {
     fn new() -> std::io::Result<Self> {
-        let held = Self(Command::new("unshare").args(["--user", "cat"]).stdin(Stdio::piped()).spawn()?);
+        let child = Self(Command::new("unshare").args(["--user", "cat"]).stdin(Stdio::piped()).spawn()?);
         let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
-        let (own, id) = (namespace("self")?, held.0.id().to_string());
+        let (own, id) = (namespace("self")?, child.0.id().to_string());
         while namespace(&id)? == own {
             std::thread::yield_now();
         }
-        // Only root may lend a namespace more than one user.
+        // Only root can map more than one user.
         for map in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{id}/{map}"), "0 0 65536\n")?;
         }
-        Ok(held)
+        Ok(child)
     }
 
     /// Runs a command in the jail.
@@ -72,40 +71,39 @@ impl Drop for Namespace {
     }
 }
 
-fn give(folder: &Path) {
+fn chown_to_user(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
         std::os::unix::fs::lchown(entry.path(), Some(USER), Some(USER)).unwrap();
         if entry.file_type().unwrap().is_dir() {
-            give(&entry.path());
+            chown_to_user(&entry.path());
         }
     }
     std::os::unix::fs::chown(folder, Some(USER), Some(USER)).unwrap();
 }
 
 #[tokio::test]
-async fn the_builder_needs_no_root_no_capability_and_one_writable_folder() {
+async fn the_builder_runs_without_root_and_with_one_writable_folder() {
     let (registry, repository, folder) = (TestRegistry::start().await, Repository::new(), tempfile::tempdir().unwrap());
     let work = folder.path().to_owned();
     let home = work.join("not-there");
     let mut probe = Command::new("/bin/sh");
     probe.args(["-c", PROBE]).env("HOME", &home).env("PATH", "/usr/bin:/bin");
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: the jail is made by root alone");
+        eprintln!("SKIPPED: only root can create the jail");
         return;
     }
-    give(&work);
+    chown_to_user(&work);
     let jail = match Namespace::new() {
         Ok(jail) => jail,
         Err(error) => {
-            eprintln!("SKIPPED: this machine makes no such jail: {error}");
+            eprintln!("SKIPPED: this machine cannot create the jail: {error}");
             return;
         }
     };
     let probed = jail.run(&work, &[], &probe).unwrap();
     if !probed.status.success() {
-        let complaint = String::from_utf8_lossy(&probed.stderr).into_owned();
-        eprintln!("SKIPPED: this machine makes no such jail: {complaint}");
+        eprintln!("SKIPPED: this machine cannot create the jail: {}", String::from_utf8_lossy(&probed.stderr));
         return;
     }
     let none = "0000000000000000";
@@ -116,7 +114,7 @@ async fn the_builder_needs_no_root_no_capability_and_one_writable_folder() {
     let requirements = [("requirements.txt", "needy\n")];
     let packages: &[(&str, &str)] = if uv.is_some() { &requirements } else { &[] };
     let commit = repository.commit(&[CODE.as_slice(), packages].concat());
-    // What the jail cannot see elsewhere: /root, say.
+    // The jail cannot read a Python below /root.
     let system_python = PathBuf::from("/usr/bin/python3");
     let python = if system_python.is_file() { system_python } else { python() };
     let wheels_here = wheels();
@@ -127,33 +125,33 @@ async fn the_builder_needs_no_root_no_capability_and_one_writable_folder() {
         std::fs::copy(wheel.path(), wheels.join(wheel.file_name())).unwrap();
     }
     repository.git(&["clone", "--quiet", "--no-local", ".", copy.to_str().unwrap()]);
-    give(&work);
+    chown_to_user(&work);
     let mut shown = vec![(std::env::current_exe().unwrap(), "builder")];
     let uv_inside = work.join("uv");
     if let Some(uv) = &uv {
         shown.push((uv.clone(), "uv"));
     }
-    let order = Order {
+    let build = ChildBuild {
         repository: &copy,
         packages: uv.as_ref().map(|_| (uv_inside.as_path(), python.as_path(), wheels.as_path())),
-        ..Order::new(&repository, &registry, &commit, &work)
+        ..ChildBuild::new(&repository, &registry, &commit, &work)
     };
     let mut command = Command::new(work.join("builder"));
-    command.args(Order::arguments()).envs(order.environment()).env("HOME", &home);
-    // Away from this test's own thread, which serves the registry.
+    command.args(ChildBuild::arguments()).envs(build.environment()).env("HOME", &home);
+    // On another thread, because this one serves the registry.
     let inside = work.clone();
     let output = tokio::task::spawn_blocking(move || jail.run(&inside, &shown, &command));
     let output = output.await.unwrap().unwrap();
-    let told = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success(), "{told}");
+    let printed = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{printed}");
 
-    // It is the image that everyone else builds.
-    let outside = Workshop::with(|settings| {
+    // A build outside the jail gives the same image.
+    let outside = TestBuilder::with(|settings| {
         settings.find_links = Some(wheels.clone());
         settings.python = uv.is_some().then(|| python.clone());
         settings.uv = uv.clone().unwrap_or_default();
     });
     let registry = TestRegistry::start().await;
     let image = outside.build(&repository.request(&registry, &commit)).await.unwrap();
-    assert_eq!(digest(&image), order.digest());
+    assert_eq!(digest(&image), build.digest());
 }

@@ -1,4 +1,4 @@
-//! A process that is killed at any step of a build leaves nothing that stops the next.
+//! A build that is killed at any step leaves nothing that blocks the next build.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -7,60 +7,60 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::Order;
+use super::process::ChildBuild;
 use super::python::{python, uv, wheels};
 use super::registry::Fault;
-use super::{Anonymous, CODE, Repository, TestRegistry, Workshop, digest, git};
+use super::{Anonymous, CODE, Repository, TestBuilder, TestRegistry, digest, git};
 use crate::{BuildSettings, Builder, OciBuilder};
 
 #[tokio::test]
-async fn a_process_that_is_killed_at_any_request_leaves_nothing_that_stops_the_next() {
+async fn a_build_killed_at_any_request_does_not_block_the_next() {
     let (registry, repository) = (TestRegistry::start().await, Repository::new());
     let commit = repository.commit(&CODE);
-    let image = Workshop::new().build(&repository.request(&registry, &commit)).await.unwrap();
+    let image = TestBuilder::new().build(&repository.request(&registry, &commit)).await.unwrap();
     for number in 1..=registry.requests().len() {
         let (registry, work) = (TestRegistry::start().await, tempfile::tempdir().unwrap());
         let process: Arc<Mutex<Option<Pid>>> = Arc::default();
         let killed = process.clone();
-        registry.trouble(move |asked| {
-            (asked.number == number).then(|| {
+        registry.set_faults(move |request| {
+            (request.number == number).then(|| {
                 kill_process(killed.lock().unwrap().unwrap(), Signal::KILL).unwrap();
                 Fault::CutAfter
             })
         });
-        let order = Order::new(&repository, &registry, &commit, work.path());
-        let mut command = tokio::process::Command::from(order.command());
+        let build = ChildBuild::new(&repository, &registry, &commit, work.path());
+        let mut command = tokio::process::Command::from(build.command());
         command.stdout(std::process::Stdio::null());
         let mut child = {
-            // Held until the child is known, so that its first request finds it.
+            // Holds the lock until the child's id is known, so that its first request can use it.
             let mut process = process.lock().unwrap();
             let child = command.spawn().unwrap();
             *process = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
             child
         };
         assert_eq!(child.wait().await.unwrap().signal(), Some(9), "request {number}");
-        registry.no_more_trouble();
-        assert_eq!(after(&order).await, digest(&image), "request {number}");
+        registry.clear_faults();
+        assert_eq!(build_again(&build).await, digest(&image), "request {number}");
     }
 }
 
-/// Builds here with what the process left in its work folder.
-async fn after(order: &Order<'_>) -> String {
-    let mut settings = BuildSettings::new(order.work.join("build"));
-    if let Some((_, python, wheels)) = order.packages {
+/// Builds in this process with the work folder of the killed one.
+async fn build_again(build: &ChildBuild<'_>) -> String {
+    let mut settings = BuildSettings::new(build.work.join("build"));
+    if let Some((_, python, wheels)) = build.packages {
         settings.uv = uv().unwrap();
         settings.python = Some(python.to_owned());
         settings.find_links = Some(wheels.to_owned());
     }
-    let builder = OciBuilder::new(settings, git(order.work, true), Anonymous).unwrap();
-    let image = builder.build(&order.request(), &|_| ()).await.unwrap();
+    let builder = OciBuilder::new(settings, git(build.work, true), Anonymous).unwrap();
+    let image = builder.build(&build.request(), &|_| ()).await.unwrap();
     digest(&image).to_owned()
 }
 
-/// A program that counts its calls, and kills its caller at the one that `kill` names (`before 3`).
+/// Writes a wrapper of a program that counts its calls and kills its caller at the call in the file `kill` (`before 3`).
 ///
-/// Each call adds a line to `count`: a call that is itself killed at any moment leaves the count of the others whole.
-fn deadly(folder: &Path, name: &str, program: &Path) {
+/// Each call adds a line to `count`, so a call that is killed itself does not destroy the count.
+fn killing_wrapper(folder: &Path, name: &str, program: &Path) {
     let (folder_text, program) = (folder.display(), program.display());
     let script = format!(
         r#"#!/bin/sh
@@ -79,7 +79,7 @@ exit "$code"
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_at_any_call_of_git_or_uv_leaves_nothing_that_stops_the_next() {
+async fn a_build_killed_at_any_child_process_does_not_block_the_next() {
     let uv = uv();
     let (python, wheels, repository) = (python(), wheels(), Repository::new());
     let requirements = [("requirements.txt", "needy\n")];
@@ -90,10 +90,10 @@ async fn a_process_that_is_killed_at_any_call_of_git_or_uv_leaves_nothing_that_s
         .map(|folder| folder.join("git"))
         .find(|path| path.is_file())
         .unwrap();
-    deadly(programs.path(), "git", &git);
-    let deadly_uv = programs.path().join("uv");
+    killing_wrapper(programs.path(), "git", &git);
+    let killing_uv = programs.path().join("uv");
     if let Some(uv) = &uv {
-        deadly(programs.path(), "uv", uv);
+        killing_wrapper(programs.path(), "uv", uv);
     }
     let (count, kill) = (programs.path().join("count"), programs.path().join("kill"));
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.path().display());
@@ -105,22 +105,22 @@ async fn a_process_that_is_killed_at_any_call_of_git_or_uv_leaves_nothing_that_s
         let (registry, work) = (TestRegistry::start().await, tempfile::tempdir().unwrap());
         std::fs::write(&count, "").unwrap();
         std::fs::write(&kill, format!("{point}\n")).unwrap();
-        let order = Order {
-            packages: uv.as_ref().map(|_| (deadly_uv.as_path(), python.as_path(), wheels.path())),
-            ..Order::new(&repository, &registry, &commit, work.path())
+        let build = ChildBuild {
+            packages: uv.as_ref().map(|_| (killing_uv.as_path(), python.as_path(), wheels.path())),
+            ..ChildBuild::new(&repository, &registry, &commit, work.path())
         };
-        let mut command = tokio::process::Command::from(order.command());
+        let mut command = tokio::process::Command::from(build.command());
         let status = command.env("PATH", &path).stdout(std::process::Stdio::null()).status().await.unwrap();
         if let Some(expected) = &expected {
             killed += usize::from(status.signal() == Some(9));
-            assert_eq!(&after(&order).await, expected, "{point}");
+            assert_eq!(&build_again(&build).await, expected, "{point}");
         } else {
             assert!(status.success());
-            expected = Some(order.digest());
+            expected = Some(build.digest());
             calls = std::fs::read_to_string(&count).unwrap().lines().count();
             points = (1..=calls).flat_map(|call| [format!("before {call}"), format!("after {call}")]).collect();
         }
     }
-    // A program that is ended by its caller kills nobody afterwards.
+    // A wrapper that its caller ends cannot kill the caller afterwards.
     assert!(calls > 5 && killed >= calls, "{killed} of {calls} calls");
 }

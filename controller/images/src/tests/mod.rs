@@ -1,4 +1,4 @@
-//! Whole builds against a registry in memory and git repositories in temporary folders.
+//! Whole builds with a registry in memory and git repositories in temporary folders.
 
 mod build_cache;
 mod caches;
@@ -29,9 +29,11 @@ use codeloc_git::{Git, GitSettings};
 use registry::TestRegistry;
 use serde_json::{Value, json};
 
-use super::{
-    Anonymous, BaseImage, BuildError, BuildSettings, Builder, Compression, OciBuilder, RegistryCredentials, Request,
-    image::LAYER_ANNOTATION,
+use crate::error::{expect_terminal, expect_transient};
+use crate::image::LAYER_ANNOTATION;
+use crate::{
+    Anonymous, BaseImage, BuildError, BuildSettings, Builder, Compression, Login, OciBuilder, RegistryCredentials,
+    Request,
 };
 
 /// A user's git repository.
@@ -65,7 +67,7 @@ impl Repository {
         path
     }
 
-    /// Writes files and commits everything; answers the commit.
+    /// Writes files and commits everything. Returns the commit.
     fn commit(&self, files: &[(&str, &str)]) -> String {
         for (path, text) in files {
             std::fs::write(self.path(path), text).unwrap();
@@ -80,11 +82,11 @@ impl Repository {
     }
 
     fn request(&self, registry: &TestRegistry, commit: &str) -> Request {
-        request_of(self.folder.path().to_str().unwrap(), &registry.host, commit)
+        request_for(self.folder.path().to_str().unwrap(), &registry.host, commit)
     }
 }
 
-fn request_of(git_url: &str, registry: &str, commit: &str) -> Request {
+fn request_for(git_url: &str, registry: &str, commit: &str) -> Request {
     let config = "name: demo\ngit_url: https://example.com/r.git\nmodule: demo\n";
     Request {
         location: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
@@ -117,43 +119,41 @@ fn git(work: &Path, allow_local: bool) -> Git {
     Git::new(git_settings(work, allow_local))
 }
 
-/// A builder with an empty work folder of its own.
-struct Workshop {
-    builder: OciBuilder<Anonymous>,
+/// A builder with its own empty work folder.
+struct TestBuilder {
+    oci: OciBuilder<Anonymous>,
     work: tempfile::TempDir,
     progress: Mutex<Vec<String>>,
 }
 
-impl Workshop {
+impl TestBuilder {
     fn new() -> Self {
         Self::with(|_| {})
     }
 
-    /// With a git that only reaches out to other machines.
-    fn of_remote_repositories() -> Self {
-        let work = tempfile::tempdir().unwrap();
-        let settings = BuildSettings::new(work.path().to_path_buf());
-        let builder = OciBuilder::new(settings, git(work.path(), false), Anonymous).unwrap();
-        Self { builder, work, progress: Mutex::default() }
+    /// Its git refuses repositories on this machine.
+    fn without_local_repositories() -> Self {
+        Self::with_git(false, |_| {})
     }
 
     fn with(change: impl FnOnce(&mut BuildSettings)) -> Self {
+        Self::with_git(true, change)
+    }
+
+    fn with_git(allow_local: bool, change: impl FnOnce(&mut BuildSettings)) -> Self {
         let work = tempfile::tempdir().unwrap();
         let mut settings = BuildSettings::new(work.path().to_path_buf());
         change(&mut settings);
-        let builder = OciBuilder::new(settings, git(work.path(), true), Anonymous).unwrap();
-        Self { builder, work, progress: Mutex::default() }
+        let oci = OciBuilder::new(settings, git(work.path(), allow_local), Anonymous).unwrap();
+        Self { oci, work, progress: Mutex::default() }
     }
 
     async fn build(&self, request: &Request) -> Result<Image, BuildError> {
-        self.builder.build(request, &|text| self.progress.lock().unwrap().push(text)).await
+        self.oci.build(request, &|step| self.progress.lock().unwrap().push(step.to_string())).await
     }
 
     async fn refusal(&self, request: &Request) -> String {
-        match self.build(request).await {
-            Err(BuildError::Terminal(text)) => text,
-            other => panic!("{other:?}"),
-        }
+        expect_terminal(self.build(request).await)
     }
 
     fn progress(&self) -> Vec<String> {
@@ -165,17 +165,17 @@ fn digest(image: &Image) -> &str {
     image.reference.split_once('@').unwrap().1
 }
 
-/// One of our layers, unpacked as far as a tar.
+/// The tar stream of one of codeloc's layers.
 fn tar_of_layer(registry: &TestRegistry, image: &Image, name: &str) -> Vec<u8> {
     let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
     let manifest = registry.manifest(repository, digest(image));
     let layers = manifest["layers"].as_array().unwrap();
-    let wanted = layers.iter().find(|layer| layer["annotations"][LAYER_ANNOTATION] == name).unwrap();
-    let packed = registry.blob(repository, wanted["digest"].as_str().unwrap());
+    let layer = layers.iter().find(|layer| layer["annotations"][LAYER_ANNOTATION] == name).unwrap();
+    let packed = registry.blob(repository, layer["digest"].as_str().unwrap());
     zstd::decode_all(packed.as_slice()).unwrap()
 }
 
-/// The entries of one of our layers: path to content, or to `-> target`, or to nothing for a folder.
+/// The entries of one of codeloc's layers: path to content, `-> target` for a link, an empty text for a folder.
 fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String, String> {
     let bytes = tar_of_layer(registry, image, name);
     let mut entries = BTreeMap::new();
@@ -200,21 +200,24 @@ fn config(registry: &TestRegistry, image: &Image) -> Value {
 }
 
 #[tokio::test]
-async fn the_same_commit_twice_is_one_image_and_the_second_time_nothing_is_uploaded() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+async fn the_second_build_of_a_commit_uploads_nothing() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     let request = repository.request(&registry, &repository.commit(&CODE));
-    assert_eq!(workshop.builder.find(&request).await.unwrap(), None);
-    let first = workshop.build(&request).await.unwrap();
+    assert_eq!(builder.oci.find(&request).await.unwrap(), None);
+    let first = builder.build(&request).await.unwrap();
     assert_eq!(
         registry.uploads(),
         ["blob codeloc/demo", "blob codeloc/demo", "blob codeloc/demo", "manifest codeloc/demo"]
     );
-    assert_eq!(workshop.progress(), ["fetching", "packing", "packing", "uploading"]);
+    assert_eq!(
+        builder.progress(),
+        ["fetching the commit", "packing the packages", "packing the code", "uploading the image"]
+    );
 
-    assert_eq!(workshop.build(&request).await.unwrap(), first);
-    assert_eq!(workshop.builder.find(&request).await.unwrap(), Some(first.clone()));
+    assert_eq!(builder.build(&request).await.unwrap(), first);
+    assert_eq!(builder.oci.find(&request).await.unwrap(), Some(first.clone()));
     assert_eq!(registry.uploads(), [""; 0]);
-    assert!(workshop.progress().is_empty());
+    assert!(builder.progress().is_empty());
     assert_eq!(first.load.target, LoadTarget::Module("pipeline.definitions".to_owned()));
     assert_eq!(first.load.working_directory, "/opt/codeloc/code");
     let config = config(&registry, &first);
@@ -224,15 +227,15 @@ async fn the_same_commit_twice_is_one_image_and_the_second_time_nothing_is_uploa
 }
 
 #[tokio::test]
-async fn two_builders_with_nothing_in_common_make_the_same_image() {
+async fn two_independent_builders_build_the_same_image() {
     for compression in [Compression::Zstd, Compression::Gzip] {
         let repository = Repository::new();
         let commit = repository.commit(&CODE);
         let mut digests = Vec::new();
         for _ in 0..2 {
             let registry = TestRegistry::start().await;
-            let workshop = Workshop::with(|settings| settings.compression = compression);
-            let image = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
+            let builder = TestBuilder::with(|settings| settings.compression = compression);
+            let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
             digests.push(digest(&image).to_owned());
         }
         assert_eq!(digests[0], digests[1]);
@@ -240,22 +243,22 @@ async fn two_builders_with_nothing_in_common_make_the_same_image() {
 }
 
 #[tokio::test]
-async fn a_change_of_code_uploads_the_code_alone() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
-    let first = workshop.build(&repository.request(&registry, &repository.commit(&CODE))).await.unwrap();
+async fn a_code_change_uploads_only_the_code() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
+    let first = builder.build(&repository.request(&registry, &repository.commit(&CODE))).await.unwrap();
     registry.uploads();
-    workshop.progress();
+    builder.progress();
     let commit = repository.commit(&[("pipeline/definitions.py", "changed\n")]);
-    let second = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
+    let second = builder.build(&repository.request(&registry, &commit)).await.unwrap();
     assert_eq!(registry.uploads(), ["blob codeloc/demo", "blob codeloc/demo", "manifest codeloc/demo"]);
-    assert_eq!(workshop.progress(), ["fetching", "packing", "uploading"]);
+    assert_eq!(builder.progress(), ["fetching the commit", "packing the code", "uploading the image"]);
     assert_ne!(first.reference, second.reference);
     assert_eq!(layer(&registry, &second, "code")["opt/codeloc/code/pipeline/definitions.py"], "changed\n");
 
-    // Another repository of the same registry takes the dependency layer over, and only then is anything sent.
+    // Another repository of the same registry mounts the layers.
     let mut request = repository.request(&registry, &commit);
     request.target = format!("{}/codeloc/other", registry.host);
-    workshop.build(&request).await.unwrap();
+    builder.build(&request).await.unwrap();
     assert_eq!(
         registry.uploads(),
         ["mount codeloc/other", "mount codeloc/other", "blob codeloc/other", "manifest codeloc/other"]
@@ -263,10 +266,10 @@ async fn a_change_of_code_uploads_the_code_alone() {
 }
 
 #[tokio::test]
-async fn many_requests_for_one_image_at_the_same_moment_are_one_build() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+async fn concurrent_requests_for_one_image_are_one_build() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     let request = repository.request(&registry, &repository.commit(&CODE));
-    let images = futures::future::join_all((0..8).map(|_| workshop.build(&request))).await;
+    let images = futures::future::join_all((0..8).map(|_| builder.build(&request))).await;
     let references: std::collections::BTreeSet<String> =
         images.into_iter().map(|image| image.unwrap().reference).collect();
     assert_eq!(references.len(), 1);
@@ -275,7 +278,7 @@ async fn many_requests_for_one_image_at_the_same_moment_are_one_build() {
 
 #[tokio::test]
 async fn a_subdirectory_becomes_the_root() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     let commit = repository.commit(&[
         ("other/secret.py", ""),
         ("team/hooli/src/hooli/__init__.py", ""),
@@ -284,52 +287,52 @@ async fn a_subdirectory_becomes_the_root() {
     let mut request = repository.request(&registry, &commit);
     request.subdirectory = Some("team/hooli/".to_owned());
     request.code = CodePointer::PythonFile("src/hooli/definitions.py".to_owned());
-    let image = workshop.build(&request).await.unwrap();
+    let image = builder.build(&request).await.unwrap();
     assert_eq!(image.load.target, LoadTarget::Module("hooli.definitions".to_owned()));
     assert_eq!(image.load.working_directory, "/opt/codeloc/code/src");
     let files: Vec<String> = layer(&registry, &image, "code").into_keys().filter(|path| !path.ends_with('/')).collect();
     assert_eq!(files, ["opt/codeloc/code/src/hooli/__init__.py", "opt/codeloc/code/src/hooli/definitions.py"]);
 
     request.subdirectory = Some("team/absent".to_owned());
-    assert_eq!(workshop.refusal(&request).await, "the commit has no folder team/absent (`subdirectory`)");
+    assert_eq!(builder.refusal(&request).await, "the commit has no folder team/absent (`subdirectory`)");
     request.subdirectory = Some("../x".to_owned());
-    assert!(workshop.refusal(&request).await.contains("plain relative path"));
+    assert!(builder.refusal(&request).await.contains("plain relative path"));
 }
 
 #[tokio::test]
-async fn attributes_modes_and_links_are_taken_as_they_are_in_git() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+async fn files_modes_and_links_are_packed_as_git_stores_them() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/link.py")).unwrap();
     let attributes = ("pipeline/ignored.txt export-ignore\n* export-subst ident text eol=crlf\n", ".gitattributes");
     let commit = repository.commit(
         &[CODE.as_slice(), &[(attributes.1, attributes.0), ("pipeline/ignored.txt", "$Format:%H$ $Id$\n")]].concat(),
     );
-    let image = workshop.build(&repository.request(&registry, &commit)).await.unwrap();
+    let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
     let code = layer(&registry, &image, "code");
     assert_eq!(code["opt/codeloc/code/pipeline/ignored.txt"], "$Format:%H$ $Id$\n");
     assert_eq!(code["opt/codeloc/code/pipeline/link.py"], "-> definitions.py");
 }
 
 #[tokio::test]
-async fn a_repository_that_the_registry_does_not_know_is_told_apart() {
-    let (registry, repository, workshop) = (TestRegistry::start().await, Repository::new(), Workshop::new());
+async fn a_missing_registry_repository_has_a_clear_error() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     registry.only_repositories(&["codeloc/other"]);
     let request = repository.request(&registry, &repository.commit(&CODE));
-    assert_eq!(workshop.builder.find(&request).await.unwrap(), None);
-    let Err(BuildError::Transient(text)) = workshop.build(&request).await else { panic!("pushed") };
+    assert_eq!(builder.oci.find(&request).await.unwrap(), None);
+    let text = expect_transient(builder.build(&request).await);
     assert!(text.contains("codeloc/demo: the registry has no such repository"), "{text}");
 }
 
 struct Password(&'static str);
 
 impl RegistryCredentials for Password {
-    async fn for_registry(&self, _host: &str) -> Result<Option<(String, String)>, BuildError> {
-        Ok(Some(("AWS".to_owned(), self.0.to_owned())))
+    async fn for_registry(&self, _host: &str) -> Result<Option<Login>, BuildError> {
+        Ok(Some(Login { user: "AWS".to_owned(), password: self.0.to_owned() }))
     }
 }
 
 #[tokio::test]
-async fn credentials_reach_the_registry_and_never_an_error() {
+async fn credentials_reach_the_registry_and_no_error() {
     let (registry, repository) = (TestRegistry::start().await, Repository::new());
     registry.require_password("right-secret");
     let request = repository.request(&registry, &repository.commit(&CODE));
@@ -341,16 +344,18 @@ async fn credentials_reach_the_registry_and_never_an_error() {
     let (builder, wrong) = (builder("right-secret"), builder("wrong-secret"));
     let image = builder.build(&request, &|_| ()).await.unwrap();
     assert_eq!(builder.find(&request).await.unwrap(), Some(image));
-    let Err(BuildError::Transient(text)) = wrong.find(&request).await else { panic!("let in") };
+    let error = wrong.find(&request).await.unwrap_err();
+    assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    let text = expect_transient::<()>(Err(error));
     assert!(text.contains("refuses the credentials") && !text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
-async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
+async fn the_base_image_is_selected_by_architecture() {
     let (registry, elsewhere, repository) =
         (TestRegistry::start().await, TestRegistry::start().await, Repository::new());
     let commit = repository.commit(&CODE);
-    for home in [&registry, &elsewhere] {
+    for source in [&registry, &elsewhere] {
         let manifests: Vec<Value> = ["amd64", "arm64"]
             .iter()
             .map(|architecture| {
@@ -365,16 +370,16 @@ async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
                     "config": {
                         "mediaType": "application/vnd.oci.image.config.v1+json",
-                        "digest": home.put_blob("base/python", config.as_bytes()),
+                        "digest": source.put_blob("base/python", config.as_bytes()),
                         "size": config.len(),
                     },
                     "layers": [{
                         "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-                        "digest": home.put_blob("base/python", layer.as_bytes()),
+                        "digest": source.put_blob("base/python", layer.as_bytes()),
                         "size": layer.len(),
                     }],
                 });
-                let digest = home.put_manifest("base/python", architecture, &manifest);
+                let digest = source.put_manifest("base/python", architecture, &manifest);
                 json!({
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
                     "digest": digest,
@@ -385,33 +390,33 @@ async fn the_base_is_chosen_by_architecture_and_lies_below_our_layers() {
             .collect();
         let index =
             json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
-        let index = home.put_manifest("base/python", "3.12", &index);
-        let workshop = Workshop::with(|settings| {
-            settings.base_image = BaseImage::Reference(format!("{}/base/python@{index}", home.host));
+        let index = source.put_manifest("base/python", "3.12", &index);
+        let builder = TestBuilder::with(|settings| {
+            settings.base_image = BaseImage::Reference(format!("{}/base/python@{index}", source.host));
         });
         for (architecture, name) in [(Architecture::Arm64, "arm64"), (Architecture::X86_64, "amd64")] {
             registry.uploads();
             let mut request = repository.request(&registry, &commit);
-            request.target = format!("{}/codeloc/from-{}", registry.host, home.host.rsplit(':').next().unwrap());
+            request.target = format!("{}/codeloc/from-{}", registry.host, source.host.rsplit(':').next().unwrap());
             request.architecture = architecture;
-            let image = workshop.build(&request).await.unwrap();
+            let image = builder.build(&request).await.unwrap();
             let config = config(&registry, &image);
             assert_eq!((&config["architecture"], &config["config"]["User"]), (&json!(name), &json!(name)));
             assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{name}"));
             assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
             let mounted = registry.uploads().iter().any(|upload| upload.starts_with("mount"));
-            assert_eq!(mounted, home.host == registry.host);
-            assert_eq!(workshop.builder.find(&request).await.unwrap(), Some(image));
+            assert_eq!(mounted, source.host == registry.host);
+            assert_eq!(builder.oci.find(&request).await.unwrap(), Some(image));
         }
     }
 }
 
 #[tokio::test]
-async fn a_tag_of_an_image_built_elsewhere_is_looked_up_or_told_why_not() {
+async fn a_tag_of_another_builder_is_looked_up_in_its_registry() {
     let registry = TestRegistry::start().await;
     let digest = registry.put_manifest("team/app", "1.4.0", &json!({"schemaVersion": 2, "layers": []}));
-    let workshop = Workshop::new();
-    let tag = async |tag: &str| workshop.builder.digest(&format!("{}/team/{tag}", registry.host)).await;
+    let builder = TestBuilder::new();
+    let tag = async |tag: &str| builder.oci.digest(&format!("{}/team/{tag}", registry.host)).await;
     assert_eq!(tag("app:1.4.0").await.unwrap(), Some(digest));
     assert_eq!(tag("app:1.5.0").await.unwrap(), None);
     registry.only_repositories(&["team/app"]);
@@ -419,6 +424,6 @@ async fn a_tag_of_an_image_built_elsewhere_is_looked_up_or_told_why_not() {
     registry.require_password("secret");
     let refused = tag("app:1.4.0").await.unwrap_err().to_string();
     assert!(refused.contains("refuses the credentials"), "{refused}");
-    let nobody = workshop.builder.digest("127.0.0.1:1/team/app:1.4.0").await.unwrap_err().to_string();
-    assert!(nobody.contains("127.0.0.1:1/team/app"), "{nobody}");
+    let unreachable = builder.oci.digest("127.0.0.1:1/team/app:1.4.0").await.unwrap_err().to_string();
+    assert!(unreachable.contains("127.0.0.1:1/team/app"), "{unreachable}");
 }

@@ -1,35 +1,35 @@
-//! Builds in processes of their own: with another environment, in a jail, or killed.
+//! Builds in child processes: with another environment, in a jail, or killed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Anonymous, BuildSettings, OciBuilder, Repository, TestRegistry, git, request_of};
+use super::{Anonymous, BuildSettings, OciBuilder, Repository, TestRegistry, git, request_for};
 use crate::{Builder, Request};
 
-/// What another process builds.
-pub(super) struct Order<'a> {
+/// A build in a child process.
+pub(super) struct ChildBuild<'a> {
     pub repository: &'a Path,
     pub registry: &'a TestRegistry,
     pub commit: &'a str,
-    /// Its work folder; the image's reference is left there as `reference`.
+    /// Its work folder. It writes the reference of the image to the file `reference` there.
     pub work: &'a Path,
-    /// uv and Python, and a folder of wheels, where packages are wanted.
+    /// uv, Python and a folder of wheels, if the build installs packages.
     pub packages: Option<(&'a Path, &'a Path, &'a Path)>,
 }
 
-impl<'a> Order<'a> {
+impl<'a> ChildBuild<'a> {
     pub(super) fn new(repository: &'a Repository, registry: &'a TestRegistry, commit: &'a str, work: &'a Path) -> Self {
         Self { repository: repository.folder.path(), registry, commit, work, packages: None }
     }
 
     pub(super) fn request(&self) -> Request {
-        request_of(self.repository.to_str().unwrap(), &self.registry.host, self.commit)
+        request_for(self.repository.to_str().unwrap(), &self.registry.host, self.commit)
     }
 
-    /// The arguments and the whole environment of a build, for this very program.
+    /// The arguments with which this test program runs the build.
     pub(super) fn arguments() -> [&'static str; 4] {
-        ["--exact", "build::tests::process::a_build_that_another_test_orders", "--ignored", "--nocapture"]
+        ["--exact", "tests::process::build_in_a_child_process", "--ignored", "--nocapture"]
     }
 
     pub(super) fn environment(&self) -> Vec<(&'static str, &OsStr)> {
@@ -54,7 +54,7 @@ impl<'a> Order<'a> {
         command
     }
 
-    /// The digest that the process left.
+    /// The digest of the image that the process built.
     pub(super) fn digest(&self) -> String {
         let reference = std::fs::read_to_string(self.work.join("reference")).unwrap();
         reference.split_once('@').unwrap().1.to_owned()
@@ -62,8 +62,8 @@ impl<'a> Order<'a> {
 }
 
 #[tokio::test]
-#[ignore = "other tests run it, in a process of its own"]
-async fn a_build_that_another_test_orders() {
+#[ignore = "other tests run it in a child process"]
+async fn build_in_a_child_process() {
     let variable = |name: &str| std::env::var_os(name).unwrap().into_string().unwrap();
     let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let work = path("CODELOC_TEST_WORK").unwrap();
@@ -74,7 +74,7 @@ async fn a_build_that_another_test_orders() {
         settings.find_links = Some(wheels);
     }
     let builder = OciBuilder::new(settings, git(&work, true), Anonymous).unwrap();
-    let request = request_of(
+    let request = request_for(
         &variable("CODELOC_TEST_REPOSITORY"),
         &variable("CODELOC_TEST_REGISTRY"),
         &variable("CODELOC_TEST_COMMIT"),

@@ -1,26 +1,27 @@
-//! Builds with the real uv and small wheels made here. Without uv they say so and prove nothing.
+//! Builds with the real uv and small wheels. Without uv, the tests print `SKIPPED` and check nothing.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-use super::{BuildError, CODE, Repository, TestRegistry, Workshop, config, digest, layer, tar_of_layer};
+use super::{BuildSettings, CODE, Repository, TestBuilder, TestRegistry, config, digest, layer, tar_of_layer};
+use crate::error::expect_transient;
 use crate::{Platform, Request};
 
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// `CODELOC_UV`, the tools that `make` fetches, or the search path.
+/// From `CODELOC_UV`, the tools that `make prepare` installs, or `PATH`.
 pub(super) fn uv() -> Option<PathBuf> {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/tools/bin/uv");
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.local/tools/bin/uv");
     let found = std::env::var_os("CODELOC_UV")
         .map(PathBuf::from)
         .or_else(|| tools.is_file().then_some(tools))
         .or_else(|| on_path("uv"));
     if found.is_none() {
-        eprintln!("SKIPPED: there is no uv; set CODELOC_UV or run `make tools`");
+        eprintln!("SKIPPED: uv is not installed; set CODELOC_UV or run `make prepare`");
     }
     found
 }
@@ -41,7 +42,7 @@ pub(super) fn python_minor() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Writes a wheel into the working folder.
+/// The Python function `wheel`, which writes a wheel into the current folder.
 const WHEEL: &str = r"
 import io, tarfile, zipfile
 def wheel(name, version, files, metadata=''):
@@ -56,8 +57,8 @@ def wheel(name, version, files, metadata=''):
             archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), text)
 ";
 
-/// A folder of packages, which the lines of Python make with `wheel`.
-pub(super) fn made_by(script: &str) -> tempfile::TempDir {
+/// A folder of packages that a Python script creates with `wheel`.
+pub(super) fn wheels_from_script(script: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let output =
         Command::new(python()).current_dir(folder.path()).args(["-c", &format!("{WHEEL}{script}")]).output().unwrap();
@@ -65,16 +66,16 @@ pub(super) fn made_by(script: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Two wheels (one with a console script, one that requires the other), two that ship the same path, and a package
-/// without a wheel.
+/// Two wheels (one with a console script, one that requires the other), two with an equal path, and a package without a
+/// wheel.
 pub(super) fn wheels() -> tempfile::TempDir {
-    made_by(
+    wheels_from_script(
         r#"
 for version in ('1.0', '2.0'):
     wheel('tiny', version, {'tiny/__init__.py': f'version = "{version}"\nnames = frozenset({{"a", "b", "c"}})\n',
                             f'tiny-{version}.dist-info/entry_points.txt': '[console_scripts]\ntiny = tiny:main\n'})
 wheel('needy', '1.0', {'needy.py': 'import tiny\n', 'needy_template/broken.py': 'def {{ name }}(:\n'}, 'Requires-Dist: tiny\n')
-# Two that ship the same path.
+# Two with an equal path.
 for name in ('shared_one', 'shared_two'):
     wheel(name, '1.0', {'shared/__init__.py': f'by = "{name}"\n', f'shared/{name}.py': ''})
 with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
@@ -85,11 +86,16 @@ with tarfile.open('sourceonly-1.0.tar.gz', 'w:gz') as archive:
     )
 }
 
-fn workshop(uv: &Path, wheels: &Path) -> Workshop {
-    Workshop::with(|settings| {
-        settings.uv = uv.to_path_buf();
-        settings.python = Some(python());
-        settings.find_links = Some(wheels.to_path_buf());
+/// Installs packages with uv from a folder of wheels.
+pub(super) fn use_wheels(settings: &mut BuildSettings, uv: &Path, wheels: &Path) {
+    settings.uv = uv.to_path_buf();
+    settings.python = Some(python());
+    settings.find_links = Some(wheels.to_path_buf());
+}
+
+fn builder(uv: &Path, wheels: &Path) -> TestBuilder {
+    TestBuilder::with(|settings| {
+        use_wheels(settings, uv, wheels);
         settings.requirements = vec!["tiny==1.0".to_owned()];
     })
 }
@@ -99,19 +105,26 @@ fn request(registry: &TestRegistry, repository: &Repository, files: &[(&str, &st
 }
 
 #[tokio::test]
-async fn packages_come_into_the_layer_the_same_way_every_time() {
+async fn equal_packages_give_an_equal_layer() {
     let Some(uv) = uv() else { return };
     let (wheels, repository) = (wheels(), Repository::new());
     let mut images = Vec::new();
     for _ in 0..2 {
         let registry = TestRegistry::start().await;
-        let workshop = workshop(&uv, wheels.path());
+        let builder = builder(&uv, wheels.path());
         let mut request =
             request(&registry, &repository, &[("requirements.txt", &format!("needy>=1\n# {}\n", registry.host))]);
         request.python = python_minor();
-        let image = workshop.build(&request).await.unwrap();
-        let expected = ["fetching", "resolving 2 packages", "installing 2 packages", "packing", "packing", "uploading"];
-        assert_eq!(workshop.progress(), expected);
+        let image = builder.build(&request).await.unwrap();
+        let expected = [
+            "fetching the commit",
+            "resolving 2 requirements",
+            "installing 2 packages",
+            "packing the packages",
+            "packing the code",
+            "uploading the image",
+        ];
+        assert_eq!(builder.progress(), expected);
         let site = format!("opt/codeloc/env/lib/python{}/site-packages", python_minor());
         let layer = layer(&registry, &image, "dependencies");
         assert!(layer[&format!("{site}/tiny/__init__.py")].starts_with("version = \"1.0\""));
@@ -119,19 +132,19 @@ async fn packages_come_into_the_layer_the_same_way_every_time() {
         let compiled: Vec<&String> = layer.keys().filter(|path| is_bytecode(path)).collect();
         assert_eq!(compiled.len(), 2, "{compiled:?}");
         for (path, content) in &layer {
-            let builders = content.contains(workshop.work.path().to_str().unwrap())
+            let has_builder_path = content.contains(builder.work.path().to_str().unwrap())
                 || content.contains(wheels.path().to_str().unwrap());
-            assert!(!builders, "{path} holds a path of the builder: {content}");
+            assert!(!has_builder_path, "{path} contains a path of the builder: {content}");
             assert!(!["/bin/", "/.lock", "/REQUESTED"].iter().any(|part| path.contains(part)), "{path}");
         }
         assert!(!layer[&format!("{site}/tiny-1.0.dist-info/RECORD")].contains("bin/"));
         let manifest = registry.manifest("codeloc/demo", digest(&image));
         images.push(manifest["layers"][0]["digest"].clone());
 
-        // The same lock from another text neither resolves a package of its own nor packs again.
+        // Another text with the same requirements neither resolves nor packs again.
         let again = request_again(&registry, &repository, &request);
-        let image = workshop.build(&again).await.unwrap();
-        assert_eq!(workshop.progress(), ["fetching", "packing", "uploading"]);
+        let image = builder.build(&again).await.unwrap();
+        assert_eq!(builder.progress(), ["fetching the commit", "packing the code", "uploading the image"]);
         assert_eq!(registry.manifest("codeloc/demo", digest(&image))["layers"][0]["digest"], images[images.len() - 1]);
     }
     assert_eq!(images[0], images[1]);
@@ -145,13 +158,13 @@ fn request_again(registry: &TestRegistry, repository: &Repository, first: &Reque
 }
 
 #[tokio::test]
-async fn a_file_of_a_later_layer_is_what_python_imports() {
+async fn python_imports_a_file_that_a_later_layer_replaces() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
+    let builder = builder(&uv, wheels.path());
     let mut request = request(&registry, &repository, &[]);
     request.python = python_minor();
-    let image = workshop.build(&request).await.unwrap();
+    let image = builder.build(&request).await.unwrap();
     let root = tempfile::tempdir().unwrap();
     let layer = tar_of_layer(&registry, &image, "dependencies");
     tar::Archive::new(layer.as_slice()).unpack(root.path()).unwrap();
@@ -164,7 +177,7 @@ async fn a_file_of_a_later_layer_is_what_python_imports() {
     assert!(site.join("tiny/__pycache__").is_dir());
     assert_eq!(imported(), "1.0\n");
 
-    // Another version of the same size, and of the one time that all files of layers have.
+    // Another version with the same size and time.
     let file = site.join("tiny/__init__.py");
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     let text = std::fs::read_to_string(&file).unwrap().replace("1.0", "2.0");
@@ -177,15 +190,15 @@ async fn a_file_of_a_later_layer_is_what_python_imports() {
 async fn a_dependency_file_that_is_a_link_is_read() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
+    let builder = builder(&uv, wheels.path());
     std::os::unix::fs::symlink("deps/prod.txt", repository.path("requirements.txt")).unwrap();
     std::os::unix::fs::symlink("deps", repository.path("current")).unwrap();
     std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/entry.py")).unwrap();
-    let mut wanted = request(&registry, &repository, &[("deps/prod.txt", "needy\n")]);
-    wanted.code = codeloc_crds::CodePointer::PythonFile("pipeline/entry.py".to_owned());
+    let mut changed = request(&registry, &repository, &[("deps/prod.txt", "needy\n")]);
+    changed.code = codeloc_crds::CodePointer::PythonFile("pipeline/entry.py".to_owned());
     for dependencies in [None, Some("requirements.txt"), Some("current/prod.txt")] {
-        wanted.dependencies = dependencies.map(str::to_owned);
-        let image = workshop.build(&wanted).await.unwrap();
+        changed.dependencies = dependencies.map(str::to_owned);
+        let image = builder.build(&changed).await.unwrap();
         let layer = layer(&registry, &image, "dependencies");
         assert!(layer.keys().any(|path| path.ends_with("/needy.py")), "{dependencies:?}: {layer:?}");
     }
@@ -195,16 +208,14 @@ async fn a_dependency_file_that_is_a_link_is_read() {
 async fn images_for_this_machine_have_its_python_and_architecture() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = Workshop::with(|settings| {
-        settings.uv = uv;
-        settings.python = Some(python());
-        settings.find_links = Some(wheels.path().to_path_buf());
+    let builder = TestBuilder::with(|settings| {
+        use_wheels(settings, &uv, wheels.path());
         settings.requirements = vec!["tiny==1.0".to_owned()];
         settings.platform = Platform::Host;
     });
     let mut request = request(&registry, &repository, &[]);
     request.python = "3.99".to_owned();
-    let image = workshop.build(&request).await.unwrap();
+    let image = builder.build(&request).await.unwrap();
     let config = config(&registry, &image);
     assert_eq!(config["config"]["Labels"]["codeloc.python"], python_minor());
     assert_eq!(config["architecture"], if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
@@ -213,41 +224,39 @@ async fn images_for_this_machine_have_its_python_and_architecture() {
 }
 
 #[tokio::test]
-async fn a_package_without_a_wheel_is_a_clear_and_final_error() {
+async fn a_package_without_a_wheel_is_a_terminal_error() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
-    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", "sourceonly\n")])).await;
+    let builder = builder(&uv, wheels.path());
+    let text = builder.refusal(&request(&registry, &repository, &[("requirements.txt", "sourceonly\n")])).await;
     assert!(
         text.starts_with("cannot resolve the dependencies: No solution found") && text.contains("sourceonly"),
         "{text}"
     );
     let wrong = format!("needy==1.0 --hash=sha256:{}\n", "0".repeat(64));
-    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", &wrong)])).await;
-    assert!(text.contains("no hash for needy==1.0"), "{text}");
+    let text = builder.refusal(&request(&registry, &repository, &[("requirements.txt", &wrong)])).await;
+    assert!(text.contains("no valid hash for needy==1.0"), "{text}");
     let project = "[project]\nname = 'x'\ndependencies = ['tiny>=2']\n";
-    let mut wanted = request(&registry, &repository, &[("pyproject.toml", project)]);
-    wanted.dependencies = Some("pyproject.toml".to_owned());
-    workshop.build(&wanted).await.unwrap();
+    let mut changed = request(&registry, &repository, &[("pyproject.toml", project)]);
+    changed.dependencies = Some("pyproject.toml".to_owned());
+    builder.build(&changed).await.unwrap();
 }
 
 #[tokio::test]
-async fn constraints_of_the_platform_hold_for_every_input() {
+async fn constraints_apply_to_every_dependency_file() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let constraints = wheels.path().join("constraints.txt");
     std::fs::write(&constraints, "tiny<2\n").unwrap();
-    let workshop = Workshop::with(|settings| {
-        settings.uv = uv.clone();
-        settings.python = Some(python());
-        settings.find_links = Some(wheels.path().to_path_buf());
+    let builder = TestBuilder::with(|settings| {
+        use_wheels(settings, &uv, wheels.path());
         settings.constraints = Some(constraints);
     });
-    let text = workshop.refusal(&request(&registry, &repository, &[("requirements.txt", "tiny>=2\n")])).await;
+    let text = builder.refusal(&request(&registry, &repository, &[("requirements.txt", "tiny>=2\n")])).await;
     assert!(text.contains("No solution found"), "{text}");
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['tiny>=2']\n";
     lock(&uv, wheels.path(), &repository, project);
-    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
+    let text = builder.refusal(&request(&registry, &repository, &[])).await;
     assert!(text.contains("No solution found"), "{text}");
 }
 
@@ -266,15 +275,15 @@ pub(super) fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &
 }
 
 #[tokio::test]
-async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
+async fn a_uv_lock_is_used_unchanged_and_must_contain_the_base_set() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
+    let builder = builder(&uv, wheels.path());
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n";
     lock(&uv, wheels.path(), &repository, project);
-    let image = workshop.build(&request(&registry, &repository, &[])).await.unwrap();
+    let image = builder.build(&request(&registry, &repository, &[])).await.unwrap();
     let layer = layer(&registry, &image, "dependencies");
-    // 2.0 is what the lock says; the base set's own pin is for projects without a lock.
+    // The lock has 2.0. The pinned version of the base set applies only to projects without a lock.
     assert!(layer.keys().any(|path| path.contains("/tiny-2.0.dist-info/")), "{layer:?}");
     assert!(!layer.keys().any(|path| is_bytecode(path)) || python_minor() == "3.12");
 
@@ -284,7 +293,7 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
         &repository,
         "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = []\n",
     );
-    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
+    let text = builder.refusal(&request(&registry, &repository, &[])).await;
     assert!(text.starts_with("uv.lock lacks tiny") && text.contains("uv add tiny"), "{text}");
 
     std::fs::create_dir_all(repository.path("libs/inhouse/x")).unwrap();
@@ -293,15 +302,15 @@ async fn a_lock_is_taken_as_it_is_and_must_hold_the_base_set() {
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy', 'inhouse']\n\
                    [tool.uv.sources]\ninhouse = { path = 'libs/inhouse', editable = true }\n";
     lock(&uv, wheels.path(), &repository, project);
-    let text = workshop.refusal(&request(&registry, &repository, &[])).await;
+    let text = builder.refusal(&request(&registry, &repository, &[])).await;
     assert!(text.starts_with("uv.lock:") && text.contains("inhouse") && text.contains("editable"), "{text}");
 }
 
 #[tokio::test]
-async fn a_pylock_that_uv_wrote_is_taken_as_it_is() {
+async fn a_pylock_of_uv_is_used_unchanged() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
+    let builder = builder(&uv, wheels.path());
     let files = [("requirements.txt", "needy\n")];
     repository.commit(&files);
     let links = wheels.path().to_str().unwrap();
@@ -313,48 +322,48 @@ async fn a_pylock_that_uv_wrote_is_taken_as_it_is() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let image = workshop.build(&request(&registry, &repository, &[])).await.unwrap();
+    let image = builder.build(&request(&registry, &repository, &[])).await.unwrap();
     let layer = layer(&registry, &image, "dependencies");
-    // The base set's own pin, to 1.0, is for projects without a lock.
+    // The pinned version of the base set, 1.0, applies only to projects without a lock.
     assert!(layer.keys().any(|path| path.contains("/tiny-2.0.dist-info/")), "{layer:?}");
 
     let only = "lock-version = '1.0'\n[[packages]]\nname = 'needy'\nversion = '1.0'\nwheels = [{ hashes = { sha256 = '15' } }]\n";
-    let text = workshop.refusal(&request(&registry, &repository, &[("pylock.toml", only)])).await;
-    assert!(text.contains("--hash takes sha256"), "{text}");
+    let text = builder.refusal(&request(&registry, &repository, &[("pylock.toml", only)])).await;
+    assert!(text.contains("--hash needs sha256"), "{text}");
     let only = only.replace("'15'", &format!("'{}'", "1".repeat(64)));
-    let text = workshop.refusal(&request(&registry, &repository, &[("pylock.toml", &only)])).await;
+    let text = builder.refusal(&request(&registry, &repository, &[("pylock.toml", &only)])).await;
     assert!(text.starts_with("pylock.toml lacks tiny"), "{text}");
 }
 
 #[tokio::test]
-async fn an_index_that_is_away_is_tried_again_later_and_its_password_stays_out_of_the_error() {
+async fn an_unreachable_index_is_transient_and_its_password_is_hidden() {
     let Some(uv) = uv() else { return };
     let (registry, repository) = (TestRegistry::start().await, Repository::new());
-    let workshop = Workshop::with(|settings| {
+    let builder = TestBuilder::with(|settings| {
         settings.uv = uv;
         settings.python = Some(python());
         settings.index_url = Some("http://user:secret@127.0.0.1:1/simple".to_owned());
     });
     let request = request(&registry, &repository, &[("requirements.txt", "tiny\n")]);
-    let Err(BuildError::Transient(text)) = workshop.build(&request).await else { panic!("resolved") };
+    let text = expect_transient(builder.build(&request).await);
     assert!(text.contains("127.0.0.1:1") && !text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
-async fn a_project_with_a_build_of_its_own_is_resolved_without_running_it() {
+async fn a_project_with_a_build_backend_is_resolved_without_running_it() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
-    let workshop = workshop(&uv, wheels.path());
-    let witness = wheels.path().join("witness");
-    let code = format!("open({witness:?}, 'w')\n");
+    let builder = builder(&uv, wheels.path());
+    let marker = wheels.path().join("marker");
+    let code = format!("open({marker:?}, 'w')\n");
     let project = "[project]\nname = 'pipeline'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy']\n\
                    [build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
     lock(&uv, wheels.path(), &repository, project);
     let hostile = [("backend.py", code.as_str()), ("setup.py", &code), ("sitecustomize.py", &code)];
     let locked = request(&registry, &repository, &hostile);
-    workshop.build(&locked).await.unwrap();
+    builder.build(&locked).await.unwrap();
     let mut resolved = locked;
     resolved.dependencies = Some("pyproject.toml".to_owned());
-    workshop.build(&resolved).await.unwrap();
-    assert!(!witness.exists());
+    builder.build(&resolved).await.unwrap();
+    assert!(!marker.exists());
 }

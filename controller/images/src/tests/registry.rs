@@ -1,4 +1,4 @@
-//! A registry in memory, strict where ECR is, with a log of the requests it got, and with faults on order.
+//! A registry in memory that is as strict as ECR, records its requests and can inject faults.
 
 mod wire;
 
@@ -17,53 +17,52 @@ use axum::{
 use base64::Engine;
 use serde_json::Value;
 
-use super::super::registry::sha256;
-use wire::{Scissors, Wire};
+use crate::digest::sha256;
+use wire::{CutHandle, CuttableListener};
 
-/// What goes wrong with a request.
+/// A fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answered with this status, and nothing done.
+    /// Does nothing and answers with this status.
     Status(u16),
-    /// The connection ends before anything is done.
+    /// Does nothing and cuts the connection.
     CutBefore,
-    /// Everything is done, and the connection ends before the answer.
+    /// Handles the request and cuts the connection before the answer.
     CutAfter,
     /// The answer has no Location.
     NoLocation,
     /// The answer has this Location.
     Location(&'static str),
-    /// A mount is answered like an upload that begins.
+    /// Answers a mount with the start of an upload.
     NoMount,
-    /// Somebody else sent the same a moment before.
+    /// Another client sent the same request a moment ago.
     SameBefore,
-    /// Somebody else sent another manifest under the same tag a moment before.
+    /// Another client pushed another manifest with the same tag a moment ago.
     OtherBefore,
-    /// The password is another one from here on.
+    /// Changes the password before it handles the request.
     NewPassword(&'static str),
-    /// No answer ever.
+    /// Never answers.
     Silence,
 }
 
-/// A request as the log has it.
+/// A request that the registry got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct RecordedRequest {
     /// Counted from 1.
     pub number: usize,
     pub method: String,
     pub path: String,
-    /// Bytes that were sent with it.
+    /// Bytes of its body.
     pub bytes: usize,
 }
 
-impl Asked {
-    /// Whether it only reads.
-    pub fn reads(&self) -> bool {
+impl RecordedRequest {
+    pub fn is_read(&self) -> bool {
         ["GET", "HEAD"].contains(&self.method.as_str())
     }
 }
 
-type Trouble = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
+type FaultRule = Box<dyn Fn(&RecordedRequest) -> Option<Fault> + Send>;
 
 #[derive(Default)]
 struct Contents {
@@ -71,15 +70,15 @@ struct Contents {
     blobs: BTreeMap<(String, String), Vec<u8>>,
     /// By repository and tag or digest.
     manifests: BTreeMap<(String, String), Vec<u8>>,
-    /// Where set, other repositories are unknown.
+    /// If set, no other repositories exist.
     repositories: Option<BTreeSet<String>>,
     password: Option<String>,
     log: Vec<String>,
-    requests: Vec<Asked>,
-    trouble: Option<Trouble>,
-    /// Tags stay with what they were pushed for, as ECR's can.
+    requests: Vec<RecordedRequest>,
+    fault_rule: Option<FaultRule>,
+    /// Refuses to move a tag, as ECR can.
     immutable: bool,
-    /// The beginnings of uploads that came in chunks.
+    /// First chunks of uploads.
     chunks: HashMap<String, Vec<u8>>,
 }
 
@@ -137,8 +136,8 @@ impl TestRegistry {
         let host = listener.local_addr().unwrap().to_string();
         let contents: Arc<Mutex<Contents>> = Arc::default();
         let router = Router::new().fallback(answer).with_state(contents.clone());
-        let service = router.into_make_service_with_connect_info::<Scissors>();
-        tokio::spawn(async move { axum::serve(Wire(listener), service).await.unwrap() });
+        let service = router.into_make_service_with_connect_info::<CutHandle>();
+        tokio::spawn(async move { axum::serve(CuttableListener(listener), service).await.unwrap() });
         Self { host, contents }
     }
 
@@ -147,7 +146,7 @@ impl TestRegistry {
         self.contents.lock().unwrap().repositories = Some(names);
     }
 
-    /// Wants `AWS` and this password from now on.
+    /// Requires the user `AWS` and this password from now on.
     pub fn require_password(&self, password: &str) {
         self.contents.lock().unwrap().password = Some(password.to_owned());
     }
@@ -157,23 +156,23 @@ impl TestRegistry {
         std::mem::take(&mut self.contents.lock().unwrap().log)
     }
 
-    /// Every request since the last call, in the order of their ends.
-    pub fn requests(&self) -> Vec<Asked> {
+    /// The requests since the last call, in the order in which their bodies were complete.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         std::mem::take(&mut self.contents.lock().unwrap().requests)
     }
 
-    /// From now on, each request is shown to this first; numbers count from here.
-    pub fn trouble(&self, trouble: impl Fn(&Asked) -> Option<Fault> + Send + 'static) {
+    /// Calls `rule` for each request from now on. Request numbers start again.
+    pub fn set_faults(&self, rule: impl Fn(&RecordedRequest) -> Option<Fault> + Send + 'static) {
         let mut contents = self.contents.lock().unwrap();
         contents.requests.clear();
-        contents.trouble = Some(Box::new(trouble));
+        contents.fault_rule = Some(Box::new(rule));
     }
 
-    pub fn no_more_trouble(&self) {
-        self.contents.lock().unwrap().trouble = None;
+    pub fn clear_faults(&self) {
+        self.contents.lock().unwrap().fault_rule = None;
     }
 
-    /// No tag moves from now on.
+    /// Refuses to move a tag from now on.
     pub fn make_immutable(&self) {
         self.contents.lock().unwrap().immutable = true;
     }
@@ -228,22 +227,22 @@ fn located(code: StatusCode, location: &str) -> Response {
 
 async fn answer(
     State(contents): State<Arc<Mutex<Contents>>>,
-    ConnectInfo(connection): ConnectInfo<Scissors>,
+    ConnectInfo(connection): ConnectInfo<CutHandle>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    // A sender that went away in the middle leaves nothing.
+    // An interrupted request changes nothing.
     let Ok(body) = axum::body::to_bytes(body, 1 << 30).await else { return status(StatusCode::BAD_REQUEST) };
     let fault = {
         let mut contents = contents.lock().unwrap();
-        let asked = Asked {
+        let recorded = RecordedRequest {
             number: contents.requests.len() + 1,
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
             bytes: body.len(),
         };
-        let fault = contents.trouble.as_ref().and_then(|trouble| trouble(&asked));
-        contents.requests.push(asked);
+        let fault = contents.fault_rule.as_ref().and_then(|rule| rule(&recorded));
+        contents.requests.push(recorded);
         fault
     };
     let handled = || contents.lock().unwrap().handle(&parts, body.to_vec(), fault);
@@ -314,7 +313,7 @@ impl Contents {
         }
         match (kind, &parts.method) {
             ("/blobs/", &Method::POST) => self.begin_upload(repository, &query),
-            // ECR takes the first chunk, and answers the others as if it had taken them.
+            // ECR stores the first chunk and acknowledges the others without storing them.
             ("/blobs/", &Method::PATCH) => {
                 self.chunks.entry(rest).or_insert(body);
                 located(StatusCode::CREATED, parts.uri.path())

@@ -1,7 +1,7 @@
-//! Which address a task has, whatever runs it: one of loopback that is its own.
+//! Addresses of tasks: each task has its own loopback address.
 //!
-//! Guarantees: no two tasks of a cloud share an address; what a task gave back goes to no other before [`REST`] has passed and all the
-//! others had their turn; nothing of this machine's network is ever handed out, and no address that the stack itself listens on.
+//! Guarantees: two tasks of a cloud never share an address. A released address is reused only after [`REST`], when all other
+//! addresses were used. Addresses of the machine's network and of the stack itself are never used.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -11,20 +11,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lock::lock;
-use crate::quotas::Quotas;
+use crate::model::quotas::Quotas;
 
-/// 127.64.0.0/11, for tasks that listen. Below lie 127.0.0.1 and what else may: resolvers (127.0.0.53, 127.0.0.11), Debian's
+/// 127.64.0.0/11, for tasks that listen. Lower addresses can be in use: resolvers (127.0.0.53, 127.0.0.11), Debian's
 /// host name (127.0.1.1).
 pub const LISTENING: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 0);
-/// 127.96.0.0/11, where nothing listens: not even a task of another localcloud on this machine.
+/// 127.96.0.0/11, where no program listens, not even a task of another localcloud.
 pub const SILENT: Ipv4Addr = Ipv4Addr::new(127, 96, 0, 0);
 const SIZE: u32 = 1 << 21;
-/// Longer than any cache holds an address. Dagster's daemon reads workspace.yaml every 60 s (`RELOAD_WORKSPACE_INTERVAL`,
-/// `dagster/_daemon/controller.py`), codeloc waits 300 s for a webserver to reload (`RELOAD_LIMIT`), Cloud Map's records live
+/// Longer than any cache keeps an address. Dagster's daemon reads workspace.yaml every 60 s (`RELOAD_WORKSPACE_INTERVAL`,
+/// `dagster/_daemon/controller.py`), codeloc waits 300 s for a webserver to reload (`RELOAD_LIMIT`), Cloud Map records expire after
 /// 10 s, and ECS describes a stopped task, with its address, for an hour.
 const REST: Duration = Duration::from_hours(1);
 
-/// Of one cloud; clones share it.
+/// The addresses of one cloud. Clones share them.
 #[derive(Clone)]
 pub struct Addresses {
     pool: Arc<Mutex<Pool>>,
@@ -33,28 +33,28 @@ pub struct Addresses {
 struct Pool {
     network: Ipv4Addr,
     size: u32,
-    /// How many may be in use at once.
+    /// The maximum number of addresses in use.
     most: usize,
     in_use: usize,
     next: u32,
-    /// In use, or at rest.
-    taken: BTreeSet<Place>,
-    resting: VecDeque<(Instant, Place)>,
+    /// In use or resting.
+    taken: BTreeSet<Endpoint>,
+    resting: VecDeque<(Instant, Endpoint)>,
 }
 
 /// An address, and a port where the address is shared.
-type Place = (Ipv4Addr, Option<u16>);
+type Endpoint = (Ipv4Addr, Option<u16>);
 
-/// It is a task's until this is dropped.
+/// An address that is in use until this is dropped.
 pub struct Address {
-    place: Place,
+    endpoint: Endpoint,
     pool: Arc<Mutex<Pool>>,
 }
 
-/// Every address is in use or at rest.
+/// Every address is in use or resting.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no address is free")]
-pub struct NoneFree;
+pub struct NoFreeAddress;
 
 impl Default for Addresses {
     fn default() -> Self {
@@ -63,7 +63,7 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Those of a network, of which so many may be in use at once.
+    /// The addresses of a network; at most `most` are in use at once.
     pub fn new(network: Ipv4Addr, most: usize) -> Self {
         Self::of_size(network, SIZE, most)
     }
@@ -73,8 +73,8 @@ impl Addresses {
         Self { pool: Arc::new(Mutex::new(Pool { network, size, most, in_use: 0, next: 0, taken, resting })) }
     }
 
-    /// These were tasks' until now, in the order in which they were given.
-    pub fn were_used(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) {
+    /// Marks addresses of earlier tasks as resting, in the order of their use.
+    pub fn mark_used(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) {
         let mut pool = lock(&self.pool);
         for address in addresses {
             let offset = address.to_bits().wrapping_sub(pool.network.to_bits());
@@ -85,51 +85,51 @@ impl Addresses {
         }
     }
 
-    pub fn take(&self) -> Result<Address, NoneFree> {
+    pub fn take(&self) -> Result<Address, NoFreeAddress> {
         let mut pool = lock(&self.pool);
         pool.admit()?;
         for _ in 0..pool.size {
             let offset = pool.next % pool.size;
             pool.next = offset + 1;
             let address = Ipv4Addr::from_bits(pool.network.to_bits() + offset);
-            // Networks and broadcasts are no tasks' addresses, whatever the size of the subnet that one thinks of.
+            // Skip network and broadcast addresses.
             let edge = matches!(address.octets()[3], 0 | 255);
             if !edge && pool.taken.insert((address, None)) {
-                return Ok(self.given(&mut pool, (address, None)));
+                return Ok(self.lend(&mut pool, (address, None)));
             }
         }
-        Err(NoneFree)
+        Err(NoFreeAddress)
     }
 
-    /// A port of 127.0.0.1, for systems on which nothing can listen on another address. Errors: this one was in use lately.
-    pub fn share(&self, port: u16) -> Result<Address, NoneFree> {
+    /// Takes a port of 127.0.0.1, for systems without other loopback addresses. An error if the port is in use or resting.
+    pub fn share(&self, port: u16) -> Result<Address, NoFreeAddress> {
         let mut pool = lock(&self.pool);
         pool.admit()?;
-        let place = (Ipv4Addr::LOCALHOST, Some(port));
-        if pool.taken.insert(place) { Ok(self.given(&mut pool, place)) } else { Err(NoneFree) }
+        let endpoint = (Ipv4Addr::LOCALHOST, Some(port));
+        if pool.taken.insert(endpoint) { Ok(self.lend(&mut pool, endpoint)) } else { Err(NoFreeAddress) }
     }
 
-    fn given(&self, pool: &mut Pool, place: Place) -> Address {
+    fn lend(&self, pool: &mut Pool, endpoint: Endpoint) -> Address {
         pool.in_use += 1;
-        Address { place, pool: Arc::clone(&self.pool) }
+        Address { endpoint, pool: Arc::clone(&self.pool) }
     }
 }
 
 impl Pool {
-    fn admit(&mut self) -> Result<(), NoneFree> {
-        while let Some((since, place)) = self.resting.front().copied()
+    fn admit(&mut self) -> Result<(), NoFreeAddress> {
+        while let Some((since, endpoint)) = self.resting.front().copied()
             && since.elapsed() >= REST
         {
             self.resting.pop_front();
-            self.taken.remove(&place);
+            self.taken.remove(&endpoint);
         }
-        if self.in_use < self.most { Ok(()) } else { Err(NoneFree) }
+        if self.in_use < self.most { Ok(()) } else { Err(NoFreeAddress) }
     }
 }
 
 impl Address {
     pub fn ip(&self) -> Ipv4Addr {
-        self.place.0
+        self.endpoint.0
     }
 }
 
@@ -137,7 +137,7 @@ impl Drop for Address {
     fn drop(&mut self) {
         let mut pool = lock(&self.pool);
         pool.in_use -= 1;
-        pool.resting.push_back((Instant::now(), self.place));
+        pool.resting.push_back((Instant::now(), self.endpoint));
     }
 }
 
@@ -146,40 +146,40 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_freed_address_goes_to_another_only_after_its_rest_and_the_round() {
+    async fn a_released_address_rests_before_it_is_reused() {
         let addresses = Addresses::of_size(LISTENING, 4, usize::MAX);
         let first = addresses.take().unwrap();
         let (kept, freed) = (first.ip(), addresses.take().unwrap().ip());
         assert_eq!(kept, Ipv4Addr::new(127, 64, 0, 1));
         let last = addresses.take().unwrap().ip();
-        assert_eq!(addresses.take().err(), Some(NoneFree), "one is in use, two are at rest, one is an edge");
+        assert_eq!(addresses.take().err(), Some(NoFreeAddress), "one is in use, two are at rest, one is an edge");
         tokio::time::advance(REST).await;
         assert_eq!([addresses.take(), addresses.take()].map(|address| address.unwrap().ip()), [freed, last]);
         drop(first);
-        assert_eq!(addresses.take().err(), Some(NoneFree));
+        assert_eq!(addresses.take().err(), Some(NoFreeAddress));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn addresses_that_were_used_before_a_restart_are_at_rest_after_it() {
+    async fn addresses_used_before_a_restart_rest_after_it() {
         let addresses = Addresses::default();
         let address = |fourth| Ipv4Addr::new(127, 64, 0, fourth);
-        addresses.were_used([Ipv4Addr::new(10, 0, 0, 1), address(1), address(3), Ipv4Addr::LOCALHOST]);
+        addresses.mark_used([Ipv4Addr::new(10, 0, 0, 1), address(1), address(3), Ipv4Addr::LOCALHOST]);
         assert_eq!(addresses.take().unwrap().ip(), address(4));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shared_port_is_a_tasks_own_and_rests_like_an_address() {
+    async fn a_shared_port_has_one_user_and_rests_like_an_address() {
         let addresses = Addresses::default();
         let shared = addresses.share(4000).unwrap();
         assert_eq!((shared.ip(), addresses.share(4001).is_ok()), (Ipv4Addr::LOCALHOST, true));
         drop(shared);
-        assert_eq!(addresses.share(4000).err(), Some(NoneFree));
+        assert_eq!(addresses.share(4000).err(), Some(NoFreeAddress));
         tokio::time::advance(REST).await;
         assert!(addresses.share(4000).is_ok());
     }
 
     #[test]
-    fn both_networks_are_loopback_and_nothing_the_stack_listens_on() {
+    fn both_networks_are_unused_parts_of_loopback() {
         let last = |network: Ipv4Addr| Ipv4Addr::from_bits(network.to_bits() + SIZE - 1);
         assert_eq!(last(LISTENING), Ipv4Addr::new(127, 95, 255, 255));
         assert_eq!(last(SILENT), Ipv4Addr::new(127, 127, 255, 255));

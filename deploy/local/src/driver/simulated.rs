@@ -1,4 +1,4 @@
-//! Tasks that run nothing: each does in tokio's time what its script says, so that a day of rollouts takes seconds.
+//! Simulated tasks follow a script in tokio's time, so that a day of rollouts takes seconds.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -9,30 +9,31 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::Driver;
 use super::addresses::{Address, Addresses, SILENT};
-use super::{Driver, Launch, Report, TransientStop, missing_image};
 use crate::lock::lock;
+use crate::model::launch::{Launch, Report, TransientStop, missing_image};
 
-/// How a task behaves.
+/// The behaviour of a task.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// Until the image is there.
+    /// The time to pull the image.
     pub pull: Duration,
     /// The image cannot be pulled.
     pub image_missing: bool,
-    /// It stops before it runs, for a reason of AWS's own.
+    /// The task stops before it runs, for this transient reason.
     pub transient: Option<TransientStop>,
-    /// From there until the container runs.
+    /// The time from the pull until the container runs.
     pub boot: Duration,
-    /// From there until the port answers; `None`: never.
+    /// The time from the start until the port accepts connections; `None` for never.
     pub healthy: Option<Duration>,
-    /// What it logs once it runs.
+    /// Lines that the task logs when it starts.
     pub log: Vec<String>,
-    /// How long after its start it ends by itself, and with which code.
+    /// When the task ends by itself after its start, and its exit code.
     pub exit: Option<(Duration, i32)>,
-    /// From being asked to stop until it has stopped.
+    /// The time to stop.
     pub stopping: Duration,
-    /// The port it was given instead of the one asked for.
+    /// A port that differs from the requested one.
     pub port: Option<u16>,
 }
 
@@ -53,12 +54,12 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Starts, and ends at once with `code`.
+    /// A task that starts and exits at once with `code`.
     pub fn exits(code: i32) -> Self {
         Self { exit: Some((Duration::from_millis(500), code)), healthy: None, ..Self::default() }
     }
 
-    /// Starts, and never answers.
+    /// A task that starts and never accepts connections.
     pub fn never_healthy() -> Self {
         Self { healthy: None, ..Self::default() }
     }
@@ -87,18 +88,18 @@ struct Inner {
 }
 
 impl Simulated {
-    /// Sets how tasks of a family, or with an image of exactly this name, behave from their next start on. An image's script
-    /// goes before its family's.
+    /// Sets the script for new tasks of a family or with this exact image name. The script of an image has priority over
+    /// that of a family.
     pub fn script(&self, family_or_image: &str, script: Script) {
         self.inner().scripts.insert(family_or_image.to_owned(), script);
     }
 
-    /// Sets how every other task behaves.
+    /// Sets the script for all other new tasks.
     pub fn script_default(&self, script: Script) {
         self.inner().default = script;
     }
 
-    /// How many tasks were started so far.
+    /// The number of tasks started so far.
     pub fn launched(&self) -> u32 {
         self.inner().launched
     }
@@ -129,8 +130,8 @@ impl Driver for Simulated {
         tokio::spawn(async move {
             let task_arn = launch.task_arn.clone();
             let (exit_code, reason) = tokio::select! {
-                ended = live(&script, &launch, address.as_ref(), &reports) => ended,
-                // An error means that this driver is gone, and with it everybody who could ask for a stop.
+                ended = run_script(&script, &launch, address.as_ref(), &reports) => ended,
+                // An error means that the driver was dropped, so no stop can follow.
                 Ok(()) = stopped => {
                     sleep(script.stopping).await;
                     (Some(0), String::new())
@@ -138,7 +139,7 @@ impl Driver for Simulated {
             };
             simulated.inner().running.remove(&task_arn);
             drop(address);
-            // Nobody listens any more when the cloud has ended.
+            // The receiver is dropped when the cloud ends.
             let _ = reports.send(Report::Exited { task_arn, exit_code, reason });
         });
     }
@@ -154,15 +155,15 @@ impl Driver for Simulated {
     }
 }
 
-/// A task's life until it ends by itself, if it does.
-async fn live(
+/// Runs a task until it ends by itself, if it does.
+async fn run_script(
     script: &Script,
     launch: &Launch,
     address: Option<&Address>,
     reports: &UnboundedSender<Report>,
 ) -> (Option<i32>, String) {
     let task_arn = || launch.task_arn.clone();
-    let tell = |report| drop(reports.send(report));
+    let report = |report| drop(reports.send(report));
     let stops = launch.stops.or(script.transient);
     let address = match (stops, address) {
         (None, Some(address)) => address.ip(),
@@ -177,19 +178,19 @@ async fn live(
         let image = launch.containers.first().map_or("", |container| container.image.as_str());
         return (None, missing_image(image));
     }
-    tell(Report::Pulled { task_arn: task_arn() });
+    report(Report::Pulled { task_arn: task_arn() });
     sleep(script.boot).await;
-    tell(Report::Running { task_arn: task_arn(), address, port: script.port });
+    report(Report::Running { task_arn: task_arn(), address, port: script.port });
     for target in launch.containers.iter().filter_map(|container| container.log.as_ref()) {
         for line in &script.log {
             let (group, stream) = (target.group.clone(), target.stream.clone());
-            tell(Report::Log { group, stream, line: line.clone() });
+            report(Report::Log { group, stream, line: line.clone() });
         }
     }
     let healthy = async {
         if let Some(delay) = script.healthy {
             sleep(delay).await;
-            tell(Report::Healthy { task_arn: task_arn() });
+            report(Report::Healthy { task_arn: task_arn() });
         }
         std::future::pending::<(Option<i32>, String)>().await
     };

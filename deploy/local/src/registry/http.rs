@@ -1,4 +1,4 @@
-//! The registry's HTTP face, `/v2/`: the OCI distribution specification 1.1, with ECR's answers where it is stricter.
+//! The HTTP API `/v2/`: the OCI distribution specification 1.1, with the stricter answers of ECR.
 
 use std::collections::BTreeMap;
 use std::io::SeekFrom;
@@ -20,11 +20,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
+use super::error::RegistryError;
+use super::manifest::{Descriptor, Document};
 use super::upload::Upload;
-use super::{Descriptor, Document, Manifest, Registry, RegistryError, lock};
-use crate::front_door::guarded;
+use super::{Manifest, Registry};
+use crate::access::guarded;
+use crate::lock::lock;
 
-/// The specification asks a registry to take manifests of at least 4 MiB; ECR takes no more.
+/// The specification requires registries to accept manifests of 4 MiB; ECR accepts no larger ones.
 const MANIFEST_BYTES: usize = 4 << 20;
 const DIGEST: &str = "docker-content-digest";
 const UPLOAD_ID: &str = "docker-upload-uuid";
@@ -41,7 +44,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
     guarded(routes)
 }
 
-/// What a path under `/v2/` names. Repository names have slashes, so the path is read from its end.
+/// The target of a path under `/v2/`. Repository names have slashes, so the path is parsed from its end.
 enum Target<'a> {
     Registry,
     Blob { name: &'a str, digest: &'a str },
@@ -110,8 +113,8 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) ->
 
 async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
     authorize(registry, &call)?;
-    let target =
-        Target::parse(path).ok_or_else(|| RegistryError::Unsupported(format!("{path} is no path of a registry")))?;
+    let target = Target::parse(path)
+        .ok_or_else(|| RegistryError::Unsupported(format!("{path} is not a path of the registry API")))?;
     let method = call.method.clone();
     match (method.as_str(), target) {
         ("GET" | "HEAD", Target::Registry) => {
@@ -169,7 +172,7 @@ async fn answer(registry: &Registry, path: &str, call: Call) -> Answer {
         }
         ("GET", Target::Tags { name }) => tags(registry, name, &call),
         ("GET", Target::Referrers { name, digest }) => referrers(registry, name, digest),
-        (method, _) => Err(RegistryError::Unsupported(format!("{method} is not possible on {path}"))),
+        (method, _) => Err(RegistryError::Unsupported(format!("{path} does not support {method}"))),
     }
 }
 
@@ -215,7 +218,7 @@ async fn part(path: &Path, first: u64, length: u64) -> Result<Body, RegistryErro
     Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), 64 << 10)))
 }
 
-/// First and last byte of a `Range` header of one range; `None` when it lies outside.
+/// The first and last byte of a `Range` header with one range; `None` if it is outside the content.
 fn byte_range(header: &str, size: u64) -> Option<(u64, u64)> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     let end = size.checked_sub(1)?;
@@ -227,7 +230,7 @@ fn byte_range(header: &str, size: u64) -> Option<(u64, u64)> {
     (first <= last).then_some((first, last))
 }
 
-/// POST: mounts a blob of another repository, takes a whole blob, or begins an upload.
+/// POST: mounts a blob of another repository, stores a whole blob, or starts an upload.
 async fn start(registry: &Registry, name: &str, call: Call) -> Answer {
     registry.require(name)?;
     if let (Some(digest), Some(from)) = (call.parameter("mount"), call.parameter("from"))
@@ -246,8 +249,8 @@ async fn start(registry: &Registry, name: &str, call: Call) -> Answer {
     Ok(response)
 }
 
-/// Takes an upload out of the table while a request works on it. A request that breaks off drops it with its file, so a
-/// file and a digest that disagree are never gone on with.
+/// Removes an upload from the table during a request. An aborted request drops it with its file, so that file and
+/// digest never differ.
 fn take(registry: &Registry, name: &str, id: &str) -> Result<Upload, RegistryError> {
     registry.require(name)?;
     let mut uploads = lock(&registry.uploads);
@@ -263,7 +266,7 @@ fn put_back(registry: &Registry, upload: Upload) {
     lock(&registry.uploads).insert(upload.id.clone(), upload);
 }
 
-/// Appends the body. A chunk that does not begin where the upload stands is refused, and the upload stays.
+/// Appends the body. A chunk at another offset than the end of the upload is refused; the upload stays valid.
 async fn receive(registry: &Registry, mut upload: Upload, call: Call) -> Result<Upload, RegistryError> {
     let stated = match call.header(CONTENT_RANGE).map(|value| value.trim_start_matches("bytes ").to_owned()) {
         None => None,
@@ -274,7 +277,7 @@ async fn receive(registry: &Registry, mut upload: Upload, call: Call) -> Result<
             match range {
                 Some((first, last)) if first == upload.size && first <= last => Some(last),
                 _ => {
-                    let message = format!("the chunk is {text}, the upload stands at {}", upload.size);
+                    let message = format!("the chunk is {text}, but the upload continues at {}", upload.size);
                     put_back(registry, upload);
                     return Err(RegistryError::RangeInvalid(message));
                 }
@@ -286,9 +289,10 @@ async fn receive(registry: &Registry, mut upload: Upload, call: Call) -> Result<
         upload.append(&piece.map_err(|error| RegistryError::UploadInvalid(error.to_string()))?).await?;
     }
     match stated {
-        Some(last) if last.checked_add(1) != Some(upload.size) => {
-            Err(RegistryError::UploadInvalid(format!("the chunk ends at {}, not at {last} as stated", upload.size)))
-        }
+        Some(last) if last.checked_add(1) != Some(upload.size) => Err(RegistryError::UploadInvalid(format!(
+            "the chunk ends at {}, but its Content-Range ends at {last}",
+            upload.size
+        ))),
         _ => Ok(upload),
     }
 }
@@ -322,7 +326,7 @@ async fn put_manifest(registry: &Registry, name: &str, reference: &str, call: Ca
     let content_type = call.header(CONTENT_TYPE).map(str::to_owned);
     let bytes = to_bytes(call.body, MANIFEST_BYTES)
         .await
-        .map_err(|error| RegistryError::ManifestInvalid(format!("no manifest of up to 4 MiB came: {error}")))?;
+        .map_err(|error| RegistryError::ManifestInvalid(format!("cannot read a manifest of at most 4 MiB: {error}")))?;
     let (digest, subject) = registry.put_manifest(name, reference, content_type.as_deref(), &bytes)?;
     let mut response = reply(StatusCode::CREATED)
         .header(LOCATION.as_str(), &format!("/v2/{name}/manifests/{digest}"))
@@ -372,7 +376,7 @@ fn referrers(registry: &Registry, name: &str, digest: &str) -> Answer {
     Ok(reply(StatusCode::OK).header(CONTENT_TYPE.as_str(), media_type).body(Body::from(index.to_string())))
 }
 
-/// The specification's error codes, and ECR's `TAG_INVALID`; messages say what to do.
+/// Error codes of the specification, and ECR's `TAG_INVALID`.
 fn refusal(error: &RegistryError) -> Response {
     let (status, code) = match error {
         RegistryError::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
@@ -416,7 +420,7 @@ impl Reply {
         self
     }
 
-    /// A value that no header can carry is left out: all of ours are digests, names and numbers.
+    /// Values that are not valid in a header are omitted; digests, names and numbers are always valid.
     fn header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = value.parse() {
             self.0.headers_mut().insert(name, value);

@@ -1,4 +1,4 @@
-//! The parts of a manifest that the registry checks and the process driver reads.
+//! The parts of a manifest that the registry validates and the process driver reads.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Media types of a manifest of one image.
 const IMAGE: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-/// Media types of a list of manifests, one a platform.
+/// Media types of an index: a list of manifests, one per platform.
 const INDEX: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 
-/// A manifest or an index: of an index `manifests` is filled, of a manifest `config` and `layers`.
+/// A manifest with `config` and `layers`, or an index with `manifests`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Document {
@@ -40,7 +40,7 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Where a layer that no registry may hold is found instead: such a layer need not be there.
+    /// Other locations of a layer that a registry must not distribute. The registry need not have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
 }
@@ -52,8 +52,8 @@ pub struct Platform {
 }
 
 impl Document {
-    /// Reads and checks a manifest pushed as `content_type`; gives it with its settled media type. The error is a
-    /// sentence for the client.
+    /// Parses and validates a manifest pushed as `content_type`; returns it with its media type. The error is a
+    /// message for the client.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<(Self, String), String> {
         let document: Self = serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
         if document.schema_version != 2 {
@@ -65,7 +65,7 @@ impl Document {
             }
             (Some(media_type), _) | (None, Some(media_type)) => media_type.to_owned(),
             (None, None) => {
-                return Err("neither a Content-Type nor a mediaType says what this is".to_owned());
+                return Err("the manifest has neither a Content-Type nor a mediaType".to_owned());
             }
         };
         if INDEX.contains(&media_type.as_str()) {
@@ -73,19 +73,19 @@ impl Document {
                 return Err("an index has no config and no layers".to_owned());
             }
         } else if !IMAGE.contains(&media_type.as_str()) {
-            return Err(format!("media type {media_type} is not a manifest's"));
+            return Err(format!("{media_type} is not a media type of a manifest"));
         } else if document.config.is_none() {
             return Err("an image manifest needs a config".to_owned());
         }
         Ok((document, media_type))
     }
 
-    /// Config and layers that must be in the repository before the manifest.
+    /// Config and layers that the repository must have before the manifest.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.config.iter().chain(&self.layers).filter(|blob| blob.urls.is_empty())
     }
 
-    /// Bytes of config and layers, as they are stored (compressed).
+    /// The compressed size of config and layers in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.blobs().map(|blob| blob.size).sum()
     }

@@ -1,14 +1,16 @@
 //! An OCI distribution registry on disk.
 //!
-//! Guarantees: what was answered with success is on disk (written beside, synced, renamed) and survives a restart; a
-//! blob is stored only under the digest of its bytes; a manifest is taken only when all it names is in its repository;
-//! uploads take bounded memory; a tag of an immutable repository is never moved. Assumes to be the only writer of its folder. As in ECR, a repository is created first
-//! and pushed to then.
+//! Guarantees: data of a successful answer is on disk (written, synced, renamed) and survives a restart. A blob is stored only
+//! under its digest. A manifest is accepted only if the repository has everything that it names. Uploads take bounded memory.
+//! A tag of an immutable repository never moves. No other process can write to the folder. As in ECR, a repository must exist
+//! before a push.
 //!
-//! On disk: `blobs/sha256/HEX` holds every blob and manifest once; `repositories/NAME.json` (slashes as `%2F`) says which
-//! of them a repository has; `uploads/` is cleared at start.
+//! On disk, `blobs/sha256/HEX` holds every blob and manifest once, `repositories/NAME.json` (slashes as `%2F`) lists the content of
+//! a repository, and `uploads/` is cleared at start.
 
+mod error;
 mod http;
+mod images;
 mod manifest;
 mod upload;
 
@@ -24,13 +26,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::lock::lock;
+pub use error::RegistryError;
 pub use http::router;
 pub use manifest::{Descriptor, Document, Platform};
 use upload::Upload;
 
-/// Requests remembered by [`Registry::requests`]; enough for any test, and bounded in a daemon that runs for weeks.
+/// The number of requests in [`Registry::requests`], to bound memory.
 const REQUESTS_KEPT: usize = 10_000;
-/// ECR's limit on a repository's name.
+/// ECR's limit for the name of a repository.
 const NAME_LENGTH: std::ops::RangeInclusive<usize> = 2..=256;
 
 pub struct Registry {
@@ -41,14 +44,14 @@ pub struct Registry {
     requests: Mutex<VecDeque<Request>>,
 }
 
-/// One repository, as its file says.
+/// One repository, as in its file.
 #[derive(Clone, Default, Deserialize, Serialize)]
 struct Repository {
     manifests: BTreeMap<String, Stored>,
     tags: BTreeMap<String, String>,
-    /// What was uploaded to or mounted into this repository; another repository's blobs are not visible here.
+    /// Blobs uploaded to or mounted into this repository. Other blobs are not visible in it.
     blobs: BTreeSet<String>,
-    /// A tag stays with the image it was pushed for.
+    /// Tags cannot move to another image.
     #[serde(default)]
     immutable: bool,
 }
@@ -64,7 +67,7 @@ struct Stored {
     subject: Option<String>,
 }
 
-/// An image as `DescribeImages` tells of it.
+/// An image as `DescribeImages` returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageDetail {
     pub digest: String,
@@ -73,11 +76,11 @@ pub struct ImageDetail {
     pub size_bytes: u64,
     pub pushed_at: SystemTime,
     pub media_type: String,
-    /// Digests of the manifests that it names, where it is an index.
+    /// The digests of the manifests in an index.
     pub parts: Vec<String>,
 }
 
-/// A manifest, byte for byte as it was pushed.
+/// A manifest, with exactly the pushed bytes.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     pub digest: String,
@@ -85,7 +88,7 @@ pub struct Manifest {
     pub bytes: Bytes,
 }
 
-/// A request the registry answered.
+/// A request that the registry answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
@@ -93,49 +96,8 @@ pub struct Request {
     pub status: u16,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    #[error("the registry asks for the user AWS and its token: log in with the token of GetAuthorizationToken")]
-    Unauthorized,
-    #[error("{0:?} is not a repository name: lower case letters, digits and ._- between slashes")]
-    NameInvalid(String),
-    #[error("the repository {0:?} does not exist in this registry: create it first")]
-    NameUnknown(String),
-    #[error("{0}")]
-    ManifestInvalid(String),
-    #[error(
-        "The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because the tag is immutable."
-    )]
-    TagImmutable { repository: String, tag: String },
-    #[error("the repository {repository:?} has no manifest {reference}")]
-    ManifestUnknown { repository: String, reference: String },
-    #[error("the manifest names {digest}, which is not in the repository {repository:?}: push it first")]
-    ReferenceUnknown { repository: String, digest: String },
-    #[error("the repository {repository:?} has no blob {digest}")]
-    BlobUnknown { repository: String, digest: String },
-    #[error("the upload {0:?} is unknown, or was given up after a failed request: start again")]
-    UploadUnknown(String),
-    #[error("the upload is broken: {0}")]
-    UploadInvalid(String),
-    #[error("the digest {stated:?} is not that of the content, {found}")]
-    DigestInvalid { stated: String, found: String },
-    #[error("{0}")]
-    RangeInvalid(String),
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("cannot use {path}: {source}")]
-    Storage { path: PathBuf, source: io::Error },
-}
-
-impl RegistryError {
-    fn storage(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Storage { path, source }
-    }
-}
-
 impl Registry {
-    /// Opens the registry kept in `folder`, or starts an empty one there.
+    /// Opens the registry in `folder`, or creates an empty one.
     pub fn new(folder: PathBuf) -> Result<Arc<Self>, RegistryError> {
         let uploads = folder.join("uploads");
         match fs::remove_dir_all(&uploads) {
@@ -168,7 +130,7 @@ impl Registry {
         }))
     }
 
-    /// Creates an empty repository; false when there is one of this name.
+    /// Creates an empty repository; false if it exists.
     pub fn create(&self, name: &str) -> Result<bool, RegistryError> {
         if !is_name(name) {
             return Err(RegistryError::NameInvalid(name.to_owned()));
@@ -182,7 +144,7 @@ impl Registry {
         Ok(true)
     }
 
-    /// Deletes a repository with all its images; false when there is none.
+    /// Deletes a repository with all its images; false if it does not exist.
     pub fn delete(&self, name: &str) -> Result<bool, RegistryError> {
         let mut repositories = lock(&self.repositories);
         if !repositories.contains_key(name) {
@@ -201,7 +163,7 @@ impl Registry {
         lock(&self.repositories).contains_key(name)
     }
 
-    /// A repository's images, oldest first; none when there is no such repository.
+    /// The images of a repository, oldest first; empty if it does not exist.
     pub fn images(&self, name: &str) -> Vec<ImageDetail> {
         let repositories = lock(&self.repositories);
         let Some(repository) = repositories.get(name) else {
@@ -226,7 +188,7 @@ impl Registry {
         images
     }
 
-    /// Deletes an image, its tags, and the blobs that nothing else needs; false when there is no such image.
+    /// Deletes an image, its tags and its unused blobs; false if the image does not exist.
     pub fn delete_image(&self, name: &str, digest: &str) -> Result<bool, RegistryError> {
         let mut repositories = lock(&self.repositories);
         let Some(repository) = repositories.get(name) else {
@@ -251,12 +213,12 @@ impl Registry {
         Ok(true)
     }
 
-    /// Takes one tag from its image, which stays; false when no image has it.
+    /// Removes a tag and keeps its image; false if no image has the tag.
     pub fn untag(&self, name: &str, tag: &str) -> Result<bool, RegistryError> {
         self.change(name, |repository| Ok(repository.tags.remove(tag).is_some()))
     }
 
-    /// Whether tags of this repository may be moved from now on; those that are there stay as they are.
+    /// Sets whether tags of this repository can move.
     pub fn set_immutable(&self, name: &str, immutable: bool) -> Result<(), RegistryError> {
         if lock(&self.repositories).get(name).is_some_and(|repository| repository.immutable == immutable) {
             return Ok(());
@@ -267,30 +229,30 @@ impl Registry {
         })
     }
 
-    /// The manifest of a digest or a tag.
+    /// The manifest with this digest or tag.
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repositories = lock(&self.repositories);
         let repository = repositories.get(name)?;
         let digest = repository.tags.get(reference).map_or(reference, String::as_str);
         let stored = repository.manifests.get(digest)?;
         let bytes = fs::read(self.blob(digest)?)
-            .inspect_err(|error| tracing::error!(repository = name, digest, %error, "a manifest cannot be read"))
+            .inspect_err(|error| tracing::error!(repository = name, digest, %error, "cannot read a manifest"))
             .ok()?;
         Some(Manifest { digest: digest.to_owned(), media_type: stored.media_type.clone(), bytes: bytes.into() })
     }
 
-    /// The file of a blob, whichever repository it is in.
+    /// The file of a blob of any repository.
     pub fn blob(&self, digest: &str) -> Option<PathBuf> {
         let path = self.blob_path(digest)?;
         path.is_file().then_some(path)
     }
 
-    /// Asks for `AWS:token` from now on; `None` lets everybody in.
+    /// Requires `AWS:token` from now on; `None` allows anonymous requests.
     pub fn set_token(&self, token: Option<String>) {
         *lock(&self.token) = token;
     }
 
-    /// The last requests, oldest first (10,000 of them are kept).
+    /// The last 10,000 requests, oldest first.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.requests).iter().cloned().collect()
     }
@@ -307,7 +269,7 @@ impl Registry {
         if self.exists(name) { Ok(()) } else { Err(RegistryError::NameUnknown(name.to_owned())) }
     }
 
-    /// The file of a blob that this repository has.
+    /// The file of a blob of this repository.
     fn blob_of(&self, name: &str, digest: &str) -> Result<PathBuf, RegistryError> {
         self.require(name)?;
         let visible = lock(&self.repositories).get(name).is_some_and(|repository| repository.blobs.contains(digest));
@@ -317,7 +279,7 @@ impl Registry {
             .ok_or_else(|| RegistryError::BlobUnknown { repository: name.to_owned(), digest: digest.to_owned() })
     }
 
-    /// Makes a blob of one repository one of another too; false when there is nothing to take.
+    /// Adds a blob of another repository to this one; false if the blob does not exist.
     fn mount(&self, name: &str, from: &str, digest: &str) -> Result<bool, RegistryError> {
         if self.blob_of(from, digest).is_err() {
             return Ok(false);
@@ -336,7 +298,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Puts a finished upload in its place.
+    /// Stores a finished upload.
     async fn finish(&self, mut upload: Upload, stated: &str) -> Result<(), RegistryError> {
         let found = upload.digest();
         let target = self.blob_path(stated).filter(|_| found == stated);
@@ -350,7 +312,7 @@ impl Registry {
         })
     }
 
-    /// Takes a manifest by tag or by digest; gives its digest and its subject's.
+    /// Stores a manifest under a tag or digest; returns its digest and that of its subject.
     fn put_manifest(
         &self,
         name: &str,
@@ -385,7 +347,7 @@ impl Registry {
             if let Some(absent) = blob.or_else(|| document.manifests.iter().find(unknown)) {
                 return Err(missing(name, &absent.digest));
             }
-            // Pushing the same image again moves tags, not its date.
+            // A second push of an image moves tags and keeps the date.
             repository.manifests.entry(found.clone()).or_insert(stored);
             if reference != found {
                 repository.tags.insert(reference.to_owned(), found.clone());
@@ -409,8 +371,8 @@ impl Registry {
         Ok(repository.manifests.iter().filter(|(_, stored)| refers(stored)).map(|(own, _)| own.clone()).collect())
     }
 
-    /// Changes one repository: what `change` refers to must be on disk when it returns, then the
-    /// repository's file is written, and only then the change is seen; an error leaves all as it was.
+    /// Changes one repository. `change` must write the data that it refers to; then the file of the repository is
+    /// written, and only then is the change visible. An error changes nothing.
     fn change<T>(
         &self,
         name: &str,
@@ -432,7 +394,7 @@ impl Registry {
         write_synced(&path, &text)
     }
 
-    /// Removes the files of those of `digests` that no repository has any more.
+    /// Removes the files of `digests` that no repository has.
     fn sweep(&self, repositories: &BTreeMap<String, Repository>, digests: impl IntoIterator<Item = String>) {
         for digest in digests {
             let has = |repository: &Repository| {
@@ -444,7 +406,7 @@ impl Registry {
             if let Some(path) = self.blob(&digest)
                 && let Err(error) = fs::remove_file(&path)
             {
-                tracing::warn!(path = %path.display(), %error, "an unused blob stays");
+                tracing::warn!(path = %path.display(), %error, "cannot remove an unused blob");
             }
         }
     }
@@ -453,7 +415,7 @@ impl Registry {
         self.folder.join("repositories").join(format!("{}.json", name.replace('/', "%2F")))
     }
 
-    /// Where a blob belongs; `None` when this is not a sha256 digest.
+    /// The path of a blob; `None` if this is not a sha256 digest.
     fn blob_path(&self, digest: &str) -> Option<PathBuf> {
         let hex = digest.strip_prefix("sha256:")?;
         let valid = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -471,7 +433,7 @@ fn missing(repository: &str, digest: &str) -> RegistryError {
     RegistryError::ReferenceUnknown { repository: repository.to_owned(), digest: digest.to_owned() }
 }
 
-/// A repository's name by the distribution specification, with ECR's length.
+/// Whether a name is valid by the distribution specification and ECR's length limit.
 fn is_name(name: &str) -> bool {
     let component = |part: &str| {
         let ends = [part.chars().next(), part.chars().last()];
@@ -487,7 +449,7 @@ fn is_tag(tag: &str) -> bool {
         && tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-/// Writes beside, syncs, renames: the file is whole or as it was.
+/// Writes a temporary file, syncs and renames it, so that the file is never incomplete.
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), RegistryError> {
     let folder = path.parent().unwrap_or(path);
     let attempt = || {

@@ -56,7 +56,7 @@ impl Client {
         digest
     }
 
-    /// An image of a config and one layer, under a tag; gives the manifest's digest.
+    /// Pushes an image of a config and one layer under a tag; returns the digest of the manifest.
     async fn push_image(&self, name: &str, tag: &str, layer: &[u8]) -> String {
         let config = self.push_blob(name, b"{}").await;
         let layer_digest = self.push_blob(name, layer).await;
@@ -85,7 +85,7 @@ fn manifest(config: &[(&str, usize)], layers: &[(&str, usize)]) -> String {
 }
 
 #[tokio::test]
-async fn an_image_pushed_by_tag_is_read_back_by_tag_and_by_digest() {
+async fn an_image_is_readable_by_tag_and_by_digest() {
     let client = client();
     let image = client.push_image("team/orders", "v1", b"layer").await;
     for reference in ["v1", &image] {
@@ -104,14 +104,14 @@ async fn an_image_pushed_by_tag_is_read_back_by_tag_and_by_digest() {
 }
 
 #[tokio::test]
-async fn a_push_to_a_repository_that_was_not_created_is_refused() {
+async fn a_push_to_a_missing_repository_is_refused() {
     let client = client();
     let refused = client.send("POST", "/v2/nobody/blobs/uploads/", &[], b"").await;
     assert_eq!((refused.status, refused.error_code().as_str()), (StatusCode::NOT_FOUND, "NAME_UNKNOWN"));
 }
 
 #[tokio::test]
-async fn chunks_are_taken_in_order_only_and_the_upload_survives_a_wrong_one() {
+async fn chunks_out_of_order_are_refused_and_the_upload_continues() {
     let client = client();
     let started = client.send("POST", "/v2/team/orders/blobs/uploads/", &[], b"").await;
     assert_eq!(started.status, StatusCode::ACCEPTED);
@@ -132,7 +132,7 @@ async fn chunks_are_taken_in_order_only_and_the_upload_survives_a_wrong_one() {
 }
 
 #[tokio::test]
-async fn a_blob_is_stored_under_no_digest_but_its_own() {
+async fn a_blob_with_a_wrong_digest_is_refused() {
     let client = client();
     let other = digest(b"other");
     let path = format!("/v2/team/orders/blobs/uploads/?digest={other}");
@@ -143,7 +143,7 @@ async fn a_blob_is_stored_under_no_digest_but_its_own() {
 }
 
 #[tokio::test]
-async fn a_range_of_a_blob_is_served_and_one_outside_is_refused() {
+async fn ranges_outside_a_blob_are_refused() {
     let client = client();
     let blob = client.push_blob("team/orders", b"0123456789").await;
     let path = format!("/v2/team/orders/blobs/{blob}");
@@ -162,7 +162,7 @@ async fn a_range_of_a_blob_is_served_and_one_outside_is_refused() {
 }
 
 #[tokio::test]
-async fn a_blob_is_seen_in_another_repository_only_after_it_was_mounted() {
+async fn a_blob_is_visible_in_another_repository_after_a_mount() {
     let client = client();
     client.registry.create("team/billing").unwrap();
     let blob = client.push_blob("team/orders", b"base").await;
@@ -176,7 +176,7 @@ async fn a_blob_is_seen_in_another_repository_only_after_it_was_mounted() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_refused_when_a_blob_is_missing_or_its_digest_or_type_is_wrong() {
+async fn an_incomplete_or_invalid_manifest_is_refused() {
     let client = client();
     let config = client.push_blob("team/orders", b"{}").await;
     let absent = digest(b"absent");
@@ -218,8 +218,12 @@ async fn a_tag_of_an_immutable_repository_stays_with_its_image() {
     let client = client();
     client.registry.set_immutable("team/orders", true).unwrap();
     let first = client.push_image("team/orders", "v1", b"one").await;
-    assert_eq!(client.push_image("team/orders", "v1", b"one").await, first, "the same image again is no change");
-    assert_eq!(client.push_image("team/orders", "v2", b"one").await, first, "another tag of it is new");
+    assert_eq!(
+        client.push_image("team/orders", "v1", b"one").await,
+        first,
+        "a second push of an image changes nothing"
+    );
+    assert_eq!(client.push_image("team/orders", "v2", b"one").await, first, "a second tag has the same digest");
 
     let config = client.push_blob("team/orders", b"{}").await;
     let other = manifest(&[(&config, 2)], &[]);
@@ -243,14 +247,14 @@ async fn a_tag_of_an_immutable_repository_stays_with_its_image() {
         assert_eq!(answered, json!({"errors": [{"code": "TAG_INVALID", "message": expected}]}));
         assert_eq!(client.registry.manifest("team/orders", "v1").unwrap().digest, first);
     }
-    assert_eq!(put(&client, &digest(other.as_bytes())).await.status(), StatusCode::CREATED, "a digest is no tag");
+    assert_eq!(put(&client, &digest(other.as_bytes())).await.status(), StatusCode::CREATED, "a digest is not a tag");
     client.registry.set_immutable("team/orders", false).unwrap();
     assert_eq!(put(&client, "v1").await.status(), StatusCode::CREATED);
     assert_ne!(client.registry.manifest("team/orders", "v1").unwrap().digest, first);
 }
 
 #[tokio::test]
-async fn deleting_an_image_removes_the_blobs_that_nothing_else_needs() {
+async fn deleting_an_image_removes_its_unused_blobs() {
     let client = client();
     let first = client.push_image("team/orders", "a", b"one").await;
     let second = client.push_image("team/orders", "b", b"two").await;
@@ -280,7 +284,7 @@ async fn everything_pushed_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn with_a_token_set_only_its_bearer_is_served() {
+async fn requests_without_the_token_are_refused() {
     let client = client();
     client.registry.set_token(Some("secret".to_owned()));
     let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));

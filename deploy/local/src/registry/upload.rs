@@ -1,4 +1,4 @@
-//! One blob on its way in: bytes go to a file and through the digest as they come, none are kept in memory.
+//! The upload of one blob. Bytes are written to a file and hashed as they arrive, and are not kept in memory.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use tempfile::TempPath;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
-use super::RegistryError;
+use super::error::RegistryError;
 
-/// The file is removed when the upload is dropped unfinished.
+/// An upload. Dropping it before the end removes the file.
 pub(super) struct Upload {
     pub(super) repository: String,
     pub(super) id: String,

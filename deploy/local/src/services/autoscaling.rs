@@ -1,63 +1,35 @@
-//! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Nothing here
-//! watches metrics; a target's only own act is to clamp the count when it is registered.
+//! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Metrics are not
+//! evaluated; registering a target clamps the desired count.
 //!
-//! A change that was accepted is pending for a while (`Rules::scaling_conflicts`): what would change the same target or one of
-//! its policies meanwhile is refused with `ConcurrentUpdateException`, whoever asks. AWS documents it for 'an update to an
-//! Application Auto Scaling resource that already has a pending update', and calls made one after the other meet it too
-//! (spinnaker/clouddriver#6215). A refused call leaves nothing pending, so that whoever tries again gets through.
+//! An accepted change is pending for `Rules::scaling_conflicts`. Meanwhile every other change of the same target or of its policies
+//! is refused with `ConcurrentUpdateException`. AWS documents this for 'an update to an Application Auto Scaling resource that
+//! already has a pending update'; sequential calls get it too (spinnaker/clouddriver#6215). A refused call is not pending, so
+//! that a retry succeeds.
 //!
 //! <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html>
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, ecs, unknown};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags};
-use crate::paging::{Limits, page};
-use crate::tags;
-use crate::time::Time;
+use super::ecs;
+use crate::model::Cloud;
+use crate::model::autoscaling::{AutoScaling, Policy, Target};
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, Tags};
+use crate::protocol::paging::{Limits, page};
+use crate::protocol::tags;
 
 const DIMENSION: &str = "ecs:service:DesiredCount";
 const RESOURCE_CHARACTERS: usize = 1600;
 const POLICY_CHARACTERS: usize = 256;
-/// The alarms that target tracking makes for one policy: one for each direction.
+/// Target tracking creates one alarm per direction for each policy.
 const ALARMS_OF_POLICY: usize = 2;
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct AutoScaling {
-    /// By resource id: there is one dimension.
-    pub targets: BTreeMap<String, Target>,
-    /// Until when the last change of a resource is pending; a target that is gone leaves its own behind.
-    #[serde(default)]
-    pending: BTreeMap<String, Time>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Target {
-    arn: String,
-    pub min: i64,
-    pub max: i64,
-    created_at: Time,
-    suspended: Value,
-    pub tags: Tags,
-    pub policies: BTreeMap<String, Policy>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Policy {
-    arn: String,
-    created_at: Time,
-    pub configuration: Value,
-    alarms: Value,
-}
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     if input.get("ServiceNamespace").is_some_and(|namespace| namespace != "ecs") {
-        return Err(Fault::invalid("localcloud scales nothing but ServiceNamespace ecs"));
+        return Err(ApiError::invalid("localcloud supports only the ServiceNamespace ecs"));
     }
     match operation {
         "RegisterScalableTarget" => change(cloud, input, register),
@@ -71,7 +43,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DeleteScalingPolicy" => change(cloud, input, delete_policy),
         "TagResource" => {
             let added = input.text_map("Tags");
-            tags::add(Service::AutoScaling, tagged(cloud, input)?, added)?;
+            tags::add(AwsService::AutoScaling, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -80,18 +52,18 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"Tags": tagged(cloud, input)?})),
-        _ => Err(unknown(Service::AutoScaling, operation)),
+        _ => Err(AwsService::AutoScaling.unknown(operation)),
     }
 }
 
-/// A change of a target or of a policy, unless the last one of the same resource is pending.
+/// Applies a change of a target or policy, unless another change of the same resource is pending.
 fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply) -> Reply {
     let (resource, now) = (resource(input)?, cloud.now());
     let AutoScaling { pending, .. } = &mut cloud.autoscaling;
     pending.retain(|_, until| *until > now);
     if pending.contains_key(resource) {
         let message = "You already have a pending update to an Auto Scaling resource.";
-        return Err(Fault::new("ConcurrentUpdateException", message));
+        return Err(ApiError::new("ConcurrentUpdateException", message));
     }
     let reply = act(cloud, input)?;
     if !cloud.rules.scaling_conflicts.is_zero() {
@@ -101,14 +73,14 @@ fn change(cloud: &mut Cloud, input: &Value, act: fn(&mut Cloud, &Value) -> Reply
     Ok(reply)
 }
 
-fn resource(input: &Value) -> Result<&str, Fault> {
+fn resource(input: &Value) -> Result<&str, ApiError> {
     input.need("ServiceNamespace")?;
     if input.need("ScalableDimension")? != DIMENSION {
-        return Err(Fault::invalid(format!("localcloud scales nothing but {DIMENSION}")));
+        return Err(ApiError::invalid(format!("localcloud supports only the ScalableDimension {DIMENSION}")));
     }
     let resource = input.need("ResourceId")?;
     if resource.chars().count() > RESOURCE_CHARACTERS {
-        return Err(Fault::invalid(format!("ResourceId must have at most {RESOURCE_CHARACTERS} characters")));
+        return Err(ApiError::invalid(format!("ResourceId must have at most {RESOURCE_CHARACTERS} characters")));
     }
     Ok(resource)
 }
@@ -118,20 +90,20 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     let known = cloud.autoscaling.targets.get(resource);
     let min = input.number("MinCapacity").or(known.map(|target| target.min));
     let max = input.number("MaxCapacity").or(known.map(|target| target.max));
-    let min = min.ok_or_else(|| Fault::missing("MinCapacity"))?;
-    let max = max.ok_or_else(|| Fault::missing("MaxCapacity"))?;
+    let min = min.ok_or_else(|| ApiError::missing("MinCapacity"))?;
+    let max = max.ok_or_else(|| ApiError::missing("MaxCapacity"))?;
     if min < 0 || max < min {
-        return Err(Fault::invalid("Maximum capacity cannot be less than minimum capacity"));
+        return Err(ApiError::invalid("Maximum capacity cannot be less than minimum capacity"));
     }
     let known = cloud.autoscaling.targets.contains_key(resource);
     if !known && cloud.autoscaling.targets.len() >= cloud.rules.quotas.scalable_targets {
         return Err(exceeded("scalable targets of Amazon ECS", cloud.rules.quotas.scalable_targets));
     }
     let tags = input.text_map("Tags");
-    // Registering has no code of its own for too many of them.
-    tags::check(Service::AutoScaling, &tags).map_err(|fault| Fault { code: None, ..fault })?;
+    // RegisterScalableTarget has no separate code for too many tags.
+    tags::check(AwsService::AutoScaling, &tags).map_err(|error| ApiError { code: None, ..error })?;
     if !ecs::service::clamp(cloud, resource, min, max) {
-        return Err(Fault::invalid(format!("ECS service doesn't exist: {resource}")));
+        return Err(ApiError::invalid(format!("ECS service doesn't exist: {resource}")));
     }
     let id = cloud.draw(32);
     let fresh = Target {
@@ -148,8 +120,8 @@ fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         policies: BTreeMap::new(),
     };
     if known && input.get("Tags").is_some_and(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty())) {
-        let message = "Tags are given when a scalable target is made; use TagResource to change them";
-        return Err(Fault::invalid(message));
+        let message = "RegisterScalableTarget sets tags only on a new scalable target; use TagResource to change them";
+        return Err(ApiError::invalid(message));
     }
     let target = cloud.autoscaling.targets.entry(resource.to_owned()).or_insert(fresh);
     (target.min, target.max) = (min, max);
@@ -165,7 +137,7 @@ fn describe_targets(cloud: &mut Cloud, input: &Value) -> Reply {
     input.need("ServiceNamespace")?;
     let named = input.texts("ResourceIds");
     if named.len() > 50 {
-        return Err(Fault::invalid("ResourceIds must have length less than or equal to 50"));
+        return Err(ApiError::invalid("ResourceIds must have length less than or equal to 50"));
     }
     let all = cloud.autoscaling.targets.iter();
     let all = all.filter(|(resource, _)| named.is_empty() || named.contains(&resource.as_str()));
@@ -196,20 +168,20 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("PolicyName")?;
     if name.chars().count() > POLICY_CHARACTERS || name.chars().any(char::is_control) {
         let message = format!("PolicyName must have at most {POLICY_CHARACTERS} characters, all of them printable");
-        return Err(Fault::invalid(message));
+        return Err(ApiError::invalid(message));
     }
     if input.text("PolicyType").is_some_and(|kind| kind != "TargetTrackingScaling") {
-        return Err(Fault::invalid("localcloud has no scaling policies but TargetTrackingScaling"));
+        return Err(ApiError::invalid("localcloud supports only the PolicyType TargetTrackingScaling"));
     }
     let configuration = input.get("TargetTrackingScalingPolicyConfiguration");
-    let configuration = configuration.ok_or_else(|| Fault::missing("TargetTrackingScalingPolicyConfiguration"))?;
+    let configuration = configuration.ok_or_else(|| ApiError::missing("TargetTrackingScalingPolicyConfiguration"))?;
     if configuration.get("TargetValue").and_then(Value::as_f64).is_none() {
-        return Err(Fault::missing("TargetTrackingScalingPolicyConfiguration.TargetValue"));
+        return Err(ApiError::missing("TargetTrackingScalingPolicyConfiguration.TargetValue"));
     }
     let metric = metric(configuration);
     if !matches!(metric, Some("ECSServiceAverageCPUUtilization" | "ECSServiceAverageMemoryUtilization")) {
-        return Err(Fault::invalid(
-            "localcloud tracks ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
+        return Err(ApiError::invalid(
+            "localcloud supports only the metrics ECSServiceAverageCPUUtilization and ECSServiceAverageMemoryUtilization",
         ));
     }
     let (uuid, high, low) = (cloud.draw_uuid(), cloud.draw_uuid(), cloud.draw_uuid());
@@ -230,7 +202,7 @@ fn put_policy(cloud: &mut Cloud, input: &Value) -> Reply {
     let other = |(other, policy): (&String, &Policy)| other != name && self::metric(&policy.configuration) == metric;
     if target.policies.iter().any(other) {
         let message = "Only one TargetTrackingScaling policy for a given metric specification is allowed.";
-        return Err(Fault::invalid(message));
+        return Err(ApiError::invalid(message));
     }
     if !target.policies.contains_key(name) {
         let quotas = cloud.rules.quotas;
@@ -286,25 +258,25 @@ fn delete_policy(cloud: &mut Cloud, input: &Value) -> Reply {
             "No scaling policy found for service namespace: ecs, resource ID: {resource}, \
              scalable dimension: {DIMENSION}, policy name: {name}"
         );
-        Fault::new("ObjectNotFoundException", message)
+        ApiError::new("ObjectNotFoundException", message)
     })
 }
 
-fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, ApiError> {
     let arn = input.need("ResourceARN")?;
     let target = cloud.autoscaling.targets.values_mut().find(|target| target.arn == arn);
-    let missing = || Fault::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
+    let missing = || ApiError::new("ResourceNotFoundException", format!("The specified resource doesn't exist: {arn}"));
     Ok(&mut target.ok_or_else(missing)?.tags)
 }
 
-fn exceeded(what: &str, most: usize) -> Fault {
-    Fault::new("LimitExceededException", format!("You have reached the quota of {most} {what} of this account."))
+fn exceeded(what: &str, most: usize) -> ApiError {
+    ApiError::new("LimitExceededException", format!("You have reached the quota of {most} {what} of this account."))
 }
 
-fn no_target(resource: &str) -> Fault {
+fn no_target(resource: &str) -> ApiError {
     let message = format!(
         "No scalable target found for service namespace: ecs, resource ID: {resource}, \
          scalable dimension: {DIMENSION}"
     );
-    Fault::new("ObjectNotFoundException", message)
+    ApiError::new("ObjectNotFoundException", message)
 }

@@ -1,87 +1,25 @@
 //! Cloud Map: namespaces, services and the instances that ECS registers in them.
 //!
-//! What AWS does behind an operation id happens here when the operation is due, not when it is asked for.
+//! Asynchronous changes happen when their operation completes.
 //!
-//! A service made under the name of a deleted one gets that one's id again (hashicorp/terraform-provider-aws#46930), as often as
-//! `Rules::returning_ids` says. ECS, to which it is the same registry then, enters tasks when they start, and none that run.
+//! A new service can get the id of a deleted service of the same name (hashicorp/terraform-provider-aws#46930);
+//! `Rules::returning_ids` sets how often. ECS registers tasks only when they start, so running tasks are missing in it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::{Cloud, Timer};
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags, pick, upper_tags};
-use crate::paging::{Limits, page};
-use crate::tags;
-use crate::time::Time;
+use crate::model::cloudmap::{Attributes, Change, CloudMap, Namespace, Operation, Registry};
+use crate::model::{Cloud, Timer};
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::arn::tail;
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, Tags, pick, upper_tags};
+use crate::protocol::paging::{Limits, page};
+use crate::protocol::tags;
 
 const PAGE: Limits = Limits { default: 100, max: 100 };
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct CloudMap {
-    pub namespaces: BTreeMap<String, Namespace>,
-    pub services: BTreeMap<String, Registry>,
-    /// The id that was last given to a service, by namespace and name.
-    #[serde(default)]
-    ids: BTreeMap<String, String>,
-    operations: BTreeMap<String, Operation>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Namespace {
-    pub id: String,
-    arn: String,
-    pub name: String,
-    description: Option<String>,
-    created_at: Time,
-    hosted_zone: String,
-    pub tags: Tags,
-}
-
-/// What Cloud Map calls a service.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Registry {
-    pub id: String,
-    pub arn: String,
-    pub name: String,
-    pub namespace_id: String,
-    created_at: Time,
-    /// Description, `DnsConfig`, `HealthCheckConfig` and `HealthCheckCustomConfig` as they were given.
-    pub settings: serde_json::Map<String, Value>,
-    pub tags: Tags,
-    pub instances: BTreeMap<String, Attributes>,
-}
-
-pub type Attributes = BTreeMap<String, String>;
-
-impl Registry {
-    /// Whether instances need a port: DNS answers with SRV records.
-    pub fn has_srv(&self) -> bool {
-        let records = self.settings.get("DnsConfig").map_or(&[][..], |dns| dns.items("DnsRecords"));
-        records.iter().any(|record| record.text("Type") == Some("SRV"))
-    }
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct Operation {
-    kind: String,
-    targets: BTreeMap<String, String>,
-    created_at: Time,
-    done: bool,
-    change: Change,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-enum Change {
-    CreateNamespace { id: String, name: String, description: Option<String>, tags: Tags },
-    UpdateService { id: String, settings: serde_json::Map<String, Value> },
-    Register { service: String, instance: String, attributes: Attributes },
-    Deregister { service: String, instance: String },
-}
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
@@ -107,7 +45,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DiscoverInstances" => discover(cloud, input),
         "TagResource" => {
             let added = input.tags("Tags");
-            tags::add(Service::CloudMap, tagged(cloud, input)?, added)?;
+            tags::add(AwsService::CloudMap, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -116,20 +54,25 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"Tags": upper_tags(tagged(cloud, input)?)})),
-        _ => Err(unknown(Service::CloudMap, operation)),
+        _ => Err(AwsService::CloudMap.unknown(operation)),
     }
 }
 
-/// Puts a task into a registry at once, as ECS does, unless that is gone or full.
-pub fn enter(cloud: &mut Cloud, registry_arn: &str, instance: &str, attributes: Attributes) -> Result<(), Fault> {
+/// Registers a task at once, as ECS does; an error if the registry does not exist or is full.
+pub fn register_task(
+    cloud: &mut Cloud,
+    registry_arn: &str,
+    instance: &str,
+    attributes: Attributes,
+) -> Result<(), ApiError> {
     let id = tail(registry_arn);
-    has_room(cloud, id, instance)?;
+    check_instance_quota(cloud, id, instance)?;
     registry_mut(cloud, id)?.instances.insert(instance.to_owned(), attributes);
     Ok(())
 }
 
-/// Refuses one more instance of a service, where that service or its namespace has as many as it may.
-fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), Fault> {
+/// Refuses a new instance if the quota of the service or of its namespace is reached.
+fn check_instance_quota(cloud: &Cloud, id: &str, instance: &str) -> Result<(), ApiError> {
     let CloudMap { services, .. } = &cloud.cloudmap;
     let Some(service) = services.get(id).filter(|service| !service.instances.contains_key(instance)) else {
         return Ok(());
@@ -145,28 +88,13 @@ fn has_room(cloud: &Cloud, id: &str, instance: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-pub fn leave(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
+pub fn deregister_task(cloud: &mut Cloud, registry_arn: &str, instance: &str) {
     if let Some(registry) = cloud.cloudmap.services.get_mut(tail(registry_arn)) {
         registry.instances.remove(instance);
     }
 }
 
-pub fn by_arn<'a>(cloud: &'a Cloud, arn: &str) -> Option<&'a Registry> {
-    cloud.cloudmap.services.get(tail(arn)).filter(|registry| registry.arn == arn)
-}
-
-/// What DNS answers for `service.namespace`, in lower case: the addresses of its instances.
-pub fn addresses(cloud: &Cloud, name: &str) -> Vec<Ipv4Addr> {
-    let full = |service: &Registry| {
-        let namespace = cloud.cloudmap.namespaces.get(&service.namespace_id)?;
-        Some(format!("{}.{}", service.name, namespace.name).to_lowercase())
-    };
-    let named = cloud.cloudmap.services.values().filter(|service| full(service).as_deref() == Some(name));
-    let instances = named.flat_map(|service| service.instances.values());
-    instances.filter_map(|attributes| attributes.get("AWS_INSTANCE_IPV4")?.parse().ok()).collect()
-}
-
-/// Does what an operation promised.
+/// Applies the change of an operation.
 pub fn complete(cloud: &mut Cloud, id: &str) {
     let now = cloud.now();
     let Some(operation) = cloud.cloudmap.operations.get_mut(id) else {
@@ -198,12 +126,12 @@ pub fn complete(cloud: &mut Cloud, id: &str) {
     }
 }
 
-fn promise(cloud: &mut Cloud, kind: &str, targets: &[(&str, &str)], change: Change) -> Value {
+fn start_operation(cloud: &mut Cloud, kind: &str, targets: &[(&str, &str)], change: Change) -> Value {
     let id = cloud.draw_uuid();
     let targets = targets.iter().map(|(kind, id)| ((*kind).to_owned(), (*id).to_owned())).collect();
     let operation = Operation { kind: kind.to_owned(), targets, created_at: cloud.now(), done: false, change };
     cloud.cloudmap.operations.insert(id.clone(), operation);
-    cloud.wake(cloud.now() + cloud.rules.operation_delay, Timer::Operation { id: id.clone() });
+    cloud.schedule(cloud.now() + cloud.rules.operation_delay, Timer::Operation { id: id.clone() });
     json!({"OperationId": id})
 }
 
@@ -211,7 +139,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("Name")?;
     input.need("Vpc")?;
     if name.len() > 253 || !name.split('.').all(is_dns_label) {
-        return Err(Fault::invalid(format!("'{name}' is not a name a private DNS zone can have")));
+        return Err(ApiError::invalid(format!("'{name}' is not a valid name of a private DNS zone")));
     }
     let pending = cloud.cloudmap.operations.values().filter(|operation| !operation.done);
     let promised = pending.filter_map(|operation| match &operation.change {
@@ -220,7 +148,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
     });
     let existing = cloud.cloudmap.namespaces.values().map(|namespace| namespace.name.as_str());
     if existing.chain(promised).any(|taken| taken == name) {
-        return Err(Fault::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
+        return Err(ApiError::new("NamespaceAlreadyExists", format!("Namespace with name {name} already exists.")));
     }
     let promised = cloud
         .cloudmap
@@ -231,7 +159,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(exceeded("namespaces per Region", cloud.rules.quotas.namespaces));
     }
     let tags = input.tags("Tags");
-    tags::check(Service::CloudMap, &tags)?;
+    tags::check(AwsService::CloudMap, &tags)?;
     let id = format!("ns-{}", cloud.draw(16));
     let change = Change::CreateNamespace {
         id: id.clone(),
@@ -239,7 +167,7 @@ fn create_namespace(cloud: &mut Cloud, input: &Value) -> Reply {
         description: description(input)?.map(str::to_owned),
         tags,
     };
-    Ok(promise(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
+    Ok(start_operation(cloud, "CREATE_NAMESPACE", &[("NAMESPACE", &id)], change))
 }
 
 fn list_namespaces(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -276,28 +204,28 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("Name")?;
     let dns = input.get("DnsConfig").filter(|dns| dns.is_object());
     let namespace = input.text("NamespaceId").or_else(|| dns?.text("NamespaceId"));
-    let namespace = tail(namespace.ok_or_else(|| Fault::missing("NamespaceId"))?).to_owned();
+    let namespace = tail(namespace.ok_or_else(|| ApiError::missing("NamespaceId"))?).to_owned();
     if !cloud.cloudmap.namespaces.contains_key(&namespace) {
         return Err(no_namespace(&namespace));
     }
     if name.len() > 127 || (dns.is_some() && !name.split('.').all(is_dns_label)) {
-        return Err(Fault::invalid(format!("'{name}' is not a name that DNS can answer for")));
+        return Err(ApiError::invalid(format!("'{name}' is not a valid DNS name")));
     }
     creator_request(input)?;
     description(input)?;
     let tags = input.tags("Tags");
-    tags::check(Service::CloudMap, &tags)?;
-    // DNS does not tell upper from lower case.
+    tags::check(AwsService::CloudMap, &tags)?;
+    // DNS names are case-insensitive.
     let taken = |other: &str| if dns.is_some() { other.eq_ignore_ascii_case(name) } else { other == name };
     let same = |service: &&Registry| service.namespace_id == namespace && taken(&service.name);
     if let Some(service) = cloud.cloudmap.services.values().find(same) {
         let message = format!("Service already exists: {} has the name {name}.", service.id);
-        return Err(Fault::new("ServiceAlreadyExists", message));
+        return Err(ApiError::new("ServiceAlreadyExists", message));
     }
     let mut settings = pick(input, &["Description", "DnsConfig", "HealthCheckConfig", "HealthCheckCustomConfig"]);
     if let Some(Value::Object(dns)) = settings.get_mut("DnsConfig") {
         if dns.get("DnsRecords").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-            return Err(Fault::missing("DnsConfig.DnsRecords"));
+            return Err(ApiError::missing("DnsConfig.DnsRecords"));
         }
         dns.insert("NamespaceId".to_owned(), namespace.clone().into());
         dns.entry("RoutingPolicy").or_insert_with(|| "MULTIVALUE".into());
@@ -318,9 +246,9 @@ fn create_service(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"Service": shown}))
 }
 
-/// An id for a service that is made now: the one that the last of this name had, or a new one.
+/// The id of a new service: that of the last service of this name, or a new id.
 fn fresh_id(cloud: &mut Cloud, namespace: &str, name: &str) -> String {
-    // Drawn in either case: what returns here changes no id that is drawn later.
+    // Draw an id in both cases, so that later ids do not depend on the decision.
     let drawn = format!("srv-{}", cloud.draw(16));
     let place = format!("{namespace}/{name}");
     let returns = cloud.happens(cloud.rules.returning_ids, "returning id", &drawn);
@@ -336,7 +264,7 @@ fn show_service(service: &Registry) -> Value {
     shown
 }
 
-/// What `ListServices` says: all but the namespace, which only `DnsConfig` carries there.
+/// A service as `ListServices` returns it: without the namespace, which only `DnsConfig` has.
 fn summary(service: &Registry) -> Value {
     let mut shown = json!({
         "Id": service.id,
@@ -364,7 +292,7 @@ fn list_services(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.map(summary).document("Services", "NextToken"))
 }
 
-/// What the change leaves out is removed by AWS only inside `DnsConfig`, whose records and TTLs are replaced as a whole.
+/// AWS keeps omitted fields, except in `DnsConfig`, whose records are replaced as a whole.
 fn update_service(cloud: &mut Cloud, input: &Value) -> Reply {
     let service = registry_mut(cloud, input.need("Id")?)?;
     let id = service.id.clone();
@@ -376,14 +304,14 @@ fn update_service(cloud: &mut Cloud, input: &Value) -> Reply {
         settings.insert("DnsConfig".to_owned(), dns);
     }
     let change = Change::UpdateService { id: id.clone(), settings };
-    Ok(promise(cloud, "UPDATE_SERVICE", &[("SERVICE", &id)], change))
+    Ok(start_operation(cloud, "UPDATE_SERVICE", &[("SERVICE", &id)], change))
 }
 
 fn delete_service(cloud: &mut Cloud, input: &Value) -> Reply {
     let service = registry_mut(cloud, input.need("Id")?)?;
     if !service.instances.is_empty() {
         let message = "Service contains registered instances; delete the instances before deleting the service";
-        return Err(Fault::new("ResourceInUse", message));
+        return Err(ApiError::new("ResourceInUse", message));
     }
     let id = service.id.clone();
     cloud.cloudmap.services.remove(&id);
@@ -396,28 +324,28 @@ fn register_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     let instance = input.need("InstanceId")?.to_owned();
     let attributes = input.text_map("Attributes");
     if attributes.is_empty() {
-        return Err(Fault::missing("Attributes"));
+        return Err(ApiError::missing("Attributes"));
     }
     if instance.len() > 64 || attributes.iter().any(|(key, value)| key.len() > 255 || value.len() > 1024) {
-        return Err(Fault::invalid(
+        return Err(ApiError::invalid(
             "An instance's id has at most 64 characters, an attribute 255 and its value 1,024.",
         ));
     }
     if srv && !attributes.contains_key("AWS_INSTANCE_PORT") {
-        return Err(Fault::missing("Attributes.AWS_INSTANCE_PORT"));
+        return Err(ApiError::missing("Attributes.AWS_INSTANCE_PORT"));
     }
     if let Some((attribute, address)) = elsewhere(&attributes) {
-        return Err(Fault::invalid(format!(
-            "{attribute} is {address}: localcloud hands out addresses of 127.0.0.0/8 and ::1 only, so that its clients connect to \
-             nothing but this machine."
+        return Err(ApiError::invalid(format!(
+            "{attribute} is {address}: localcloud accepts only addresses of 127.0.0.0/8 and ::1, so that its clients connect \
+             only to this machine."
         )));
     }
-    has_room(cloud, &id, &instance)?;
+    check_instance_quota(cloud, &id, &instance)?;
     let change = Change::Register { service: id.clone(), instance: instance.clone(), attributes };
-    Ok(promise(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+    Ok(start_operation(cloud, "REGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
 
-/// An address that is not one of this machine.
+/// An attribute with an address outside this machine.
 fn elsewhere(attributes: &Attributes) -> Option<(&str, &str)> {
     attributes.iter().map(|(attribute, address)| (attribute.as_str(), address.as_str())).find(|(attribute, address)| {
         match *attribute {
@@ -432,11 +360,11 @@ fn deregister_instance(cloud: &mut Cloud, input: &Value) -> Reply {
     let service = registry_mut(cloud, input.need("ServiceId")?)?;
     let instance = input.need("InstanceId")?.to_owned();
     if !service.instances.contains_key(&instance) {
-        return Err(Fault::new("InstanceNotFound", format!("Instance {instance} not found.")).with_status(404));
+        return Err(ApiError::new("InstanceNotFound", format!("Instance {instance} not found.")).with_status(404));
     }
     let id = service.id.clone();
     let change = Change::Deregister { service: id.clone(), instance: instance.clone() };
-    Ok(promise(cloud, "DEREGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
+    Ok(start_operation(cloud, "DEREGISTER_INSTANCE", &[("SERVICE", &id), ("INSTANCE", &instance)], change))
 }
 
 fn list_instances(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -449,7 +377,7 @@ fn list_instances(cloud: &mut Cloud, input: &Value) -> Reply {
 
 fn get_operation(cloud: &mut Cloud, input: &Value) -> Reply {
     let id = input.need("OperationId")?;
-    let missing = || Fault::new("OperationNotFound", format!("Operation {id} not found."));
+    let missing = || ApiError::new("OperationNotFound", format!("Operation {id} not found."));
     let operation = cloud.cloudmap.operations.get(id).ok_or_else(missing)?;
     Ok(json!({"Operation": {
         "Id": id,
@@ -486,21 +414,16 @@ fn discover(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"Instances": shown, "InstancesRevision": cloud.now().millis()}))
 }
 
-fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, ApiError> {
     let arn = input.need("ResourceARN")?;
-    let missing = Fault::new("ResourceNotFoundException", format!("Resource {arn} not found."));
+    let missing = ApiError::new("ResourceNotFoundException", format!("Resource {arn} not found."));
     let CloudMap { namespaces, services, .. } = &mut cloud.cloudmap;
     let service = services.get_mut(tail(arn)).map(|service| &mut service.tags);
     service.or_else(|| namespaces.get_mut(tail(arn)).map(|namespace| &mut namespace.tags)).ok_or(missing)
 }
 
-fn registry_mut<'a>(cloud: &'a mut Cloud, id: &str) -> Result<&'a mut Registry, Fault> {
+fn registry_mut<'a>(cloud: &'a mut Cloud, id: &str) -> Result<&'a mut Registry, ApiError> {
     cloud.cloudmap.services.get_mut(tail(id)).ok_or_else(|| no_service(id))
-}
-
-/// Ids are accepted as ARNs too.
-fn tail(id: &str) -> &str {
-    id.rsplit('/').next().unwrap_or(id)
 }
 
 fn is_dns_label(label: &str) -> bool {
@@ -509,9 +432,9 @@ fn is_dns_label(label: &str) -> bool {
 }
 
 /// `ResourceId` in the API's model: at most 64 characters.
-fn creator_request(input: &Value) -> Result<(), Fault> {
+fn creator_request(input: &Value) -> Result<(), ApiError> {
     match input.text("CreatorRequestId").map(str::len) {
-        Some(length) if length > 64 => Err(Fault::invalid(format!(
+        Some(length) if length > 64 => Err(ApiError::invalid(format!(
             "1 validation error detected: Value at 'creatorRequestId' failed to satisfy constraint: Member must have length less than \
              or equal to 64; it has {length}"
         ))),
@@ -519,24 +442,24 @@ fn creator_request(input: &Value) -> Result<(), Fault> {
     }
 }
 
-/// The description of what is made, which may be absent.
-fn description(input: &Value) -> Result<Option<&str>, Fault> {
+/// The optional description.
+fn description(input: &Value) -> Result<Option<&str>, ApiError> {
     let text = input.text("Description");
     if text.is_some_and(|text| text.chars().count() > 1024) {
-        return Err(Fault::invalid("Description must have at most 1,024 characters."));
+        return Err(ApiError::invalid("Description must have at most 1,024 characters."));
     }
     Ok(text)
 }
 
-fn exceeded(what: &str, most: usize) -> Fault {
+fn exceeded(what: &str, most: usize) -> ApiError {
     let message = format!("The resource can't be created: the quota of {most} {what} is reached.");
-    Fault::new("ResourceLimitExceeded", message)
+    ApiError::new("ResourceLimitExceeded", message)
 }
 
-fn no_namespace(id: &str) -> Fault {
-    Fault::new("NamespaceNotFound", format!("Namespace not found: {id}"))
+fn no_namespace(id: &str) -> ApiError {
+    ApiError::new("NamespaceNotFound", format!("Namespace not found: {id}"))
 }
 
-fn no_service(id: &str) -> Fault {
-    Fault::new("ServiceNotFound", format!("Service not found: {id}"))
+fn no_service(id: &str) -> ApiError {
+    ApiError::new("ServiceNotFound", format!("Service not found: {id}"))
 }

@@ -1,44 +1,18 @@
-//! `CodeBuild`: projects and their builds. No buildspec is run: whoever embeds this cloud ends a build with [`CodeBuild::end`], and
-//! without [`Rules::builds`](crate::cloud::Rules::builds) each fails at once and says so.
+//! `CodeBuild`: projects and their builds. Buildspecs are not run. A test ends a build with
+//! [`CodeBuild::end`](crate::model::codebuild::CodeBuild::end); without [`Rules::builds`](crate::model::rules::Rules::builds) each build fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::Fields;
-use crate::time::Time;
+use crate::model::Cloud;
+use crate::model::codebuild::Build;
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::Fields;
 
-/// For so long a token of idempotency gives the same build again (`CodeBuild` API reference, `StartBuild`).
+/// How long an idempotency token returns the same build (`CodeBuild` API reference, `StartBuild`).
 const TOKEN_LIFETIME_MS: u64 = 5 * 60 * 1000;
-
-#[derive(Default, Serialize, Deserialize)]
-pub struct CodeBuild {
-    pub projects: BTreeSet<String>,
-    pub builds: BTreeMap<String, Build>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Build {
-    project: String,
-    pub buildspec: String,
-    pub variables: BTreeMap<String, String>,
-    token: Option<String>,
-    started_at: Time,
-    /// Nothing, while it is under way; an error is what its build phase says.
-    pub ended: Option<Result<(), String>>,
-}
-
-impl CodeBuild {
-    pub fn end(&mut self, id: &str, result: Result<(), String>) {
-        if let Some(build) = self.builds.get_mut(id) {
-            build.ended = Some(result);
-        }
-    }
-}
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
@@ -46,13 +20,13 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             let name = input.need("name")?.to_owned();
             if !cloud.codebuild.projects.insert(name.clone()) {
                 let message = format!("Project already exists: {name}");
-                return Err(Fault::new("ResourceAlreadyExistsException", message));
+                return Err(ApiError::new("ResourceAlreadyExistsException", message));
             }
             Ok(json!({"project": {"name": name}}))
         }
         "StartBuild" => start_build(cloud, input),
         "BatchGetBuilds" => batch_get_builds(cloud, input),
-        _ => Err(unknown(Service::CodeBuild, operation)),
+        _ => Err(AwsService::CodeBuild.unknown(operation)),
     }
 }
 
@@ -61,19 +35,19 @@ fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
     if !cloud.codebuild.projects.contains(&project) {
         let (region, account) = (&cloud.rules.region, &cloud.rules.account);
         let message = format!("Project cannot be found: arn:aws:codebuild:{region}:{account}:project/{project}");
-        return Err(Fault::new("ResourceNotFoundException", message));
+        return Err(ApiError::new("ResourceNotFoundException", message));
     }
     let variables: BTreeMap<String, String> = input
         .items("environmentVariablesOverride")
         .iter()
         .map(|one| Ok((one.need("name")?.to_owned(), one.text("value").unwrap_or_default().to_owned())))
-        .collect::<Result<_, Fault>>()?;
+        .collect::<Result<_, ApiError>>()?;
     let build = Build {
         buildspec: input.text("buildspecOverride").unwrap_or_default().to_owned(),
         variables,
         token: input.text("idempotencyToken").map(str::to_owned),
         started_at: cloud.now(),
-        ended: (!cloud.rules.builds).then(|| Err("localcloud runs no buildspecs".to_owned())),
+        ended: (!cloud.rules.builds).then(|| Err("localcloud does not run buildspecs".to_owned())),
         project,
     };
     let young = |other: &Build| cloud.now().millis().saturating_sub(other.started_at.millis()) < TOKEN_LIFETIME_MS;
@@ -82,7 +56,7 @@ fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
     });
     if let Some((id, other)) = same {
         if other.buildspec != build.buildspec || other.variables != build.variables {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 "InvalidInputException",
                 "The idempotency token was used with other parameters a moment ago",
             ));
@@ -98,7 +72,7 @@ fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
 fn batch_get_builds(cloud: &mut Cloud, input: &Value) -> Reply {
     let ids = input.texts("ids");
     if ids.is_empty() || ids.len() > 100 {
-        return Err(Fault::new("InvalidInputException", "Invalid number of build IDs: 1 to 100"));
+        return Err(ApiError::new("InvalidInputException", "Invalid number of build IDs: 1 to 100"));
     }
     let (found, missing): (Vec<&str>, Vec<&str>) =
         ids.into_iter().partition(|id| cloud.codebuild.builds.contains_key(*id));

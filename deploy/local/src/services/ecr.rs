@@ -1,192 +1,20 @@
-//! ECR: repositories here, images behind [`Images`], which the registry's `/v2/` writes to.
-
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+//! ECR: repositories and their images. The registry's `/v2/` stores the images.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags, upper_tags};
-use crate::lock::lock;
-use crate::paging::{Limits, page};
-use crate::registry::{ImageDetail, Registry, RegistryError};
-use crate::tags;
-use crate::time::Time;
+use crate::model::Cloud;
+use crate::model::ecr::Repository;
+use crate::model::images::Image;
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, Tags, upper_tags};
+use crate::protocol::paging::{Limits, page};
+use crate::protocol::tags;
 
 const TOKEN_HOURS: u64 = 12;
 const IMMUTABLE: &str = "IMMUTABLE";
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Ecr {
-    pub repositories: BTreeMap<String, Repository>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Repository {
-    arn: String,
-    created_at: Time,
-    pub mutability: String,
-    pub scan_on_push: bool,
-    encryption: Value,
-    pub tags: Tags,
-}
-
-/// One pushed manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    pub digest: String,
-    pub tags: Vec<String>,
-    pub size_bytes: u64,
-    pub pushed_at: Time,
-    pub media_type: String,
-    /// Digests of the manifests that it names, where it is an index.
-    pub parts: Vec<String>,
-}
-
-/// Port: where the images of a repository lie. What it cannot do is the service's own failure, not the caller's.
-pub trait Images: Send + Sync {
-    /// A repository that is already there stays as it is.
-    fn create(&self, repository: &str) -> Result<(), Fault>;
-    /// Deletes a repository with its images, if it is there.
-    fn delete(&self, repository: &str) -> Result<(), Fault>;
-    fn images(&self, repository: &str) -> Vec<Image>;
-    /// The text of a manifest.
-    fn manifest(&self, repository: &str, digest: &str) -> Option<String>;
-    /// False when there is no such image.
-    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault>;
-    /// Takes one tag away; false when no image has it.
-    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault>;
-    /// Whether a pushed tag may be moved to another image.
-    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault>;
-    /// Whether a repository has an image of this tag or digest; `None` where what is run need not have been pushed.
-    fn holds(&self, repository: &str, reference: &str) -> Option<bool>;
-}
-
-/// Images in memory, put there by a test.
-#[derive(Default)]
-pub struct MemoryImages(Mutex<BTreeMap<String, Vec<Image>>>);
-
-impl MemoryImages {
-    pub fn shared() -> Arc<dyn Images> {
-        Arc::new(Self::default())
-    }
-
-    pub fn put(&self, repository: &str, image: Image) {
-        self.with(|all| {
-            let images = all.entry(repository.to_owned()).or_default();
-            for other in images.iter_mut() {
-                other.tags.retain(|tag| !image.tags.contains(tag));
-            }
-            images.retain(|other| other.digest != image.digest);
-            images.push(image);
-        });
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Vec<Image>>) -> T) -> T {
-        act(&mut lock(&self.0))
-    }
-}
-
-impl Images for MemoryImages {
-    fn create(&self, repository: &str) -> Result<(), Fault> {
-        self.with(|all| {
-            all.entry(repository.to_owned()).or_default();
-        });
-        Ok(())
-    }
-
-    fn delete(&self, repository: &str) -> Result<(), Fault> {
-        self.with(|all| all.remove(repository));
-        Ok(())
-    }
-
-    fn images(&self, repository: &str) -> Vec<Image> {
-        self.with(|all| all.get(repository).cloned().unwrap_or_default())
-    }
-
-    fn manifest(&self, repository: &str, digest: &str) -> Option<String> {
-        let image = self.images(repository).into_iter().find(|image| image.digest == digest)?;
-        let parts: Vec<Value> = image.parts.iter().map(|digest| json!({"digest": digest})).collect();
-        Some(json!({"schemaVersion": 2, "mediaType": image.media_type, "manifests": parts}).to_string())
-    }
-
-    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
-        Ok(self.with(|all| {
-            let Some(images) = all.get_mut(repository) else { return false };
-            let before = images.len();
-            images.retain(|image| image.digest != digest);
-            images.len() < before
-        }))
-    }
-
-    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
-        Ok(self.with(|all| {
-            let images = all.get_mut(repository).map_or(&mut [][..], Vec::as_mut_slice);
-            let found = images.iter_mut().find(|image| image.tags.iter().any(|other| other == tag));
-            found.map(|image| image.tags.retain(|other| other != tag)).is_some()
-        }))
-    }
-
-    fn set_immutable(&self, _: &str, _: bool) -> Result<(), Fault> {
-        // Nothing is pushed here.
-        Ok(())
-    }
-
-    fn holds(&self, _: &str, _: &str) -> Option<bool> {
-        None
-    }
-}
-
-impl Images for Registry {
-    fn create(&self, repository: &str) -> Result<(), Fault> {
-        self.create(repository).map(drop).map_err(|error| broken(&error))
-    }
-
-    fn delete(&self, repository: &str) -> Result<(), Fault> {
-        self.delete(repository).map(drop).map_err(|error| broken(&error))
-    }
-
-    fn images(&self, repository: &str) -> Vec<Image> {
-        let image = |detail: ImageDetail| Image {
-            digest: detail.digest,
-            tags: detail.tags,
-            size_bytes: detail.size_bytes,
-            pushed_at: detail.pushed_at.into(),
-            media_type: detail.media_type,
-            parts: detail.parts,
-        };
-        self.images(repository).into_iter().map(image).collect()
-    }
-
-    fn manifest(&self, repository: &str, digest: &str) -> Option<String> {
-        String::from_utf8(self.manifest(repository, digest)?.bytes.to_vec()).ok()
-    }
-
-    fn delete_image(&self, repository: &str, digest: &str) -> Result<bool, Fault> {
-        self.delete_image(repository, digest).map_err(|error| broken(&error))
-    }
-
-    fn untag(&self, repository: &str, tag: &str) -> Result<bool, Fault> {
-        self.untag(repository, tag).map_err(|error| broken(&error))
-    }
-
-    fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), Fault> {
-        self.set_immutable(repository, immutable).map_err(|error| broken(&error))
-    }
-
-    fn holds(&self, repository: &str, reference: &str) -> Option<bool> {
-        Some(self.manifest(repository, reference).is_some())
-    }
-}
-
-fn broken(error: &RegistryError) -> Fault {
-    Fault::new("ServerException", error.to_string()).with_status(500)
-}
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
@@ -218,7 +46,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "TagResource" => {
             let added = input.tags("tags");
-            tags::add(Service::Ecr, tagged(cloud, input)?, added)?;
+            tags::add(AwsService::Ecr, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -227,14 +55,14 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             Ok(json!({}))
         }
         "ListTagsForResource" => Ok(json!({"tags": upper_tags(tagged(cloud, input)?)})),
-        _ => Err(unknown(Service::Ecr, operation)),
+        _ => Err(AwsService::Ecr.unknown(operation)),
     }
 }
 
 fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("repositoryName")?;
     if !is_repository_name(name) {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "Invalid parameter at 'repositoryName' failed to satisfy constraint: '{name}' must satisfy regular expression \
              '(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*' and have 2 to 256 characters"
         )));
@@ -242,15 +70,15 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     if cloud.ecr.repositories.contains_key(name) {
         let account = &cloud.rules.account;
         let message = format!("The repository with name '{name}' already exists in the registry with id '{account}'");
-        return Err(Fault::new("RepositoryAlreadyExistsException", message));
+        return Err(ApiError::new("RepositoryAlreadyExistsException", message));
     }
     let most = cloud.rules.quotas.image_repositories;
     if cloud.ecr.repositories.len() >= most {
         let message = format!("The registry has reached its quota of {most} repositories");
-        return Err(Fault::new("LimitExceededException", message));
+        return Err(ApiError::new("LimitExceededException", message));
     }
     let tags = input.tags("tags");
-    tags::check(Service::Ecr, &tags)?;
+    tags::check(AwsService::Ecr, &tags)?;
     let repository = Repository {
         arn: cloud.arn("ecr", &format!("repository/{name}")),
         created_at: cloud.now(),
@@ -269,11 +97,13 @@ fn create(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"repository": shown}))
 }
 
-fn mutability(input: &Value) -> Result<String, Fault> {
+fn mutability(input: &Value) -> Result<String, ApiError> {
     match input.text("imageTagMutability") {
         None => Ok("MUTABLE".to_owned()),
         Some(known @ ("MUTABLE" | IMMUTABLE)) => Ok(known.to_owned()),
-        Some(other) => Err(Fault::invalid(format!("imageTagMutability is MUTABLE or IMMUTABLE here, not {other}"))),
+        Some(other) => Err(ApiError::invalid(format!(
+            "localcloud supports the imageTagMutability MUTABLE and IMMUTABLE, not {other}"
+        ))),
     }
 }
 
@@ -282,7 +112,7 @@ fn scan_on_push(input: &Value) -> bool {
     configuration.and_then(|configuration| configuration.flag("scanOnPush")).unwrap_or(false)
 }
 
-/// Path parts of lower-case letters and digits, with single `.`, `_` or `-` between them.
+/// Whether each part of the path has lower-case letters and digits, separated by single `.`, `_` or `-`.
 fn is_repository_name(name: &str) -> bool {
     let word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let part = |part: &str| part.split(['.', '_', '-']).all(word);
@@ -321,7 +151,7 @@ fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
         let message = format!(
             "The repository with name '{name}' in registry with id '{account}' cannot be deleted because it still contains images"
         );
-        return Err(Fault::new("RepositoryNotEmptyException", message));
+        return Err(ApiError::new("RepositoryNotEmptyException", message));
     }
     cloud.images.delete(&name)?;
     let gone = cloud.ecr.repositories.remove(&name);
@@ -338,14 +168,14 @@ fn authorize(cloud: &Cloud) -> Value {
     }]})
 }
 
-/// Whether an image is what one `{imageDigest, imageTag}` means.
-fn means(id: &Value, image: &Image) -> bool {
+/// Whether an image matches an id `{imageDigest, imageTag}`.
+fn matches_id(id: &Value, image: &Image) -> bool {
     let digest = id.text("imageDigest").is_none_or(|digest| digest == image.digest);
     let tag = id.text("imageTag").is_none_or(|tag| image.tags.iter().any(|other| other == tag));
     digest && tag
 }
 
-fn fits(input: &Value, image: &Image) -> bool {
+fn matches_filter(input: &Value, image: &Image) -> bool {
     match input.get("filter").and_then(|filter| filter.text("tagStatus")) {
         Some("TAGGED") => !image.tags.is_empty(),
         Some("UNTAGGED") => image.tags.is_empty(),
@@ -357,11 +187,12 @@ fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let images = cloud.images.images(&name);
     let ids = input.items("imageIds");
-    if let Some(id) = ids.iter().find(|id| !images.iter().any(|image| means(id, image))) {
+    if let Some(id) = ids.iter().find(|id| !images.iter().any(|image| matches_id(id, image))) {
         let message = format!("The image with imageId {id} does not exist within the repository with name '{name}'");
-        return Err(Fault::new("ImageNotFoundException", message));
+        return Err(ApiError::new("ImageNotFoundException", message));
     }
-    let wanted = |image: &&Image| fits(input, image) && (ids.is_empty() || ids.iter().any(|id| means(id, image)));
+    let wanted =
+        |image: &&Image| matches_filter(input, image) && (ids.is_empty() || ids.iter().any(|id| matches_id(id, image)));
     let show = |image: &Image| {
         let mut shown = json!({
             "registryId": cloud.rules.account,
@@ -385,7 +216,7 @@ fn describe_images(cloud: &mut Cloud, input: &Value) -> Reply {
 fn list_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let mut all = Vec::new();
-    for image in cloud.images.images(&name).iter().filter(|image| fits(input, image)) {
+    for image in cloud.images.images(&name).iter().filter(|image| matches_filter(input, image)) {
         if image.tags.is_empty() {
             all.push((image.digest.clone(), json!({"imageDigest": image.digest})));
         }
@@ -403,11 +234,11 @@ fn get_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let ids = input.items("imageIds");
     if ids.is_empty() || ids.len() > 100 {
-        return Err(Fault::invalid("imageIds must have 1 to 100 elements"));
+        return Err(ApiError::invalid("imageIds must have 1 to 100 elements"));
     }
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        let image = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        let image = cloud.images.images(&name).into_iter().find(|image| matches_id(id, image));
         let read = image.and_then(|image| Some((cloud.images.manifest(&name, &image.digest)?, image)));
         match read {
             Some((manifest, image)) => found.push(json!({
@@ -427,23 +258,23 @@ fn get_images(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"images": found, "failures": failures}))
 }
 
-/// The failure of deleting what an index still names (ECR API reference, `ImageFailure`).
+/// The failure to delete an image that an index names (ECR API reference, `ImageFailure`).
 fn part_of_another(cloud: &Cloud, repository: &str, image: &Image, id: &Value) -> Option<Value> {
     let index = cloud.images.images(repository).into_iter().find(|other| other.parts.contains(&image.digest))?;
     let reason = format!("Requested image referenced by manifest list: [{}]", index.digest);
     Some(json!({"imageId": id, "failureCode": "ImageReferencedByManifestList", "failureReason": reason}))
 }
 
-/// A tag alone takes the tag away, and the image with its last tag; a digest takes the image.
+/// A tag removes the tag, and with the last tag the image; a digest removes the image.
 fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, _) = repository(cloud, input)?;
     let ids = input.items("imageIds");
     if ids.is_empty() || ids.len() > 100 {
-        return Err(Fault::invalid("imageIds must have 1 to 100 elements"));
+        return Err(ApiError::invalid("imageIds must have 1 to 100 elements"));
     }
     let (mut gone, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        let found = cloud.images.images(&name).into_iter().find(|image| means(id, image));
+        let found = cloud.images.images(&name).into_iter().find(|image| matches_id(id, image));
         match (found, id.text("imageDigest"), id.text("imageTag")) {
             (Some(image), None, Some(tag)) => {
                 let last = image.tags.len() == 1;
@@ -479,21 +310,21 @@ fn delete_images(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"imageIds": gone, "failures": failures}))
 }
 
-fn repository<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<(String, &'a mut Repository), Fault> {
+fn repository<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<(String, &'a mut Repository), ApiError> {
     let name = input.need("repositoryName")?;
     let missing = no_repository(cloud, name);
     Ok((name.to_owned(), cloud.ecr.repositories.get_mut(name).ok_or(missing)?))
 }
 
-fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, ApiError> {
     let arn = input.need("resourceArn")?;
     let missing = no_repository(cloud, arn);
     let found = cloud.ecr.repositories.values_mut().find(|repository| repository.arn == arn);
     Ok(&mut found.ok_or(missing)?.tags)
 }
 
-fn no_repository(cloud: &Cloud, name: &str) -> Fault {
+fn no_repository(cloud: &Cloud, name: &str) -> ApiError {
     let account = &cloud.rules.account;
     let message = format!("The repository with name '{name}' does not exist in the registry with id '{account}'");
-    Fault::new("RepositoryNotFoundException", message)
+    ApiError::new("RepositoryNotFoundException", message)
 }

@@ -3,51 +3,23 @@
 use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags, upper_tags};
-use crate::paging::{Limits, Page, page};
-use crate::tags;
-use crate::time::Time;
+use crate::model::Cloud;
+use crate::model::iam::Role;
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, upper_tags};
+use crate::protocol::paging::{Limits, Page, page};
+use crate::protocol::tags;
 
 const PAGE: Limits = Limits { default: 100, max: 1000 };
-/// IAM answers policy documents URL-encoded as RFC 3986 has it.
+/// IAM returns policy documents URL-encoded according to RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// Seconds for which a role's credentials may hold.
+/// Valid session durations in seconds.
 const SESSION: std::ops::RangeInclusive<i64> = 3_600..=43_200;
-/// Bytes of all inline policies of a role, without white space.
+/// The maximum size of all inline policies of a role in bytes, without white space.
 const INLINE_LIMIT: usize = 10_240;
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Iam {
-    pub roles: BTreeMap<String, Role>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Role {
-    id: String,
-    pub arn: String,
-    path: String,
-    pub created_at: Time,
-    pub trust: String,
-    description: Option<String>,
-    max_session_seconds: i64,
-    boundary: Option<String>,
-    pub tags: Tags,
-    pub inline: BTreeMap<String, String>,
-    /// By ARN.
-    attached: BTreeMap<String, String>,
-}
-
-impl Iam {
-    pub fn by_arn(&self, arn: &str) -> Option<&Role> {
-        self.roles.values().find(|role| role.arn == arn)
-    }
-}
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
@@ -73,7 +45,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             let (name, role) = role(cloud, input)?;
             let missing = || {
                 let message = format!("The role {name} has no permissions boundary.");
-                Fault::new("NoSuchEntity", message).with_status(404)
+                ApiError::new("NoSuchEntity", message).with_status(404)
             };
             role.boundary.take().map(|_| json!({})).ok_or_else(missing)
         }
@@ -81,7 +53,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "AttachRolePolicy" | "ListAttachedRolePolicies" | "DetachRolePolicy" => attached(cloud, operation, input),
         "TagRole" => {
             let added = input.tags("Tags");
-            tags::add(Service::Iam, &mut role(cloud, input)?.1.tags, added)?;
+            tags::add(AwsService::Iam, &mut role(cloud, input)?.1.tags, added)?;
             Ok(json!({}))
         }
         "UntagRole" => {
@@ -96,22 +68,22 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "GetAccountAuthorizationDetails" => account_details(cloud, input),
         "GetPolicy" => {
-            // Managed policies cannot be made here: there are none.
+            // localcloud has no managed policies.
             let arn = input.need("PolicyArn")?;
-            Err(Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
+            Err(ApiError::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
         }
         "SimulatePrincipalPolicy" => Ok(simulate(cloud, input)),
-        _ => Err(unknown(Service::Iam, operation)),
+        _ => Err(AwsService::Iam.unknown(operation)),
     }
 }
 
-/// Nobody's policies are judged here: what the rules do not deny is allowed.
+/// Policies are not evaluated: every action that the rules do not deny is allowed.
 fn simulate(cloud: &Cloud, input: &Value) -> Value {
-    let judge = |action: &str| {
+    let evaluate = |action: &str| {
         let decision = if cloud.rules.denied.contains(action) { "implicitDeny" } else { "allowed" };
         json!({"EvalActionName": action, "EvalDecision": decision, "EvalResourceName": "*"})
     };
-    let results: Vec<Value> = input.texts("ActionNames").into_iter().map(judge).collect();
+    let results: Vec<Value> = input.texts("ActionNames").into_iter().map(evaluate).collect();
     json!({"EvaluationResults": results, "IsTruncated": false})
 }
 
@@ -120,18 +92,18 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
     let path = input.text("Path").unwrap_or("/");
     check_name("roleName", name, 64)?;
     if path.len() > 512 || !path.starts_with('/') || !path.ends_with('/') {
-        return Err(Fault::invalid(format!("The path '{path}' must begin and end with /")));
+        return Err(ApiError::invalid(format!("The path '{path}' must begin and end with /")));
     }
     if cloud.iam.roles.contains_key(name) {
         let message = format!("Role with name {name} already exists.");
-        return Err(Fault::new("EntityAlreadyExists", message).with_status(409));
+        return Err(ApiError::new("EntityAlreadyExists", message).with_status(409));
     }
     if cloud.iam.roles.len() >= cloud.rules.quotas.roles {
         return Err(exceeded("RolesPerAccount", cloud.rules.quotas.roles));
     }
     let (description, max_session_seconds) = (description(input)?, session(input)?);
     let tags = input.tags("Tags");
-    tags::check(Service::Iam, &tags)?;
+    tags::check(AwsService::Iam, &tags)?;
     let role = Role {
         id: format!("AROA{}", cloud.draw(17).to_uppercase()),
         arn: format!("arn:aws:iam::{}:role{path}{name}", cloud.rules.account),
@@ -150,29 +122,29 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"Role": shown}))
 }
 
-fn check_name(what: &str, name: &str, most: usize) -> Result<(), Fault> {
+fn check_name(what: &str, name: &str, most: usize) -> Result<(), ApiError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     if name.len() <= most && name.chars().all(legal) {
         return Ok(());
     }
-    Err(Fault::invalid(format!(
+    Err(ApiError::invalid(format!(
         "1 validation error detected: Value '{name}' at '{what}' failed to satisfy constraint: \
          Member must have length less than or equal to {most} and match [\\w+=,.@-]+"
     )))
 }
 
-fn description(input: &Value) -> Result<Option<String>, Fault> {
+fn description(input: &Value) -> Result<Option<String>, ApiError> {
     let text = input.text("Description");
     if text.is_some_and(|text| text.chars().count() > 1000) {
-        return Err(Fault::invalid("description must have length less than or equal to 1000"));
+        return Err(ApiError::invalid("description must have length less than or equal to 1000"));
     }
     Ok(text.map(str::to_owned))
 }
 
-fn session(input: &Value) -> Result<Option<i64>, Fault> {
+fn session(input: &Value) -> Result<Option<i64>, ApiError> {
     let seconds = input.number("MaxSessionDuration");
     if seconds.is_some_and(|seconds| !SESSION.contains(&seconds)) {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "maxSessionDuration must be between {} and {} seconds",
             SESSION.start(),
             SESSION.end()
@@ -181,11 +153,11 @@ fn session(input: &Value) -> Result<Option<i64>, Fault> {
     Ok(seconds)
 }
 
-pub(crate) fn exceeded(quota: &str, most: usize) -> Fault {
-    Fault::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
+fn exceeded(quota: &str, most: usize) -> ApiError {
+    ApiError::new("LimitExceeded", format!("Cannot exceed quota for {quota}: {most}")).with_status(409)
 }
 
-/// A role as `GetRole` shows it.
+/// A role as `GetRole` returns it.
 fn show(name: &str, role: &Role) -> Value {
     let mut shown = json!({
         "Path": role.path,
@@ -240,7 +212,7 @@ fn update_role(cloud: &mut Cloud, input: &Value) -> Reply {
 
 fn delete_role(cloud: &mut Cloud, input: &Value) -> Reply {
     let (name, role) = role(cloud, input)?;
-    let conflict = |message| Err(Fault::new("DeleteConflict", message).with_status(409));
+    let conflict = |message| Err(ApiError::new("DeleteConflict", message).with_status(409));
     if !role.attached.is_empty() {
         return conflict("Cannot delete entity, must detach all policies first.");
     }
@@ -260,16 +232,16 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     let policy = input.need("PolicyName")?;
     let missing = || {
         let message = format!("The role policy with name {policy} cannot be found.");
-        Fault::new("NoSuchEntity", message).with_status(404)
+        ApiError::new("NoSuchEntity", message).with_status(404)
     };
     match operation {
         "PutRolePolicy" => {
             check_name("policyName", policy, 128)?;
             let document = document(input, "PolicyDocument", Purpose::Access)?;
-            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| dense(text));
-            if others.sum::<usize>() + dense(&document) > INLINE_LIMIT {
+            let others = role.inline.iter().filter(|(other, _)| *other != policy).map(|(_, text)| counted_size(text));
+            if others.sum::<usize>() + counted_size(&document) > INLINE_LIMIT {
                 let message = format!("Maximum policy size of {INLINE_LIMIT} bytes exceeded for role {name}");
-                return Err(Fault::new("LimitExceeded", message).with_status(409));
+                return Err(ApiError::new("LimitExceeded", message).with_status(409));
             }
             role.inline.insert(policy.to_owned(), document);
             Ok(json!({}))
@@ -282,8 +254,8 @@ fn inline(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     }
 }
 
-/// How many bytes count towards the limit: white space does not.
-fn dense(document: &str) -> usize {
+/// The size that counts towards the limit: all bytes except white space.
+fn counted_size(document: &str) -> usize {
     document.bytes().filter(|byte| !byte.is_ascii_whitespace()).count()
 }
 
@@ -307,7 +279,7 @@ fn attached(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     role.attached
         .remove(arn)
         .map(|_| json!({}))
-        .ok_or_else(|| Fault::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
+        .ok_or_else(|| ApiError::new("NoSuchEntity", format!("Policy {arn} was not found.")).with_status(404))
 }
 
 fn account_details(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -345,26 +317,26 @@ fn account_details(cloud: &mut Cloud, input: &Value) -> Reply {
 fn role<'cloud, 'input>(
     cloud: &'cloud mut Cloud,
     input: &'input Value,
-) -> Result<(&'input str, &'cloud mut Role), Fault> {
+) -> Result<(&'input str, &'cloud mut Role), ApiError> {
     let name = input.need("RoleName")?;
     let missing = || {
         let message = format!("The role with name {name} cannot be found.");
-        Fault::new("NoSuchEntity", message).with_status(404)
+        ApiError::new("NoSuchEntity", message).with_status(404)
     };
     Ok((name, cloud.iam.roles.get_mut(name).ok_or_else(missing)?))
 }
 
-/// What a policy is for: a trust policy says who, an inline policy on what.
+/// The purpose of a policy. A trust policy names principals, an inline policy resources.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Trust,
     Access,
 }
 
-/// A policy as it was given: IAM keeps the text, but only if it is a policy at all.
-fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, Fault> {
+/// The text of a policy, if it is valid.
+fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, ApiError> {
     let text = input.need(name)?;
-    let malformed = |why: &str| Fault::new("MalformedPolicyDocument", format!("{name}: {why}"));
+    let malformed = |why: &str| ApiError::new("MalformedPolicyDocument", format!("{name}: {why}"));
     let parsed: Value = serde_json::from_str(text).map_err(|_| malformed("This policy contains invalid Json"))?;
     let statements = match parsed.get("Statement") {
         Some(Value::Array(statements)) => statements.as_slice(),
@@ -373,7 +345,7 @@ fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, Fault
     };
     for statement in statements {
         let has = |one: &str, other: &str| statement.get(one).or(statement.get(other)).is_some();
-        let complaint = match purpose {
+        let problem = match purpose {
             _ if !matches!(statement.text("Effect"), Some("Allow" | "Deny")) => "Syntax errors in policy: no Effect.",
             _ if !has("Action", "NotAction") => "Policy statement must contain actions.",
             Purpose::Trust if !has("Principal", "NotPrincipal") => "AssumeRole policy must contain principals.",
@@ -382,7 +354,7 @@ fn document(input: &Value, name: &str, purpose: Purpose) -> Result<String, Fault
             Purpose::Access if !has("Resource", "NotResource") => "Policy statement must contain resources.",
             _ => continue,
         };
-        return Err(malformed(complaint));
+        return Err(malformed(problem));
     }
     Ok(text.to_owned())
 }

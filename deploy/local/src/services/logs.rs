@@ -1,64 +1,22 @@
 //! `CloudWatch` Logs: groups, streams and their events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags};
-use crate::paging::{Limits, page};
-use crate::tags;
-use crate::time::Time;
+use crate::model::Cloud;
+use crate::model::logs::{Event, Group, Stream};
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, Tags};
+use crate::protocol::paging::{Limits, page};
+use crate::protocol::tags;
 
-/// Days that AWS accepts as a retention.
+/// Retention periods in days that AWS accepts.
 const RETENTION: [i64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
-/// Older lines of a stream are dropped: a development machine has no retention job.
-const KEPT_EVENTS: usize = 10_000;
 
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Logs {
-    pub groups: BTreeMap<String, Group>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Group {
-    arn: String,
-    created_at: Time,
-    pub retention_days: Option<i64>,
-    pub tags: Tags,
-    pub streams: BTreeMap<String, Stream>,
-}
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Stream {
-    created_at: Time,
-    /// How many events were dropped before the first kept one: positions in tokens stay true.
-    dropped: usize,
-    pub events: VecDeque<Event>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Event {
-    timestamp: i64,
-    ingested_at: Time,
-    pub message: String,
-}
-
-impl Stream {
-    fn push(&mut self, event: Event) {
-        self.events.push_back(event);
-        if self.events.len() > KEPT_EVENTS {
-            self.events.pop_front();
-            self.dropped += 1;
-        }
-    }
-}
-
-/// A line that a container wrote. A group that is not there loses it, as AWS does.
+/// Appends a line of a container. Without the group the line is lost, as in AWS.
 pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     let now = cloud.now();
     if let Some(group) = cloud.logs.groups.get_mut(group) {
@@ -69,7 +27,7 @@ pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     }
 }
 
-/// What the `awslogs-create-group` option of a container does.
+/// Creates a log group for the container option `awslogs-create-group`, unless it exists.
 pub fn ensure_group(cloud: &mut Cloud, name: &str) {
     if !cloud.logs.groups.contains_key(name) {
         insert_group(cloud, name, Tags::new());
@@ -91,7 +49,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "TagResource" => {
             let added = input.text_map("tags");
-            tags::add(Service::Logs, tagged(cloud, input)?, added)?;
+            tags::add(AwsService::Logs, tagged(cloud, input)?, added)?;
             Ok(json!({}))
         }
         "UntagResource" => {
@@ -105,7 +63,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "PutLogEvents" => put_events(cloud, input),
         "GetLogEvents" => get_events(cloud, input),
         "FilterLogEvents" => filter_events(cloud, input),
-        _ => Err(unknown(Service::Logs, operation)),
+        _ => Err(AwsService::Logs.unknown(operation)),
     }
 }
 
@@ -113,23 +71,23 @@ fn create_group(cloud: &mut Cloud, input: &Value) -> Reply {
     let name = input.need("logGroupName")?;
     let legal = |c: char| c.is_ascii_alphanumeric() || "_-/.#".contains(c);
     if name.len() > 512 || !name.chars().all(legal) {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "1 validation error detected: Value '{name}' at 'logGroupName' failed to satisfy constraint: \
              Member must have length at most 512 and satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+"
         )));
     }
     if name.starts_with("aws/") {
-        return Err(Fault::invalid("Log groups starting with AWS/ are reserved for AWS."));
+        return Err(ApiError::invalid("Log groups starting with AWS/ are reserved for AWS."));
     }
     if cloud.logs.groups.contains_key(name) {
-        return Err(Fault::new("ResourceAlreadyExistsException", "The specified log group already exists"));
+        return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log group already exists"));
     }
     if cloud.logs.groups.len() >= cloud.rules.quotas.log_groups {
-        return Err(Fault::new("LimitExceededException", "Resource limit exceeded."));
+        return Err(ApiError::new("LimitExceededException", "Resource limit exceeded."));
     }
     let tags = input.text_map("tags");
-    // Making a group has no code of its own for too many of them.
-    tags::check(Service::Logs, &tags).map_err(|fault| Fault { code: None, ..fault })?;
+    // CreateLogGroup has no separate code for too many tags.
+    tags::check(AwsService::Logs, &tags).map_err(|error| ApiError { code: None, ..error })?;
     insert_group(cloud, name, tags);
     Ok(json!({}))
 }
@@ -169,15 +127,15 @@ fn describe_groups(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.map(|group| show(group, name_of(&group.arn))).document("logGroups", "nextToken"))
 }
 
-/// The group's name, which is all of the ARN after its sixth colon.
+/// The name of a group: the part of its ARN after the sixth colon.
 fn name_of(arn: &str) -> &str {
     arn.splitn(7, ':').nth(6).unwrap_or_default()
 }
 
 fn put_retention(cloud: &mut Cloud, input: &Value) -> Reply {
-    let days = input.number("retentionInDays").ok_or_else(|| Fault::missing("retentionInDays"))?;
+    let days = input.number("retentionInDays").ok_or_else(|| ApiError::missing("retentionInDays"))?;
     if !RETENTION.contains(&days) {
-        return Err(Fault::invalid(format!("{days} is not a retention in days that CloudWatch Logs offers")));
+        return Err(ApiError::invalid(format!("{days} is not a retention in days that CloudWatch Logs offers")));
     }
     group_mut(cloud, input)?.retention_days = Some(days);
     Ok(json!({}))
@@ -187,14 +145,14 @@ fn create_stream(cloud: &mut Cloud, input: &Value) -> Reply {
     let created_at = cloud.now();
     let name = input.need("logStreamName")?;
     if name.len() > 512 || name.contains([':', '*']) {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "1 validation error detected: Value '{name}' at 'logStreamName' failed to satisfy constraint: \
              Member must have length at most 512 and satisfy regular expression pattern: [^:*]*"
         )));
     }
     let group = group_mut(cloud, input)?;
     if group.streams.contains_key(name) {
-        return Err(Fault::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
+        return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
     }
     group.streams.insert(name.to_owned(), Stream { created_at, ..Stream::default() });
     Ok(json!({}))
@@ -233,20 +191,20 @@ fn put_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let ingested_at = cloud.now();
     let stream = stream_mut(cloud, input)?;
     for event in input.items("logEvents") {
-        let timestamp = event.number("timestamp").ok_or_else(|| Fault::missing("timestamp"))?;
+        let timestamp = event.number("timestamp").ok_or_else(|| ApiError::missing("timestamp"))?;
         stream.push(Event { timestamp, ingested_at, message: event.need("message")?.to_owned() });
     }
     Ok(json!({"nextSequenceToken": (stream.dropped + stream.events.len()).to_string()}))
 }
 
-/// Tokens are positions: `f/` reads on from there, `b/` reads what comes before. A page that moves nowhere repeats its token.
+/// Tokens are positions: `f/` reads forward, `b/` backward. At the end of the stream the token stays the same.
 fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
     let limit = limit(input)?;
     let (from, until) = window(input);
     let stream = stream_mut(cloud, input)?;
     let end = stream.dropped + stream.events.len();
     let position =
-        |text: &str| text.parse::<usize>().map_err(|_| Fault::invalid("The specified nextToken is invalid."));
+        |text: &str| text.parse::<usize>().map_err(|_| ApiError::invalid("The specified nextToken is invalid."));
     let (first, last) = match input.text("nextToken") {
         Some(token) if token.starts_with("f/") => {
             let first = position(&token[2..])?.clamp(stream.dropped, end);
@@ -256,7 +214,7 @@ fn get_events(cloud: &mut Cloud, input: &Value) -> Reply {
             let last = position(&token[2..])?.clamp(stream.dropped, end);
             (last.saturating_sub(limit).max(stream.dropped), last)
         }
-        Some(_) => return Err(Fault::invalid("The specified nextToken is invalid.")),
+        Some(_) => return Err(ApiError::invalid("The specified nextToken is invalid.")),
         None if input.flag("startFromHead") == Some(true) => (stream.dropped, (stream.dropped + limit).min(end)),
         None => (end.saturating_sub(limit).max(stream.dropped), end),
     };
@@ -307,18 +265,18 @@ fn filter_events(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(page.document("events", "nextToken"))
 }
 
-fn limit(input: &Value) -> Result<usize, Fault> {
+fn limit(input: &Value) -> Result<usize, ApiError> {
     let asked = input.number("limit").unwrap_or(10_000);
     let fits = usize::try_from(asked).ok().filter(|limit| (1..=10_000).contains(limit));
-    fits.ok_or_else(|| Fault::invalid("limit must be between 1 and 10000"))
+    fits.ok_or_else(|| ApiError::invalid("limit must be between 1 and 10000"))
 }
 
 fn window(input: &Value) -> (i64, i64) {
     (input.number("startTime").unwrap_or(0), input.number("endTime").unwrap_or(i64::MAX))
 }
 
-/// By name, or by ARN in its place.
-fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, Fault> {
+/// The group, by name or ARN.
+fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, ApiError> {
     let name = match input.text("logGroupIdentifier") {
         Some(identifier) if identifier.starts_with("arn:") => name_of(identifier).trim_end_matches(":*"),
         Some(identifier) => identifier,
@@ -327,22 +285,22 @@ fn group_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Group, F
     cloud.logs.groups.get_mut(name).ok_or_else(no_group)
 }
 
-fn stream_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Stream, Fault> {
+fn stream_mut<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Stream, ApiError> {
     let name = input.need("logStreamName")?;
-    let missing = || Fault::new("ResourceNotFoundException", "The specified log stream does not exist.");
+    let missing = || ApiError::new("ResourceNotFoundException", "The specified log stream does not exist.");
     group_mut(cloud, input)?.streams.get_mut(name).ok_or_else(missing)
 }
 
-/// Tag operations take the ARN without the `:*` that [`describe_groups`] ends `arn` with.
-fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, Fault> {
+/// Tag operations take the ARN without the `:*` at the end of `arn` in [`describe_groups`].
+fn tagged<'a>(cloud: &'a mut Cloud, input: &Value) -> Result<&'a mut Tags, ApiError> {
     let arn = input.need("resourceArn")?;
     if arn.ends_with(":*") {
-        return Err(Fault::invalid(format!("{arn} ends in :*; tags belong to the ARN without it")));
+        return Err(ApiError::invalid(format!("{arn} ends in :*; use the ARN without it for tags")));
     }
     let group = cloud.logs.groups.get_mut(name_of(arn)).filter(|group| group.arn == arn);
     Ok(&mut group.ok_or_else(no_group)?.tags)
 }
 
-fn no_group() -> Fault {
-    Fault::new("ResourceNotFoundException", "The specified log group does not exist.")
+fn no_group() -> ApiError {
+    ApiError::new("ResourceNotFoundException", "The specified log group does not exist.")
 }

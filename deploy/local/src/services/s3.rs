@@ -1,99 +1,27 @@
-//! S3 with path-style addresses: buckets, objects, conditional writes, listings. Reads see every write at once, as in AWS.
+//! S3 with path-style addresses: buckets, objects, conditional writes, listings. Reads are consistent, as in AWS.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
-use crate::cloud::Cloud;
-use crate::fault::Fault;
-use crate::paging::{Limits, page};
-use crate::time::Time;
-use crate::wire::xml::escape;
-use crate::wire::{header, query, respond};
+use crate::model::Cloud;
+use crate::model::s3::{Bucket, Object};
+use crate::protocol::api_error::ApiError;
+use crate::protocol::paging::{Limits, page};
+use crate::protocol::request::header;
+use crate::protocol::response::respond;
+use crate::protocol::s3::{Target, operation, parameters, target};
+use crate::protocol::xml::escape;
 
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
-/// What `encoding-type=url` leaves as it is.
+/// Characters that `encoding-type=url` does not encode.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-#[derive(Default, Serialize, Deserialize)]
-pub struct S3 {
-    pub buckets: BTreeMap<String, Bucket>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct Bucket {
-    created_at: Time,
-    pub objects: BTreeMap<String, Object>,
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct Object {
-    #[serde(with = "base64_body")]
-    pub body: Bytes,
-    pub etag: String,
-    modified_at: Time,
-    /// `content-type`, `content-encoding`, `cache-control` and the `x-amz-meta-` headers, as they were given.
-    headers: BTreeMap<String, String>,
-}
-
-/// An address: which bucket, which key.
-struct Target {
-    bucket: String,
-    key: String,
-}
-
-fn target(request: &Request<Bytes>) -> Target {
-    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
-    let path = path.strip_prefix('/').unwrap_or(&path);
-    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    Target { bucket: bucket.to_owned(), key: key.to_owned() }
-}
-
-fn parameters(request: &Request<Bytes>) -> BTreeMap<String, String> {
-    let pairs = request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.map(|(name, value)| (query::decode(name), query::decode(value))).collect()
-}
-
-/// The operation's name, from verb, path and query. What S3 has and this has not is `Unsupported`.
-pub fn operation(request: &Request<Bytes>) -> &'static str {
-    const PLAIN: [&str; 9] = [
-        "x-id",
-        "list-type",
-        "prefix",
-        "delimiter",
-        "max-keys",
-        "continuation-token",
-        "start-after",
-        "encoding-type",
-        "fetch-owner",
-    ];
-    let Target { bucket, key } = target(request);
-    let parameters = parameters(request);
-    let signed =
-        |name: &str| name.starts_with("X-Amz-") || name.starts_with("response-") || name.starts_with("max-buckets");
-    if parameters.keys().any(|name| !PLAIN.contains(&name.as_str()) && !signed(name)) {
-        return "Unsupported";
-    }
-    match (request.method().as_str(), bucket.is_empty(), key.is_empty()) {
-        ("GET", true, _) => "ListBuckets",
-        ("PUT", false, true) => "CreateBucket",
-        ("HEAD", false, true) => "HeadBucket",
-        ("GET", false, true) if parameters.get("list-type").map(String::as_str) == Some("2") => "ListObjectsV2",
-        ("PUT", false, false) => "PutObject",
-        ("GET", false, false) => "GetObject",
-        ("HEAD", false, false) => "HeadObject",
-        ("DELETE", false, false) => "DeleteObject",
-        _ => "Unsupported",
-    }
-}
-
-pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes>, Fault> {
+pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes>, ApiError> {
     let target = target(request);
     match operation(request) {
         "ListBuckets" => Ok(list_buckets(cloud)),
@@ -108,23 +36,23 @@ pub fn run(cloud: &mut Cloud, request: &Request<Bytes>) -> Result<Response<Bytes
         "GetObject" | "HeadObject" => get_object(cloud, &target, request),
         "DeleteObject" => delete_object(cloud, &target, request.headers()),
         _ => {
-            let message = format!("localcloud's S3 does not answer {} {}", request.method(), request.uri());
-            Err(Fault::new("NotImplemented", message).with_status(501))
+            let message = format!("localcloud does not implement s3: {} {}", request.method(), request.uri());
+            Err(ApiError::new("NotImplemented", message).with_status(501))
         }
     }
 }
 
-pub fn refuse(request: &Request<Bytes>, fault: &Fault, code: &str) -> Response<Bytes> {
-    let body = if request.method() == Method::HEAD || fault.status == 304 {
+pub fn refuse(request: &Request<Bytes>, error: &ApiError, code: &str) -> Response<Bytes> {
+    let body = if request.method() == Method::HEAD || error.status == 304 {
         String::new()
     } else {
-        let (message, path) = (escape(&fault.message), escape(request.uri().path()));
+        let (message, path) = (escape(&error.message), escape(request.uri().path()));
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
              <Resource>{path}</Resource><RequestId>localcloud</RequestId></Error>"
         )
     };
-    respond(fault.status, "application/xml", body)
+    respond(error.status, "application/xml", body)
 }
 
 fn list_buckets(cloud: &Cloud) -> Response<Bytes> {
@@ -137,22 +65,22 @@ fn list_buckets(cloud: &Cloud) -> Response<Bytes> {
     respond(200, "application/xml", body)
 }
 
-fn create_bucket(cloud: &mut Cloud, target: &Target) -> Result<Response<Bytes>, Fault> {
+fn create_bucket(cloud: &mut Cloud, target: &Target) -> Result<Response<Bytes>, ApiError> {
     let name = &target.bucket;
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if !(3..=63).contains(&name.len()) || !name.chars().all(legal) {
-        return Err(Fault::new("InvalidBucketName", format!("The specified bucket is not valid: {name}")));
+        return Err(ApiError::new("InvalidBucketName", format!("The specified bucket is not valid: {name}")));
     }
     if cloud.s3.buckets.contains_key(name) {
         let message = "Your previous request to create the named bucket succeeded and you already own it.";
-        return Err(Fault::new("BucketAlreadyOwnedByYou", message).with_status(409));
+        return Err(ApiError::new("BucketAlreadyOwnedByYou", message).with_status(409));
     }
     let bucket = Bucket { created_at: cloud.now(), objects: BTreeMap::new() };
     cloud.s3.buckets.insert(name.clone(), bucket);
     Ok(with(Response::new(Bytes::new()), "location", &format!("/{name}")))
 }
 
-fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, Fault> {
+fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, ApiError> {
     let now = cloud.now();
     let headers = request.headers();
     let body = if is_chunked(headers) { unchunk(request.body())? } else { request.body().clone() };
@@ -161,7 +89,7 @@ fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> R
     if let Some(none) = header(headers, "if-none-match") {
         if none != "*" {
             let message = "A write's If-None-Match can only be *";
-            return Err(Fault::new("NotImplemented", message).with_status(501));
+            return Err(ApiError::new("NotImplemented", message).with_status(501));
         }
         if known.is_some() {
             return Err(precondition("If-None-Match"));
@@ -173,7 +101,7 @@ fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> R
             return Err(precondition("If-Match"));
         }
     }
-    // An ETag need not be MD5: this one is half of SHA-256.
+    // An ETag is not always MD5. This is half of a SHA-256.
     let etag = format!("\"{}\"", &hex::encode(Sha256::digest(&body))[..32]);
     let kept = |name: &str| {
         name.starts_with("x-amz-meta-") || matches!(name, "content-type" | "cache-control" | "content-disposition")
@@ -185,12 +113,12 @@ fn put_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> R
     Ok(with(Response::new(Bytes::new()), "etag", &etag))
 }
 
-fn get_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, Fault> {
+fn get_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> Result<Response<Bytes>, ApiError> {
     let headers = request.headers();
     let object = bucket(cloud, target)?.objects.get(&target.key).ok_or_else(|| no_key(&target.key))?;
     let same = |name: &str| header(headers, name).map(|etag| etag.trim_matches('"') == object.etag.trim_matches('"'));
     if same("if-none-match") == Some(true) {
-        return Err(Fault::new("NotModified", "Not Modified").with_status(304));
+        return Err(ApiError::new("NotModified", "Not Modified").with_status(304));
     }
     if same("if-match") == Some(false) {
         return Err(precondition("If-Match"));
@@ -218,8 +146,8 @@ fn get_object(cloud: &mut Cloud, target: &Target, request: &Request<Bytes>) -> R
 }
 
 /// `bytes=A-B`, `bytes=A-` or `bytes=-N`.
-fn slice(range: &str, whole: usize) -> Result<std::ops::Range<usize>, Fault> {
-    let invalid = || Fault::new("InvalidRange", "The requested range is not satisfiable").with_status(416);
+fn slice(range: &str, whole: usize) -> Result<std::ops::Range<usize>, ApiError> {
+    let invalid = || ApiError::new("InvalidRange", "The requested range is not satisfiable").with_status(416);
     let (first, last) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or_else(invalid)?;
     let number = |text: &str| text.parse::<usize>().map_err(|_| invalid());
     let range = match (first, last) {
@@ -230,7 +158,7 @@ fn slice(range: &str, whole: usize) -> Result<std::ops::Range<usize>, Fault> {
     if range.start < range.end { Ok(range) } else { Err(invalid()) }
 }
 
-fn delete_object(cloud: &mut Cloud, target: &Target, headers: &HeaderMap) -> Result<Response<Bytes>, Fault> {
+fn delete_object(cloud: &mut Cloud, target: &Target, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
     let bucket = bucket(cloud, target)?;
     if let Some(expected) = header(headers, "if-match") {
         let known = bucket.objects.get(&target.key).ok_or_else(|| no_key(&target.key))?;
@@ -244,7 +172,7 @@ fn delete_object(cloud: &mut Cloud, target: &Target, headers: &HeaderMap) -> Res
     Ok(response)
 }
 
-/// A line of a listing: an object, or the keys that share a prefix up to the delimiter.
+/// An entry of a listing: an object, or the common prefix of keys up to the delimiter.
 enum Entry<'a> {
     Object(&'a str, &'a Object),
     Common(&'a str),
@@ -254,7 +182,7 @@ fn list_objects(
     cloud: &mut Cloud,
     target: &Target,
     parameters: &BTreeMap<String, String>,
-) -> Result<Response<Bytes>, Fault> {
+) -> Result<Response<Bytes>, ApiError> {
     let given = |name: &str| parameters.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let mut all = entries(bucket(cloud, target)?, given("prefix").unwrap_or_default(), given("delimiter"));
     if let Some(after) = given("start-after") {
@@ -304,7 +232,7 @@ fn list_objects(
     Ok(respond(200, "application/xml", body))
 }
 
-/// What a listing shows, in order.
+/// The entries of a listing, in request.
 fn entries<'a>(bucket: &'a Bucket, prefix: &str, delimiter: Option<&str>) -> Vec<(String, Entry<'a>)> {
     let mut all: Vec<(String, Entry)> = Vec::new();
     let from = bucket.objects.range(prefix.to_owned()..);
@@ -323,21 +251,21 @@ fn entries<'a>(bucket: &'a Bucket, prefix: &str, delimiter: Option<&str>) -> Vec
     all
 }
 
-fn bucket<'a>(cloud: &'a mut Cloud, target: &Target) -> Result<&'a mut Bucket, Fault> {
+fn bucket<'a>(cloud: &'a mut Cloud, target: &Target) -> Result<&'a mut Bucket, ApiError> {
     let missing = || {
         let message = format!("The specified bucket does not exist: {}", target.bucket);
-        Fault::new("NoSuchBucket", message).with_status(404)
+        ApiError::new("NoSuchBucket", message).with_status(404)
     };
     cloud.s3.buckets.get_mut(&target.bucket).ok_or_else(missing)
 }
 
-fn no_key(key: &str) -> Fault {
-    Fault::new("NoSuchKey", format!("The specified key does not exist: {key}")).with_status(404)
+fn no_key(key: &str) -> ApiError {
+    ApiError::new("NoSuchKey", format!("The specified key does not exist: {key}")).with_status(404)
 }
 
-fn precondition(condition: &str) -> Fault {
+fn precondition(condition: &str) -> ApiError {
     let message = format!("At least one of the pre-conditions you specified did not hold: {condition}");
-    Fault::new("PreconditionFailed", message).with_status(412)
+    ApiError::new("PreconditionFailed", message).with_status(412)
 }
 
 fn with(mut response: Response<Bytes>, name: &str, value: &str) -> Response<Bytes> {
@@ -352,9 +280,9 @@ fn is_chunked(headers: &HeaderMap) -> bool {
         || header(headers, "x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"))
 }
 
-/// Takes a body out of its `aws-chunked` frames; signatures and trailing checksums are not verified.
-fn unchunk(framed: &Bytes) -> Result<Bytes, Fault> {
-    let broken = || Fault::new("IncompleteBody", "The aws-chunked body ends before its last chunk");
+/// Decodes an `aws-chunked` body. Signatures and trailing checksums are not verified.
+fn unchunk(framed: &Bytes) -> Result<Bytes, ApiError> {
+    let broken = || ApiError::new("IncompleteBody", "The aws-chunked body ends before its last chunk");
     let mut plain = Vec::with_capacity(framed.len());
     let mut rest = &framed[..];
     loop {
@@ -372,29 +300,12 @@ fn unchunk(framed: &Bytes) -> Result<Bytes, Fault> {
     }
 }
 
-/// Bodies inside the JSON of a saved state.
-mod base64_body {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use bytes::Bytes;
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
-
-    pub fn serialize<S: Serializer>(body: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(body))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let text = String::deserialize(from)?;
-        STANDARD.decode(text).map(Bytes::from).map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_chunked_body_is_taken_out_of_its_frames() {
+    fn a_chunked_body_is_decoded() {
         let framed =
             Bytes::from_static(b"5;chunk-signature=ab\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n");
         assert_eq!(unchunk(&framed).unwrap(), "hello!");

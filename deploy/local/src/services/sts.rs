@@ -1,10 +1,10 @@
-//! STS: who is calling. Everybody is the account's one user.
+//! STS: every caller is the same user of the account.
 
 use serde_json::{Value, json};
 
-use super::{Service, unknown};
-use crate::cloud::Cloud;
-use crate::fault::Reply;
+use crate::model::Cloud;
+use crate::protocol::api_error::Reply;
+use crate::protocol::aws_service::AwsService;
 
 pub fn run(cloud: &mut Cloud, operation: &str, _input: &Value) -> Reply {
     let account = &cloud.rules.account;
@@ -14,6 +14,6 @@ pub fn run(cloud: &mut Cloud, operation: &str, _input: &Value) -> Reply {
             "UserId": "AIDALOCALCLOUD000000",
             "Account": account,
         })),
-        _ => Err(unknown(Service::Sts, operation)),
+        _ => Err(AwsService::Sts.unknown(operation)),
     }
 }

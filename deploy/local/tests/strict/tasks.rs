@@ -1,31 +1,31 @@
-//! Tasks that never run, and the addresses of those that do.
+//! Tasks that stop before they run, and addresses of tasks.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use localcloud::driver::TransientStop;
+use localcloud::Quotas;
 use localcloud::driver::simulated::Script;
-use localcloud::quotas::Quotas;
+use localcloud::model::launch::TransientStop;
 use localcloud::registry::Registry;
 use localcloud::{LocalCloud, Rules, Settings};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{World, text};
+use crate::harness::{Harness, text};
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_aws_stops_counts_as_failed_and_another_is_tried() {
+async fn a_transient_stop_counts_as_failure_and_is_retried() {
     for reason in TransientStop::ALL {
-        let world = World::new(Rules::default());
-        world.prepare("registry.test/app:1");
-        world.cloud.simulated().script_default(Script::stops_for(reason));
-        world.create_service("app", json!({})).unwrap();
-        while world.service("app")["deployments"][0]["failedTasks"] == 0 {
+        let harness = Harness::new(Rules::default());
+        harness.prepare("registry.test/app:1");
+        harness.cloud.simulated().script_default(Script::stops_for(reason));
+        harness.create_service("app", json!({})).unwrap();
+        while harness.service("app")["deployments"][0]["failedTasks"] == 0 {
             sleep(Duration::from_secs(1)).await;
         }
-        let task = &world.tasks("STOPPED")[0];
+        let task = &harness.tasks("STOPPED")[0];
         assert_eq!(task["stopCode"], "TaskFailedToStart");
         let told = text(&task["stoppedReason"]);
         let words = match reason {
@@ -37,61 +37,61 @@ async fn a_task_that_aws_stops_counts_as_failed_and_another_is_tried() {
         };
         assert!(told.contains(words), "{told}");
         assert_eq!(told.starts_with("CannotPullContainerError"), reason == TransientStop::PullTimeout, "{told}");
-        assert_eq!(task["startedAt"], Value::Null, "it never ran");
+        assert_eq!(task["startedAt"], Value::Null, "the task did not run");
 
-        world.cloud.simulated().script_default(Script::default());
-        while world.service("app")["deployments"][0]["rolloutState"] != "COMPLETED" {
+        harness.cloud.simulated().script_default(Script::default());
+        while harness.service("app")["deployments"][0]["rolloutState"] != "COMPLETED" {
             sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(world.service("app")["runningCount"], 1);
+        assert_eq!(harness.service("app")["runningCount"], 1);
     }
 }
 
-/// The reasons for which tasks stopped, of a hundred that were run.
+/// The stop reasons of 100 tasks.
 async fn stops(percent: u32, seed: u8) -> Vec<String> {
-    let world = World::new(Rules { transient_stops: percent, seed: [seed; 32], ..Rules::default() });
-    world.prepare("registry.test/app:1");
+    let harness = Harness::new(Rules { transient_stops: percent, seed: [seed; 32], ..Rules::default() });
+    harness.prepare("registry.test/app:1");
     for _ in 0..10 {
-        world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app", "count": 10})).unwrap();
+        harness.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app", "count": 10})).unwrap();
     }
     sleep(Duration::from_secs(200)).await;
-    world.tasks("STOPPED").iter().map(|task| text(&task["stoppedReason"])).collect()
+    harness.tasks("STOPPED").iter().map(|task| text(&task["stoppedReason"])).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_tasks_are_stopped_as_the_rules_say_the_same_ones_for_the_same_seed() {
+async fn transient_stops_follow_the_rate_and_the_seed() {
     assert_eq!(stops(0, 1).await, Vec::<String>::new());
     assert_eq!(stops(100, 1).await.len(), 100);
     let some = stops(30, 1).await;
     assert!((15..45).contains(&some.len()), "{} of 100", some.len());
-    assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), TransientStop::ALL.len(), "every reason comes");
+    assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), TransientStop::ALL.len(), "every reason occurs");
     assert_eq!(some, stops(30, 1).await);
     assert_ne!(some, stops(30, 2).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deployment_of_which_every_task_is_stopped_is_failed_by_the_breaker() {
-    let world = World::new(Rules { transient_stops: 100, ..Rules::default() });
-    world.prepare("app:1");
-    world.create_service("app", json!({})).unwrap();
+async fn the_breaker_fails_a_deployment_of_transient_stops() {
+    let harness = Harness::new(Rules { transient_stops: 100, ..Rules::default() });
+    harness.prepare("app:1");
+    harness.create_service("app", json!({})).unwrap();
     sleep(Duration::from_hours(1)).await;
-    let deployment = &world.service("app")["deployments"][0];
+    let deployment = &harness.service("app")["deployments"][0];
     assert_eq!((&deployment["rolloutState"], &deployment["failedTasks"]), (&json!("FAILED"), &json!(3)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_whose_image_was_never_pushed_cannot_pull_it() {
+async fn a_task_cannot_pull_a_missing_image() {
     let folder = tempfile::tempdir().unwrap();
     let images = Registry::new(folder.path().to_owned()).unwrap();
     let settings = Settings { images: Arc::clone(&images) as _, ..Settings::default() };
     let host = settings.rules.registry.clone();
-    let world = World { cloud: LocalCloud::start(settings) };
+    let harness = Harness { cloud: LocalCloud::start(settings) };
     let digest = "0".repeat(64);
-    world.ecr("CreateRepository", json!({"repositoryName": "team/app"})).unwrap();
+    harness.ecr("CreateRepository", json!({"repositoryName": "team/app"})).unwrap();
     for image in [format!("{host}/team/app@sha256:{digest}"), format!("{host}/team/none:v1")] {
-        world.prepare(&image);
-        let run = world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
-        let described = world.ecs("DescribeTasks", json!({"cluster": "main", "tasks": [run["tasks"][0]["taskArn"]]}));
+        harness.prepare(&image);
+        let run = harness.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+        let described = harness.ecs("DescribeTasks", json!({"cluster": "main", "tasks": [run["tasks"][0]["taskArn"]]}));
         let task = described.unwrap()["tasks"][0].clone();
         assert_eq!((&task["lastStatus"], &task["stopCode"]), (&json!("STOPPED"), &json!("TaskFailedToStart")));
         let expected = format!(
@@ -100,14 +100,14 @@ async fn a_task_whose_image_was_never_pushed_cannot_pull_it() {
         );
         assert_eq!(task["stoppedReason"], expected);
     }
-    world.prepare("docker.io/library/python:3.12");
-    world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+    harness.prepare("docker.io/library/python:3.12");
+    harness.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
     sleep(Duration::from_secs(20)).await;
-    assert_eq!(world.tasks("RUNNING").len(), 1, "what other registries have is not known here");
+    assert_eq!(harness.tasks("RUNNING").len(), 1, "images of other registries are not checked");
 }
 
-impl World {
-    /// Starts a task, waits until it runs, and gives its ARN and address.
+impl Harness {
+    /// Starts a task, waits until it runs, and returns its ARN and address.
     async fn start_task(&self) -> (String, Ipv4Addr) {
         let run = self.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
         let arn = text(&run["tasks"][0]["taskArn"]);
@@ -128,41 +128,41 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_is_of_loopback_and_soon_after_its_end_no_other_tasks() {
-    let world = World::new(Rules::default());
-    world.prepare("app:1");
+async fn task_addresses_are_loopback_and_not_reused_soon() {
+    let harness = Harness::new(Rules::default());
+    harness.prepare("app:1");
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
-        let (arn, address) = world.start_task().await;
+        let (arn, address) = harness.start_task().await;
         assert!(address.is_loopback() && address > Ipv4Addr::new(127, 64, 0, 0), "{address}");
         assert!(seen.insert(address), "{address} was another task's a moment ago");
-        world.stop_task(&arn).await;
+        harness.stop_task(&arn).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_is_no_other_tasks_after_a_restart_either() {
-    let world = World::new(Rules::default());
-    world.prepare("app:1");
-    let before = world.start_task().await.1;
-    let saved = world.cloud.with_cloud(|cloud| serde_json::to_vec(cloud).unwrap());
+async fn addresses_are_not_reused_soon_after_a_restart() {
+    let harness = Harness::new(Rules::default());
+    harness.prepare("app:1");
+    let before = harness.start_task().await.1;
+    let saved = harness.cloud.with_cloud(|cloud| serde_json::to_vec(cloud).unwrap());
     let saved = serde_json::from_slice(&saved).unwrap();
-    let world = World { cloud: LocalCloud::start_from(Settings::default(), Some(saved)) };
-    assert_ne!(world.start_task().await.1, before);
+    let harness = Harness { cloud: LocalCloud::start_from(Settings::default(), Some(saved)) };
+    assert_ne!(harness.start_task().await.1, before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_without_a_free_address_stops_with_the_words_of_aws() {
+async fn a_task_without_a_free_address_stops() {
     let quotas = Quotas { addresses: 1, ..Quotas::aws() };
-    let world = World::new(Rules { quotas, ..Rules::default() });
-    world.prepare("app:1");
-    let (first, address) = world.start_task().await;
-    let run = world.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+    let harness = Harness::new(Rules { quotas, ..Rules::default() });
+    harness.prepare("app:1");
+    let (first, address) = harness.start_task().await;
+    let run = harness.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
     sleep(Duration::from_secs(10)).await;
-    let task = world.task(&text(&run["tasks"][0]["taskArn"]));
+    let task = harness.task(&text(&run["tasks"][0]["taskArn"]));
     assert_eq!(task["stopCode"], "TaskFailedToStart");
     let told = text(&task["stoppedReason"]);
     assert!(told.contains("InsufficientFreeAddressesInSubnet"), "{told}");
-    world.stop_task(&first).await;
-    assert_ne!(world.start_task().await.1, address, "one is free again, and it is another");
+    harness.stop_task(&first).await;
+    assert_ne!(harness.start_task().await.1, address, "a free address is used before a released one");
 }

@@ -1,4 +1,4 @@
-//! What a service says of how it runs its tasks.
+//! Reads the settings with which a service runs its tasks.
 
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentCircuitBreaker,
@@ -10,7 +10,7 @@ use codeloc_core::resources::service::{DeploymentConfiguration, Network, Service
 /// Fargate's older platform versions. A service that asks for the latest version never gets one of them.
 const OLD_PLATFORMS: [&str; 4] = ["1.0.0", "1.1.0", "1.2.0", "1.3.0"];
 
-/// What is absent is what ECS itself takes where nothing was set.
+/// An absent setting has ECS's default.
 pub fn read(service: &Service) -> (Network, DeploymentConfiguration, ServiceOptions) {
     let vpc = service.network_configuration().and_then(NetworkConfiguration::awsvpc_configuration);
     let configuration = service.deployment_configuration();
@@ -26,7 +26,7 @@ pub fn read(service: &Service) -> (Network, DeploymentConfiguration, ServiceOpti
     let options = ServiceOptions {
         strategy: strategy.map_or("ROLLING", |strategy| strategy.as_str()).to_owned(),
         capacity: capacity(service),
-        // ECS fills in the newest version's number where the latest one was asked for.
+        // ECS replaces `LATEST` with the number of the newest version.
         platform_version: service
             .platform_version()
             .filter(|version| OLD_PLATFORMS.contains(version))
@@ -46,7 +46,7 @@ fn network(vpc: &AwsVpcConfiguration) -> Network {
     Network::new(vpc.subnets(), vpc.security_groups(), public)
 }
 
-/// A strategy of nothing but `FARGATE` is the same as the launch type.
+/// A strategy that contains only `FARGATE` is the same as the launch type.
 fn capacity(service: &Service) -> String {
     let strategy = service.capacity_provider_strategy();
     if strategy.iter().any(|item| item.capacity_provider() != "FARGATE") {
@@ -59,4 +59,43 @@ fn capacity(service: &Service) -> String {
     }
     let launch = service.launch_type().filter(|_| strategy.is_empty());
     launch.map_or("FARGATE", LaunchType::as_str).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::CapacityProviderStrategyItem;
+
+    use super::*;
+
+    #[test]
+    fn an_absent_setting_has_the_default_of_ecs() {
+        let (network, deployment, options) = read(&Service::builder().build());
+        assert_eq!(network, Network::new(&[], &[], false));
+        assert_eq!((deployment.minimum_healthy_percent, deployment.maximum_percent), (100, 200));
+        assert_eq!((options.strategy.as_str(), options.platform_version.as_str()), ("ROLLING", "LATEST"));
+        assert_eq!((options.capacity.as_str(), options.propagate_tags.as_str()), ("FARGATE", "NONE"));
+    }
+
+    #[test]
+    fn only_an_old_platform_version_differs_from_latest() {
+        let version = |version: &str| read(&Service::builder().platform_version(version).build()).2.platform_version;
+        assert_eq!(version("1.4.0"), "LATEST");
+        assert_eq!(version("1.3.0"), "1.3.0");
+    }
+
+    #[test]
+    fn a_strategy_of_fargate_only_is_the_launch_type() {
+        let item = |provider: &str| {
+            CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build().unwrap()
+        };
+        let capacity =
+            |items: Vec<_>| super::capacity(&Service::builder().set_capacity_provider_strategy(Some(items)).build());
+        assert_eq!(capacity(vec![item("FARGATE")]), "FARGATE");
+        assert_eq!(
+            capacity(vec![item("FARGATE_SPOT"), item("FARGATE")]),
+            "FARGATE base 0 weight 1, FARGATE_SPOT base 0 weight 1"
+        );
+        let launched = |kind| super::capacity(&Service::builder().launch_type(kind).build());
+        assert_eq!(launched(LaunchType::Ec2), "EC2");
+    }
 }

@@ -1,7 +1,7 @@
-//! Images that nobody needs any more. Pure.
+//! Images that nothing uses any more.
 //!
-//! Guarantees: an image stays while anything registered names it, while it is young, and while an image that stays names it or is what
-//! it tells of. Assumes that everything that is registered was read.
+//! Guarantees: an image stays while a registered definition names it and while it is young. The parts of an index and the signatures of an
+//! image stay with it. Assumes that codeloc has read every registered definition.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ pub struct Image {
     pub tags: Vec<String>,
     /// Milliseconds since 1970.
     pub pushed_ms: i64,
-    /// Digests of the images that it names, where it is an index.
+    /// Digests of the images in it, if it is an index.
     pub parts: Vec<String>,
-    /// Digest of the image that it tells of: a signature or an attestation.
+    /// Digest of the image that it belongs to, if it is a signature or an attestation.
     pub subject: Option<String>,
 }
 
 impl Image {
-    /// Whether a reference, by digest or by tag, may mean this image. Of whatever repository: one too many stays rather than one too few.
+    /// Whether a reference by digest or tag may name this image. The repository does not count: it is better to keep an image too many.
     pub fn is_named_by(&self, reference: &str) -> bool {
         match reference.split_once('@') {
             Some((_, digest)) => self.digest == digest,
@@ -30,36 +30,36 @@ impl Image {
         }
     }
 
-    fn tells_of(&self, kept: &BTreeSet<&str>) -> bool {
-        // Signatures by cosign lie under a tag that is made of the digest: `sha256-….sig`.
+    fn is_about(&self, remaining: &BTreeSet<&str>) -> bool {
+        // cosign derives the tag of a signature from the digest: `sha256-….sig`.
         let signs = |tag: &String| {
             let hash = tag.strip_prefix("sha256-").and_then(|rest| rest.get(..64));
-            hash.is_some_and(|hash| kept.contains(format!("sha256:{hash}").as_str()))
+            hash.is_some_and(|hash| remaining.contains(format!("sha256:{hash}").as_str()))
         };
-        self.subject.as_deref().is_some_and(|subject| kept.contains(subject)) || self.tags.iter().any(signs)
+        self.subject.as_deref().is_some_and(|subject| remaining.contains(subject)) || self.tags.iter().any(signs)
     }
 }
 
-/// Digests to delete, indexes first: what an index names cannot go before it. `named` are the references of all that is registered.
+/// Digests to delete, indexes first: ECR does not delete an image that an index names. `named` are the references in registered definitions.
 pub fn unused(images: &[Image], named: &[&str], pushed_before_ms: i64) -> Vec<String> {
     let stays = |image: &&Image| {
         image.pushed_ms >= pushed_before_ms || named.iter().any(|reference| image.is_named_by(reference))
     };
-    let mut kept: BTreeSet<&str> = images.iter().filter(stays).map(|image| image.digest.as_str()).collect();
+    let mut remaining: BTreeSet<&str> = images.iter().filter(stays).map(|image| image.digest.as_str()).collect();
     loop {
-        let before = kept.len();
+        let before = remaining.len();
         for image in images {
-            if kept.contains(image.digest.as_str()) {
-                kept.extend(image.parts.iter().map(String::as_str));
-            } else if image.tells_of(&kept) {
-                kept.insert(&image.digest);
+            if remaining.contains(image.digest.as_str()) {
+                remaining.extend(image.parts.iter().map(String::as_str));
+            } else if image.is_about(&remaining) {
+                remaining.insert(&image.digest);
             }
         }
-        if kept.len() == before {
+        if remaining.len() == before {
             break;
         }
     }
-    let mut unused: Vec<&Image> = images.iter().filter(|image| !kept.contains(image.digest.as_str())).collect();
+    let mut unused: Vec<&Image> = images.iter().filter(|image| !remaining.contains(image.digest.as_str())).collect();
     unused.sort_by_key(|image| (image.parts.is_empty(), image.pushed_ms));
     unused.into_iter().map(|image| image.digest.clone()).collect()
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_and_what_is_young_stays() {
+    fn named_and_young_images_stay() {
         let images = [image(1), image(2), image(3), image(90)];
         assert_eq!(unused(&images, &[&reference(2)], 50), [digest(1), digest(3)]);
         assert_eq!(unused(&images, &[], 0), Vec::<String>::new());
@@ -95,21 +95,22 @@ mod tests {
     }
 
     #[test]
-    fn what_an_index_names_stays_with_it_and_goes_after_it() {
+    fn parts_stay_with_their_index_and_are_deleted_after_it() {
         let index = Image { parts: vec![digest(1), digest(2)], ..image(3) };
         let images = [image(1), image(2), index];
         assert_eq!(unused(&images, &[&reference(3)], 50), Vec::<String>::new());
         assert_eq!(unused(&images, &[], 50), [digest(3), digest(1), digest(2)]);
-        // Whoever runs one of its parts needs no more than that.
+        // A definition that names one part needs only that one.
         assert_eq!(unused(&images, &[&reference(1)], 50), [digest(3), digest(2)]);
-        // A young index keeps parts that were pushed long before it.
+        // A young index keeps its old parts.
         let young = Image { parts: vec![digest(1)], ..image(99) };
         assert_eq!(unused(&[image(1), young], &[], 50), Vec::<String>::new());
     }
 
     #[test]
-    fn signatures_stay_with_what_they_sign() {
-        let signature = |number: u8, of: u8| Image { tags: vec![format!("sha256-{of:064x}.sig")], ..image(number) };
+    fn signatures_stay_with_their_image() {
+        let signature =
+            |number: u8, signed: u8| Image { tags: vec![format!("sha256-{signed:064x}.sig")], ..image(number) };
         let attestation = Image { subject: Some(digest(1)), ..image(6) };
         let images = [image(1), image(2), signature(4, 1), signature(5, 2), attestation];
         assert_eq!(unused(&images, &[&reference(1)], 50), [digest(2), digest(5)]);

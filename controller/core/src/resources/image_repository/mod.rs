@@ -1,12 +1,12 @@
-//! Image repository: the ECR repository a location's images are pushed to.
+//! Image repository: the ECR repository for a location's images.
 
 pub mod garbage;
 
 use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, TrackedField};
-use super::{Action, Description, Field};
+use super::change::{Action, Description, Effect, Field};
+use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -25,7 +25,7 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Desired {
     pub name: String,
-    /// A tag names one build for ever; what runs is pinned by digest besides.
+    /// A tag always names the same build. Task definitions name images by digest.
     pub immutable_tags: bool,
     pub scan_on_push: bool,
     pub tags: Tags,
@@ -35,7 +35,7 @@ pub struct Desired {
 pub struct Observed {
     pub arn: String,
     pub name: String,
-    /// Where images are pushed: `HOST/NAME`.
+    /// The push target: `HOST/NAME`.
     pub uri: String,
     pub immutable_tags: bool,
     pub scan_on_push: bool,
@@ -59,12 +59,12 @@ pub enum Change {
         name: String,
         tags: Tags,
     },
-    /// Images that nobody needs.
+    /// Deletes images that no definition names.
     DeleteImages {
         name: String,
         digests: Vec<String>,
     },
-    /// With the images in it.
+    /// Deletes the repository with its images.
     Delete {
         name: String,
     },
@@ -75,7 +75,7 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
         name: names::image_repository(&deployment.id, location.name.as_str()),
         immutable_tags: true,
         scan_on_push: true,
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     }
 }
 
@@ -100,6 +100,17 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) => Effect::Creates,
+            Self::SetImmutableTags { .. }
+            | Self::SetScanOnPush { .. }
+            | Self::Tag { .. }
+            | Self::DeleteImages { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         match self {
@@ -112,19 +123,44 @@ impl Change {
                 ],
             ),
             Self::SetImmutableTags { name, to } => {
-                update(name, Field::changed("immutable_tags", !to, to), "was changed by hand")
+                update(name, Field::changed("immutable_tags", !to, to), "differs from the desired setting")
             }
             Self::SetScanOnPush { name, to } => {
-                update(name, Field::changed("scan_on_push", !to, to), "was changed by hand")
+                update(name, Field::changed("scan_on_push", !to, to), "differs from the desired setting")
             }
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::DeleteImages { name, digests } => Description {
                 action: Action::Delete,
                 name: name.clone(),
                 fields: vec![Field::set("images", digests.len())],
-                reason: "nothing that is registered names these images".to_owned(),
+                reason: "no registered definition names these images".to_owned(),
             },
             Self::Delete { name } => Description::deleted(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, location};
+
+    #[test]
+    fn each_difference_is_one_change() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let observed = Observed {
+            arn: "arn".to_owned(),
+            name: desired.name.clone(),
+            uri: "registry/codeloc/orders".to_owned(),
+            immutable_tags: true,
+            scan_on_push: true,
+            tags: desired.tags.clone().into(),
+        };
+        assert_eq!(diff(&desired, Some(&observed)), []);
+        let mutable = Observed { immutable_tags: false, scan_on_push: false, ..observed };
+        let changes = diff(&desired, Some(&mutable));
+        let [Change::SetImmutableTags { to: true, .. }, Change::SetScanOnPush { to: true, .. }] = &changes[..] else {
+            panic!("{changes:?}");
+        };
     }
 }

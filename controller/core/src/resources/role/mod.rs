@@ -1,5 +1,5 @@
-//! Roles: what a location's code may do in AWS, which is its own S3 prefix and nothing of its neighbours; and, where it has secrets, what
-//! ECS may do to start its tasks.
+//! Roles. The role of a location's code permits its own S3 prefix and granted ones. The execution role of a location with secrets permits
+//! ECS to start its tasks.
 
 mod policy;
 
@@ -9,8 +9,9 @@ use codeloc_crds::Location;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::drift::{Found, TrackedField};
-use super::{Description, Field};
+use super::change::{Description, Effect, Field};
+use super::tracked_fields::{Found, TrackedField};
+use crate::arns;
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -18,13 +19,15 @@ use crate::tags::{self, Tags};
 
 pub use policy::Document;
 
-/// The one inline policy of a role.
+/// The inline policy that codeloc writes.
 pub const POLICY_NAME: &str = "codeloc";
 
+const CREATE_AGAIN: &str = "delete the role, and codeloc creates it again";
+
 pub const TRACKED_FIELDS: &[TrackedField] = &[
-    TrackedField::report_only("path", "the path in its ARN", "delete the role by hand, and it is made anew"),
-    TrackedField::new("trust", "the trust policy, whatever the order of its lists", "iam:UpdateAssumeRolePolicy"),
-    TrackedField::new("policy", "the inline policy `codeloc`, whatever the order of its lists", "iam:PutRolePolicy"),
+    TrackedField::report_only("path", "the path in its ARN", CREATE_AGAIN),
+    TrackedField::new("trust", "the trust policy, with lists in any order", "iam:UpdateAssumeRolePolicy"),
+    TrackedField::new("policy", "the inline policy `codeloc`, with lists in any order", "iam:PutRolePolicy"),
     TrackedField::new("foreign_policy", "no other inline policy", "iam:DeleteRolePolicy"),
     TrackedField::new("attached_policy", "no managed policy", "iam:DetachRolePolicy"),
     TrackedField::new(
@@ -48,7 +51,7 @@ pub struct Desired {
 
 impl Desired {
     pub fn arn(&self, deployment: &Deployment) -> String {
-        arn_of(&self.name, deployment)
+        arns::role_named(&self.name, deployment)
     }
 }
 
@@ -84,7 +87,7 @@ pub enum Change {
         policy: Value,
         created: bool,
     },
-    /// A policy somebody added: it would widen what the location may do.
+    /// Deletes a policy that another AWS user added: it would widen the permissions of the location.
     RemovePolicy {
         name: String,
         policy: String,
@@ -97,7 +100,7 @@ pub enum Change {
         name: String,
         tags: Tags,
     },
-    /// Only told: a role keeps its path.
+    /// Only reported: AWS cannot change the path of a role.
     Immutable {
         name: String,
         path: String,
@@ -110,16 +113,6 @@ pub enum Change {
     },
 }
 
-/// Known before the role exists: account, path and name decide it.
-fn arn_of(name: &str, deployment: &Deployment) -> String {
-    format!("arn:{}:iam::{}:role{}{name}", deployment.partition, deployment.account, names::role_path(&deployment.id))
-}
-
-/// ARN of the role that a location's code has.
-pub fn arn(location: &Location, deployment: &Deployment) -> String {
-    arn_of(&names::role(&deployment.id, location.name.as_str()), deployment)
-}
-
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
         name: names::role(&deployment.id, location.name.as_str()),
@@ -127,26 +120,16 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
         trust: policy::trust(deployment),
         policy: policy::access(location, deployment),
         permissions_boundary: deployment.permissions_boundary.clone(),
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     }
 }
 
-/// The execution role of a location with secrets. One that was made stays, without them, until the location goes: definitions that may
-/// still start a task name it.
+/// The execution role of a location with secrets. Without secrets, it stays until no definition names it.
 pub fn desired_execution(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
         name: names::execution_role(&deployment.id, location.name.as_str()),
         policy: policy::execution(location, deployment),
         ..desired(location, deployment)
-    }
-}
-
-/// ARN of the role with which ECS starts a location's tasks: its own where it has secrets, else the platform's.
-pub fn execution_arn(location: &Location, deployment: &Deployment) -> String {
-    if location.secrets.is_empty() {
-        deployment.execution_role_arn.clone()
-    } else {
-        arn_of(&names::execution_role(&deployment.id, location.name.as_str()), deployment)
     }
 }
 
@@ -177,7 +160,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
         let (from, to) = (observed.permissions_boundary.clone(), desired.permissions_boundary.clone());
         changes.push(Change::SetBoundary { name: name.clone(), from, to });
     }
-    // Creating the role and putting its policy are two calls: a crash between them is repaired here.
+    // Two calls create a role and put its policy. After a crash between them, this repairs it.
     let current = observed.policies.get(POLICY_NAME);
     if !current.is_some_and(|current| current.matches(&desired.policy)) {
         changes.push(Change::PutPolicy {
@@ -204,6 +187,20 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create(_) | Self::PutPolicy { created: true, .. } => Effect::Creates,
+            Self::SetTrust { .. }
+            | Self::SetBoundary { .. }
+            | Self::PutPolicy { created: false, .. }
+            | Self::RemovePolicy { .. }
+            | Self::Detach { .. }
+            | Self::Tag { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+            Self::Immutable { .. } => Effect::Reports,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
         let none = || "none".to_owned();
@@ -217,7 +214,9 @@ impl Change {
                     Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
-            Self::SetTrust { name, trust } => update(name, Field::set("trust", trust), "differs from what is wanted"),
+            Self::SetTrust { name, trust } => {
+                update(name, Field::set("trust", trust), "differs from the desired policy")
+            }
             Self::SetBoundary { name, from, to } => update(
                 name,
                 Field::changed(
@@ -230,25 +229,73 @@ impl Change {
             Self::PutPolicy { name, policy, created } => update(
                 name,
                 Field::set("policy", policy),
-                if *created { "the role has no policy yet" } else { "differs from what is wanted" },
+                if *created { "inline policy is missing" } else { "differs from the desired policy" },
             ),
             Self::RemovePolicy { name, policy } => update(
                 name,
                 Field::changed("foreign_policy", policy, "removed"),
-                "a policy that codeloc did not write widens this role",
+                "codeloc did not write this policy, which widens the role",
             ),
             Self::Detach { name, policy_arn } => update(
                 name,
                 Field::changed("attached_policy", policy_arn, "detached"),
-                "a policy that codeloc did not attach widens this role",
+                "codeloc did not attach this policy, which widens the role",
             ),
             Self::Tag { name, tags } => Description::tagged(name, tags),
             Self::Immutable { name, path, desired } => update(
                 name,
                 Field::changed("path", path, desired),
-                "a role keeps its path: delete the role by hand, and it is made anew",
+                &format!("AWS cannot change the path of a role: {CREATE_AGAIN}"),
             ),
             Self::Delete { name, .. } => Description::deleted(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{deployment, location};
+
+    fn observed(desired: &Desired) -> Observed {
+        Observed {
+            arn: desired.arn(&deployment()),
+            name: desired.name.clone(),
+            path: desired.path.clone(),
+            trust: (&desired.trust).into(),
+            policies: [(POLICY_NAME.to_owned(), (&desired.policy).into())].into(),
+            attached: vec![],
+            permissions_boundary: None,
+            tags: desired.tags.clone().into(),
+        }
+    }
+
+    #[test]
+    fn policies_of_others_are_removed() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let mut observed = observed(&desired);
+        assert_eq!(diff(&desired, Some(&observed)), []);
+        observed.policies.insert("by-hand".to_owned(), Document::new("{}"));
+        observed.attached.push("arn:by-hand".to_owned());
+        let changes = diff(&desired, Some(&observed));
+        assert!(matches!(&changes[..], [Change::RemovePolicy { .. }, Change::Detach { .. }]), "{changes:?}");
+    }
+
+    #[test]
+    fn a_role_without_its_policy_gets_one() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let observed = Observed { policies: BTreeMap::new(), ..observed(&desired) };
+        let changes = diff(&desired, Some(&observed));
+        assert!(matches!(&changes[..], [Change::PutPolicy { created: true, .. }]), "{changes:?}");
+        assert_eq!(changes[0].describe().reason, "inline policy is missing");
+    }
+
+    #[test]
+    fn only_the_path_cannot_be_changed() {
+        let desired = desired(&location(512, 1, None), &deployment());
+        let observed = Observed { path: "/".to_owned(), ..observed(&desired) };
+        let changes = diff(&desired, Some(&observed));
+        assert!(matches!(&changes[..], [Change::Immutable { .. }]), "{changes:?}");
+        assert_eq!(changes[0].effect(), Effect::Reports);
     }
 }

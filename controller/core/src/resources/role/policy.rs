@@ -1,4 +1,4 @@
-//! The policy documents of a role, and when two of them mean the same.
+//! The policy documents of a role, and when two of them are equivalent.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,13 @@ use codeloc_crds::Location;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::arns;
 use crate::deployment::Deployment;
 use crate::names;
-use crate::resources::task_definition;
+use crate::resources::task_spec;
 
-/// ECS tasks of this account may take the role, and nobody else. The conditions are AWS's guard against the confused
-/// deputy (ECS developer guide, 'Task IAM role').
+/// Only ECS tasks of this account may assume the role. The conditions prevent the confused deputy problem (ECS developer guide, 'Task IAM
+/// role').
 pub fn trust(deployment: &Deployment) -> Value {
     json!({
         "Version": "2012-10-17",
@@ -21,21 +22,21 @@ pub fn trust(deployment: &Deployment) -> Value {
             "Action": "sts:AssumeRole",
             "Condition": {
                 "StringEquals": {"aws:SourceAccount": deployment.account},
-                "ArnLike": {"aws:SourceArn": format!("arn:{}:ecs:{}:{}:*", deployment.partition, deployment.region, deployment.account)},
+                "ArnLike": {"aws:SourceArn": arns::all_of_ecs(deployment)},
             },
         }],
     })
 }
 
-/// What everybody may read.
+/// The prefix that every location may read.
 const SHARED: &str = "repos/shared";
 
-/// What the code of a location may do, in its code server and in its runs: its own prefix and each that is granted for writing, read and
-/// write; `repos/shared/` and each that is granted for reading, read; and listing those. Nothing else.
+/// The permissions of a location's code servers and runs: to read and write its own prefix and each prefix that the config grants for
+/// writing, to read `repos/shared/` and each prefix that the config grants for reading, and to list those.
 ///
-/// The slash before `*` matters: without it `orders` reads `orders-2`.
+/// The slash before `*` matters: without it, `orders` could read `orders-2`.
 pub fn access(location: &Location, deployment: &Deployment) -> Value {
-    let bucket = format!("arn:{}:s3:::{}", deployment.partition, deployment.bucket);
+    let bucket = arns::bucket(deployment);
     let own = [location.s3_prefix.as_str()];
     let written: Vec<&str> = own.into_iter().chain(location.access.write.iter().map(String::as_str)).collect();
     let read: Vec<&str> = [SHARED].into_iter().chain(location.access.read.iter().map(String::as_str)).collect();
@@ -74,19 +75,17 @@ pub fn access(location: &Location, deployment: &Deployment) -> Value {
     })
 }
 
-/// What ECS may do to start a location's tasks, where these need secrets: pull its image, write its log, and read exactly those secrets.
+/// The permissions of ECS to start the tasks of a location with secrets: to pull its image, write its log, and read exactly those secrets.
 /// The code in the task never has this role.
 pub fn execution(location: &Location, deployment: &Deployment) -> Value {
-    let Deployment { partition, region, account, .. } = deployment;
-    let name = location.name.as_str();
-    let group = names::log_group(&deployment.id, name);
+    let group = arns::log_group(&names::log_group(&deployment.id, location.name.as_str()), deployment);
     let mut statements = vec![
         json!({"Sid": "LogIn", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}),
         json!({
             "Sid": "Log",
             "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": format!("arn:{partition}:logs:{region}:{account}:log-group:{group}:*"),
+            "Resource": format!("{group}:*"),
         }),
     ];
     if let Some(images) = images(location, deployment) {
@@ -97,15 +96,15 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
             "Resource": images,
         }));
     }
-    let secrets = task_definition::secrets(location, deployment);
-    let named = |service: &str| -> BTreeSet<String> {
+    let secrets = task_spec::secrets(location, deployment);
+    let arns_of = |service: &str| -> BTreeSet<String> {
         let of_service = |arn: &&String| arn.split(':').nth(2) == Some(service);
-        secrets.values().filter(of_service).map(|arn| whole(arn)).collect()
+        secrets.values().filter(of_service).map(|arn| base_arn(arn)).collect()
     };
     for (sid, service, action) in
         [("Secrets", "secretsmanager", "secretsmanager:GetSecretValue"), ("Parameters", "ssm", "ssm:GetParameters")]
     {
-        let arns = named(service);
+        let arns = arns_of(service);
         if !arns.is_empty() {
             statements.push(json!({"Sid": sid, "Effect": "Allow", "Action": action, "Resource": arns}));
         }
@@ -113,12 +112,10 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// The ARN of the image repository that tasks pull from; none where that is not in ECR.
+/// The ARN of the image repository, if it is in ECR.
 fn images(location: &Location, deployment: &Deployment) -> Option<String> {
     let Some(image) = &location.image else {
-        let Deployment { partition, region, account, id, .. } = deployment;
-        let own = names::image_repository(id, location.name.as_str());
-        return Some(format!("arn:{partition}:ecr:{region}:{account}:repository/{own}"));
+        return Some(arns::image_repository(location, deployment));
     };
     // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…, or PATH:TAG
     let (host, path) = image.split_once('/')?;
@@ -127,16 +124,16 @@ fn images(location: &Location, deployment: &Deployment) -> Option<String> {
         return None;
     };
     let path = path.split(['@', ':']).next().unwrap_or(path);
-    Some(format!("arn:{}:ecr:{region}:{account}:repository/{path}", deployment.partition))
+    Some(arns::image_repository_in(region, account, path, deployment))
 }
 
-/// A secret's ARN without the key, stage and version that ECS takes behind it.
-fn whole(arn: &str) -> String {
+/// A secret's ARN without the key, stage and version that ECS accepts after it.
+fn base_arn(arn: &str) -> String {
     let parts = if arn.contains(":secretsmanager:") { 7 } else { 6 };
     arn.splitn(parts + 1, ':').take(parts).collect::<Vec<_>>().join(":")
 }
 
-/// A document as IAM gave it back: its text, since that is a fifth of what it takes to hold it parsed, and a thousand are held.
+/// A document as IAM returns it. codeloc keeps thousands of them, and the text takes a fifth of the memory of the parsed form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Document(String);
 
@@ -145,8 +142,8 @@ impl Document {
         Self(text.into())
     }
 
-    /// Whether it says what is wanted. IAM nearly always gives back to the letter what it was sent. One that is no JSON says nothing
-    /// that is wanted.
+    /// Whether it is equivalent to the desired document. IAM usually returns the exact text, which avoids parsing. Text that is not JSON
+    /// matches nothing.
     pub fn matches(&self, desired: &Value) -> bool {
         let sent = desired.to_string();
         self.0 == sent || serde_json::from_str(&self.0).is_ok_and(|observed: Value| equivalent(&observed, desired))
@@ -159,7 +156,7 @@ impl From<&Value> for Document {
     }
 }
 
-/// IAM may give a list of one back as its single element, and keeps no order in lists.
+/// IAM may return a list of one as its element, and does not keep the order of lists.
 fn equivalent(left: &Value, right: &Value) -> bool {
     normalise(left) == normalise(right)
 }
@@ -186,20 +183,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_one_means_the_same_as_its_element() {
+    fn a_list_of_one_equals_its_element() {
         let list = json!({"Statement": [{"Action": ["s3:GetObject"], "Effect": "Allow"}]});
         let single = json!({"Statement": {"Effect": "Allow", "Action": "s3:GetObject"}});
         assert!(equivalent(&list, &single));
     }
 
     #[test]
-    fn a_document_that_is_no_json_says_nothing_that_is_wanted() {
+    fn text_that_is_not_json_matches_nothing() {
         assert!(!Document::new("{").matches(&json!({})));
         assert!(Document::new("{ }").matches(&json!({})));
     }
 
     #[test]
-    fn a_further_action_is_a_difference() {
+    fn an_additional_action_is_a_difference() {
         assert!(!equivalent(&json!({"Action": ["a", "b"]}), &json!({"Action": ["a"]})));
+    }
+
+    #[test]
+    fn a_location_writes_only_below_its_own_and_granted_prefixes() {
+        use crate::fixtures::{deployment, location};
+        let mut location = location(512, 1, None);
+        location.access.read = vec!["repos/stock".to_owned()];
+        location.access.write = vec!["exports".to_owned()];
+        let policy = access(&location, &deployment());
+        let statement = |sid: &str| {
+            let statements = policy["Statement"].as_array().unwrap();
+            statements.iter().find(|statement| statement["Sid"] == sid).unwrap().clone()
+        };
+        let written = ["arn:aws:s3:::platform/repos/orders/*", "arn:aws:s3:::platform/exports/*"];
+        assert_eq!(statement("ReadAndWrite")["Resource"], json!(written));
+        let read = ["arn:aws:s3:::platform/repos/shared/*", "arn:aws:s3:::platform/repos/stock/*"];
+        assert_eq!(statement("Read")["Resource"], json!(read));
+    }
+
+    #[test]
+    fn the_execution_role_reads_exactly_the_secrets_of_the_location() {
+        use crate::fixtures::{deployment, location};
+        let mut location = location(512, 1, None);
+        let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-abc";
+        location.secrets = [("TOKEN".to_owned(), format!("{secret}:key::"))].into();
+        let policy = execution(&location, &deployment()).to_string();
+        assert!(policy.contains(&format!("[\"{secret}\"]")), "{policy}");
+        assert!(!policy.contains("ssm:GetParameters"), "{policy}");
+    }
+
+    #[test]
+    fn only_an_image_in_ecr_has_a_repository_to_pull_from() {
+        use crate::fixtures::{deployment, location};
+        let mut location = location(512, 1, None);
+        let pulls = |location: &Location| images(location, &deployment());
+        assert_eq!(pulls(&location).unwrap(), "arn:aws:ecr:eu-central-1:123456789012:repository/codeloc/orders");
+        location.image = Some("111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/app@sha256:11".to_owned());
+        assert_eq!(pulls(&location).unwrap(), "arn:aws:ecr:eu-west-1:111122223333:repository/team/app");
+        location.image = Some("ghcr.io/acme/app:v1".to_owned());
+        assert_eq!(pulls(&location), None);
     }
 }

@@ -1,8 +1,7 @@
-//! ECS service: keeps a location's tasks running and replaces them by rolling update, with the circuit breaker on.
+//! ECS service: keeps a location's tasks running and replaces them with a rolling update and the circuit breaker.
 //!
-//! Guarantees: a revision whose rollout failed is remembered on the service and not tried again; the desired count is
-//! set when the service is made and is then left to scaling, where there is any. A rollout that failed through no fault of its revision is
-//! tried again.
+//! Guarantees: codeloc remembers a failed revision with a tag on the service and does not retry it, except after a transient failure. It sets
+//! the desired count when it creates the service, and afterwards only without scaling.
 
 mod settings;
 pub mod stop_reason;
@@ -12,9 +11,10 @@ mod tests;
 use codeloc_crds::Location;
 use serde::Serialize;
 
-use super::drift::{Found, TrackedField};
+use super::change::{Deferred, Description, Effect, Field};
+use super::scaling;
 use super::task_definition::{self, Attempt};
-use super::{Deferred, Description, Field, scaling};
+use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
 use crate::names;
 use crate::shared::Shared;
@@ -23,10 +23,10 @@ use crate::tags::{self, Tags};
 pub use settings::{DeploymentConfiguration, Network, ROLLING, ServiceOptions};
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
-    TrackedField::new("task_definition", "the ARN of what it runs", UPDATE),
+    TrackedField::new("task_definition", "the ARN of the running definition", UPDATE),
     TrackedField::new(
         "desired_count",
-        "the count, where minimum and maximum of the config are equal; elsewhere it belongs to scaling",
+        "the count if minimum and maximum capacity are equal; otherwise it belongs to scaling",
         UPDATE,
     ),
     TrackedField::new("subnets", "in any order", UPDATE),
@@ -38,8 +38,8 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("maximum_percent", "absent is 200", UPDATE),
     TrackedField::new("strategy", "absent is `ROLLING`", UPDATE),
     TrackedField::new("registry", "the ARN of its Cloud Map service", UPDATE),
-    TrackedField::new("capacity", "launch type `FARGATE`; a strategy of nothing but `FARGATE` is the same", UPDATE),
-    TrackedField::new("platform_version", "`LATEST`; absent, and every number from 1.4.0 on, are the same", UPDATE),
+    TrackedField::new("capacity", "launch type `FARGATE`; a strategy with only `FARGATE` is the same", UPDATE),
+    TrackedField::new("platform_version", "`LATEST`; absent and every version from 1.4.0 on are the same", UPDATE),
     TrackedField::new("propagate_tags", "absent is `NONE`", UPDATE),
     TrackedField::new("managed_tags", "absent is off", UPDATE),
     TrackedField::new("execute_command", "absent is off", UPDATE),
@@ -48,10 +48,10 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::tags("ecs:TagResource", Found::NextSweep),
 ];
 
-/// Milliseconds from one attempt to the next, where the circumstances were to blame: they last minutes.
-const TRY_AGAIN_MS: i64 = 5 * 60 * 1000;
+/// Milliseconds between attempts after a transient failure, which usually lasts minutes.
+const RETRY_MS: i64 = 5 * 60 * 1000;
 
-/// What an attempt is over where there is no service.
+/// The replaced deployment of an attempt without a service.
 const NO_DEPLOYMENT: &str = "-";
 
 const UPDATE: &str = "ecs:UpdateService";
@@ -59,9 +59,9 @@ const UPDATE: &str = "ecs:UpdateService";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Desired {
     pub name: String,
-    /// Tasks to begin with: the minimum capacity.
+    /// The initial number of tasks: the minimum capacity.
     pub count: i32,
-    /// Whether Application Auto Scaling owns the count from then on.
+    /// Whether Application Auto Scaling owns the count afterwards.
     pub scaled: bool,
     pub network: Network,
     pub deployment: DeploymentConfiguration,
@@ -78,7 +78,7 @@ pub struct Observed {
     pub task_definition: String,
     pub desired_count: i32,
     pub running: i32,
-    /// The primary one first.
+    /// The primary deployment is the first one.
     pub deployments: Vec<ServiceDeployment>,
     pub network: Network,
     pub deployment: DeploymentConfiguration,
@@ -92,20 +92,20 @@ pub struct Observed {
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Active,
-    /// Deleted, with tasks still ending. Its name is not free yet.
+    /// Deleted, but its tasks are still stopping. Its name is not available yet.
     Draining,
-    /// Deleted. AWS still describes it for a while; it counts as absent.
+    /// Deleted. AWS still describes it for some time; codeloc treats it as absent.
     Inactive,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceDeployment {
     pub id: String,
-    /// Milliseconds since 1970, by ECS's clock.
-    pub begun_ms: i64,
+    /// Milliseconds since 1970, by the clock of ECS.
+    pub started_ms: i64,
     pub task_definition: String,
     pub rollout: Rollout,
-    /// ECS's own words on the rollout.
+    /// The message of ECS about the rollout.
     pub reason: String,
     pub desired_count: i32,
     pub running: i32,
@@ -129,8 +129,7 @@ impl Observed {
         self.deployments.first()
     }
 
-    /// Whether it runs this task definition, rolls it out or back, or remembers that it failed: tasks may start from it, or somebody
-    /// asks why it did not work.
+    /// Whether the service runs this task definition, rolls it out or back, or remembers its failure. codeloc must then keep it.
     pub fn names(&self, definition: &task_definition::Observed) -> bool {
         let failed = self.tags.get(tags::FAILED_REVISION);
         self.task_definition == definition.arn
@@ -138,7 +137,7 @@ impl Observed {
             || failed.is_some_and(|failed| definition.revision() == Some(failed))
     }
 
-    /// What [`Attempt::over`] says of a rollout that begins now.
+    /// The value of [`Attempt::over`] for a rollout that starts now.
     pub fn primary_id(&self) -> &str {
         self.primary().map_or(NO_DEPLOYMENT, |deployment| &deployment.id)
     }
@@ -164,12 +163,12 @@ pub enum Change {
         network: Network,
         deployment: DeploymentConfiguration,
         options: ServiceOptions,
-        /// What of that is only sent where it differs.
+        /// The observed options. codeloc sends some options only if they differ.
         from: ServiceOptions,
         registry: Deferred,
         fields: Vec<Field>,
     },
-    /// The same revision anew.
+    /// Starts another rollout of the same revision.
     Redeploy {
         name: String,
         task_definition: String,
@@ -203,24 +202,23 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
         network: Network::new(&deployment.subnets, &deployment.security_groups, deployment.assign_public_ip),
         deployment: ROLLING,
         options: ServiceOptions::ours(),
-        tags: tags::wanted(location, deployment),
+        tags: tags::desired(location, deployment),
     }
 }
 
-/// Where a service stands with respect to the revision that is wanted.
+/// The state of the rollout of the desired revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not there, or about to be given the wanted revision.
+    /// The service does not exist or runs another revision: codeloc starts the rollout.
     Begin,
-    /// Deleted before, and not gone yet.
+    /// An earlier service with the same name is still draining.
     Draining,
     Rolling(ServiceDeployment),
     Steady,
-    /// The wanted revision failed; the service stays with what it has until the spec or the commit changes, or for a while, where
-    /// what it failed of `passes`.
-    Held {
+    /// The rollout failed. codeloc changes nothing until the config or the commit changes, or, after a transient failure, for some minutes.
+    Failed {
         reason: String,
-        passes: bool,
+        transient: bool,
     },
 }
 
@@ -228,28 +226,29 @@ pub enum Phase {
 pub struct ServicePlan {
     pub phase: Phase,
     pub changes: Vec<Change>,
-    /// Whether the wanted revision has to be marked as attempted (registered so, or tagged) before these changes.
+    /// Whether codeloc must write an [`Attempt`] on the desired definition before these changes.
     pub attempts: bool,
 }
 
-/// What of the other kinds decides a service's change.
+/// The state of other kinds on which the changes depend.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     pub revision: &'a Deferred,
-    /// The live task definition that says what is wanted.
-    pub wanted: Option<&'a task_definition::Observed>,
+    /// The registered definition with the desired content.
+    pub registered: Option<&'a task_definition::Observed>,
     pub task_definitions: &'a [Shared<task_definition::Observed>],
     pub registry: &'a Deferred,
-    /// Whether what a failed rollout is known to have failed of was not its revision's fault.
-    pub passes: bool,
-    /// Whether tasks run and none of them has been in Cloud Map for long.
+    /// Whether a failed rollout failed for a transient reason.
+    pub transient: bool,
+    /// Whether tasks have run for minutes and Cloud Map lists none of them.
     pub unregistered: bool,
     /// Milliseconds since 1970.
     pub now_ms: i64,
 }
 
 pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>) -> ServicePlan {
-    let task_definition = context.wanted.map_or(Deferred::AfterApply, |wanted| Deferred::Known(wanted.arn.clone()));
+    let task_definition =
+        context.registered.map_or(Deferred::AfterApply, |registered| Deferred::Known(registered.arn.clone()));
     let observed = match observed {
         None | Some(Observed { status: Status::Inactive, .. }) => {
             let (desired, registry, revision) = (desired.clone(), context.registry.clone(), context.revision.clone());
@@ -269,7 +268,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     }
 
     if let Some(reason) = failure(observed, context) {
-        if !context.passes {
+        if !context.transient {
             let revision = context.revision.known().unwrap_or_default().to_owned();
             if observed.tags.get(tags::FAILED_REVISION) != Some(&revision) {
                 changes.push(Change::RememberFailed {
@@ -278,16 +277,16 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
                     revision,
                 });
             }
-            return ServicePlan { phase: Phase::Held { reason, passes: false }, changes, attempts: false };
+            return ServicePlan { phase: Phase::Failed { reason, transient: false }, changes, attempts: false };
         }
-        let long_ago = |wanted: &&task_definition::Observed| {
-            wanted.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= TRY_AGAIN_MS)
+        let may_retry = |registered: &&task_definition::Observed| {
+            registered.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= RETRY_MS)
         };
-        let Some(wanted) = context.wanted.filter(long_ago) else {
-            return ServicePlan { phase: Phase::Held { reason, passes: true }, changes, attempts: false };
+        let Some(registered) = context.registered.filter(may_retry) else {
+            return ServicePlan { phase: Phase::Failed { reason, transient: true }, changes, attempts: false };
         };
-        let (name, task_definition) = (desired.name.clone(), wanted.arn.clone());
-        let reason = "it failed of something that passes: it is tried again";
+        let (name, task_definition) = (desired.name.clone(), registered.arn.clone());
+        let reason = "retrying after a transient failure";
         changes.push(Change::Redeploy { name, task_definition, reason });
         return ServicePlan { phase: Phase::Begin, changes, attempts: true };
     }
@@ -296,15 +295,15 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     if !desired.scaled && observed.desired_count != desired.count {
         changes.push(Change::SetCount { name: desired.name.clone(), from: observed.desired_count, to: desired.count });
     }
-    if context.wanted.is_some_and(|wanted| wanted.arn == observed.task_definition) {
+    if context.registered.is_some_and(|registered| registered.arn == observed.task_definition) {
         let phase = match observed.primary() {
             Some(primary) if primary.rollout == Rollout::InProgress => Phase::Rolling(primary.clone()),
             _ => Phase::Steady,
         };
         if phase == Phase::Steady && context.unregistered && changes.is_empty() {
-            // ECS registers only tasks that start, also in a registry that was made anew (terraform-provider-aws#46930).
+            // ECS registers a task only when it starts, even if the registry was created again (terraform-provider-aws#46930).
             let (name, task_definition) = (desired.name.clone(), observed.task_definition.clone());
-            let reason = "its tasks run, and none of them is in Cloud Map";
+            let reason = "its tasks are running, but Cloud Map lists none of them";
             changes.push(Change::Redeploy { name, task_definition, reason });
         }
         return ServicePlan { phase, changes, attempts: false };
@@ -315,81 +314,80 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
         from: observed.task_definition.clone(),
         revision: context.revision.clone(),
     });
-    let attempted = context.wanted.and_then(task_definition::Observed::attempt);
+    let attempted = context.registered.and_then(task_definition::Observed::attempt);
     let attempts = attempted.is_none_or(|attempt| attempt.over != observed.primary_id());
     ServicePlan { phase: Phase::Begin, changes, attempts }
 }
 
-/// Why the wanted revision must not be tried again, if it failed before.
+/// Why the rollout of the desired revision failed, if it did.
 fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
     let revision = context.revision.known()?;
     if completed(observed, revision, context.task_definitions) {
-        // Whatever the marks say: they may come from an attempt over a state that was read too late.
+        // The marks may come from an attempt based on a stale read.
         return None;
     }
-    let wanted = context.wanted;
-    let rolls = |wanted: &task_definition::Observed| {
-        observed.primary().is_some_and(|one| one.task_definition == wanted.arn && one.rollout == Rollout::InProgress)
+    let registered = context.registered;
+    let rolls_out = |registered: &task_definition::Observed| {
+        let is_primary = |one: &ServiceDeployment| one.task_definition == registered.arn;
+        observed.primary().is_some_and(|one| is_primary(one) && one.rollout == Rollout::InProgress)
     };
-    if wanted.is_some_and(rolls) {
-        // However it went before: how it goes now is not known yet.
+    if registered.is_some_and(rolls_out) {
+        // Earlier failures do not count while the rollout is in progress.
         return None;
     }
     let remembered = observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
-    let failed = wanted.and_then(|wanted| {
+    let failed = registered.and_then(|registered| {
         observed
             .deployments
             .iter()
-            .find(|deployment| deployment.task_definition == wanted.arn && deployment.rollout == Rollout::Failed)
+            .find(|deployment| deployment.task_definition == registered.arn && deployment.rollout == Rollout::Failed)
     });
     if let Some(failed) = failed {
         return Some(failed.reason.clone());
     }
     if remembered {
-        return Some("its rollout failed before".to_owned());
+        return Some("an earlier rollout failed".to_owned());
     }
-    wanted
-        .is_some_and(|wanted| rolled_back(observed, wanted, context.task_definitions))
+    registered
+        .is_some_and(|registered| rolled_back(observed, registered, context.task_definitions))
         .then(|| "ECS rolled it back".to_owned())
 }
 
-/// Whether a definition of this very revision is what the service runs, rolled out whole.
+/// Whether the service runs a definition of this revision, and its rollout is complete.
 fn completed(observed: &Observed, revision: &str, all: &[Shared<task_definition::Observed>]) -> bool {
     let runs = all.iter().find(|one| one.arn == observed.task_definition).and_then(|one| one.revision());
     runs == Some(revision) && observed.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
-/// Whether `wanted` was rolled out and replaced by an older one while nobody looked: see [`Attempt`]. Over no service nothing is rolled
-/// back to; and a deployment that was there before the attempt replaced nothing of it: the attempt was written over a state that was
-/// read too late.
+/// Whether ECS rolled the definition back while no process was running: see [`Attempt`]. Without a service, there is nothing to roll back to.
+/// A primary deployment from before the attempt did not replace it: the attempt was based on a stale read.
 fn rolled_back(
     observed: &Observed,
-    wanted: &task_definition::Observed,
+    registered: &task_definition::Observed,
     all: &[Shared<task_definition::Observed>],
 ) -> bool {
-    if wanted.arn == observed.task_definition
-        || observed.deployments.iter().any(|deployment| deployment.task_definition == wanted.arn)
+    if registered.arn == observed.task_definition
+        || observed.deployments.iter().any(|deployment| deployment.task_definition == registered.arn)
     {
         return false;
     }
     let attempt_of_serving =
         all.iter().find(|other| other.arn == observed.task_definition).and_then(|other| other.attempt());
-    let (Some(attempt), Some(serving), Some(primary)) = (wanted.attempt(), attempt_of_serving, observed.primary())
+    let (Some(attempt), Some(serving), Some(primary)) = (registered.attempt(), attempt_of_serving, observed.primary())
     else {
         return false;
     };
     attempt.over != NO_DEPLOYMENT
         && attempt.over != primary.id
         && attempt.at > serving.at
-        && primary.begun_ms > attempt.at
+        && primary.started_ms > attempt.at
 }
 
-/// The last commit other than `present` that is known to have served: what was rolled out whole, or else what served before that, as
-/// [`tags::SERVED_BEFORE`] remembers it.
+/// The last commit other than `current` that served: the one of the last complete rollout, or the one before it in [`tags::SERVED_BEFORE`].
 pub fn served_before<'a>(
     observed: &Observed,
     all: &'a [Shared<task_definition::Observed>],
-    present: Option<&str>,
+    current: Option<&str>,
 ) -> Option<&'a str> {
     if !observed.exists() {
         return None;
@@ -398,10 +396,10 @@ pub fn served_before<'a>(
     let primary =
         || all.iter().find(|one| observed.primary().is_some_and(|primary| primary.task_definition == one.arn));
     let before = serving.or_else(|| primary().map(|one| &**one))?.served_before();
-    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != present)
+    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != current)
 }
 
-/// What was rolled out whole last, and so serves; also while ECS rolls back to it.
+/// The definition of the last complete rollout, which serves. During a rollback, it is the one to which ECS rolls back.
 pub fn rolled_out<'a>(
     observed: &Observed,
     all: &'a [Shared<task_definition::Observed>],
@@ -409,32 +407,36 @@ pub fn rolled_out<'a>(
     let definition = |deployment: &ServiceDeployment| all.iter().find(|one| one.arn == deployment.task_definition);
     let attempted = |deployment: &ServiceDeployment| definition(deployment)?.attempt().map(|attempt| attempt.at);
     let failed = observed.deployments.iter().filter(|one| one.rollout == Rollout::Failed).filter_map(attempted).max();
-    // ECS rolls back to what was whole before: that counts from its first moment on.
-    let whole = |one: &&ServiceDeployment| match one.rollout {
+    // The target of a rollback was complete before, so it counts while the rollback is in progress.
+    let is_complete = |one: &&ServiceDeployment| match one.rollout {
         Rollout::Completed => true,
         Rollout::InProgress => attempted(one).zip(failed).is_some_and(|(at, failed)| at < failed),
         Rollout::Failed => false,
     };
-    observed.deployments.iter().find(whole).and_then(definition).map(|one| &**one)
+    observed.deployments.iter().find(is_complete).and_then(definition).map(|one| &**one)
 }
 
 fn configuration(desired: &Desired, observed: &Observed, registry: &Deferred) -> Option<Change> {
-    let live_registry = observed.registry.clone().unwrap_or_else(|| "none".to_owned());
+    let observed_registry = observed.registry.clone().unwrap_or_else(|| "none".to_owned());
     let (network, deployment) = (&observed.network, &observed.deployment);
-    let (wanted, rolling) = (&desired.network, &desired.deployment);
+    let (desired_network, desired_deployment) = (&desired.network, &desired.deployment);
     let mut fields: Vec<Field> = [
-        Field::differing("subnets", &network.subnets.join(", "), &wanted.subnets.join(", ")),
-        Field::differing("security_groups", &network.security_groups.join(", "), &wanted.security_groups.join(", ")),
-        Field::differing("assign_public_ip", &network.assign_public_ip, &wanted.assign_public_ip),
-        Field::differing("circuit_breaker", &deployment.circuit_breaker, &rolling.circuit_breaker),
-        Field::differing("rollback", &deployment.rollback, &rolling.rollback),
+        Field::differing("subnets", &network.subnets.join(", "), &desired_network.subnets.join(", ")),
+        Field::differing(
+            "security_groups",
+            &network.security_groups.join(", "),
+            &desired_network.security_groups.join(", "),
+        ),
+        Field::differing("assign_public_ip", &network.assign_public_ip, &desired_network.assign_public_ip),
+        Field::differing("circuit_breaker", &deployment.circuit_breaker, &desired_deployment.circuit_breaker),
+        Field::differing("rollback", &deployment.rollback, &desired_deployment.rollback),
         Field::differing(
             "minimum_healthy_percent",
             &deployment.minimum_healthy_percent,
-            &rolling.minimum_healthy_percent,
+            &desired_deployment.minimum_healthy_percent,
         ),
-        Field::differing("maximum_percent", &deployment.maximum_percent, &rolling.maximum_percent),
-        Field::differing("registry", &live_registry, &registry.to_string()),
+        Field::differing("maximum_percent", &deployment.maximum_percent, &desired_deployment.maximum_percent),
+        Field::differing("registry", &observed_registry, &registry.to_string()),
     ]
     .into_iter()
     .flatten()
@@ -455,13 +457,25 @@ pub fn delete(observed: &Observed) -> Change {
     Change::Delete { name: observed.name.clone() }
 }
 
-/// The mark a rollout that begins now leaves on its task definition.
+/// The mark for the task definition of a rollout that starts now.
 pub fn attempt(observed: Option<&Observed>, served_before: Option<&str>, now_ms: i64) -> Attempt {
     let over = observed.filter(|observed| observed.exists()).map_or(NO_DEPLOYMENT, Observed::primary_id).to_owned();
     Attempt { at: now_ms, over, served_before: served_before.map(str::to_owned) }
 }
 
 impl Change {
+    pub(super) fn effect(&self) -> Effect {
+        match self {
+            Self::Create { .. } => Effect::CreatesAndRollsOut,
+            Self::Deploy { .. } | Self::Redeploy { .. } => Effect::RollsOut,
+            Self::Configure { .. }
+            | Self::SetCount { .. }
+            | Self::RememberFailed { .. }
+            | Self::Tag { .. }
+            | Self::Delete { .. } => Effect::Modifies,
+        }
+    }
+
     pub fn describe(&self) -> Description {
         match self {
             Self::Create { desired, task_definition, registry, revision } => Description::created(
@@ -479,7 +493,7 @@ impl Change {
             Self::Deploy { name, task_definition, from, revision } => Description::updated(
                 name,
                 vec![Field::changed("task_definition", from, task_definition), Field::set("revision", revision)],
-                "another revision is wanted",
+                "the desired revision differs",
             ),
             Self::Configure { name, fields, .. } => {
                 Description::updated(name, fields.clone(), "differs from the settings")
@@ -487,15 +501,13 @@ impl Change {
             Self::Redeploy { name, task_definition, reason } => {
                 Description::updated(name, vec![Field::set("task_definition", task_definition)], reason)
             }
-            Self::SetCount { name, from, to } => Description::updated(
-                name,
-                vec![Field::changed("desired_count", from, to)],
-                "there is no scaling that would own the count",
-            ),
+            Self::SetCount { name, from, to } => {
+                Description::updated(name, vec![Field::changed("desired_count", from, to)], "no scaling owns the count")
+            }
             Self::RememberFailed { name, revision, .. } => Description::updated(
                 name,
                 vec![Field::set("failed_revision", revision)],
-                "its rollout failed: it is not tried again",
+                "the rollout failed: codeloc does not retry this revision",
             ),
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name } => Description::deleted(name),

@@ -1,10 +1,10 @@
-//! What an ECS service says beside its task definition, its count and its registry.
+//! Settings of an ECS service, apart from its task definition, count and registry.
 
 use serde::Serialize;
 
-use crate::resources::Field;
+use crate::resources::change::Field;
 
-/// Lists sorted, since AWS gives them back in any order.
+/// Sorted, because AWS returns lists in any order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Network {
     pub subnets: Vec<String>,
@@ -31,7 +31,7 @@ pub struct DeploymentConfiguration {
     pub maximum_percent: i32,
 }
 
-/// A new task proves itself before an old one goes, and a broken one is rolled back.
+/// ECS stops an old task only after a new one is healthy, and rolls back a revision whose tasks fail.
 pub const ROLLING: DeploymentConfiguration = DeploymentConfiguration {
     circuit_breaker: true,
     rollback: true,
@@ -39,27 +39,27 @@ pub const ROLLING: DeploymentConfiguration = DeploymentConfiguration {
     maximum_percent: 200,
 };
 
-/// The same for every location.
+/// Settings that are the same for every location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceOptions {
     /// How deployments replace tasks.
     pub strategy: String,
     /// `FARGATE`, or the capacity providers with base and weight.
     pub capacity: String,
-    /// `LATEST`, or an old version that somebody pinned.
+    /// `LATEST`, or a pinned old version.
     pub platform_version: String,
-    /// Whose tags a task gets.
+    /// The resource whose tags ECS copies to tasks.
     pub propagate_tags: String,
     pub managed_tags: bool,
     pub execute_command: bool,
     /// Seconds.
     pub health_check_grace_period: i32,
-    /// Whether ECS stops tasks that serve to spread them over zones.
+    /// Whether ECS stops serving tasks to balance the zones.
     pub zone_rebalancing: bool,
 }
 
 impl ServiceOptions {
-    /// Runs go on in the task that loaded their code: it is not moved while it serves.
+    /// Without zone rebalancing: runs may use the task that loaded their code, so ECS must not move it.
     pub fn ours() -> Self {
         Self {
             strategy: "ROLLING".to_owned(),
@@ -91,5 +91,24 @@ impl ServiceOptions {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_does_not_depend_on_the_order_of_its_lists() {
+        let network = |subnets: [&str; 2]| Network::new(&subnets.map(str::to_owned), &[], false);
+        assert_eq!(network(["a", "b"]), network(["b", "a"]));
+    }
+
+    #[test]
+    fn each_differing_option_is_one_field() {
+        let ours = ServiceOptions::ours();
+        assert_eq!(ours.differing(&ours), []);
+        let changed = ServiceOptions { execute_command: true, ..ServiceOptions::ours() };
+        assert_eq!(changed.differing(&ours), [Field::changed("execute_command", true, false)]);
     }
 }

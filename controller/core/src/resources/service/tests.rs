@@ -1,11 +1,11 @@
-//! Each situation a service can be found in, and what follows from it.
+//! The plan for each state of a service.
 
 use super::*;
 
 const OLD: &str = "arn:task-definition/codeloc-orders:1";
 const NEW: &str = "arn:task-definition/codeloc-orders:2";
-/// When the deployments of these tests began.
-const BEGUN_MS: i64 = 3000;
+/// When the deployments of these tests started.
+const STARTED_MS: i64 = 3000;
 
 fn network() -> Network {
     Network::new(&["subnet-b".to_owned(), "subnet-a".to_owned()], &["sg-a".to_owned()], false)
@@ -19,11 +19,11 @@ fn desired() -> Desired {
 
 fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> ServiceDeployment {
     let (id, task_definition) = (id.to_owned(), task_definition.to_owned());
-    let (reason, begun_ms) = (String::new(), BEGUN_MS);
-    ServiceDeployment { id, begun_ms, task_definition, rollout, reason, desired_count: 1, running: 1, failed: 0 }
+    let (reason, started_ms) = (String::new(), STARTED_MS);
+    ServiceDeployment { id, started_ms, task_definition, rollout, reason, desired_count: 1, running: 1, failed: 0 }
 }
 
-/// A steady service that runs `OLD`, put there by deployment `ecs-svc/1`.
+/// A steady service that runs `OLD` in deployment `ecs-svc/1`.
 fn observed() -> Observed {
     Observed {
         arn: "arn:service".to_owned(),
@@ -47,13 +47,13 @@ fn definition(arn: &str, number: i32, attempt: &str) -> Shared<task_definition::
     task_definition::Observed { arn: arn.to_owned(), number, content: None, foreign: vec![], tags }.into()
 }
 
-/// The verdict when revision `new` is wanted, which task definition `NEW` says if it is registered.
+/// The plan for the desired revision `new`. `NEW` is its task definition, registered with this attempt.
 fn service_plan(observed: &Observed, new: Option<&str>) -> ServicePlan {
-    verdict_where(observed, new, false)
+    service_plan_after(observed, new, false)
 }
 
-/// The same, where what it failed of passes or does not.
-fn verdict_where(observed: &Observed, new: Option<&str>, passes: bool) -> ServicePlan {
+/// The same after a transient failure, or after another one.
+fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -> ServicePlan {
     let definitions: Vec<Shared<task_definition::Observed>> =
         [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
             .into_iter()
@@ -61,12 +61,12 @@ fn verdict_where(observed: &Observed, new: Option<&str>, passes: bool) -> Servic
             .collect();
     let context = Context {
         revision: &Deferred::Known("new".to_owned()),
-        wanted: definitions.get(1).map(|one| &**one),
+        registered: definitions.get(1).map(|one| &**one),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".to_owned()),
-        passes,
+        transient,
         unregistered: false,
-        now_ms: 10 * TRY_AGAIN_MS,
+        now_ms: 10 * RETRY_MS,
     };
     diff(&desired(), Some(observed), context)
 }
@@ -76,31 +76,31 @@ fn deploys(service_plan: &ServicePlan) -> bool {
 }
 
 #[test]
-fn a_revision_that_is_not_registered_yet_is_deployed_once_it_is() {
+fn a_new_revision_is_registered_and_deployed() {
     let service_plan = service_plan(&observed(), None);
     assert!(deploys(&service_plan) && service_plan.attempts);
 }
 
 #[test]
-fn a_crash_between_registering_and_deploying_is_no_failure() {
-    // Registered over the deployment that is still the primary one: the rollout never began.
+fn a_crash_between_registration_and_rollout_is_not_a_failure() {
+    // The deployment to replace is still the primary one: the rollout never started.
     let service_plan = service_plan(&observed(), Some("2000 ecs-svc/1"));
     assert_eq!(service_plan.phase, Phase::Begin);
     assert!(deploys(&service_plan) && !service_plan.attempts);
 }
 
 #[test]
-fn a_rollback_that_left_no_trace_but_a_new_deployment_is_a_failure() {
+fn a_rollback_is_a_failure_even_without_a_failed_deployment() {
     let mut observed = observed();
     observed.deployments = vec![deployment("ecs-svc/3", OLD, Rollout::Completed)];
     let service_plan = service_plan(&observed, Some("2000 ecs-svc/1"));
-    assert!(matches!(service_plan.phase, Phase::Held { .. }));
+    assert!(matches!(service_plan.phase, Phase::Failed { .. }));
     assert!(matches!(service_plan.changes.as_slice(), [Change::RememberFailed { revision, .. }] if revision == "new"));
 }
 
 #[test]
-fn an_attempt_over_what_was_read_too_late_is_no_failure() {
-    // The service, or its newest deployment, was there before and not seen.
+fn an_attempt_based_on_a_stale_read_is_not_a_failure() {
+    // The service or its newest deployment existed already, but the read missed it.
     let observed = observed();
     for attempt in ["2000 -", "4000 ecs-svc/0"] {
         let service_plan = service_plan(&observed, Some(attempt));
@@ -109,8 +109,8 @@ fn an_attempt_over_what_was_read_too_late_is_no_failure() {
 }
 
 #[test]
-fn an_older_revision_that_is_wanted_again_is_no_failure() {
-    // It was attempted before what serves now was.
+fn an_older_revision_that_is_desired_again_is_not_a_failure() {
+    // Its attempt is older than the one of the serving revision.
     let mut observed = observed();
     observed.deployments = vec![deployment("ecs-svc/3", OLD, Rollout::Completed)];
     let service_plan = service_plan(&observed, Some("500 ecs-svc/0"));
@@ -125,18 +125,18 @@ fn a_failed_deployment_is_remembered_once() {
     assert!(matches!(first.changes.as_slice(), [Change::RememberFailed { .. }]));
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
     let second = service_plan(&observed, Some("2000 ecs-svc/1"));
-    assert!(matches!(second.phase, Phase::Held { .. }) && second.changes.is_empty());
+    assert!(matches!(second.phase, Phase::Failed { .. }) && second.changes.is_empty());
 }
 
 #[test]
-fn another_revision_is_tried_although_one_failed() {
+fn a_failed_revision_does_not_block_another_one() {
     let mut observed = observed();
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "other".to_owned());
     assert!(deploys(&service_plan(&observed, None)));
 }
 
 #[test]
-fn a_rollout_of_the_wanted_revision_is_waited_for() {
+fn a_rollout_in_progress_needs_no_change() {
     let mut observed = observed();
     observed.task_definition = NEW.to_owned();
     observed.deployments.insert(0, deployment("ecs-svc/2", NEW, Rollout::InProgress));
@@ -145,7 +145,7 @@ fn a_rollout_of_the_wanted_revision_is_waited_for() {
 }
 
 #[test]
-fn an_inactive_service_counts_as_absent_and_a_draining_one_is_waited_for() {
+fn an_inactive_service_is_absent_and_a_draining_one_blocks() {
     let mut observed = observed();
     observed.status = Status::Inactive;
     assert!(matches!(service_plan(&observed, None).changes.as_slice(), [Change::Create { .. }]));
@@ -155,7 +155,7 @@ fn an_inactive_service_counts_as_absent_and_a_draining_one_is_waited_for() {
 }
 
 #[test]
-fn the_order_of_subnets_is_no_difference_but_another_subnet_is() {
+fn another_subnet_is_drift_and_another_order_is_not() {
     let mut observed = observed();
     observed.task_definition = NEW.to_owned();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
@@ -166,7 +166,7 @@ fn the_order_of_subnets_is_no_difference_but_another_subnet_is() {
 }
 
 #[test]
-fn the_count_is_left_to_scaling_and_set_only_without_it() {
+fn the_count_is_set_only_without_scaling() {
     let mut observed = observed();
     observed.task_definition = NEW.to_owned();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
@@ -176,10 +176,10 @@ fn the_count_is_left_to_scaling_and_set_only_without_it() {
     let definitions = [definition(NEW, 2, "2000 ecs-svc/1")];
     let context = Context {
         revision: &Deferred::Known("new".to_owned()),
-        wanted: Some(&definitions[0]),
+        registered: Some(&definitions[0]),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".to_owned()),
-        passes: false,
+        transient: false,
         unregistered: false,
         now_ms: 0,
     };
@@ -188,32 +188,32 @@ fn the_count_is_left_to_scaling_and_set_only_without_it() {
 }
 
 #[test]
-fn a_revision_that_the_service_remembers_as_failed_is_held_without_any_other_trace() {
+fn the_tag_alone_is_enough_to_remember_a_failed_revision() {
     let mut observed = observed();
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
     let service_plan = service_plan(&observed, None);
-    assert!(matches!(service_plan.phase, Phase::Held { .. }) && service_plan.changes.is_empty());
+    assert!(matches!(service_plan.phase, Phase::Failed { .. }) && service_plan.changes.is_empty());
 }
 
 #[test]
-fn a_rollout_that_failed_of_something_that_passes_is_tried_again_a_while_later() {
+fn a_transient_failure_is_retried_after_some_minutes() {
     let mut observed = observed();
     observed.task_definition = NEW.to_owned();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Failed)];
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
-    let long_ago = verdict_where(&observed, Some("2000 -"), true);
-    assert!(long_ago.attempts, "{long_ago:?}");
-    assert!(matches!(&long_ago.changes[..], [Change::Redeploy { task_definition, .. }] if task_definition == NEW));
-    let just_now = (10 * TRY_AGAIN_MS - 1000).to_string() + " -";
-    let waits = verdict_where(&observed, Some(&just_now), true);
-    assert!(waits.changes.is_empty() && matches!(waits.phase, Phase::Held { passes: true, .. }), "{waits:?}");
-    // While it rolls, how it went before is forgotten.
+    let retried = service_plan_after(&observed, Some("2000 -"), true);
+    assert!(retried.attempts, "{retried:?}");
+    assert!(matches!(&retried.changes[..], [Change::Redeploy { task_definition, .. }] if task_definition == NEW));
+    let just_now = (10 * RETRY_MS - 1000).to_string() + " -";
+    let waits = service_plan_after(&observed, Some(&just_now), true);
+    assert!(waits.changes.is_empty() && matches!(waits.phase, Phase::Failed { transient: true, .. }), "{waits:?}");
+    // An earlier failure does not count while the rollout is in progress.
     observed.deployments.insert(0, deployment("ecs-svc/3", NEW, Rollout::InProgress));
-    assert!(matches!(verdict_where(&observed, Some("2000 -"), false).phase, Phase::Rolling(_)));
+    assert!(matches!(service_plan_after(&observed, Some("2000 -"), false).phase, Phase::Rolling(_)));
 }
 
-/// Commit `a` served before `b`, which serves; `c` was attempted over it.
-fn served_before(deployments: &[(&str, Rollout)], present: &str) -> Option<String> {
+/// `a` served before `b`, which serves. `c` was rolled out after it.
+fn served_before(deployments: &[(&str, Rollout)], current: &str) -> Option<String> {
     let definitions: Vec<Shared<task_definition::Observed>> = [("a", 1, "-"), ("b", 2, "a"), ("c", 3, "b")]
         .map(|(commit, number, before)| {
             let mut definition = definition(commit, number, &format!("{number}000 ecs-svc/{number}"));
@@ -224,11 +224,11 @@ fn served_before(deployments: &[(&str, Rollout)], present: &str) -> Option<Strin
         .into();
     let deployments = deployments.iter().map(|(commit, rollout)| deployment("ecs-svc/0", commit, *rollout)).collect();
     let observed = Observed { deployments, ..observed() };
-    super::served_before(&observed, &definitions, Some(present)).map(str::to_owned)
+    super::served_before(&observed, &definitions, Some(current)).map(str::to_owned)
 }
 
 #[test]
-fn the_commit_that_served_before_is_known_at_every_moment_of_a_rollout() {
+fn the_previous_commit_is_known_during_a_rollout() {
     use Rollout::{Completed, Failed, InProgress};
     let moments: [&[(&str, Rollout)]; 5] = [
         &[("b", Completed)],
@@ -242,6 +242,6 @@ fn the_commit_that_served_before_is_known_at_every_moment_of_a_rollout() {
     }
     assert_eq!(served_before(&[("c", Completed)], "c").as_deref(), Some("b"));
     assert_eq!(served_before(&[("b", Completed)], "b").as_deref(), Some("a"));
-    // What has not been whole yet has not served.
+    // A revision without a complete rollout has not served.
     assert_eq!(served_before(&[("c", InProgress)], "d").as_deref(), Some("b"));
 }

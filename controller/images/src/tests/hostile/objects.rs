@@ -1,4 +1,4 @@
-//! Commits that git's own commands would not make.
+//! Commits that git's own commands do not create.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::super::{CODE, Repository};
 
 impl Repository {
-    /// Stores an object as it is.
+    /// Stores an object without checks.
     fn object(&self, kind: &str, bytes: &[u8]) -> String {
         let mut child = Command::new("git")
             .current_dir(self.folder.path())
@@ -40,7 +40,7 @@ impl Repository {
         commit
     }
 
-    /// One more entry beside the good code.
+    /// Adds an entry to the good code.
     pub(super) fn with_entry(&self, mode: &str, name: &[u8], object: &str) -> String {
         self.commit(&CODE);
         let code = self.git(&["rev-parse", "HEAD:pipeline"]);
@@ -54,13 +54,13 @@ impl Repository {
         self.commit_tree(&self.tree(&entries))
     }
 
-    /// One more entry of a short text.
+    /// Adds a file with a short text.
     pub(super) fn with_entry_of(&self, mode: &str, name: &[u8]) -> String {
         let object = self.object("blob", b"x\n");
         self.with_entry(mode, name, &object)
     }
 
-    pub(super) fn with_the_same_name_twice(&self) -> String {
+    pub(super) fn with_duplicate_name(&self) -> String {
         self.commit(&CODE);
         let code = self.git(&["rev-parse", "HEAD:pipeline"]);
         let link = self.object("blob", b"/etc");
@@ -72,7 +72,7 @@ impl Repository {
         self.commit(&CODE)
     }
 
-    /// A link whose target no disk would take.
+    /// Adds a link whose target no file system accepts.
     pub(super) fn with_link_object(&self, path: &str, target: &[u8]) -> String {
         self.commit(&CODE);
         let object = self.object("blob", target);
@@ -80,7 +80,7 @@ impl Repository {
         self.commit_index()
     }
 
-    /// `width` names in each of `depth` folders that lie in each other, all of them the same few objects.
+    /// `depth` nested folders with `width` names each, which all share a few objects.
     pub(super) fn with_tree_of_trees(&self, depth: usize, width: usize) -> String {
         let (mut mode, mut object) = ("100644", self.object("blob", b"x\n"));
         let names: Vec<String> = (0..width).map(|number| format!("{number:04}")).collect();

@@ -1,14 +1,16 @@
-//! Locks and wheels that mean harm, with the real uv. Without it they say so and prove nothing.
+//! Hostile locks and wheels with the real uv. Without uv, the tests print `SKIPPED` and check nothing.
 
 use std::path::Path;
 use std::process::Command;
 
-use super::super::python::{python, uv, wheels};
-use super::super::{BuildError, CODE, Repository, TestRegistry, Workshop, layer};
-use super::Evil;
+use super::super::python::{python, python_minor, use_wheels, uv, wheels};
+use super::super::{CODE, Repository, TestBuilder, TestRegistry, layer};
+use super::ForbiddenServer;
 use crate::Limits;
+use crate::digest::sha256;
+use crate::error::{BuildError, ErrorClass, expect_terminal};
 
-/// Wheels that no honest tool writes, in a folder.
+/// Writes wheels that no honest tool writes into a folder.
 fn add_hostile_wheels(folder: &Path) {
     let script = r#"
 import zipfile
@@ -39,20 +41,18 @@ wheel('scripts', {'scripts-1.0.data/scripts/python': '#!python\n', 'scripts-1.0.
 }
 
 #[tokio::test]
-async fn hostile_wheels_are_refused_or_come_to_nothing_and_a_good_one_is_installed_afterwards() {
+async fn hostile_wheels_are_refused_or_harmless() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     add_hostile_wheels(wheels.path());
-    let workshop = Workshop::with(|settings| {
-        settings.uv = uv;
-        settings.python = Some(python());
-        settings.find_links = Some(wheels.path().to_path_buf());
+    let builder = TestBuilder::with(|settings| {
+        use_wheels(settings, &uv, wheels.path());
         settings.limits = Limits { packages: 64 << 20, ..Limits::default() };
     });
-    // The name, and what the refusal says; nothing where the wheel is taken and does no harm.
-    for (name, why) in [
-        ("bomb", Some("a package holds a file of more than 67108864 bytes")),
-        ("bombs", Some("the packages have more than 67108864 bytes")),
+    // The name of a wheel, and the text of its refusal or `None` if it is harmless.
+    for (name, reason) in [
+        ("bomb", Some("a package contains a file of more than 67108864 bytes")),
+        ("bombs", Some("the installed packages have more than 67108864 bytes")),
         ("climber", None),
         ("rooted", None),
         ("whiteout", Some("whiteout/.wh.base, which would delete a file of the image")),
@@ -63,9 +63,12 @@ async fn hostile_wheels_are_refused_or_come_to_nothing_and_a_good_one_is_install
     ] {
         let commit = repository.commit(&[CODE.as_slice(), &[("requirements.txt", name)]].concat());
         let mut request = repository.request(&registry, &commit);
-        request.python = super::super::python::python_minor();
-        match (workshop.build(&request).await, why) {
-            (Err(BuildError::Terminal(text)), Some(why)) => assert!(text.contains(why), "{name}: {text}"),
+        request.python = python_minor();
+        match (builder.build(&request).await, reason) {
+            (Err(error), Some(reason)) => {
+                assert_eq!(error.class(), ErrorClass::Terminal, "{name}: {error}");
+                assert!(error.to_string().contains(reason), "{name}: {error}");
+            }
             (Ok(image), None) => {
                 let site = format!("opt/codeloc/env/lib/python{}/site-packages/", request.python);
                 for (path, content) in layer(&registry, &image, "dependencies") {
@@ -74,32 +77,28 @@ async fn hostile_wheels_are_refused_or_come_to_nothing_and_a_good_one_is_install
                     assert!(inside && plain, "{name}: {path} {content}");
                 }
             }
-            (Err(BuildError::Terminal(text) | BuildError::Transient(text)), None) if name != "needy" => {
-                // Newer releases of uv refuse more than older ones.
-                assert!(text.starts_with("cannot ") || text.starts_with("a package holds "), "{name}: {text}");
+            (Err(error), None) if name != "needy" => {
+                // Newer releases of uv refuse more wheels than older ones.
+                let text = error.to_string();
+                assert!(text.starts_with("cannot ") || text.starts_with("a package contains "), "{name}: {text}");
             }
             (other, _) => panic!("{name}: {other:?}"),
         }
     }
-    assert!(!wheels.path().join("marker").exists(), "something ran");
+    assert!(!wheels.path().join("marker").exists(), "a program ran");
     assert!(!Path::new("/tmp/codeloc-rooted-by-a-wheel").exists());
-    let climbed = Command::new("find").arg(workshop.work.path()).args(["-name", "climbed"]).output().unwrap();
+    let climbed = Command::new("find").arg(builder.work.path()).args(["-name", "climbed"]).output().unwrap();
     assert!(climbed.stdout.is_empty(), "{}", String::from_utf8_lossy(&climbed.stdout));
 }
 
 #[tokio::test]
-async fn a_lock_that_names_other_servers_is_read_without_asking_them() {
+async fn a_lock_with_other_servers_is_read_without_contacting_them() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository, evil) =
-        (TestRegistry::start().await, wheels(), Repository::new(), Evil::start());
-    let hash = {
-        let wheel = std::fs::read(wheels.path().join("tiny-1.0-py3-none-any.whl")).unwrap();
-        super::super::super::registry::sha256(&wheel)
-    };
-    let workshop = Workshop::with(|settings| {
-        settings.uv = uv;
-        settings.python = Some(python());
-        settings.find_links = Some(wheels.path().to_path_buf());
+        (TestRegistry::start().await, wheels(), Repository::new(), ForbiddenServer::start());
+    let hash = sha256(std::fs::read(wheels.path().join("tiny-1.0-py3-none-any.whl")).unwrap());
+    let builder = TestBuilder::with(|settings| {
+        use_wheels(settings, &uv, wheels.path());
     });
     let url = evil.url();
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['tiny']\n";
@@ -115,30 +114,30 @@ async fn a_lock_that_names_other_servers_is_read_without_asking_them() {
         let project = format!("{project}{more}");
         let files = [("pyproject.toml", project.as_str()), ("uv.lock", lock)];
         let commit = repository.commit(&[CODE.as_slice(), &files].concat());
-        workshop.build(&repository.request(&registry, &commit)).await
+        builder.build(&repository.request(&registry, &commit)).await
     };
 
-    // The operator's index has the very same file.
+    // The operator's index has the same file.
     let index = format!("registry = \"{url}/simple\"");
     let options =
         format!("[tool.uv]\nindex-url = '{url}/simple'\n[[tool.uv.index]]\nname = 'evil'\nurl = '{url}/simple'\n");
     build(&lock(&index, &hash), &options).await.unwrap();
-    // It has another file under that name.
+    // The operator's index has another file with this name.
     let other = format!("sha256:{}", "0".repeat(64));
-    let Err(BuildError::Terminal(text)) = build(&lock(&index, &other), "").await else { panic!("installed") };
-    assert!(text.contains("no hash for tiny==1.0"), "{text}");
+    let text = expect_terminal(build(&lock(&index, &other), "").await);
+    assert!(text.contains("no valid hash for tiny==1.0"), "{text}");
     for source in [
         format!("url = \"{url}/tiny-1.0-py3-none-any.whl\""),
         "git = \"https://me:hunter2@evil.example/tiny?rev=main#1111111111111111111111111111111111111111\"".to_owned(),
         "path = \"../../../tiny-1.0-py3-none-any.whl\"".to_owned(),
         "editable = \"../../..\"".to_owned(),
     ] {
-        let Err(BuildError::Terminal(text)) = build(&lock(&source, &hash), "").await else { panic!("{source}") };
+        let text = expect_terminal(build(&lock(&source, &hash), "").await);
         assert!(text.contains("uv.lock") && !text.contains("hunter2"), "{source}: {text}");
     }
-    // Members of a workspace that lie elsewhere.
+    // Workspace members outside the repository.
     let workspace = "[tool.uv.workspace]\nmembers = ['../../../*']\n";
     let outside = build(&lock(&index, &hash), workspace).await;
-    assert!(!matches!(&outside, Err(BuildError::Transient(_))), "{outside:?}");
-    assert!(!evil.was_asked());
+    assert!(!outside.as_ref().is_err_and(BuildError::is_transient), "{outside:?}");
+    assert!(!evil.was_contacted());
 }

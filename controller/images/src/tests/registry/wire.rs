@@ -11,66 +11,66 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-pub struct Wire(pub TcpListener);
+pub struct CuttableListener(pub TcpListener);
 
-/// One connection; once cut, nothing more is written to it.
-pub struct Line {
+/// A connection. After the cut, every read and write fails.
+pub struct Connection {
     stream: TcpStream,
     cut: Arc<AtomicBool>,
 }
 
-/// What a request knows of its connection.
+/// Cuts the connection of a request.
 #[derive(Clone, Debug)]
-pub struct Scissors(Arc<AtomicBool>);
+pub struct CutHandle(Arc<AtomicBool>);
 
-impl Scissors {
+impl CutHandle {
     pub fn cut(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-impl Listener for Wire {
-    type Io = Line;
-    type Addr = Scissors;
+impl Listener for CuttableListener {
+    type Io = Connection;
+    type Addr = CutHandle;
 
-    async fn accept(&mut self) -> (Line, Scissors) {
+    async fn accept(&mut self) -> (Connection, CutHandle) {
         let (stream, _): (TcpStream, SocketAddr) = self.0.accept().await.unwrap();
         let cut = Arc::new(AtomicBool::new(false));
-        (Line { stream, cut: cut.clone() }, Scissors(cut))
+        (Connection { stream, cut: cut.clone() }, CutHandle(cut))
     }
 
-    fn local_addr(&self) -> std::io::Result<Scissors> {
-        Ok(Scissors(Arc::default()))
+    fn local_addr(&self) -> std::io::Result<CutHandle> {
+        Ok(CutHandle(Arc::default()))
     }
 }
 
-impl Connected<IncomingStream<'_, Wire>> for Scissors {
-    fn connect_info(stream: IncomingStream<'_, Wire>) -> Self {
+impl Connected<IncomingStream<'_, CuttableListener>> for CutHandle {
+    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
         stream.remote_addr().clone()
     }
 }
 
-impl Line {
-    fn whole(&self) -> std::io::Result<()> {
+impl Connection {
+    fn check(&self) -> std::io::Result<()> {
         if self.cut.load(Ordering::SeqCst) { Err(std::io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context, buffer: &mut ReadBuf) -> Poll<std::io::Result<()>> {
-        self.whole()?;
+        self.check()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.whole()?;
+        self.check()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<std::io::Result<()>> {
-        self.whole()?;
+        self.check()?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -1,22 +1,22 @@
-//! A task's own address, and the port on it.
+//! The address and port of a task.
 //!
-//! All of 127.0.0.0/8 is this machine on Linux, so that every task can have port 4000. Where other addresses than
-//! 127.0.0.1 cannot be bound (macOS), or something holds the port on all of them, a task gets 127.0.0.1 and a free port.
+//! On Linux every address of 127.0.0.0/8 is local, so that every task can have port 4000. Where only 127.0.0.1 can be bound
+//! (macOS), or another program uses the port on all addresses, a task gets 127.0.0.1 and a free port.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-use crate::driver::addresses::{Address, Addresses, NoneFree};
+use crate::driver::addresses::{Address, Addresses, NoFreeAddress};
 
-/// UDP port that is held on an address for as long as a task has it: no two processes can hold it, and the kernel
-/// lets go of it whatever becomes of us.
+/// The UDP port that is bound on the address of a task to reserve the address. The kernel releases it when this
+/// process ends.
 const CLAIM: u16 = 47_077;
 const TRIES: u32 = 512;
 
-/// A task's address. It is the task's until this is dropped.
+/// The address of a task, reserved until this is dropped.
 pub(super) struct Lease {
     pub(super) address: Ipv4Addr,
-    /// Set where the port asked for could not be had.
+    /// Set if the requested port was not available.
     pub(super) other_port: Option<u16>,
     _claim: UdpSocket,
     _given: Address,
@@ -25,12 +25,12 @@ pub(super) struct Lease {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
     #[error(transparent)]
-    NoneFree(#[from] NoneFree),
+    NoFreeAddress(#[from] NoFreeAddress),
     #[error(transparent)]
     Port(#[from] io::Error),
 }
 
-/// An address that no other process holds, on which `port`, where one is asked for, is free too.
+/// Leases an address that no other process holds and on which `port`, if any, is free.
 pub(super) fn lease(addresses: &Addresses, port: Option<u16>) -> Result<Lease, LeaseError> {
     for _ in 0..TRIES {
         let given = addresses.take()?;
@@ -40,7 +40,7 @@ pub(super) fn lease(addresses: &Addresses, port: Option<u16>) -> Result<Lease, L
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => break,
             Err(_) => continue,
         };
-        // Bound for a moment only: the task binds it itself.
+        // A probe: the task binds the port itself.
         if port.is_none_or(|port| TcpListener::bind((address, port)).is_ok()) {
             return Ok(Lease { address, other_port: None, _claim: claim, _given: given });
         }
@@ -48,7 +48,7 @@ pub(super) fn lease(addresses: &Addresses, port: Option<u16>) -> Result<Lease, L
     shared(addresses, port)
 }
 
-/// A free port of 127.0.0.1.
+/// Leases a free port of 127.0.0.1.
 fn shared(addresses: &Addresses, port: Option<u16>) -> Result<Lease, LeaseError> {
     let address = Ipv4Addr::LOCALHOST;
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_leases_of_one_port_have_different_addresses() {
+    fn leases_of_one_port_have_different_addresses() {
         let addresses = Addresses::default();
         let lease = || lease(&addresses, Some(4000)).unwrap();
         let (first, second) = (lease(), lease());
@@ -79,7 +79,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn an_address_that_another_process_holds_is_passed_over() {
+    fn an_address_of_another_process_is_skipped() {
         let (ours, theirs) = (Addresses::default(), Addresses::default());
         let held = lease(&theirs, None).unwrap();
         assert_ne!(lease(&ours, None).unwrap().address, held.address);
@@ -87,16 +87,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn an_address_whose_port_is_taken_is_passed_over() {
+    fn an_address_with_a_bound_port_is_skipped() {
         let addresses = Addresses::default();
-        addresses.were_used([Ipv4Addr::new(127, 88, 0, 1)]);
+        addresses.mark_used([Ipv4Addr::new(127, 88, 0, 1)]);
         let listener = TcpListener::bind((Ipv4Addr::new(127, 88, 0, 2), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(lease(&addresses, Some(port)).unwrap().address, Ipv4Addr::new(127, 88, 0, 3));
     }
 
     #[test]
-    fn without_addresses_of_their_own_tasks_get_ports_of_their_own() {
+    fn tasks_on_one_address_get_different_ports() {
         let addresses = Addresses::default();
         let lease = || shared(&addresses, Some(4000)).unwrap();
         let (first, second) = (lease(), lease());

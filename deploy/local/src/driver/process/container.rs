@@ -1,4 +1,4 @@
-//! One container as one process group: what it is started with, how its lines come out, how it ends.
+//! One container as one process group: start, output and end.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,19 +21,19 @@ use super::address::Lease;
 use super::guardian::{Group, Guardian};
 use super::image::Image;
 use super::paths::{below, mapped};
-use crate::driver::{Container, LogTarget, Report};
+use crate::model::launch::{Container, LogTarget, Report};
 
 const LAUNCHER: &str = include_str!("launcher.py");
-/// Longer lines are cut, as container engines cut them.
+/// Longer lines are split, as container engines do.
 const LINE_BYTES: u64 = 16 << 10;
-/// For the last lines, when something that left the process group still holds the pipe.
+/// How long to wait for the last lines if a process outside the group holds the pipe open.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    #[error("neither the task definition nor the image says what to run")]
+    #[error("neither the task definition nor the image has a command")]
     NoCommand,
-    #[error("the working directory {0:?} leads out of the image")]
+    #[error("the working directory {0:?} is outside the image")]
     Directory(String),
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NoProgram(String),
@@ -46,7 +46,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { path, source }
 }
 
-/// What a container's process is started with; all paths are this machine's.
+/// The command line of a container's process. All paths are paths of this machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     python: PathBuf,
@@ -56,24 +56,24 @@ pub(super) struct Plan {
     environment: BTreeMap<String, String>,
 }
 
-/// What every container gets from around it.
-pub(super) struct Surroundings<'a> {
-    /// Under the image's and the task definition's own variables.
+/// The environment of the containers of a task.
+pub(super) struct TaskEnvironment<'a> {
+    /// Overridden by the variables of the image and of the task definition.
     pub(super) environment: &'a BTreeMap<String, String>,
     pub(super) search_path: &'a str,
-    /// The task's own folder, removed with it.
+    /// The folder of the task, removed with it.
     pub(super) scratch: &'a Path,
     pub(super) lease: &'a Lease,
 }
 
 impl Plan {
-    pub(super) fn new(container: &Container, image: &Image, around: &Surroundings<'_>) -> Result<Self, StartError> {
-        let environment = environment(container, image, around);
+    pub(super) fn new(container: &Container, image: &Image, task: &TaskEnvironment<'_>) -> Result<Self, StartError> {
+        let environment = environment(container, image, task);
         let (entry_point, command) = if container.entry_point.is_empty() {
             let command = if container.command.is_empty() { &image.command } else { &container.command };
             (&image.entry_point, command)
         } else {
-            // An entry point of the task definition's own takes away the image's command too.
+            // An entry point in the task definition also overrides the command of the image.
             (&container.entry_point, &container.command)
         };
         let mut words = entry_point.iter().chain(command).map(|word| mapped(word, &image.rootfs));
@@ -91,9 +91,9 @@ impl Plan {
         })
     }
 
-    /// Starts the launcher, which waits for [`Running::go`]: its group is watched before the command runs.
+    /// Starts the launcher, which waits for [`Running::release`], so that the guardian knows the group before the command runs.
     pub(super) fn start(&self, guardian: &Arc<Mutex<Guardian>>) -> Result<Running, StartError> {
-        // A container engine makes the working directory, too.
+        // Container engines create the working directory, too.
         std::fs::create_dir_all(&self.directory).map_err(at(&self.directory))?;
         let child = Command::new(&self.python)
             .args(["-I", "-S", "-c", LAUNCHER])
@@ -116,22 +116,22 @@ impl Plan {
     }
 }
 
-fn environment(container: &Container, image: &Image, around: &Surroundings<'_>) -> BTreeMap<String, String> {
-    let mut all = around.environment.clone();
+fn environment(container: &Container, image: &Image, task: &TaskEnvironment<'_>) -> BTreeMap<String, String> {
+    let mut all = task.environment.clone();
     let own = image.environment.iter().chain(&container.environment);
     all.extend(own.map(|(name, value)| (name.clone(), mapped(value, &image.rootfs))));
     if let Some(host) = all.get_mut("DAGSTER_GRPC_HOST") {
-        *host = host.replace("0.0.0.0", &around.lease.address.to_string());
+        *host = host.replace("0.0.0.0", &task.lease.address.to_string());
     }
-    if let Some(port) = around.lease.other_port {
+    if let Some(port) = task.lease.other_port {
         all.insert("DAGSTER_GRPC_PORT".to_owned(), port.to_string());
     }
     let programs = image.programs().to_string_lossy().into_owned();
-    let paths = [Some(programs), all.remove("PATH"), Some(around.search_path.to_owned())];
+    let paths = [Some(programs), all.remove("PATH"), Some(task.search_path.to_owned())];
     let paths: Vec<String> = paths.into_iter().flatten().filter(|path| !path.is_empty()).collect();
     all.insert("PATH".to_owned(), paths.join(":"));
     for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
-        all.insert(name.to_owned(), around.scratch.join(folder).to_string_lossy().into_owned());
+        all.insert(name.to_owned(), task.scratch.join(folder).to_string_lossy().into_owned());
     }
     all
 }
@@ -147,24 +147,24 @@ fn locate(program: &str, directory: &Path, search_path: &OsStr) -> Option<PathBu
 
 /// A container's process and the group it leads.
 pub(super) struct Running {
-    /// Before the child: as long as nobody waited for that, the group's number is no other's.
+    /// Dropped before the child: until the child is reaped, the kernel does not reuse the id of the group.
     group: Group,
     child: Child,
 }
 
 impl Running {
-    /// Lets the launcher become the container's command.
-    pub(super) async fn go(&mut self) {
+    /// Lets the launcher run the command of the container.
+    pub(super) async fn release(&mut self) {
         if let Some(mut input) = self.child.stdin.take()
             && let Err(error) = input.write_all(b"\n").await
         {
-            // It has ended already: its exit code tells.
-            tracing::debug!(%error, "the launcher does not listen");
+            // The launcher has ended; its exit code is reported.
+            tracing::debug!(%error, "the launcher has ended");
         }
     }
 
-    /// Follows the process to its end: lines go out as they come; on `stop` the group gets SIGTERM and, after
-    /// `stop_timeout`, SIGKILL. Gives the exit code, or 128 + signal.
+    /// Waits for the end of the process and forwards its lines. On `stop` the group gets SIGTERM and, after
+    /// `stop_timeout`, SIGKILL. Returns the exit code, or 128 + signal.
     pub(super) async fn ended(
         mut self,
         log: Option<LogTarget>,
@@ -191,10 +191,10 @@ impl Running {
                 }
             }
         };
-        // What is left of the group goes with its leader.
+        // Kill the rest of the group.
         drop(self.group);
         if tokio::time::timeout(LAST_LINES, async { while lines.join_next().await.is_some() {} }).await.is_err() {
-            tracing::debug!("a process that left its group holds the task's output open");
+            tracing::debug!("a process outside the group keeps the output of the task open");
         }
         status.map(code)
     }
@@ -204,7 +204,7 @@ fn code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
-/// Sends lines on, without their ends; a line that is too long comes in pieces.
+/// Forwards lines without line ends, long lines in pieces.
 async fn forward(output: impl AsyncRead + Unpin, log: Option<LogTarget>, reports: UnboundedSender<Report>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -213,7 +213,7 @@ async fn forward(output: impl AsyncRead + Unpin, log: Option<LogTarget>, reports
         match (&mut output).take(LINE_BYTES).read_until(b'\n', &mut line).await {
             Ok(0) => return,
             Err(error) => {
-                tracing::debug!(%error, "a task's output broke off");
+                tracing::debug!(%error, "cannot read the output of a task");
                 return;
             }
             Ok(_) => {}
@@ -224,7 +224,7 @@ async fn forward(output: impl AsyncRead + Unpin, log: Option<LogTarget>, reports
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let line = String::from_utf8_lossy(text).into_owned();
-        // Nobody listens any more when localcloud ends; the process is not to block on its output all the same.
+        // Keep reading when localcloud ends and drops the receiver, so that the process does not block on its output.
         drop(reports.send(Report::Log { group, stream, line }));
     }
 }
@@ -262,17 +262,17 @@ mod tests {
 
     fn plan(container: &Container, lease: &Lease) -> Result<Plan, StartError> {
         let environment = BTreeMap::from([("AWS_REGION".to_owned(), "eu-west-1".to_owned())]);
-        let around = Surroundings {
+        let task = TaskEnvironment {
             environment: &environment,
             search_path: "/usr/bin:/bin",
             scratch: Path::new("/scratch"),
             lease,
         };
-        Plan::new(container, &image(), &around)
+        Plan::new(container, &image(), &task)
     }
 
     #[test]
-    fn the_image_gives_defaults_and_the_task_definition_overrides_them() {
+    fn the_task_definition_overrides_the_image() {
         let lease = address::lease(&Addresses::default(), None).unwrap();
         let plain = plan(&container(), &lease).unwrap();
         assert_eq!(
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_told_the_tasks_own_address() {
+    fn the_server_gets_the_address_of_its_task() {
         let lease = address::lease(&Addresses::default(), None).unwrap();
         let pairs = [("DAGSTER_GRPC_HOST", "0.0.0.0"), ("OTHER", "0.0.0.0")];
         let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_nowhere_and_a_directory_outside_are_errors() {
+    fn missing_programs_and_outside_directories_are_errors() {
         let lease = address::lease(&Addresses::default(), None).unwrap();
         let absent = Container { entry_point: vec!["no-such-program".to_owned()], ..container() };
         assert!(matches!(plan(&absent, &lease), Err(StartError::NoProgram(_))));

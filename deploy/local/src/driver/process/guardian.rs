@@ -1,7 +1,7 @@
-//! Sees to it that no task outlives this process, not even after `kill -9`.
+//! Kills all tasks when this process ends, even after `kill -9`.
 //!
-//! A shell holds the reading end of a pipe and the list of process groups; when the pipe closes it kills them. What a
-//! parent-death signal does not cover is covered so: grandchildren, other systems than Linux, threads that end early.
+//! A shell reads the process groups from a pipe and kills them when the pipe closes. Unlike a parent-death signal, this
+//! works for grandchildren, on other systems than Linux, and when threads end early.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::lock;
+use crate::lock::lock;
 
 const SCRIPT: &str = include_str!("guardian.sh");
 
-/// A process group that is watched for as long as this lives, and killed when it is dropped.
+/// A process group that is killed when this is dropped or this process ends.
 pub(super) struct Group {
     id: Pid,
     guardian: Arc<Mutex<Guardian>>,
@@ -30,10 +30,10 @@ impl Group {
 
     pub(super) fn signal(&self, signal: Signal) {
         match kill_process_group(self.id, signal) {
-            // No such process: nobody is left, which is what we want.
+            // SRCH: the group has already ended.
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
-                tracing::warn!(group = ?self.id, %error, "a process group cannot be signalled");
+                tracing::warn!(group = ?self.id, %error, "cannot signal a process group");
             }
         }
     }
@@ -53,38 +53,38 @@ pub(super) struct Guardian {
 }
 
 impl Guardian {
-    /// From the return on the group is watched.
+    /// Adds a group. When this returns, the shell knows it.
     pub(super) fn add(&mut self, group: Pid) -> io::Result<()> {
         let group = group.as_raw_nonzero().get();
         self.groups.insert(group);
-        if self.tell("add", group).is_ok() {
+        if self.send("add", group).is_ok() {
             return Ok(());
         }
-        // There is no shell yet, or somebody ended it: a new one learns the whole list.
+        // No shell runs yet, or it was killed: start one and send all groups.
         self.end();
         self.shell = Some(spawn()?);
-        self.groups.clone().into_iter().try_for_each(|group| self.tell("add", group))
+        self.groups.clone().into_iter().try_for_each(|group| self.send("add", group))
     }
 
-    /// The group has ended: its number may soon be another's.
+    /// Removes a group that has ended: its id can be reused.
     pub(super) fn remove(&mut self, group: Pid) {
         let group = group.as_raw_nonzero().get();
         self.groups.remove(&group);
-        // A shell that has gone has no list either.
-        drop(self.tell("drop", group));
+        // A shell that ended needs no update.
+        drop(self.send("drop", group));
     }
 
-    fn tell(&mut self, verb: &str, group: i32) -> io::Result<()> {
+    fn send(&mut self, verb: &str, group: i32) -> io::Result<()> {
         let shell = self.shell.as_mut().and_then(|shell| shell.stdin.as_mut());
         shell.ok_or(io::ErrorKind::NotConnected)?.write_all(format!("{verb} {group}\n").as_bytes())
     }
 
-    /// Closes the pipe and waits until the shell has done its work.
+    /// Closes the pipe and waits for the end of the shell.
     fn end(&mut self) {
         if let Some(mut shell) = self.shell.take() {
             drop(shell.stdin.take());
             if let Err(error) = shell.wait() {
-                tracing::warn!(%error, "the guardian of the tasks' processes cannot be waited for");
+                tracing::warn!(%error, "cannot wait for the guardian");
             }
         }
     }
@@ -96,7 +96,7 @@ impl Drop for Guardian {
     }
 }
 
-/// In a process group of its own, so that Ctrl-C on the terminal does not reach it.
+/// Starts the shell in a separate process group, so that Ctrl-C does not reach it.
 fn spawn() -> io::Result<Child> {
     Command::new("/bin/sh")
         .args(["-c", SCRIPT, "localcloud-guardian"])

@@ -1,7 +1,7 @@
-//! A pushed image as a folder: our layers over a virtual environment of the machine's Python.
+//! A pushed image as a folder: its layers over a virtual environment of the machine's Python.
 //!
-//! Every layer is unpacked once (`layers/HEX`), every image is put together once (`images/HEX/rootfs`); both appear
-//! whole, by rename, and are used again by whoever comes next.
+//! Every layer is unpacked once (`layers/HEX`), and every image is assembled once (`images/HEX/rootfs`). Both are renamed into
+//! place when complete, and reused.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,12 +15,12 @@ use serde::Deserialize;
 
 use super::layer::{self, LayerError, Share};
 use super::python::{self, PythonError};
-use crate::driver::split;
+use crate::model::launch::split;
 use crate::registry::{Descriptor, Document, Manifest, Registry};
 
-/// Says of a layer's descriptor that it is ours: `dependencies` or `code`. Layers without it are the base's.
+/// Annotation of codeloc's layers: `dependencies` or `code`. Layers of the base have none.
 const LAYER: &str = "codeloc.layer";
-/// Says in the image's config which Python its environment is made for: `3.N`.
+/// Label of the Python version of the environment: `3.N`.
 const PYTHON: &str = "codeloc.python";
 const ENVIRONMENT: &str = "opt/codeloc/env";
 
@@ -28,7 +28,7 @@ const ENVIRONMENT: &str = "opt/codeloc/env";
 pub(super) enum ImageError {
     #[error("failed to resolve ref {0}: not found")]
     NotFound(String),
-    #[error("the manifest of {image} cannot be read: {why}")]
+    #[error("cannot read the manifest of {image}: {why}")]
     Manifest { image: String, why: String },
     #[error("{image} has no label {PYTHON} in its config: only images built by codeloc can run as processes")]
     Foreign { image: String },
@@ -36,7 +36,7 @@ pub(super) enum ImageError {
     BlobMissing(String),
     #[error(transparent)]
     Python(#[from] PythonError),
-    #[error("{python} cannot make a virtual environment: {output}")]
+    #[error("{python} cannot create a virtual environment: {output}")]
     Environment { python: PathBuf, output: String },
     #[error("layer {digest}: {source}")]
     Layer { digest: String, source: LayerError },
@@ -49,7 +49,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     move |source| ImageError::Io { path, source }
 }
 
-/// An image ready to run, with its config's defaults.
+/// An image ready to run, with the defaults of its config.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) rootfs: PathBuf,
@@ -60,7 +60,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// The environment's folder of programs, first on the path.
+    /// The programs of the environment, first in PATH.
     pub(super) fn programs(&self) -> PathBuf {
         self.rootfs.join(ENVIRONMENT).join("bin")
     }
@@ -87,7 +87,7 @@ struct Defaults {
     labels: Option<BTreeMap<String, String>>,
 }
 
-/// Where images are put together.
+/// Assembles images.
 pub(super) struct Store {
     folder: PathBuf,
     registry: Arc<Registry>,
@@ -100,8 +100,8 @@ impl Store {
         Self { folder: folder.to_owned(), registry, search_path, pythons }
     }
 
-    /// Takes an image from the registry and makes its folder. Blocks for as long as unpacking takes; not to be called
-    /// twice at a time.
+    /// Assembles the folder of an image from the registry. Blocks while layers are unpacked. Not for concurrent
+    /// calls.
     pub(super) fn prepare(&self, image: &str) -> Result<Image, ImageError> {
         let (name, reference) = split(image);
         let (manifest, document) = self.resolve(image, name, reference)?;
@@ -110,7 +110,11 @@ impl Store {
         let config = fs::read(self.blob(&config.digest)?).map_err(|error| unreadable(error.to_string()))?;
         let config: Config = serde_json::from_slice(&config).map_err(|error| unreadable(error.to_string()))?;
         if let Some(architecture) = config.architecture.as_deref().filter(|found| *found != architecture()) {
-            tracing::warn!(image, architecture, "made for another architecture: its compiled modules will not load");
+            tracing::warn!(
+                image,
+                architecture,
+                "the image has another architecture: its compiled modules will not load"
+            );
         }
         let defaults = config.config;
         let python = defaults.labels.as_ref().and_then(|labels| labels.get(PYTHON));
@@ -130,7 +134,7 @@ impl Store {
         })
     }
 
-    /// The manifest of one image; of an index, the one for this machine or else its first.
+    /// The manifest of an image. An index resolves to the manifest for this machine, or else to its first.
     fn resolve(&self, image: &str, name: &str, reference: &str) -> Result<(Manifest, Document), ImageError> {
         let read = |reference: &str| {
             let not_found = || ImageError::NotFound(image.to_owned());
@@ -156,7 +160,7 @@ impl Store {
         if rootfs.join(ENVIRONMENT).join("bin/python").exists() {
             return Ok(rootfs);
         }
-        // There is none yet, or the Python it was made with has left the machine.
+        // The image is new, or its Python was removed from the machine.
         if place.exists() {
             fs::remove_dir_all(&place).map_err(at(&place))?;
         }
@@ -178,8 +182,8 @@ impl Store {
         Ok(rootfs)
     }
 
-    /// The machine's Python in the base's place. The environment is moved afterwards: programs find it by their own
-    /// place, only its `activate` scripts would not, and nobody runs those.
+    /// Creates a virtual environment in place of the base image. It is moved afterwards; this breaks only its
+    /// `activate` scripts, which are not used.
     fn make_environment(&self, python: &Path, target: &Path) -> Result<(), ImageError> {
         let output = Command::new(python)
             .args(["-I", "-m", "venv", "--without-pip"])
@@ -196,7 +200,7 @@ impl Store {
         Err(ImageError::Environment { python: python.to_owned(), output })
     }
 
-    /// The folder of a layer, unpacked if it is not yet.
+    /// The folder of a layer, unpacked if necessary.
     fn layer(&self, descriptor: &Descriptor) -> Result<PathBuf, ImageError> {
         let layers = self.folder.join("layers");
         let place = layers.join(hex_of(&descriptor.digest));
@@ -225,7 +229,7 @@ fn hex_of(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
 }
 
-/// This machine's, in the words of an image's config.
+/// The architecture of this machine, as image configs name it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,7 +1,7 @@
-//! Unpacking a layer, and laying one over another.
+//! Unpacks layers and merges them.
 //!
-//! Guarantees: nothing is written outside the target, whatever the archive says: paths with `..` are refused, nothing is
-//! written through a link, links lead to places below the target, devices are refused.
+//! Guarantees: no archive writes outside the target. Paths with `..` and devices are refused, no file is written through a link,
+//! and links point below the target.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read};
@@ -12,11 +12,11 @@ use super::paths::below;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LayerError {
-    #[error("layers of type {0} cannot be unpacked, only tar, tar+gzip and tar+zstd")]
+    #[error("cannot unpack a layer of type {0}; supported are tar, tar+gzip and tar+zstd")]
     MediaType(String),
     #[error("the layer's entry {path} is refused: {why}")]
     Refused { path: String, why: &'static str },
-    #[error("the layer cannot be unpacked at {path}: {source}")]
+    #[error("cannot unpack the layer at {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
 
@@ -35,17 +35,17 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
         _ => return Err(LayerError::MediaType(media_type.to_owned())),
     };
     let mut archive = tar::Archive::new(reader);
-    // Folders get their mode at the end: one that may not be written to still has to be filled.
+    // Set the modes of folders at the end: read-only folders still need their files.
     let mut folders = Vec::new();
     for entry in archive.entries().map_err(at(blob))? {
         let mut entry = entry.map_err(at(blob))?;
         let name = entry.path().map_err(at(blob))?.into_owned();
         let refused = |why| LayerError::Refused { path: name.display().to_string(), why };
         if name.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(refused("its path is absolute or has .."));
+            return Err(refused("its path is absolute or contains .."));
         }
         if name.file_name().is_some_and(|last| last.to_string_lossy().starts_with(".wh.")) {
-            return Err(refused("it is a whiteout, which has nothing below it here"));
+            return Err(refused("whiteouts are not supported"));
         }
         let path = below(target, &name).ok_or_else(|| refused("its path leaves the layer"))?;
         let parent = path.parent().filter(|parent| parent.starts_with(target)).unwrap_or(target);
@@ -62,25 +62,25 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
                 fs::set_permissions(&path, Permissions::from_mode(mode | 0o600)).map_err(at(&path))?;
             }
             tar::EntryType::Symlink => {
-                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("a link to nothing"))?;
+                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("the link has no target"))?;
                 let link = relative(&name, &link).ok_or_else(|| refused("the link leaves the layer"))?;
                 clear(&path)?;
                 symlink(link, &path).map_err(at(&path))?;
             }
             tar::EntryType::Link => {
-                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("a link to nothing"))?;
+                let link = entry.link_name().map_err(at(&path))?.ok_or_else(|| refused("the link has no target"))?;
                 let original = below(target, &link).ok_or_else(|| refused("the link leaves the layer"))?;
                 if !is_plain(target, &original) {
-                    return Err(refused("a hard link to what is no file of this layer"));
+                    return Err(refused("a hard link must name a file of this layer"));
                 }
                 clear(&path)?;
                 fs::hard_link(&original, &path).map_err(at(&path))?;
             }
-            _ => return Err(refused("only files, folders and links are unpacked")),
+            _ => return Err(refused("only files, folders and links are supported")),
         }
     }
     for (path, mode) in folders.into_iter().rev() {
-        // A later entry may have put something else in the folder's place.
+        // A later entry can replace the folder.
         if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(at(&path))?;
         }
@@ -88,16 +88,16 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
     Ok(())
 }
 
-/// How files of a layer come into an image's file system.
+/// How files of a layer get into the file system of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// Hard links where the file system has them: for the many files of dependencies, which nobody writes to.
+    /// Hard links where the file system supports them: for the many files of dependencies, which do not change.
     Linked,
-    /// Copies: a task that changes a file of its code changes no other image's.
+    /// Copies, so that a task that changes its code does not change other images.
     Copied,
 }
 
-/// Lays the folder `layer` over `target`: folders are merged, anything else replaces what was there.
+/// Merges the folder `layer` into `target`. Folders are merged, other entries are replaced.
 pub(super) fn overlay(layer: &Path, target: &Path, share: Share) -> Result<(), LayerError> {
     for entry in fs::read_dir(layer).map_err(at(layer))? {
         let entry = entry.map_err(at(layer))?;
@@ -118,13 +118,13 @@ pub(super) fn overlay(layer: &Path, target: &Path, share: Share) -> Result<(), L
     Ok(())
 }
 
-/// Keeps the time of change, by which Python judges compiled files.
+/// Preserves the modification time, which Python compares with compiled files.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     File::options().write(true).open(to)?.set_modified(from.metadata()?.modified()?)
 }
 
-/// Makes the folder and those above it, up to `root`, and never goes through a link.
+/// Creates a folder and its parents below `root` without following links.
 fn folder(root: &Path, path: &Path) -> Result<(), LayerError> {
     if path == root {
         return Ok(());
@@ -136,13 +136,13 @@ fn folder(root: &Path, path: &Path) -> Result<(), LayerError> {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(LayerError::Refused {
             path: path.display().to_string(),
-            why: "a file or a link is where a folder has to be",
+            why: "a file or a link exists in place of a folder",
         }),
         Err(_) => fs::create_dir(path).map_err(at(path)),
     }
 }
 
-/// Removes a file or a link that is in the way; a folder stays and is an error later.
+/// Removes a file or link at `path`. A folder stays and causes an error later.
 fn clear(path: &Path) -> Result<(), LayerError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
@@ -150,15 +150,15 @@ fn clear(path: &Path) -> Result<(), LayerError> {
     }
 }
 
-/// Whether this is a file of the layer, reached through no link.
+/// Whether `path` is a file whose parents are not links.
 fn is_plain(root: &Path, path: &Path) -> bool {
     let folders = path.ancestors().skip(1).take_while(|above| *above != root);
     path.symlink_metadata().is_ok_and(|found| found.is_file())
         && folders.into_iter().all(|above| above.symlink_metadata().is_ok_and(|found| found.is_dir()))
 }
 
-/// The link's target as seen from the link: an absolute one means the image's root, not this machine's. `None` when it
-/// leads out of the image.
+/// The target relative to the link. Absolute targets start at the root of the image. `None` if the target is
+/// outside the image.
 fn relative(name: &Path, link: &Path) -> Option<PathBuf> {
     let parent = name.parent().unwrap_or(Path::new(""));
     let root = Path::new("");
@@ -181,7 +181,7 @@ mod tests {
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(315_532_800);
-        // Written by hand: the library refuses to make the paths that we have to refuse.
+        // Written directly: the library refuses to create invalid paths.
         header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
         header.set_cksum();
         builder.append(&header, content).unwrap();
@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(
                 fs::read_dir(self.folder.path().join("outside")).unwrap().count(),
                 1,
-                "something was written outside"
+                "a file was written outside the target"
             );
             self.outcome.as_ref().unwrap_err().to_string()
         }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_gzip_and_zstd_layers_give_the_same_files() {
+    fn tar_gzip_and_zstd_layers_give_the_same_files() {
         let mut builder = tar::Builder::new(Vec::new());
         file(&mut builder, "opt/codeloc/code/main.py", b"print(1)");
         link(&mut builder, tar::EntryType::Symlink, "opt/codeloc/code/alias.py", "main.py");
@@ -257,7 +257,7 @@ mod tests {
     fn paths_that_leave_the_layer_are_refused() {
         for path in ["/etc/passwd", "../passwd", "a/../../passwd"] {
             let refusal = unpacked(|tar| file(tar, path, b"x")).refusal();
-            assert!(refusal.contains("absolute or has .."), "{refusal}");
+            assert!(refusal.contains("absolute or contains .."), "{refusal}");
         }
     }
 
@@ -270,24 +270,24 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_through_a_link_even_if_each_link_looks_harmless() {
+    fn no_file_is_written_through_a_chain_of_links() {
         let refusal = unpacked(|tar| {
             link(tar, tar::EntryType::Symlink, "q/r", "..");
             link(tar, tar::EntryType::Symlink, "escape", "q/r/..");
             file(tar, "escape/file", b"x");
         })
         .refusal();
-        assert!(refusal.contains("where a folder has to be"), "{refusal}");
+        assert!(refusal.contains("in place of a folder"), "{refusal}");
         let refusal = unpacked(|tar| {
             link(tar, tar::EntryType::Symlink, "q/r", "..");
             link(tar, tar::EntryType::Link, "hard", "q/r/blob");
         })
         .refusal();
-        assert!(refusal.contains("no file of this layer"), "{refusal}");
+        assert!(refusal.contains("a file of this layer"), "{refusal}");
     }
 
     #[test]
-    fn a_file_in_the_place_of_a_link_replaces_the_link_and_not_its_target() {
+    fn a_file_replaces_a_link_and_not_its_target() {
         let layer = unpacked(|tar| {
             file(tar, "target", b"old");
             link(tar, tar::EntryType::Symlink, "name", "target");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_link_means_the_images_own_root() {
+    fn an_absolute_link_starts_at_the_root_of_the_image() {
         let layer = unpacked(|tar| {
             file(tar, "opt/codeloc/code/data/real", b"x");
             link(tar, tar::EntryType::Symlink, "opt/codeloc/code/link", "/opt/codeloc/code/data/real");

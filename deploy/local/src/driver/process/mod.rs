@@ -1,11 +1,11 @@
-//! Tasks as real processes: what was pushed, run as it would be in a container, without root and without an engine.
+//! Tasks as processes: runs pushed images like containers, without root and without a container engine.
 //!
-//! Guarantees: a task runs the layers its manifest names, in a process group of its own, with nothing of this process's
-//! environment but what the settings hand on; its lines are reported before its end; nothing of its group outlives it,
-//! and no group outlives this process, however that ends. Not a boundary: a task sees this machine's files and network.
+//! Guarantees: a task runs the layers of its manifest in a separate process group, and gets only the configured part of this
+//! process's environment. Its lines are reported before its end. The group ends with the task, and with this process. This is no
+//! security boundary: a task has access to the files and the network of this machine.
 //!
-//! An image has its environment at `/opt/codeloc/env` and its code at `/opt/codeloc/code`; the machine's Python of the
-//! same minor version stands in for the base image. See [`image`] and [`paths`] for what is taken from it.
+//! The environment of an image is at `/opt/codeloc/env`, its code at `/opt/codeloc/code`. The machine's Python of the same minor
+//! version replaces the base image. See [`image`] and [`paths`].
 
 mod address;
 mod container;
@@ -30,34 +30,35 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Driver;
 use super::addresses::{Addresses, LISTENING};
-use super::{Driver, Launch, Report, TransientStop};
 use crate::lock::lock;
+use crate::model::launch::{Launch, Report, TransientStop};
 use crate::registry::Registry;
 use address::LeaseError;
-use container::{Plan, StartError, Surroundings};
+use container::{Plan, StartError, TaskEnvironment};
 use guardian::Guardian;
 use image::{Image, ImageError, Store};
 
-/// Between two attempts to reach a task's port.
+/// Between two attempts to connect to a task.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the process driver is told about its surroundings.
+/// Settings of the process driver.
 pub struct ProcessSettings {
-    /// Unpacked layers, images and the tasks' scratch folders; used by one driver at a time.
+    /// Layers, images and the scratch folders of tasks. Only one driver can use it.
     pub folder: PathBuf,
-    /// Where every image comes from, whatever host its name has.
+    /// The registry of all images; the host in their names is ignored.
     pub registry: Arc<Registry>,
-    /// Every task's, under the image's and the task definition's own: `AWS_ENDPOINT_URL`, credentials, certificates.
+    /// Variables of every task (`AWS_ENDPOINT_URL`, credentials, certificates), overridden by the image and the task definition.
     pub extra_environment: BTreeMap<String, String>,
-    /// Programs to try as Python where the search path has none of the version.
+    /// Python programs to try if the search path has none of the version.
     pub python: Vec<PathBuf>,
-    /// Where programs of this machine are looked for, like `PATH`; ends every task's own.
+    /// The search path for programs of this machine, appended to the PATH of every task.
     pub search_path: String,
 }
 
 impl ProcessSettings {
-    /// Settings that hand on this process's `PATH` and certificates, and no more of its environment.
+    /// Settings with `PATH` and the certificates of this process, and no other part of its environment.
     pub fn new(folder: PathBuf, registry: Arc<Registry>) -> Self {
         let text = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
         let certificate = |name: &str| text(name).map(|value| (name.to_owned(), value));
@@ -80,13 +81,13 @@ struct Shared {
     folder: PathBuf,
     extra_environment: BTreeMap<String, String>,
     search_path: String,
-    /// One image is prepared at a time: the next one often needs the same layers.
+    /// Prepares one image at a time: the next often needs the same layers.
     store: Arc<tokio::sync::Mutex<Store>>,
     guardian: Arc<Mutex<Guardian>>,
     tasks: Mutex<HashMap<String, CancellationToken>>,
 }
 
-/// Why a task never ran, with the names that ECS gives in `stoppedReason`.
+/// Why a task did not run, with the names of ECS in `stoppedReason`.
 #[derive(Debug, thiserror::Error)]
 enum TaskError {
     #[error("CannotPullContainerError: {0}")]
@@ -113,7 +114,7 @@ impl Process {
 }
 
 impl Driver for Process {
-    /// Has to be called in a tokio runtime.
+    /// Call it inside a tokio runtime.
     fn launch(&self, launch: Launch, addresses: &Addresses, reports: UnboundedSender<Report>) {
         let stop = CancellationToken::new();
         lock(&self.shared.tasks).insert(launch.task_arn.clone(), stop.clone());
@@ -150,7 +151,7 @@ impl Drop for Process {
 }
 
 impl Shared {
-    /// One task from its image to its end.
+    /// Runs one task from its image to its end.
     async fn run(
         &self,
         launch: Launch,
@@ -175,26 +176,26 @@ impl Shared {
         }
         let port = launch.containers.iter().find_map(|container| container.port);
         let lease = address::lease(addresses, port).map_err(|error| match error {
-            LeaseError::NoneFree(_) => TaskError::Transient(TransientStop::FreeAddresses.reason(&launch)),
+            LeaseError::NoFreeAddress(_) => TaskError::Transient(TransientStop::FreeAddresses.reason(&launch)),
             LeaseError::Port(error) => TaskError::Resources(error),
         })?;
         let scratch = scratch(&self.folder).map_err(TaskError::Resources)?;
         report(Report::Pulled { task_arn: task_arn.clone() });
 
-        let around = Surroundings {
+        let task = TaskEnvironment {
             environment: &self.extra_environment,
             search_path: &self.search_path,
             scratch: scratch.path(),
             lease: &lease,
         };
         let containers = launch.containers.iter().zip(&images);
-        let plans = containers.map(|(container, image)| Plan::new(container, image, &around));
+        let plans = containers.map(|(container, image)| Plan::new(container, image, &task));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         let running = plans.iter().map(|plan| plan.start(&self.guardian));
         let running = running.collect::<Result<Vec<_>, _>>()?;
         let mut ends = JoinSet::new();
         for (mut process, container) in running.into_iter().zip(&launch.containers) {
-            process.go().await;
+            process.release().await;
             let log = container.log.clone();
             ends.spawn(process.ended(log, reports.clone(), stop.clone(), container.stop_timeout));
         }
@@ -238,7 +239,7 @@ async fn until_reachable(address: Ipv4Addr, port: u16) {
     }
 }
 
-/// A task's own home and temporary folder. The path is short: sockets in it may have little more than 100 bytes.
+/// The home and temporary folder of a task. Its path is short, because socket paths have about 100 bytes at most.
 fn scratch(folder: &Path) -> io::Result<tempfile::TempDir> {
     let tasks = folder.join("tasks");
     fs::create_dir_all(&tasks)?;
@@ -248,14 +249,14 @@ fn scratch(folder: &Path) -> io::Result<tempfile::TempDir> {
     Ok(scratch)
 }
 
-/// Removes what an earlier driver had no time to remove; what cannot be removed only takes space.
+/// Removes leftovers of an earlier driver. A failure only costs disk space.
 fn clear_leftovers(folder: &Path) {
     let inside = |name: &str| fs::read_dir(folder.join(name)).into_iter().flatten().flatten().map(|entry| entry.path());
     let partial = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".partial-"));
     let unfinished = inside("layers").chain(inside("images")).filter(partial);
     for path in inside("tasks").chain(unfinished) {
         if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "left over from an earlier run");
+            tracing::warn!(path = %path.display(), %error, "cannot remove a leftover of an earlier run");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Paths of the image as paths of this machine.
+//! Maps paths of an image to paths of this machine.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Where the image's own files lie; everything else in it belongs to the base.
+/// The folder with the files of codeloc; the base image contains all others.
 pub(super) const HOME: &str = "/opt/codeloc";
 
-/// Puts `root` before every path under `/opt/codeloc` in `text`: at its beginning, in a `:`-separated list, after `=`.
+/// Prefixes every path under `/opt/codeloc` in `text` with `root`: at the start, in a `:`-separated list, after `=`.
 pub(super) fn mapped(text: &str, root: &Path) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -24,7 +24,7 @@ pub(super) fn mapped(text: &str, root: &Path) -> String {
     result
 }
 
-/// `path` below `root`, absolute or not, as a container would see it; `None` when `..` leads out of it.
+/// `path`, absolute or relative, below `root`; `None` if `..` leaves `root`.
 pub(super) fn below(root: &Path, path: &Path) -> Option<PathBuf> {
     let mut result = PathBuf::new();
     for component in path.components() {
@@ -38,7 +38,7 @@ pub(super) fn below(root: &Path, path: &Path) -> Option<PathBuf> {
             Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
         }
     }
-    // Joining an empty path would add a slash.
+    // Joining an empty path adds a slash.
     Some(if result.as_os_str().is_empty() { root.to_owned() } else { root.join(result) })
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_the_image_are_mapped_wherever_they_begin() {
+    fn paths_of_the_image_are_mapped_at_every_position() {
         for (text, expected) in [
             ("/opt/codeloc/code/x.py", "/r/opt/codeloc/code/x.py"),
             ("/opt/codeloc", "/r/opt/codeloc"),

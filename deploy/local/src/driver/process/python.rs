@@ -1,24 +1,24 @@
-//! Which Python of this machine stands in for the base image's.
+//! Finds the Python of this machine that replaces the Python of the base image.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Prints the interpreter behind the program that was run (a shim names another) when its version is the one asked for.
+/// Prints the path of the interpreter if it has the requested version. A shim runs another interpreter.
 const PROBE: &str = "import sys; sys.version_info[:2] == (3, int(sys.argv[1])) and print(sys.executable)";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PythonError {
-    #[error("the image's label codeloc.python is {0:?}, which is no version of the form 3.N")]
+    #[error("the label codeloc.python of the image is {0:?}, not a version like 3.12")]
     Version(String),
     #[error(
-        "no Python {version} on this machine stands in for the image's base: install python{version} (looked on PATH and at {candidates:?})"
+        "the image needs Python {version}, which is neither in PATH nor in {candidates:?}: install python{version}"
     )]
     Absent { version: String, candidates: Vec<PathBuf> },
 }
 
-/// A Python `version` (`3.N`) that really runs: `python3.N` or `python3` anywhere on the search path, or one of the
-/// candidates. Every place is tried, since version managers put programs on the path that only print an error.
+/// A working Python of the `version` (`3.N`): `python3.N` or `python3` in the search path, or a candidate. All are
+/// tried, because version managers install shims that only print an error.
 pub(super) fn find(version: &str, search_path: &OsStr, candidates: &[PathBuf]) -> Result<PathBuf, PythonError> {
     let minor = version.strip_prefix("3.").and_then(|minor| minor.parse::<u8>().ok());
     let minor = minor.ok_or_else(|| PythonError::Version(version.to_owned()))?;
@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    /// Version (`3.N`) and place of this machine's Python.
+    /// Version (`3.N`) and path of the Python of this machine.
     fn machine() -> (String, PathBuf) {
         let asks = "import sys; print('3.%d' % sys.version_info[1], sys.executable)";
         let output = Command::new("python3").args(["-c", asks]).output().unwrap();
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shim_that_does_not_run_python_is_passed_over() {
+    fn a_broken_shim_is_skipped() {
         let (version, python) = machine();
         let folder = tempfile::tempdir().unwrap();
         let (shims, real) = (folder.path().join("shims"), folder.path().join("real"));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_python3_of_another_version_is_passed_over_and_a_candidate_serves() {
+    fn another_python_version_is_skipped_for_a_candidate() {
         let (version, python) = machine();
         let folder = tempfile::tempdir().unwrap();
         symlink(&python, folder.path().join("python3")).unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_version_is_an_error_that_says_what_to_install() {
+    fn the_error_for_a_missing_version_names_the_package() {
         let error = find("3.99", OsStr::new("/usr/bin:/bin"), &[]).unwrap_err().to_string();
         assert!(error.contains("install python3.99"), "{error}");
         assert!(matches!(find("2.7", OsStr::new(""), &[]), Err(PythonError::Version(_))));

@@ -1,4 +1,4 @@
-//! Images are put together here, pushed to a registry, and run as real processes.
+//! Builds images, pushes them to a registry, and runs them as processes.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower::ServiceExt;
 
 use super::*;
-use crate::driver::{Container, LogTarget};
+use crate::model::launch::{Container, LogTarget};
 use crate::registry;
 
-/// For what takes a fraction of a second on a quiet machine.
+/// A generous limit for steps that take a fraction of a second on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Opens a port on its own address, prints lines, and does as its argument says.
+/// Opens a port on its address, prints lines, and acts by its argument.
 const PROGRAM: &str = r#"
 import os, signal, socket, subprocess, sys, time
 import fruit
@@ -42,14 +42,14 @@ while True:
     listener.accept()
 "#;
 
-struct House {
+struct Fixture {
     folder: tempfile::TempDir,
     registry: Arc<Registry>,
-    /// Minor version of the Python that this machine's `python3` is.
+    /// The minor version of this machine's `python3`.
     python: String,
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::new(folder.path().join("registry")).unwrap();
@@ -79,7 +79,7 @@ impl House {
         (digest, size)
     }
 
-    /// An image as the builder makes it: a base that must not be unpacked, dependencies and code.
+    /// An image like those of the builder: a base that must not be unpacked, dependencies and code.
     async fn image(&self, python: &str, code: &str) -> String {
         let site_packages = format!("opt/codeloc/env/lib/python{python}/site-packages/fruit.py");
         let tar = "application/vnd.oci.image.layer.v1.tar";
@@ -158,7 +158,7 @@ fn launch(task_arn: &str, image: &str, what: &str) -> Launch {
     }
 }
 
-/// One task's reports as they come.
+/// The reports of one task.
 struct Follow {
     reports: UnboundedReceiver<Report>,
     lines: Vec<String>,
@@ -180,7 +180,7 @@ impl Follow {
         report.unwrap_or_else(|_| panic!("nothing came after {:?}", self.lines)).unwrap()
     }
 
-    /// The next report that is no line.
+    /// The next report that is not a log line.
     async fn step(&mut self) -> Report {
         loop {
             match self.next().await {
@@ -211,7 +211,7 @@ impl Follow {
         }
     }
 
-    /// The task's process and its child.
+    /// The process of the task and its child.
     async fn pids(&mut self) -> [Pid; 2] {
         let line = self.line("pids ").await;
         let pids: Vec<_> = line.split(' ').skip(1).map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
@@ -219,7 +219,7 @@ impl Follow {
     }
 }
 
-/// Waits until a process has gone; one that nobody waited for yet counts as gone.
+/// Waits for the end of a process; a zombie counts as ended.
 async fn gone(pid: Pid) {
     let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
     let runs = || match fs::read_to_string(&stat) {
@@ -235,10 +235,10 @@ async fn gone(pid: Pid) {
 }
 
 #[tokio::test]
-async fn a_pushed_image_runs_becomes_healthy_and_stops_with_its_whole_group() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+async fn a_pushed_image_runs_and_stops_with_its_group() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut task = Follow::launch(&driver, launch("arn:task/1", &image, "serve"));
     assert!(matches!(task.step().await, Report::Pulled { .. }));
     let Report::Running { address, port, .. } = task.step().await else { panic!("not running") };
@@ -256,15 +256,15 @@ async fn a_pushed_image_runs_becomes_healthy_and_stops_with_its_whole_group() {
     assert_eq!(task.exited().await, (Some(143), "Task stopped on request".to_owned()));
     gone(server).await;
     gone(child).await;
-    assert!(house.unpacked("tasks").is_empty(), "the scratch folder stays");
+    assert!(fixture.unpacked("tasks").is_empty(), "the scratch folder was not removed");
 }
 
 #[tokio::test]
-async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_unpacked() {
-    let house = House::new();
+async fn tasks_of_one_image_share_files_but_not_addresses() {
+    let fixture = Fixture::new();
     let (first, second) =
-        (house.image(&house.python, PROGRAM).await, house.image(&house.python, &format!("{PROGRAM}#")).await);
-    let driver = house.driver();
+        (fixture.image(&fixture.python, PROGRAM).await, fixture.image(&fixture.python, &format!("{PROGRAM}#")).await);
+    let driver = fixture.driver();
     let pool = Addresses::default();
     let mut addresses = Vec::new();
     let mut tasks = Vec::new();
@@ -283,10 +283,10 @@ async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_u
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 3);
-    assert_eq!(house.unpacked("images").len(), 2);
-    assert_eq!(house.unpacked("layers").len(), 3, "one of dependencies, two of code, none of the base");
-    let fruit = format!("rootfs/opt/codeloc/env/lib/python{}/site-packages/fruit.py", house.python);
-    let inodes = house.unpacked("images").into_iter().map(|image| {
+    assert_eq!(fixture.unpacked("images").len(), 2);
+    assert_eq!(fixture.unpacked("layers").len(), 3, "one of dependencies, two of code, none of the base");
+    let fruit = format!("rootfs/opt/codeloc/env/lib/python{}/site-packages/fruit.py", fixture.python);
+    let inodes = fixture.unpacked("images").into_iter().map(|image| {
         use std::os::unix::fs::MetadataExt;
         image.join(&fruit).metadata().unwrap().ino()
     });
@@ -295,10 +295,10 @@ async fn two_tasks_of_one_image_have_addresses_of_their_own_and_share_what_was_u
 }
 
 #[tokio::test]
-async fn a_freed_address_is_not_the_next_tasks_and_where_none_is_free_aws_says_so() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+async fn a_released_address_is_not_reused_at_once() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let pool = Addresses::new(LISTENING, 1);
     let mut seen = Vec::new();
     for arn in ["arn:1", "arn:2", "arn:3"] {
@@ -323,10 +323,10 @@ async fn a_freed_address_is_not_the_next_tasks_and_where_none_is_free_aws_says_s
 }
 
 #[tokio::test]
-async fn a_task_that_ends_by_itself_reports_its_code_after_its_last_line() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+async fn the_exit_code_is_reported_after_the_last_line() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut task = Follow::launch(&driver, launch("arn:1", &image, "exit"));
     assert_eq!(task.exited().await, (Some(7), "Essential container in task exited".to_owned()));
     assert!(task.lines.iter().any(|line| line.starts_with("in ")), "{:?}", task.lines);
@@ -337,10 +337,10 @@ async fn a_task_that_ends_by_itself_reports_its_code_after_its_last_line() {
 }
 
 #[tokio::test]
-async fn what_a_task_leaves_behind_in_its_group_is_killed() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+async fn the_end_of_a_task_kills_its_group() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut task = Follow::launch(&driver, launch("arn:1", &image, "leave"));
     let [_, child] = task.pids().await;
     assert_eq!(task.exited().await.0, Some(3));
@@ -348,10 +348,10 @@ async fn what_a_task_leaves_behind_in_its_group_is_killed() {
 }
 
 #[tokio::test]
-async fn a_task_deaf_to_sigterm_is_killed_after_its_stop_timeout() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+async fn a_task_that_ignores_sigterm_is_killed_after_its_timeout() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut deaf = launch("arn:1", &image, "deaf");
     deaf.containers[0].stop_timeout = Duration::from_millis(50);
     let mut task = Follow::launch(&driver, deaf);
@@ -362,9 +362,9 @@ async fn a_task_deaf_to_sigterm_is_killed_after_its_stop_timeout() {
 
 #[tokio::test]
 async fn dropping_the_driver_stops_its_tasks() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut task = Follow::launch(&driver, launch("arn:1", &image, "serve"));
     let [server, child] = task.pids().await;
     drop(driver);
@@ -374,13 +374,13 @@ async fn dropping_the_driver_stops_its_tasks() {
 }
 
 #[test]
-fn a_runtime_that_ends_under_its_tasks_leaves_no_process() {
+fn the_end_of_the_runtime_kills_its_tasks() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ending = runtime();
     let pids = ending.block_on(async {
-        let house = House::new();
-        let image = house.image(&house.python, PROGRAM).await;
-        let driver = house.driver();
+        let fixture = Fixture::new();
+        let image = fixture.image(&fixture.python, PROGRAM).await;
+        let driver = fixture.driver();
         Follow::launch(&driver, launch("arn:1", &image, "deaf")).pids().await
     });
     drop(ending);
@@ -392,31 +392,31 @@ fn a_runtime_that_ends_under_its_tasks_leaves_no_process() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_run_says_why() {
-    let house = House::new();
-    let driver = house.driver();
+async fn a_task_that_cannot_run_reports_the_reason() {
+    let fixture = Fixture::new();
+    let driver = fixture.driver();
     let mut absent = Follow::launch(&driver, launch("arn:1", "127.0.0.1:4566/team/fruit:v9", "serve"));
     let (code, reason) = absent.exited().await;
     assert_eq!(code, None);
     assert_eq!(reason, "CannotPullContainerError: failed to resolve ref 127.0.0.1:4566/team/fruit:v9: not found");
 
-    let image = house.image("3.99", PROGRAM).await;
+    let image = fixture.image("3.99", PROGRAM).await;
     let mut no_python = Follow::launch(&driver, launch("arn:2", &image, "serve"));
     let (code, reason) = no_python.exited().await;
     assert_eq!(code, None);
-    assert!(reason.starts_with("CannotPullContainerError: no Python 3.99 on this machine"), "{reason}");
+    assert!(reason.starts_with("CannotPullContainerError: the image needs Python 3.99"), "{reason}");
 
-    let image = house.image(&house.python, PROGRAM).await;
+    let image = fixture.image(&fixture.python, PROGRAM).await;
     let mut no_program = launch("arn:3", &image, "serve");
     no_program.containers[0].command = vec!["no-such-program".to_owned()];
     let (code, reason) = Follow::launch(&driver, no_program).exited().await;
     assert_eq!(code, None);
     assert!(reason.starts_with("CannotStartContainerError: exec: \"no-such-program\""), "{reason}");
-    assert!(house.unpacked("tasks").is_empty());
+    assert!(fixture.unpacked("tasks").is_empty());
 }
 
 #[tokio::test]
-async fn the_guardian_kills_what_is_left_when_its_pipe_closes_and_nothing_else() {
+async fn the_guardian_kills_only_its_groups_when_its_pipe_closes() {
     let spawn = || {
         let mut command = tokio::process::Command::new("sleep");
         command.arg("1000").process_group(0).kill_on_drop(true).spawn().unwrap()
@@ -432,7 +432,7 @@ async fn the_guardian_kills_what_is_left_when_its_pipe_closes_and_nothing_else()
     for child in [&mut watched, &mut late] {
         tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     }
-    assert!(dropped.try_wait().unwrap().is_none(), "a group that was taken off the list was killed");
+    assert!(dropped.try_wait().unwrap().is_none(), "a removed group was killed");
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn the_launcher_undoes_signals_that_its_parent_ignored() {
     let asks = "import signal; print(*(signal.getsignal(s).name for s in (signal.SIGTERM, signal.SIGHUP)), \
                 signal.getsignal(signal.SIGINT) is signal.default_int_handler)";
     let script = "trap '' INT TERM HUP PIPE; exec python3 -I -S -c \"$0\" / \"$1\" -c \"$2\"";
-    let python = python::find(&House::new().python, std::env::var_os("PATH").unwrap().as_os_str(), &[]).unwrap();
+    let python = python::find(&Fixture::new().python, std::env::var_os("PATH").unwrap().as_os_str(), &[]).unwrap();
     let mut shell = std::process::Command::new("sh")
         .args(["-c", script, include_str!("launcher.py")])
         .arg(python)
@@ -455,7 +455,7 @@ fn the_launcher_undoes_signals_that_its_parent_ignored() {
 }
 
 #[test]
-fn the_launcher_starts_nothing_when_the_driver_died_before_the_group_was_watched() {
+fn the_launcher_starts_nothing_if_the_driver_has_died() {
     let output = std::process::Command::new("python3")
         .args(["-I", "-S", "-c", include_str!("launcher.py"), "/", "/bin/echo", "started"])
         .stdin(std::process::Stdio::null())
@@ -464,13 +464,13 @@ fn the_launcher_starts_nothing_when_the_driver_died_before_the_group_was_watched
     assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
 }
 
-/// Not a test by itself: the next one starts this program again with it, to be killed.
+/// A helper of the next test, which runs it in another process and kills it.
 #[tokio::test]
-#[ignore = "run by the_death_of_the_driver_takes_every_task_with_it"]
+#[ignore = "run by the_death_of_the_driver_kills_every_task"]
 async fn a_driver_to_be_killed() {
-    let house = House::new();
-    let image = house.image(&house.python, PROGRAM).await;
-    let driver = house.driver();
+    let fixture = Fixture::new();
+    let image = fixture.image(&fixture.python, PROGRAM).await;
+    let driver = fixture.driver();
     let mut task = Follow::launch(&driver, launch("arn:1", &image, "deaf"));
     let line = task.line("pids ").await;
     task.line("listening").await;
@@ -479,7 +479,7 @@ async fn a_driver_to_be_killed() {
 }
 
 #[tokio::test]
-async fn the_death_of_the_driver_takes_every_task_with_it() {
+async fn the_death_of_the_driver_kills_every_task() {
     use tokio::io::{AsyncBufReadExt, BufReader};
 
     let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
@@ -492,7 +492,7 @@ async fn the_death_of_the_driver_takes_every_task_with_it() {
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
     let pids = async {
         loop {
-            let line = lines.next_line().await.unwrap().expect("the driver ended by itself");
+            let line = lines.next_line().await.unwrap().expect("the driver runs");
             if let Some(pids) = line.strip_prefix("pids ") {
                 break pids.to_owned();
             }

@@ -1,50 +1,18 @@
 //! Task definitions: families of immutable revisions.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Ecs, PAGE, arns, check_role, includes, is_name, tail};
-use crate::cloud::{Cloud, Timer};
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, Tags, lower_tags, pick};
-use crate::services::Service;
-use crate::tags;
-use crate::time::Time;
+use super::common::{PAGE, arns, check_role, includes, is_name};
+use crate::model::ecs::task_definition::{Definition, Family};
+use crate::model::{Cloud, Timer};
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::arn::tail;
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, lower_tags, pick};
+use crate::protocol::tags;
 
-/// How long a deleted revision is still shown, if nothing runs on it.
+/// How long a deleted revision is visible if nothing uses it.
 const DELETION: std::time::Duration = std::time::Duration::from_mins(1);
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Family {
-    /// Numbers are never given twice, not even after a deletion.
-    latest: u32,
-    pub revisions: BTreeMap<u32, Definition>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Definition {
-    pub arn: String,
-    pub family: String,
-    revision: u32,
-    pub status: String,
-    registered_at: Time,
-    deregistered_at: Option<Time>,
-    /// As it was given, with what ECS fills in.
-    pub body: Value,
-    pub tags: Tags,
-}
-
-impl Definition {
-    pub fn containers(&self) -> &[Value] {
-        self.body.items("containerDefinitions")
-    }
-
-    pub fn is_awsvpc(&self) -> bool {
-        self.body.text("networkMode") == Some("awsvpc")
-    }
-}
 
 pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     let family = input.need("family").map_err(as_client)?;
@@ -52,7 +20,7 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(client("Family contains invalid characters or is longer than 255."));
     }
     let tags = input.tags("tags");
-    tags::check(Service::Ecs, &tags)?;
+    tags::check(AwsService::Ecs, &tags)?;
     check_size(input)?;
     let fargate = input.texts("requiresCompatibilities").contains(&"FARGATE");
     let mut body = pick(
@@ -106,8 +74,8 @@ pub fn register(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(output)
 }
 
-/// Amazon ECS service quotas: a task definition has 64 KiB.
-fn check_size(input: &Value) -> Result<(), Fault> {
+/// A task definition has at most 64 KiB (Amazon ECS service quotas).
+fn check_size(input: &Value) -> Result<(), ApiError> {
     const MOST: usize = 64 * 1024;
     let length = input["containerDefinitions"].to_string().len();
     if length > MOST {
@@ -116,7 +84,7 @@ fn check_size(input: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_fargate(input: &Value) -> Result<(), Fault> {
+fn check_fargate(input: &Value) -> Result<(), ApiError> {
     if input.text("networkMode") != Some("awsvpc") {
         return Err(client("Fargate only supports network mode ‘awsvpc’."));
     }
@@ -141,7 +109,7 @@ fn check_fargate(input: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
-/// CPU units and MiB that go together:
+/// Valid combinations of CPU units and MiB:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html>
 fn is_fargate_size(cpu: i64, memory: i64) -> bool {
     let steps = |least: i64, most: i64, step: i64| (least..=most).contains(&memory) && memory % step == 0;
@@ -157,7 +125,7 @@ fn is_fargate_size(cpu: i64, memory: i64) -> bool {
     }
 }
 
-/// Container definitions with the defaults that ECS writes into them.
+/// Container definitions with the defaults of ECS.
 fn containers(input: &Value) -> Reply {
     let given = input.items("containerDefinitions");
     if given.is_empty() {
@@ -214,7 +182,9 @@ fn show(definition: &Definition) -> Value {
 }
 
 pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
-    let definition = find(&cloud.ecs, input.need("taskDefinition").map_err(as_client)?)
+    let definition = cloud
+        .ecs
+        .definition(input.need("taskDefinition").map_err(as_client)?)
         .ok_or_else(|| client("Unable to describe task definition."))?;
     let mut output = json!({"taskDefinition": show(definition)});
     if includes(input, "TAGS") {
@@ -226,7 +196,7 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
 pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let status = input.text("status").unwrap_or("ACTIVE");
     let family = input.text("familyPrefix");
-    // The prefix is a whole family's name: `family` never matches `family-2`.
+    // The prefix is the full name of a family: `family` does not match `family-2`.
     let families = cloud.ecs.families.iter().filter(|(name, _)| family.is_none_or(|family| family == name.as_str()));
     let definitions = families.flat_map(|(_, family)| family.revisions.values());
     let definitions = definitions.filter(|definition| definition.status == status);
@@ -256,7 +226,7 @@ pub fn deregister(cloud: &mut Cloud, input: &Value) -> Reply {
         return Err(client("Revision is missing: a task definition is deregistered by family:revision or ARN."));
     }
     let definition =
-        find_mut(&mut cloud.ecs, id).ok_or_else(|| client("The specified task definition does not exist."))?;
+        cloud.ecs.definition_mut(id).ok_or_else(|| client("The specified task definition does not exist."))?;
     if definition.status == "ACTIVE" {
         "INACTIVE".clone_into(&mut definition.status);
         definition.deregistered_at = Some(now);
@@ -267,18 +237,18 @@ pub fn deregister(cloud: &mut Cloud, input: &Value) -> Reply {
 pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
     let ids = input.texts("taskDefinitions");
     if ids.is_empty() || ids.len() > 10 {
-        return Err(Fault::invalid("taskDefinitions must have 1 to 10 elements."));
+        return Err(ApiError::invalid("taskDefinitions must have 1 to 10 elements."));
     }
     let (mut deleted, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
         let due = cloud.now() + DELETION;
-        let found = find_mut(&mut cloud.ecs, id).filter(|_| tail(id).contains(':'));
+        let found = cloud.ecs.definition_mut(id).filter(|_| tail(id).contains(':'));
         match found {
             Some(definition) if definition.status != "ACTIVE" => {
                 "DELETE_IN_PROGRESS".clone_into(&mut definition.status);
                 deleted.push(show(definition));
                 let arn = definition.arn.clone();
-                cloud.wake(due, Timer::ForgetDefinition { arn });
+                cloud.schedule(due, Timer::ForgetDefinition { arn });
             }
             Some(definition) => failures.push(json!({
                 "arn": definition.arn,
@@ -290,7 +260,7 @@ pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"taskDefinitions": deleted, "failures": failures}))
 }
 
-/// Ends a deletion, once neither a task nor a service uses the revision.
+/// Completes a deletion, once no task and no service uses the revision.
 pub fn forget(cloud: &mut Cloud, arn: &str) {
     let ecs = &cloud.ecs;
     let mut services = ecs.clusters.values().flat_map(|cluster| cluster.services.values());
@@ -298,7 +268,7 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
         || services.any(|service| service.is_active() && service.uses(arn));
     if used {
         let later = cloud.now() + DELETION;
-        cloud.wake(later, Timer::ForgetDefinition { arn: arn.to_owned() });
+        cloud.schedule(later, Timer::ForgetDefinition { arn: arn.to_owned() });
         return;
     }
     if let Some((family, revision)) = tail(arn).split_once(':')
@@ -308,34 +278,13 @@ pub fn forget(cloud: &mut Cloud, arn: &str) {
     }
 }
 
-/// By ARN or `family:revision`; a family alone means its latest ACTIVE revision.
-pub fn find<'a>(ecs: &'a Ecs, id: &str) -> Option<&'a Definition> {
-    let (family, revision) = place(ecs, id)?;
-    ecs.families.get(&family)?.revisions.get(&revision)
+/// Most errors of task definitions are a `ClientException`.
+fn client(message: impl Into<String>) -> ApiError {
+    ApiError::new("ClientException", message)
 }
 
-pub fn find_mut<'a>(ecs: &'a mut Ecs, id: &str) -> Option<&'a mut Definition> {
-    let (family, revision) = place(ecs, id)?;
-    ecs.families.get_mut(&family)?.revisions.get_mut(&revision)
-}
-
-fn place(ecs: &Ecs, id: &str) -> Option<(String, u32)> {
-    let name = tail(id);
-    if let Some((family, revision)) = name.split_once(':') {
-        return Some((family.to_owned(), revision.parse().ok()?));
-    }
-    let revisions = &ecs.families.get(name)?.revisions;
-    let latest = revisions.values().rev().find(|definition| definition.status == "ACTIVE")?;
-    Some((name.to_owned(), latest.revision))
-}
-
-/// ECS answers most of what is wrong with a task definition with a `ClientException`.
-fn client(message: impl Into<String>) -> Fault {
-    Fault::new("ClientException", message)
-}
-
-fn as_client(fault: Fault) -> Fault {
-    client(fault.message)
+fn as_client(error: ApiError) -> ApiError {
+    client(error.message)
 }
 
 #[cfg(test)]
@@ -343,7 +292,7 @@ mod tests {
     use super::is_fargate_size;
 
     #[test]
-    fn fargate_offers_cpu_and_memory_only_in_pairs() {
+    fn fargate_accepts_only_listed_sizes() {
         let offered = [(256, 512), (256, 2048), (512, 4096), (1024, 8192), (4096, 30_720), (16_384, 122_880)];
         assert!(offered.iter().all(|(cpu, memory)| is_fargate_size(*cpu, *memory)));
         let refused = [(256, 8192), (256, 1536), (512, 512), (300, 512), (8192, 17_408), (1024, 2500)];

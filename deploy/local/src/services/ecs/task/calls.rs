@@ -2,32 +2,37 @@
 
 use serde_json::{Value, json};
 
-use super::{Order, Task, launch, stop};
-use crate::cloud::Cloud;
-use crate::fault::{Fault, Reply};
-use crate::fields::{Fields, lower_tags, pick};
-use crate::services::Service;
-use crate::services::ecs::{PAGE, arns, check_role, cluster, includes, tail, task_definition};
-use crate::tags;
-use crate::time::Time;
+use super::launch::{TaskRequest, launch};
+use super::lifecycle::stop;
+use crate::model::Cloud;
+use crate::model::ecs::task::Task;
+use crate::model::time::Time;
+use crate::protocol::api_error::{ApiError, Reply};
+use crate::protocol::arn::tail;
+use crate::protocol::aws_service::AwsService;
+use crate::protocol::fields::{Fields, lower_tags, pick};
+use crate::protocol::tags;
+use crate::services::ecs::common::{PAGE, arns, check_role, cluster, includes};
 
 pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     let cluster = cluster(cloud, input)?.name.clone();
-    let definition = task_definition::find(&cloud.ecs, input.need("taskDefinition")?)
-        .ok_or_else(|| Fault::new("ClientException", "TaskDefinition not found."))?;
+    let definition = cloud
+        .ecs
+        .definition(input.need("taskDefinition")?)
+        .ok_or_else(|| ApiError::new("ClientException", "TaskDefinition not found."))?;
     if definition.status != "ACTIVE" {
-        return Err(Fault::new("ClientException", "TaskDefinition is inactive"));
+        return Err(ApiError::new("ClientException", "TaskDefinition is inactive"));
     }
     let count = input.number("count").unwrap_or(1);
     if !(1..=10).contains(&count) {
-        return Err(Fault::invalid("count must be between 1 and 10."));
+        return Err(ApiError::invalid("count must be between 1 and 10."));
     }
     let tags = input.tags("tags");
-    tags::check(Service::Ecs, &tags)?;
+    tags::check(AwsService::Ecs, &tags)?;
     let vpc = input.get("networkConfiguration").and_then(|network| network.get("awsvpcConfiguration"));
     if definition.is_awsvpc() && vpc.is_none_or(|vpc| vpc.items("subnets").is_empty()) {
         let message = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
-        return Err(Fault::invalid(message));
+        return Err(ApiError::invalid(message));
     }
     for role in ["executionRoleArn", "taskRoleArn"] {
         check_role(cloud, definition.body.text(role))?;
@@ -39,7 +44,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     };
     if let Some(change) = overrides.items("containerOverrides").iter().find(|change| !known(change)) {
         let name = change.text("name").unwrap_or_default();
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "Override for container named {name} is not a container in the TaskDefinition."
         )));
     }
@@ -51,7 +56,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
     }
     let mut shown = Vec::new();
     for _ in 0..count {
-        let order = Order {
+        let request = TaskRequest {
             cluster: cluster.clone(),
             definition: arn.clone(),
             group: input.text("group").map_or_else(|| format!("family:{family}"), str::to_owned),
@@ -62,7 +67,7 @@ pub fn run(cloud: &mut Cloud, input: &Value) -> Reply {
             tags: tags.clone(),
             propagate_definition_tags: input.text("propagateTags") == Some("TASK_DEFINITION"),
         };
-        if let Some(task) = launch(cloud, order).and_then(|arn| cloud.ecs.tasks.get(&arn)) {
+        if let Some(task) = launch(cloud, request).and_then(|arn| cloud.ecs.tasks.get(&arn)) {
             shown.push(show(task, true));
         }
     }
@@ -74,7 +79,7 @@ pub fn stop_by_user(cloud: &mut Cloud, input: &Value) -> Reply {
     let id = tail(input.need("task")?);
     let arn = cloud.arn("ecs", &format!("task/{cluster}/{id}"));
     if !cloud.ecs.tasks.contains_key(&arn) {
-        return Err(Fault::invalid("The referenced task was not found."));
+        return Err(ApiError::invalid("The referenced task was not found."));
     }
     stop(cloud, &arn, "UserInitiated", input.text("reason").unwrap_or("Task stopped by user"));
     Ok(json!({"task": show(&cloud.ecs.tasks[&arn], false)}))
@@ -85,7 +90,7 @@ pub fn list(cloud: &mut Cloud, input: &Value) -> Reply {
     let wanted = input.text("desiredStatus").unwrap_or("RUNNING");
     let service = input.text("serviceName").map(tail);
     if let Some(service) = service.filter(|service| !cluster.services.contains_key(*service)) {
-        return Err(Fault::new("ServiceNotFoundException", format!("Service not found: {service}")));
+        return Err(ApiError::new("ServiceNotFoundException", format!("Service not found: {service}")));
     }
     let same = |wanted: Option<&str>, value: Option<&str>| wanted.is_none_or(|wanted| value == Some(wanted));
     let fits = |task: &&Task| {
@@ -104,7 +109,7 @@ pub fn describe(cloud: &mut Cloud, input: &Value) -> Reply {
     let cluster = cluster(cloud, input)?.name.clone();
     let named = input.texts("tasks");
     if named.is_empty() || named.len() > 100 {
-        return Err(Fault::invalid("Tasks must have 1 to 100 elements."));
+        return Err(ApiError::invalid("Tasks must have 1 to 100 elements."));
     }
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
     for id in named {
@@ -130,28 +135,6 @@ fn show(task: &Task, with_tags: bool) -> Value {
         details.push(json!({"name": "privateIPv4Address", "value": address.to_string()}));
         interfaces.push(json!({"attachmentId": attachment, "privateIpv4Address": address.to_string()}));
     }
-    let containers: Vec<Value> = task
-        .containers
-        .iter()
-        .map(|(name, image)| {
-            let mut shown = json!({
-                "containerArn": format!("{}/{name}", task.arn.replacen(":task/", ":container/", 1)),
-                "taskArn": task.arn,
-                "name": name,
-                "image": image,
-                "lastStatus": task.last_status,
-                "healthStatus": task.health,
-                "networkBindings": [],
-                "networkInterfaces": interfaces,
-                "runtimeId": format!("{}-{name}", task.id()),
-            });
-            if stopped {
-                set(&mut shown, "exitCode", task.exit_code.map(Value::from));
-                set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
-            }
-            shown
-        })
-        .collect();
     let mut shown = json!({
         "taskArn": task.arn,
         "clusterArn": task.cluster_arn,
@@ -163,7 +146,7 @@ fn show(task: &Task, with_tags: bool) -> Value {
         "connectivity": "CONNECTED",
         "platformFamily": "Linux",
         "platformVersion": "1.4.0",
-        "containers": containers,
+        "containers": show_containers(task, &interfaces),
         "overrides": if task.overrides.is_null() { json!({"containerOverrides": []}) } else { task.overrides.clone() },
         "attachments": [{
             "id": attachment,
@@ -190,6 +173,28 @@ fn show(task: &Task, with_tags: bool) -> Value {
         set(&mut shown, name, value.clone().map(Value::from));
     }
     shown
+}
+
+fn show_containers(task: &Task, interfaces: &[Value]) -> Vec<Value> {
+    let show = |(name, image): &(String, String)| {
+        let mut shown = json!({
+            "containerArn": format!("{}/{name}", task.arn.replacen(":task/", ":container/", 1)),
+            "taskArn": task.arn,
+            "name": name,
+            "image": image,
+            "lastStatus": task.last_status,
+            "healthStatus": task.health,
+            "networkBindings": [],
+            "networkInterfaces": interfaces,
+            "runtimeId": format!("{}-{name}", task.id()),
+        });
+        if task.last_status == "STOPPED" {
+            set(&mut shown, "exitCode", task.exit_code.map(Value::from));
+            set(&mut shown, "reason", task.exit_reason.clone().map(Value::from));
+        }
+        shown
+    };
+    task.containers.iter().map(show).collect()
 }
 
 fn set(shown: &mut Value, name: &str, value: Option<Value>) {

@@ -1,23 +1,25 @@
-//! From an order to a task in PROVISIONING, and to what a driver needs to start it.
+//! Launches a task in PROVISIONING and builds the input of the driver.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Task, Times, end};
-use crate::cloud::{Cloud, Effect};
-use crate::driver::{Container, Launch, LogTarget, TransientStop, missing_image, split};
-use crate::fields::{Fields, Tags};
-use crate::services::ecs::task_definition::{self, Definition};
-use crate::services::ecs::{check_role, service, tail};
+use super::lifecycle::end;
+use crate::model::ecs::task::{Task, Times};
+use crate::model::ecs::task_definition::Definition;
+use crate::model::launch::{Container, Launch, LogTarget, TransientStop, missing_image, split};
+use crate::model::{Cloud, Effect};
+use crate::protocol::arn::tail;
+use crate::protocol::fields::{Fields, Tags};
+use crate::services::ecs::common::check_role;
 use crate::services::logs;
 
-/// Between SIGTERM and SIGKILL, in seconds, unless the container says otherwise.
+/// The default time between SIGTERM and SIGKILL, in seconds.
 const STOP_TIMEOUT: i64 = 30;
 
 /// A task to be started.
-pub struct Order {
+pub struct TaskRequest {
     pub cluster: String,
     /// ARN of the task definition.
     pub definition: String,
@@ -31,14 +33,14 @@ pub struct Order {
     pub propagate_definition_tags: bool,
 }
 
-/// Starts a task and answers its ARN; `None` when cluster or task definition are gone.
-pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
+/// Starts a task and returns its ARN; `None` if the cluster or the task definition does not exist.
+pub fn launch(cloud: &mut Cloud, request: TaskRequest) -> Option<String> {
     let id = cloud.draw(32);
-    let definition = task_definition::find(&cloud.ecs, &order.definition)?.clone();
-    let cluster_arn = cloud.ecs.clusters.get(&order.cluster)?.arn.clone();
-    let arn = cloud.arn("ecs", &format!("task/{}/{id}", order.cluster));
-    let mut tags = order.tags;
-    if order.propagate_definition_tags {
+    let definition = cloud.ecs.definition(&request.definition)?.clone();
+    let cluster_arn = cloud.ecs.clusters.get(&request.cluster)?.arn.clone();
+    let arn = cloud.arn("ecs", &format!("task/{}/{id}", request.cluster));
+    let mut tags = request.tags;
+    if request.propagate_definition_tags {
         for (key, value) in &definition.tags {
             tags.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -50,13 +52,13 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
     };
     let task = Task {
         arn: arn.clone(),
-        cluster: order.cluster,
+        cluster: request.cluster,
         cluster_arn,
         definition: definition.arn.clone(),
         family: definition.family.clone(),
-        group: order.group,
-        started_by: order.started_by,
-        service: order.service,
+        group: request.group,
+        started_by: request.started_by,
+        service: request.service,
         last_status: "PROVISIONING".to_owned(),
         desired_status: "RUNNING".to_owned(),
         health: "UNKNOWN".to_owned(),
@@ -70,8 +72,8 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         containers: definition.containers().iter().map(image).collect(),
         address: None,
         port: None,
-        settings: order.settings,
-        overrides: order.overrides,
+        settings: request.settings,
+        overrides: request.overrides,
         cpu: definition.body.text("cpu").map(str::to_owned),
         memory: definition.body.text("memory").map(str::to_owned),
         tags,
@@ -83,31 +85,31 @@ pub fn launch(cloud: &mut Cloud, order: Order) -> Option<String> {
         stops: transient_stop(cloud, &id),
     };
     if let Some((name, _)) = &task.service
-        && let Some(service) = service::find_mut(cloud, &task.cluster, name)
+        && let Some(service) = cloud.ecs.service_mut(&task.cluster, name)
     {
         service.tasks.push(arn.clone());
     }
     cloud.ecs.tasks.insert(arn.clone(), task);
     match prepare(cloud, &definition) {
-        Ok(()) => cloud.effect(Effect::Launch(launch)),
+        Ok(()) => cloud.push_effect(Effect::Launch(launch)),
         Err(reason) => end(cloud, &arn, None, &reason),
     }
     Some(arn)
 }
 
-/// Whether a task is one of those that stop for no fault of theirs, and how.
+/// The transient reason for which this task stops, if any.
 fn transient_stop(cloud: &Cloud, id: &str) -> Option<TransientStop> {
     if !cloud.happens(cloud.rules.transient_stops, "transient stop", id) {
         return None;
     }
-    let turn = cloud.lot("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
+    let turn = cloud.seeded_number("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
     TransientStop::ALL.into_iter().nth(usize::try_from(turn).ok()?)
 }
 
-/// Images and log groups must be there before a task starts, and roles must be assumable.
+/// Checks that images, log groups and secrets exist and that ECS can assume the roles.
 fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     for role in ["executionRoleArn", "taskRoleArn"] {
-        check_role(cloud, definition.body.text(role)).map_err(|fault| fault.message)?;
+        check_role(cloud, definition.body.text(role)).map_err(|error| error.message)?;
     }
     for container in definition.containers() {
         let image = container.text("image").unwrap_or_default();
@@ -134,7 +136,7 @@ fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
     Ok(())
 }
 
-/// The variables that a container gets from secrets, or why they cannot be had.
+/// The variables from secrets, or the reason why one is not available.
 fn secrets(container: &Value, known: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
     let value = |pair: &Value| {
         let (name, from) = (pair.text("name")?.to_owned(), pair.text("valueFrom").unwrap_or_default());
@@ -150,7 +152,7 @@ fn secrets(container: &Value, known: &BTreeMap<String, String>) -> Result<BTreeM
     container.items("secrets").iter().map(|pair| value(pair).ok_or_else(|| unknown(pair))).collect()
 }
 
-/// A secret's value, or that of one key of its JSON: `ARN:KEY:STAGE:VERSION`.
+/// The value of a secret, or of one key of its JSON: `ARN:KEY:STAGE:VERSION`.
 fn secret(from: &str, known: &BTreeMap<String, String>) -> Option<String> {
     if let Some(value) = known.get(from) {
         return Some(value.clone());
@@ -229,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_comes_from_a_whole_secret_or_from_one_key_of_it_and_a_missing_one_stops_the_task() {
+    fn secrets_give_variables_and_missing_secrets_stop_the_task() {
         let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:db-a1b2c3";
         let known = BTreeMap::from([(arn.to_owned(), r#"{"password": "hunter2"}"#.to_owned())]);
         let container = |from: &str| serde_json::json!({"secrets": [{"name": "PASSWORD", "valueFrom": from}]});

@@ -1,0 +1,37 @@
+//! What the planner needs beyond the resources of a location. Asked before planning, so that one round makes one plan.
+
+use super::ownership::not_owned;
+use super::present::service_plan;
+use super::{Input, assess};
+use crate::desired::Desired;
+use crate::resources::DesiredResources;
+
+/// Why a location is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Converge,
+    /// Delete what nothing uses any more.
+    CollectGarbage,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The revision whose tasks fail: the plan shows the end of its log.
+    pub failure_logs: Option<String>,
+    /// The list of the images in the location's repository.
+    pub images: bool,
+}
+
+/// `input.failure_excerpt` is ignored.
+pub fn needs(input: &Input<'_>, purpose: Purpose) -> Needs {
+    let Desired::Present(location) = input.desired else { return Needs::default() };
+    if !not_owned(input, location.config.adopt).is_empty() {
+        return Needs::default();
+    }
+    let images =
+        purpose == Purpose::CollectGarbage && input.hold.is_none() && input.observed.image_repository.is_some();
+    let desired = DesiredResources::new(&location.config, location.image.image(), input.deployment);
+    let failing = assess::is_failing(&service_plan(input, &desired).phase);
+    let failure_logs = desired.task_definition.revision.known().filter(|_| failing).map(str::to_owned);
+    Needs { failure_logs, images }
+}

@@ -1,0 +1,192 @@
+//! The plan for a location with a valid config: one diff per kind, in the order of creation.
+//!
+//! Guarantees: a step comes after everything that it needs. While the image is unknown, codeloc changes only what needs no image, and shows
+//! the rest as later steps.
+
+use std::time::Duration;
+
+use super::ownership::not_owned;
+use super::{Input, Plan, Report, assess, garbage, protection, readiness};
+use crate::desired::DesiredLocation;
+use crate::resources::service::{self, Phase, ServicePlan};
+use crate::resources::task_definition::{self, Attempt};
+use crate::resources::{
+    Deferred, DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition,
+    scaling, workspace,
+};
+use crate::status::Sync;
+
+/// ECS registers a task in Cloud Map within seconds of its start.
+const UNREGISTERED: Duration = Duration::from_secs(5 * 60);
+
+pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
+    let not_owned = not_owned(input, location.config.adopt);
+    if !not_owned.is_empty() {
+        return Plan::nothing(assess::not_owned(input, &not_owned));
+    }
+    let observed = input.observed;
+    let known = location.image.image();
+    let desired = DesiredResources::new(&location.config, known, input.deployment);
+
+    let mut steps = Vec::new();
+    steps.extend(log_group::diff(&desired.log_group, observed.log_group.as_deref()).into_iter().map(Step::LogGroup));
+    if let Some(desired) = &desired.image_repository {
+        let changes = image_repository::diff(desired, observed.image_repository.as_deref());
+        steps.extend(changes.into_iter().map(Step::ImageRepository));
+    }
+    steps.extend(role::diff(&desired.role, observed.role.as_deref()).into_iter().map(Step::Role));
+    if let Some(desired) = &desired.execution_role {
+        steps.extend(role::diff(desired, observed.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
+    }
+
+    // Everything from the task definition on needs the image.
+    let registered = task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs());
+    let service_plan = service_plan(input, &desired);
+    let failed = matches!(service_plan.phase, Phase::Failed { .. });
+    let desired_run = desired.run_definition.as_ref().filter(|_| !failed);
+    let registered_run = desired_run.and_then(|desired| run_definition::equal(desired, &observed.run_definitions));
+    steps.extend(protection::of_leftovers(input, location.config.protect, &desired, [registered, registered_run]));
+
+    let mismatch = desired.task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !failed);
+    let mut deploy = Vec::new();
+    match registered {
+        None if !failed && mismatch.is_none() => {
+            deploy.push(Step::TaskDefinition(register(input, &desired.task_definition)));
+        }
+        Some(registered) if service_plan.attempts => {
+            deploy.push(Step::TaskDefinition(attempt(input, &desired.task_definition, registered)));
+        }
+        _ => {}
+    }
+    let untagged = registered.and_then(|registered| task_definition::tag(&desired.task_definition, registered));
+    deploy.extend(untagged.map(Step::TaskDefinition));
+    deploy.extend(discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery));
+    let scaling: Vec<Step> =
+        scaling::diff(desired.scaling.as_ref(), observed.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
+    let service = service_plan.changes.into_iter().map(Step::Service);
+    let service = service.filter(|step| mismatch.is_none() || !step.rolls_out());
+    // The rollout starts before the run definition is registered: runs need it only after the new revision serves.
+    let run_mismatch =
+        desired.run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
+    let runs = desired_run.into_iter().flat_map(|desired| run_steps(desired, observed, run_mismatch.is_some()));
+    // A scalable target overrides the count: delete it before codeloc sets the count, and create it after the service.
+    if desired.scaling.is_none() {
+        deploy.extend(scaling);
+        deploy.extend(service);
+        deploy.extend(runs);
+    } else {
+        deploy.extend(service);
+        deploy.extend(runs);
+        deploy.extend(scaling);
+    }
+
+    let revision = desired.task_definition.revision.known();
+    let ready = readiness::ready(input, revision);
+    let workspace_step = readiness::change(input, ready.as_ref(), revision);
+
+    let mut later = Vec::new();
+    if known.is_some() && service_plan.phase != Phase::Draining {
+        steps.extend(deploy);
+    } else {
+        later.extend(deploy);
+    }
+    match workspace_step {
+        Some(change) => steps.push(Step::Workspace(change)),
+        // codeloc publishes it after a task answers.
+        None if ready.is_none() && input.workspace.entry.is_none() && !failed => {
+            later.push(Step::Workspace(publish(input)));
+        }
+        None => {}
+    }
+    let aws_mismatch = mismatch.or(run_mismatch);
+    let (reported, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(Step::is_report_only);
+    let synced = steps.is_empty() && later.is_empty() && aws_mismatch.is_none();
+    let report = assess::present(input, &location.image, &desired, &service_plan.phase, ready.as_ref(), synced);
+    let report = report_unchangeable(report, &reported, aws_mismatch.as_deref());
+    later.extend(reported);
+    let mut plan = Plan { aws_mismatch, ..Plan::of(steps, later, report) };
+    if plan.is_settled() {
+        plan.collects = true;
+        plan.garbage = garbage::garbage(input, desired.execution_role.is_some());
+    }
+    plan
+}
+
+fn publish(input: &Input<'_>) -> workspace::Change {
+    let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
+    workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }
+}
+
+/// Steps for the definition of runs. If `mismatch`, another registration would not help.
+fn run_steps(
+    desired: &run_definition::Desired,
+    observed: &ObservedResources,
+    mismatch: bool,
+) -> impl Iterator<Item = Step> {
+    let registers = |change: &run_definition::Change| matches!(change, run_definition::Change::Register { .. });
+    let changes = run_definition::diff(desired, &observed.run_definitions).into_iter();
+    changes.filter(move |change| !(mismatch && registers(change))).map(Step::RunDefinition)
+}
+
+/// Reports a difference that no step removes, unless codeloc still waits for something else.
+fn report_unchangeable(mut report: Report, reported: &[Step], aws_mismatch: Option<&str>) -> Report {
+    if let (Some(first), None) = (reported.first(), report.look_again) {
+        report.sync = Sync::OutOfSync;
+        let description = first.describe();
+        report.message = format!("{} {}: {}", first.kind().title(), description.name, description.reason);
+    }
+    if let Some(mismatch) = aws_mismatch {
+        mismatch.clone_into(&mut report.message);
+    }
+    report
+}
+
+fn register(input: &Input<'_>, desired: &task_definition::Desired) -> task_definition::Change {
+    let runs = input.observed.runs();
+    task_definition::Change::Register {
+        desired: Box::new(desired.clone()),
+        from: runs.map(|runs| task_definition::differing(desired, Some(runs))),
+        attempt: new_attempt(input, desired),
+    }
+}
+
+/// The part of the plan for the ECS service, and the phase of its rollout.
+pub(super) fn service_plan(input: &Input<'_>, desired: &DesiredResources) -> ServicePlan {
+    let observed = input.observed;
+    let registry =
+        observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()));
+    let context = service::Context {
+        revision: &desired.task_definition.revision,
+        registered: task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs()),
+        task_definitions: &observed.task_definitions,
+        registry: &registry,
+        transient: input.failure_excerpt.is_some_and(service::stop_reason::is_transient),
+        unregistered: is_unregistered(input),
+        now_ms: input.now_ms,
+    };
+    service::diff(&desired.service, observed.service.as_deref(), context)
+}
+
+/// Marks a registered definition before its rollout starts.
+fn attempt(
+    input: &Input<'_>,
+    desired: &task_definition::Desired,
+    registered: &task_definition::Observed,
+) -> task_definition::Change {
+    task_definition::Change::Attempt {
+        arn: registered.arn.clone(),
+        attempt: new_attempt(input, desired),
+        fields: task_definition::differing(desired, input.observed.runs()),
+    }
+}
+
+fn new_attempt(input: &Input<'_>, desired: &task_definition::Desired) -> Attempt {
+    let served_before = input.observed.served_before(desired.commit());
+    service::attempt(input.observed.service.as_deref(), served_before, input.now_ms)
+}
+
+/// Whether tasks have run for minutes and Cloud Map lists none of them.
+fn is_unregistered(input: &Input<'_>) -> bool {
+    let runs = input.observed.service.as_ref().is_some_and(|service| service.exists() && service.running > 0);
+    runs && input.observed.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
+}

@@ -1,0 +1,43 @@
+//! [`Builder`]: the port through which the controller finds and builds images.
+
+use std::future::Future;
+
+use codeloc_core::image::Image;
+use codeloc_crds::{Architecture, CodePointer, LocationName};
+
+use crate::error::BuildError;
+use crate::progress::OnProgress;
+
+/// Everything that decides the content of an image. Equal requests give the same digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub location: LocationName,
+    /// As the config writes it. [`Git`](codeloc_git::Git) applies its URL rewrites when it fetches.
+    pub git_url: String,
+    /// 40 hexadecimal digits.
+    pub commit: String,
+    pub subdirectory: Option<String>,
+    pub code: CodePointer,
+    pub dependencies: Option<String>,
+    /// Builds the image from this Dockerfile. Then `code`, `dependencies` and `python` do not change the image.
+    pub dockerfile: Option<String>,
+    /// Minor version, such as `3.12`.
+    pub python: String,
+    pub architecture: Architecture,
+    /// Where to push: `host[:port]/path` without a tag.
+    pub target: String,
+}
+
+/// Port: finds and builds images.
+pub trait Builder: Send + Sync + 'static {
+    /// The image of a request that was built earlier. Only reads the registry.
+    fn find(&self, request: &Request) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
+    /// Builds and pushes the image.
+    fn build(
+        &self,
+        request: &Request,
+        progress: &OnProgress<'_>,
+    ) -> impl Future<Output = Result<Image, BuildError>> + Send;
+    /// The digest behind `NAME:TAG` of an image that codeloc did not build; `None` if the registry has no such tag.
+    fn digest(&self, tag: &str) -> impl Future<Output = Result<Option<String>, BuildError>> + Send;
+}

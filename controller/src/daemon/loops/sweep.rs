@@ -1,0 +1,127 @@
+//! Reads the whole deployment at the start, at each interval, when locations wait for it, and when the lease is acquired or lost.
+//! Nothing is swept before the configs were read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codeloc_aws::lease::LeaseState;
+use tokio::time::Instant;
+
+use super::{AFTER_FAILURE, pause_after};
+use crate::daemon::Daemon;
+use crate::reconcile::{Ports, Reason};
+use crate::status::events::{EventReason, NewEvent};
+
+/// The pause for each location that a sweep reads.
+const FOR_EACH: Duration = Duration::from_millis(60);
+
+pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
+    daemon.context.desired.configs.read().await;
+    let interval = Duration::from_secs(daemon.settings.reconcile.resync_seconds);
+    let observer = &daemon.context.observer;
+    let mut lease_state = observer.aws.lease.watch();
+    if lease_state.wait_for(|state| *state != LeaseState::Unknown).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let mut held = false;
+    let mut resync_at = Instant::now();
+    loop {
+        let state = lease_state.borrow_and_update().clone();
+        let was_held = std::mem::replace(&mut held, state == LeaseState::Held);
+        if let Some(event) = lease_event(&state, was_held) {
+            daemon.context.status.recorder.record(event);
+        }
+        if held
+            && !was_held
+            && let Err(error) = observer.take_over().await
+        {
+            tracing::warn!(%error, "cannot read workspace.yaml after the takeover");
+        }
+        let resyncs = Instant::now() >= resync_at || held != was_held;
+        let pause = match daemon.sweep(resyncs).await {
+            Some(locations) => {
+                if resyncs {
+                    resync_at = Instant::now() + interval;
+                }
+                pause_after(locations, FOR_EACH)
+            }
+            None => {
+                resync_at = Instant::now() + AFTER_FAILURE.min(interval);
+                AFTER_FAILURE
+            }
+        };
+        let soonest = Instant::now() + pause;
+        tokio::select! {
+            () = tokio::time::sleep_until(resync_at) => {}
+            () = async { observer.awaiting_sweep.wait().await; tokio::time::sleep_until(soonest).await } => {}
+            _ = lease_state.changed() => {}
+        }
+    }
+}
+
+impl<P: Ports> Daemon<P> {
+    /// Sweeps, and enqueues the waiting locations; at a resync, all of them. Returns the number of locations, or nothing after a failure.
+    async fn sweep(&self, resyncs: bool) -> Option<usize> {
+        let (context, observer) = (&self.context, &self.context.observer);
+        let waiting = observer.awaiting_sweep.take();
+        let started = Instant::now();
+        let names = context.desired.configs.names().into_iter().chain(waiting.keys().cloned());
+        let swept = observer.sweep(names).await;
+        let metrics = &context.status.recorder.metrics;
+        let result = if swept.is_ok() { "done" } else { "failed" };
+        metrics.sweeps.with_label_values(&[result]).observe(started.elapsed().as_secs_f64());
+        let names = match swept {
+            Ok(names) => names,
+            Err(error) => {
+                self.progress.sweep_failed(started, error.to_string());
+                context.status.recorder.record(NewEvent::of_daemon(EventReason::SweepFailed, error.to_string()));
+                tracing::warn!(%error, "the sweep failed; codeloc changes nothing on a partial observation");
+                observer.awaiting_sweep.put_back(waiting);
+                return None;
+            }
+        };
+        self.progress.sweep_succeeded();
+        for (name, reason) in &waiting {
+            self.queue.add_now(name, *reason);
+        }
+        if resyncs {
+            self.progress.expect(&names);
+            for name in &names {
+                self.queue.add_now(name, Reason::Resync);
+            }
+        } else {
+            self.progress.expect(&[]);
+        }
+        Some(names.len())
+    }
+}
+
+/// The event of a change of the lease.
+fn lease_event(state: &LeaseState, was_held: bool) -> Option<NewEvent> {
+    let lost = |why: String| Some(NewEvent::of_daemon(EventReason::LeaseLost, why));
+    match state {
+        LeaseState::Held if was_held => None,
+        LeaseState::Held => Some(NewEvent::of_daemon(EventReason::LeaseAcquired, "this process may change things")),
+        LeaseState::Standby { holder } => lost(format!("{holder} holds the lease")),
+        LeaseState::Unreadable(why) => lost(format!("the lease cannot be read: {why}")),
+        LeaseState::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acquired_lease_is_an_event_once() {
+        let event = lease_event(&LeaseState::Held, false).expect("an event");
+        assert_eq!(event.reason, EventReason::LeaseAcquired);
+        assert!(lease_event(&LeaseState::Held, true).is_none());
+    }
+
+    #[test]
+    fn a_lost_lease_names_the_holder() {
+        let event = lease_event(&LeaseState::Standby { holder: "other".to_owned() }, true).expect("an event");
+        assert_eq!((event.reason, event.message.as_str()), (EventReason::LeaseLost, "other holds the lease"));
+    }
+}

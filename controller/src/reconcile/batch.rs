@@ -1,0 +1,66 @@
+//! Locations that wait to be read together, because one call reads ten or a hundred of them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use codeloc_core::lock::lock;
+use tokio::sync::Notify;
+
+use super::reason::Reason;
+
+/// The names of the waiting locations, and why each is reconciled once it is read.
+pub type Batch = BTreeMap<String, Reason>;
+
+#[derive(Debug, Default)]
+pub struct BatchQueue {
+    names: Mutex<Batch>,
+    pushed: Notify,
+}
+
+impl BatchQueue {
+    pub fn push(&self, name: &str, reason: Reason) {
+        lock(&self.names).insert(name.to_owned(), reason);
+        self.pushed.notify_one();
+    }
+
+    pub fn take(&self) -> Batch {
+        std::mem::take(&mut *lock(&self.names))
+    }
+
+    /// Puts a batch back after a failed read.
+    pub fn put_back(&self, batch: Batch) {
+        lock(&self.names).extend(batch);
+    }
+
+    /// Returns once at least one location waits.
+    pub async fn wait(&self) {
+        while lock(&self.names).is_empty() {
+            self.pushed.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_holds_each_location_once() {
+        let queue = BatchQueue::default();
+        queue.push("orders", Reason::Resync);
+        queue.push("orders", Reason::Create);
+        queue.wait().await;
+        assert_eq!(queue.take(), Batch::from([("orders".to_owned(), Reason::Create)]));
+        assert!(queue.take().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_was_not_read_waits_again() {
+        let queue = BatchQueue::default();
+        queue.push("orders", Reason::Resync);
+        let batch = queue.take();
+        queue.put_back(batch.clone());
+        queue.wait().await;
+        assert_eq!(queue.take(), batch);
+    }
+}

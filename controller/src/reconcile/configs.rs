@@ -1,0 +1,159 @@
+//! The configs in force, and what removed configs said.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use codeloc_core::desired::Invalid;
+use codeloc_core::planner::Hold;
+use codeloc_core::resources::ObservedResources;
+use codeloc_crds::{ImagePolicy, Location};
+use codeloc_git::refs::RefKey;
+use tokio::sync::watch;
+
+use super::last_configs::LastConfigs;
+use super::prune_guard::{Inventory, prune_guard};
+use crate::config_source::Snapshot;
+
+#[derive(Debug, Default)]
+pub struct Configs {
+    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Why codeloc cannot read the configs now.
+    unread: RwLock<Option<String>>,
+    last: LastConfigs,
+}
+
+/// The config of one location.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Config {
+    Valid(Box<Location>),
+    Invalid(Invalid),
+    Absent,
+}
+
+impl Configs {
+    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.last.learn(&snapshot);
+        self.snapshot.send_replace(Some(snapshot));
+    }
+
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Returns once the configs have been read.
+    pub async fn read(&self) {
+        // The sender is in this value, so the wait cannot fail.
+        let _ = self.snapshot.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Why codeloc cannot read the configs now. Until it can, it deletes nothing.
+    pub fn set_unread(&self, why: Option<String>) {
+        *self.unread.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// The names of all locations that have a config, valid or not.
+    pub fn names(&self) -> Vec<String> {
+        self.snapshot().iter().flat_map(|snapshot| snapshot.locations.keys()).map(ToString::to_string).collect()
+    }
+
+    /// The config of a location. Where two configs claim the same prefix, the running one keeps it. An invalid config keeps the location
+    /// that it names, if this deployment owns any resource of it.
+    pub fn config(&self, name: &str, observed: &ObservedResources, deployment: &str) -> Config {
+        let Some(snapshot) = self.snapshot() else {
+            return Config::Invalid(Invalid::new(name, "the configs have not been read yet"));
+        };
+        let contested = snapshot.contested.get(name);
+        let holder = contested.filter(|location| observed.runs_with_prefix() == Some(location.s3_prefix.as_str()));
+        match snapshot.locations.get(name).map(|read| holder.map_or(read.as_ref(), Ok)) {
+            Some(Ok(location)) => Config::Valid(Box::new(location.clone())),
+            Some(Err(invalid)) => Config::Invalid(invalid.clone()),
+            None => match snapshot.claimed.get(name) {
+                Some(invalid) if observed.any_owned(name, deployment) => Config::Invalid(invalid.clone()),
+                _ => Config::Absent,
+            },
+        }
+    }
+
+    /// Why a location without a config must not be deleted.
+    pub fn removal_hold(&self, name: &str, owned: Option<&BTreeSet<String>>, allowed: usize) -> Option<Hold> {
+        self.last.hold(name).or_else(|| self.prune_block(name, owned, allowed).map(Hold::PruneBlocked))
+    }
+
+    fn prune_block(&self, name: &str, owned: Option<&BTreeSet<String>>, allowed: usize) -> Option<String> {
+        let snapshot = self.snapshot()?;
+        let Some(observed) = owned else { return Some("live state has not been read yet".to_owned()) };
+        let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
+        let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
+        let confirmed = &snapshot.prune;
+        prune_guard(Inventory { observed, desired: &desired, confirmed, allowed, unread: unread.as_deref() }, name)
+    }
+
+    /// The locations that follow a branch.
+    pub fn followers(&self, key: &RefKey) -> Vec<String> {
+        let snapshot = self.snapshot();
+        let locations = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
+        locations
+            .filter(|location| location.git_url == key.git_url && location.reference == key.reference)
+            .map(|location| location.name.to_string())
+            .collect()
+    }
+
+    /// The image tags that locations follow.
+    pub fn followed_tags(&self) -> BTreeSet<String> {
+        let snapshot = self.snapshot();
+        let locations = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
+        locations
+            .filter(|location| location.image_policy == ImagePolicy::Follow)
+            .filter_map(|location| location.image_tag().map(str::to_owned))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codeloc_crds::LocationName;
+
+    use super::*;
+
+    fn location(name: &str) -> Location {
+        let text = format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}.definitions\n");
+        codeloc_crds::parse(name, &text).expect("a valid config")
+    }
+
+    fn configs(names: &[&str]) -> Configs {
+        let configs = Configs::default();
+        let locations = names.iter().map(|name| (LocationName::new(name).expect("a name"), Ok(location(name))));
+        configs.set_snapshot(Arc::new(Snapshot { locations: locations.collect(), ..Snapshot::default() }));
+        configs
+    }
+
+    #[test]
+    fn a_location_is_not_absent_before_the_configs_are_read() {
+        let config = Configs::default().config("orders", &ObservedResources::default(), "codeloc");
+        assert!(matches!(config, Config::Invalid(_)), "{config:?}");
+    }
+
+    #[test]
+    fn a_removed_config_makes_its_location_absent() {
+        let configs = configs(&["orders"]);
+        let observed = ObservedResources::default();
+        assert_eq!(configs.config("orders", &observed, "codeloc"), Config::Valid(Box::new(location("orders"))));
+        assert_eq!(configs.config("billing", &observed, "codeloc"), Config::Absent);
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_the_first_sweep() {
+        let hold = configs(&["orders"]).removal_hold("billing", None, 10);
+        assert!(matches!(hold, Some(Hold::PruneBlocked(_))), "{hold:?}");
+    }
+
+    #[test]
+    fn nothing_is_deleted_while_the_configs_cannot_be_read() {
+        let configs = configs(&["orders"]);
+        let owned = BTreeSet::from(["orders".to_owned(), "billing".to_owned()]);
+        assert_eq!(configs.removal_hold("billing", Some(&owned), 1), None);
+        configs.set_unread(Some("the git host does not answer".to_owned()));
+        let hold = configs.removal_hold("billing", Some(&owned), 1);
+        assert!(matches!(hold, Some(Hold::PruneBlocked(_))), "{hold:?}");
+    }
+}

@@ -1,0 +1,215 @@
+//! Observing a location, as recently as the reason asks for: all locations in a sweep, the services of some in a refresh, one by itself
+//! when a change waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codeloc_aws::resources as aws;
+use codeloc_aws::{CallError, Scope};
+use codeloc_core::deployment::Address;
+use codeloc_core::names;
+use codeloc_core::planner::Answered;
+use codeloc_core::priority::Priority;
+use codeloc_core::resources::image_repository::garbage::Image;
+use codeloc_core::resources::{ObservedResources, workspace};
+use codeloc_dagster::{CodeServer, Webserver};
+use tokio::time::Instant;
+
+use super::aws::Aws;
+use super::batch::BatchQueue;
+use super::failure_logs::FailureLogs;
+use super::image_schedule::ImageSchedule;
+use super::instances::{self, Instances};
+use super::publisher::{PublishError, View, WorkspacePublisher};
+use super::reason::{Freshness, Reason};
+use super::store::{ObservationStore, Observed};
+
+/// The age up to which a sweep serves a location that waits for a change.
+const FRESH: Duration = Duration::from_secs(5);
+/// codeloc does not read a service again within this time. Finding an existing image takes less.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub enum Observation {
+    Ready(Box<Observed>),
+    /// The location waits in a batch for the next sweep or refresh.
+    Awaiting,
+}
+
+/// The state of a location outside AWS's resources.
+#[derive(Debug)]
+pub struct Surroundings {
+    pub answers: Vec<Answered>,
+    pub workspace: workspace::Observed,
+    pub view: View,
+    /// How long the desired revision has been deployed.
+    pub steady_for: Duration,
+}
+
+pub struct Observer<C, W> {
+    pub aws: Arc<Aws>,
+    code_server: C,
+    publisher: Arc<WorkspacePublisher<W>>,
+    pub store: ObservationStore,
+    /// Locations that the next sweep reads.
+    pub awaiting_sweep: BatchQueue,
+    /// Locations of which everything but the service is known.
+    pub awaiting_refresh: BatchQueue,
+    pub failure_logs: FailureLogs,
+    pub image_schedule: ImageSchedule,
+    instances: Instances,
+    /// Sweeps and refreshes run one at a time.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl<C: CodeServer, W: Webserver> Observer<C, W> {
+    pub fn new(aws: Arc<Aws>, code_server: C, publisher: Arc<WorkspacePublisher<W>>) -> Self {
+        Self {
+            aws,
+            code_server,
+            publisher,
+            store: ObservationStore::default(),
+            awaiting_sweep: BatchQueue::default(),
+            awaiting_refresh: BatchQueue::default(),
+            failure_logs: FailureLogs::default(),
+            image_schedule: ImageSchedule::starting_at(Instant::now()),
+            instances: Instances::default(),
+            reading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Reads the whole deployment. Returns every location to reconcile: observed, published, or one of `names`.
+    pub async fn sweep(&self, names: impl IntoIterator<Item = String>) -> Result<Vec<String>, CallError> {
+        let _one = self.reading.lock().await;
+        let begun = self.store.begin();
+        if self.aws.lease.fence().is_open()
+            && let Err(error) = self.publisher.check_file().await
+        {
+            tracing::warn!(%error, "cannot check workspace.yaml");
+        }
+        let mut observed = codeloc_aws::observe(self.aws.session(Priority::Resync), Scope::All).await?;
+        let deployment = &self.aws.deployment.id;
+        let has_owned = |(name, resources): &(&String, &ObservedResources)| resources.any_owned(name, deployment);
+        let owned: BTreeSet<String> = observed.iter().filter(has_owned).map(|(name, _)| name.clone()).collect();
+        let mut all: BTreeSet<String> = owned.clone();
+        all.extend(names);
+        all.extend(self.publisher.names().await);
+        // A location without any resource has been observed too.
+        for name in &all {
+            observed.entry(name.clone()).or_default();
+        }
+        self.store.put_sweep(begun, observed, owned);
+        Ok(all.into_iter().collect())
+    }
+
+    /// Reads the services of locations whose other resources are known, ten per call.
+    pub async fn refresh_services(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
+        let _one = self.reading.lock().await;
+        let begun = self.store.begin();
+        let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
+        let mut found = aws::service::describe(self.aws.session(Priority::Making), &services).await?;
+        let mut refreshed = BTreeMap::new();
+        for name in names {
+            if let Some((mut resources, _)) = self.store.last(name) {
+                resources.service = found.remove(name);
+                refreshed.insert(name.clone(), resources);
+            }
+        }
+        self.store.put_refresh(begun, refreshed);
+        Ok(())
+    }
+
+    /// Returns the resources of a location. When the reason does not need them now, and no sweep or refresh has them, the location joins
+    /// a batch with `later` as its reason.
+    pub async fn observe(&self, name: &str, reason: Reason, later: Reason) -> Result<Observation, CallError> {
+        let ready = |resources, at, complete| Ok(Observation::Ready(Box::new(Observed { resources, at, complete })));
+        let current = reason.freshness() == Freshness::Current;
+        let base = match self.store.take(name) {
+            Some(seen) if !current || (seen.complete && seen.at.elapsed() < FRESH) => {
+                return Ok(Observation::Ready(Box::new(seen)));
+            }
+            Some(seen) => Some((seen.resources, seen.at)),
+            None => self.store.last(name),
+        };
+        let session = self.aws.session(reason.priority());
+        let at = Instant::now();
+        match base {
+            // Until a location has a service, none of its resources changes by itself.
+            Some((resources, _)) if resources.service.is_none() => ready(resources, at, false),
+            Some((resources, at)) if at.elapsed() < JUST_NOW => ready(resources, at, false),
+            _ if !current => {
+                self.await_batch(name, later);
+                Ok(Observation::Awaiting)
+            }
+            Some((mut resources, _)) => {
+                resources.service = aws::service::observe(session, Scope::One(name)).await?.remove(name);
+                ready(resources, at, false)
+            }
+            None => {
+                let resources = codeloc_aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
+                ready(resources, at, true)
+            }
+        }
+    }
+
+    fn await_batch(&self, name: &str, reason: Reason) {
+        let batch = if self.store.has_last(name) { &self.awaiting_refresh } else { &self.awaiting_sweep };
+        batch.push(name, reason);
+    }
+
+    /// Asks the tasks, and reads what is published and what the webserver shows. `present` is whether the location has a valid config.
+    pub async fn surroundings(
+        &self,
+        name: &str,
+        present: bool,
+        resources: &ObservedResources,
+        priority: Priority,
+    ) -> Result<Surroundings, CallError> {
+        let session = self.aws.session(priority);
+        let mut answers = self.instances.answers(session, &self.code_server, name, resources).await?;
+        if present
+            && self.aws.deployment.address == Address::Discovered
+            && let Some(published) = self.publisher.entry(name).await
+        {
+            answers.extend(instances::foreign_at(&self.code_server, &published, resources, &answers).await);
+        }
+        let (workspace, view) = self.publisher.observed(name).await;
+        Ok(Surroundings { answers, workspace, view, steady_for: self.store.steady_for(name) })
+    }
+
+    /// Why the tasks of this revision failed.
+    pub async fn failure_excerpt(
+        &self,
+        name: &str,
+        resources: &ObservedResources,
+        revision: &str,
+        priority: Priority,
+    ) -> String {
+        self.failure_logs.excerpt(self.aws.session(priority), name, resources, revision).await
+    }
+
+    /// The images in a location's repository. If AWS does not list them, codeloc deletes none and the pass goes on.
+    pub async fn images(&self, resources: &ObservedResources, priority: Priority) -> Option<Vec<Image>> {
+        let repository = resources.image_repository.as_ref()?;
+        aws::image_repository::images(self.aws.session(priority), &repository.name)
+            .await
+            .inspect_err(|error| tracing::warn!(repository = %repository.name, %error, "cannot list the images"))
+            .ok()
+    }
+
+    /// This process has acquired the lease. The previous holder may have changed everything that is remembered here.
+    pub async fn take_over(&self) -> Result<(), PublishError> {
+        self.aws.cache.clear();
+        self.store.clear();
+        self.publisher.reread().await
+    }
+
+    /// The location and all of its resources are gone.
+    pub fn forget(&self, name: &str) {
+        self.store.forget(name);
+        self.failure_logs.forget(name);
+        self.instances.forget(name);
+        self.image_schedule.forget(name);
+    }
+}

@@ -1,0 +1,379 @@
+//! The only writer of `workspace.yaml`. Many passes publish through it; each write is whole, and the webserver is asked to
+//! reload once for as many of them as came together.
+//!
+//! Guarantees: no pass waits for a reload longer than [`PATIENCE`], nor for an answer of a webserver that is silent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use codeloc_aws::pulse::{Pulse, Silence};
+use codeloc_core::dagster::Entry;
+use codeloc_core::dagster::WebLocation;
+use codeloc_core::lock::lock;
+use codeloc_core::resources::workspace::{Change, Observed};
+use codeloc_dagster::workspace_file::{Entries, Publisher};
+use codeloc_dagster::{WebError, Webserver, WorkspaceError};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Duration, Instant};
+
+use crate::status::Recorder;
+use crate::status::events::{EventReason, NewEvent};
+
+/// How long one answer of the webserver serves all passes, and how long a failed one does.
+const FRESH: Duration = Duration::from_secs(1);
+const STILL_UNREACHABLE: Duration = Duration::from_secs(5);
+/// How long a pass waits for the reload that it asked for. A longer one goes on without it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the webserver is asked whether it is there, and how long such a question may take.
+const PING: Duration = Duration::from_secs(5);
+const LONGEST_PING: Duration = Duration::from_secs(10);
+/// How long it may be silent before no pass waits for it, and before that is worth telling. The latter with [`PING`] below 15 s.
+const SILENT_FOR_PASSES: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_secs(8);
+/// Between a reload that failed and the next one: doubled up to the longest pause.
+const RELOAD_AGAIN: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("workspace.yaml: {0}")]
+    File(#[from] WorkspaceError),
+    #[error(transparent)]
+    Web(#[from] WebError),
+}
+
+/// What the webserver shows.
+#[derive(Clone, Debug)]
+pub enum View {
+    NotConfigured,
+    Unreachable(String),
+    /// Shared: every pass looks at one of them.
+    Locations(Arc<BTreeMap<String, WebLocation>>),
+}
+
+pub struct WorkspacePublisher<W> {
+    publisher: Publisher,
+    webserver: Option<W>,
+    entries: Mutex<Entries>,
+    view: std::sync::Mutex<Cached>,
+    /// One question for the view at a time.
+    asking: Mutex<()>,
+    pulse: Pulse,
+    /// Number of the last write that changed membership or a host.
+    written: AtomicU64,
+    /// Number of the last write that a reload was asked for.
+    wanted: watch::Sender<u64>,
+    reloads: watch::Sender<Reloads>,
+    /// Entries of the file, for whoever may not wait.
+    count: AtomicUsize,
+    recorder: Arc<Recorder>,
+}
+
+/// The last answer of the webserver.
+#[derive(Default)]
+struct Cached {
+    view: Option<(Instant, View)>,
+    /// Rises whenever the answer is forgotten: one to an earlier question is not kept then.
+    forgotten: u64,
+}
+
+/// How far the webserver has read the file.
+#[derive(Clone, Debug, Default)]
+struct Reloads {
+    /// Number of the last write that it has read.
+    done: u64,
+    /// Number of the last write that it was asked to read in vain, and why.
+    failed: Option<(u64, String)>,
+}
+
+impl<W: Webserver> WorkspacePublisher<W> {
+    /// Starts from the file as it is, so that what was published stays published. Writes nothing.
+    pub fn open(publisher: Publisher, webserver: Option<W>, recorder: Arc<Recorder>) -> Result<Self, WorkspaceError> {
+        let entries = publisher.read()?;
+        Ok(Self {
+            publisher,
+            webserver,
+            count: AtomicUsize::new(entries.len()),
+            entries: Mutex::new(entries),
+            view: std::sync::Mutex::default(),
+            asking: Mutex::default(),
+            pulse: Pulse::default(),
+            written: AtomicU64::new(0),
+            wanted: watch::Sender::default(),
+            reloads: watch::Sender::default(),
+            recorder,
+        })
+    }
+
+    /// Reads the file again: another process may have written it since.
+    pub async fn reread(&self) -> Result<(), PublishError> {
+        let mut entries = self.entries.lock().await;
+        *entries = self.publisher.read()?;
+        self.count.store(entries.len(), Ordering::SeqCst);
+        self.written.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// What somebody else wrote into the file is what Dagster reads: it is live state like any other. A file that cannot be
+    /// read, or is none of ours, is written anew.
+    pub async fn check_file(&self) -> Result<(), WorkspaceError> {
+        let mut entries = self.entries.lock().await;
+        // Nearly always; and to compare letters takes a fraction of what it takes to read them as YAML.
+        if self.publisher.matches(&entries) {
+            return Ok(());
+        }
+        match self.publisher.read() {
+            Ok(found) if found == *entries => {}
+            Ok(found) => {
+                tracing::warn!("workspace.yaml was changed by somebody else");
+                *entries = found;
+                self.count.store(entries.len(), Ordering::SeqCst);
+                self.written.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "workspace.yaml is written anew");
+                self.publisher.publish(&entries)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the file where there is none: Dagster does not start without one.
+    pub async fn create(&self) -> Result<(), WorkspaceError> {
+        self.publisher.publish(&*self.entries.lock().await).map(drop)
+    }
+
+    /// Locations in the file.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    pub async fn names(&self) -> Vec<String> {
+        self.entries.lock().await.keys().cloned().collect()
+    }
+
+    pub async fn entry(&self, name: &str) -> Option<Entry> {
+        self.entries.lock().await.get(name).cloned()
+    }
+
+    pub async fn observed(&self, name: &str) -> (Observed, View) {
+        let entry = self.entry(name).await;
+        let view = self.view().await;
+        let View::Locations(locations) = &view else { return (Observed { entry, web: None }, view) };
+        if let Some(web) = locations.get(name) {
+            return (Observed { entry, web: Some(web.clone()) }, view);
+        }
+        let reloads = self.reloads.borrow().clone();
+        if reloads.done >= *self.wanted.borrow() {
+            return (Observed { entry, web: None }, view);
+        }
+        // A reload that is under way, or about to begin, may bring it.
+        match reloads.failed {
+            None => (Observed { entry, web: Some(WebLocation::Loading) }, view),
+            Some((_, why)) => (Observed { entry, web: None }, View::Unreachable(why)),
+        }
+    }
+
+    /// Since when the webserver does not answer, once that lasts.
+    pub fn silence(&self) -> Option<Silence> {
+        self.pulse.silence(SILENT)
+    }
+
+    fn fresh_view(&self) -> Option<View> {
+        let cached = lock(&self.view);
+        let (at, view) = cached.view.as_ref()?;
+        let serves = if matches!(view, View::Unreachable(_)) { STILL_UNREACHABLE } else { FRESH };
+        (at.elapsed() < serves).then(|| view.clone())
+    }
+
+    async fn view(&self) -> View {
+        let Some(webserver) = &self.webserver else { return View::NotConfigured };
+        if let Some(view) = self.fresh_view() {
+            return view;
+        }
+        tokio::select! {
+            biased;
+            silence = self.pulse.until_silent(SILENT_FOR_PASSES) => {
+                View::Unreachable(silence.why.unwrap_or_else(|| "the webserver does not answer".to_owned()))
+            }
+            view = self.ask(webserver) => view,
+        }
+    }
+
+    async fn ask(&self, webserver: &W) -> View {
+        let _alone = self.asking.lock().await;
+        if let Some(view) = self.fresh_view() {
+            return view;
+        }
+        loop {
+            let forgotten = lock(&self.view).forgotten;
+            let view = match webserver.locations().await {
+                Ok(locations) => View::Locations(Arc::new(locations)),
+                Err(error) => View::Unreachable(error.to_string()),
+            };
+            let mut cached = lock(&self.view);
+            // Otherwise it may be from before a reload.
+            if cached.forgotten == forgotten {
+                cached.view = Some((Instant::now(), view.clone()));
+                return view;
+            }
+        }
+    }
+
+    /// Asks the webserver whether it is there, and has it reload after writes. Runs until it is dropped.
+    pub async fn keep(&self) {
+        match &self.webserver {
+            Some(webserver) => {
+                tokio::join!(self.keep_pinging(webserver), self.keep_reloading(webserver));
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn keep_pinging(&self, webserver: &W) {
+        loop {
+            self.pulse.ask();
+            match tokio::time::timeout(LONGEST_PING, webserver.ping()).await {
+                Ok(Ok(())) => self.pulse.heard(),
+                Ok(Err(error)) => self.pulse.failed(error.to_string()),
+                Err(_) => {
+                    self.pulse.failed(format!("the webserver did not answer within {} s", LONGEST_PING.as_secs()));
+                }
+            }
+            tokio::time::sleep(PING).await;
+        }
+    }
+
+    /// One reload at a time, each for every write before it began.
+    async fn keep_reloading(&self, webserver: &W) {
+        let mut wanted = self.wanted.subscribe();
+        let mut pause = RELOAD_AGAIN;
+        loop {
+            let done = self.reloads.borrow().done;
+            // Never an error: the sender is in this very value.
+            let _ = wanted.wait_for(|wanted| *wanted > done).await;
+            let written = self.written.load(Ordering::SeqCst);
+            let result = webserver.reload_workspace().await;
+            self.count_reload(result.is_ok());
+            self.forget_view();
+            match result {
+                Ok(()) => {
+                    self.reloads.send_replace(Reloads { done: written, failed: None });
+                    pause = RELOAD_AGAIN;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the webserver did not reload workspace.yaml; it is asked again");
+                    let why = format!("workspace.yaml is written and not loaded: {error}");
+                    let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
+                    self.recorder.record(new_event);
+                    self.reloads.send_modify(|reloads| reloads.failed = Some((written, why)));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    // As soon as it is there again, and no sooner.
+                    if self.pulse.silence(SILENT_FOR_PASSES).is_some() {
+                        self.pulse.until_heard().await;
+                        pause = RELOAD_AGAIN;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether Dagster says that no run of this location is queued or runs. Where nobody can be asked, one may be.
+    pub async fn has_no_runs(&self, name: &str) -> bool {
+        let Some(webserver) = &self.webserver else { return false };
+        match webserver.has_unfinished_runs(name).await {
+            Ok(some) => !some,
+            Err(error) => {
+                tracing::debug!(location = name, %error, "nobody knows whether runs are under way");
+                false
+            }
+        }
+    }
+
+    /// Errors are the file's, and those of a location that is reloaded by itself. A webserver that does not reload the workspace keeps
+    /// no location from being published or removed: it is asked again until it has.
+    pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
+        match change {
+            Change::Publish { name, host, port, .. } => {
+                let entry = Entry { host: host.clone(), port: *port };
+                self.edit(|entries| {
+                    entries.insert(name.clone(), entry);
+                })
+                .await?;
+                self.reload().await;
+            }
+            Change::Remove { name } | Change::Withdraw { name, .. } => {
+                self.edit(|entries| {
+                    entries.remove(name);
+                })
+                .await?;
+                self.reload().await;
+            }
+            Change::ReloadWorkspace { .. } => {
+                self.written.fetch_add(1, Ordering::SeqCst);
+                self.reload().await;
+            }
+            Change::Reload { name, expected, .. } => {
+                let Some(webserver) = &self.webserver else { return Ok(()) };
+                let answer = webserver.reload_location(name).await;
+                self.count_reload(answer.is_ok());
+                let shown = answer?;
+                self.forget_view();
+                // It connects to the host that it knows. If that has somebody else by now, it missed the reload that told the new one.
+                if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
+                    self.written.fetch_add(1, Ordering::SeqCst);
+                    self.reload().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn edit(&self, edit: impl FnOnce(&mut Entries)) -> Result<(), WorkspaceError> {
+        let mut entries = self.entries.lock().await;
+        let mut edited = entries.clone();
+        edit(&mut edited);
+        if self.publisher.publish(&edited)? {
+            self.recorder.metrics.workspace_writes.with_label_values::<&str>(&[]).inc();
+            self.written.fetch_add(1, Ordering::SeqCst);
+        }
+        *entries = edited;
+        self.count.store(entries.len(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Asks for a reload on behalf of every write so far, and waits for it a short while: most take no longer.
+    async fn reload(&self) {
+        if self.webserver.is_none() {
+            return;
+        }
+        let written = self.written.load(Ordering::SeqCst);
+        self.wanted.send_if_modified(|wanted| {
+            let more = *wanted < written;
+            *wanted = written.max(*wanted);
+            more
+        });
+        let mut reloads = self.reloads.subscribe();
+        let tried = |reloads: &Reloads| {
+            let failed = reloads.failed.as_ref().is_some_and(|(failed, _)| *failed >= written);
+            reloads.done >= written || failed
+        };
+        // Whether it was tried by then is seen by the next look at the location.
+        let _ = tokio::time::timeout(PATIENCE, reloads.wait_for(tried)).await;
+    }
+
+    fn count_reload(&self, done: bool) {
+        self.recorder.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
+    }
+
+    fn forget_view(&self) {
+        let mut cached = lock(&self.view);
+        cached.view = None;
+        cached.forgotten += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

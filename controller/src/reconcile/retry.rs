@@ -1,0 +1,96 @@
+//! Backing off after a failed pass, longer with each failure in a row.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use codeloc_aws::Class;
+use codeloc_core::lock::lock;
+use tokio::time::Instant;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(300);
+
+/// Failed passes in a row, by location. A restart forgets them.
+#[derive(Debug, Default)]
+pub struct Retry {
+    failures: Mutex<HashMap<String, Failures>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    /// The time of the first one.
+    since: Instant,
+}
+
+impl Retry {
+    /// Counts a failed pass. Returns how long to wait before the next one.
+    pub fn failed(&self, name: &str, class: Class) -> Duration {
+        let mut failures = lock(&self.failures);
+        let failures = failures.entry(name.to_owned()).or_insert(Failures { count: 0, since: Instant::now() });
+        failures.count += 1;
+        let doubled = FIRST.saturating_mul(1 << (failures.count - 1).min(16));
+        doubled.min(longest(class))
+    }
+
+    pub fn succeeded(&self, name: &str) {
+        lock(&self.failures).remove(name);
+    }
+
+    /// When the first of the failures in a row happened; nothing after a success.
+    pub fn failing_since(&self, name: &str) -> Option<Instant> {
+        lock(&self.failures).get(name).map(|failures| failures.since)
+    }
+}
+
+fn longest(class: Class) -> Duration {
+    match class {
+        // AWS needs seconds, at most a minute, until it sees the new resource.
+        Class::NotYet => Duration::from_secs(5),
+        // The rate limit already delays the next call.
+        Class::Throttled => Duration::from_secs(2),
+        // The location waits for the lease.
+        Class::Fenced => Duration::from_secs(15),
+        Class::Transient | Class::Terminal => LAST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_failure_in_a_row_doubles_the_wait() {
+        let retry = Retry::default();
+        let waits: Vec<u64> = (0..11).map(|_| retry.failed("orders", Class::Transient).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_starts_the_count_again() {
+        let retry = Retry::default();
+        retry.failed("orders", Class::Terminal);
+        retry.failed("orders", Class::Terminal);
+        retry.succeeded("orders");
+        assert_eq!(retry.failing_since("orders"), None);
+        assert_eq!(retry.failed("orders", Class::Terminal), FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_that_is_not_visible_yet_is_retried_within_seconds() {
+        let retry = Retry::default();
+        for _ in 0..100 {
+            assert!(retry.failed("orders", Class::NotYet) <= Duration::from_secs(5));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_one_location_do_not_delay_another() {
+        let retry = Retry::default();
+        for _ in 0..5 {
+            retry.failed("orders", Class::Transient);
+        }
+        assert_eq!(retry.failed("billing", Class::Transient), FIRST);
+    }
+}

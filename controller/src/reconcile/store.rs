@@ -1,0 +1,277 @@
+//! Observations in memory: results of sweeps and refreshes, and the last known state of each location.
+//!
+//! Guarantees: an observation that began before a change of its location is never used after it. Nothing here survives a restart, and
+//! nothing has to: the next sweep reads everything again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use codeloc_core::lock::lock;
+use codeloc_core::planner::Report;
+use codeloc_core::resources::ObservedResources;
+use codeloc_core::status::{ConditionKind, ConditionStatus};
+use tokio::time::Instant;
+
+#[derive(Debug, Default)]
+pub struct ObservationStore {
+    state: Mutex<State>,
+}
+
+/// The resources of one location.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub resources: ObservedResources,
+    /// When codeloc started to read its service.
+    pub at: Instant,
+    /// Whether all of it was read. If not, only the service is new; the rest was read earlier, or is known from AWS's answers to changes.
+    pub complete: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// From the last sweep or refresh; each is used once.
+    fresh: HashMap<String, Observed>,
+    /// The last state of locations that codeloc has not changed since.
+    last: HashMap<String, (ObservedResources, Instant)>,
+    /// Locations with at least one resource of this deployment; absent before the first sweep.
+    owned: Option<BTreeSet<String>>,
+    reported: HashMap<String, Reported>,
+    /// Counts changes, because two changes can happen at the same instant of the clock.
+    changes: u64,
+    /// The number of the last change of each location.
+    changed: HashMap<String, u64>,
+    /// Readings that began before this change are void.
+    valid_from: u64,
+}
+
+/// Parts of the last report that later decisions need.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    steady_since: Option<Instant>,
+    serves: bool,
+}
+
+/// The start of a sweep or a refresh.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    changes: u64,
+    at: Instant,
+}
+
+impl State {
+    fn keep(&mut self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>, complete: bool) {
+        let changed = &self.changed;
+        let unchanged =
+            observed.into_iter().filter(|(name, _)| changed.get(name).is_none_or(|at| *at <= begun.changes));
+        let found = unchanged.map(|(name, resources)| (name, Observed { resources, at: begun.at, complete }));
+        self.fresh.extend(found);
+    }
+}
+
+impl ObservationStore {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Call before the first read of a sweep or refresh.
+    pub fn begin(&self) -> Begun {
+        Begun { changes: self.lock().changes, at: Instant::now() }
+    }
+
+    /// Stores a sweep, except for locations that changed meanwhile. `owned` replaces the inventory of this deployment.
+    pub fn put_sweep(&self, begun: Begun, observed: BTreeMap<String, ObservedResources>, owned: BTreeSet<String>) {
+        let mut state = self.lock();
+        state.owned = Some(owned);
+        if begun.changes < state.valid_from {
+            return;
+        }
+        state.fresh.clear();
+        state.keep(begun, observed, true);
+        // This sweep has seen every earlier change, and no other sweep runs beside it.
+        state.changed.retain(|_, at| *at > begun.changes);
+    }
+
+    /// Stores the services of some locations, except for those that changed meanwhile.
+    pub fn put_refresh(&self, begun: Begun, observed: BTreeMap<String, ObservedResources>) {
+        let mut state = self.lock();
+        if begun.changes >= state.valid_from {
+            state.keep(begun, observed, false);
+        }
+    }
+
+    /// Takes the result of the last sweep or refresh, once.
+    pub fn take(&self, name: &str) -> Option<Observed> {
+        self.lock().fresh.remove(name)
+    }
+
+    /// The last known state of a location.
+    pub fn last(&self, name: &str) -> Option<(ObservedResources, Instant)> {
+        self.lock().last.get(name).cloned()
+    }
+
+    pub fn has_last(&self, name: &str) -> bool {
+        self.lock().last.contains_key(name)
+    }
+
+    pub fn set_last(&self, name: &str, resources: ObservedResources, at: Instant) {
+        self.lock().last.insert(name.to_owned(), (resources, at));
+    }
+
+    /// Makes the next observation of this location read everything.
+    pub fn discard(&self, name: &str) {
+        self.lock().last.remove(name);
+    }
+
+    /// Call before and after each change of a location.
+    pub fn change(&self, name: &str) {
+        let mut state = self.lock();
+        state.changes += 1;
+        let at = state.changes;
+        state.changed.insert(name.to_owned(), at);
+        state.fresh.remove(name);
+        state.last.remove(name);
+    }
+
+    /// Discards everything, including readings in progress: another process may have changed it.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.changes += 1;
+        state.valid_from = state.changes;
+        state.fresh.clear();
+        state.last.clear();
+    }
+
+    /// Locations with resources of this deployment; absent before the first sweep.
+    pub fn owned(&self) -> Option<BTreeSet<String>> {
+        self.lock().owned.clone()
+    }
+
+    pub fn set_owned(&self, name: &str, owned: bool) {
+        let mut state = self.lock();
+        let Some(names) = &mut state.owned else { return };
+        if owned {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
+        }
+    }
+
+    /// Remembers what the next plan needs from this report.
+    pub fn reported(&self, name: &str, report: &Report) {
+        let deployed = report.conditions.iter().find(|condition| condition.kind == ConditionKind::Deployed);
+        let steady = deployed.is_some_and(|condition| condition.status == ConditionStatus::True);
+        let mut state = self.lock();
+        let before = state.reported.get(name).and_then(|before| before.steady_since);
+        let steady_since = steady.then(|| before.unwrap_or_else(Instant::now));
+        state.reported.insert(name.to_owned(), Reported { steady_since, serves: report.serving.is_some() });
+    }
+
+    /// How long the desired revision has been deployed without a change.
+    pub fn steady_for(&self, name: &str) -> Duration {
+        let since = self.lock().reported.get(name).and_then(|reported| reported.steady_since);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether a revision of this location served at the last pass.
+    pub fn serves(&self, name: &str) -> bool {
+        self.lock().reported.get(name).is_some_and(|reported| reported.serves)
+    }
+
+    /// The location and all of its resources are gone.
+    pub fn forget(&self, name: &str) {
+        let mut state = self.lock();
+        state.last.remove(name);
+        state.reported.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codeloc_core::status::{Condition, Health, Reason, Sync};
+
+    use super::*;
+
+    fn observed() -> BTreeMap<String, ObservedResources> {
+        ["orders", "billing"].map(|name| (name.to_owned(), ObservedResources::default())).into()
+    }
+
+    fn sweep(store: &ObservationStore, begun: Begun) {
+        store.put_sweep(begun, observed(), BTreeSet::new());
+    }
+
+    fn report(deployed: ConditionStatus, serving: Option<&str>) -> Report {
+        let (kind, reason, message) = (ConditionKind::Deployed, Reason::UpToDate, String::new());
+        Report {
+            sync: Sync::Synced,
+            health: Health::Healthy,
+            message: String::new(),
+            conditions: vec![Condition { kind, status: deployed, reason, message }],
+            revision: None,
+            serving: serving.map(str::to_owned),
+            address: None,
+            failing: None,
+            look_again: None,
+        }
+    }
+
+    #[test]
+    fn an_observation_is_used_once() {
+        let store = ObservationStore::default();
+        sweep(&store, store.begin());
+        assert!(store.take("orders").is_some());
+        assert!(store.take("orders").is_none());
+    }
+
+    #[test]
+    fn a_change_during_a_sweep_voids_only_that_location() {
+        let store = ObservationStore::default();
+        let begun = store.begin();
+        store.change("orders");
+        sweep(&store, begun);
+        assert!(store.take("orders").is_none());
+        assert!(store.take("billing").is_some());
+    }
+
+    #[test]
+    fn a_change_after_a_sweep_voids_the_observation() {
+        let store = ObservationStore::default();
+        sweep(&store, store.begin());
+        store.set_last("orders", ObservedResources::default(), Instant::now());
+        store.change("orders");
+        assert!(store.take("orders").is_none());
+        assert!(store.last("orders").is_none());
+    }
+
+    #[test]
+    fn a_takeover_voids_a_sweep_that_is_in_progress() {
+        let store = ObservationStore::default();
+        let begun = store.begin();
+        store.clear();
+        sweep(&store, begun);
+        assert!(store.take("orders").is_none());
+    }
+
+    #[test]
+    fn nothing_is_owned_before_the_first_sweep() {
+        let store = ObservationStore::default();
+        store.set_owned("orders", true);
+        assert_eq!(store.owned(), None);
+        sweep(&store, store.begin());
+        store.set_owned("orders", true);
+        assert_eq!(store.owned(), Some(BTreeSet::from(["orders".to_owned()])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_location_is_steady_since_it_was_first_reported_deployed() {
+        let store = ObservationStore::default();
+        store.reported("orders", &report(ConditionStatus::True, Some("r1")));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        store.reported("orders", &report(ConditionStatus::True, Some("r1")));
+        assert_eq!(store.steady_for("orders"), Duration::from_secs(60));
+        assert!(store.serves("orders"));
+        store.reported("orders", &report(ConditionStatus::Unknown, None));
+        assert_eq!(store.steady_for("orders"), Duration::ZERO);
+        assert!(!store.serves("orders"));
+    }
+}

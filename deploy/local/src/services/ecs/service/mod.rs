@@ -1,0 +1,8 @@
+//! ECS services: the calls. [`super::scheduler`] starts and stops the tasks.
+
+mod change;
+mod describe;
+mod settings;
+
+pub use change::{clamp, create, delete, forget, update};
+pub use describe::{describe, list};
