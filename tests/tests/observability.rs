@@ -150,7 +150,7 @@ async fn a_real_prometheus_fills_every_panel_and_fires_alerts() {
     // Prune blocked: two of three locations lost their configs.
     sandbox.remove_config("billing");
     sandbox.remove_config("stock");
-    prometheus.wait_until_firing("CodelocPruneBraked").await;
+    prometheus.wait_until_firing("CodelocPruneBlocked").await;
     // Another process takes the lease.
     let s3 = aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&sdk).force_path_style(true).build());
     let record = json!({"holder": "another process", "sequence": 1_000_000, "seconds": 600}).to_string();

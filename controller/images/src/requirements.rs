@@ -351,7 +351,7 @@ mod tests {
             ("folder/x.whl", "not from paths"),
             ("..", "not from paths"),
             ("name --global-option x", "version specifier"),
-            ("name==1 --hash=md5:0", "--hash takes"),
+            ("name==1 --hash=md5:0", "--hash needs sha256:"),
             ("name==1; os_name == `id`", "marker"),
             ("name=1", "version specifier"),
             ("${HOME}", "name[extra]"),

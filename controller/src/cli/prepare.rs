@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn settings_that_no_build_can_use_are_refused() {
         let base = error_after(|settings, _| settings.build.base_image = "::bad::".to_owned());
-        assert!(base.contains("base image ::bad::"), "{base}");
+        assert!(base.contains("build.base_image ::bad::"), "{base}");
         let host = error_after(|settings, _| settings.build.platform = crate::settings::Platform::Host);
         assert!(host.contains("build.compile_python"), "{host}");
         let url = error_after(|settings, _| settings.build.requirements = vec!["https://example.com/x.whl".to_owned()]);

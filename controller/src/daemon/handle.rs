@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use codeloc_aws::lease::LeaseState;
 use codeloc_core::names;
 use codeloc_core::planner::render::Document;
 use codeloc_core::priority::Priority;
@@ -18,8 +17,8 @@ use crate::config_source::SourceHandle;
 use crate::config_source::write::{Change, WriteError, Writer, Written};
 use crate::cost::{Cost, Prices};
 use crate::reconcile::Reason;
-use crate::status::Recorder;
 use crate::status::metrics::Scrape;
+use crate::status::{Label, Recorder};
 
 pub struct Handle {
     pub daemon: Arc<Daemon<Program>>,
@@ -47,7 +46,7 @@ impl Handle {
     }
 
     fn mode(&self) -> String {
-        format!("{:?}", self.daemon.settings.mode).to_lowercase()
+        self.daemon.settings.mode.label().to_owned()
     }
 }
 
@@ -55,15 +54,6 @@ impl Handle {
 fn lines(faults: &[Fault]) -> Option<String> {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-fn lease(lease_state: &LeaseState) -> &'static str {
-    match lease_state {
-        LeaseState::Held => "held",
-        LeaseState::Standby { .. } => "standby",
-        LeaseState::Unreadable(_) => "unreadable",
-        LeaseState::Unknown => "unknown",
-    }
 }
 
 impl Control for Handle {
@@ -89,7 +79,7 @@ impl Control for Handle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             deployment: daemon.settings.deployment.clone(),
             mode: self.mode(),
-            lease: lease(&daemon.context.observer.aws.lease.state()).to_owned(),
+            lease: daemon.context.observer.aws.lease.state().label().to_owned(),
             now: Some(daemon.clock.now()),
             as_of: daemon.whole_as_of().map(|moment| daemon.clock.at(moment)),
             commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
@@ -125,7 +115,7 @@ impl Control for Handle {
             queue_waiting,
             queue_running,
             workspace_entries: daemon.publisher.count(),
-            lease: lease(&aws.lease.state()),
+            lease: aws.lease.state().label(),
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),

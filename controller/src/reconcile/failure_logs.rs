@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_starts_with_the_cause_and_ends_with_the_log() {
+    fn an_excerpt_has_the_cause_first_and_the_log_last() {
         let lines =
             ["Traceback (most recent call last):", "  File \"/a.py\", line 1, in <module>", "KeyError: 'PASSWORD'"];
         let text = excerpt(&log(&lines), Some("Essential container in task exited".to_owned()));

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_location_has_its_turn_once_a_day_and_none_in_the_first_hour() {
+    async fn each_location_is_due_once_a_day_after_the_first_hour() {
         let start = Instant::now();
         let schedule = ImageSchedule::starting_at(start);
         let names: Vec<String> = (0..1000).map(|number| format!("location{number}")).collect();

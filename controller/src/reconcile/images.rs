@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::reason::Reason;
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
+use crate::status::metrics::{BuildOutcome, ImageLookup};
 
 /// The pause before codeloc retries a build after a transient failure, for example of the network.
 const RETRY: Duration = Duration::from_secs(20);
@@ -107,11 +108,11 @@ impl<B: Builder> Images<B> {
             };
             let found = builder.find(&request).await;
             let result = match &found {
-                Ok(Some(_)) => "found",
-                Ok(None) => "missing",
-                Err(_) => "failed",
+                Ok(Some(_)) => ImageLookup::Found,
+                Ok(None) => ImageLookup::Missing,
+                Err(_) => ImageLookup::Failed,
             };
-            recorder.metrics.image_lookups.with_label_values(&[result]).inc();
+            recorder.metrics.count_image_lookup(result);
             let result = match found {
                 Ok(Some(image)) => Ok(image),
                 Ok(None) => {
@@ -120,8 +121,8 @@ impl<B: Builder> Images<B> {
                     let begun = Instant::now();
                     let built =
                         builder.build(&request, &|step| tell(ImageStatus::Building(step.to_string()), None)).await;
-                    let outcome = if built.is_ok() { "built" } else { "failed" };
-                    recorder.metrics.builds.with_label_values(&[outcome]).observe(begun.elapsed().as_secs_f64());
+                    let outcome = if built.is_ok() { BuildOutcome::Built } else { BuildOutcome::Failed };
+                    recorder.metrics.observe_build(outcome, begun.elapsed());
                     built
                 }
                 Err(error) => Err(error),

@@ -33,6 +33,8 @@ use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Violation, Webserver
 use codeloc_core::resources::{ObservedResources, Step, service};
 use tokio::time::Instant;
 
+use crate::status::metrics::ReconcileOutcome;
+
 pub use aws::Aws;
 pub use batch::Batch;
 pub use configs::Configs;
@@ -89,15 +91,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The metric label.
-    pub fn name(self) -> &'static str {
+    pub fn label(self) -> ReconcileOutcome {
         match self {
-            Self::Converged => "converged",
-            Self::Waiting(_) => "waiting",
-            Self::Held | Self::Unleased => "held",
-            Self::AwaitingSweep => "awaiting_sweep",
-            Self::Failed(_) => "failed",
-            Self::Gone => "gone",
+            Self::Converged => ReconcileOutcome::Converged,
+            Self::Waiting(_) => ReconcileOutcome::Waiting,
+            Self::Held | Self::Unleased => ReconcileOutcome::Held,
+            Self::AwaitingSweep => ReconcileOutcome::AwaitingSweep,
+            Self::Failed(_) => ReconcileOutcome::Failed,
+            Self::Gone => ReconcileOutcome::Gone,
         }
     }
 }

@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_let_go_once_is_let_go_until_it_is_gone(observed in 1_usize..40, desired in 0_usize..40, allowed in 0_usize..5) {
+        fn an_allowed_deletion_stays_allowed_until_it_is_done(observed in 1_usize..40, desired in 0_usize..40, allowed in 0_usize..5) {
             prop_assume!(desired < observed);
             if !blocked(observed, desired, 0, allowed) {
                 for left in desired + 1..observed {

@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
+use crate::status::metrics::ReloadOutcome;
 
 /// How long an answer of the webserver is valid, and how long a failure is.
 const FRESH: Duration = Duration::from_secs(1);
@@ -336,7 +337,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
         let mut edited = entries.clone();
         edit(&mut edited);
         if self.publisher.publish(&edited)? {
-            self.recorder.metrics.workspace_writes.with_label_values::<&str>(&[]).inc();
+            self.recorder.metrics.count_workspace_write();
             self.written.fetch_add(1, Ordering::SeqCst);
         }
         *entries = edited;
@@ -365,7 +366,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
     }
 
     fn count_reload(&self, done: bool) {
-        self.recorder.metrics.reloads.with_label_values(&[if done { "done" } else { "failed" }]).inc();
+        self.recorder.metrics.count_reload(if done { ReloadOutcome::Done } else { ReloadOutcome::Failed });
     }
 
     fn forget_view(&self) {

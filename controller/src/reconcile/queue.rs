@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_running_key_is_never_started_twice_and_runs_once_more_if_poked_meanwhile() {
+    async fn a_running_location_runs_once_more_if_added_meanwhile() {
         let queue = Queue::default();
         queue.add_now("orders", Reason::Resync);
         assert_eq!(queue.next(Priority::Garbage).await.name, "orders");

@@ -119,13 +119,8 @@ impl StatusRecorder {
     /// A step has succeeded.
     pub fn applied(&self, name: &str, step: &Step, summary: &str) {
         tracing::info!(location = name, "{summary}");
-        let action = match step.describe().action {
-            Action::Create => "create",
-            Action::Update => "update",
-            Action::Delete => "delete",
-        };
         let metrics = &self.recorder.metrics;
-        metrics.changes.with_label_values(&[step.kind().title(), action]).inc();
+        metrics.count_change(step.kind(), step.describe().action);
         if step.rolls_out() {
             metrics.count_rollout(RolloutOutcome::Started);
         }
@@ -136,7 +131,7 @@ impl StatusRecorder {
     /// A pass has failed, and the next one starts after `backoff`.
     pub fn failed(&self, name: &str, error: &StepError, backoff: Duration) {
         tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
-        self.recorder.metrics.failed_steps.with_label_values(&[error.class().name()]).inc();
+        self.recorder.metrics.count_failed_step(error.class());
         // A rate limit and a resource that AWS does not see yet are ordinary waits.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
             let event = NewEvent::of(name, EventReason::StepFailed, error.to_string());

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resource_that_is_not_visible_yet_is_retried_within_seconds() {
+    async fn a_resource_that_aws_does_not_see_is_retried_soon() {
         let retry = Retry::default();
         for _ in 0..100 {
             assert!(retry.failed("orders", Class::NotYet) <= Duration::from_secs(5));

@@ -132,7 +132,7 @@ mod tests {
                           File \"/opt/codeloc/env/lib/python3.12/site-packages/pydantic/main.py\", line 280, in __init__\n    validate()\n";
 
     #[test]
-    fn the_whole_message_and_the_users_own_line_are_told() {
+    fn the_whole_message_and_the_users_line_are_shown() {
         let exception = "pydantic_core._pydantic_core.ValidationError: 1 validation error for Res\n\
                          dbt_executable\n  Value error, The dbt executable was not found on PATH.\n\n\
                          Please install it. [type=value_error]";
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_caused_an_exception_is_told_with_the_line_of_the_cause() {
+    fn the_cause_of_an_exception_is_shown_with_its_line() {
         let cause = format!(
             "FileNotFoundError: [Errno 2] dbt\n\nThe above exception was the direct cause of the following exception:\n\n\
              Traceback (most recent call last):\n{}RuntimeError: no manifest\nrun dbt parse first",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_end_is_bounded() {
+    fn an_endless_message_is_shortened() {
         let text = told(&of_code_server(FRAMES, &format!("ValueError: {}", "a line of output\n".repeat(500))));
         assert!(text.lines().count() <= MOST_LINES + 2 && text.contains("… 488 more lines"), "{text}");
         let text = told(&of_code_server(FRAMES, &format!("ValueError: {}", "x".repeat(50_000))));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_a_whole_traceback_tells_what_it_has() {
+    fn a_log_with_a_partial_traceback_shows_its_part() {
         assert_eq!(
             told("    return Res()\nValueError: x\nmore\n2026-11-27 11:26:39 +0000 - dagster - INFO - ended"),
             "ValueError: x\nmore"

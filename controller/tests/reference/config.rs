@@ -20,10 +20,10 @@ python_file: my_pipeline/definitions.py
 ```
 
 `codeloc validate repos` checks a folder offline. Editors complete and check the file with the schema that
-`codeloc schema` prints (a copy is in [`crds/repository.schema.json`](../crds/repository.schema.json)):
+`codeloc schema` prints (a copy is in [`crds/location.schema.json`](../crds/location.schema.json)):
 
 ```yaml
-# yaml-language-server: $schema=../../crds/repository.schema.json
+# yaml-language-server: $schema=../../crds/location.schema.json
 ```
 
 ## Invalid and removed configs

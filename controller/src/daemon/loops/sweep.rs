@@ -11,6 +11,7 @@ use super::{AFTER_FAILURE, pause_after};
 use crate::daemon::Daemon;
 use crate::reconcile::{Ports, Reason};
 use crate::status::events::{EventReason, NewEvent};
+use crate::status::metrics::SweepOutcome;
 
 /// The pause for each location that a sweep reads.
 const FOR_EACH: Duration = Duration::from_millis(60);
@@ -68,8 +69,8 @@ impl<P: Ports> Daemon<P> {
         let names = context.desired.configs.names().into_iter().chain(waiting.keys().cloned());
         let swept = observer.sweep(names).await;
         let metrics = &context.status.recorder.metrics;
-        let result = if swept.is_ok() { "done" } else { "failed" };
-        metrics.sweeps.with_label_values(&[result]).observe(started.elapsed().as_secs_f64());
+        let outcome = if swept.is_ok() { SweepOutcome::Done } else { SweepOutcome::Failed };
+        metrics.observe_sweep(outcome, started.elapsed());
         let names = match swept {
             Ok(names) => names,
             Err(error) => {

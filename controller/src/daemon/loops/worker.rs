@@ -16,11 +16,10 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>, least: Priority) {
         let Due { name, reason, waited } = queue.next(least).await;
         if daemon.context.desired.configs.snapshot().is_some() {
             let metrics = &daemon.context.status.recorder.metrics;
-            metrics.queue_wait.with_label_values(&[reason.priority().name()]).observe(waited.as_secs_f64());
+            metrics.observe_queue_wait(reason.priority(), waited);
             let started = Instant::now();
             let action = reconcile(&daemon.context, &name, reason).await;
-            let seconds = started.elapsed().as_secs_f64();
-            metrics.reconciles.with_label_values(&[action.outcome.name()]).observe(seconds);
+            metrics.observe_reconcile(action.outcome.label(), started.elapsed());
             if action.collect_garbage {
                 queue.add_now(&name, Reason::CollectGarbage);
             }

@@ -117,7 +117,7 @@ fn garbage_is_deleted_only_by_its_own_pass() {
 }
 
 #[test]
-fn a_value_that_aws_changes_is_reported_once_nothing_is_left_to_do() {
+fn a_value_that_aws_changes_is_reported_after_all_steps() {
     let (desired, mut plan) = (invalid(), plan(vec![delete_logs()]));
     plan.aws_mismatch = Some("ECS changed cpu".to_owned());
     assert_eq!(decide(&round(Reason::Resync, &desired, &plan)), Decision::Execute);

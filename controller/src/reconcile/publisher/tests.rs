@@ -115,7 +115,7 @@ async fn until(done: impl Fn() -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
+async fn a_webserver_with_an_old_host_reloads_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut webserver = Fake::new(folder.path(), Manner::Well);
     webserver.stale = true;
@@ -130,7 +130,7 @@ async fn a_webserver_that_missed_a_new_host_is_made_to_read_the_file_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_reload_is_over_when_a_publication_is() {
+async fn a_publication_waits_for_a_quick_reload() {
     let folder = tempfile::tempdir().unwrap();
     let workspace = kept(folder.path(), Fake::new(folder.path(), Manner::Well), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_quick_reload_is_over_when_a_publication_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_from_before_a_reload_is_not_taken_for_one_after_it() {
+async fn an_answer_from_before_a_reload_is_discarded() {
     let folder = tempfile::tempdir().unwrap();
     let mut webserver = Fake::new(folder.path(), Manner::Well);
     webserver.answers_after = Duration::from_millis(500);
@@ -155,7 +155,7 @@ async fn an_answer_from_before_a_reload_is_not_taken_for_one_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_publications_during_one_slow_reload_share_the_next_one() {
+async fn publications_during_a_slow_reload_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Manner::Slow(Duration::from_secs(15));
     let webserver = Fake::new(folder.path(), slow);
@@ -173,7 +173,7 @@ async fn all_publications_during_one_slow_reload_share_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_that_hangs_is_told_counted_and_made_when_the_webserver_answers() {
+async fn a_hanging_reload_is_reported_and_repeated_later() {
     let folder = tempfile::tempdir().unwrap();
     let webserver = Fake::new(folder.path(), Manner::Hangs);
     let recorder = recorder();
@@ -198,7 +198,7 @@ async fn a_reload_that_hangs_is_told_counted_and_made_when_the_webserver_answers
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_that_is_refused_is_made_again_and_told_once() {
+async fn a_refused_reload_is_repeated_and_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let webserver = Fake::new(folder.path(), Manner::Refuses);
     let recorder = recorder();
