@@ -1,7 +1,5 @@
 //! The REST API of a running daemon.
 
-#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
-
 use codeloc_tests::processes::{command, git, prepared, root, stderr, stdout, wait_for};
 use codeloc_tests::sandbox::{Sandbox, config_with_image};
 use serde_json::{Value, json};

@@ -134,7 +134,7 @@ async fn a_definition_that_aws_stores_differently_is_not_registered_again() {
     let status = deployment.status("orders").expect("a status");
     assert_eq!(status.sync, Sync::OutOfSync);
     assert!(
-        status.message.contains("otherwise than it was registered: foreign: ephemeralStorage"),
+        status.message.contains("differently from how codeloc registered it: foreign: ephemeralStorage"),
         "{}",
         status.message
     );

@@ -96,13 +96,13 @@ fn an_invalid_fargate_size_gets_the_valid_sizes() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "resources:\n  cpu: 256\n  memory: 8192\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
-      error: Fargate has no task with cpu 256 and memory 8192
+      error: Fargate does not offer cpu 256 with memory 8192
        ╭─[repos/orders/config.yml:6:11]
      5 │   cpu: 256
      6 │   memory: 8192
        ·           ^^^^
        ╰────
-      hint: with cpu 256, memory is one of 512, 1024, 2048
+      hint: valid memory for `cpu: 256`: 512, 1024, 2048
     "#);
 }
 
@@ -111,13 +111,13 @@ fn a_duplicate_key_is_reported() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "branch: main\nbranch: dev\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
-      error: branch is given twice
+      error: `branch` is set twice
        ╭─[repos/orders/config.yml:5:1]
      4 │ branch: main
      5 │ branch: dev
        · ^^^^^^
        ╰────
-      hint: keep one of the two
+      hint: remove one of the two
     "#);
 }
 
@@ -126,13 +126,13 @@ fn a_name_with_a_dot_is_reported() {
     insta::assert_snapshot!(verdict(&[("or.ders", config("or.ders", ""))]), @r#"
     exit 1
     0 valid, 1 invalid
-      error: `or.ders` cannot be a name
+      error: `or.ders` is not a valid name
        ╭─[repos/or.ders/config.yml:1:7]
      1 │ name: or.ders
        ·       ^^^^^^^
      2 │ git_url: https://github.com/user/or.ders.git
        ╰────
-      hint: use lower-case letters, digits and single hyphens, beginning with a letter
+      hint: use lowercase letters, digits and single hyphens, starting with a letter
     "#);
 }
 
@@ -152,7 +152,7 @@ fn overlapping_prefixes_invalidate_both_configs_only() {
      4 │ s3_prefix: teams/both
        ·            ^^^^^^^^^^
        ╰────
-      hint: give `left` an `s3_prefix` that neither holds nor lies in another's; until then only the one that runs with it goes on
+      hint: set an `s3_prefix` for `left` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
 
       error: prefix `teams/both/inner` overlaps `teams/both` of `left`
        ╭─[repos/right/config.yml:4:12]
@@ -160,7 +160,7 @@ fn overlapping_prefixes_invalidate_both_configs_only() {
      4 │ s3_prefix: teams/both/inner
        ·            ^^^^^^^^^^^^^^^^
        ╰────
-      hint: give `right` an `s3_prefix` that neither holds nor lies in another's; until then only the one that runs with it goes on
+      hint: set an `s3_prefix` for `right` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
     "#);
 }
 

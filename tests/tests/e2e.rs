@@ -365,7 +365,7 @@ mod e2e {
             let round = Round::begin(work.path()).await;
             let applied = round.sandbox.codeloc("apply", &["--timeout", "120"]);
             assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
-            assert_eq!(stdout(&applied), "orders: Synced, Healthy: runs as wanted\n");
+            assert_eq!(stdout(&applied), "orders: Synced, Healthy: in sync\n");
             round.plan_is_empty("apply");
             round.plan_shows_a_change_of_memory();
             round.end("nothing").await

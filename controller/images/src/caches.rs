@@ -94,7 +94,7 @@ impl Folders {
                     removed.push(path);
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove an entry of the build caches")
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an entry of the build caches");
                 }
             }
         }

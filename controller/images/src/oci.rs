@@ -336,9 +336,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             commit_time: tree.commit_time,
             credentials: self.credentials.for_registry(registry.host()).await?,
         };
-        let built = builder.build(&order, progress).await;
+        let outcome = builder.build(&order, progress).await;
         // The registry decides: a builder may fail after its push, and may succeed without one.
-        match (self.lookup(registry, tag, request, target).await, built) {
+        match (self.lookup(registry, tag, request, target).await, outcome) {
             (Ok(Some(image)), _) => Ok(image),
             (_, Err(error)) | (Err(error), _) => Err(error),
             (Ok(None), Ok(())) => Err(BuildError::transient(format!(

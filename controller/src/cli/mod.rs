@@ -38,7 +38,7 @@ use crate::settings;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub fn command() -> Command {
-    let command = Command::new("codeloc")
+    Command::new("codeloc")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Turn a git folder of configs into running, isolated Dagster code locations on AWS ECS")
         .subcommand_required(true)
@@ -51,8 +51,7 @@ pub fn command() -> Command {
         .subcommand(cost::command())
         .subcommand(sync::command())
         .subcommand(schema::command())
-        .subcommands(completions::commands());
-    let command = command
+        .subcommands(completions::commands())
         .subcommand(run::command())
         .subcommand(apply::command())
         .subcommand(plan::command())
@@ -61,8 +60,7 @@ pub fn command() -> Command {
         .subcommand(remove::command())
         .subcommands(suspend::commands())
         .subcommand(rollback::command())
-        .subcommand(doctor::command());
-    command
+        .subcommand(doctor::command())
 }
 
 /// Runs the command in the arguments.

@@ -52,7 +52,7 @@ impl Notify {
             match self.post(client, body.clone()).await {
                 Ok(()) => return true,
                 Err(why) => {
-                    tracing::warn!(event = event.number, attempt, %why, "cannot deliver an event to notify.url_file")
+                    tracing::warn!(event = event.number, attempt, %why, "cannot deliver an event to notify.url_file");
                 }
             }
             if attempt < ATTEMPTS {

@@ -65,7 +65,7 @@ async fn a_failed_first_rollout_says_that_nothing_serves() {
                 (Reason::RolloutFailed, &status.message)
             );
             let message = status.message;
-            assert!(message.contains(cause) && message.contains("nothing serves"), "{message}");
+            assert!(message.contains(cause) && message.contains("no revision serves"), "{message}");
             assert!(!message.contains("still serves"), "{message}");
             deployment.kill().await;
             deployment.start().await;

@@ -149,9 +149,9 @@ async fn assert_drift_is_repaired(kind: Kind, tracked: &TrackedField) {
     deployment.wait_until_healthy(&[NAME]).await;
     // The next sweep changes nothing.
     tokio::time::sleep(sweep + MARGIN).await;
-    let mut changes = deployment.mutating_operations();
-    changes.sort();
-    assert_eq!(changes, repairs, "{what}");
+    let mut repaired = deployment.mutating_operations();
+    repaired.sort();
+    assert_eq!(repaired, repairs, "{what}");
     assert_eq!(state(&deployment).await, before, "{what}");
 
     deployment.commit(NAME, format!("{}mode: detect\n", text(kind, tracked.field)));

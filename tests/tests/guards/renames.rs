@@ -11,7 +11,7 @@ async fn is_kept_after_rename_to(folder: &str, config: &str) {
     deployment.cloud.reset_calls();
     deployment.configs.remove("orders");
     deployment.commit(folder, config);
-    deployment.wait_until("kept", |this| message_contains(this, "orders", "frozen as it is")).await;
+    deployment.wait_until("kept", |this| message_contains(this, "orders", "unchanged: ")).await;
     assert_unchanged(&deployment, &before).await;
     let message = deployment.status("orders").expect("orders has a status").message;
     for part in [&format!("{folder}/config.yml says `name: orders`"), &format!("rename the folder {folder} to orders")]
@@ -23,7 +23,7 @@ async fn is_kept_after_rename_to(folder: &str, config: &str) {
     // A restarted daemon keeps the location too.
     deployment.kill().await;
     deployment.start().await;
-    deployment.wait_until("kept again", |this| message_contains(this, "orders", "frozen as it is")).await;
+    deployment.wait_until("kept again", |this| message_contains(this, "orders", "unchanged: ")).await;
     assert_unchanged(&deployment, &before).await;
 
     // Without the config, codeloc deletes the location.

@@ -128,7 +128,7 @@ async fn a_standby_serves_statuses_and_changes_nothing() {
     assert_eq!(status.serving, deployment.status_of("a", "orders").unwrap().serving);
     let standby = status.conditions.iter().find(|dated| dated.condition.reason == Reason::Standby).unwrap();
     let message = &standby.condition.message;
-    assert!(message.starts_with("standing by: a/") && message.ends_with("holds the lease"), "{message}");
+    assert!(message.starts_with("standby: a/") && message.ends_with("holds the lease"), "{message}");
 
     // The standby observes the rollout of the lease holder.
     deployment.branches.push("orders", 2);

@@ -227,7 +227,7 @@ async fn a_build_dropped_at_any_request_does_not_block_the_next() {
 async fn a_repeated_build_only_reads_and_a_code_change_uploads_little() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     // The data does not compress, so a repeated upload would be large.
-    let data: String = (0_u32..20_000).map(|number| sha256(&number.to_le_bytes())).collect();
+    let data: String = (0_u32..20_000).map(|number| sha256(number.to_le_bytes())).collect();
     let commit = repository.commit(&[CODE.as_slice(), &[("pipeline/data.txt", &data)]].concat());
     let first = builder.build(&repository.request(&registry, &commit)).await.unwrap();
     let uploaded: usize = registry.requests().iter().map(|request| request.bytes).sum();

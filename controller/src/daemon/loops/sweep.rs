@@ -39,17 +39,14 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
             tracing::warn!(%error, "cannot read workspace.yaml after the takeover");
         }
         let resyncs = Instant::now() >= resync_at || held != was_held;
-        let pause = match daemon.sweep(resyncs).await {
-            Some(locations) => {
-                if resyncs {
-                    resync_at = Instant::now() + interval;
-                }
-                pause_after(locations, FOR_EACH)
+        let pause = if let Some(locations) = daemon.sweep(resyncs).await {
+            if resyncs {
+                resync_at = Instant::now() + interval;
             }
-            None => {
-                resync_at = Instant::now() + AFTER_FAILURE.min(interval);
-                AFTER_FAILURE
-            }
+            pause_after(locations, FOR_EACH)
+        } else {
+            resync_at = Instant::now() + AFTER_FAILURE.min(interval);
+            AFTER_FAILURE
         };
         let soonest = Instant::now() + pause;
         tokio::select! {
