@@ -1,6 +1,6 @@
 //! Config of a location: the [`Location`] type, its checks with file and line, and its JSON Schema.
 //!
-//! A `Location` has passed every check of its own file. [`check_fleet`] checks configs against each other. Reading never
+//! A `Location` has passed all checks of one file. [`check_fleet`] checks configs against each other. Reading never
 //! uses the file system or the network. Errors never show credentials of URLs.
 
 mod check;

@@ -408,7 +408,7 @@ mod e2e {
         fn plan_is_empty(&self, what: &str) {
             let plan = self.sandbox.codeloc("plan", &[]);
             let printed = (plan.status.code(), stdout(&plan));
-            let nothing = "No changes: AWS is as the configs want it.\n".to_owned();
+            let nothing = "No changes. AWS matches the configuration.\n".to_owned();
             assert_eq!(printed, (Some(0), nothing), "after {what}: {}", stderr(&plan));
         }
 
@@ -420,11 +420,11 @@ mod e2e {
             let text = stdout(&plan);
             assert_eq!(plan.status.code(), Some(2), "{text}{}", stderr(&plan));
             for line in [
-                "  + task definition codeloc-local-orders: no live revision says the same",
+                "  + task definition codeloc-local-orders: no equal revision is registered",
                 "      memory: 512 -> 1024",
-                "  ~ ECS service orders-service: another revision is wanted",
+                "  ~ ECS service orders-service: the desired revision differs",
                 "codeloc-local-orders:1 -> (known after apply)",
-                "3 step(s) in 1 of 1 repositories.",
+                "3 steps in 1 of 1 location.",
             ] {
                 assert!(text.contains(line), "no {line:?} in:\n{text}");
             }

@@ -5,32 +5,32 @@ use crate::runtime::Clock;
 
 /// How the fake webserver behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum Behavior {
     Well,
-    /// A reload takes so long.
+    /// A reload takes this time.
     Slow(Duration),
-    /// It accepts everything and answers nothing: what asks gives up after 20 s.
+    /// It accepts requests and never answers: the client gives up after 20 s.
     Hangs,
     Refuses,
 }
 
-/// Loads what the file names at a reload; the code server of `orders` is another one until the first.
+/// Loads the locations in the file at a reload.
 #[derive(Clone)]
 struct Fake {
-    manner: watch::Sender<Manner>,
+    behavior: watch::Sender<Behavior>,
     publisher: Arc<Publisher>,
     loaded: Arc<std::sync::Mutex<Vec<String>>>,
     reloads: Arc<AtomicU64>,
-    /// How long it thinks about what it shows, as of the moment it was asked.
+    /// How long it takes to answer with its locations at the time of the request.
     answers_after: Duration,
-    /// Whether what it connects to for `orders` before a reload is another location's server.
+    /// Whether it connects to the server of another location for `orders` before a reload.
     stale: bool,
 }
 
 impl Fake {
-    fn new(folder: &std::path::Path, manner: Manner) -> Self {
+    fn new(folder: &std::path::Path, behavior: Behavior) -> Self {
         Self {
-            manner: watch::Sender::new(manner),
+            behavior: watch::Sender::new(behavior),
             publisher: Arc::new(Publisher::new(folder.join("workspace.yaml"))),
             loaded: Arc::default(),
             reloads: Arc::default(),
@@ -40,11 +40,11 @@ impl Fake {
     }
 
     async fn answer(&self) -> Result<(), WebError> {
-        let mut manner = self.manner.subscribe();
-        let answers = manner.wait_for(|manner| *manner != Manner::Hangs);
+        let mut behavior = self.behavior.subscribe();
+        let answers = behavior.wait_for(|behavior| *behavior != Behavior::Hangs);
         match tokio::time::timeout(Duration::from_secs(20), answers).await {
             Err(_) => Err(WebError::Unreachable("no answer within 20 s".to_owned())),
-            Ok(Ok(manner)) if *manner == Manner::Refuses => Err(WebError::Refused("no".to_owned())),
+            Ok(Ok(behavior)) if *behavior == Behavior::Refuses => Err(WebError::Refused("no".to_owned())),
             Ok(_) => Ok(()),
         }
     }
@@ -70,8 +70,8 @@ impl Webserver for Fake {
         let entries = self.publisher.read().unwrap();
         self.answer().await?;
         self.reloads.fetch_add(1, Ordering::SeqCst);
-        let manner = *self.manner.borrow();
-        if let Manner::Slow(time) = manner {
+        let behavior = *self.behavior.borrow();
+        if let Behavior::Slow(time) = behavior {
             tokio::time::sleep(time).await;
         }
         *lock(&self.loaded) = entries.into_keys().collect();
@@ -117,7 +117,7 @@ async fn until(done: impl Fn() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn a_webserver_with_an_old_host_reloads_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let mut webserver = Fake::new(folder.path(), Manner::Well);
+    let mut webserver = Fake::new(folder.path(), Behavior::Well);
     webserver.stale = true;
     let workspace = kept(folder.path(), webserver.clone(), recorder());
     let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
@@ -132,7 +132,7 @@ async fn a_webserver_with_an_old_host_reloads_the_file() {
 #[tokio::test(start_paused = true)]
 async fn a_publication_waits_for_a_quick_reload() {
     let folder = tempfile::tempdir().unwrap();
-    let workspace = kept(folder.path(), Fake::new(folder.path(), Manner::Well), recorder());
+    let workspace = kept(folder.path(), Fake::new(folder.path(), Behavior::Well), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
     let shown = workspace.observed("orders").await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
@@ -141,7 +141,7 @@ async fn a_publication_waits_for_a_quick_reload() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_from_before_a_reload_is_discarded() {
     let folder = tempfile::tempdir().unwrap();
-    let mut webserver = Fake::new(folder.path(), Manner::Well);
+    let mut webserver = Fake::new(folder.path(), Behavior::Well);
     webserver.answers_after = Duration::from_millis(500);
     let workspace = kept(folder.path(), webserver.clone(), recorder());
     let asked = workspace.clone();
@@ -157,7 +157,7 @@ async fn an_answer_from_before_a_reload_is_discarded() {
 #[tokio::test(start_paused = true)]
 async fn publications_during_a_slow_reload_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
-    let slow = Manner::Slow(Duration::from_secs(15));
+    let slow = Behavior::Slow(Duration::from_secs(15));
     let webserver = Fake::new(folder.path(), slow);
     let workspace = kept(folder.path(), webserver.clone(), recorder());
     let names: Vec<String> = (0..16).map(|number| format!("location{number:02}")).collect();
@@ -175,7 +175,7 @@ async fn publications_during_a_slow_reload_share_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn a_hanging_reload_is_reported_and_repeated_later() {
     let folder = tempfile::tempdir().unwrap();
-    let webserver = Fake::new(folder.path(), Manner::Hangs);
+    let webserver = Fake::new(folder.path(), Behavior::Hangs);
     let recorder = recorder();
     let workspace = kept(folder.path(), webserver.clone(), recorder.clone());
     let before = Instant::now();
@@ -191,7 +191,7 @@ async fn a_hanging_reload_is_reported_and_repeated_later() {
     // One that is silent is not asked to reload again and again.
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert!(failed() <= 2, "{} reloads", failed());
-    webserver.manner.send_replace(Manner::Well);
+    webserver.behavior.send_replace(Behavior::Well);
     until(|| lock(&webserver.loaded).len() == 2).await;
     let shown = workspace.observed("orders").await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
@@ -200,14 +200,14 @@ async fn a_hanging_reload_is_reported_and_repeated_later() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_reload_is_repeated_and_reported_once() {
     let folder = tempfile::tempdir().unwrap();
-    let webserver = Fake::new(folder.path(), Manner::Refuses);
+    let webserver = Fake::new(folder.path(), Behavior::Refuses);
     let recorder = recorder();
     let workspace = kept(folder.path(), webserver.clone(), recorder.clone());
     workspace.apply(&publish("orders")).await.unwrap();
     let failed = || recorder.metrics.reloads.with_label_values(&["failed"]).get();
     until(|| failed() >= 1).await;
     assert!(matches!(workspace.observed("orders").await.1, View::Unreachable(why) if why.contains("refused: no")));
-    webserver.manner.send_replace(Manner::Well);
+    webserver.behavior.send_replace(Behavior::Well);
     until(|| lock(&webserver.loaded).len() == 1).await;
     assert_eq!(recorder.events.list(|event| event.reason == EventReason::ReloadFailed).len(), 1);
 }
@@ -215,10 +215,10 @@ async fn a_refused_reload_is_repeated_and_reported_once() {
 #[tokio::test(start_paused = true)]
 async fn no_pass_waits_for_a_webserver_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
-    let webserver = Fake::new(folder.path(), Manner::Well);
+    let webserver = Fake::new(folder.path(), Behavior::Well);
     let workspace = kept(folder.path(), webserver.clone(), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
-    webserver.manner.send_replace(Manner::Hangs);
+    webserver.behavior.send_replace(Behavior::Hangs);
     tokio::time::sleep(Duration::from_secs(15)).await;
     for _ in 0..100 {
         let asked = Instant::now();
@@ -228,6 +228,6 @@ async fn no_pass_waits_for_a_webserver_that_hangs() {
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     assert!(workspace.silence().is_some());
-    webserver.manner.send_replace(Manner::Well);
+    webserver.behavior.send_replace(Behavior::Well);
     until(|| workspace.silence().is_none()).await;
 }
