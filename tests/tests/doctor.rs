@@ -61,7 +61,7 @@ async fn doctor_finds_each_broken_setting_and_nothing_else() {
         ("--notify-url-file=/nope", "settings: cannot read notify.url_file /nope", "docs/settings.md"),
         ("--cost-prices-file=/nope", "settings: cost.prices_file /nope cannot be read", "docs/settings.md"),
         ("--build-base-image=::bad::", "settings: build.base_image ::bad::", "docs/settings.md"),
-        ("--build-constraints=/nope", "settings: build.constraints", "docs/settings.md"),
+        ("--build-constraints=/nope", "settings: cannot read build.constraints", "docs/settings.md"),
         ("--aws-cluster=nope", "cluster: there is no active ECS cluster nope", "aws.cluster"),
         ("--aws-namespace=nope.internal", "namespace: there is no Cloud Map namespace", "aws.namespace"),
         ("--aws-bucket=nope", "bucket: there is no bucket nope", "aws.bucket"),

@@ -1,6 +1,6 @@
 //! Observing all kinds of resources at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_core::resources::ObservedResources;
 
@@ -13,11 +13,18 @@ use crate::session::Session;
 ///
 /// One failed call fails the whole observation: a partial one would make resources look absent.
 pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, ObservedResources>, CallError> {
-    let mut all: BTreeMap<String, ObservedResources> = BTreeMap::new();
     if let Scope::All = scope {
         session.cache.begin_sweep();
     }
-    let (log_groups, image_repositories, roles, task_definitions, discovery, services, scaling) = futures::try_join!(
+    let (
+        mut log_groups,
+        mut image_repositories,
+        mut roles,
+        mut task_definitions,
+        mut discovery,
+        mut services,
+        mut scaling,
+    ) = futures::try_join!(
         log_group::observe(session, scope),
         image_repository::observe(session, scope),
         role::observe(session, scope),
@@ -26,30 +33,35 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         service::observe(session, scope),
         scaling::observe(session, scope),
     )?;
-    for (name, observed) in log_groups {
-        all.entry(name).or_default().log_group = Some(observed);
-    }
-    for (name, observed) in image_repositories {
-        all.entry(name).or_default().image_repository = Some(observed);
-    }
-    for (name, roles) in roles {
-        let found = all.entry(name).or_default();
-        (found.role, found.execution_role) = (roles.code, roles.execution);
-    }
-    for (name, observed) in task_definitions {
-        let found = all.entry(name).or_default();
-        found.task_definitions = observed.servers;
-        found.run_definitions = observed.runs;
-    }
-    for (name, observed) in discovery {
-        all.entry(name).or_default().discovery = Some(observed);
-    }
-    for (name, observed) in services {
-        all.entry(name).or_default().service = Some(observed);
-    }
-    for (name, observed) in scaling {
-        all.entry(name).or_default().scaling = Some(observed);
-    }
+    let names: BTreeSet<String> = log_groups
+        .keys()
+        .chain(image_repositories.keys())
+        .chain(roles.keys())
+        .chain(task_definitions.keys())
+        .chain(discovery.keys())
+        .chain(services.keys())
+        .chain(scaling.keys())
+        .cloned()
+        .collect();
+    let observed = names.into_iter().map(|name| {
+        let roles = roles.remove(&name).unwrap_or_default();
+        let definitions = task_definitions.remove(&name).unwrap_or_default();
+        let resources = ObservedResources {
+            log_group: log_groups.remove(&name),
+            image_repository: image_repositories.remove(&name),
+            // Listed only before unused images are deleted.
+            images: None,
+            role: roles.code,
+            execution_role: roles.execution,
+            run_definitions: definitions.runs,
+            task_definitions: definitions.servers,
+            discovery: discovery.remove(&name),
+            service: services.remove(&name),
+            scaling: scaling.remove(&name),
+        };
+        (name, resources)
+    });
+    let all: BTreeMap<String, ObservedResources> = observed.collect();
     if let Scope::All = scope {
         session.cache.end_sweep(all.clone());
     }

@@ -27,60 +27,71 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     let observed = input.observed;
     let known = location.image.image();
     let desired = DesiredResources::new(&location.config, known, input.deployment);
+    let DesiredResources {
+        log_group,
+        image_repository,
+        role,
+        execution_role,
+        run_definition,
+        task_definition,
+        discovery,
+        // Its steps are in the service plan.
+        service: _,
+        scaling,
+    } = &desired;
 
     let mut steps = Vec::new();
-    steps.extend(log_group::diff(&desired.log_group, observed.log_group.as_deref()).into_iter().map(Step::LogGroup));
-    if let Some(desired) = &desired.image_repository {
+    steps.extend(log_group::diff(log_group, observed.log_group.as_deref()).into_iter().map(Step::LogGroup));
+    if let Some(desired) = image_repository {
         let changes = image_repository::diff(desired, observed.image_repository.as_deref());
         steps.extend(changes.into_iter().map(Step::ImageRepository));
     }
-    steps.extend(role::diff(&desired.role, observed.role.as_deref()).into_iter().map(Step::Role));
-    if let Some(desired) = &desired.execution_role {
+    steps.extend(role::diff(role, observed.role.as_deref()).into_iter().map(Step::Role));
+    if let Some(desired) = execution_role {
         steps.extend(role::diff(desired, observed.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
 
     // Everything from the task definition on needs the image.
-    let registered = task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs());
+    let registered = task_definition::equal(task_definition, &observed.task_definitions, observed.runs());
     let service_plan = service_plan(input, &desired);
     let failed = matches!(service_plan.phase, Phase::Failed { .. });
-    let desired_run = desired.run_definition.as_ref().filter(|_| !failed);
+    let desired_run = run_definition.as_ref().filter(|_| !failed);
     let registered_run = desired_run.and_then(|desired| run_definition::equal(desired, &observed.run_definitions));
     steps.extend(protection::of_leftovers(input, location.config.protect, &desired, [registered, registered_run]));
 
-    let mismatch = desired.task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !failed);
+    let mismatch = task_definition.aws_mismatch(&observed.task_definitions).filter(|_| !failed);
     let mut deploy = Vec::new();
     match registered {
         None if !failed && mismatch.is_none() => {
-            deploy.push(Step::TaskDefinition(register(input, &desired.task_definition)));
+            deploy.push(Step::TaskDefinition(register(input, task_definition)));
         }
         Some(registered) if service_plan.attempts => {
-            deploy.push(Step::TaskDefinition(attempt(input, &desired.task_definition, registered)));
+            deploy.push(Step::TaskDefinition(attempt(input, task_definition, registered)));
         }
         _ => {}
     }
-    let untagged = registered.and_then(|registered| task_definition::tag(&desired.task_definition, registered));
+    let untagged = registered.and_then(|registered| task_definition::tag(task_definition, registered));
     deploy.extend(untagged.map(Step::TaskDefinition));
-    deploy.extend(discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery));
-    let scaling: Vec<Step> =
-        scaling::diff(desired.scaling.as_ref(), observed.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
+    deploy.extend(discovery::diff(discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery));
+    let scaling_steps: Vec<Step> =
+        scaling::diff(scaling.as_ref(), observed.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
     let service = service_plan.changes.into_iter().map(Step::Service);
     let service = service.filter(|step| mismatch.is_none() || !step.rolls_out());
     // The rollout starts before the run definition is registered: runs need it only after the new revision serves.
-    let run_mismatch =
-        desired.run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
+    let run_mismatch = run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
     let runs = desired_run.into_iter().flat_map(|desired| run_steps(desired, observed, run_mismatch.is_some()));
     // A scalable target overrides the count: delete it before codeloc sets the count, and create it after the service.
-    if desired.scaling.is_none() {
-        deploy.extend(scaling);
+    if scaling.is_none() {
+        deploy.extend(scaling_steps);
         deploy.extend(service);
         deploy.extend(runs);
     } else {
         deploy.extend(service);
         deploy.extend(runs);
-        deploy.extend(scaling);
+        deploy.extend(scaling_steps);
     }
 
-    let revision = desired.task_definition.revision.known();
+    let revision = task_definition.revision.known();
     let ready = readiness::ready(input, revision);
     let workspace_step = readiness::change(input, ready.as_ref(), revision);
 
@@ -107,7 +118,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     let mut plan = Plan { aws_mismatch, ..Plan::of(steps, later, report) };
     if plan.is_settled() {
         plan.collects = true;
-        plan.garbage = garbage::garbage(input, desired.execution_role.is_some());
+        plan.garbage = garbage::garbage(input, execution_role.is_some());
     }
     plan
 }

@@ -6,7 +6,8 @@
 use super::ownership::is_owned;
 use super::{Hold, Input, Plan, assess, protection};
 use crate::resources::{
-    Step, discovery, image_repository, log_group, role, run_definition, scaling, service, task_definition, workspace,
+    ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
+    task_definition, workspace,
 };
 
 pub(super) fn absent(input: &Input<'_>) -> Plan {
@@ -41,23 +42,36 @@ pub(super) fn absent(input: &Input<'_>) -> Plan {
 
 /// Deletes everything that a task needs while it runs or stops.
 fn used_by_tasks(input: &Input<'_>) -> Vec<Step> {
-    let observed = input.observed;
+    let ObservedResources {
+        log_group,
+        image_repository,
+        // Its repository is deleted with all images.
+        images: _,
+        role,
+        execution_role,
+        run_definitions,
+        task_definitions,
+        discovery,
+        // Deleted before.
+        service: _,
+        scaling: _,
+    } = input.observed;
     let mut steps = Vec::new();
-    let owned = observed.discovery.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = discovery.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::Discovery(discovery::delete(observed))));
-    let owned = observed.run_definitions.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = run_definitions.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::RunDefinition(run_definition::delete(observed))));
-    let owned = observed.task_definitions.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = task_definitions.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(
         owned.map(|observed| Step::TaskDefinition(task_definition::Change::Deregister { arn: observed.arn.clone() })),
     );
-    let owned = observed.execution_role.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = execution_role.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::ExecutionRole(role::delete(observed))));
-    let owned = observed.role.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = role.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::Role(role::delete(observed))));
-    let owned = observed.image_repository.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = image_repository.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::ImageRepository(image_repository::delete(observed))));
-    let owned = observed.log_group.iter().filter(|observed| is_owned(input, &observed.tags));
+    let owned = log_group.iter().filter(|observed| is_owned(input, &observed.tags));
     steps.extend(owned.map(|observed| Step::LogGroup(log_group::delete(observed))));
     steps
 }

@@ -43,6 +43,9 @@ pub enum Kind {
     Workspace,
 }
 
+/// A new kind does not compile until it is in [`Kind::ALL`].
+const _: () = assert!(Kind::ALL.len() == Kind::Workspace as usize + 1);
+
 impl Kind {
     pub const ALL: [Self; 10] = [
         Self::LogGroup,
