@@ -165,7 +165,7 @@ mod e2e {
         let tags = json!([{"key": "ecs/task_overrides", "value": overrides}]);
         let refused = launched(stack, "orders", "refresh_orders", tags).await;
         assert_eq!(refused["__typename"], "PythonError", "{refused}");
-        assert!(text(&refused["message"]).contains("ecs/task_overrides, which is refused"), "{refused}");
+        assert!(text(&refused["message"]).contains("ecs/task_overrides, which is not allowed"), "{refused}");
         assert_eq!(operations(&stack.mutating_since(mark).await), Vec::<String>::new());
     }
 

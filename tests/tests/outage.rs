@@ -59,7 +59,7 @@ async fn an_outage_of_aws_is_reported_and_nothing_is_observed() {
         assert_eq!(causes(&reported()), [Cause::Aws], "{way:?} {lease_seconds}");
         assert!(is_unready(&reported()));
         let text = reported()[0].to_string();
-        assert!(text.contains(", since 2") && text.contains("; nothing is changed"), "{text}");
+        assert!(text.contains(", since 2") && text.contains("; codeloc changes nothing"), "{text}");
         let shown = deployment.shown("orders").expect("a status");
         assert_eq!((shown.sync, shown.health), (Sync::Unknown, Health::Unknown), "{way:?}");
         assert!(shown.message.starts_with("last observed "), "{}", shown.message);

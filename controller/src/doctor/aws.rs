@@ -187,7 +187,11 @@ fn network(settings: &Settings) -> Finding {
         );
     }
     if aws.subnets.is_empty() || aws.security_groups.is_empty() {
-        return bad(CHECK, "aws.subnets or aws.security_groups is empty", "set both to at least one id");
+        return bad(
+            CHECK,
+            "aws.subnets or aws.security_groups is empty",
+            "set aws.subnets and aws.security_groups to at least one id each",
+        );
     }
     good(
         CHECK,

@@ -14,8 +14,7 @@ async fn is_kept_after_rename_to(folder: &str, config: &str) {
     deployment.wait_until("kept", |this| message_contains(this, "orders", "unchanged: ")).await;
     assert_unchanged(&deployment, &before).await;
     let message = deployment.status("orders").expect("orders has a status").message;
-    for part in [&format!("{folder}/config.yml says `name: orders`"), &format!("rename the folder {folder} to orders")]
-    {
+    for part in [&format!("{folder}/config.yml has `name: orders`"), &format!("rename the folder {folder} to orders")] {
         assert!(message.contains(part.as_str()), "{message}");
     }
     assert!(deployment.healthy("billing") && deployment.healthy("crm"));
@@ -80,7 +79,7 @@ async fn an_unknown_name_in_a_config_creates_no_status() {
     let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.cloud.reset_calls();
     deployment.commit("billing", config("ghost"));
-    deployment.wait_until("refused", |this| message_contains(this, "billing", "differs from its folder")).await;
+    deployment.wait_until("refused", |this| message_contains(this, "billing", "does not match the folder")).await;
     deployment.idle().await;
     assert_eq!(deployment.status("ghost"), None);
     assert_eq!(deployment.mutating_operations(), Vec::<String>::new());
