@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn the_text_contains_every_cause_once() {
         let disk = || io::Error::new(io::ErrorKind::StorageFull, "no space left");
-        let inner = BuildError::transient("cannot write /work/lock").caused_by(disk());
+        let inner = BuildError::transient("cannot write /cache/lock").caused_by(disk());
         let outer = BuildError::terminal("cannot lock the dependencies").caused_by(inner);
-        assert_eq!(outer.to_string(), "cannot lock the dependencies: cannot write /work/lock: no space left");
+        assert_eq!(outer.to_string(), "cannot lock the dependencies: cannot write /cache/lock: no space left");
         let repeats = BuildError::transient("cannot write: no space left").caused_by(disk());
         assert_eq!(repeats.to_string(), "cannot write: no space left");
     }
