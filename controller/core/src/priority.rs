@@ -30,22 +30,6 @@ impl Priority {
             Self::Garbage => "garbage",
         }
     }
-
-    /// The priority after codeloc has started the work.
-    #[must_use]
-    pub fn begun(self) -> Self {
-        if self == Self::Cold { Self::Making } else { self }
-    }
-
-    /// The priority of the next reconciliation of a location that is not in sync.
-    #[must_use]
-    pub fn again(self) -> Self {
-        match self {
-            Self::Making | Self::Cold => Self::Making,
-            // codeloc waits for the result of its own changes.
-            Self::Commit | Self::Again | Self::Resync | Self::Garbage => Self::Again,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -58,17 +42,5 @@ mod tests {
     #[test]
     fn a_commit_precedes_all_and_garbage_follows_all() {
         assert!(ALL.is_sorted());
-    }
-
-    #[test]
-    fn a_started_location_precedes_new_ones() {
-        assert_eq!(Priority::Cold.begun(), Priority::Making);
-        assert_eq!(Priority::Cold.again(), Priority::Making);
-        assert!(ALL.into_iter().filter(|one| *one != Priority::Cold).all(|one| one.begun() == one));
-    }
-
-    #[test]
-    fn a_retry_is_never_less_urgent_than_its_reason() {
-        assert!(ALL.into_iter().filter(|one| *one != Priority::Commit).all(|one| one.again() <= one));
     }
 }

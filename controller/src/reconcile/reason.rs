@@ -170,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn a_started_location_precedes_new_ones() {
+        assert_eq!(Reason::Create.started(), Reason::FinishCreate);
+        assert!(Reason::FinishCreate.priority() < Reason::Create.priority());
+        assert!(ALL.into_iter().filter(|one| *one != Reason::Create).all(|one| one.started() == one));
+    }
+
+    #[test]
+    fn a_retry_is_never_less_urgent_than_its_reason() {
+        for reason in ALL.into_iter().filter(|reason| *reason != Reason::ConfigChanged) {
+            assert!(reason.after_wait().priority() <= reason.priority(), "{reason:?}");
+            assert!(reason.after_failure().priority() <= reason.priority(), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn only_urgent_reasons_are_read_without_the_sweep() {
         for reason in ALL.into_iter().filter(|reason| !reason.waits_for_sweep()) {
             assert_eq!(reason.freshness(), Freshness::Current, "{reason:?}");

@@ -210,7 +210,6 @@ mod tests {
             revision: None,
             serving: serving.map(str::to_owned),
             address: None,
-            failing: None,
             look_again: None,
         }
     }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use codeloc_core::lock::lock;
-use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Health, LocationStatus, Sync};
-use jiff::Timestamp;
+use codeloc_core::status::{Condition, DatedCondition, Health, LocationStatus, Sync};
 
 /// The reconciler writes it and the API reads it. A restart empties it; the first sweep fills it again.
 #[derive(Debug, Default)]
@@ -75,12 +74,5 @@ impl StatusStore {
             status.health = Health::Degraded;
         }
         true
-    }
-
-    /// Status of a condition, and the time of its last change.
-    pub fn since(&self, name: &str, kind: ConditionKind) -> Option<(ConditionStatus, Timestamp)> {
-        let statuses = self.lock();
-        let dated = statuses.get(name)?.conditions.iter().find(|dated| dated.condition.kind == kind)?;
-        Some((dated.condition.status, dated.since))
     }
 }

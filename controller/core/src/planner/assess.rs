@@ -39,7 +39,6 @@ pub(super) fn invalid(input: &Input<'_>, invalid: &Invalid) -> Report {
         revision: None,
         serving: serving(input),
         address: address(input),
-        failing: None,
         look_again: None,
     }
 }
@@ -59,7 +58,6 @@ pub(super) fn not_owned(input: &Input<'_>, others: &[(Kind, String)]) -> Report 
         revision: None,
         serving: serving(input),
         address: address(input),
-        failing: None,
         look_again: Some(LATER),
     }
 }
@@ -75,7 +73,6 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
         revision: None,
         serving: None,
         address: None,
-        failing: None,
         look_again: draining.then_some(SOON),
     }
 }
@@ -117,7 +114,6 @@ pub(super) fn present(
         revision: revision.map(str::to_owned),
         serving: serving(input),
         address: address(input),
-        failing: revision.filter(|_| is_failing(phase)).map(str::to_owned),
         look_again,
     }
 }

@@ -107,7 +107,6 @@ mod tests {
             revision: None,
             serving: None,
             address: None,
-            failing: None,
             look_again: Some(std::time::Duration::ZERO),
         };
         Plan::of(steps, vec![], report)

@@ -200,7 +200,6 @@ mod tests {
             revision: None,
             serving: None,
             address: None,
-            failing: None,
             look_again: None,
         };
         Plan::of(steps, vec![], report)

@@ -94,8 +94,6 @@ pub struct Report {
     pub revision: Option<String>,
     pub serving: Option<String>,
     pub address: Option<String>,
-    /// The revision whose rollout fails. Its logs say why.
-    pub failing: Option<String>,
     /// When to reconcile again, if codeloc waits for something.
     pub look_again: Option<Duration>,
 }

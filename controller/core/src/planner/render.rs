@@ -128,7 +128,6 @@ mod tests {
             revision: None,
             serving: None,
             address: None,
-            failing: None,
             look_again: None,
         };
         Document::new(location, &Plan::of(steps, later, report))

@@ -21,7 +21,6 @@ fn plan(steps: Vec<Step>) -> Plan {
             revision: None,
             serving: None,
             address: None,
-            failing: None,
             look_again: None,
         },
     }
