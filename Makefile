@@ -102,7 +102,7 @@ test-images: prepare
 SEEDS ?= 1000
 FROM ?= 0
 soak:
-	$(CARGO) run --locked --quiet -p codeloc-tests --example soak -- \
+	$(CARGO) run --locked --quiet --profile test -p codeloc-tests --example soak -- \
 		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 mutations:

@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod desired;
 #[cfg(test)]
 mod fixtures;
+pub mod ids;
 pub mod image;
 pub mod lock;
 pub mod names;
