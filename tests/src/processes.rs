@@ -57,11 +57,9 @@ fn binaries() -> &'static Path {
         let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned();
         // The same features as a test of the whole workspace, so that no dependency is built twice.
         let arguments = ["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "e2e"];
+        let profile = if folder.ends_with("release") { "release" } else { "test" };
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(root()).args(arguments);
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
+        cargo.current_dir(root()).args(arguments).args(["--profile", profile]);
         let built = cargo.status().expect("cargo runs");
         assert!(built.success(), "codeloc and localcloud do not build");
         folder
