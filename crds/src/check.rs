@@ -128,15 +128,17 @@ fn memory_sizes(cpu: u32) -> Vec<u32> {
     }
 }
 
-fn memory_hint(cpu: u32) -> String {
+/// The memory sizes for a CPU size, for an error.
+fn memory_choices(cpu: u32) -> String {
     match memory_sizes(cpu).as_slice() {
         [first, second, .., last] if memory_sizes(cpu).len() > 5 => {
-            format!("valid memory for `cpu: {cpu}`: {first} to {last} in steps of {}", second - first)
+            format!("{first} to {last} MiB in steps of {}", second - first)
         }
-        sizes => {
-            let words: Vec<String> = sizes.iter().map(u32::to_string).collect();
-            format!("valid memory for `cpu: {cpu}`: {}", words.join(", "))
+        [others @ .., last] => {
+            let words: Vec<String> = others.iter().map(u32::to_string).collect();
+            format!("{} or {last} MiB", words.join(", "))
         }
+        [] => String::new(),
     }
 }
 
@@ -214,7 +216,11 @@ impl Check<'_> {
             self.at_value("name", message, hint);
         } else if let Some(folder) = folder.filter(|folder| *folder != name) {
             let message = format!("name `{name}` does not match the folder `{folder}`");
-            let hint = format!("set `name: {folder}`, or rename the folder to `{name}`");
+            let hint = if LocationName::new(&folder).is_ok() {
+                format!("set `name: {folder}`, or rename the folder to `{name}`")
+            } else {
+                format!("rename the folder to `{name}`")
+            };
             self.at_value("name", message, hint);
         }
     }
@@ -223,7 +229,8 @@ impl Check<'_> {
         if let Some((message, hint)) = url_problem(url) {
             self.at_value("git_url", message, hint);
         } else if url.len() > MAX_PATH_BYTES {
-            self.at_value("git_url", "`git_url` is too long", format!("use a URL of at most {MAX_PATH_BYTES} bytes"));
+            let message = format!("`git_url` has {} bytes; the limit is {MAX_PATH_BYTES}", url.len());
+            self.at_value("git_url", message, "use a shorter URL");
         }
     }
 
@@ -300,14 +307,12 @@ impl Check<'_> {
             && !path.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))
             && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.trim() == part);
         if !plain {
-            let hint = "use a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a leading or trailing slash";
-            self.at_value(field, format!("`{field}` is not a relative path"), hint);
+            let hint = "use a path such as pipelines/sales: no folders `.` and `..`, no `:` or `\\`, no slash at the \
+                        start or the end";
+            self.at_value(field, format!("`{field}` is not a path below the root of the code"), hint);
         } else if path.len() > MAX_PATH_BYTES {
-            self.at_value(
-                field,
-                format!("`{field}` is too long"),
-                format!("use a path of at most {MAX_PATH_BYTES} bytes"),
-            );
+            let message = format!("`{field}` has {} bytes; the limit is {MAX_PATH_BYTES}", path.len());
+            self.at_value(field, message, "use a shorter path");
         }
     }
 
@@ -356,7 +361,7 @@ impl Check<'_> {
             }
         } else if !is_image_by_tag(image) {
             let hint = "use REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, such as registry.example/team/app:1.4.0";
-            self.at_value("image", "`image` has neither a tag nor a digest", hint);
+            self.at_value("image", "`image` has no valid tag and no digest", hint);
         } else if host.contains(['.', ':']) && reaches_metadata(host) {
             let hint = "use the public or private address of a registry";
             self.at_value("image", "`image` points to a link-local or metadata address", hint);
@@ -370,8 +375,10 @@ impl Check<'_> {
     fn resources(&mut self, section: &str, cpu: u32, memory: u32) {
         if !memory_sizes(cpu).contains(&memory) {
             let field = self.written(section, "memory").unwrap_or("cpu");
-            let message = format!("Fargate does not offer cpu {cpu} with memory {memory}");
-            self.at(&[Step::Key(section), Step::Key(field)], message, memory_hint(cpu));
+            let choices = memory_choices(cpu);
+            let message = format!("`{section}.memory` is {memory}, but with cpu {cpu} Fargate offers {choices}");
+            let hint = "set `memory` to one of these sizes, or choose another `cpu`";
+            self.at(&[Step::Key(section), Step::Key(field)], message, hint);
         }
     }
 
@@ -431,10 +438,8 @@ impl Check<'_> {
             variables.map(|(name, value)| json_length(name) + json_length(value) + VARIABLE_OVERHEAD).sum();
         if size > MAX_ENVIRONMENT_BYTES {
             let field = if environment.is_empty() { "secrets" } else { "environment" };
-            let message = format!(
-                "{} variables take {size} bytes; the limit is {MAX_ENVIRONMENT_BYTES}",
-                environment.len() + secrets.len()
-            );
+            let message =
+                format!("`environment` and `secrets` take {size} bytes together; the limit is {MAX_ENVIRONMENT_BYTES}");
             self.at_key(field, message, "move large values to a file in the git repository or in the bucket");
         }
         let arns: usize = secrets.values().map(|arn| arn.len() + 3).sum();
@@ -484,7 +489,11 @@ impl Check<'_> {
             let hint = "use letters, digits and underscores, not starting with a digit";
             self.at(at_name, format!("`{}` is not a valid variable name", name.escape_debug()), hint);
         } else if RESERVED_VARIABLES.contains(&name) || name.starts_with("ECS_") {
-            self.at(at_name, format!("variable `{name}` is reserved"), "remove it, or use another name");
+            self.at(
+                at_name,
+                format!("variable `{name}` is reserved: codeloc or ECS sets it"),
+                "remove it, or use another name",
+            );
         }
     }
 
@@ -523,7 +532,7 @@ impl Check<'_> {
     fn tags(&mut self, tags: &BTreeMap<String, String>) {
         let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c));
         if tags.len() > MAX_TAGS {
-            let message = format!("{} tags exceed the limit of {MAX_TAGS}", tags.len());
+            let message = format!("`tags` has {} entries; the limit is {MAX_TAGS}", tags.len());
             self.at_key("tags", message, format!("keep at most {MAX_TAGS} tags"));
             return;
         }

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 /// Why an edit failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    #[error("the config is not a map of fields: {0}")]
+    #[error("cannot edit the config, because it is not a map of fields: {0}")]
     Unreadable(String),
     /// Flow style at the top level, anchors, and anything else that is not one `key:` per line.
-    #[error("codeloc cannot edit `{0}` in the format of this config; edit the file yourself")]
+    #[error("codeloc cannot edit `{0}`, because this config does not have one `key:` per line; edit the file yourself")]
     NotInPlace(String),
 }
 
@@ -43,7 +43,8 @@ pub fn edit(text: &str, fields: &Map<String, Value>) -> Result<String, EditError
 }
 
 pub(crate) fn read(text: &str) -> Result<Map<String, Value>, EditError> {
-    serde_saphyr::from_str(text)
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| EditError::Unreadable(error.to_string().lines().next().unwrap_or_default().to_owned()))
 }
 

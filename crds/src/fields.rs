@@ -68,8 +68,8 @@ pub(crate) struct LocationFields {
     )]
     pub image: Option<String>,
 
-    /// What to do when the tag of `image` points to a new digest. `pinned` keeps the first digest until you change `image`; `follow`
-    /// rolls out the new digest. Valid only if `image` has a tag.
+    /// What codeloc does when the tag of `image` points to a new digest. `pinned` keeps the first digest until you
+    /// change `image`; `follow` rolls out the new digest. Valid only if `image` has a tag.
     #[schemars(extend("default" = "pinned"))]
     pub image_policy: Option<ImagePolicy>,
 
@@ -95,8 +95,9 @@ pub(crate) struct LocationFields {
     #[serde(default)]
     pub environment: Vec<EnvironmentFields>,
 
-    /// Environment variables of the code server and its runs that ECS reads from Secrets Manager or Parameter Store. The execution role
-    /// of this location can read these secrets and no others.
+    /// Environment variables of the code server and its runs whose values ECS reads from Secrets Manager or Parameter
+    /// Store. The execution role of this location can read these secrets, those of the setting `dagster.secrets`, and
+    /// no others.
     #[serde(default)]
     pub secrets: Vec<SecretFields>,
 
@@ -268,15 +269,16 @@ pub(crate) struct EnvironmentFields {
     pub value: String,
 }
 
-/// Time limits of a rollout. codeloc treats a revision that exceeds them as failed.
+/// Time limits of a rollout.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub(crate) struct HealthFields {
-    /// Seconds that a new task can take to open its port.
+    /// Seconds that a new task can take to open its port, before ECS counts failed health checks.
     #[schemars(range(min = 1, max = 300))]
     pub start_seconds: u32,
-    /// Seconds that the code server can take to load its definitions after the ECS service is stable.
+    /// Seconds that every task can take to answer after the ECS service is stable. After that, the location is
+    /// `Degraded` (`NotAnswering`).
     #[schemars(range(min = 1, max = 3600))]
     pub load_seconds: u32,
 }

@@ -44,7 +44,8 @@ pub fn check_fleet<'a>(
         if let Some((other, taken)) = contested {
             let message = format!("prefix `{prefix}` overlaps `{taken}` of `{other}`");
             let hint = format!(
-                "set an `s3_prefix` for `{name}` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix"
+                "set another `s3_prefix` for `{name}` or `{other}`; until then codeloc freezes each of the two that \
+                 does not already run with its prefix"
             );
             errors.contested.insert((*name).clone(), parsed.error_at_prefix(message, hint));
         }

@@ -37,9 +37,10 @@ impl LocationName {
             let hint = "use lowercase letters, digits and single hyphens, starting with a letter";
             fail(format!("`{}` is not a valid name", name.escape_debug()), hint)
         } else if name.len() > MAX_NAME_LENGTH {
-            fail(format!("the name has {} characters", name.len()), "use at most 40 characters")
+            let message = format!("the name has {} characters; the limit is {MAX_NAME_LENGTH}", name.len());
+            fail(message, "use a shorter name")
         } else if RESERVED_NAMES.contains(&name) {
-            fail(format!("the name `{name}` is reserved"), "use another name")
+            fail(format!("the name `{name}` is reserved for the platform"), "use another name")
         } else {
             Ok(Self(name.to_owned()))
         }
@@ -120,17 +121,16 @@ pub enum ImagePolicy {
     Follow,
 }
 
-/// What codeloc does with a location. Later variants are stricter.
+/// What codeloc does with a location: repair drift, only report it, or leave the location unchanged. Later variants are
+/// stricter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum Mode {
-    /// codeloc repairs drift.
+    // No doc comments, for the same reason as in `ImagePolicy`.
     #[default]
     Enforce,
-    /// codeloc only reports drift.
     Detect,
-    /// codeloc leaves the location unchanged.
     Suspended,
 }
 

@@ -143,10 +143,10 @@ impl Walk<'_> {
         let words: Vec<String> = allowed.iter().map(plain).collect();
         let near = nearest(&plain(value), words.iter().map(String::as_str)).filter(|_| value.is_string());
         let hint = match near {
-            Some(near) => format!("did you mean `{near}`? Valid values: {}", words.join(", ")),
-            None => format!("use one of {}", words.join(", ")),
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "use one of these values".to_owned(),
         };
-        self.add(&node.span, format!("`{name}` cannot be {}", plain(value)), hint);
+        self.add(&node.span, format!("`{name}` is {}, not one of {}", plain(value), words.join(", ")), hint);
     }
 
     fn range(&mut self, node: &Node, schema: &Json, name: &str, number: &serde_json::Number) {
@@ -154,8 +154,8 @@ impl Walk<'_> {
             return;
         };
         if !number.as_i64().is_some_and(|value| (minimum..=maximum).contains(&value)) {
-            let message = format!("`{name}` cannot be {number}");
-            self.add(&node.span, message, format!("use a whole number from {minimum} to {maximum}"));
+            let message = format!("`{name}` is {number}, not {minimum} to {maximum}");
+            self.add(&node.span, message, "use a whole number in this range");
         }
     }
 }

@@ -127,7 +127,7 @@ fn rejects_variables_that_exceed_a_task_definition() {
     assert!(parse(PATH, &variables(1, &"x".repeat(48_000))).is_ok());
     assert!(parse(PATH, &variables(1000, "x")).is_ok());
     assert_snapshot!(error(&variables(5000, "x")).render(false), @r#"
-     error: 5000 variables take 150000 bytes; the limit is 49152
+     error: `environment` and `secrets` take 150000 bytes together; the limit is 49152
       ╭─[repos/my-pipeline/config.yml:4:1]
     3 │ module: x
     4 │ environment:

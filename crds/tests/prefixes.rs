@@ -139,7 +139,7 @@ fn reports_both_configs_with_overlapping_prefixes() {
     4 │ s3_prefix: data/x
       ·            ^^^^^^
       ╰────
-     hint: set an `s3_prefix` for `b` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
+     hint: set another `s3_prefix` for `b` or `a`; until then codeloc freezes each of the two that does not already run with its prefix
     ");
 }
 

@@ -193,31 +193,44 @@ fn rejects_fields_that_conflict_with_a_dockerfile() {
 #[test]
 fn reports_memory_that_fargate_does_not_offer() {
     assert_snapshot!(plain_error_with("resources: {cpu: 256, memory: 8192}"), @r"
-     error: Fargate does not offer cpu 256 with memory 8192
+     error: `resources.memory` is 8192, but with cpu 256 Fargate offers 512, 1024 or 2048 MiB
       ╭─[repos/my-pipeline/config.yml:4:31]
     3 │ python_file: my_pipeline/definitions.py
     4 │ resources: {cpu: 256, memory: 8192}
       ·                               ^^^^
       ╰────
-     hint: valid memory for `cpu: 256`: 512, 1024, 2048
+     hint: set `memory` to one of these sizes, or choose another `cpu`
     ");
     assert_snapshot!(plain_error_with("resources: {cpu: 4096}"), @r"
-     error: Fargate does not offer cpu 4096 with memory 512
+     error: `resources.memory` is 512, but with cpu 4096 Fargate offers 8192 to 30720 MiB in steps of 1024
       ╭─[repos/my-pipeline/config.yml:4:18]
     3 │ python_file: my_pipeline/definitions.py
     4 │ resources: {cpu: 4096}
       ·                  ^^^^
       ╰────
-     hint: valid memory for `cpu: 4096`: 8192 to 30720 in steps of 1024
+     hint: set `memory` to one of these sizes, or choose another `cpu`
     ");
     assert_snapshot!(plain_error_with("resources: {cpu: 300}"), @r"
-     error: `resources.cpu` cannot be 300
+     error: `resources.cpu` is 300, not one of 256, 512, 1024, 2048, 4096, 8192, 16384
       ╭─[repos/my-pipeline/config.yml:4:18]
     3 │ python_file: my_pipeline/definitions.py
     4 │ resources: {cpu: 300}
       ·                  ^^^
       ╰────
-     hint: use one of 256, 512, 1024, 2048, 4096, 8192, 16384
+     hint: use one of these values
+    ");
+}
+
+#[test]
+fn reports_a_misspelled_mode() {
+    assert_snapshot!(plain_error_with("mode: enforced"), @r"
+     error: `mode` is enforced, not one of enforce, detect, suspended
+      ╭─[repos/my-pipeline/config.yml:4:7]
+    3 │ python_file: my_pipeline/definitions.py
+    4 │ mode: enforced
+      ·       ^^^^^^^^
+      ╰────
+     hint: did you mean `enforce`?
     ");
 }
 
@@ -258,6 +271,12 @@ fn reports_a_name_that_does_not_match_the_folder() {
       ╰────
      hint: set `name: sales`, or rename the folder to `my-pipeline`
     ");
+}
+
+#[test]
+fn suggests_no_name_that_is_invalid() {
+    let error = parse("repos/My_Pipeline/config.yml", MINIMAL).unwrap_err();
+    assert_eq!(error.hint(), "rename the folder to `my-pipeline`");
 }
 
 #[test]
@@ -318,7 +337,7 @@ fn grants_accept_only_whole_folders() {
 #[test]
 fn checks_cpu_and_memory_of_runs() {
     let error = error_with("run_resources: {cpu: 256, memory: 4096}").to_string();
-    assert!(error.contains("Fargate does not offer cpu 256 with memory 4096"), "{error}");
+    assert!(error.contains("`run_resources.memory` is 4096, but with cpu 256 Fargate offers"), "{error}");
 }
 
 #[test]
@@ -502,7 +521,7 @@ s3_prefix: repos/*/x
     2 │ git_url: http://github.com/user/repo.git
       ╰────
      hint: add `python_file: PATH/definitions.py` or `module: PACKAGE.definitions`
-     error: the name `shared` is reserved
+     error: the name `shared` is reserved for the platform
       ╭─[repos/shared/config.yml:1:7]
     1 │ name: shared
       ·       ^^^^^^
@@ -549,14 +568,14 @@ s3_prefix: repos/*/x
     7 │ scaling: {min_capacity: 3}
       ╰────
      hint: remove `dependencies`: the image contains them
-     error: `dependencies` is not a relative path
+     error: `dependencies` is not a path below the root of the code
       ╭─[repos/shared/config.yml:6:15]
     5 │ image: registry/app@latest
     6 │ dependencies: ../requirements.txt
       ·               ^^^^^^^^^^^^^^^^^^^
     7 │ scaling: {min_capacity: 3}
       ╰────
-     hint: use a path relative to the root of the code, such as pipelines/sales, without `.`, `..` or a leading or trailing slash
+     hint: use a path such as pipelines/sales: no folders `.` and `..`, no `:` or `\`, no slash at the start or the end
      error: min_capacity 3 is greater than max_capacity 2
       ╭─[repos/shared/config.yml:7:25]
     6 │ dependencies: ../requirements.txt
@@ -565,7 +584,7 @@ s3_prefix: repos/*/x
     8 │ environment:
       ╰────
      hint: raise `max_capacity` to 3 or more, or lower `min_capacity`
-     error: variable `DAGSTER_GRPC_PORT` is reserved
+     error: variable `DAGSTER_GRPC_PORT` is reserved: codeloc or ECS sets it
        ╭─[repos/shared/config.yml:9:12]
      8 │ environment:
      9 │   - {name: DAGSTER_GRPC_PORT, value: "1"}
@@ -641,7 +660,7 @@ fn reports_a_missing_field() {
 #[test]
 fn displays_position_and_message_on_one_line() {
     let error = error_with("s3_prefix: repos/shared/x\nscaling: {min_capacity: 0}");
-    assert_snapshot!(error, @r"repos/my-pipeline/config.yml:5:25: `scaling.min_capacity` cannot be 0");
+    assert_snapshot!(error, @r"repos/my-pipeline/config.yml:5:25: `scaling.min_capacity` is 0, not 1 to 5000");
     assert_eq!((error.path(), error.line(), error.column()), (PATH, 5, 25));
 }
 
@@ -684,6 +703,7 @@ fn rejects_each_invalid_value_at_its_line() {
         "image: 169.254.169.254/app:1",
         "image_policy: follow",
         "image_policy: never",
+        "mode: enforced",
         "s3_prefix: /a",
         "s3_prefix: a/",
         "s3_prefix: a/../b",

@@ -272,7 +272,7 @@ class Stack:
             try:
                 child.process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                print(f"{child.name} did not stop within {grace:g} s, killing it", file=sys.stderr, flush=True)
+                print(f"{child.name} did not stop within {grace:g} s; run.py kills it", file=sys.stderr, flush=True)
             child.send(signal.SIGKILL)
             child.process.wait()
 
@@ -345,19 +345,24 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py", description="Run codeloc, localcloud and Dagster on this machine.")
     folder = lambda text: Path(text).resolve()  # noqa: E731
     parser.add_argument("--once", action="store_true", help="exit with 0 once all locations are Synced and Healthy")
-    timeout = "exit with 1 if that takes longer [default: 900 with --once, no limit otherwise]"
+    timeout = "exit with 1 if the locations need longer than this [default: 900 with --once, otherwise no limit]"
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help=timeout)
     port = {"type": int, "metavar": "PORT"}
-    parser.add_argument("--codeloc-port", **port, default=8080, help="port of the codeloc API [default: 8080]")
-    parser.add_argument("--cloud-port", **port, default=4566, help="port of localcloud [default: 4566]")
-    parser.add_argument("--web-port", **port, default=3000, help="port of the Dagster webserver [default: 3000]")
-    parser.add_argument("--dns-port", **port, help="serve DNS on this port, and let Dagster find code servers by name")
+    api = "serve the codeloc API on this port [default: 8080]"
+    parser.add_argument("--codeloc-port", **port, default=8080, help=api)
+    parser.add_argument("--cloud-port", **port, default=4566, help="serve localcloud on this port [default: 4566]")
+    web = "serve the Dagster webserver on this port [default: 3000]"
+    parser.add_argument("--web-port", **port, default=3000, help=web)
+    dns = "serve DNS on this port, and let Dagster find code servers by name [default: no DNS]"
+    parser.add_argument("--dns-port", **port, help=dns)
     setting = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
-    parser.add_argument("--set", **setting, help="set a codeloc setting by its flag, for example git-poll-seconds=1")
+    parser.add_argument("--set", **setting, help="set a codeloc setting, for example git-poll-seconds=1; repeatable")
     path = {"type": folder, "metavar": "FOLDER"}
-    parser.add_argument("--state", **path, default=LOCAL, help="folder for all state [default: .local]")
-    parser.add_argument("--repos", **path, default=ROOT / "repos", help="folder of configs [default: repos]")
-    parser.add_argument("--binaries", **path, default=target / "debug", help="folder of the built binaries")
+    parser.add_argument("--state", **path, default=LOCAL, help="keep all state in this folder [default: .local]")
+    repos = "read the configs in this folder [default: repos]"
+    parser.add_argument("--repos", **path, default=ROOT / "repos", help=repos)
+    binaries = "run the binaries in this folder [default: target/debug]"
+    parser.add_argument("--binaries", **path, default=target / "debug", help=binaries)
     options = parser.parse_args(words)
     if options.once and options.timeout is None:
         options.timeout = 900.0

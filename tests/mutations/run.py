@@ -229,9 +229,9 @@ def problem(mutation, tree):
         return f"{file} does not exist"
     count = path.read_text().count(before)
     if count != 1:
-        return f"{file} contains the text {count} times instead of once"
+        return f"{file} contains the text {count} times instead of once; correct the text in this script"
     if before == after:
-        return "it changes nothing"
+        return "the replacement equals the text; change the replacement"
     if "--test" in tests:
         binary, test = tests[-2:]
         sources = [tree / "tests/tests" / f"{binary}.rs", *(tree / "tests/tests" / binary).glob("*.rs")]

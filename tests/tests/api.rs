@@ -175,7 +175,7 @@ async fn a_signed_hook_reconciles_at_once_and_an_add_commits() {
     git(&checkout, &["pull", "--quiet", "origin", "main"]);
     let log = git(&checkout, &["log", "--format=%H %an: %s"]);
     let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines[0], format!("{} codeloc: Adds code location stock", written["commit"].as_str().unwrap()));
+    assert_eq!(lines[0], format!("{} codeloc: Add location stock", written["commit"].as_str().unwrap()));
     assert!(lines[1].ends_with("Ada: Adds billing") && lines[2].ends_with("Ada: Begins"), "{lines:?}");
     daemon.check();
 }

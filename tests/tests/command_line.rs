@@ -96,13 +96,13 @@ fn an_invalid_fargate_size_gets_the_valid_sizes() {
     insta::assert_snapshot!(verdict(&[("orders", config("orders", "resources:\n  cpu: 256\n  memory: 8192\n"))]), @r#"
     exit 1
     0 valid, 1 invalid
-      error: Fargate does not offer cpu 256 with memory 8192
+      error: `resources.memory` is 8192, but with cpu 256 Fargate offers 512, 1024 or 2048 MiB
        ╭─[repos/orders/config.yml:6:11]
      5 │   cpu: 256
      6 │   memory: 8192
        ·           ^^^^
        ╰────
-      hint: valid memory for `cpu: 256`: 512, 1024, 2048
+      hint: set `memory` to one of these sizes, or choose another `cpu`
     "#);
 }
 
@@ -152,7 +152,7 @@ fn overlapping_prefixes_invalidate_both_configs_only() {
      4 │ s3_prefix: teams/both
        ·            ^^^^^^^^^^
        ╰────
-      hint: set an `s3_prefix` for `left` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
+      hint: set another `s3_prefix` for `left` or `right`; until then codeloc freezes each of the two that does not already run with its prefix
 
       error: prefix `teams/both/inner` overlaps `teams/both` of `left`
        ╭─[repos/right/config.yml:4:12]
@@ -160,7 +160,7 @@ fn overlapping_prefixes_invalidate_both_configs_only() {
      4 │ s3_prefix: teams/both/inner
        ·            ^^^^^^^^^^^^^^^^
        ╰────
-      hint: set an `s3_prefix` for `right` that does not overlap another prefix; until then codeloc reconciles only a location that already runs with its prefix
+      hint: set another `s3_prefix` for `right` or `left`; until then codeloc freezes each of the two that does not already run with its prefix
     "#);
 }
 

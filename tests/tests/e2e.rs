@@ -422,7 +422,7 @@ mod e2e {
             for line in [
                 "  + task definition codeloc-local-orders: no equal revision is registered",
                 "      memory: 512 -> 1024",
-                "  ~ ECS service orders-service: the desired revision differs",
+                "  ~ ECS service orders-service: does not run the desired revision",
                 "codeloc-local-orders:1 -> (known after apply)",
                 "3 steps in 1 of 1 location.",
             ] {

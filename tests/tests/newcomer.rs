@@ -56,7 +56,7 @@ async fn commands_add_change_roll_back_and_remove_a_project() {
     let daemon = sandbox.daemon(1);
 
     let added = success(&sandbox.codeloc("add", &[project.to_str().unwrap(), "--name", "shop"]));
-    assert_eq!(added, "shop: Adds code location shop\n");
+    assert_eq!(added, "shop: saved in the config folder: Add location shop\n");
     let config = std::fs::read_to_string(folder.path().join("repos/shop/config.yml")).unwrap();
     assert!(config.contains("branch: trunk\npython_file: shop/definitions.py\n"), "{config}");
     let created = wait_for_status(&sandbox, "the project runs", is_healthy).await;

@@ -104,7 +104,7 @@ async fn a_lease_that_cannot_be_renewed_is_reported() {
     let reported = deployment.faults_of("codeloc");
     assert_eq!(causes(&reported), [Cause::Aws]);
     assert!(
-        reported[0].to_string().starts_with("the lease cannot be read or renewed (s3:PutObject"),
+        reported[0].to_string().starts_with("codeloc cannot read or renew the lease (s3:PutObject"),
         "{}",
         reported[0]
     );

@@ -98,7 +98,7 @@ PHRASES: tuple[tuple[str, str, str], ...] = (
 # Names from before the first release: old, new. They are found in code blocks and in inline code too.
 RENAMED: tuple[tuple[str, str], ...] = (
     (r"\bNotOurs\b", "NotOwned"),
-    (r"\bAsWanted\b|\bAS WANTED\b", "UpToDate, SYNCED FOR"),
+    (r"\bAsWanted\b|\bAS WANTED\b", "UpToDate, LAST SYNCED"),
     (r"\bLeaseTaken\b", "LeaseAcquired"),
     (r"\b(?:Codeloc)?PruneBraked\b|_prune_braked_", "PruneBlocked, _prune_blocked_"),
     (r"/v1/repositories\b", "/v1/locations"),

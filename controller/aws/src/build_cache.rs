@@ -32,7 +32,7 @@ impl S3BuildCache {
             Err(error) if error.is(&["NoSuchKey", "NotFound"]) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "whole body"))?;
+        let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "complete body"))?;
         let text = String::from_utf8(body.to_vec()).map_err(|_| CallError::malformed(OPERATION, "text in UTF-8"))?;
         Ok(Some(text))
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_unavailable_cache_is_a_transient_failure() {
-        let error = unavailable(CallError::malformed("s3:GetObject", "whole body"));
+        let error = unavailable(CallError::malformed("s3:GetObject", "complete body"));
         assert!(error.is_transient() && error.to_string().contains("s3:GetObject"), "{error}");
     }
 }

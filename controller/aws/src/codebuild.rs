@@ -62,7 +62,7 @@ impl CodeBuild {
         // If this fails, the next build of this commit overwrites the object.
         let deleted = call("s3:DeleteObject", self.s3.delete_object().bucket(&self.bucket).key(&key).send()).await;
         if let Err(error) = deleted {
-            tracing::warn!(%key, %error, "cannot delete the files of a build from the bucket");
+            tracing::warn!(%key, %error, "cannot delete the files of a build from the bucket; delete the object");
         }
         done
     }
@@ -101,7 +101,7 @@ impl CodeBuild {
             .idempotency_token(tag);
         let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
         let id = started.build_value.and_then(|build| build.id).ok_or_else(|| {
-            BuildError::transient("cannot use CodeBuild: the answer of codebuild:StartBuild has no build")
+            BuildError::transient("cannot use CodeBuild: its answer to codebuild:StartBuild names no build")
         })?;
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;

@@ -8,11 +8,11 @@ use crate::lookup;
 pub enum DeploymentError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("no region is set; give aws.region, or AWS_REGION")]
+    #[error("no AWS region is set; set aws.region or AWS_REGION")]
     NoRegion,
-    #[error("there is no Cloud Map namespace {0} in this account and region; aws.namespace must name one that exists")]
+    #[error("there is no Cloud Map namespace {0} in this account and region; create it, or correct aws.namespace")]
     NoNamespace(String),
-    #[error("there is no ECS cluster {0} in this account and region; aws.cluster must name one that exists")]
+    #[error("there is no ECS cluster {0} in this account and region; create it, or correct aws.cluster")]
     NoCluster(String),
 }
 

@@ -98,7 +98,7 @@ where
             unanswered(format!("{service} answered with HTTP {status} and an unreadable body: {}", root_cause(error)))
         }
         // For example, there are no credentials.
-        _ => unanswered(format!("the call could not be made: {}", all_causes(error))),
+        _ => unanswered(format!("codeloc could not send the call: {}", all_causes(error))),
     }
 }
 

@@ -112,9 +112,11 @@ impl Store {
             Err(error) => return Err(error),
         };
         let etag = answer.e_tag().ok_or_else(|| CallError::malformed(OPERATION, "ETag"))?.to_owned();
-        let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "whole body"))?;
+        let body = answer.body.collect().await.map_err(|_| CallError::malformed(OPERATION, "complete body"))?;
         let record = serde_json::from_slice(&body.into_bytes()).map_err(|_| {
-            CallError::malformed(OPERATION, "lease in it; delete the object if no other program writes it")
+            let (bucket, key) = (&self.bucket, &self.key);
+            let lease = format!("lease; delete s3://{bucket}/{key} if no other program writes it");
+            CallError::malformed(OPERATION, &lease)
         })?;
         Ok(Some(Version { record, etag }))
     }
@@ -241,13 +243,13 @@ impl Lease {
         self.fence.open_until(until);
         *lock(&self.lost) = None;
         self.set_state(LeaseState::Held);
-        tracing::info!(holder = %self.holder, "this process holds the lease and changes things");
+        tracing::info!(holder = %self.holder, "this process holds the lease and may change AWS");
         let between = (self.duration / 6).min(LONGEST_PAUSE);
         let mut pause = between;
         loop {
             tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
             if Instant::now() >= until {
-                self.lose("it could not be renewed in time");
+                self.lose("no renewal succeeded in time");
                 return;
             }
             let sent = Instant::now();
@@ -271,11 +273,11 @@ impl Lease {
                             self.lose("another process took it");
                             return;
                         }
-                        Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read"),
+                        Ok(Err(error)) => tracing::warn!(%error, "cannot read the lease; codeloc retries"),
                         Err(_) => {}
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease; codeloc retries"),
                 Err(_) => {}
             }
         }
@@ -284,8 +286,11 @@ impl Lease {
     fn lose(&self, why: &str) {
         self.fence.close();
         *lock(&self.lost) = Some(Instant::now());
-        self.set_state(LeaseState::Unreadable(format!("the lease was lost: {why}")));
-        tracing::warn!(holder = %self.holder, "the lease was lost: {why}; this process changes nothing until it holds the lease again");
+        self.set_state(LeaseState::Unreadable(format!("this process lost the lease: {why}")));
+        tracing::warn!(
+            holder = %self.holder,
+            "this process lost the lease and changes nothing until it holds it again: {why}"
+        );
     }
 
     fn set_state(&self, lease_state: LeaseState) {
@@ -312,7 +317,7 @@ impl Lease {
             Err(error) if error.code.is_empty() && error.class == Class::Transient => {
                 self.pulse.failed(format!("AWS does not answer ({error})"));
             }
-            Err(error) => self.pulse.failed(format!("the lease cannot be read or renewed ({error})")),
+            Err(error) => self.pulse.failed(format!("codeloc cannot read or renew the lease ({error})")),
         }
         answer
     }
@@ -333,7 +338,7 @@ impl Lease {
             Ok(())
         };
         if let Err(error) = self.bounded(released).await {
-            tracing::warn!(%error, "could not release the lease; it expires by itself");
+            tracing::warn!(%error, "cannot release the lease; a standby takes over when it expires");
         }
     }
 }

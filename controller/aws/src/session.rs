@@ -94,7 +94,10 @@ async fn guarded<T>(
         answer = tokio::time::timeout(fence.call_timeout(), call) => {
             answer.unwrap_or_else(|_| Err(CallError::no_answer(operation, fence.call_timeout())))
         }
-        () = closing => Err(CallError::unanswered(operation, Class::Fenced, "aborted: this process lost the lease")),
+        () = closing => {
+            let message = "aborted: this process lost the lease; AWS may have applied the call";
+            Err(CallError::unanswered(operation, Class::Fenced, message))
+        }
     }
 }
 
@@ -128,7 +131,10 @@ mod tests {
             fence.close();
         };
         let (answer, ()) = tokio::join!(call, close);
-        assert_eq!(answer.unwrap_err().to_string(), "ecs:UpdateService: aborted: this process lost the lease");
+        assert_eq!(
+            answer.unwrap_err().to_string(),
+            "ecs:UpdateService: aborted: this process lost the lease; AWS may have applied the call"
+        );
         // Nothing is left in flight.
         fence.shut().await;
     }

@@ -74,9 +74,7 @@ impl CodeServer for GrpcCodeServer {
         match tokio::time::timeout(self.timeout, ask(address)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(message)) => Answer::Unreachable { message },
-            Err(_) => Answer::Unreachable {
-                message: format!("no answer from {address} within {} s", self.timeout.as_secs_f32()),
-            },
+            Err(_) => Answer::Unreachable { message: format!("no answer within {} s", self.timeout.as_secs_f32()) },
         }
     }
 }
@@ -84,7 +82,7 @@ impl CodeServer for GrpcCodeServer {
 async fn ask(address: SocketAddr) -> Result<Answer, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| with_sources(&error))?;
     let channel =
-        endpoint.connect().await.map_err(|error| format!("connecting to {address}: {}", with_sources(&error)))?;
+        endpoint.connect().await.map_err(|error| format!("cannot connect to {address}: {}", with_sources(&error)))?;
     // The server compresses even if the client does not accept it. The size limit applies to the decompressed message.
     let mut client =
         Grpc::new(channel).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -107,10 +105,13 @@ where
     Q: Message + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,
 {
-    client.ready().await.map_err(|error| format!("{name}: {}", with_sources(&error)))?;
+    client.ready().await.map_err(|error| format!("the gRPC call {name} failed: {}", with_sources(&error)))?;
     match client.unary(tonic::Request::new(request), path, ProstCodec::default()).await {
         Ok(reply) => Ok(reply.into_inner()),
-        Err(status) => Err(format!("{name}: {:?}: {}", status.code(), bounded_line(status.message(), 500))),
+        Err(status) => {
+            let (code, message) = (status.code(), bounded_line(status.message(), 500));
+            Err(format!("the gRPC call {name} failed: {code:?}: {message}"))
+        }
     }
 }
 
@@ -152,7 +153,8 @@ fn read_listing(server_id: String, json: &str) -> Answer {
         Err(error) => Answer::LoadError {
             server_id,
             message: format!(
-                "cannot read the code server's list of repositories ({error}): is its Dagster release supported?"
+                "cannot read the code server's list of repositories ({error}); check that codeloc supports its \
+                 Dagster release"
             ),
         },
     }

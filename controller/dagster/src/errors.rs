@@ -11,9 +11,9 @@ pub enum WebError {
     Unreachable(String),
     #[error("the webserver did not answer: {}", with_sources(.0))]
     Transport(#[source] reqwest::Error),
-    #[error("the webserver refused: {0}")]
+    #[error("the webserver refused the request: {0}")]
     Refused(String),
-    #[error("the webserver refused: cannot read the webserver's answer ({0}): is its release supported?")]
+    #[error("cannot read the webserver's answer ({0}); check that codeloc supports its Dagster release")]
     Malformed(#[source] serde_json::Error),
 }
 
@@ -43,7 +43,7 @@ pub enum WorkspaceError {
 pub enum ParseError {
     #[error("{}", bounded_line(&.0.to_string(), 300))]
     Yaml(#[source] Box<serde_saphyr::Error>),
-    #[error("location {0:?} is there twice")]
+    #[error("it lists the location {0:?} twice")]
     Duplicate(String),
 }
 
@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn a_topic_leaves_out_the_body_of_an_answer() {
         let error = WebError::Refused(format!("http://host/graphql answered HTTP 200 OK{NOT_JSON}<html>"));
-        assert_eq!(error.topic(), "the webserver refused: http://host/graphql answered HTTP 200 OK");
-        assert_eq!(WebError::Refused("no".to_owned()).topic(), "the webserver refused: no");
+        assert_eq!(error.topic(), "the webserver refused the request: http://host/graphql answered HTTP 200 OK");
+        assert_eq!(WebError::Refused("no".to_owned()).topic(), "the webserver refused the request: no");
     }
 
     #[test]
@@ -67,6 +67,6 @@ mod tests {
         assert!(error.to_string().contains(&cause), "{error}");
         let source = ParseError::Duplicate("orders".to_owned());
         let error = WorkspaceError::Malformed { path: "workspace.yaml".into(), source };
-        assert_eq!(error.source().unwrap().to_string(), "location \"orders\" is there twice");
+        assert_eq!(error.source().unwrap().to_string(), "it lists the location \"orders\" twice");
     }
 }

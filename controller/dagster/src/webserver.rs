@@ -125,7 +125,7 @@ fn graphql_errors(answer: &Value, status: reqwest::StatusCode) -> String {
     let messages: Vec<&str> =
         answer["errors"].as_array().into_iter().flatten().filter_map(|error| error["message"].as_str()).collect();
     if messages.is_empty() {
-        return format!("HTTP {status} without the requested data");
+        return format!("it answered HTTP {status} without the requested data");
     }
     bounded(&messages.join("\n"), MAX_ERROR_CHARACTERS)
 }
@@ -199,7 +199,10 @@ impl LocationEntry {
             Some(LocationOrLoadError::PythonError(failure)) => WebLocation::Error { message: failure.text() },
             None if self.load_status == "LOADING" => WebLocation::Loading,
             None => WebLocation::Error {
-                message: format!("neither a location nor an error; load status {}", self.load_status),
+                message: format!(
+                    "the webserver reports neither a location nor an error; its load status is {}",
+                    self.load_status
+                ),
             },
         }
     }
@@ -218,7 +221,7 @@ fn accepted(value: Value) -> Result<Answered, WebError> {
 }
 
 fn unexpected(field: &str) -> WebError {
-    WebError::Refused(format!("the webserver answered {field} with another type than requested"))
+    WebError::Refused(format!("its answer to {field} has another type than requested"))
 }
 
 impl Webserver for GraphqlWebserver {

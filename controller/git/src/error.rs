@@ -8,27 +8,27 @@ use crate::program::ProgramError;
 /// Why a call failed. URLs are without credentials.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GitError {
-    #[error("{program} cannot be started: {source}")]
+    #[error("cannot start {program}: {source}; check that it is installed")]
     Start { program: String, source: Arc<io::Error> },
     #[error("git {operation} of {url} took longer than {seconds} s")]
     TimedOut { operation: &'static str, url: String, seconds: u64 },
     #[error("git {operation} of {url} failed: {source}")]
     Failed { operation: &'static str, url: String, source: CommandError },
-    #[error("{url} does not exist, or may not be read with the credentials given: {detail}")]
+    #[error("{url} does not exist, or codeloc's credentials cannot read it: {detail}")]
     RepositoryNotFound { url: String, detail: String },
     #[error("{url} has no {reference}")]
     ReferenceNotFound { url: String, reference: String },
     /// A path, a mode or a submodule that no honest client writes.
     #[error("git refuses the content of {url}: {detail}")]
     Malformed { url: String, detail: String },
-    #[error("the token for {url} cannot be read from {path}: {source}")]
+    #[error("cannot read the token for {url} from {path}: {source}")]
     Token { url: String, path: String, source: TokenError },
     #[error(
         "{url} redirects to {host}; codeloc follows redirects only to repositories on the same host, so that no token leaves it: \
          write the new URL where this one is written (git_url, source.git_url or git.url_rewrites)"
     )]
     Redirected { url: String, host: String },
-    #[error("{url} is refused: {reason}")]
+    #[error("codeloc refuses {url}: {reason}")]
     Refused { url: String, reason: String },
 }
 
@@ -60,7 +60,7 @@ pub enum CommandError {
 pub enum TokenError {
     #[error("{0}")]
     Read(#[source] Arc<io::Error>),
-    #[error("it does not contain one line of text")]
+    #[error("the file must contain exactly one line of text")]
     NotOneLine,
 }
 

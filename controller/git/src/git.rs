@@ -399,13 +399,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (missing, empty) = (folder.path().join("missing"), folder.path().join("empty"));
         std::fs::write(&empty, "hunter2\nsecond line\n").unwrap();
-        for (path, cause) in [(missing, "No such file or directory"), (empty, "it does not contain one line of text")] {
+        for (path, cause) in
+            [(missing, "No such file or directory"), (empty, "the file must contain exactly one line of text")]
+        {
             let git = git(&[], BTreeMap::from([("https://host/".to_owned(), path.clone())]));
             let error = git.remote_command(&git.remote("https://host/x").unwrap()).await.err().unwrap();
             let text = error.to_string();
-            assert!(
-                text.starts_with(&format!("the token for https://host/x cannot be read from {}: ", path.display()))
-            );
+            assert!(text.starts_with(&format!("cannot read the token for https://host/x from {}: ", path.display())));
             assert!(text.contains(cause) && !format!("{error:?}").contains("hunter2"), "{text}");
             let source = std::error::Error::source(&error).unwrap().to_string();
             assert!(text.ends_with(&source), "{source}");

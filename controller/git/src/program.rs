@@ -50,7 +50,7 @@ pub struct Output {
 /// Why a program has no result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("cannot start {program}: {source}; is it installed?")]
+    #[error("cannot start {program}: {source}; check that it is installed")]
     Start { program: String, source: Arc<io::Error> },
     #[error("{program} took longer than {seconds} s")]
     TimedOut { program: String, seconds: u64 },

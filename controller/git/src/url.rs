@@ -36,7 +36,7 @@ impl Remote {
         let remote = Self::checked(url.to_owned())?;
         match remote.protocol {
             "http" => Err(refused(url, USE_HTTPS_OR_SSH)),
-            "file" if !allow_local => Err(refused(url, "local repositories are not allowed by the settings")),
+            "file" if !allow_local => Err(refused(url, "the settings do not allow repositories on this machine")),
             _ if !allow_local && reaches_this_machine(&remote.host) => {
                 Err(refused(url, "codeloc does not fetch from this machine"))
             }
@@ -95,7 +95,7 @@ impl Remote {
             // `user@host:path`
             None => match scp_like_authority(&url) {
                 Some(authority) => ("ssh", Some(authority)),
-                None => return Err(refused(&url, "a path must be absolute")),
+                None => return Err(refused(&url, "write an absolute path, or a URL with https:// or ssh://")),
             },
         };
         let mut host = String::new();

@@ -115,7 +115,9 @@ impl Repositories {
         })?;
         if !listing.status.success() {
             return Err(match subdirectory {
-                Some(path) => BuildError::terminal(format!("the commit has no folder {path} (`subdirectory`)")),
+                Some(path) => BuildError::terminal(format!(
+                    "the commit has no folder {path} (`subdirectory`); write the path relative to the repository root"
+                )),
                 None => git_failed("ls-tree", &listing),
             });
         }
@@ -181,7 +183,9 @@ impl Repositories {
             if let Node::Link(target) = node {
                 let bytes = reader.read(path, target).map_err(read_error)?;
                 let Ok(text) = String::from_utf8(bytes) else {
-                    return Err(BuildError::terminal(format!("symbolic link {path} has a target that is not UTF-8")));
+                    return Err(BuildError::terminal(format!(
+                        "symbolic link {path} has a target that is not UTF-8; remove the link"
+                    )));
                 };
                 *target = text;
             }
@@ -198,7 +202,7 @@ impl Repositories {
 }
 
 pub fn too_large(path: &str, size: u64) -> String {
-    format!("{path} has {size} bytes; codeloc reads at most {LARGEST_TEXT}")
+    format!("{path} has {size} bytes; codeloc reads at most {LARGEST_TEXT} bytes")
 }
 
 fn cannot_read_commit(error: ProgramError) -> BuildError {

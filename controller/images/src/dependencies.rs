@@ -265,7 +265,7 @@ fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) 
         allowed.entry(&requirement.name).or_default().extend(&requirement.hashes);
     }
     let mut packages = parse_lines(resolved).map_err(|RefusedLine { text, reason, .. }| {
-        BuildError::terminal(format!("uv resolved a dependency to `{text}`, which is refused: {reason}"))
+        BuildError::terminal(format!("uv resolved a dependency to `{text}`, which codeloc refuses: {reason}"))
     })?;
     for package in &mut packages {
         if package.hashes.is_empty()
@@ -411,7 +411,7 @@ mod tests {
             ("version = '1'\nmarker = \"'x' in extras\"\nwheels = [{ hashes = { sha256 = '1' } }]", "extras"),
         ] {
             let text = expect_terminal(input(None, &texts(&[("pylock.toml", &package(rest))])));
-            assert!(text.starts_with("pylock.toml:3: `in-house` is refused: "), "{text}");
+            assert!(text.starts_with("pylock.toml:3: codeloc refuses `in-house`: "), "{text}");
             assert!(text.contains(reason) && !text.contains("hunter2"), "{text}");
         }
         for (text, reason) in

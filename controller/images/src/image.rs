@@ -182,7 +182,7 @@ pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
     let document: Value = serde_json::from_slice(config).map_err(|_| "its config is not JSON".to_owned())?;
     let labels = &document["config"]["Labels"];
     let mismatch = |property: &str, actual: &str, required: &str| {
-        Err(format!("it has {property} {actual}, and the image needs {required}"))
+        Err(format!("it has {property} {actual}, and the packages need {required}"))
     };
     match document["architecture"].as_str() {
         Some(actual) if actual != target.architecture => return mismatch("architecture", actual, target.architecture),
@@ -271,16 +271,21 @@ mod tests {
         assert_eq!(checked("arm64", "3.12", "cp312-glibc2.28"), Ok(()));
         assert_eq!(checked("arm64", "3.12", "cp312-glibc2.36"), Ok(()));
         for (architecture, python, abi, expected) in [
-            ("amd64", "3.12", "cp312-glibc2.36", "it has architecture amd64, and the image needs arm64"),
-            ("arm64", "3.13", "cp313-glibc2.36", "it has Python 3.13, and the image needs 3.12"),
-            ("arm64", "3.12", "cp312t-glibc2.36", "it has the interpreter cp312t, and the image needs cp312"),
+            ("amd64", "3.12", "cp312-glibc2.36", "it has architecture amd64, and the packages need arm64"),
+            ("arm64", "3.13", "cp313-glibc2.36", "it has Python 3.13, and the packages need 3.12"),
+            ("arm64", "3.12", "cp312t-glibc2.36", "it has the interpreter cp312t, and the packages need cp312"),
             (
                 "arm64",
                 "3.12",
                 "cp312-glibc2.17",
-                "it has the C library glibc2.17, and the image needs glibc2.28 or newer",
+                "it has the C library glibc2.17, and the packages need glibc2.28 or newer",
             ),
-            ("arm64", "3.12", "cp312-musl1.2", "it has the C library musl1.2, and the image needs glibc2.28 or newer"),
+            (
+                "arm64",
+                "3.12",
+                "cp312-musl1.2",
+                "it has the C library musl1.2, and the packages need glibc2.28 or newer",
+            ),
         ] {
             assert_eq!(checked(architecture, python, abi), Err(expected.to_owned()));
         }

@@ -96,7 +96,7 @@ pub(super) fn pack<F, R: Read>(
                 tar.append_data(&mut header, path, &mut counted)?;
                 if counted.bytes != *size {
                     return Err(io::Error::other(format!(
-                        "{path} has {} bytes, and {size} were expected",
+                        "{path} has {} bytes, but git or uv reported {size}",
                         counted.bytes
                     )));
                 }

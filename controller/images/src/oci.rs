@@ -342,7 +342,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             (Ok(Some(image)), _) => Ok(image),
             (_, Err(error)) | (Err(error), _) => Err(error),
             (Ok(None), Ok(())) => Err(BuildError::transient(format!(
-                "{} was built, but the registry does not have {}",
+                "the builder reports that it built {}, but the registry does not have {}",
                 order.dockerfile, order.image
             ))),
         }

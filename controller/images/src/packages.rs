@@ -184,7 +184,10 @@ fn collect(
         let entry = entry.map_err(disk)?;
         let path = entry.path();
         let name = entry.file_name().into_string().map_err(|name| {
-            BuildError::terminal(format!("a package contains the file {}, whose name is not UTF-8", name.display()))
+            let name = name.display();
+            BuildError::terminal(format!(
+                "a package contains the file {name}, whose name is not UTF-8; remove the package"
+            ))
         })?;
         // Console scripts contain the path of the builder's Python. Locations start programs with `python -m`.
         if relative.is_empty() && (name == "bin" || name == ".lock") {

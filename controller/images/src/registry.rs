@@ -127,7 +127,7 @@ impl Registry {
         }
         let OciManifest::Image(manifest) = manifest else {
             return Err(BuildError::terminal(format!(
-                "{}/{}:{reference} is an index of indexes, which codeloc does not support",
+                "{}/{}:{reference} is an index of indexes, which codeloc does not support; use an image in it",
                 self.host, self.path
             )));
         };
@@ -256,11 +256,11 @@ impl Registry {
 /// An error of a registry, without its URL, which may contain an upload token.
 #[derive(Debug, thiserror::Error)]
 enum RegistryError {
-    #[error("the registry has no such repository (yet)")]
+    #[error("the registry has no such repository, or does not show it yet")]
     UnknownRepository,
     #[error("the registry refuses the credentials")]
     Unauthorized,
-    #[error("the registry answered {code} {message}")]
+    #[error("the registry answered with HTTP {code}: {message}")]
     Status { code: u16, message: String },
     #[error("{0}")]
     Refused(OciEnvelope),

@@ -210,14 +210,14 @@ pub(super) fn normal_name(name: &str) -> String {
 /// The error for a refused line. Masks credentials in the line.
 pub(super) fn refusal(file: &str, line: usize, text: &str, reason: &str) -> BuildError {
     let text = mask_credentials(text);
-    BuildError::terminal(format!("{file}:{line}: `{text}` is refused: {reason}"))
+    BuildError::terminal(format!("{file}:{line}: codeloc refuses `{text}`: {reason}"))
 }
 
 /// Reads the requirements that the operator sets for every image.
 pub(super) fn base_set(lines: &[String]) -> Result<Vec<Requirement>, BuildError> {
     let parse_line = |line: &String| {
         parse(line).map_err(|reason| {
-            BuildError::terminal(format!("`{line}` in the setting build.requirements is refused: {reason}"))
+            BuildError::terminal(format!("codeloc refuses `{line}` in the setting build.requirements: {reason}"))
         })
     };
     lines.iter().map(parse_line).collect()

@@ -53,8 +53,12 @@ impl Access {
     pub fn new(tokens: Option<PathBuf>, listen: SocketAddr) -> Result<Self, String> {
         match tokens {
             Some(path) => {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| format!("api.tokens_file {} cannot be read: {error}", path.display()))?;
+                let text = std::fs::read_to_string(&path).map_err(|error| {
+                    format!(
+                        "cannot read api.tokens_file {}: {error}; make it readable for the daemon's user",
+                        path.display()
+                    )
+                })?;
                 parse_tokens(&text).map_err(|error| format!("api.tokens_file {}: {error}", path.display()))?;
                 Ok(Self::Tokens(path))
             }
@@ -73,10 +77,14 @@ impl Access {
         let unauthorized = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, detail);
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-        let given = given.ok_or_else(|| unauthorized("send `Authorization: Bearer TOKEN`"))?;
+        let given = given.ok_or_else(|| {
+            unauthorized("the daemon requires a token; send `Authorization: Bearer TOKEN`, or pass --token-file")
+        })?;
         let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
         let known = parse_tokens(&text).unwrap_or_default();
-        find(&known, given).ok_or_else(|| unauthorized("this token is unknown; check it against api.tokens_file"))
+        find(&known, given).ok_or_else(|| {
+            unauthorized("api.tokens_file does not contain this token; add it there, or send another one")
+        })
     }
 }
 
@@ -124,7 +132,10 @@ pub(super) async fn require(State(app): State<App>, mut request: Request, next: 
             next.run(request).await
         }
         Ok(caller) => {
-            let detail = format!("the token of {} has the role `read`; this request needs `write`", caller.name);
+            let detail = format!(
+                "the token of {} has the role `read`, but this request needs `write`; use another token",
+                caller.name
+            );
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Err(problem) => problem.into_response(),
@@ -147,14 +158,19 @@ fn foreign_origin(headers: &HeaderMap, reads: bool) -> Option<String> {
         let origin = origin.to_str().unwrap_or_default();
         let origin_host = origin.split_once("://").map_or("", |(_, host)| host);
         if host.is_empty() || origin_host != host {
-            return Some(format!("codeloc refuses requests from pages of {origin}"));
+            return Some(format!(
+                "codeloc refuses requests from pages of {origin}; use its own page, or a client that is not a browser"
+            ));
         }
     }
     let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
     // A link on another site may lead to the page: the other site does not see its content.
     let is_navigation = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") && reads;
     if matches!(site, Some("cross-site" | "same-site")) && !is_navigation {
-        return Some("codeloc refuses requests from pages of other sites".to_owned());
+        return Some(
+            "codeloc refuses requests from pages of other sites; use its own page, or a client that is not a browser"
+                .to_owned(),
+        );
     }
     None
 }

@@ -26,10 +26,14 @@ impl Secret {
     /// Without a file, codeloc refuses every hook. It reads the file for each request, so that you can replace the secret.
     pub fn new(path: Option<PathBuf>) -> Result<Self, String> {
         if let Some(path) = &path {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("api.hook_secret_file {} cannot be read: {error}", path.display()))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                format!(
+                    "cannot read api.hook_secret_file {}: {error}; make it readable for the daemon's user",
+                    path.display()
+                )
+            })?;
             if text.trim().is_empty() {
-                return Err(format!("api.hook_secret_file {} is empty", path.display()));
+                return Err(format!("api.hook_secret_file {} is empty; write the secret into it", path.display()));
             }
         }
         Ok(Self(path))
@@ -102,14 +106,21 @@ pub(super) async fn git(State(app): State<App>, request: Request) -> Result<Resp
     if app.hooks.0.is_none() {
         return refuse(StatusCode::FORBIDDEN, "webhooks are disabled; set api.hook_secret_file to enable them");
     }
-    let forged =
-        || refuse(StatusCode::UNAUTHORIZED, "the signature is missing, or was not made with the shared secret");
+    let forged = || {
+        refuse(
+            StatusCode::UNAUTHORIZED,
+            "the signature is missing or wrong; give the git host the secret in api.hook_secret_file",
+        )
+    };
     let Some(proof) = Proof::find(sender, request.headers()) else {
         return forged();
     };
     let reading = app.limits.hook()?;
     let Some(secret) = app.hooks.read().await else {
-        return refuse(StatusCode::FORBIDDEN, "webhooks are disabled: codeloc cannot read api.hook_secret_file");
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "webhooks are disabled: codeloc cannot read api.hook_secret_file, or it is empty; make it readable",
+        );
     };
     if !proof.may_hold(&secret) {
         return forged();

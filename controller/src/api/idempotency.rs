@@ -44,7 +44,7 @@ pub(super) async fn idempotent(
     let Some(key) = headers.get("idempotency-key") else { return write.await };
     let key = key.to_str().unwrap_or_default().to_owned();
     if key.is_empty() || key.len() > MAX_KEY_LENGTH {
-        let detail = format!("an Idempotency-Key must have 1 to {MAX_KEY_LENGTH} visible ASCII characters");
+        let detail = format!("the Idempotency-Key is invalid; use 1 to {MAX_KEY_LENGTH} visible ASCII characters");
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     let digest: [u8; 32] = Sha256::digest(request.join("\0")).into();
@@ -64,7 +64,7 @@ pub(super) async fn idempotent(
         })
     };
     if slot.request != digest {
-        let detail = "an earlier request used this Idempotency-Key; use a new key for each request";
+        let detail = "an earlier, different request used this Idempotency-Key; use a new key for each request";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let outcome = slot.outcome.get_or_init(|| write).await.clone();

@@ -65,7 +65,10 @@ impl Limits {
     /// Hold the permit while the body of a webhook is read.
     pub fn hook(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let busy = |_| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many webhooks at the same time; send this one again")
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "codeloc reads too many webhooks at the same time; send this one again",
+            )
         };
         self.hooks.try_acquire().map_err(busy)
     }
@@ -86,7 +89,8 @@ pub(super) async fn enforce(State(app): State<App>, request: Request, next: Next
 async fn answer(app: &App, route: &str, request: Request, next: Next) -> Response {
     let busy = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     if matches!(*app.access, Access::Loopback) && !is_for_loopback(&request) {
-        let why = "without api.tokens_file, the Host of a request must be 127.0.0.1, [::1] or localhost";
+        let why =
+            "without api.tokens_file, codeloc answers only at 127.0.0.1, [::1] and localhost; use one of these hosts";
         return Problem::new(StatusCode::FORBIDDEN, why).into_response();
     }
     // Probes cost nothing, and webhooks have their own limit.
@@ -101,5 +105,5 @@ async fn answer(app: &App, route: &str, request: Request, next: Next) -> Respons
     let request = request.map(|body| within(body_timeout, body));
     let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     drop(permit);
-    response.unwrap_or_else(|_| busy("the request timed out; retry later"))
+    response.unwrap_or_else(|_| busy("codeloc did not complete the request in time; retry later"))
 }

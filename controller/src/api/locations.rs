@@ -70,16 +70,16 @@ pub async fn add(
     let kind = content_type(&headers);
     let (name, change) = if kind.ends_with("yaml") || kind == "text/plain" {
         let text = String::from_utf8(body.to_vec())
-            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the config is not UTF-8 text"))?;
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the config is not UTF-8 text; encode it as UTF-8"))?;
         (name_in(&text)?, Change::AddText(text))
     } else {
         let fields = object(&headers, &body)?;
         let Some(Value::String(name)) = fields.get("name") else {
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`name` is missing or not a string"));
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has no text field `name`; add it"));
         };
         (name.clone(), Change::Add(fields))
     };
-    let message = format!("Adds code location {name}");
+    let message = format!("Add location {name}");
     let written = write(&app, &caller, &headers, &name, &change, &message).await?;
     let location = format!("/v1/locations/{name}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(written)).into_response())
@@ -100,7 +100,7 @@ pub async fn update(
     let Path(name) = name?;
     let fields = object(&headers, &body?)?;
     let named: Vec<&str> = fields.keys().map(String::as_str).collect();
-    let message = format!("Changes {} of code location {name}", named.join(", "));
+    let message = format!("Change {} of location {name}", named.join(", "));
     write(&app, &caller, &headers, &name, &Change::Set(fields), &message).await.map(Json)
 }
 
@@ -115,7 +115,7 @@ pub async fn remove(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    let message = format!("Removes code location {name}");
+    let message = format!("Remove location {name}");
     write(&app, &caller, &headers, &name, &Change::Remove, &message).await.map(Json)
 }
 
@@ -151,12 +151,15 @@ impl LogsQuery {
     fn selection(&self) -> Result<Logs, Problem> {
         let lines = i32::from(self.lines.unwrap_or(100));
         if !(1..=MAX_LINES).contains(&lines) {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("`lines` must be 1 to {MAX_LINES}")));
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("`lines` is {lines}; set it to 1 to {MAX_LINES}"),
+            ));
         }
         if self.after.is_some_and(|after| after < 0) {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
-                "`after` must be a time in milliseconds since the epoch",
+                "`after` is negative; set it to a time in milliseconds since the epoch",
             ));
         }
         Ok(Logs { lines, after: self.after })
@@ -253,7 +256,7 @@ pub async fn suspend(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    write(&app, &caller, &headers, &name, &Change::Suspend, &format!("Suspends code location {name}")).await.map(Json)
+    write(&app, &caller, &headers, &name, &Change::Suspend, &format!("Suspend location {name}")).await.map(Json)
 }
 
 /// Resume a suspended location: commit its previous mode. Does nothing if the location is not suspended.
@@ -267,7 +270,7 @@ pub async fn resume(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    write(&app, &caller, &headers, &name, &Change::Resume, &format!("Resumes code location {name}")).await.map(Json)
+    write(&app, &caller, &headers, &name, &Change::Resume, &format!("Resume location {name}")).await.map(Json)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -295,11 +298,11 @@ pub async fn rollback(
     let rollback = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
     let status = app.control.status(&name).ok_or_else(|| Problem::no_such_location(&name))?;
     let commit = rollback.commit.or(status.previous_commit).ok_or_else(|| {
-        let detail = "codeloc knows no earlier commit that served this location; set `commit`";
+        let detail = "codeloc knows no earlier commit that served this location; set `commit`, or pass --to COMMIT";
         Problem::new(StatusCode::CONFLICT, detail)
     })?;
     let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));
-    let message = format!("Rolls code location {name} back to {commit}");
+    let message = format!("Roll location {name} back to {commit}");
     write(&app, &caller, &headers, &name, &change, &message).await.map(Json)
 }
 
@@ -350,11 +353,12 @@ fn from_json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> 
     let kind = content_type(headers);
     // A form on a foreign page can send other types, but not this one.
     if kind != "application/json" && kind != "application/merge-patch+json" {
-        let detail = "send `Content-Type: application/json`";
+        let detail = format!("the content type is `{kind}`; send `Content-Type: application/json`");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is invalid: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is not valid JSON for this request: {error}"))
+    })
 }
 
 fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Problem> {

@@ -38,7 +38,10 @@ impl Problem {
     }
 
     pub fn no_such_location(name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, format!("there is no location {name}; GET /v1/locations lists them"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no location `{name}`; `codeloc list` or GET /v1/locations shows all of them"),
+        )
     }
 }
 
@@ -97,7 +100,7 @@ impl From<QueryRejection> for Problem {
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
         if was_slow(&rejection) {
-            return Self::new(StatusCode::REQUEST_TIMEOUT, "the body of the request was not complete in time");
+            return Self::new(StatusCode::REQUEST_TIMEOUT, "the body of the request did not arrive in time; retry");
         }
         Self::new(rejection.status(), rejection.body_text())
     }

@@ -221,7 +221,7 @@ async fn every_write_changes_the_config() {
     assert_eq!(gone.status, StatusCode::NOT_FOUND);
     assert_eq!(daemon.triggered.lock().unwrap().len(), 5);
     let reasons: Vec<_> = daemon.recorder.events.list(|_| true).into_iter().map(|event| event.message).collect();
-    assert_eq!(reasons[0], "codeloc: Adds code location new");
+    assert_eq!(reasons[0], "codeloc: Add location new");
     assert_eq!(reasons.len(), 5);
 }
 

@@ -22,22 +22,31 @@ pub fn command() -> Command {
     };
     Command::new("add")
         .about("Add a location: inspect its repository, find the definitions, and write and commit a config")
-        .arg(Arg::new("git-url").value_name("GIT_URL").required(true).help("URL of the git repository"))
-        .arg(text("name", "NAME", "Name of the location [default: the name of the repository]"))
-        .arg(text("branch", "BRANCH", "Branch to follow [default: the default branch of the repository]"))
-        .arg(text("subdirectory", "FOLDER", "Folder in the repository to use as its root"))
-        .arg(text("python-file", "FILE", "File with the definitions [default: codeloc searches for it]"))
-        .arg(text("module", "MODULE", "Module with the definitions, instead of a file"))
+        .arg(
+            Arg::new("git-url")
+                .value_name("GIT_URL")
+                .required(true)
+                .help("Inspect this git repository: https://, ssh:// or git@HOST:PATH"),
+        )
+        .arg(text("name", "NAME", "Give the location this name [default: the last part of GIT_URL]"))
+        .arg(text("branch", "BRANCH", "Follow this branch [default: the default branch of the repository]"))
+        .arg(text("subdirectory", "FOLDER", "Use this folder of the repository as the root of the code"))
+        .arg(text(
+            "python-file",
+            "FILE",
+            "Load the definitions from this Python file, relative to the root [default: codeloc searches for one]",
+        ))
+        .arg(text("module", "MODULE", "Load the definitions from this module instead of a file"))
         .arg(
             Arg::new("set")
                 .long("set")
                 .value_name("FIELD=VALUE")
                 .action(ArgAction::Append)
-                .help("Set another field of the config, for example --set resources.cpu=512"),
+                .help("Set another field of the config, for example --set resources.cpu=512; repeatable"),
         )
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the config and write nothing"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
-        .args(client::arguments())
+        .args(client::arguments_for_writes())
         .args(settings::arguments())
 }
 
@@ -71,12 +80,13 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         print_checked(&name, &config)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let edit = Edit { change: Change::AddText(config), message: format!("Adds code location {name}"), name };
+    let edit = Edit { change: Change::AddText(config), message: format!("Add location {name}"), name };
     write(matches, edit).await
 }
 
 fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
-    codeloc_crds::parse(&format!("{name}/config.yml"), config).map_err(|error| error.render(false))?;
+    codeloc_crds::parse(&format!("{name}/config.yml"), config)
+        .map_err(|error| client::without_prefix(&error.render(false)))?;
     say!("{}", config.trim_end());
     Ok(())
 }

@@ -28,7 +28,7 @@ pub fn command() -> Command {
                 .value_name("SECONDS")
                 .default_value("1800")
                 .value_parser(clap::value_parser!(u64))
-                .help("Maximum time to wait for rollouts, and for the lease if another process holds it"),
+                .help("Wait at most this long for rollouts, and for the lease if another process holds it"),
         )
         .args(all_settings::arguments())
 }
@@ -62,7 +62,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let why = result.err().map(|_| {
             let why = obstacle(daemon.progress.swept(), recorder, &lease.state());
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            format!("not converged within {} s{why}", timeout.as_secs())
+            format!("not every location was Synced and Healthy within {} s{why}", timeout.as_secs())
         });
         // Read before the fence cuts off reconciles, which would show in the statuses.
         let statuses = statuses.all();
@@ -74,7 +74,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         () = daemon.run(moved) => (Some("the reconciler stopped unexpectedly; see the log".to_owned()), statuses.all()),
         () = report_lease_holder(lease) => (None, statuses.all()),
         () = stopped => {
-            (Some("stopped by a signal before all locations were reconciled; run it again to continue".to_owned()), statuses.all())
+            let why = "stopped by a signal before all locations were reconciled; run `codeloc apply` again";
+            (Some(why.to_owned()), statuses.all())
         }
         ended = in_time => ended,
     };
@@ -115,8 +116,10 @@ fn obstacle(swept: bool, recorder: &Recorder, lease_state: &LeaseState) -> Optio
         return Some(format!("no sweep could read all of AWS: {why}"));
     }
     match lease_state {
-        LeaseState::Standby { holder } => Some(format!("{holder} holds the lease")),
-        LeaseState::Unreadable(why) => Some(format!("the lease cannot be read: {why}")),
+        LeaseState::Standby { holder } => {
+            Some(format!("{holder} holds the lease; stop that process, or raise --timeout"))
+        }
+        LeaseState::Unreadable(why) => Some(format!("this process does not hold the lease: {why}")),
         LeaseState::Held | LeaseState::Unknown => None,
     }
 }

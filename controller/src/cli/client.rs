@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
+use codeloc_dagster::text::with_sources;
 use reqwest::StatusCode;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -22,14 +23,27 @@ pub fn arguments() -> [Arg; 2] {
             .long("server")
             .env("CODELOC_SERVER")
             .value_name("URL")
-            .help("URL of the daemon [default: the address in the setting listen]"),
+            .help("Use the daemon at this URL [default: the address in the setting listen]"),
         Arg::new("token-file")
             .long("token-file")
             .env("CODELOC_TOKEN_FILE")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("File with the token, if the daemon requires one"),
+            .help("Read the API token from this file, if the daemon requires one"),
     ]
+}
+
+/// Flags of the commands that write a config, directly or through a daemon.
+pub fn arguments_for_writes() -> [Arg; 2] {
+    let [server, token_file] = arguments();
+    let help = "Let the daemon at this URL write the config [default: write to source.path or source.git_url, if set]";
+    [server.help(help), token_file]
+}
+
+/// A rendered error of a config without its first `error:`, which the command adds.
+pub fn without_prefix(rendered: &str) -> String {
+    let text = rendered.trim();
+    text.strip_prefix("error: ").unwrap_or(text).to_owned()
 }
 
 pub struct Client {
@@ -47,7 +61,7 @@ impl Client {
         let token = match matches.get_one::<PathBuf>("token-file") {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("--token-file {} cannot be read: {error}", path.display()))?;
+                    .map_err(|error| format!("cannot read --token-file {}: {error}", path.display()))?;
                 Some(text.trim().to_owned())
             }
             None => None,
@@ -68,8 +82,9 @@ impl Client {
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let unreachable = |error: reqwest::Error| {
             format!(
-                "no daemon answers at {} ({error}); start it with `codeloc run`, or name another one with --server",
-                self.server
+                "no daemon answers at {} ({}); start it with `codeloc run`, or name another one with --server",
+                self.server,
+                with_sources(&error.without_url())
             )
         };
         let answer = request.send().await.map_err(unreachable)?;
@@ -79,12 +94,18 @@ impl Client {
         let status = answer.status();
         let problem: Value = answer.json().await.unwrap_or_default();
         if let Some(config) = problem["config"].as_str() {
-            return Err(config.trim_end().trim_start_matches("error: ").to_owned().into());
+            return Err(without_prefix(config).into());
         }
         Err(match problem["detail"].as_str() {
             Some(detail) => detail.to_owned().into(),
-            None => format!("the daemon answered {status}").into(),
+            None => format!("{} answered {status}; check that a codeloc daemon has this URL", self.server).into(),
         })
+    }
+
+    /// The error for an answer that no daemon gives.
+    fn unexpected(&self, error: &dyn std::error::Error) -> Failure {
+        let cause = with_sources(error);
+        format!("{} did not answer as a codeloc daemon does ({cause}); check --server", self.server).into()
     }
 
     /// Why the daemon is not ready.
@@ -113,7 +134,7 @@ impl Client {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(60));
-        Ok(self.send(request).await?.json().await?)
+        self.send(request).await?.json().await.map_err(|error| self.unexpected(&error))
     }
 
     /// Faults of the daemon.
@@ -130,12 +151,15 @@ impl Client {
         };
         let answer = self.send(request).await?;
         let bytes = answer.bytes().await?;
-        Ok(if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? })
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| self.unexpected(&error))
     }
 
     pub async fn send_yaml(&self, path: &str, text: String) -> Result<Value, Failure> {
         let request = self.request(Method::POST, path).header("content-type", "application/yaml").body(text);
-        Ok(self.send(request).await?.json().await?)
+        self.send(request).await?.json().await.map_err(|error| self.unexpected(&error))
     }
 
     /// Passes the data of each server-sent event to `take` until the daemon closes the stream.
@@ -151,6 +175,6 @@ impl Client {
                 }
             }
         }
-        Err("the daemon closed the stream".into())
+        Err("the daemon closed the stream; run this command again".into())
     }
 }

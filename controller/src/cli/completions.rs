@@ -15,14 +15,14 @@ pub fn commands() -> [Command; 2] {
                 .value_name("SHELL")
                 .required(true)
                 .value_parser(clap::value_parser!(Shell))
-                .help("Shell: bash, elvish, fish, powershell or zsh"),
+                .help("Print the script for this shell: bash, elvish, fish, powershell or zsh"),
         ),
         Command::new("man").about("Write a man page for each command into a folder").arg(
             Arg::new("folder")
                 .value_name("FOLDER")
                 .required(true)
                 .value_parser(clap::value_parser!(PathBuf))
-                .help("Existing folder, such as /usr/local/share/man/man1"),
+                .help("Write into this existing folder, such as /usr/local/share/man/man1"),
         ),
     ]
 }
@@ -38,7 +38,8 @@ pub fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 pub fn man(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let folder = matches.get_one::<PathBuf>("folder").ok_or("no folder given")?;
-    clap_mangen::generate_to(super::command(), folder)
-        .map_err(|error| format!("cannot write man pages into {}: {error}", folder.display()))?;
+    clap_mangen::generate_to(super::command(), folder).map_err(|error| {
+        format!("cannot write man pages into {}: {error}; name an existing folder that you can write", folder.display())
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("cost")
         .about("Estimate the monthly costs of code servers on Fargate, and the savings with ARM64 and Spot")
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the JSON response of the API"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -41,7 +41,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     rows.push(row("all", sum));
     table(["NAME", "MIN", "NOW", "MAX", "ARM64 SAVES", "SPOT SAVES"], rows);
     if let Some(as_of) = as_of {
-        say!("Dollars for 730 hours, at prices of {as_of}, without runs, logs, images and traffic.");
+        say!("US dollars for 730 hours, at the prices of {as_of}; runs, logs, images and traffic are not included.");
     }
     Ok(ExitCode::SUCCESS)
 }

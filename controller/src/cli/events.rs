@@ -27,9 +27,9 @@ pub fn command() -> Command {
                 .long("follow")
                 .short('f')
                 .action(ArgAction::SetTrue)
-                .help("Show new events until Ctrl-C"),
+                .help("Show the recorded events, then new ones until Ctrl-C"),
         )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each event as a line of JSON"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each event as one line of JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -48,7 +48,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             match serde_json::from_str::<Event>(data) {
                 Ok(event) if json => print_json_line(&event)?,
                 Ok(event) => say!("{}", line(&event)),
-                Err(_) => complain!("warning: missed {data} events"),
+                Err(_) => complain!("warning: {data} events are missing, because this command read them too slowly"),
             }
             Ok(())
         };

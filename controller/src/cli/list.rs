@@ -16,7 +16,7 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("list")
         .about("List locations with sync, health, commit, tasks, monthly costs, and when they were last in sync")
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the JSON response of the API"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -43,7 +43,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Cell::new(status.message.lines().next().unwrap_or_default()),
         ]
     });
-    let titles = ["NAME", "SYNC", "HEALTH", "COMMIT", "AGE", "TASKS", "$/MONTH", "SYNCED FOR", "MESSAGE"];
+    let titles = ["NAME", "SYNC", "HEALTH", "COMMIT", "COMMIT AGE", "TASKS", "$/MONTH", "LAST SYNCED", "MESSAGE"];
     table(titles, rows.collect());
     Ok(ExitCode::SUCCESS)
 }

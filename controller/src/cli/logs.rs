@@ -16,7 +16,7 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("logs")
         .about("Show the logs of a location: its code server and its runs")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Show the logs of this location"))
         .arg(
             Arg::new("lines")
                 .long("lines")
@@ -24,12 +24,16 @@ pub fn command() -> Command {
                 .value_name("NUMBER")
                 .default_value("100")
                 .value_parser(clap::value_parser!(u16).range(1..=1000))
-                .help("Maximum number of lines; the newest ones are shown"),
+                .help("Show at most this many lines, the newest ones; 1 to 1000"),
         )
         .arg(
-            Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Show new lines until Ctrl-C"),
+            Arg::new("follow")
+                .long("follow")
+                .short('f')
+                .action(ArgAction::SetTrue)
+                .help("Show the newest lines, then new ones until Ctrl-C"),
         )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each line as JSON"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print each log line as one line of JSON"))
         .args(client::arguments())
         .args(settings::arguments())
 }
@@ -44,14 +48,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             if let Ok(line) = serde_json::from_str::<Line>(data) {
                 return print(&line, json);
             }
-            complain!("warning: {data}");
+            complain!("warning: the daemon cannot read new log lines: {data}");
             Ok(())
         };
         client.follow(&format!("/v1/locations/{name}/logs/stream?lines={lines}"), show).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    for line in client.get::<Vec<Line>>(&format!("/v1/locations/{name}/logs?lines={lines}")).await? {
-        print(&line, json)?;
+    let lines: Vec<Line> = client.get(&format!("/v1/locations/{name}/logs?lines={lines}")).await?;
+    if lines.is_empty() {
+        complain!("{name} has no log lines yet");
+    }
+    for line in &lines {
+        print(line, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }

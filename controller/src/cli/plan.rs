@@ -33,7 +33,7 @@ pub fn command() -> Command {
             Arg::new("local")
                 .long("local")
                 .action(ArgAction::SetTrue)
-                .help("Compute the plan in this process with its own settings and credentials, even if a daemon runs"),
+                .help("Compute the plan in this process, with its settings and credentials, even if a daemon runs"),
         )
         .args(client::arguments())
         .args(all_settings::arguments())
@@ -60,11 +60,12 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         for rendered in &invalid {
             complain!("{}\n", rendered.trim_end());
         }
-        return Err(format!(
-            "{} config(s) are invalid; their locations stay unchanged until you fix them",
-            invalid.len()
-        )
-        .into());
+        return Err(match invalid.len() {
+            1 => "1 config is invalid; codeloc freezes its location until you fix it".into(),
+            number => {
+                format!("{number} configs are invalid; codeloc freezes their locations until you fix them").into()
+            }
+        });
     }
     Ok(if plans.iter().all(Document::is_empty) { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }

@@ -40,7 +40,10 @@ fn notify(settings: &Settings) -> Result<Option<Notify>, String> {
     }
     let Some(url_file) = notify.url_file.clone() else {
         if notify.secret_file.is_some() {
-            return Err("notify.secret_file is set without notify.url_file; set both or neither".to_owned());
+            return Err(
+                "notify.secret_file is set without notify.url_file; set notify.url_file, or remove notify.secret_file"
+                    .to_owned(),
+            );
         }
         return Ok(None);
     };
@@ -57,10 +60,11 @@ fn notify(settings: &Settings) -> Result<Option<Notify>, String> {
 
 /// The text of a file that codeloc reads again for each use.
 fn read_secret(setting: &str, path: &Path) -> Result<String, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {setting} {}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!("cannot read {setting} {}: {error}; make it readable for the daemon's user", path.display())
+    })?;
     if text.trim().is_empty() {
-        Err(format!("{setting} {} is empty; write the value into it", path.display()))
+        Err(format!("{setting} {} is empty; write the secret into it", path.display()))
     } else {
         Ok(text)
     }

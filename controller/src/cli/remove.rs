@@ -12,14 +12,14 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("remove")
         .about("Remove the config of a location; the daemon then deletes the location, but not its objects in S3")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Remove the config of this location"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
-        .args(client::arguments())
+        .args(client::arguments_for_writes())
         .args(settings::arguments())
 }
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
-    let message = format!("Removes code location {name}");
+    let message = format!("Remove location {name}");
     write(matches, Edit { name, change: Change::Remove, message }).await
 }

@@ -16,12 +16,11 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("rollback")
         .about("Roll a location back to an earlier commit: replace `branch` in its config with `commit`")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Roll back this location"))
         .arg(
-            Arg::new("to")
-                .long("to")
-                .value_name("COMMIT")
-                .help("All 40 digits of the commit [default: the commit that served before the current one]"),
+            Arg::new("to").long("to").value_name("COMMIT").help(
+                "Roll back to this commit, all 40 digits [default: the commit that served before the current one]",
+            ),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments())
@@ -35,7 +34,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .map(|(field, value)| (field.to_owned(), value))
             .into_iter()
             .collect();
-        let message = format!("Rolls code location {name} back to {commit}");
+        let message = format!("Roll location {name} back to {commit}");
         return write(matches, Edit { name, change: Change::Set(fields), message }).await;
     }
     // The daemon reads from AWS which commit served.
@@ -47,7 +46,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let config = written["config"].as_str().unwrap_or_default();
         let commit = config.lines().find_map(|line| line.strip_prefix("commit: ")).unwrap_or("an earlier commit");
         say!(
-            "{name}: rolled back to {}; to follow a branch again, run `codeloc update {name} --set commit= --set branch=BRANCH`",
+            "{name}: rolling back to {}; to follow a branch again, run `codeloc update {name} --set commit= --set \
+             branch=BRANCH`",
             commit.trim_matches('"')
         );
     }

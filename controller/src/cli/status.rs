@@ -32,12 +32,11 @@ pub fn command() -> Command {
     Command::new("status")
         .about("Show sync, health and message of all locations, or the full status of some")
         .arg(Arg::new("name").value_name("NAME").num_args(0..).help("Show only these locations, in full"))
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the answer of the API"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the JSON response of the API"))
         .arg(
-            Arg::new("wait")
-                .long("wait")
-                .action(ArgAction::SetTrue)
-                .help("Wait until all are Synced and Healthy with everything pushed before; exit 1 otherwise"),
+            Arg::new("wait").long("wait").action(ArgAction::SetTrue).help(
+                "Wait until all locations are Synced and Healthy with every commit pushed so far; otherwise exit 1",
+            ),
         )
         .arg(
             Arg::new("timeout")
@@ -45,7 +44,7 @@ pub fn command() -> Command {
                 .value_name("SECONDS")
                 .default_value("300")
                 .value_parser(clap::value_parser!(u64))
-                .help("Maximum time for --wait"),
+                .help("Wait at most this long with --wait"),
         )
         .args(client::arguments())
         .args(settings::arguments())
@@ -159,7 +158,8 @@ fn progress(
             pending |= !(is_stuck(status) && is_current && began.is_some());
         } else if !is_current {
             reasons.push(format!(
-                "{} may be out of date: the daemon has not read its config or its branch again",
+                "the status of {} may be old: the daemon has not read its config or its branch since this command \
+                 started",
                 status.name
             ));
             pending = true;
@@ -173,10 +173,12 @@ fn progress(
         more_time(unknown);
     }
     if names.is_empty() && statuses.is_empty() {
-        more_time("there are no locations".to_owned());
+        more_time("the daemon has no locations".to_owned());
     }
     if names.is_empty() && began.is_some() && as_of < began {
-        more_time("the daemon has not read the configs again, or has not reconciled all of them yet".to_owned());
+        more_time(
+            "since this command started, the daemon has not read the configs, or not reconciled all of them".to_owned(),
+        );
     }
     if reasons.is_empty() {
         return Progress::Settled;

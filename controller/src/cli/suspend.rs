@@ -13,9 +13,9 @@ pub fn commands() -> [Command; 2] {
     let command = |name: &'static str, about: &'static str| {
         Command::new(name)
             .about(about)
-            .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+            .arg(Arg::new("name").value_name("NAME").required(true).help("Change the mode of this location"))
             .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
-            .args(client::arguments())
+            .args(client::arguments_for_writes())
             .args(settings::arguments())
     };
     [
@@ -26,7 +26,7 @@ pub fn commands() -> [Command; 2] {
 
 pub async fn run(matches: &ArgMatches, suspend: bool) -> Result<ExitCode, Failure> {
     let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
-    let (change, verb) = if suspend { (Change::Suspend, "Suspends") } else { (Change::Resume, "Resumes") };
-    let message = format!("{verb} code location {name}");
+    let (change, verb) = if suspend { (Change::Suspend, "Suspend") } else { (Change::Resume, "Resume") };
+    let message = format!("{verb} location {name}");
     write(matches, Edit { name, change, message }).await
 }

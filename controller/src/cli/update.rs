@@ -12,7 +12,7 @@ use crate::settings;
 pub fn command() -> Command {
     Command::new("update")
         .about("Change fields of a location's config and keep the rest, including comments")
-        .arg(Arg::new("name").value_name("NAME").required(true).help("Name of the location"))
+        .arg(Arg::new("name").value_name("NAME").required(true).help("Change the config of this location"))
         .arg(
             Arg::new("set")
                 .long("set")
@@ -22,7 +22,7 @@ pub fn command() -> Command {
                 .help("Set a field, for example --set branch=next --set resources.cpu=512; FIELD= removes the field"),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
-        .args(client::arguments())
+        .args(client::arguments_for_writes())
         .args(settings::arguments())
 }
 
@@ -30,6 +30,6 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
     let fields = assignments(matches.get_many("set").into_iter().flatten())?;
     let named: Vec<&str> = fields.keys().map(String::as_str).collect();
-    let message = format!("Changes {} of code location {name}", named.join(", "));
+    let message = format!("Change {} of location {name}", named.join(", "));
     write(matches, Edit { name, change: Change::Set(fields), message }).await
 }

@@ -15,7 +15,7 @@ pub fn command() -> Command {
             .value_name("FOLDER")
             .default_value("repos")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("Folder of configs"),
+            .help("Check the configs in this folder"),
     )
 }
 
@@ -27,6 +27,9 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         complain!("{}\n", one.rendered.trim_end());
     }
     let valid = snapshot.locations.len() + snapshot.invalid_dirs.len() - invalid.len();
+    if valid + invalid.len() == 0 {
+        complain!("warning: {} contains no NAME/config.yml; check the folder", folder.display());
+    }
     say!("{valid} valid, {} invalid", invalid.len());
     Ok(if invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

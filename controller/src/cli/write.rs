@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use super::client::Client;
+use super::client::{Client, without_prefix};
 use super::terminal::{print_json, say};
 use crate::config_source::write::{Change, Writer};
 use crate::daemon::wiring;
@@ -40,8 +40,8 @@ pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure
     }
     match (written["changed"].as_bool(), written["commit"].as_str()) {
         (Some(false), _) => say!("{}: {}", edit.name, unchanged(&edit.change)),
-        (_, Some(commit)) => say!("{}: {}, in commit {commit}", edit.name, edit.message),
-        (_, None) => say!("{}: {}", edit.name, edit.message),
+        (_, Some(commit)) => say!("{}: committed {commit}: {}", edit.name, edit.message),
+        (_, None) => say!("{}: saved in the config folder: {}", edit.name, edit.message),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,7 +72,7 @@ async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure>
     let writer = Writer::new(&wiring::source(settings), wiring::git(settings), work.path().join("writing.git"));
     let written =
         writer.write(&edit.name, &edit.change, &edit.message, &identity()).await.map_err(|error| match error {
-            crate::config_source::write::WriteError::Invalid(error) => error.render(false).trim_end().to_owned(),
+            crate::config_source::write::WriteError::Invalid(error) => without_prefix(&error.render(false)),
             other => other.to_string(),
         })?;
     Ok(json!({"commit": written.commit, "changed": written.changed, "config": written.text}))
@@ -100,7 +100,7 @@ pub fn assignments<'a>(given: impl Iterator<Item = &'a String>) -> Result<Map<St
         let value: Value = if value.is_empty() {
             Value::Null
         } else {
-            serde_saphyr::from_str(value).map_err(|error| format!("--set {assignment}: {error}"))?
+            settings::from_yaml(value).map_err(|error| format!("--set {assignment}: {error}"))?
         };
         let mut into = &mut fields;
         let mut keys = path.split('.').peekable();
@@ -110,7 +110,9 @@ pub fn assignments<'a>(given: impl Iterator<Item = &'a String>) -> Result<Map<St
                 break;
             }
             let inner = into.entry(key).or_insert_with(|| json!({}));
-            into = inner.as_object_mut().ok_or_else(|| format!("--set {assignment}: `{key}` is set twice"))?;
+            into = inner.as_object_mut().ok_or_else(|| {
+                format!("--set {assignment}: another --set gives `{key}` a single value; remove one of the two")
+            })?;
         }
     }
     Ok(fields)

@@ -88,7 +88,7 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
         // Nothing is confirmed, so codeloc deletes nothing.
         Err(error) => {
             let message =
-                format!("{}: cannot be read, so codeloc ignores it: {error}", display_path_in_root(root, PRUNE));
+                format!("{}: codeloc cannot read this file and ignores it: {error}", display_path_in_root(root, PRUNE));
             let rendered = format!("error: {message}\nhint: write one name on each line, or remove the file\n");
             snapshot.invalid_dirs.push(Invalid { path: PRUNE.to_owned(), message, rendered });
         }
@@ -186,7 +186,7 @@ fn contain_panic<T>(root: &Path, name: &str, work: impl FnOnce() -> T) -> Result
 
 fn cannot_be_read(root: &Path, name: &str, error: &io::Error) -> Invalid {
     let hint = format!("make it a readable text file of at most {MAX_CONFIG_BYTES} bytes");
-    invalid(root, name, CONFIG, &format!("cannot be read: {error}"), &hint)
+    invalid(root, name, CONFIG, &format!("codeloc cannot read this file: {error}"), &hint)
 }
 
 fn is_link(path: &Path) -> bool {
@@ -211,7 +211,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would block until it has a writer.
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
+        return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
@@ -220,9 +220,9 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 
 fn as_text(bytes: &[u8]) -> io::Result<&str> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(io::Error::other("too large"));
+        return Err(io::Error::other("it is too large"));
     }
-    std::str::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8 text"))
+    std::str::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
 /// The path of a file for errors: `repos/NAME/config.yml`.
@@ -313,8 +313,8 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", root.path().join("dangling-folder")).unwrap();
         let snapshot = read_folder(root.path()).unwrap();
         for (name, part) in [
-            ("folder", "not a file"),
-            ("large", "too large"),
+            ("folder", "it is not a file"),
+            ("large", "it is too large"),
             ("binary", "not UTF-8"),
             ("dangling", "No such file"),
             ("misspelt", "config.yaml"),
@@ -403,7 +403,11 @@ mod tests {
         let snapshot = read_folder(root.path()).unwrap();
         assert!(outcome(&snapshot, "good").is_ok());
         assert_eq!(snapshot.prune, BTreeSet::new());
-        assert!(snapshot.invalid_dirs[0].message.contains("prune.txt: cannot be read"), "{:?}", snapshot.invalid_dirs);
+        assert!(
+            snapshot.invalid_dirs[0].message.contains("prune.txt: codeloc cannot read this file"),
+            "{:?}",
+            snapshot.invalid_dirs
+        );
     }
 
     #[test]

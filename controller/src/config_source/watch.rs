@@ -117,7 +117,10 @@ impl SourceState {
                 let failure = Failure::lasting(self.failure.as_ref(), error.to_string());
                 let changed = self.failure.as_ref() != Some(&failure);
                 if changed {
-                    tracing::warn!(%error, "cannot read the configs; the last ones stay in force");
+                    tracing::warn!(
+                        %error,
+                        "cannot read the configs; codeloc keeps the last valid ones and deletes nothing"
+                    );
                 }
                 self.failure = Some(failure);
                 changed

@@ -64,7 +64,7 @@ pub enum WriteError {
     NotInPlace(#[from] EditError),
     #[error("the source of configs is a fixed tag or commit, so codeloc cannot write to it; set source.git_branch")]
     NoBranch,
-    #[error("other pushes to the config repository kept interfering; nothing was written, retry")]
+    #[error("codeloc wrote nothing, because other pushes to the config repository came first each time; retry")]
     Busy,
     #[error("cannot write to the config repository: {0}")]
     Git(#[from] GitError),

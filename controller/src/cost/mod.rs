@@ -8,6 +8,8 @@ use codeloc_crds::{Architecture, Location};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::settings::from_yaml;
+
 /// Hours of a month in the estimates of AWS.
 const HOURS: f64 = 730.0;
 const DEFAULT_REGION: &str = "default";
@@ -53,13 +55,13 @@ impl Prices {
     pub fn load(path: Option<&Path>) -> Result<Self, String> {
         let bundled = || {
             let text = include_str!("prices.yml");
-            serde_saphyr::from_str(text).map_err(|error| error.to_string())
+            from_yaml(text)
         };
         let Some(path) = path else { return bundled() };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cost.prices_file {} cannot be read: {error}", path.display()))?;
-        let prices: Self =
-            serde_saphyr::from_str(&text).map_err(|error| format!("cost.prices_file {}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("cannot read cost.prices_file {}: {error}; make it readable for the daemon's user", path.display())
+        })?;
+        let prices: Self = from_yaml(&text).map_err(|error| format!("cost.prices_file {}: {error}", path.display()))?;
         if prices.regions.contains_key(DEFAULT_REGION) {
             Ok(prices)
         } else {

@@ -53,7 +53,7 @@ impl Cause {
 
     fn advice(self) -> Option<&'static str> {
         match self {
-            Self::Configs => Some("codeloc keeps the last valid configs"),
+            Self::Configs => Some("codeloc keeps the last valid configs and deletes nothing"),
             Self::Aws => Some(
                 "codeloc changes nothing and shows old statuses; check the network, the credentials and the status of AWS",
             ),
@@ -108,10 +108,10 @@ impl<P: Ports> Daemon<P> {
             }
             let failing = self.progress.failing_sweeps().filter(|failing| failing.since.elapsed() >= PATIENCE);
             if let Some(failing) = failing {
-                let what = format!("AWS cannot be read whole ({})", bounded(&failing.error));
+                let what = format!("no sweep can read all of AWS ({})", bounded(&failing.error));
                 faults.push(since(Cause::Sweep, what, failing.since));
             } else if !self.progress.swept() {
-                let what = "live state has not been read yet".to_owned();
+                let what = "codeloc has not read AWS yet".to_owned();
                 faults.push(Fault { cause: Cause::Start, what, since: None });
             }
         }

@@ -67,7 +67,7 @@ impl<P: Ports> Daemon<P> {
         }
         // No loop ends by itself. If one panics, the process ends, and its supervisor starts it again.
         if let Some(Err(error)) = tasks.join_next().await {
-            tracing::error!(%error, "a loop of the daemon ended");
+            tracing::error!(%error, "a loop of the daemon panicked; the process ends");
         }
     }
 }

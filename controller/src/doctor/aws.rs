@@ -17,7 +17,7 @@ const WARNING_PERCENT: i32 = 80;
 pub async fn examine(settings: &Settings, config: &SdkConfig) -> Vec<Finding> {
     let clients = Clients::new(config, &std::sync::Arc::default());
     let Some(region) = codeloc_aws::region(config) else {
-        let fix = "set aws.region, or AWS_REGION";
+        let fix = "set the setting aws.region, or the variable AWS_REGION";
         return vec![bad("credentials", "no AWS region is set", fix)];
     };
     let identity = match lookup::identity(&clients).await {
@@ -195,7 +195,11 @@ fn network(settings: &Settings) -> Finding {
     }
     good(
         CHECK,
-        format!("{} subnets and {} security groups have valid ids", aws.subnets.len(), aws.security_groups.len()),
+        format!(
+            "the ids of subnets ({}) and security groups ({}) are well-formed",
+            aws.subnets.len(),
+            aws.security_groups.len()
+        ),
     )
 }
 
@@ -203,7 +207,7 @@ async fn bucket(clients: &Clients, settings: &Settings) -> Finding {
     const CHECK: &str = "bucket";
     let bucket = &settings.aws.bucket;
     if bucket.is_empty() {
-        return bad(CHECK, "aws.bucket is not set", "set it to the bucket of the platform");
+        return bad(CHECK, "aws.bucket is not set", "set it to the name of the shared bucket");
     }
     let key = codeloc_aws::lease::key(&settings.deployment);
     match lookup::object_exists(clients, bucket, &key).await {

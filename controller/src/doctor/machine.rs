@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use codeloc_dagster::text::with_sources;
 use codeloc_dagster::workspace_file::Publisher;
 use codeloc_git::Git;
 use codeloc_git::describe;
@@ -26,11 +27,14 @@ const MAX_SKEW: i64 = 60;
 pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> Vec<Finding> {
     if let Err(error) = version(&settings.git.program, "--version").await {
         let fix = "install git, or set git.program";
-        return vec![bad("git", error, fix), unknown("configs", "this check needs git", fix)];
+        return vec![
+            bad("git", error, fix),
+            unknown("configs", "codeloc cannot check configs and branches without git", fix),
+        ];
     }
     if settings.source.path.is_none() && settings.source.git_url.is_none() {
         let fix = "set source.path to a folder or source.git_url to a repository";
-        return vec![bad("configs", "no source of configs is set", fix)];
+        return vec![bad("configs", "neither source.path nor source.git_url is set", fix)];
     }
     let snapshot = match read_once(source, git.clone()).await {
         Ok(snapshot) => snapshot,
@@ -40,10 +44,10 @@ pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> V
         }
     };
     let mut findings = Vec::new();
-    let fix = "run `codeloc validate` for the line and a hint; the location stays unchanged until you fix the config";
+    let fix = "run `codeloc validate` for the line and a hint; codeloc freezes the location until you fix the config";
     findings.extend(snapshot.invalid().map(|one| bad("configs", one.message.clone(), fix)));
     if findings.is_empty() {
-        findings.push(good("configs", format!("{} configs are valid", snapshot.locations.len())));
+        findings.push(good("configs", format!("all configs are valid: {}", snapshot.locations.len())));
     }
     let keys: BTreeSet<RefKey> = snapshot
         .in_force()
@@ -62,7 +66,7 @@ pub async fn sources(settings: &Settings, git: Git, source: SourceSettings) -> V
         }
     }
     if answered == keys.len() {
-        findings.push(good("git", format!("{answered} branches are available")));
+        findings.push(good("git", format!("git resolves all branches, tags and commits: {answered}")));
     }
     findings
 }
@@ -145,13 +149,13 @@ pub async fn dagster(settings: &Settings) -> Finding {
         Ok(answer) => answer["data"]["version"].as_str().unwrap_or_default().to_owned(),
         Err(error) => {
             let fix = "start Dagster's webserver, or set dagster.webserver_url to its URL";
-            return bad(CHECK, format!("the webserver does not answer: {error}"), fix);
+            return bad(CHECK, format!("the webserver does not answer: {}", with_sources(&error)), fix);
         }
     };
     let pinned = settings.build.requirements.iter().find_map(|line| line.strip_prefix("dagster=="));
     match pinned {
         Some(pinned) if pinned.trim() != version => {
-            let found = format!("the webserver runs Dagster {version}, but images get {pinned}");
+            let found = format!("the webserver runs Dagster {version}, but images contain {pinned}");
             bad(CHECK, found, "use the same release in build.requirements and in the webserver")
         }
         _ => good(CHECK, format!("Dagster {version} answers")),
@@ -172,7 +176,7 @@ pub async fn clock(settings: &Settings, region: Option<&str>) -> Finding {
         Ok(answer) => answer,
         Err(error) => {
             let fix = "check the network path to AWS: routes, NAT or VPC endpoints, security groups, proxies";
-            return unknown(CHECK, format!("{url} does not answer: {error}"), fix);
+            return unknown(CHECK, format!("{url} does not answer: {}", with_sources(&error.without_url())), fix);
         }
     };
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
@@ -183,13 +187,14 @@ pub async fn clock(settings: &Settings, region: Option<&str>) -> Finding {
 fn judge_clock(here: Timestamp, there: Option<Timestamp>) -> Finding {
     const CHECK: &str = "clock";
     let Some(there) = there else {
-        return unknown(CHECK, "the answer of AWS has no date", "compare the output of `date` with another machine");
+        return unknown(CHECK, "the response of AWS has no date", "compare the output of `date` with another machine");
     };
     let skew = here.duration_since(there).as_secs();
     if skew.abs() <= MAX_SKEW {
-        good(CHECK, "agrees with AWS")
+        good(CHECK, format!("differs from AWS by {skew} s"))
     } else {
-        let found = format!("this machine is {skew} s ahead of AWS; AWS rejects signatures from 300 s on");
+        let found =
+            format!("the clock differs from AWS by {skew} s; AWS rejects signatures from a difference of 300 s on");
         bad(CHECK, found, "synchronise the clock, for example with chrony or systemd-timesyncd")
     }
 }

@@ -14,22 +14,25 @@ use crate::settings::Settings;
 pub const CHECKS: [(&str, &str); 15] = [
     (
         "settings",
-        "A setting is missing or invalid, conflicts with another one, or names an unusable file: the checks of `codeloc run`.",
+        "A setting is missing or invalid, conflicts with another one, or names an unusable file. `codeloc run` makes the same checks.",
     ),
     ("configs", "The configs cannot be read, or a config is invalid."),
-    ("git", "git is not installed, or a repository or branch in a config is not available."),
+    ("git", "git is not installed, or codeloc cannot read a repository, branch or tag that a config names."),
     ("uv", "uv or `build.compile_python` does not run, or the version of that Python differs from the images."),
     ("work-folder", "The folder for builds is not writable."),
     ("workspace-file", "`workspace.yaml` is not writable, or contains entries that codeloc did not write."),
-    ("dagster", "The webserver does not answer, or its version differs from the images."),
+    ("dagster", "The webserver does not answer, or its Dagster version differs from `build.requirements`."),
     ("clock", "The clock of this machine is wrong, so that AWS rejects signatures."),
     ("credentials", "AWS credentials are missing or invalid."),
     ("permissions", "The role lacks permission for an action that the daemon needs."),
     ("cluster", "The ECS cluster does not exist, is not active, or is nearly full."),
     ("namespace", "The Cloud Map namespace does not exist or is not private."),
-    ("network", "An id in `aws.subnets` or `aws.security_groups` is malformed."),
+    ("network", "An id in `aws.subnets` or `aws.security_groups` is malformed. It does not check that they exist."),
     ("bucket", "The bucket does not exist, or its lease cannot be read."),
-    ("roles", "The execution role or the permissions boundary does not exist, or ECS cannot assume the role."),
+    (
+        "roles",
+        "The execution role or the permissions boundary does not exist, or ECS cannot assume the execution role.",
+    ),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -60,7 +60,7 @@ impl Configs {
     /// that it names, if this deployment owns any resource of it.
     pub fn config(&self, name: &str, observed: &ObservedResources, deployment: &str) -> Config {
         let Some(snapshot) = self.snapshot() else {
-            return Config::Invalid(Invalid::new(name, "the configs have not been read yet"));
+            return Config::Invalid(Invalid::new(name, "codeloc has not read the configs yet"));
         };
         let contested = snapshot.contested.get(name);
         let holder = contested.filter(|location| observed.runs_with_prefix() == Some(location.s3_prefix.as_str()));
@@ -81,7 +81,7 @@ impl Configs {
 
     fn prune_block(&self, name: &str, owned: Option<&BTreeSet<String>>, allowed: usize) -> Option<String> {
         let snapshot = self.snapshot()?;
-        let Some(observed) = owned else { return Some("live state has not been read yet".to_owned()) };
+        let Some(observed) = owned else { return Some("codeloc has not read AWS yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
         let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
         let confirmed = &snapshot.prune;

@@ -55,7 +55,10 @@ pub fn decide(round: &Round<'_>) -> Decision {
             return Decision::WaitForWebserver;
         }
         let steps: Vec<String> = plan.steps.iter().map(summary).collect();
-        return Decision::NotConverging(format!("the same plan came back after it was applied: {}", steps.join("; ")));
+        return Decision::NotConverging(format!(
+            "codeloc applied these steps, and the same differences came back; check what else changes them: {}",
+            steps.join("; ")
+        ));
     }
     if !plan.steps.is_empty() {
         return Decision::Execute;

@@ -61,7 +61,7 @@ impl<B: Builder> DesiredState<B> {
             Config::Absent => return Err(Desired::Absent),
         };
         let (image, commit) = match (config.image_tag(), &config.image) {
-            (Some(_), _) => (ImageStatus::Resolving("asking the registry for the image's tag".to_owned()), None),
+            (Some(_), _) => (ImageStatus::Resolving("asking the registry for the image of the tag".to_owned()), None),
             (None, Some(reference)) => (ImageStatus::Ready(given_image(&config, reference.clone())), None),
             (None, None) => self.commit(&config),
         };
@@ -73,9 +73,9 @@ impl<B: Builder> DesiredState<B> {
         let found = self.refs.get(&key_of(config));
         let commit = found.as_ref().and_then(|found| found.commit.clone());
         let image = match (&commit, found.and_then(|found| found.failure)) {
-            (Some(_), _) => ImageStatus::Building("waiting for the image repository".to_owned()),
+            (Some(_), _) => ImageStatus::Building("waiting until the image repository exists".to_owned()),
             (None, Some(failure)) => ImageStatus::Unresolved(failure.message),
-            (None, None) => ImageStatus::Resolving("asking git for the commit".to_owned()),
+            (None, None) => ImageStatus::Resolving("asking the git host for the commit".to_owned()),
         };
         (image, commit)
     }
@@ -165,7 +165,7 @@ fn tagged_image(config: &Location, tag: &str, observed: &ObservedResources, ask:
         (Some(reference), None) => ImageStatus::Ready(given_image(config, reference)),
         (Some(reference), Some(reason)) => ImageStatus::Stale { image: given_image(config, reference), reason },
         (None, Some(reason)) => ImageStatus::Unresolved(reason),
-        (None, None) => ImageStatus::Resolving(format!("asking the registry for {tag}")),
+        (None, None) => ImageStatus::Resolving(format!("asking the registry for the image of {tag}")),
     }
 }
 

@@ -47,7 +47,7 @@ impl FailureLogs {
                 self.keep(name, revision, &text);
                 text
             }
-            Err(error) => format!("its log could not be read: {error}"),
+            Err(error) => format!("codeloc cannot read the log of the failed task: {error}"),
         }
     }
 

@@ -87,7 +87,7 @@ impl<B: Builder> Images<B> {
         {
             return slot.progress.clone();
         }
-        let progress = ImageStatus::Building("looking for an image that was pushed before".to_owned());
+        let progress = ImageStatus::Building("looking for the image in the registry".to_owned());
         slots.insert(name.clone(), Slot { request: request.clone(), progress: progress.clone(), retry_at: None });
         drop(slots);
         self.spawn(name, request.clone(), reason);
@@ -130,13 +130,14 @@ impl<B: Builder> Images<B> {
             let commit = Some(request.commit.clone());
             match result {
                 Ok(image) => {
-                    let new_event = NewEvent::of(&name, EventReason::ImageReady, image.reference.clone());
+                    let new_event =
+                        NewEvent::of(&name, EventReason::ImageReady, format!("{} is in the registry", image.reference));
                     recorder.record(new_event.from_commit(commit));
-                    tracing::info!(location = %name, image = %image.reference, "image ready");
+                    tracing::info!(location = %name, image = %image.reference, "the image is in the registry");
                     tell(ImageStatus::Ready(image), None);
                 }
                 Err(error) => {
-                    tracing::warn!(location = %name, %error, "no image");
+                    tracing::warn!(location = %name, %error, "cannot find or build the image");
                     recorder
                         .record(NewEvent::of(&name, EventReason::ImageFailed, error.to_string()).from_commit(commit));
                     let retry_at = error.is_transient().then(|| Instant::now() + RETRY);
@@ -232,7 +233,7 @@ impl TagSlot {
             Tag { failure: Some(why), .. } => tracing::warn!(location = %name, tag = %self.tag, "{why}"),
             Tag { digest, .. } => {
                 let digest = digest.as_deref().unwrap_or_default();
-                tracing::info!(location = %name, tag = %self.tag, digest, "the tag of the image is known");
+                tracing::info!(location = %name, tag = %self.tag, digest, "the registry resolved the image tag");
             }
         }
         self.known = known;

@@ -169,13 +169,13 @@ impl<P: Ports> Context<P> {
                     return Ok(Outcome::Gone.into());
                 }
                 Decision::Unsafe(violation) => {
-                    tracing::error!(location = name, %violation, "codeloc refused an unsafe plan");
-                    let message = format!("unsafe plan refused: {violation}");
+                    let message = format!("codeloc refused its own plan, which is a bug to report: {violation}");
+                    tracing::error!(location = name, "{message}");
                     self.record(name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }
                 Decision::NotConverging(message) => {
-                    tracing::error!(location = name, "not converging: {message}");
+                    tracing::error!(location = name, "the location does not converge: {message}");
                     self.record(name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }

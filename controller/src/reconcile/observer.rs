@@ -86,7 +86,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         if self.aws.lease.fence().is_open()
             && let Err(error) = self.publisher.check_file().await
         {
-            tracing::warn!(%error, "cannot check workspace.yaml");
+            tracing::warn!(%error, "cannot check workspace.yaml; codeloc retries at the next sweep");
         }
         let mut observed = codeloc_aws::observe(self.aws.session(Priority::Resync), Scope::All).await?;
         let deployment = &self.aws.deployment.id;
@@ -192,7 +192,9 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         let repository = resources.image_repository.as_ref()?;
         aws::image_repository::images(self.aws.session(priority), &repository.name)
             .await
-            .inspect_err(|error| tracing::warn!(repository = %repository.name, %error, "cannot list the images"))
+            .inspect_err(|error| {
+                tracing::warn!(repository = %repository.name, %error, "cannot list the images; codeloc deletes none");
+            })
             .ok()
     }
 

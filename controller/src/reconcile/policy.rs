@@ -38,7 +38,7 @@ impl Policy {
         match lease {
             LeaseState::Held => {}
             LeaseState::Standby { holder } => return Some(Hold::Standby { holder }),
-            LeaseState::Unknown => return Some(Hold::Unleased("it was not read yet".to_owned())),
+            LeaseState::Unknown => return Some(Hold::Unleased("this process has not read it yet".to_owned())),
             LeaseState::Unreadable(why) => return Some(Hold::Unleased(why)),
         }
         match config {

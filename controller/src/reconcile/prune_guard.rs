@@ -41,10 +41,10 @@ pub fn prune_guard(inventory: Inventory<'_>, name: &str) -> Option<String> {
     let total = inventory.observed.len();
     let confirm = "to confirm, list the names in prune.txt next to the configs, or allow the number with --allow-prune";
     if inventory.desired.is_empty() {
-        return Some(format!("no config is left, {total} location(s) are live; {confirm}"));
+        return Some(format!("codeloc found no config at all (locations in AWS: {total}); {confirm}"));
     }
     if leaving > 1 && leaving * 2 >= total {
-        return Some(format!("{leaving} of {total} live locations lost their configs at once; {confirm}"));
+        return Some(format!("{leaving} of the {total} locations in AWS lost their configs at once; {confirm}"));
     }
     None
 }

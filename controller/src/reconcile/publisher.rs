@@ -127,13 +127,13 @@ impl<W: Webserver> WorkspacePublisher<W> {
         match self.publisher.read() {
             Ok(found) if found == *entries => {}
             Ok(found) => {
-                tracing::warn!("another process changed workspace.yaml");
+                tracing::warn!("another process changed workspace.yaml; codeloc repairs its entries");
                 *entries = found;
                 self.count.store(entries.len(), Ordering::SeqCst);
                 self.written.fetch_add(1, Ordering::SeqCst);
             }
             Err(error) => {
-                tracing::warn!(%error, "codeloc rewrites workspace.yaml");
+                tracing::warn!(%error, "cannot read workspace.yaml; codeloc writes it again");
                 self.publisher.publish(&entries)?;
             }
         }
@@ -265,7 +265,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the webserver did not reload workspace.yaml; codeloc retries");
-                    let why = format!("workspace.yaml is written and not loaded: {error}");
+                    let why = format!("codeloc wrote workspace.yaml, but the webserver did not load it: {error}");
                     let new_event = NewEvent::of_daemon(EventReason::ReloadFailed, why.clone()).about(error.topic());
                     self.recorder.record(new_event);
                     self.reloads.send_modify(|reloads| reloads.failed = Some((written, why)));

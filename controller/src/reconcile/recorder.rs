@@ -130,7 +130,7 @@ impl StatusRecorder {
 
     /// A pass has failed, and the next one starts after `backoff`.
     pub fn failed(&self, name: &str, error: &StepError, backoff: Duration) {
-        tracing::warn!(location = name, %error, again_in = ?backoff, "a step failed");
+        tracing::warn!(location = name, %error, retry_in = ?backoff, "the reconcile failed; codeloc retries");
         self.recorder.metrics.count_failed_step(error.class());
         // A rate limit and a resource that AWS does not see yet are ordinary waits.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
@@ -145,7 +145,11 @@ impl StatusRecorder {
     /// The location and all of its resources are gone.
     pub fn removed(&self, name: &str) {
         if self.statuses.get(name).is_some() {
-            self.recorder.record(NewEvent::of(name, EventReason::Removed, "deleted with all of its resources"));
+            self.recorder.record(NewEvent::of(
+                name,
+                EventReason::Removed,
+                "codeloc deleted the location with all of its resources",
+            ));
         }
         self.statuses.remove(name);
         lock(&self.configs).remove(name);

@@ -60,15 +60,13 @@ impl Settings {
         // ECR does not allow consecutive hyphens.
         let hyphens = !id.starts_with('-') && !id.ends_with('-') && !id.contains("--");
         if id.is_empty() || id.len() > names::DEPLOYMENT_LENGTH || !letters || !hyphens {
-            return fault(
-                "deployment",
-                "must be 1 to 20 characters of [a-z0-9-], with single hyphens, and none at the beginning or end",
-            );
+            let rule = "use 1 to 20 characters of [a-z0-9-], with single hyphens, and none at the beginning or end";
+            return fault("deployment", format!("is `{id}`; {rule}"));
         }
         if id == "aws" || id.starts_with("aws-") {
             return fault(
                 "deployment",
-                "must not be `aws` or begin with `aws-`, which AWS reserves; choose another id",
+                format!("is `{id}`, but AWS reserves `aws` and all ids that begin with `aws-`; choose another id"),
             );
         }
         Ok(())
@@ -95,27 +93,27 @@ impl Settings {
             return fault("aws.cluster", format!("is the ARN of a cluster; set it to the name: {name}"));
         }
         if aws.cluster.is_empty() || aws.cluster.len() > 255 || !aws.cluster.chars().all(plain) {
-            return fault(
-                "aws.cluster",
-                "is not the name of a cluster, which has 1 to 255 letters, digits, hyphens and underscores",
-            );
+            let rule = "use 1 to 255 letters, digits, hyphens and underscores";
+            return fault("aws.cluster", format!("is not the name of a cluster: `{}`; {rule}", aws.cluster));
         }
         if aws.namespace.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("local")) {
-            return fault(
-                "aws.namespace",
-                "ends with .local, which some resolvers use for mDNS; use a name such as dagster.internal",
-            );
+            let rule = "use a name such as dagster.internal";
+            let message = format!("is `{}`, but some resolvers use names below .local for mDNS; {rule}", aws.namespace);
+            return fault("aws.namespace", message);
         }
         // A service name and a dot precede it.
         let longest = DNS_NAME - names::LONGEST_SERVICE - 1;
         let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(plain);
         if aws.namespace.len() > longest || !aws.namespace.split('.').all(label) {
-            let message = format!("is not a DNS name of at most {longest} characters, such as dagster.internal");
-            return fault("aws.namespace", message);
+            let rule = format!("use a DNS name of at most {longest} characters, such as dagster.internal");
+            return fault("aws.namespace", format!("is `{}`; {rule}", aws.namespace));
         }
-        for (setting, value) in [("aws.bucket", &aws.bucket), ("aws.execution_role_arn", &aws.execution_role_arn)] {
+        for (setting, value, what) in [
+            ("aws.bucket", &aws.bucket, "the name of the shared bucket"),
+            ("aws.execution_role_arn", &aws.execution_role_arn, "the ARN of the execution role"),
+        ] {
             if value.is_empty() {
-                return fault(setting, "is not set; set it to the name in your infrastructure (docs/aws.md)");
+                return fault(setting, format!("is not set; set it to {what} (docs/aws.md)"));
             }
         }
         if aws.bucket.len() > 63 || aws.bucket.contains(['/', ':']) {
@@ -123,7 +121,7 @@ impl Settings {
         }
         for (setting, list) in [("aws.subnets", &aws.subnets), ("aws.security_groups", &aws.security_groups)] {
             if list.is_empty() {
-                return fault(setting, "is empty; add at least one");
+                return fault(setting, "is empty; set it to a list with at least one id");
             }
         }
         let is_arn_of = |arn: &str, kind: &str| arn.starts_with("arn:") && arn.contains(kind) && !arn.ends_with('/');
@@ -164,7 +162,8 @@ impl Settings {
         let size: usize = variables.map(|(name, value)| name.len() + value.len()).sum();
         if size > ENVIRONMENT_BYTES {
             let message = format!(
-                "and `dagster.secrets` have {size} bytes together; at most {ENVIRONMENT_BYTES} leave room for the variables of a config"
+                "and `dagster.secrets` have {size} bytes together; reduce them to {ENVIRONMENT_BYTES}, to leave room \
+                 for the variables of a config"
             );
             return fault("dagster.environment", message);
         }

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches};
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Settings;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("cannot read the settings file {path}: {error}")]
+    #[error("cannot read the settings file {path}: {error}; check --config or CODELOC_CONFIG")]
     Unreadable { path: PathBuf, error: std::io::Error },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },
-    #[error("--{flag} {value}: {message}")]
+    #[error("--{flag} {value}: {message}; see docs/settings.md")]
     Flag { flag: String, value: String, message: String },
     #[error("setting {setting} {message}")]
     Value { setting: &'static str, message: String },
@@ -69,23 +70,35 @@ fn collect(schema: &Value, default: &Value, path: &mut Vec<String>, leaves: &mut
     };
     leaves.push(Leaf {
         path: path.clone(),
-        description: schema["description"].as_str().unwrap_or_default().to_owned(),
+        description: schema["description"].as_str().unwrap_or_default().replace('\n', " "),
         default: default.clone(),
         // The schema of an enum may lack a type; its values are text.
         text: kinds.is_empty() || kinds.contains(&"string"),
     });
 }
 
+/// A default as a flag takes it; `None` if it is empty.
+fn shown_default(default: &Value) -> Option<String> {
+    match default {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Object(fields) if fields.is_empty() => None,
+        other => Some(other.to_string()),
+    }
+}
+
 /// The flags of all settings, each with its environment variable.
 pub fn arguments() -> Vec<Arg> {
     let argument = |leaf: Leaf| {
+        let default = shown_default(&leaf.default).map_or_else(String::new, |default| format!(" [default: {default}]"));
         Arg::new(leaf.flag())
             .long(leaf.flag())
             .env(leaf.variable())
             .value_name("VALUE")
             .hide_env_values(true)
             .help_heading("Settings (each can also be set in the settings file)")
-            .help(leaf.description)
+            .help(format!("{}{default}", leaf.description))
     };
     std::iter::once(
         Arg::new("config")
@@ -93,7 +106,7 @@ pub fn arguments() -> Vec<Arg> {
             .env("CODELOC_CONFIG")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("Settings file [default: codeloc.yml, if it exists]"),
+            .help("Read the settings from this file [default: codeloc.yml, if it exists]"),
     )
     .chain(leaves().into_iter().map(argument))
     .collect()
@@ -115,13 +128,15 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
         let value = if leaf.text {
             Value::String(text.clone())
         } else {
-            serde_saphyr::from_str(text).map_err(|error| SettingsError::Flag {
-                flag,
-                value: text.clone(),
-                message: error.to_string(),
-            })?
+            from_yaml(text).map_err(|message| SettingsError::Flag { flag, value: text.clone(), message })?
         };
         set(&mut merged, &leaf.path, value);
+        // Checked after each flag: an error of all settings together would not name the flag.
+        serde_json::from_value::<Settings>(merged.clone()).map_err(|error| SettingsError::Flag {
+            flag: leaf.flag(),
+            value: text.clone(),
+            message: error.to_string(),
+        })?;
     }
     let settings: Settings =
         serde_json::from_value(merged).map_err(|error| SettingsError::Merged(error.to_string()))?;
@@ -131,8 +146,13 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
 fn from_file(path: &Path) -> Result<Settings, SettingsError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| SettingsError::Unreadable { path: path.to_owned(), error })?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| SettingsError::File { path: path.to_owned(), message: error.to_string() })
+    from_yaml(&text).map_err(|message| SettingsError::File { path: path.to_owned(), message })
+}
+
+/// The value of a YAML text. The error is one line: a snippet would show the text twice.
+pub fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 fn set(value: &mut Value, path: &[String], leaf: Value) {
@@ -171,12 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_the_flag_with_the_wrong_value() {
+        for (flag, value) in [("dagster-port", "abc"), ("mode", "enforced"), ("aws-subnets", "subnet-a")] {
+            let error = load(&matches(&[&format!("--{flag}"), value])).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--{flag} {value}: ")), "{error}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_in_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("codeloc.yml");
         std::fs::write(&path, "aws:\n  clutser: x\n").unwrap();
         let error = load(&matches(&["--config", path.to_str().unwrap()])).unwrap_err().to_string();
-        assert!(error.contains("clutser"), "{error}");
+        assert!(error.contains("clutser") && error.contains("line 2") && error.lines().count() == 1, "{error}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use codeloc_crds::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use layers::{Leaf, SettingsError, arguments, leaves, load};
+pub use layers::{Leaf, SettingsError, arguments, from_yaml, leaves, load};
 pub use severity::Severity;
 
 /// All settings.
@@ -29,9 +29,11 @@ pub struct Settings {
     pub deployment: String,
     /// Address on which the REST API listens.
     pub listen: SocketAddr,
-    /// What codeloc does: `enforce` (repair drift), `detect` (only report drift) or `suspended` (nothing). The `mode` of a config can restrict this further, but not extend it.
+    /// What codeloc does: `enforce` (repair drift), `detect` (only report drift) or `suspended` (change nothing). The
+    /// `mode` of a config can be stricter, but not less strict.
     pub mode: Mode,
-    /// Number of locations without a config that codeloc may delete at once even if they are all or half of the locations.
+    /// Number of locations without a config that codeloc may delete at once without confirmation, even if they are half
+    /// or all of the locations.
     pub allow_prune: usize,
     /// Source of the configs: `path` or `git_url`.
     pub source: SourceSettings,
@@ -56,9 +58,11 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSettings {
-    /// File with one line `ROLE NAME TOKEN` for each token; ROLE is `read` or `write`. Without it, `listen` must be a loopback address.
+    /// File with one line `ROLE NAME TOKEN` for each token of the REST API; ROLE is `read` or `write`. Without it,
+    /// `listen` must be a loopback address.
     pub tokens_file: Option<PathBuf>,
-    /// File with the secret with which git hosts sign their webhooks. Without it, codeloc refuses all requests to `/hooks/git`.
+    /// File with the secret that git hosts use to sign their webhooks. Without it, codeloc refuses all requests to
+    /// `/hooks/git`.
     pub hook_secret_file: Option<PathBuf>,
 }
 
@@ -67,7 +71,7 @@ pub struct ApiSettings {
 pub struct NotifySettings {
     /// File with the URL to which codeloc posts events, in the JSON of Slack's incoming webhooks. The URL is in a file because it contains a secret.
     pub url_file: Option<PathBuf>,
-    /// File with the secret with which codeloc signs posted events, in the header `X-Codeloc-Signature-256`.
+    /// File with the secret that codeloc uses to sign posted events, in the header `X-Codeloc-Signature-256`.
     pub secret_file: Option<PathBuf>,
     /// Lowest severity of the events to post: `normal` or `warning`.
     pub severity: Severity,
@@ -113,23 +117,23 @@ pub struct GitSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AwsSettings {
-    /// AWS region; by default from the usual AWS configuration.
+    /// AWS region; by default from the environment or the AWS profile.
     pub region: Option<String>,
-    /// Endpoint for all AWS services instead of AWS: localcloud or moto.
+    /// URL of an AWS emulator, such as localcloud or moto, which codeloc then uses instead of AWS.
     pub endpoint_url: Option<String>,
     /// Name of the ECS cluster.
     pub cluster: String,
     /// DNS name of the Cloud Map namespace. It must not end with `.local`, which some resolvers use for mDNS.
     pub namespace: String,
-    /// Name of the S3 bucket of the platform.
+    /// Name of the S3 bucket that all locations share. codeloc stores its lease and its build cache in it.
     pub bucket: String,
-    /// Subnets of the tasks.
+    /// Ids of the subnets in which the tasks run.
     pub subnets: Vec<String>,
-    /// Security groups of the tasks.
+    /// Ids of the security groups of the tasks.
     pub security_groups: Vec<String>,
     /// Whether tasks get a public IP address.
     pub assign_public_ip: bool,
-    /// ARN of the role with which ECS pulls images and writes logs.
+    /// ARN of the execution role, with which ECS pulls images and writes logs.
     pub execution_role_arn: String,
     /// ARN of the permissions boundary for all roles that codeloc creates.
     pub permissions_boundary: Option<String>,
@@ -142,19 +146,20 @@ pub struct AwsSettings {
 pub struct BuildSettings {
     /// Target of image builds: `config` (the architecture in each config) or `host` (architecture and Python of this machine, for local development).
     pub platform: Platform,
-    /// Base image of all images, or `scratch`.
+    /// Base image of all images that codeloc builds. `scratch` contains no Python: use it only for local development.
     pub base_image: String,
     /// Python minor version, such as `3.12`, for configs without `python_version`.
     pub python: String,
     /// Requirements of all locations, such as `dagster==1.13.27`. If a project excludes that Dagster version, codeloc installs the Dagster packages of another release.
     pub requirements: Vec<String>,
-    /// Constraints file for all installations.
+    /// File with version constraints for the dependencies of all locations, in the format of pip's constraints files.
     pub constraints: Option<PathBuf>,
     /// URL of the package index that replaces the default one.
     pub index_url: Option<String>,
     /// Path of the uv program.
     pub uv: PathBuf,
-    /// Path of a Python with the minor version of the images, which compiles `.pyc` files. Without it, images contain none.
+    /// Path of a Python interpreter with the minor version of the images. codeloc compiles `.pyc` files with it.
+    /// Without it, images contain no `.pyc` files.
     pub compile_python: Option<PathBuf>,
     /// Folder for caches and unfinished layers. codeloc rebuilds it if you delete it.
     pub work_folder: PathBuf,
@@ -162,11 +167,13 @@ pub struct BuildSettings {
     pub cache_gib: u32,
     /// Compression of image layers: `zstd` or `gzip`.
     pub compression: Compression,
-    /// Days for which an image stays in ECR after the last task definition that uses it is gone; 1 to 3650.
+    /// Minimum age in days, since its push, at which codeloc deletes an image that no task definition names from ECR; 1
+    /// to 3650.
     pub image_grace_days: u32,
     /// Name of the AWS `CodeBuild` project that builds the Dockerfiles of configs with `dockerfile`.
     pub codebuild_project: Option<String>,
-    /// Path of the buildah program, which builds these Dockerfiles on this machine instead of in `CodeBuild`. It runs their commands on this machine: only for local development.
+    /// Path of the buildah program, which builds these Dockerfiles on this machine instead of in `CodeBuild`. It
+    /// executes the commands of the Dockerfiles on this machine: use it only for local development.
     pub buildah: Option<PathBuf>,
 }
 
@@ -199,10 +206,12 @@ pub struct DagsterSettings {
     pub port: u16,
     /// Timeout in seconds of one request to a code server or to the webserver; 1 to 600.
     pub timeout_seconds: u64,
-    /// Environment variables of all code servers and runs, for example those that the instance's `dagster.yaml` reads. Variables in a config take precedence.
+    /// Environment variables of all code servers and runs, for example those that `dagster.yaml` names. Variables in a
+    /// config take precedence.
     pub environment: BTreeMap<String, String>,
-    /// Environment variables from secrets: the ARN of a secret or parameter for each variable. `aws.execution_role_arn` must be allowed to read
-    /// them. For locations with their own secrets, codeloc creates an execution role that is.
+    /// Environment variables of all code servers and runs whose values ECS reads from secrets: the ARN of a secret or
+    /// parameter for each variable. The role `aws.execution_role_arn` must be allowed to read them. A location with its
+    /// own `secrets` gets its own execution role, which can read these secrets too.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -218,12 +227,12 @@ pub enum AddressMode {
 pub struct ReconcileSettings {
     /// Interval in seconds between sweeps of all locations; 1 to 86400.
     pub resync_seconds: u64,
-    /// Locations that codeloc reconciles at the same time; 1 to 1000.
+    /// Number of locations that codeloc reconciles at the same time; 1 to 1000.
     pub workers: usize,
-    /// Images that codeloc builds at the same time; 1 to 100.
+    /// Number of images that codeloc builds at the same time; 1 to 100.
     pub builds: usize,
-    /// Seconds after which a standby takes over the lease from a holder that no longer renews it; 5 to 600. The timeout of a mutating AWS call
-    /// is two fifths of it.
+    /// Seconds after which a standby takes over the lease from a holder that no longer renews it; 5 to 600. A call that
+    /// changes AWS may take at most two fifths of this time.
     pub lease_seconds: u64,
 }
 

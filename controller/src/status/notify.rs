@@ -52,7 +52,8 @@ impl Notify {
             match self.post(client, body.clone()).await {
                 Ok(()) => return true,
                 Err(why) => {
-                    tracing::warn!(event = event.number, attempt, %why, "cannot deliver an event to notify.url_file");
+                    let event = event.number;
+                    tracing::warn!(event, attempt, %why, "cannot deliver an event to the URL in notify.url_file");
                 }
             }
             if attempt < ATTEMPTS {
@@ -74,7 +75,11 @@ impl Notify {
             request = request.header("x-codeloc-signature-256", sign(body.as_bytes(), &read(path).await?));
         }
         let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("the receiver answered {}", answer.status())) }
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(format!("the receiver answered with HTTP {}", answer.status()))
+        }
     }
 }
 

@@ -10,11 +10,17 @@ const HEAD: &str = "\
 
 ## Access
 
-With `api.tokens_file`, requests need a token. The file has one line `ROLE NAME TOKEN` for each token; ROLE is `read` or
-`write`. These routes need no token: `GET /healthz`, `/readyz`, `/openapi.json` and the page at `/`.
+With `api.tokens_file`, requests need the header `Authorization: Bearer TOKEN`. The file has one line `ROLE NAME TOKEN`
+for each token, of at least 20 characters. The role `read` allows `GET` requests, including `/metrics`; the role `write`
+allows all requests. NAME is the author of the commits that the API writes. codeloc reads the file for each request, so
+you can replace tokens without a restart. These routes need no token: `GET /healthz`, `/readyz`, `/openapi.json` and the
+page at `/`. `POST /hooks/git` needs the webhook secret instead.
+
+The API speaks plain HTTP. If other machines use it, terminate TLS in front of it, for example in a load balancer.
 
 Without tokens, codeloc listens only on loopback, and refuses a request unless its `Host` is 127.0.0.1, [::1] or
-localhost, with or without a port. A page of another site could let any other name point to this machine.
+localhost, with or without a port. This check keeps web pages of other sites from reaching the API through a DNS name
+that points to this machine.
 
 ## Errors and health
 
@@ -24,15 +30,17 @@ localhost, with or without a port. A page of another site could let any other na
 
 ## Writes
 
-A write is a commit to the config repository in the name of the token, so git stays the only source of truth. If another
-push arrives at the same moment, codeloc applies the change again on top of it, or refuses the change if it no longer
-makes sense. With an `Idempotency-Key`, a repeated write counts once.
+A write is a commit to the config repository in the name of the token, so git stays the only source of truth. codeloc
+pushes it with its own git credentials, which therefore need write access ([aws.md](aws.md#private-git-repositories)).
+If another push arrives at the same moment, codeloc applies the change again on top of it. codeloc refuses the change if
+it is no longer possible, for example because the config was removed. If you send a write again with the same
+`Idempotency-Key` header, codeloc executes it once.
 
 ## Git webhooks
 
 `POST /hooks/git` takes the webhooks of GitHub, GitLab and Bitbucket, and of other senders that sign the body with
 HMAC-SHA256 in `X-Codeloc-Signature-256`. The shared secret is in `api.hook_secret_file`. After a push to the config
-repository or to a location's repository, codeloc reads it immediately.
+repository or to a location's repository, codeloc reads that repository immediately.
 
 ## Limits
 

@@ -14,7 +14,7 @@ const HEAD: &str = "\
 
 - Results go to standard output, errors and the log to standard error. If standard error is not a terminal, the log is
   JSON.
-- Every command has `--help`.
+- Every command has `--help`. In the headings, brackets mark optional arguments.
 - Wrong usage exits with 2. `plan` also exits with 2 if there are changes.
 - If the reader of its output closes the pipe, as in `codeloc list | head -1`, a command exits quietly with 141, as
   other tools do on SIGPIPE.
@@ -41,9 +41,10 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
         "list" | "events" | "cost" | "logs" => {
             &[("0", "shown"), ("1", "no daemon answers, it refuses, or the location does not exist")]
         }
-        "sync" => {
-            &[("0", "the daemon reconciles"), ("1", "no daemon answers, it refuses, or the location does not exist")]
-        }
+        "sync" => &[
+            ("0", "the daemon accepted the request and reconciles in the background"),
+            ("1", "no daemon answers, it refuses, or the location does not exist"),
+        ],
         "add" => &[
             ("0", "written, or printed"),
             (
@@ -56,7 +57,7 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
             ("1", "the config does not exist, the change is invalid, or the config repository is not writable"),
         ],
         "doctor" => &[("0", "no problem found"), ("1", "at least one problem found; each line suggests a fix")],
-        "rollback" => &[("0", "written"), ("1", "no earlier commit that served is known, or as for `update`")],
+        "rollback" => &[("0", "written"), ("1", "codeloc knows no earlier commit that served, or as for `update`")],
         "run" => &[("0", "stopped by SIGTERM or SIGINT"), ("1", "could not start, or stopped because of an error")],
         "apply" => &[
             ("0", "every location is Synced and Healthy"),
@@ -105,7 +106,11 @@ fn page() -> String {
 
 fn usage(command: &Command, is_setting: impl Fn(&Arg) -> bool) -> String {
     let mut parts = vec![format!("codeloc {}", command.get_name())];
-    parts.extend(command.get_positionals().map(|argument| format!("[{}]", spelling(argument))));
+    let positional = |argument: &Arg| {
+        let name = spelling(argument);
+        if argument.is_required_set() { name } else { format!("[{name}]") }
+    };
+    parts.extend(command.get_positionals().map(positional));
     if command.get_arguments().any(|argument| is_setting(argument) || argument.get_long().is_some()) {
         parts.push("[FLAGS]".to_owned());
     }

@@ -20,10 +20,11 @@ python_file: my_pipeline/definitions.py
 ```
 
 `codeloc validate repos` checks a folder offline. Editors complete and check the file with the schema that
-`codeloc schema` prints (a copy is in [`crds/location.schema.json`](../crds/location.schema.json)):
+`codeloc schema` prints (a copy is in [`crds/location.schema.json`](../crds/location.schema.json)). In your config
+repository, run `codeloc schema > location.schema.json`, commit the file, and name it in the first line of each config:
 
 ```yaml
-# yaml-language-server: $schema=../../crds/location.schema.json
+# yaml-language-server: $schema=../../location.schema.json
 ```
 
 ## Invalid and removed configs
@@ -32,8 +33,8 @@ python_file: my_pipeline/definitions.py
 show file, line, caret and a hint for each of the first 20 mistakes. An invalid file does not affect other files.
 
 **Removed config.** codeloc deletes a location when no config names it any more. An invalid config still counts: if you
-rename the folder and not `name`, or the other way round, the location with the old name stays as it is, and its status
-shows which file to correct.
+rename only the folder or only `name`, the location with the old name stays as it is, and its status shows which file to
+correct. If you rename both, codeloc creates a location with the new name and deletes the one with the old name.
 
 ";
 
@@ -43,19 +44,19 @@ const TAIL: &str = "
 
 - `name` equals the name of the folder, and is not `shared`, `system` or `temp`.
 - Set exactly one of `python_file` and `module`, and at most one of `branch`, `tag` and `commit`.
-- `cpu` and `memory` must be a pair that Fargate offers. The error's hint lists the sizes that are possible with a `cpu`.
+- `cpu` and `memory` must be a pair that Fargate offers. The error lists the memory sizes for the given `cpu`.
 - `s3_prefix` and `access` must respect [prefix ownership](#prefix-ownership).
 - `min_capacity` must not be greater than `max_capacity`. If the two are equal, there is no scaling, and the service has
   that number of tasks.
-- Do not combine `dependencies` with `image` or `dockerfile`, which bring their own. Do not combine `dockerfile` with
-  `python_version` or `image`.
+- Do not combine `dependencies` with `image` or `dockerfile`: such an image contains its own dependencies. Do not
+  combine `dockerfile` with `python_version` or `image`.
 - `image` needs a tag or a digest, and its registry must not have a link-local or metadata address. `image_policy` needs
   an `image` with a tag.
 - `environment` and `secrets` together may take 48 KiB, because ECS limits a task definition to 64 KiB. `access.read`,
   `access.write` and `secrets` must fit into IAM policies: about 30 prefixes each, and about 100 secrets.
 - Unknown fields, duplicate keys and credentials in `git_url` are errors.
-- codeloc follows a redirect of the git host to a repository on the same host, such as a renamed one. It sends neither a
-  token nor a request to another host; the status names that host, and you correct `git_url`.
+- codeloc follows a redirect of the git host to a repository on the same host, such as a renamed one. If the redirect
+  leads to another host, codeloc sends that host nothing and shows its name in the status. You then correct `git_url`.
 
 ## Prefix ownership
 
@@ -65,13 +66,13 @@ const TAIL: &str = "
 | `repos/shared` | the platform; every location reads it | refused | any config, also for write access |
 | `repos`, `repos/system`, `repos/temp` | the platform | refused | refused |
 | `shared`, `system`, `temp`, `codeloc` at the root of the bucket, and below | the platform; `codeloc/DEPLOYMENT` contains the controller's lease and the build cache | refused | refused |
-| any other, such as `teams/a` | the location whose `s3_prefix` it is | one location | any config; for write access, the prefix must be within a location's `s3_prefix` |
+| any other (a *free* prefix), such as `teams/a` | the location that has it as `s3_prefix` | one location | any config; for write access, the prefix must be within a location's `s3_prefix` |
 
 A config that claims another location's prefix is itself invalid. It never invalidates a config that stays within
 `repos/NAME`.
 
-`validate` reports both of two configs that have the same free prefix, or one prefix inside the other. The daemon decides
-by what runs, so no name and no order of commits can take a prefix away from a running location:
+If two configs have the same free prefix, or one prefix contains the other, `validate` reports both configs. The daemon
+prefers the location that already runs with the prefix, so no new config can take the prefix from a running location:
 
 | Locations that already run with the prefix | Result |
 | --- | --- |
@@ -79,7 +80,7 @@ by what runs, so no name and no order of commits can take a prefix away from a r
 | neither | Both wait until you change one of the configs. |
 | both, because codeloc did not compare them before | Both continue. |
 
-A prefix in an invalid config counts as taken.
+A prefix that an invalid config names counts as taken.
 ";
 
 fn page() -> String {
@@ -131,6 +132,7 @@ fn collect(schema: &Value, path: &str, fields: &mut Vec<(String, Value)>) {
 fn kind(field: &Value) -> String {
     match field["type"].as_str().unwrap_or_default() {
         "string" => "text".to_owned(),
+        "" if field["oneOf"].is_array() => "text".to_owned(),
         "array" => "list".to_owned(),
         "object" if field["properties"].is_object() => "structure".to_owned(),
         "object" => "map of texts".to_owned(),
@@ -139,6 +141,10 @@ fn kind(field: &Value) -> String {
 }
 
 fn limits(field: &Value) -> String {
+    if let Some(choices) = field["oneOf"].as_array() {
+        let values: Vec<String> = choices.iter().filter_map(|choice| choice["const"].as_str()).map(code).collect();
+        return values.join(", ");
+    }
     if let Some(values) = field["enum"].as_array() {
         return values
             .iter()

@@ -19,8 +19,12 @@ field by field. `codeloc status` shows each difference by kind, name and field, 
 | --- | --- |
 | `enforce` | It repairs differences immediately, with one call per resource if AWS has such a call. |
 | `detect` | It only reports differences. |
+| `suspended` | It reports no differences and repairs none. |
 
-codeloc reports a missing resource without a field. In `enforce`, it creates the resource again.
+If a whole resource is missing, the difference has no field. In `enforce`, codeloc creates the resource again.
+
+The column *Found* says when codeloc notices a change by hand: at the next sweep, or
+[in turns](operations.md#reads-in-turns) if AWS returns the value only for single resources.
 
 codeloc compares values in a normal form: it sorts lists whose order AWS does not keep, compares policies as documents,
 and treats a value that AWS fills in like a value that is not set.
@@ -38,18 +42,18 @@ new ones answer, as in every rollout.
 ## Fields that AWS cannot change
 
 AWS cannot change the path of a role, or the routing policy and the health check of a Cloud Map service. codeloc reports
-such a field, the location becomes `OutOfSync`, and codeloc deletes nothing, so the location continues to serve. The table
-says what you can do.
+such a field, the location becomes `OutOfSync`, and codeloc deletes nothing, so the location continues to serve. The
+column *Repaired by* says what you can do.
 
 ## What codeloc does not compare
 
-- Other tags on any resource, which codeloc leaves alone, and tags of a scalable target, which belongs to codeloc by its
-  service's name.
+- Tags that codeloc did not set. codeloc does not change them.
+- Tags of a scalable target. codeloc recognises its scalable targets by the name of the service.
 - The desired count of a service with scaling, which Application Auto Scaling owns.
 - Settings that codeloc never sets and that do not change what runs: encryption keys, lifecycle policies, descriptions,
   alarms of a policy, and load balancers that were added to a service.
-- A service whose desired revision failed, except for its tags: until the spec or the commit changes, or for a few
-  minutes after a transient failure.
+- A service whose desired revision failed to roll out, except for its tags. codeloc compares it again after the config
+  or the commit changes, and after a transient failure a few minutes later.
 - Task definitions that no service runs, except for the desired one.
 ";
 

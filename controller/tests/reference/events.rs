@@ -9,14 +9,14 @@ const PAGE: &str = "docs/events.md";
 const HEAD: &str = "\
 # Events
 
-codeloc records what happened to which location, why, and from which commit.
+An event records what happened to a location or to the daemon, why, and from which commit.
 
 - `codeloc events`, `GET /v1/events` and the page at `/` show events. `GET /v1/events/stream` sends them as they happen.
-- `notify.url_file` posts events to a webhook in the JSON that Slack's incoming webhooks take. With `notify.secret_file`,
-  codeloc signs them in `X-Codeloc-Signature-256`.
-- codeloc counts an event that repeats within ten minutes instead of adding it again, even if other events come in between
+- With `notify.url_file`, codeloc posts events to a webhook in the JSON that Slack's incoming webhooks take. With
+  `notify.secret_file`, codeloc signs them in the header `X-Codeloc-Signature-256`.
+- If an event repeats within ten minutes, codeloc increases the event's count and does not add another event
   ([watching.md](watching.md#events)).
-- The list is in the order of each event's last occurrence.
+- `codeloc events` and the API list events in the order of their last occurrence.
 ";
 
 fn page() -> String {

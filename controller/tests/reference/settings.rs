@@ -22,12 +22,13 @@ Each setting is also a flag and an environment variable. The order of precedence
 3. file
 4. default
 
-Write the value of a list or a map as YAML in all three places: `--aws-subnets '[subnet-a, subnet-b]'`. Relative paths are
-relative to the working directory.
+Write the value of a list or a map as YAML in all three places: `--aws-subnets '[subnet-a, subnet-b]'`. Relative paths,
+also those in the file, are relative to the working directory. The daemon reads its settings when it starts: restart it
+after a change.
 
 [`deploy/codeloc.example.yml`](../deploy/codeloc.example.yml) contains every setting with a realistic value. `RUST_LOG`
-sets the log level, for example `RUST_LOG=codeloc=debug`. codeloc takes credentials, and the region if `aws.region` is not
-set, from the usual AWS configuration.
+sets the log level, for example `RUST_LOG=codeloc=debug`. codeloc takes AWS credentials, and the region if `aws.region`
+is not set, from the same sources as the AWS CLI: environment variables, a profile, or the role of its task.
 ";
 
 const EXAMPLE_HEAD: &str = "\

@@ -22,12 +22,12 @@ async fn admit(request: Request, next: Next) -> Response {
     let why = if is_for_loopback(&request) {
         foreign_page(request.headers(), request.method() == Method::GET)
     } else {
-        Some("only requests whose Host is 127.0.0.1, [::1] or localhost are answered")
+        Some("its Host must be 127.0.0.1, [::1] or localhost")
     };
     match why {
         None => next.run(request).await,
         Some(why) => {
-            tracing::warn!(host = ?request.headers().get(header::HOST), why, "a request was refused");
+            tracing::warn!(host = ?request.headers().get(header::HOST), why, "localcloud refused a request");
             (StatusCode::FORBIDDEN, format!("localcloud refuses this request: {why}\n")).into_response()
         }
     }
@@ -61,11 +61,11 @@ fn foreign_page(headers: &HeaderMap, reads: bool) -> Option<&'static str> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
         if origin.map(|(_, host)| host) != text(header::HOST) {
-            return Some("its Origin is the page of another site");
+            return Some("its Origin is another site");
         }
     }
     let site = text(HeaderName::from_static("sec-fetch-site"));
     // Dagster's page links to logs in S3. A navigation shows the answer to the user, not to the page.
     let follows = reads && text(HeaderName::from_static("sec-fetch-mode")) == Some("navigate");
-    (matches!(site, Some("cross-site" | "same-site")) && !follows).then_some("a page of another site made it")
+    (matches!(site, Some("cross-site" | "same-site")) && !follows).then_some("a page of another site sent it")
 }

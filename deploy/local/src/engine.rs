@@ -163,7 +163,11 @@ impl Engine {
         let outcome = answer.refused.or(fault.map(|fault| fault.description().to_owned()));
         let outcome = outcome.unwrap_or_else(|| "OK".to_owned());
         if outcome == "UnknownOperationException" || outcome == "InvalidAction" || outcome == "NotImplemented" {
-            tracing::warn!(service = answer.service, operation = answer.operation, "no such operation here");
+            tracing::warn!(
+                service = answer.service,
+                operation = answer.operation,
+                "localcloud does not implement this operation"
+            );
         } else {
             tracing::debug!(service = answer.service, operation = answer.operation, outcome, "call");
         }

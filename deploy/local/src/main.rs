@@ -25,64 +25,64 @@ use tracing::{error, info};
 const GRACE: Duration = Duration::from_secs(35);
 
 #[derive(Parser)]
-#[command(version, about = "A small, strict AWS in one process")]
+#[command(version, about = "Emulate the part of AWS that codeloc uses, in one process on loopback")]
 struct Arguments {
-    /// Listen on this loopback address; callers are not authenticated
-    #[arg(long, env = "LOCALCLOUD_LISTEN", default_value = "127.0.0.1:4566", value_parser = loopback)]
+    /// Listen on this loopback address, without authenticating callers
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4566", value_parser = loopback)]
+    #[arg(env = "LOCALCLOUD_LISTEN")]
     listen: SocketAddr,
-    /// Keep the state in this folder, across restarts
-    #[arg(long, env = "LOCALCLOUD_STATE")]
+    /// Keep the state in this folder across restarts [default: keep it in memory]
+    #[arg(long, env = "LOCALCLOUD_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
     /// Choose how tasks run
-    #[arg(long, value_enum, default_value_t = DriverKind::Simulated)]
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = DriverKind::Simulated)]
     driver: DriverKind,
     /// Use this Python for tasks if PATH has none of their version; repeatable
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     python: Vec<PathBuf>,
     /// Answer DNS queries for Cloud Map names on this loopback UDP address
-    #[arg(long, value_parser = loopback)]
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     dns: Option<SocketAddr>,
-    /// Use this account id
-    #[arg(long, default_value = "123456789012")]
+    /// Use this AWS account id
+    #[arg(long, value_name = "ID", default_value = "123456789012")]
     account: String,
-    /// Use this region; requests signed for another region are refused
-    #[arg(long, env = "AWS_REGION", default_value = "eu-central-1")]
+    /// Use this region, and refuse requests signed for another one
+    #[arg(long, env = "AWS_REGION", value_name = "NAME", default_value = "eu-central-1")]
     region: String,
     /// Let ECS assume a new role only after this many seconds
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     role_propagation: u64,
-    /// Throttle calls above this percentage of AWS's rates: 100 is AWS, 10 a tenth. By default no call is throttled.
-    /// buckets.json lists the rates and their sources
+    /// Throttle calls above this percentage of AWS's rates in buckets.json [default: no throttling]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..))]
     throttle: Option<u32>,
-    /// Set an environment variable in every task, like a variable of its image; repeatable
+    /// Set a variable in every task, which its image and task definition can override; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     task_environment: Vec<(String, String)>,
     /// Read the values of secrets and parameters, by ARN, from this JSON file
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
     /// Deny this action to every caller, for example ecs:CreateService; repeatable
     #[arg(long, value_name = "ACTION")]
     deny: Vec<String>,
     /// Create a role that ECS tasks can assume; repeatable
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     role: Vec<String>,
     /// Create an ECS cluster; repeatable
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     cluster: Vec<String>,
     /// Create a private DNS namespace; repeatable
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     namespace: Vec<String>,
     /// Create an S3 bucket; repeatable
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     bucket: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DriverKind {
-    /// Tasks start and become healthy, but run nothing
+    /// Report tasks as healthy, but run nothing
     Simulated,
-    /// Tasks run pushed images as processes of this machine
+    /// Run pushed images as processes of this machine
     Process,
 }
 
@@ -96,15 +96,15 @@ enum Failure {
     Secrets { path: PathBuf, why: String },
     #[error("cannot create a temporary folder: {0}")]
     Folder(std::io::Error),
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; choose another address with --listen or --dns")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot read /dev/urandom: {0}")]
     Randomness(std::io::Error),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
-    #[error("the listener failed: {0}")]
+    #[error("the HTTP server stopped: {0}")]
     Serve(std::io::Error),
-    #[error("cannot create {what}: {answer}")]
+    #[error("cannot create {what} at the start: {answer}")]
     Bootstrap { what: String, answer: String },
 }
 
@@ -220,7 +220,8 @@ fn read_secrets(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let failure = |why: String| Failure::Secrets { path: path.to_owned(), why };
     let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     // The message of the parser would show a part of the file.
-    serde_json::from_str(&text).map_err(|error| failure(format!("line {}: not a JSON object of strings", error.line())))
+    serde_json::from_str(&text)
+        .map_err(|error| failure(format!("line {}: write one JSON object whose values are strings", error.line())))
 }
 
 /// Variables that point the AWS clients of a task to this endpoint.

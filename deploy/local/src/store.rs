@@ -14,7 +14,7 @@ pub enum StoreError {
         "{path} is not a state of this localcloud version: {source}; move the file away to start with an empty state"
     )]
     Unreadable { path: PathBuf, source: serde_json::Error },
-    #[error("the state cannot be written as JSON: {source}")]
+    #[error("cannot write the state as JSON: {source}")]
     Unwritable { source: serde_json::Error },
 }
 

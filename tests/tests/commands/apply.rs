@@ -79,7 +79,9 @@ async fn apply_waits_for_a_lease_that_another_process_holds() {
     let errors = stderr(&output);
     assert_eq!((output.status.code(), changes(&sandbox).await), (Some(1), 0), "{errors}");
     assert!(errors.contains("waiting for the lease: vm/1/2 holds it"), "{errors}");
-    assert!(errors.ends_with("error: not converged within 8 s: vm/1/2 holds the lease\n"), "{errors}");
+    let expected =
+        "error: not every location was Synced and Healthy within 8 s: vm/1/2 holds the lease; stop that process";
+    assert!(errors.contains(expected), "{errors}");
 
     // The lease expires while the command waits.
     hold(&sandbox, 2).await;
@@ -102,6 +104,7 @@ async fn apply_fails_when_aws_was_never_read() {
     let output = sandbox.codeloc("apply", &["--timeout", "4"]);
     let errors = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    let expected = "error: not converged within 4 s: no sweep could read all of AWS: iam:GetAccountAuthorizationDetails: AccessDenied";
+    let expected = "error: not every location was Synced and Healthy within 4 s: no sweep could read all of AWS: \
+                    iam:GetAccountAuthorizationDetails: AccessDenied";
     assert!(errors.contains(expected), "{errors}");
 }

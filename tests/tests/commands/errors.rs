@@ -60,6 +60,6 @@ async fn a_missing_response_names_operation_url_and_cause() {
     keyless.args(["plan", "--config"]).arg(folder.path().join("codeloc.yml"));
     let output = keyless.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").output().unwrap();
     let reported = stderr(&output);
-    assert!(reported.starts_with("error: sts:GetCallerIdentity: the call could not be made: "), "{reported}");
+    assert!(reported.starts_with("error: sts:GetCallerIdentity: codeloc could not send the call: "), "{reported}");
     assert!(reported.contains("credential") && !reported.contains('{'), "{reported}");
 }

@@ -62,10 +62,10 @@ fn a_named_daemon_that_cannot_plan_is_an_error() {
     assert_eq!(away.status.code(), Some(1));
     assert!(stderr(&away).contains("start it with `codeloc run`"), "{}", stderr(&away));
     let server = daemon(|_, path| match path {
-        "/readyz" => Answer("503 Service Unavailable", "text/plain", "live state has not been read yet\n".to_owned()),
+        "/readyz" => Answer("503 Service Unavailable", "text/plain", "codeloc has not read AWS yet\n".to_owned()),
         _ => Answer::json(&json!([status("orders", &json!({}))])),
     });
     let early = run(binary("codeloc"), &["plan", "--server", &server]);
     assert_eq!((early.status.code(), stdout(&early).as_str()), (Some(1), ""));
-    assert!(stderr(&early).contains("live state has not been read yet"), "{}", stderr(&early));
+    assert!(stderr(&early).contains("codeloc has not read AWS yet"), "{}", stderr(&early));
 }

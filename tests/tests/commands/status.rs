@@ -100,7 +100,7 @@ fn a_wait_that_times_out_names_the_reason() {
     let output = ask(&server, &["--wait", "--timeout", "0"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let reported = stderr(&output);
-    let known = "orders may be out of date: the daemon has not read its config or its branch again";
+    let known = "the status of orders may be old: the daemon has not read its config or its branch since";
     assert!(reported.contains(known) && reported.contains("billing is Synced, Degraded: no image"), "{reported}");
     let output = ask(&server, &["ordres", "--wait", "--timeout", "0"]);
     assert!(stderr(&output).contains("did you mean `orders`?"), "{}", stderr(&output));

@@ -16,7 +16,7 @@ async fn an_empty_folder_deletes_nothing_and_the_status_explains_it() {
     assert_unchanged(&deployment, &before).await;
     let status = deployment.status("orders").unwrap();
     assert_eq!(status.sync, Sync::OutOfSync);
-    for part in ["no config is left, 2 location(s) are live", "prune.txt", "--allow-prune"] {
+    for part in ["codeloc found no config at all (locations in AWS: 2)", "prune.txt", "--allow-prune"] {
         assert!(status.message.contains(part), "{}", status.message);
     }
 
@@ -50,7 +50,7 @@ async fn removing_half_of_all_configs_at_once_deletes_nothing() {
     wait_until_held(&deployment, &["orders", "stock"], Reason::PruneBlocked).await;
     assert_unchanged(&deployment, &before).await;
     let message = deployment.status("orders").unwrap().message;
-    assert!(message.contains("2 of 4 live locations lost their configs at once"), "{message}");
+    assert!(message.contains("2 of the 4 locations in AWS lost their configs at once"), "{message}");
     assert!(deployment.healthy("billing") && deployment.healthy("crm"));
 
     // With one config back, codeloc deletes the other location.

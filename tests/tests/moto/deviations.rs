@@ -50,45 +50,49 @@ impl Deviation {
                 operation: "servicediscovery:ListInstances",
                 moto: "is empty: nothing is registered",
                 aws: "ECS registers each task",
-                allowed: "No location answers, so none is Loaded or published: `codeloc apply` ends by its time limit with \
-                          exit code 1, and the workspace entry stays the one step that the plan has for later.",
+                allowed: "No location answers, so codeloc publishes none: `codeloc apply` ends at its time limit with exit \
+                          code 1, and the plan keeps one later step, the workspace entry.",
             },
             Self::NamespaceIgnored => Row {
                 operation: "servicediscovery:ListServices",
                 moto: "ignores the filter by namespace",
                 aws: "lists one namespace",
-                allowed: "Registries of other namespaces are seen, and left alone since they lack the deployment's tag.",
+                allowed: "codeloc sees services of other namespaces and ignores them, because they lack the \
+                          deployment's tag.",
             },
             Self::ConfigurationDropped => Row {
                 operation: "ecs:CreateService",
                 moto: "drops `deploymentConfiguration` and `enableECSManagedTags`",
                 aws: "keeps them",
-                allowed: "The controller sees the drift and sends them once more with UpdateService, which moto keeps: one \
-                          further call for each service, and none after that.",
+                allowed: "codeloc sees the drift and sends the values again with UpdateService, which moto keeps: one more \
+                          call for each service, and none after that.",
             },
             Self::DeploymentStays => Row {
                 operation: "ecs:UpdateService",
                 moto: "leaves the old task definition in `deployments`",
-                aws: "begins a new deployment",
-                allowed: "What a service wants is read from its own `taskDefinition`, which moto does change.",
+                aws: "starts a new ECS deployment",
+                allowed: "codeloc reads the desired task definition of a service from its `taskDefinition`, which \
+                          moto changes.",
             },
             Self::InactiveAtOnce => Row {
                 operation: "ecs:DeleteService",
                 moto: "makes the service INACTIVE at once",
                 aws: "drains it first",
-                allowed: "Deleting takes one pass fewer. Waiting for the end of DRAINING is tested on localcloud.",
+                allowed: "A deletion takes one reconcile less. Tests on localcloud check the wait for the end of \
+                          DRAINING.",
             },
             Self::InactiveListed => Row {
                 operation: "ecs:ListServices",
                 moto: "still names services that are INACTIVE",
                 aws: "names services that are not INACTIVE",
-                allowed: "The controller takes an INACTIVE service for absent, as AWS describes it for a while too.",
+                allowed: "codeloc treats an INACTIVE service as absent. AWS also describes such services for a while.",
             },
             Self::PoliciesStay => Row {
                 operation: "application-autoscaling:DeregisterScalableTarget",
                 moto: "leaves the target's policies behind",
                 aws: "deletes them with the target",
-                allowed: "Policies without a target do nothing, and the controller reads none where there is no target.",
+                allowed: "Policies without a target have no effect, and codeloc reads no policies if there is no \
+                          target.",
             },
         }
     }

@@ -244,7 +244,7 @@ async fn delete(session: Session<'_>, id: &str) -> Result<(), CallError> {
                 operation: "servicediscovery:DeregisterInstance",
                 class: Class::NotYet,
                 code: String::new(),
-                message: "an instance is still being deregistered".to_owned(),
+                message: "Cloud Map is still deregistering an instance".to_owned(),
             });
         }
     }

@@ -138,7 +138,7 @@ async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> 
             match failure.failure_code() {
                 Some(ImageFailureCode::ImageNotFound) => {}
                 // An index pushed meanwhile refers to it, or one deleted by the same call. The next observation shows it.
-                code => tracing::info!(repository = name, ?code, "ECR did not delete an image"),
+                code => tracing::info!(repository = name, ?code, "ECR did not delete an image; codeloc retries"),
             }
         }
     }

@@ -140,11 +140,21 @@ fn image_conditions(image: &ImageStatus) -> (Condition, Condition) {
         ),
         ImageStatus::Resolving(message) => (
             condition(SourceResolved, ConditionStatus::Unknown, Reason::Resolving, message),
-            condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
+            condition(
+                ImageReady,
+                ConditionStatus::Unknown,
+                Reason::Waiting,
+                "waiting until the commit or the image tag is known",
+            ),
         ),
         ImageStatus::Unresolved(message) => (
             condition(SourceResolved, ConditionStatus::False, Reason::Unresolved, message),
-            condition(ImageReady, ConditionStatus::Unknown, Reason::Waiting, "waiting for the source"),
+            condition(
+                ImageReady,
+                ConditionStatus::Unknown,
+                Reason::Waiting,
+                "waiting until the commit or the image tag is known",
+            ),
         ),
         ImageStatus::Building(progress) => {
             (resolved(), condition(ImageReady, ConditionStatus::Unknown, Reason::Building, progress))
@@ -188,8 +198,12 @@ fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
             let revision = revision.unwrap_or("this revision");
             // The error of the user's code says more than the reason of ECS.
             let cause = input.failure_excerpt.filter(|excerpt| !excerpt.is_empty()).unwrap_or(reason);
-            let next = if *transient { "codeloc retries in a few minutes" } else { "codeloc does not retry it" };
-            let message = format!("the rollout of {revision} failed and {next}; {serves}: {cause}");
+            let next = if *transient {
+                "codeloc retries it in a few minutes"
+            } else {
+                "codeloc does not retry it until the commit or the config changes"
+            };
+            let message = format!("the rollout of {revision} failed and {next}; {serves}; cause: {cause}");
             condition(Deployed, ConditionStatus::False, Reason::RolloutFailed, message)
         }
         Phase::Steady => up_to_date(Deployed, "the ECS service runs the desired revision"),
@@ -215,11 +229,17 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
     if ready.is_none()
         && let Some((address, found)) = readiness::foreign(input, revision).next()
     {
-        let message = format!("{address} answers with {found}, which is not a revision of this location");
+        let message =
+            format!("the code server at {address} answers with {found}, which is not a revision of this location");
         return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
     }
     if *phase != Phase::Steady {
-        return condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, "waiting for the desired revision");
+        return condition(
+            Loaded,
+            ConditionStatus::Unknown,
+            Reason::Waiting,
+            "waiting until ECS runs the desired revision",
+        );
     }
     for answered in input.answers {
         match &answered.answer {
@@ -227,14 +247,16 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
                 return condition(Loaded, ConditionStatus::False, Reason::LoadError, message);
             }
             Answer::Loaded { server_id, .. } if Some(server_id.as_str()) != revision => {
-                let message = format!("{} still answers with {server_id}", answered.address);
+                let message = format!("the code server at {} still answers with {server_id}", answered.address);
                 return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
             }
             Answer::Loaded { .. } | Answer::Unreachable { .. } => {}
         }
     }
     let unreachable = input.answers.iter().find_map(|answered| match &answered.answer {
-        Answer::Unreachable { message } => Some(format!("{}: {message}", answered.address)),
+        Answer::Unreachable { message } => {
+            Some(format!("codeloc cannot query the code server at {}: {message}", answered.address))
+        }
         _ => None,
     });
     let limit = match input.desired {
@@ -255,9 +277,14 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
 fn registered(input: &Input<'_>, desired: Option<&str>, ready: Option<&Ready>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
-        return condition(Registered, ConditionStatus::False, Reason::NotPublished, "not in workspace.yaml yet");
+        return condition(
+            Registered,
+            ConditionStatus::False,
+            Reason::NotPublished,
+            "the location is not in workspace.yaml yet",
+        );
     };
-    let published = format!("in workspace.yaml with address {}:{}", entry.host, entry.port);
+    let published = format!("the location is in workspace.yaml with the address {}:{}", entry.host, entry.port);
     match (input.webserver, &input.workspace.web) {
         (WebserverState::NotConfigured, _) => up_to_date(Registered, published),
         (WebserverState::Unreachable(message), _) => {
@@ -279,7 +306,7 @@ fn registered(input: &Input<'_>, desired: Option<&str>, ready: Option<&Ready>) -
                 Registered,
                 ConditionStatus::Unknown,
                 Reason::OtherRevision,
-                format!("the webserver shows {shown}"),
+                format!("the webserver shows {shown} instead of the revision that serves"),
             )
         }
         (WebserverState::Answers, Some(WebLocation::Error { message })) => {

@@ -44,7 +44,9 @@ impl fmt::Display for Hold {
             Self::Suspended => formatter.write_str("suspended: codeloc reports no drift and changes nothing"),
             Self::Detect => formatter.write_str("mode is detect: codeloc reports drift and changes nothing"),
             Self::Standby { holder } => write!(formatter, "standby: {holder} holds the lease"),
-            Self::Unleased(reason) => write!(formatter, "codeloc cannot read the lease and changes nothing: {reason}"),
+            Self::Unleased(reason) => {
+                write!(formatter, "this process does not hold the lease and changes nothing: {reason}")
+            }
             Self::PruneBlocked(reason) => write!(formatter, "not deleted: {reason}"),
             Self::Protected => formatter.write_str(
                 "not deleted: the location is protected; restore its config with `deletion: {protect: false}`, wait until it is in \

@@ -21,13 +21,13 @@ pub enum Violation {
     DeletesBeforeUnpublished(Kind),
     #[error("a step would delete the {} while the ECS service exists", .0.title())]
     DeletesBeforeService(Kind),
-    #[error("a step would set the desired count, which belongs to scaling")]
+    #[error("a step would set the desired count, which Application Auto Scaling owns")]
     WritesScaledCount,
     #[error("the step for the {} comes before the step for the {}, which it needs", .0.title(), .1.title())]
     OutOfOrder(Kind, Kind),
     #[error("a step would publish a location before a task has loaded its definitions")]
     PublishesUnproven,
-    #[error("a step would collect a resource that is in use or has another owner")]
+    #[error("a step would delete a resource as unused although it is in use or has another owner")]
     CollectsInUse,
     #[error("a step would delete a resource of a protected location")]
     DeletesProtected,

@@ -147,7 +147,7 @@ mod tests {
 orders: applying changes
   ~ log group /orders: differs from the settings
       retention_days: 7 -> 30
-  - log group /orders (later): the location's config is gone
+  - log group /orders (later): no config uses it any more
 
 2 steps in 1 of 2 locations.
 ";

@@ -87,7 +87,7 @@ impl Description {
     }
 
     pub fn deleted(name: &str) -> Self {
-        let (name, reason) = (name.to_owned(), "the location's config is gone".to_owned());
+        let (name, reason) = (name.to_owned(), "no config uses it any more".to_owned());
         Self { action: Action::Delete, name, fields: vec![], reason }
     }
 }

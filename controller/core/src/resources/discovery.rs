@@ -150,7 +150,9 @@ impl Change {
                 Description::updated(name, vec![field], "differs from the desired record")
             }
             Self::Immutable { name, fields } => {
-                Description::updated(name, fields.clone(), &format!("AWS cannot change this field: {CREATE_AGAIN}"))
+                let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+                let reason = format!("AWS cannot change {}: {CREATE_AGAIN}", names.join(" and "));
+                Description::updated(name, fields.clone(), &reason)
             }
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name, .. } => Description::deleted(name),

@@ -27,7 +27,7 @@ const STOP_TIMEOUT: i32 = 120;
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new(
         "content",
-        "every field that a code server's definition has too, in the newest revision of the family that the code server names",
+        "the same fields as for a code server, in the newest revision of the family that the code server names",
         "ecs:RegisterTaskDefinition",
     ),
     TrackedField::tags("ecs:TagResource", Found::InTurns),

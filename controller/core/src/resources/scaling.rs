@@ -250,14 +250,17 @@ impl Change {
             }
             Self::DeletePolicy { name, foreign, .. } => {
                 let field = foreign.then(|| Field::changed("foreign_policy", name, "removed"));
-                let reason =
-                    if *foreign { "codeloc did not write this policy" } else { "has the metric of another policy" };
+                let reason = if *foreign {
+                    "codeloc did not write this policy"
+                } else {
+                    "another policy of codeloc has this metric"
+                };
                 Description::updated(name, field.into_iter().collect(), reason)
             }
             Self::Deregister { resource_id, unwanted: Some(bounds) } => Description::updated(
                 resource_id,
                 vec![Field::changed("foreign_target", summary(*bounds), "none")],
-                "minimum and maximum capacity are equal",
+                "minimum and maximum capacity are equal, so codeloc sets the task count itself",
             ),
             Self::Deregister { resource_id, unwanted: None } => Description::deleted(resource_id),
         }

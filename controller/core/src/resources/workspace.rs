@@ -93,8 +93,12 @@ impl Change {
                         from.as_ref()
                             .map_or_else(|| Field::set("address", &to), |from| Field::changed("address", from, &to)),
                     ],
-                    reason: if from.is_some() { "the address changed" } else { "the location is not published" }
-                        .to_owned(),
+                    reason: if from.is_some() {
+                        "the address changed"
+                    } else {
+                        "the location is not in workspace.yaml"
+                    }
+                    .to_owned(),
                 }
             }
             Self::Remove { name } => Description::deleted(name),
@@ -102,7 +106,9 @@ impl Change {
                 action: Action::Delete,
                 name: name.clone(),
                 fields: vec![],
-                reason: format!("{from} answers with {found}, which is not a revision of this location"),
+                reason: format!(
+                    "the code server at {from} answers with {found}, which is not a revision of this location"
+                ),
             },
             Self::ReloadWorkspace { name } => {
                 let field = Field::changed("loaded", false, true);

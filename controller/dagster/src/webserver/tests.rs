@@ -70,7 +70,10 @@ async fn errors_next_to_the_data_are_shown_bounded() {
 async fn an_unauthorized_reload_is_refused() {
     let answer = json!({"data": {"reloadWorkspace": {"__typename": "UnauthorizedError", "message": "no permission"}}});
     let (webserver, _) = scripted(StatusCode::OK, answer.to_string()).await;
-    assert_eq!(webserver.reload_workspace().await.unwrap_err().to_string(), "the webserver refused: no permission");
+    assert_eq!(
+        webserver.reload_workspace().await.unwrap_err().to_string(),
+        "the webserver refused the request: no permission"
+    );
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ fn a_malformed_file_is_an_error_and_never_empty() {
         ("load_from: [", "load_from"),
         ("load_from:\n  - python_file: own.py\n", "python_file"),
         ("load_from:\n  - grpc_server: {host: a, port: 70000, location_name: x}\n", "70000"),
-        (duplicate, "\"x\" is there twice"),
+        (duplicate, "it lists the location \"x\" twice"),
     ] {
         fs::write(publisher.path(), text).unwrap();
         let error = publisher.read().unwrap_err();

@@ -98,7 +98,10 @@ async fn an_error_of_the_dockerfile_builder_is_reported() {
     assert_eq!(builder.refusal(&request).await, "Dockerfile:2 is invalid");
     let Setup { builder, request, _repository, .. } = setup(false, Ok(())).await;
     let text = expect_transient(builder.build(&request).await);
-    assert!(text.contains("was built, but the registry does not have"), "{text}");
+    assert!(
+        text.contains("the builder reports that it built ") && text.contains("but the registry does not have"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

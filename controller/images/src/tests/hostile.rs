@@ -50,57 +50,57 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "an index with a password",
         Files(&[("requirements.txt", "tiny\n--index-url https://me:hunter2@evil.example/simple\n")]),
-        Refused("requirements.txt:2: `--index-url https://**********@evil.example/simple` is refused"),
+        Refused("requirements.txt:2: codeloc refuses `--index-url https://**********@evil.example/simple`"),
     ),
     case(
         "an extra index",
         Files(&[("requirements.txt", "--extra-index-url EVIL/simple?token=hunter2\n")]),
-        Refused("requirements.txt:1: `--extra-index-url"),
+        Refused("requirements.txt:1: codeloc refuses `--extra-index-url"),
     ),
     case(
         "an option behind a continuation",
         Files(&[("requirements.txt", "tiny\n\ntiny \\\n  --index-url \\\n  EVIL\n")]),
-        Refused("requirements.txt:3: `"),
+        Refused("requirements.txt:3: codeloc refuses `"),
     ),
     case(
         "an option behind a carriage return",
         Files(&[("requirements.txt", "tiny\r--index-url EVIL\r")]),
-        Refused("requirements.txt:1: `"),
+        Refused("requirements.txt:1: codeloc refuses `"),
     ),
     case(
         "an editable install",
         Files(&[("requirements.txt", "-e .\n"), ("setup.py", PYTHON)]),
-        Refused("requirements.txt:1: `-e .` is refused"),
+        Refused("requirements.txt:1: codeloc refuses `-e .`"),
     ),
     case(
         "a requirements file outside",
         Files(&[("requirements.txt", "\n-r ../../../../etc/passwd\n")]),
-        Refused("requirements.txt:2: `-r ../../../../etc/passwd` is refused"),
+        Refused("requirements.txt:2: codeloc refuses `-r ../../../../etc/passwd`"),
     ),
     case(
         "a constraints file",
         Files(&[("requirements.txt", "-c loose.txt\n"), ("loose.txt", "tiny>=0\n")]),
-        Refused("requirements.txt:1: `-c loose.txt` is refused"),
+        Refused("requirements.txt:1: codeloc refuses `-c loose.txt`"),
     ),
     case(
         "a package from version control",
         Files(&[("requirements.txt", "git+https://me:hunter2@evil.example/x.git\n")]),
-        Refused("requirements.txt:1: `git+https://**********@evil.example/x.git` is refused"),
+        Refused("requirements.txt:1: codeloc refuses `git+https://**********@evil.example/x.git`"),
     ),
     case(
         "a package from a URL",
         Files(&[("requirements.txt", "tiny @ EVIL/tiny-9-py3-none-any.whl\n")]),
-        Refused("requirements.txt:1: `tiny @ "),
+        Refused("requirements.txt:1: codeloc refuses `tiny @ "),
     ),
     case(
         "a package from a path",
         Files(&[("requirements.txt", "./wheels/tiny-9-py3-none-any.whl\n")]),
-        Refused("requirements.txt:1: `./wheels/"),
+        Refused("requirements.txt:1: codeloc refuses `./wheels/"),
     ),
     case(
         "an environment variable",
         Files(&[("requirements.txt", "tiny==${AWS_SECRET_ACCESS_KEY}\n")]),
-        Refused("requirements.txt:1: `tiny==${AWS_SECRET_ACCESS_KEY}` is refused"),
+        Refused("requirements.txt:1: codeloc refuses `tiny==${AWS_SECRET_ACCESS_KEY}`"),
     ),
     case(
         "a project whose dependencies a build would compute",
@@ -113,12 +113,12 @@ const REQUIREMENTS: &[Case] = &[
             "pyproject.toml",
             "[project]\nname = 'x'\ndependencies = ['tiny']\n[tool.uv.sources]\ntiny = { url = 'EVIL/tiny.whl' }\n",
         )]),
-        Refused("pyproject.toml:3: `tiny` is refused: [tool.uv.sources]"),
+        Refused("pyproject.toml:3: codeloc refuses `tiny`: [tool.uv.sources]"),
     ),
     case(
         "a project with a URL and a password",
         Files(&[("pyproject.toml", "[project]\ndependencies = ['x @ https://me:hunter2@evil.example/x.whl']\n")]),
-        Refused("pyproject.toml:2: `x @ https://**********@evil.example/x.whl` is refused"),
+        Refused("pyproject.toml:2: codeloc refuses `x @ https://**********@evil.example/x.whl`"),
     ),
     case(
         "a project that breaks off behind a password",
@@ -465,7 +465,7 @@ async fn dangerous_git_urls_are_refused_without_their_secrets() {
         let mut request = repository.request(&registry, &commit);
         request.git_url = url.replace("MARKER", marker.to_str().unwrap());
         let text = expect_terminal(builder.build(&request, &|_| ()).await);
-        assert!(text.contains("is refused"), "{url}: {text}");
+        assert!(text.contains("codeloc refuses "), "{url}: {text}");
         assert!(!text.contains(SECRET), "{url}: {text}");
     }
     assert!(!marker.exists());

@@ -56,7 +56,7 @@ async fn options_in_requirement_files_are_refused_with_file_and_line() {
         let mut request = repository.request(&registry, &commit);
         request.dependencies = Some("deps/prod.txt".to_owned());
         let text = builder.refusal(&request).await;
-        assert!(text.starts_with(&format!("deps/prod.txt:2: `{line}` is refused")), "{text}");
+        assert!(text.starts_with(&format!("deps/prod.txt:2: codeloc refuses `{line}`: ")), "{text}");
     }
 }
 
@@ -94,7 +94,7 @@ async fn a_missing_commit_is_terminal_and_a_missing_server_is_transient() {
     request.git_url = "/nowhere/at/all".to_owned();
     assert!(expect_transient(builder.build(&request).await).contains("cannot fetch commit 1111"));
     let local = TestBuilder::without_local_repositories();
-    assert!(local.refusal(&request).await.contains("local repositories are not allowed"));
+    assert!(local.refusal(&request).await.contains("the settings do not allow repositories on this machine"));
 }
 
 #[tokio::test]
@@ -127,5 +127,8 @@ async fn a_build_fetches_with_url_rewrites_and_tokens() {
     assert!(asked.starts_with("GET /private.git/"), "{asked}");
     assert!(asked.contains("Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg=="), "{asked}");
     let text = expect_transient(built);
-    assert!(text.contains("does not exist, or may not be read") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains("does not exist, or codeloc's credentials cannot read it") && !text.contains("hunter2"),
+        "{text}"
+    );
 }

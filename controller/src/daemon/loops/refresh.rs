@@ -23,7 +23,10 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
                 pause_after(batch.len(), FOR_EACH)
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read the services of the locations that roll out");
+                tracing::warn!(
+                    %error,
+                    "cannot read the ECS services of locations that are rolling out; codeloc retries"
+                );
                 observer.awaiting_refresh.put_back(batch);
                 AFTER_FAILURE
             }

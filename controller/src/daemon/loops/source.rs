@@ -49,7 +49,7 @@ fn take<P: Ports>(daemon: &Daemon<P>, snapshot: Arc<Snapshot>) {
         commit = snapshot.commit.as_deref().unwrap_or("none"),
         locations = total,
         changed = number,
-        "configs loaded"
+        "codeloc loaded the configs"
     );
     // The snapshot is in force before its locations are due.
     context.desired.configs.set_snapshot(snapshot);

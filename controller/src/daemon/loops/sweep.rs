@@ -36,7 +36,7 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
             && !was_held
             && let Err(error) = observer.take_over().await
         {
-            tracing::warn!(%error, "cannot read workspace.yaml after the takeover");
+            tracing::warn!(%error, "this process acquired the lease, but cannot read workspace.yaml");
         }
         let resyncs = Instant::now() >= resync_at || held != was_held;
         let pause = if let Some(locations) = daemon.sweep(resyncs).await {
@@ -73,7 +73,7 @@ impl<P: Ports> Daemon<P> {
             Err(error) => {
                 self.progress.sweep_failed(started, error.to_string());
                 context.status.recorder.record(NewEvent::of_daemon(EventReason::SweepFailed, error.to_string()));
-                tracing::warn!(%error, "the sweep failed; codeloc changes nothing on a partial observation");
+                tracing::warn!(%error, "the sweep could not read all of AWS; codeloc deletes nothing and retries");
                 observer.awaiting_sweep.put_back(waiting);
                 return None;
             }
@@ -99,9 +99,11 @@ fn lease_event(state: &LeaseState, was_held: bool) -> Option<NewEvent> {
     let lost = |why: String| Some(NewEvent::of_daemon(EventReason::LeaseLost, why));
     match state {
         LeaseState::Held if was_held => None,
-        LeaseState::Held => Some(NewEvent::of_daemon(EventReason::LeaseAcquired, "this process may change things")),
+        LeaseState::Held => {
+            Some(NewEvent::of_daemon(EventReason::LeaseAcquired, "this process holds the lease and may change AWS"))
+        }
         LeaseState::Standby { holder } => lost(format!("{holder} holds the lease")),
-        LeaseState::Unreadable(why) => lost(format!("the lease cannot be read: {why}")),
+        LeaseState::Unreadable(why) => lost(format!("this process does not hold the lease: {why}")),
         LeaseState::Unknown => None,
     }
 }

@@ -206,7 +206,8 @@ async fn a_refused_reload_is_repeated_and_reported_once() {
     workspace.apply(&publish("orders")).await.unwrap();
     let failed = || recorder.metrics.reloads.with_label_values(&["failed"]).get();
     until(|| failed() >= 1).await;
-    assert!(matches!(workspace.observed("orders").await.1, View::Unreachable(why) if why.contains("refused: no")));
+    let view = workspace.observed("orders").await.1;
+    assert!(matches!(view, View::Unreachable(why) if why.contains("refused the request: no")));
     webserver.behavior.send_replace(Behavior::Well);
     until(|| lock(&webserver.loaded).len() == 1).await;
     assert_eq!(recorder.events.list(|event| event.reason == EventReason::ReloadFailed).len(), 1);

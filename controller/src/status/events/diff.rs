@@ -14,8 +14,8 @@ pub fn between(before: Option<&LocationStatus>, after: &LocationStatus) -> Vec<(
     if let (Some(before), Some(commit)) = (before, &after.commit)
         && before.commit.as_ref() != Some(commit)
     {
-        let from = before.commit.as_deref().map_or_else(String::new, |from| format!(" after {from}"));
-        events.push((EventReason::CommitObserved, format!("commit {commit}{from}")));
+        let from = before.commit.as_deref().map_or_else(String::new, |from| format!(" (before: {from})"));
+        events.push((EventReason::CommitObserved, format!("the desired commit is now {commit}{from}")));
     }
     let reported_as = [
         (Reason::InvalidConfig, EventReason::ConfigInvalid),
@@ -58,7 +58,7 @@ fn drifted(before: Option<&LocationStatus>, after: &LocationStatus) -> bool {
 
 fn describe(drift: &[Drift]) -> String {
     let one = |drift: &Drift| match &drift.field {
-        Some(field) => format!("{} {}: {field}", drift.kind, drift.name),
+        Some(field) => format!("{} {}: {field} differs", drift.kind, drift.name),
         None => format!("{} {} is missing", drift.kind, drift.name),
     };
     let mut named: Vec<String> = drift.iter().take(NAMED).map(one).collect();
@@ -103,7 +103,7 @@ mod tests {
         after.drift = drift();
         assert_eq!(
             between(Some(&before), &after),
-            [(EventReason::Drifted, "log group /codeloc/orders: retention".to_owned())]
+            [(EventReason::Drifted, "log group /codeloc/orders: retention differs".to_owned())]
         );
     }
 

@@ -21,7 +21,7 @@ pub enum EventReason {
     CommitObserved,
     /// The image of a commit is in the registry.
     ImageReady,
-    /// The image of a commit could not be built. The message shows the cause.
+    /// codeloc could not build the image of a commit. The message shows the cause.
     ImageFailed,
     /// codeloc changed a resource in AWS or an entry of `workspace.yaml`.
     Applied,
@@ -39,7 +39,7 @@ pub enum EventReason {
     NotConverging,
     /// codeloc deleted all resources of a location without a config.
     Removed,
-    /// The prune guard stopped the deletion of many locations at once. Confirm it to continue.
+    /// The prune guard stopped the deletion of locations. Confirm the deletion to continue.
     PruneBlocked,
     /// This process holds the lease and may change AWS.
     LeaseAcquired,

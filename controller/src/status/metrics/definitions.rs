@@ -89,19 +89,19 @@ pub const COST: Definition = gauge(
 pub const PRUNE_BLOCKED: Definition = gauge(
     "codeloc_prune_blocked_locations",
     &[],
-    "Locations without a config that the prune guard keeps, because deleting them would delete too many at once. Alert above 0: a person must confirm the deletion.",
+    "Locations without a config that codeloc keeps because the prune guard blocks their deletion. Alert above 0: a person must confirm the deletion.",
 );
 pub const WORKSPACE_ENTRIES: Definition =
     gauge("codeloc_workspace_entries", &[], "Locations in workspace.yaml. Alert if it falls to 0.");
 pub const QUEUE_DEPTH: Definition = gauge(
     "codeloc_queue_depth",
     &["state"],
-    "Locations in the queue (waiting, due or not) and locations that codeloc reconciles now (running).",
+    "Locations in the queue (waiting, including those that are not due yet) and locations that codeloc reconciles now (running).",
 );
 pub const LEASE: Definition = gauge(
     "codeloc_lease_state",
     &["state"],
-    "1 for the state of the lease: held, standby, unreadable or unknown. Alert if no process of a deployment (by job) holds it for 5 minutes.",
+    "1 for the current state of the lease: held, standby, unreadable or unknown. Alert if no process of a deployment (by job) holds it for 5 minutes.",
 );
 pub const SOURCE_UP: Definition = gauge(
     "codeloc_source_up",
@@ -113,7 +113,7 @@ pub const SOURCE: Definition =
 pub const SOURCE_READ: Definition = gauge(
     "codeloc_source_read_timestamp_seconds",
     &[],
-    "Time of the last successful reading of the configs. Alert if it is more than 10 minutes ago.",
+    "Time at which codeloc last read the configs successfully. Alert if it is more than 10 minutes ago.",
 );
 pub const SWEPT: Definition = gauge(
     "codeloc_sweep_timestamp_seconds",
@@ -123,7 +123,7 @@ pub const SWEPT: Definition = gauge(
 pub const LEARNED_RATE: Definition = gauge(
     "codeloc_aws_learned_rate_calls_per_second",
     &["family"],
-    "Calls per second that codeloc allows itself, by family of operations. It learns them from throttled calls.",
+    "Calls per second to which codeloc limits itself, by family of operations. It learns this rate from throttled calls.",
 );
 pub const WAITING_CALLS: Definition = gauge(
     "codeloc_aws_waiting_calls",
@@ -143,7 +143,7 @@ pub const RECONCILES: Definition = histogram(
 pub const QUEUE_WAIT: Definition = histogram(
     "codeloc_queue_wait_seconds",
     &["priority"],
-    "Time from when a location is due until codeloc reconciles it. Alert if it is above 10 seconds for priority=\"commit\".",
+    "Time that a due location waits until codeloc reconciles it, by priority: commit, again (retries and waits), making (creation in progress), cold (not created yet), resync or garbage. Alert if it is above 10 seconds for priority=\"commit\".",
 )
 .starting_with(&[&PRIORITIES]);
 pub const SWEEPS: Definition = histogram(
@@ -167,12 +167,12 @@ pub const IMAGE_LOOKUPS: Definition = counter(
 pub const CHANGES: Definition = counter(
     "codeloc_changes_applied_total",
     &["kind", "action"],
-    "Changes that codeloc made in AWS and in workspace.yaml. Alert if it keeps rising without commits: something else changes the same resources.",
+    "Changes that codeloc made in AWS and in workspace.yaml. Alert if it keeps rising without commits: another user or program changes the same resources.",
 );
 pub const FAILED_STEPS: Definition = counter(
     "codeloc_steps_failed_total",
     &["class"],
-    "Changes that failed, by class. codeloc retries Transient, Throttled and NotYet soon, and Fenced once it holds the lease; Terminal needs a person.",
+    "Changes that failed, by class of error: Transient (network, 5xx, conflict), Throttled, NotYet (AWS does not see a new resource yet), Fenced (this process does not hold the lease) or Terminal (a person must change a config, a setting or a permission).",
 )
 .starting_with(&[&CLASSES]);
 pub const ROLLOUTS: Definition = counter(

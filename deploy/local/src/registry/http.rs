@@ -393,7 +393,7 @@ fn refusal(error: &RegistryError) -> Response {
         RegistryError::RangeInvalid(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
         RegistryError::Unsupported(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         RegistryError::Storage { .. } => {
-            tracing::error!(%error, "the registry's folder fails");
+            tracing::error!(%error, "cannot read or write the registry's folder");
             (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
         }
     };

@@ -133,7 +133,7 @@ impl Change {
                 action: Action::Delete,
                 name: name.clone(),
                 fields: vec![Field::set("images", digests.len())],
-                reason: "no registered definition names these images".to_owned(),
+                reason: "no registered task definition uses these images".to_owned(),
             },
             Self::Delete { name } => Description::deleted(name),
         }

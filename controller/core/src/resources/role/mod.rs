@@ -234,12 +234,12 @@ impl Change {
             Self::RemovePolicy { name, policy } => update(
                 name,
                 Field::changed("foreign_policy", policy, "removed"),
-                "codeloc did not write this policy, which widens the role",
+                "codeloc did not write this policy, and it can extend the permissions of the role",
             ),
             Self::Detach { name, policy_arn } => update(
                 name,
                 Field::changed("attached_policy", policy_arn, "detached"),
-                "codeloc did not attach this policy, which widens the role",
+                "codeloc did not attach this policy, and it can extend the permissions of the role",
             ),
             Self::Tag { name, tags } => Description::tagged(name, tags),
             Self::Immutable { name, path, desired } => update(

@@ -346,11 +346,11 @@ fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
         return Some(failed.reason.clone());
     }
     if remembered {
-        return Some("an earlier rollout failed".to_owned());
+        return Some("an earlier rollout of this revision failed".to_owned());
     }
     registered
         .is_some_and(|registered| rolled_back(observed, registered, context.task_definitions))
-        .then(|| "ECS rolled it back".to_owned())
+        .then(|| "ECS rolled this revision back".to_owned())
 }
 
 /// Whether the service runs a definition of this revision, and its rollout is complete.
@@ -493,7 +493,7 @@ impl Change {
             Self::Deploy { name, task_definition, from, revision } => Description::updated(
                 name,
                 vec![Field::changed("task_definition", from, task_definition), Field::set("revision", revision)],
-                "the desired revision differs",
+                "does not run the desired revision",
             ),
             Self::Configure { name, fields, .. } => {
                 Description::updated(name, fields.clone(), "differs from the settings")
@@ -502,12 +502,13 @@ impl Change {
                 Description::updated(name, vec![Field::set("task_definition", task_definition)], reason)
             }
             Self::SetCount { name, from, to } => {
-                Description::updated(name, vec![Field::changed("desired_count", from, to)], "no scaling owns the count")
+                let reason = "minimum and maximum capacity are equal, so codeloc sets the task count itself";
+                Description::updated(name, vec![Field::changed("desired_count", from, to)], reason)
             }
             Self::RememberFailed { name, revision, .. } => Description::updated(
                 name,
                 vec![Field::set("failed_revision", revision)],
-                "the rollout failed: codeloc does not retry this revision",
+                "the rollout failed, and this tag stops codeloc from retrying the revision",
             ),
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
             Self::Delete { name } => Description::deleted(name),

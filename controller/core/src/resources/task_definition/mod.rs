@@ -263,7 +263,7 @@ impl Change {
             Self::Attempt { arn, attempt, fields } => Description::updated(
                 arn,
                 fields.iter().cloned().chain([Field::set("attempt", attempt)]).collect(),
-                "an equal revision is registered: roll it out again",
+                "an equal revision is registered, and codeloc rolls it out again",
             ),
             Self::Tag { arn, tags } => Description::tagged(arn, tags),
             Self::Deregister { arn } => Description::deleted(arn),

@@ -113,7 +113,7 @@ impl Store {
             tracing::warn!(
                 image,
                 architecture,
-                "the image has another architecture: its compiled modules will not load"
+                "the image has another architecture than this machine: its compiled modules do not load"
             );
         }
         let defaults = config.config;

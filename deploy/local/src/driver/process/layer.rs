@@ -14,7 +14,7 @@ use super::paths::below;
 pub(super) enum LayerError {
     #[error("cannot unpack a layer of type {0}; supported are tar, tar+gzip and tar+zstd")]
     MediaType(String),
-    #[error("the layer's entry {path} is refused: {why}")]
+    #[error("localcloud refuses the entry {path} of the layer: {why}")]
     Refused { path: String, why: &'static str },
     #[error("cannot unpack the layer at {path}: {source}")]
     Io { path: PathBuf, source: io::Error },

@@ -256,7 +256,8 @@ fn clear_leftovers(folder: &Path) {
     let unfinished = inside("layers").chain(inside("images")).filter(partial);
     for path in inside("tasks").chain(unfinished) {
         if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a leftover of an earlier run");
+            let path = path.display();
+            tracing::warn!(%path, %error, "cannot remove files of an earlier localcloud; delete the folder");
         }
     }
 }
