@@ -9,6 +9,8 @@ pub mod config_source;
 pub mod cost;
 pub mod daemon;
 pub mod doctor;
+#[cfg(test)]
+mod fixtures;
 pub mod reconcile;
 pub mod runtime;
 pub mod settings;

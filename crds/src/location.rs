@@ -58,9 +58,29 @@ impl std::borrow::Borrow<str> for LocationName {
     }
 }
 
+impl std::ops::Deref for LocationName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::fmt::Display for LocationName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.pad(&self.0)
+    }
+}
+
+impl PartialEq<str> for LocationName {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for LocationName {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
     }
 }
 

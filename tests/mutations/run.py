@@ -88,8 +88,8 @@ MUTATIONS = [
     (
         "ignore the tag of a failed revision",
         "controller/core/src/resources/service/mod.rs",
-        "observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);",
-        "observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && !revision.is_empty());",
+        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| revision == failed.as_str())",
+        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && revision == failed.as_str())",
         PURE,
     ),
     (

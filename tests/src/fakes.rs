@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use codeloc_core::dagster::{Answer, WebLocation};
+use codeloc_core::ids::{Commit, Digest};
 use codeloc_core::image::{Image, Load, LoadTarget};
 use codeloc_crds::GitReference;
 use codeloc_dagster::workspace_file::Publisher;
@@ -49,19 +50,19 @@ impl Branches {
 }
 
 impl ResolveReference for Branches {
-    async fn resolve(&self, url: &str, _: &GitReference) -> Result<String, GitError> {
+    async fn resolve(&self, url: &str, _: &GitReference) -> Result<Commit, GitError> {
         let commit = lock(&self.commits).get(url).copied().unwrap_or(1);
         Ok(commit_id(commit))
     }
 }
 
 /// The id of commit number `number` of a branch.
-pub fn commit_id(number: u32) -> String {
-    format!("{number:040x}")
+pub fn commit_id(number: u32) -> Commit {
+    Commit::from(format!("{number:040x}"))
 }
 
 /// The image that [`Builds`] returns for a commit.
-pub fn image_reference(target: &str, commit: &str) -> String {
+pub fn image_reference(target: &str, commit: &Commit) -> String {
     format!("{target}@sha256:{commit:0>64}")
 }
 
@@ -69,7 +70,7 @@ pub fn image_reference(target: &str, commit: &str) -> String {
 #[derive(Clone, Default)]
 pub struct Builds {
     built: Arc<Mutex<BTreeMap<String, Image>>>,
-    tags: Arc<Mutex<BTreeMap<String, String>>>,
+    tags: Arc<Mutex<BTreeMap<String, Digest>>>,
     unavailable: Arc<AtomicBool>,
 }
 
@@ -80,7 +81,7 @@ impl Builds {
 
     /// Points `NAME:TAG` to the image with this number, as a push of another builder does.
     pub fn tag(&self, tag: &str, number: u32) {
-        lock(&self.tags).insert(tag.to_owned(), format!("sha256:{number:064x}"));
+        lock(&self.tags).insert(tag.to_owned(), Digest::from(format!("sha256:{number:064x}")));
     }
 
     /// Makes the registry of all tags unavailable.
@@ -105,7 +106,7 @@ impl Builder for Builds {
         Ok(image)
     }
 
-    async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
+    async fn digest(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
         if self.unavailable.load(Ordering::SeqCst) {
             return Err(BuildError::transient("the registry does not answer"));
         }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use codeloc::settings::Settings;
 use codeloc_aws::resources::role::PAGE;
+use codeloc_crds::LocationName;
 
 pub use deployment::{Simulated, TestDaemon, TestDeployment};
 pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver, commit_id};
@@ -25,6 +26,11 @@ pub use normalized::normalized;
 /// The shortest valid config.
 pub fn config(name: &str) -> String {
     format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {}.definitions\n", name.replace('-', "_"))
+}
+
+/// The name of a location.
+pub fn location_name(name: &str) -> LocationName {
+    LocationName::new(name).expect("a valid name")
 }
 
 /// Names for this number of locations.

@@ -115,7 +115,7 @@ async fn end(deployment: &TestDeployment, scenario: Scenario, what: &str) -> End
         let owned = observed.any_owned(name, "codeloc");
         assert_eq!(
             owned,
-            deployment.configs.contains_key(name),
+            deployment.configs.contains_key(name.as_str()),
             "{what}: {name} is live without a config: {observed:#?}"
         );
     }

@@ -67,8 +67,8 @@ pub async fn apply(session: Session<'_>, step: AwsStep<'_>, observed: &mut Obser
         AwsStep::Discovery(change) => kinds::discovery::apply(session, change, &mut observed.discovery).await,
         AwsStep::Service(change) => {
             let created = kinds::service::Created {
-                task_definition: observed.task_definitions.first().map(|observed| observed.arn.as_str()),
-                registry: observed.discovery.as_ref().map(|observed| observed.arn.as_str()),
+                task_definition: observed.task_definitions.first().map(|observed| &observed.arn),
+                registry: observed.discovery.as_ref().map(|observed| &observed.arn),
             };
             kinds::service::apply(session, change, created, &mut observed.service).await
         }
@@ -78,6 +78,8 @@ pub async fn apply(session: Session<'_>, step: AwsStep<'_>, observed: &mut Obser
 
 #[cfg(test)]
 mod tests {
+    use codeloc_crds::LocationName;
+
     use super::*;
 
     #[test]
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_workspace_step_is_not_for_aws() {
-        let step = Step::Workspace(workspace::Change::Remove { name: "orders".to_owned() });
+        let step = Step::Workspace(workspace::Change::Remove { name: LocationName::new("orders").unwrap() });
         assert!(matches!(StepTarget::from(&step), StepTarget::Workspace(workspace::Change::Remove { .. })));
     }
 }

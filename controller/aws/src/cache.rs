@@ -8,6 +8,7 @@ use codeloc_core::lock::lock;
 use codeloc_core::resources::{ObservedResources, scaling, task_definition};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::{MANAGED_BY, Tags};
+use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::rotation::Rotation;
@@ -35,7 +36,7 @@ pub struct Remembered {
     /// Ids of Cloud Map services by name: no call finds one by its name.
     pub registries: HashMap<String, String>,
     /// The resources of each location in the last sweep.
-    last_sweep: BTreeMap<String, ObservedResources>,
+    last_sweep: BTreeMap<LocationName, ObservedResources>,
     /// The last item that a sweep selected to read again.
     last_turn: String,
     /// The items that the current sweep reads again.
@@ -65,7 +66,7 @@ impl Cache {
     }
 
     /// Keeps the result of a sweep.
-    pub fn end_sweep(&self, observed: BTreeMap<String, ObservedResources>) {
+    pub fn end_sweep(&self, observed: BTreeMap<LocationName, ObservedResources>) {
         let mut state = self.lock();
         state.last_sweep = observed;
         state.distinct.retain(Shared::is_held_elsewhere);
@@ -79,7 +80,7 @@ impl Cache {
     /// The state just read, or the equal state of the last sweep: a fleet at rest is in memory once, even during a sweep.
     pub fn share<T: PartialEq>(
         &self,
-        location: &str,
+        location: &LocationName,
         select: impl Fn(&ObservedResources) -> Option<&Shared<T>>,
         read: T,
     ) -> Shared<T> {
@@ -188,8 +189,9 @@ mod tests {
     #[tokio::test]
     async fn one_location_reads_its_tags_every_time() {
         let cache = Cache::default();
-        assert!(read(&cache, Scope::One("orders"), "key").await);
-        assert!(read(&cache, Scope::One("orders"), "key").await);
+        let name = LocationName::new("orders").unwrap();
+        assert!(read(&cache, Scope::One(&name), "key").await);
+        assert!(read(&cache, Scope::One(&name), "key").await);
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! They bypass the rate limiter and the fence: there is no session yet, and they are few.
 
+use codeloc_core::ids::Arn;
+
 use crate::clients::Clients;
 use crate::error::CallError;
 use crate::session::call;
@@ -9,7 +11,7 @@ use crate::session::call;
 /// The principal whose credentials this process uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    pub arn: String,
+    pub arn: Arn,
     pub account: Option<String>,
 }
 
@@ -27,7 +29,7 @@ pub struct Namespace {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    pub arn: String,
+    pub arn: Arn,
     /// The trust policy as JSON.
     pub trust: String,
 }
@@ -41,7 +43,7 @@ impl Identity {
 
 pub async fn identity(clients: &Clients) -> Result<Identity, CallError> {
     let answer = call("sts:GetCallerIdentity", clients.sts.get_caller_identity().send()).await?;
-    Ok(Identity { arn: answer.arn().unwrap_or_default().to_owned(), account: answer.account().map(str::to_owned) })
+    Ok(Identity { arn: answer.arn().unwrap_or_default().into(), account: answer.account().map(str::to_owned) })
 }
 
 pub async fn active_cluster(clients: &Clients, name: &str) -> Result<Option<Cluster>, CallError> {
@@ -70,7 +72,7 @@ pub async fn namespace(clients: &Clients, name: &str) -> Result<Option<Namespace
 pub async fn role(clients: &Clients, name: &str) -> Result<Option<Role>, CallError> {
     match call("iam:GetRole", clients.iam.get_role().role_name(name).send()).await {
         Ok(answer) => Ok(answer.role().map(|role| Role {
-            arn: role.arn().to_owned(),
+            arn: role.arn().into(),
             // IAM sends policy documents percent-encoded.
             trust: percent_encoding::percent_decode_str(role.assume_role_policy_document().unwrap_or_default())
                 .decode_utf8_lossy()
@@ -81,7 +83,7 @@ pub async fn role(clients: &Clients, name: &str) -> Result<Option<Role>, CallErr
     }
 }
 
-pub async fn policy_exists(clients: &Clients, arn: &str) -> Result<bool, CallError> {
+pub async fn policy_exists(clients: &Clients, arn: &Arn) -> Result<bool, CallError> {
     match call("iam:GetPolicy", clients.iam.get_policy().policy_arn(arn).send()).await {
         Ok(_) => Ok(true),
         Err(error) if error.is(&["NoSuchEntity"]) => Ok(false),
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_the_second_part_of_an_arn() {
-        let identity = |arn: &str| Identity { arn: arn.to_owned(), account: None };
+        let identity = |arn: &str| Identity { arn: arn.into(), account: None };
         assert_eq!(identity("arn:aws-cn:sts::1:assumed-role/a/b").partition(), "aws-cn");
         assert_eq!(identity("").partition(), "aws");
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_core::resources::ObservedResources;
+use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::resources::{discovery, image_repository, log_group, role, scaling, service, task_definition};
@@ -12,7 +13,10 @@ use crate::session::Session;
 /// The observed state by location name. A location without any resource is absent.
 ///
 /// One failed call fails the whole observation: a partial one would make resources look absent.
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, ObservedResources>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, ObservedResources>, CallError> {
     if let Scope::All = scope {
         session.cache.begin_sweep();
     }
@@ -33,7 +37,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         service::observe(session, scope),
         scaling::observe(session, scope),
     )?;
-    let names: BTreeSet<String> = log_groups
+    let names: BTreeSet<LocationName> = log_groups
         .keys()
         .chain(image_repositories.keys())
         .chain(roles.keys())
@@ -61,7 +65,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         };
         (name, resources)
     });
-    let all: BTreeMap<String, ObservedResources> = observed.collect();
+    let all: BTreeMap<LocationName, ObservedResources> = observed.collect();
     if let Scope::All = scope {
         session.cache.end_sweep(all.clone());
     }

@@ -2,16 +2,18 @@
 
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 
+use codeloc_core::ids::Arn;
+
 use crate::clients::Clients;
 use crate::error::CallError;
 use crate::lookup::Identity;
 use crate::session::call;
 
 /// The ARN to simulate for: the role of an assumed-role session, since the session's own ARN lacks the path of the role.
-pub async fn principal(clients: &Clients, identity: &Identity) -> Result<String, CallError> {
+pub async fn principal(clients: &Clients, identity: &Identity) -> Result<Arn, CallError> {
     let Some(name) = assumed_role(&identity.arn) else { return Ok(identity.arn.clone()) };
     let answer = call("iam:GetRole", clients.iam.get_role().role_name(name).send()).await?;
-    Ok(answer.role().map_or_else(|| identity.arn.clone(), |role| role.arn().to_owned()))
+    Ok(answer.role().map_or_else(|| identity.arn.clone(), |role| role.arn().into()))
 }
 
 /// The name of the role behind the ARN of an assumed-role session.
@@ -23,7 +25,7 @@ fn assumed_role(arn: &str) -> Option<&str> {
 /// Returns the actions that IAM does not allow on `resource`. `context` are condition keys and their values.
 pub async fn simulate(
     clients: &Clients,
-    principal: &str,
+    principal: &Arn,
     resource: &str,
     actions: &[&str],
     context: &[(&str, &str)],

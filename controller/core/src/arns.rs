@@ -3,52 +3,53 @@
 use codeloc_crds::Location;
 
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 
 /// The role of a location's code.
-pub fn role(location: &Location, deployment: &Deployment) -> String {
-    role_named(&names::role(&deployment.id, location.name.as_str()), deployment)
+pub fn role(location: &Location, deployment: &Deployment) -> Arn {
+    role_named(&names::role(&deployment.id, &location.name), deployment)
 }
 
 /// The role with which ECS starts a location's tasks: its own if it has secrets, else the deployment's.
-pub fn execution_role(location: &Location, deployment: &Deployment) -> String {
+pub fn execution_role(location: &Location, deployment: &Deployment) -> Arn {
     if location.secrets.is_empty() {
         deployment.execution_role_arn.clone()
     } else {
-        role_named(&names::execution_role(&deployment.id, location.name.as_str()), deployment)
+        role_named(&names::execution_role(&deployment.id, &location.name), deployment)
     }
 }
 
 /// A role of the deployment, by its name.
-pub fn role_named(name: &str, deployment: &Deployment) -> String {
+pub fn role_named(name: &str, deployment: &Deployment) -> Arn {
     let Deployment { partition, account, id, .. } = deployment;
-    format!("arn:{partition}:iam::{account}:role{}{name}", names::role_path(id))
+    format!("arn:{partition}:iam::{account}:role{}{name}", names::role_path(id)).into()
 }
 
-pub fn log_group(name: &str, deployment: &Deployment) -> String {
+pub fn log_group(name: &str, deployment: &Deployment) -> Arn {
     let Deployment { partition, region, account, .. } = deployment;
-    format!("arn:{partition}:logs:{region}:{account}:log-group:{name}")
+    format!("arn:{partition}:logs:{region}:{account}:log-group:{name}").into()
 }
 
 /// The image repository of a location.
-pub fn image_repository(location: &Location, deployment: &Deployment) -> String {
-    let name = names::image_repository(&deployment.id, location.name.as_str());
+pub fn image_repository(location: &Location, deployment: &Deployment) -> Arn {
+    let name = names::image_repository(&deployment.id, &location.name);
     image_repository_in(&deployment.region, &deployment.account, &name, deployment)
 }
 
 /// An image repository of any account and region of the partition.
-pub fn image_repository_in(region: &str, account: &str, name: &str, deployment: &Deployment) -> String {
-    format!("arn:{}:ecr:{region}:{account}:repository/{name}", deployment.partition)
+pub fn image_repository_in(region: &str, account: &str, name: &str, deployment: &Deployment) -> Arn {
+    format!("arn:{}:ecr:{region}:{account}:repository/{name}", deployment.partition).into()
 }
 
-pub fn bucket(deployment: &Deployment) -> String {
-    format!("arn:{}:s3:::{}", deployment.partition, deployment.bucket)
+pub fn bucket(deployment: &Deployment) -> Arn {
+    format!("arn:{}:s3:::{}", deployment.partition, deployment.bucket).into()
 }
 
 /// Everything of ECS in the deployment's account and region.
-pub fn all_of_ecs(deployment: &Deployment) -> String {
+pub fn all_of_ecs(deployment: &Deployment) -> Arn {
     let Deployment { partition, region, account, .. } = deployment;
-    format!("arn:{partition}:ecs:{region}:{account}:*")
+    format!("arn:{partition}:ecs:{region}:{account}:*").into()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::Arn;
+
 /// codeloc reads it at startup from the settings and from AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployment {
@@ -19,8 +21,8 @@ pub struct Deployment {
     pub subnets: Vec<String>,
     pub security_groups: Vec<String>,
     pub assign_public_ip: bool,
-    pub execution_role_arn: String,
-    pub permissions_boundary: Option<String>,
+    pub execution_role_arn: Arn,
+    pub permissions_boundary: Option<Arn>,
     pub log_retention_days: i32,
     /// Days for which codeloc keeps an image that no definition names.
     pub image_grace_days: u32,

@@ -2,6 +2,7 @@
 
 use codeloc_crds::Location;
 
+use crate::ids::Commit;
 use crate::image::ImageStatus;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct DesiredLocation {
     pub config: Location,
     pub image: ImageStatus,
     /// The commit that the branch names; absent while it is not known, and for an image that was built elsewhere.
-    pub commit: Option<String>,
+    pub commit: Option<Commit>,
 }
 
 /// An invalid config: codeloc changes nothing of its location.

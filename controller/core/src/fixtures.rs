@@ -1,14 +1,17 @@
 //! The deployment, location and images of this crate's tests.
 
+use std::sync::LazyLock;
+
 use codeloc_crds::{
     Architecture, CodePointer, GitReference, Health as HealthLimits, Location, LocationName, Resources, Scaling,
 };
 
 use crate::deployment::{Address, Deployment};
 use crate::desired::{Desired, DesiredLocation};
+use crate::ids::Commit;
 use crate::image::{Image, ImageStatus, Load, LoadTarget};
 
-pub const NAME: &str = "orders";
+pub static NAME: LazyLock<LocationName> = LazyLock::new(|| LocationName::new("orders").unwrap());
 
 pub fn deployment() -> Deployment {
     Deployment {
@@ -23,7 +26,7 @@ pub fn deployment() -> Deployment {
         subnets: vec!["subnet-a".to_owned()],
         security_groups: vec!["sg-a".to_owned()],
         assign_public_ip: false,
-        execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
+        execution_role_arn: "arn:aws:iam::123456789012:role/execution".into(),
         permissions_boundary: None,
         log_retention_days: 30,
         image_grace_days: 7,
@@ -37,7 +40,7 @@ pub fn deployment() -> Deployment {
 
 pub fn location(memory: u32, max_capacity: u32, tag: Option<String>) -> Location {
     Location {
-        name: LocationName::new(NAME).unwrap(),
+        name: NAME.clone(),
         git_url: "https://github.com/acme/orders.git".to_owned(),
         reference: GitReference::Branch("main".to_owned()),
         subdirectory: None,
@@ -66,7 +69,7 @@ pub fn location(memory: u32, max_capacity: u32, tag: Option<String>) -> Location
 pub fn image(version: u8) -> Image {
     Image {
         reference: format!("registry/codeloc/orders@sha256:{version:064x}"),
-        commit: Some(format!("{version:040x}")),
+        commit: Some(Commit::from(format!("{version:040x}"))),
         load: Load {
             target: LoadTarget::Module("orders.definitions".to_owned()),
             working_directory: "/opt/codeloc/code".to_owned(),

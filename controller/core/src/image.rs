@@ -2,6 +2,8 @@
 
 use codeloc_crds::CodePointer;
 
+use crate::ids::Commit;
+
 /// The folder of the code in every image.
 pub const CODE_FOLDER: &str = "/opt/codeloc/code";
 
@@ -11,7 +13,7 @@ pub struct Image {
     /// `target@sha256:…`
     pub reference: String,
     /// The commit that codeloc built it from; absent for an image of the config.
-    pub commit: Option<String>,
+    pub commit: Option<Commit>,
     pub load: Load,
 }
 

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::ids::{Commit, Revision};
+
 /// Whether the observed state matches the desired state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Sync {
@@ -137,17 +139,21 @@ pub struct LocationStatus {
     pub health: Health,
     /// A one-sentence summary.
     pub message: String,
-    pub commit: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub commit: Option<Commit>,
     /// The last other commit that served: the target of a rollback. codeloc stores it in AWS, so it survives restarts.
     #[serde(default)]
-    pub previous_commit: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub previous_commit: Option<Commit>,
     pub image: Option<String>,
     /// The platform of built images, if it differs from the config's architecture.
     pub platform: Option<String>,
     /// The desired revision, which is also the server id that Dagster shows.
-    pub revision: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub revision: Option<Revision>,
     /// The revision that serves, if any.
-    pub serving: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub serving: Option<Revision>,
     pub address: Option<String>,
     /// The drift that the last reconciliation found, even if codeloc repaired it.
     #[serde(default)]

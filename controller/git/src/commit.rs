@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
+use codeloc_core::ids::Commit;
+
 use crate::error::{CommandError, GitError};
 use crate::git::Git;
 use crate::program::Program;
@@ -40,7 +42,7 @@ const BEHIND: [&str; 4] = ["[rejected]", "non-fast-forward", "cannot lock ref", 
 
 impl Git {
     /// The text of one file of a fetched commit. `None` if it does not exist.
-    pub async fn read_file(&self, bare: &Path, commit: &str, path: &str) -> Result<Option<String>, GitError> {
+    pub async fn read_file(&self, bare: &Path, commit: &Commit, path: &str) -> Result<Option<String>, GitError> {
         let place = Remote::local(&format!("commit {commit}"));
         let listed = self.reading(bare).arguments(["ls-tree", "--full-tree", commit, "--", path]);
         let listed = self.run(listed, "ls-tree", &place).await?;
@@ -63,7 +65,7 @@ impl Git {
     pub async fn read_below(
         &self,
         bare: &Path,
-        commit: &str,
+        commit: &Commit,
         root: &str,
         file: &str,
         largest: u64,
@@ -118,14 +120,14 @@ impl Git {
     pub async fn search(
         &self,
         bare: &Path,
-        commit: &str,
+        commit: &Commit,
         expression: &str,
         glob: &str,
     ) -> Result<Vec<String>, GitError> {
         let place = Remote::local(&format!("commit {commit}"));
         let command =
             self.reading(bare).arguments(["grep", "--extended-regexp", "--files-with-matches", "-z", "-e", expression]);
-        match self.run(command.arguments([commit, "--", glob]), "grep", &place).await {
+        match self.run(command.arguments([commit.as_str(), "--", glob]), "grep", &place).await {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let of_commit = format!("{commit}:");
@@ -145,12 +147,12 @@ impl Git {
     pub async fn commit_file(
         &self,
         bare: &Path,
-        parent: &str,
+        parent: &Commit,
         path: &str,
         content: Option<&str>,
         message: &str,
         author: &Author,
-    ) -> Result<String, GitError> {
+    ) -> Result<Commit, GitError> {
         let place = Remote::local(&format!("commit {parent}"));
         let failed = |error: std::io::Error| GitError::Failed {
             operation: "commit",
@@ -183,11 +185,11 @@ impl Git {
             ("GIT_COMMITTER_NAME", &author.name),
             ("GIT_COMMITTER_EMAIL", &author.email),
         ]);
-        self.first_word(commit, "commit-tree", &place).await
+        self.first_word(commit, "commit-tree", &place).await.map(Commit::from)
     }
 
     /// Pushes a commit to a branch whose newest commit is the commit's parent.
-    pub async fn push(&self, bare: &Path, url: &str, commit: &str, branch: &str) -> Result<Pushed, GitError> {
+    pub async fn push(&self, bare: &Path, url: &str, commit: &Commit, branch: &str) -> Result<Pushed, GitError> {
         let remote = self.remote(url)?;
         let refspec = format!("{commit}:refs/heads/{branch}");
         let push = |command: Program, url: &str| {

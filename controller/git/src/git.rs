@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use codeloc_core::ids::Commit;
 use codeloc_crds::{GitReference, valid_reference_name};
 
 use crate::error::{Cause, CommandError, GitError, TokenError, cause, one_line};
@@ -101,13 +102,13 @@ impl Git {
     }
 
     /// The commit of a branch or tag at its origin. A commit needs no request.
-    pub async fn ls_remote(&self, url: &str, reference: &GitReference) -> Result<String, GitError> {
+    pub async fn ls_remote(&self, url: &str, reference: &GitReference) -> Result<Commit, GitError> {
         const OPERATION: &str = "ls-remote";
         let remote = self.remote(url)?;
         let not_found = || GitError::ReferenceNotFound { url: remote.shown.clone(), reference: describe(reference) };
         let (name, candidates) = match reference {
             GitReference::Commit(commit) if is_commit(commit) => {
-                return Ok(commit.to_ascii_lowercase());
+                return Ok(Commit::from(commit.to_ascii_lowercase()));
             }
             GitReference::Commit(_) => return Err(not_found()),
             GitReference::Branch(name) => (name, vec![format!("refs/heads/{name}")]),
@@ -125,13 +126,14 @@ impl Git {
         candidates
             .iter()
             .find_map(|candidate| lines.iter().find(|(_, name)| name == candidate))
-            .map(|(commit, _)| (*commit).to_owned())
+            .map(|(commit, _)| *commit)
             .filter(|commit| is_commit(commit))
+            .map(Commit::from)
             .ok_or_else(not_found)
     }
 
     /// Fetches a commit with its files, without history, into a bare repository, which is created if it is missing.
-    pub async fn fetch_commit(&self, bare: &Path, url: &str, commit: &str) -> Result<(), GitError> {
+    pub async fn fetch_commit(&self, bare: &Path, url: &str, commit: &Commit) -> Result<(), GitError> {
         let remote = self.remote(url)?;
         let not_found =
             || GitError::ReferenceNotFound { url: remote.shown.clone(), reference: format!("commit {commit}") };
@@ -157,14 +159,14 @@ impl Git {
     }
 
     /// Resolves and fetches a reference, and returns its commit.
-    pub async fn fetch_ref(&self, bare: &Path, url: &str, reference: &GitReference) -> Result<String, GitError> {
+    pub async fn fetch_ref(&self, bare: &Path, url: &str, reference: &GitReference) -> Result<Commit, GitError> {
         let commit = self.ls_remote(url, reference).await?;
         self.fetch_commit(bare, url, &commit).await?;
         Ok(commit)
     }
 
     /// Writes one folder of a fetched commit to `target`, which must not exist, below the folder's own path.
-    pub async fn check_out(&self, bare: &Path, commit: &str, folder: &str, target: &Path) -> Result<(), GitError> {
+    pub async fn check_out(&self, bare: &Path, commit: &Commit, folder: &str, target: &Path) -> Result<(), GitError> {
         let place = Remote::local(&format!("commit {commit}"));
         let path = |error: std::io::Error| GitError::Failed {
             operation: "checkout",
@@ -194,7 +196,7 @@ impl Git {
     }
 
     /// The commit of the checkout that contains a folder, if the folder is unchanged since that commit.
-    pub async fn commit_of(&self, folder: &Path) -> Option<String> {
+    pub async fn commit_of(&self, folder: &Path) -> Option<Commit> {
         let place = Remote::local("the folder of configs");
         let prepared = |arguments: &[&str]| {
             let command = self.command("none").arguments([OsStr::new("-C"), folder.as_os_str()]);
@@ -203,8 +205,9 @@ impl Git {
         let head = self.run(prepared(&["rev-parse", "--verify", "--quiet", "HEAD"]), "rev-parse", &place).await.ok()?;
         let changes = prepared(&["status", "--porcelain", "--", "."]);
         let changes = self.run(changes, "status", &place).await.ok()?;
-        let head = String::from_utf8(head.stdout).ok()?.trim().to_owned();
-        (changes.stdout.is_empty() && is_commit(&head)).then_some(head)
+        let head = String::from_utf8(head.stdout).ok()?;
+        let head = head.trim();
+        (changes.stdout.is_empty() && is_commit(head)).then(|| Commit::from(head))
     }
 
     async fn initialise(&self, bare: &Path, remote: &Remote) -> Result<(), GitError> {
@@ -216,7 +219,7 @@ impl Git {
         self.run(command, "init", remote).await.map(drop)
     }
 
-    async fn has_commit(&self, bare: &Path, commit: &str, remote: &Remote) -> Result<bool, GitError> {
+    async fn has_commit(&self, bare: &Path, commit: &Commit, remote: &Remote) -> Result<bool, GitError> {
         // Only a reference of codeloc proves that a commit is there with all its files.
         let arguments = ["for-each-ref", "--contains", commit, "--count=1", "refs/codeloc"];
         let command = self.reading(bare).arguments(arguments);

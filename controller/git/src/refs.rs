@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use codeloc_core::ids::Commit;
 use codeloc_core::lock::lock;
 use codeloc_crds::GitReference;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -28,11 +29,11 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 /// Port: resolves a reference to its commit.
 pub trait ResolveReference: Send + Sync + 'static {
-    fn resolve(&self, url: &str, reference: &GitReference) -> impl Future<Output = Result<String, GitError>> + Send;
+    fn resolve(&self, url: &str, reference: &GitReference) -> impl Future<Output = Result<Commit, GitError>> + Send;
 }
 
 impl ResolveReference for Git {
-    async fn resolve(&self, url: &str, reference: &GitReference) -> Result<String, GitError> {
+    async fn resolve(&self, url: &str, reference: &GitReference) -> Result<Commit, GitError> {
         self.ls_remote(url, reference).await
     }
 }
@@ -47,8 +48,8 @@ pub struct RefKey {
 /// The last answer for a reference. At least one field is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref {
-    /// The last known commit: 40 hexadecimal digits.
-    pub commit: Option<String>,
+    /// The last known commit.
+    pub commit: Option<Commit>,
     /// Why the last request failed.
     pub failure: Option<Failure>,
 }
@@ -142,7 +143,7 @@ impl Refs {
     }
 
     /// The last known commit, and when the last request that returned it started.
-    pub fn asked(&self, key: &RefKey) -> Option<(String, Instant)> {
+    pub fn asked(&self, key: &RefKey) -> Option<(Commit, Instant)> {
         let entries = self.shared.entries();
         let entry = entries.get(key).filter(|entry| entry.tracked)?;
         Some((entry.last.as_ref()?.commit.clone()?, entry.answered?))
@@ -220,7 +221,7 @@ impl Entry {
     }
 
     /// Stores an answer, and returns whether it differs from the last one.
-    fn take(&mut self, key: &RefKey, answer: Result<String, GitError>, interval: Duration) -> bool {
+    fn take(&mut self, key: &RefKey, answer: Result<Commit, GitError>, interval: Duration) -> bool {
         let before = self.last.take();
         self.running = false;
         self.ended = self.started;
@@ -282,7 +283,7 @@ impl Shared {
     }
 
     /// Stores an answer, and returns whether it changed a tracked reference.
-    fn end(&self, key: &RefKey, answer: Result<String, GitError>) -> bool {
+    fn end(&self, key: &RefKey, answer: Result<Commit, GitError>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(key) else {
             return false;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use codeloc_core::ids::{Commit, Digest};
 use codeloc_core::image::Image;
 use codeloc_crds::{Architecture, CodePointer, LocationName};
 
@@ -14,8 +15,7 @@ pub struct Request {
     pub location: LocationName,
     /// As the config writes it. [`Git`](codeloc_git::Git) applies its URL rewrites when it fetches.
     pub git_url: String,
-    /// 40 hexadecimal digits.
-    pub commit: String,
+    pub commit: Commit,
     pub subdirectory: Option<String>,
     pub code: CodePointer,
     pub dependencies: Option<String>,
@@ -39,5 +39,5 @@ pub trait Builder: Send + Sync + 'static {
         progress: &OnProgress<'_>,
     ) -> impl Future<Output = Result<Image, BuildError>> + Send;
     /// The digest behind `NAME:TAG` of an image that codeloc did not build; `None` if the registry has no such tag.
-    fn digest(&self, tag: &str) -> impl Future<Output = Result<Option<String>, BuildError>> + Send;
+    fn digest(&self, tag: &str) -> impl Future<Output = Result<Option<Digest>, BuildError>> + Send;
 }

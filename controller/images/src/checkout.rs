@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use codeloc_core::ids::Commit;
 use codeloc_git::program::{InteractiveProcess, Output, ProgramError, tail};
 use codeloc_git::{Git, GitError};
 
@@ -73,7 +74,12 @@ impl Repositories {
 
     /// Fetches a commit, unless it was fetched before, and lists the files below `subdirectory`. The caller holds a lock on
     /// the URL.
-    pub(super) async fn tree(&self, url: &str, commit: &str, subdirectory: Option<&str>) -> Result<Tree, BuildError> {
+    pub(super) async fn tree(
+        &self,
+        url: &str,
+        commit: &Commit,
+        subdirectory: Option<&str>,
+    ) -> Result<Tree, BuildError> {
         let repository = self.folder.join(format!("{}.git", &sha256_hex(url)[..32]));
         self.git.fetch_commit(&repository, url, commit).await.map_err(|error| fetch_error(commit, error))?;
         caches::mark_used(&repository);
@@ -94,7 +100,7 @@ impl Repositories {
         let subdirectory =
             subdirectory.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty() && *path != ".");
         let treeish = match subdirectory {
-            None => commit.to_owned(),
+            None => commit.to_string(),
             Some(path) if path.split('/').all(|part| !["", ".", ".."].contains(&part)) => {
                 format!("{commit}:{path}")
             }
@@ -214,7 +220,7 @@ fn git_failed(command: &str, output: &Output) -> BuildError {
 }
 
 /// A missing repository is transient: hosts also hide a repository that the token may not read yet.
-fn fetch_error(commit: &str, error: GitError) -> BuildError {
+fn fetch_error(commit: &Commit, error: GitError) -> BuildError {
     let message = format!("cannot fetch commit {commit}");
     let failure = match &error {
         GitError::Refused { .. } | GitError::ReferenceNotFound { .. } | GitError::Malformed { .. } => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::build_cache::{self, BuildCache};
-use crate::digest::{sha256, sha256_hex};
+use crate::digest::sha256_hex;
 use crate::disk::{disk_error, temporary_folder, write_whole};
 use crate::error::BuildError;
 use crate::progress::{OnProgress, Progress};
@@ -303,7 +303,7 @@ fn wheel_hashes(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>
         let (project, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if name.ends_with(".whl") && normal_name(project) == package.name && package.specifier == format!("=={version}")
         {
-            hashes.insert(sha256(std::fs::read(&path).map_err(disk)?));
+            hashes.insert(format!("sha256:{}", sha256_hex(std::fs::read(&path).map_err(disk)?)));
         }
     }
     Ok(hashes)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use codeloc_core::ids::{Commit, Digest};
 use codeloc_core::image::{Load, LoadTarget};
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use serde_json::{Map, Value, json};
@@ -40,7 +41,7 @@ pub(super) struct Assembly<'a> {
     pub architecture: &'a str,
     pub python: &'a str,
     pub location: &'a str,
-    pub commit: &'a str,
+    pub commit: &'a Commit,
     /// Seconds since 1970.
     pub commit_time: i64,
 }
@@ -48,7 +49,7 @@ pub(super) struct Assembly<'a> {
 /// The small files of an image, which are pushed last.
 pub(super) struct Assembled {
     pub config: Vec<u8>,
-    pub config_digest: String,
+    pub config_digest: Digest,
     pub manifest: Vec<u8>,
 }
 
@@ -63,7 +64,7 @@ impl Assembly<'_> {
         for (name, layer) in [("dependencies", self.dependencies), ("code", self.code)] {
             layers.push(OciDescriptor {
                 media_type: layer.media_type.clone(),
-                digest: layer.digest.clone(),
+                digest: layer.digest.to_string(),
                 size: layer.size.cast_signed(),
                 annotations: Some(BTreeMap::from([(LAYER_ANNOTATION.to_owned(), name.to_owned())])),
                 ..OciDescriptor::default()
@@ -74,7 +75,7 @@ impl Assembly<'_> {
             media_type: Some(OCI_IMAGE_MEDIA_TYPE.to_owned()),
             config: OciDescriptor {
                 media_type: IMAGE_CONFIG_MEDIA_TYPE.to_owned(),
-                digest: config_digest.clone(),
+                digest: config_digest.to_string(),
                 size: config.len().cast_signed() as i64,
                 ..OciDescriptor::default()
             },
@@ -232,7 +233,12 @@ mod tests {
 
     fn layer(name: &str) -> Layer {
         let media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
-        Layer { digest: format!("sha256:{name}"), diff_id: format!("sha256:{name}-diff"), size: 7, media_type }
+        Layer {
+            digest: Digest::from(format!("sha256:{name}")),
+            diff_id: Digest::from(format!("sha256:{name}-diff")),
+            size: 7,
+            media_type,
+        }
     }
 
     fn assembled(base: Option<&Base>) -> (Value, Value, Load) {
@@ -247,7 +253,7 @@ mod tests {
             architecture: "arm64",
             python: "3.12",
             location: "demo",
-            commit: "c0ffee",
+            commit: &Commit::from("c0ffee"),
             commit_time: 1_700_000_000,
         };
         let assembled = assembly.assemble().unwrap();
@@ -330,7 +336,7 @@ mod tests {
             architecture: "arm64",
             python: "3.12",
             location: "demo",
-            commit: "c0ffee",
+            commit: &Commit::from("c0ffee"),
             commit_time: 0,
         };
         assert!(expect_terminal(assembly.assemble().map(|_| ())).contains("base image"));

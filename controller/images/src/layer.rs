@@ -8,7 +8,8 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest, Sha256};
+use codeloc_core::ids::Digest;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempPath;
 
 use crate::settings::Compression;
@@ -28,10 +29,10 @@ pub(super) struct Spooled {
 /// The description of a layer in manifests and configs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Layer {
-    /// `sha256:…` of the compressed bytes.
-    pub digest: String,
-    /// `sha256:…` of the tar stream.
-    pub diff_id: String,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// The digest of the tar stream.
+    pub diff_id: Digest,
     /// Compressed bytes.
     pub size: u64,
     pub media_type: String,
@@ -150,8 +151,8 @@ impl Sink {
             Compression::Gzip => "gzip",
         };
         let layer = Layer {
-            digest: format!("sha256:{}", hex::encode(hashed.hash.finalize())),
-            diff_id: format!("sha256:{}", hex::encode(self.diff.finalize())),
+            digest: Digest::from(format!("sha256:{}", hex::encode(hashed.hash.finalize()))),
+            diff_id: Digest::from(format!("sha256:{}", hex::encode(self.diff.finalize()))),
             size: hashed.bytes,
             media_type: format!("application/vnd.oci.image.layer.v1.tar+{suffix}"),
         };
@@ -209,6 +210,7 @@ impl<R: Read> Read for Counted<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::sha256;
 
     fn nodes() -> BTreeMap<String, Node<Vec<u8>>> {
         let file = |text: &str, executable| Node::File {
@@ -241,7 +243,7 @@ mod tests {
             assert_eq!(first.layer, second.layer);
             let bytes = std::fs::read(&first.file).unwrap();
             assert_eq!(bytes.len() as u64, first.layer.size);
-            assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(&bytes))), first.layer.digest);
+            assert_eq!(sha256(&bytes), first.layer.digest);
         }
         assert_eq!(packed(Compression::Zstd).0.layer.diff_id, packed(Compression::Gzip).0.layer.diff_id);
     }
@@ -250,7 +252,7 @@ mod tests {
     fn entries_are_sorted_with_fixed_times_owners_and_modes() {
         let (spooled, _spool) = packed(Compression::Zstd);
         let bytes = zstd::decode_all(std::fs::File::open(&spooled.file).unwrap()).unwrap();
-        assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(&bytes))), spooled.layer.diff_id);
+        assert_eq!(sha256(&bytes), spooled.layer.diff_id);
         let mut archive = tar::Archive::new(bytes.as_slice());
         let actual: Vec<(String, u32)> = archive
             .entries()

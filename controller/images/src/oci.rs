@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use codeloc_core::ids::Digest;
 use codeloc_core::image::{CODE_FOLDER, Image, load_of_given_image};
 use codeloc_core::lock::lock;
 use codeloc_crds::{Architecture, CodePointer};
@@ -363,21 +364,17 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             BuildError::terminal(format!("the packages do not fit the base image {text}: {reason}"))
         })?;
         for blob in &pulled.manifest.layers {
-            if registry.has_blob(&blob.digest).await?
-                || (source.host() == registry.host() && registry.mount(&blob.digest, source.path()).await)
+            let digest = Digest::from(blob.digest.as_str());
+            if registry.has_blob(&digest).await?
+                || (source.host() == registry.host() && registry.mount(&digest, source.path()).await)
             {
                 continue;
             }
             let folder = temporary_folder(&self.settings.work)?;
             let file = folder.path().join("layer");
             source.pull_file(blob, &file).await?;
-            let layer = Layer {
-                digest: blob.digest.clone(),
-                diff_id: String::new(),
-                size: blob.size.cast_unsigned(),
-                media_type: blob.media_type.clone(),
-            };
-            registry.push_file(&layer, &file, &upload_progress(&layer, progress)).await?;
+            let size = blob.size.cast_unsigned();
+            registry.push_file(&digest, size, &file, &upload_progress(size, progress)).await?;
         }
         Ok(Some(Base { layers: pulled.manifest.layers, config: pulled.config }))
     }
@@ -398,7 +395,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
                 None => false,
             };
             if !mounted {
-                registry.push_file(layer, file, &upload_progress(layer, progress)).await?;
+                registry.push_file(&layer.digest, layer.size, file, &upload_progress(layer.size, progress)).await?;
             }
         }
         lock(&self.pushed_layers).insert(key, registry.path().to_owned());
@@ -475,7 +472,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         Ok(Image { reference, commit: Some(request.commit.clone()), load })
     }
 
-    async fn digest(&self, tag: &str) -> Result<Option<String>, BuildError> {
+    async fn digest(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
         let reference = Reference::from_str(tag)
             .map_err(|error| BuildError::terminal(format!("{tag} is not an image reference")).caused_by(error))?;
         let repository = format!("{}/{}", reference.resolve_registry(), reference.repository());
@@ -485,8 +482,8 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
 }
 
 /// Reports the uploaded MiB of a layer.
-fn upload_progress<'a>(layer: &Layer, progress: &'a OnProgress<'_>) -> impl Fn(u64) + Send + Sync + 'a {
-    let total_mib = layer.size >> 20;
+fn upload_progress<'a>(size: u64, progress: &'a OnProgress<'_>) -> impl Fn(u64) + Send + Sync + 'a {
+    let total_mib = size >> 20;
     move |done_mib| progress(Progress::UploadingLayer { done_mib, total_mib })
 }
 

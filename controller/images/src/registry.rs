@@ -7,6 +7,7 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
+use codeloc_core::ids::Digest;
 use oci_client::{
     Client, Reference, RegistryOperation,
     client::{ClientConfig, ClientProtocol},
@@ -20,7 +21,6 @@ use crate::credentials::{Login, RegistryCredentials};
 use crate::digest::sha256;
 use crate::disk::disk_error;
 use crate::error::BuildError;
-use crate::layer::Layer;
 
 const CHUNK: usize = 1 << 18;
 /// Bytes per second. A slower upload is aborted.
@@ -28,7 +28,7 @@ const MIN_UPLOAD_RATE: u64 = 256 << 10;
 
 /// The manifest of an image, its digest in the registry, and its config.
 pub(super) struct Pulled {
-    pub digest: String,
+    pub digest: Digest,
     pub manifest: OciImageManifest,
     pub config: Vec<u8>,
 }
@@ -99,9 +99,9 @@ impl Registry {
     }
 
     /// The digest behind a tag, or `None` if the tag does not exist.
-    pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<String>, BuildError> {
+    pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
         match self.client.fetch_manifest_digest(&self.tagged(tag), &RegistryAuth::Anonymous).await {
-            Ok(digest) => Ok(Some(digest)),
+            Ok(digest) => Ok(Some(Digest::from(digest))),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.failed("look up the image in", error)),
         }
@@ -134,16 +134,16 @@ impl Registry {
         let mut config = Vec::new();
         let pulled = self.client.pull_blob(&image, &manifest.config, &mut config).await;
         pulled.map_err(|error| self.failed("read the image config in", error))?;
-        Ok(Pulled { digest, manifest, config })
+        Ok(Pulled { digest: Digest::from(digest), manifest, config })
     }
 
-    pub(super) async fn has_blob(&self, digest: &str) -> Result<bool, BuildError> {
+    pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, BuildError> {
         let image = self.tagged("latest");
         self.client.blob_exists(&image, digest).await.map_err(|error| self.failed("look up a layer in", error))
     }
 
     /// Mounts a blob from another repository of the same registry. `false` if the registry does not mount it.
-    pub(super) async fn mount(&self, digest: &str, from: &str) -> bool {
+    pub(super) async fn mount(&self, digest: &Digest, from: &str) -> bool {
         let source = Reference::with_tag(self.host.clone(), from.to_owned(), "latest".to_owned());
         self.client.mount_blob(&self.tagged("latest"), &source, digest).await.is_ok()
     }
@@ -151,7 +151,8 @@ impl Registry {
     /// Uploads a file without loading it into memory.
     pub(super) async fn push_file(
         &self,
-        layer: &Layer,
+        digest: &Digest,
+        size: u64,
         file: &Path,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), BuildError> {
@@ -163,7 +164,7 @@ impl Registry {
             sent.send_modify(|bytes| *bytes += read as u64);
             Ok((read > 0).then(|| (Bytes::from(chunk), (file, sent))))
         });
-        let mut pushing = std::pin::pin!(self.push_stream("push a layer to", stream, &layer.digest, layer.size));
+        let mut pushing = std::pin::pin!(self.push_stream("push a layer to", stream, digest, size));
         let mut reported = 0;
         loop {
             tokio::select! {
@@ -180,7 +181,7 @@ impl Registry {
     }
 
     /// Uploads a small blob, unless the registry has it.
-    pub(super) async fn push_bytes(&self, bytes: Vec<u8>, digest: &str) -> Result<(), BuildError> {
+    pub(super) async fn push_bytes(&self, bytes: Vec<u8>, digest: &Digest) -> Result<(), BuildError> {
         if self.has_blob(digest).await? {
             return Ok(());
         }
@@ -195,7 +196,7 @@ impl Registry {
         &self,
         purpose: &str,
         stream: impl futures::Stream<Item = Result<Bytes, OciDistributionError>> + Send + 'static,
-        digest: &str,
+        digest: &Digest,
         size: u64,
     ) -> Result<(), BuildError> {
         let time_limit = self.timeout + Duration::from_secs(size / MIN_UPLOAD_RATE);
@@ -226,7 +227,7 @@ impl Registry {
     }
 
     /// Pushes a manifest with a tag. Returns its digest when the registry confirms it.
-    pub(super) async fn push_manifest(&self, tag: &str, manifest: Vec<u8>) -> Result<String, BuildError> {
+    pub(super) async fn push_manifest(&self, tag: &str, manifest: Vec<u8>) -> Result<Digest, BuildError> {
         let digest = sha256(&manifest);
         let media_type = reqwest::header::HeaderValue::from_static(OCI_IMAGE_MEDIA_TYPE);
         let pushed = self.client.push_manifest_raw(&self.tagged(tag), manifest, media_type).await;

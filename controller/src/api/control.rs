@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use codeloc_core::ids::Commit;
 use codeloc_core::status::LocationStatus;
+use codeloc_crds::LocationName;
 use codeloc_git::commit::Author;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,22 +24,23 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Control: Send + Sync + 'static {
     fn recorder(&self) -> &Recorder;
     fn statuses(&self) -> Vec<LocationStatus>;
+    /// The status with this name, which may be the path of a config that belongs to no location.
     fn status(&self, name: &str) -> Option<LocationStatus>;
     fn daemon(&self) -> DaemonStatus;
     fn readiness(&self) -> Readiness;
     fn scrape(&self) -> Scrape;
     fn costs(&self) -> Vec<Cost>;
     /// Reads config, branch and AWS of one location, or of all locations, and reconciles now.
-    fn trigger(&self, name: Option<&str>);
+    fn trigger(&self, name: Option<&LocationName>);
     /// Handles a push to a repository with these URLs. Returns how many locations and config sources use it.
     fn pushed(&self, urls: &[String]) -> usize;
     /// The plan in the format of `codeloc plan --json`.
-    fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>>;
-    fn logs<'a>(&'a self, name: &'a str, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
-    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>>;
+    fn plan<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<serde_json::Value, PlanError>>;
+    fn logs<'a>(&'a self, name: &'a LocationName, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
+    fn config<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<Option<String>, WriteError>>;
     fn write<'a>(
         &'a self,
-        name: &'a str,
+        name: &'a LocationName,
         change: &'a Change,
         message: &'a str,
         author: &'a Author,
@@ -72,7 +75,8 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Written {
     /// The commit in the config repository; absent if the configs are in a plain folder.
-    pub commit: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub commit: Option<Commit>,
     /// Whether the config changed.
     pub changed: bool,
     /// The new config; absent after a removal.
@@ -95,7 +99,8 @@ pub struct DaemonStatus {
     /// `held`, `standby`, `unreadable` or `unknown`.
     pub lease: String,
     /// The commit of the config repository in force.
-    pub commit: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub commit: Option<Commit>,
     /// The current time of the daemon.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]

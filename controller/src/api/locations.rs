@@ -11,7 +11,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
+use codeloc_core::ids::Commit;
 use codeloc_core::status::LocationStatus;
+use codeloc_crds::LocationName;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -124,6 +126,7 @@ pub async fn remove(
     responses((status = 200, body = Object, content_type = "application/yaml"), problem::Read, problem::OneLocation, problem::Write))]
 pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Problem> {
     let Path(name) = name?;
+    let name = LocationName::new(&name).map_err(WriteError::from)?;
     let text = app.control.config(&name).await?.ok_or_else(|| Problem::from(WriteError::Missing(name)))?;
     Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())
 }
@@ -133,7 +136,7 @@ pub async fn config(State(app): State<App>, name: Named) -> Result<Response, Pro
     responses((status = 200, body = Object, description = "The plan in the format of `codeloc plan --json`"), problem::Read, problem::OneLocation))]
 pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
-    known(&app, &name)?;
+    let name = known(&app, &name)?;
     Ok(Json(app.control.plan(&name).await?))
 }
 
@@ -176,7 +179,7 @@ pub async fn logs(
 ) -> Result<Json<Vec<Line>>, Problem> {
     let (Path(name), Query(query)) = (name?, query?);
     let selection = query.selection()?;
-    known(&app, &name)?;
+    let name = known(&app, &name)?;
     Ok(Json(app.control.logs(&name, selection).await?))
 }
 
@@ -191,7 +194,7 @@ pub async fn follow_logs(
 ) -> Result<Response, Problem> {
     let (Path(name), Query(query)) = (name?, query?);
     let selection = query.selection()?;
-    known(&app, &name)?;
+    let name = known(&app, &name)?;
     let permit = app.limits.stream()?;
     let first = app.control.logs(&name, selection).await?;
     let state = LogStream { app, name, waiting: first.into(), after: query.after, _permit: permit };
@@ -204,7 +207,7 @@ pub async fn follow_logs(
 
 struct LogStream {
     app: App,
-    name: String,
+    name: LocationName,
     waiting: VecDeque<Line>,
     after: Option<i64>,
     _permit: tokio::sync::OwnedSemaphorePermit,
@@ -232,7 +235,7 @@ impl LogStream {
     responses((status = 202, description = "codeloc reconciles the location"), problem::Read, problem::OneLocation))]
 pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
     let Path(name) = name?;
-    known(&app, &name)?;
+    let name = known(&app, &name)?;
     app.control.trigger(Some(&name));
     Ok(StatusCode::ACCEPTED)
 }
@@ -277,8 +280,8 @@ pub async fn resume(
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// All 40 digits of the commit; by default, the commit that served before the current one.
-    #[schema(pattern = "^[0-9a-f]{40}$")]
-    commit: Option<String>,
+    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{40}$")]
+    commit: Option<Commit>,
 }
 
 /// Roll a location back to an earlier commit: commit `commit:` instead of `branch:`.
@@ -319,15 +322,20 @@ async fn write(
     let recorder = app.control.recorder();
     let count = |outcome| recorder.metrics.count_config_write(outcome);
     idempotent(app, headers, &request, async {
-        match app.control.write(name, change, message, &caller.author()).await {
-            Ok(written) => {
+        let written = async {
+            let name = LocationName::new(name)?;
+            let written = app.control.write(&name, change, message, &caller.author()).await?;
+            Ok::<_, WriteError>((name, written))
+        };
+        match written.await {
+            Ok((name, written)) => {
                 count(if written.changed { WriteOutcome::Written } else { WriteOutcome::Unchanged });
                 if written.changed {
                     let new_event =
-                        NewEvent::of(name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
+                        NewEvent::of(&name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
                     recorder.record(new_event.from_commit(written.commit.clone()));
                 }
-                app.control.trigger(Some(name));
+                app.control.trigger(Some(&name));
                 Ok(Written::from(written))
             }
             Err(error) => {
@@ -340,8 +348,10 @@ async fn write(
     .await
 }
 
-fn known(app: &App, name: &str) -> Result<(), Problem> {
-    app.control.status(name).map(drop).ok_or_else(|| Problem::no_such_location(name))
+/// The name of a location that has a status.
+fn known(app: &App, name: &str) -> Result<LocationName, Problem> {
+    let name_of = |_| LocationName::new(name).ok();
+    app.control.status(name).and_then(name_of).ok_or_else(|| Problem::no_such_location(name))
 }
 
 fn content_type(headers: &HeaderMap) -> String {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::http::request::Builder;
+use codeloc_core::ids::Commit;
 use codeloc_core::status::LocationStatus;
+use codeloc_crds::LocationName;
 use codeloc_git::commit::Author;
 use codeloc_git::{Git, GitSettings};
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use super::*;
 use crate::config_source::SourceSettings;
 use crate::config_source::write::{Change, WriteError, Writer};
 use crate::cost::Cost;
+use crate::fixtures::location_name;
 use crate::runtime::Clock;
 use crate::status::Recorder;
 use crate::status::metrics::Scrape;
@@ -49,8 +52,8 @@ impl Daemon {
         let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
         let mut status = LocationStatus::unknown("orders", "in sync".to_owned(), now);
-        status.commit = Some("b".repeat(40));
-        status.previous_commit = Some("a".repeat(40));
+        status.commit = Some(Commit::from("b".repeat(40)));
+        status.previous_commit = Some(Commit::from("a".repeat(40)));
         Arc::new(Self {
             recorder: Recorder::new(Clock::starting_at(now)),
             writer: Writer::new(&settings, git, folder.path().join("unused")),
@@ -100,31 +103,31 @@ impl Control for Daemon {
         vec![]
     }
 
-    fn trigger(&self, name: Option<&str>) {
-        self.triggered.lock().unwrap().push(name.unwrap_or("everything").to_owned());
+    fn trigger(&self, name: Option<&LocationName>) {
+        self.triggered.lock().unwrap().push(name.map_or("everything", LocationName::as_str).to_owned());
     }
 
     fn pushed(&self, urls: &[String]) -> usize {
         urls.iter().filter(|url| hooks::canonical(url) == "github.com/shop/orders").count()
     }
 
-    fn plan<'a>(&'a self, _name: &'a str) -> Call<'a, Result<Value, PlanError>> {
+    fn plan<'a>(&'a self, _name: &'a LocationName) -> Call<'a, Result<Value, PlanError>> {
         Box::pin(async { Err(PlanError("ecs:DescribeServices: no answer".to_owned())) })
     }
 
-    fn logs<'a>(&'a self, _name: &'a str, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
+    fn logs<'a>(&'a self, _name: &'a LocationName, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
         let all = [1, 2, 3].map(|at| Line { at, stream: "task".to_owned(), text: format!("line {at}") });
         let lines = all.into_iter().filter(|line| selection.after.is_none_or(|after| line.at > after)).collect();
         Box::pin(async { Ok(lines) })
     }
 
-    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>> {
+    fn config<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<Option<String>, WriteError>> {
         Box::pin(self.writer.read(name))
     }
 
     fn write<'a>(
         &'a self,
-        name: &'a str,
+        name: &'a LocationName,
         change: &'a Change,
         message: &'a str,
         author: &'a Author,
@@ -198,7 +201,7 @@ async fn every_write_changes_the_config() {
     // The daemon knows a location after its first observation.
     let now = jiff::Timestamp::from_second(1).unwrap();
     let mut status = LocationStatus::unknown("new", String::new(), now);
-    status.previous_commit = Some("b".repeat(40));
+    status.previous_commit = Some(Commit::from("b".repeat(40)));
     daemon.statuses.lock().unwrap().insert("new".to_owned(), status);
 
     let changed =
@@ -415,11 +418,11 @@ async fn a_stream_contains_past_and_new_events() {
     use crate::status::events::{EventReason, NewEvent};
 
     let daemon = Daemon::new();
-    daemon.recorder.record(NewEvent::of("orders", EventReason::Healthy, "one"));
+    daemon.recorder.record(NewEvent::of(&location_name("orders"), EventReason::Healthy, "one"));
     let request = get_of("/v1/events/stream?after=0&location=orders").body(Body::empty()).unwrap();
     let response = open(&daemon).oneshot(request).await.unwrap();
-    daemon.recorder.record(NewEvent::of("billing", EventReason::Healthy, "other"));
-    daemon.recorder.record(NewEvent::of("orders", EventReason::Degraded, "two"));
+    daemon.recorder.record(NewEvent::of(&location_name("billing"), EventReason::Healthy, "other"));
+    daemon.recorder.record(NewEvent::of(&location_name("orders"), EventReason::Degraded, "two"));
     let mut stream = response.into_body().into_data_stream();
     for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
         let chunk = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();

@@ -133,6 +133,8 @@ fn config(name: &str, url: &str, subdirectory: Option<&str>, code: &CodePointer,
 
 #[cfg(test)]
 mod tests {
+    use codeloc_core::ids::Commit;
+
     use super::*;
 
     #[test]
@@ -151,7 +153,7 @@ mod tests {
         let code = CodePointer::PythonFile("orders/definitions.py".to_owned());
         let found = Found {
             branch: "main".to_owned(),
-            commit: "a".repeat(40),
+            commit: Commit::from("a".repeat(40)),
             code: vec![code.clone(), CodePointer::Module("other".to_owned())],
             dependencies: Some("uv.lock".to_owned()),
             warnings: vec![],
@@ -168,7 +170,7 @@ mod tests {
         let written = |code: &CodePointer, found: Vec<CodePointer>| {
             let found = Found {
                 branch: "main".to_owned(),
-                commit: "a".repeat(40),
+                commit: Commit::from("a".repeat(40)),
                 code: found,
                 dependencies: None,
                 warnings: vec![],

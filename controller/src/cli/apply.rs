@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 use codeloc_aws::lease::{Lease, LeaseState};
+use codeloc_crds::LocationName;
 
 use super::terminal::{complain, say};
 use super::{Failure, log, settings};
@@ -47,7 +48,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let statuses = &daemon.context.status.statuses;
 
     // Done when every location has converged or is stuck.
-    let is_stuck = |name: &str| statuses.read(name, is_stuck).unwrap_or(false);
+    let is_stuck = |name: &LocationName| statuses.read(name, is_stuck).unwrap_or(false);
     let done = daemon.progress.until(|outcomes| {
         outcomes.iter().all(|(name, outcome)| match outcome {
             Outcome::Converged | Outcome::Gone | Outcome::Held => true,

@@ -267,15 +267,15 @@ fn details(statuses: &[LocationStatus]) -> String {
         };
         let _ = writeln!(out, "{}: {}, {}", status.name, status.sync, status.health);
         let optional = [
-            ("commit", &status.commit),
-            ("image", &status.image),
-            ("platform", &status.platform),
-            ("revision", &status.revision),
-            ("serving", &status.serving),
-            ("address", &status.address),
+            ("commit", status.commit.as_deref()),
+            ("image", status.image.as_deref()),
+            ("platform", status.platform.as_deref()),
+            ("revision", status.revision.as_deref()),
+            ("serving", status.serving.as_deref()),
+            ("address", status.address.as_deref()),
         ];
         for (key, value) in optional {
-            line(&mut out, key, value.as_deref().unwrap_or("-"));
+            line(&mut out, key, value.unwrap_or("-"));
         }
         for dated in &status.conditions {
             let condition = &dated.condition;

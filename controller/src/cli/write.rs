@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode};
 
 use clap::ArgMatches;
+use codeloc_crds::LocationName;
 use codeloc_git::commit::Author;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use super::client::{Client, without_prefix};
 use super::terminal::{print_json, say};
-use crate::config_source::write::{Change, Writer};
+use crate::config_source::write::{Change, WriteError, Writer};
 use crate::daemon::wiring;
 use crate::settings::{self, Settings};
 
@@ -70,11 +71,12 @@ async fn through_daemon(client: &Client, edit: &Edit) -> Result<Value, Failure> 
 async fn into_source(settings: &Settings, edit: &Edit) -> Result<Value, Failure> {
     let work = tempfile::tempdir()?;
     let writer = Writer::new(&wiring::source(settings), wiring::git(settings), work.path().join("writing.git"));
-    let written =
-        writer.write(&edit.name, &edit.change, &edit.message, &identity()).await.map_err(|error| match error {
-            crate::config_source::write::WriteError::Invalid(error) => without_prefix(&error.render(false)),
-            other => other.to_string(),
-        })?;
+    let shown = |error: WriteError| match error {
+        WriteError::Invalid(error) => without_prefix(&error.render(false)),
+        other => other.to_string(),
+    };
+    let name = LocationName::new(&edit.name).map_err(|error| shown(error.into()))?;
+    let written = writer.write(&name, &edit.change, &edit.message, &identity()).await.map_err(shown)?;
     Ok(json!({"commit": written.commit, "changed": written.changed, "config": written.text}))
 }
 

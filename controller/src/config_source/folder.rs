@@ -98,15 +98,15 @@ fn read_each(root: &Path, links: Links, reader: Reader) -> Result<Snapshot, Sour
     Ok(snapshot)
 }
 
-/// Reads one name from each line; `#` starts a comment.
-fn read_prune(root: &Path) -> io::Result<BTreeSet<String>> {
+/// Reads one name from each line; `#` starts a comment. A name that no location can have confirms nothing.
+fn read_prune(root: &Path) -> io::Result<BTreeSet<LocationName>> {
     let path = root.join(PRUNE);
     if !exists(&path)? {
         return Ok(BTreeSet::new());
     }
     let text = read_text(&path)?;
     let names = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    Ok(names.filter_map(|name| LocationName::new(name).ok()).collect())
 }
 
 fn add_fleet(

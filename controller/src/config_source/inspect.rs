@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::{CodePointer, GitReference};
 use codeloc_git::commit::FileText;
 use codeloc_git::{Git, GitError};
@@ -15,7 +16,7 @@ const DEFINITIONS: &str = r"(^|[^A-Za-z_])(Definitions|load_from_defs_folder|loa
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub branch: String,
-    pub commit: String,
+    pub commit: Commit,
     /// Possible places of the definitions, the most likely first.
     pub code: Vec<CodePointer>,
     /// The file from which a build takes the dependencies.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_core::desired::Invalid;
+use codeloc_core::ids::Commit;
 use codeloc_crds::{Glimpse, Location, LocationName};
 use codeloc_git::GitError;
 
@@ -25,7 +26,7 @@ pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The commit of the config repository; absent for a folder that is not a clean git checkout.
-    pub commit: Option<String>,
+    pub commit: Option<Commit>,
     pub locations: BTreeMap<LocationName, Result<Location, Invalid>>,
     /// Folders whose name is not a valid location name. codeloc only reports them.
     pub invalid_dirs: Vec<Invalid>,
@@ -34,7 +35,7 @@ pub struct Snapshot {
     /// Invalid configs whose only error is an overlapping prefix. The one that already uses the prefix keeps running.
     pub contested: BTreeMap<LocationName, Location>,
     /// Names in `prune.txt`: locations that codeloc may delete regardless of their number.
-    pub prune: BTreeSet<String>,
+    pub prune: BTreeSet<LocationName>,
 }
 
 impl Snapshot {

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::GitReference;
 use codeloc_git::Git;
 
@@ -39,7 +40,7 @@ impl Remote {
         let work = tokio::fs::canonicalize(&self.work).await.map_err(unusable)?;
         let bare = work.join(OBJECTS);
         self.git.fetch_commit(&bare, &self.url, &commit).await?;
-        let checkout = work.join(&commit);
+        let checkout = work.join(commit.as_str());
         // Only a complete checkout gets its final name.
         if !tokio::fs::try_exists(&checkout).await.map_err(unusable)? {
             let unfinished = work.join("unfinished");
@@ -57,15 +58,15 @@ impl Remote {
 }
 
 /// Points `current` to the checkout of the commit in one step, then removes the others.
-async fn switch_current(work: &Path, commit: &str) -> io::Result<()> {
+async fn switch_current(work: &Path, commit: &Commit) -> io::Result<()> {
     let next = work.join("next");
     remove(&next).await?;
-    tokio::fs::symlink(commit, &next).await?;
+    tokio::fs::symlink(commit.as_str(), &next).await?;
     tokio::fs::rename(&next, work.join(CURRENT)).await?;
     let mut entries = tokio::fs::read_dir(work).await?;
     while let Some(entry) = entries.next_entry().await? {
         let name = entry.file_name();
-        if name != CURRENT && name != OBJECTS && name != commit {
+        if name != CURRENT && name != OBJECTS && name != commit.as_str() {
             remove(&entry.path()).await?;
         }
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::{GitReference, LocationName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -95,10 +96,14 @@ impl Origin {
     }
 
     /// Commits everything and returns the commit.
-    fn commit(&self, message: &str) -> String {
+    fn commit(&self, message: &str) -> Commit {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", message]);
-        self.git(&["rev-parse", "HEAD"])
+        self.head()
+    }
+
+    fn head(&self) -> Commit {
+        Commit::from(self.git(&["rev-parse", "HEAD"]))
     }
 }
 
@@ -194,7 +199,7 @@ async fn a_folder_that_never_existed_has_no_snapshot() {
 async fn only_a_clean_checkout_has_a_commit() {
     let fixture = Fixture::new();
     let origin = fixture.origin();
-    let commit = origin.git(&["rev-parse", "HEAD"]);
+    let commit = origin.head();
     let settings = SourceSettings::Folder { root: origin.path.join("repos"), interval: NEVER };
     let clean = read_once(settings.clone(), fixture.git()).await.unwrap();
     assert_eq!(clean.commit, Some(commit));
@@ -206,7 +211,7 @@ async fn only_a_clean_checkout_has_a_commit() {
 async fn commits_and_forced_pushes_are_read_whole() {
     let fixture = Fixture::new();
     let origin = fixture.origin();
-    let first = origin.git(&["rev-parse", "HEAD"]);
+    let first = origin.head();
     let mut handle = watch(fixture.remote(&origin), fixture.git());
     let snapshot = wait_for_snapshot(&mut handle, |_| true).await;
     assert_eq!((names(&snapshot), snapshot.commit.as_ref()), (vec!["one"], Some(&first)));
@@ -218,9 +223,9 @@ async fn commits_and_forced_pushes_are_read_whole() {
     let snapshot = wait_for_snapshot(&mut handle, |snapshot| snapshot.commit.as_ref() == Some(&second)).await;
     assert_eq!((names(&snapshot), cpu(&snapshot, "one")), (vec!["one", "two"], Some(512)));
     let work = fixture.path("work");
-    assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(&second));
+    assert_eq!(std::fs::read_link(work.join("current")).unwrap(), Path::new(second.as_str()));
     assert!(work.join("current/repos/two/config.yml").is_file());
-    assert!(!work.join(&first).exists());
+    assert!(!work.join(first.as_str()).exists());
 
     origin.git(&["reset", "--quiet", "--hard", &first]);
     origin.config("three", "");
@@ -243,7 +248,7 @@ async fn an_unreadable_remote_keeps_the_last_snapshot() {
     let state = wait_for(&mut handle, |state| state.failure.is_some()).await;
     assert_eq!(state.snapshot.as_ref(), Some(&good));
     let failure = state.failure.unwrap();
-    assert!(failure.message.contains("folder repos") && failure.message.contains(&moved), "{failure:?}");
+    assert!(failure.message.contains("folder repos") && failure.message.contains(moved.as_str()), "{failure:?}");
 
     std::fs::rename(&origin.path, fixture.path("away")).unwrap();
     handle.trigger();
@@ -283,7 +288,7 @@ async fn an_unfinished_checkout_is_repeated() {
 async fn branches_tags_and_commits_resolve() {
     let fixture = Fixture::new();
     let (git, origin) = (fixture.git(), fixture.origin());
-    let first = origin.git(&["rev-parse", "HEAD"]);
+    let first = origin.head();
     origin.git(&["tag", "light"]);
     origin.git(&["tag", "--annotate", "--message", "x", "heavy"]);
     origin.git(&["branch", "feature/x"]);
@@ -296,7 +301,7 @@ async fn branches_tags_and_commits_resolve() {
     assert_eq!(resolve(GitReference::Branch("feature/x".into())).await, Ok(first.clone()));
     assert_eq!(resolve(GitReference::Tag("light".into())).await, Ok(first.clone()));
     assert_eq!(resolve(GitReference::Tag("heavy".into())).await, Ok(first.clone()));
-    assert_eq!(resolve(GitReference::Commit(first.clone())).await, Ok(first));
+    assert_eq!(resolve(GitReference::Commit(first.to_string())).await, Ok(first));
 
     let missing = resolve(GitReference::Branch("none".into())).await.unwrap_err();
     assert!(matches!(missing, GitError::ReferenceNotFound { .. }) && !missing.is_transient(), "{missing}");
@@ -311,7 +316,7 @@ async fn branches_tags_and_commits_resolve() {
 async fn a_commit_without_a_branch_is_fetched_once() {
     let fixture = Fixture::new();
     let (git, origin) = (fixture.git(), fixture.origin());
-    let first = origin.git(&["rev-parse", "HEAD"]);
+    let first = origin.head();
     origin.config("two", "");
     let second = origin.commit("second");
     let bare = fixture.path("bare.git");
@@ -321,9 +326,9 @@ async fn a_commit_without_a_branch_is_fetched_once() {
 
     std::fs::rename(&origin.path, fixture.path("away")).unwrap();
     git.fetch_commit(&bare, &origin.url(), &first).await.unwrap();
-    let unknown = "0123456789012345678901234567890123456789";
+    let unknown = Commit::from("0123456789012345678901234567890123456789");
     std::fs::rename(fixture.path("away"), &origin.path).unwrap();
-    let error = git.fetch_commit(&bare, &origin.url(), unknown).await.unwrap_err();
+    let error = git.fetch_commit(&bare, &origin.url(), &unknown).await.unwrap_err();
     assert!(matches!(error, GitError::ReferenceNotFound { .. }), "{error}");
 }
 

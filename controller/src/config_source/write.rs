@@ -7,9 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::edit::{EditError, edit, write as write_fields};
 use codeloc_crds::suspend::{resume, suspend};
-use codeloc_crds::{ConfigError, GitReference, LocationName};
+use codeloc_crds::{ConfigError, GitReference, LocationName, NameError};
 use codeloc_git::commit::Author;
 use codeloc_git::commit::Pushed;
 use codeloc_git::{Git, GitError};
@@ -42,7 +43,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The commit with the change; absent if the configs are in a plain folder.
-    pub commit: Option<String>,
+    pub commit: Option<Commit>,
     /// Whether the config changed.
     pub changed: bool,
     /// The new config; absent after a removal.
@@ -52,9 +53,9 @@ pub struct Written {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("{0} already has a config; update it instead")]
-    Exists(String),
+    Exists(LocationName),
     #[error("{0} has no config")]
-    Missing(String),
+    Missing(LocationName),
     #[error("{0}")]
     Name(String),
     /// Boxed because it contains the text.
@@ -70,6 +71,12 @@ pub enum WriteError {
     Git(#[from] GitError),
     #[error("cannot write {path}: {reason}")]
     File { path: String, reason: String },
+}
+
+impl From<NameError> for WriteError {
+    fn from(error: NameError) -> Self {
+        Self::Name(format!("{}: {}", error.message, error.hint))
+    }
 }
 
 /// The one writer of this process.
@@ -102,12 +109,11 @@ impl Writer {
     /// Makes one change, with this commit message.
     pub async fn write(
         &self,
-        name: &str,
+        name: &LocationName,
         change: &Change,
         message: &str,
         author: &Author,
     ) -> Result<Written, WriteError> {
-        LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
         let _turn = self.turn.lock().await;
         match &self.target {
             Target::Folder(root) => in_folder(root, name, change).await,
@@ -132,11 +138,10 @@ impl Writer {
     }
 
     /// The current text of a config at the origin.
-    pub async fn read(&self, name: &str) -> Result<Option<String>, WriteError> {
-        LocationName::new(name).map_err(|error| WriteError::Name(format!("{}: {}", error.message, error.hint)))?;
+    pub async fn read(&self, name: &LocationName) -> Result<Option<String>, WriteError> {
         let _turn = self.turn.lock().await;
         match &self.target {
-            Target::Folder(root) => read_file(&root.join(name).join(CONFIG)).await,
+            Target::Folder(root) => read_file(&root.join(name.as_str()).join(CONFIG)).await,
             Target::Git { url, reference, folder, bare } => {
                 let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };
                 let commit = self.git.fetch_ref(bare, url, reference).await?;
@@ -147,13 +152,13 @@ impl Writer {
 }
 
 /// The text after the change.
-fn changed(name: &str, before: Option<&str>, change: &Change) -> Result<Option<String>, WriteError> {
+fn changed(name: &LocationName, before: Option<&str>, change: &Change) -> Result<Option<String>, WriteError> {
     let after = match (change, before) {
-        (Change::Add(_) | Change::AddText(_), Some(_)) => return Err(WriteError::Exists(name.to_owned())),
+        (Change::Add(_) | Change::AddText(_), Some(_)) => return Err(WriteError::Exists(name.clone())),
         (Change::Add(fields), None) => write_fields(fields),
         (Change::AddText(text), None) => text.clone(),
         (Change::Set(_) | Change::Suspend | Change::Resume | Change::Remove, None) => {
-            return Err(WriteError::Missing(name.to_owned()));
+            return Err(WriteError::Missing(name.clone()));
         }
         (Change::Remove, Some(_)) => return Ok(None),
         (Change::Set(fields), Some(before)) => edit(before, fields)?,
@@ -164,8 +169,8 @@ fn changed(name: &str, before: Option<&str>, change: &Change) -> Result<Option<S
     Ok(Some(after))
 }
 
-async fn in_folder(root: &Path, name: &str, change: &Change) -> Result<Written, WriteError> {
-    let folder = root.join(name);
+async fn in_folder(root: &Path, name: &LocationName, change: &Change) -> Result<Written, WriteError> {
+    let folder = root.join(name.as_str());
     let path = folder.join(CONFIG);
     let before = read_file(&path).await?;
     let text = changed(name, before.as_deref(), change)?;

@@ -3,6 +3,7 @@
 use codeloc_aws::Clients;
 use codeloc_aws::deployment::{self, DeploymentError, Found};
 use codeloc_core::deployment::{Address, Deployment};
+use codeloc_core::ids::Arn;
 
 use crate::settings::{AddressMode, Platform, Settings};
 
@@ -23,8 +24,8 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
         subnets: aws.subnets.clone(),
         security_groups: aws.security_groups.clone(),
         assign_public_ip: aws.assign_public_ip,
-        execution_role_arn: aws.execution_role_arn.clone(),
-        permissions_boundary: aws.permissions_boundary.clone(),
+        execution_role_arn: aws.execution_role_arn.as_str().into(),
+        permissions_boundary: aws.permissions_boundary.as_deref().map(Arn::from),
         log_retention_days: aws.log_retention_days,
         image_grace_days: settings.build.image_grace_days,
         port: settings.dagster.port,

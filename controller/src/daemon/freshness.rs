@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codeloc_core::status::LocationStatus;
-use codeloc_crds::GitReference;
+use codeloc_crds::{GitReference, LocationName};
 use tokio::time::Instant;
 
 use super::Daemon;
@@ -37,8 +37,8 @@ impl<P: Ports> Daemon<P> {
     /// The same, once each config has a status.
     pub fn whole_as_of(&self) -> Option<Instant> {
         let read = self.configs_as_of()?;
-        let has_status = |name: &str| self.context.status.statuses.read(name, |_| ()).is_some();
+        let has_status = |name: &LocationName| self.context.status.statuses.read(name, |_| ()).is_some();
         let snapshot = self.context.desired.configs.snapshot()?;
-        snapshot.locations.keys().all(|name| has_status(name.as_str())).then_some(read)
+        snapshot.locations.keys().all(has_status).then_some(read)
     }
 }

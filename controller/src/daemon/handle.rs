@@ -6,6 +6,7 @@ use codeloc_core::names;
 use codeloc_core::planner::render::Document;
 use codeloc_core::priority::Priority;
 use codeloc_core::status::LocationStatus;
+use codeloc_crds::LocationName;
 use codeloc_git::commit::Author;
 use tokio::time::Instant;
 
@@ -128,25 +129,25 @@ impl Control for Handle {
     fn costs(&self) -> Vec<Cost> {
         let context = &self.daemon.context;
         let Some(snapshot) = context.desired.configs.snapshot() else { return vec![] };
-        let running = |name: &str| context.status.statuses.read(name, |status| status.running).unwrap_or(0);
+        let running = |name: &LocationName| context.status.statuses.read(name, |status| status.running).unwrap_or(0);
         let locations = snapshot.in_force();
         locations
-            .map(|one| self.prices.estimate(one, &context.observer.aws.deployment.region, running(one.name.as_str())))
+            .map(|one| self.prices.estimate(one, &context.observer.aws.deployment.region, running(&one.name)))
             .collect()
     }
 
-    fn trigger(&self, name: Option<&str>) {
+    fn trigger(&self, name: Option<&LocationName>) {
         let (desired, queue) = (&self.daemon.context.desired, &self.daemon.queue);
         self.source.trigger();
         let snapshot = desired.configs.snapshot();
         let Some(name) = name else {
             desired.refs.trigger_all();
             for name in snapshot.iter().flat_map(|snapshot| snapshot.locations.keys()) {
-                queue.add_now(name.as_str(), Reason::Progress);
+                queue.add_now(name, Reason::Progress);
             }
             return;
         };
-        let location = snapshot.as_ref().and_then(|snapshot| snapshot.in_force().find(|one| one.name.as_str() == name));
+        let location = snapshot.as_ref().and_then(|snapshot| snapshot.in_force().find(|one| one.name == *name));
         if let Some(location) = location {
             desired.refs.trigger(&location.git_url);
         }
@@ -173,14 +174,14 @@ impl Control for Handle {
         triggered
     }
 
-    fn plan<'a>(&'a self, name: &'a str) -> Call<'a, Result<serde_json::Value, PlanError>> {
+    fn plan<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<serde_json::Value, PlanError>> {
         Box::pin(async move {
             let plan = self.daemon.context.preview(name).await.map_err(|error| PlanError(error.to_string()))?;
             Ok(serde_json::to_value(Document::new(name, &plan)).expect("plain data"))
         })
     }
 
-    fn logs<'a>(&'a self, name: &'a str, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
+    fn logs<'a>(&'a self, name: &'a LocationName, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
         Box::pin(async move {
             let session = self.daemon.context.observer.aws.session(Priority::Again);
             let group = names::log_group(&session.deployment.id, name);
@@ -190,13 +191,13 @@ impl Control for Handle {
         })
     }
 
-    fn config<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<String>, WriteError>> {
+    fn config<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<Option<String>, WriteError>> {
         Box::pin(self.writer.read(name))
     }
 
     fn write<'a>(
         &'a self,
-        name: &'a str,
+        name: &'a LocationName,
         change: &'a Change,
         message: &'a str,
         author: &'a Author,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use codeloc_core::lock::lock;
+use codeloc_crds::LocationName;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::reconcile::Outcome;
 pub struct Progress {
     swept: Mutex<Option<Instant>>,
     failing_sweeps: Mutex<Option<FailingSweeps>>,
-    outcomes: Mutex<BTreeMap<String, Outcome>>,
+    outcomes: Mutex<BTreeMap<LocationName, Outcome>>,
     changed: Notify,
 }
 
@@ -27,7 +28,7 @@ pub struct FailingSweeps {
 }
 
 impl Progress {
-    fn outcomes(&self) -> MutexGuard<'_, BTreeMap<String, Outcome>> {
+    fn outcomes(&self) -> MutexGuard<'_, BTreeMap<LocationName, Outcome>> {
         lock(&self.outcomes)
     }
 
@@ -56,7 +57,7 @@ impl Progress {
     }
 
     /// A location that is not reconciled yet counts as waiting.
-    pub(super) fn expect(&self, names: &[String]) {
+    pub(super) fn expect(&self, names: &[LocationName]) {
         let mut outcomes = self.outcomes();
         for name in names {
             outcomes.entry(name.clone()).or_insert(Outcome::Waiting(std::time::Duration::ZERO));
@@ -65,13 +66,13 @@ impl Progress {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn set(&self, name: &str, outcome: Outcome) {
-        self.outcomes().insert(name.to_owned(), outcome);
+    pub(super) fn set(&self, name: &LocationName, outcome: Outcome) {
+        self.outcomes().insert(name.clone(), outcome);
         self.changed.notify_waiters();
     }
 
     /// Returns once the first sweep is done and `settled` accepts the outcomes. Calls it after each change.
-    pub async fn until(&self, settled: impl Fn(&BTreeMap<String, Outcome>) -> bool) {
+    pub async fn until(&self, settled: impl Fn(&BTreeMap<LocationName, Outcome>) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);

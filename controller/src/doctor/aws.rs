@@ -196,7 +196,7 @@ fn network(settings: &Settings) -> Finding {
     good(
         CHECK,
         format!(
-            "the ids of subnets ({}) and security groups ({}) are well-formed",
+            "the ids of subnets ({}) and security groups ({}) have a valid format",
             aws.subnets.len(),
             aws.security_groups.len()
         ),
@@ -247,7 +247,7 @@ async fn execution_role(clients: &Clients, arn: &str) -> Finding {
 
 async fn permissions_boundary(clients: &Clients, arn: &str) -> Finding {
     const CHECK: &str = "roles";
-    match lookup::policy_exists(clients, arn).await {
+    match lookup::policy_exists(clients, &arn.into()).await {
         Ok(true) => good(CHECK, format!("{arn} exists")),
         Ok(false) => bad(
             CHECK,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use codeloc_core::lock::lock;
+use codeloc_crds::LocationName;
 use tokio::sync::Notify;
 
 use super::reason::Reason;
 
 /// The names of the waiting locations, and why each is reconciled once it is read.
-pub type Batch = BTreeMap<String, Reason>;
+pub type Batch = BTreeMap<LocationName, Reason>;
 
 #[derive(Debug, Default)]
 pub struct BatchQueue {
@@ -18,8 +19,8 @@ pub struct BatchQueue {
 }
 
 impl BatchQueue {
-    pub fn push(&self, name: &str, reason: Reason) {
-        lock(&self.names).insert(name.to_owned(), reason);
+    pub fn push(&self, name: &LocationName, reason: Reason) {
+        lock(&self.names).insert(name.clone(), reason);
         self.pushed.notify_one();
     }
 
@@ -43,21 +44,22 @@ impl BatchQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_holds_each_location_once() {
         let queue = BatchQueue::default();
-        queue.push("orders", Reason::Resync);
-        queue.push("orders", Reason::Create);
+        queue.push(&location_name("orders"), Reason::Resync);
+        queue.push(&location_name("orders"), Reason::Create);
         queue.wait().await;
-        assert_eq!(queue.take(), Batch::from([("orders".to_owned(), Reason::Create)]));
+        assert_eq!(queue.take(), Batch::from([(location_name("orders"), Reason::Create)]));
         assert!(queue.take().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_that_was_not_read_waits_again() {
         let queue = BatchQueue::default();
-        queue.push("orders", Reason::Resync);
+        queue.push(&location_name("orders"), Reason::Resync);
         let batch = queue.take();
         queue.put_back(batch.clone());
         queue.wait().await;

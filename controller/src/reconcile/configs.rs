@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use codeloc_core::desired::Invalid;
 use codeloc_core::planner::Hold;
 use codeloc_core::resources::ObservedResources;
-use codeloc_crds::{ImagePolicy, Location};
+use codeloc_crds::{ImagePolicy, Location, LocationName};
 use codeloc_git::refs::RefKey;
 use tokio::sync::watch;
 
@@ -52,13 +52,13 @@ impl Configs {
     }
 
     /// The names of all locations that have a config, valid or not.
-    pub fn names(&self) -> Vec<String> {
-        self.snapshot().iter().flat_map(|snapshot| snapshot.locations.keys()).map(ToString::to_string).collect()
+    pub fn names(&self) -> Vec<LocationName> {
+        self.snapshot().iter().flat_map(|snapshot| snapshot.locations.keys()).cloned().collect()
     }
 
     /// The config of a location. If two configs claim the same prefix, the running one keeps it. An invalid config keeps the location
     /// that it names, if this deployment owns any resource of it.
-    pub fn config(&self, name: &str, observed: &ObservedResources, deployment: &str) -> Config {
+    pub fn config(&self, name: &LocationName, observed: &ObservedResources, deployment: &str) -> Config {
         let Some(snapshot) = self.snapshot() else {
             return Config::Invalid(Invalid::new(name, "codeloc has not read the configs yet"));
         };
@@ -75,26 +75,36 @@ impl Configs {
     }
 
     /// Why a location without a config must not be deleted.
-    pub fn removal_hold(&self, name: &str, owned: Option<&BTreeSet<String>>, allowed: usize) -> Option<Hold> {
+    pub fn removal_hold(
+        &self,
+        name: &LocationName,
+        owned: Option<&BTreeSet<LocationName>>,
+        allowed: usize,
+    ) -> Option<Hold> {
         self.last.hold(name).or_else(|| self.prune_block(name, owned, allowed).map(Hold::PruneBlocked))
     }
 
-    fn prune_block(&self, name: &str, owned: Option<&BTreeSet<String>>, allowed: usize) -> Option<String> {
+    fn prune_block(
+        &self,
+        name: &LocationName,
+        owned: Option<&BTreeSet<LocationName>>,
+        allowed: usize,
+    ) -> Option<String> {
         let snapshot = self.snapshot()?;
         let Some(observed) = owned else { return Some("codeloc has not read AWS yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
-        let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).map(ToString::to_string).collect();
+        let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).cloned().collect();
         let confirmed = &snapshot.prune;
         prune_guard(Inventory { observed, desired: &desired, confirmed, allowed, unread: unread.as_deref() }, name)
     }
 
     /// The locations that follow a branch.
-    pub fn followers(&self, key: &RefKey) -> Vec<String> {
+    pub fn followers(&self, key: &RefKey) -> Vec<LocationName> {
         let snapshot = self.snapshot();
         let locations = snapshot.iter().flat_map(|snapshot| snapshot.in_force());
         locations
             .filter(|location| location.git_url == key.git_url && location.reference == key.reference)
-            .map(|location| location.name.to_string())
+            .map(|location| location.name.clone())
             .collect()
     }
 
@@ -111,9 +121,8 @@ impl Configs {
 
 #[cfg(test)]
 mod tests {
-    use codeloc_crds::LocationName;
-
     use super::*;
+    use crate::fixtures::location_name;
 
     fn location(name: &str) -> Location {
         let text = format!("name: {name}\ngit_url: https://git.test/{name}.git\nmodule: {name}.definitions\n");
@@ -122,14 +131,14 @@ mod tests {
 
     fn configs(names: &[&str]) -> Configs {
         let configs = Configs::default();
-        let locations = names.iter().map(|name| (LocationName::new(name).expect("a name"), Ok(location(name))));
+        let locations = names.iter().map(|name| (location_name(name), Ok(location(name))));
         configs.set_snapshot(Arc::new(Snapshot { locations: locations.collect(), ..Snapshot::default() }));
         configs
     }
 
     #[test]
     fn a_location_is_not_absent_before_the_configs_are_read() {
-        let config = Configs::default().config("orders", &ObservedResources::default(), "codeloc");
+        let config = Configs::default().config(&location_name("orders"), &ObservedResources::default(), "codeloc");
         assert!(matches!(config, Config::Invalid(_)), "{config:?}");
     }
 
@@ -137,23 +146,26 @@ mod tests {
     fn a_removed_config_makes_its_location_absent() {
         let configs = configs(&["orders"]);
         let observed = ObservedResources::default();
-        assert_eq!(configs.config("orders", &observed, "codeloc"), Config::Valid(Box::new(location("orders"))));
-        assert_eq!(configs.config("billing", &observed, "codeloc"), Config::Absent);
+        assert_eq!(
+            configs.config(&location_name("orders"), &observed, "codeloc"),
+            Config::Valid(Box::new(location("orders")))
+        );
+        assert_eq!(configs.config(&location_name("billing"), &observed, "codeloc"), Config::Absent);
     }
 
     #[test]
     fn nothing_is_deleted_before_the_first_sweep() {
-        let hold = configs(&["orders"]).removal_hold("billing", None, 10);
+        let hold = configs(&["orders"]).removal_hold(&location_name("billing"), None, 10);
         assert!(matches!(hold, Some(Hold::PruneBlocked(_))), "{hold:?}");
     }
 
     #[test]
     fn nothing_is_deleted_while_the_configs_cannot_be_read() {
         let configs = configs(&["orders"]);
-        let owned = BTreeSet::from(["orders".to_owned(), "billing".to_owned()]);
-        assert_eq!(configs.removal_hold("billing", Some(&owned), 1), None);
+        let owned = BTreeSet::from([location_name("orders"), location_name("billing")]);
+        assert_eq!(configs.removal_hold(&location_name("billing"), Some(&owned), 1), None);
         configs.set_unread(Some("the git host does not answer".to_owned()));
-        let hold = configs.removal_hold("billing", Some(&owned), 1);
+        let hold = configs.removal_hold(&location_name("billing"), Some(&owned), 1);
         assert!(matches!(hold, Some(Hold::PruneBlocked(_))), "{hold:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The desired state of a location: its config, the commit of its branch, and its image.
 
 use codeloc_core::desired::{Desired, DesiredLocation};
+use codeloc_core::ids::Commit;
 use codeloc_core::image::{Image, ImageStatus, load_of_given_image};
 use codeloc_core::planner::Hold;
 use codeloc_core::resources::{ObservedResources, task_definition};
@@ -69,7 +70,7 @@ impl<B: Builder> DesiredState<B> {
     }
 
     /// While the git host does not answer, the last known commit stays in force.
-    fn commit(&self, config: &Location) -> (ImageStatus, Option<String>) {
+    fn commit(&self, config: &Location) -> (ImageStatus, Option<Commit>) {
         let found = self.refs.get(&key_of(config));
         let commit = found.as_ref().and_then(|found| found.commit.clone());
         let image = match (&commit, found.and_then(|found| found.failure)) {
@@ -88,7 +89,7 @@ impl<B: Builder> DesiredState<B> {
         changed: Reason,
         built: Reason,
     ) {
-        let (config, name) = (&desired.config, desired.config.name.as_str());
+        let (config, name) = (&desired.config, &desired.config.name);
         if let Some(tag) = config.image_tag() {
             let known = || match hold {
                 Some(Hold::Suspended) => Tag::default(),
@@ -171,6 +172,8 @@ fn tagged_image(config: &Location, tag: &str, observed: &ObservedResources, ask:
 
 #[cfg(test)]
 mod tests {
+    use codeloc_core::ids::Digest;
+
     use super::*;
 
     const TAG: &str = "registry.test/orders:latest";
@@ -181,13 +184,13 @@ mod tests {
         codeloc_crds::parse("orders", &text).expect("a valid config")
     }
 
-    fn tag(digest: Option<&str>, failure: Option<&str>) -> Tag {
-        Tag { digest: digest.map(str::to_owned), failure: failure.map(str::to_owned) }
+    fn tag(digest: Option<&Digest>, failure: Option<&str>) -> Tag {
+        Tag { digest: digest.cloned(), failure: failure.map(str::to_owned) }
     }
 
     #[test]
     fn a_tag_becomes_the_digest_that_the_registry_names() {
-        let digest = format!("sha256:{}", "a".repeat(64));
+        let digest = Digest::from(format!("sha256:{}", "a".repeat(64)));
         let status = tagged_image(&config("follow"), TAG, &ObservedResources::default(), || tag(Some(&digest), None));
         let image = status.image().expect("an image");
         assert_eq!(image.reference, format!("registry.test/orders@{digest}"));
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_registry_that_fails_leaves_the_known_image_in_force() {
-        let digest = format!("sha256:{}", "a".repeat(64));
+        let digest = Digest::from(format!("sha256:{}", "a".repeat(64)));
         let known = || tag(Some(&digest), Some("no answer"));
         let status = tagged_image(&config("follow"), TAG, &ObservedResources::default(), known);
         assert!(matches!(status, ImageStatus::Stale { reason, .. } if reason == "no answer"));

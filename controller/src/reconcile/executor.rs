@@ -5,6 +5,7 @@ use std::sync::Arc;
 use codeloc_aws::{CallError, Class, Session, StepTarget};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::{Action, ObservedResources, Step};
+use codeloc_crds::LocationName;
 use codeloc_dagster::Webserver;
 
 use super::aws::Aws;
@@ -92,7 +93,7 @@ impl<W: Webserver> Executor<W> {
     }
 
     /// The garbage that no queued or running run can still need: such a run starts from the definition of the moment it was created.
-    pub async fn unused(&self, name: &str, mut garbage: Vec<Step>) -> Vec<Step> {
+    pub async fn unused(&self, name: &LocationName, mut garbage: Vec<Step>) -> Vec<Step> {
         let of_runs = |step: &Step| matches!(step, Step::RunDefinition(_));
         if garbage.iter().any(of_runs) && !self.publisher.has_no_runs(name).await {
             garbage.retain(|step| !of_runs(step));
@@ -128,6 +129,7 @@ mod tests {
     use codeloc_core::resources::workspace;
 
     use super::*;
+    use crate::fixtures::location_name;
 
     fn failed(class: Class, code: &str) -> Result<(), StepError> {
         let (operation, message) = ("ecs:UpdateService", "no".to_owned());
@@ -153,6 +155,6 @@ mod tests {
     }
 
     fn remove() -> workspace::Change {
-        workspace::Change::Remove { name: "orders".to_owned() }
+        workspace::Change::Remove { name: location_name("orders") }
     }
 }

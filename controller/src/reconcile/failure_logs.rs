@@ -7,9 +7,11 @@ use std::sync::Mutex;
 
 use codeloc_aws::resources as aws;
 use codeloc_aws::{CallError, Session};
+use codeloc_core::ids::{Arn, Revision};
 use codeloc_core::lock::lock;
 use codeloc_core::names;
 use codeloc_core::resources::ObservedResources;
+use codeloc_crds::LocationName;
 
 use super::traceback::root_cause_line;
 
@@ -21,12 +23,12 @@ const SHOWN_LINES: usize = 20;
 /// The excerpts by location, each read once for a revision.
 #[derive(Debug, Default)]
 pub struct FailureLogs {
-    read: Mutex<HashMap<String, Excerpt>>,
+    read: Mutex<HashMap<LocationName, Excerpt>>,
 }
 
 #[derive(Clone, Debug)]
 struct Excerpt {
-    revision: String,
+    revision: Revision,
     text: String,
 }
 
@@ -35,9 +37,9 @@ impl FailureLogs {
     pub async fn excerpt(
         &self,
         session: Session<'_>,
-        name: &str,
+        name: &LocationName,
         observed: &ObservedResources,
-        revision: &str,
+        revision: &Revision,
     ) -> String {
         if let Some(text) = self.known(name, revision) {
             return text;
@@ -51,34 +53,34 @@ impl FailureLogs {
         }
     }
 
-    fn known(&self, name: &str, revision: &str) -> Option<String> {
+    fn known(&self, name: &LocationName, revision: &Revision) -> Option<String> {
         let read = lock(&self.read);
-        read.get(name).filter(|excerpt| excerpt.revision == revision).map(|excerpt| excerpt.text.clone())
+        read.get(name).filter(|excerpt| excerpt.revision == *revision).map(|excerpt| excerpt.text.clone())
     }
 
     /// An empty log may only be late, so codeloc reads it again.
-    fn keep(&self, name: &str, revision: &str, text: &str) {
+    fn keep(&self, name: &LocationName, revision: &Revision, text: &str) {
         if !text.is_empty() {
-            let excerpt = Excerpt { revision: revision.to_owned(), text: text.to_owned() };
-            lock(&self.read).insert(name.to_owned(), excerpt);
+            let excerpt = Excerpt { revision: revision.clone(), text: text.to_owned() };
+            lock(&self.read).insert(name.clone(), excerpt);
         }
     }
 
     /// The next attempt may fail for another reason.
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         lock(&self.read).remove(name);
     }
 }
 
 async fn read(
     session: Session<'_>,
-    name: &str,
+    name: &LocationName,
     observed: &ObservedResources,
-    revision: &str,
+    revision: &Revision,
 ) -> Result<String, CallError> {
     // ECS may hold two equal definitions, because the answer to the first registration was lost. Either may have failed.
-    let definitions = observed.task_definitions.iter().filter(|definition| definition.revision() == Some(revision));
-    let arns: Vec<&str> = definitions.map(|definition| definition.arn.as_str()).collect();
+    let definitions = observed.task_definitions.iter().filter(|definition| definition.is_revision(revision));
+    let arns: Vec<&Arn> = definitions.map(|definition| &definition.arn).collect();
     let family = names::task_family(&session.deployment.id, name);
     let stop_reason = if arns.is_empty() { None } else { aws::service::stop_reason(session, &family, &arns).await? };
     let group = names::log_group(&session.deployment.id, name);
@@ -97,6 +99,7 @@ fn excerpt(log: &[String], stop_reason: Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     fn log(lines: &[&str]) -> Vec<String> {
         lines.iter().map(ToString::to_string).collect()
@@ -123,15 +126,15 @@ mod tests {
     #[test]
     fn an_excerpt_is_read_again_for_another_revision() {
         let logs = FailureLogs::default();
-        logs.keep("orders", "r1", "KeyError");
-        assert_eq!(logs.known("orders", "r1").as_deref(), Some("KeyError"));
-        assert_eq!(logs.known("orders", "r2"), None);
+        logs.keep(&location_name("orders"), &"r1".into(), "KeyError");
+        assert_eq!(logs.known(&location_name("orders"), &"r1".into()).as_deref(), Some("KeyError"));
+        assert_eq!(logs.known(&location_name("orders"), &"r2".into()), None);
     }
 
     #[test]
     fn an_empty_log_is_read_again() {
         let logs = FailureLogs::default();
-        logs.keep("orders", "r1", "");
-        assert_eq!(logs.known("orders", "r1"), None);
+        logs.keep(&location_name("orders"), &"r1".into(), "");
+        assert_eq!(logs.known(&location_name("orders"), &"r1".into()), None);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use codeloc_core::lock::lock;
+use codeloc_crds::LocationName;
 use tokio::time::Instant;
 
 const EVERY: Duration = Duration::from_hours(24);
@@ -17,7 +18,7 @@ const SPREAD: Duration = Duration::from_hours(23);
 #[derive(Debug)]
 pub struct ImageSchedule {
     started: Instant,
-    next: Mutex<HashMap<String, Instant>>,
+    next: Mutex<HashMap<LocationName, Instant>>,
 }
 
 impl ImageSchedule {
@@ -25,23 +26,23 @@ impl ImageSchedule {
         Self { started, next: Mutex::default() }
     }
 
-    pub fn is_due(&self, name: &str, now: Instant) -> bool {
+    pub fn is_due(&self, name: &LocationName, now: Instant) -> bool {
         let next = lock(&self.next).get(name).copied();
         next.unwrap_or_else(|| self.started + FIRST_AFTER + spread(name)) <= now
     }
 
     /// Records an attempt, successful or not.
-    pub fn done(&self, name: &str, now: Instant) {
-        lock(&self.next).insert(name.to_owned(), now + EVERY);
+    pub fn done(&self, name: &LocationName, now: Instant) {
+        lock(&self.next).insert(name.clone(), now + EVERY);
     }
 
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         lock(&self.next).remove(name);
     }
 }
 
 /// A delay that differs between locations and is the same after each start.
-fn spread(name: &str) -> Duration {
+fn spread(name: &LocationName) -> Duration {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
     Duration::from_secs(hash % SPREAD.as_secs())
 }
@@ -49,12 +50,13 @@ fn spread(name: &str) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     #[tokio::test(start_paused = true)]
     async fn each_location_is_due_once_a_day_after_the_first_hour() {
         let start = Instant::now();
         let schedule = ImageSchedule::starting_at(start);
-        let names: Vec<String> = (0..1000).map(|number| format!("location{number}")).collect();
+        let names: Vec<LocationName> = (0..1000).map(|number| location_name(&format!("location{number}"))).collect();
         let mut turns = vec![0; names.len()];
         let mut most_at_once = 0;
         for minute in 0..3 * 24 * 60 {

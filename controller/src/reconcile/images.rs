@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
+use codeloc_core::ids::Digest;
 use codeloc_core::image::{Image, ImageStatus};
 use codeloc_core::lock::lock;
-use codeloc_crds::ImagePolicy;
+use codeloc_crds::{ImagePolicy, LocationName};
 use codeloc_images::{BuildError, Builder, Request};
 use futures::StreamExt;
 use tokio::sync::Semaphore;
@@ -27,7 +28,7 @@ const TAGS_AT_ONCE: usize = 8;
 /// The last answers of the registry about a tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// Why the last request failed.
     pub failure: Option<String>,
 }
@@ -52,9 +53,9 @@ struct Slot {
 
 pub struct Images<B> {
     builder: Arc<B>,
-    slots: Arc<Mutex<HashMap<String, Slot>>>,
+    slots: Arc<Mutex<HashMap<LocationName, Slot>>>,
     /// By location, because a pinned tag keeps the digest that it had when the config of that location first named it.
-    tags: Arc<Mutex<HashMap<String, TagSlot>>>,
+    tags: Arc<Mutex<HashMap<LocationName, TagSlot>>>,
     permits: Arc<Semaphore>,
     queue: Arc<Queue>,
     recorder: Arc<Recorder>,
@@ -79,7 +80,7 @@ impl<B: Builder> Images<B> {
 
     /// The progress of the image of this request. Starts a build if there is none; when it ends, the location is queued for `reason`.
     pub fn ensure(&self, request: &Request, reason: Reason) -> ImageStatus {
-        let name = request.location.to_string();
+        let name = request.location.clone();
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(&name)
             && slot.request == *request
@@ -94,7 +95,7 @@ impl<B: Builder> Images<B> {
         progress
     }
 
-    fn spawn(&self, name: String, request: Request, reason: Reason) {
+    fn spawn(&self, name: LocationName, request: Request, reason: Reason) {
         let (builder, slots, permits, queue) =
             (self.builder.clone(), self.slots.clone(), self.permits.clone(), self.queue.clone());
         let recorder = self.recorder.clone();
@@ -149,9 +150,9 @@ impl<B: Builder> Images<B> {
     }
 
     /// The last answer about the tag of a location. Without one, asks the registry; then the location is queued for `reason`.
-    pub fn tag(&self, name: &str, tag: &str, policy: ImagePolicy, reason: Reason) -> Tag {
+    pub fn tag(&self, name: &LocationName, tag: &str, policy: ImagePolicy, reason: Reason) -> Tag {
         let mut tags = lock(&self.tags);
-        let slot = tags.entry(name.to_owned()).or_insert_with(|| TagSlot::new(tag, policy));
+        let slot = tags.entry(name.clone()).or_insert_with(|| TagSlot::new(tag, policy));
         if slot.tag != tag {
             *slot = TagSlot::new(tag, policy);
         }
@@ -163,7 +164,7 @@ impl<B: Builder> Images<B> {
         let known = slot.known.clone();
         drop(tags);
         let (builder, slots, queue) = (self.builder.clone(), self.tags.clone(), self.queue.clone());
-        let (name, tag) = (name.to_owned(), tag.to_owned());
+        let (name, tag) = (name.clone(), tag.to_owned());
         tokio::spawn(async move {
             let answer = ask(&*builder, &tag).await;
             if let Some(slot) = lock(&slots).get_mut(&name).filter(|slot| slot.tag == tag) {
@@ -180,7 +181,7 @@ impl<B: Builder> Images<B> {
     }
 
     /// Asks the registry once for each tag. Returns the locations that follow a tag with a new answer.
-    pub async fn refresh_tags(&self, tags: BTreeSet<String>) -> Vec<String> {
+    pub async fn refresh_tags(&self, tags: BTreeSet<String>) -> Vec<LocationName> {
         let answers = futures::stream::iter(tags)
             .map(|tag| async move { (ask(&*self.builder, &tag).await, tag) })
             .buffer_unordered(TAGS_AT_ONCE);
@@ -197,11 +198,11 @@ impl<B: Builder> Images<B> {
     }
 
     /// Forgets the tag of a location whose config names none.
-    pub fn forget_tag(&self, name: &str) {
+    pub fn forget_tag(&self, name: &LocationName) {
         lock(&self.tags).remove(name);
     }
 
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         lock(&self.slots).remove(name);
         self.forget_tag(name);
     }
@@ -222,7 +223,7 @@ impl TagSlot {
     }
 
     /// Stores an answer. Returns whether it differs. The last known digest stays after a failure.
-    fn take(&mut self, name: &str, answer: Tag) -> bool {
+    fn take(&mut self, name: &LocationName, answer: Tag) -> bool {
         self.asking = false;
         self.again_at = answer.failure.is_some().then(|| Instant::now() + RETRY);
         let known = Tag { digest: answer.digest.or_else(|| self.known.digest.clone()), failure: answer.failure };

@@ -11,6 +11,7 @@ use codeloc_core::dagster::Entry;
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Answered;
 use codeloc_core::resources::{ObservedResources, discovery, service};
+use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
 use futures::StreamExt;
 
@@ -20,7 +21,7 @@ const ASKED_AT_ONCE: usize = 8;
 /// The addresses of each location's tasks, so that a pass does not ask Cloud Map each time.
 #[derive(Debug, Default)]
 pub struct Instances {
-    found: Mutex<HashMap<String, Found>>,
+    found: Mutex<HashMap<LocationName, Found>>,
 }
 
 /// Addresses, and the state in which they are valid.
@@ -49,7 +50,7 @@ impl Instances {
         &self,
         session: Session<'_>,
         code_server: &C,
-        name: &str,
+        name: &LocationName,
         observed: &ObservedResources,
     ) -> Result<Vec<Answered>, CallError> {
         let (Some(discovery), Some(service)) =
@@ -64,18 +65,18 @@ impl Instances {
             // ECS may have replaced the task, and given its address to another location.
             let own = |answer: &Answer| matches!(answer, Answer::Loaded { server_id, .. } if observed.has_revision(server_id));
             if answers.iter().all(|answered| own(&answered.answer)) {
-                lock(&self.found).insert(name.to_owned(), found);
+                lock(&self.found).insert(name.clone(), found);
                 return Ok(answers);
             }
         }
         let addresses = aws::discovery::instances(session, &discovery.id).await?;
         let answers = ask(code_server, &addresses).await;
         let (registry, deployment) = (discovery.id.clone(), service.primary_id().to_owned());
-        lock(&self.found).insert(name.to_owned(), Found { addresses, registry, deployment });
+        lock(&self.found).insert(name.clone(), Found { addresses, registry, deployment });
         Ok(answers)
     }
 
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         lock(&self.found).remove(name);
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Mutex;
 
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Hold;
-use codeloc_crds::Mode;
+use codeloc_crds::{LocationName, Mode};
 
 use crate::config_source::Snapshot;
 
 #[derive(Debug, Default)]
 pub(super) struct LastConfigs {
-    last: Mutex<HashMap<String, LastConfig>>,
+    last: Mutex<HashMap<LocationName, LastConfig>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +26,12 @@ impl LastConfigs {
         let mut last = lock(&self.last);
         for location in snapshot.in_force() {
             let config = LastConfig { mode: location.mode, protect: location.protect };
-            last.insert(location.name.to_string(), config);
+            last.insert(location.name.clone(), config);
         }
     }
 
     /// Why a location without a config must not be deleted: its last config was protected or did not enforce.
-    pub fn hold(&self, name: &str) -> Option<Hold> {
+    pub fn hold(&self, name: &LocationName) -> Option<Hold> {
         match *lock(&self.last).get(name)? {
             LastConfig { protect: true, .. } => Some(Hold::Protected),
             LastConfig { mode: Mode::Enforce, .. } => None,

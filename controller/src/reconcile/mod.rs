@@ -31,6 +31,7 @@ use std::time::Duration;
 use codeloc_core::desired::Desired;
 use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Violation, WebserverState};
 use codeloc_core::resources::{ObservedResources, Step, service};
+use codeloc_crds::LocationName;
 use tokio::time::Instant;
 
 use crate::status::metrics::ReconcileOutcome;
@@ -118,7 +119,7 @@ impl From<Outcome> for Action {
 }
 
 /// One pass. An error is in the status and in the outcome.
-pub async fn reconcile<P: Ports>(context: &Context<P>, name: &str, reason: Reason) -> Action {
+pub async fn reconcile<P: Ports>(context: &Context<P>, name: &LocationName, reason: Reason) -> Action {
     let action = context.rounds(name, reason).await.unwrap_or_else(|error| {
         let backoff = context.retry.failed(name, error.class());
         context.status.failed(name, &error, backoff);
@@ -139,7 +140,7 @@ struct Planned {
 }
 
 impl<P: Ports> Context<P> {
-    async fn rounds(&self, name: &str, reason: Reason) -> Result<Action, StepError> {
+    async fn rounds(&self, name: &LocationName, reason: Reason) -> Result<Action, StepError> {
         let store = &self.observer.store;
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
@@ -170,12 +171,12 @@ impl<P: Ports> Context<P> {
                 }
                 Decision::Unsafe(violation) => {
                     let message = format!("codeloc refused its own plan, which is a bug to report: {violation}");
-                    tracing::error!(location = name, "{message}");
+                    tracing::error!(location = name.as_str(), "{message}");
                     self.record(name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }
                 Decision::NotConverging(message) => {
-                    tracing::error!(location = name, "the location does not converge: {message}");
+                    tracing::error!(location = name.as_str(), "the location does not converge: {message}");
                     self.record(name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }
@@ -213,7 +214,7 @@ impl<P: Ports> Context<P> {
     /// Resolves the desired state and plans. Returns nothing when images would be deleted on a partial observation.
     async fn plan(
         &self,
-        name: &str,
+        name: &LocationName,
         reason: Reason,
         resources: &mut ObservedResources,
         complete: bool,
@@ -247,7 +248,7 @@ impl<P: Ports> Context<P> {
 
     async fn failure_excerpt(
         &self,
-        name: &str,
+        name: &LocationName,
         needs: &Needs,
         resources: &ObservedResources,
         reason: Reason,
@@ -258,7 +259,7 @@ impl<P: Ports> Context<P> {
 
     fn input<'a>(
         &'a self,
-        name: &'a str,
+        name: &'a LocationName,
         desired: &'a Desired,
         hold: Option<&'a Hold>,
         resources: &'a ObservedResources,
@@ -286,7 +287,7 @@ impl<P: Ports> Context<P> {
     }
 
     /// Plans without changing anything, in AWS or here.
-    pub async fn preview(&self, name: &str) -> Result<Plan, StepError> {
+    pub async fn preview(&self, name: &LocationName) -> Result<Plan, StepError> {
         let reason = Reason::ConfigChanged;
         let resources = match self.observer.observe(name, reason, reason).await? {
             Observation::Ready(seen) => seen.resources,
@@ -301,24 +302,31 @@ impl<P: Ports> Context<P> {
     }
 
     /// Why a change of this location is reconciled. A location that does not serve yet can wait.
-    pub fn change_reason(&self, name: &str) -> Reason {
+    pub fn change_reason(&self, name: &LocationName) -> Reason {
         if self.observer.store.serves(name) { Reason::ConfigChanged } else { Reason::Create }
     }
 
     /// Whether it is time to list the images of a location, to delete unused ones.
-    fn lists_images(&self, name: &str, plan: &Plan, resources: &ObservedResources) -> bool {
+    fn lists_images(&self, name: &LocationName, plan: &Plan, resources: &ObservedResources) -> bool {
         let collects = plan.collects && resources.image_repository.is_some();
         collects && self.observer.image_schedule.is_due(name, Instant::now())
     }
 
-    fn record(&self, name: &str, desired: &Desired, plan: &Plan, resources: &ObservedResources, alarm: Option<String>) {
+    fn record(
+        &self,
+        name: &LocationName,
+        desired: &Desired,
+        plan: &Plan,
+        resources: &ObservedResources,
+        alarm: Option<String>,
+    ) {
         self.observer.store.reported(name, &plan.report);
         self.status.planned(name, desired, plan, resources, alarm);
     }
 
     async fn execute(
         &self,
-        name: &str,
+        name: &LocationName,
         reason: Reason,
         steps: &[Step],
         resources: ObservedResources,
@@ -334,7 +342,7 @@ impl<P: Ports> Context<P> {
         execution.error.map_or(Ok(()), Err)
     }
 
-    fn forget(&self, name: &str) {
+    fn forget(&self, name: &LocationName) {
         self.status.removed(name);
         self.desired.images.forget(name);
         self.observer.forget(name);

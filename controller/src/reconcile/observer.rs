@@ -8,11 +8,13 @@ use std::time::Duration;
 use codeloc_aws::resources as aws;
 use codeloc_aws::{CallError, Scope};
 use codeloc_core::deployment::Address;
+use codeloc_core::ids::Revision;
 use codeloc_core::names;
 use codeloc_core::planner::Answered;
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::image_repository::garbage::Image;
 use codeloc_core::resources::{ObservedResources, workspace};
+use codeloc_crds::LocationName;
 use codeloc_dagster::{CodeServer, Webserver};
 use tokio::time::Instant;
 
@@ -80,7 +82,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     }
 
     /// Reads the whole deployment. Returns every location to reconcile: observed, published, or one of `names`.
-    pub async fn sweep(&self, names: impl IntoIterator<Item = String>) -> Result<Vec<String>, CallError> {
+    pub async fn sweep(&self, names: impl IntoIterator<Item = LocationName>) -> Result<Vec<LocationName>, CallError> {
         let _one = self.reading.lock().await;
         let begun = self.store.begin();
         if self.aws.lease.fence().is_open()
@@ -90,9 +92,9 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         }
         let mut observed = codeloc_aws::observe(self.aws.session(Priority::Resync), Scope::All).await?;
         let deployment = &self.aws.deployment.id;
-        let has_owned = |(name, resources): &(&String, &ObservedResources)| resources.any_owned(name, deployment);
-        let owned: BTreeSet<String> = observed.iter().filter(has_owned).map(|(name, _)| name.clone()).collect();
-        let mut all: BTreeSet<String> = owned.clone();
+        let has_owned = |(name, resources): &(&LocationName, &ObservedResources)| resources.any_owned(name, deployment);
+        let owned: BTreeSet<LocationName> = observed.iter().filter(has_owned).map(|(name, _)| name.clone()).collect();
+        let mut all: BTreeSet<LocationName> = owned.clone();
         all.extend(names);
         all.extend(self.publisher.names().await);
         // A location without any resource has been observed too.
@@ -104,10 +106,10 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     }
 
     /// Reads the services of locations whose other resources are known, ten per call.
-    pub async fn refresh_services(&self, names: impl Iterator<Item = &String> + Clone) -> Result<(), CallError> {
+    pub async fn refresh_services(&self, names: impl Iterator<Item = &LocationName> + Clone) -> Result<(), CallError> {
         let _one = self.reading.lock().await;
         let begun = self.store.begin();
-        let services: Vec<String> = names.clone().map(|name| names::service(name)).collect();
+        let services: Vec<String> = names.clone().map(names::service).collect();
         let mut found = aws::service::describe(self.aws.session(Priority::Making), &services).await?;
         let mut refreshed = BTreeMap::new();
         for name in names {
@@ -122,7 +124,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
 
     /// Returns the resources of a location. When the reason does not need them now, and no sweep or refresh has them, the location joins
     /// a batch with `later` as its reason.
-    pub async fn observe(&self, name: &str, reason: Reason, later: Reason) -> Result<Observation, CallError> {
+    pub async fn observe(&self, name: &LocationName, reason: Reason, later: Reason) -> Result<Observation, CallError> {
         let ready = |resources, at, complete| Ok(Observation::Ready(Box::new(Observed { resources, at, complete })));
         let current = reason.freshness() == Freshness::Current;
         let base = match self.store.take(name) {
@@ -153,7 +155,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         }
     }
 
-    fn await_batch(&self, name: &str, reason: Reason) {
+    fn await_batch(&self, name: &LocationName, reason: Reason) {
         let batch = if self.store.has_last(name) { &self.awaiting_refresh } else { &self.awaiting_sweep };
         batch.push(name, reason);
     }
@@ -161,7 +163,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     /// Asks the tasks, and reads the published address and the location in the webserver.
     pub async fn surroundings(
         &self,
-        name: &str,
+        name: &LocationName,
         resources: &ObservedResources,
         priority: Priority,
     ) -> Result<Surroundings, CallError> {
@@ -179,9 +181,9 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     /// Why the tasks of this revision failed.
     pub async fn failure_excerpt(
         &self,
-        name: &str,
+        name: &LocationName,
         resources: &ObservedResources,
-        revision: &str,
+        revision: &Revision,
         priority: Priority,
     ) -> String {
         self.failure_logs.excerpt(self.aws.session(priority), name, resources, revision).await
@@ -206,7 +208,7 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     }
 
     /// The location and all of its resources are gone.
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         self.store.forget(name);
         self.failure_logs.forget(name);
         self.instances.forget(name);

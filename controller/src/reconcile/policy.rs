@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use codeloc_aws::lease::LeaseState;
 use codeloc_core::planner::Hold;
-use codeloc_crds::Mode;
+use codeloc_crds::{LocationName, Mode};
 
 use super::configs::{Config, Configs};
 
@@ -20,11 +20,11 @@ impl Policy {
     /// Why the plan of this location must not be executed.
     pub fn hold(
         &self,
-        name: &str,
+        name: &LocationName,
         config: &Config,
         lease: LeaseState,
         configs: &Configs,
-        owned: Option<&BTreeSet<String>>,
+        owned: Option<&BTreeSet<LocationName>>,
     ) -> Option<Hold> {
         let own = match config {
             Config::Valid(location) => location.mode,
@@ -61,6 +61,7 @@ mod tests {
 
     use super::*;
     use crate::config_source::Snapshot;
+    use crate::fixtures::location_name;
 
     const ENFORCE: Policy = Policy { mode: Mode::Enforce, allow_prune: 1 };
 
@@ -72,8 +73,9 @@ mod tests {
     fn hold(policy: Policy, config: &Config, lease: LeaseState) -> Option<Hold> {
         let configs = Configs::default();
         configs.set_snapshot(Arc::new(Snapshot::default()));
-        let owned = BTreeSet::from(["orders".to_owned()]);
-        policy.hold("orders", config, lease, &configs, Some(&owned))
+        let orders = location_name("orders");
+        let owned = BTreeSet::from([orders.clone()]);
+        policy.hold(&orders, config, lease, &configs, Some(&owned))
     }
 
     #[test]

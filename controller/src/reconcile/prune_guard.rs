@@ -6,15 +6,17 @@
 
 use std::collections::BTreeSet;
 
+use codeloc_crds::LocationName;
+
 /// Confirmed names, from `prune.txt` next to the configs.
-pub type Confirmed = BTreeSet<String>;
+pub type Confirmed = BTreeSet<LocationName>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Inventory<'a> {
     /// Locations with at least one resource of this deployment.
-    pub observed: &'a BTreeSet<String>,
+    pub observed: &'a BTreeSet<LocationName>,
     /// Locations that have a config, valid or not.
-    pub desired: &'a BTreeSet<String>,
+    pub desired: &'a BTreeSet<LocationName>,
     pub confirmed: &'a Confirmed,
     /// The number of locations that may be deleted at once without confirmation.
     pub allowed: usize,
@@ -23,7 +25,7 @@ pub struct Inventory<'a> {
 }
 
 /// Why codeloc must not delete `name`, which has no config.
-pub fn prune_guard(inventory: Inventory<'_>, name: &str) -> Option<String> {
+pub fn prune_guard(inventory: Inventory<'_>, name: &LocationName) -> Option<String> {
     if let Some(why) = inventory.unread {
         return Some(format!("codeloc cannot read the configs ({why})"));
     }
@@ -54,9 +56,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixtures::location_name;
 
-    fn names(numbers: std::ops::Range<usize>) -> BTreeSet<String> {
-        numbers.map(|number| format!("location{number}")).collect()
+    fn names(numbers: std::ops::Range<usize>) -> BTreeSet<LocationName> {
+        numbers.map(|number| location_name(&format!("location{number}"))).collect()
     }
 
     fn blocked(observed: usize, desired: usize, confirmed: usize, allowed: usize) -> bool {
@@ -102,7 +105,7 @@ mod tests {
             allowed: 9,
             unread: Some("git is away"),
         };
-        assert!(prune_guard(unread, "location2").unwrap().contains("git is away"));
+        assert!(prune_guard(unread, &location_name("location2")).unwrap().contains("git is away"));
     }
 
     proptest! {

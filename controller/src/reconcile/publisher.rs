@@ -12,6 +12,7 @@ use codeloc_core::dagster::Entry;
 use codeloc_core::dagster::WebLocation;
 use codeloc_core::lock::lock;
 use codeloc_core::resources::workspace::{Change, Observed};
+use codeloc_crds::LocationName;
 use codeloc_dagster::workspace_file::{Entries, Publisher};
 use codeloc_dagster::{WebError, Webserver, WorkspaceError};
 use tokio::sync::{Mutex, watch};
@@ -150,19 +151,20 @@ impl<W: Webserver> WorkspacePublisher<W> {
         self.count.load(Ordering::SeqCst)
     }
 
-    pub async fn names(&self) -> Vec<String> {
-        self.entries.lock().await.keys().cloned().collect()
+    /// The locations in the file. An entry whose name no location can have stays until the next write.
+    pub async fn names(&self) -> Vec<LocationName> {
+        self.entries.lock().await.keys().filter_map(|name| LocationName::new(name).ok()).collect()
     }
 
-    pub async fn entry(&self, name: &str) -> Option<Entry> {
-        self.entries.lock().await.get(name).cloned()
+    pub async fn entry(&self, name: &LocationName) -> Option<Entry> {
+        self.entries.lock().await.get(name.as_str()).cloned()
     }
 
-    pub async fn observed(&self, name: &str) -> (Observed, View) {
+    pub async fn observed(&self, name: &LocationName) -> (Observed, View) {
         let entry = self.entry(name).await;
         let view = self.view().await;
         let View::Locations(locations) = &view else { return (Observed { entry, web: None }, view) };
-        if let Some(web) = locations.get(name) {
+        if let Some(web) = locations.get(name.as_str()) {
             return (Observed { entry, web: Some(web.clone()) }, view);
         }
         let reloads = self.reloads.borrow().clone();
@@ -282,12 +284,12 @@ impl<W: Webserver> WorkspacePublisher<W> {
     }
 
     /// Whether Dagster reports no queued and no running run of this location. Without an answer, there may be one.
-    pub async fn has_no_runs(&self, name: &str) -> bool {
+    pub async fn has_no_runs(&self, name: &LocationName) -> bool {
         let Some(webserver) = &self.webserver else { return false };
         match webserver.has_unfinished_runs(name).await {
             Ok(some) => !some,
             Err(error) => {
-                tracing::debug!(location = name, %error, "cannot ask Dagster for unfinished runs");
+                tracing::debug!(location = name.as_str(), %error, "cannot ask Dagster for unfinished runs");
                 false
             }
         }
@@ -300,14 +302,14 @@ impl<W: Webserver> WorkspacePublisher<W> {
             Change::Publish { name, host, port, .. } => {
                 let entry = Entry { host: host.clone(), port: *port };
                 self.edit(|entries| {
-                    entries.insert(name.clone(), entry);
+                    entries.insert(name.to_string(), entry);
                 })
                 .await?;
                 self.reload().await;
             }
             Change::Remove { name } | Change::Withdraw { name, .. } => {
                 self.edit(|entries| {
-                    entries.remove(name);
+                    entries.remove(name.as_str());
                 })
                 .await?;
                 self.reload().await;
@@ -323,7 +325,8 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 let shown = answer?;
                 self.forget_view();
                 // The webserver uses the host that it knows. If another server answers there, it has missed the reload with the new host.
-                if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_ref() != Some(expected)) {
+                if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_deref() != Some(expected.as_str()))
+                {
                     self.written.fetch_add(1, Ordering::SeqCst);
                     self.reload().await;
                 }
@@ -332,10 +335,12 @@ impl<W: Webserver> WorkspacePublisher<W> {
         Ok(())
     }
 
+    /// Also removes the entries whose name no location can have, because no plan removes them.
     async fn edit(&self, edit: impl FnOnce(&mut Entries)) -> Result<(), WorkspaceError> {
         let mut entries = self.entries.lock().await;
         let mut edited = entries.clone();
         edit(&mut edited);
+        edited.retain(|name, _| LocationName::new(name).is_ok());
         if self.publisher.publish(&edited)? {
             self.recorder.metrics.count_workspace_write();
             self.written.fetch_add(1, Ordering::SeqCst);

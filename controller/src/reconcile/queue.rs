@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use codeloc_core::lock::lock;
 use codeloc_core::priority::Priority;
+use codeloc_crds::LocationName;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,21 +22,21 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct State {
     /// All slots, including those of running locations.
-    slots: HashMap<String, Slot>,
-    running: HashSet<String>,
+    slots: HashMap<LocationName, Slot>,
+    running: HashSet<LocationName>,
     /// Slots that are not due yet, by time.
     later: BTreeSet<(Instant, u64)>,
     /// Slots that are due, the most urgent first.
     due: BTreeSet<(Priority, Instant, u64)>,
     /// Names by number, which the two orders use.
-    names: BTreeMap<u64, String>,
+    names: BTreeMap<u64, LocationName>,
     added: u64,
 }
 
 /// A location that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    pub name: String,
+    pub name: LocationName,
     pub reason: Reason,
     /// The time since it became due.
     pub waited: Duration,
@@ -58,16 +59,16 @@ impl State {
         self.due.remove(&(slot.reason.priority(), slot.at, slot.number));
     }
 
-    fn add(&mut self, key: &str, reason: Reason, at: Instant) {
+    fn add(&mut self, key: &LocationName, reason: Reason, at: Instant) {
         let before = self.slots.get(key).copied();
         let slot = if let Some(before) = before {
             Slot { at: before.at.min(at), reason: before.reason.merge(reason), number: before.number }
         } else {
             self.added += 1;
-            self.names.insert(self.added, key.to_owned());
+            self.names.insert(self.added, key.clone());
             Slot { at, reason, number: self.added }
         };
-        self.slots.insert(key.to_owned(), slot);
+        self.slots.insert(key.clone(), slot);
         if !self.running.contains(key) {
             if let Some(before) = before {
                 self.leave(before);
@@ -101,12 +102,12 @@ impl Queue {
     }
 
     /// Adds a location that is due at `at`. One that is queued already keeps the earlier time and the more urgent reason.
-    pub fn add(&self, key: &str, reason: Reason, at: Instant) {
+    pub fn add(&self, key: &LocationName, reason: Reason, at: Instant) {
         self.lock().add(key, reason, at);
         self.changed.notify_waiters();
     }
 
-    pub fn add_now(&self, key: &str, reason: Reason) {
+    pub fn add_now(&self, key: &LocationName, reason: Reason) {
         self.add(key, reason, Instant::now());
     }
 
@@ -132,7 +133,7 @@ impl Queue {
     }
 
     /// Releases a location from [`Queue::next`].
-    pub fn done(&self, key: &str) {
+    pub fn done(&self, key: &LocationName) {
         let mut state = self.lock();
         state.running.remove(key);
         // No worker waits for a location without a slot.
@@ -152,6 +153,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     async fn nothing_is_due(queue: &Queue) -> bool {
         tokio::time::timeout(Duration::from_millis(1), queue.next(Priority::Garbage)).await.is_err()
@@ -160,23 +162,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_running_location_runs_once_more_if_added_meanwhile() {
         let queue = Queue::default();
-        queue.add_now("orders", Reason::Resync);
+        queue.add_now(&location_name("orders"), Reason::Resync);
         assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
-        queue.add_now("orders", Reason::ConfigChanged);
-        queue.add_now("orders", Reason::ConfigChanged);
+        queue.add_now(&location_name("orders"), Reason::ConfigChanged);
+        queue.add_now(&location_name("orders"), Reason::ConfigChanged);
         assert!(nothing_is_due(&queue).await);
-        queue.done("orders");
+        queue.done(&location_name("orders"));
         assert_eq!(queue.next(Priority::Garbage).await.name, "orders");
-        queue.done("orders");
+        queue.done(&location_name("orders"));
         assert!(nothing_is_due(&queue).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fresh_commit_overtakes_resyncs() {
         let queue = Queue::default();
-        queue.add_now("a", Reason::Resync);
-        queue.add_now("b", Reason::Resync);
-        queue.add_now("c", Reason::ConfigChanged);
+        queue.add_now(&location_name("a"), Reason::Resync);
+        queue.add_now(&location_name("b"), Reason::Resync);
+        queue.add_now(&location_name("c"), Reason::ConfigChanged);
         assert_eq!(queue.next(Priority::Garbage).await.name, "c");
     }
 
@@ -184,9 +186,9 @@ mod tests {
     async fn the_earliest_time_wins() {
         let queue = Queue::default();
         let start = Instant::now();
-        queue.add("a", Reason::Progress, start + Duration::from_secs(60));
-        queue.add("a", Reason::Progress, start + Duration::from_secs(5));
-        queue.add("a", Reason::Progress, start + Duration::from_secs(30));
+        queue.add(&location_name("a"), Reason::Progress, start + Duration::from_secs(60));
+        queue.add(&location_name("a"), Reason::Progress, start + Duration::from_secs(5));
+        queue.add(&location_name("a"), Reason::Progress, start + Duration::from_secs(30));
         assert_eq!(queue.next(Priority::Garbage).await.name, "a");
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
@@ -194,10 +196,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reserved_worker_takes_only_what_is_urgent() {
         let queue = Queue::default();
-        queue.add_now("cold", Reason::Create);
+        queue.add_now(&location_name("cold"), Reason::Create);
         let reserved = tokio::time::timeout(Duration::from_secs(60), queue.next(Priority::Again)).await;
         assert!(reserved.is_err());
-        queue.add_now("commit", Reason::ConfigChanged);
+        queue.add_now(&location_name("commit"), Reason::ConfigChanged);
         let due = queue.next(Priority::Again).await;
         assert_eq!((due.name.as_str(), due.reason, due.waited), ("commit", Reason::ConfigChanged, Duration::ZERO));
         let due = queue.next(Priority::Garbage).await;
@@ -212,7 +214,7 @@ mod tests {
             async move { queue.next(Priority::Garbage).await.name }
         });
         tokio::task::yield_now().await;
-        queue.add_now("a", Reason::ConfigChanged);
+        queue.add_now(&location_name("a"), Reason::ConfigChanged);
         assert_eq!(worker.await.unwrap(), "a");
     }
 }

@@ -11,7 +11,7 @@ use codeloc_core::planner::Plan;
 use codeloc_core::resources::tracked_fields::NOTES;
 use codeloc_core::resources::{Action, ObservedResources, Step};
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Drift, LocationStatus, Reason};
-use codeloc_crds::Location;
+use codeloc_crds::{Location, LocationName};
 
 use super::executor::StepError;
 use crate::runtime::Clock;
@@ -28,7 +28,7 @@ pub struct StatusRecorder {
     clock: Clock,
     /// The platform of images, where it is not the architecture of each config.
     platform: Option<String>,
-    configs: Mutex<HashMap<String, Result<Location, Invalid>>>,
+    configs: Mutex<HashMap<LocationName, Result<Location, Invalid>>>,
 }
 
 impl StatusRecorder {
@@ -43,7 +43,7 @@ impl StatusRecorder {
     /// The status after a plan. `alarm` replaces the message of the report.
     pub fn planned(
         &self,
-        name: &str,
+        name: &LocationName,
         desired: &Desired,
         plan: &Plan,
         observed: &ObservedResources,
@@ -64,9 +64,9 @@ impl StatusRecorder {
             }
             Desired::Invalid(_) | Desired::Absent => (None, None),
         };
-        let previous_commit = observed.served_before(commit.as_deref()).map(str::to_owned);
+        let previous_commit = observed.served_before(commit.as_ref());
         let before = self.statuses.put(LocationStatus {
-            name: name.to_owned(),
+            name: name.to_string(),
             sync: report.sync,
             health: report.health,
             message: message.clone(),
@@ -89,7 +89,7 @@ impl StatusRecorder {
         let after = self.statuses.get(name).expect("this function has stored the status");
         let changed = before.as_ref().is_none_or(|before| (before.sync, before.health) != (report.sync, report.health));
         if changed {
-            tracing::info!(location = name, sync = %report.sync, health = %report.health, "{message}");
+            tracing::info!(location = name.as_str(), sync = %report.sync, health = %report.health, "{message}");
         }
         for (reason, message) in diff::between(before.as_ref(), &after) {
             if reason == EventReason::RolloutFailed {
@@ -99,7 +99,7 @@ impl StatusRecorder {
         }
     }
 
-    fn set_config(&self, name: &str, desired: &Desired) {
+    fn set_config(&self, name: &LocationName, desired: &Desired) {
         let config = match desired {
             Desired::Present(location) => Ok(location.config.clone()),
             Desired::Invalid(invalid) => Err(invalid.clone()),
@@ -108,17 +108,17 @@ impl StatusRecorder {
                 return;
             }
         };
-        lock(&self.configs).insert(name.to_owned(), config);
+        lock(&self.configs).insert(name.clone(), config);
     }
 
-    /// The config that the status of a location was computed from.
+    /// The config that the status with this name was computed from.
     pub fn config(&self, name: &str) -> RecordedConfig {
         lock(&self.configs).get(name).cloned()
     }
 
     /// A step has succeeded.
-    pub fn applied(&self, name: &str, step: &Step, summary: &str) {
-        tracing::info!(location = name, "{summary}");
+    pub fn applied(&self, name: &LocationName, step: &Step, summary: &str) {
+        tracing::info!(location = name.as_str(), "{summary}");
         let metrics = &self.recorder.metrics;
         metrics.count_change(step.kind(), step.describe().action);
         if step.rolls_out() {
@@ -129,8 +129,8 @@ impl StatusRecorder {
     }
 
     /// A pass has failed, and the next one starts after `backoff`.
-    pub fn failed(&self, name: &str, error: &StepError, backoff: Duration) {
-        tracing::warn!(location = name, %error, retry_in = ?backoff, "the reconcile failed; codeloc retries");
+    pub fn failed(&self, name: &LocationName, error: &StepError, backoff: Duration) {
+        tracing::warn!(location = name.as_str(), %error, retry_in = ?backoff, "the reconcile failed; codeloc retries");
         self.recorder.metrics.count_failed_step(error.class());
         // A rate limit and a resource that AWS does not see yet are ordinary waits.
         if !matches!(error.class(), Class::NotYet | Class::Throttled) {
@@ -143,7 +143,7 @@ impl StatusRecorder {
     }
 
     /// The location and all of its resources are gone.
-    pub fn removed(&self, name: &str) {
+    pub fn removed(&self, name: &LocationName) {
         if self.statuses.get(name).is_some() {
             self.recorder.record(NewEvent::of(
                 name,
@@ -162,7 +162,7 @@ impl StatusRecorder {
         }
         for invalid in now {
             tracing::warn!(path = %invalid.path, "{}", invalid.message);
-            self.recorder.record(NewEvent::of(&invalid.path, EventReason::ConfigInvalid, invalid.message.clone()));
+            self.recorder.record(NewEvent::of_file(&invalid.path, EventReason::ConfigInvalid, invalid.message.clone()));
             let at = self.clock.now();
             let mut status = LocationStatus::unknown(&invalid.path, invalid.message.clone(), at);
             let (kind, reason) = (ConditionKind::SourceResolved, Reason::InvalidConfig);

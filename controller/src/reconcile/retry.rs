@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use codeloc_aws::Class;
 use codeloc_core::lock::lock;
+use codeloc_crds::LocationName;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -14,7 +15,7 @@ const LAST: Duration = Duration::from_secs(300);
 /// Failed passes in a row, by location. A restart forgets them.
 #[derive(Debug, Default)]
 pub struct Retry {
-    failures: Mutex<HashMap<String, Failures>>,
+    failures: Mutex<HashMap<LocationName, Failures>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +27,19 @@ struct Failures {
 
 impl Retry {
     /// Counts a failed pass. Returns how long to wait before the next one.
-    pub fn failed(&self, name: &str, class: Class) -> Duration {
+    pub fn failed(&self, name: &LocationName, class: Class) -> Duration {
         let mut failures = lock(&self.failures);
-        let failures = failures.entry(name.to_owned()).or_insert(Failures { count: 0, since: Instant::now() });
+        let failures = failures.entry(name.clone()).or_insert(Failures { count: 0, since: Instant::now() });
         failures.count += 1;
         let doubled = FIRST.saturating_mul(1 << (failures.count - 1).min(16));
         doubled.min(longest(class))
     }
 
-    pub fn succeeded(&self, name: &str) {
+    pub fn succeeded(&self, name: &LocationName) {
         lock(&self.failures).remove(name);
     }
 
-    /// When the first of the failures in a row happened; nothing after a success.
+    /// When the first of the failures in a row happened; nothing after a success. `name` is that of a status.
     pub fn failing_since(&self, name: &str) -> Option<Instant> {
         lock(&self.failures).get(name).map(|failures| failures.since)
     }
@@ -59,29 +60,31 @@ fn longest(class: Class) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     #[tokio::test(start_paused = true)]
     async fn each_failure_in_a_row_doubles_the_wait() {
         let retry = Retry::default();
-        let waits: Vec<u64> = (0..11).map(|_| retry.failed("orders", Class::Transient).as_secs()).collect();
+        let waits: Vec<u64> =
+            (0..11).map(|_| retry.failed(&location_name("orders"), Class::Transient).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_success_starts_the_count_again() {
         let retry = Retry::default();
-        retry.failed("orders", Class::Terminal);
-        retry.failed("orders", Class::Terminal);
-        retry.succeeded("orders");
+        retry.failed(&location_name("orders"), Class::Terminal);
+        retry.failed(&location_name("orders"), Class::Terminal);
+        retry.succeeded(&location_name("orders"));
         assert_eq!(retry.failing_since("orders"), None);
-        assert_eq!(retry.failed("orders", Class::Terminal), FIRST);
+        assert_eq!(retry.failed(&location_name("orders"), Class::Terminal), FIRST);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resource_that_aws_does_not_see_is_retried_soon() {
         let retry = Retry::default();
         for _ in 0..100 {
-            assert!(retry.failed("orders", Class::NotYet) <= Duration::from_secs(5));
+            assert!(retry.failed(&location_name("orders"), Class::NotYet) <= Duration::from_secs(5));
         }
     }
 
@@ -89,8 +92,8 @@ mod tests {
     async fn failures_of_one_location_do_not_delay_another() {
         let retry = Retry::default();
         for _ in 0..5 {
-            retry.failed("orders", Class::Transient);
+            retry.failed(&location_name("orders"), Class::Transient);
         }
-        assert_eq!(retry.failed("billing", Class::Transient), FIRST);
+        assert_eq!(retry.failed(&location_name("billing"), Class::Transient), FIRST);
     }
 }

@@ -11,6 +11,7 @@ use codeloc_core::lock::lock;
 use codeloc_core::planner::Report;
 use codeloc_core::resources::ObservedResources;
 use codeloc_core::status::{ConditionKind, ConditionStatus};
+use codeloc_crds::LocationName;
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
@@ -31,16 +32,16 @@ pub struct Observed {
 #[derive(Debug, Default)]
 struct State {
     /// From the last sweep or refresh; each is used once.
-    fresh: HashMap<String, Observed>,
+    fresh: HashMap<LocationName, Observed>,
     /// The last state of locations that codeloc has not changed since.
-    last: HashMap<String, (ObservedResources, Instant)>,
+    last: HashMap<LocationName, (ObservedResources, Instant)>,
     /// Locations with at least one resource of this deployment; absent before the first sweep.
-    owned: Option<BTreeSet<String>>,
-    reported: HashMap<String, Reported>,
+    owned: Option<BTreeSet<LocationName>>,
+    reported: HashMap<LocationName, Reported>,
     /// Counts changes, because two changes can happen at the same instant of the clock.
     changes: u64,
     /// The number of the last change of each location.
-    changed: HashMap<String, u64>,
+    changed: HashMap<LocationName, u64>,
     /// Readings that began before this change are void.
     valid_from: u64,
 }
@@ -60,7 +61,12 @@ pub struct Begun {
 }
 
 impl State {
-    fn keep(&mut self, begun: Begun, observed: impl IntoIterator<Item = (String, ObservedResources)>, complete: bool) {
+    fn keep(
+        &mut self,
+        begun: Begun,
+        observed: impl IntoIterator<Item = (LocationName, ObservedResources)>,
+        complete: bool,
+    ) {
         let changed = &self.changed;
         let unchanged =
             observed.into_iter().filter(|(name, _)| changed.get(name).is_none_or(|at| *at <= begun.changes));
@@ -80,7 +86,12 @@ impl ObservationStore {
     }
 
     /// Stores a sweep, except for locations that changed meanwhile. `owned` replaces the inventory of this deployment.
-    pub fn put_sweep(&self, begun: Begun, observed: BTreeMap<String, ObservedResources>, owned: BTreeSet<String>) {
+    pub fn put_sweep(
+        &self,
+        begun: Begun,
+        observed: BTreeMap<LocationName, ObservedResources>,
+        owned: BTreeSet<LocationName>,
+    ) {
         let mut state = self.lock();
         state.owned = Some(owned);
         if begun.changes < state.valid_from {
@@ -93,7 +104,7 @@ impl ObservationStore {
     }
 
     /// Stores the services of some locations, except for those that changed meanwhile.
-    pub fn put_refresh(&self, begun: Begun, observed: BTreeMap<String, ObservedResources>) {
+    pub fn put_refresh(&self, begun: Begun, observed: BTreeMap<LocationName, ObservedResources>) {
         let mut state = self.lock();
         if begun.changes >= state.valid_from {
             state.keep(begun, observed, false);
@@ -101,34 +112,34 @@ impl ObservationStore {
     }
 
     /// Takes the result of the last sweep or refresh, once.
-    pub fn take(&self, name: &str) -> Option<Observed> {
+    pub fn take(&self, name: &LocationName) -> Option<Observed> {
         self.lock().fresh.remove(name)
     }
 
     /// The last known state of a location.
-    pub fn last(&self, name: &str) -> Option<(ObservedResources, Instant)> {
+    pub fn last(&self, name: &LocationName) -> Option<(ObservedResources, Instant)> {
         self.lock().last.get(name).cloned()
     }
 
-    pub fn has_last(&self, name: &str) -> bool {
+    pub fn has_last(&self, name: &LocationName) -> bool {
         self.lock().last.contains_key(name)
     }
 
-    pub fn set_last(&self, name: &str, resources: ObservedResources, at: Instant) {
-        self.lock().last.insert(name.to_owned(), (resources, at));
+    pub fn set_last(&self, name: &LocationName, resources: ObservedResources, at: Instant) {
+        self.lock().last.insert(name.clone(), (resources, at));
     }
 
     /// Makes the next observation of this location read everything.
-    pub fn discard(&self, name: &str) {
+    pub fn discard(&self, name: &LocationName) {
         self.lock().last.remove(name);
     }
 
     /// Call before and after each change of a location.
-    pub fn change(&self, name: &str) {
+    pub fn change(&self, name: &LocationName) {
         let mut state = self.lock();
         state.changes += 1;
         let at = state.changes;
-        state.changed.insert(name.to_owned(), at);
+        state.changed.insert(name.clone(), at);
         state.fresh.remove(name);
         state.last.remove(name);
     }
@@ -143,43 +154,43 @@ impl ObservationStore {
     }
 
     /// Locations with resources of this deployment; absent before the first sweep.
-    pub fn owned(&self) -> Option<BTreeSet<String>> {
+    pub fn owned(&self) -> Option<BTreeSet<LocationName>> {
         self.lock().owned.clone()
     }
 
-    pub fn set_owned(&self, name: &str, owned: bool) {
+    pub fn set_owned(&self, name: &LocationName, owned: bool) {
         let mut state = self.lock();
         let Some(names) = &mut state.owned else { return };
         if owned {
-            names.insert(name.to_owned());
+            names.insert(name.clone());
         } else {
             names.remove(name);
         }
     }
 
     /// Remembers what the next plan needs from this report.
-    pub fn reported(&self, name: &str, report: &Report) {
+    pub fn reported(&self, name: &LocationName, report: &Report) {
         let deployed = report.conditions.iter().find(|condition| condition.kind == ConditionKind::Deployed);
         let steady = deployed.is_some_and(|condition| condition.status == ConditionStatus::True);
         let mut state = self.lock();
         let before = state.reported.get(name).and_then(|before| before.steady_since);
         let steady_since = steady.then(|| before.unwrap_or_else(Instant::now));
-        state.reported.insert(name.to_owned(), Reported { steady_since, serves: report.serving.is_some() });
+        state.reported.insert(name.clone(), Reported { steady_since, serves: report.serving.is_some() });
     }
 
     /// How long the desired revision has been deployed without a change.
-    pub fn steady_for(&self, name: &str) -> Duration {
+    pub fn steady_for(&self, name: &LocationName) -> Duration {
         let since = self.lock().reported.get(name).and_then(|reported| reported.steady_since);
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whether a revision of this location served at the last pass.
-    pub fn serves(&self, name: &str) -> bool {
+    pub fn serves(&self, name: &LocationName) -> bool {
         self.lock().reported.get(name).is_some_and(|reported| reported.serves)
     }
 
     /// The location and all of its resources are gone.
-    pub fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &LocationName) {
         let mut state = self.lock();
         state.last.remove(name);
         state.reported.remove(name);
@@ -191,9 +202,12 @@ mod tests {
     use codeloc_core::status::{Condition, Health, Reason, Sync};
 
     use super::*;
+    use codeloc_core::ids::Revision;
 
-    fn observed() -> BTreeMap<String, ObservedResources> {
-        ["orders", "billing"].map(|name| (name.to_owned(), ObservedResources::default())).into()
+    use crate::fixtures::location_name;
+
+    fn observed() -> BTreeMap<LocationName, ObservedResources> {
+        ["orders", "billing"].map(|name| (location_name(name), ObservedResources::default())).into()
     }
 
     fn sweep(store: &ObservationStore, begun: Begun) {
@@ -208,7 +222,7 @@ mod tests {
             message: String::new(),
             conditions: vec![Condition { kind, status: deployed, reason, message }],
             revision: None,
-            serving: serving.map(str::to_owned),
+            serving: serving.map(Revision::from),
             address: None,
             look_again: None,
         }
@@ -218,28 +232,28 @@ mod tests {
     fn an_observation_is_used_once() {
         let store = ObservationStore::default();
         sweep(&store, store.begin());
-        assert!(store.take("orders").is_some());
-        assert!(store.take("orders").is_none());
+        assert!(store.take(&location_name("orders")).is_some());
+        assert!(store.take(&location_name("orders")).is_none());
     }
 
     #[test]
     fn a_change_during_a_sweep_voids_only_that_location() {
         let store = ObservationStore::default();
         let begun = store.begin();
-        store.change("orders");
+        store.change(&location_name("orders"));
         sweep(&store, begun);
-        assert!(store.take("orders").is_none());
-        assert!(store.take("billing").is_some());
+        assert!(store.take(&location_name("orders")).is_none());
+        assert!(store.take(&location_name("billing")).is_some());
     }
 
     #[test]
     fn a_change_after_a_sweep_voids_the_observation() {
         let store = ObservationStore::default();
         sweep(&store, store.begin());
-        store.set_last("orders", ObservedResources::default(), Instant::now());
-        store.change("orders");
-        assert!(store.take("orders").is_none());
-        assert!(store.last("orders").is_none());
+        store.set_last(&location_name("orders"), ObservedResources::default(), Instant::now());
+        store.change(&location_name("orders"));
+        assert!(store.take(&location_name("orders")).is_none());
+        assert!(store.last(&location_name("orders")).is_none());
     }
 
     #[test]
@@ -248,29 +262,29 @@ mod tests {
         let begun = store.begin();
         store.clear();
         sweep(&store, begun);
-        assert!(store.take("orders").is_none());
+        assert!(store.take(&location_name("orders")).is_none());
     }
 
     #[test]
     fn nothing_is_owned_before_the_first_sweep() {
         let store = ObservationStore::default();
-        store.set_owned("orders", true);
+        store.set_owned(&location_name("orders"), true);
         assert_eq!(store.owned(), None);
         sweep(&store, store.begin());
-        store.set_owned("orders", true);
-        assert_eq!(store.owned(), Some(BTreeSet::from(["orders".to_owned()])));
+        store.set_owned(&location_name("orders"), true);
+        assert_eq!(store.owned(), Some(BTreeSet::from([location_name("orders")])));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_location_is_steady_since_it_was_first_reported_deployed() {
         let store = ObservationStore::default();
-        store.reported("orders", &report(ConditionStatus::True, Some("r1")));
+        store.reported(&location_name("orders"), &report(ConditionStatus::True, Some("r1")));
         tokio::time::advance(Duration::from_secs(60)).await;
-        store.reported("orders", &report(ConditionStatus::True, Some("r1")));
-        assert_eq!(store.steady_for("orders"), Duration::from_secs(60));
-        assert!(store.serves("orders"));
-        store.reported("orders", &report(ConditionStatus::Unknown, None));
-        assert_eq!(store.steady_for("orders"), Duration::ZERO);
-        assert!(!store.serves("orders"));
+        store.reported(&location_name("orders"), &report(ConditionStatus::True, Some("r1")));
+        assert_eq!(store.steady_for(&location_name("orders")), Duration::from_secs(60));
+        assert!(store.serves(&location_name("orders")));
+        store.reported(&location_name("orders"), &report(ConditionStatus::Unknown, None));
+        assert_eq!(store.steady_for(&location_name("orders")), Duration::ZERO);
+        assert!(!store.serves(&location_name("orders")));
     }
 }

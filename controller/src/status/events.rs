@@ -10,7 +10,9 @@ mod topic;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use codeloc_core::ids::Commit;
 use codeloc_core::lock::lock;
+use codeloc_crds::LocationName;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -36,7 +38,8 @@ pub struct Event {
     /// Absent if the event concerns the daemon as a whole.
     pub location: Option<String>,
     /// The commit of the location's repository, or of the config repository.
-    pub commit: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub commit: Option<Commit>,
     /// The message of the last occurrence.
     pub message: String,
     /// Time of the first occurrence.
@@ -55,7 +58,7 @@ pub struct Event {
 pub struct NewEvent {
     pub reason: EventReason,
     pub location: Option<String>,
-    pub commit: Option<String>,
+    pub commit: Option<Commit>,
     pub message: String,
     /// Text by which equal events are recognised; the message by default.
     topic: Option<String>,
@@ -66,8 +69,13 @@ impl NewEvent {
         Self { reason, location: None, commit: None, message: message.into(), topic: None }
     }
 
-    pub fn of(location: &str, reason: EventReason, message: impl Into<String>) -> Self {
-        Self { location: Some(location.to_owned()), ..Self::of_daemon(reason, message) }
+    pub fn of(location: &LocationName, reason: EventReason, message: impl Into<String>) -> Self {
+        Self { location: Some(location.to_string()), ..Self::of_daemon(reason, message) }
+    }
+
+    /// An event of a file that belongs to no location, by its path.
+    pub fn of_file(path: &str, reason: EventReason, message: impl Into<String>) -> Self {
+        Self { location: Some(path.to_owned()), ..Self::of_daemon(reason, message) }
     }
 
     /// Sets the topic, for a message that quotes a program whose output varies.
@@ -86,7 +94,7 @@ impl NewEvent {
     }
 
     #[must_use]
-    pub fn from_commit(self, commit: Option<String>) -> Self {
+    pub fn from_commit(self, commit: Option<Commit>) -> Self {
         Self { commit, ..self }
     }
 }
@@ -179,6 +187,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::location_name;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -187,9 +196,9 @@ mod tests {
     #[test]
     fn a_repeated_event_is_counted_and_keeps_its_first_time() {
         let events = Events::default();
-        let new_event = || NewEvent::of("orders", EventReason::StepFailed, "ecs:UpdateService: no");
+        let new_event = || NewEvent::of(&location_name("orders"), EventReason::StepFailed, "ecs:UpdateService: no");
         assert!(events.record(new_event(), at(1)));
-        events.record(NewEvent::of("billing", EventReason::Healthy, "well"), at(2));
+        events.record(NewEvent::of(&location_name("billing"), EventReason::Healthy, "well"), at(2));
         assert!(!events.record(new_event(), at(9)));
         let kept = events.list(|event| event.location.as_deref() == Some("orders"));
         assert_eq!(kept.len(), 1);
@@ -202,7 +211,7 @@ mod tests {
         for second in 0..4 {
             let reason = if second % 2 == 0 { EventReason::ImageFailed } else { EventReason::Degraded };
             let message = format!("the registry did not answer within {second}.5s");
-            assert_eq!(events.record(NewEvent::of("orders", reason, message), at(second)), second < 2);
+            assert_eq!(events.record(NewEvent::of(&location_name("orders"), reason, message), at(second)), second < 2);
         }
         let kept = events.list(|_| true);
         let found: Vec<_> = kept.iter().map(|event| (event.reason, event.count, event.first, event.last)).collect();
@@ -216,7 +225,7 @@ mod tests {
         for (second, reason) in
             [EventReason::ImageFailed, EventReason::Degraded, EventReason::ImageFailed].into_iter().enumerate()
         {
-            events.record(NewEvent::of("orders", reason, "no"), at(i64::try_from(second).unwrap()));
+            events.record(NewEvent::of(&location_name("orders"), reason, "no"), at(i64::try_from(second).unwrap()));
         }
         let reasons: Vec<_> = events.list(|_| true).into_iter().map(|event| event.reason).collect();
         assert_eq!(reasons, [EventReason::Degraded, EventReason::ImageFailed]);
@@ -225,16 +234,16 @@ mod tests {
     #[test]
     fn a_repetition_after_the_window_is_a_new_event() {
         let events = Events::default();
-        events.record(NewEvent::of("orders", EventReason::Degraded, "no"), at(0));
-        events.record(NewEvent::of("orders", EventReason::Healthy, "well"), at(5));
-        assert!(events.record(NewEvent::of("orders", EventReason::Degraded, "no"), at(606)));
+        events.record(NewEvent::of(&location_name("orders"), EventReason::Degraded, "no"), at(0));
+        events.record(NewEvent::of(&location_name("orders"), EventReason::Healthy, "well"), at(5));
+        assert!(events.record(NewEvent::of(&location_name("orders"), EventReason::Degraded, "no"), at(606)));
     }
 
     #[test]
     fn events_of_different_commits_or_locations_differ() {
         let events = Events::default();
         let new_event = |name: &str, commit: &str| {
-            NewEvent::of(name, EventReason::ImageFailed, "no").from_commit(Some(commit.to_owned()))
+            NewEvent::of(&location_name(name), EventReason::ImageFailed, "no").from_commit(Some(Commit::from(commit)))
         };
         for new_event in [new_event("orders", "a"), new_event("orders", "b"), new_event("billing", "a")] {
             assert!(events.record(new_event, at(1)));

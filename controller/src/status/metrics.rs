@@ -13,6 +13,7 @@ mod outcomes;
 use std::time::Duration;
 
 use codeloc_aws::Class;
+use codeloc_core::ids::Commit;
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::{Action, Kind};
 use codeloc_core::status::{ConditionKind, ConditionStatus, LocationStatus, Reason};
@@ -98,7 +99,7 @@ pub struct Scrape {
     pub workspace_entries: usize,
     pub lease: &'static str,
     pub source_up: bool,
-    pub source_commit: Option<String>,
+    pub source_commit: Option<Commit>,
     /// Seconds since the epoch.
     pub source_read: Option<f64>,
     pub swept: f64,
@@ -302,7 +303,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
     collector
 }
 
-fn short(commit: &str) -> &str {
+fn short(commit: &Commit) -> &str {
     commit.get(..SHORT_COMMIT).unwrap_or(commit)
 }
 
@@ -328,7 +329,7 @@ mod tests {
     fn status() -> LocationStatus {
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
         let mut status = LocationStatus::unknown("orders", "no".to_owned(), now);
-        status.commit = Some("0123456789abcdef0123456789abcdef01234567".to_owned());
+        status.commit = Some(Commit::from("0123456789abcdef0123456789abcdef01234567"));
         status.converged = Some(now);
         let drift = |field: &str| Drift {
             kind: "role".to_owned(),

@@ -100,6 +100,7 @@ mod tests {
     use axum::http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::fixtures::location_name;
     use crate::runtime::Clock;
     use crate::status::events::{EventReason, NewEvent};
     use crate::status::metrics::Scrape;
@@ -139,8 +140,8 @@ mod tests {
         while recorder.events.subscribers() == 0 {
             tokio::task::yield_now().await;
         }
-        recorder.record(NewEvent::of("orders", EventReason::Healthy, "well"));
-        recorder.record(NewEvent::of("orders", EventReason::Degraded, "no <module> & more"));
+        recorder.record(NewEvent::of(&location_name("orders"), EventReason::Healthy, "well"));
+        recorder.record(NewEvent::of(&location_name("orders"), EventReason::Degraded, "no <module> & more"));
         for _ in 0..2 {
             let (signature, body) = received.recv().await.unwrap();
             assert_eq!(signature.unwrap(), sign(body.as_bytes(), "hush"));

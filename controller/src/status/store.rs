@@ -1,4 +1,5 @@
-//! The statuses of all locations.
+//! The statuses of all locations, by name. A config in a folder whose name no location can have has one too, by its path; therefore the
+//! keys are text.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};

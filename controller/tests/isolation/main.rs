@@ -31,7 +31,7 @@ fn deployment() -> Deployment {
         subnets: vec!["subnet-a".to_owned()],
         security_groups: vec!["sg-a".to_owned()],
         assign_public_ip: false,
-        execution_role_arn: "arn:aws:iam::123456789012:role/execution".to_owned(),
+        execution_role_arn: "arn:aws:iam::123456789012:role/execution".into(),
         permissions_boundary: None,
         log_retention_days: 30,
         image_grace_days: 7,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::{Architecture, CodePointer, LocationName};
 use codeloc_git::{Git, GitSettings};
 use codeloc_images::{Anonymous, BuildSettings, Builder, OciBuilder, Request};
@@ -115,7 +116,7 @@ pub fn build(arguments: &[String]) {
         let request = Request {
             location: LocationName::new("bench").expect("a name"),
             git_url: folder.join("repository").display().to_string(),
-            commit: commit.clone(),
+            commit: Commit::from(commit.as_str()),
             subdirectory: None,
             code: CodePointer::PythonFile("definitions.py".to_owned()),
             dependencies: None,

@@ -9,6 +9,7 @@ use codeloc_aws::fence::Fence;
 use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_core::priority::Priority;
 use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
+use codeloc_crds::LocationName;
 use localcloud::calls::Call;
 use localcloud::model::ecs::task::Task;
 
@@ -110,7 +111,7 @@ impl TestDeployment {
     }
 
     /// The observed state of all locations.
-    pub async fn observed(&self) -> BTreeMap<String, codeloc_core::resources::ObservedResources> {
+    pub async fn observed(&self) -> BTreeMap<LocationName, codeloc_core::resources::ObservedResources> {
         let clients = self.clients();
         let deployment =
             find_deployment(&self.settings, &clients, Some("eu-central-1")).await.expect("find the deployment");

@@ -31,7 +31,7 @@ async fn an_address_where_another_location_answers_is_unpublished() {
         let foreign = revision(&deployment, "billing");
         deployment.code_server.override_address(address(&deployment, "orders"), &foreign);
         deployment.wait_until("unpublished", |this| !this.workspace().contains("\"orders\"")).await;
-        let reported = |this: &TestDeployment| this.status("orders").unwrap().message.contains(&foreign);
+        let reported = |this: &TestDeployment| this.status("orders").unwrap().message.contains(foreign.as_str());
         deployment.wait_until("reported", reported).await;
         deployment.idle().await;
         assert!(!deployment.workspace().contains("\"orders\"") && !deployment.healthy("orders"));

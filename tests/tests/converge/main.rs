@@ -5,12 +5,13 @@ mod failures;
 
 use std::time::Duration;
 
+use codeloc_core::ids::Revision;
 use codeloc_core::status::Sync;
 use codeloc_tests::policies::ALLOW_S3;
-use codeloc_tests::{TestDeployment, config, normalized};
+use codeloc_tests::{TestDeployment, config, location_name, normalized};
 use localcloud::driver::simulated::Script;
 
-fn revision(deployment: &TestDeployment, name: &str) -> String {
+fn revision(deployment: &TestDeployment, name: &str) -> Revision {
     deployment.status(name).and_then(|status| status.serving).expect("the location serves")
 }
 
@@ -95,8 +96,8 @@ async fn a_removed_config_deletes_the_workspace_entry_first() {
             "DeleteLogGroup",
         ]
     );
-    let observed = deployment.observed().await;
-    assert!(!observed.get("orders").is_some_and(|observed| observed.any_owned("orders", "codeloc")), "{observed:#?}");
+    let (observed, orders) = (deployment.observed().await, location_name("orders"));
+    assert!(!observed.get("orders").is_some_and(|observed| observed.any_owned(&orders, "codeloc")), "{observed:#?}");
     assert!(deployment.healthy("billing"));
 }
 

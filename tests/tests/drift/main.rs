@@ -50,7 +50,7 @@ async fn state(deployment: &TestDeployment) -> State {
     // Runs use only the newest definition of a family.
     observed.run_definitions.truncate(1);
     for definition in &mut observed.run_definitions {
-        (definition.number, definition.arn) = (0, String::new());
+        (definition.number, definition.arn) = (0, "".into());
     }
     if let Some(service) = &mut observed.service {
         service.deployments.clear();

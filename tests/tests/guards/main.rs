@@ -45,7 +45,7 @@ async fn owned(deployment: &TestDeployment) -> Vec<String> {
     observed
         .iter()
         .filter(|(name, observed)| observed.any_owned(name, "codeloc"))
-        .map(|(name, _)| name.clone())
+        .map(|(name, _)| name.to_string())
         .collect()
 }
 

@@ -7,10 +7,12 @@ use aws_sdk_servicediscovery::types::{
     DnsConfig, DnsConfigChange, DnsRecord, FilterCondition, HealthCheckCustomConfig, OperationStatus, RecordType,
     RoutingPolicy, ServiceChange, ServiceFilter, ServiceFilterName, Tag,
 };
+use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::discovery::{Change, Desired, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
+use codeloc_crds::LocationName;
 
 use crate::error::{CallError, Class};
 use crate::scope::Scope;
@@ -18,12 +20,15 @@ use crate::session::Session;
 
 const ABSENT: &[&str] = &["ServiceNotFound", "InstanceNotFound", "ResourceNotFoundException"];
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     const OPERATION: &str = "servicediscovery:ListServices";
     if let Scope::One(name) = scope
-        && let Some(observed) = observe_known(session, &names::service(name)).await?
+        && let Some(observed) = observe_known(session, name).await?
     {
-        return Ok(BTreeMap::from([(name.to_owned(), observed.into())]));
+        return Ok(BTreeMap::from([(name.clone(), observed.into())]));
     }
     let filter = ServiceFilter::builder()
         .name(ServiceFilterName::NamespaceId)
@@ -40,17 +45,17 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         for service in answer.services() {
             let name = service.name().unwrap_or_default();
             let Some(location) = names::location_of_service(name) else { continue };
-            if matches!(scope, Scope::One(only) if only != location) {
+            if !scope.contains(&location) {
                 continue;
             }
-            let (id, arn) = (service.id().unwrap_or_default().to_owned(), service.arn().unwrap_or_default().to_owned());
+            let (id, arn) = (service.id().unwrap_or_default().to_owned(), Arn::from(service.arn().unwrap_or_default()));
             session.cache.lock().registries.insert(name.to_owned(), id.clone());
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
             let described =
                 (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
             let observed = read(id, arn, name, described, tags);
-            let observed = session.cache.share(location, |last| last.discovery.as_ref(), observed);
-            found.insert(location.to_owned(), observed);
+            let observed = session.cache.share(&location, |last| last.discovery.as_ref(), observed);
+            found.insert(location, observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -60,27 +65,28 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 /// Reads a service whose id is cached with one call. A search by name takes one call for each hundred services.
-async fn observe_known(session: Session<'_>, name: &str) -> Result<Option<Observed>, CallError> {
-    let Some(id) = session.cache.lock().registries.get(name).cloned() else { return Ok(None) };
+async fn observe_known(session: Session<'_>, location: &LocationName) -> Result<Option<Observed>, CallError> {
+    let name = names::service(location);
+    let Some(id) = session.cache.lock().registries.get(&name).cloned() else { return Ok(None) };
     let request = session.clients.discovery.get_service().id(&id);
     let service = match session.call("servicediscovery:GetService", request.send()).await {
-        Ok(answer) => answer.service.filter(|service| service.name() == Some(name)),
+        Ok(answer) => answer.service.filter(|service| service.name() == Some(name.as_str())),
         Err(error) if error.is(ABSENT) => None,
         Err(error) => return Err(error),
     };
     let Some(service) = service else {
-        session.cache.lock().registries.remove(name);
+        session.cache.lock().registries.remove(&name);
         return Ok(None);
     };
-    let arn = service.arn().unwrap_or_default().to_owned();
-    let tags = session.cache.tags(Scope::One(name), &arn, tags(session, &arn)).await?;
+    let arn = Arn::from(service.arn().unwrap_or_default());
+    let tags = session.cache.tags(Scope::One(location), &arn, tags(session, &arn)).await?;
     let described = (service.dns_config(), service.health_check_custom_config().is_some(), service.instance_count());
-    Ok(Some(read(id, arn, name, described, tags)))
+    Ok(Some(read(id, arn, &name, described, tags)))
 }
 
 fn read(
     id: String,
-    arn: String,
+    arn: Arn,
     name: &str,
     described: (Option<&DnsConfig>, bool, Option<i32>),
     tags: Shared<Tags>,
@@ -99,7 +105,7 @@ fn read(
     }
 }
 
-async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+async fn tags(session: Session<'_>, arn: &Arn) -> Result<Tags, CallError> {
     let request = session.clients.discovery.list_tags_for_resource().resource_arn(arn);
     match session.call("servicediscovery:ListTagsForResource", request.send()).await {
         Ok(answer) => Ok(answer.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()),
@@ -183,7 +189,6 @@ async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observ
     const OPERATION: &str = "servicediscovery:CreateService";
     let dns = DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record(desired.ttl)?).build();
     let dns = dns.map_err(|_| CallError::malformed(OPERATION, "DNS config"))?;
-    let location = names::location_of_service(&desired.name).unwrap_or(&desired.name);
     let request = session
         .clients
         .discovery
@@ -191,7 +196,7 @@ async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observ
         .name(&desired.name)
         .namespace_id(&desired.namespace_id)
         // The same request after a lost answer creates no second service.
-        .creator_request_id(names::creator_request(&session.deployment.id, location))
+        .creator_request_id(names::creator_request(&session.deployment.id, &desired.name))
         .dns_config(dns)
         // ECS reports the health of each task with it.
         .health_check_custom_config(HealthCheckCustomConfig::builder().build())
@@ -207,7 +212,7 @@ async fn create(session: Session<'_>, desired: &Desired) -> Result<Option<Observ
     session.cache.lock().registries.insert(desired.name.clone(), service.id().unwrap_or_default().to_owned());
     Ok(Some(Observed {
         id: service.id().unwrap_or_default().to_owned(),
-        arn: service.arn().unwrap_or_default().to_owned(),
+        arn: Arn::from(service.arn().unwrap_or_default()),
         name: desired.name.clone(),
         records: vec![("A".to_owned(), desired.ttl)],
         multivalue: true,
@@ -259,7 +264,7 @@ mod tests {
     use super::*;
 
     fn observed(dns: Option<&DnsConfig>) -> Observed {
-        read("srv-1".to_owned(), "arn".to_owned(), "orders-service", (dns, true, Some(2)), Tags::new().into())
+        read("srv-1".to_owned(), "arn".into(), "orders-service", (dns, true, Some(2)), Tags::new().into())
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag};
+use codeloc_core::ids::{Arn, Digest};
 use codeloc_core::names;
 use codeloc_core::resources::image_repository::garbage::Image;
 use codeloc_core::resources::image_repository::{Change, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
+use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::scope::{Scope, in_scope};
@@ -16,7 +18,10 @@ use crate::session::Session;
 /// The most images of one call (ECR API reference, `BatchDeleteImage` and `BatchGetImage`).
 const IMAGES_PER_CALL: usize = 100;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     let prefix = names::image_repository_prefix(&session.deployment.id);
     let mut found = BTreeMap::new();
     let mut token = None;
@@ -35,7 +40,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         for repository in answer.repositories() {
             let name = repository.repository_name().unwrap_or_default();
             let Some(location) = in_scope(scope, &prefix, name) else { continue };
-            let arn = repository.repository_arn().unwrap_or_default().to_owned();
+            let arn = Arn::from(repository.repository_arn().unwrap_or_default());
             let tags = session.cache.tags(scope, &arn, tags(session, &arn)).await?;
             let observed = Observed {
                 name: name.to_owned(),
@@ -47,8 +52,8 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
                 tags,
                 arn,
             };
-            let observed = session.cache.share(location, |last| last.image_repository.as_ref(), observed);
-            found.insert(location.to_owned(), observed);
+            let observed = session.cache.share(&location, |last| last.image_repository.as_ref(), observed);
+            found.insert(location, observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -66,16 +71,17 @@ pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, Call
         let answer = session.call("ecr:DescribeImages", request.send()).await?;
         for detail in answer.image_details() {
             let (Some(digest), Some(pushed)) = (detail.image_digest(), detail.image_pushed_at()) else { continue };
+            let digest = Digest::from(digest);
             // `…image.index…` is OCI's, `…manifest.list…` Docker's.
             if detail.image_manifest_media_type().is_some_and(|kind| kind.contains("index") || kind.contains("list")) {
-                indexes.push(digest.to_owned());
+                indexes.push(digest.clone());
             }
             found.push(Image {
-                digest: digest.to_owned(),
+                digest,
                 tags: detail.image_tags().to_vec(),
                 pushed_ms: pushed.to_millis().map_err(|_| CallError::malformed("ecr:DescribeImages", "date"))?,
                 parts: vec![],
-                subject: detail.subject_manifest_digest().map(str::to_owned),
+                subject: detail.subject_manifest_digest().map(Digest::from),
             });
         }
         token = answer.next_token().map(str::to_owned);
@@ -98,9 +104,9 @@ pub async fn images(session: Session<'_>, name: &str) -> Result<Vec<Image>, Call
 async fn parts(
     session: Session<'_>,
     name: &str,
-    digests: &[String],
-) -> Result<BTreeMap<String, Vec<String>>, CallError> {
-    let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+    digests: &[Digest],
+) -> Result<BTreeMap<Digest, Vec<Digest>>, CallError> {
+    let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest.as_str()).build()).collect();
     let request = session.clients.ecr.batch_get_image().repository_name(name).set_image_ids(Some(ids));
     let answer = session.call("ecr:BatchGetImage", request.send()).await?;
     let mut found = BTreeMap::new();
@@ -109,7 +115,7 @@ async fn parts(
             .image_manifest()
             .and_then(manifest_parts)
             .ok_or_else(|| CallError::malformed("ecr:BatchGetImage", "manifest"))?;
-        found.insert(image.image_id().and_then(|id| id.image_digest()).unwrap_or_default().to_owned(), parts);
+        found.insert(Digest::from(image.image_id().and_then(|id| id.image_digest()).unwrap_or_default()), parts);
     }
     if digests.iter().all(|digest| found.contains_key(digest)) {
         Ok(found)
@@ -119,15 +125,16 @@ async fn parts(
 }
 
 /// The digests that an index refers to.
-fn manifest_parts(text: &str) -> Option<Vec<String>> {
+fn manifest_parts(text: &str) -> Option<Vec<Digest>> {
     let manifest: serde_json::Value = serde_json::from_str(text).ok()?;
     let manifests = manifest["manifests"].as_array().into_iter().flatten();
-    Some(manifests.filter_map(|part| part["digest"].as_str().map(str::to_owned)).collect())
+    Some(manifests.filter_map(|part| part["digest"].as_str().map(Digest::from)).collect())
 }
 
-async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> Result<(), CallError> {
+async fn delete_images(session: Session<'_>, name: &str, digests: &[Digest]) -> Result<(), CallError> {
     for digests in digests.chunks(IMAGES_PER_CALL) {
-        let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+        let ids =
+            digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest.as_str()).build()).collect();
         let request = session.clients.ecr.batch_delete_image().repository_name(name).set_image_ids(Some(ids));
         let answer = match session.call("ecr:BatchDeleteImage", request.send()).await {
             Ok(answer) => answer,
@@ -145,7 +152,7 @@ async fn delete_images(session: Session<'_>, name: &str, digests: &[String]) -> 
     Ok(())
 }
 
-async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+async fn tags(session: Session<'_>, arn: &Arn) -> Result<Tags, CallError> {
     match session
         .call("ecr:ListTagsForResource", session.clients.ecr.list_tags_for_resource().resource_arn(arn).send())
         .await
@@ -194,7 +201,7 @@ pub async fn apply(
                     if let Some((arn, uri)) = created {
                         session.cache.keep_tags(arn, &desired.tags);
                         let created = Observed {
-                            arn: arn.to_owned(),
+                            arn: arn.into(),
                             name: desired.name.clone(),
                             uri: uri.to_owned(),
                             immutable_tags: desired.immutable_tags,

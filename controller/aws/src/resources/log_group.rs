@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::log_group::{Change, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
+use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::scope::{Scope, in_scope};
 use crate::session::Session;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     let prefix = names::log_group_prefix(&session.deployment.id);
     let search = match scope {
         Scope::All => prefix.clone(),
@@ -26,11 +31,11 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
         for group in answer.log_groups() {
             let name = group.log_group_name().unwrap_or_default();
             let Some(location) = in_scope(scope, &prefix, name) else { continue };
-            let arn = group.arn().unwrap_or_default().trim_end_matches(":*").to_owned();
+            let arn = Arn::from(group.arn().unwrap_or_default().trim_end_matches(":*"));
             let tags = session.cache.tags(scope, name, tags(session, &arn)).await?;
             let observed = Observed { arn, name: name.to_owned(), retention_days: group.retention_in_days(), tags };
-            let observed = session.cache.share(location, |last| last.log_group.as_ref(), observed);
-            found.insert(location.to_owned(), observed);
+            let observed = session.cache.share(&location, |last| last.log_group.as_ref(), observed);
+            found.insert(location, observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
@@ -39,7 +44,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
     }
 }
 
-async fn tags(session: Session<'_>, arn: &str) -> Result<Tags, CallError> {
+async fn tags(session: Session<'_>, arn: &Arn) -> Result<Tags, CallError> {
     let request = session.clients.logs.list_tags_for_resource().resource_arn(arn);
     match session.call("logs:ListTagsForResource", request.send()).await {
         Ok(answer) => Ok(answer.tags().map(|tags| tags.clone().into_iter().collect()).unwrap_or_default()),

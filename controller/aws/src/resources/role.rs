@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::{EntityType, Tag};
+use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::role::{Change, Document, Observed, POLICY_NAME};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
+use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::scope::Scope;
@@ -25,7 +27,7 @@ pub struct Roles {
     pub execution: Option<Shared<Observed>>,
 }
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<LocationName, Roles>, CallError> {
     match scope {
         Scope::All => observe_all(session).await,
         Scope::One(name) => {
@@ -33,14 +35,14 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let code = observe_one(session, &names::role(deployment, name)).await?;
             let execution = observe_one(session, &names::execution_role(deployment, name)).await?;
             let roles = Roles { code, execution };
-            Ok(BTreeMap::from([(name.to_owned(), roles)]))
+            Ok(BTreeMap::from([(name.clone(), roles)]))
         }
     }
 }
 
-async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, CallError> {
-    let prefix = names::role(&session.deployment.id, "");
-    let mut found: BTreeMap<String, Roles> = BTreeMap::new();
+async fn observe_all(session: Session<'_>) -> Result<BTreeMap<LocationName, Roles>, CallError> {
+    let prefix = names::role_prefix(&session.deployment.id);
+    let mut found: BTreeMap<LocationName, Roles> = BTreeMap::new();
     let mut marker = None;
     loop {
         let request = session
@@ -53,7 +55,9 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
         let answer = session.call("iam:GetAccountAuthorizationDetails", request.send()).await?;
         for role in answer.role_detail_list() {
             let name = role.role_name().unwrap_or_default();
-            let Some(location) = name.strip_prefix(&prefix) else { continue };
+            let Some((location, executes)) = name.strip_prefix(&prefix).and_then(names::location_of_role) else {
+                continue;
+            };
             let policies = role.role_policy_list().iter().map(|policy| {
                 (
                     policy.policy_name().unwrap_or_default().to_owned(),
@@ -61,7 +65,7 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
                 )
             });
             let observed = Observed {
-                arn: role.arn().unwrap_or_default().to_owned(),
+                arn: role.arn().unwrap_or_default().into(),
                 name: name.to_owned(),
                 path: role.path().unwrap_or_default().to_owned(),
                 trust: document(role.assume_role_policy_document().unwrap_or_default()),
@@ -69,19 +73,19 @@ async fn observe_all(session: Session<'_>) -> Result<BTreeMap<String, Roles>, Ca
                 attached: role
                     .attached_managed_policies()
                     .iter()
-                    .filter_map(|one| one.policy_arn().map(str::to_owned))
+                    .filter_map(|one| one.policy_arn().map(Arn::from))
                     .collect(),
                 permissions_boundary: role
                     .permissions_boundary()
-                    .and_then(|boundary| boundary.permissions_boundary_arn().map(str::to_owned)),
+                    .and_then(|boundary| boundary.permissions_boundary_arn().map(Arn::from)),
                 tags: session.cache.distinct(tags(role.tags())),
             };
-            let (location, executes) = names::location_of_role(location);
-            let roles = found.entry(location.to_owned()).or_default();
             if executes {
-                roles.execution = Some(session.cache.share(location, |last| last.execution_role.as_ref(), observed));
+                let shared = session.cache.share(&location, |last| last.execution_role.as_ref(), observed);
+                found.entry(location).or_default().execution = Some(shared);
             } else {
-                roles.code = Some(session.cache.share(location, |last| last.role.as_ref(), observed));
+                let shared = session.cache.share(&location, |last| last.role.as_ref(), observed);
+                found.entry(location).or_default().code = Some(shared);
             }
         }
         marker = answer.marker().filter(|_| answer.is_truncated()).map(str::to_owned);
@@ -114,15 +118,13 @@ async fn observe_one(session: Session<'_>, name: &str) -> Result<Option<Shared<O
     let attached =
         session.call("iam:ListAttachedRolePolicies", iam.list_attached_role_policies().role_name(name).send()).await?;
     let observed = Observed {
-        arn: role.arn().to_owned(),
+        arn: role.arn().into(),
         name: name.to_owned(),
         path: role.path().to_owned(),
         trust: document(role.assume_role_policy_document().unwrap_or_default()),
         policies,
-        attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect(),
-        permissions_boundary: role
-            .permissions_boundary()
-            .and_then(|one| one.permissions_boundary_arn().map(str::to_owned)),
+        attached: attached.attached_policies().iter().filter_map(|one| one.policy_arn().map(Arn::from)).collect(),
+        permissions_boundary: role.permissions_boundary().and_then(|one| one.permissions_boundary_arn().map(Arn::from)),
         tags: tags(role.tags()).into(),
     };
     Ok(Some(observed.into()))
@@ -158,7 +160,7 @@ pub async fn apply(
                 .role_name(&desired.name)
                 .path(&desired.path)
                 .assume_role_policy_document(desired.trust.to_string())
-                .set_permissions_boundary(desired.permissions_boundary.clone())
+                .set_permissions_boundary(desired.permissions_boundary.as_ref().map(String::from))
                 .set_tags(Some(tag_list(&desired.tags)?));
             match session.call("iam:CreateRole", request.send()).await {
                 Ok(_) => {
@@ -225,7 +227,7 @@ async fn remove_policy(session: Session<'_>, name: &str, policy: &str) -> Result
     absent_is_done(session.call("iam:DeleteRolePolicy", request.send()).await.map(drop))
 }
 
-async fn detach(session: Session<'_>, name: &str, policy_arn: &str) -> Result<(), CallError> {
+async fn detach(session: Session<'_>, name: &str, policy_arn: &Arn) -> Result<(), CallError> {
     let request = session.clients.iam.detach_role_policy().role_name(name).policy_arn(policy_arn);
     absent_is_done(session.call("iam:DetachRolePolicy", request.send()).await.map(drop))
 }

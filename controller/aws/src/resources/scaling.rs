@@ -10,6 +10,7 @@ use aws_sdk_applicationautoscaling::types::{
 use codeloc_core::names;
 use codeloc_core::resources::scaling::{COOLDOWN, Change, Metric, Observed, Policy};
 use codeloc_core::shared::Shared;
+use codeloc_crds::LocationName;
 
 use crate::error::{CallError, Class};
 use crate::scope::Scope;
@@ -20,13 +21,16 @@ const ABSENT: &[&str] = &["ObjectNotFoundException"];
 const PAGES: usize = 10;
 const TARGETS_FOR_ANOTHER_PAGE: usize = 125;
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     let prefix = format!("service/{}/", session.deployment.cluster);
     let resource = match scope {
         Scope::All => None,
         Scope::One(name) => Some(names::scaling_resource(&session.deployment.cluster, name)),
     };
-    let mut targets: BTreeMap<String, Observed> = BTreeMap::new();
+    let mut targets: BTreeMap<LocationName, Observed> = BTreeMap::new();
     let mut token = None;
     loop {
         let request = session
@@ -47,7 +51,7 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             let suspended = target.suspended_state().map(suspended).unwrap_or_default();
             let observed =
                 Observed { resource_id: resource_id.to_owned(), min, max, suspended, policies: BTreeMap::new() };
-            targets.insert(location.to_owned(), observed);
+            targets.insert(location, observed);
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {

@@ -11,6 +11,7 @@ use aws_sdk_ecs::types::{
     DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
     Task,
 };
+use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::Deferred;
 use codeloc_core::resources::service::{
@@ -18,6 +19,7 @@ use codeloc_core::resources::service::{
 };
 use codeloc_core::shared::Shared;
 use codeloc_core::tags;
+use codeloc_crds::LocationName;
 
 use super::task_definition::tag_list;
 use crate::error::{CallError, Class};
@@ -27,11 +29,14 @@ use crate::session::Session;
 /// The ARNs of resources that earlier steps created, unknown when the plan was computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Created<'a> {
-    pub task_definition: Option<&'a str>,
-    pub registry: Option<&'a str>,
+    pub task_definition: Option<&'a Arn>,
+    pub registry: Option<&'a Arn>,
 }
 
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn observe(
+    session: Session<'_>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     match scope {
         Scope::One(name) => describe(session, &[names::service(name)]).await,
         Scope::All => describe(session, &list(session).await?).await,
@@ -39,7 +44,10 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
 }
 
 /// Reads services by name, ten a call.
-pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap<String, Shared<Observed>>, CallError> {
+pub async fn describe(
+    session: Session<'_>,
+    names: &[String],
+) -> Result<BTreeMap<LocationName, Shared<Observed>>, CallError> {
     let mut found = BTreeMap::new();
     for ten in names.chunks(10) {
         let request = session
@@ -53,8 +61,8 @@ pub async fn describe(session: Session<'_>, names: &[String]) -> Result<BTreeMap
         for service in answer.services() {
             let name = service.service_name().unwrap_or_default();
             if let Some(location) = names::location_of_service(name) {
-                let observed = session.cache.share(location, |last| last.service.as_ref(), read(session, service));
-                found.insert(location.to_owned(), observed);
+                let observed = session.cache.share(&location, |last| last.service.as_ref(), read(session, service));
+                found.insert(location, observed);
             }
         }
     }
@@ -89,21 +97,21 @@ fn read(session: Session<'_>, service: &Service) -> Observed {
     deployments.sort_by_key(|deployment| deployment.status() != Some("PRIMARY"));
     let (network, deployment, options) = settings::read(service);
     Observed {
-        arn: service.service_arn().unwrap_or_default().to_owned(),
+        arn: service.service_arn().unwrap_or_default().into(),
         name: service.service_name().unwrap_or_default().to_owned(),
         status: match service.status() {
             Some("ACTIVE") => Status::Active,
             Some("DRAINING") => Status::Draining,
             _ => Status::Inactive,
         },
-        task_definition: service.task_definition().unwrap_or_default().to_owned(),
+        task_definition: service.task_definition().unwrap_or_default().into(),
         desired_count: service.desired_count(),
         running: service.running_count(),
         deployments: deployments.into_iter().map(read_deployment).collect(),
         network,
         deployment,
         options,
-        registry: service.service_registries().first().and_then(|one| one.registry_arn().map(str::to_owned)),
+        registry: service.service_registries().first().and_then(|one| one.registry_arn().map(Arn::from)),
         tags: session.cache.distinct(tags.collect()),
     }
 }
@@ -112,7 +120,7 @@ fn read_deployment(deployment: &SdkDeployment) -> ServiceDeployment {
     ServiceDeployment {
         id: deployment.id().unwrap_or_default().to_owned(),
         started_ms: deployment.created_at().and_then(|at| at.to_millis().ok()).unwrap_or_default(),
-        task_definition: deployment.task_definition().unwrap_or_default().to_owned(),
+        task_definition: deployment.task_definition().unwrap_or_default().into(),
         rollout: match deployment.rollout_state() {
             Some(DeploymentRolloutState::Failed) => Rollout::Failed,
             Some(DeploymentRolloutState::InProgress) => Rollout::InProgress,
@@ -171,8 +179,8 @@ fn set(request: UpdateServiceFluentBuilder, from: &ServiceOptions, to: &ServiceO
 }
 
 /// The ARN from the plan, or that of the resource that an earlier step created.
-fn resolve(deferred: &Deferred, created: Option<&str>, resource: &'static str) -> Result<String, CallError> {
-    deferred.known().or(created).map(str::to_owned).ok_or_else(|| CallError {
+fn resolve(deferred: &Deferred<Arn>, created: Option<&Arn>, resource: &'static str) -> Result<Arn, CallError> {
+    deferred.known().or(created).cloned().ok_or_else(|| CallError {
         operation: "ecs:CreateService",
         class: Class::NotYet,
         code: String::new(),
@@ -267,7 +275,7 @@ pub async fn apply(
 pub async fn stop_reason(
     session: Session<'_>,
     family: &str,
-    task_definitions: &[&str],
+    task_definitions: &[&Arn],
 ) -> Result<Option<String>, CallError> {
     let ecs = &session.clients.ecs;
     let request = ecs
@@ -285,7 +293,7 @@ pub async fn stop_reason(
     let newest = answer
         .tasks()
         .iter()
-        .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.contains(&arn)))
+        .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.iter().any(|one| *one == arn)))
         .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
     Ok(newest.map(describe_stop))
 }
@@ -317,9 +325,12 @@ mod tests {
 
     #[test]
     fn an_unknown_arn_is_the_one_just_created() {
-        let known = Deferred::Known("arn:known".to_owned());
-        assert_eq!(resolve(&known, Some("arn:created"), "task definition").unwrap(), "arn:known");
-        assert_eq!(resolve(&Deferred::AfterApply, Some("arn:created"), "task definition").unwrap(), "arn:created");
+        let known = Deferred::Known(Arn::from("arn:known"));
+        assert_eq!(resolve(&known, Some(&"arn:created".into()), "task definition").unwrap(), "arn:known");
+        assert_eq!(
+            resolve(&Deferred::AfterApply, Some(&"arn:created".into()), "task definition").unwrap(),
+            "arn:created"
+        );
         let error = resolve(&Deferred::AfterApply, None, "task definition").unwrap_err();
         assert_eq!(error.class, Class::NotYet);
         assert!(error.to_string().contains("the task definition does not exist yet"), "{error}");

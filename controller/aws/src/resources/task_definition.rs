@@ -12,14 +12,15 @@ use aws_sdk_ecs::types::{
     LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret, SortOrder, Tag, TaskDefinition,
     TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus, TransportProtocol,
 };
+use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::task_definition::{Change, Content, HealthCheck, Observed};
 use codeloc_core::shared::Shared;
 use codeloc_core::tags::Tags;
-use codeloc_crds::Architecture;
+use codeloc_crds::{Architecture, LocationName};
 
 use crate::error::{CallError, Class};
-use crate::scope::{Scope, in_scope};
+use crate::scope::Scope;
 use crate::session::Session;
 use unmanaged::unmanaged_settings;
 
@@ -31,7 +32,7 @@ pub struct Definitions {
 }
 
 /// Observes the definitions of code servers and of runs: AWS lists them together.
-pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<String, Definitions>, CallError> {
+pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<LocationName, Definitions>, CallError> {
     let prefix = names::task_family_prefix(&session.deployment.id);
     match scope {
         Scope::All => read_next_page(session, &prefix).await?,
@@ -40,17 +41,16 @@ pub async fn observe(session: Session<'_>, scope: Scope<'_>) -> Result<BTreeMap<
             read_families(session, &names::run_family_prefix(&session.deployment.id, name)).await?;
         }
     }
-    let mut found: BTreeMap<String, Definitions> = BTreeMap::new();
+    let mut found: BTreeMap<LocationName, Definitions> = BTreeMap::new();
     let state = session.cache.lock();
     let name = match scope {
         Scope::All => "",
-        Scope::One(name) => name,
+        Scope::One(name) => name.as_str(),
     };
     for (key, observed) in state.definitions.starting_with(&format!("{prefix}{name}")) {
-        let Some(family) = family_of(key).and_then(|family| family.strip_prefix(&prefix)) else { continue };
-        let (location, run) = names::location_of_family(family);
-        if in_scope(scope, "", location).is_some() {
-            let definitions = found.entry(location.to_owned()).or_default();
+        let Some((location, run)) = location_of(key, &prefix) else { continue };
+        if scope.contains(&location) {
+            let definitions = found.entry(location).or_default();
             let revisions = if run.is_some() { &mut definitions.runs } else { &mut definitions.servers };
             revisions.push(observed.clone());
         }
@@ -104,7 +104,7 @@ async fn read_next_page(session: Session<'_>, prefix: &str) -> Result<(), CallEr
         };
         let mut found = Vec::new();
         for key in answer.task_definition_arns().iter().filter_map(|arn| key(arn)) {
-            if family_of(key).is_some_and(|family| in_scope(Scope::All, prefix, family).is_some())
+            if location_of(key, prefix).is_some()
                 && let Some(observed) = describe(session, key).await?
             {
                 found.push((key.to_owned(), observed));
@@ -170,6 +170,11 @@ fn family_of(key: &str) -> Option<&str> {
     key.rsplit_once(':').map(|(family, _)| family)
 }
 
+/// The location of a key, and the hash of a run definition.
+fn location_of<'k>(key: &'k str, prefix: &str) -> Option<(LocationName, Option<&'k str>)> {
+    names::location_of_family(family_of(key)?.strip_prefix(prefix)?)
+}
+
 async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
     let remembered = session.cache.lock().definitions.known().get(key).cloned();
     if remembered.is_some() && !session.cache.take_turn(key) {
@@ -197,7 +202,7 @@ async fn describe_again(session: Session<'_>, key: &str) -> Result<Option<Shared
 
 fn observed(definition: &TaskDefinition, tags: Tags) -> Observed {
     Observed {
-        arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
+        arn: definition.task_definition_arn().unwrap_or_default().into(),
         number: definition.revision(),
         content: read(definition),
         foreign: unmanaged_settings(definition),
@@ -247,8 +252,8 @@ fn read(definition: &TaskDefinition) -> Option<Content> {
         cpu: definition.cpu()?.to_owned(),
         memory: definition.memory()?.to_owned(),
         architecture,
-        task_role_arn: definition.task_role_arn()?.to_owned(),
-        execution_role_arn: definition.execution_role_arn()?.to_owned(),
+        task_role_arn: definition.task_role_arn()?.into(),
+        execution_role_arn: definition.execution_role_arn()?.into(),
         image: container.image()?.to_owned(),
         command: container.command().to_vec(),
         environment: environment.collect(),
@@ -312,7 +317,7 @@ fn health_check(check: &HealthCheck) -> Result<SdkHealthCheck, CallError> {
         .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))
 }
 
-pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<(), CallError> {
+pub(crate) async fn tag(session: Session<'_>, arn: &Arn, tags: &Tags) -> Result<(), CallError> {
     let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
     session.call("ecs:TagResource", request.send()).await?;
     let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
@@ -324,7 +329,7 @@ pub(crate) async fn tag(session: Session<'_>, arn: &str, tags: &Tags) -> Result<
 }
 
 /// Caches the result of an own change.
-fn remember(session: Session<'_>, arn: &str, observed: Option<Shared<Observed>>) {
+fn remember(session: Session<'_>, arn: &Arn, observed: Option<Shared<Observed>>) {
     if let Some(key) = key(arn) {
         session.cache.lock().definitions.update(key.to_owned(), observed);
     }
@@ -377,9 +382,9 @@ pub(crate) async fn register(
     };
     let definition =
         answer.task_definition().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "task definition"))?;
-    let arn = definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
+    definition.task_definition_arn().ok_or_else(|| CallError::malformed(REGISTER_OPERATION, "ARN"))?;
     let observed: Shared<Observed> = observed(definition, tags).into();
-    remember(session, arn, Some(observed.clone()));
+    remember(session, &observed.arn, Some(observed.clone()));
     Ok(observed)
 }
 
@@ -406,7 +411,7 @@ pub async fn apply(
     }
 }
 
-pub(crate) async fn deregister(session: Session<'_>, arn: &str) -> Result<(), CallError> {
+pub(crate) async fn deregister(session: Session<'_>, arn: &Arn) -> Result<(), CallError> {
     let request = session.clients.ecs.deregister_task_definition().task_definition(arn);
     match session.call("ecs:DeregisterTaskDefinition", request.send()).await {
         // ECS answers with a ClientException if it is inactive already.
@@ -425,8 +430,8 @@ mod tests {
             cpu: "256".to_owned(),
             memory: "512".to_owned(),
             architecture: Architecture::Arm64,
-            task_role_arn: "arn:role".to_owned(),
-            execution_role_arn: "arn:execution-role".to_owned(),
+            task_role_arn: "arn:role".into(),
+            execution_role_arn: "arn:execution-role".into(),
             image: "repository@sha256:0".to_owned(),
             command: vec!["dagster".to_owned()],
             environment: [("A".to_owned(), "b".to_owned())].into_iter().collect(),

@@ -6,6 +6,7 @@ use super::readiness::{self, Ready};
 use super::{Input, Report, WebserverState};
 use crate::dagster::{Answer, WebLocation};
 use crate::desired::{Desired, Invalid};
+use crate::ids::Revision;
 use crate::image::ImageStatus;
 use crate::resources::service::{self, Observed, Phase, Rollout};
 use crate::resources::{DesiredResources, Kind};
@@ -111,7 +112,7 @@ pub(super) fn present(
         health,
         message,
         conditions,
-        revision: revision.map(str::to_owned),
+        revision: revision.cloned(),
         serving: serving(input),
         address: address(input),
         look_again,
@@ -165,7 +166,7 @@ fn image_conditions(image: &ImageStatus) -> (Condition, Condition) {
     }
 }
 
-fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Condition {
+fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&Revision>) -> Condition {
     use ConditionKind::Deployed;
     match phase {
         Phase::Begin => {
@@ -192,10 +193,10 @@ fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&str>) -> Conditi
         Phase::Failed { reason, transient } => {
             let serves = match serving(input) {
                 None => "no revision serves".to_owned(),
-                Some(serving) if Some(serving.as_str()) == revision => "some of its tasks serve".to_owned(),
+                Some(serving) if Some(&serving) == revision => "some of its tasks serve".to_owned(),
                 Some(serving) => format!("{serving} still serves"),
             };
-            let revision = revision.unwrap_or("this revision");
+            let revision = revision.map_or("this revision", Revision::as_str);
             // The error of the user's code says more than the reason of ECS.
             let cause = input.failure_excerpt.filter(|excerpt| !excerpt.is_empty()).unwrap_or(reason);
             let next = if *transient {
@@ -218,11 +219,11 @@ pub(super) fn is_failing(phase: &Phase) -> bool {
     }
 }
 
-fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Option<&Ready>) -> Condition {
+fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&Revision>, ready: Option<&Ready>) -> Condition {
     use ConditionKind::Loaded;
     if let Some(ready) = ready
         && ready.unanimous
-        && Some(ready.revision.as_str()) == revision
+        && Some(&ready.revision) == revision
     {
         return up_to_date(Loaded, "every task has loaded its definitions");
     }
@@ -246,7 +247,7 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
             Answer::LoadError { message, .. } => {
                 return condition(Loaded, ConditionStatus::False, Reason::LoadError, message);
             }
-            Answer::Loaded { server_id, .. } if Some(server_id.as_str()) != revision => {
+            Answer::Loaded { server_id, .. } if revision.is_none_or(|revision| revision != server_id.as_str()) => {
                 let message = format!("the code server at {} still answers with {server_id}", answered.address);
                 return condition(Loaded, ConditionStatus::Unknown, Reason::OtherRevision, message);
             }
@@ -274,7 +275,7 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&str>, ready: Optio
     }
 }
 
-fn registered(input: &Input<'_>, desired: Option<&str>, ready: Option<&Ready>) -> Condition {
+fn registered(input: &Input<'_>, desired: Option<&Revision>, ready: Option<&Ready>) -> Condition {
     use ConditionKind::Registered;
     let Some(entry) = &input.workspace.entry else {
         return condition(
@@ -296,7 +297,7 @@ fn registered(input: &Input<'_>, desired: Option<&str>, ready: Option<&Ready>) -
             let expected = match ready {
                 Some(ready) => shown == Some(ready.revision.as_str()),
                 // No task answers: the desired revision and the one that serves are both possible.
-                None => shown.is_some() && (shown == desired || shown == serving.as_deref()),
+                None => shown.is_some() && (shown == desired.map(Revision::as_str) || shown == serving.as_deref()),
             };
             if expected {
                 return up_to_date(Registered, published);
@@ -370,16 +371,19 @@ fn summary(conditions: &[Condition], synced: bool) -> String {
 
 /// The revision that serves. During a rollout, this is the revision of the last complete rollout; before the first complete one, a revision
 /// that answers.
-fn serving(input: &Input<'_>) -> Option<String> {
+fn serving(input: &Input<'_>) -> Option<Revision> {
     let service = input.observed.service.as_ref().filter(|service| service.exists() && service.running > 0)?;
-    let complete = service::rolled_out(service, &input.observed.task_definitions).and_then(|one| one.revision());
+    let complete = service::rolled_out(service, &input.observed.task_definitions)
+        .and_then(super::super::resources::task_spec::Observed::revision);
     let loaded = || {
         input.answers.iter().find_map(|answered| match &answered.answer {
-            Answer::Loaded { server_id, .. } if input.observed.has_revision(server_id) => Some(server_id.as_str()),
+            Answer::Loaded { server_id, .. } if input.observed.has_revision(server_id) => {
+                Some(server_id.as_str().into())
+            }
             _ => None,
         })
     };
-    complete.or_else(loaded).map(str::to_owned)
+    complete.or_else(loaded)
 }
 
 fn address(input: &Input<'_>) -> Option<String> {

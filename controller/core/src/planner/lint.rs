@@ -3,6 +3,7 @@
 use super::{Answered, Input, Plan, protection};
 use crate::dagster::Answer;
 use crate::desired::Desired;
+use crate::ids::Digest;
 use crate::resources::{
     Action, Kind, Step, image_repository, role, run_definition, service, task_definition, workspace,
 };
@@ -109,15 +110,15 @@ fn is_unused(input: &Input<'_>, step: &Step) -> bool {
 }
 
 /// Whether codeloc may delete the images: they are in an owned repository, at least a day old, and no definition names their digests.
-fn are_unused(input: &Input<'_>, name: &str, digests: &[String]) -> bool {
+fn are_unused(input: &Input<'_>, name: &str, digests: &[Digest]) -> bool {
     let is_owned =
         input.observed.image_repository.iter().any(|observed| observed.name == *name && owned(input, &observed.tags));
-    let old = |digest: &String| {
+    let old = |digest: &Digest| {
         let mut images = input.observed.images.iter().flatten().filter(|image| image.digest == *digest);
         images.any(|image| input.now_ms - image.pushed_ms >= super::DAY_MS)
     };
     let definitions = || input.observed.task_definitions.iter().chain(&input.observed.run_definitions);
-    let is_named = |digest: &String| {
+    let is_named = |digest: &Digest| {
         definitions()
             .any(|observed| observed.content.as_ref().is_none_or(|content| content.image.contains(digest.as_str())))
     };
@@ -188,6 +189,7 @@ mod tests {
     use super::*;
     use crate::dagster::Entry;
     use crate::desired::Invalid;
+    use crate::ids::Arn;
     use crate::resources::{ObservedResources, log_group};
     use crate::status::{Health, Sync};
 
@@ -224,7 +226,7 @@ mod tests {
         let deployment = deployment();
         let entry = published.then(|| Entry { host: "host".to_owned(), port: 4000 });
         let input = Input {
-            name: NAME,
+            name: &NAME,
             desired,
             deployment: &deployment,
             observed,
@@ -337,7 +339,7 @@ mod tests {
         let (observed, workspace) = (ObservedResources::default(), crate::resources::workspace::Observed::default());
         let publish = Entry { host: "host".to_owned(), port: 4000 };
         let step = Step::Workspace(crate::resources::workspace::Change::Publish {
-            name: NAME.to_owned(),
+            name: NAME.clone(),
             host: publish.host.clone(),
             port: publish.port,
             from: None,
@@ -346,7 +348,7 @@ mod tests {
         let foreign = Answer::Loaded { server_id: "another location's".to_owned(), repositories: vec![] };
         let answers = [silent, foreign].map(|answer| Answered { address, answer });
         let input = Input {
-            name: NAME,
+            name: &NAME,
             desired: &present(&location, &image),
             deployment: &deployment,
             observed: &observed,
@@ -366,7 +368,7 @@ mod tests {
     fn an_entry_stays_unless_another_location_answers() {
         let (location, image) = (location(512, 2, None), image(1));
         let desired = present(&location, &image);
-        let (name, from, found) = (NAME.to_owned(), "host:4000".to_owned(), "id".to_owned());
+        let (name, from, found) = (NAME.clone(), "host:4000".to_owned(), "id".to_owned());
         let step = Step::Workspace(workspace::Change::Withdraw { name, from, found });
         let result = check(&desired, &ObservedResources::default(), true, vec![step]);
         assert_eq!(result, Err(Violation::DeletesPresent(Kind::Workspace)));
@@ -377,14 +379,14 @@ mod tests {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
         let deployment = deployment();
-        let (arn, name) = ("arn".to_owned(), "orders".to_owned());
+        let (arn, name) = (Arn::from("arn"), "orders".to_owned());
         let tag = |key: &str| {
             let tags = [(key.to_owned(), "true".to_owned())].into();
             Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
         };
         let result = |may_protect, step| {
             let input = Input {
-                name: NAME,
+                name: &NAME,
                 desired: &Desired::Absent,
                 deployment: &deployment,
                 observed: &model.observed,

@@ -18,9 +18,12 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use codeloc_crds::LocationName;
+
 use crate::dagster::Answer;
 use crate::deployment::Deployment;
 use crate::desired::Desired;
+use crate::ids::Revision;
 use crate::resources::{ObservedResources, Step, workspace};
 use crate::status::{Condition, Health, Sync};
 
@@ -33,7 +36,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Everything a plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    pub name: &'a str,
+    pub name: &'a LocationName,
     pub desired: &'a Desired,
     pub deployment: &'a Deployment,
     pub observed: &'a ObservedResources,
@@ -91,8 +94,8 @@ pub struct Report {
     pub health: Health,
     pub message: String,
     pub conditions: Vec<Condition>,
-    pub revision: Option<String>,
-    pub serving: Option<String>,
+    pub revision: Option<Revision>,
+    pub serving: Option<Revision>,
     pub address: Option<String>,
     /// When to reconcile again, if codeloc waits for something.
     pub look_again: Option<Duration>,

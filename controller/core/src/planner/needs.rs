@@ -4,6 +4,7 @@ use super::ownership::not_owned;
 use super::present::service_plan;
 use super::{Input, assess};
 use crate::desired::Desired;
+use crate::ids::Revision;
 use crate::resources::DesiredResources;
 
 /// Why a location is planned.
@@ -17,7 +18,7 @@ pub enum Purpose {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// The revision whose tasks fail: the plan shows the end of its log.
-    pub failure_logs: Option<String>,
+    pub failure_logs: Option<Revision>,
     /// The list of the images in the location's repository.
     pub images: bool,
 }
@@ -32,6 +33,6 @@ pub fn needs(input: &Input<'_>, purpose: Purpose) -> Needs {
         purpose == Purpose::CollectGarbage && input.hold.is_none() && input.observed.image_repository.is_some();
     let desired = DesiredResources::new(&location.config, location.image.image(), input.deployment);
     let failing = assess::is_failing(&service_plan(input, &desired).phase);
-    let failure_logs = desired.task_definition.revision.known().filter(|_| failing).map(str::to_owned);
+    let failure_logs = desired.task_definition.revision.known().filter(|_| failing).cloned();
     Needs { failure_logs, images }
 }

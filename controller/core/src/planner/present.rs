@@ -125,7 +125,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
 
 fn publish(input: &Input<'_>) -> workspace::Change {
     let (host, port) = (readiness::host(input.deployment, input.name), input.deployment.port);
-    workspace::Change::Publish { name: input.name.to_owned(), host, port, from: None }
+    workspace::Change::Publish { name: input.name.clone(), host, port, from: None }
 }
 
 /// Steps for the definition of runs. If `mismatch`, another registration would not help.
@@ -192,7 +192,7 @@ fn attempt(
 }
 
 fn new_attempt(input: &Input<'_>, desired: &task_definition::Desired) -> Attempt {
-    let served_before = input.observed.served_before(desired.commit());
+    let served_before = input.observed.served_before(desired.commit().as_ref());
     service::attempt(input.observed.service.as_deref(), served_before, input.now_ms)
 }
 

@@ -5,29 +5,32 @@
 
 use std::net::SocketAddr;
 
+use codeloc_crds::LocationName;
+
 use super::{Answered, Input, WebserverState};
 use crate::dagster::{Answer, Entry};
 use crate::deployment::{Address, Deployment};
+use crate::ids::Revision;
 use crate::names;
 use crate::resources::workspace;
 
 /// A revision that answered with its definitions loaded, and the address for Dagster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
-    pub revision: String,
+    pub revision: Revision,
     pub entry: Entry,
     /// Whether every instance answered with this revision.
     pub unanimous: bool,
 }
 
 /// The desired revision if an instance has loaded it, else another loaded revision of the location.
-pub(super) fn ready(input: &Input<'_>, desired: Option<&str>) -> Option<Ready> {
+pub(super) fn ready(input: &Input<'_>, desired: Option<&Revision>) -> Option<Ready> {
     let mut loaded: Vec<(SocketAddr, &str)> = loaded(input).filter(|(_, id)| is_own(input, desired, id)).collect();
     loaded.sort();
     let revision = loaded
         .iter()
         .map(|(_, id)| *id)
-        .find(|id| Some(*id) == desired)
+        .find(|id| desired.is_some_and(|desired| desired == id))
         .or_else(|| loaded.first().map(|(_, id)| *id))?;
     let unanimous = loaded.len() == input.answers.len() && loaded.iter().all(|(_, id)| *id == revision);
     let addresses = || loaded.iter().filter(|(_, id)| *id == revision).map(|(address, _)| *address);
@@ -39,16 +42,19 @@ pub(super) fn ready(input: &Input<'_>, desired: Option<&str>) -> Option<Ready> {
             addresses().map(entry).find(|entry| Some(entry) == published).or_else(|| addresses().next().map(entry))?
         }
     };
-    Some(Ready { revision: revision.to_owned(), entry, unanimous })
+    Some(Ready { revision: revision.into(), entry, unanimous })
 }
 
 /// Whether a server id belongs to the location: to the desired revision or to a registered one.
-pub(super) fn is_own(input: &Input<'_>, desired: Option<&str>, id: &str) -> bool {
-    Some(id) == desired || input.observed.has_revision(id)
+pub(super) fn is_own(input: &Input<'_>, desired: Option<&Revision>, id: &str) -> bool {
+    desired.is_some_and(|desired| desired == id) || input.observed.has_revision(id)
 }
 
 /// The addresses at which another location's code server certainly answers, with its id.
-pub(super) fn foreign<'a>(input: &Input<'a>, desired: Option<&'a str>) -> impl Iterator<Item = (SocketAddr, &'a str)> {
+pub(super) fn foreign<'a>(
+    input: &Input<'a>,
+    desired: Option<&'a Revision>,
+) -> impl Iterator<Item = (SocketAddr, &'a str)> {
     // The server id of a deregistered definition is unknown. While a task may run one, no id is certainly foreign.
     let certain = input.observed.knows_its_revisions();
     let input = *input;
@@ -56,14 +62,18 @@ pub(super) fn foreign<'a>(input: &Input<'a>, desired: Option<&'a str>) -> impl I
 }
 
 /// The change of the entry in `workspace.yaml`.
-pub(super) fn change(input: &Input<'_>, ready: Option<&Ready>, desired: Option<&str>) -> Option<workspace::Change> {
+pub(super) fn change(
+    input: &Input<'_>,
+    ready: Option<&Ready>,
+    desired: Option<&Revision>,
+) -> Option<workspace::Change> {
     let Some(Ready { revision, entry, unanimous }) = ready else { return withdrawal(input, desired) };
     let webserver = matches!(input.webserver, WebserverState::Answers);
     workspace::diff(input.name, entry, revision, input.workspace, webserver && *unanimous)
 }
 
 /// Removes the entry if it leads to another location's code server and none of the location's own code servers is ready.
-fn withdrawal(input: &Input<'_>, desired: Option<&str>) -> Option<workspace::Change> {
+fn withdrawal(input: &Input<'_>, desired: Option<&Revision>) -> Option<workspace::Change> {
     let published = input.workspace.entry.as_ref()?;
     let is_published = |address: SocketAddr| match &input.deployment.address {
         Address::Dns { .. } => true,
@@ -71,7 +81,7 @@ fn withdrawal(input: &Input<'_>, desired: Option<&str>) -> Option<workspace::Cha
     };
     let (_, found) = foreign(input, desired).find(|(address, _)| is_published(*address))?;
     Some(workspace::Change::Withdraw {
-        name: input.name.to_owned(),
+        name: input.name.clone(),
         from: format!("{}:{}", published.host, published.port),
         found: found.to_owned(),
     })
@@ -90,7 +100,7 @@ fn entry(address: SocketAddr) -> Entry {
 }
 
 /// The host that codeloc publishes, as far as it is known before a task answers.
-pub(super) fn host(deployment: &Deployment, name: &str) -> String {
+pub(super) fn host(deployment: &Deployment, name: &LocationName) -> String {
     match &deployment.address {
         Address::Dns { template } => {
             template.replace("{service}", &names::service(name)).replace("{namespace}", &deployment.namespace)

@@ -16,7 +16,7 @@ pub(super) fn absent(input: &Input<'_>) -> Plan {
 
     let mut steps = Vec::new();
     if input.workspace.entry.is_some() {
-        steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.to_owned() }));
+        steps.push(Step::Workspace(workspace::Change::Remove { name: input.name.clone() }));
     }
     // A scalable target belongs to the owner of its service. codeloc also deletes one whose service is gone.
     let foreign_service = observed.service.as_deref().is_some_and(service::Observed::exists) && service.is_none();

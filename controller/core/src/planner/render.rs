@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use codeloc_crds::LocationName;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
@@ -39,9 +40,9 @@ struct Value {
 }
 
 impl Document {
-    pub fn new(location: &str, plan: &Plan) -> Self {
+    pub fn new(location: &LocationName, plan: &Plan) -> Self {
         Self {
-            location: location.to_owned(),
+            location: location.to_string(),
             sync: plan.report.sync.to_string(),
             message: plan.report.message.clone(),
             steps: plan.steps.iter().map(Row::new).collect(),
@@ -130,7 +131,7 @@ mod tests {
             address: None,
             look_again: None,
         };
-        Document::new(location, &Plan::of(steps, later, report))
+        Document::new(&LocationName::new(location).unwrap(), &Plan::of(steps, later, report))
     }
 
     #[test]

@@ -16,13 +16,13 @@ pub enum Action {
 /// A value that AWS may assign only after codeloc applies the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Deferred {
-    Known(String),
+pub enum Deferred<T> {
+    Known(T),
     AfterApply,
 }
 
-impl Deferred {
-    pub fn known(&self) -> Option<&str> {
+impl<T> Deferred<T> {
+    pub fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
             Self::AfterApply => None,
@@ -30,9 +30,12 @@ impl Deferred {
     }
 }
 
-impl std::fmt::Display for Deferred {
+impl<T: std::fmt::Display> std::fmt::Display for Deferred<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.known().unwrap_or("(known after apply)"))
+        match self {
+            Self::Known(value) => value.fmt(formatter),
+            Self::AfterApply => formatter.write_str("(known after apply)"),
+        }
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_value_that_aws_assigns_is_shown_as_such() {
-        assert_eq!(Deferred::AfterApply.to_string(), "(known after apply)");
+        assert_eq!(Deferred::<String>::AfterApply.to_string(), "(known after apply)");
         assert_eq!(Deferred::Known("arn".to_owned()).to_string(), "arn");
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::change::{Deferred, Description, Effect, Field};
 use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -39,7 +40,7 @@ pub struct Desired {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
     pub id: String,
-    pub arn: String,
+    pub arn: Arn,
     pub name: String,
     /// Type and seconds of each record.
     pub records: Vec<(String, i64)>,
@@ -69,7 +70,7 @@ pub enum Change {
         fields: Vec<Field>,
     },
     Tag {
-        arn: String,
+        arn: Arn,
         name: String,
         tags: Tags,
     },
@@ -82,7 +83,7 @@ pub enum Change {
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::service(location.name.as_str()),
+        name: names::service(&location.name),
         namespace_id: deployment.namespace_id.clone(),
         ttl: TTL,
         tags: tags::desired(location, deployment),
@@ -135,7 +136,7 @@ impl Change {
                 vec![
                     Field::set("namespace", &desired.namespace_id),
                     Field::set("record", format!("A, {} s", desired.ttl)),
-                    Field::set("id", Deferred::AfterApply),
+                    Field::set("id", Deferred::<String>::AfterApply),
                     Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
@@ -168,7 +169,7 @@ mod tests {
     fn observed(desired: &Desired) -> Observed {
         Observed {
             id: "srv-1".to_owned(),
-            arn: "arn".to_owned(),
+            arn: "arn".into(),
             name: desired.name.clone(),
             records: vec![("A".to_owned(), desired.ttl)],
             multivalue: true,

@@ -7,6 +7,7 @@ use super::change::{Description, Effect, Field};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -28,7 +29,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    pub fn arn(&self, deployment: &Deployment) -> String {
+    pub fn arn(&self, deployment: &Deployment) -> Arn {
         arns::log_group(&self.name, deployment)
     }
 }
@@ -36,7 +37,7 @@ impl Desired {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
     /// Without the `:*` that some answers append.
-    pub arn: String,
+    pub arn: Arn,
     pub name: String,
     /// Absent: CloudWatch keeps lines forever.
     pub retention_days: Option<i32>,
@@ -48,13 +49,13 @@ pub struct Observed {
 pub enum Change {
     Create(Desired),
     SetRetention { name: String, from: Option<i32>, to: i32 },
-    Tag { arn: String, name: String, tags: Tags },
+    Tag { arn: Arn, name: String, tags: Tags },
     Delete { name: String },
 }
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::log_group(&deployment.id, location.name.as_str()),
+        name: names::log_group(&deployment.id, &location.name),
         retention_days: deployment.log_retention_days,
         tags: tags::desired(location, deployment),
     }

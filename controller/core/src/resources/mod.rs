@@ -17,10 +17,11 @@ pub mod task_spec;
 pub mod tracked_fields;
 pub mod workspace;
 
-use codeloc_crds::Location;
+use codeloc_crds::{Location, LocationName};
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::Deployment;
+use crate::ids::{Arn, Commit};
 use crate::image::Image;
 use crate::shared::Shared;
 use crate::tags;
@@ -159,12 +160,14 @@ impl ObservedResources {
 
     /// Whether it is the server id of a registered revision.
     pub fn has_revision(&self, id: &str) -> bool {
-        self.task_definitions.iter().any(|observed| observed.revision() == Some(id) || observed.server_id() == Some(id))
+        self.task_definitions.iter().any(|observed| {
+            observed.revision().is_some_and(|revision| revision == id) || observed.server_id() == Some(id)
+        })
     }
 
     /// Whether the server id of every definition that the service may run is known.
     pub fn knows_its_revisions(&self) -> bool {
-        let known = |arn: &String| {
+        let known = |arn: &Arn| {
             let observed = self.task_definitions.iter().find(|observed| observed.arn == *arn);
             observed.is_some_and(|observed| observed.server_id().is_some())
         };
@@ -182,7 +185,7 @@ impl ObservedResources {
     }
 
     /// See [`service::served_before`].
-    pub fn served_before(&self, current: Option<&str>) -> Option<&str> {
+    pub fn served_before(&self, current: Option<&Commit>) -> Option<Commit> {
         service::served_before(self.service.as_deref()?, &self.task_definitions, current)
     }
 
@@ -242,7 +245,7 @@ impl ObservedResources {
     }
 
     /// Whether this deployment owns any resource of the location. If its config is gone, codeloc then plans its deletion.
-    pub fn any_owned(&self, name: &str, deployment: &str) -> bool {
+    pub fn any_owned(&self, name: &LocationName, deployment: &str) -> bool {
         self.owned().any(|(.., tags)| tags::owner(tags, deployment) == tags::Owner::Location(name))
     }
 }
@@ -346,12 +349,13 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::NAME;
     use crate::tags::{LOCATION, MANAGED_BY, Tags};
 
     fn log_group(owner: &str) -> ObservedResources {
         let tags = Tags::from([(MANAGED_BY.to_owned(), owner.to_owned()), (LOCATION.to_owned(), "orders".to_owned())]);
         let observed = log_group::Observed {
-            arn: "arn".to_owned(),
+            arn: "arn".into(),
             name: "/orders".to_owned(),
             retention_days: None,
             tags: tags.into(),
@@ -361,10 +365,10 @@ mod tests {
 
     #[test]
     fn only_resources_with_both_tags_of_the_deployment_are_owned() {
-        assert!(log_group("codeloc").any_owned("orders", "codeloc"));
-        assert!(!log_group("codeloc").any_owned("stock", "codeloc"));
-        assert!(!log_group("other").any_owned("orders", "codeloc"));
-        assert!(!ObservedResources::default().any_owned("orders", "codeloc"));
+        assert!(log_group("codeloc").any_owned(&NAME, "codeloc"));
+        assert!(!log_group("codeloc").any_owned(&LocationName::new("stock").unwrap(), "codeloc"));
+        assert!(!log_group("other").any_owned(&NAME, "codeloc"));
+        assert!(!ObservedResources::default().any_owned(&NAME, "codeloc"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::task_spec::{self, Content, Observed};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::image::Image;
 use crate::names;
 use crate::shared::Shared;
@@ -49,23 +50,22 @@ pub enum Change {
         again: bool,
     },
     Tag {
-        arn: String,
+        arn: Arn,
         tags: Tags,
     },
     Deregister {
-        arn: String,
+        arn: Arn,
     },
 }
 
 impl Desired {
     /// See [`task_spec::aws_mismatch`].
     pub fn aws_mismatch(&self, observed: &[Shared<Observed>]) -> Option<String> {
-        task_spec::aws_mismatch(&self.content, self.tags.get(tags::REVISION)?, observed)
+        task_spec::aws_mismatch(&self.content, &self.tags.get(tags::REVISION)?.as_str().into(), observed)
     }
 }
 
 pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> Desired {
-    let name = location.name.as_str();
     let (cpu, memory) = resources(location);
     let mut content = Content {
         cpu,
@@ -79,7 +79,7 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> D
         secrets: task_spec::secrets(location, deployment),
         container: CONTAINER.to_owned(),
         port: None,
-        log_group: names::log_group(&deployment.id, name),
+        log_group: names::log_group(&deployment.id, &location.name),
         log_region: deployment.region.clone(),
         log_stream_prefix: String::new(),
         health_check: None,
@@ -88,8 +88,8 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> D
     let hash = task_spec::revision(&content);
     content.log_stream_prefix = format!("runs/{hash}");
     let mut tags = tags::desired(location, deployment);
-    tags.insert(tags::REVISION.to_owned(), hash.clone());
-    Desired { family: names::run_family(&deployment.id, name, &hash), content, tags }
+    tags.insert(tags::REVISION.to_owned(), hash.to_string());
+    Desired { family: names::run_family(&deployment.id, &location.name, &hash), content, tags }
 }
 
 fn resources(location: &Location) -> (String, String) {
@@ -171,7 +171,7 @@ mod tests {
     use crate::fixtures::{deployment, image, location};
 
     fn observed(desired: &Desired, number: i32) -> Observed {
-        let arn = format!("arn:task-definition/{}:{number}", desired.family);
+        let arn = Arn::from(format!("arn:task-definition/{}:{number}", desired.family));
         let (content, tags) = (Some(desired.content.clone()), desired.tags.clone().into());
         Observed { arn, number, content, foreign: vec![], tags }
     }

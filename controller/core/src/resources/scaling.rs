@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::change::{Deferred, Description, Effect, Field};
 use super::tracked_fields::TrackedField;
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 use crate::tags::{self, Tags};
 
@@ -148,7 +149,7 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Option<Desired> 
     }
     let policy = |metric, percent: u32| Policy::new(metric, i64::from(percent) * 1000);
     Some(Desired {
-        resource_id: names::scaling_resource(&deployment.cluster, location.name.as_str()),
+        resource_id: names::scaling_resource(&deployment.cluster, &location.name),
         min: count(scaling.min_capacity),
         max: count(scaling.max_capacity),
         policies: BTreeMap::from([
@@ -241,7 +242,7 @@ impl Change {
             Self::PutPolicy { name, policy, from: None, .. } => {
                 let [(_, metric), (_, target), ..] = policy.summary();
                 let target = Field::set("target", format!("{metric} at {target}"));
-                Description::created(name, vec![target, Field::set("arn", Deferred::AfterApply)])
+                Description::created(name, vec![target, Field::set("arn", Deferred::<Arn>::AfterApply)])
             }
             Self::PutPolicy { name, policy, from: Some(from), .. } => {
                 let pairs = from.summary().into_iter().zip(policy.summary());

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::change::Field;
 use crate::deployment::Deployment;
+use crate::ids::{Arn, Commit, Revision};
 use crate::image::Image;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -28,8 +29,8 @@ pub struct Content {
     /// MiB.
     pub memory: String,
     pub architecture: Architecture,
-    pub task_role_arn: String,
-    pub execution_role_arn: String,
+    pub task_role_arn: Arn,
+    pub execution_role_arn: Arn,
     pub image: String,
     pub command: Vec<String>,
     pub environment: BTreeMap<String, String>,
@@ -84,8 +85,8 @@ impl Content {
             ("cpu", self.cpu.clone()),
             ("memory", self.memory.clone()),
             ("architecture", architecture_name(self.architecture).to_owned()),
-            ("task_role", self.task_role_arn.clone()),
-            ("execution_role", self.execution_role_arn.clone()),
+            ("task_role", self.task_role_arn.to_string()),
+            ("execution_role", self.execution_role_arn.to_string()),
             ("command", self.command.join(" ")),
             ("secrets", if self.secrets.is_empty() { "none".to_owned() } else { tags::render(&self.secrets) }),
             ("port", self.port.map_or_else(|| "none".to_owned(), |port| port.to_string())),
@@ -119,7 +120,7 @@ impl std::fmt::Display for HealthCheck {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    pub arn: String,
+    pub arn: Arn,
     /// The revision number that AWS assigned within the family.
     pub number: i32,
     /// Absent if it lacks a setting that codeloc always writes: it then equals no desired definition.
@@ -162,8 +163,13 @@ impl Observed {
         fields
     }
 
-    pub fn revision(&self) -> Option<&str> {
-        self.tags.get(tags::REVISION).map(String::as_str)
+    /// The revision in its tags.
+    pub fn revision(&self) -> Option<Revision> {
+        self.tags.get(tags::REVISION).map(|revision| revision.as_str().into())
+    }
+
+    pub fn is_revision(&self, revision: &Revision) -> bool {
+        self.tags.get(tags::REVISION).is_some_and(|tag| revision == tag.as_str())
     }
 
     /// The id with which its code server answers.
@@ -176,13 +182,13 @@ impl Observed {
     }
 
     /// The commit of its image, if codeloc built it.
-    pub fn commit(&self) -> Option<&str> {
-        self.tags.get(tags::COMMIT).map(String::as_str)
+    pub fn commit(&self) -> Option<Commit> {
+        self.tags.get(tags::COMMIT).cloned().map(Commit::from)
     }
 
     /// The commit that served when its last rollout started.
-    pub fn served_before(&self) -> Option<&str> {
-        self.tags.get(tags::SERVED_BEFORE).map(String::as_str)
+    pub fn served_before(&self) -> Option<Commit> {
+        self.tags.get(tags::SERVED_BEFORE).cloned().map(Commit::from)
     }
 }
 
@@ -199,18 +205,19 @@ pub struct Attempt {
     pub over: String,
     /// The commit that served then, if it was another one. A rollback uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub served_before: Option<String>,
+    pub served_before: Option<Commit>,
 }
 
 impl Attempt {
     pub fn of(tags: &Tags) -> Option<Self> {
         let (at, over) = tags.get(tags::ATTEMPT)?.split_once(' ')?;
-        let served_before = tags.get(tags::SERVED_BEFORE).cloned();
+        let served_before = tags.get(tags::SERVED_BEFORE).cloned().map(Commit::from);
         Some(Self { at: at.parse().ok()?, over: over.to_owned(), served_before })
     }
 
     pub fn tags(&self) -> Tags {
-        let served_before = self.served_before.iter().map(|commit| (tags::SERVED_BEFORE.to_owned(), commit.clone()));
+        let served_before =
+            self.served_before.iter().map(|commit| (tags::SERVED_BEFORE.to_owned(), commit.to_string()));
         served_before.chain([(tags::ATTEMPT.to_owned(), self.to_string())]).collect()
     }
 }
@@ -251,9 +258,9 @@ pub(super) fn architecture(location: &Location, deployment: &Deployment) -> Arch
     if deployment.host_platform { host_architecture() } else { location.resources.architecture }
 }
 
-pub(super) fn revision(content: &Content) -> String {
+pub(super) fn revision(content: &Content) -> Revision {
     let text = serde_json::to_vec(content).expect("plain data serialises");
-    hex::encode(&Sha256::digest(&text)[..8])
+    hex::encode(&Sha256::digest(&text)[..8]).into()
 }
 
 fn host_architecture() -> Architecture {
@@ -272,8 +279,8 @@ fn architecture_name(architecture: Architecture) -> &'static str {
 ///
 /// Two revisions claim to be it, and none has its content: every further registration would start a rollout without effect. One alone proves
 /// nothing, because another AWS user may have registered it with codeloc's tags; codeloc then registers its own.
-pub fn aws_mismatch(content: &Content, revision: &str, observed: &[Shared<Observed>]) -> Option<String> {
-    let claims = || observed.iter().filter(|observed| observed.revision() == Some(revision));
+pub fn aws_mismatch(content: &Content, revision: &Revision, observed: &[Shared<Observed>]) -> Option<String> {
+    let claims = || observed.iter().filter(|observed| observed.is_revision(revision));
     let newest = claims().max_by_key(|observed| observed.number)?;
     if claims().count() < 2 || claims().any(|observed| observed.matches(content)) {
         return None;
@@ -295,8 +302,8 @@ mod tests {
             cpu: "256".to_owned(),
             memory: "512".to_owned(),
             architecture: Architecture::Arm64,
-            task_role_arn: String::new(),
-            execution_role_arn: String::new(),
+            task_role_arn: Arn::from(""),
+            execution_role_arn: Arn::from(""),
             image: "r/a@sha256:11".to_owned(),
             command: vec![],
             environment: BTreeMap::new(),
@@ -312,7 +319,7 @@ mod tests {
     }
 
     fn observed(number: i32) -> Observed {
-        let arn = format!("arn:{number}");
+        let arn = Arn::from(format!("arn:{number}"));
         Observed { arn, number, content: Some(content()), foreign: vec![], tags: Tags::new().into() }
     }
 
@@ -346,14 +353,14 @@ mod tests {
 
     #[test]
     fn an_attempt_survives_its_tags() {
-        let attempt = Attempt { at: 10, over: "ecs-svc/1".to_owned(), served_before: Some("abc".to_owned()) };
+        let attempt = Attempt { at: 10, over: "ecs-svc/1".to_owned(), served_before: Some(Commit::from("abc")) };
         assert_eq!(Attempt::of(&attempt.tags()), Some(attempt));
         assert_eq!(Attempt::of(&Tags::from([(tags::ATTEMPT.to_owned(), "yesterday".to_owned())])), None);
     }
 
     #[test]
     fn the_family_is_in_the_arn() {
-        let arn = "arn:aws:ecs:eu-central-1:123456789012:task-definition/codeloc-orders:7".to_owned();
+        let arn = "arn:aws:ecs:eu-central-1:123456789012:task-definition/codeloc-orders:7".into();
         assert_eq!(Observed { arn, ..observed(7) }.family(), "codeloc-orders");
     }
 
@@ -366,7 +373,7 @@ mod tests {
             Shared::from(claim)
         };
         let content = claim(1, &[]).content.clone().unwrap();
-        let mismatch = |observed: &[Shared<Observed>]| aws_mismatch(&content, "one", observed);
+        let mismatch = |observed: &[Shared<Observed>]| aws_mismatch(&content, &"one".into(), observed);
         assert_eq!(mismatch(&[claim(1, &["pidMode"])]), None);
         let message = mismatch(&[claim(2, &["pidMode"]), claim(1, &["pidMode"])]).unwrap();
         assert_eq!(
@@ -375,6 +382,6 @@ mod tests {
         );
         // One has the content: another AWS user registered the others.
         assert_eq!(mismatch(&[claim(3, &["pidMode"]), claim(2, &["pidMode"]), claim(1, &[])]), None);
-        assert_eq!(aws_mismatch(&content, "two", &[claim(2, &["pidMode"]), claim(1, &["pidMode"])]), None);
+        assert_eq!(aws_mismatch(&content, &"two".into(), &[claim(2, &["pidMode"]), claim(1, &["pidMode"])]), None);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Guarantees: codeloc publishes a location only after it answered, and removes the entry before it deletes anything.
 
+use codeloc_crds::LocationName;
 use serde::Serialize;
 
 use super::change::{Action, Description, Effect, Field};
 use super::tracked_fields::TrackedField;
 use crate::dagster::{Entry, WebLocation};
+use crate::ids::Revision;
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("address", "host and port in `workspace.yaml`", "workspace.yaml"),
@@ -26,49 +28,55 @@ pub struct Observed {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Publish {
-        name: String,
+        name: LocationName,
         host: String,
         port: u16,
         from: Option<String>,
     },
     Remove {
-        name: String,
+        name: LocationName,
     },
     /// Removes an entry whose address belongs to another location's task now, with the server id `found`.
     Withdraw {
-        name: String,
+        name: LocationName,
         from: String,
         found: String,
     },
     /// The webserver does not know the location although its entry is published: it missed a reload.
     ReloadWorkspace {
-        name: String,
+        name: LocationName,
     },
     /// The webserver shows another revision: it asked an old task while both were running.
     Reload {
-        name: String,
-        expected: String,
+        name: LocationName,
+        expected: Revision,
         found: String,
     },
 }
 
 /// `revision` is the one that the tasks have loaded. `webserver` is false if none is configured or it does not answer.
-pub fn diff(name: &str, entry: &Entry, revision: &str, observed: &Observed, webserver: bool) -> Option<Change> {
+pub fn diff(
+    name: &LocationName,
+    entry: &Entry,
+    revision: &Revision,
+    observed: &Observed,
+    webserver: bool,
+) -> Option<Change> {
     if observed.entry.as_ref() != Some(entry) {
         let from = observed.entry.as_ref().map(|from| format!("{}:{}", from.host, from.port));
-        return Some(Change::Publish { name: name.to_owned(), host: entry.host.clone(), port: entry.port, from });
+        return Some(Change::Publish { name: name.clone(), host: entry.host.clone(), port: entry.port, from });
     }
     if !webserver {
         return None;
     }
     let found = match &observed.web {
-        None => return Some(Change::ReloadWorkspace { name: name.to_owned() }),
+        None => return Some(Change::ReloadWorkspace { name: name.clone() }),
         Some(WebLocation::Loading) => return None,
-        Some(WebLocation::Loaded { server_id: Some(server_id) }) if server_id == revision => return None,
+        Some(WebLocation::Loaded { server_id: Some(server_id) }) if revision == server_id.as_str() => return None,
         Some(WebLocation::Loaded { server_id }) => server_id.clone().unwrap_or_else(|| "none".to_owned()),
         Some(WebLocation::Error { .. }) => "an error".to_owned(),
     };
-    Some(Change::Reload { name: name.to_owned(), expected: revision.to_owned(), found })
+    Some(Change::Reload { name: name.clone(), expected: revision.clone(), found })
 }
 
 impl Change {
@@ -88,7 +96,7 @@ impl Change {
                 let to = format!("{host}:{port}");
                 Description {
                     action: if from.is_some() { Action::Update } else { Action::Create },
-                    name: name.clone(),
+                    name: name.to_string(),
                     fields: vec![
                         from.as_ref()
                             .map_or_else(|| Field::set("address", &to), |from| Field::changed("address", from, &to)),
@@ -104,7 +112,7 @@ impl Change {
             Self::Remove { name } => Description::deleted(name),
             Self::Withdraw { name, from, found } => Description {
                 action: Action::Delete,
-                name: name.clone(),
+                name: name.to_string(),
                 fields: vec![],
                 reason: format!(
                     "the code server at {from} answers with {found}, which is not a revision of this location"
@@ -126,11 +134,12 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::NAME;
 
     fn change(published: bool, web: Option<WebLocation>, webserver: bool) -> Option<Change> {
         let entry = Entry { host: "orders-service.dagster.internal".to_owned(), port: 4000 };
         let observed = Observed { entry: published.then(|| entry.clone()), web };
-        diff("orders", &entry, "new", &observed, webserver)
+        diff(&NAME, &entry, &"new".into(), &observed, webserver)
     }
 
     #[test]

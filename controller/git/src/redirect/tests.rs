@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use codeloc_core::ids::Commit;
 use codeloc_crds::GitReference;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,7 +115,7 @@ async fn failures(git: &Git, folder: &Path, url: &str) -> Vec<GitError> {
     let failures = vec![
         git.ls_remote(url, &main).await.unwrap_err(),
         git.default_branch(url).await.unwrap_err(),
-        git.fetch_commit(&bare, url, COMMIT).await.unwrap_err(),
+        git.fetch_commit(&bare, url, &Commit::from(COMMIT)).await.unwrap_err(),
     ];
     let empty = git.reading(&bare).arguments(["hash-object", "-t", "tree", "-w", "/dev/null"]).run().await.unwrap();
     let tree = String::from_utf8(empty.stdout).unwrap();
@@ -125,7 +126,7 @@ async fn failures(git: &Git, folder: &Path, url: &str) -> Vec<GitError> {
         ("GIT_COMMITTER_EMAIL", &author.email),
     ]);
     let commit = String::from_utf8(committed.run().await.unwrap().stdout).unwrap();
-    let pushed = git.push(&bare, url, commit.trim(), "main").await.unwrap_err();
+    let pushed = git.push(&bare, url, &Commit::from(commit.trim()), "main").await.unwrap_err();
     failures.into_iter().chain([pushed]).collect()
 }
 

@@ -13,7 +13,7 @@ struct Script(Arc<ScriptState>);
 
 #[derive(Default)]
 struct ScriptState {
-    answers: Mutex<BTreeMap<String, Result<String, GitError>>>,
+    answers: Mutex<BTreeMap<String, Result<Commit, GitError>>>,
     requests: Mutex<BTreeMap<String, usize>>,
     running: AtomicUsize,
     most_running: AtomicUsize,
@@ -21,7 +21,7 @@ struct ScriptState {
 
 impl Script {
     fn answer(&self, url: &str, answer: Result<&str, GitError>) {
-        self.0.answers.lock().unwrap().insert(url.to_owned(), answer.map(str::to_owned));
+        self.0.answers.lock().unwrap().insert(url.to_owned(), answer.map(Commit::from));
     }
 
     fn requests(&self, url: &str) -> usize {
@@ -30,7 +30,7 @@ impl Script {
 }
 
 impl ResolveReference for Script {
-    async fn resolve(&self, url: &str, _: &GitReference) -> Result<String, GitError> {
+    async fn resolve(&self, url: &str, _: &GitReference) -> Result<Commit, GitError> {
         let state = &self.0;
         *state.requests.lock().unwrap().entry(url.to_owned()).or_default() += 1;
         let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -74,7 +74,7 @@ async fn a_new_commit_is_reported_within_the_interval() {
     let (refs, mut changes) = start(&script);
     refs.track([key("a"), key("b"), key("a")]);
     refs.settled().await;
-    assert_eq!(refs.get(&key("a")), Some(Ref { commit: Some("1".to_owned()), failure: None }));
+    assert_eq!(refs.get(&key("a")), Some(Ref { commit: Some(Commit::from("1")), failure: None }));
     let mut first = [changes.recv().await.unwrap(), changes.recv().await.unwrap()];
     first.sort();
     assert_eq!(first, [key("a"), key("b")]);
@@ -115,7 +115,7 @@ async fn a_failure_keeps_the_commit_and_its_start() {
     assert_eq!(first, second);
     script.answer("a", Ok("1"));
     let healed = refs.resolve(&key("a")).await.unwrap();
-    assert_eq!(healed, Ref { commit: Some("1".to_owned()), failure: None });
+    assert_eq!(healed, Ref { commit: Some(Commit::from("1")), failure: None });
     // Reported at its start and at its end.
     assert_eq!((changes.recv().await, changes.recv().await), (Some(key("a")), Some(key("a"))));
     assert!(changes.try_recv().is_err());

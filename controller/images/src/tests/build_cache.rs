@@ -68,13 +68,13 @@ async fn a_builder_with_an_empty_disk_reuses_pushed_packages() {
     let build_cache = MemoryBuildCache::default();
     let Some(first) = builder_with_empty_disk(wheels.path(), &build_cache) else { return };
     let image = first.build(&request_with_code(&registry, &repository, "1")).await.unwrap();
-    let packages = registry.manifest("codeloc/demo", digest(&image))["layers"][0].clone();
+    let packages = registry.manifest("codeloc/demo", &digest(&image))["layers"][0].clone();
     registry.uploads();
 
     let second = builder_with_empty_disk(wheels.path(), &build_cache).unwrap();
     let image = second.build(&request_with_code(&registry, &repository, "2")).await.unwrap();
     assert_eq!(second.progress(), ["fetching the commit", "packing the code", "uploading the image"]);
-    assert_eq!(registry.manifest("codeloc/demo", digest(&image))["layers"][0], packages);
+    assert_eq!(registry.manifest("codeloc/demo", &digest(&image))["layers"][0], packages);
     // The code layer and the config.
     assert_eq!(registry.uploads(), ["blob codeloc/demo", "blob codeloc/demo", "manifest codeloc/demo"]);
 
@@ -84,7 +84,7 @@ async fn a_builder_with_an_empty_disk_reuses_pushed_packages() {
     elsewhere.target = format!("{}/codeloc/other", registry.host);
     let image = third.build(&elsewhere).await.unwrap();
     assert_eq!(third.progress(), ["fetching the commit", "packing the code", "uploading the image"]);
-    assert_eq!(registry.manifest("codeloc/other", digest(&image))["layers"][0], packages);
+    assert_eq!(registry.manifest("codeloc/other", &digest(&image))["layers"][0], packages);
     let mounted = ["mount codeloc/other", "blob codeloc/other", "blob codeloc/other", "manifest codeloc/other"];
     assert_eq!(registry.uploads(), mounted);
 }
@@ -123,13 +123,13 @@ async fn a_layer_that_the_registry_lost_is_built_again() {
     let build_cache = MemoryBuildCache::default();
     let Some(first) = builder_with_empty_disk(wheels.path(), &build_cache) else { return };
     let image = first.build(&request_with_code(&registry, &repository, "1")).await.unwrap();
-    let packages = registry.manifest("codeloc/demo", digest(&image))["layers"][0].clone();
+    let packages = registry.manifest("codeloc/demo", &digest(&image))["layers"][0].clone();
     registry.forget_blob("codeloc/demo", packages["digest"].as_str().unwrap());
 
     let second = builder_with_empty_disk(wheels.path(), &build_cache).unwrap();
     let image = second.build(&request_with_code(&registry, &repository, "2")).await.unwrap();
     assert!(second.progress().contains(&"installing 2 packages".to_owned()));
-    assert_eq!(registry.manifest("codeloc/demo", digest(&image))["layers"][0], packages);
+    assert_eq!(registry.manifest("codeloc/demo", &digest(&image))["layers"][0], packages);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The limit of the caches does not change an image.
 
+use codeloc_core::ids::Commit;
+
 use super::python::{python, uv, wheels};
 use super::{CODE, Repository, TestBuilder, TestRegistry, digest};
 
@@ -8,7 +10,7 @@ async fn concurrent_builds_with_full_caches_give_the_same_images() {
     let (uv, python, wheels, repository) = (uv(), python(), wheels(), Repository::new());
     let requirements = [("requirements.txt", "needy\n")];
     let packages: &[(&str, &str)] = if uv.is_some() { &requirements } else { &[] };
-    let commits: Vec<String> = (0..6)
+    let commits: Vec<Commit> = (0..6)
         .map(|number| {
             let change = format!("number = {number}\n");
             repository.commit(&[CODE.as_slice(), packages, &[("pipeline/change.py", change.as_str())]].concat())
@@ -25,7 +27,7 @@ async fn concurrent_builds_with_full_caches_give_the_same_images() {
         });
         let requests: Vec<_> = commits.iter().map(|commit| repository.request(&registry, commit)).collect();
         let built = futures::future::join_all(requests.iter().map(|request| builder.build(request))).await;
-        images.push(built.into_iter().map(|image| digest(&image.unwrap()).to_owned()).collect::<Vec<_>>());
+        images.push(built.into_iter().map(|image| digest(&image.unwrap())).collect::<Vec<_>>());
         let fetched = builder.progress().iter().filter(|text| *text == "fetching the commit").count();
         assert_eq!(fetched, commits.len());
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use codeloc_core::ids::Digest;
+
 use super::process::ChildBuild;
 use super::python::{python, use_wheels, uv, wheels};
 use super::{CODE, Repository, TestBuilder, TestRegistry, layer};
@@ -66,7 +68,7 @@ async fn one_commit_gives_one_manifest_on_every_machine() {
     let uv = uv();
     let (python, wheels, repository) = (python(), wheels(), Repository::new());
     let commit = repository.commit(&files(uv.is_some()));
-    let mut digests: Vec<(String, String)> = Vec::new();
+    let mut digests: Vec<(String, Digest)> = Vec::new();
     for (number, machine) in MACHINES.iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
         let copy = checkout(&repository, &folder.path().join("checkout"));
@@ -114,7 +116,7 @@ async fn wheels_with_equal_paths_give_the_same_layer_every_time() {
         let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
         let packages = layer(&registry, &image, "dependencies");
         let (path, text) = packages.iter().find(|(path, _)| path.ends_with("/shared/__init__.py")).unwrap();
-        results.insert((path.clone(), text.clone(), super::digest(&image).to_owned()));
+        results.insert((path.clone(), text.clone(), super::digest(&image)));
     }
     assert_eq!(results.len(), 1, "{results:#?}");
 }

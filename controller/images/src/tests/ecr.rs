@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use codeloc_core::ids::{Commit, Digest};
 use codeloc_core::image::Image;
 use oci_client::client::{ClientConfig, ClientProtocol};
 
@@ -15,10 +16,10 @@ use crate::{BuildError, BuildSettings, Builder, Login, OciBuilder, RegistryCrede
 /// A commit and a builder that has built it, so that only the registry changes the next build.
 struct Bench {
     repository: Repository,
-    commit: String,
+    commit: Commit,
     builder: TestBuilder,
     /// The digest of the image.
-    expected: String,
+    expected: Digest,
     /// The requests of a build without faults.
     requests: Vec<RecordedRequest>,
 }
@@ -28,7 +29,7 @@ impl Bench {
         let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
         let commit = repository.commit(&CODE);
         let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
-        let expected = digest(&image).to_owned();
+        let expected = digest(&image);
         Self { repository, commit, builder, expected, requests: registry.requests() }
     }
 
@@ -146,7 +147,7 @@ async fn an_immutable_tag_accepts_only_the_expected_image() {
     registry.set_faults(at_manifest(Fault::OtherBefore));
     let text = expect_transient(bench.build(&registry).await);
     let other = sha256(b"{\"schemaVersion\":2}");
-    assert!(text.contains(&format!("should be {}", bench.expected)) && text.contains(&other), "{text}");
+    assert!(text.contains(&format!("should be {}", bench.expected)) && text.contains(other.as_str()), "{text}");
 
     // If tags may move, the last push wins.
     let registry = TestRegistry::start().await;
@@ -227,7 +228,7 @@ async fn a_build_dropped_at_any_request_does_not_block_the_next() {
 async fn a_repeated_build_only_reads_and_a_code_change_uploads_little() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     // The data does not compress, so a repeated upload would be large.
-    let data: String = (0_u32..20_000).map(|number| sha256(number.to_le_bytes())).collect();
+    let data: String = (0_u32..20_000).map(|number| sha256(number.to_le_bytes()).to_string()).collect();
     let commit = repository.commit(&[CODE.as_slice(), &[("pipeline/data.txt", &data)]].concat());
     let first = builder.build(&repository.request(&registry, &commit)).await.unwrap();
     let uploaded: usize = registry.requests().iter().map(|request| request.bytes).sum();
@@ -245,7 +246,7 @@ async fn a_repeated_build_only_reads_and_a_code_change_uploads_little() {
     std::fs::remove_file(repository.path("pipeline/data.txt")).unwrap();
     let commit = repository.commit(&[("pipeline/definitions.py", "changed\n")]);
     let second = builder.build(&repository.request(&registry, &commit)).await.unwrap();
-    let manifests = [&first, &second].map(|image| registry.manifest("codeloc/demo", digest(image)));
+    let manifests = [&first, &second].map(|image| registry.manifest("codeloc/demo", &digest(image)));
     assert_eq!(manifests[0]["layers"][0], manifests[1]["layers"][0]);
     let changing: Vec<RecordedRequest> = registry.requests().into_iter().filter(|request| !request.is_read()).collect();
     let methods: Vec<&str> = changing.iter().map(|request| request.method.as_str()).collect();

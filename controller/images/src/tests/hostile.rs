@@ -5,6 +5,7 @@ mod packages;
 
 use std::path::Path;
 
+use codeloc_core::ids::Commit;
 use codeloc_git::{Git, GitSettings};
 
 use super::{
@@ -29,7 +30,7 @@ enum Content {
     /// contact.
     Files(&'static [(&'static str, &'static str)]),
     /// Creates git objects and returns the commit.
-    Objects(fn(&Repository) -> String),
+    Objects(fn(&Repository) -> Commit),
 }
 use Content::{Files, Objects};
 
@@ -301,7 +302,7 @@ const FILES: &[Case] = &[
         "a tree where a commit should be",
         Objects(|repository| {
             repository.commit(&CODE);
-            repository.git(&["rev-parse", "HEAD^{tree}"])
+            Commit::from(repository.git(&["rev-parse", "HEAD^{tree}"]))
         }),
         Refused("is not a commit"),
     ),
@@ -309,7 +310,7 @@ const FILES: &[Case] = &[
         "a text where a commit should be",
         Objects(|repository| {
             repository.commit(&[("number", "1700000000")]);
-            repository.git(&["rev-parse", "HEAD:number"])
+            Commit::from(repository.git(&["rev-parse", "HEAD:number"]))
         }),
         Refused("is not a commit"),
     ),
@@ -334,7 +335,7 @@ impl ForbiddenServer {
     }
 }
 
-fn commit_case(content: &Content, repository: &Repository, marker: &Path, evil: &ForbiddenServer) -> String {
+fn commit_case(content: &Content, repository: &Repository, marker: &Path, evil: &ForbiddenServer) -> Commit {
     match content {
         Objects(create) => create(repository),
         Files(files) => {
@@ -363,7 +364,7 @@ async fn hostile_repositories_are_refused_or_harmless() {
     let good_commit = good.commit(&CODE);
     let cases: Vec<&Case> = [REQUIREMENTS, EXECUTION, FILES].into_iter().flatten().collect();
     assert!(cases.len() >= 20);
-    let repositories: Vec<(Repository, String)> = cases
+    let repositories: Vec<(Repository, Commit)> = cases
         .iter()
         .map(|case| {
             let repository = Repository::new();

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use codeloc_core::ids::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::process::ChildBuild;
@@ -45,7 +46,7 @@ async fn a_build_killed_at_any_request_does_not_block_the_next() {
 }
 
 /// Builds in this process with the work folder of the killed one.
-async fn build_again(build: &ChildBuild<'_>) -> String {
+async fn build_again(build: &ChildBuild<'_>) -> Digest {
     let mut settings = BuildSettings::new(build.work.join("build"));
     if let Some((_, python, wheels)) = build.packages {
         settings.uv = uv().unwrap();
@@ -54,7 +55,7 @@ async fn build_again(build: &ChildBuild<'_>) -> String {
     }
     let builder = OciBuilder::new(settings, git(build.work, true), Anonymous).unwrap();
     let image = builder.build(&build.request(), &|_| ()).await.unwrap();
-    digest(&image).to_owned()
+    digest(&image)
 }
 
 /// Writes a wrapper of a program that counts its calls and kills its caller at the call in the file `kill` (`before 3`).

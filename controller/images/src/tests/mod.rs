@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use codeloc_core::ids::{Commit, Digest};
 use codeloc_core::image::{Image, LoadTarget};
 use codeloc_crds::{Architecture, CodePointer};
 use codeloc_git::{Git, GitSettings};
@@ -68,7 +69,7 @@ impl Repository {
     }
 
     /// Writes files and commits everything. Returns the commit.
-    fn commit(&self, files: &[(&str, &str)]) -> String {
+    fn commit(&self, files: &[(&str, &str)]) -> Commit {
         for (path, text) in files {
             std::fs::write(self.path(path), text).unwrap();
         }
@@ -76,22 +77,22 @@ impl Repository {
         self.commit_index()
     }
 
-    fn commit_index(&self) -> String {
+    fn commit_index(&self) -> Commit {
         self.git(&["commit", "--quiet", "--message=x"]);
-        self.git(&["rev-parse", "HEAD"])
+        Commit::from(self.git(&["rev-parse", "HEAD"]))
     }
 
-    fn request(&self, registry: &TestRegistry, commit: &str) -> Request {
+    fn request(&self, registry: &TestRegistry, commit: &Commit) -> Request {
         request_for(self.folder.path().to_str().unwrap(), &registry.host, commit)
     }
 }
 
-fn request_for(git_url: &str, registry: &str, commit: &str) -> Request {
+fn request_for(git_url: &str, registry: &str, commit: &Commit) -> Request {
     let config = "name: demo\ngit_url: https://example.com/r.git\nmodule: demo\n";
     Request {
         location: codeloc_crds::parse("demo/config.yml", config).unwrap().name,
         git_url: git_url.to_owned(),
-        commit: commit.to_owned(),
+        commit: commit.clone(),
         subdirectory: None,
         code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
         dependencies: None,
@@ -161,14 +162,14 @@ impl TestBuilder {
     }
 }
 
-fn digest(image: &Image) -> &str {
-    image.reference.split_once('@').unwrap().1
+fn digest(image: &Image) -> Digest {
+    Digest::from(image.reference.split_once('@').unwrap().1)
 }
 
 /// The tar stream of one of codeloc's layers.
 fn tar_of_layer(registry: &TestRegistry, image: &Image, name: &str) -> Vec<u8> {
     let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
-    let manifest = registry.manifest(repository, digest(image));
+    let manifest = registry.manifest(repository, &digest(image));
     let layers = manifest["layers"].as_array().unwrap();
     let layer = layers.iter().find(|layer| layer["annotations"][LAYER_ANNOTATION] == name).unwrap();
     let packed = registry.blob(repository, layer["digest"].as_str().unwrap());
@@ -195,7 +196,7 @@ fn layer(registry: &TestRegistry, image: &Image, name: &str) -> BTreeMap<String,
 
 fn config(registry: &TestRegistry, image: &Image) -> Value {
     let repository = image.reference.split_once('@').unwrap().0.split_once('/').unwrap().1;
-    let manifest = registry.manifest(repository, digest(image));
+    let manifest = registry.manifest(repository, &digest(image));
     serde_json::from_slice(&registry.blob(repository, manifest["config"]["digest"].as_str().unwrap())).unwrap()
 }
 
@@ -223,7 +224,7 @@ async fn the_second_build_of_a_commit_uploads_nothing() {
     let config = config(&registry, &first);
     assert_eq!(config["architecture"], "arm64");
     assert_eq!(config["created"], "2023-11-14T22:13:20Z");
-    assert_eq!(config["config"]["Labels"]["codeloc.commit"], request.commit);
+    assert_eq!(config["config"]["Labels"]["codeloc.commit"], request.commit.as_str());
 }
 
 #[tokio::test]
@@ -236,7 +237,7 @@ async fn two_independent_builders_build_the_same_image() {
             let registry = TestRegistry::start().await;
             let builder = TestBuilder::with(|settings| settings.compression = compression);
             let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
-            digests.push(digest(&image).to_owned());
+            digests.push(digest(&image));
         }
         assert_eq!(digests[0], digests[1]);
     }

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use codeloc_core::ids::{Commit, Digest};
+
 use super::{Anonymous, BuildSettings, OciBuilder, Repository, TestRegistry, git, request_for};
 use crate::{Builder, Request};
 
@@ -11,7 +13,7 @@ use crate::{Builder, Request};
 pub(super) struct ChildBuild<'a> {
     pub repository: &'a Path,
     pub registry: &'a TestRegistry,
-    pub commit: &'a str,
+    pub commit: &'a Commit,
     /// Its work folder. It writes the reference of the image to the file `reference` there.
     pub work: &'a Path,
     /// uv, Python and a folder of wheels, if the build installs packages.
@@ -19,7 +21,12 @@ pub(super) struct ChildBuild<'a> {
 }
 
 impl<'a> ChildBuild<'a> {
-    pub(super) fn new(repository: &'a Repository, registry: &'a TestRegistry, commit: &'a str, work: &'a Path) -> Self {
+    pub(super) fn new(
+        repository: &'a Repository,
+        registry: &'a TestRegistry,
+        commit: &'a Commit,
+        work: &'a Path,
+    ) -> Self {
         Self { repository: repository.folder.path(), registry, commit, work, packages: None }
     }
 
@@ -36,7 +43,7 @@ impl<'a> ChildBuild<'a> {
         let mut environment: Vec<(&str, &OsStr)> = vec![
             ("CODELOC_TEST_REPOSITORY", self.repository.as_os_str()),
             ("CODELOC_TEST_REGISTRY", self.registry.host.as_ref()),
-            ("CODELOC_TEST_COMMIT", self.commit.as_ref()),
+            ("CODELOC_TEST_COMMIT", OsStr::new(self.commit.as_str())),
             ("CODELOC_TEST_WORK", self.work.as_os_str()),
             ("PATH", "/usr/local/bin:/usr/bin:/bin".as_ref()),
         ];
@@ -55,9 +62,9 @@ impl<'a> ChildBuild<'a> {
     }
 
     /// The digest of the image that the process built.
-    pub(super) fn digest(&self) -> String {
+    pub(super) fn digest(&self) -> Digest {
         let reference = std::fs::read_to_string(self.work.join("reference")).unwrap();
-        reference.split_once('@').unwrap().1.to_owned()
+        Digest::from(reference.split_once('@').unwrap().1)
     }
 }
 
@@ -77,7 +84,7 @@ async fn build_in_a_child_process() {
     let request = request_for(
         &variable("CODELOC_TEST_REPOSITORY"),
         &variable("CODELOC_TEST_REGISTRY"),
-        &variable("CODELOC_TEST_COMMIT"),
+        &Commit::from(variable("CODELOC_TEST_COMMIT")),
     );
     let image = builder.build(&request, &|_| ()).await.unwrap();
     std::fs::write(work.join("reference"), image.reference).unwrap();

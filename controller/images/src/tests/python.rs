@@ -138,14 +138,14 @@ async fn equal_packages_give_an_equal_layer() {
             assert!(!["/bin/", "/.lock", "/REQUESTED"].iter().any(|part| path.contains(part)), "{path}");
         }
         assert!(!layer[&format!("{site}/tiny-1.0.dist-info/RECORD")].contains("bin/"));
-        let manifest = registry.manifest("codeloc/demo", digest(&image));
+        let manifest = registry.manifest("codeloc/demo", &digest(&image));
         images.push(manifest["layers"][0]["digest"].clone());
 
         // Another text with the same requirements neither resolves nor packs again.
         let again = request_again(&registry, &repository, &request);
         let image = builder.build(&again).await.unwrap();
         assert_eq!(builder.progress(), ["fetching the commit", "packing the code", "uploading the image"]);
-        assert_eq!(registry.manifest("codeloc/demo", digest(&image))["layers"][0]["digest"], images[images.len() - 1]);
+        assert_eq!(registry.manifest("codeloc/demo", &digest(&image))["layers"][0]["digest"], images[images.len() - 1]);
     }
     assert_eq!(images[0], images[1]);
 }

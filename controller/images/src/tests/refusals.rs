@@ -1,5 +1,6 @@
 //! Commits that codeloc refuses, and code that it must not run.
 
+use codeloc_core::ids::Commit;
 use codeloc_git::{Git, GitSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -88,9 +89,9 @@ async fn no_code_of_the_repository_runs() {
 async fn a_missing_commit_is_terminal_and_a_missing_server_is_transient() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     repository.commit(&CODE);
-    let request = repository.request(&registry, &"0123456789".repeat(4));
+    let request = repository.request(&registry, &Commit::from("0123456789".repeat(4)));
     assert!(builder.refusal(&request).await.starts_with("cannot fetch commit 0123456789"));
-    let mut request = repository.request(&registry, &"1".repeat(40));
+    let mut request = repository.request(&registry, &Commit::from("1".repeat(40)));
     request.git_url = "/nowhere/at/all".to_owned();
     assert!(expect_transient(builder.build(&request).await).contains("cannot fetch commit 1111"));
     let local = TestBuilder::without_local_repositories();

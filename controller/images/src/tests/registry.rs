@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::Engine;
+use codeloc_core::ids::Digest;
 use serde_json::Value;
 
 use crate::digest::sha256;
@@ -116,7 +117,7 @@ impl Contents {
             return refused(StatusCode::BAD_REQUEST, "TAG_INVALID");
         }
         self.log.push(format!("manifest {repository}"));
-        self.manifests.insert((repository.clone(), sha256(&body)), body.clone());
+        self.manifests.insert((repository.clone(), sha256(&body).to_string()), body.clone());
         self.manifests.insert((repository, tag), body);
         // ECR sends no Location here either.
         status(StatusCode::CREATED)
@@ -195,14 +196,14 @@ impl TestRegistry {
         self.contents.lock().unwrap().blobs[&key].clone()
     }
 
-    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
+    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = sha256(bytes);
-        let key = (repository.to_owned(), digest.clone());
+        let key = (repository.to_owned(), digest.to_string());
         self.contents.lock().unwrap().blobs.insert(key, bytes.to_vec());
         digest
     }
 
-    pub fn put_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> String {
+    pub fn put_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> Digest {
         let bytes = manifest.to_string().into_bytes();
         let digest = sha256(&bytes);
         let mut contents = self.contents.lock().unwrap();
@@ -322,7 +323,7 @@ impl Contents {
                 let digest = query["digest"].clone();
                 let has_length = parts.headers.contains_key(header::CONTENT_LENGTH);
                 let bytes = [self.chunks.remove(&rest).unwrap_or_default(), body].concat();
-                if !has_length || sha256(&bytes) != digest {
+                if !has_length || sha256(&bytes) != digest.as_str() {
                     return refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
                 }
                 self.log.push(format!("blob {repository}"));
@@ -344,7 +345,7 @@ impl Contents {
             .ok()
             .and_then(|document| document["mediaType"].as_str().map(str::to_owned))
             .unwrap_or_else(|| "application/octet-stream".to_owned());
-        let headers = [("docker-content-digest", sha256(&bytes)), ("content-type", media_type)];
+        let headers = [("docker-content-digest", sha256(&bytes).to_string()), ("content-type", media_type)];
         let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
         (StatusCode::OK, headers, body).into_response()
     }

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use codeloc_core::dagster::Answer;
+use codeloc_core::ids::Commit;
 use codeloc_core::image::{Image, LoadTarget};
 use codeloc_crds::Architecture;
 use codeloc_dagster::CodeServer;
@@ -342,7 +343,7 @@ async fn buildah_builds_a_dockerfile_without_the_controllers_environment() {
     let builder = OciBuilder::new(settings, git(folder.path(), true), Anonymous).unwrap();
     let buildah = Buildah::new(&tools.0.join("bin/buildah"), &folder.path().join("build")).unwrap();
     let builder = builder.with_dockerfiles(buildah);
-    let request_for = |commit: &str| {
+    let request_for = |commit: &Commit| {
         let mut request = request_for(repository.folder.path().to_str().unwrap(), &registry.host, commit);
         request.architecture = machine.architecture;
         request.dockerfile = Some("Dockerfile".to_owned());

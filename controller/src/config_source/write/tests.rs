@@ -6,6 +6,7 @@ use codeloc_git::GitSettings;
 use serde_json::json;
 
 use super::*;
+use crate::fixtures::location_name;
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -114,16 +115,16 @@ fn two() -> Change {
 async fn a_change_is_a_commit_on_top_of_other_pushes() {
     let fixture = Fixture::new();
     let writer = fixture.writer(Path::new("git"));
-    let written = writer.write("two", &two(), "Adds two", &author()).await.unwrap();
-    assert_eq!(fixture.git("origin.git", &["rev-parse", "main"]).trim(), written.commit.unwrap());
+    let written = writer.write(&location_name("two"), &two(), "Adds two", &author()).await.unwrap();
+    assert_eq!(written.commit.unwrap(), fixture.git("origin.git", &["rev-parse", "main"]).trim());
     fixture.foreign_pull();
     fixture.foreign("three", Some("name: three\ngit_url: https://example.com/3.git\nmodule: three\n"));
     let change = Change::Set(fields(&json!({"branch": "next"})));
-    let written = writer.write("one", &change, "Follows next", &author()).await.unwrap();
+    let written = writer.write(&location_name("one"), &change, "Follows next", &author()).await.unwrap();
     assert!(written.changed);
     assert_eq!(fixture.log(), ["Ada: Follows next", "Other: foreign: three", "Ada: Adds two", "Other: foreign: one"]);
     assert!(fixture.file("one").ends_with("module: one # theirs\nbranch: next\n"), "{}", fixture.file("one"));
-    let again = writer.write("one", &change, "Follows next", &author()).await.unwrap();
+    let again = writer.write(&location_name("one"), &change, "Follows next", &author()).await.unwrap();
     assert!(!again.changed);
     assert_eq!(fixture.log().len(), 4);
 }
@@ -132,7 +133,7 @@ async fn a_change_is_a_commit_on_top_of_other_pushes() {
 async fn a_concurrent_push_and_an_add_both_take_effect() {
     let fixture = Fixture::new();
     let program = fixture.overtaken("sed -i 's/# theirs/# overtook/' repos/one/config.yml");
-    fixture.writer(&program).write("two", &two(), "Adds two", &author()).await.unwrap();
+    fixture.writer(&program).write(&location_name("two"), &two(), "Adds two", &author()).await.unwrap();
     assert_eq!(fixture.log(), ["Ada: Adds two", "Other: foreign", "Other: foreign: one"]);
     assert!(fixture.file("one").contains("# overtook"));
     assert!(fixture.file("two").contains("name: two"));
@@ -143,7 +144,7 @@ async fn a_change_of_a_concurrently_removed_config_is_refused() {
     let fixture = Fixture::new();
     let program = fixture.overtaken("git rm -q -r repos/one");
     let change = Change::Set(fields(&json!({"branch": "next"})));
-    let error = fixture.writer(&program).write("one", &change, "no", &author()).await.unwrap_err();
+    let error = fixture.writer(&program).write(&location_name("one"), &change, "no", &author()).await.unwrap_err();
     assert!(matches!(error, WriteError::Missing(_)), "{error}");
     assert_eq!(fixture.log(), ["Other: foreign", "Other: foreign: one"]);
 }
@@ -153,11 +154,11 @@ async fn an_invalid_config_is_not_pushed() {
     let fixture = Fixture::new();
     let writer = fixture.writer(Path::new("git"));
     let change = Change::Set(fields(&json!({"resources": {"cpu": 300}})));
-    let error = writer.write("one", &change, "no", &author()).await.unwrap_err();
+    let error = writer.write(&location_name("one"), &change, "no", &author()).await.unwrap_err();
     let WriteError::Invalid(error) = error else { panic!("{error}") };
     assert!(error.render(false).contains("config.yml"), "{}", error.render(false));
-    assert!(matches!(writer.write("one", &two(), "no", &author()).await, Err(WriteError::Exists(_))));
-    assert!(matches!(writer.write("../x", &two(), "no", &author()).await, Err(WriteError::Name(_))));
+    assert!(matches!(writer.write(&location_name("one"), &two(), "no", &author()).await, Err(WriteError::Exists(_))));
+    assert!(matches!(LocationName::new("../x").map_err(WriteError::from), Err(WriteError::Name(_))));
     assert_eq!(fixture.log().len(), 1);
 }
 
@@ -165,8 +166,8 @@ async fn an_invalid_config_is_not_pushed() {
 async fn a_removal_removes_only_its_config() {
     let fixture = Fixture::new();
     let writer = fixture.writer(Path::new("git"));
-    writer.write("two", &two(), "Adds two", &author()).await.unwrap();
-    let written = writer.write("one", &Change::Remove, "Removes one", &author()).await.unwrap();
+    writer.write(&location_name("two"), &two(), "Adds two", &author()).await.unwrap();
+    let written = writer.write(&location_name("one"), &Change::Remove, "Removes one", &author()).await.unwrap();
     assert_eq!(written.text, None);
     assert_eq!(fixture.git("origin.git", &["ls-tree", "-r", "--name-only", "main"]), "repos/two/config.yml\n");
 }
@@ -177,12 +178,15 @@ async fn a_change_in_a_folder_is_a_file() {
     let git = Fixture::new().writer(Path::new("git")).git;
     let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
     let writer = Writer::new(&settings, git, folder.path().join("unused"));
-    let written = writer.write("two", &two(), "unused", &author()).await.unwrap();
+    let written = writer.write(&location_name("two"), &two(), "unused", &author()).await.unwrap();
     assert_eq!((written.commit, written.changed), (None, true));
     let path = folder.path().join("two").join(CONFIG);
     assert!(std::fs::read_to_string(&path).unwrap().contains("name: two"));
-    writer.write("two", &Change::Set(fields(&json!({"mode": "suspended"}))), "unused", &author()).await.unwrap();
+    writer
+        .write(&location_name("two"), &Change::Set(fields(&json!({"mode": "suspended"}))), "unused", &author())
+        .await
+        .unwrap();
     assert!(std::fs::read_to_string(&path).unwrap().ends_with("mode: suspended\n"));
-    writer.write("two", &Change::Remove, "unused", &author()).await.unwrap();
+    writer.write(&location_name("two"), &Change::Remove, "unused", &author()).await.unwrap();
     assert!(!folder.path().join("two").exists());
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use codeloc_crds::LocationName;
+
 use crate::config_source::Snapshot;
 use crate::daemon::Daemon;
 use crate::reconcile::{Ports, key_of};
@@ -54,16 +56,16 @@ fn take<P: Ports>(daemon: &Daemon<P>, snapshot: Arc<Snapshot>) {
     // The snapshot is in force before its locations are due.
     context.desired.configs.set_snapshot(snapshot);
     // Locations whose own config is the same, while another config names them or claims their prefix.
-    let known = |name: &String| context.status.statuses.read(name, |_| ()).is_some();
+    let known = |name: &LocationName| context.status.statuses.read(name, |_| ()).is_some();
     for name in changed.into_iter().chain(indirect.into_iter().flatten().filter(known)) {
         daemon.queue.add_now(&name, context.change_reason(&name));
     }
 }
 
 /// The keys whose values differ, and those that only one of the two has.
-fn changed_names<K: Ord + ToString, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Vec<String> {
+fn changed_names<K: Ord + Clone, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Vec<K> {
     let names: BTreeSet<&K> = old.keys().chain(new.keys()).collect();
-    names.into_iter().filter(|name| old.get(*name) != new.get(*name)).map(ToString::to_string).collect()
+    names.into_iter().filter(|name| old.get(*name) != new.get(*name)).cloned().collect()
 }
 
 #[cfg(test)]

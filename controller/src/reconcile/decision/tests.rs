@@ -5,6 +5,7 @@ use codeloc_core::resources::{log_group, task_definition};
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, Health, Sync};
 
 use super::*;
+use crate::fixtures::location_name;
 
 fn plan(steps: Vec<Step>) -> Plan {
     Plan {
@@ -31,11 +32,11 @@ fn delete_logs() -> Step {
 }
 
 fn deregister() -> Step {
-    Step::TaskDefinition(task_definition::Change::Deregister { arn: "arn:1".to_owned() })
+    Step::TaskDefinition(task_definition::Change::Deregister { arn: "arn:1".into() })
 }
 
 fn reload() -> Step {
-    let (name, expected, found) = ("orders".to_owned(), "r2".to_owned(), "r1".to_owned());
+    let (name, expected, found) = (location_name("orders"), "r2".into(), "r1".to_owned());
     Step::Workspace(workspace::Change::Reload { name, expected, found })
 }
 

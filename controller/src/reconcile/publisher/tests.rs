@@ -1,6 +1,7 @@
 use futures::StreamExt;
 
 use super::*;
+use crate::fixtures::location_name;
 use crate::runtime::Clock;
 
 /// How the fake webserver behaves.
@@ -103,7 +104,7 @@ fn kept(folder: &std::path::Path, webserver: Fake, recorder: Arc<Recorder>) -> A
 }
 
 fn publish(name: &str) -> Change {
-    Change::Publish { name: name.to_owned(), host: format!("{name}.test"), port: 4000, from: None }
+    Change::Publish { name: location_name(name), host: format!("{name}.test"), port: 4000, from: None }
 }
 
 async fn until(done: impl Fn() -> bool) {
@@ -120,8 +121,8 @@ async fn a_webserver_with_an_old_host_reloads_the_file() {
     let mut webserver = Fake::new(folder.path(), Behavior::Well);
     webserver.stale = true;
     let workspace = kept(folder.path(), webserver.clone(), recorder());
-    let (expected, found) = ("orders-1".to_owned(), "billing-1".to_owned());
-    let change = Change::Reload { name: "orders".to_owned(), expected, found };
+    let (expected, found) = ("orders-1".into(), "billing-1".to_owned());
+    let change = Change::Reload { name: location_name("orders"), expected, found };
     workspace.apply(&change).await.unwrap();
     assert_eq!(webserver.reloads(), 1);
     // One that connects to the right host is not asked to load everything again.
@@ -134,7 +135,7 @@ async fn a_publication_waits_for_a_quick_reload() {
     let folder = tempfile::tempdir().unwrap();
     let workspace = kept(folder.path(), Fake::new(folder.path(), Behavior::Well), recorder());
     workspace.apply(&publish("orders")).await.unwrap();
-    let shown = workspace.observed("orders").await.0.web;
+    let shown = workspace.observed(&location_name("orders")).await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
 }
 
@@ -145,13 +146,13 @@ async fn an_answer_from_before_a_reload_is_discarded() {
     webserver.answers_after = Duration::from_millis(500);
     let workspace = kept(folder.path(), webserver.clone(), recorder());
     let asked = workspace.clone();
-    let asked = tokio::spawn(async move { asked.observed("orders").await.0.web });
+    let asked = tokio::spawn(async move { asked.observed(&location_name("orders")).await.0.web });
     // Its question is on its way.
     tokio::time::sleep(Duration::from_millis(100)).await;
     workspace.apply(&publish("orders")).await.unwrap();
     let loaded = Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) });
     assert_eq!(asked.await.unwrap(), loaded);
-    assert_eq!(workspace.observed("orders").await.0.web, loaded);
+    assert_eq!(workspace.observed(&location_name("orders")).await.0.web, loaded);
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +167,7 @@ async fn publications_during_a_slow_reload_share_the_next_one() {
     publications.buffer_unordered(8).for_each(|published| async { published.unwrap() }).await;
     assert_eq!((webserver.reloads(), workspace.count()), (1, 16), "publications wait for the reload");
     // What is being loaded is neither published nor reloaded once more.
-    assert_eq!(workspace.observed("location15").await.0.web, Some(WebLocation::Loading));
+    assert_eq!(workspace.observed(&location_name("location15")).await.0.web, Some(WebLocation::Loading));
     until(|| lock(&webserver.loaded).len() == 16).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(webserver.reloads(), 2);
@@ -193,7 +194,7 @@ async fn a_hanging_reload_is_reported_and_repeated_later() {
     assert!(failed() <= 2, "{} reloads", failed());
     webserver.behavior.send_replace(Behavior::Well);
     until(|| lock(&webserver.loaded).len() == 2).await;
-    let shown = workspace.observed("orders").await.0.web;
+    let shown = workspace.observed(&location_name("orders")).await.0.web;
     assert_eq!(shown, Some(WebLocation::Loaded { server_id: Some("orders-1".to_owned()) }));
 }
 
@@ -206,7 +207,7 @@ async fn a_refused_reload_is_repeated_and_reported_once() {
     workspace.apply(&publish("orders")).await.unwrap();
     let failed = || recorder.metrics.reloads.with_label_values(&["failed"]).get();
     until(|| failed() >= 1).await;
-    let view = workspace.observed("orders").await.1;
+    let view = workspace.observed(&location_name("orders")).await.1;
     assert!(matches!(view, View::Unreachable(why) if why.contains("refused the request: no")));
     webserver.behavior.send_replace(Behavior::Well);
     until(|| lock(&webserver.loaded).len() == 1).await;
@@ -223,7 +224,7 @@ async fn no_pass_waits_for_a_webserver_that_hangs() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     for _ in 0..100 {
         let asked = Instant::now();
-        let (observed, view) = workspace.observed("orders").await;
+        let (observed, view) = workspace.observed(&location_name("orders")).await;
         assert_eq!((asked.elapsed(), observed.web), (Duration::ZERO, None));
         assert!(matches!(view, View::Unreachable(_)));
         tokio::time::sleep(Duration::from_millis(700)).await;

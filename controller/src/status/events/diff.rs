@@ -70,14 +70,16 @@ fn describe(drift: &[Drift]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use codeloc_core::ids::Commit;
+
     use super::*;
 
     fn status(sync: Sync, health: Health) -> LocationStatus {
         let now = jiff::Timestamp::from_second(1).unwrap();
         let mut status = LocationStatus::unknown("orders", "message".to_owned(), now);
         (status.sync, status.health) = (sync, health);
-        status.commit = Some("a".repeat(40));
-        status.revision = Some("orders-1".to_owned());
+        status.commit = Some(Commit::from("a".repeat(40)));
+        status.revision = Some("orders-1".into());
         status
     }
 
@@ -112,8 +114,8 @@ mod tests {
         let before = status(Sync::Synced, Health::Healthy);
         let mut after = status(Sync::OutOfSync, Health::Progressing);
         after.drift = drift();
-        after.commit = Some("b".repeat(40));
-        after.revision = Some("orders-2".to_owned());
+        after.commit = Some(Commit::from("b".repeat(40)));
+        after.revision = Some("orders-2".into());
         assert_eq!(reasons(Some(&before), &after), [EventReason::CommitObserved]);
     }
 

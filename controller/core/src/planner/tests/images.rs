@@ -2,6 +2,7 @@
 
 use super::super::{DAY_MS, Plan};
 use super::model::*;
+use crate::ids::Digest;
 use crate::resources::image_repository::garbage::Image;
 use crate::resources::service::ServiceDeployment;
 use crate::resources::{Step, image_repository};
@@ -16,9 +17,11 @@ fn after_images(versions: &[u8]) -> (Model, Plan) {
     }
     let last = versions.last().copied().unwrap_or_default();
     let pushed = |version: u8| Image {
-        digest: format!("sha256:{version:064x}"),
+        digest: Digest::from(format!("sha256:{version:064x}")),
+        tags: vec![],
         pushed_ms: i64::from(version) * DAY_MS,
-        ..Image::default()
+        parts: vec![],
+        subject: None,
     };
     model.observed.images = Some((0..=45).map(pushed).collect());
     model.now_ms = 47 * DAY_MS + DAY_MS / 2;
@@ -60,7 +63,7 @@ fn no_image_is_deleted_while_a_deregistered_definition_runs() {
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(2));
     let (mut model, _) = after_images(&[1, 2]);
     let draining = model.observed.service.as_ref().unwrap().deployments[0].clone();
-    let gone = ServiceDeployment { id: "ecs-svc/0".to_owned(), task_definition: "arn:gone".to_owned(), ..draining };
+    let gone = ServiceDeployment { id: "ecs-svc/0".to_owned(), task_definition: "arn:gone".into(), ..draining };
     model.observed.service.as_mut().unwrap().deployments.push(gone);
     assert_eq!(deleted(&model.plan(&desire)), Vec::<u8>::new());
 }

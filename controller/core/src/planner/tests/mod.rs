@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::{Answered, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::Answer;
+use crate::ids::Commit;
 use crate::image::ImageStatus;
 use crate::resources::{Action, Kind, ObservedResources, Step, task_definition, workspace};
 use crate::shared::Shared;
@@ -96,9 +97,9 @@ proptest! {
                     let content = running.content.as_ref().unwrap();
                     prop_assert_eq!(&content.image, &image.reference);
                     prop_assert_eq!(&content.memory, &location.resources.memory.to_string());
-                    prop_assert_eq!(&model.shown, &plan.report.revision);
+                    prop_assert_eq!(model.shown.as_deref(), plan.report.revision.as_deref());
                 }
-                Desire::Absent => prop_assert!(!model.observed.any_owned(NAME, "codeloc"), "{:#?}", model.observed),
+                Desire::Absent => prop_assert!(!model.observed.any_owned(&NAME, "codeloc"), "{:#?}", model.observed),
             }
         }
     }
@@ -213,19 +214,19 @@ proptest! {
         let mut model = Model::default();
         model.broken.push(image(3).reference);
         // The commit that serves, and the one before it.
-        let (mut serves, mut before): (Option<String>, Option<String>) = (None, None);
+        let (mut serves, mut before): (Option<Commit>, Option<Commit>) = (None, None);
         for (version, memory) in changes {
             let image = image(version);
             let commit = image.commit.clone();
             model.converge(&Desire::Present(Box::new(location(memory, 2, None)), image));
             if version == 3 {
-                prop_assert_eq!(model.observed.served_before(commit.as_deref()), serves.as_deref());
+                prop_assert_eq!(model.observed.served_before(commit.as_ref()), serves.clone());
                 continue;
             }
             if serves != commit {
                 before = std::mem::replace(&mut serves, commit);
             }
-            prop_assert_eq!(model.observed.served_before(serves.as_deref()), before.as_deref());
+            prop_assert_eq!(model.observed.served_before(serves.as_ref()), before.clone());
         }
     }
 }
@@ -273,7 +274,7 @@ fn without_an_image_only_independent_resources_are_created() {
         (deployment(), ObservedResources::default(), workspace::Observed::default());
     let location = location(512, 2, None);
     let input = Input {
-        name: NAME,
+        name: &NAME,
         desired: &with_image(&location, ImageStatus::Building("resolving 133 packages".to_owned())),
         deployment: &deployment,
         observed: &observed,
@@ -290,7 +291,7 @@ fn without_an_image_only_independent_resources_are_created() {
     let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
     assert_eq!(kinds, [Kind::LogGroup, Kind::ImageRepository, Kind::Role].into());
     assert!(plan.report.message.contains("133 packages"), "{}", plan.report.message);
-    let text = super::render::text(&[super::render::Document::new(NAME, &plan)]);
+    let text = super::render::text(&[super::render::Document::new(&NAME, &plan)]);
     assert!(text.contains("image: (known after apply)"), "{text}");
 }
 
@@ -305,7 +306,7 @@ fn a_task_without_loaded_definitions_is_not_published() {
     let silent = Answer::Unreachable { message: "refused".to_owned() };
     for answer in [broken, silent] {
         let input = Input {
-            name: NAME,
+            name: &NAME,
             desired: &present(&location, &image),
             deployment: &deployment,
             observed: &model.observed,

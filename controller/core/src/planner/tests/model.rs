@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{Answered, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::{Answer, Entry, WebLocation};
+use crate::ids::Arn;
 use crate::image::Image;
 use crate::resources::service::{Rollout, ServiceDeployment, Status};
 use crate::resources::{
@@ -55,7 +56,7 @@ impl Model {
         let serving = service.deployments.iter().find(|deployment| deployment.rollout == Rollout::Completed)?;
         let definition =
             self.observed.task_definitions.iter().find(|definition| definition.arn == serving.task_definition)?;
-        definition.revision().map(str::to_owned)
+        definition.revision().map(String::from)
     }
 
     fn answers(&self) -> Vec<Answered> {
@@ -77,7 +78,7 @@ impl Model {
             Desire::Absent => Desired::Absent,
         };
         let input = Input {
-            name: NAME,
+            name: &NAME,
             desired: &desired,
             deployment: &deployment,
             observed: &self.observed,
@@ -123,7 +124,7 @@ impl Model {
     fn apply_log_group(&mut self, change: &log_group::Change) {
         match change {
             log_group::Change::Create(desired) => {
-                let arn = format!("arn:logs:{}", desired.name);
+                let arn = Arn::from(format!("arn:logs:{}", desired.name));
                 let retention_days = Some(desired.retention_days);
                 self.observed.log_group = Some(
                     log_group::Observed {
@@ -149,7 +150,7 @@ impl Model {
             Change::Create(desired) => {
                 self.observed.image_repository = Some(
                     image_repository::Observed {
-                        arn: format!("arn:ecr:{}", desired.name),
+                        arn: format!("arn:ecr:{}", desired.name).into(),
                         name: desired.name.clone(),
                         uri: format!("registry/{}", desired.name),
                         immutable_tags: desired.immutable_tags,
@@ -182,7 +183,7 @@ impl Model {
                 let family =
                     self.observed.run_definitions.iter().filter(|observed| observed.family() == desired.family);
                 let number = 1 + family.map(|observed| observed.number).max().unwrap_or_default();
-                let arn = format!("arn:task-definition/{}:{number}", desired.family);
+                let arn = Arn::from(format!("arn:task-definition/{}:{number}", desired.family));
                 let (content, tags) = (Some(desired.content.clone()), desired.tags.clone());
                 let observed = task_definition::Observed { arn, number, content, foreign: vec![], tags: tags.into() };
                 self.observed.run_definitions.insert(0, observed.into());
@@ -208,7 +209,7 @@ impl Model {
                 self.revisions += 1;
                 let mut tags = desired.tags.clone();
                 tags.extend(attempt.tags());
-                let arn = format!("arn:task-definition/{}:{}", desired.family, self.revisions);
+                let arn = Arn::from(format!("arn:task-definition/{}:{}", desired.family, self.revisions));
                 let (number, content) = (self.revisions, desired.content.clone());
                 let observed = task_definition::Observed { arn, number, content, foreign: vec![], tags: tags.into() };
                 self.observed.task_definitions.insert(0, observed.into());
@@ -232,7 +233,7 @@ impl Model {
                 let (id, name) = ("srv-1".to_owned(), desired.name.clone());
                 self.observed.discovery = Some(
                     discovery::Observed {
-                        arn: format!("arn:{id}"),
+                        arn: format!("arn:{id}").into(),
                         id,
                         name,
                         records: vec![("A".to_owned(), desired.ttl)],
@@ -288,8 +289,8 @@ impl Model {
                     "a service was created twice"
                 );
                 let discovery = self.observed.discovery.as_ref().expect("a service needs its registry");
-                assert!(registry.known().is_none_or(|arn| arn == discovery.arn));
-                let (arn, registry) = (format!("arn:{}", desired.name), Some(discovery.arn.clone()));
+                assert!(registry.known().is_none_or(|arn| *arn == discovery.arn));
+                let (arn, registry) = (Arn::from(format!("arn:{}", desired.name)), Some(discovery.arn.clone()));
                 let mut first = self.start_rollout();
                 if let Some(arn) = task_definition.known() {
                     arn.clone_into(&mut first.task_definition);
@@ -343,7 +344,7 @@ impl Model {
             }
             Change::RememberFailed { revision, .. } => {
                 let observed = self.observed.service.as_mut().unwrap();
-                observed.tags.insert(tags::FAILED_REVISION.to_owned(), revision.clone());
+                observed.tags.insert(tags::FAILED_REVISION.to_owned(), revision.to_string());
             }
             Change::Tag { tags, .. } => self.observed.service.as_mut().unwrap().tags.extend(tags.clone()),
             Change::Delete { .. } => {

@@ -29,7 +29,7 @@ fn desire(protect: bool, version: u8) -> Desire {
 fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
     let deployment = deployment();
     let input = Input {
-        name: NAME,
+        name: &NAME,
         desired: &Desired::Absent,
         deployment: &deployment,
         observed,
@@ -139,7 +139,7 @@ fn protection_that_the_config_revokes_leaves_no_tag_behind() {
         }
     }
     model.converge(&Desire::Absent);
-    assert!(!model.observed.any_owned(NAME, "codeloc"), "{:#?}", model.observed);
+    assert!(!model.observed.any_owned(&NAME, "codeloc"), "{:#?}", model.observed);
 }
 
 /// The location with an image that was built elsewhere and without secrets: it needs neither an image repository nor an execution role.

@@ -43,7 +43,7 @@ fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Op
     let answers: Vec<Answered> = (1..).zip(ids).map(answer).collect();
     let (location, image) = (location(512, 2, None), image(1));
     let input = Input {
-        name: NAME,
+        name: &NAME,
         desired: &present(&location, &image),
         deployment,
         observed: &model.observed,
@@ -172,7 +172,7 @@ fn nothing_serves_before_the_first_complete_rollout() {
 fn nothing_serves_without_a_running_task() {
     let (mut model, own) = converged();
     let desire = Desire::Present(Box::new(location(512, 2, None)), image(1));
-    assert_eq!(model.plan(&desire).report.serving, Some(own));
+    assert_eq!(model.plan(&desire).report.serving.as_deref(), Some(own.as_str()));
     let service = model.observed.service.as_mut().unwrap();
     (service.running, service.deployments[0].running) = (0, 0);
     assert_eq!(model.plan(&desire).report.serving, None);
@@ -195,6 +195,6 @@ fn the_target_of_a_rollback_serves_during_the_rollback() {
     service.task_definition.clone_from(&back.task_definition);
     service.deployments = vec![back, service.deployments[0].clone()];
     let report = model.plan(&desire).report;
-    assert_eq!(report.serving.as_ref(), Some(&own));
+    assert_eq!(report.serving.as_deref(), Some(own.as_str()));
     assert!(report.message.contains(&format!("{own} still serves")), "{}", report.message);
 }

@@ -41,8 +41,8 @@ const TAMPERS: [fn(&mut ObservedResources); 7] = [
             observed.path = "/".to_owned();
             observed.trust = (&json!({})).into();
             observed.policies = ["codeloc", "by-hand"].map(|name| (name.to_owned(), (&json!({})).into())).into();
-            observed.attached = vec!["arn:by-hand".to_owned()];
-            observed.permissions_boundary = Some("arn:by-hand".to_owned());
+            observed.attached = vec!["arn:by-hand".into()];
+            observed.permissions_boundary = Some("arn:by-hand".into());
         });
     },
     |observed| {
@@ -84,33 +84,28 @@ const TAMPERS: [fn(&mut ObservedResources); 7] = [
     // The service runs another definition than the desired one.
     |observed| {
         let mut other = observed.runs().unwrap().clone();
-        "arn:by-hand".clone_into(&mut other.arn);
+        other.arn = "arn:by-hand".into();
         other.foreign = vec!["user"];
         let content = other.content.as_mut().unwrap();
-        for text in [
-            &mut content.image,
-            &mut content.cpu,
-            &mut content.memory,
-            &mut content.task_role_arn,
-            &mut content.execution_role_arn,
-            &mut content.log_group,
-        ] {
+        for text in [&mut content.image, &mut content.cpu, &mut content.memory, &mut content.log_group] {
             "by hand".clone_into(text);
         }
+        content.task_role_arn = "by hand".into();
+        content.execution_role_arn = "by hand".into();
         content.architecture = codeloc_crds::Architecture::X86_64;
         content.command.clear();
         content.secrets.clear();
         content.environment.clear();
         (content.port, content.stop_timeout, content.health_check) = (Some(1), 1, None);
         observed.task_definitions.push(other.into());
-        "arn:by-hand".clone_into(&mut observed.service.as_mut().unwrap().task_definition);
+        observed.service.as_mut().unwrap().task_definition = "arn:by-hand".into();
     },
     |observed| {
         let mut other = observed.runs().unwrap().clone();
-        "arn:by-hand".clone_into(&mut other.arn);
+        other.arn = "arn:by-hand".into();
         "by hand".clone_into(&mut other.content.as_mut().unwrap().log_stream_prefix);
         observed.task_definitions.push(other.into());
-        "arn:by-hand".clone_into(&mut observed.service.as_mut().unwrap().task_definition);
+        observed.service.as_mut().unwrap().task_definition = "arn:by-hand".into();
     },
 ];
 

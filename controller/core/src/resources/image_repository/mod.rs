@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::change::{Action, Description, Effect, Field};
 use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
+use crate::ids::{Arn, Digest};
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -33,7 +34,7 @@ pub struct Desired {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    pub arn: String,
+    pub arn: Arn,
     pub name: String,
     /// The push target: `HOST/NAME`.
     pub uri: String,
@@ -55,14 +56,14 @@ pub enum Change {
         to: bool,
     },
     Tag {
-        arn: String,
+        arn: Arn,
         name: String,
         tags: Tags,
     },
     /// Deletes images that no definition names.
     DeleteImages {
         name: String,
-        digests: Vec<String>,
+        digests: Vec<Digest>,
     },
     /// Deletes the repository with its images.
     Delete {
@@ -72,7 +73,7 @@ pub enum Change {
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::image_repository(&deployment.id, location.name.as_str()),
+        name: names::image_repository(&deployment.id, &location.name),
         immutable_tags: true,
         scan_on_push: true,
         tags: tags::desired(location, deployment),
@@ -149,7 +150,7 @@ mod tests {
     fn each_difference_is_one_change() {
         let desired = desired(&location(512, 1, None), &deployment());
         let observed = Observed {
-            arn: "arn".to_owned(),
+            arn: "arn".into(),
             name: desired.name.clone(),
             uri: "registry/codeloc/orders".to_owned(),
             immutable_tags: true,

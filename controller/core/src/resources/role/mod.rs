@@ -13,6 +13,7 @@ use super::change::{Description, Effect, Field};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -45,27 +46,27 @@ pub struct Desired {
     pub path: String,
     pub trust: Value,
     pub policy: Value,
-    pub permissions_boundary: Option<String>,
+    pub permissions_boundary: Option<Arn>,
     pub tags: Tags,
 }
 
 impl Desired {
-    pub fn arn(&self, deployment: &Deployment) -> String {
+    pub fn arn(&self, deployment: &Deployment) -> Arn {
         arns::role_named(&self.name, deployment)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    pub arn: String,
+    pub arn: Arn,
     pub name: String,
     pub path: String,
     pub trust: Document,
     /// Inline policies by name.
     pub policies: BTreeMap<String, Document>,
     /// ARNs of managed policies attached to it.
-    pub attached: Vec<String>,
-    pub permissions_boundary: Option<String>,
+    pub attached: Vec<Arn>,
+    pub permissions_boundary: Option<Arn>,
     pub tags: Shared<Tags>,
 }
 
@@ -79,8 +80,8 @@ pub enum Change {
     },
     SetBoundary {
         name: String,
-        from: Option<String>,
-        to: Option<String>,
+        from: Option<Arn>,
+        to: Option<Arn>,
     },
     PutPolicy {
         name: String,
@@ -94,7 +95,7 @@ pub enum Change {
     },
     Detach {
         name: String,
-        policy_arn: String,
+        policy_arn: Arn,
     },
     Tag {
         name: String,
@@ -109,13 +110,13 @@ pub enum Change {
     Delete {
         name: String,
         policies: Vec<String>,
-        attached: Vec<String>,
+        attached: Vec<Arn>,
     },
 }
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::role(&deployment.id, location.name.as_str()),
+        name: names::role(&deployment.id, &location.name),
         path: names::role_path(&deployment.id),
         trust: policy::trust(deployment),
         policy: policy::access(location, deployment),
@@ -127,7 +128,7 @@ pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
 /// The execution role of a location with secrets. Without secrets, it stays until no definition names it.
 pub fn desired_execution(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::execution_role(&deployment.id, location.name.as_str()),
+        name: names::execution_role(&deployment.id, &location.name),
         policy: policy::execution(location, deployment),
         ..desired(location, deployment)
     }
@@ -203,29 +204,23 @@ impl Change {
 
     pub fn describe(&self) -> Description {
         let update = |name: &str, field: Field, reason: &str| Description::updated(name, vec![field], reason);
-        let none = || "none".to_owned();
+        let text = |arn: &Option<Arn>| arn.as_ref().map_or_else(|| "none".to_owned(), Arn::to_string);
         match self {
             Self::Create(desired) => Description::created(
                 &desired.name,
                 vec![
                     Field::set("path", &desired.path),
                     Field::set("trust", &desired.trust),
-                    Field::set("permissions_boundary", desired.permissions_boundary.clone().unwrap_or_else(none)),
+                    Field::set("permissions_boundary", text(&desired.permissions_boundary)),
                     Field::set("tags", tags::render(&desired.tags)),
                 ],
             ),
             Self::SetTrust { name, trust } => {
                 update(name, Field::set("trust", trust), "differs from the desired policy")
             }
-            Self::SetBoundary { name, from, to } => update(
-                name,
-                Field::changed(
-                    "permissions_boundary",
-                    from.clone().unwrap_or_else(none),
-                    to.clone().unwrap_or_else(none),
-                ),
-                "differs from the settings",
-            ),
+            Self::SetBoundary { name, from, to } => {
+                update(name, Field::changed("permissions_boundary", text(from), text(to)), "differs from the settings")
+            }
             Self::PutPolicy { name, policy, created } => update(
                 name,
                 Field::set("policy", policy),
@@ -276,7 +271,7 @@ mod tests {
         let mut observed = observed(&desired);
         assert_eq!(diff(&desired, Some(&observed)), []);
         observed.policies.insert("by-hand".to_owned(), Document::new("{}"));
-        observed.attached.push("arn:by-hand".to_owned());
+        observed.attached.push("arn:by-hand".into());
         let changes = diff(&desired, Some(&observed));
         assert!(matches!(&changes[..], [Change::RemovePolicy { .. }, Change::Detach { .. }]), "{changes:?}");
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::arns;
 use crate::deployment::Deployment;
+use crate::ids::Arn;
 use crate::names;
 use crate::resources::task_spec;
 
@@ -78,7 +79,7 @@ pub fn access(location: &Location, deployment: &Deployment) -> Value {
 /// The permissions of ECS to start the tasks of a location with secrets: to pull its image, write its log, and read exactly those secrets.
 /// The code in the task never has this role.
 pub fn execution(location: &Location, deployment: &Deployment) -> Value {
-    let group = arns::log_group(&names::log_group(&deployment.id, location.name.as_str()), deployment);
+    let group = arns::log_group(&names::log_group(&deployment.id, &location.name), deployment);
     let mut statements = vec![
         json!({"Sid": "LogIn", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}),
         json!({
@@ -113,7 +114,7 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
 }
 
 /// The ARN of the image repository, if it is in ECR.
-fn images(location: &Location, deployment: &Deployment) -> Option<String> {
+fn images(location: &Location, deployment: &Deployment) -> Option<Arn> {
     let Some(image) = &location.image else {
         return Some(arns::image_repository(location, deployment));
     };

@@ -16,6 +16,7 @@ use super::scaling;
 use super::task_definition::{self, Attempt};
 use super::tracked_fields::{Found, TrackedField};
 use crate::deployment::Deployment;
+use crate::ids::{Arn, Commit, Revision};
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
@@ -71,11 +72,11 @@ pub struct Desired {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    pub arn: String,
+    pub arn: Arn,
     pub name: String,
     pub status: Status,
     /// ARN.
-    pub task_definition: String,
+    pub task_definition: Arn,
     pub desired_count: i32,
     pub running: i32,
     /// The primary deployment is the first one.
@@ -84,7 +85,7 @@ pub struct Observed {
     pub deployment: DeploymentConfiguration,
     pub options: ServiceOptions,
     /// ARN of the Cloud Map service.
-    pub registry: Option<String>,
+    pub registry: Option<Arn>,
     pub tags: Shared<Tags>,
 }
 
@@ -103,7 +104,7 @@ pub struct ServiceDeployment {
     pub id: String,
     /// Milliseconds since 1970, by the clock of ECS.
     pub started_ms: i64,
-    pub task_definition: String,
+    pub task_definition: Arn,
     pub rollout: Rollout,
     /// The message of ECS about the rollout.
     pub reason: String,
@@ -131,10 +132,13 @@ impl Observed {
 
     /// Whether the service runs this task definition, rolls it out or back, or remembers its failure. codeloc must then keep it.
     pub fn names(&self, definition: &task_definition::Observed) -> bool {
-        let failed = self.tags.get(tags::FAILED_REVISION);
         self.task_definition == definition.arn
             || self.deployments.iter().any(|deployment| deployment.task_definition == definition.arn)
-            || failed.is_some_and(|failed| definition.revision() == Some(failed))
+            || definition.revision().is_some_and(|revision| self.remembers_failure_of(&revision))
+    }
+
+    fn remembers_failure_of(&self, revision: &Revision) -> bool {
+        self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| revision == failed.as_str())
     }
 
     /// The value of [`Attempt::over`] for a rollout that starts now.
@@ -148,15 +152,15 @@ impl Observed {
 pub enum Change {
     Create {
         desired: Desired,
-        task_definition: Deferred,
-        registry: Deferred,
-        revision: Deferred,
+        task_definition: Deferred<Arn>,
+        registry: Deferred<Arn>,
+        revision: Deferred<Revision>,
     },
     Deploy {
         name: String,
-        task_definition: Deferred,
-        from: String,
-        revision: Deferred,
+        task_definition: Deferred<Arn>,
+        from: Arn,
+        revision: Deferred<Revision>,
     },
     Configure {
         name: String,
@@ -165,13 +169,13 @@ pub enum Change {
         options: ServiceOptions,
         /// The observed options. codeloc sends some options only if they differ.
         from: ServiceOptions,
-        registry: Deferred,
+        registry: Deferred<Arn>,
         fields: Vec<Field>,
     },
     /// Starts another rollout of the same revision.
     Redeploy {
         name: String,
-        task_definition: String,
+        task_definition: Arn,
         reason: &'static str,
     },
     SetCount {
@@ -180,12 +184,12 @@ pub enum Change {
         to: i32,
     },
     RememberFailed {
-        arn: String,
+        arn: Arn,
         name: String,
-        revision: String,
+        revision: Revision,
     },
     Tag {
-        arn: String,
+        arn: Arn,
         name: String,
         tags: Tags,
     },
@@ -196,7 +200,7 @@ pub enum Change {
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
     Desired {
-        name: names::service(location.name.as_str()),
+        name: names::service(&location.name),
         count: scaling::count(location.scaling.min_capacity),
         scaled: location.scaling.min_capacity != location.scaling.max_capacity,
         network: Network::new(&deployment.subnets, &deployment.security_groups, deployment.assign_public_ip),
@@ -233,11 +237,11 @@ pub struct ServicePlan {
 /// The state of other kinds on which the changes depend.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    pub revision: &'a Deferred,
+    pub revision: &'a Deferred<Revision>,
     /// The registered definition with the desired content.
     pub registered: Option<&'a task_definition::Observed>,
     pub task_definitions: &'a [Shared<task_definition::Observed>],
-    pub registry: &'a Deferred,
+    pub registry: &'a Deferred<Arn>,
     /// Whether a failed rollout failed for a transient reason.
     pub transient: bool,
     /// Whether tasks have run for minutes and Cloud Map lists none of them.
@@ -267,15 +271,12 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
         changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags: missing });
     }
 
-    if let Some(reason) = failure(observed, context) {
+    let failed = context.revision.known().and_then(|revision| Some((revision, failure(observed, revision, context)?)));
+    if let Some((revision, reason)) = failed {
         if !context.transient {
-            let revision = context.revision.known().unwrap_or_default().to_owned();
-            if observed.tags.get(tags::FAILED_REVISION) != Some(&revision) {
-                changes.push(Change::RememberFailed {
-                    arn: observed.arn.clone(),
-                    name: observed.name.clone(),
-                    revision,
-                });
+            if !observed.remembers_failure_of(revision) {
+                let (arn, name, revision) = (observed.arn.clone(), observed.name.clone(), revision.clone());
+                changes.push(Change::RememberFailed { arn, name, revision });
             }
             return ServicePlan { phase: Phase::Failed { reason, transient: false }, changes, attempts: false };
         }
@@ -319,9 +320,8 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     ServicePlan { phase: Phase::Begin, changes, attempts }
 }
 
-/// Why the rollout of the desired revision failed, if it did.
-fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
-    let revision = context.revision.known()?;
+/// Why the rollout of this revision failed, if it did.
+fn failure(observed: &Observed, revision: &Revision, context: Context<'_>) -> Option<String> {
     if completed(observed, revision, context.task_definitions) {
         // The marks may come from an attempt based on a stale read.
         return None;
@@ -335,7 +335,6 @@ fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
         // Earlier failures do not count while the rollout is in progress.
         return None;
     }
-    let remembered = observed.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision);
     let failed = registered.and_then(|registered| {
         observed
             .deployments
@@ -345,7 +344,7 @@ fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
     if let Some(failed) = failed {
         return Some(failed.reason.clone());
     }
-    if remembered {
+    if observed.remembers_failure_of(revision) {
         return Some("an earlier rollout of this revision failed".to_owned());
     }
     registered
@@ -354,9 +353,10 @@ fn failure(observed: &Observed, context: Context<'_>) -> Option<String> {
 }
 
 /// Whether the service runs a definition of this revision, and its rollout is complete.
-fn completed(observed: &Observed, revision: &str, all: &[Shared<task_definition::Observed>]) -> bool {
-    let runs = all.iter().find(|one| one.arn == observed.task_definition).and_then(|one| one.revision());
-    runs == Some(revision) && observed.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
+fn completed(observed: &Observed, revision: &Revision, all: &[Shared<task_definition::Observed>]) -> bool {
+    let runs = all.iter().find(|one| one.arn == observed.task_definition);
+    runs.is_some_and(|one| one.is_revision(revision))
+        && observed.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
 /// Whether ECS rolled the definition back while no process was running: see [`Attempt`]. Without a service, there is nothing to roll back to.
@@ -384,11 +384,11 @@ fn rolled_back(
 }
 
 /// The last commit other than `current` that served: the one of the last complete rollout, or the one before it in [`tags::SERVED_BEFORE`].
-pub fn served_before<'a>(
+pub fn served_before(
     observed: &Observed,
-    all: &'a [Shared<task_definition::Observed>],
-    current: Option<&str>,
-) -> Option<&'a str> {
+    all: &[Shared<task_definition::Observed>],
+    current: Option<&Commit>,
+) -> Option<Commit> {
     if !observed.exists() {
         return None;
     }
@@ -396,7 +396,7 @@ pub fn served_before<'a>(
     let primary =
         || all.iter().find(|one| observed.primary().is_some_and(|primary| primary.task_definition == one.arn));
     let before = serving.or_else(|| primary().map(|one| &**one))?.served_before();
-    serving.and_then(|one| one.commit()).into_iter().chain(before).find(|commit| Some(*commit) != current)
+    serving.and_then(task_definition::Observed::commit).into_iter().chain(before).find(|commit| Some(commit) != current)
 }
 
 /// The definition of the last complete rollout, which serves. During a rollback, it is the one to which ECS rolls back.
@@ -416,8 +416,8 @@ pub fn rolled_out<'a>(
     observed.deployments.iter().find(is_complete).and_then(definition).map(|one| &**one)
 }
 
-fn configuration(desired: &Desired, observed: &Observed, registry: &Deferred) -> Option<Change> {
-    let observed_registry = observed.registry.clone().unwrap_or_else(|| "none".to_owned());
+fn configuration(desired: &Desired, observed: &Observed, registry: &Deferred<Arn>) -> Option<Change> {
+    let observed_registry = observed.registry.as_ref().map_or_else(|| "none".to_owned(), Arn::to_string);
     let (network, deployment) = (&observed.network, &observed.deployment);
     let (desired_network, desired_deployment) = (&desired.network, &desired.deployment);
     let mut fields: Vec<Field> = [
@@ -458,9 +458,9 @@ pub fn delete(observed: &Observed) -> Change {
 }
 
 /// The mark for the task definition of a rollout that starts now.
-pub fn attempt(observed: Option<&Observed>, served_before: Option<&str>, now_ms: i64) -> Attempt {
+pub fn attempt(observed: Option<&Observed>, served_before: Option<Commit>, now_ms: i64) -> Attempt {
     let over = observed.filter(|observed| observed.exists()).map_or(NO_DEPLOYMENT, Observed::primary_id).to_owned();
-    Attempt { at: now_ms, over, served_before: served_before.map(str::to_owned) }
+    Attempt { at: now_ms, over, served_before }
 }
 
 impl Change {

@@ -18,7 +18,7 @@ fn desired() -> Desired {
 }
 
 fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> ServiceDeployment {
-    let (id, task_definition) = (id.to_owned(), task_definition.to_owned());
+    let (id, task_definition) = (id.to_owned(), Arn::from(task_definition));
     let (reason, started_ms) = (String::new(), STARTED_MS);
     ServiceDeployment { id, started_ms, task_definition, rollout, reason, desired_count: 1, running: 1, failed: 0 }
 }
@@ -26,17 +26,17 @@ fn deployment(id: &str, task_definition: &str, rollout: Rollout) -> ServiceDeplo
 /// A steady service that runs `OLD` in deployment `ecs-svc/1`.
 fn observed() -> Observed {
     Observed {
-        arn: "arn:service".to_owned(),
+        arn: "arn:service".into(),
         name: "orders-service".to_owned(),
         status: Status::Active,
-        task_definition: OLD.to_owned(),
+        task_definition: OLD.into(),
         desired_count: 1,
         running: 1,
         deployments: vec![deployment("ecs-svc/1", OLD, Rollout::Completed)],
         network: network(),
         deployment: ROLLING,
         options: ServiceOptions::ours(),
-        registry: Some("arn:registry".to_owned()),
+        registry: Some("arn:registry".into()),
         tags: desired().tags.into(),
     }
 }
@@ -44,7 +44,7 @@ fn observed() -> Observed {
 fn definition(arn: &str, number: i32, attempt: &str) -> Shared<task_definition::Observed> {
     let tags = Tags::from([(tags::ATTEMPT.to_owned(), attempt.to_owned())]);
     let tags = tags.into();
-    task_definition::Observed { arn: arn.to_owned(), number, content: None, foreign: vec![], tags }.into()
+    task_definition::Observed { arn: arn.into(), number, content: None, foreign: vec![], tags }.into()
 }
 
 /// The plan for the desired revision `new`. `NEW` is its task definition, registered with this attempt.
@@ -60,10 +60,10 @@ fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -
             .flatten()
             .collect();
     let context = Context {
-        revision: &Deferred::Known("new".to_owned()),
+        revision: &Deferred::Known("new".into()),
         registered: definitions.get(1).map(|one| &**one),
         task_definitions: &definitions,
-        registry: &Deferred::Known("arn:registry".to_owned()),
+        registry: &Deferred::Known("arn:registry".into()),
         transient,
         unregistered: false,
         now_ms: 10 * RETRY_MS,
@@ -138,7 +138,7 @@ fn a_failed_revision_does_not_block_another_one() {
 #[test]
 fn a_rollout_in_progress_needs_no_change() {
     let mut observed = observed();
-    observed.task_definition = NEW.to_owned();
+    observed.task_definition = NEW.into();
     observed.deployments.insert(0, deployment("ecs-svc/2", NEW, Rollout::InProgress));
     let service_plan = service_plan(&observed, Some("2000 ecs-svc/1"));
     assert!(matches!(service_plan.phase, Phase::Rolling(_)) && service_plan.changes.is_empty());
@@ -157,7 +157,7 @@ fn an_inactive_service_is_absent_and_a_draining_one_blocks() {
 #[test]
 fn another_subnet_is_drift_and_another_order_is_not() {
     let mut observed = observed();
-    observed.task_definition = NEW.to_owned();
+    observed.task_definition = NEW.into();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
     assert!(service_plan(&observed, Some("2000 ecs-svc/1")).changes.is_empty());
     observed.network = Network::new(&["subnet-a".to_owned()], &["sg-a".to_owned()], false);
@@ -168,17 +168,17 @@ fn another_subnet_is_drift_and_another_order_is_not() {
 #[test]
 fn the_count_is_set_only_without_scaling() {
     let mut observed = observed();
-    observed.task_definition = NEW.to_owned();
+    observed.task_definition = NEW.into();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
     observed.desired_count = 3;
     assert!(service_plan(&observed, Some("2000 ecs-svc/1")).changes.is_empty());
     let desired = Desired { scaled: false, ..desired() };
     let definitions = [definition(NEW, 2, "2000 ecs-svc/1")];
     let context = Context {
-        revision: &Deferred::Known("new".to_owned()),
+        revision: &Deferred::Known("new".into()),
         registered: Some(&definitions[0]),
         task_definitions: &definitions,
-        registry: &Deferred::Known("arn:registry".to_owned()),
+        registry: &Deferred::Known("arn:registry".into()),
         transient: false,
         unregistered: false,
         now_ms: 0,
@@ -198,7 +198,7 @@ fn the_tag_alone_is_enough_to_remember_a_failed_revision() {
 #[test]
 fn a_transient_failure_is_retried_after_some_minutes() {
     let mut observed = observed();
-    observed.task_definition = NEW.to_owned();
+    observed.task_definition = NEW.into();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Failed)];
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
     let retried = service_plan_after(&observed, Some("2000 -"), true);
@@ -213,7 +213,7 @@ fn a_transient_failure_is_retried_after_some_minutes() {
 }
 
 /// `a` served before `b`, which serves. `c` was rolled out after it.
-fn served_before(deployments: &[(&str, Rollout)], current: &str) -> Option<String> {
+fn served_before(deployments: &[(&str, Rollout)], current: &str) -> Option<Commit> {
     let definitions: Vec<Shared<task_definition::Observed>> = [("a", 1, "-"), ("b", 2, "a"), ("c", 3, "b")]
         .map(|(commit, number, before)| {
             let mut definition = definition(commit, number, &format!("{number}000 ecs-svc/{number}"));
@@ -224,7 +224,7 @@ fn served_before(deployments: &[(&str, Rollout)], current: &str) -> Option<Strin
         .into();
     let deployments = deployments.iter().map(|(commit, rollout)| deployment("ecs-svc/0", commit, *rollout)).collect();
     let observed = Observed { deployments, ..observed() };
-    super::served_before(&observed, &definitions, Some(current)).map(str::to_owned)
+    super::served_before(&observed, &definitions, Some(&Commit::from(current)))
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::task_spec::{self, CONTAINER_CONTEXT, SERVER_ID};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
 use crate::deployment::Deployment;
+use crate::ids::{Arn, Commit, Revision};
 use crate::image::{Image, LoadTarget};
 use crate::names;
 use crate::shared::Shared;
@@ -61,7 +62,7 @@ pub struct Desired {
     /// Absent while the image is unknown.
     pub content: Option<Content>,
     /// The hash of the content, which is also the server id that Dagster sees.
-    pub revision: Deferred,
+    pub revision: Deferred<Revision>,
     pub resources: BTreeMap<&'static str, String>,
     pub tags: Tags,
 }
@@ -77,16 +78,16 @@ pub enum Change {
     },
     /// Marks an equal revision that is registered already before its rollout. `fields` lists how the running definition differs.
     Attempt {
-        arn: String,
+        arn: Arn,
         attempt: Attempt,
         fields: Vec<Field>,
     },
     Tag {
-        arn: String,
+        arn: Arn,
         tags: Tags,
     },
     Deregister {
-        arn: String,
+        arn: Arn,
     },
 }
 
@@ -97,21 +98,21 @@ pub fn desired(
     deployment: &Deployment,
 ) -> Desired {
     let content = image.map(|(image, run)| content(location, image, run, deployment));
-    let revision = content
+    let revision: Deferred<Revision> = content
         .as_ref()
-        .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].clone()));
+        .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].as_str().into()));
     let mut tags = tags::desired(location, deployment);
     if let Deferred::Known(revision) = &revision {
-        tags.insert(tags::REVISION.to_owned(), revision.clone());
+        tags.insert(tags::REVISION.to_owned(), revision.to_string());
     }
     if let Some(commit) = image.and_then(|(image, _)| image.commit.as_ref()) {
-        tags.insert(tags::COMMIT.to_owned(), commit.clone());
+        tags.insert(tags::COMMIT.to_owned(), commit.to_string());
     }
     if let (Some(_), Some(tag)) = (image, location.image_tag()) {
         tags.insert(tags::IMAGE_TAG.to_owned(), tag.to_owned());
     }
     Desired {
-        family: names::task_family(&deployment.id, location.name.as_str()),
+        family: names::task_family(&deployment.id, &location.name),
         resources: BTreeMap::from([
             ("cpu", location.resources.cpu.to_string()),
             ("memory", location.resources.memory.to_string()),
@@ -123,7 +124,6 @@ pub fn desired(
 }
 
 fn content(location: &Location, image: &Image, run: &run_definition::Desired, deployment: &Deployment) -> Content {
-    let name = location.name.as_str();
     let mut environment = task_spec::shared_environment(location, image, deployment);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // As variables and not as flags: a program that runs the task elsewhere can then override the address.
@@ -152,7 +152,7 @@ fn content(location: &Location, image: &Image, run: &run_definition::Desired, de
         secrets: task_spec::secrets(location, deployment),
         container: CONTAINER.to_owned(),
         port: Some(deployment.port),
-        log_group: names::log_group(&deployment.id, name),
+        log_group: names::log_group(&deployment.id, &location.name),
         log_region: deployment.region.clone(),
         log_stream_prefix: String::new(),
         health_check: Some(health_check(location, deployment)),
@@ -160,8 +160,8 @@ fn content(location: &Location, image: &Image, run: &run_definition::Desired, de
     };
     let revision = task_spec::revision(&content);
     // With the revision in the name, codeloc finds the logs of a failed rollout after a restart.
-    content.log_stream_prefix.clone_from(&revision);
-    content.environment.insert(SERVER_ID.to_owned(), revision);
+    content.log_stream_prefix = revision.to_string();
+    content.environment.insert(SERVER_ID.to_owned(), revision.into());
     content
 }
 
@@ -203,8 +203,8 @@ pub fn image_of_tag<'a>(observed: &'a [Shared<Observed>], tag: &str) -> Option<&
 
 impl Desired {
     /// The commit of the image, if codeloc built it.
-    pub fn commit(&self) -> Option<&str> {
-        self.tags.get(tags::COMMIT).map(String::as_str)
+    pub fn commit(&self) -> Option<Commit> {
+        self.tags.get(tags::COMMIT).cloned().map(Commit::from)
     }
 
     /// See [`task_spec::aws_mismatch`].
@@ -222,8 +222,8 @@ pub fn differing(desired: &Desired, runs: Option<&Observed>) -> Vec<Field> {
 /// Sets tags that the desired definition lacks, including the revision, by which codeloc recognizes a rollback.
 pub fn tag(desired: &Desired, observed: &Observed) -> Option<Change> {
     let mut missing = tags::missing(&observed.tags, &desired.tags);
-    if let Some(revision) = desired.revision.known().filter(|revision| observed.revision() != Some(revision)) {
-        missing.insert(tags::REVISION.to_owned(), revision.to_owned());
+    if let Some(revision) = desired.revision.known().filter(|revision| !observed.is_revision(revision)) {
+        missing.insert(tags::REVISION.to_owned(), revision.to_string());
     }
     (!missing.is_empty()).then(|| Change::Tag { arn: observed.arn.clone(), tags: missing })
 }
@@ -248,11 +248,11 @@ impl Change {
                         fields.push(Field::set("variables", variables.join(", ")));
                     }
                     (None, _) => {
-                        fields.push(Field::set("image", Deferred::AfterApply));
+                        fields.push(Field::set("image", Deferred::<String>::AfterApply));
                         fields.extend(desired.resources.iter().map(|(name, value)| Field::set(name, value)));
                     }
                 }
-                fields.push(Field::set("arn", Deferred::AfterApply));
+                fields.push(Field::set("arn", Deferred::<Arn>::AfterApply));
                 Description {
                     action: Action::Create,
                     name: desired.family.clone(),
@@ -284,8 +284,8 @@ mod tests {
             cpu: "256".to_owned(),
             memory: "512".to_owned(),
             architecture: Architecture::Arm64,
-            task_role_arn: String::new(),
-            execution_role_arn: String::new(),
+            task_role_arn: Arn::from(""),
+            execution_role_arn: Arn::from(""),
             image: image.to_owned(),
             command: vec![],
             environment: BTreeMap::new(),
@@ -298,8 +298,14 @@ mod tests {
             health_check: None,
             stop_timeout: 60,
         };
-        Observed { arn: format!("arn:{number}"), number, content: Some(content), foreign: vec![], tags: tags.into() }
-            .into()
+        Observed {
+            arn: format!("arn:{number}").into(),
+            number,
+            content: Some(content),
+            foreign: vec![],
+            tags: tags.into(),
+        }
+        .into()
     }
 
     #[test]

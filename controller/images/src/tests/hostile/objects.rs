@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use codeloc_core::ids::Commit;
+
 use super::super::{CODE, Repository};
 
 impl Repository {
@@ -34,14 +36,14 @@ impl Repository {
         self.object("tree", &bytes)
     }
 
-    fn commit_tree(&self, tree: &str) -> String {
-        let commit = self.git(&["commit-tree", "-m", "x", tree]);
+    fn commit_tree(&self, tree: &str) -> Commit {
+        let commit = Commit::from(self.git(&["commit-tree", "-m", "x", tree]));
         self.git(&["update-ref", "HEAD", &commit]);
         commit
     }
 
     /// Adds an entry to the good code.
-    pub(super) fn with_entry(&self, mode: &str, name: &[u8], object: &str) -> String {
+    pub(super) fn with_entry(&self, mode: &str, name: &[u8], object: &str) -> Commit {
         self.commit(&CODE);
         let code = self.git(&["rev-parse", "HEAD:pipeline"]);
         let mut entries = [("40000", b"pipeline".as_slice(), code.as_str()), (mode, name, object)];
@@ -55,25 +57,25 @@ impl Repository {
     }
 
     /// Adds a file with a short text.
-    pub(super) fn with_entry_of(&self, mode: &str, name: &[u8]) -> String {
+    pub(super) fn with_entry_of(&self, mode: &str, name: &[u8]) -> Commit {
         let object = self.object("blob", b"x\n");
         self.with_entry(mode, name, &object)
     }
 
-    pub(super) fn with_duplicate_name(&self) -> String {
+    pub(super) fn with_duplicate_name(&self) -> Commit {
         self.commit(&CODE);
         let code = self.git(&["rev-parse", "HEAD:pipeline"]);
         let link = self.object("blob", b"/etc");
         self.commit_tree(&self.tree(&[("120000", b"pipeline", &link), ("40000", b"pipeline", &code)]))
     }
 
-    pub(super) fn with_link(&self, path: &str, target: &str) -> String {
+    pub(super) fn with_link(&self, path: &str, target: &str) -> Commit {
         std::os::unix::fs::symlink(target, self.path(path)).unwrap();
         self.commit(&CODE)
     }
 
     /// Adds a link whose target no file system accepts.
-    pub(super) fn with_link_object(&self, path: &str, target: &[u8]) -> String {
+    pub(super) fn with_link_object(&self, path: &str, target: &[u8]) -> Commit {
         self.commit(&CODE);
         let object = self.object("blob", target);
         self.git(&["update-index", "--add", "--cacheinfo", &format!("120000,{object},{path}")]);
@@ -81,7 +83,7 @@ impl Repository {
     }
 
     /// `depth` nested folders with `width` names each, which all share a few objects.
-    pub(super) fn with_tree_of_trees(&self, depth: usize, width: usize) -> String {
+    pub(super) fn with_tree_of_trees(&self, depth: usize, width: usize) -> Commit {
         let (mut mode, mut object) = ("100644", self.object("blob", b"x\n"));
         let names: Vec<String> = (0..width).map(|number| format!("{number:04}")).collect();
         for _ in 0..depth {

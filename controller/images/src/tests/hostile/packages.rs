@@ -7,7 +7,7 @@ use super::super::python::{python, python_minor, use_wheels, uv, wheels};
 use super::super::{CODE, Repository, TestBuilder, TestRegistry, layer};
 use super::ForbiddenServer;
 use crate::Limits;
-use crate::digest::sha256;
+use crate::digest::sha256_hex;
 use crate::error::{BuildError, ErrorClass, expect_terminal};
 
 /// Writes wheels that no honest tool writes into a folder.
@@ -96,7 +96,8 @@ async fn a_lock_with_other_servers_is_read_without_contacting_them() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository, evil) =
         (TestRegistry::start().await, wheels(), Repository::new(), ForbiddenServer::start());
-    let hash = sha256(std::fs::read(wheels.path().join("tiny-1.0-py3-none-any.whl")).unwrap());
+    let wheel = std::fs::read(wheels.path().join("tiny-1.0-py3-none-any.whl")).unwrap();
+    let hash = format!("sha256:{}", sha256_hex(wheel));
     let builder = TestBuilder::with(|settings| {
         use_wheels(settings, &uv, wheels.path());
     });
