@@ -2,13 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use codeloc_core::resources::ObservedResources;
+use codeloc_core::resources::{self as state, ObservedResources};
+use codeloc_core::shared::Shared;
 use codeloc_crds::LocationName;
 
 use crate::error::CallError;
 use crate::resources::{discovery, image_repository, log_group, role, scaling, service, task_definition};
 use crate::scope::Scope;
 use crate::session::Session;
+
+/// The resources of each kind, by location.
+struct Found {
+    log_groups: BTreeMap<LocationName, Shared<state::log_group::Observed>>,
+    image_repositories: BTreeMap<LocationName, Shared<state::image_repository::Observed>>,
+    roles: BTreeMap<LocationName, role::Roles>,
+    task_definitions: BTreeMap<LocationName, task_definition::Definitions>,
+    discovery: BTreeMap<LocationName, Shared<state::discovery::Observed>>,
+    services: BTreeMap<LocationName, Shared<state::service::Observed>>,
+    scaling: BTreeMap<LocationName, Shared<state::scaling::Observed>>,
+}
+
+impl Found {
+    /// Every location with a resource. This destructures without `..`: a new kind does not compile until its locations count.
+    fn names(&self) -> BTreeSet<LocationName> {
+        let Self { log_groups, image_repositories, roles, task_definitions, discovery, services, scaling } = self;
+        let names = log_groups.keys().chain(image_repositories.keys()).chain(roles.keys());
+        let names = names.chain(task_definitions.keys()).chain(discovery.keys()).chain(services.keys());
+        names.chain(scaling.keys()).cloned().collect()
+    }
+}
 
 /// The observed state by location name. A location without any resource is absent.
 ///
@@ -20,15 +42,7 @@ pub async fn observe(
     if let Scope::All = scope {
         session.cache.begin_sweep();
     }
-    let (
-        mut log_groups,
-        mut image_repositories,
-        mut roles,
-        mut task_definitions,
-        mut discovery,
-        mut services,
-        mut scaling,
-    ) = futures::try_join!(
+    let (log_groups, image_repositories, roles, task_definitions, discovery, services, scaling) = futures::try_join!(
         log_group::observe(session, scope),
         image_repository::observe(session, scope),
         role::observe(session, scope),
@@ -37,31 +51,22 @@ pub async fn observe(
         service::observe(session, scope),
         scaling::observe(session, scope),
     )?;
-    let names: BTreeSet<LocationName> = log_groups
-        .keys()
-        .chain(image_repositories.keys())
-        .chain(roles.keys())
-        .chain(task_definitions.keys())
-        .chain(discovery.keys())
-        .chain(services.keys())
-        .chain(scaling.keys())
-        .cloned()
-        .collect();
-    let observed = names.into_iter().map(|name| {
-        let roles = roles.remove(&name).unwrap_or_default();
-        let definitions = task_definitions.remove(&name).unwrap_or_default();
+    let mut found = Found { log_groups, image_repositories, roles, task_definitions, discovery, services, scaling };
+    let observed = found.names().into_iter().map(|name| {
+        let roles = found.roles.remove(&name).unwrap_or_default();
+        let definitions = found.task_definitions.remove(&name).unwrap_or_default();
         let resources = ObservedResources {
-            log_group: log_groups.remove(&name),
-            image_repository: image_repositories.remove(&name),
+            log_group: found.log_groups.remove(&name),
+            image_repository: found.image_repositories.remove(&name),
             // Listed only before unused images are deleted.
             images: None,
             role: roles.code,
             execution_role: roles.execution,
             run_definitions: definitions.runs,
             task_definitions: definitions.servers,
-            discovery: discovery.remove(&name),
-            service: services.remove(&name),
-            scaling: scaling.remove(&name),
+            discovery: found.discovery.remove(&name),
+            service: found.services.remove(&name),
+            scaling: found.scaling.remove(&name),
         };
         (name, resources)
     });

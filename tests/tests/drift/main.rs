@@ -171,6 +171,28 @@ async fn assert_every_field(kind: Kind, found: Found) {
     }
 }
 
+/// The test of a kind. A new kind does not compile until it has one.
+fn test_of(kind: Kind) -> fn() {
+    match kind {
+        Kind::LogGroup => drift_of_a_log_group_is_reported_and_repaired,
+        Kind::ImageRepository => drift_of_an_image_repository_is_reported_and_repaired,
+        Kind::Role => drift_of_a_role_is_reported_and_repaired,
+        Kind::ExecutionRole => drift_of_an_execution_role_is_reported_and_repaired,
+        Kind::TaskDefinition => drift_of_a_task_definition_is_reported_and_repaired,
+        Kind::RunDefinition => drift_of_a_run_task_definition_is_reported_and_repaired,
+        Kind::Discovery => drift_of_a_cloud_map_service_is_reported_and_repaired,
+        Kind::Service => drift_of_a_service_is_reported_and_repaired,
+        Kind::Scaling => drift_of_scaling_is_reported_and_repaired,
+        Kind::Workspace => drift_of_a_workspace_entry_is_reported_and_repaired,
+    }
+}
+
+#[test]
+fn every_kind_has_its_own_test() {
+    let tests: BTreeSet<usize> = Kind::ALL.into_iter().map(|kind| test_of(kind) as usize).collect();
+    assert_eq!(tests.len(), Kind::ALL.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn drift_of_a_log_group_is_reported_and_repaired() {
     assert_every_field(Kind::LogGroup, Found::NextSweep).await;

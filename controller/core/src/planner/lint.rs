@@ -73,11 +73,13 @@ fn lint_present(input: &Input<'_>, plan: &Plan, scaled: bool) -> Result<(), Viol
     // A kind is created after the kinds that it needs.
     let position =
         |kind: Kind| steps.iter().position(|step| step.kind() == kind && step.describe().action == Action::Create);
-    for (kind, need) in NEEDS {
-        if let (Some(kind_at), Some(need_at)) = (position(kind), position(need))
-            && kind_at < need_at
-        {
-            return Err(Violation::OutOfOrder(kind, need));
+    for kind in Kind::ALL {
+        for need in needs(kind) {
+            if let (Some(kind_at), Some(need_at)) = (position(kind), position(*need))
+                && kind_at < need_at
+            {
+                return Err(Violation::OutOfOrder(kind, *need));
+            }
         }
     }
     Ok(())
@@ -143,16 +145,21 @@ fn answers_for_others(input: &Input<'_>) -> bool {
     ids.peek().is_some() && ids.all(|id| !input.observed.has_revision(id))
 }
 
-const NEEDS: [(Kind, Kind); 8] = [
-    (Kind::TaskDefinition, Kind::ExecutionRole),
-    (Kind::RunDefinition, Kind::LogGroup),
-    (Kind::RunDefinition, Kind::Role),
-    (Kind::TaskDefinition, Kind::LogGroup),
-    (Kind::TaskDefinition, Kind::Role),
-    (Kind::Service, Kind::TaskDefinition),
-    (Kind::Service, Kind::Discovery),
-    (Kind::Scaling, Kind::Service),
-];
+/// The kinds whose resources must exist before one of this kind is created. A new kind does not compile until it is listed here.
+fn needs(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::LogGroup
+        | Kind::ImageRepository
+        | Kind::Role
+        | Kind::ExecutionRole
+        | Kind::Discovery
+        | Kind::Workspace => &[],
+        Kind::RunDefinition => &[Kind::LogGroup, Kind::Role],
+        Kind::TaskDefinition => &[Kind::LogGroup, Kind::Role, Kind::ExecutionRole],
+        Kind::Service => &[Kind::TaskDefinition, Kind::Discovery],
+        Kind::Scaling => &[Kind::Service],
+    }
+}
 
 fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     let protects = |tags: &Tags| tags.get(tags::PROTECT).is_some_and(|value| value == "true");

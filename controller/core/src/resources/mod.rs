@@ -44,7 +44,7 @@ pub enum Kind {
     Workspace,
 }
 
-/// A new kind does not compile until it is in [`Kind::ALL`].
+/// A new kind before the last one does not compile until it is in [`Kind::ALL`]; a test finds one after it.
 const _: () = assert!(Kind::ALL.len() == Kind::Workspace as usize + 1);
 
 impl Kind {
@@ -378,6 +378,14 @@ mod tests {
         };
         assert!(set(7, 30).repeats(&set(14, 30)));
         assert!(!set(7, 30).repeats(&set(7, 60)));
+    }
+
+    #[test]
+    fn all_kinds_are_listed_in_order() {
+        assert!(Kind::ALL.is_sorted());
+        // The error of serde names every variant, and the unknown one.
+        let error = serde_json::from_str::<Kind>("\"none\"").unwrap_err().to_string();
+        assert_eq!(error.matches('`').count() / 2, Kind::ALL.len() + 1, "{error}");
     }
 
     #[test]

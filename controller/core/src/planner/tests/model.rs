@@ -12,7 +12,7 @@ use crate::ids::Arn;
 use crate::image::Image;
 use crate::resources::service::{Rollout, ServiceDeployment, Status};
 use crate::resources::{
-    ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
+    Kind, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
     task_definition, workspace,
 };
 use crate::shared::Shared;
@@ -485,5 +485,21 @@ fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Observed>>, 
         role::Change::Tag { tags, .. } => observed.tags.extend(tags.clone()),
         role::Change::Create(_) | role::Change::Delete { .. } => {}
         role::Change::Immutable { .. } => panic!("a report-only step was executed"),
+    }
+}
+
+/// The tags of every resource of a kind.
+pub(in crate::planner) fn tags_of(observed: &mut ObservedResources, kind: Kind) -> Vec<&mut tags::Tags> {
+    match kind {
+        Kind::LogGroup => observed.log_group.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::ImageRepository => observed.image_repository.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::Role => observed.role.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::ExecutionRole => observed.execution_role.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::TaskDefinition => observed.task_definitions.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::Discovery => observed.discovery.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::Service => observed.service.iter_mut().map(|one| &mut *one.tags).collect(),
+        Kind::RunDefinition => observed.run_definitions.iter_mut().map(|one| &mut *one.tags).collect(),
+        // codeloc does not read the tags of a scalable target, and an entry in a file has none.
+        Kind::Scaling | Kind::Workspace => vec![],
     }
 }

@@ -47,22 +47,6 @@ fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
     plan
 }
 
-/// The tags of every resource of a kind.
-fn tags_of(observed: &mut ObservedResources, kind: Kind) -> Vec<&mut Tags> {
-    match kind {
-        Kind::LogGroup => observed.log_group.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::ImageRepository => observed.image_repository.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::Role => observed.role.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::ExecutionRole => observed.execution_role.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::TaskDefinition => observed.task_definitions.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::Discovery => observed.discovery.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::Service => observed.service.iter_mut().map(|one| &mut *one.tags).collect(),
-        Kind::RunDefinition => observed.run_definitions.iter_mut().map(|one| &mut *one.tags).collect(),
-        // codeloc does not read the tags of a scalable target, and an entry in a file has none.
-        Kind::Scaling | Kind::Workspace => vec![],
-    }
-}
-
 fn unprotected(observed: &ObservedResources) -> Vec<(Kind, String)> {
     let lacks = |(kind, name, tags): (Kind, &str, &Tags)| {
         (tags.get(PROTECT).map(String::as_str) != Some("true")).then(|| (kind, name.to_owned()))
