@@ -263,7 +263,7 @@ async fn a_plan_for_an_empty_account_shows_every_step() {
       + scaling codeloc-memory: does not exist
           target: ECSServiceAverageMemoryUtilization at 80 %
           arn: (known after apply)
-      + workspace entry orders (later): the location is not published
+      + workspace entry orders (later): the location is not in workspace.yaml
           address: orders-service.dagster.internal:4000
 
     11 steps in 1 of 1 location.

@@ -295,7 +295,10 @@ async fn a_subdirectory_becomes_the_root() {
     assert_eq!(files, ["opt/codeloc/code/src/hooli/__init__.py", "opt/codeloc/code/src/hooli/definitions.py"]);
 
     request.subdirectory = Some("team/absent".to_owned());
-    assert_eq!(builder.refusal(&request).await, "the commit has no folder team/absent (`subdirectory`)");
+    assert_eq!(
+        builder.refusal(&request).await,
+        "the commit has no folder team/absent (`subdirectory`); write the path relative to the repository root"
+    );
     request.subdirectory = Some("../x".to_owned());
     assert!(builder.refusal(&request).await.contains("plain relative path"));
 }
