@@ -88,8 +88,8 @@ MUTATIONS = [
     (
         "ignore the tag of a failed revision",
         "controller/core/src/resources/service/mod.rs",
-        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| revision == failed.as_str())",
-        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && revision == failed.as_str())",
+        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision)",
+        "self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed.is_empty() && failed == revision)",
         PURE,
     ),
     (

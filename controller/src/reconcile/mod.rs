@@ -223,7 +223,7 @@ impl<P: Ports> Context<P> {
         let configs = &self.desired.configs;
         let config = configs.config(name, resources, &self.observer.aws.deployment.id);
         let (lease, owned) = (self.observer.aws.lease.state(), self.observer.store.owned());
-        let hold = self.policy.hold(name, &config, lease, configs, owned.as_ref());
+        let hold = self.policy.hold(name, &config, lease, configs, owned.as_deref());
         let (changed, built) = (self.change_reason(name), reason.started());
         let desired = self.desired.resolve(config, resources, hold.as_ref(), changed, built).await;
         let needs =

@@ -4,7 +4,7 @@
 //! nothing has to: the next sweep reads everything again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use codeloc_core::lock::lock;
@@ -36,7 +36,7 @@ struct State {
     /// The last state of locations that codeloc has not changed since.
     last: HashMap<LocationName, (ObservedResources, Instant)>,
     /// Locations with at least one resource of this deployment; absent before the first sweep.
-    owned: Option<BTreeSet<LocationName>>,
+    owned: Option<Arc<BTreeSet<LocationName>>>,
     reported: HashMap<LocationName, Reported>,
     /// Counts changes, because two changes can happen at the same instant of the clock.
     changes: u64,
@@ -93,7 +93,7 @@ impl ObservationStore {
         owned: BTreeSet<LocationName>,
     ) {
         let mut state = self.lock();
-        state.owned = Some(owned);
+        state.owned = Some(Arc::new(owned));
         if begun.changes < state.valid_from {
             return;
         }
@@ -154,13 +154,17 @@ impl ObservationStore {
     }
 
     /// Locations with resources of this deployment; absent before the first sweep.
-    pub fn owned(&self) -> Option<BTreeSet<LocationName>> {
+    pub fn owned(&self) -> Option<Arc<BTreeSet<LocationName>>> {
         self.lock().owned.clone()
     }
 
     pub fn set_owned(&self, name: &LocationName, owned: bool) {
         let mut state = self.lock();
         let Some(names) = &mut state.owned else { return };
+        if owned == names.contains(name) {
+            return;
+        }
+        let names = Arc::make_mut(names);
         if owned {
             names.insert(name.clone());
         } else {
@@ -272,7 +276,7 @@ mod tests {
         assert_eq!(store.owned(), None);
         sweep(&store, store.begin());
         store.set_owned(&location_name("orders"), true);
-        assert_eq!(store.owned(), Some(BTreeSet::from([location_name("orders")])));
+        assert_eq!(store.owned().as_deref(), Some(&BTreeSet::from([location_name("orders")])));
     }
 
     #[tokio::test(start_paused = true)]

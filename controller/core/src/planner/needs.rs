@@ -3,9 +3,9 @@
 use super::ownership::not_owned;
 use super::present::service_plan;
 use super::{Input, assess};
-use crate::desired::Desired;
+use crate::desired::{Desired, DesiredLocation};
 use crate::ids::Revision;
-use crate::resources::DesiredResources;
+use crate::resources::{DesiredResources, service};
 
 /// Why a location is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,18 @@ pub fn needs(input: &Input<'_>, purpose: Purpose) -> Needs {
     }
     let images =
         purpose == Purpose::CollectGarbage && input.hold.is_none() && input.observed.image_repository.is_some();
+    Needs { failure_logs: failing_revision(input, location), images }
+}
+
+/// The desired revision, if its tasks fail.
+fn failing_revision(input: &Input<'_>, location: &DesiredLocation) -> Option<Revision> {
+    let service = input.observed.service.as_deref()?;
+    let has_failures = service::has_failures(service, &input.observed.task_definitions);
+    has_failures.then(|| failing(input, location)).flatten()
+}
+
+pub(super) fn failing(input: &Input<'_>, location: &DesiredLocation) -> Option<Revision> {
     let desired = DesiredResources::new(&location.config, location.image.image(), input.deployment);
     let failing = assess::is_failing(&service_plan(input, &desired).phase);
-    let failure_logs = desired.task_definition.revision.known().filter(|_| failing).cloned();
-    Needs { failure_logs, images }
+    desired.task_definition.revision.known().filter(|_| failing).cloned()
 }

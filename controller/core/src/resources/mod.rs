@@ -160,9 +160,8 @@ impl ObservedResources {
 
     /// Whether it is the server id of a registered revision.
     pub fn has_revision(&self, id: &str) -> bool {
-        self.task_definitions.iter().any(|observed| {
-            observed.revision().is_some_and(|revision| revision == id) || observed.server_id() == Some(id)
-        })
+        let id = Some(id);
+        self.task_definitions.iter().any(|observed| observed.revision_tag() == id || observed.server_id() == id)
     }
 
     /// Whether the server id of every definition that the service may run is known.

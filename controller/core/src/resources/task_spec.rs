@@ -165,11 +165,16 @@ impl Observed {
 
     /// The revision in its tags.
     pub fn revision(&self) -> Option<Revision> {
-        self.tags.get(tags::REVISION).map(|revision| revision.as_str().into())
+        self.revision_tag().map(Revision::from)
+    }
+
+    /// The same as text: a comparison for each definition of a fleet must not allocate.
+    pub fn revision_tag(&self) -> Option<&str> {
+        self.tags.get(tags::REVISION).map(String::as_str)
     }
 
     pub fn is_revision(&self, revision: &Revision) -> bool {
-        self.tags.get(tags::REVISION).is_some_and(|tag| revision == tag.as_str())
+        self.revision_tag() == Some(revision.as_str())
     }
 
     /// The id with which its code server answers.

@@ -10,6 +10,7 @@ use super::{Answered, Input, Plan, WebserverState, lint, plan};
 use crate::dagster::{Answer, Entry, WebLocation};
 use crate::ids::Arn;
 use crate::image::Image;
+use crate::planner::needs::{Purpose, failing, needs};
 use crate::resources::service::{Rollout, ServiceDeployment, Status};
 use crate::resources::{
     Kind, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, scaling, service,
@@ -91,6 +92,9 @@ impl Model {
             hold: None,
             may_protect: false,
         };
+        if let Desired::Present(location) = &desired {
+            assert_eq!(needs(&input, Purpose::Converge).failure_logs, failing(&input, location));
+        }
         let plan = plan(input);
         assert_eq!(lint(&input, &plan), Ok(()));
         plan

@@ -134,11 +134,11 @@ impl Observed {
     pub fn names(&self, definition: &task_definition::Observed) -> bool {
         self.task_definition == definition.arn
             || self.deployments.iter().any(|deployment| deployment.task_definition == definition.arn)
-            || definition.revision().is_some_and(|revision| self.remembers_failure_of(&revision))
+            || definition.revision_tag().is_some_and(|revision| self.remembers_failure_of(revision))
     }
 
-    fn remembers_failure_of(&self, revision: &Revision) -> bool {
-        self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| revision == failed.as_str())
+    fn remembers_failure_of(&self, revision: &str) -> bool {
+        self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision)
     }
 
     /// The value of [`Attempt::over`] for a rollout that starts now.
@@ -274,7 +274,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     let failed = context.revision.known().and_then(|revision| Some((revision, failure(observed, revision, context)?)));
     if let Some((revision, reason)) = failed {
         if !context.transient {
-            if !observed.remembers_failure_of(revision) {
+            if !observed.remembers_failure_of(revision.as_str()) {
                 let (arn, name, revision) = (observed.arn.clone(), observed.name.clone(), revision.clone());
                 changes.push(Change::RememberFailed { arn, name, revision });
             }
@@ -320,6 +320,16 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     ServicePlan { phase: Phase::Begin, changes, attempts }
 }
 
+/// Whether the rollout of any revision fails or failed. Cheaper than the phase of [`diff`], which needs the desired revision: without one of
+/// these marks, the phase is neither [`Phase::Failed`] nor a rollout with failed tasks.
+pub fn has_failures(observed: &Observed, definitions: &[Shared<task_definition::Observed>]) -> bool {
+    let attempted = |one: &Shared<task_definition::Observed>| one.attempt().map(|attempt| attempt.at);
+    let serving = definitions.iter().find(|one| one.arn == observed.task_definition).and_then(attempted);
+    observed.tags.contains_key(tags::FAILED_REVISION)
+        || observed.deployments.iter().any(|one| one.failed > 0 || one.rollout == Rollout::Failed)
+        || definitions.iter().filter_map(attempted).max() > serving
+}
+
 /// Why the rollout of this revision failed, if it did.
 fn failure(observed: &Observed, revision: &Revision, context: Context<'_>) -> Option<String> {
     if completed(observed, revision, context.task_definitions) {
@@ -344,7 +354,7 @@ fn failure(observed: &Observed, revision: &Revision, context: Context<'_>) -> Op
     if let Some(failed) = failed {
         return Some(failed.reason.clone());
     }
-    if observed.remembers_failure_of(revision) {
+    if observed.remembers_failure_of(revision.as_str()) {
         return Some("an earlier rollout of this revision failed".to_owned());
     }
     registered

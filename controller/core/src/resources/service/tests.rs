@@ -68,7 +68,14 @@ fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -
         unregistered: false,
         now_ms: 10 * RETRY_MS,
     };
-    diff(&desired(), Some(observed), context)
+    let service_plan = diff(&desired(), Some(observed), context);
+    let fails = match &service_plan.phase {
+        Phase::Failed { .. } => true,
+        Phase::Rolling(rolling) => rolling.failed > 0,
+        Phase::Begin | Phase::Draining | Phase::Steady => false,
+    };
+    assert!(!fails || has_failures(observed, &definitions), "the planner would not see {:?}", service_plan.phase);
+    service_plan
 }
 
 fn deploys(service_plan: &ServicePlan) -> bool {
