@@ -33,8 +33,8 @@ const RESERVED_VARIABLES: [&str; 14] = [
     "DAGSTER_WORKING_DIRECTORY",
 ];
 
-/// AWS allows 50 tags per resource. codeloc and AWS use the rest.
-const MAX_TAGS: usize = 40;
+/// AWS allows 50 tags per resource. codeloc's own tags use the rest.
+pub const MAX_TAGS: usize = 40;
 
 /// ECS accepts 64 KiB per task definition (Amazon ECS service quotas). codeloc and the settings use the rest.
 const MAX_ENVIRONMENT_BYTES: usize = 48 * 1024;

@@ -130,12 +130,15 @@ pub(crate) struct LocationFields {
     /// Not supported yet: Fargate Spot.
     pub spot: Option<NotSupported>,
 
-    /// Tags that codeloc adds to every AWS resource of this location, in addition to its own tags.
+    /// Tags that codeloc adds to every AWS resource of this location, in addition to its own tags. codeloc removes a tag that you remove
+    /// here.
     #[serde(default)]
     #[schemars(length(max = 40), extend("examples" = [{"team": "sales"}]))]
     pub tags: BTreeMap<String, String>,
 
-    /// Whether codeloc adopts existing AWS resources that have the names of this location and no codeloc tags.
+    /// Whether codeloc adopts existing AWS resources that have the names of this location and no codeloc tags. It then manages them as its
+    /// own: a log group loses the lines that are older than `aws.log_retention_days`, and an image repository the images that no task
+    /// definition uses.
     #[serde(default)]
     pub adopt: bool,
 }

@@ -3,6 +3,7 @@
 //! A `Location` has passed all checks of one file. [`check_fleet`] checks configs against each other. Reading never
 //! uses the file system or the network. Errors never show credentials of URLs.
 
+pub mod assignment;
 mod check;
 pub mod edit;
 mod error;
@@ -15,12 +16,14 @@ mod location;
 mod prefix;
 mod problem;
 mod read;
+mod rewrite;
 mod schema;
 mod structure;
 pub mod suspend;
+mod syntax;
 mod yaml;
 
-pub use check::is_secret_arn;
+pub use check::{MAX_TAGS, is_secret_arn};
 pub use error::ConfigError;
 pub use fleet::{FleetErrors, check_fleet};
 pub use git::{mask_credentials, reaches_metadata, reaches_this_machine, valid_reference_name};

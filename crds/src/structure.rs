@@ -52,7 +52,7 @@ impl Walk<'_> {
                 }
             }
             (None, _) => {}
-            (Some(expected), _) => self.wrong_type(node, expected, name),
+            (Some(expected), _) => self.wrong_type(node, schema, expected, name),
         }
     }
 
@@ -99,7 +99,7 @@ impl Walk<'_> {
         }
     }
 
-    fn wrong_type(&mut self, node: &Node, expected: &str, name: &str) {
+    fn wrong_type(&mut self, node: &Node, schema: &Json, expected: &str, name: &str) {
         let name = if name.is_empty() { "the config".to_owned() } else { format!("`{name}`") };
         let expected_words = match expected {
             "string" => "text",
@@ -117,8 +117,15 @@ impl Walk<'_> {
             Value::Map(_) => "a map of fields",
         };
         let written = self.text.get(node.span.clone()).unwrap_or_default().trim();
+        let allowed = schema["enum"].as_array().filter(|allowed| !allowed.contains(&Json::from(written)));
         let hint = match (expected, &node.value) {
-            ("string", Value::Boolean(_) | Value::Number(_)) => format!("quote it: \"{written}\""),
+            ("string", Value::Boolean(_) | Value::Number(_)) => match allowed {
+                Some(allowed) => {
+                    let allowed: Vec<String> = allowed.iter().map(Json::to_string).collect();
+                    format!("use one of these values, with quotes: {}", allowed.join(", "))
+                }
+                None => format!("quote it: \"{written}\""),
+            },
             ("integer", Value::Text(text)) if text.parse::<u32>().is_ok() => {
                 format!("remove the quotes: {text}")
             }

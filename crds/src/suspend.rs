@@ -49,12 +49,16 @@ mod tests {
 
     #[test]
     fn resume_restores_every_mode() {
-        for before in [CONFIG.to_owned(), with_mode("enforce"), with_mode("detect"), with_mode("\"detect\"")] {
+        let mut configs: Vec<String> =
+            ["enforce", "detect", "\"detect\"", "'enforce'", "detect # until May"].map(with_mode).into();
+        configs.extend([CONFIG.to_owned(), CONFIG.trim_end().to_owned()]);
+        configs.extend(configs.clone().iter().map(|config| config.replace('\n', "\r\n")));
+        for before in configs {
             let suspended = suspend(&before).unwrap();
             let parsed = crate::parse("orders/config.yml", &suspended).unwrap();
             assert_eq!(parsed.mode, crate::Mode::Suspended, "{suspended}");
             let resumed = resume(&suspended).unwrap();
-            assert_eq!(resumed, before.replace('"', ""), "{suspended}");
+            assert_eq!(resumed, before, "{suspended}");
         }
     }
 

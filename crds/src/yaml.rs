@@ -50,6 +50,8 @@ impl Node {
     pub fn parse(text: &str) -> Result<Self, Finding> {
         let options = serde_saphyr::options! {
             with_snippet: false,
+            // The parser refuses more than 96 lines of comments in a row if it reports them.
+            emit_comments: false,
             budget: serde_saphyr::budget! { max_depth: MAXIMUM_DEPTH },
         };
         serde_saphyr::from_str_with_options::<Self>(text, options).map_err(|error| {

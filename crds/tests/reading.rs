@@ -432,6 +432,21 @@ fn reports_invalid_yaml() {
 }
 
 #[test]
+fn a_number_of_the_wrong_field_gets_the_valid_values() {
+    // A client that writes JSON loses the last digit of 3.10.
+    let hint = error_with("python_version: 3.1").hint().to_owned();
+    assert_eq!(hint, r#"use one of these values, with quotes: "3.10", "3.11", "3.12", "3.13", "3.14""#);
+    assert_eq!(error_with("tag: 1.10").hint(), r#"quote it: "1.10""#);
+}
+
+#[test]
+fn long_comments_are_valid() {
+    let comment = "  # one line\n".repeat(500);
+    let location = parse(PATH, &format!("{comment}{MINIMAL}resources:\n{comment}  memory: 1024\n{comment}")).unwrap();
+    assert_eq!(location.resources.memory, 1024);
+}
+
+#[test]
 fn reports_values_of_the_wrong_type() {
     assert_snapshot!(plain_error_with("environment: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]"), @r#"
      error: `environment[0].value` must be text, not a number

@@ -41,8 +41,8 @@ const MAX_LINKS: usize = 40;
 const BEHIND: [&str; 4] = ["[rejected]", "non-fast-forward", "cannot lock ref", "incorrect old value"];
 
 impl Git {
-    /// The text of one file of a fetched commit. `None` if it does not exist.
-    pub async fn read_file(&self, bare: &Path, commit: &Commit, path: &str) -> Result<Option<String>, GitError> {
+    /// The content of one file of a fetched commit. `None` if it does not exist.
+    pub async fn read_file(&self, bare: &Path, commit: &Commit, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         let place = Remote::local(&format!("commit {commit}"));
         let listed = self.reading(bare).arguments(["ls-tree", "--full-tree", commit, "--", path]);
         let listed = self.run(listed, "ls-tree", &place).await?;
@@ -56,8 +56,7 @@ impl Git {
             return Ok(None);
         }
         let command = self.reading(bare).arguments(["cat-file", "blob", blob]);
-        let output = self.run(command, "cat-file", &place).await?;
-        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+        Ok(Some(self.run(command, "cat-file", &place).await?.stdout))
     }
 
     /// The text of one file below `root` (empty, or with a slash at its end). Follows symbolic links that stay below it. `None` if
@@ -73,29 +72,30 @@ impl Git {
         let place = Remote::local(&format!("commit {commit}"));
         let mut path = file.to_owned();
         for _ in 0..=MAX_LINKS {
-            let whole = format!("{root}{path}");
-            let listed = self.reading(bare).arguments(["ls-tree", "-l", "--full-tree", commit, "--", &whole]);
-            let listed = self.run(listed, "ls-tree", &place).await?;
+            // Any folder of the path can be a link too.
+            let folders = path.match_indices('/').map(|(end, _)| &path[..end]);
+            let paths = folders.chain([path.as_str()]).map(|path| format!("{root}{path}"));
+            let listed = self.reading(bare).arguments(["ls-tree", "-l", "-z", "--full-tree", commit, "--"]);
+            let listed = self.run(listed.arguments(paths), "ls-tree", &place).await?;
             let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            // `mode blob hash size<TAB>path`
-            let mut fields = listed.split_whitespace();
-            let (Some(mode), Some("blob"), Some(blob)) = (fields.next(), fields.next(), fields.next()) else {
-                return Ok(None);
+            // git also lists other files of these folders.
+            let whole = format!("{root}{path}");
+            let leads_there = |blob: &Blob<'_>| {
+                whole.strip_prefix(blob.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            let size = fields.next().and_then(|size| size.parse().ok()).unwrap_or(u64::MAX);
-            if size > largest {
-                return Ok(Some(FileText::TooLarge(size)));
+            let Some(blob) = listed.split('\0').filter_map(Blob::parse).find(leads_there) else { return Ok(None) };
+            if blob.size > largest {
+                return Ok(Some(FileText::TooLarge(blob.size)));
             }
-            let command = self.reading(bare).arguments(["cat-file", "blob", blob]);
+            let command = self.reading(bare).arguments(["cat-file", "blob", blob.id]);
             let output = self.run_up_to(largest, command, "cat-file", &place).await?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if !mode.starts_with("12") {
+            if !blob.is_link {
                 return Ok(Some(FileText::Whole(text)));
             }
-            match link_target(&path, &text) {
-                Some(target) => path = target,
-                None => return Ok(None),
-            }
+            let Some(link) = blob.path.strip_prefix(root) else { return Ok(None) };
+            let Some(target) = link_target(link, &text) else { return Ok(None) };
+            path = format!("{target}{}", &path[link.len()..]);
         }
         Ok(None)
     }
@@ -129,9 +129,10 @@ impl Git {
             self.reading(bare).arguments(["grep", "--extended-regexp", "--files-with-matches", "-z", "-e", expression]);
         match self.run(command.arguments([commit.as_str(), "--", glob]), "grep", &place).await {
             Ok(output) => {
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let of_commit = format!("{commit}:");
-                Ok(text.split('\0').filter_map(|path| path.strip_prefix(&of_commit)).map(str::to_owned).collect())
+                // A config cannot name a path that is not UTF-8.
+                let paths = output.stdout.split(|byte| *byte == 0).filter_map(|path| std::str::from_utf8(path).ok());
+                Ok(paths.filter_map(|path| path.strip_prefix(&of_commit)).map(str::to_owned).collect())
             }
             // Without a match, git exits with 1 and prints nothing.
             Err(GitError::Failed { source: CommandError::Message(message), .. })
@@ -206,6 +207,24 @@ impl Git {
     async fn first_word(&self, command: Program, operation: &'static str, place: &Remote) -> Result<String, GitError> {
         let output = self.run(command, operation, place).await?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// A file or link in the output of `ls-tree -l -z`.
+struct Blob<'a> {
+    is_link: bool,
+    id: &'a str,
+    size: u64,
+    path: &'a str,
+}
+
+impl<'a> Blob<'a> {
+    /// `mode blob id size<TAB>path`
+    fn parse(entry: &'a str) -> Option<Self> {
+        let (fields, path) = entry.split_once('\t')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let [mode, "blob", id, size] = fields[..] else { return None };
+        Some(Self { is_link: mode.starts_with("12"), id, size: size.parse().unwrap_or(u64::MAX), path })
     }
 }
 

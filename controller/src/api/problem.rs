@@ -66,7 +66,7 @@ impl From<WriteError> for Problem {
         let status = match &error {
             WriteError::Exists(_) | WriteError::NoBranch | WriteError::Busy => StatusCode::CONFLICT,
             WriteError::Missing(_) => StatusCode::NOT_FOUND,
-            WriteError::Name(_) | WriteError::Invalid(_) | WriteError::NotInPlace(_) => {
+            WriteError::Name(_) | WriteError::Invalid(_) | WriteError::NotInPlace(_) | WriteError::NotUtf8 { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             WriteError::Git(_) | WriteError::File { .. } => StatusCode::BAD_GATEWAY,

@@ -9,7 +9,7 @@ use codeloc_images::same_code;
 use serde_json::{Map, Value, json};
 
 use super::terminal::{complain, say};
-use super::write::{Edit, assignments, write};
+use super::write::{Edit, assignments, destination, write};
 use super::{Failure, client};
 use crate::config_source::inspect::{Found, inspect};
 use crate::config_source::write::Change;
@@ -42,7 +42,7 @@ pub fn command() -> Command {
                 .long("set")
                 .value_name("FIELD=VALUE")
                 .action(ArgAction::Append)
-                .help("Set another field of the config, for example --set resources.cpu=512; repeatable"),
+                .help("Set another field of the config, for example --set resources.cpu=512; put quotes around a key with dots: --set 'tags.\"a.b\"=c'; repeatable"),
         )
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the config and write nothing"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
@@ -56,9 +56,14 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let name = text("name").unwrap_or_else(|| name_of(&url));
     let subdirectory = text("subdirectory");
     let settings = settings::load(matches)?;
+    if !matches.get_flag("print") {
+        // The inspection can take minutes.
+        destination(matches)?;
+    }
     let work = tempfile::tempdir()?;
     let git = wiring::git(&settings);
     let (branch, bare) = (text("branch"), work.path().join("inspect.git"));
+    let fields = assignments(matches)?;
     let found = inspect(&git, &bare, &url, branch.as_deref(), subdirectory.as_deref()).await?;
     for warning in &found.warnings {
         complain!("warning: {warning}");
@@ -74,7 +79,6 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .ok_or("found no Dagster definitions in the repository; name them with --python-file or --module")?,
     };
     let config = config(&name, &url, subdirectory.as_deref(), &code, &found);
-    let fields = assignments(matches.get_many("set").into_iter().flatten())?;
     let config = edit(&config, &fields)?;
     if matches.get_flag("print") {
         print_checked(&name, &config)?;

@@ -19,7 +19,7 @@ pub fn command() -> Command {
                 .value_name("FIELD=VALUE")
                 .required(true)
                 .action(ArgAction::Append)
-                .help("Set a field, for example --set branch=next --set resources.cpu=512; FIELD= removes the field"),
+                .help("Set a field, for example --set branch=next --set resources.cpu=512; put quotes around a key with dots: --set 'tags.\"a.b\"=c'; FIELD= removes the field"),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"))
         .args(client::arguments_for_writes())
@@ -28,7 +28,7 @@ pub fn command() -> Command {
 
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let name = matches.get_one::<String>("name").cloned().ok_or("no name given")?;
-    let fields = assignments(matches.get_many("set").into_iter().flatten())?;
+    let fields = assignments(matches)?;
     let named: Vec<&str> = fields.keys().map(String::as_str).collect();
     let message = format!("Change {} of location {name}", named.join(", "));
     write(matches, Edit { name, change: Change::Set(fields), message }).await

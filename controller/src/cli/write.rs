@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode};
 
 use clap::ArgMatches;
-use codeloc_crds::LocationName;
+use codeloc_crds::{LocationName, assignment};
 use codeloc_git::commit::Author;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -23,17 +23,29 @@ pub struct Edit {
     pub message: String,
 }
 
+pub enum Destination {
+    Daemon(Client),
+    /// The folder or repository in the settings.
+    Source(Box<Settings>),
+}
+
+/// The place to which a command writes. Refuses settings with which no daemon would read the config that the command writes.
+pub fn destination(matches: &ArgMatches) -> Result<Destination, Failure> {
+    if matches.get_one::<String>("server").is_some() {
+        return Ok(Destination::Daemon(Client::new(matches)?));
+    }
+    let settings = settings::load(matches)?;
+    if settings.source.path.is_none() && settings.source.git_url.is_none() {
+        return Ok(Destination::Daemon(Client::new(matches)?));
+    }
+    Ok(Destination::Source(Box::new(settings)))
+}
+
 /// Makes the change and prints the result.
 pub async fn write(matches: &ArgMatches, edit: Edit) -> Result<ExitCode, Failure> {
-    let written = if matches.get_one::<String>("server").is_some() {
-        through_daemon(&Client::new(matches)?, &edit).await?
-    } else {
-        let settings = settings::load(matches)?;
-        if settings.source.path.is_none() && settings.source.git_url.is_none() {
-            through_daemon(&Client::new(matches)?, &edit).await?
-        } else {
-            into_source(&settings, &edit).await?
-        }
+    let written = match destination(matches)? {
+        Destination::Daemon(client) => through_daemon(&client, &edit).await?,
+        Destination::Source(settings) => into_source(&settings, &edit).await?,
     };
     if matches.get_flag("json") {
         print_json(&written)?;
@@ -92,47 +104,8 @@ fn identity() -> Author {
     }
 }
 
-/// The fields that assignments such as `resources.cpu=512` set. A value is YAML; an empty value removes the field.
-pub fn assignments<'a>(given: impl Iterator<Item = &'a String>) -> Result<Map<String, Value>, Failure> {
-    let mut fields = Map::new();
-    for assignment in given {
-        let (path, value) = assignment.split_once('=').ok_or_else(|| {
-            format!("--set {assignment}: use the form FIELD=VALUE, for example --set resources.cpu=512")
-        })?;
-        let value: Value = if value.is_empty() {
-            Value::Null
-        } else {
-            settings::from_yaml(value).map_err(|error| format!("--set {assignment}: {error}"))?
-        };
-        let mut into = &mut fields;
-        let mut keys = path.split('.').peekable();
-        while let Some(key) = keys.next() {
-            if keys.peek().is_none() {
-                into.insert(key.to_owned(), value.clone());
-                break;
-            }
-            let inner = into.entry(key).or_insert_with(|| json!({}));
-            into = inner.as_object_mut().ok_or_else(|| {
-                format!("--set {assignment}: another --set gives `{key}` a single value; remove one of the two")
-            })?;
-        }
-    }
-    Ok(fields)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn assignments_set_and_remove_fields() {
-        let given = ["resources.cpu=512", "resources.memory=1024", "branch=", "tags={team: shop}", "tag=v1"];
-        let given: Vec<String> = given.map(str::to_owned).into();
-        let fields = assignments(given.iter()).unwrap();
-        let expected = json!({
-            "resources": {"cpu": 512, "memory": 1024}, "branch": null, "tags": {"team": "shop"}, "tag": "v1",
-        });
-        assert_eq!(Value::Object(fields), expected);
-        assert!(assignments(["cpu".to_owned()].iter()).is_err());
-    }
+/// The fields that all `--set` flags set.
+pub fn assignments(matches: &ArgMatches) -> Result<Map<String, Value>, Failure> {
+    let given = matches.get_many::<String>("set").into_iter().flatten();
+    Ok(assignment::fields(given.map(String::as_str)).map_err(|error| format!("--set {error}"))?)
 }

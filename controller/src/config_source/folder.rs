@@ -13,7 +13,7 @@ use std::path::Path;
 use codeloc_core::desired::Invalid;
 use codeloc_crds::{ConfigError, Glimpse, LocationName, Parsed, check_fleet, glimpse, read};
 
-use super::{Snapshot, SourceError};
+use super::{Snapshot, SourceError, encoding};
 
 const CONFIG: &str = "config.yml";
 /// Names of locations that codeloc may delete regardless of their number.
@@ -222,7 +222,7 @@ fn as_text(bytes: &[u8]) -> io::Result<&str> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         return Err(io::Error::other("it is too large"));
     }
-    std::str::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+    encoding::as_text(bytes).map_err(io::Error::other)
 }
 
 /// The path of a file for errors: `repos/NAME/config.yml`.
@@ -315,7 +315,7 @@ mod tests {
         for (name, part) in [
             ("folder", "it is not a file"),
             ("large", "it is too large"),
-            ("binary", "not UTF-8"),
+            ("binary", "it is not UTF-8 text: see byte 1, in line 1"),
             ("dangling", "No such file"),
             ("misspelt", "config.yaml"),
             ("dangling-folder", "No such file"),

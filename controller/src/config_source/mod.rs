@@ -11,6 +11,7 @@ use codeloc_crds::{Glimpse, Location, LocationName};
 use codeloc_git::GitError;
 
 mod directory;
+mod encoding;
 mod folder;
 pub mod inspect;
 mod remote;

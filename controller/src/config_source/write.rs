@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::SourceSettings;
+use super::encoding::{NotUtf8, as_text};
 
 /// Attempts to push a change while others push.
 const ATTEMPTS: usize = 5;
@@ -69,6 +70,9 @@ pub enum WriteError {
     Busy,
     #[error("cannot write to the config repository: {0}")]
     Git(#[from] GitError),
+    /// codeloc does not guess an encoding: the edited text would contain other characters.
+    #[error("cannot edit {path}: {source}; save the file as UTF-8")]
+    NotUtf8 { path: String, source: NotUtf8 },
     #[error("cannot write {path}: {reason}")]
     File { path: String, reason: String },
 }
@@ -119,12 +123,12 @@ impl Writer {
             Target::Folder(root) => in_folder(root, name, change).await,
             Target::Git { url, reference, folder, bare } => {
                 let GitReference::Branch(branch) = reference else { return Err(WriteError::NoBranch) };
-                let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };
+                let path = path_in(folder, name);
                 for _ in 0..ATTEMPTS {
                     let parent = self.git.fetch_ref(bare, url, reference).await?;
                     let before = self.git.read_file(bare, &parent, &path).await?;
-                    let after = changed(name, before.as_deref(), change)?;
-                    if after == before {
+                    let after = changed(name, &path, before.as_deref(), change)?;
+                    if after.as_deref().map(str::as_bytes) == before.as_deref() {
                         return Ok(Written { commit: Some(parent), changed: false, text: after });
                     }
                     let commit = self.git.commit_file(bare, &parent, &path, after.as_deref(), message, author).await?;
@@ -141,18 +145,39 @@ impl Writer {
     pub async fn read(&self, name: &LocationName) -> Result<Option<String>, WriteError> {
         let _turn = self.turn.lock().await;
         match &self.target {
-            Target::Folder(root) => read_file(&root.join(name.as_str()).join(CONFIG)).await,
+            Target::Folder(root) => {
+                let path = root.join(name.as_str()).join(CONFIG);
+                text_of(&path.display().to_string(), read_file(&path).await?)
+            }
             Target::Git { url, reference, folder, bare } => {
-                let path = if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") };
+                let path = path_in(folder, name);
                 let commit = self.git.fetch_ref(bare, url, reference).await?;
-                Ok(self.git.read_file(bare, &commit, &path).await?)
+                text_of(&path, self.git.read_file(bare, &commit, &path).await?)
             }
         }
     }
 }
 
-/// The text after the change.
-fn changed(name: &LocationName, before: Option<&str>, change: &Change) -> Result<Option<String>, WriteError> {
+/// The path of a config in the repository.
+fn path_in(folder: &str, name: &LocationName) -> String {
+    if folder == "." { format!("{name}/{CONFIG}") } else { format!("{folder}/{name}/{CONFIG}") }
+}
+
+fn text_of(path: &str, bytes: Option<Vec<u8>>) -> Result<Option<String>, WriteError> {
+    bytes.map(|bytes| decoded(path, &bytes).map(str::to_owned)).transpose()
+}
+
+fn decoded<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, WriteError> {
+    as_text(bytes).map_err(|source| WriteError::NotUtf8 { path: path.to_owned(), source })
+}
+
+/// The text after the change. `path` is the place of the config, for errors.
+fn changed(
+    name: &LocationName,
+    path: &str,
+    before: Option<&[u8]>,
+    change: &Change,
+) -> Result<Option<String>, WriteError> {
     let after = match (change, before) {
         (Change::Add(_) | Change::AddText(_), Some(_)) => return Err(WriteError::Exists(name.clone())),
         (Change::Add(fields), None) => write_fields(fields),
@@ -161,9 +186,9 @@ fn changed(name: &LocationName, before: Option<&str>, change: &Change) -> Result
             return Err(WriteError::Missing(name.clone()));
         }
         (Change::Remove, Some(_)) => return Ok(None),
-        (Change::Set(fields), Some(before)) => edit(before, fields)?,
-        (Change::Suspend, Some(before)) => suspend(before)?,
-        (Change::Resume, Some(before)) => resume(before)?,
+        (Change::Set(fields), Some(before)) => edit(decoded(path, before)?, fields)?,
+        (Change::Suspend, Some(before)) => suspend(decoded(path, before)?)?,
+        (Change::Resume, Some(before)) => resume(decoded(path, before)?)?,
     };
     codeloc_crds::parse(&format!("{name}/{CONFIG}"), &after).map_err(|error| WriteError::Invalid(Box::new(error)))?;
     Ok(Some(after))
@@ -173,10 +198,11 @@ async fn in_folder(root: &Path, name: &LocationName, change: &Change) -> Result<
     let folder = root.join(name.as_str());
     let path = folder.join(CONFIG);
     let before = read_file(&path).await?;
-    let text = changed(name, before.as_deref(), change)?;
+    let text = changed(name, &path.display().to_string(), before.as_deref(), change)?;
+    let is_changed = text.as_deref().map(str::as_bytes) != before.as_deref();
     let failed = |error: std::io::Error| failure(&path, &error);
     match &text {
-        _ if text == before => {}
+        _ if !is_changed => {}
         Some(text) => {
             tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
             // In one step: a reader sees the old or the new file.
@@ -190,12 +216,12 @@ async fn in_folder(root: &Path, name: &LocationName, change: &Change) -> Result<
             let _ = tokio::fs::remove_dir(&folder).await;
         }
     }
-    Ok(Written { commit: None, changed: text != before, text })
+    Ok(Written { commit: None, changed: is_changed, text })
 }
 
-async fn read_file(path: &Path) -> Result<Option<String>, WriteError> {
-    match tokio::fs::read_to_string(path).await {
-        Ok(text) => Ok(Some(text)),
+async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, WriteError> {
+    match tokio::fs::read(path).await {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failure(path, &error)),
     }

@@ -106,6 +106,10 @@ async fn a_dependency_file_may_be_a_link_inside_the_repository() {
     let links = [("requirements.txt", "requirements/current"), ("requirements/current", "../deps/prod.txt")];
     let found = inspect_files(&[("deps/prod.txt", "dagster\n")], &links).await;
     assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
+    let links = [("requirements.txt", "locks/prod/all.txt"), ("locks", "ops/pinned"), ("ops/pinned/prod", "../deps")];
+    let found = inspect_files(&[("ops/deps/all.txt", "dagster\n"), ("ops/a.txt", "-r b.txt\n")], &links).await;
+    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"), "links to folders");
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
     for target in ["../outside.txt", "/etc/hostname", "requirements.txt", "absent.txt"] {
         let found = inspect_files(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await;
         assert_eq!(found.dependencies, None, "{target}");

@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     /// A push of another user.
-    fn foreign(&self, name: &str, text: Option<&str>) {
+    fn foreign(&self, name: &str, text: Option<impl AsRef<[u8]>>) {
         let folder = self.path("other").join("repos").join(name);
         match text {
             Some(text) => {
@@ -160,6 +160,57 @@ async fn an_invalid_config_is_not_pushed() {
     assert!(matches!(writer.write(&location_name("one"), &two(), "no", &author()).await, Err(WriteError::Exists(_))));
     assert!(matches!(LocationName::new("../x").map_err(WriteError::from), Err(WriteError::Name(_))));
     assert_eq!(fixture.log().len(), 1);
+}
+
+/// A config in Latin-1.
+const LATIN_1: &[u8] = b"name: two\n# f\xfcr uns\ngit_url: https://example.com/two.git\nmodule: two\n";
+
+/// Changes that read the text of a config.
+fn edits() -> [Change; 3] {
+    [Change::Set(fields(&json!({"branch": "next"}))), Change::Suspend, Change::Resume]
+}
+
+#[tokio::test]
+async fn a_commit_never_changes_the_encoding_of_a_config() {
+    let fixture = Fixture::new();
+    fixture.foreign("two", Some(LATIN_1));
+    let (writer, two) = (fixture.writer(Path::new("git")), location_name("two"));
+    for change in edits() {
+        let error = writer.write(&two, &change, "no", &author()).await.unwrap_err();
+        let expected =
+            "cannot edit repos/two/config.yml: it is not UTF-8 text: see byte 14, in line 2; save the file as UTF-8";
+        assert_eq!(error.to_string(), expected, "{change:?}");
+    }
+    assert!(matches!(writer.read(&two).await, Err(WriteError::NotUtf8 { .. })));
+    assert_eq!(fixture.log().len(), 2);
+    writer.write(&two, &Change::Remove, "Removes two", &author()).await.unwrap();
+    assert_eq!(fixture.log().len(), 3);
+}
+
+#[tokio::test]
+async fn a_folder_never_changes_the_encoding_of_a_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = SourceSettings::Folder { root: folder.path().to_owned(), interval: Duration::from_hours(1) };
+    let writer = Writer::new(&settings, Fixture::new().writer(Path::new("git")).git, folder.path().join("unused"));
+    let path = folder.path().join("two").join(CONFIG);
+    std::fs::create_dir(folder.path().join("two")).unwrap();
+    std::fs::write(&path, LATIN_1).unwrap();
+    for change in edits() {
+        let error = writer.write(&location_name("two"), &change, "no", &author()).await.unwrap_err().to_string();
+        assert!(error.contains("two/config.yml: it is not UTF-8 text: see byte 14, in line 2"), "{error}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), LATIN_1);
+}
+
+#[tokio::test]
+async fn a_commit_keeps_line_ends_and_comments() {
+    let fixture = Fixture::new();
+    let text = "name: two\r\ngit_url: https://example.com/two.git\r\nmodule: two # theirs\r\nbranch: main # FROZEN\r\n";
+    fixture.foreign("two", Some(text));
+    let writer = fixture.writer(Path::new("git"));
+    let change = Change::Set(fields(&json!({"branch": "next", "mode": "detect"})));
+    writer.write(&location_name("two"), &change, "Follows next", &author()).await.unwrap();
+    assert_eq!(fixture.file("two"), text.replace("main", "next") + "mode: detect\r\n");
 }
 
 #[tokio::test]
