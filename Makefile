@@ -25,7 +25,7 @@ help:
 	@echo "  make lint            Check formatting, clippy, dependencies and the style of texts"
 	@echo "  make test            Run all tests, with cargo-nextest if it is installed"
 	@echo "  make test-images     Run the tests of the Python package in the images (part of make test)"
-	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7"
+	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7; WIDE=1 adds runs"
 	@echo "  make mutations       Introduce bugs into the controller and check that the tests fail: [ONLY=word]"
 	@echo "  make bench           Measure calls, time and memory of a fleet, compared with the minimum"
 
@@ -45,7 +45,7 @@ $(call require,dev-add-repo,REPO_PATH,~/projects/orders)
 # Commands use the daemon and the configs of make run. To use another daemon, set CODELOC_FLAGS, for example:
 # CODELOC_FLAGS='--server https://codeloc.example.com --token-file token'
 CODELOC_FLAGS ?= --config .local/run/codeloc.yml
-CODELOC = $(or $(CARGO_TARGET_DIR),target)/debug/codeloc
+CODELOC = $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)/debug/codeloc
 
 # Builds the same packages as `make run`, so that both builds use the same features. Only the first build shows its progress.
 codeloc:
@@ -103,7 +103,7 @@ SEEDS ?= 1000
 FROM ?= 0
 soak:
 	$(CARGO) run --locked --quiet --profile test -p codeloc-tests --example soak -- \
-		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM)) $(if $(WIDE),--wide)
 
 mutations:
 	$(PYTHON) tests/mutations/run.py $(ONLY)

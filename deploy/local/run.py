@@ -341,7 +341,8 @@ def claim(state: Path) -> TextIO:
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Parses the command line."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    environment = os.environ.get
+    target = Path(environment("CARGO_TARGET_DIR") or environment("CARGO_BUILD_TARGET_DIR") or ROOT / "target")
     parser = argparse.ArgumentParser(prog="run.py", description="Run codeloc, localcloud and Dagster on this machine.")
     folder = lambda text: Path(text).resolve()  # noqa: E731
     parser.add_argument("--once", action="store_true", help="exit with 0 once all locations are Synced and Healthy")

@@ -1,10 +1,10 @@
 //! `make soak`: any number of seeds of the simulation on all cores. `SEED=n` runs one seed. If it fails, soak shortens its history
-//! and prints the log of the shortest one to standard error, filtered by `RUST_LOG`.
+//! and prints the log of the shortest one to standard error, filtered by `RUST_LOG`. `WIDE=1` draws wide histories.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use codeloc_tests::simulation::{History, run_history, run_seed, shrink};
+use codeloc_tests::simulation::{History, run_history, shrink};
 
 fn number(arguments: &[String], name: &str) -> Option<u64> {
     let at = arguments.iter().position(|argument| argument == name)?;
@@ -13,10 +13,12 @@ fn number(arguments: &[String], name: &str) -> Option<u64> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    let wide = arguments.iter().any(|argument| argument == "--wide");
+    let draw = if wide { History::draw_wide } else { History::draw };
     if let Some(seed) = number(&arguments, "--seed") {
-        let history = History::draw(seed);
+        let history = draw(seed);
         println!("{history:#?}");
-        match run_seed(seed) {
+        match run_history(&history) {
             Ok(numbers) => println!("seed {seed}: {numbers:?}"),
             Err(failure) => {
                 println!("seed {seed}: {failure}\n");
@@ -43,7 +45,7 @@ fn main() {
                     if seed >= from + count {
                         return;
                     }
-                    match std::panic::catch_unwind(|| run_seed(seed)) {
+                    match std::panic::catch_unwind(|| run_history(&draw(seed))) {
                         Ok(Ok(numbers)) => drop(calls.fetch_add(numbers.calls as u64, Ordering::SeqCst)),
                         Ok(Err(failure)) => {
                             println!("seed {seed}: {failure}");

@@ -52,8 +52,8 @@ MUTATIONS = [
     (
         "delete resources before their tasks have stopped",
         "controller/core/src/planner/removal.rs",
-        "    let later = if service.is_some() {\n",
-        "    let later = if service.is_some_and(|service| service.desired_count < 0) {\n",
+        "    } else if service.is_some() {\n",
+        "    } else if service.is_some_and(|service| service.desired_count < 0) {\n",
         PURE,
     ),
     (
@@ -123,8 +123,8 @@ MUTATIONS = [
     (
         "call without the lease",
         "controller/aws/src/fence.rs",
-        "lock(&self.open_until).is_some_and(|until| Instant::now() < until)",
-        "lock(&self.open_until).is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
+        "state.open_until.is_some_and(|until| Instant::now() < until)",
+        "state.open_until.is_none_or(|until| Instant::now() < until + Duration::from_secs(3600))",
         virtual("lease", "queued_calls_are_not_sent_after_the_lease_is_lost"),
     ),
     (
@@ -151,8 +151,8 @@ MUTATIONS = [
     (
         "keep a sweep that began before a takeover",
         "controller/src/reconcile/store.rs",
-        "        if begun.changes < state.valid_from {\n            return;\n        }\n",
-        "",
+        "        let Some(mut state) = self.lock_in(begun.epoch) else { return };\n        state.owned",
+        "        let mut state = self.lock();\n        state.owned",
         controller("store"),
     ),
     (
@@ -172,7 +172,7 @@ MUTATIONS = [
     (
         "predict the resources after an unanswered call",
         "controller/src/reconcile/executor.rs",
-        "Err(StepError::Call(error)) => error.refused_for_now(),",
+        "Err(StepError::Call(error)) => error.changed_nothing(),",
         "Err(StepError::Call(_)) => true,",
         controller("executor"),
     ),
@@ -199,9 +199,9 @@ MUTATIONS = [
     ),
     (
         "let the tag of another owner protect",
-        "controller/core/src/planner/protection.rs",
-        "is_owned(input, tags) && is_protected(tags))",
-        "is_protected(tags))",
+        "controller/core/src/resources/mod.rs",
+        "self.owned().any(|(.., tags)| own(tags) && tags.get(tags::PROTECT)",
+        "self.owned().any(|(.., tags)| (own(tags) || !tags.is_empty()) && tags.get(tags::PROTECT)",
         PURE,
     ),
     (

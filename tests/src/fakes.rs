@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,10 @@ use codeloc_images::{BuildError, Builder, OnProgress, Request};
 use localcloud::LocalCloud;
 use localcloud::model::Cloud;
 use localcloud::model::ecs::task::Task;
+use localcloud::model::images::{Images, MemoryImages};
 use tokio::sync::watch;
+
+use crate::runs::Runs;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -32,11 +35,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Branches {
     commits: Arc<Mutex<BTreeMap<String, u32>>>,
     refs: Arc<Mutex<Vec<Refs>>>,
+    unreachable: Arc<AtomicBool>,
 }
 
 impl Branches {
     pub(crate) fn attach(&self, refs: Refs) {
         lock(&self.refs).push(refs);
+    }
+
+    /// Makes the git host answer no request, or answer again.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.store(unreachable, Ordering::SeqCst);
     }
 
     /// Moves the branch of a repository to commit number `commit`, as a push with a webhook does.
@@ -51,6 +60,9 @@ impl Branches {
 
 impl ResolveReference for Branches {
     async fn resolve(&self, url: &str, _: &GitReference) -> Result<Commit, GitError> {
+        if self.unreachable.load(Ordering::SeqCst) {
+            return Err(GitError::TimedOut { operation: "ls-remote", url: url.to_owned(), seconds: 60 });
+        }
         let commit = lock(&self.commits).get(url).copied().unwrap_or(1);
         Ok(commit_id(commit))
     }
@@ -61,22 +73,66 @@ pub fn commit_id(number: u32) -> Commit {
     Commit::from(format!("{number:040x}"))
 }
 
-/// The image that [`Builds`] returns for a commit.
-pub fn image_reference(target: &str, commit: &Commit) -> String {
-    format!("{target}@sha256:{commit:0>64}")
+/// The image that [`Builds`] builds for a request. Its digest is the number of the commit.
+pub fn built_image(request: &Request) -> Image {
+    let load = Load {
+        target: LoadTarget::Module(format!("{}.definitions", request.location)),
+        working_directory: "/opt/codeloc/code".to_owned(),
+    };
+    let reference = format!("{}@{}", request.target, digest_of_commit(&request.commit));
+    Image { reference, commit: Some(request.commit.clone()), load }
 }
 
-/// A builder that takes no time. The image digest is the number of the commit.
-#[derive(Clone, Default)]
+fn digest_of_commit(commit: &Commit) -> String {
+    format!("sha256:{commit:0>64}")
+}
+
+/// A builder that takes no time. Its images are in localcloud's ECR and nowhere else.
+#[derive(Clone)]
 pub struct Builds {
-    built: Arc<Mutex<BTreeMap<String, Image>>>,
+    cloud: Arc<LocalCloud>,
+    images: Arc<MemoryImages>,
+    built: Arc<AtomicUsize>,
+    /// References that were looked up.
+    looked_up: Arc<Mutex<Vec<String>>>,
+    failure: Arc<Mutex<Option<String>>>,
     tags: Arc<Mutex<BTreeMap<String, Digest>>>,
     unavailable: Arc<AtomicBool>,
+    failing: Arc<Mutex<BTreeSet<Commit>>>,
 }
 
 impl Builds {
+    pub fn new(cloud: Arc<LocalCloud>, images: Arc<MemoryImages>) -> Self {
+        Self {
+            cloud,
+            images,
+            built: Arc::default(),
+            looked_up: Arc::default(),
+            failure: Arc::default(),
+            tags: Arc::default(),
+            unavailable: Arc::default(),
+            failing: Arc::default(),
+        }
+    }
+
+    /// Makes each build of this commit fail for good.
+    pub fn fail_commit(&self, commit: u32) {
+        lock(&self.failing).insert(commit_id(commit));
+    }
+
+    /// The number of builds that succeeded.
     pub fn count(&self) -> usize {
-        lock(&self.built).len()
+        self.built.load(Ordering::SeqCst)
+    }
+
+    /// Removes and returns the references that were looked up.
+    pub fn take_lookups(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.looked_up))
+    }
+
+    /// Makes all builds fail because of the commit, or succeed again.
+    pub fn fail(&self, message: Option<&str>) {
+        *lock(&self.failure) = message.map(str::to_owned);
     }
 
     /// Points `NAME:TAG` to the image with this number, as a push of another builder does.
@@ -84,33 +140,74 @@ impl Builds {
         lock(&self.tags).insert(tag.to_owned(), Digest::from(format!("sha256:{number:064x}")));
     }
 
-    /// Makes the registry of all tags unavailable.
+    /// Makes the registry unavailable.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// The repository of `HOST/REPOSITORY@DIGEST` or `HOST/REPOSITORY`, if it is in localcloud's ECR.
+    fn repository(&self, reference: &str) -> Option<String> {
+        let (host, rest) = reference.split_once('/')?;
+        let name = rest.split('@').next()?;
+        let exists = |cloud: &mut Cloud| cloud.rules.registry == host && cloud.ecr.repositories.contains_key(name);
+        self.cloud.with_cloud(exists).then(|| name.to_owned())
+    }
+
+    fn holds(&self, reference: &str) -> bool {
+        let digest = reference.split_once('@').map_or("", |(_, digest)| digest);
+        self.repository(reference).is_some_and(|name| self.images.holds(&name, digest))
+    }
+
+    fn push(&self, request: &Request) -> Result<(), BuildError> {
+        let repository = self.repository(&request.target);
+        let repository = repository.ok_or_else(|| BuildError::transient("the registry has no such repository"))?;
+        let image = localcloud::model::images::Image {
+            digest: digest_of_commit(&request.commit),
+            tags: vec![format!("commit-{}", request.commit)],
+            size_bytes: 1,
+            pushed_at: self.cloud.now(),
+            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            parts: vec![],
+        };
+        self.images.put(&repository, image);
+        Ok(())
     }
 }
 
 impl Builder for Builds {
-    async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
-        Ok(lock(&self.built).get(&image_reference(&request.target, &request.commit)).cloned())
-    }
-
-    async fn build(&self, request: &Request, _: &OnProgress<'_>) -> Result<Image, BuildError> {
-        let reference = image_reference(&request.target, &request.commit);
-        let load = Load {
-            target: LoadTarget::Module(format!("{}.definitions", request.location)),
-            working_directory: "/opt/codeloc/code".to_owned(),
-        };
-        let image = Image { reference: reference.clone(), commit: Some(request.commit.clone()), load };
-        lock(&self.built).insert(reference, image.clone());
-        Ok(image)
-    }
-
-    async fn digest(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
+    async fn find(&self, request: &Request, _: Option<&str>) -> Result<Option<Image>, BuildError> {
         if self.unavailable.load(Ordering::SeqCst) {
             return Err(BuildError::transient("the registry does not answer"));
         }
-        Ok(lock(&self.tags).get(tag).cloned())
+        let image = built_image(request);
+        Ok(self.holds(&image.reference).then_some(image))
+    }
+
+    async fn build(&self, request: &Request, _: &OnProgress<'_>) -> Result<Image, BuildError> {
+        if let Some(message) = lock(&self.failure).clone() {
+            return Err(BuildError::terminal(message));
+        }
+        if lock(&self.failing).contains(&request.commit) {
+            return Err(BuildError::terminal("no version of pandas fits"));
+        }
+        self.push(request)?;
+        self.built.fetch_add(1, Ordering::SeqCst);
+        Ok(built_image(request))
+    }
+
+    async fn digest(&self, reference: &str) -> Result<Option<Digest>, BuildError> {
+        if let Some((_, digest)) = reference.split_once('@') {
+            lock(&self.looked_up).push(reference.to_owned());
+            return Ok(self.holds(reference).then(|| Digest::from(digest)));
+        }
+        if self.unavailable.load(Ordering::SeqCst) {
+            return Err(BuildError::transient("the registry does not answer"));
+        }
+        Ok(lock(&self.tags).get(reference).cloned())
+    }
+
+    fn refresh(&self) {
+        // The images have no base image.
     }
 }
 
@@ -235,18 +332,25 @@ pub struct CloudWebserver {
     code_server: CloudCodeServer,
     shown: Arc<Mutex<BTreeMap<String, String>>>,
     running: Arc<AtomicBool>,
+    runs: Runs,
     failing: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Locations that did not load at their last reload: the webserver shows that until the next one.
+    failed: Arc<Mutex<BTreeMap<String, String>>>,
+    reloads: Arc<AtomicUsize>,
     hangs: watch::Sender<bool>,
 }
 
 impl CloudWebserver {
-    pub fn new(workspace_file: PathBuf, code_server: CloudCodeServer) -> Self {
+    pub fn new(workspace_file: PathBuf, code_server: CloudCodeServer, runs: Runs) -> Self {
         Self {
             publisher: Arc::new(Publisher::new(workspace_file)),
             code_server,
+            runs,
             shown: Arc::default(),
             running: Arc::default(),
             failing: Arc::default(),
+            failed: Arc::default(),
+            reloads: Arc::default(),
             hangs: watch::Sender::default(),
         }
     }
@@ -272,6 +376,11 @@ impl CloudWebserver {
             Some(message) => failing.insert(name.to_owned(), message.to_owned()),
             None => failing.remove(name),
         };
+    }
+
+    /// How often it was asked to load one location again.
+    pub fn reloads(&self) -> usize {
+        self.reloads.load(Ordering::SeqCst)
     }
 
     /// Replaces the revision that the webserver shows for a location.
@@ -301,7 +410,9 @@ impl Webserver for CloudWebserver {
 
     async fn locations(&self) -> Result<BTreeMap<String, WebLocation>, WebError> {
         self.answer().await?;
-        let (shown, failing) = (lock(&self.shown).clone(), lock(&self.failing).clone());
+        let shown = lock(&self.shown).clone();
+        let mut failing = lock(&self.failed).clone();
+        failing.extend(lock(&self.failing).clone());
         let state = |name: &str, id| match failing.get(name) {
             Some(message) => WebLocation::Error { message: message.clone() },
             None => WebLocation::Loaded { server_id: Some(id) },
@@ -313,18 +424,22 @@ impl Webserver for CloudWebserver {
         self.answer().await?;
         let entries = self.publisher.read().map_err(|error| WebError::Refused(error.to_string()))?;
         *lock(&self.shown) = self.code_server.loaded(entries.keys());
+        *lock(&self.failed) = lock(&self.failing).clone();
         Ok(())
     }
 
-    async fn has_unfinished_runs(&self, _location: &str) -> Result<bool, WebError> {
-        Ok(self.running.load(Ordering::SeqCst))
+    async fn has_unfinished_runs(&self, location: &str) -> Result<bool, WebError> {
+        Ok(self.running.load(Ordering::SeqCst) || self.runs.are_unfinished(location))
     }
 
     async fn reload_location(&self, name: &str) -> Result<WebLocation, WebError> {
         self.answer().await?;
+        self.reloads.fetch_add(1, Ordering::SeqCst);
         if let Some(message) = lock(&self.failing).get(name).cloned() {
+            lock(&self.failed).insert(name.to_owned(), message.clone());
             return Ok(WebLocation::Error { message });
         }
+        lock(&self.failed).remove(name);
         let name = name.to_owned();
         let server_id = self.code_server.loaded(std::iter::once(&name)).remove(&name);
         if let Some(id) = &server_id {

@@ -9,6 +9,7 @@ pub mod moto;
 mod normalized;
 pub mod policies;
 pub mod processes;
+pub mod runs;
 pub mod sandbox;
 pub mod simulation;
 pub mod stack;
@@ -20,7 +21,7 @@ use codeloc_aws::resources::role::PAGE;
 use codeloc_crds::LocationName;
 
 pub use deployment::{Simulated, TestDaemon, TestDeployment};
-pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver, commit_id};
+pub use fakes::{Branches, Builds, CloudCodeServer, CloudWebserver, built_image, commit_id};
 pub use normalized::normalized;
 
 /// The shortest valid config.

@@ -28,6 +28,9 @@ pub fn normalized(observed: &BTreeMap<LocationName, ObservedResources>) -> Strin
             discovery.id.clear();
             discovery.arn = "".into();
         }
+        if let Some(repository) = &mut location.image_repository {
+            repository.created_ms = None;
+        }
         location.service = location.service.take().filter(|service| service.exists());
         if let Some(service) = &mut location.service {
             service.registry = service.registry.take().map(|_| "registry".into());

@@ -7,7 +7,7 @@ use codeloc_tests::{SWEEP_CALL, TestDeployment, config, names};
 use localcloud::Quotas;
 use localcloud::Rules;
 use localcloud::calls::Call;
-use localcloud::fault_injection::{Fault, Rule};
+use localcloud::fault_injection::{Fault, Faults, Rule};
 
 /// Healthy locations with a sweep every five minutes.
 async fn healthy_locations(number: usize) -> TestDeployment {
@@ -224,4 +224,50 @@ async fn images_of_each_location_are_listed_once_a_day() {
     read.sort_unstable();
     read.dedup();
     assert_eq!(read.len(), 20, "each repository once");
+}
+
+/// Nineteen healthy locations, and one whose role cannot be created, after the first attempt. No resync disturbs the count.
+async fn one_that_cannot_be_created(fails: impl Fn(&TestDeployment)) -> TestDeployment {
+    let mut deployment = TestDeployment::new().await;
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    let names = names(19);
+    deployment.commit_all(&names);
+    deployment.start().await;
+    deployment.wait_until_healthy(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    deployment.idle().await;
+    fails(&deployment);
+    deployment.cloud.reset_calls();
+    deployment.commit("orders", config("orders"));
+    let tried = |this: &TestDeployment| operations(&calls(this)).contains(&"CreateRole");
+    deployment.wait_until("tried", tried).await;
+    deployment.cloud.reset_calls();
+    deployment
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_creation_is_retried_alone_and_less_and_less() {
+    let deny = |this: &TestDeployment| {
+        this.cloud.with_cloud(|cloud| cloud.rules.denied.insert("iam:CreateRole".to_owned()));
+    };
+    let deployment = one_that_cannot_be_created(deny).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    // After 1, 2, 4, ... 256 s, and then every 300 s. AWS's refusal says that nothing changed, so no read follows.
+    assert_eq!(operations(&calls(&deployment)), vec!["CreateRole"; 9 + 10]);
+    deployment.cloud.with_cloud(|cloud| cloud.rules.denied.clear());
+    deployment.wait_until_healthy(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_without_answer_is_retried_without_a_sweep() {
+    let fails = |this: &TestDeployment| this.cloud.set_faults(Rule::always(Fault::ServerError).on(&["CreateRole"]));
+    let deployment = one_that_cannot_be_created(fails).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let calls = calls(&deployment);
+    let count = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
+    assert_eq!(count(SWEEP_CALL), 0, "{:?}", operations(&calls));
+    // Each retry reads this location by itself.
+    let retries = count("ListTaskDefinitionFamilies");
+    assert!((15..=19).contains(&retries), "{retries}: {:?}", operations(&calls));
+    deployment.cloud.set_faults(Faults::none());
+    deployment.wait_until_healthy(&["orders"]).await;
 }

@@ -217,7 +217,7 @@ async fn a_plan_for_an_empty_account_shows_every_step() {
           path: /codeloc-local/
           trust: {JSON}
           permissions_boundary: none
-          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local
+          tags: codeloc:location=orders, codeloc:managed-by=codeloc-local, codeloc:placement=dagster/dagster.internal
       ~ role codeloc-local-orders: inline policy is missing
           policy: {JSON}
       + task definition codeloc-local-orders: no equal revision is registered

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_log_group_step_is_for_aws() {
-        let step = Step::LogGroup(log_group::Change::Delete { name: "/codeloc/orders".to_owned() });
+        let step = Step::LogGroup(log_group::Change::Delete { arn: "arn".into(), name: "/codeloc/orders".to_owned() });
         let target = StepTarget::from(&step);
         assert!(matches!(target, StepTarget::Aws(AwsStep::LogGroup(log_group::Change::Delete { .. }))), "{target:?}");
     }

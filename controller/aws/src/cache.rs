@@ -1,4 +1,6 @@
 //! Data that a sweep need not read again. Losing it costs calls, never correctness.
+//!
+//! Guarantees: a read that began before a change of codeloc never replaces what the change left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -27,6 +29,9 @@ pub struct Cache {
 pub struct Remembered {
     /// By ARN, or by name if AWS returns no ARN, for the kinds whose tags no bulk call returns.
     tags: BTreeMap<String, Shared<Tags>>,
+    /// The number of changes of tags, and of the last one of each key.
+    tag_changes: u64,
+    tags_changed: HashMap<String, u64>,
     /// Each set of tags once: most resources of a location have the same tags.
     distinct: HashSet<Shared<Tags>>,
     /// By family and number. Only the tags of a task definition can change.
@@ -46,10 +51,6 @@ pub struct Remembered {
 impl Cache {
     pub fn lock(&self) -> MutexGuard<'_, Remembered> {
         lock(&self.remembered)
-    }
-
-    pub fn clear(&self) {
-        *self.lock() = Remembered::default();
     }
 
     /// Selects the cached items that this sweep reads again: the next few, so that each gets its turn.
@@ -104,26 +105,61 @@ impl Cache {
         {
             return Ok(tags);
         }
+        self.read_tags(key, read).await
+    }
+
+    /// Tags of one resource as they are now.
+    pub async fn read_tags<F>(&self, key: &str, read: F) -> Result<Shared<Tags>, CallError>
+    where
+        F: Future<Output = Result<Tags, CallError>>,
+    {
+        let begun = self.lock().tag_changes;
         let read = read.await?;
         let mut state = self.lock();
         let tags = state.distinct(read);
-        state.tags.insert(key.to_owned(), tags.clone());
+        if state.tags_changed.get(key).is_none_or(|change| *change <= begun) {
+            state.tags.insert(key.to_owned(), tags.clone());
+        }
         Ok(tags)
     }
 
-    pub fn forget_tags(&self, key: &str) {
-        self.lock().tags.remove(key);
+    /// Hold the result while a call changes the tags: then no read that overlaps the call is cached.
+    #[must_use]
+    pub fn changing_tags<'a>(&'a self, key: &'a str) -> ChangingTags<'a> {
+        self.lock().change_tags(key);
+        ChangingTags { cache: self, key }
     }
 
     /// Tags that AWS accepted when it created the resource: they need not be read.
     pub fn keep_tags(&self, key: &str, tags: &Tags) {
         let mut state = self.lock();
         let tags = state.distinct(tags.clone());
+        state.change_tags(key);
         state.tags.insert(key.to_owned(), tags);
     }
 }
 
+/// A change of one resource's tags that is in progress. Its end counts as a change too, even if AWS may not have applied it.
+#[derive(Debug)]
+pub struct ChangingTags<'a> {
+    cache: &'a Cache,
+    key: &'a str,
+}
+
+impl Drop for ChangingTags<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().change_tags(self.key);
+    }
+}
+
 impl Remembered {
+    /// Forgets the tags, and makes reads that began before stale.
+    fn change_tags(&mut self, key: &str) {
+        self.tag_changes += 1;
+        self.tags_changed.insert(key.to_owned(), self.tag_changes);
+        self.tags.remove(key);
+    }
+
     fn distinct(&mut self, tags: Tags) -> Shared<Tags> {
         if let Some(held) = self.distinct.get(&tags) {
             return held.clone();
@@ -146,7 +182,7 @@ mod tests {
         drop(cache.distinct(tags()));
         cache.end_sweep(BTreeMap::new());
         assert_eq!(cache.lock().distinct.len(), 1, "the group's");
-        cache.forget_tags("group");
+        drop(cache.changing_tags("group"));
         cache.end_sweep(BTreeMap::new());
         assert_eq!(cache.lock().distinct.len(), 0);
     }
@@ -192,6 +228,35 @@ mod tests {
         let name = LocationName::new("orders").unwrap();
         assert!(read(&cache, Scope::One(&name), "key").await);
         assert!(read(&cache, Scope::One(&name), "key").await);
+    }
+
+    /// Reads the old tags of `key`, while `meanwhile` runs.
+    async fn overlapping_read(cache: &Cache, key: &str, meanwhile: impl FnOnce()) {
+        let old = async {
+            meanwhile();
+            Ok(Tags::from([(MANAGED_BY.to_owned(), "old".to_owned())]))
+        };
+        assert_eq!(cache.tags(Scope::All, key, old).await.unwrap()[MANAGED_BY], "old");
+    }
+
+    #[tokio::test]
+    async fn a_read_during_a_change_of_tags_is_not_cached() {
+        let cache = Cache::default();
+        overlapping_read(&cache, "before", || drop(cache.changing_tags("before"))).await;
+        assert!(read(&cache, Scope::All, "before").await);
+        let changing = cache.changing_tags("during");
+        overlapping_read(&cache, "during", || {}).await;
+        drop(changing);
+        assert!(read(&cache, Scope::All, "during").await);
+    }
+
+    #[tokio::test]
+    async fn an_older_read_replaces_no_tags_of_a_creation() {
+        let cache = Cache::default();
+        let new = Tags::from([(MANAGED_BY.to_owned(), "new".to_owned())]);
+        overlapping_read(&cache, "key", || cache.keep_tags("key", &new)).await;
+        let unread = async { panic!("the tags are cached") };
+        assert_eq!(*cache.tags(Scope::All, "key", unread).await.unwrap(), new);
     }
 
     #[tokio::test]

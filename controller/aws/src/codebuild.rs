@@ -2,19 +2,33 @@
 //!
 //! codeloc uploads the commit's files to the platform's bucket and passes variables to the project. It overrides the project's
 //! buildspec: the project needs only a role and an environment with Docker and the architecture of the images.
+//!
+//! Guarantees: no build runs longer than codeloc's limit; a build that codeloc no longer waits for is stopped, and its files are
+//! deleted. Builds that wait in `CodeBuild`'s queue do not use up their limit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_codebuild::types::{Build, EnvironmentVariable, SourceType, StatusType};
 use aws_sdk_s3::primitives::ByteStream;
+use codeloc_core::lock::lock;
 use codeloc_core::names;
 use codeloc_images::{BuildError, DockerfileBuilder, OnProgress, Order, Progress, disk_error};
 use futures::future::BoxFuture;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
-use crate::error::CallError;
+use crate::error::{CallError, Class};
 use crate::session::call;
 
 /// The time between two reads of a build, which takes minutes.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest time in the queue of a project (`CodeBuild` User Guide, quotas: 8 hours).
+const QUEUE_LIMIT: Duration = Duration::from_hours(8);
+/// `CodeBuild` ends a build at its own limit first, and then has a log.
+const GRACE: Duration = Duration::from_mins(5);
+/// How long `CodeBuild` answers a repeated idempotency token with the same build (`CodeBuild` API reference, `StartBuild`).
+const TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 
 /// Everything that differs between builds is in a variable: a branch or a path cannot become a command.
 const BUILDSPEC: &str = r#"version: 0.2
@@ -41,6 +55,10 @@ pub struct CodeBuild {
     /// The prefix of the uploaded files, without a slash at the end.
     prefix: String,
     project: String,
+    /// The time limit of one build, without its time in the queue.
+    timeout: Duration,
+    /// The last build of each tag that has ended: its id, and when codeloc saw that.
+    ended: Arc<Mutex<HashMap<String, (String, Instant)>>>,
 }
 
 impl CodeBuild {
@@ -50,39 +68,99 @@ impl CodeBuild {
         bucket: &str,
         deployment: &str,
         project: &str,
+        timeout: Duration,
     ) -> Self {
         let prefix = format!("{}/builds/contexts", names::own_prefix(deployment));
-        Self { client, s3, bucket: bucket.to_owned(), prefix, project: project.to_owned() }
+        let (bucket, project) = (bucket.to_owned(), project.to_owned());
+        Self { client, s3, bucket, prefix, project, timeout, ended: Arc::default() }
     }
 
     async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
-        let tag = order.image.rsplit_once(':').map_or("", |(_, tag)| tag);
-        let key = format!("{}/{tag}.tar.gz", self.prefix);
-        let done = self.build_from(order, tag, &key, progress).await;
-        // If this fails, the next build of this commit overwrites the object.
-        let deleted = call("s3:DeleteObject", self.s3.delete_object().bucket(&self.bucket).key(&key).send()).await;
+        let tag = order.image.rsplit_once(':').map_or("", |(_, tag)| tag).to_owned();
+        let token = self.token(&tag);
+        let key = format!("{}/{token}.tar.gz", self.prefix);
+        let mut running = Running { codebuild: self, tag, token, key, build: None, ended: false };
+        let done = self.build_from(order, &mut running, progress).await;
+        running.ended = true;
+        self.delete_context(&running.key).await;
+        done
+    }
+
+    /// If this fails, the next build of this commit overwrites the object.
+    async fn delete_context(&self, key: &str) {
+        let deleted = call("s3:DeleteObject", self.s3.delete_object().bucket(&self.bucket).key(key).send()).await;
         if let Err(error) = deleted {
             tracing::warn!(%key, %error, "cannot delete the files of a build from the bucket; delete the object");
         }
-        done
+    }
+
+    /// If this fails, `CodeBuild` ends the build at its time limit.
+    async fn stop(&self, id: &str) {
+        let stopped = call("codebuild:StopBuild", self.client.stop_build().id(id).send()).await;
+        if let Err(error) = stopped {
+            tracing::warn!(build = id, %error, "cannot stop a build that nothing waits for; stop it in CodeBuild");
+        }
     }
 
     async fn build_from(
         &self,
         order: &Order,
-        tag: &str,
-        key: &str,
+        running: &mut Running<'_>,
         progress: &OnProgress<'_>,
     ) -> Result<(), BuildError> {
         let body = ByteStream::from_path(&order.context)
             .await
             .map_err(|error| disk_error(&order.context, std::io::Error::other(error)))?;
-        let put = self.s3.put_object().bucket(&self.bucket).key(key).body(body);
+        let put = self.s3.put_object().bucket(&self.bucket).key(&running.key).body(body);
         call("s3:PutObject", put.send()).await.map_err(refused)?;
 
         progress(Progress::Dockerfile("CodeBuild: starting".to_owned()));
+        let id = self.start(order, running).await?;
+        running.build = Some(id.clone());
+        let mut deadline = Deadline::new(self.timeout);
+        loop {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let request = self.client.batch_get_builds().ids(&id);
+            let answer = match call("codebuild:BatchGetBuilds", request.send()).await {
+                Ok(answer) => answer,
+                Err(error) if error.class == Class::Terminal || deadline.has_passed() => return Err(refused(error)),
+                Err(error) => {
+                    tracing::warn!(build = id, %error, "cannot read the status of a build; codeloc retries");
+                    continue;
+                }
+            };
+            let Some(build) = answer.builds.unwrap_or_default().into_iter().next() else {
+                return Err(BuildError::transient(format!("CodeBuild no longer has the build {id}")));
+            };
+            let phase = build.current_phase().unwrap_or("waiting").to_lowercase();
+            match build.build_status() {
+                None | Some(StatusType::InProgress) if deadline.after_phase(&phase).has_passed() => {
+                    self.remember_end(&running.tag, &id);
+                    self.stop(&id).await;
+                    let minutes = self.timeout.as_secs() / 60;
+                    let limit =
+                        format!("it takes longer than {minutes} min (build.dockerfile_minutes){}", log_link(&build));
+                    return Err(BuildError::dockerfile(format!(
+                        "CodeBuild cannot build {}: {limit}",
+                        order.dockerfile
+                    )));
+                }
+                None | Some(StatusType::InProgress) => progress(Progress::Dockerfile(format!("CodeBuild: {phase}"))),
+                Some(status) => {
+                    self.remember_end(&running.tag, &id);
+                    return match status {
+                        StatusType::Succeeded => Ok(()),
+                        status => Err(failure(&order.dockerfile, &build, status)),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Starts a build. After a restart, codeloc finds the build that it started before.
+    async fn start(&self, order: &Order, running: &Running<'_>) -> Result<String, BuildError> {
         let variables = [
-            ("CODELOC_CONTEXT", format!("s3://{}/{key}", self.bucket)),
+            ("CODELOC_CONTEXT", format!("s3://{}/{}", self.bucket, running.key)),
             ("CODELOC_REGISTRY", order.host().to_owned()),
             ("CODELOC_ARCHITECTURE", order.architecture.to_owned()),
             ("CODELOC_DOCKERFILE", order.dockerfile.clone()),
@@ -90,6 +168,7 @@ impl CodeBuild {
         ];
         let variable = |(name, value): (&str, String)| EnvironmentVariable::builder().name(name).value(value).build();
         let variables: Vec<EnvironmentVariable> = variables.into_iter().filter_map(|one| variable(one).ok()).collect();
+        let minutes = i32::try_from(self.timeout.as_secs() / 60).unwrap_or(i32::MAX);
         let start = self
             .client
             .start_build()
@@ -97,28 +176,86 @@ impl CodeBuild {
             .source_type_override(SourceType::NoSource)
             .buildspec_override(BUILDSPEC)
             .set_environment_variables_override(Some(variables))
-            // After a restart, codeloc finds the build that it started before.
-            .idempotency_token(tag);
+            .timeout_in_minutes_override(minutes)
+            .idempotency_token(&running.token);
         let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
-        let id = started.build_value.and_then(|build| build.id).ok_or_else(|| {
+        started.build_value.and_then(|build| build.id).ok_or_else(|| {
             BuildError::transient("cannot use CodeBuild: its answer to codebuild:StartBuild names no build")
-        })?;
-        loop {
-            tokio::time::sleep(POLL_INTERVAL).await;
-            let request = self.client.batch_get_builds().ids(&id);
-            let answer = call("codebuild:BatchGetBuilds", request.send()).await.map_err(refused)?;
-            let Some(build) = answer.builds.unwrap_or_default().into_iter().next() else {
-                return Err(BuildError::transient(format!("CodeBuild no longer has the build {id}")));
-            };
-            match build.build_status() {
-                None | Some(StatusType::InProgress) => {
-                    let phase = build.current_phase().unwrap_or("waiting").to_lowercase();
-                    progress(Progress::Dockerfile(format!("CodeBuild: {phase}")));
-                }
-                Some(StatusType::Succeeded) => return Ok(()),
-                Some(status) => return Err(failure(&order.dockerfile, &build, status)),
+        })
+    }
+
+    /// The token of the next build. With the token of a build that has ended, `CodeBuild` would return that build.
+    fn token(&self, tag: &str) -> String {
+        match lock(&self.ended).get(tag) {
+            Some((id, _)) => {
+                let unique = id.rsplit(':').next().unwrap_or_default();
+                format!("{tag}-{}", unique.get(..8).unwrap_or(unique))
             }
+            None => tag.to_owned(),
         }
+    }
+
+    fn remember_end(&self, tag: &str, id: &str) {
+        let mut ended = lock(&self.ended);
+        ended.retain(|_, (_, at)| at.elapsed() < TOKEN_LIFETIME);
+        ended.insert(tag.to_owned(), (id.to_owned(), Instant::now()));
+    }
+}
+
+/// A build that codeloc waits for. If codeloc no longer does, because nothing needs the image, the build is stopped.
+struct Running<'a> {
+    codebuild: &'a CodeBuild,
+    tag: String,
+    token: String,
+    /// The key of its files in the bucket.
+    key: String,
+    build: Option<String>,
+    ended: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // At the end of the process nothing runs the task, so the build goes on, and the next start finds it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.ended {
+            return;
+        }
+        let (codebuild, key, build) = (self.codebuild.clone(), std::mem::take(&mut self.key), self.build.take());
+        if let Some(id) = &build {
+            codebuild.remember_end(&self.tag, id);
+        }
+        runtime.spawn(async move {
+            if let Some(id) = build {
+                codebuild.stop(&id).await;
+            }
+            codebuild.delete_context(&key).await;
+        });
+    }
+}
+
+/// When codeloc gives a build up, even if `CodeBuild` does not end it.
+struct Deadline {
+    at: Instant,
+    timeout: Duration,
+    queued: bool,
+}
+
+impl Deadline {
+    fn new(timeout: Duration) -> Self {
+        Self { at: Instant::now() + QUEUE_LIMIT + GRACE, timeout, queued: true }
+    }
+
+    /// The time limit starts when the build leaves the queue.
+    fn after_phase(&mut self, phase: &str) -> &Self {
+        if self.queued && !matches!(phase, "submitted" | "queued" | "waiting") {
+            self.queued = false;
+            self.at = Instant::now() + self.timeout + GRACE;
+        }
+        self
+    }
+
+    fn has_passed(&self) -> bool {
+        Instant::now() >= self.at
     }
 }
 
@@ -133,7 +270,7 @@ fn refused(error: CallError) -> BuildError {
     BuildError::transient("cannot use CodeBuild").caused_by(error)
 }
 
-/// The messages of the failed phases and the link to the log. A failed command is the Dockerfile's fault.
+/// The messages of the failed phases and the link to the log.
 fn failure(dockerfile: &str, build: &Build, status: &StatusType) -> BuildError {
     let failed = build.phases().iter().filter(|phase| phase.phase_status().is_some_and(|one| *one == *status));
     let messages: Vec<String> = failed
@@ -143,16 +280,25 @@ fn failure(dockerfile: &str, build: &Build, status: &StatusType) -> BuildError {
             texts.map(|message| format!("{name}: {}", message.trim())).collect::<Vec<_>>()
         })
         .collect();
-    let link =
-        build.logs().and_then(|logs| logs.deep_link()).map_or_else(String::new, |link| format!("; its log: {link}"));
     let reason = if messages.is_empty() { status.as_str().to_lowercase() } else { messages.join("; ") };
-    let text = format!("CodeBuild cannot build {dockerfile}: {reason}{link}");
-    if *status == StatusType::Failed { BuildError::terminal(text) } else { BuildError::transient(text) }
+    let text = format!("CodeBuild cannot build {dockerfile}: {reason}{}", log_link(build));
+    match status {
+        // The Dockerfile, or what it downloads, is at fault.
+        StatusType::Failed | StatusType::TimedOut => BuildError::dockerfile(text),
+        StatusType::Stopped => BuildError::stopped(text),
+        // An internal error of CodeBuild.
+        _ => BuildError::transient(text),
+    }
+}
+
+fn log_link(build: &Build) -> String {
+    build.logs().and_then(|logs| logs.deep_link()).map_or_else(String::new, |link| format!("; its log: {link}"))
 }
 
 #[cfg(test)]
 mod tests {
     use aws_sdk_codebuild::types::{BuildPhase, BuildPhaseType, LogsLocation, PhaseContext};
+    use codeloc_images::ErrorClass;
 
     use super::*;
 
@@ -169,16 +315,23 @@ mod tests {
             .logs(LogsLocation::builder().deep_link("https://logs.example").build())
             .build();
         let error = failure("Dockerfile", &build, &StatusType::Failed);
-        assert!(!error.is_transient());
+        assert_eq!(error.class(), ErrorClass::Dockerfile);
         let expected = "CodeBuild cannot build Dockerfile: build: exit status 1; its log: https://logs.example";
         assert_eq!(error.to_string(), expected);
     }
 
     #[test]
-    fn a_fault_of_codebuild_is_transient() {
-        let error = failure("Dockerfile", &Build::builder().build(), &StatusType::TimedOut);
-        assert!(error.is_transient());
-        assert_eq!(error.to_string(), "CodeBuild cannot build Dockerfile: timed_out");
+    fn the_status_of_a_build_decides_whether_codeloc_retries() {
+        for (status, class, text) in [
+            (StatusType::Failed, ErrorClass::Dockerfile, "failed"),
+            (StatusType::TimedOut, ErrorClass::Dockerfile, "timed_out"),
+            (StatusType::Stopped, ErrorClass::Stopped, "stopped"),
+            (StatusType::Fault, ErrorClass::Transient, "fault"),
+        ] {
+            let error = failure("Dockerfile", &Build::builder().build(), &status);
+            assert_eq!(error.class(), class, "{status}");
+            assert_eq!(error.to_string(), format!("CodeBuild cannot build Dockerfile: {text}"));
+        }
     }
 
     #[test]

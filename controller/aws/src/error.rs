@@ -55,9 +55,17 @@ impl CallError {
         Self { operation, class, code: String::new(), message: message.to_owned() }
     }
 
-    /// Whether AWS confirmed that it did nothing, and the same call may succeed later.
-    pub fn refused_for_now(&self) -> bool {
-        !self.code.is_empty() && matches!(self.class, Class::Throttled | Class::NotYet)
+    /// Whether AWS confirmed that it did nothing, for a reason that lies outside the resource: the rate, a role that it does not see yet, a
+    /// permission or a quota. The last known state of the resource is then still true.
+    pub fn changed_nothing(&self) -> bool {
+        const OUTSIDE: [&str; 4] = ["AccessDenied", "UnauthorizedOperation", "LimitExceeded", "QuotaExceeded"];
+        let outside = || OUTSIDE.iter().any(|phrase| self.code.contains(phrase));
+        !self.code.is_empty()
+            && match self.class {
+                Class::Throttled | Class::NotYet => true,
+                Class::Terminal => outside(),
+                Class::Transient | Class::Fenced => false,
+            }
     }
 
     /// Operation, code and message, without the empty ones.
@@ -155,9 +163,20 @@ mod tests {
             code: code.to_owned(),
             message: String::new(),
         };
-        assert!(error(Class::Throttled, "ThrottlingException").refused_for_now());
-        assert!(error(Class::NotYet, "ClientException").refused_for_now());
-        assert!(!error(Class::Throttled, "").refused_for_now());
-        assert!(!error(Class::Transient, "ResourceInUse").refused_for_now());
+        for (class, code, confirmed) in [
+            (Class::Throttled, "ThrottlingException", true),
+            (Class::NotYet, "ClientException", true),
+            (Class::Terminal, "AccessDeniedException", true),
+            (Class::Terminal, "LimitExceeded", true),
+            (Class::Terminal, "ServiceQuotaExceededException", true),
+            // The last known state of the resource may be wrong.
+            (Class::Terminal, "ResourceNotFoundException", false),
+            (Class::Transient, "ResourceInUse", false),
+            (Class::Transient, "InternalFailure", false),
+            (Class::Throttled, "", false),
+            (Class::Fenced, "", false),
+        ] {
+            assert_eq!(error(class, code).changed_nothing(), confirmed, "{class:?} {code}");
+        }
     }
 }

@@ -210,6 +210,22 @@ mod tests {
         assert_eq!(limits.now().as_millis(), 1000);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn people_who_read_logs_do_not_delay_reconciling() {
+        let limits = Arc::new(RateLimiter::default());
+        for _ in 0..100 {
+            let limits = limits.clone();
+            tokio::spawn(async move { limits.admit("logs:FilterLogEvents", Priority::Garbage).await });
+            tokio::task::yield_now().await;
+        }
+        for operation in
+            ["logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DescribeLogStreams", "logs:GetLogEvents"]
+        {
+            limits.admit(operation, Priority::Resync).await;
+        }
+        assert_eq!(limits.now(), Duration::ZERO, "no call waited");
+    }
+
     #[test]
     fn attempts_are_counted_by_operation_and_end() {
         let limits = RateLimiter::none();

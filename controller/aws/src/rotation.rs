@@ -1,7 +1,8 @@
 //! A list that is too long to read in every sweep: each sweep reads the next few pages and remembers the rest. Pure.
 //!
 //! Guarantees: a page replaces the remembered values; a value is not forgotten because a page did not contain it, since AWS
-//! promises no order between two reads. At the end of a round, the caller reads the missing items by name.
+//! promises no order between two reads. At the end of a round, the caller reads the missing items by name. Neither a page nor a
+//! read of one item replaces a value that was stored after its request.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,11 +17,13 @@ pub struct Rotation<V> {
     unseen: BTreeSet<String>,
     /// The number of updates from outside the pages.
     updates: u64,
-    /// The number of the last update of each key: a page requested before it is older.
+    /// The number of the last update of each key: a page or a read requested before it is older.
     updated: HashMap<String, u64>,
+    /// The number of updates when this round started.
+    round_began: u64,
 }
 
-/// The moment at which a page was requested.
+/// The moment at which a page or one item was requested.
 #[derive(Clone, Copy, Debug)]
 pub struct Requested(u64);
 
@@ -33,6 +36,7 @@ impl<V> Default for Rotation<V> {
             unseen: BTreeSet::new(),
             updates: 0,
             updated: HashMap::new(),
+            round_began: 0,
         }
     }
 }
@@ -54,8 +58,18 @@ impl<V> Rotation<V> {
     pub fn request(&mut self) -> (Requested, Option<String>) {
         if self.next.is_none() {
             self.unseen = self.known.keys().cloned().collect();
+            self.round_began = self.updates;
         }
-        (Requested(self.updates), self.next.clone())
+        (self.now(), self.next.clone())
+    }
+
+    /// Call before one item is requested.
+    pub fn now(&self) -> Requested {
+        Requested(self.updates)
+    }
+
+    fn is_newer(&self, key: &str, requested: Requested) -> bool {
+        self.updated.get(key).is_some_and(|update| *update > requested.0)
     }
 
     /// Stores a page. At the end of a round, returns the known keys that no page contained.
@@ -67,7 +81,7 @@ impl<V> Rotation<V> {
     ) -> Vec<String> {
         for (key, value) in found {
             self.unseen.remove(&key);
-            if self.updated.get(&key).is_none_or(|update| *update <= requested.0) {
+            if !self.is_newer(&key, requested) {
                 self.known.insert(key, value);
             }
         }
@@ -77,7 +91,9 @@ impl<V> Rotation<V> {
             return vec![];
         }
         self.whole = true;
-        self.updated.clear();
+        // A read of a removed item that was requested before this round has ended.
+        let (known, round_began) = (&self.known, self.round_began);
+        self.updated.retain(|key, update| known.contains_key(key) || *update > round_began);
         let mut missing = std::mem::take(&mut self.unseen);
         missing.retain(|key| self.known.contains_key(key));
         missing.into_iter().collect()
@@ -88,7 +104,16 @@ impl<V> Rotation<V> {
         self.next = None;
     }
 
-    /// Stores or removes one value, after a change or a read of this one item.
+    /// Stores the result of a read of one item, unless the value changed after its request.
+    pub fn read(&mut self, requested: Requested, key: String, value: Option<V>) {
+        if self.is_newer(&key, requested) {
+            self.unseen.remove(&key);
+        } else {
+            self.update(key, value);
+        }
+    }
+
+    /// Stores or removes one value after a change of this item.
     pub fn update(&mut self, key: String, value: Option<V>) {
         self.updates += 1;
         self.unseen.remove(&key);
@@ -145,6 +170,53 @@ mod tests {
         let (requested, _) = rotation.request();
         rotation.page(requested, items(&["a"]), None);
         assert_eq!(rotation.known()["a"], 1);
+    }
+
+    #[test]
+    fn an_older_read_does_not_undo_a_later_update() {
+        let mut rotation = Rotation::default();
+        rotation.update("a".to_owned(), Some(1));
+        let requested = rotation.now();
+        rotation.update("a".to_owned(), Some(2));
+        rotation.read(requested, "a".to_owned(), Some(1));
+        assert_eq!(rotation.known()["a"], 2);
+        rotation.read(rotation.now(), "a".to_owned(), Some(3));
+        assert_eq!(rotation.known()["a"], 3);
+    }
+
+    #[test]
+    fn an_older_read_that_outlives_a_round_undoes_no_update() {
+        let mut rotation = Rotation::default();
+        let requested = rotation.now();
+        rotation.update("a".to_owned(), Some(2));
+        rotation.update("b".to_owned(), None);
+        let (page, _) = rotation.request();
+        rotation.page(page, items(&[]), None);
+        rotation.read(requested, "a".to_owned(), Some(1));
+        assert_eq!(rotation.known()["a"], 2);
+    }
+
+    #[test]
+    fn an_older_read_does_not_restore_a_removed_item() {
+        let mut rotation = Rotation::default();
+        rotation.update("a".to_owned(), Some(1));
+        let (page, requested) = (rotation.request().0, rotation.now());
+        rotation.update("a".to_owned(), None);
+        rotation.page(page, items(&["a"]), None);
+        rotation.read(requested, "a".to_owned(), Some(1));
+        assert!(rotation.known().is_empty());
+    }
+
+    #[test]
+    fn marks_of_removed_items_end_with_the_next_round() {
+        let mut rotation = Rotation::default();
+        rotation.update("a".to_owned(), Some(1));
+        rotation.update("a".to_owned(), None);
+        for _ in 0..2 {
+            let (page, _) = rotation.request();
+            rotation.page(page, items(&[]), None);
+        }
+        assert!(rotation.updated.is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::clients::Clients;
 use crate::error::{CallError, Class, classify};
 use crate::error_detail::{ErrorDetail, with_error_detail};
-use crate::fence::Fence;
+use crate::fence::{Epoch, Fence};
 use crate::operation;
 use crate::rate_limit::RateLimiter;
 
@@ -45,17 +45,19 @@ pub struct Session<'a> {
     pub cache: &'a Cache,
     pub limits: &'a RateLimiter,
     pub fence: &'a Fence,
+    /// The epoch of everything on which the calls are based.
+    pub epoch: Epoch,
     pub priority: Priority,
 }
 
 impl Session<'_> {
     /// An error if this process may not change anything now.
     pub fn check_fence(self, operation: &'static str) -> Result<(), CallError> {
-        check_fence(self.fence, operation)
+        check_fence(self.fence, self.epoch, operation)
     }
 
     /// Makes one call when its turn comes, including the SDK's own retries. A call that changes something starts only while the
-    /// fence is open, and is aborted when the fence closes: AWS may or may not have applied it then.
+    /// fence is open in the session's epoch, and is aborted when the fence closes: AWS may or may not have applied it then.
     pub fn call<T, E>(
         self,
         operation: &'static str,
@@ -67,20 +69,39 @@ impl Session<'_> {
     {
         let call = call(operation, future);
         async move {
-            self.limits.admit(operation, self.priority).await;
-            guarded(self.fence, operation, call).await
+            let turn = self.limits.admit(operation, self.priority);
+            guarded_after(turn, self.fence, self.epoch, operation, call).await
         }
     }
 }
 
-fn check_fence(fence: &Fence, operation: &'static str) -> Result<(), CallError> {
-    let refused =
-        || CallError::unanswered(operation, Class::Fenced, "not started: this process does not hold the lease");
-    fence.is_open().then_some(()).ok_or_else(refused)
+/// The fence decides after the wait for the call's turn, which may take minutes.
+async fn guarded_after<T>(
+    turn: impl Future<Output = ()> + Send,
+    fence: &Fence,
+    epoch: Epoch,
+    operation: &'static str,
+    call: impl Future<Output = Result<T, CallError>> + Send,
+) -> Result<T, CallError> {
+    turn.await;
+    guarded(fence, epoch, operation, call).await
+}
+
+fn check_fence(fence: &Fence, epoch: Epoch, operation: &'static str) -> Result<(), CallError> {
+    if fence.is_open_in(epoch) {
+        return Ok(());
+    }
+    let message = if fence.is_open() {
+        "not started: this process did not hold the lease all the time since it read the state of AWS"
+    } else {
+        "not started: this process does not hold the lease"
+    };
+    Err(CallError::unanswered(operation, Class::Fenced, message))
 }
 
 async fn guarded<T>(
     fence: &Fence,
+    epoch: Epoch,
     operation: &'static str,
     call: impl Future<Output = Result<T, CallError>> + Send,
 ) -> Result<T, CallError> {
@@ -88,7 +109,7 @@ async fn guarded<T>(
         return call.await;
     }
     let closing = fence.closing();
-    check_fence(fence, operation)?;
+    check_fence(fence, epoch, operation)?;
     let _in_flight = fence.in_flight();
     tokio::select! {
         answer = tokio::time::timeout(fence.call_timeout(), call) => {
@@ -116,16 +137,52 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_closed_fence_lets_only_reads_pass() {
         let fence = Fence::new(Duration::from_secs(1));
-        let error = guarded(&fence, CHANGE, answered()).await.unwrap_err();
+        let error = guarded(&fence, fence.epoch(), CHANGE, answered()).await.unwrap_err();
         assert_eq!(error.class, Class::Fenced);
         assert_eq!(error.to_string(), "ecs:UpdateService: not started: this process does not hold the lease");
-        assert_eq!(guarded(&fence, "ecs:DescribeServices", answered()).await.unwrap(), 1);
+        assert_eq!(guarded(&fence, fence.epoch(), "ecs:DescribeServices", answered()).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_an_earlier_epoch_is_not_started() {
+        let fence = Fence::open();
+        let earlier = fence.epoch();
+        fence.close();
+        fence.open_until(tokio::time::Instant::now() + Duration::from_secs(10));
+        let error = guarded(&fence, earlier, CHANGE, answered()).await.unwrap_err();
+        assert_eq!(error.class, Class::Fenced);
+        assert_eq!(
+            error.to_string(),
+            "ecs:UpdateService: not started: this process did not hold the lease all the time since it read the state of AWS"
+        );
+        assert_eq!(guarded(&fence, earlier, "ecs:DescribeServices", answered()).await.unwrap(), 1);
+        assert_eq!(guarded(&fence, fence.epoch(), CHANGE, answered()).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queued_change_is_dropped_after_a_loss() {
+        let (fence, limits) = (Fence::open(), RateLimiter::default());
+        let epoch = fence.epoch();
+        let turn = || limits.admit("ecs:RegisterTaskDefinition", Priority::Cold);
+        // The whole burst.
+        for _ in 0..20 {
+            turn().await;
+        }
+        let sent = guarded_after(turn(), &fence, epoch, CHANGE, answered());
+        let flip = async {
+            tokio::task::yield_now().await;
+            fence.close();
+            fence.open_until(tokio::time::Instant::now() + Duration::from_secs(60));
+        };
+        let (answer, ()) = tokio::join!(sent, flip);
+        assert_eq!(answer.unwrap_err().class, Class::Fenced);
+        assert!(fence.is_open());
     }
 
     #[tokio::test(start_paused = true)]
     async fn closing_the_fence_aborts_a_change() {
         let fence = Fence::open();
-        let call = guarded(&fence, CHANGE, std::future::pending::<Result<u8, CallError>>());
+        let call = guarded(&fence, fence.epoch(), CHANGE, std::future::pending::<Result<u8, CallError>>());
         let close = async {
             tokio::task::yield_now().await;
             fence.close();
@@ -142,7 +199,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_ends_at_its_time_limit() {
         let fence = Fence::open();
-        let error = guarded(&fence, CHANGE, std::future::pending::<Result<u8, CallError>>()).await.unwrap_err();
+        let error =
+            guarded(&fence, fence.epoch(), CHANGE, std::future::pending::<Result<u8, CallError>>()).await.unwrap_err();
         assert_eq!(
             (error.class, error.to_string().as_str()),
             (Class::Transient, "ecs:UpdateService: no answer within 60s")

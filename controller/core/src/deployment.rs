@@ -26,6 +26,8 @@ pub struct Deployment {
     pub log_retention_days: i32,
     /// Days for which codeloc keeps an image that no definition names.
     pub image_grace_days: u32,
+    /// Hours for which codeloc waits for the runs of a removed location before it deletes what they use.
+    pub run_wait_hours: u32,
     /// The code server's port.
     pub port: u16,
     pub address: Address,

@@ -30,6 +30,7 @@ pub fn deployment() -> Deployment {
         permissions_boundary: None,
         log_retention_days: 30,
         image_grace_days: 7,
+        run_wait_hours: 24,
         port: 4000,
         address: Address::Dns { template: "{service}.{namespace}".to_owned() },
         environment: [].into(),

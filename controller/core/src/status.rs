@@ -87,6 +87,8 @@ pub enum Reason {
     WebserverUnreachable,
     WebserverError,
     Deleting,
+    /// The config is gone, and runs still need the location's resources.
+    WaitingForRuns,
     CallFailed,
     NotConverging,
     /// The mode is `suspended`.
@@ -98,6 +100,8 @@ pub enum Reason {
     LeaseUnreadable,
     /// codeloc does not delete this much without confirmation.
     PruneBlocked,
+    /// The settings name another cluster or namespace than the one in which the location is.
+    Moved,
     /// The config said `deletion: {protect: true}`.
     Protected,
 }

@@ -9,7 +9,7 @@ use codeloc_crds::{Architecture, CodePointer, LocationName};
 use crate::error::BuildError;
 use crate::progress::OnProgress;
 
-/// Everything that decides the content of an image. Equal requests give the same digest.
+/// Everything of a location that decides the content of its image. With the same base image, equal requests give the same digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub location: LocationName,
@@ -31,13 +31,22 @@ pub struct Request {
 /// Port: finds and builds images.
 pub trait Builder: Send + Sync + 'static {
     /// The image of a request that was built earlier. Only reads the registry.
-    fn find(&self, request: &Request) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
-    /// Builds and pushes the image.
+    ///
+    /// `deployed` is the reference of the image that the location runs. It counts if it was built for this request, although the tag of
+    /// the base image has moved since.
+    fn find(
+        &self,
+        request: &Request,
+        deployed: Option<&str>,
+    ) -> impl Future<Output = Result<Option<Image>, BuildError>> + Send;
+    /// Builds and pushes the image. The build may wait for others; it starts with its first report of progress.
     fn build(
         &self,
         request: &Request,
         progress: &OnProgress<'_>,
     ) -> impl Future<Output = Result<Image, BuildError>> + Send;
-    /// The digest behind `NAME:TAG` of an image that codeloc did not build; `None` if the registry has no such tag.
-    fn digest(&self, tag: &str) -> impl Future<Output = Result<Option<Digest>, BuildError>> + Send;
+    /// The digest behind `NAME:TAG` or `NAME@DIGEST`; `None` if the registry has no such image.
+    fn digest(&self, reference: &str) -> impl Future<Output = Result<Option<Digest>, BuildError>> + Send;
+    /// Makes the next call read the tag of the base image again.
+    fn refresh(&self);
 }

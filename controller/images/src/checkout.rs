@@ -43,6 +43,15 @@ impl Tree {
         self.nodes.keys().map(String::as_str).filter(|path| self.file(path).is_some()).collect()
     }
 
+    /// The path that a setting means: the path itself if the commit has it, otherwise the file that links of folders lead to.
+    pub(super) fn resolve(&self, path: &str) -> String {
+        let path = path.trim_start_matches("./");
+        match destination(path, &self.nodes) {
+            Destination::Inside(file) if !self.nodes.contains_key(path) && self.nodes.contains_key(&file) => file,
+            Destination::Inside(_) | Destination::Circle | Destination::Outside => path.to_owned(),
+        }
+    }
+
     /// Object and size of the file that a path leads to.
     fn file(&self, path: &str) -> Option<(&str, u64)> {
         let node = match self.nodes.get(path) {

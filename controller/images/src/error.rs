@@ -5,13 +5,18 @@ use std::fmt;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// Whether codeloc retries.
+/// What failed, and therefore when codeloc retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// codeloc retries later. The network, a registry, a git host or the disk failed.
+    /// The network, a registry, a git host or the disk failed.
     Transient,
-    /// A retry gives the same error. Only another commit, config or setting helps.
+    /// The input cannot become an image. A retry gives the same error, unless something outside the commit has changed, such as the
+    /// package index.
     Terminal,
+    /// The build of a Dockerfile failed or reached its time limit. Each attempt takes as long again, and AWS bills it.
+    Dockerfile,
+    /// A person stopped the build.
+    Stopped,
 }
 
 /// Why there is no image.
@@ -31,6 +36,16 @@ impl BuildError {
 
     pub fn terminal(message: impl Into<String>) -> Self {
         Self { class: ErrorClass::Terminal, message: message.into(), cause: None }
+    }
+
+    /// The build of a Dockerfile failed or reached its time limit.
+    pub fn dockerfile(message: impl Into<String>) -> Self {
+        Self { class: ErrorClass::Dockerfile, message: message.into(), cause: None }
+    }
+
+    /// A person stopped the build.
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self { class: ErrorClass::Stopped, message: message.into(), cause: None }
     }
 
     #[must_use]

@@ -23,6 +23,8 @@ const LABEL_ABI: &str = "codeloc.abi";
 const LABEL_COMMIT: &str = "codeloc.commit";
 const LABEL_LOCATION: &str = "codeloc.location";
 const LABEL_LOAD: &str = "codeloc.load";
+/// The key of the request without the digest of the base image; only if the setting names the base image by a tag.
+const LABEL_REQUEST: &str = "codeloc.request";
 const LABEL_WORKING_DIRECTORY: &str = "codeloc.working-directory";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -44,6 +46,8 @@ pub(super) struct Assembly<'a> {
     pub commit: &'a Commit,
     /// Seconds since 1970.
     pub commit_time: i64,
+    /// The key of the request, if the tag of the base image can move.
+    pub request_key: Option<&'a str>,
 }
 
 /// The small files of an image, which are pushed last.
@@ -120,6 +124,9 @@ impl Assembly<'_> {
             (LABEL_WORKING_DIRECTORY, &self.load.working_directory),
         ] {
             labels.insert(label.to_owned(), json!(value));
+        }
+        if let Some(key) = self.request_key {
+            labels.insert(LABEL_REQUEST.to_owned(), json!(key));
         }
         config.insert("Labels".to_owned(), Value::Object(labels));
 
@@ -214,6 +221,11 @@ pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
     }
 }
 
+/// Whether an image config is of an image that codeloc built for the request with this key.
+pub(super) fn is_for_request(config: &[u8], key: &str) -> bool {
+    serde_json::from_slice::<Value>(config).is_ok_and(|document| document["config"]["Labels"][LABEL_REQUEST] == key)
+}
+
 /// Reads [`Load`] from an image config that codeloc wrote.
 pub(super) fn read_load(config: &[u8]) -> Option<Load> {
     let document: Value = serde_json::from_slice(config).ok()?;
@@ -255,6 +267,7 @@ mod tests {
             location: "demo",
             commit: &Commit::from("c0ffee"),
             commit_time: 1_700_000_000,
+            request_key: None,
         };
         let assembled = assembly.assemble().unwrap();
         assert_eq!(read_load(&assembled.config), Some(load.clone()));
@@ -338,6 +351,7 @@ mod tests {
             location: "demo",
             commit: &Commit::from("c0ffee"),
             commit_time: 0,
+            request_key: None,
         };
         assert!(expect_terminal(assembly.assemble().map(|_| ())).contains("base image"));
     }

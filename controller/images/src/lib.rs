@@ -3,6 +3,7 @@
 //!
 //! Guarantees: no Docker daemon is needed, and no code of the repository runs in this process.
 
+mod base;
 mod build_cache;
 mod builder;
 mod caches;
@@ -14,6 +15,7 @@ mod disk;
 mod dockerfile;
 mod error;
 mod image;
+mod key;
 mod layer;
 mod listing;
 mod load;

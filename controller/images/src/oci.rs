@@ -13,20 +13,21 @@ use codeloc_crds::{Architecture, CodePointer};
 use codeloc_git::Git;
 use codeloc_git::program::{Program, tail};
 use oci_client::Reference;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, RwLockReadGuard, Semaphore, SemaphorePermit};
 
+use crate::base::BaseTag;
 use crate::build_cache::{self, BuildCache, NoBuildCache, PushedLayer};
 use crate::builder::{Builder, Request};
 use crate::caches::{self, Caches};
 use crate::checkout::{Repositories, Tree, read_error};
 use crate::credentials::RegistryCredentials;
 use crate::dependencies::{Resolution, candidates, input};
-use crate::digest::sha256_hex;
 use crate::disk::{SPOOL, blocking, temporary_folder};
 use crate::dockerfile::{DockerfileBuilder, Order};
 use crate::error::BuildError;
-use crate::image::{Assembly, Base, check_base, read_load};
-use crate::layer::{Layer, Node, Spooled, compressor, pack};
+use crate::image::{Assembly, Base, check_base, is_for_request, read_load};
+use crate::key::Inputs;
+use crate::layer::{Layer, Node, Spooled, pack};
 use crate::load::load;
 use crate::packages::Packages;
 use crate::progress::{OnProgress, Progress};
@@ -36,13 +37,11 @@ use crate::settings::{BaseImage, BuildSettings, Compression, Platform, base_refe
 use crate::single_flight::SingleFlight;
 use crate::uv::{Target, Uv};
 
-/// Increase it if the same request and settings must give another image.
-const LAYOUT: u32 = 2;
-
 /// The [`Builder`] of production: git objects, uv and the OCI protocol.
 ///
 /// Guarantees: one build per image and one installation per lock at a time; it finds a pushed image by its tag, even after a
-/// restart with an empty work folder. Assumes that the target repository exists.
+/// restart with an empty work folder; while a Dockerfile is built outside this process, the other builds do not wait for it.
+/// Assumes that the target repository exists.
 pub struct OciBuilder<C> {
     settings: BuildSettings,
     credentials: C,
@@ -56,6 +55,7 @@ pub struct OciBuilder<C> {
     /// The repository path that got a layer last, by registry and digest.
     pushed_layers: Mutex<HashMap<String, String>>,
     slots: Semaphore,
+    base_tag: BaseTag,
     build_cache: Arc<dyn BuildCache>,
     dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
 }
@@ -64,11 +64,16 @@ pub struct OciBuilder<C> {
 #[derive(Clone, Copy)]
 struct Build<'a> {
     request: &'a Request,
-    target: &'a Target,
-    constraints: Option<&'a str>,
+    inputs: &'a Inputs<'a>,
     registry: &'a Registry,
     tag: &'a str,
     progress: &'a OnProgress<'a>,
+}
+
+/// A build of this machine: it counts against the limit, and the caches stay while it reads them.
+struct LocalBuild<'a> {
+    _slot: SemaphorePermit<'a>,
+    _reading: RwLockReadGuard<'a, ()>,
 }
 
 /// The dependency layer of an image, ready to be pushed.
@@ -96,6 +101,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             single_flight: SingleFlight::default(),
             pushed_layers: Mutex::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
+            base_tag: BaseTag::default(),
             settings,
             credentials,
             build_cache: Arc::new(NoBuildCache),
@@ -141,48 +147,30 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         })
     }
 
-    /// The tag of a request's image: the commit for people, and a hash of everything that decides the image.
-    fn tag(&self, request: &Request, target: &Target, constraints: Option<&str>) -> String {
-        let inputs = match &request.dockerfile {
-            Some(dockerfile) => serde_json::json!([
-                LAYOUT,
-                request.location.as_str(),
-                request.commit,
-                request.subdirectory,
-                ["dockerfile", dockerfile],
-                target.architecture,
-            ]),
-            None => self.inputs(request, target, constraints),
-        };
-        let key = sha256_hex(inputs.to_string());
-        format!("commit-{}-{}", request.commit.get(..12).unwrap_or(&request.commit), &key[..16])
+    /// Everything that decides an image, except for the digest of its base image.
+    async fn inputs(&self, request: &Request) -> Result<Inputs<'_>, BuildError> {
+        Ok(Inputs {
+            settings: &self.settings,
+            index: self.uv.index(),
+            target: self.target(request).await?,
+            constraints: self.settings.constraints_text()?,
+            base: None,
+        })
     }
 
-    /// Everything that decides an image without a Dockerfile.
-    fn inputs(&self, request: &Request, target: &Target, constraints: Option<&str>) -> serde_json::Value {
-        let code = match &request.code {
-            CodePointer::PythonFile(file) => ("file", file),
-            CodePointer::Module(module) => ("module", module),
-        };
-        let base = match &self.settings.base_image {
-            BaseImage::Scratch => "scratch",
-            BaseImage::Reference(reference) => reference,
-        };
-        serde_json::json!([
-            LAYOUT,
-            request.location.as_str(),
-            request.commit,
-            request.subdirectory,
-            code,
-            request.dependencies,
-            target.key(),
-            target.compiler,
-            base,
-            self.settings.requirements,
-            constraints,
-            self.uv.index(),
-            compressor(self.settings.compression),
-        ])
+    /// The digest of the base image of a request, if the setting is a tag. Reads the tag at most once an hour.
+    async fn base_digest(&self, request: &Request) -> Result<Option<Digest>, BuildError> {
+        match self.settings.base_image.tag()? {
+            Some(tag) if request.dockerfile.is_none() => Ok(Some(self.base_tag.digest(tag, self.digest(tag)).await?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits until this machine may run another build.
+    async fn start(&self) -> Result<LocalBuild<'_>, BuildError> {
+        let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
+        let slot = self.slots.acquire().await.map_err(stopped)?;
+        Ok(LocalBuild { _slot: slot, _reading: self.caches.enter().await? })
     }
 
     async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
@@ -217,8 +205,29 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Ok(Some(Image { reference, commit: Some(request.commit.clone()), load }))
     }
 
+    /// The image that a location runs, if it was built for this request. Its base image may be older than the one that the tag names.
+    async fn deployed_image(
+        &self,
+        registry: &Registry,
+        request: &Request,
+        inputs: &Inputs<'_>,
+        deployed: &str,
+    ) -> Result<Option<Image>, BuildError> {
+        let digest = deployed.strip_prefix(&request.target).and_then(|rest| rest.strip_prefix('@'));
+        let (Some(digest), Some(_)) = (digest, self.settings.base_image.tag()?) else { return Ok(None) };
+        if registry.digest_of(digest).await?.is_none() {
+            return Ok(None);
+        }
+        let pulled = registry.pull(digest, inputs.target.architecture).await?;
+        if !is_for_request(&pulled.config, &inputs.request_key(request)) {
+            return Ok(None);
+        }
+        let image = |load| Image { reference: deployed.to_owned(), commit: Some(request.commit.clone()), load };
+        Ok(read_load(&pulled.config).map(image))
+    }
+
     async fn dependencies(&self, build: Build<'_>, tree: &Tree) -> Result<Dependencies, BuildError> {
-        let Build { request, target, constraints, registry, progress, .. } = build;
+        let Build { request, inputs: Inputs { target, constraints, .. }, registry, progress, .. } = build;
         let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
         let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
         let input = input(explicit, &texts)?;
@@ -227,7 +236,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             uv: &self.uv,
             target,
             base: &self.base_set,
-            constraints,
+            constraints: constraints.as_deref(),
             work,
             build_cache: self.build_cache.as_ref(),
             progress,
@@ -315,31 +324,44 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         .await
     }
 
-    /// Builds the image of a Dockerfile with the [`DockerfileBuilder`].
-    async fn build_dockerfile(&self, build: Build<'_>, dockerfile: &str, tree: &Tree) -> Result<Image, BuildError> {
-        let Build { request, target, registry, tag, progress, .. } = build;
+    /// Builds the image of a Dockerfile with the [`DockerfileBuilder`]. Only the preparation is a build of this machine.
+    async fn build_dockerfile(
+        &self,
+        build: Build<'_>,
+        dockerfile: &str,
+        tree: Tree,
+        local: LocalBuild<'_>,
+    ) -> Result<Image, BuildError> {
+        let Build { request, inputs: Inputs { target, .. }, registry, tag, progress, .. } = build;
         let Some(builder) = &self.dockerfiles else {
             return Err(BuildError::terminal(
                 "no setting chooses a builder of Dockerfiles; set `build.codebuild_project` or `build.buildah`",
             ));
         };
-        let dockerfile = dockerfile.trim_start_matches("./");
-        if !tree.files().contains(dockerfile) {
+        let dockerfile = tree.resolve(dockerfile);
+        if !tree.files().contains(dockerfile.as_str()) {
             return Err(BuildError::terminal(format!("the commit has no file {dockerfile} (`dockerfile`)")));
         }
         progress(Progress::PackingCode);
-        let context = self.pack_tree(tree, Compression::Gzip, "").await?;
+        let context = self.pack_tree(&tree, Compression::Gzip, "").await?;
         let order = Order {
             context: context.file.to_path_buf(),
-            dockerfile: dockerfile.to_owned(),
+            dockerfile,
             image: format!("{}:{tag}", request.target),
             architecture: target.architecture,
             commit_time: tree.commit_time,
             credentials: self.credentials.for_registry(registry.host()).await?,
         };
+        // From here on, the build takes as long as the Dockerfile does.
+        drop((tree, local));
         let outcome = builder.build(&order, progress).await;
+        let found = async {
+            // The password of the first client may have expired meanwhile.
+            let registry = self.registry(&request.target, Access::Read).await?;
+            self.lookup(&registry, tag, request, target).await
+        };
         // The registry decides: a builder may fail after its push, and may succeed without one.
-        match (self.lookup(registry, tag, request, target).await, outcome) {
+        match (found.await, outcome) {
             (Ok(Some(image)), _) => Ok(image),
             (_, Err(error)) | (Err(error), _) => Err(error),
             (Ok(None), Ok(())) => Err(BuildError::transient(format!(
@@ -351,14 +373,14 @@ impl<C: RegistryCredentials> OciBuilder<C> {
 
     /// Checks the base image and copies its layers to the target repository.
     async fn base(&self, build: Build<'_>) -> Result<Option<Base>, BuildError> {
-        let Build { registry, target, progress, .. } = build;
+        let Build { registry, inputs: Inputs { target, base, .. }, progress, .. } = build;
         let BaseImage::Reference(text) = &self.settings.base_image else {
             return Ok(None);
         };
         let reference = base_reference(text)?;
         let repository = format!("{}/{}", reference.resolve_registry(), reference.repository());
         let source = self.registry(&repository, Access::Read).await?;
-        let version = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let version = base.as_deref().or(reference.digest()).unwrap_or("latest");
         let pulled = source.pull(version, target.architecture).await?;
         check_base(&pulled.config, target).map_err(|reason| {
             BuildError::terminal(format!("the packages do not fit the base image {text}: {reason}"))
@@ -404,48 +426,43 @@ impl<C: RegistryCredentials> OciBuilder<C> {
 }
 
 impl<C: RegistryCredentials> Builder for OciBuilder<C> {
-    async fn find(&self, request: &Request) -> Result<Option<Image>, BuildError> {
-        let target = self.target(request).await?;
-        let constraints = self.settings.constraints_text()?;
-        let tag = self.tag(request, &target, constraints.as_deref());
+    async fn find(&self, request: &Request, deployed: Option<&str>) -> Result<Option<Image>, BuildError> {
+        let mut inputs = self.inputs(request).await?;
         let registry = self.registry(&request.target, Access::Read).await?;
-        self.lookup(&registry, &tag, request, &target).await
+        if let Some(deployed) = deployed
+            && let Some(image) = self.deployed_image(&registry, request, &inputs, deployed).await?
+        {
+            return Ok(Some(image));
+        }
+        inputs.base = self.base_digest(request).await?;
+        self.lookup(&registry, &inputs.tag(request), request, &inputs.target).await
     }
 
     async fn build(&self, request: &Request, progress: &OnProgress<'_>) -> Result<Image, BuildError> {
-        let target = self.target(request).await?;
-        let constraints = self.settings.constraints_text()?;
-        let tag = self.tag(request, &target, constraints.as_deref());
+        let inputs = Inputs { base: self.base_digest(request).await?, ..self.inputs(request).await? };
+        let (target, tag) = (&inputs.target, inputs.tag(request));
         let _exclusive = self.single_flight.enter(format!("image {}:{tag}", request.target)).await;
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|error| BuildError::transient("the build was stopped").caused_by(error))?;
-        let _reading = self.caches.enter().await?;
+        let local = self.start().await?;
         let registry = self.registry(&request.target, Access::Write).await?;
-        if let Some(image) = self.lookup(&registry, &tag, request, &target).await? {
+        if let Some(image) = self.lookup(&registry, &tag, request, target).await? {
             return Ok(image);
         }
 
-        let build = Build {
-            request,
-            target: &target,
-            constraints: constraints.as_deref(),
-            registry: &registry,
-            tag: &tag,
-            progress,
-        };
+        let build = Build { request, inputs: &inputs, registry: &registry, tag: &tag, progress };
         progress(Progress::FetchingCommit);
         let tree = {
             let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
             self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
         if let Some(dockerfile) = &request.dockerfile {
-            return self.build_dockerfile(build, dockerfile, &tree).await;
+            return self.build_dockerfile(build, dockerfile, tree, local).await;
         }
         let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
-        let load = load(&request.code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
+        let code = match &request.code {
+            CodePointer::PythonFile(file) => CodePointer::PythonFile(tree.resolve(file)),
+            module @ CodePointer::Module(_) => module.clone(),
+        };
+        let load = load(&code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
         let base = self.base(build).await?;
         let dependencies = self.dependencies(build, &tree).await?;
         progress(Progress::PackingCode);
@@ -454,6 +471,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         progress(Progress::Uploading);
         self.push_dependencies(&registry, &dependencies, progress).await?;
         self.push_layer(&registry, &code.layer, &code.file, progress).await?;
+        let request_key = inputs.base.as_ref().map(|_| inputs.request_key(request));
         let assembled = Assembly {
             base: base.as_ref(),
             dependencies: &dependencies.layer,
@@ -464,6 +482,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             location: request.location.as_str(),
             commit: &request.commit,
             commit_time: tree.commit_time,
+            request_key: request_key.as_deref(),
         }
         .assemble()?;
         registry.push_bytes(assembled.config, &assembled.config_digest).await?;
@@ -472,12 +491,16 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         Ok(Image { reference, commit: Some(request.commit.clone()), load })
     }
 
-    async fn digest(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
-        let reference = Reference::from_str(tag)
-            .map_err(|error| BuildError::terminal(format!("{tag} is not an image reference")).caused_by(error))?;
-        let repository = format!("{}/{}", reference.resolve_registry(), reference.repository());
+    async fn digest(&self, reference: &str) -> Result<Option<Digest>, BuildError> {
+        let parsed = Reference::from_str(reference)
+            .map_err(|error| BuildError::terminal(format!("{reference} is not an image reference")).caused_by(error))?;
+        let repository = format!("{}/{}", parsed.resolve_registry(), parsed.repository());
         let registry = self.registry(&repository, Access::Read).await?;
-        registry.digest_of(reference.tag().unwrap_or("latest")).await
+        registry.digest_of(parsed.digest().or(parsed.tag()).unwrap_or("latest")).await
+    }
+
+    fn refresh(&self) {
+        self.base_tag.refresh();
     }
 }
 

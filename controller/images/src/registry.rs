@@ -98,9 +98,14 @@ impl Registry {
         Reference::with_digest(self.host.clone(), self.path.clone(), digest.to_owned())
     }
 
-    /// The digest behind a tag, or `None` if the tag does not exist.
-    pub(super) async fn digest_of(&self, tag: &str) -> Result<Option<Digest>, BuildError> {
-        match self.client.fetch_manifest_digest(&self.tagged(tag), &RegistryAuth::Anonymous).await {
+    /// The image with this tag or digest.
+    fn image(&self, reference: &str) -> Reference {
+        if reference.starts_with("sha256:") { self.by_digest(reference) } else { self.tagged(reference) }
+    }
+
+    /// The digest behind a tag or digest, or `None` if the registry does not have it.
+    pub(super) async fn digest_of(&self, reference: &str) -> Result<Option<Digest>, BuildError> {
+        match self.client.fetch_manifest_digest(&self.image(reference), &RegistryAuth::Anonymous).await {
             Ok(digest) => Ok(Some(Digest::from(digest))),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.failed("look up the image in", error)),
@@ -109,7 +114,7 @@ impl Registry {
 
     /// Reads the manifest and config behind a digest or tag. In an index, it chooses the image for linux on `architecture`.
     pub(super) async fn pull(&self, reference: &str, architecture: &str) -> Result<Pulled, BuildError> {
-        let image = if reference.starts_with("sha256:") { self.by_digest(reference) } else { self.tagged(reference) };
+        let image = self.image(reference);
         let read = async |image: &Reference| self.client.pull_manifest(image, &RegistryAuth::Anonymous).await;
         let (mut manifest, mut digest) = read(&image).await.map_err(|error| self.failed("read the image in", error))?;
         if let OciManifest::ImageIndex(index) = &manifest {

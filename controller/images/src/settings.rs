@@ -34,7 +34,7 @@ pub struct BuildSettings {
     pub platform: Platform,
     pub compression: Compression,
     pub limits: Limits,
-    /// The maximum number of concurrent builds.
+    /// The maximum number of concurrent builds on this machine. Builds of Dockerfiles do not count.
     pub parallel: usize,
     /// The time limit of one run of uv.
     pub uv_timeout: Duration,
@@ -103,8 +103,8 @@ impl BuildSettings {
 pub enum BaseImage {
     /// No image, for runtimes that bring their own Python.
     Scratch,
-    /// An image with a Python environment in `/opt/codeloc/env`. Prefer a digest: codeloc does not notice that a tag moves
-    /// until another change needs a new image.
+    /// An image with a Python environment in `/opt/codeloc/env`. If it is a tag that moves, new images use the new one; an image that
+    /// a location runs stays.
     Reference(String),
 }
 

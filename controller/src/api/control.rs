@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::RepositoryUrl;
 use crate::config_source::write;
 use crate::config_source::write::{Change, WriteError};
 use crate::cost::Cost;
@@ -32,11 +33,22 @@ pub trait Control: Send + Sync + 'static {
     fn costs(&self) -> Vec<Cost>;
     /// Reads config, branch and AWS of one location, or of all locations, and reconciles now.
     fn trigger(&self, name: Option<&LocationName>);
+    /// Deletes a removed location without waiting for its runs.
+    fn abandon_runs(&self, name: &LocationName);
+    /// Looks for the image of a location again, and builds it if the registry does not have it.
+    fn retry(&self, name: &LocationName);
     /// Handles a push to a repository with these URLs. Returns how many locations and config sources use it.
-    fn pushed(&self, urls: &[String]) -> usize;
+    fn pushed(&self, urls: &[RepositoryUrl]) -> usize;
     /// The plan in the format of `codeloc plan --json`.
     fn plan<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<serde_json::Value, PlanError>>;
     fn logs<'a>(&'a self, name: &'a LocationName, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>>;
+    /// The lines from a time on, in milliseconds since the epoch. `page` is the token of the page before.
+    fn log_page<'a>(
+        &'a self,
+        name: &'a LocationName,
+        from: i64,
+        page: Option<String>,
+    ) -> Call<'a, Result<LogPage, PlanError>>;
     fn config<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<Option<String>, WriteError>>;
     fn write<'a>(
         &'a self,
@@ -56,7 +68,7 @@ pub struct PlanError(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct Logs {
     /// Maximum number of lines; the newest ones count.
-    pub lines: i32,
+    pub lines: u16,
     /// Only lines after this time, in milliseconds since the epoch.
     pub after: Option<i64>,
 }
@@ -64,11 +76,21 @@ pub struct Logs {
 /// One line of a location's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
+    /// The id that CloudWatch Logs gave the line.
+    pub id: String,
     /// Time in milliseconds since the epoch.
     pub at: i64,
     /// The task that wrote it.
     pub stream: String,
     pub text: String,
+}
+
+/// A page of a location's log, the oldest line first.
+#[derive(Clone, Debug, Default)]
+pub struct LogPage {
+    pub lines: Vec<Line>,
+    /// The token of the next page.
+    pub next: Option<String>,
 }
 
 /// The result of a write to the config repository.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -22,6 +22,8 @@ const REQUESTS: usize = 64;
 const HOOK_BODIES: usize = 8;
 /// Streams of events and logs at the same time; a stream has no time limit.
 const STREAMS: usize = 32;
+/// Writes at the same time, including those whose client left.
+const WRITES: usize = 64;
 /// For one request, including its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a body.
@@ -34,6 +36,7 @@ pub(super) struct Limits {
     requests: Semaphore,
     hooks: Semaphore,
     streams: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
 }
 
 impl Default for Limits {
@@ -48,6 +51,7 @@ impl Limits {
             requests: Semaphore::new(requests),
             hooks: Semaphore::new(hooks),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            writes: Arc::new(Semaphore::new(WRITES)),
         }
     }
 
@@ -60,6 +64,12 @@ impl Limits {
             )
         };
         self.streams.clone().try_acquire_owned().map_err(busy)
+    }
+
+    /// Hold the permit until the write ends.
+    pub fn write(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "codeloc performs too many writes; retry later");
+        self.writes.clone().try_acquire_owned().map_err(busy)
     }
 
     /// Hold the permit while the body of a webhook is read.
@@ -101,9 +111,17 @@ async fn answer(app: &App, route: &str, request: Request, next: Next) -> Respons
             return busy("too many requests; retry later");
         }
     }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let body_timeout = if route == HOOKS { HOOK_BODY_TIMEOUT } else { BODY_TIMEOUT };
     let request = request.map(|body| within(body_timeout, body));
     let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     drop(permit);
-    response.unwrap_or_else(|_| busy("codeloc did not complete the request in time; retry later"))
+    response.unwrap_or_else(|_| {
+        busy(if is_read {
+            "codeloc did not complete the request in time; retry later"
+        } else {
+            "codeloc did not complete the request in time, and continues with a write; read the config before you send the \
+             request again, or send it with the Idempotency-Key of the first one"
+        })
+    })
 }

@@ -1,34 +1,25 @@
 //! `/v1/locations`: reads return the status store, writes are commits.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::time::Duration;
-
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
 use codeloc_core::ids::Commit;
-use codeloc_core::status::LocationStatus;
+use codeloc_core::status::{LocationStatus, Reason};
 use codeloc_crds::LocationName;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::idempotency::idempotent;
 use super::problem::{self, Problem};
-use super::{App, Line, Logs, Written};
+use super::{App, Written};
 use crate::config_source::write::{Change, WriteError};
 use crate::status::events::{EventReason, NewEvent};
 use crate::status::metrics::WriteOutcome;
-
-/// Interval between two reads of a log that a client follows.
-const POLL: Duration = Duration::from_secs(2);
-const MAX_LINES: i32 = 1000;
 
 type Named = Result<Path<String>, PathRejection>;
 type Body = Result<Bytes, BytesRejection>;
@@ -58,7 +49,7 @@ pub struct ConfigFields(Map<String, Value>);
 ///
 /// The body is the config, as JSON or as the text of a `config.yml`.
 #[utoipa::path(post, path = "/v1/locations", tag = "locations",
-    params(("Idempotency-Key" = Option<String>, Header, description = "codeloc performs requests with the same key once")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "codeloc performs a write with this key once; it performs a write that failed again")),
     request_body(content((ConfigFields = "application/json"), (String = "application/yaml"))),
     responses((status = 201, body = Written, description = "The config is committed; codeloc creates the location"),
         problem::Read, problem::OneLocation, problem::Write))]
@@ -82,8 +73,8 @@ pub async fn add(
         (name.clone(), Change::Add(fields))
     };
     let message = format!("Add location {name}");
-    let written = write(&app, &caller, &headers, &name, &change, &message).await?;
     let location = format!("/v1/locations/{name}");
+    let written = write(app, caller, &headers, name, Request::Change(change, message)).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(written)).into_response())
 }
 
@@ -103,7 +94,7 @@ pub async fn update(
     let fields = object(&headers, &body?)?;
     let named: Vec<&str> = fields.keys().map(String::as_str).collect();
     let message = format!("Change {} of location {name}", named.join(", "));
-    write(&app, &caller, &headers, &name, &Change::Set(fields), &message).await.map(Json)
+    write(app, caller, &headers, name, Request::Change(Change::Set(fields), message)).await.map(Json)
 }
 
 /// Remove a location: commit the removal of its config. codeloc then deletes its AWS resources, but not its objects in S3.
@@ -118,7 +109,7 @@ pub async fn remove(
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
     let message = format!("Remove location {name}");
-    write(&app, &caller, &headers, &name, &Change::Remove, &message).await.map(Json)
+    write(app, caller, &headers, name, Request::Change(Change::Remove, message)).await.map(Json)
 }
 
 /// Return the config from the config repository.
@@ -140,96 +131,6 @@ pub async fn plan(State(app): State<App>, name: Named) -> Result<Json<Value>, Pr
     Ok(Json(app.control.plan(&name).await?))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct LogsQuery {
-    /// Maximum number of lines; the newest ones count.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    lines: Option<u16>,
-    /// Only lines after this time, in milliseconds since the epoch.
-    after: Option<i64>,
-}
-
-impl LogsQuery {
-    fn selection(&self) -> Result<Logs, Problem> {
-        let lines = i32::from(self.lines.unwrap_or(100));
-        if !(1..=MAX_LINES).contains(&lines) {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                format!("`lines` is {lines}; set it to 1 to {MAX_LINES}"),
-            ));
-        }
-        if self.after.is_some_and(|after| after < 0) {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "`after` is negative; set it to a time in milliseconds since the epoch",
-            ));
-        }
-        Ok(Logs { lines, after: self.after })
-    }
-}
-
-/// Return log lines of a location's code server and runs. The oldest line is first.
-#[utoipa::path(get, path = "/v1/locations/{name}/logs", tag = "locations", params(("name" = String, Path), LogsQuery),
-    responses((status = 200, body = Vec<Line>), problem::Read, problem::OneLocation))]
-pub async fn logs(
-    State(app): State<App>,
-    name: Named,
-    query: Result<Query<LogsQuery>, QueryRejection>,
-) -> Result<Json<Vec<Line>>, Problem> {
-    let (Path(name), Query(query)) = (name?, query?);
-    let selection = query.selection()?;
-    let name = known(&app, &name)?;
-    Ok(Json(app.control.logs(&name, selection).await?))
-}
-
-/// Stream the same log lines and new ones as server-sent events.
-#[utoipa::path(get, path = "/v1/locations/{name}/logs/stream", tag = "locations",
-    params(("name" = String, Path), LogsQuery),
-    responses((status = 200, body = String, content_type = "text/event-stream"), problem::Read, problem::OneLocation))]
-pub async fn follow_logs(
-    State(app): State<App>,
-    name: Named,
-    query: Result<Query<LogsQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let (Path(name), Query(query)) = (name?, query?);
-    let selection = query.selection()?;
-    let name = known(&app, &name)?;
-    let permit = app.limits.stream()?;
-    let first = app.control.logs(&name, selection).await?;
-    let state = LogStream { app, name, waiting: first.into(), after: query.after, _permit: permit };
-    let stream = futures::stream::unfold(state, |mut state| async move {
-        let event = state.next().await;
-        Some((Ok::<_, Infallible>(event), state))
-    });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
-}
-
-struct LogStream {
-    app: App,
-    name: LocationName,
-    waiting: VecDeque<Line>,
-    after: Option<i64>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl LogStream {
-    async fn next(&mut self) -> Event {
-        loop {
-            if let Some(line) = self.waiting.pop_front() {
-                self.after = self.after.max(Some(line.at));
-                return Event::default().event("line").json_data(line).unwrap_or_default();
-            }
-            tokio::time::sleep(POLL).await;
-            let selection = Logs { lines: MAX_LINES, after: self.after };
-            match self.app.control.logs(&self.name, selection).await {
-                Ok(lines) => self.waiting = lines.into(),
-                Err(error) => return Event::default().event("fault").data(error.to_string()),
-            }
-        }
-    }
-}
-
 /// Reconcile a location now: read its config, its branch and AWS.
 #[utoipa::path(post, path = "/v1/locations/{name}/sync", tag = "locations", params(("name" = String, Path)),
     responses((status = 202, description = "codeloc reconciles the location"), problem::Read, problem::OneLocation))]
@@ -237,6 +138,38 @@ pub async fn sync(State(app): State<App>, name: Named) -> Result<StatusCode, Pro
     let Path(name) = name?;
     let name = known(&app, &name)?;
     app.control.trigger(Some(&name));
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Delete a removed location now, without waiting until its runs end. These runs fail.
+#[utoipa::path(post, path = "/v1/locations/{name}/abandon-runs", tag = "locations", params(("name" = String, Path)),
+    responses((status = 202, description = "codeloc deletes the location"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The location does not wait for runs, or another daemon holds the lease"),
+        problem::Read, problem::OneLocation))]
+pub async fn abandon_runs(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
+    let Path(name) = name?;
+    let name = known(&app, &name)?;
+    let waits = app
+        .control
+        .status(&name)
+        .is_some_and(|status| status.conditions.iter().any(|dated| dated.condition.reason == Reason::WaitingForRuns));
+    if !waits {
+        let detail = format!("`{name}` does not wait for runs; remove its config first, with `codeloc remove {name}`");
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    app.control.abandon_runs(&name);
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Look for the image of a location again, and build it if the registry does not have it.
+///
+/// Use it after a failed build, or after the tag of the base image has moved.
+#[utoipa::path(post, path = "/v1/locations/{name}/retry", tag = "locations", params(("name" = String, Path)),
+    responses((status = 202, description = "codeloc reconciles the location"), problem::Read, problem::OneLocation))]
+pub async fn retry(State(app): State<App>, name: Named) -> Result<StatusCode, Problem> {
+    let Path(name) = name?;
+    let name = known(&app, &name)?;
+    app.control.retry(&name);
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -259,7 +192,8 @@ pub async fn suspend(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    write(&app, &caller, &headers, &name, &Change::Suspend, &format!("Suspend location {name}")).await.map(Json)
+    let message = format!("Suspend location {name}");
+    write(app, caller, &headers, name, Request::Change(Change::Suspend, message)).await.map(Json)
 }
 
 /// Resume a suspended location: commit its previous mode. Does nothing if the location is not suspended.
@@ -273,7 +207,8 @@ pub async fn resume(
     headers: HeaderMap,
 ) -> Result<Json<Written>, Problem> {
     let Path(name) = name?;
-    write(&app, &caller, &headers, &name, &Change::Resume, &format!("Resume location {name}")).await.map(Json)
+    let message = format!("Resume location {name}");
+    write(app, caller, &headers, name, Request::Change(Change::Resume, message)).await.map(Json)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -299,57 +234,72 @@ pub async fn rollback(
     let Path(name) = name?;
     let body = body?;
     let rollback = if body.is_empty() { Rollback::default() } else { from_json(&headers, &body)? };
-    let status = app.control.status(&name).ok_or_else(|| Problem::no_such_location(&name))?;
-    let commit = rollback.commit.or(status.previous_commit).ok_or_else(|| {
-        let detail = "codeloc knows no earlier commit that served this location; set `commit`, or pass --to COMMIT";
-        Problem::new(StatusCode::CONFLICT, detail)
-    })?;
-    let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));
-    let message = format!("Roll location {name} back to {commit}");
-    write(&app, &caller, &headers, &name, &change, &message).await.map(Json)
+    write(app, caller, &headers, name, Request::Rollback(rollback.commit)).await.map(Json)
 }
 
-/// Commits a change and reconciles the location.
-async fn write(
-    app: &App,
-    caller: &Caller,
-    headers: &HeaderMap,
-    name: &str,
-    change: &Change,
-    message: &str,
-) -> Result<Written, Problem> {
-    let request = [caller.name.as_str(), name, &format!("{change:?}")];
-    let recorder = app.control.recorder();
-    let count = |outcome| recorder.metrics.count_config_write(outcome);
-    idempotent(app, headers, &request, async {
-        let written = async {
-            let name = LocationName::new(name)?;
-            let written = app.control.write(&name, change, message, &caller.author()).await?;
-            Ok::<_, WriteError>((name, written))
+/// A write as the client asked for it. A repetition of the request is equal, even if codeloc knows more then.
+#[derive(Debug)]
+enum Request {
+    Change(Change, String),
+    /// To this commit; by default, the one that served before the current one.
+    Rollback(Option<Commit>),
+}
+
+impl Request {
+    /// The change and its message.
+    fn resolve(self, app: &App, name: &str) -> Result<(Change, String), Problem> {
+        let commit = match self {
+            Self::Change(change, message) => return Ok((change, message)),
+            Self::Rollback(commit) => commit,
         };
-        match written.await {
-            Ok((name, written)) => {
-                count(if written.changed { WriteOutcome::Written } else { WriteOutcome::Unchanged });
-                if written.changed {
-                    let new_event =
-                        NewEvent::of(&name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
-                    recorder.record(new_event.from_commit(written.commit.clone()));
-                }
-                app.control.trigger(Some(&name));
-                Ok(Written::from(written))
-            }
-            Err(error) => {
-                let problem = Problem::from(error);
-                count(if problem.status >= 500 { WriteOutcome::Failed } else { WriteOutcome::Refused });
-                Err(problem)
-            }
-        }
+        let status = app.control.status(name).ok_or_else(|| Problem::no_such_location(name))?;
+        let commit = commit.or(status.previous_commit).ok_or_else(|| {
+            let detail = "codeloc knows no earlier commit that served this location; set `commit`, or pass --to COMMIT";
+            Problem::new(StatusCode::CONFLICT, detail)
+        })?;
+        let change = Change::Set(fields(json!({"branch": null, "tag": null, "commit": commit})));
+        Ok((change, format!("Roll location {name} back to {commit}")))
+    }
+}
+
+/// Commits a change and reconciles the location, also if the client leaves meanwhile.
+async fn write(
+    app: App,
+    caller: Caller,
+    headers: &HeaderMap,
+    name: String,
+    request: Request,
+) -> Result<Written, Problem> {
+    let digested = [caller.name.clone(), name.clone(), format!("{request:?}")];
+    let writing = app.clone();
+    idempotent(&app, headers, &digested.each_ref().map(String::as_str), async move {
+        let written = perform(&writing, &caller, &name, request).await;
+        let outcome = match &written {
+            Ok(written) if written.changed => WriteOutcome::Written,
+            Ok(_) => WriteOutcome::Unchanged,
+            Err(problem) if problem.status >= 500 => WriteOutcome::Failed,
+            Err(_) => WriteOutcome::Refused,
+        };
+        writing.control.recorder().metrics.count_config_write(outcome);
+        written
     })
     .await
 }
 
+async fn perform(app: &App, caller: &Caller, name: &str, request: Request) -> Result<Written, Problem> {
+    let (change, message) = request.resolve(app, name)?;
+    let name = LocationName::new(name).map_err(WriteError::from)?;
+    let written = app.control.write(&name, &change, &message, &caller.author()).await?;
+    if written.changed {
+        let new_event = NewEvent::of(&name, EventReason::ConfigWritten, format!("{}: {message}", caller.name));
+        app.control.recorder().record(new_event.from_commit(written.commit.clone()));
+    }
+    app.control.trigger(Some(&name));
+    Ok(Written::from(written))
+}
+
 /// The name of a location that has a status.
-fn known(app: &App, name: &str) -> Result<LocationName, Problem> {
+pub(super) fn known(app: &App, name: &str) -> Result<LocationName, Problem> {
     let name_of = |_| LocationName::new(name).ok();
     app.control.status(name).and_then(name_of).ok_or_else(|| Problem::no_such_location(name))
 }

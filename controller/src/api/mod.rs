@@ -12,7 +12,9 @@ pub mod hooks;
 mod idempotency;
 mod limits;
 mod locations;
+mod logs;
 mod problem;
+mod repository_url;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -32,16 +34,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use access::Access;
-pub use control::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness, Written};
+pub use control::{Call, Control, DaemonStatus, Line, LogPage, Logs, PlanError, Readiness, Written};
 use hooks::Secret;
 use idempotency::Idempotency;
 use limits::Limits;
 use problem::Problem;
+pub use repository_url::RepositoryUrl;
 
 /// Health probes. They have reserved capacity, so that the daemon does not appear dead because of many clients.
 const HEALTHY: &str = "/healthz";
 const READY: &str = "/readyz";
 const HOOKS: &str = "/hooks/git";
+/// The header in which a client of a stream repeats the last id that it received.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// State of all handlers.
 #[derive(Clone)]
@@ -90,9 +95,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(locations::show, locations::update, locations::remove))
         .routes(routes!(locations::config))
         .routes(routes!(locations::plan))
-        .routes(routes!(locations::logs))
-        .routes(routes!(locations::follow_logs))
+        .routes(routes!(logs::logs))
+        .routes(routes!(logs::follow_logs))
         .routes(routes!(locations::sync))
+        .routes(routes!(locations::abandon_runs))
+        .routes(routes!(locations::retry))
         .routes(routes!(locations::suspend))
         .routes(routes!(locations::resume))
         .routes(routes!(locations::rollback))

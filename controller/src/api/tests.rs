@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -12,6 +13,7 @@ use codeloc_crds::LocationName;
 use codeloc_git::commit::Author;
 use codeloc_git::{Git, GitSettings};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use super::*;
@@ -24,6 +26,8 @@ use crate::status::Recorder;
 use crate::status::metrics::Scrape;
 
 mod crowd;
+mod streams;
+mod writes;
 
 const WRITE: &str = "0123456789abcdefghij-write";
 const READ: &str = "0123456789abcdefghij-read";
@@ -35,6 +39,18 @@ struct Daemon {
     statuses: Mutex<BTreeMap<String, LocationStatus>>,
     triggered: Mutex<Vec<String>>,
     readiness: Mutex<Readiness>,
+    /// Each write takes one permit.
+    writes: Semaphore,
+    /// Writes that began.
+    pending: AtomicUsize,
+    /// Writes that ended.
+    written: AtomicUsize,
+    /// The errors of the next writes.
+    write_errors: Mutex<VecDeque<WriteError>>,
+    /// The pages of the next reads of a log that a client follows, after three lines. Without pages, nothing is new.
+    log_pages: Mutex<VecDeque<LogPage>>,
+    /// The arguments of these reads.
+    log_reads: Mutex<Vec<(i64, Option<String>)>>,
     _folder: tempfile::TempDir,
 }
 
@@ -60,6 +76,12 @@ impl Daemon {
             statuses: Mutex::new([("orders".to_owned(), status)].into()),
             triggered: Mutex::default(),
             readiness: Mutex::new(Readiness { ready: true, fault: None }),
+            writes: Semaphore::new(1000),
+            pending: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
+            write_errors: Mutex::default(),
+            log_pages: Mutex::default(),
+            log_reads: Mutex::default(),
             _folder: folder,
         })
     }
@@ -107,8 +129,17 @@ impl Control for Daemon {
         self.triggered.lock().unwrap().push(name.map_or("everything", LocationName::as_str).to_owned());
     }
 
-    fn pushed(&self, urls: &[String]) -> usize {
-        urls.iter().filter(|url| hooks::canonical(url) == "github.com/shop/orders").count()
+    fn abandon_runs(&self, name: &LocationName) {
+        self.triggered.lock().unwrap().push(format!("without the runs of {name}"));
+    }
+
+    fn retry(&self, name: &LocationName) {
+        self.triggered.lock().unwrap().push(format!("{name} again"));
+    }
+
+    fn pushed(&self, urls: &[RepositoryUrl]) -> usize {
+        let own = RepositoryUrl::parse("git@github.com:Shop/Orders.git");
+        urls.iter().filter(|url| url.is_same(&own)).count()
     }
 
     fn plan<'a>(&'a self, _name: &'a LocationName) -> Call<'a, Result<Value, PlanError>> {
@@ -116,9 +147,20 @@ impl Control for Daemon {
     }
 
     fn logs<'a>(&'a self, _name: &'a LocationName, selection: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
-        let all = [1, 2, 3].map(|at| Line { at, stream: "task".to_owned(), text: format!("line {at}") });
-        let lines = all.into_iter().filter(|line| selection.after.is_none_or(|after| line.at > after)).collect();
+        let lines = [1, 2, 3].map(line).into_iter().filter(|line| selection.after.is_none_or(|after| line.at > after));
+        let lines = lines.collect();
         Box::pin(async { Ok(lines) })
+    }
+
+    fn log_page<'a>(
+        &'a self,
+        _name: &'a LocationName,
+        from: i64,
+        page: Option<String>,
+    ) -> Call<'a, Result<LogPage, PlanError>> {
+        self.log_reads.lock().unwrap().push((from, page));
+        let page = self.log_pages.lock().unwrap().pop_front();
+        Box::pin(async { Ok(page.unwrap_or_default()) })
     }
 
     fn config<'a>(&'a self, name: &'a LocationName) -> Call<'a, Result<Option<String>, WriteError>> {
@@ -132,8 +174,21 @@ impl Control for Daemon {
         message: &'a str,
         author: &'a Author,
     ) -> Call<'a, Result<crate::config_source::write::Written, WriteError>> {
-        Box::pin(self.writer.write(name, change, message, author))
+        Box::pin(async move {
+            self.pending.fetch_add(1, Ordering::Relaxed);
+            self.writes.acquire().await.unwrap().forget();
+            self.written.fetch_add(1, Ordering::Relaxed);
+            let error = self.write_errors.lock().unwrap().pop_front();
+            match error {
+                Some(error) => Err(error),
+                None => self.writer.write(name, change, message, author).await,
+            }
+        })
     }
+}
+
+fn line(at: i64) -> Line {
+    Line { id: format!("id{at}"), at, stream: "task".to_owned(), text: format!("line {at}") }
 }
 
 struct Answer {
@@ -251,6 +306,17 @@ async fn resuming_restores_the_previous_mode() {
 }
 
 #[tokio::test]
+async fn a_retry_looks_for_the_image_of_a_known_location() {
+    let daemon = Daemon::new();
+    let router = open(&daemon);
+    for (name, status) in [("orders", StatusCode::ACCEPTED), ("unknown", StatusCode::NOT_FOUND)] {
+        let path = format!("/v1/locations/{name}/retry");
+        assert_eq!(ask(&router, with("POST", &path), "").await.status, status);
+    }
+    assert_eq!(*daemon.triggered.lock().unwrap(), ["orders again"]);
+}
+
+#[tokio::test]
 async fn a_rollback_without_a_commit_uses_the_previous_one() {
     let daemon = Daemon::new();
     let router = open(&daemon);
@@ -276,20 +342,6 @@ async fn an_invalid_config_is_refused_with_file_line_and_hint() {
     let config = answer.json()["config"].as_str().unwrap().to_owned();
     assert!(config.contains("new/config.yml:4") && config.contains("modul"), "{config}");
     assert!(daemon.triggered.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_repeated_write_with_a_key_counts_once() {
-    let daemon = Daemon::new();
-    let router = open(&daemon);
-    let request = || with("POST", "/v1/locations").header("idempotency-key", "one");
-    let first = ask(&router, request(), &config()).await;
-    let second = ask(&router, request(), &config()).await;
-    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED));
-    assert_eq!(first.json(), second.json());
-    assert_eq!(daemon.triggered.lock().unwrap().len(), 1);
-    let other = config().replace("\"new\"", "\"other\"");
-    assert_eq!(ask(&router, request(), &other).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
@@ -320,6 +372,11 @@ async fn requests_need_a_token_its_role_and_the_own_origin() {
     let cross = bearer(get_of("/v1/locations"), READ).header("sec-fetch-site", "cross-site");
     assert_eq!(ask(&router, cross, "").await.status, StatusCode::FORBIDDEN);
 
+    // A malformed line, as while an editor writes the file, changes nothing.
+    std::fs::write(file.path(), format!("write ada {WRITE}\nread grafana\n")).unwrap();
+    for (token, status) in [(WRITE, StatusCode::ACCEPTED), (READ, StatusCode::FORBIDDEN)] {
+        assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), token), "").await.status, status);
+    }
     // The tokens file was replaced: the old token is unknown.
     std::fs::write(file.path(), "write ada another-token-of-ada-0123\n").unwrap();
     assert_eq!(ask(&router, bearer(with("POST", "/v1/sync"), WRITE), "").await.status, StatusCode::UNAUTHORIZED);
@@ -411,30 +468,11 @@ async fn only_a_signed_webhook_triggers() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_contains_past_and_new_events() {
-    use futures::StreamExt;
-
-    use crate::status::events::{EventReason, NewEvent};
-
-    let daemon = Daemon::new();
-    daemon.recorder.record(NewEvent::of(&location_name("orders"), EventReason::Healthy, "one"));
-    let request = get_of("/v1/events/stream?after=0&location=orders").body(Body::empty()).unwrap();
-    let response = open(&daemon).oneshot(request).await.unwrap();
-    daemon.recorder.record(NewEvent::of(&location_name("billing"), EventReason::Healthy, "other"));
-    daemon.recorder.record(NewEvent::of(&location_name("orders"), EventReason::Degraded, "two"));
-    let mut stream = response.into_body().into_data_stream();
-    for expected in ["\"message\":\"one\"", "\"message\":\"two\""] {
-        let chunk = String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap();
-        assert!(chunk.contains(expected), "{chunk}");
-    }
-}
-
 #[test]
 fn every_route_has_a_description_and_errors() {
     let described = serde_json::to_value(openapi()).unwrap();
     let paths = described["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 15);
+    assert_eq!(paths.len(), 17);
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
             assert!(operation["summary"].is_string() || operation["description"].is_string(), "{method} {path}");

@@ -3,6 +3,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod abandon_runs;
 mod add;
 mod apply;
 mod client;
@@ -13,10 +14,12 @@ mod events;
 mod list;
 mod log;
 mod logs;
+mod names;
 mod out;
 mod plan;
 mod prepare;
 mod remove;
+mod retry;
 mod rollback;
 mod run;
 mod schema;
@@ -26,6 +29,7 @@ mod sync;
 mod terminal;
 mod update;
 mod validate;
+mod wait;
 mod write;
 
 use std::process::ExitCode;
@@ -50,6 +54,7 @@ pub fn command() -> Command {
         .subcommand(events::command())
         .subcommand(cost::command())
         .subcommand(sync::command())
+        .subcommand(retry::command())
         .subcommand(schema::command())
         .subcommands(completions::commands())
         .subcommand(run::command())
@@ -58,6 +63,7 @@ pub fn command() -> Command {
         .subcommand(add::command())
         .subcommand(update::command())
         .subcommand(remove::command())
+        .subcommand(abandon_runs::command())
         .subcommands(suspend::commands())
         .subcommand(rollback::command())
         .subcommand(doctor::command())
@@ -73,12 +79,14 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         Some(("events", matches)) => block_on(events::run(matches)),
         Some(("cost", matches)) => block_on(cost::run(matches)),
         Some(("sync", matches)) => block_on(sync::run(matches)),
+        Some(("retry", matches)) => block_on(retry::run(matches)),
         Some(("schema", _)) => schema::run(),
         Some(("completions", matches)) => completions::completions(matches),
         Some(("man", matches)) => completions::man(matches),
         Some(("add", matches)) => block_on(add::run(matches)),
         Some(("update", matches)) => block_on(update::run(matches)),
         Some(("remove", matches)) => block_on(remove::run(matches)),
+        Some(("abandon-runs", matches)) => block_on(abandon_runs::run(matches)),
         Some(("suspend", matches)) => block_on(suspend::run(matches, true)),
         Some(("resume", matches)) => block_on(suspend::run(matches, false)),
         Some(("doctor", matches)) => block_on(doctor::run(matches)),

@@ -38,6 +38,7 @@ pub fn destination(matches: &ArgMatches) -> Result<Destination, Failure> {
     if settings.source.path.is_none() && settings.source.git_url.is_none() {
         return Ok(Destination::Daemon(Client::new(matches)?));
     }
+    settings.check_source()?;
     Ok(Destination::Source(Box::new(settings)))
 }
 

@@ -28,6 +28,7 @@ pub async fn find(settings: &Settings, clients: &Clients, region: Option<&str>) 
         permissions_boundary: aws.permissions_boundary.as_deref().map(Arn::from),
         log_retention_days: aws.log_retention_days,
         image_grace_days: settings.build.image_grace_days,
+        run_wait_hours: settings.reconcile.run_wait_hours,
         port: settings.dagster.port,
         address: match settings.dagster.address {
             AddressMode::Dns => Address::Dns { template: settings.dagster.host.clone() },

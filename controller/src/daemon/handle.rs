@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use codeloc_aws::Session;
+use codeloc_aws::logs::{self, LogLine};
 use codeloc_core::names;
 use codeloc_core::planner::render::Document;
 use codeloc_core::priority::Priority;
@@ -12,12 +14,11 @@ use tokio::time::Instant;
 
 use super::wiring::{self, Program};
 use super::{Daemon, Fault};
-use crate::api::hooks::canonical;
-use crate::api::{Call, Control, DaemonStatus, Line, Logs, PlanError, Readiness};
+use crate::api::{Call, Control, DaemonStatus, Line, LogPage, Logs, PlanError, Readiness, RepositoryUrl};
 use crate::config_source::SourceHandle;
 use crate::config_source::write::{Change, WriteError, Writer, Written};
 use crate::cost::{Cost, Prices};
-use crate::reconcile::Reason;
+use crate::reconcile::{Memory, Reason};
 use crate::status::metrics::Scrape;
 use crate::status::{Label, Recorder};
 
@@ -42,6 +43,11 @@ impl Handle {
         status
     }
 
+    /// For people who read logs: reconciling has a higher priority.
+    fn readers_session<'a>(&'a self, memory: &'a Memory) -> Session<'a> {
+        self.daemon.context.observer.aws.session(memory, Priority::Garbage)
+    }
+
     fn faults(&self) -> Vec<Fault> {
         self.daemon.faults()
     }
@@ -55,6 +61,10 @@ impl Handle {
 fn lines(faults: &[Fault]) -> Option<String> {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn line(line: LogLine) -> Line {
+    Line { id: line.id, at: line.at, stream: line.stream, text: line.text }
 }
 
 impl Control for Handle {
@@ -100,6 +110,8 @@ impl Control for Handle {
         let source = self.source.state.borrow().clone();
         let attempts = aws.limits.attempts().into_iter();
         Scrape {
+            deployment: daemon.settings.deployment.clone(),
+            started: self.date(daemon.clock.started()),
             mode: self.mode(),
             calls: attempts
                 .flat_map(|(operation, counts)| {
@@ -120,7 +132,7 @@ impl Control for Handle {
             source_up: source.failure.is_none() && source.snapshot.is_some(),
             source_commit: source.snapshot.and_then(|snapshot| snapshot.commit.clone()),
             source_read: source.read.map(|at| self.date(at)),
-            swept: self.date(daemon.progress.last_sweep().unwrap_or_else(|| daemon.clock.started())),
+            swept: daemon.progress.last_sweep().map_or(0.0, |at| self.date(at)),
             costs: self.costs().into_iter().map(|cost| (cost.location, [cost.min, cost.now, cost.max])).collect(),
             statuses,
         }
@@ -143,6 +155,7 @@ impl Control for Handle {
         let Some(name) = name else {
             desired.refs.trigger_all();
             for name in snapshot.iter().flat_map(|snapshot| snapshot.locations.keys()) {
+                desired.images.builds.retry_failed(name);
                 queue.add_now(name, Reason::Progress);
             }
             return;
@@ -151,15 +164,28 @@ impl Control for Handle {
         if let Some(location) = location {
             desired.refs.trigger(&location.git_url);
         }
+        desired.images.builds.retry_failed(name);
         queue.add_now(name, self.daemon.context.change_reason(name));
     }
 
-    fn pushed(&self, urls: &[String]) -> usize {
+    fn abandon_runs(&self, name: &LocationName) {
+        self.daemon.context.desired.configs.abandon_runs(name);
+        self.daemon.queue.add_now(name, Reason::Progress);
+    }
+
+    fn retry(&self, name: &LocationName) {
+        self.daemon.context.desired.images.builds.retry(name);
+        self.trigger(Some(name));
+    }
+
+    fn pushed(&self, urls: &[RepositoryUrl]) -> usize {
         let (desired, settings) = (&self.daemon.context.desired, &self.daemon.settings);
-        let told: Vec<String> = urls.iter().map(|url| canonical(url)).collect();
         let git = wiring::git(settings);
         // A mirror's hook names the mirror.
-        let concerns = |url: &str| [url, &git.rewrite(url)].iter().any(|url| told.contains(&canonical(url)));
+        let concerns = |url: &str| {
+            let own = [url, &git.rewrite(url)].map(RepositoryUrl::parse);
+            own.iter().any(|own| urls.iter().any(|url| url.is_same(own)))
+        };
         let mut triggered = 0;
         if settings.source.git_url.as_deref().is_some_and(&concerns) {
             self.source.trigger();
@@ -183,11 +209,27 @@ impl Control for Handle {
 
     fn logs<'a>(&'a self, name: &'a LocationName, wanted: Logs) -> Call<'a, Result<Vec<Line>, PlanError>> {
         Box::pin(async move {
-            let session = self.daemon.context.observer.aws.session(Priority::Again);
+            let memory = self.daemon.context.observer.aws.memory();
+            let session = self.readers_session(&memory);
             let group = names::log_group(&session.deployment.id, name);
-            let lines = codeloc_aws::logs::lines(session, &group, wanted.lines, wanted.after).await;
-            let lines = lines.map_err(|error| PlanError(error.to_string()))?;
-            Ok(lines.into_iter().map(|line| Line { at: line.at, stream: line.stream, text: line.text }).collect())
+            let lines = logs::newest(session, &group, wanted.lines, wanted.after).await;
+            Ok(lines.map_err(|error| PlanError(error.to_string()))?.into_iter().map(line).collect())
+        })
+    }
+
+    fn log_page<'a>(
+        &'a self,
+        name: &'a LocationName,
+        from: i64,
+        page: Option<String>,
+    ) -> Call<'a, Result<LogPage, PlanError>> {
+        Box::pin(async move {
+            let memory = self.daemon.context.observer.aws.memory();
+            let session = self.readers_session(&memory);
+            let group = names::log_group(&session.deployment.id, name);
+            let page = logs::since(session, &group, from, page).await;
+            let page = page.map_err(|error| PlanError(error.to_string()))?;
+            Ok(LogPage { lines: page.lines.into_iter().map(line).collect(), next: page.next })
         })
     }
 

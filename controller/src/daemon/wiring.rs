@@ -8,7 +8,7 @@ use codeloc_aws::codebuild::CodeBuild;
 use codeloc_aws::lease::Lease;
 use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::registry_credentials::EcrCredentials;
-use codeloc_aws::{Cache, Clients, SdkConfig};
+use codeloc_aws::{Clients, SdkConfig};
 use codeloc_core::deployment::Deployment;
 use codeloc_crds::GitReference;
 use codeloc_dagster::WorkspaceError;
@@ -112,13 +112,13 @@ impl<P: Ports> Parts<P> {
         let publisher = Arc::new(WorkspacePublisher::open(file, webserver, recorder.clone())?);
         let (bucket, seconds) = (&settings.aws.bucket, settings.reconcile.lease_seconds);
         let lease = Lease::new(clients.s3.clone(), bucket, &settings.deployment, holder, seconds);
-        let aws = Arc::new(Aws { clients, deployment, cache: Cache::default(), limits, lease });
-        let images = Images::new(builder, settings.reconcile.builds, queue.clone(), recorder.clone());
+        let aws = Arc::new(Aws::new(clients, deployment, limits, lease));
+        let images = Images::new(builder, queue.clone(), recorder.clone());
         let platform =
             (settings.build.platform == Platform::Host).then(|| format!("host ({})", std::env::consts::ARCH));
         let context = Context {
             observer: Observer::new(aws.clone(), code_server, publisher.clone()),
-            desired: DesiredState::new(&settings.build.python, refs, images),
+            desired: DesiredState::new(&settings.deployment, &settings.build.python, refs, images),
             policy: Policy { mode: settings.mode, allow_prune: settings.allow_prune },
             executor: Executor::new(aws, publisher.clone()),
             retry: Retry::default(),
@@ -186,12 +186,14 @@ fn with_dockerfiles(
     clients: &Clients,
 ) -> Result<OciBuilder<EcrCredentials>, BuildError> {
     let (aws, build) = (&settings.aws, &settings.build);
+    let timeout = Duration::from_mins(build.dockerfile_minutes);
     if let Some(project) = &build.codebuild_project {
         let (client, s3) = (clients.codebuild.clone(), clients.s3.clone());
-        return Ok(builder.with_dockerfiles(CodeBuild::new(client, s3, &aws.bucket, &settings.deployment, project)));
+        let codebuild = CodeBuild::new(client, s3, &aws.bucket, &settings.deployment, project, timeout);
+        return Ok(builder.with_dockerfiles(codebuild));
     }
     let Some(program) = &build.buildah else { return Ok(builder) };
-    let buildah = Buildah::new(program, &build.work_folder.join("build"))
+    let buildah = Buildah::new(program, &build.work_folder.join("build"), timeout)
         .map_err(|error| BuildError::terminal("cannot use the path in build.buildah").caused_by(error))?;
     Ok(builder.with_dockerfiles(buildah))
 }

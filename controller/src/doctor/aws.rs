@@ -118,7 +118,7 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
         ("s3", _) => {
             format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, codeloc_aws::lease::key(deployment))
         }
-        ("ecs", "CreateService" | "DeleteService" | "UpdateService" | "TagResource") => {
+        ("ecs", "CreateService" | "DeleteService" | "UpdateService" | "TagResource" | "UntagResource") => {
             here("ecs", format!("service/{}/doctor-service", settings.aws.cluster))
         }
         ("application-autoscaling", _) => here("application-autoscaling", "scalable-target/doctor".to_owned()),

@@ -28,6 +28,14 @@ impl BatchQueue {
         std::mem::take(&mut *lock(&self.names))
     }
 
+    /// Takes those that a read has already seen, although they joined after it began.
+    pub fn take_seen(&self, is_seen: impl Fn(&LocationName) -> bool) -> Batch {
+        let mut names = lock(&self.names);
+        let (seen, waiting) = std::mem::take(&mut *names).into_iter().partition(|(name, _)| is_seen(name));
+        *names = waiting;
+        seen
+    }
+
     /// Puts a batch back after a failed read.
     pub fn put_back(&self, batch: Batch) {
         lock(&self.names).extend(batch);
@@ -54,6 +62,16 @@ mod tests {
         queue.wait().await;
         assert_eq!(queue.take(), Batch::from([(location_name("orders"), Reason::Create)]));
         assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn a_read_ends_the_wait_of_those_it_has_seen() {
+        let queue = BatchQueue::default();
+        let [orders, stock] = ["orders", "stock"].map(location_name);
+        queue.push(&orders, Reason::Create);
+        queue.push(&stock, Reason::Resync);
+        assert_eq!(queue.take_seen(|name| *name == orders), Batch::from([(orders.clone(), Reason::Create)]));
+        assert_eq!(queue.take(), Batch::from([(stock, Reason::Resync)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! The configs in force, and what removed configs said.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use codeloc_core::desired::Invalid;
+use codeloc_core::lock::lock;
 use codeloc_core::planner::Hold;
 use codeloc_core::resources::ObservedResources;
 use codeloc_crds::{ImagePolicy, Location, LocationName};
@@ -11,7 +12,7 @@ use codeloc_git::refs::RefKey;
 use tokio::sync::watch;
 
 use super::last_configs::LastConfigs;
-use super::prune_guard::{Inventory, prune_guard};
+use super::prune_guard::{Inventory, Owned, prune_guard};
 use crate::config_source::Snapshot;
 
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Configs {
     /// Why codeloc cannot read the configs now.
     unread: RwLock<Option<String>>,
     last: LastConfigs,
+    /// Removed locations whose runs need not end first.
+    abandoned: Mutex<BTreeSet<LocationName>>,
 }
 
 /// The config of one location.
@@ -33,6 +36,8 @@ pub enum Config {
 impl Configs {
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.last.learn(&snapshot);
+        // A location that comes back and is removed again waits for its runs again.
+        lock(&self.abandoned).retain(|name| !snapshot.locations.contains_key(name));
         self.snapshot.send_replace(Some(snapshot));
     }
 
@@ -75,27 +80,26 @@ impl Configs {
     }
 
     /// Why a location without a config must not be deleted.
-    pub fn removal_hold(
-        &self,
-        name: &LocationName,
-        owned: Option<&BTreeSet<LocationName>>,
-        allowed: usize,
-    ) -> Option<Hold> {
+    pub fn removal_hold(&self, name: &LocationName, owned: Option<&Owned>, allowed: usize) -> Option<Hold> {
         self.last.hold(name).or_else(|| self.prune_block(name, owned, allowed).map(Hold::PruneBlocked))
     }
 
-    fn prune_block(
-        &self,
-        name: &LocationName,
-        owned: Option<&BTreeSet<LocationName>>,
-        allowed: usize,
-    ) -> Option<String> {
+    fn prune_block(&self, name: &LocationName, owned: Option<&Owned>, allowed: usize) -> Option<String> {
         let snapshot = self.snapshot()?;
         let Some(observed) = owned else { return Some("codeloc has not read AWS yet".to_owned()) };
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
         let desired = snapshot.locations.keys().chain(snapshot.claimed.keys()).cloned().collect();
         let confirmed = &snapshot.prune;
         prune_guard(Inventory { observed, desired: &desired, confirmed, allowed, unread: unread.as_deref() }, name)
+    }
+
+    /// Deletes a removed location without waiting for its runs.
+    pub fn abandon_runs(&self, name: &LocationName) {
+        lock(&self.abandoned).insert(name.clone());
+    }
+
+    pub fn abandons_runs(&self, name: &LocationName) -> bool {
+        lock(&self.abandoned).contains(name)
     }
 
     /// The locations that follow a branch.
@@ -162,7 +166,8 @@ mod tests {
     #[test]
     fn nothing_is_deleted_while_the_configs_cannot_be_read() {
         let configs = configs(&["orders"]);
-        let owned = BTreeSet::from([location_name("orders"), location_name("billing")]);
+        let names = BTreeSet::from([location_name("orders"), location_name("billing")]);
+        let owned = Owned { names, ..Owned::default() };
         assert_eq!(configs.removal_hold(&location_name("billing"), Some(&owned), 1), None);
         configs.set_unread(Some("the git host does not answer".to_owned()));
         let hold = configs.removal_hold(&location_name("billing"), Some(&owned), 1);

@@ -1,5 +1,7 @@
 //! What a pass does with its plan. Pure.
 
+use std::time::Duration;
+
 use codeloc_core::desired::Desired;
 use codeloc_core::planner::{Hold, Plan, Violation};
 use codeloc_core::resources::{Kind, Step, workspace};
@@ -8,6 +10,9 @@ use codeloc_core::status;
 use super::Outcome;
 use super::executor::summary;
 use super::reason::Reason;
+
+/// The pause after a reload that seemed to succeed.
+const RELOADED: Duration = Duration::from_secs(15);
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -19,8 +24,8 @@ pub enum Decision {
     Unsafe(String),
     /// The plan came back although all of its steps succeeded, or AWS stores values that differ from what it was given.
     NotConverging(String),
-    /// The webserver shows an error, and another reload would not help.
-    WaitForWebserver,
+    /// The webserver shows an error, and codeloc has just asked it to load the location again.
+    WaitForWebserver(Duration),
     CollectGarbage,
     Execute,
     Rest,
@@ -36,11 +41,14 @@ pub struct Round<'a> {
     pub complete: bool,
     /// The steps of the round before, which all succeeded.
     pub applied: Option<&'a [Step]>,
+    /// The time until codeloc asks the webserver again to load the location.
+    pub reload_pause: Option<Duration>,
 }
 
 pub fn decide(round: &Round<'_>) -> Decision {
     let plan = round.plan;
-    let waits = plan.steps.is_empty() && plan.report.look_again.is_some();
+    let reload_pause = round.reload_pause.filter(|_| only_reloads_an_error(plan));
+    let waits = reload_pause.is_some() || (plan.steps.is_empty() && plan.report.look_again.is_some());
     if !(round.complete || waits || round.reason.accepts_partial(plan)) {
         return Decision::ObserveAgain;
     }
@@ -50,9 +58,13 @@ pub fn decide(round: &Round<'_>) -> Decision {
     if let Err(violation) = round.lint {
         return Decision::Unsafe(violation.to_string());
     }
+    if let Some(pause) = reload_pause {
+        return Decision::WaitForWebserver(pause);
+    }
     if round.applied.is_some_and(|applied| repeats(&plan.steps, applied)) {
         if only_reloads_an_error(plan) {
-            return Decision::WaitForWebserver;
+            // It loaded the location, and showed the error again at once.
+            return Decision::WaitForWebserver(plan.report.look_again.unwrap_or(RELOADED));
         }
         let steps: Vec<String> = plan.steps.iter().map(summary).collect();
         return Decision::NotConverging(format!(

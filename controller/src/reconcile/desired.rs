@@ -5,25 +5,31 @@ use codeloc_core::ids::Commit;
 use codeloc_core::image::{Image, ImageStatus, load_of_given_image};
 use codeloc_core::planner::Hold;
 use codeloc_core::resources::{ObservedResources, task_definition};
+use codeloc_core::tags;
 use codeloc_crds::{ImagePolicy, Location};
 use codeloc_git::refs::{RefKey, Refs};
 use codeloc_images::{Builder, Request};
 
 use super::configs::{Config, Configs};
-use super::images::{Images, Tag};
+use super::image_builds::Wanted;
+use super::image_tags::Tag;
+use super::images::Images;
 use super::reason::Reason;
 
 pub struct DesiredState<B> {
     pub configs: Configs,
     pub refs: Refs,
     pub images: Images<B>,
+    /// The deployment's id.
+    deployment: String,
     /// The Python version of configs that name none.
     default_python: String,
 }
 
 impl<B: Builder> DesiredState<B> {
-    pub fn new(default_python: &str, refs: Refs, images: Images<B>) -> Self {
-        Self { configs: Configs::default(), refs, images, default_python: default_python.to_owned() }
+    pub fn new(deployment: &str, default_python: &str, refs: Refs, images: Images<B>) -> Self {
+        let (deployment, default_python) = (deployment.to_owned(), default_python.to_owned());
+        Self { configs: Configs::default(), refs, images, deployment, default_python }
     }
 
     /// The desired state: the commit and the image of a valid config. Starts the build of a missing image unless a hold forbids that.
@@ -90,47 +96,54 @@ impl<B: Builder> DesiredState<B> {
         built: Reason,
     ) {
         let (config, name) = (&desired.config, &desired.config.name);
+        if config.image.is_some() {
+            self.images.builds.forget(name);
+        }
         if let Some(tag) = config.image_tag() {
             let known = || match hold {
                 Some(Hold::Suspended) => Tag::default(),
-                _ => self.images.tag(name, tag, config.image_policy, changed),
+                _ => self.images.tags.get(name, tag, config.image_policy, changed),
             };
             desired.image = tagged_image(config, tag, observed, known);
             return;
         }
-        self.images.forget_tag(name);
-        let Some(request) = self.request(desired, observed) else { return };
+        self.images.tags.forget(name);
+        let Some(wanted) = self.wanted(desired, observed) else { return };
         desired.image = match hold {
             Some(Hold::Suspended) => ImageStatus::Building("suspended".to_owned()),
-            Some(_) => self.existing_image(&request).await,
-            None => self.images.ensure(&request, built),
+            Some(_) => self.existing_image(&wanted).await,
+            None => self.images.builds.ensure(&wanted, built),
         };
     }
 
     async fn preview_image(&self, desired: &mut DesiredLocation, observed: &ObservedResources) {
         let config = &desired.config;
         if let Some(tag) = config.image_tag() {
-            let known = self.images.ask(tag).await;
+            let known = self.images.tags.ask(tag).await;
             desired.image = tagged_image(config, tag, observed, || known);
-        } else if let Some(request) = self.request(desired, observed)
+        } else if let Some(wanted) = self.wanted(desired, observed)
             && matches!(desired.image, ImageStatus::Building(_))
         {
-            desired.image = self.existing_image(&request).await;
+            desired.image = self.existing_image(&wanted).await;
         }
     }
 
-    async fn existing_image(&self, request: &Request) -> ImageStatus {
-        match self.images.find(request).await {
+    async fn existing_image(&self, wanted: &Wanted) -> ImageStatus {
+        match self.images.builds.find(wanted).await {
             Ok(Some(image)) => ImageStatus::Ready(image),
             Ok(None) => ImageStatus::Building("the image is not built yet".to_owned()),
             Err(error) => ImageStatus::Failed(error.to_string()),
         }
     }
 
-    /// The build of this commit; nothing until there is a commit and an image repository.
-    fn request(&self, desired: &DesiredLocation, observed: &ObservedResources) -> Option<Request> {
+    /// The build of this commit; nothing until there is a commit and an image repository of this location.
+    fn wanted(&self, desired: &DesiredLocation, observed: &ObservedResources) -> Option<Wanted> {
         let config = &desired.config;
-        Some(Request {
+        let repository = observed.image_repository.as_ref()?;
+        if !tags::may_manage(&repository.tags, &self.deployment, &config.name, config.adopt) {
+            return None;
+        }
+        let request = Request {
             location: config.name.clone(),
             git_url: config.git_url.clone(),
             commit: desired.commit.clone()?,
@@ -140,8 +153,10 @@ impl<B: Builder> DesiredState<B> {
             dockerfile: config.dockerfile.clone(),
             python: config.python_version.clone().unwrap_or_else(|| self.default_python.clone()),
             architecture: config.resources.architecture,
-            target: observed.image_repository.as_ref()?.uri.clone(),
-        })
+            target: repository.uri.clone(),
+        };
+        let deployed = observed.runs().and_then(|runs| Some(runs.content.as_ref()?.image.clone()));
+        Some(Wanted { request, repository_created_ms: repository.created_ms, deployed })
     }
 }
 

@@ -1,14 +1,15 @@
 //! Executing a plan: one attempt per step, in the order of the plan, until one fails.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codeloc_aws::{CallError, Class, Session, StepTarget};
 use codeloc_core::priority::Priority;
-use codeloc_core::resources::{Action, ObservedResources, Step};
+use codeloc_core::resources::{Action, ObservedResources, Step, workspace};
 use codeloc_crds::LocationName;
 use codeloc_dagster::Webserver;
 
-use super::aws::Aws;
+use super::aws::{Aws, Memory};
 use super::publisher::{PublishError, WorkspacePublisher};
 
 #[derive(Debug, thiserror::Error)]
@@ -54,15 +55,16 @@ impl<W: Webserver> Executor<W> {
         Self { aws, publisher }
     }
 
-    /// Executes the steps. Calls `applied` with the summary of each one that succeeds.
+    /// Executes the steps, unless this process lost the lease since `memory` began. Calls `applied` with the summary of each one that succeeds.
     pub async fn execute(
         &self,
+        memory: &Memory,
         steps: &[Step],
         mut resources: ObservedResources,
         priority: Priority,
         mut applied: impl FnMut(&Step, &str),
     ) -> Execution {
-        let session = self.aws.session(priority);
+        let session = self.aws.session(memory, priority);
         let mut known = true;
         for step in steps {
             let summary = summary(step);
@@ -92,10 +94,21 @@ impl<W: Webserver> Executor<W> {
         Ok(())
     }
 
+    /// The time until codeloc asks the webserver again to load a location that it could not load.
+    pub fn reload_pause(&self, steps: &[Step]) -> Option<Duration> {
+        steps.iter().find_map(|step| match step {
+            Step::Workspace(workspace::Change::Reload { name, expected, .. }) => {
+                self.publisher.reload_pauses.remaining(name, expected)
+            }
+            _ => None,
+        })
+    }
+
     /// The garbage that no queued or running run can still need: such a run starts from the definition of the moment it was created.
     pub async fn unused(&self, name: &LocationName, mut garbage: Vec<Step>) -> Vec<Step> {
         let of_runs = |step: &Step| matches!(step, Step::RunDefinition(_));
-        if garbage.iter().any(of_runs) && !self.publisher.has_no_runs(name).await {
+        // Without an answer, there may be one.
+        if garbage.iter().any(of_runs) && !matches!(self.publisher.has_unfinished_runs(name).await, Some(Ok(false))) {
             garbage.retain(|step| !of_runs(step));
         }
         garbage
@@ -106,7 +119,7 @@ impl<W: Webserver> Executor<W> {
 fn is_predictable(step: &Step, result: &Result<(), StepError>, resources: &ObservedResources) -> bool {
     match result {
         Ok(()) => matches!(step, Step::Workspace(_)) || (step.makes() && resources.has(step.kind())),
-        Err(StepError::Call(error)) => error.refused_for_now(),
+        Err(StepError::Call(error)) => error.changed_nothing(),
         Err(StepError::Publish(_)) => true,
     }
 }
@@ -126,8 +139,6 @@ pub fn summary(step: &Step) -> String {
 
 #[cfg(test)]
 mod tests {
-    use codeloc_core::resources::workspace;
-
     use super::*;
     use crate::fixtures::location_name;
 
@@ -140,13 +151,14 @@ mod tests {
     fn an_unanswered_call_leaves_the_resources_unknown() {
         let (step, resources) = (Step::Workspace(remove()), ObservedResources::default());
         assert!(!is_predictable(&step, &failed(Class::Transient, ""), &resources));
-        assert!(!is_predictable(&step, &failed(Class::Terminal, "AccessDenied"), &resources));
+        assert!(!is_predictable(&step, &failed(Class::Terminal, "ResourceNotFoundException"), &resources));
     }
 
     #[test]
-    fn a_call_that_was_refused_for_its_rate_changes_nothing() {
+    fn a_call_that_aws_refused_changes_nothing() {
         let (step, resources) = (Step::Workspace(remove()), ObservedResources::default());
         assert!(is_predictable(&step, &failed(Class::Throttled, "ThrottlingException"), &resources));
+        assert!(is_predictable(&step, &failed(Class::Terminal, "AccessDenied"), &resources));
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod decision;
 mod desired;
 mod executor;
 mod failure_logs;
+mod image_builds;
 mod image_schedule;
+mod image_tags;
 mod images;
 mod instances;
 mod last_configs;
@@ -22,6 +24,7 @@ mod publisher;
 pub mod queue;
 mod reason;
 mod recorder;
+mod reload_pauses;
 mod retry;
 mod store;
 mod traceback;
@@ -29,14 +32,15 @@ mod traceback;
 use std::time::Duration;
 
 use codeloc_core::desired::Desired;
-use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Violation, WebserverState};
+use codeloc_core::planner::{self, Hold, Input, Needs, Plan, Runs, Violation, WebserverState};
+use codeloc_core::resources::service::FailureExcerpt;
 use codeloc_core::resources::{ObservedResources, Step, service};
 use codeloc_crds::LocationName;
 use tokio::time::Instant;
 
 use crate::status::metrics::ReconcileOutcome;
 
-pub use aws::Aws;
+pub use aws::{Aws, Memory};
 pub use batch::Batch;
 pub use configs::Configs;
 pub use desired::{DesiredState, key_of};
@@ -50,6 +54,7 @@ pub use reason::Reason;
 pub use recorder::StatusRecorder;
 pub use retry::Retry;
 
+use configs::Config;
 use decision::{Decision, Round, at_rest, decide, deletes_images};
 use observer::{Observation, Surroundings};
 use publisher::View;
@@ -125,10 +130,19 @@ pub async fn reconcile<P: Ports>(context: &Context<P>, name: &LocationName, reas
         context.status.failed(name, &error, backoff);
         Outcome::Failed(backoff).into()
     });
-    if !matches!(action.outcome, Outcome::Failed(_)) {
-        context.retry.succeeded(name);
+    match action.outcome {
+        Outcome::Converged | Outcome::Waiting(_) | Outcome::Held | Outcome::Unleased | Outcome::Gone => {
+            context.retry.succeeded(name);
+        }
+        // To wait for a sweep is part of an attempt.
+        Outcome::AwaitingSweep | Outcome::Failed(_) => {}
     }
     action
+}
+
+/// Whether a step makes ECS start tasks with the desired image.
+fn needs_image(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.rolls_out() || matches!(step, Step::RunDefinition(_)))
 }
 
 /// A plan with everything that it was made from.
@@ -137,25 +151,43 @@ struct Planned {
     hold: Option<Hold>,
     plan: Plan,
     lint: Result<(), Violation>,
+    runs: Runs,
+}
+
+impl Planned {
+    /// Whether the plan deletes what unfinished runs use.
+    fn abandons_runs(&self) -> bool {
+        let unfinished = !matches!(self.runs, Runs::NotAsked | Runs::None);
+        unfinished && self.desired == Desired::Absent && self.plan.later.is_empty() && !self.plan.steps.is_empty()
+    }
 }
 
 impl<P: Ports> Context<P> {
     async fn rounds(&self, name: &LocationName, reason: Reason) -> Result<Action, StepError> {
         let store = &self.observer.store;
+        let memory = &self.observer.aws.memory();
         let mut applied: Option<Vec<Step>> = None;
         for _ in 0..ROUNDS {
             let later = if applied.is_some() { reason.started() } else { reason };
-            let Observation::Ready(seen) = self.observer.observe(name, reason, later).await? else {
+            let Observation::Ready(seen) = self.observer.observe(memory, name, reason, later).await? else {
                 return Ok(Outcome::AwaitingSweep.into());
             };
             let Observed { mut resources, at, complete } = *seen;
-            let Some(planned) = self.plan(name, reason, &mut resources, complete).await? else {
+            let Some(planned) = self.plan(memory, name, reason, &mut resources, complete).await? else {
                 store.discard(name);
                 continue;
             };
-            let Planned { desired, hold, plan, lint } = planned;
-            let round =
-                Round { reason, desired: &desired, plan: &plan, lint: &lint, complete, applied: applied.as_deref() };
+            let abandons_runs = planned.abandons_runs();
+            let Planned { desired, hold, plan, lint, runs } = planned;
+            let round = Round {
+                reason,
+                desired: &desired,
+                plan: &plan,
+                lint: &lint,
+                complete,
+                applied: applied.as_deref(),
+                reload_pause: self.executor.reload_pause(&plan.steps),
+            };
             match decide(&round) {
                 Decision::ObserveAgain => {
                     store.discard(name);
@@ -165,45 +197,54 @@ impl<P: Ports> Context<P> {
                     }
                 }
                 Decision::Gone => {
-                    store.set_owned(name, false);
+                    store.set_owned(memory.epoch, name, false);
                     self.forget(name);
                     return Ok(Outcome::Gone.into());
                 }
                 Decision::Unsafe(violation) => {
                     let message = format!("codeloc refused its own plan, which is a bug to report: {violation}");
                     tracing::error!(location = name.as_str(), "{message}");
-                    self.record(name, &desired, &plan, &resources, Some(message));
+                    self.record(memory, name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }
                 Decision::NotConverging(message) => {
                     tracing::error!(location = name.as_str(), "the location does not converge: {message}");
-                    self.record(name, &desired, &plan, &resources, Some(message));
+                    self.record(memory, name, &desired, &plan, &resources, Some(message));
                     return Ok(Outcome::Failed(NOT_CONVERGING).into());
                 }
-                Decision::WaitForWebserver => {
-                    self.record(name, &desired, &plan, &resources, None);
-                    return Ok(Outcome::Waiting(plan.report.look_again.unwrap_or(NOT_CONVERGING)).into());
+                Decision::WaitForWebserver(pause) => {
+                    self.record(memory, name, &desired, &plan, &resources, None);
+                    return Ok(Outcome::Waiting(pause).into());
                 }
                 Decision::CollectGarbage => {
-                    self.record(name, &desired, &plan, &resources, None);
+                    self.record(memory, name, &desired, &plan, &resources, None);
                     let garbage = self.executor.unused(name, plan.garbage).await;
-                    self.execute(name, reason, &garbage, resources).await?;
+                    self.execute(memory, name, reason, &garbage, resources).await?;
                     return Ok(Outcome::Converged.into());
                 }
                 Decision::Rest => {
-                    self.record(name, &desired, &plan, &resources, None);
+                    self.record(memory, name, &desired, &plan, &resources, None);
                     let collect_garbage = !plan.garbage.is_empty() || self.lists_images(name, &plan, &resources);
-                    store.set_last(name, resources, at);
+                    store.set_last(memory.epoch, name, resources, at);
                     return Ok(Action { outcome: at_rest(&plan, hold.as_ref()), collect_garbage });
                 }
+                Decision::Execute
+                    if needs_image(&plan.steps) && !self.desired.images.builds.is_available(name).await =>
+                {
+                    // The next round waits until the image is built again.
+                    store.discard(name);
+                }
                 Decision::Execute => {
-                    self.record(name, &desired, &plan, &resources, None);
-                    store.set_owned(name, true);
+                    self.record(memory, name, &desired, &plan, &resources, None);
+                    store.set_owned(memory.epoch, name, true);
+                    if abandons_runs {
+                        self.status.abandons_runs(name, &runs);
+                    }
                     if plan.steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
                         // The new attempt may fail for another reason.
                         self.observer.failure_logs.forget(name);
                     }
-                    self.execute(name, reason, &plan.steps, resources).await?;
+                    self.execute(memory, name, reason, &plan.steps, resources).await?;
                     applied = Some(plan.steps);
                 }
             }
@@ -214,26 +255,34 @@ impl<P: Ports> Context<P> {
     /// Resolves the desired state and plans. Returns nothing when images would be deleted on a partial observation.
     async fn plan(
         &self,
+        memory: &Memory,
         name: &LocationName,
         reason: Reason,
         resources: &mut ObservedResources,
         complete: bool,
     ) -> Result<Option<Planned>, StepError> {
-        let around = self.observer.surroundings(name, resources, reason.priority()).await?;
+        let around = self.observer.surroundings(memory, name, resources, reason.priority()).await?;
         let configs = &self.desired.configs;
         let config = configs.config(name, resources, &self.observer.aws.deployment.id);
-        let (lease, owned) = (self.observer.aws.lease.state(), self.observer.store.owned());
+        let (lease, owned) = (self.observer.aws.lease.state(), self.observer.store.owned(memory.epoch));
         let hold = self.policy.hold(name, &config, lease, configs, owned.as_deref());
+        let hold = hold.or_else(|| Hold::of_placement(name, resources, &self.observer.aws.deployment));
+        if matches!(config, Config::Absent) {
+            self.desired.images.forget(name);
+        }
         let (changed, built) = (self.change_reason(name), reason.started());
         let desired = self.desired.resolve(config, resources, hold.as_ref(), changed, built).await;
-        let needs =
-            planner::needs(&self.input(name, &desired, hold.as_ref(), resources, &around, None), reason.purpose());
-        let excerpt = self.failure_excerpt(name, &needs, resources, reason).await;
+        let needs = planner::needs(
+            &self.input(name, &desired, hold.as_ref(), resources, &around, None, &Runs::NotAsked),
+            reason.purpose(),
+        );
+        let excerpt = self.failure_excerpt(memory, name, &needs, resources, reason).await;
+        let runs = self.runs(memory, name, &needs, resources, reason).await?;
         let lists_images = needs.images && self.observer.image_schedule.is_due(name, Instant::now());
         if lists_images {
-            resources.images = self.observer.images(resources, reason.priority()).await;
+            resources.images = self.observer.images(memory, resources, reason.priority()).await;
         }
-        let input = self.input(name, &desired, hold.as_ref(), resources, &around, excerpt.as_deref());
+        let input = self.input(name, &desired, hold.as_ref(), resources, &around, excerpt.as_ref(), &runs);
         let plan = planner::plan(input);
         let lint = planner::lint(&input, &plan);
         resources.images = None;
@@ -243,20 +292,37 @@ impl<P: Ports> Context<P> {
             }
             self.observer.image_schedule.done(name, Instant::now());
         }
-        Ok(Some(Planned { desired, hold, plan, lint }))
+        Ok(Some(Planned { desired, hold, plan, lint, runs }))
     }
 
     async fn failure_excerpt(
         &self,
+        memory: &Memory,
         name: &LocationName,
         needs: &Needs,
         resources: &ObservedResources,
         reason: Reason,
-    ) -> Option<String> {
+    ) -> Option<FailureExcerpt> {
         let revision = needs.failure_logs.as_ref()?;
-        Some(self.observer.failure_excerpt(name, resources, revision, reason.priority()).await)
+        Some(self.observer.failure_excerpt(memory, name, resources, revision, reason.priority()).await)
     }
 
+    async fn runs(
+        &self,
+        memory: &Memory,
+        name: &LocationName,
+        needs: &Needs,
+        resources: &ObservedResources,
+        reason: Reason,
+    ) -> Result<Runs, StepError> {
+        match needs.runs {
+            false => Ok(Runs::NotAsked),
+            true if self.desired.configs.abandons_runs(name) => Ok(Runs::Abandoned),
+            true => Ok(self.observer.runs(memory, name, resources, reason.priority()).await?),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one part of the planner's input")]
     fn input<'a>(
         &'a self,
         name: &'a LocationName,
@@ -264,7 +330,8 @@ impl<P: Ports> Context<P> {
         hold: Option<&'a Hold>,
         resources: &'a ObservedResources,
         around: &'a Surroundings,
-        failure_excerpt: Option<&'a str>,
+        failure_excerpt: Option<&'a FailureExcerpt>,
+        runs: &'a Runs,
     ) -> Input<'a> {
         Input {
             name,
@@ -281,6 +348,7 @@ impl<P: Ports> Context<P> {
             failure_excerpt,
             steady_for: around.steady_for,
             now_ms: self.status.now().as_millisecond(),
+            runs,
             hold,
             may_protect: self.policy.may_protect(&self.observer.aws.lease.state()),
         }
@@ -289,16 +357,22 @@ impl<P: Ports> Context<P> {
     /// Plans without changing anything, in AWS or here.
     pub async fn preview(&self, name: &LocationName) -> Result<Plan, StepError> {
         let reason = Reason::ConfigChanged;
-        let resources = match self.observer.observe(name, reason, reason).await? {
+        let memory = self.observer.aws.memory();
+        let resources = match self.observer.observe(&memory, name, reason, reason).await? {
             Observation::Ready(seen) => seen.resources,
             Observation::Awaiting => ObservedResources::default(),
         };
-        let around = self.observer.surroundings(name, &resources, reason.priority()).await?;
+        let around = self.observer.surroundings(&memory, name, &resources, reason.priority()).await?;
         let config = self.desired.configs.config(name, &resources, &self.observer.aws.deployment.id);
+        let hold = Hold::of_placement(name, &resources, &self.observer.aws.deployment);
         let desired = self.desired.preview(config, &resources).await;
-        let needs = planner::needs(&self.input(name, &desired, None, &resources, &around, None), reason.purpose());
-        let excerpt = self.failure_excerpt(name, &needs, &resources, reason).await;
-        Ok(planner::plan(self.input(name, &desired, None, &resources, &around, excerpt.as_deref())))
+        let needs = planner::needs(
+            &self.input(name, &desired, hold.as_ref(), &resources, &around, None, &Runs::NotAsked),
+            reason.purpose(),
+        );
+        let excerpt = self.failure_excerpt(&memory, name, &needs, &resources, reason).await;
+        let runs = self.runs(&memory, name, &needs, &resources, reason).await?;
+        Ok(planner::plan(self.input(name, &desired, hold.as_ref(), &resources, &around, excerpt.as_ref(), &runs)))
     }
 
     /// Why a change of this location is reconciled. A location that does not serve yet can wait.
@@ -314,18 +388,20 @@ impl<P: Ports> Context<P> {
 
     fn record(
         &self,
+        memory: &Memory,
         name: &LocationName,
         desired: &Desired,
         plan: &Plan,
         resources: &ObservedResources,
         alarm: Option<String>,
     ) {
-        self.observer.store.reported(name, &plan.report);
+        self.observer.store.reported(memory.epoch, name, &plan.report);
         self.status.planned(name, desired, plan, resources, alarm);
     }
 
     async fn execute(
         &self,
+        memory: &Memory,
         name: &LocationName,
         reason: Reason,
         steps: &[Step],
@@ -334,10 +410,10 @@ impl<P: Ports> Context<P> {
         let store = &self.observer.store;
         store.change(name);
         let applied = |step: &Step, summary: &str| self.status.applied(name, step, summary);
-        let execution = self.executor.execute(steps, resources, reason.priority(), applied).await;
+        let execution = self.executor.execute(memory, steps, resources, reason.priority(), applied).await;
         store.change(name);
         if let Some(predicted) = execution.predicted {
-            store.set_last(name, predicted, Instant::now());
+            store.set_last(memory.epoch, name, predicted, Instant::now());
         }
         execution.error.map_or(Ok(()), Err)
     }

@@ -10,19 +10,22 @@ use codeloc_aws::{CallError, Scope};
 use codeloc_core::deployment::Address;
 use codeloc_core::ids::Revision;
 use codeloc_core::names;
-use codeloc_core::planner::Answered;
+use codeloc_core::planner::{Answered, Runs};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::image_repository::garbage::Image;
+use codeloc_core::resources::service::FailureExcerpt;
 use codeloc_core::resources::{ObservedResources, workspace};
 use codeloc_crds::LocationName;
 use codeloc_dagster::{CodeServer, Webserver};
 use tokio::time::Instant;
 
-use super::aws::Aws;
+use super::aws::{Aws, Memory};
 use super::batch::BatchQueue;
+use super::executor::StepError;
 use super::failure_logs::FailureLogs;
 use super::image_schedule::ImageSchedule;
 use super::instances::{self, Instances};
+use super::prune_guard::Owned;
 use super::publisher::{PublishError, View, WorkspacePublisher};
 use super::reason::{Freshness, Reason};
 use super::store::{ObservationStore, Observed};
@@ -84,17 +87,29 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     /// Reads the whole deployment. Returns every location to reconcile: observed, published, or one of `names`.
     pub async fn sweep(&self, names: impl IntoIterator<Item = LocationName>) -> Result<Vec<LocationName>, CallError> {
         let _one = self.reading.lock().await;
-        let begun = self.store.begin();
-        if self.aws.lease.fence().is_open()
+        let memory = self.aws.memory();
+        let begun = self.store.begin(memory.epoch);
+        let entered = self.publisher.enter(memory.epoch).await;
+        if let Err(error) = entered {
+            tracing::warn!(%error, "cannot read workspace.yaml; codeloc retries at the next sweep");
+        } else if self.aws.lease.fence().is_open_in(memory.epoch)
             && let Err(error) = self.publisher.check_file().await
         {
             tracing::warn!(%error, "cannot check workspace.yaml; codeloc retries at the next sweep");
         }
-        let mut observed = codeloc_aws::observe(self.aws.session(Priority::Resync), Scope::All).await?;
+        let session = self.aws.session(&memory, Priority::Resync);
+        let mut observed = Box::pin(codeloc_aws::observe(session, Scope::All)).await?;
         let deployment = &self.aws.deployment.id;
-        let has_owned = |(name, resources): &(&LocationName, &ObservedResources)| resources.any_owned(name, deployment);
-        let owned: BTreeSet<LocationName> = observed.iter().filter(has_owned).map(|(name, _)| name.clone()).collect();
-        let mut all: BTreeSet<LocationName> = owned.clone();
+        let select = |keep: fn(&ObservedResources, &LocationName, &str) -> bool| -> BTreeSet<LocationName> {
+            let kept = observed.iter().filter(|(name, resources)| keep(resources, name, deployment));
+            kept.map(|(name, _)| name.clone()).collect()
+        };
+        let owned = Owned {
+            names: select(ObservedResources::any_owned),
+            protected: select(ObservedResources::is_protected),
+            leaving: select(ObservedResources::waits_for_runs),
+        };
+        let mut all = owned.names.clone();
         all.extend(names);
         all.extend(self.publisher.names().await);
         // A location without any resource has been observed too.
@@ -108,12 +123,13 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
     /// Reads the services of locations whose other resources are known, ten per call.
     pub async fn refresh_services(&self, names: impl Iterator<Item = &LocationName> + Clone) -> Result<(), CallError> {
         let _one = self.reading.lock().await;
-        let begun = self.store.begin();
+        let memory = self.aws.memory();
+        let begun = self.store.begin(memory.epoch);
         let services: Vec<String> = names.clone().map(names::service).collect();
-        let mut found = aws::service::describe(self.aws.session(Priority::Making), &services).await?;
+        let mut found = aws::service::describe(self.aws.session(&memory, Priority::Making), &services).await?;
         let mut refreshed = BTreeMap::new();
         for name in names {
-            if let Some((mut resources, _)) = self.store.last(name) {
+            if let Some((mut resources, _)) = self.store.last(memory.epoch, name) {
                 resources.service = found.remove(name);
                 refreshed.insert(name.clone(), resources);
             }
@@ -124,24 +140,30 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
 
     /// Returns the resources of a location. When the reason does not need them now, and no sweep or refresh has them, the location joins
     /// a batch with `later` as its reason.
-    pub async fn observe(&self, name: &LocationName, reason: Reason, later: Reason) -> Result<Observation, CallError> {
+    pub async fn observe(
+        &self,
+        memory: &Memory,
+        name: &LocationName,
+        reason: Reason,
+        later: Reason,
+    ) -> Result<Observation, CallError> {
         let ready = |resources, at, complete| Ok(Observation::Ready(Box::new(Observed { resources, at, complete })));
         let current = reason.freshness() == Freshness::Current;
-        let base = match self.store.take(name) {
+        let base = match self.store.take(memory.epoch, name) {
             Some(seen) if !current || (seen.complete && seen.at.elapsed() < FRESH) => {
                 return Ok(Observation::Ready(Box::new(seen)));
             }
             Some(seen) => Some((seen.resources, seen.at)),
-            None => self.store.last(name),
+            None => self.store.last(memory.epoch, name),
         };
-        let session = self.aws.session(reason.priority());
+        let session = self.aws.session(memory, reason.priority());
         let at = Instant::now();
         match base {
             // Until a location has a service, none of its resources changes by itself.
             Some((resources, _)) if resources.service.is_none() => ready(resources, at, false),
             Some((resources, at)) if at.elapsed() < JUST_NOW => ready(resources, at, false),
             _ if !current => {
-                self.await_batch(name, later);
+                self.await_batch(memory, name, later);
                 Ok(Observation::Awaiting)
             }
             Some((mut resources, _)) => {
@@ -149,25 +171,27 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
                 ready(resources, at, false)
             }
             None => {
-                let resources = codeloc_aws::observe(session, Scope::One(name)).await?.remove(name).unwrap_or_default();
-                ready(resources, at, true)
+                let mut observed = Box::pin(codeloc_aws::observe(session, Scope::One(name))).await?;
+                ready(observed.remove(name).unwrap_or_default(), at, true)
             }
         }
     }
 
-    fn await_batch(&self, name: &LocationName, reason: Reason) {
-        let batch = if self.store.has_last(name) { &self.awaiting_refresh } else { &self.awaiting_sweep };
+    fn await_batch(&self, memory: &Memory, name: &LocationName, reason: Reason) {
+        let batch = if self.store.has_last(memory.epoch, name) { &self.awaiting_refresh } else { &self.awaiting_sweep };
         batch.push(name, reason);
     }
 
     /// Asks the tasks, and reads the published address and the location in the webserver.
     pub async fn surroundings(
         &self,
+        memory: &Memory,
         name: &LocationName,
         resources: &ObservedResources,
         priority: Priority,
-    ) -> Result<Surroundings, CallError> {
-        let session = self.aws.session(priority);
+    ) -> Result<Surroundings, StepError> {
+        let session = self.aws.session(memory, priority);
+        self.publisher.enter(memory.epoch).await.map_err(PublishError::File)?;
         let mut answers = self.instances.answers(session, &self.code_server, name, resources).await?;
         if self.aws.deployment.address == Address::Discovered
             && let Some(published) = self.publisher.entry(name).await
@@ -175,36 +199,55 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
             answers.extend(instances::foreign_at(&self.code_server, &published, resources, &answers).await);
         }
         let (workspace, view) = self.publisher.observed(name).await;
-        Ok(Surroundings { answers, workspace, view, steady_for: self.store.steady_for(name) })
+        Ok(Surroundings { answers, workspace, view, steady_for: self.store.steady_for(memory.epoch, name) })
     }
 
     /// Why the tasks of this revision failed.
     pub async fn failure_excerpt(
         &self,
+        memory: &Memory,
         name: &LocationName,
         resources: &ObservedResources,
         revision: &Revision,
         priority: Priority,
-    ) -> String {
-        self.failure_logs.excerpt(self.aws.session(priority), name, resources, revision).await
+    ) -> FailureExcerpt {
+        self.failure_logs.excerpt(self.aws.session(memory, priority), name, resources, revision).await
+    }
+
+    /// The unfinished runs of a location. ECS knows the running ones, and only Dagster knows the queued ones.
+    pub async fn runs(
+        &self,
+        memory: &Memory,
+        name: &LocationName,
+        resources: &ObservedResources,
+        priority: Priority,
+    ) -> Result<Runs, CallError> {
+        let families: BTreeSet<&str> = resources.run_definitions.iter().map(|definition| definition.family()).collect();
+        let tasks = aws::run_definition::unfinished(self.aws.session(memory, priority), &families).await?;
+        if tasks > 0 {
+            return Ok(Runs::Tasks(tasks));
+        }
+        Ok(match self.publisher.has_unfinished_runs(name).await {
+            Some(Ok(true)) => Runs::Queued,
+            Some(Ok(false)) | None => Runs::None,
+            Some(Err(error)) => Runs::Unknown(error.to_string()),
+        })
     }
 
     /// The images in a location's repository. If AWS does not list them, codeloc deletes none and the pass continues.
-    pub async fn images(&self, resources: &ObservedResources, priority: Priority) -> Option<Vec<Image>> {
+    pub async fn images(
+        &self,
+        memory: &Memory,
+        resources: &ObservedResources,
+        priority: Priority,
+    ) -> Option<Vec<Image>> {
         let repository = resources.image_repository.as_ref()?;
-        aws::image_repository::images(self.aws.session(priority), &repository.name)
+        aws::image_repository::images(self.aws.session(memory, priority), &repository.name)
             .await
             .inspect_err(|error| {
                 tracing::warn!(repository = %repository.name, %error, "cannot list the images; codeloc deletes none");
             })
             .ok()
-    }
-
-    /// This process has acquired the lease. The previous holder may have changed everything that is remembered here.
-    pub async fn take_over(&self) -> Result<(), PublishError> {
-        self.aws.cache.clear();
-        self.store.clear();
-        self.publisher.reread().await
     }
 
     /// The location and all of its resources are gone.

@@ -1,12 +1,11 @@
 //! Whether codeloc may change a location: by the mode, by the lease, and by what a removed config said.
 
-use std::collections::BTreeSet;
-
 use codeloc_aws::lease::LeaseState;
 use codeloc_core::planner::Hold;
 use codeloc_crds::{LocationName, Mode};
 
 use super::configs::{Config, Configs};
+use super::prune_guard::Owned;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -24,7 +23,7 @@ impl Policy {
         config: &Config,
         lease: LeaseState,
         configs: &Configs,
-        owned: Option<&BTreeSet<LocationName>>,
+        owned: Option<&Owned>,
     ) -> Option<Hold> {
         let own = match config {
             Config::Valid(location) => location.mode,
@@ -55,6 +54,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use codeloc_core::desired::Invalid;
@@ -74,7 +74,7 @@ mod tests {
         let configs = Configs::default();
         configs.set_snapshot(Arc::new(Snapshot::default()));
         let orders = location_name("orders");
-        let owned = BTreeSet::from([orders.clone()]);
+        let owned = Owned { names: BTreeSet::from([orders.clone()]), ..Owned::default() };
         policy.hold(&orders, config, lease, &configs, Some(&owned))
     }
 

@@ -11,10 +11,20 @@ use codeloc_crds::LocationName;
 /// Confirmed names, from `prune.txt` next to the configs.
 pub type Confirmed = BTreeSet<LocationName>;
 
+/// The locations in AWS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Those with at least one resource of this deployment.
+    pub names: BTreeSet<LocationName>,
+    /// Those of them that `deletion.protect` keeps.
+    pub protected: BTreeSet<LocationName>,
+    /// Those of them whose deletion began and waits for runs, perhaps for days.
+    pub leaving: BTreeSet<LocationName>,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Inventory<'a> {
-    /// Locations with at least one resource of this deployment.
-    pub observed: &'a BTreeSet<LocationName>,
+    pub observed: &'a Owned,
     /// Locations that have a config, valid or not.
     pub desired: &'a BTreeSet<LocationName>,
     pub confirmed: &'a Confirmed,
@@ -32,15 +42,20 @@ pub fn prune_guard(inventory: Inventory<'_>, name: &LocationName) -> Option<Stri
     if inventory.confirmed.contains(name) {
         return None;
     }
-    let leaving = inventory
-        .observed
-        .iter()
-        .filter(|observed| !inventory.desired.contains(*observed) && !inventory.confirmed.contains(*observed));
+    let Owned { names, protected, leaving } = inventory.observed;
+    if leaving.contains(name) {
+        return None;
+    }
+    // A protected location without a config stays, perhaps for years, and one that waits for its runs passed this guard before: they say
+    // nothing about the configs that are removed now.
+    let earlier = |name: &LocationName| protected.contains(name) || leaving.contains(name);
+    let removable = names.iter().filter(|name| inventory.desired.contains(*name) || !earlier(name));
+    let total = removable.clone().count();
+    let leaving = removable.filter(|name| !inventory.desired.contains(*name) && !inventory.confirmed.contains(*name));
     let leaving = leaving.count();
     if leaving <= inventory.allowed {
         return None;
     }
-    let total = inventory.observed.len();
     let confirm = "to confirm, list the names in prune.txt next to the configs, or allow the number with --allow-prune";
     if inventory.desired.is_empty() {
         return Some(format!("codeloc found no config at all (locations in AWS: {total}); {confirm}"));
@@ -62,11 +77,24 @@ mod tests {
         numbers.map(|number| location_name(&format!("location{number}"))).collect()
     }
 
+    #[test]
+    fn locations_that_wait_for_their_runs_block_no_others() {
+        let observed = Owned { names: names(0..4), leaving: names(0..1), ..Owned::default() };
+        let (desired, confirmed) = (names(2..4), Confirmed::new());
+        let inventory =
+            Inventory { observed: &observed, desired: &desired, confirmed: &confirmed, allowed: 0, unread: None };
+        for waiting in ["location0", "location1"] {
+            assert_eq!(prune_guard(inventory, &location_name(waiting)), None, "{waiting}");
+        }
+        let both = Owned { leaving: BTreeSet::new(), ..observed.clone() };
+        assert!(prune_guard(Inventory { observed: &both, ..inventory }, &location_name("location0")).is_some());
+    }
+
     fn blocked(observed: usize, desired: usize, confirmed: usize, allowed: usize) -> bool {
         let (observed, desired) = (names(0..observed), names(0..desired));
         let confirmed: Confirmed = observed.difference(&desired).take(confirmed).cloned().collect();
-        let inventory =
-            Inventory { observed: &observed, desired: &desired, confirmed: &confirmed, allowed, unread: None };
+        let owned = Owned { names: observed.clone(), ..Owned::default() };
+        let inventory = Inventory { observed: &owned, desired: &desired, confirmed: &confirmed, allowed, unread: None };
         let gone = observed.difference(&desired).last().expect("one is gone");
         prune_guard(inventory, gone).is_some()
     }
@@ -98,14 +126,39 @@ mod tests {
     #[test]
     fn nothing_goes_while_the_configs_cannot_be_read() {
         let (observed, desired) = (names(0..3), names(0..2));
+        let owned = Owned { names: observed.clone(), ..Owned::default() };
         let unread = Inventory {
-            observed: &observed,
+            observed: &owned,
             desired: &desired,
             confirmed: &observed,
             allowed: 9,
             unread: Some("git is away"),
         };
         assert!(prune_guard(unread, &location_name("location2")).unwrap().contains("git is away"));
+    }
+
+    /// Whether the guard blocks the last of `observed` locations. The first ones are protected and have no config.
+    fn blocked_beside(protected: usize, observed: usize, removed: usize) -> bool {
+        let owned = Owned { names: names(0..observed), protected: names(0..protected), ..Owned::default() };
+        let desired = names(protected..observed - removed);
+        let confirmed = Confirmed::new();
+        let inventory =
+            Inventory { observed: &owned, desired: &desired, confirmed: &confirmed, allowed: 0, unread: None };
+        prune_guard(inventory, owned.names.last().expect("one is removed")).is_some()
+    }
+
+    #[test]
+    fn protected_leftovers_do_not_block_a_single_removal() {
+        assert!(!blocked_beside(5, 10, 1));
+        assert!(!blocked_beside(8, 10, 1));
+        // The last config.
+        assert!(blocked_beside(9, 10, 1));
+    }
+
+    #[test]
+    fn protected_leftovers_do_not_hide_a_large_removal() {
+        assert!(!blocked_beside(5, 10, 2));
+        assert!(blocked_beside(5, 10, 3), "3 of the 5 that can be removed");
     }
 
     proptest! {

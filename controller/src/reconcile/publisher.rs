@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use codeloc_aws::fence::Epoch;
 use codeloc_aws::pulse::{Pulse, Silence};
 use codeloc_core::dagster::Entry;
 use codeloc_core::dagster::WebLocation;
@@ -18,6 +19,7 @@ use codeloc_dagster::{WebError, Webserver, WorkspaceError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Duration, Instant};
 
+use super::reload_pauses::ReloadPauses;
 use crate::status::Recorder;
 use crate::status::events::{EventReason, NewEvent};
 use crate::status::metrics::ReloadOutcome;
@@ -59,6 +61,8 @@ pub struct WorkspacePublisher<W> {
     publisher: Publisher,
     webserver: Option<W>,
     entries: Mutex<Entries>,
+    /// The epoch in which the entries were read.
+    epoch: std::sync::Mutex<Epoch>,
     view: std::sync::Mutex<Cached>,
     /// At most one request for the view runs at a time.
     asking: Mutex<()>,
@@ -68,6 +72,7 @@ pub struct WorkspacePublisher<W> {
     /// The number of the last write with a requested reload.
     wanted: watch::Sender<u64>,
     reloads: watch::Sender<Reloads>,
+    pub reload_pauses: ReloadPauses,
     /// The number of entries, readable without waiting.
     count: AtomicUsize,
     recorder: Arc<Recorder>,
@@ -99,22 +104,38 @@ impl<W: Webserver> WorkspacePublisher<W> {
             webserver,
             count: AtomicUsize::new(entries.len()),
             entries: Mutex::new(entries),
+            epoch: std::sync::Mutex::default(),
             view: std::sync::Mutex::default(),
             asking: Mutex::default(),
             pulse: Pulse::default(),
             written: AtomicU64::new(0),
             wanted: watch::Sender::default(),
             reloads: watch::Sender::default(),
+            reload_pauses: ReloadPauses::default(),
             recorder,
         })
     }
 
-    /// Reads the file again, because another process may have written it.
-    pub async fn reread(&self) -> Result<(), PublishError> {
+    /// Reads the file again in a new epoch, because another process may have written it. Call before anything that is based on the entries.
+    /// After an error, nothing may be based on them, and the next call reads again.
+    pub async fn enter(&self, epoch: Epoch) -> Result<(), WorkspaceError> {
         let mut entries = self.entries.lock().await;
-        *entries = self.publisher.read()?;
-        self.count.store(entries.len(), Ordering::SeqCst);
-        self.written.fetch_add(1, Ordering::SeqCst);
+        if *lock(&self.epoch) >= epoch {
+            return Ok(());
+        }
+        match self.publisher.read() {
+            Ok(found) => {
+                *entries = found;
+                self.count.store(entries.len(), Ordering::SeqCst);
+                self.written.fetch_add(1, Ordering::SeqCst);
+            }
+            // `check_file` writes the entries that this process knows.
+            Err(error @ WorkspaceError::Malformed { .. }) => {
+                tracing::warn!(%error, "this process acquired the lease, and cannot use workspace.yaml");
+            }
+            Err(error) => return Err(error),
+        }
+        *lock(&self.epoch) = epoch;
         Ok(())
     }
 
@@ -283,16 +304,9 @@ impl<W: Webserver> WorkspacePublisher<W> {
         }
     }
 
-    /// Whether Dagster reports no queued and no running run of this location. Without an answer, there may be one.
-    pub async fn has_no_runs(&self, name: &LocationName) -> bool {
-        let Some(webserver) = &self.webserver else { return false };
-        match webserver.has_unfinished_runs(name).await {
-            Ok(some) => !some,
-            Err(error) => {
-                tracing::debug!(location = name.as_str(), %error, "cannot ask Dagster for unfinished runs");
-                false
-            }
-        }
+    /// Whether Dagster reports a queued or a running run of this location; nothing without a webserver to ask.
+    pub async fn has_unfinished_runs(&self, name: &LocationName) -> Option<Result<bool, WebError>> {
+        Some(self.webserver.as_ref()?.has_unfinished_runs(name).await)
     }
 
     /// Errors: the file cannot be written, or the reload of one location failed. A webserver that does not reload the workspace does not
@@ -300,6 +314,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
     pub async fn apply(&self, change: &Change) -> Result<(), PublishError> {
         match change {
             Change::Publish { name, host, port, .. } => {
+                self.reload_pauses.forget(name);
                 let entry = Entry { host: host.clone(), port: *port };
                 self.edit(|entries| {
                     entries.insert(name.to_string(), entry);
@@ -308,6 +323,7 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 self.reload().await;
             }
             Change::Remove { name } | Change::Withdraw { name, .. } => {
+                self.reload_pauses.forget(name);
                 self.edit(|entries| {
                     entries.remove(name.as_str());
                 })
@@ -324,6 +340,11 @@ impl<W: Webserver> WorkspacePublisher<W> {
                 self.count_reload(answer.is_ok());
                 let shown = answer?;
                 self.forget_view();
+                match &shown {
+                    WebLocation::Error { .. } => self.reload_pauses.failed(name, expected),
+                    WebLocation::Loaded { .. } => self.reload_pauses.forget(name),
+                    WebLocation::Loading => {}
+                }
                 // The webserver uses the host that it knows. If another server answers there, it has missed the reload with the new host.
                 if matches!(shown, WebLocation::Loaded { server_id } if server_id.as_deref() != Some(expected.as_str()))
                 {

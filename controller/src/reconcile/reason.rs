@@ -14,6 +14,8 @@ pub enum Reason {
     Retry,
     /// The location is being created. codeloc finishes it before it starts others, so that the slowest AWS rate is never idle.
     FinishCreate,
+    /// The last pass of a location that is being created failed.
+    RetryCreate,
     /// The location has no resources yet, so it can wait.
     Create,
     /// The interval `reconcile.resync_seconds` has passed, or the process has started.
@@ -37,7 +39,7 @@ impl Reason {
         match self {
             Self::ConfigChanged => Priority::Commit,
             Self::Progress | Self::Retry => Priority::Again,
-            Self::FinishCreate => Priority::Making,
+            Self::FinishCreate | Self::RetryCreate => Priority::Making,
             Self::Create => Priority::Cold,
             Self::Resync => Priority::Resync,
             Self::CollectGarbage => Priority::Garbage,
@@ -47,7 +49,10 @@ impl Reason {
     pub fn freshness(self) -> Freshness {
         match self {
             // A resource must be unused at the moment when it is deleted.
-            Self::ConfigChanged | Self::Progress | Self::Retry | Self::CollectGarbage => Freshness::Current,
+            // A failed location is read by itself: a sweep over all others for each retry would cost more.
+            Self::ConfigChanged | Self::Progress | Self::Retry | Self::RetryCreate | Self::CollectGarbage => {
+                Freshness::Current
+            }
             Self::FinishCreate | Self::Create | Self::Resync => Freshness::Batched,
         }
     }
@@ -55,9 +60,13 @@ impl Reason {
     pub fn purpose(self) -> Purpose {
         match self {
             Self::CollectGarbage => Purpose::CollectGarbage,
-            Self::ConfigChanged | Self::Progress | Self::Retry | Self::FinishCreate | Self::Create | Self::Resync => {
-                Purpose::Converge
-            }
+            Self::ConfigChanged
+            | Self::Progress
+            | Self::Retry
+            | Self::FinishCreate
+            | Self::RetryCreate
+            | Self::Create
+            | Self::Resync => Purpose::Converge,
         }
     }
 
@@ -66,7 +75,7 @@ impl Reason {
         match self {
             Self::ConfigChanged => only_deploys(plan),
             // To create what exists changes nothing.
-            Self::FinishCreate | Self::Create => only_creates(plan),
+            Self::FinishCreate | Self::RetryCreate | Self::Create => only_creates(plan),
             Self::CollectGarbage => plan.steps.is_empty(),
             Self::Progress | Self::Retry | Self::Resync => false,
         }
@@ -75,7 +84,7 @@ impl Reason {
     /// Whether the location waits for the next sweep when a partial observation is not enough, instead of being read by itself.
     pub fn waits_for_sweep(self) -> bool {
         match self {
-            Self::ConfigChanged | Self::Progress | Self::Retry => false,
+            Self::ConfigChanged | Self::Progress | Self::Retry | Self::RetryCreate => false,
             Self::FinishCreate | Self::Create | Self::Resync | Self::CollectGarbage => true,
         }
     }
@@ -92,19 +101,19 @@ impl Reason {
     /// The reason of the next pass after a wait.
     #[must_use]
     pub fn after_wait(self) -> Self {
-        self.or_finish_create(Self::Progress)
+        if self.creates() { Self::FinishCreate } else { Self::Progress }
     }
 
     /// The reason of the next pass after a failure.
     #[must_use]
     pub fn after_failure(self) -> Self {
-        self.or_finish_create(Self::Retry)
+        if self.creates() { Self::RetryCreate } else { Self::Retry }
     }
 
-    fn or_finish_create(self, next: Self) -> Self {
+    fn creates(self) -> bool {
         match self {
-            Self::FinishCreate | Self::Create => Self::FinishCreate,
-            Self::ConfigChanged | Self::Progress | Self::Retry | Self::Resync | Self::CollectGarbage => next,
+            Self::FinishCreate | Self::RetryCreate | Self::Create => true,
+            Self::ConfigChanged | Self::Progress | Self::Retry | Self::Resync | Self::CollectGarbage => false,
         }
     }
 
@@ -139,11 +148,12 @@ fn only_deploys(plan: &Plan) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 8] = [
         Reason::ConfigChanged,
         Reason::Progress,
         Reason::Retry,
         Reason::FinishCreate,
+        Reason::RetryCreate,
         Reason::Create,
         Reason::Resync,
         Reason::CollectGarbage,
@@ -163,9 +173,9 @@ mod tests {
     #[test]
     fn a_location_in_creation_stays_in_creation() {
         for reason in ALL {
-            let creating = matches!(reason, Reason::Create | Reason::FinishCreate);
+            let creating = matches!(reason, Reason::Create | Reason::FinishCreate | Reason::RetryCreate);
             assert_eq!(reason.after_wait() == Reason::FinishCreate, creating, "{reason:?}");
-            assert_eq!(reason.after_failure() == Reason::FinishCreate, creating, "{reason:?}");
+            assert_eq!(reason.after_failure() == Reason::RetryCreate, creating, "{reason:?}");
         }
     }
 
@@ -188,7 +198,14 @@ mod tests {
     fn only_urgent_reasons_are_read_without_the_sweep() {
         for reason in ALL.into_iter().filter(|reason| !reason.waits_for_sweep()) {
             assert_eq!(reason.freshness(), Freshness::Current, "{reason:?}");
-            assert!(reason.priority() <= Priority::Again, "{reason:?}");
+            assert!(reason.priority() <= Priority::Making, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_retry_never_waits_for_a_sweep() {
+        for retry in ALL.map(Reason::after_failure) {
+            assert_eq!((retry.freshness(), retry.waits_for_sweep()), (Freshness::Current, false), "{retry:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use codeloc_aws::Class;
 use codeloc_core::desired::{Desired, Invalid};
 use codeloc_core::lock::lock;
-use codeloc_core::planner::Plan;
+use codeloc_core::planner::{Plan, Runs};
 use codeloc_core::resources::tracked_fields::NOTES;
 use codeloc_core::resources::{Action, ObservedResources, Step};
 use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondition, Drift, LocationStatus, Reason};
@@ -140,6 +140,27 @@ impl StatusRecorder {
         if !self.statuses.fail(name, error.to_string(), error.class() == Class::Terminal) {
             self.statuses.put(LocationStatus::unknown(name, error.to_string(), self.clock.now()));
         }
+    }
+
+    /// codeloc deletes what unfinished runs use.
+    pub fn abandons_runs(&self, name: &LocationName, runs: &Runs) {
+        let message = match runs {
+            Runs::Abandoned => "codeloc deletes the location without waiting for its runs, as confirmed".to_owned(),
+            Runs::Tasks(number) => {
+                format!("the time limit has passed: codeloc deletes what {number} unfinished runs use")
+            }
+            Runs::Unknown(why) => {
+                format!(
+                    "the time limit has passed: codeloc deletes the location, although Dagster does not say whether runs are \
+                     queued: {why}"
+                )
+            }
+            Runs::NotAsked | Runs::None | Runs::Queued => {
+                "the time limit has passed: codeloc deletes what unfinished runs use".to_owned()
+            }
+        };
+        tracing::warn!(location = name.as_str(), "{message}");
+        self.recorder.record(NewEvent::of(name, EventReason::RunsAbandoned, message));
     }
 
     /// The location and all of its resources are gone.

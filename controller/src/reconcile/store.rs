@@ -1,18 +1,21 @@
 //! Observations in memory: results of sweeps and refreshes, and the last known state of each location.
 //!
-//! Guarantees: an observation that began before a change of its location is never used after it. Nothing here survives a restart, and
-//! nothing has to: the next sweep reads everything again.
+//! Guarantees: an observation that began before a change of its location is never used after it, and nothing that was read in one
+//! [`Epoch`] is used in another. Nothing here survives a restart, and nothing has to: the next sweep reads everything again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use codeloc_aws::fence::Epoch;
 use codeloc_core::lock::lock;
 use codeloc_core::planner::Report;
 use codeloc_core::resources::ObservedResources;
 use codeloc_core::status::{ConditionKind, ConditionStatus};
 use codeloc_crds::LocationName;
 use tokio::time::Instant;
+
+use super::prune_guard::Owned;
 
 #[derive(Debug, Default)]
 pub struct ObservationStore {
@@ -31,19 +34,19 @@ pub struct Observed {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The epoch of everything below.
+    epoch: Epoch,
     /// From the last sweep or refresh; each is used once.
     fresh: HashMap<LocationName, Observed>,
     /// The last state of locations that codeloc has not changed since.
     last: HashMap<LocationName, (ObservedResources, Instant)>,
-    /// Locations with at least one resource of this deployment; absent before the first sweep.
-    owned: Option<Arc<BTreeSet<LocationName>>>,
+    /// Absent before the first sweep.
+    owned: Option<Arc<Owned>>,
     reported: HashMap<LocationName, Reported>,
     /// Counts changes, because two changes can happen at the same instant of the clock.
     changes: u64,
     /// The number of the last change of each location.
     changed: HashMap<LocationName, u64>,
-    /// Readings that began before this change are void.
-    valid_from: u64,
 }
 
 /// Parts of the last report that later decisions need.
@@ -56,11 +59,27 @@ struct Reported {
 /// The start of a sweep or a refresh.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
+    epoch: Epoch,
     changes: u64,
     at: Instant,
 }
 
 impl State {
+    /// Whether `epoch` is the current one. A new epoch forgets the state of AWS: another process may have changed everything. It keeps only
+    /// which locations serve, which decides nothing but the order of work.
+    fn enter(&mut self, epoch: Epoch) -> bool {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.fresh.clear();
+            self.last.clear();
+            self.owned = None;
+            for reported in self.reported.values_mut() {
+                reported.steady_since = None;
+            }
+        }
+        epoch == self.epoch
+    }
+
     fn keep(
         &mut self,
         begun: Begun,
@@ -80,23 +99,21 @@ impl ObservationStore {
         lock(&self.state)
     }
 
+    /// The state of an epoch, unless it is over.
+    fn lock_in(&self, epoch: Epoch) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.enter(epoch).then_some(state)
+    }
+
     /// Call before the first read of a sweep or refresh.
-    pub fn begin(&self) -> Begun {
-        Begun { changes: self.lock().changes, at: Instant::now() }
+    pub fn begin(&self, epoch: Epoch) -> Begun {
+        Begun { epoch, changes: self.lock().changes, at: Instant::now() }
     }
 
     /// Stores a sweep, except for locations that changed meanwhile. `owned` replaces the inventory of this deployment.
-    pub fn put_sweep(
-        &self,
-        begun: Begun,
-        observed: BTreeMap<LocationName, ObservedResources>,
-        owned: BTreeSet<LocationName>,
-    ) {
-        let mut state = self.lock();
+    pub fn put_sweep(&self, begun: Begun, observed: BTreeMap<LocationName, ObservedResources>, owned: Owned) {
+        let Some(mut state) = self.lock_in(begun.epoch) else { return };
         state.owned = Some(Arc::new(owned));
-        if begun.changes < state.valid_from {
-            return;
-        }
         state.fresh.clear();
         state.keep(begun, observed, true);
         // This sweep has seen every earlier change, and no other sweep runs beside it.
@@ -105,28 +122,34 @@ impl ObservationStore {
 
     /// Stores the services of some locations, except for those that changed meanwhile.
     pub fn put_refresh(&self, begun: Begun, observed: BTreeMap<LocationName, ObservedResources>) {
-        let mut state = self.lock();
-        if begun.changes >= state.valid_from {
+        if let Some(mut state) = self.lock_in(begun.epoch) {
             state.keep(begun, observed, false);
         }
     }
 
     /// Takes the result of the last sweep or refresh, once.
-    pub fn take(&self, name: &LocationName) -> Option<Observed> {
-        self.lock().fresh.remove(name)
+    pub fn take(&self, epoch: Epoch, name: &LocationName) -> Option<Observed> {
+        self.lock_in(epoch)?.fresh.remove(name)
+    }
+
+    /// Whether [`Self::take`] would return something.
+    pub fn has_observation(&self, epoch: Epoch, name: &LocationName) -> bool {
+        self.lock_in(epoch).is_some_and(|state| state.fresh.contains_key(name))
     }
 
     /// The last known state of a location.
-    pub fn last(&self, name: &LocationName) -> Option<(ObservedResources, Instant)> {
-        self.lock().last.get(name).cloned()
+    pub fn last(&self, epoch: Epoch, name: &LocationName) -> Option<(ObservedResources, Instant)> {
+        self.lock_in(epoch)?.last.get(name).cloned()
     }
 
-    pub fn has_last(&self, name: &LocationName) -> bool {
-        self.lock().last.contains_key(name)
+    pub fn has_last(&self, epoch: Epoch, name: &LocationName) -> bool {
+        self.lock_in(epoch).is_some_and(|state| state.last.contains_key(name))
     }
 
-    pub fn set_last(&self, name: &LocationName, resources: ObservedResources, at: Instant) {
-        self.lock().last.insert(name.clone(), (resources, at));
+    pub fn set_last(&self, epoch: Epoch, name: &LocationName, resources: ObservedResources, at: Instant) {
+        if let Some(mut state) = self.lock_in(epoch) {
+            state.last.insert(name.clone(), (resources, at));
+        }
     }
 
     /// Makes the next observation of this location read everything.
@@ -144,47 +167,40 @@ impl ObservationStore {
         state.last.remove(name);
     }
 
-    /// Discards everything, including readings in progress: another process may have changed it.
-    pub fn clear(&self) {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.valid_from = state.changes;
-        state.fresh.clear();
-        state.last.clear();
-    }
-
     /// Locations with resources of this deployment; absent before the first sweep.
-    pub fn owned(&self) -> Option<Arc<BTreeSet<LocationName>>> {
-        self.lock().owned.clone()
+    pub fn owned(&self, epoch: Epoch) -> Option<Arc<Owned>> {
+        self.lock_in(epoch)?.owned.clone()
     }
 
-    pub fn set_owned(&self, name: &LocationName, owned: bool) {
-        let mut state = self.lock();
-        let Some(names) = &mut state.owned else { return };
-        if owned == names.contains(name) {
+    pub fn set_owned(&self, epoch: Epoch, name: &LocationName, owned: bool) {
+        let Some(mut state) = self.lock_in(epoch) else { return };
+        let Some(current) = &mut state.owned else { return };
+        if owned == current.names.contains(name) {
             return;
         }
-        let names = Arc::make_mut(names);
+        let Owned { names, protected, leaving } = Arc::make_mut(current);
         if owned {
             names.insert(name.clone());
         } else {
             names.remove(name);
+            protected.remove(name);
+            leaving.remove(name);
         }
     }
 
     /// Remembers what the next plan needs from this report.
-    pub fn reported(&self, name: &LocationName, report: &Report) {
+    pub fn reported(&self, epoch: Epoch, name: &LocationName, report: &Report) {
         let deployed = report.conditions.iter().find(|condition| condition.kind == ConditionKind::Deployed);
         let steady = deployed.is_some_and(|condition| condition.status == ConditionStatus::True);
-        let mut state = self.lock();
+        let Some(mut state) = self.lock_in(epoch) else { return };
         let before = state.reported.get(name).and_then(|before| before.steady_since);
         let steady_since = steady.then(|| before.unwrap_or_else(Instant::now));
         state.reported.insert(name.clone(), Reported { steady_since, serves: report.serving.is_some() });
     }
 
     /// How long the desired revision has been deployed without a change.
-    pub fn steady_for(&self, name: &LocationName) -> Duration {
-        let since = self.lock().reported.get(name).and_then(|reported| reported.steady_since);
+    pub fn steady_for(&self, epoch: Epoch, name: &LocationName) -> Duration {
+        let since = self.lock_in(epoch).and_then(|state| state.reported.get(name)?.steady_since);
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -203,19 +219,34 @@ impl ObservationStore {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use codeloc_core::status::{Condition, Health, Reason, Sync};
+
+    use codeloc_aws::fence::Fence;
 
     use super::*;
     use codeloc_core::ids::Revision;
 
     use crate::fixtures::location_name;
 
+    fn first() -> Epoch {
+        Epoch::default()
+    }
+
+    fn second() -> Epoch {
+        let fence = Fence::open();
+        fence.close();
+        fence.open_until(Instant::now() + Duration::from_secs(60));
+        fence.epoch()
+    }
+
     fn observed() -> BTreeMap<LocationName, ObservedResources> {
         ["orders", "billing"].map(|name| (location_name(name), ObservedResources::default())).into()
     }
 
     fn sweep(store: &ObservationStore, begun: Begun) {
-        store.put_sweep(begun, observed(), BTreeSet::new());
+        store.put_sweep(begun, observed(), Owned::default());
     }
 
     fn report(deployed: ConditionStatus, serving: Option<&str>) -> Report {
@@ -235,60 +266,92 @@ mod tests {
     #[test]
     fn an_observation_is_used_once() {
         let store = ObservationStore::default();
-        sweep(&store, store.begin());
-        assert!(store.take(&location_name("orders")).is_some());
-        assert!(store.take(&location_name("orders")).is_none());
+        sweep(&store, store.begin(first()));
+        assert!(store.take(first(), &location_name("orders")).is_some());
+        assert!(store.take(first(), &location_name("orders")).is_none());
     }
 
     #[test]
     fn a_change_during_a_sweep_voids_only_that_location() {
         let store = ObservationStore::default();
-        let begun = store.begin();
+        let begun = store.begin(first());
         store.change(&location_name("orders"));
         sweep(&store, begun);
-        assert!(store.take(&location_name("orders")).is_none());
-        assert!(store.take(&location_name("billing")).is_some());
+        assert!(store.take(first(), &location_name("orders")).is_none());
+        assert!(store.take(first(), &location_name("billing")).is_some());
     }
 
     #[test]
     fn a_change_after_a_sweep_voids_the_observation() {
         let store = ObservationStore::default();
-        sweep(&store, store.begin());
-        store.set_last(&location_name("orders"), ObservedResources::default(), Instant::now());
+        sweep(&store, store.begin(first()));
+        store.set_last(first(), &location_name("orders"), ObservedResources::default(), Instant::now());
         store.change(&location_name("orders"));
-        assert!(store.take(&location_name("orders")).is_none());
-        assert!(store.last(&location_name("orders")).is_none());
+        assert!(store.take(first(), &location_name("orders")).is_none());
+        assert!(store.last(first(), &location_name("orders")).is_none());
     }
 
     #[test]
-    fn a_takeover_voids_a_sweep_that_is_in_progress() {
+    fn a_sweep_of_an_earlier_epoch_is_void() {
         let store = ObservationStore::default();
-        let begun = store.begin();
-        store.clear();
+        let begun = store.begin(first());
+        assert!(store.take(second(), &location_name("orders")).is_none());
         sweep(&store, begun);
-        assert!(store.take(&location_name("orders")).is_none());
+        assert!(store.take(second(), &location_name("orders")).is_none());
+        assert_eq!(store.owned(second()), None);
+        sweep(&store, store.begin(second()));
+        assert!(store.take(first(), &location_name("orders")).is_none());
+        assert!(store.take(second(), &location_name("orders")).is_some());
+    }
+
+    #[test]
+    fn a_new_epoch_forgets_what_was_read_before() {
+        let store = ObservationStore::default();
+        sweep(&store, store.begin(first()));
+        let orders = location_name("orders");
+        store.set_last(first(), &orders, ObservedResources::default(), Instant::now());
+        assert!(store.take(second(), &orders).is_none());
+        assert!(store.last(second(), &orders).is_none());
+        assert_eq!(store.owned(second()), None);
+        // A pass that began in the first epoch adds nothing.
+        store.set_last(first(), &orders, ObservedResources::default(), Instant::now());
+        assert!(!store.has_last(second(), &orders));
+        assert!(store.last(first(), &orders).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_location_is_not_steady_since_an_earlier_epoch() {
+        let store = ObservationStore::default();
+        let orders = location_name("orders");
+        store.reported(first(), &orders, &report(ConditionStatus::True, Some("r1")));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(store.steady_for(second(), &orders), Duration::ZERO);
+        assert!(store.serves(&orders));
     }
 
     #[test]
     fn nothing_is_owned_before_the_first_sweep() {
         let store = ObservationStore::default();
-        store.set_owned(&location_name("orders"), true);
-        assert_eq!(store.owned(), None);
-        sweep(&store, store.begin());
-        store.set_owned(&location_name("orders"), true);
-        assert_eq!(store.owned().as_deref(), Some(&BTreeSet::from([location_name("orders")])));
+        store.set_owned(first(), &location_name("orders"), true);
+        assert_eq!(store.owned(first()), None);
+        sweep(&store, store.begin(first()));
+        store.set_owned(first(), &location_name("orders"), true);
+        assert_eq!(
+            store.owned(first()).map(|owned| owned.names.clone()),
+            Some(BTreeSet::from([location_name("orders")]))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_location_is_steady_since_it_was_first_reported_deployed() {
         let store = ObservationStore::default();
-        store.reported(&location_name("orders"), &report(ConditionStatus::True, Some("r1")));
+        store.reported(first(), &location_name("orders"), &report(ConditionStatus::True, Some("r1")));
         tokio::time::advance(Duration::from_secs(60)).await;
-        store.reported(&location_name("orders"), &report(ConditionStatus::True, Some("r1")));
-        assert_eq!(store.steady_for(&location_name("orders")), Duration::from_secs(60));
+        store.reported(first(), &location_name("orders"), &report(ConditionStatus::True, Some("r1")));
+        assert_eq!(store.steady_for(first(), &location_name("orders")), Duration::from_secs(60));
         assert!(store.serves(&location_name("orders")));
-        store.reported(&location_name("orders"), &report(ConditionStatus::Unknown, None));
-        assert_eq!(store.steady_for(&location_name("orders")), Duration::ZERO);
+        store.reported(first(), &location_name("orders"), &report(ConditionStatus::Unknown, None));
+        assert_eq!(store.steady_for(first(), &location_name("orders")), Duration::ZERO);
         assert!(!store.serves(&location_name("orders")));
     }
 }

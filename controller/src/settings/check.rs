@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use codeloc_core::names;
 use codeloc_core::resources::log_group;
 
-use super::{Settings, SettingsError};
+use super::{Leaf, Settings, SettingsError, leaves};
 
 /// Seconds of a day: longer intervals are mistakes, and would overflow the clock.
 const DAY: u64 = 24 * 60 * 60;
@@ -17,12 +17,14 @@ const ENVIRONMENT_BYTES: usize = 8 * 1024;
 /// Maximum length of a DNS name as text (RFC 1035).
 const DNS_NAME: usize = 253;
 
-fn fault<T>(setting: &'static str, message: impl Into<String>) -> Result<T, SettingsError> {
-    Err(SettingsError::Value { setting, message: message.into() })
+const EMPTY: &str = "is empty; set a value, or remove the setting";
+
+fn fault<T>(setting: &str, message: impl Into<String>) -> Result<T, SettingsError> {
+    Err(SettingsError::Value { setting: setting.to_owned(), message: message.into() })
 }
 
 fn within<N: Copy + PartialOrd + Display>(
-    setting: &'static str,
+    setting: &str,
     value: N,
     range: RangeInclusive<N>,
 ) -> Result<(), SettingsError> {
@@ -37,21 +39,40 @@ impl Settings {
     pub fn check(&self) -> Result<(), SettingsError> {
         self.check_deployment()?;
         self.check_numbers()?;
-        match (&self.source.path, &self.source.git_url) {
-            (Some(_), Some(_)) => {
-                return fault("source", "has both `path` and `git_url`; remove one of them");
-            }
-            (None, None) => {
-                return fault("source", "is not set; set `source.path` (a folder) or `source.git_url` (a repository)");
-            }
-            _ => {}
-        }
+        self.check_source()?;
         self.check_aws()?;
         self.check_dagster()?;
         if self.build.codebuild_project.is_some() && self.build.buildah.is_some() {
             return fault("build.buildah", "is set together with `build.codebuild_project`; remove one of them");
         }
-        Ok(())
+        self.check_texts()
+    }
+
+    /// Commands that write configs need only these settings.
+    pub fn check_source(&self) -> Result<(), SettingsError> {
+        let source = &self.source;
+        match (&source.path, &source.git_url) {
+            (Some(_), Some(_)) => fault("source", "has both `path` and `git_url`; remove one of them"),
+            (None, None) => {
+                fault("source", "is not set; set `source.path` (a folder) or `source.git_url` (a repository)")
+            }
+            (Some(path), None) if path.as_os_str().is_empty() => fault("source.path", EMPTY),
+            (None, Some(url)) if url.is_empty() => fault("source.git_url", EMPTY),
+            _ => Ok(()),
+        }
+    }
+
+    /// An empty text is never a value: an empty path would mean the working directory.
+    fn check_texts(&self) -> Result<(), SettingsError> {
+        let values = serde_json::to_value(self).expect("settings serialise");
+        let is_empty = |leaf: &Leaf| {
+            let value = values.pointer(&format!("/{}", leaf.path.join("/")));
+            value.is_some_and(|value| value == "") && leaf.default != ""
+        };
+        match leaves().iter().find(|leaf| is_empty(leaf)) {
+            Some(leaf) => fault(&leaf.path.join("."), EMPTY),
+            None => Ok(()),
+        }
     }
 
     fn check_deployment(&self) -> Result<(), SettingsError> {
@@ -82,6 +103,8 @@ impl Settings {
         within("reconcile.workers", self.reconcile.workers, 1..=1000)?;
         within("reconcile.builds", self.reconcile.builds, 1..=100)?;
         within("reconcile.lease_seconds", self.reconcile.lease_seconds, 5..=600)?;
+        within("reconcile.run_wait_hours", self.reconcile.run_wait_hours, 0..=720)?;
+        within("build.dockerfile_minutes", self.build.dockerfile_minutes, 5..=480)?;
         within("build.image_grace_days", self.build.image_grace_days, 1..=3650)?;
         within("build.cache_gib", self.build.cache_gib, 1..=1_000_000)
     }
@@ -191,9 +214,41 @@ mod tests {
     }
 
     #[test]
+    fn the_source_is_a_folder_or_a_repository() {
+        let source = |path: Option<&str>, url: Option<&str>| {
+            let mut settings = Settings::default();
+            (settings.source.path, settings.source.git_url) = (path.map(Into::into), url.map(str::to_owned));
+            settings.check_source().map_or_else(|error| error.to_string(), |()| String::new())
+        };
+        assert_eq!((source(Some("repos"), None), source(None, Some("https://x"))), (String::new(), String::new()));
+        let both = "setting source has both `path` and `git_url`; remove one of them";
+        assert_eq!(source(Some("repos"), Some("https://x")), both);
+        assert_eq!(source(Some(""), Some("https://x")), both);
+        assert_eq!(source(Some(""), None), format!("setting source.path {EMPTY}"));
+        assert_eq!(source(None, Some("")), format!("setting source.git_url {EMPTY}"));
+        assert!(source(None, None).contains("is not set"));
+    }
+
+    #[test]
+    fn every_empty_text_is_refused() {
+        for leaf in leaves() {
+            let mut value = serde_json::to_value(valid()).unwrap();
+            let place = value.pointer_mut(&format!("/{}", leaf.path.join("/"))).unwrap();
+            *place = "".into();
+            // A list, a number or a fixed set of words cannot be empty text.
+            let Ok(settings) = serde_json::from_value::<Settings>(value) else { continue };
+            let error = settings.check().expect_err(&leaf.path.join(".")).to_string();
+            assert!(
+                error.starts_with(&format!("setting {}", leaf.path.join("."))) || error.starts_with("setting source"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn zero_is_invalid_for_intervals_and_counts() {
         type Change = fn(&mut Settings);
-        let zeros: [(&str, Change); 10] = [
+        let zeros: [(&str, Change); 11] = [
             ("git.poll_seconds", |settings| settings.git.poll_seconds = 0),
             ("git.timeout_seconds", |settings| settings.git.timeout_seconds = 0),
             ("dagster.timeout_seconds", |settings| settings.dagster.timeout_seconds = 0),
@@ -203,6 +258,7 @@ mod tests {
             ("reconcile.builds", |settings| settings.reconcile.builds = 0),
             ("reconcile.lease_seconds", |settings| settings.reconcile.lease_seconds = 0),
             ("build.image_grace_days", |settings| settings.build.image_grace_days = 0),
+            ("build.dockerfile_minutes", |settings| settings.build.dockerfile_minutes = 0),
             ("build.cache_gib", |settings| settings.build.cache_gib = 0),
         ];
         for (setting, change) in zeros {
@@ -224,8 +280,8 @@ mod tests {
                 serde_json::from_value::<Settings>(value).unwrap().check().is_ok()
             })
             .collect();
-        // Zero: codeloc deletes no such location.
-        assert_eq!(unchecked, ["allow_prune"]);
+        // With zero, codeloc deletes nothing without confirmation, and does not wait for runs.
+        assert_eq!(unchecked, ["allow_prune", "reconcile.run_wait_hours"]);
     }
 
     #[test]
@@ -236,6 +292,8 @@ mod tests {
         assert!(resync.contains("set it to 1 to 86400"), "{resync}");
         let workers = error_after(|settings| settings.reconcile.workers = usize::MAX);
         assert!(workers.contains("set it to 1 to 1000"), "{workers}");
+        let wait = error_after(|settings| settings.reconcile.run_wait_hours = 721);
+        assert!(wait.contains("set it to 0 to 720"), "{wait}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
@@ -16,10 +17,10 @@ pub enum SettingsError {
     Unreadable { path: PathBuf, error: std::io::Error },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },
-    #[error("--{flag} {value}: {message}; see docs/settings.md")]
-    Flag { flag: String, value: String, message: String },
+    #[error("{given}: {message}; see docs/settings.md")]
+    Given { given: String, message: String },
     #[error("setting {setting} {message}")]
-    Value { setting: &'static str, message: String },
+    Value { setting: String, message: String },
     #[error("invalid settings: {0}")]
     Merged(String),
 }
@@ -125,22 +126,26 @@ pub fn load(matches: &ArgMatches) -> Result<Settings, SettingsError> {
     for leaf in leaves() {
         let flag = leaf.flag();
         let Some(text) = matches.get_one::<String>(&flag) else { continue };
-        let value = if leaf.text {
-            Value::String(text.clone())
-        } else {
-            from_yaml(text).map_err(|message| SettingsError::Flag { flag, value: text.clone(), message })?
-        };
+        let fault = |message: String| SettingsError::Given { given: given(matches, &leaf, text), message };
+        if text.trim().is_empty() {
+            return Err(fault(format!("the value of {} is empty; set a value, or leave it out", leaf.path.join("."))));
+        }
+        let value = if leaf.text { Value::String(text.clone()) } else { from_yaml(text).map_err(fault)? };
         set(&mut merged, &leaf.path, value);
         // Checked after each flag: an error of all settings together would not name the flag.
-        serde_json::from_value::<Settings>(merged.clone()).map_err(|error| SettingsError::Flag {
-            flag: leaf.flag(),
-            value: text.clone(),
-            message: error.to_string(),
-        })?;
+        serde_json::from_value::<Settings>(merged.clone()).map_err(|error| fault(error.to_string()))?;
     }
     let settings: Settings =
         serde_json::from_value(merged).map_err(|error| SettingsError::Merged(error.to_string()))?;
     Ok(settings)
+}
+
+/// The flag with its value, or the variable, whose value may be a secret.
+fn given(matches: &ArgMatches, leaf: &Leaf, text: &str) -> String {
+    match matches.value_source(&leaf.flag()) {
+        Some(ValueSource::EnvVariable) => leaf.variable(),
+        _ => format!("--{} {text}", leaf.flag()).trim_end().to_owned(),
+    }
 }
 
 fn from_file(path: &Path) -> Result<Settings, SettingsError> {
@@ -151,7 +156,8 @@ fn from_file(path: &Path) -> Result<Settings, SettingsError> {
 
 /// The value of a YAML text. The error is one line: a snippet would show the text twice.
 pub fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    // The parser refuses more than 96 lines of comments in a row if it reports them.
+    let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
@@ -195,6 +201,18 @@ mod tests {
         for (flag, value) in [("dagster-port", "abc"), ("mode", "enforced"), ("aws-subnets", "subnet-a")] {
             let error = load(&matches(&[&format!("--{flag}"), value])).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--{flag} {value}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_an_error_that_names_the_setting() {
+        for leaf in leaves() {
+            let flag = format!("--{}", leaf.flag());
+            let error = load(&matches(&[&flag, ""])).unwrap_err().to_string();
+            let setting = leaf.path.join(".");
+            let expected =
+                format!("{flag}: the value of {setting} is empty; set a value, or leave it out; see docs/settings.md");
+            assert_eq!(error, expected);
         }
     }
 

@@ -146,7 +146,7 @@ pub struct AwsSettings {
 pub struct BuildSettings {
     /// Target of image builds: `config` (the architecture in each config) or `host` (architecture and Python of this machine, for local development).
     pub platform: Platform,
-    /// Base image of all images that codeloc builds. `scratch` contains no Python: use it only for local development.
+    /// Base image of all images that codeloc builds. `scratch` contains no Python: use it only for local development. If a tag moves, the next commit of a location uses the new image.
     pub base_image: String,
     /// Python minor version, such as `3.12`, for configs without `python_version`.
     pub python: String,
@@ -175,6 +175,8 @@ pub struct BuildSettings {
     /// Path of the buildah program, which builds these Dockerfiles on this machine instead of in `CodeBuild`. It
     /// executes the commands of the Dockerfiles on this machine: use it only for local development.
     pub buildah: Option<PathBuf>,
+    /// Time limit in minutes of the build of one Dockerfile; 5 to 480. The time in the queue of `CodeBuild` does not count.
+    pub dockerfile_minutes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -229,11 +231,13 @@ pub struct ReconcileSettings {
     pub resync_seconds: u64,
     /// Number of locations that codeloc reconciles at the same time; 1 to 1000.
     pub workers: usize,
-    /// Number of images that codeloc builds at the same time; 1 to 100.
+    /// Number of images that codeloc builds on its own machine at the same time; 1 to 100. Builds of Dockerfiles do not count.
     pub builds: usize,
     /// Seconds after which a standby takes over the lease from a holder that no longer renews it; 5 to 600. A call that
     /// changes AWS may take at most two fifths of this time.
     pub lease_seconds: u64,
+    /// Hours for which codeloc waits until the runs of a removed location end, before it deletes what they use; 0 to 720.
+    pub run_wait_hours: u32,
 }
 
 impl Default for Settings {
@@ -304,6 +308,7 @@ impl Default for BuildSettings {
             image_grace_days: 7,
             codebuild_project: None,
             buildah: None,
+            dockerfile_minutes: 60,
         }
     }
 }
@@ -325,6 +330,6 @@ impl Default for DagsterSettings {
 
 impl Default for ReconcileSettings {
     fn default() -> Self {
-        Self { resync_seconds: 60, workers: 8, builds: 2, lease_seconds: 60 }
+        Self { resync_seconds: 60, workers: 8, builds: 2, lease_seconds: 60, run_wait_hours: 24 }
     }
 }

@@ -70,6 +70,7 @@ impl Label for Reason {
             Self::WebserverUnreachable => "WebserverUnreachable",
             Self::WebserverError => "WebserverError",
             Self::Deleting => "Deleting",
+            Self::WaitingForRuns => "WaitingForRuns",
             Self::CallFailed => "CallFailed",
             Self::NotConverging => "NotConverging",
             Self::Suspended => "Suspended",
@@ -77,6 +78,7 @@ impl Label for Reason {
             Self::Standby => "Standby",
             Self::LeaseUnreadable => "LeaseUnreadable",
             Self::PruneBlocked => "PruneBlocked",
+            Self::Moved => "Moved",
             Self::Protected => "Protected",
         }
     }

@@ -20,8 +20,8 @@ use codeloc_core::status::{ConditionKind, ConditionStatus, LocationStatus, Reaso
 use definitions::{
     AWS_CALLS, BUILD_INFO, BUILDS, CHANGES, COMMIT, COMMIT_OBSERVED, CONFIG_WRITES, CONVERGED, COST, DELIVERIES, DRIFT,
     EVENTS, FAILED_STEPS, HELD, HOOKS, HTTP, IMAGE_LOOKUPS, LEARNED_RATE, LEASE, LOAD_ERROR, LOCATION, MODE,
-    PRUNE_BLOCKED, QUEUE_DEPTH, QUEUE_WAIT, RECONCILES, RELOADS, ROLLOUTS, SOURCE, SOURCE_READ, SOURCE_UP, SWEEPS,
-    SWEPT, WAITING_CALLS, WORKSPACE_ENTRIES, WORKSPACE_WRITES,
+    PRUNE_BLOCKED, QUEUE_DEPTH, QUEUE_WAIT, RECONCILES, RELOADS, ROLLOUTS, SOURCE, SOURCE_READ, SOURCE_UP, START,
+    SWEEPS, SWEPT, WAITING_CALLS, WORKSPACE_ENTRIES, WORKSPACE_WRITES,
 };
 
 use super::events::EventReason;
@@ -89,6 +89,9 @@ impl Default for Metrics {
 #[derive(Debug, Default)]
 pub struct Scrape {
     pub statuses: Vec<LocationStatus>,
+    pub deployment: String,
+    /// Start of the process in seconds since the epoch.
+    pub started: f64,
     pub mode: String,
     /// Calls until now by `service:Operation` and the label of a [`CallOutcome`].
     pub calls: Vec<(String, &'static str, u64)>,
@@ -102,6 +105,7 @@ pub struct Scrape {
     pub source_commit: Option<Commit>,
     /// Seconds since the epoch.
     pub source_read: Option<f64>,
+    /// Seconds since the epoch; 0 before the first sweep has ended.
     pub swept: f64,
     /// Dollars per month by location: with the fewest tasks, with the running tasks, with the most tasks.
     pub costs: Vec<(String, [f64; 3])>,
@@ -187,7 +191,8 @@ impl Metrics {
 fn gauges(scrape: &Scrape) -> Registry {
     let registry = Registry::new();
     let gauge = |definition: &Definition| register(&registry, gauge(definition));
-    gauge(&BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+    gauge(&BUILD_INFO).with_label_values(&[scrape.deployment.as_str(), env!("CARGO_PKG_VERSION")]).set(1.0);
+    gauge(&START).with_label_values::<&str>(&[]).set(scrape.started);
     gauge(&MODE).with_label_values(&[&scrape.mode]).set(1.0);
 
     location_gauges(&scrape.statuses, gauge);

@@ -52,8 +52,8 @@ impl Notify {
             match self.post(client, body.clone()).await {
                 Ok(()) => return true,
                 Err(why) => {
-                    let event = event.number;
-                    tracing::warn!(event, attempt, %why, "cannot deliver an event to the URL in notify.url_file");
+                    let event = event.id;
+                    tracing::warn!(%event, attempt, %why, "cannot deliver an event to the URL in notify.url_file");
                 }
             }
             if attempt < ATTEMPTS {

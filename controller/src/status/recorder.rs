@@ -13,7 +13,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(clock: Clock) -> Self {
-        Self { events: Events::default(), metrics: Metrics::default(), clock }
+        Self { events: Events::new(clock.now()), metrics: Metrics::default(), clock }
     }
 
     /// Returns whether the event is new, not a repetition.

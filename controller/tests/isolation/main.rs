@@ -35,6 +35,7 @@ fn deployment() -> Deployment {
         permissions_boundary: None,
         log_retention_days: 30,
         image_grace_days: 7,
+        run_wait_hours: 24,
         port: 4000,
         address: Address::Discovered,
         environment: [].into(),
@@ -54,9 +55,11 @@ fn policy(who: Who) -> Value {
         - {name: A, value_from: 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders/db-a1b2c3:password::'}\n\
         - {name: B, value_from: 'arn:aws:ssm:eu-central-1:123456789012:parameter/orders/token'}\n";
     match who {
-        Who::Code => role::desired(&location("orders", ""), &deployment()).policy,
-        Who::Granted => role::desired(&location("orders", grants), &deployment()).policy,
-        Who::Execution => role::desired_execution(&location("orders", secrets), &deployment()).policy,
+        Who::Code => role::desired(&location("orders", ""), &role::Kept::default(), &deployment()).policy,
+        Who::Granted => role::desired(&location("orders", grants), &role::Kept::default(), &deployment()).policy,
+        Who::Execution => {
+            role::desired_execution(&location("orders", secrets), &role::Kept::default(), &deployment()).policy
+        }
     }
 }
 
@@ -122,7 +125,7 @@ proptest! {
     fn a_role_cannot_use_the_prefix_of_another_location(own in NAME, other in NAME, key in "[a-zA-Z0-9/_.*?$-]{0,12}") {
         prop_assume!(own != other && !["shared", "system", "temp"].contains(&own.as_str()));
         prop_assume!(other != "shared");
-        let policy = role::desired(&location(&own, ""), &deployment()).policy;
+        let policy = role::desired(&location(&own, ""), &role::Kept::default(), &deployment()).policy;
         for action in ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"] {
             let question = Question { action: action.into(), resource: object(&format!("repos/{other}/{key}")), prefix: None };
             prop_assert!(!allows(&policy, &question), "{question:?}");
@@ -141,7 +144,7 @@ proptest! {
         let reserved = ["shared", "system", "temp", "orders"];
         prop_assume!(granted != other && !reserved.contains(&granted.as_str()) && !reserved.contains(&other.as_str()));
         let with = location("orders", &format!("access: {{read: [repos/{granted}]}}\n"));
-        let policy = role::desired(&with, &deployment()).policy;
+        let policy = role::desired(&with, &role::Kept::default(), &deployment()).policy;
         let ask = |action: &str, name: &str| Question {
             action: action.into(), resource: object(&format!("repos/{name}/assets/a")), prefix: None,
         };

@@ -29,11 +29,11 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
         "status" => &[
             (
                 "0",
-                "shown; with `--wait`, all locations are Synced and Healthy with everything pushed before the command started",
+                "shown; with `--wait`, all locations are Synced and Healthy with everything pushed before the command started, and with the named commits",
             ),
             (
                 "1",
-                "no daemon answers, or a location does not exist; with `--wait`, the timeout passed, or a location cannot become healthy without a change",
+                "no daemon answers, or a location does not exist; with `--wait`, the timeout passed, a location cannot become healthy without a change, or it left the named commit",
             ),
         ],
         "schema" | "completions" => &[("0", "printed")],
@@ -41,7 +41,7 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
         "list" | "events" | "cost" | "logs" => {
             &[("0", "shown"), ("1", "no daemon answers, it refuses, or the location does not exist")]
         }
-        "sync" => &[
+        "sync" | "retry" | "abandon-runs" => &[
             ("0", "the daemon accepted the request and reconciles in the background"),
             ("1", "no daemon answers, it refuses, or the location does not exist"),
         ],

@@ -14,7 +14,7 @@ An event records what happened to a location or to the daemon, why, and from whi
 - `codeloc events`, `GET /v1/events` and the page at `/` show events. `GET /v1/events/stream` sends them as they happen.
 - With `notify.url_file`, codeloc posts events to a webhook in the JSON that Slack's incoming webhooks take. With
   `notify.secret_file`, codeloc signs them in the header `X-Codeloc-Signature-256`.
-- If an event repeats within ten minutes, codeloc increases the event's count and does not add another event
+- If an event repeats, codeloc increases the event's count and does not add another event
   ([watching.md](watching.md#events)).
 - `codeloc events` and the API list events in the order of their last occurrence.
 ";

@@ -23,8 +23,8 @@ Each setting is also a flag and an environment variable. The order of precedence
 4. default
 
 Write the value of a list or a map as YAML in all three places: `--aws-subnets '[subnet-a, subnet-b]'`. Relative paths,
-also those in the file, are relative to the working directory. The daemon reads its settings when it starts: restart it
-after a change.
+also those in the file, are relative to the working directory. An empty value is an error; leave the setting out instead.
+The daemon reads its settings when it starts: restart it after a change.
 
 [`deploy/codeloc.example.yml`](../deploy/codeloc.example.yml) contains every setting with a realistic value. `RUST_LOG`
 sets the log level, for example `RUST_LOG=codeloc=debug`. codeloc takes AWS credentials, and the region if `aws.region`

@@ -1,6 +1,7 @@
 //! The program `localcloud`: AWS on loopback.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ struct Arguments {
     /// Deny this action to every caller, for example ecs:CreateService; repeatable
     #[arg(long, value_name = "ACTION")]
     deny: Vec<String>,
-    /// Create a role that ECS tasks can assume; repeatable
+    /// Create an execution role: ECS can pull images, write logs and read every secret with it; repeatable
     #[arg(long, value_name = "NAME")]
     role: Vec<String>,
     /// Create an ECS cluster; repeatable
@@ -257,18 +258,36 @@ fn bootstrap(cloud: &LocalCloud, arguments: &Arguments) -> Result<(), Failure> {
         call_json(cloud, "Route53AutoNaming_v20170314.CreatePrivateDnsNamespace", &body, &["NamespaceAlreadyExists"])?;
     }
     for name in &arguments.role {
-        let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
-        let trust = percent_encoding::utf8_percent_encode(trust, percent_encoding::NON_ALPHANUMERIC);
-        let body = format!("Action=CreateRole&Version=2010-05-08&RoleName={name}&AssumeRolePolicyDocument={trust}");
-        let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
-        let request =
-            request.body(Bytes::from(body)).map_err(|error| invalid_request(format!("role {name}"), &error))?;
-        call(cloud, &request, &format!("role {name}"), &["EntityAlreadyExists"])?;
+        execution_role(cloud, name)?;
     }
     for name in &arguments.bucket {
         let request = Request::put(format!("/{name}")).body(Bytes::new());
         let request = request.map_err(|error| invalid_request(format!("bucket {name}"), &error))?;
         call(cloud, &request, &format!("bucket {name}"), &["BucketAlreadyOwnedByYou"])?;
+    }
+    Ok(())
+}
+
+/// Creates an execution role with the managed policy for it, and permission to read every secret.
+fn execution_role(cloud: &LocalCloud, name: &str) -> Result<(), Failure> {
+    const TRUST: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
+    const MANAGED: &str = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy";
+    const SECRETS: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue", "ssm:GetParameters"], "Resource": "*"}]}"#;
+    let calls: [(&str, &[(&str, &str)]); 3] = [
+        ("CreateRole", &[("AssumeRolePolicyDocument", TRUST)]),
+        ("AttachRolePolicy", &[("PolicyArn", MANAGED)]),
+        ("PutRolePolicy", &[("PolicyName", "secrets"), ("PolicyDocument", SECRETS)]),
+    ];
+    for (operation, fields) in calls {
+        let mut body = format!("Action={operation}&Version=2010-05-08&RoleName={name}");
+        for (field, value) in fields {
+            let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+            let _ = write!(body, "&{field}={value}");
+        }
+        let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
+        let request =
+            request.body(Bytes::from(body)).map_err(|error| invalid_request(format!("role {name}"), &error))?;
+        call(cloud, &request, &format!("role {name}"), &["EntityAlreadyExists"])?;
     }
     Ok(())
 }

@@ -18,10 +18,13 @@ use codeloc::runtime::Clock;
 use codeloc_aws::Clients;
 use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_core::dagster::Answer;
+use codeloc_core::ids::Digest;
+use codeloc_core::image::Image;
 use codeloc_core::status::Health;
 use codeloc_crds::LocationName;
 use codeloc_dagster::CodeServer;
-use codeloc_tests::{Branches, Builds, CloudWebserver, SWEEP_CALL, TestDeployment, names, role_pages, settings};
+use codeloc_images::{BuildError, Builder, OnProgress, Request};
+use codeloc_tests::{Branches, CloudWebserver, SWEEP_CALL, TestDeployment, built_image, names, role_pages, settings};
 use localcloud::calls::Call;
 
 use crate::bare;
@@ -32,7 +35,7 @@ use crate::simulated::rules;
 struct Bench;
 
 impl Ports for Bench {
-    type Builder = Builds;
+    type Builder = Built;
     type CodeServer = Known;
     type Webserver = CloudWebserver;
 }
@@ -136,6 +139,27 @@ impl CodeServer for Known {
     }
 }
 
+/// Finds the images that the other process built.
+struct Built;
+
+impl Builder for Built {
+    async fn find(&self, request: &Request, _: Option<&str>) -> Result<Option<Image>, BuildError> {
+        Ok(Some(built_image(request)))
+    }
+
+    async fn build(&self, request: &Request, _: &OnProgress<'_>) -> Result<Image, BuildError> {
+        Ok(built_image(request))
+    }
+
+    async fn digest(&self, reference: &str) -> Result<Option<Digest>, BuildError> {
+        Ok(reference.split_once('@').map(|(_, digest)| Digest::from(digest)))
+    }
+
+    fn refresh(&self) {
+        // The images have no base image.
+    }
+}
+
 /// The measured process.
 pub fn daemon(arguments: &[String]) {
     let [endpoint, folder, n] = arguments else { panic!("daemon needs an endpoint, a folder and a number") };
@@ -178,7 +202,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
         deployment,
         holder: "bench".to_owned(),
         refs,
-        builder: Builds::default(),
+        builder: Built,
         code_server: Known(Arc::new(answers)),
         webserver: None,
         clock: Clock::of_this_machine(),

@@ -24,6 +24,7 @@ use localcloud::model::images::MemoryImages;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::runs::Runs;
 use crate::{Branches, Builds, CloudCodeServer, CloudWebserver, config, settings};
 
 /// The daemon with simulated git, builder, code servers and webserver.
@@ -51,7 +52,9 @@ pub struct TestDeployment {
     /// Whether the controller limits its call rates.
     pub rate_limited: bool,
     pub webserver: CloudWebserver,
-    /// The images in ECR. Builds do not add any.
+    /// The runs of all locations, which the webserver shows.
+    pub runs: Runs,
+    /// The images in ECR.
     pub images: Arc<MemoryImages>,
     running: BTreeMap<String, Running>,
     /// The workspace file and the configs; deleted with the deployment.
@@ -86,14 +89,17 @@ impl TestDeployment {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let settings = settings(folder.path().join("workspace.yaml"));
         let code_server = CloudCodeServer::new(cloud.clone());
-        let webserver = CloudWebserver::new(settings.dagster.workspace_file.clone(), code_server.clone());
+        let runs = Runs::new(cloud.clone());
+        let file = settings.dagster.workspace_file.clone();
+        let webserver = CloudWebserver::new(file, code_server.clone(), runs.clone());
         let deployment = Self {
             code_server,
             rate_limited: true,
             webserver,
+            builds: Builds::new(cloud.clone(), images.clone()),
+            runs,
             images,
             branches: Branches::default(),
-            builds: Builds::default(),
             settings,
             configs: BTreeMap::new(),
             confirmed: BTreeSet::new(),

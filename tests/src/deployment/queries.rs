@@ -1,9 +1,12 @@
 //! Statuses, waits and observed state of a deployment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use codeloc::daemon::{Fault, find_deployment};
+use codeloc::status::Recorder;
+use codeloc::status::events::EventReason;
 use codeloc_aws::Cache;
 use codeloc_aws::fence::Fence;
 use codeloc_aws::rate_limit::RateLimiter;
@@ -12,6 +15,8 @@ use codeloc_core::status::{Health, LocationStatus, Reason, Sync};
 use codeloc_crds::LocationName;
 use localcloud::calls::Call;
 use localcloud::model::ecs::task::Task;
+use localcloud::model::images::Images;
+use localcloud::model::launch::split;
 
 use super::TestDeployment;
 use crate::commit_id;
@@ -26,6 +31,11 @@ impl TestDeployment {
     pub fn as_of(&self, name: &str) -> Option<tokio::time::Instant> {
         let daemon = &self.lease_holder()?.daemon;
         daemon.as_of(&daemon.context.status.statuses.get(name)?)
+    }
+
+    /// The events and metrics of the lease holder.
+    pub fn recorder(&self) -> Option<Arc<Recorder>> {
+        Some(self.lease_holder()?.daemon.context.status.recorder.clone())
     }
 
     /// The faults of one daemon.
@@ -91,6 +101,25 @@ impl TestDeployment {
         self.wait_until(&format!("{name} at commit {number}"), is_reached).await;
     }
 
+    /// The images in localcloud's registry that tasks run and ECR does not have.
+    pub fn missing_images(&self) -> Vec<String> {
+        self.cloud.with_cloud(|cloud| {
+            let running = cloud.ecs.tasks.values().filter(|task| task.last_status == "RUNNING");
+            let images = running.flat_map(|task| task.containers.iter().map(|(_, image)| image.clone()));
+            let is_missing = |image: &String| {
+                let (repository, reference) = split(image);
+                image.starts_with(&cloud.rules.registry) && !self.images.holds(repository, reference)
+            };
+            images.filter(is_missing).collect()
+        })
+    }
+
+    /// Waits until ECR has the image of each running task, and the locations are healthy.
+    pub async fn wait_until_images_exist(&self, names: &[&str]) {
+        let exist = |this: &Self| this.missing_images().is_empty() && names.iter().all(|name| this.healthy(name));
+        self.wait_until("ECR has all images", exist).await;
+    }
+
     pub async fn wait_until_healthy(&self, names: &[&str]) {
         self.wait_until(&format!("healthy: {names:?}"), |this| names.iter().all(|name| this.healthy(name))).await;
     }
@@ -110,19 +139,27 @@ impl TestDeployment {
         self.mutating_calls().into_iter().map(|call| call.operation).collect()
     }
 
+    /// How many events with this reason the lease holder has recorded.
+    pub fn events_of(&self, reason: EventReason) -> usize {
+        let recorder = self.lease_holder().map(|running| &running.daemon.context.status.recorder);
+        recorder.map_or(0, |recorder| recorder.events.list(|event| event.reason == reason).len())
+    }
+
     /// The observed state of all locations.
     pub async fn observed(&self) -> BTreeMap<LocationName, codeloc_core::resources::ObservedResources> {
         let clients = self.clients();
         let deployment =
             find_deployment(&self.settings, &clients, Some("eu-central-1")).await.expect("find the deployment");
+        let fence = Fence::open();
         let session = codeloc_aws::Session {
             clients: &clients,
             deployment: &deployment,
             cache: &Cache::default(),
             limits: &RateLimiter::default(),
-            fence: &Fence::open(),
+            fence: &fence,
+            epoch: fence.epoch(),
             priority: Priority::Resync,
         };
-        codeloc_aws::observe(session, codeloc_aws::Scope::All).await.expect("an observation")
+        Box::pin(codeloc_aws::observe(session, codeloc_aws::Scope::All)).await.expect("an observation")
     }
 }

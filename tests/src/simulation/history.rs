@@ -7,6 +7,17 @@ use localcloud::Rules;
 use localcloud::Throttling;
 use localcloud::fault_injection::Chances;
 
+use crate::runs::NewRun;
+
+/// The secrets of the configs, with values in every wide history.
+pub const SECRETS: [&str; 2] = [
+    "arn:aws:ssm:eu-central-1:123456789012:parameter/first",
+    "arn:aws:secretsmanager:eu-central-1:123456789012:secret:second-a1b2c3",
+];
+
+/// The numbers of the configs that only a wide history draws.
+const WIDE_VARIANTS: std::ops::Range<u8> = 6..14;
+
 /// The names of locations. One is a prefix of another.
 pub const NAMES: [&str; 6] = ["orders", "orders-eu", "billing", "stock", "crm", "sales"];
 
@@ -18,6 +29,8 @@ pub struct History {
     pub chances: Chances,
     /// Each event with the time to wait before it.
     pub events: Vec<(Duration, Event)>,
+    /// Whether it has runs, tasks with a log, and the events of [`Event::draw_wide`]. The run then checks more invariants.
+    pub wide: bool,
 }
 
 /// How the code of a commit fails.
@@ -29,6 +42,8 @@ pub enum Flaw {
     NeverHealthy,
     /// The code server answers with an error.
     DoesNotLoad,
+    /// codeloc cannot build the image.
+    DoesNotBuild,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +93,40 @@ pub enum Event {
     Second {
         seconds: u64,
     },
+    /// A config is removed, and added again.
+    Readd {
+        name: &'static str,
+        millis: u64,
+    },
+    /// Folder and name change, and change back.
+    RenameAndBack {
+        name: &'static str,
+        to: &'static str,
+        seconds: u64,
+    },
+    /// Only the folder changes, and changes back.
+    RenameFolder {
+        name: &'static str,
+        to: &'static str,
+        seconds: u64,
+    },
+    /// Only `name` changes, and changes back.
+    Misname {
+        name: &'static str,
+        to: &'static str,
+        seconds: u64,
+    },
+    /// Sets `mode` and `deletion.protect` in a config.
+    Mode {
+        name: &'static str,
+        mode: &'static str,
+        protect: bool,
+    },
+    /// A run of a healthy location.
+    Run {
+        name: &'static str,
+        new: NewRun,
+    },
 }
 
 /// Changes that a person makes in AWS.
@@ -101,7 +150,13 @@ pub enum ManualChange {
     DeleteRegistry,
     DeleteImages,
     EmptyWorkspace,
+    SetCountToZero,
+    RollBack,
+    OtherCapacityProvider,
 }
+
+/// The changes that only a wide history draws. [`ManualChange::RollBack`] is not one of them: codeloc takes it for a rollback by ECS.
+const WIDE_MANUAL_CHANGES: [ManualChange; 2] = [ManualChange::SetCountToZero, ManualChange::OtherCapacityProvider];
 
 const MANUAL_CHANGES: [ManualChange; 18] = [
     ManualChange::ForgetRetention,
@@ -163,7 +218,25 @@ impl History {
             };
             events.push((wait, Event::draw(&mut rng)));
         }
-        Self { seed, rules, chances, events }
+        Self { seed, rules, chances, events, wide: false }
+    }
+
+    /// The history of [`Self::draw`] with more kinds of events between its events, drawn from a separate generator.
+    pub fn draw_wide(seed: u64) -> Self {
+        let mut history = Self::draw(seed);
+        history.wide = true;
+        history.rules.secrets = SECRETS.map(|arn| (arn.to_owned(), "value".to_owned())).into();
+        let mut rng = Rng::with_seed(seed ^ 0x7769_6465);
+        let first = history.events.iter().take_while(|(wait, _)| wait.is_zero()).count();
+        for _ in 0..rng.usize(6..14) {
+            let wait = match rng.u8(0..3) {
+                0 => Duration::from_millis(rng.u64(0..5_000)),
+                _ => Duration::from_secs(rng.u64(5..180)),
+            };
+            let at = rng.usize(first..=history.events.len());
+            history.events.insert(at, (wait, Event::draw_wide(&mut rng)));
+        }
+        history
     }
 }
 
@@ -200,6 +273,33 @@ impl Event {
             19 | 20 => Self::Crash { seconds: rng.u64(0..120) },
             21 | 22 => Self::CrashAtCall { number: rng.u64(1..12), applied: rng.bool() },
             _ => Self::Second { seconds: rng.u64(10..400) },
+        }
+    }
+
+    /// An event that only a wide history has.
+    fn draw_wide(rng: &mut Rng) -> Self {
+        let name = NAMES[rng.usize(0..NAMES.len())];
+        let to = NAMES[rng.usize(0..NAMES.len())];
+        match rng.u8(0..24) {
+            0..=5 => Self::Commit { name, variant: rng.u8(WIDE_VARIANTS) },
+            6 => Self::Push { name, flaw: Some(Flaw::DoesNotBuild) },
+            7 | 8 => Self::Readd { name, millis: rng.u64(0..10_000) },
+            9 => Self::RenameAndBack { name, to, seconds: rng.u64(0..120) },
+            10 => Self::RenameFolder { name, to, seconds: rng.u64(1..120) },
+            11 => Self::Misname { name, to, seconds: rng.u64(1..120) },
+            12..=14 => {
+                let mode = ["enforce", "detect", "suspended"][rng.usize(0..3)];
+                Self::Mode { name, mode, protect: rng.bool() }
+            }
+            15..=17 => {
+                let change = WIDE_MANUAL_CHANGES[rng.usize(0..WIDE_MANUAL_CHANGES.len())];
+                Self::ManualChange { name, change }
+            }
+            _ => {
+                let waits = if rng.bool() { Duration::ZERO } else { Duration::from_secs(rng.u64(1..1_800)) };
+                let lasts = Duration::from_secs(rng.u64(60..3_600));
+                Self::Run { name, new: NewRun { waits, lasts, retries: rng.u32(0..3) } }
+            }
         }
     }
 }

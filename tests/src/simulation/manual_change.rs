@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_applicationautoscaling::types::{ScalableDimension, ServiceNamespace};
 use aws_sdk_ecs::types::{
-    AwsVpcConfiguration, DeploymentCircuitBreaker, DeploymentConfiguration, NetworkConfiguration,
+    AwsVpcConfiguration, CapacityProviderStrategyItem, DeploymentCircuitBreaker, DeploymentConfiguration,
+    NetworkConfiguration,
 };
 
 use super::history::ManualChange;
@@ -99,9 +100,34 @@ pub async fn change(deployment: &TestDeployment, name: &str, change: ManualChang
             let request = clients.ecr.delete_repository().repository_name(format!("codeloc/{name}")).force(true);
             let _ = request.send().await;
         }
+        ManualChange::SetCountToZero | ManualChange::RollBack | ManualChange::OtherCapacityProvider => {
+            change_service(deployment, name, change).await;
+        }
         ManualChange::EmptyWorkspace => {
             std::fs::write(deployment.workspace_file(), "load_from: []\n").expect("the file can be written");
         }
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Changes of the service alone.
+async fn change_service(deployment: &TestDeployment, name: &str, change: ManualChange) {
+    let clients = deployment.clients();
+    let update = || clients.ecs.update_service().cluster("dagster").service(format!("{name}-service"));
+    match change {
+        ManualChange::SetCountToZero => drop(update().desired_count(0).send().await),
+        ManualChange::RollBack => {
+            let listed = clients.ecs.list_task_definitions().family_prefix(format!("codeloc-{name}"));
+            let listed = listed.send().await.ok().and_then(|listed| listed.task_definition_arns).unwrap_or_default();
+            if let Some(previous) = listed.iter().rev().nth(1) {
+                let _ = update().task_definition(previous).send().await;
+            }
+        }
+        ManualChange::OtherCapacityProvider => {
+            let spot = CapacityProviderStrategyItem::builder().capacity_provider("FARGATE_SPOT").weight(1).build();
+            let request = update().capacity_provider_strategy(spot.expect("a provider"));
+            let _ = request.force_new_deployment(true).send().await;
+        }
+        _ => {}
+    }
 }

@@ -4,9 +4,12 @@
 //!
 //! A seed always gives the same run: no real clock, no other source of randomness.
 
+pub mod configs;
 mod foreign;
 mod history;
+pub mod invariants;
 mod manual_change;
+mod wide;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,9 +22,13 @@ use localcloud::fault_injection::{Fault, Faults, Rule};
 use localcloud::model::Cloud;
 use localcloud::model::ecs::task::Task;
 
-use crate::{TestDeployment, config};
+use crate::TestDeployment;
 
-pub use history::{Event, Flaw, History, ManualChange, NAMES};
+pub use history::{Event, Flaw, History, ManualChange, NAMES, SECRETS};
+pub use manual_change::change;
+
+use configs::{branch, config_variant, renamed};
+use wide::Wide;
 
 /// Time between two checks of the invariants.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,6 +53,14 @@ pub struct Numbers {
 /// The invariant that failed.
 pub fn run_seed(seed: u64) -> Result<Numbers, String> {
     run_history(&History::draw(seed))
+}
+
+/// [`run_seed`] with a wide history.
+///
+/// # Errors
+/// The invariant that failed.
+pub fn run_wide_seed(seed: u64) -> Result<Numbers, String> {
+    run_history(&History::draw_wide(seed))
 }
 
 /// # Errors
@@ -98,6 +113,7 @@ struct Run {
     /// Locations that a manual change stopped or unpublished: no longer checked.
     disturbed: BTreeSet<String>,
     foreign_resources: String,
+    wide: Wide,
 }
 
 impl Run {
@@ -117,7 +133,11 @@ impl Run {
             serving: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             foreign_resources,
+            wide: Wide::default(),
         };
+        if history.wide {
+            run.deployment.cloud.simulated().script_default(run.script(Script::default()));
+        }
         let start = tokio::time::Instant::now();
         run.set_faults(true);
         run.deployment.start_as(FIRST).await;
@@ -167,6 +187,7 @@ impl Run {
             }
             Event::Push { name, flaw } => self.push(name, flaw),
             Event::Remove { name } => {
+                self.note_removal(name);
                 self.deployment.confirm(&[name]);
                 self.deployment.remove(name);
             }
@@ -175,10 +196,9 @@ impl Run {
                     && !self.deployment.configs.contains_key(to)
                 {
                     self.known.insert(to);
+                    self.note_removal(name);
                     self.deployment.confirm(&[name]);
-                    self.deployment
-                        .configs
-                        .insert(to.to_owned(), text.replace(&format!("name: {name}\n"), &format!("name: {to}\n")));
+                    self.deployment.configs.insert(to.to_owned(), renamed(&text, name, to));
                     self.deployment.remove(name);
                 }
             }
@@ -201,13 +221,18 @@ impl Run {
                 self.deployment.fail_source(None);
             }
             Event::ManualChange { name, change } => {
-                let takes_away =
-                    [ManualChange::DeleteService, ManualChange::EmptyWorkspace, ManualChange::DeleteRegistry];
+                let takes_away = [
+                    ManualChange::DeleteService,
+                    ManualChange::EmptyWorkspace,
+                    ManualChange::DeleteRegistry,
+                    ManualChange::SetCountToZero,
+                ];
                 if change == ManualChange::EmptyWorkspace {
                     self.disturbed.extend(NAMES.map(str::to_owned));
                 } else if takes_away.contains(&change) {
                     self.disturbed.insert(name.to_owned());
                 }
+                self.note_manual_change(name, change);
                 manual_change::change(&self.deployment, name, change).await;
             }
             Event::Crash { seconds } => self.crash(seconds).await?,
@@ -225,6 +250,12 @@ impl Run {
                 self.advance(Duration::from_secs(seconds)).await?;
                 self.deployment.kill_one(SECOND).await;
             }
+            Event::Readd { .. }
+            | Event::RenameAndBack { .. }
+            | Event::RenameFolder { .. }
+            | Event::Misname { .. }
+            | Event::Mode { .. }
+            | Event::Run { .. } => Box::pin(self.apply_wide(event)).await?,
         }
         self.check()
     }
@@ -245,7 +276,12 @@ impl Run {
                     self.deployment.code_server.break_code(&image);
                     Script::default()
                 }
+                Flaw::DoesNotBuild => {
+                    self.deployment.builds.fail_commit(number);
+                    Script::default()
+                }
             };
+            let script = self.script(script);
             let host = self.deployment.cloud.with_cloud(|cloud| cloud.rules.registry.clone());
             for location in NAMES {
                 self.deployment.cloud.simulated().script(&format!("{host}/codeloc/{location}{image}"), script.clone());
@@ -292,6 +328,9 @@ impl Run {
         }
         self.published = published;
         self.serving = serving;
+        if self.history.wide {
+            self.check_wide()?;
+        }
         // After a stale read, an applied step can look like one that had no effect.
         match self.deployment.not_converging() {
             Some(message) if self.history.rules.stale_reads.is_zero() => Err(format!("not converging: {message}")),
@@ -302,6 +341,9 @@ impl Run {
     /// Stops all faults, confirms all removals, and waits until nothing changes.
     async fn settle(&mut self) -> Result<(), String> {
         self.set_faults(false);
+        if self.history.wide {
+            self.finish_wide().await?;
+        }
         self.deployment.confirm(&NAMES);
         let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
         loop {
@@ -343,6 +385,9 @@ impl Run {
     fn unsettled(&self, name: &'static str) -> Option<String> {
         let status = self.deployment.status(name);
         let Some(text) = self.deployment.configs.get(name) else {
+            if self.wide.may_keep(name) {
+                return None;
+            }
             return status.map(|status| format!("{name} still exists: {}", status.message));
         };
         let Some(status) = status else { return Some(format!("{name} has no status yet")) };
@@ -352,9 +397,16 @@ impl Run {
         let settled = match (text.contains("git_url: ["), flaw) {
             (true, _) => status.sync == Sync::Unknown,
             // Before the last stopped task is read, the cause of the failure is unknown.
+            (false, Some(Flaw::DoesNotBuild)) => {
+                status.conditions.iter().any(|dated| dated.condition.reason == Reason::BuildFailed)
+            }
             (false, Some(_)) => {
-                let failed =
-                    |reason| matches!(reason, Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering);
+                let failed = |reason| {
+                    matches!(
+                        reason,
+                        Reason::RolloutFailed | Reason::LoadError | Reason::NotAnswering | Reason::NoInstance
+                    )
+                };
                 status.conditions.iter().any(|dated| failed(dated.condition.reason))
                     && status.health == Health::Degraded
                     && !RETRY_MESSAGES.iter().any(|message| status.message.contains(message))
@@ -370,8 +422,16 @@ impl Run {
             .iter()
             .filter(|(name, observed)| observed.any_owned(name, "codeloc"))
             .map(|(name, _)| name.as_str());
-        if let Some(orphan) = owned.into_iter().find(|name| !self.deployment.configs.contains_key(*name)) {
+        let is_orphan = |name: &&str| !self.deployment.configs.contains_key(*name) && !self.wide.may_keep(name);
+        if let Some(orphan) = owned.into_iter().find(is_orphan) {
             return Err(format!("{orphan} has no config but still has resources: {:?}", observed[orphan]));
+        }
+        let missing = self.deployment.missing_images();
+        if !missing.is_empty() {
+            return Err(format!("tasks run images that ECR does not have: {missing:?}"));
+        }
+        if self.history.wide {
+            self.check_final_wide_state()?;
         }
         let after = self.deployment.cloud.with_cloud(|cloud| foreign::foreign_resources(cloud));
         if after != self.foreign_resources {
@@ -422,22 +482,4 @@ pub fn revisions(cloud: &Cloud) -> BTreeMap<(String, String), usize> {
         }
     }
     counts
-}
-
-/// A config of a location; each variant is different.
-fn config_variant(name: &str, variant: u8) -> String {
-    let more = match variant {
-        0 => "",
-        1 => "resources: {cpu: 512, memory: 2048}\n",
-        2 => "environment: [{name: MODE, value: other}]\n",
-        3 => "scaling: {min_capacity: 1, max_capacity: 1}\n",
-        4 => "scaling: {min_capacity: 2, max_capacity: 4, cpu_threshold: 50}\n",
-        _ => "tags: {team: data}\n",
-    };
-    format!("{}{more}", config(name))
-}
-
-/// The location whose repository a config uses: a renamed location keeps its repository.
-fn branch(text: &str) -> &'static str {
-    NAMES.into_iter().find(|name| text.contains(&format!("git.test/{name}.git"))).unwrap_or("")
 }

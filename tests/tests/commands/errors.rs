@@ -1,9 +1,19 @@
 //! Error messages of AWS calls: operation, code and message, or operation, URL and cause.
 
-use codeloc_tests::processes::{free_ports, stderr, stdout};
+use codeloc_tests::processes::{binary, command, free_ports, stderr, stdout};
 use codeloc_tests::sandbox::{Sandbox, config_with_image};
 
 use super::{Answer, daemon};
+
+/// Commands that write a config.
+const WRITES: [&[&str]; 6] = [
+    &["add", "https://example.com/new.git"],
+    &["update", "orders", "--set", "branch=next"],
+    &["suspend", "orders"],
+    &["resume", "orders"],
+    &["rollback", "orders", "--to", "0123456789abcdef0123456789abcdef01234567"],
+    &["remove", "orders"],
+];
 
 async fn sandbox(folder: &std::path::Path, flags: &[&str]) -> Sandbox {
     let sandbox = Sandbox::start_with(folder, "simulated", flags).await;
@@ -62,4 +72,45 @@ async fn a_missing_response_names_operation_url_and_cause() {
     let reported = stderr(&output);
     assert!(reported.starts_with("error: sts:GetCallerIdentity: codeloc could not send the call: "), "{reported}");
     assert!(reported.contains("credential") && !reported.contains('{'), "{reported}");
+}
+
+#[test]
+fn a_write_with_two_sources_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("repos/orders/config.yml");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let text = "name: orders\ngit_url: https://example.com/orders.git\nmodule: orders\nmode: suspended\n";
+    std::fs::write(&config, text).unwrap();
+    let settings = folder.path().join("codeloc.yml");
+    std::fs::write(&settings, "source: {path: repos, git_url: \"https://example.com/configs.git\"}\n").unwrap();
+    for arguments in WRITES {
+        let output = command(binary("codeloc")).args(arguments).current_dir(folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let expected = "error: setting source has both `path` and `git_url`; remove one of them\n";
+        assert_eq!(stderr(&output), expected, "{arguments:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
+}
+
+#[test]
+fn an_empty_variable_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("codeloc.yml"), "source: {git_url: \"https://example.com/configs.git\"}\n")
+        .unwrap();
+    for (variable, setting) in [
+        ("CODELOC_SOURCE_PATH", "source.path"),
+        ("CODELOC_AWS_SUBNETS", "aws.subnets"),
+        ("CODELOC_GIT_POLL_SECONDS", "git.poll_seconds"),
+    ] {
+        for arguments in WRITES.into_iter().chain([&["run"][..], &["doctor"]]) {
+            let mut command = command(binary("codeloc"));
+            let output = command.args(arguments).env(variable, "").current_dir(folder.path()).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{variable} {arguments:?}: {output:?}");
+            let expected = format!(
+                "error: {variable}: the value of {setting} is empty; set a value, or leave it out; see docs/settings.md\n"
+            );
+            assert_eq!(stderr(&output), expected, "{arguments:?}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

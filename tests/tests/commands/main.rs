@@ -87,14 +87,14 @@ fn daemon_with_text(text: &'static str) -> String {
             "platform": text, "revision": text, "serving": text, "address": text, "conditions": [condition],
         });
         let event = json!({
-            "number": 1, "severity": "warning", "reason": "StepFailed", "location": text, "commit": text,
+            "id": "1-1", "severity": "warning", "reason": "StepFailed", "location": text, "commit": text,
             "message": text, "first": "2026-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "count": 2,
         });
         let cost = json!({
             "location": text, "min": 1.0, "now": 1.0, "max": 1.0, "saved_by_arm64": 1.0, "saved_by_spot": 1.0,
             "as_of": text,
         });
-        let line = json!({"at": 1, "stream": text, "text": text});
+        let line = json!({"id": text, "at": 1, "stream": text, "text": text});
         let step = json!({
             "kind": "role", "action": "update", "name": text, "reason": text,
             "fields": [{"name": text, "from": text, "to": text}],
@@ -119,14 +119,16 @@ fn daemon_with_text(text: &'static str) -> String {
             ("GET", "/v1/locations/orders/logs") => Answer::json(&json!([line])),
             ("GET", "/v1/locations/orders/logs/stream") => stream("line", &line),
             ("GET", "/v1/locations/orders/plan") => Answer::json(&plan),
-            ("POST", "/v1/sync" | "/v1/locations/orders/sync") => Answer("202 Accepted", "text/plain", String::new()),
+            ("POST", "/v1/sync" | "/v1/locations/orders/sync" | "/v1/locations/orders/retry") => {
+                Answer("202 Accepted", "text/plain", String::new())
+            }
             _ => Answer::json(&json!({"commit": text, "changed": true, "config": format!("commit: {text}")})),
         }
     })
 }
 
 /// Every command that uses a daemon, in each of its forms.
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 30] = [
     &["status"],
     &["status", "orders"],
     &["status", "ordres"],
@@ -146,6 +148,7 @@ const COMMANDS: [&[&str]; 29] = [
     &["cost", "--json"],
     &["sync"],
     &["sync", "orders"],
+    &["retry", "orders"],
     &["rollback", "orders"],
     &["rollback", "orders", "--json"],
     &["update", "orders", "--set", "branch=next"],

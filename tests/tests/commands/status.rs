@@ -134,6 +134,36 @@ fn waiting_ends_at_once_if_a_revision_failed() {
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
+#[test]
+fn wait_for_a_commit_ends_when_the_location_runs_it() {
+    let (old, new) = ("0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98");
+    let at = |commit: &str, more: &Value| {
+        let mut one = status("orders", more);
+        (one["commit"], one["as_of"]) = (json!(commit), json!("2026-01-01T12:00:01Z"));
+        json!([one])
+    };
+    let shown = vec![at(old, &json!({})), at(new, &json!({"health": "Progressing"})), at(new, &json!({}))];
+    let (server, asked) = daemon_with_statuses(shown.clone(), vec![json!("2026-01-01T12:00:01Z")]);
+    let output = ask(&server, &["orders", "--wait", "--commit", &new[..8], "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()[0]["commit"], new, "{output:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+
+    let (server, _) = daemon_with_statuses(shown, vec![json!("2026-01-01T12:00:01Z")]);
+    let output = ask(&server, &["orders", "--wait", "--commit", new, "--timeout", "0"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = format!(
+        "error: not all locations were Synced and Healthy within 0 s: orders is at commit 0123456789ab, not at commit {new}\n"
+    );
+    assert_eq!(stderr(&output), expected);
+    let output = ask(&server, &["orders", "--wait", "--config-commit", new, "--timeout", "0"]);
+    let expected = format!("the configs are at no commit, not at commit {new}");
+    assert!(output.status.code() == Some(1) && stderr(&output).contains(&expected), "{output:?}");
+    let output = ask(&server, &["orders", "--wait", "--commit", "main"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("a commit has 7 to 40 hexadecimal digits"), "{output:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_includes_every_push_before_its_as_of_time() {
     let mut deployment = TestDeployment::converged(&["orders"]).await;

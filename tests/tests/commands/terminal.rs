@@ -67,7 +67,7 @@ fn text_of_a_daemon_is_escaped() {
             let output = coloured().args(arguments).args(["--server", &server]).output().unwrap();
             let text = harmless(&format!("{arguments:?} of a daemon with {of}"), &output);
             let says = ["\\u{202e}", "\\u202e"].iter().any(|escape| text.contains(escape));
-            let own = arguments[0] == "sync" || arguments.contains(&"ordres");
+            let own = ["sync", "retry", "abandon-runs"].contains(&arguments[0]) || arguments.contains(&"ordres");
             assert!(says || own || of != "hostile texts", "{arguments:?} shows nothing of it: {text}");
         }
     }
@@ -166,7 +166,7 @@ fn make_run_escapes_text() {
 
 #[test]
 fn the_colours_of_a_log_are_removed() {
-    let lines = json!([{"at": 0, "stream": "orders/code/1234", "text": "\u{1b}[32m13:13\u{1b}[0m - \u{1b}[34mINFO\u{1b}[0m - Started"}]);
+    let lines = json!([{"id": "1", "at": 0, "stream": "orders/code/1234", "text": "\u{1b}[32m13:13\u{1b}[0m - \u{1b}[34mINFO\u{1b}[0m - Started"}]);
     let server = daemon(move |_, _| Answer::json(&lines));
     let output = coloured().args(["logs", "orders", "--server", &server]).output().unwrap();
     let text = harmless("logs with colours", &output);

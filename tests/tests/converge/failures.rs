@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use codeloc::status::events::EventReason;
 use codeloc_core::status::{ConditionKind, Health, Reason};
 use codeloc_tests::{TestDeployment, commit_id, config};
 use localcloud::driver::simulated::Script;
+use localcloud::model::launch::TransientStop;
 
 use super::revision;
 
@@ -156,4 +158,61 @@ async fn codeloc_retries_a_rollout_that_lost_its_log_group() {
     let failed = |this: &TestDeployment| this.status("orders").is_some_and(|status| status.health == Health::Degraded);
     deployment.wait_until("the rollout fails", failed).await;
     deployment.wait_until_healthy(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_log_lines_do_not_hide_a_transient_failure() {
+    let deployment = TestDeployment::converged(&["orders"]).await;
+    let image = deployment.status("orders").unwrap().image.unwrap();
+    let second = format!("{}@sha256:{:064x}", image.split('@').next().unwrap(), 2);
+    let logs = Script { log: vec!["Started Dagster code server".to_owned()], ..Script::default() };
+    deployment.cloud.simulated().script(&second, logs.clone());
+    for commit in [2, 1] {
+        deployment.branches.push("orders", commit);
+        deployment.wait_until_commit("orders", commit).await;
+    }
+    // The second revision has a log stream, and its tasks cannot start for a while.
+    deployment.cloud.simulated().script(&second, Script::stops_for(TransientStop::NetworkInterface));
+    deployment.branches.push("orders", 2);
+    let explained = |this: &TestDeployment| {
+        let message = this.status("orders").unwrap().message.to_lowercase();
+        message.contains("timeout waiting for network interface")
+    };
+    deployment.wait_until("explained", explained).await;
+    deployment.cloud.simulated().script(&second, logs);
+    deployment.wait_until_commit("orders", 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_that_never_loads_is_reloaded_less_and_less() {
+    let mut deployment = TestDeployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.webserver.fail("orders", Some("orders-service.dagster.internal cannot be resolved"));
+    deployment.start().await;
+    deployment.wait_until("reloaded", |this| this.webserver.reloads() == 1).await;
+    let reported = |this: &TestDeployment| this.status("orders").unwrap().message.contains("cannot be resolved");
+    deployment.wait_until("reported", reported).await;
+    for _ in 0..60 * 60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(reported(&deployment), "{:?}", deployment.status("orders"));
+        assert_eq!(deployment.not_converging(), None);
+    }
+    // After 15, 30, 60, 120 and 240 s, and then every 300 s.
+    assert_eq!(deployment.webserver.reloads(), 1 + 5 + 10);
+    deployment.webserver.fail("orders", None);
+    deployment.wait_until_healthy(&["orders"]).await;
+    assert_eq!(deployment.webserver.reloads(), 1 + 5 + 10 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webserver_that_needs_a_moment_is_no_alarm() {
+    let mut deployment = TestDeployment::new().await;
+    deployment.commit("orders", config("orders"));
+    deployment.webserver.fail("orders", Some("orders-service.dagster.internal cannot be resolved"));
+    deployment.start().await;
+    deployment.wait_until("reloaded", |this| this.webserver.reloads() == 1).await;
+    deployment.webserver.fail("orders", None);
+    deployment.wait_until_healthy(&["orders"]).await;
+    assert_eq!(deployment.webserver.reloads(), 2);
+    assert_eq!(deployment.events_of(EventReason::NotConverging), 0);
 }

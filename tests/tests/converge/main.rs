@@ -2,6 +2,9 @@
 
 mod addresses;
 mod failures;
+mod removal;
+mod repairs;
+mod runs;
 
 use std::time::Duration;
 

@@ -294,7 +294,7 @@ fn setting(request: UpdateServiceFluentBuilder, field: &str) -> UpdateServiceFlu
         "registry" => request.set_service_registries(Some(vec![])),
         "capacity" => {
             let spot = CapacityProviderStrategyItem::builder().capacity_provider("FARGATE_SPOT").weight(1);
-            request.capacity_provider_strategy(spot.build().unwrap())
+            request.capacity_provider_strategy(spot.build().unwrap()).force_new_deployment(true)
         }
         "platform_version" => request.platform_version("1.3.0"),
         "propagate_tags" => request.propagate_tags(PropagateTags::None),

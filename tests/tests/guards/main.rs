@@ -1,8 +1,9 @@
-//! Why codeloc does not delete or change a location: the prune guard, protection, modes, renames and conflicts. The status names
+//! Why codeloc does not delete or change a location: the prune guard, protection, modes, renames, placement and conflicts. The status names
 //! the reason and the next step.
 
 mod conflicts;
 mod modes;
+mod placement;
 mod protection;
 mod prune;
 mod renames;

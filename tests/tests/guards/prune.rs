@@ -62,6 +62,23 @@ async fn removing_half_of_all_configs_at_once_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn protected_leftovers_do_not_block_a_later_removal() {
+    let mut deployment = TestDeployment::converged(&FOUR).await;
+    for name in ["orders", "stock"] {
+        deployment.commit(name, format!("{}deletion: {{protect: true}}\n", config(name)));
+    }
+    deployment.idle().await;
+    deployment.configs.remove("orders");
+    deployment.remove("stock");
+    wait_until_held(&deployment, &["orders", "stock"], Reason::Protected).await;
+    deployment.idle().await;
+    deployment.remove("crm");
+    wait_until_deleted(&deployment, &["crm"]).await;
+    deployment.idle().await;
+    assert_eq!(owned(&deployment).await, ["billing", "orders", "stock"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_locations_reconcile_while_a_prune_is_blocked() {
     let mut deployment = TestDeployment::converged(&FOUR).await;
     deployment.configs.remove("orders");
@@ -121,6 +138,49 @@ async fn prune_txt_deletes_the_confirmed_locations_only() {
     for name in ["billing", "crm", "stock"] {
         assert!(deployment.workspace().contains(&format!("\"{name}-service.dagster.internal\"")), "{name}");
     }
+}
+
+/// Four locations of which two lost their configs, and a daemon that sweeps once a day.
+async fn blocked_without_sweeps() -> TestDeployment {
+    let mut deployment = TestDeployment::converged(&FOUR).await;
+    deployment.kill().await;
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    deployment.start().await;
+    deployment.wait_until_healthy(&FOUR).await;
+    deployment.configs.remove("orders");
+    deployment.remove("stock");
+    wait_until_held(&deployment, &["orders", "stock"], Reason::PruneBlocked).await;
+    deployment
+}
+
+#[tokio::test(start_paused = true)]
+async fn prune_txt_alone_takes_effect_without_a_sweep() {
+    let mut deployment = blocked_without_sweeps().await;
+    deployment.confirm(&["orders"]);
+    // `stock` is then the only location without a config and a confirmation.
+    wait_until_deleted(&deployment, &["orders", "stock"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_config_releases_the_others_without_a_sweep() {
+    let mut deployment = blocked_without_sweeps().await;
+    deployment.commit("stock", config("stock"));
+    wait_until_deleted(&deployment, &["orders"]).await;
+    assert!(deployment.healthy("stock"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readable_source_releases_a_deletion_without_a_sweep() {
+    let mut deployment = TestDeployment::converged(&["billing", "orders"]).await;
+    deployment.kill().await;
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    deployment.start().await;
+    deployment.wait_until_healthy(&["billing", "orders"]).await;
+    deployment.fail_source(Some("the git host does not answer"));
+    deployment.remove("orders");
+    wait_until_held(&deployment, &["orders"], Reason::PruneBlocked).await;
+    deployment.fail_source(None);
+    wait_until_deleted(&deployment, &["orders"]).await;
 }
 
 #[tokio::test(start_paused = true)]

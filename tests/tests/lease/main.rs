@@ -1,6 +1,7 @@
 //! Only the lease holder makes changes. The tests read who held the lease from the calls that localcloud recorded, not from the
 //! controllers.
 
+mod epochs;
 mod lost_leases;
 mod record;
 mod unreadable;

@@ -19,6 +19,8 @@ pub enum Family {
     LogsCreate,
     LogsModify,
     LogsRead,
+    LogsEvents,
+    LogsSearch,
     EcrWrite,
     EcrRead,
     ScalingWrite,
@@ -27,7 +29,7 @@ pub enum Family {
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::TaskDefinitionsModify,
         Self::TaskDefinitionsRead,
         Self::ServicesModify,
@@ -43,6 +45,8 @@ impl Family {
         Self::LogsCreate,
         Self::LogsModify,
         Self::LogsRead,
+        Self::LogsEvents,
+        Self::LogsSearch,
         Self::EcrWrite,
         Self::EcrRead,
         Self::ScalingWrite,
@@ -68,6 +72,8 @@ impl Family {
             Self::LogsCreate => "LogsCreate",
             Self::LogsModify => "LogsModify",
             Self::LogsRead => "LogsRead",
+            Self::LogsEvents => "LogsEvents",
+            Self::LogsSearch => "LogsSearch",
             Self::EcrWrite => "EcrWrite",
             Self::EcrRead => "EcrRead",
             Self::ScalingWrite => "ScalingWrite",
@@ -97,6 +103,9 @@ impl Family {
             ("iam", _) => Self::IamWrite,
             ("logs", "CreateLogGroup" | "DeleteLogGroup") => Self::LogsCreate,
             ("logs", "DescribeLogGroups" | "DescribeLogStreams" | "ListTagsForResource") => Self::LogsRead,
+            ("logs", "GetLogEvents") => Self::LogsEvents,
+            // Only people's reads of logs use it, so they never delay reconciling.
+            ("logs", "FilterLogEvents") => Self::LogsSearch,
             ("logs", _) => Self::LogsModify,
             ("ecr", _) if reads => Self::EcrRead,
             ("ecr", _) => Self::EcrWrite,
@@ -122,6 +131,10 @@ impl Family {
             Self::CloudMapRead => (100.0, 50.0),
             // CloudWatch Logs quotas: 5 or 10 a second.
             Self::LogsCreate | Self::LogsModify | Self::LogsRead => (10.0, 5.0),
+            // CloudWatch Logs quotas: an estimate, at least 10 a second.
+            Self::LogsEvents => (10.0, 10.0),
+            // AWS support, on throttling of CloudWatch Logs: 5 a second.
+            Self::LogsSearch => (5.0, 5.0),
             // AWS gives no figures for these. A cautious start costs seconds, once.
             Self::EcsTags | Self::IamWrite | Self::ScalingWrite => (20.0, 5.0),
             Self::IamRead => (40.0, 10.0),
@@ -162,6 +175,8 @@ mod tests {
             ("ecr:BatchGetImage", Family::EcrRead),
             ("ecr:BatchDeleteImage", Family::EcrWrite),
             ("logs:PutRetentionPolicy", Family::LogsModify),
+            ("logs:GetLogEvents", Family::LogsEvents),
+            ("logs:FilterLogEvents", Family::LogsSearch),
             ("s3:GetObject", Family::Other),
         ] {
             assert_eq!(Family::of(operation), family, "{operation}");

@@ -176,9 +176,17 @@ pub async fn apply(
                 .map(drop)
         }
         Change::Tag { arn, tags, .. } => {
-            session.cache.forget_tags(arn);
-            let request = discovery.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
-            session.call("servicediscovery:TagResource", request.send()).await.map(drop)
+            let _changing = session.cache.changing_tags(arn);
+            if !tags.remove.is_empty() {
+                let keys = tags.remove.iter().cloned().collect();
+                let request = discovery.untag_resource().resource_arn(arn).set_tag_keys(Some(keys));
+                session.call("servicediscovery:UntagResource", request.send()).await?;
+            }
+            if !tags.set.is_empty() {
+                let request = discovery.tag_resource().resource_arn(arn).set_tags(Some(tag_list(&tags.set)?));
+                session.call("servicediscovery:TagResource", request.send()).await?;
+            }
+            Ok(())
         }
         Change::Immutable { .. } => Ok(()),
         Change::Delete { id, .. } => delete(session, id).await,

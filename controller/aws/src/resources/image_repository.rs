@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Tag};
+use aws_sdk_ecr::types::{
+    ImageFailureCode, ImageIdentifier, ImageScanningConfiguration, ImageTagMutability, Repository, Tag,
+};
 use codeloc_core::ids::{Arn, Digest};
 use codeloc_core::names;
 use codeloc_core::resources::image_repository::garbage::Image;
 use codeloc_core::resources::image_repository::{Change, Observed};
 use codeloc_core::shared::Shared;
-use codeloc_core::tags::Tags;
+use codeloc_core::tags::{self, Tags};
 use codeloc_crds::LocationName;
 
 use crate::error::CallError;
@@ -45,6 +47,7 @@ pub async fn observe(
             let observed = Observed {
                 name: name.to_owned(),
                 uri: repository.repository_uri().unwrap_or_default().to_owned(),
+                created_ms: created_ms(repository),
                 immutable_tags: repository.image_tag_mutability() == Some(&ImageTagMutability::Immutable),
                 scan_on_push: repository
                     .image_scanning_configuration()
@@ -60,6 +63,10 @@ pub async fn observe(
             return Ok(found);
         }
     }
+}
+
+fn created_ms(repository: &Repository) -> Option<i64> {
+    repository.created_at()?.to_millis().ok()
 }
 
 /// Every image of one repository.
@@ -196,14 +203,16 @@ pub async fn apply(
             match session.call("ecr:CreateRepository", request.send()).await {
                 Ok(answer) => {
                     let created = answer.repository();
-                    let created =
-                        created.and_then(|created| Some((created.repository_arn()?, created.repository_uri()?)));
-                    if let Some((arn, uri)) = created {
+                    let created = created.and_then(|created| {
+                        Some((created.repository_arn()?, created.repository_uri()?, created_ms(created)))
+                    });
+                    if let Some((arn, uri, created_ms)) = created {
                         session.cache.keep_tags(arn, &desired.tags);
                         let created = Observed {
                             arn: arn.into(),
                             name: desired.name.clone(),
                             uri: uri.to_owned(),
+                            created_ms,
                             immutable_tags: desired.immutable_tags,
                             scan_on_push: desired.scan_on_push,
                             tags: desired.tags.clone().into(),
@@ -228,12 +237,29 @@ pub async fn apply(
             session.call("ecr:PutImageScanningConfiguration", request.send()).await.map(drop)
         }
         Change::Tag { arn, tags, .. } => {
-            session.cache.forget_tags(arn);
-            let request = ecr.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)?));
-            session.call("ecr:TagResource", request.send()).await.map(drop)
+            let _changing = session.cache.changing_tags(arn);
+            if !tags.remove.is_empty() {
+                let keys = tags.remove.iter().cloned().collect();
+                let request = ecr.untag_resource().resource_arn(arn).set_tag_keys(Some(keys));
+                session.call("ecr:UntagResource", request.send()).await?;
+            }
+            if !tags.set.is_empty() {
+                let request = ecr.tag_resource().resource_arn(arn).set_tags(Some(tag_list(&tags.set)?));
+                session.call("ecr:TagResource", request.send()).await?;
+            }
+            Ok(())
         }
         Change::DeleteImages { name, digests } => delete_images(session, name, digests).await,
-        Change::Delete { name } => {
+        Change::Delete { arn, name } => {
+            // Removing codeloc's tags is how a person keeps a repository, and a sweep reads them only in turns.
+            let tags = session.cache.read_tags(arn, tags(session, arn)).await?;
+            if !tags::may_delete(&tags, &session.deployment.id) {
+                tracing::info!(
+                    name,
+                    "a person removed the tags of codeloc or set the one that protects; codeloc keeps it"
+                );
+                return Ok(());
+            }
             match session
                 .call("ecr:DeleteRepository", ecr.delete_repository().repository_name(name).force(true).send())
                 .await

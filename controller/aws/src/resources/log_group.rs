@@ -6,7 +6,7 @@ use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::log_group::{Change, Observed};
 use codeloc_core::shared::Shared;
-use codeloc_core::tags::Tags;
+use codeloc_core::tags::{self, Tags};
 use codeloc_crds::LocationName;
 
 use crate::error::CallError;
@@ -92,11 +92,29 @@ pub async fn apply(
             session.call("logs:PutRetentionPolicy", request.send()).await.map(drop)
         }
         Change::Tag { arn, name, tags } => {
-            session.cache.forget_tags(name);
-            let request = logs.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect()));
-            session.call("logs:TagResource", request.send()).await.map(drop)
+            let _changing = session.cache.changing_tags(name);
+            if !tags.remove.is_empty() {
+                let keys = tags.remove.iter().cloned().collect();
+                let request = logs.untag_resource().resource_arn(arn).set_tag_keys(Some(keys));
+                session.call("logs:UntagResource", request.send()).await?;
+            }
+            if !tags.set.is_empty() {
+                let set = tags.set.clone().into_iter().collect();
+                let request = logs.tag_resource().resource_arn(arn).set_tags(Some(set));
+                session.call("logs:TagResource", request.send()).await?;
+            }
+            Ok(())
         }
-        Change::Delete { name } => {
+        Change::Delete { arn, name } => {
+            // Removing codeloc's tags is how a person keeps a log group, and a sweep reads them only in turns.
+            let tags = session.cache.read_tags(name, tags(session, arn)).await?;
+            if !tags::may_delete(&tags, &session.deployment.id) {
+                tracing::info!(
+                    name,
+                    "a person removed the tags of codeloc or set the one that protects; codeloc keeps it"
+                );
+                return Ok(());
+            }
             match session.call("logs:DeleteLogGroup", logs.delete_log_group().log_group_name(name).send()).await {
                 Err(error) if !error.is(&["ResourceNotFoundException"]) => Err(error),
                 _ => Ok(()),

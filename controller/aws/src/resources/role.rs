@@ -205,8 +205,16 @@ pub async fn apply(
         Change::RemovePolicy { name, policy } => remove_policy(session, name, policy).await,
         Change::Detach { name, policy_arn } => detach(session, name, policy_arn).await,
         Change::Tag { name, tags } => {
-            let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(tags)?));
-            session.call("iam:TagRole", request.send()).await.map(drop)
+            if !tags.remove.is_empty() {
+                let keys = tags.remove.iter().cloned().collect();
+                let request = iam.untag_role().role_name(name).set_tag_keys(Some(keys));
+                session.call("iam:UntagRole", request.send()).await?;
+            }
+            if !tags.set.is_empty() {
+                let request = iam.tag_role().role_name(name).set_tags(Some(tag_list(&tags.set)?));
+                session.call("iam:TagRole", request.send()).await?;
+            }
+            Ok(())
         }
         Change::Immutable { .. } => Ok(()),
         Change::Delete { name, policies, attached } => {

@@ -120,6 +120,7 @@ async fn read_next_policies(session: Session<'_>, prefix: &str, targets: usize) 
 }
 
 async fn read_policies_of(session: Session<'_>, resource: &str) -> Result<(), CallError> {
+    let requested = session.cache.lock().policies.now();
     let mut found = BTreeMap::new();
     let mut token = None;
     loop {
@@ -131,10 +132,13 @@ async fn read_policies_of(session: Session<'_>, resource: &str) -> Result<(), Ca
             break;
         }
     }
-    forget_policies(session, resource);
     let mut state = session.cache.lock();
+    let known: Vec<String> = state.policies.starting_with(&key(resource, "")).map(|(key, _)| key.clone()).collect();
+    for key in known.into_iter().filter(|key| !found.contains_key(key)) {
+        state.policies.read(requested, key, None);
+    }
     for (key, policy) in found {
-        state.policies.update(key, Some(policy));
+        state.policies.read(requested, key, Some(policy));
     }
     Ok(())
 }

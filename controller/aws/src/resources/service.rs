@@ -21,7 +21,7 @@ use codeloc_core::shared::Shared;
 use codeloc_core::tags;
 use codeloc_crds::LocationName;
 
-use super::task_definition::tag_list;
+use super::task_definition::{change_tags, tag_list};
 use crate::error::{CallError, Class};
 use crate::scope::Scope;
 use crate::session::Session;
@@ -229,6 +229,8 @@ pub async fn apply(
             // A new registry may have the id of the old one, and ECS registers only tasks that start
             // (terraform-provider-aws#46930).
             let new_registry = *registry == Deferred::AfterApply;
+            // ECS refuses another capacity provider strategy without a new deployment.
+            let new_capacity = from.capacity != options.capacity;
             let registry = ServiceRegistry::builder()
                 .registry_arn(resolve(registry, created.registry, "Cloud Map service")?)
                 .build();
@@ -239,7 +241,7 @@ pub async fn apply(
                 .network_configuration(network(desired)?)
                 .deployment_configuration(deployment(*configuration, options))
                 .service_registries(registry)
-                .force_new_deployment(new_registry);
+                .force_new_deployment(new_registry || new_capacity);
             let request = set(request, from, options);
             session.call("ecs:UpdateService", request.send()).await.map(drop)
         }
@@ -255,10 +257,7 @@ pub async fn apply(
             let tag = Tag::builder().key(tags::FAILED_REVISION).value(revision).build();
             session.call("ecs:TagResource", ecs.tag_resource().resource_arn(arn).tags(tag).send()).await.map(drop)
         }
-        Change::Tag { arn, tags, .. } => {
-            let request = ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
-            session.call("ecs:TagResource", request.send()).await.map(drop)
-        }
+        Change::Tag { arn, tags, .. } => change_tags(session, arn, tags).await,
         Change::Delete { name } => {
             match session
                 .call("ecs:DeleteService", ecs.delete_service().cluster(cluster).service(name).force(true).send())
@@ -271,7 +270,8 @@ pub async fn apply(
     }
 }
 
-/// Why the newest stopped task of these task definitions stopped, as ECS reports it.
+/// Why the newest stopped task of these task definitions stopped, as ECS reports it. An error while none of those that ECS lists as stopped
+/// has stopped in its description too: the read is older than the list.
 pub async fn stop_reason(
     session: Session<'_>,
     family: &str,
@@ -290,22 +290,35 @@ pub async fn stop_reason(
     let request =
         ecs.describe_tasks().cluster(&session.deployment.cluster).set_tasks(Some(arns.into_iter().take(100).collect()));
     let answer = session.call("ecs:DescribeTasks", request.send()).await?;
-    let newest = answer
-        .tasks()
-        .iter()
-        .filter(|task| task.task_definition_arn().is_some_and(|arn| task_definitions.iter().any(|one| *one == arn)))
-        .max_by_key(|task| task.stopped_at().map(|at| (at.secs(), at.subsec_nanos())));
-    Ok(newest.map(describe_stop))
+    let is_of =
+        |task: &&Task| task.task_definition_arn().is_some_and(|arn| task_definitions.iter().any(|one| *one == arn));
+    let tasks: Vec<&Task> = answer.tasks().iter().filter(is_of).collect();
+    let stopped: Vec<_> = tasks.iter().filter_map(|task| Some((task.stopped_at()?, task))).collect();
+    if stopped.is_empty() && !tasks.is_empty() {
+        return Err(CallError::unanswered(
+            "ecs:DescribeTasks",
+            Class::Transient,
+            "the failed task has not stopped yet",
+        ));
+    }
+    let failed = stopped.into_iter().filter(|(_, task)| !is_scaled_in(task));
+    let newest = failed.max_by_key(|(at, _)| (at.secs(), at.subsec_nanos()));
+    Ok(newest.and_then(|(_, task)| describe_stop(task)))
 }
 
-fn describe_stop(task: &Task) -> String {
-    let mut reasons = vec![task.stopped_reason().unwrap_or("stopped").to_owned()];
+/// Whether ECS stopped the task because the service needs fewer of them, as at the end of a rollback.
+fn is_scaled_in(task: &Task) -> bool {
+    task.stopped_reason().is_some_and(|reason| reason.starts_with("Scaling activity initiated by"))
+}
+
+fn describe_stop(task: &Task) -> Option<String> {
+    let mut reasons = vec![task.stopped_reason()?.to_owned()];
     for container in task.containers() {
         // Without the container's reason if it repeats that of the task.
         reasons.extend(container.reason().filter(|reason| *reason != reasons[0]).map(str::to_owned));
         reasons.extend(container.exit_code().map(|code| format!("exit code {code}")));
     }
-    reasons.join("; ")
+    Some(reasons.join("; "))
 }
 
 #[cfg(test)]
@@ -318,9 +331,17 @@ mod tests {
     fn a_stop_reason_is_not_repeated() {
         let container = |reason: &str| Container::builder().reason(reason).exit_code(137).build();
         let task = |reason: &str| Task::builder().stopped_reason("OutOfMemory").containers(container(reason)).build();
-        assert_eq!(describe_stop(&task("OutOfMemory")), "OutOfMemory; exit code 137");
-        assert_eq!(describe_stop(&task("killed")), "OutOfMemory; killed; exit code 137");
-        assert_eq!(describe_stop(&Task::builder().build()), "stopped");
+        assert_eq!(describe_stop(&task("OutOfMemory")).unwrap(), "OutOfMemory; exit code 137");
+        assert_eq!(describe_stop(&task("killed")).unwrap(), "OutOfMemory; killed; exit code 137");
+        assert_eq!(describe_stop(&Task::builder().build()), None);
+    }
+
+    #[test]
+    fn a_task_that_ecs_scaled_in_did_not_fail() {
+        let task = |reason: &str| Task::builder().stopped_reason(reason).build();
+        assert!(is_scaled_in(&task("Scaling activity initiated by (deployment ecs-svc/0202754989553173317)")));
+        assert!(!is_scaled_in(&task("Task failed container health checks")));
+        assert!(!is_scaled_in(&Task::builder().build()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::task_definition::{Change, Content, HealthCheck, Observed};
 use codeloc_core::shared::Shared;
-use codeloc_core::tags::Tags;
+use codeloc_core::tags::{TagChange, Tags};
 use codeloc_crds::{Architecture, LocationName};
 
 use crate::error::{CallError, Class};
@@ -183,8 +183,9 @@ async fn describe(session: Session<'_>, key: &str) -> Result<Option<Shared<Obser
     describe_again(session, key).await
 }
 
-/// Reads a definition from AWS and caches it. An inactive one is `None`.
+/// Reads a definition from AWS and caches it, unless codeloc changes it meanwhile. An inactive one is `None`.
 async fn describe_again(session: Session<'_>, key: &str) -> Result<Option<Shared<Observed>>, CallError> {
+    let requested = session.cache.lock().definitions.now();
     let request =
         session.clients.ecs.describe_task_definition().task_definition(key).include(TaskDefinitionField::Tags);
     let observed = match session.call("ecs:DescribeTaskDefinition", request.send()).await {
@@ -196,8 +197,9 @@ async fn describe_again(session: Session<'_>, key: &str) -> Result<Option<Shared
         Err(error) if error.is(&["ClientException"]) => None,
         Err(error) => return Err(error),
     };
-    session.cache.lock().definitions.update(key.to_owned(), observed.clone());
-    Ok(observed)
+    let mut state = session.cache.lock();
+    state.definitions.read(requested, key.to_owned(), observed);
+    Ok(state.definitions.known().get(key).cloned())
 }
 
 fn observed(definition: &TaskDefinition, tags: Tags) -> Observed {
@@ -317,12 +319,26 @@ fn health_check(check: &HealthCheck) -> Result<SdkHealthCheck, CallError> {
         .map_err(|_| CallError::malformed("ecs:RegisterTaskDefinition", "health check command"))
 }
 
-pub(crate) async fn tag(session: Session<'_>, arn: &Arn, tags: &Tags) -> Result<(), CallError> {
-    let request = session.clients.ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(tags)));
-    session.call("ecs:TagResource", request.send()).await?;
+/// Changes the tags of anything in ECS.
+pub(crate) async fn change_tags(session: Session<'_>, arn: &Arn, tags: &TagChange) -> Result<(), CallError> {
+    let ecs = &session.clients.ecs;
+    if !tags.remove.is_empty() {
+        let keys = tags.remove.iter().cloned().collect();
+        let request = ecs.untag_resource().resource_arn(arn).set_tag_keys(Some(keys));
+        session.call("ecs:UntagResource", request.send()).await?;
+    }
+    if !tags.set.is_empty() {
+        let request = ecs.tag_resource().resource_arn(arn).set_tags(Some(tag_list(&tags.set)));
+        session.call("ecs:TagResource", request.send()).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn tag(session: Session<'_>, arn: &Arn, tags: &TagChange) -> Result<(), CallError> {
+    change_tags(session, arn, tags).await?;
     let remembered = key(arn).and_then(|key| session.cache.lock().definitions.known().get(key).cloned());
     if let Some(mut observed) = remembered {
-        observed.tags.extend(tags.clone());
+        tags.apply(&mut observed.tags);
         remember(session, arn, Some(observed));
     }
     Ok(())
@@ -405,7 +421,7 @@ pub async fn apply(
             observed.insert(0, register(session, &desired.family, content, tags).await?);
             Ok(())
         }
-        Change::Attempt { arn, attempt, .. } => tag(session, arn, &attempt.tags()).await,
+        Change::Attempt { arn, attempt, .. } => tag(session, arn, &attempt.tags().into()).await,
         Change::Tag { arn, tags } => tag(session, arn, tags).await,
         Change::Deregister { arn } => deregister(session, arn).await,
     }

@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use super::readiness::{self, Ready};
-use super::{Input, Report, WebserverState};
+use super::{Input, Report, Runs, WebserverState};
 use crate::dagster::{Answer, WebLocation};
 use crate::desired::{Desired, Invalid};
 use crate::ids::Revision;
 use crate::image::ImageStatus;
-use crate::resources::service::{self, Observed, Phase, Rollout};
+use crate::names;
+use crate::resources::service::{self, FailureExcerpt, Observed, Phase, Rollout};
 use crate::resources::{DesiredResources, Kind};
 use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
+use crate::tags;
 
 /// For a rollout, a build, or a task that starts: they end within seconds or minutes.
 const SOON: Duration = Duration::from_secs(2);
 /// For a failure that may end without a step of codeloc: a webserver or code server that does not answer.
 const LATER: Duration = Duration::from_secs(15);
+/// While runs of a removed location are unfinished.
+const RUNS: Duration = Duration::from_secs(30);
 
 fn condition(kind: ConditionKind, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Condition {
     Condition { kind, status, reason, message: message.into() }
@@ -75,6 +79,52 @@ pub(super) fn absent(draining: bool, done: bool) -> Report {
         serving: None,
         address: None,
         look_again: draining.then_some(SOON),
+    }
+}
+
+/// The service of a removed location has lost its tags, and its tasks still use the other resources.
+pub(super) fn used_by_a_foreign_service(input: &Input<'_>) -> Report {
+    let service = names::service(input.name);
+    let message = format!(
+        "not deleted: the ECS service {service} uses the location's resources and has no tags of this deployment; delete the service, or \
+         restore its tags `{}` and `{}`",
+        tags::MANAGED_BY,
+        tags::LOCATION
+    );
+    Report {
+        sync: Sync::OutOfSync,
+        health: Health::Degraded,
+        message: message.clone(),
+        conditions: vec![condition(ConditionKind::Deployed, ConditionStatus::False, Reason::NotOwned, message)],
+        revision: None,
+        serving: serving(input),
+        address: address(input),
+        look_again: Some(LATER),
+    }
+}
+
+/// The removal waits for the runs of the location.
+pub(super) fn waiting_for_runs(input: &Input<'_>) -> Report {
+    let runs = match input.runs {
+        Runs::Tasks(1) => "waiting for 1 run to end".to_owned(),
+        Runs::Tasks(number) => format!("waiting for {number} runs to end"),
+        Runs::Unknown(why) => format!("waiting until Dagster says whether runs are queued: {why}"),
+        Runs::NotAsked | Runs::None | Runs::Queued | Runs::Abandoned => {
+            "waiting for the runs that Dagster reports as unfinished".to_owned()
+        }
+    };
+    let (hours, name) = (input.deployment.run_wait_hours, input.name);
+    let message =
+        format!("deleting: {runs}; codeloc waits at most {hours} h; to delete now, use `codeloc abandon-runs {name}`");
+    Report {
+        sync: Sync::OutOfSync,
+        health: Health::Progressing,
+        message: message.clone(),
+        conditions: vec![condition(ConditionKind::Deployed, ConditionStatus::False, Reason::WaitingForRuns, message)],
+        revision: None,
+        serving: None,
+        address: None,
+        look_again: Some(RUNS),
     }
 }
 
@@ -198,7 +248,10 @@ fn deployed(phase: &Phase, input: &Input<'_>, revision: Option<&Revision>) -> Co
             };
             let revision = revision.map_or("this revision", Revision::as_str);
             // The error of the user's code says more than the reason of ECS.
-            let cause = input.failure_excerpt.filter(|excerpt| !excerpt.is_empty()).unwrap_or(reason);
+            let cause = input
+                .failure_excerpt
+                .filter(|excerpt| !excerpt.is_empty())
+                .map_or(reason.as_str(), FailureExcerpt::as_str);
             let next = if *transient {
                 "codeloc retries it in a few minutes"
             } else {
@@ -260,15 +313,21 @@ fn loaded(input: &Input<'_>, phase: &Phase, revision: Option<&Revision>, ready: 
         }
         _ => None,
     });
-    let limit = match input.desired {
-        Desired::Present(location) => Duration::from_secs(u64::from(location.config.health.load_seconds)),
-        _ => Duration::ZERO,
+    let (start, load) = match input.desired {
+        Desired::Present(location) => (location.config.health.start_seconds, location.config.health.load_seconds),
+        _ => (0, 0),
     };
+    let steady_for = |seconds: u32| input.steady_for >= Duration::from_secs(u64::from(seconds));
     match unreachable {
-        Some(message) if input.steady_for >= limit => {
-            condition(Loaded, ConditionStatus::False, Reason::NotAnswering, message)
-        }
+        Some(message) if steady_for(load) => condition(Loaded, ConditionStatus::False, Reason::NotAnswering, message),
         Some(message) => condition(Loaded, ConditionStatus::Unknown, Reason::Waiting, message),
+        // ECS replaces tasks that do not start, without end, once a rollout was complete.
+        None if steady_for(start.saturating_add(load)) => {
+            let running = input.observed.service.as_deref().map_or(0, |service| service.running);
+            let message =
+                format!("no task is registered in Cloud Map, and ECS runs {running}; the log shows why tasks stop");
+            condition(Loaded, ConditionStatus::False, Reason::NoInstance, message)
+        }
         None => {
             condition(Loaded, ConditionStatus::Unknown, Reason::NoInstance, "no task is registered in Cloud Map yet")
         }

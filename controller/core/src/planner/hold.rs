@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use codeloc_crds::Mode;
+use codeloc_crds::{LocationName, Mode};
 
 use super::Plan;
+use crate::deployment::Deployment;
+use crate::resources::ObservedResources;
 use crate::status::{Condition, ConditionKind, ConditionStatus, Health, Reason, Sync};
+use crate::tags;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -19,6 +22,8 @@ pub enum Hold {
     Unleased(String),
     /// The prune guard refuses the deletion, for this reason.
     PruneBlocked(String),
+    /// The settings name another cluster or namespace than the one in which the location is. The values are those of [`tags::PLACEMENT`].
+    Moved { from: String, to: String },
     /// The config of the removed location said `deletion: {protect: true}`.
     Protected,
     /// The config of the removed location had this mode, which allows no change.
@@ -26,6 +31,15 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// In another cluster, codeloc would not see the service: it would create a second one, and delete the role under the first.
+    pub fn of_placement(name: &LocationName, observed: &ObservedResources, deployment: &Deployment) -> Option<Self> {
+        let role = observed.role.as_deref()?;
+        let from = role.tags.get(tags::PLACEMENT)?;
+        let to = tags::placement(deployment);
+        let is_owned = tags::may_manage(&role.tags, &deployment.id, name, false);
+        (is_owned && *from != to).then(|| Self::Moved { from: from.clone(), to })
+    }
+
     pub fn reason(&self) -> Reason {
         match self {
             Self::Suspended | Self::Left(Mode::Suspended) => Reason::Suspended,
@@ -33,6 +47,7 @@ impl Hold {
             Self::Standby { .. } => Reason::Standby,
             Self::Unleased(_) => Reason::LeaseUnreadable,
             Self::PruneBlocked(_) => Reason::PruneBlocked,
+            Self::Moved { .. } => Reason::Moved,
             Self::Protected => Reason::Protected,
         }
     }
@@ -48,6 +63,15 @@ impl fmt::Display for Hold {
                 write!(formatter, "this process does not hold the lease and changes nothing: {reason}")
             }
             Self::PruneBlocked(reason) => write!(formatter, "not deleted: {reason}"),
+            Self::Moved { from, to } => write!(
+                formatter,
+                "unchanged: the location is in {}, and the settings name {}; restore `aws.cluster` and `aws.namespace`; to move the \
+                 location, remove its config first, and change the settings after codeloc has deleted it; if the old cluster is gone, \
+                 delete the tag `{}` of the location's role",
+                place(from),
+                place(to),
+                tags::PLACEMENT
+            ),
             Self::Protected => formatter.write_str(
                 "not deleted: the location is protected; restore its config with `deletion: {protect: false}`, wait until it is in \
                  sync, then remove it",
@@ -61,6 +85,11 @@ impl fmt::Display for Hold {
             }
         }
     }
+}
+
+fn place(placement: &str) -> String {
+    let (cluster, namespace) = placement.split_once('/').unwrap_or((placement, "?"));
+    format!("the cluster {cluster} and the namespace {namespace}")
 }
 
 impl Plan {
@@ -115,7 +144,7 @@ mod tests {
     }
 
     fn delete() -> Step {
-        Step::LogGroup(log_group::Change::Delete { name: "orders".to_owned() })
+        Step::LogGroup(log_group::Change::Delete { arn: "arn".into(), name: "orders".to_owned() })
     }
 
     #[test]

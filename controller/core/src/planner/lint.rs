@@ -1,6 +1,6 @@
 //! Safety rules for a plan that do not share the planner's reasoning. codeloc refuses to execute a plan that breaks one.
 
-use super::{Answered, Input, Plan, protection};
+use super::{Answered, Input, Plan, Runs, protection};
 use crate::dagster::Answer;
 use crate::desired::Desired;
 use crate::ids::Digest;
@@ -32,6 +32,8 @@ pub enum Violation {
     CollectsInUse,
     #[error("a step would delete a resource of a protected location")]
     DeletesProtected,
+    #[error("a step would delete the {} although runs may need it", .0.title())]
+    DeletesUnderRuns(Kind),
 }
 
 pub fn lint(input: &Input<'_>, plan: &Plan) -> Result<(), Violation> {
@@ -168,6 +170,7 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
         return Err(Violation::DeletesProtected);
     }
     let mut published = input.workspace.entry.is_some();
+    let runs = may_run(input);
     let service =
         input.observed.service.as_ref().is_some_and(|observed| observed.exists() && owned(input, &observed.tags));
     for step in steps.iter().filter(|step| !protection::only_protects(step)) {
@@ -176,10 +179,21 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
             kind if published => return Err(Violation::DeletesBeforeUnpublished(kind)),
             Kind::Service | Kind::Scaling => {}
             kind if service => return Err(Violation::DeletesBeforeService(kind)),
+            kind if runs && step.describe().action == Action::Delete => return Err(Violation::DeletesUnderRuns(kind)),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether an unfinished run could still work: its role exists, and codeloc has not waited for the maximum time.
+fn may_run(input: &Input<'_>) -> bool {
+    let Some(role) = &input.observed.role else { return false };
+    let mark: Option<i64> = role.tags.get(tags::REMOVED_AT).and_then(|mark| mark.parse().ok());
+    let waited_ms = mark.filter(|mark| (0..=input.now_ms).contains(mark)).map_or(0, |mark| input.now_ms - mark);
+    let waited = waited_ms >= i64::from(input.deployment.run_wait_hours) * 3_600_000;
+    let has_ended = matches!(input.runs, Runs::None | Runs::Abandoned) || (waited && owned(input, &role.tags));
+    !has_ended
 }
 
 fn owned(input: &Input<'_>, tags: &Tags) -> bool {
@@ -245,6 +259,7 @@ mod tests {
             now_ms: 0,
             hold: None,
             may_protect: false,
+            runs: &Runs::None,
         };
         lint(&input, plan)
     }
@@ -254,7 +269,7 @@ mod tests {
     }
 
     fn delete_log_group() -> Step {
-        Step::LogGroup(log_group::Change::Delete { name: "orders".to_owned() })
+        Step::LogGroup(log_group::Change::Delete { arn: "arn".into(), name: "orders".to_owned() })
     }
 
     #[test]
@@ -367,6 +382,7 @@ mod tests {
             now_ms: 0,
             hold: None,
             may_protect: false,
+            runs: &Runs::None,
         };
         assert_eq!(lint(&input, &plan_of(vec![step])), Err(Violation::PublishesUnproven));
     }
@@ -388,7 +404,7 @@ mod tests {
         let deployment = deployment();
         let (arn, name) = (Arn::from("arn"), "orders".to_owned());
         let tag = |key: &str| {
-            let tags = [(key.to_owned(), "true".to_owned())].into();
+            let tags = Tags::from([(key.to_owned(), "true".to_owned())]).into();
             Step::LogGroup(log_group::Change::Tag { arn: arn.clone(), name: name.clone(), tags })
         };
         let result = |may_protect, step| {
@@ -405,6 +421,7 @@ mod tests {
                 now_ms: 0,
                 hold: Some(&Hold::Protected),
                 may_protect,
+                runs: &Runs::None,
             };
             lint(&input, &plan_of(vec![step]))
         };

@@ -24,6 +24,7 @@ use crate::dagster::Answer;
 use crate::deployment::Deployment;
 use crate::desired::Desired;
 use crate::ids::Revision;
+use crate::resources::service::FailureExcerpt;
 use crate::resources::{ObservedResources, Step, workspace};
 use crate::status::{Condition, Health, Sync};
 
@@ -46,11 +47,13 @@ pub struct Input<'a> {
     /// What each instance in Cloud Map said of itself.
     pub answers: &'a [Answered],
     /// Why tasks of the failing revision ended, once the report asked for it.
-    pub failure_excerpt: Option<&'a str>,
+    pub failure_excerpt: Option<&'a FailureExcerpt>,
     /// How long the desired revision has been steady.
     pub steady_for: Duration,
     /// Milliseconds since 1970.
     pub now_ms: i64,
+    /// The unfinished runs of a removed location, if [`needs`] asks for them.
+    pub runs: &'a Runs,
     /// Why nothing of the plan may be executed.
     pub hold: Option<&'a Hold>,
     /// Whether the tag that keeps a location may be written although a hold allows nothing else: only its config holds it, not the daemon's
@@ -63,6 +66,21 @@ pub enum WebserverState<'a> {
     NotConfigured,
     Answers,
     Unreachable(&'a str),
+}
+
+/// Unfinished runs, which need the roles, the images, the definitions and the log group of their location until they end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    NotAsked,
+    None,
+    /// This many tasks of runs exist in ECS.
+    Tasks(usize),
+    /// Dagster has queued or started runs, and ECS has no task of them yet.
+    Queued,
+    /// Dagster does not answer, so it may have queued runs.
+    Unknown(String),
+    /// A person has confirmed that codeloc need not wait for them.
+    Abandoned,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +153,10 @@ pub fn plan(input: Input<'_>) -> Plan {
             let mut plan = plan.held(hold);
             if location.config.protect && input.may_protect {
                 plan.steps = protection::steps(&input, true);
+            }
+            if input.may_protect {
+                // Otherwise a later removal would not wait.
+                plan.steps.extend(removal::unmark(&input));
             }
             plan
         }

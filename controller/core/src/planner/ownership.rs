@@ -13,8 +13,7 @@ pub(super) fn is_owned(input: &Input<'_>, tags: &Tags) -> bool {
 /// another deployment.
 pub(super) fn not_owned(input: &Input<'_>, adopt: bool) -> Vec<(Kind, String)> {
     let blocks = |(kind, _, tags): &(Kind, &str, &Tags)| {
-        let adoptable = adopt && !tags.contains_key(tags::MANAGED_BY);
-        has_unique_name(*kind) && !adoptable && !is_owned(input, tags)
+        has_unique_name(*kind) && !tags::may_manage(tags, &input.deployment.id, input.name, adopt)
     };
     input.observed.owned().filter(blocks).map(|(kind, name, _)| (kind, name.to_owned())).collect()
 }

@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
-use super::ownership::not_owned;
-use super::{Input, Plan, Report, assess, garbage, protection, readiness};
-use crate::desired::DesiredLocation;
+use super::ownership::{is_owned, not_owned};
+use super::{Input, Plan, Report, assess, garbage, protection, readiness, removal};
+use crate::desired::{Desired, DesiredLocation};
+use crate::ids::Arn;
+use crate::resources::service::stop_reason::is_transient;
 use crate::resources::service::{self, Phase, ServicePlan};
 use crate::resources::task_definition::{self, Attempt};
 use crate::resources::{
     Deferred, DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition,
     scaling, workspace,
 };
+use crate::shared::Shared;
 use crate::status::Sync;
 
 /// ECS registers a task in Cloud Map within seconds of its start.
@@ -26,7 +29,8 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     }
     let observed = input.observed;
     let known = location.image.image();
-    let desired = DesiredResources::new(&location.config, known, input.deployment);
+    let desired =
+        DesiredResources::matching(&location.config, known, &kept_permissions(input), input.deployment, observed);
     let DesiredResources {
         log_group,
         image_repository,
@@ -47,6 +51,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
         steps.extend(changes.into_iter().map(Step::ImageRepository));
     }
     steps.extend(role::diff(role, observed.role.as_deref()).into_iter().map(Step::Role));
+    steps.extend(removal::unmark(input));
     if let Some(desired) = execution_role {
         steps.extend(role::diff(desired, observed.execution_role.as_deref()).into_iter().map(Step::ExecutionRole));
     }
@@ -73,10 +78,12 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     let untagged = registered.and_then(|registered| task_definition::tag(task_definition, registered));
     deploy.extend(untagged.map(Step::TaskDefinition));
     deploy.extend(discovery::diff(discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery));
-    let scaling_steps: Vec<Step> =
-        scaling::diff(scaling.as_ref(), observed.scaling.as_deref()).into_iter().map(Step::Scaling).collect();
+    let scaling_steps: Vec<Step> = scaling::diff(scaling.as_ref(), observed.scaling.as_deref(), active_count(observed))
+        .into_iter()
+        .map(Step::Scaling)
+        .collect();
     let service = service_plan.changes.into_iter().map(Step::Service);
-    let service = service.filter(|step| mismatch.is_none() || !step.rolls_out());
+    let service: Vec<Step> = service.filter(|step| mismatch.is_none() || !step.rolls_out()).collect();
     // The rollout starts before the run definition is registered: runs need it only after the new revision serves.
     let run_mismatch = run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
     let runs = desired_run.into_iter().flat_map(|desired| run_steps(desired, observed, run_mismatch.is_some()));
@@ -96,10 +103,14 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     let workspace_step = readiness::change(input, ready.as_ref(), revision);
 
     let mut later = Vec::new();
-    if known.is_some() && service_plan.phase != Phase::Draining {
+    if service_plan.phase == Phase::Draining {
+        later.extend(deploy);
+    } else if known.is_some() {
         steps.extend(deploy);
     } else {
-        later.extend(deploy);
+        let repairs = repairs(input, &desired);
+        later.extend(deploy.into_iter().filter(|step| !repairs.contains(step)));
+        steps.extend(repairs);
     }
     match workspace_step {
         Some(change) => steps.push(Step::Workspace(change)),
@@ -121,6 +132,64 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
         plan.garbage = garbage::garbage(input, execution_role.is_some());
     }
     plan
+}
+
+/// Repairs the service with the definition that it runs, or ran last, while the desired image is unknown: what serves must not wait for a
+/// build or for a git host.
+fn repairs(input: &Input<'_>, desired: &DesiredResources) -> Vec<Step> {
+    let observed = input.observed;
+    let is_attempted = |one: &&Shared<task_definition::Observed>| is_owned(input, &one.tags) && one.attempt().is_some();
+    let attempted = observed.task_definitions.iter().filter(is_attempted);
+    let last = attempted.max_by_key(|one| one.attempt().map(|attempt| attempt.at)).map(|one| &**one);
+    let serves = observed.service.as_deref().is_some_and(service::Observed::exists);
+    let registered = if serves { observed.runs() } else { last };
+    let Some((registered, revision)) = registered.and_then(|one| Some((one, one.revision()?))) else { return vec![] };
+    let mut steps: Vec<Step> =
+        discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery).collect();
+    let context = service::Context {
+        revision: &Deferred::Known(revision),
+        registered: Some(registered),
+        task_definitions: &observed.task_definitions,
+        registry: &registry(observed),
+        transient: false,
+        unregistered: is_unregistered(input),
+        now_ms: input.now_ms,
+    };
+    let changes = service::diff(&desired.service, observed.service.as_deref(), context).changes;
+    let service = changes.into_iter().map(Step::Service);
+    let scaling = scaling::diff(desired.scaling.as_ref(), observed.scaling.as_deref(), active_count(observed))
+        .into_iter()
+        .map(Step::Scaling);
+    // A scalable target overrides the count: delete it before codeloc sets the count, and create it after the service.
+    if desired.scaling.is_none() {
+        steps.extend(scaling);
+        steps.extend(service);
+    } else {
+        steps.extend(service);
+        steps.extend(scaling);
+    }
+    steps
+}
+
+/// The desired count of the service; absent while there is no active one.
+fn active_count(observed: &ObservedResources) -> Option<i32> {
+    let service = observed.service.as_ref().filter(|service| service.status == service::Status::Active);
+    service.map(|service| service.desired_count)
+}
+
+fn registry(observed: &ObservedResources) -> Deferred<Arn> {
+    observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()))
+}
+
+/// What the definitions need that serve, roll out, or that a queued run may start from.
+fn kept_permissions(input: &Input<'_>) -> role::Kept {
+    let service = input.observed.service.as_ref().filter(|service| service.exists());
+    let is_named = |one: &&Shared<task_definition::Observed>| service.is_some_and(|service| service.names(one));
+    let servers = input.observed.task_definitions.iter().filter(is_named);
+    let named = servers.chain(&input.observed.run_definitions).filter(|one| is_owned(input, &one.tags));
+    let mut kept = role::Kept::default();
+    named.filter_map(|one| one.content.as_ref()).for_each(|content| kept.add(content));
+    kept
 }
 
 fn publish(input: &Input<'_>) -> workspace::Change {
@@ -164,18 +233,21 @@ fn register(input: &Input<'_>, desired: &task_definition::Desired) -> task_defin
 /// The part of the plan for the ECS service, and the phase of its rollout.
 pub(super) fn service_plan(input: &Input<'_>, desired: &DesiredResources) -> ServicePlan {
     let observed = input.observed;
-    let registry =
-        observed.discovery.as_ref().map_or(Deferred::AfterApply, |observed| Deferred::Known(observed.arn.clone()));
+    let registry = registry(observed);
     let context = service::Context {
         revision: &desired.task_definition.revision,
         registered: task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs()),
         task_definitions: &observed.task_definitions,
         registry: &registry,
-        transient: input.failure_excerpt.is_some_and(service::stop_reason::is_transient),
+        transient: input.failure_excerpt.is_some_and(|excerpt| is_transient(excerpt, builds_image(input))),
         unregistered: is_unregistered(input),
         now_ms: input.now_ms,
     };
     service::diff(&desired.service, observed.service.as_deref(), context)
+}
+
+fn builds_image(input: &Input<'_>) -> bool {
+    matches!(input.desired, Desired::Present(location) if location.config.image.is_none())
 }
 
 /// Marks a registered definition before its rollout starts.

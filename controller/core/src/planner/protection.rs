@@ -9,11 +9,11 @@ use crate::resources::{
     DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition, service,
     task_definition,
 };
-use crate::tags::{PROTECT, Tags};
+use crate::tags::{PROTECT, TagChange, Tags};
 
 /// Whether any resource that this deployment owns carries the tag. codeloc could not remove the tag from a resource of another owner.
 pub(super) fn protected(input: &Input<'_>) -> bool {
-    input.observed.owned().any(|(.., tags)| is_owned(input, tags) && is_protected(tags))
+    input.observed.is_protected(input.name, &input.deployment.id)
 }
 
 /// Writes the tag on every owned resource that lacks it, or revokes it.
@@ -32,7 +32,7 @@ pub(super) fn steps(input: &Input<'_>, protect: bool) -> Vec<Step> {
         scaling: _,
     } = input.observed;
     let lacks = |tags: &Tags| is_owned(input, tags) && is_protected(tags) != protect;
-    let tags = || Tags::from([(PROTECT.to_owned(), protect.to_string())]);
+    let tags = || TagChange::from(Tags::from([(PROTECT.to_owned(), protect.to_string())]));
     let mut steps = Vec::new();
     if let Some(observed) = log_group.as_ref().filter(|observed| lacks(&observed.tags)) {
         let (arn, name) = (observed.arn.clone(), observed.name.clone());
@@ -114,7 +114,7 @@ pub(super) fn only_protects(step: &Step) -> bool {
         | Step::Scaling(_)
         | Step::Workspace(_) => return false,
     };
-    tags.len() == 1 && is_protected(tags)
+    tags.remove.is_empty() && tags.set.len() == 1 && is_protected(&tags.set)
 }
 
 fn is_protected(tags: &Tags) -> bool {

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_text_shows_each_step_with_its_fields_and_reason() {
         let set = log_group::Change::SetRetention { name: "/orders".to_owned(), from: Some(7), to: 30 };
-        let delete = log_group::Change::Delete { name: "/orders".to_owned() };
+        let delete = log_group::Change::Delete { arn: "arn".into(), name: "/orders".to_owned() };
         let orders = document("orders", vec![Step::LogGroup(set)], vec![Step::LogGroup(delete)]);
         let expected = "\
 orders: applying changes

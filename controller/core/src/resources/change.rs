@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tags::{self, Tags};
+use crate::tags::{REMOVED_AT, TagChange};
 
 /// What a step does to its resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +85,17 @@ impl Description {
         Self { action: Action::Update, name: name.to_owned(), fields, reason: reason.to_owned() }
     }
 
-    pub fn tagged(name: &str, tags: &Tags) -> Self {
-        Self::updated(name, vec![Field::set("tags", tags::render(tags))], "tags are missing")
+    pub fn tagged(name: &str, tags: &TagChange) -> Self {
+        let reason = if tags.set.contains_key(REMOVED_AT) {
+            "codeloc waits for runs since this time"
+        } else if tags.remove.contains(REMOVED_AT) {
+            "the config is back"
+        } else if tags.remove.is_empty() {
+            "tags are missing"
+        } else {
+            "the config has other tags"
+        };
+        Self::updated(name, vec![Field::set("tags", tags)], reason)
     }
 
     pub fn deleted(name: &str) -> Self {

@@ -9,7 +9,7 @@ use crate::deployment::Deployment;
 use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("record", "one A record", "servicediscovery:UpdateService"),
@@ -72,7 +72,7 @@ pub enum Change {
     Tag {
         arn: Arn,
         name: String,
-        tags: Tags,
+        tags: TagChange,
     },
     /// codeloc deregisters its instances first.
     Delete {

@@ -10,7 +10,7 @@ use crate::deployment::Deployment;
 use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 /// The retention times in days that CloudWatch accepts (`PutRetentionPolicy`).
 pub const RETENTION: [i32; 22] =
@@ -49,8 +49,8 @@ pub struct Observed {
 pub enum Change {
     Create(Desired),
     SetRetention { name: String, from: Option<i32>, to: i32 },
-    Tag { arn: Arn, name: String, tags: Tags },
-    Delete { name: String },
+    Tag { arn: Arn, name: String, tags: TagChange },
+    Delete { arn: Arn, name: String },
 }
 
 pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
@@ -80,7 +80,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
 }
 
 pub fn delete(observed: &Observed) -> Change {
-    Change::Delete { name: observed.name.clone() }
+    Change::Delete { arn: observed.arn.clone(), name: observed.name.clone() }
 }
 
 impl Change {
@@ -110,7 +110,7 @@ impl Change {
                 "differs from the settings",
             ),
             Self::Tag { name, tags, .. } => Description::tagged(name, tags),
-            Self::Delete { name } => Description::deleted(name),
+            Self::Delete { name, .. } => Description::deleted(name),
         }
     }
 }
@@ -138,6 +138,6 @@ mod tests {
         let [Change::Tag { tags, .. }, Change::SetRetention { from: None, to: 30, .. }] = &changes[..] else {
             panic!("{changes:?}");
         };
-        assert_eq!(*tags, desired.tags);
+        assert_eq!(*tags, desired.tags.into());
     }
 }

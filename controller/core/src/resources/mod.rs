@@ -13,6 +13,7 @@ pub mod run_definition;
 pub mod scaling;
 pub mod service;
 pub mod task_definition;
+pub mod task_form;
 pub mod task_spec;
 pub mod tracked_fields;
 pub mod workspace;
@@ -25,6 +26,8 @@ use crate::ids::{Arn, Commit};
 use crate::image::Image;
 use crate::shared::Shared;
 use crate::tags;
+
+use task_form::{FORMS, Form, NEWEST};
 
 pub use change::{Action, Deferred, Description, Effect, Field};
 
@@ -112,15 +115,40 @@ pub struct DesiredResources {
 }
 
 impl DesiredResources {
-    /// Without an image, values that depend on it are `(known after apply)`.
-    pub fn new(location: &Location, image: Option<&Image>, deployment: &Deployment) -> Self {
-        let run_definition = image.map(|image| run_definition::desired(location, image, deployment));
+    /// In the newest form, or in an older one if a definition in it is registered: then an upgrade of codeloc rolls out nothing. Without an
+    /// image, values that depend on it are `(known after apply)`.
+    pub fn matching(
+        location: &Location,
+        image: Option<&Image>,
+        kept: &role::Kept,
+        deployment: &Deployment,
+        observed: &ObservedResources,
+    ) -> Self {
+        let in_form = |form| Self::in_form(location, image, kept, deployment, form);
+        let is_registered = |desired: &Self| {
+            task_definition::equal(&desired.task_definition, &observed.task_definitions, None).is_some()
+        };
+        let newest = in_form(NEWEST);
+        if image.is_none() || FORMS.len() == 1 || is_registered(&newest) {
+            return newest;
+        }
+        FORMS.iter().skip(1).map(in_form).find(is_registered).unwrap_or(newest)
+    }
+
+    fn in_form(
+        location: &Location,
+        image: Option<&Image>,
+        kept: &role::Kept,
+        deployment: &Deployment,
+        form: &Form,
+    ) -> Self {
+        let run_definition = image.map(|image| run_definition::desired(location, image, deployment, form));
         Self {
             log_group: log_group::desired(location, deployment),
             image_repository: location.image.is_none().then(|| image_repository::desired(location, deployment)),
-            role: role::desired(location, deployment),
-            execution_role: (!location.secrets.is_empty()).then(|| role::desired_execution(location, deployment)),
-            task_definition: task_definition::desired(location, image.zip(run_definition.as_ref()), deployment),
+            role: role::desired(location, kept, deployment),
+            execution_role: (!location.secrets.is_empty()).then(|| role::desired_execution(location, kept, deployment)),
+            task_definition: task_definition::desired(location, image.zip(run_definition.as_ref()), deployment, form),
             run_definition,
             discovery: discovery::desired(location, deployment),
             service: service::desired(location, deployment),
@@ -186,6 +214,18 @@ impl ObservedResources {
     /// See [`service::served_before`].
     pub fn served_before(&self, current: Option<&Commit>) -> Option<Commit> {
         service::served_before(self.service.as_deref()?, &self.task_definitions, current)
+    }
+
+    /// Whether this deployment owns any resource of the location that carries the tag of `deletion.protect`.
+    pub fn is_protected(&self, name: &LocationName, deployment: &str) -> bool {
+        let own = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Location(name);
+        self.owned().any(|(.., tags)| own(tags) && tags.get(tags::PROTECT).is_some_and(|value| value == "true"))
+    }
+
+    /// Whether codeloc has started to delete the location, and waits for its runs.
+    pub fn waits_for_runs(&self, name: &LocationName, deployment: &str) -> bool {
+        let own = |tags: &tags::Tags| tags::owner(tags, deployment) == tags::Owner::Location(name);
+        self.role.as_deref().is_some_and(|role| own(&role.tags) && role.tags.contains_key(tags::REMOVED_AT))
     }
 
     /// Whether any resource of the kind exists. The workspace entry is not part of AWS.

@@ -6,9 +6,9 @@
 
 use codeloc_crds::Location;
 use serde::Serialize;
-use serde_json::json;
 
 use super::change::{Description, Effect, Field};
+use super::task_form::Form;
 use super::task_spec::{self, Content, Observed};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
@@ -17,7 +17,7 @@ use crate::ids::Arn;
 use crate::image::Image;
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 /// The one container of a run's task. The launcher sets its command.
 pub const CONTAINER: &str = "run";
@@ -30,7 +30,8 @@ pub const TRACKED_FIELDS: &[TrackedField] = &[
         "content",
         "the same fields as for a code server, in the newest revision of the family that the code server names",
         "ecs:RegisterTaskDefinition",
-    ),
+    )
+    .in_turns(),
     TrackedField::tags("ecs:TagResource", Found::InTurns),
 ];
 
@@ -51,7 +52,7 @@ pub enum Change {
     },
     Tag {
         arn: Arn,
-        tags: Tags,
+        tags: TagChange,
     },
     Deregister {
         arn: Arn,
@@ -65,7 +66,7 @@ impl Desired {
     }
 }
 
-pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> Desired {
+pub fn desired(location: &Location, image: &Image, deployment: &Deployment, form: &Form) -> Desired {
     let (cpu, memory) = resources(location);
     let mut content = Content {
         cpu,
@@ -85,7 +86,7 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment) -> D
         health_check: None,
         stop_timeout: STOP_TIMEOUT,
     };
-    let hash = task_spec::revision(&content);
+    let hash = form.settle(&mut content);
     content.log_stream_prefix = format!("runs/{hash}");
     let mut tags = tags::desired(location, deployment);
     tags.insert(tags::REVISION.to_owned(), hash.to_string());
@@ -100,13 +101,25 @@ fn resources(location: &Location) -> (String, String) {
 
 /// The value that the code server passes to the launcher. It names the definition, which contains everything else.
 pub fn container_context(location: &Location, run: &Desired) -> String {
+    // The text is part of the revision, so its order must not depend on the features of serde_json.
+    #[derive(Serialize)]
+    struct Context<'a> {
+        ecs: Ecs<'a>,
+    }
+    #[derive(Serialize)]
+    struct Ecs<'a> {
+        task_definition_arn: &'a str,
+        container_name: &'a str,
+        run_resources: Sizes,
+    }
+    #[derive(Serialize)]
+    struct Sizes {
+        cpu: String,
+        memory: String,
+    }
     let (cpu, memory) = resources(location);
-    json!({"ecs": {
-        "task_definition_arn": run.family,
-        "container_name": CONTAINER,
-        "run_resources": {"cpu": cpu, "memory": memory},
-    }})
-    .to_string()
+    let ecs = Ecs { task_definition_arn: &run.family, container_name: CONTAINER, run_resources: Sizes { cpu, memory } };
+    serde_json::to_string(&Context { ecs }).expect("plain data serialises")
 }
 
 /// The newest revision of the desired family: a launcher uses that one.
@@ -167,6 +180,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::task_form::NEWEST;
     use super::*;
     use crate::fixtures::{deployment, image, location};
 
@@ -178,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_launcher_uses_the_newest_revision_of_the_family() {
-        let desired = desired(&location(512, 1, None), &image(1), &deployment());
+        let desired = desired(&location(512, 1, None), &image(1), &deployment(), NEWEST);
         let first = observed(&desired, 1);
         assert_eq!(diff(&desired, &[first.clone().into()]), []);
         let other = Observed { foreign: vec!["user"], ..observed(&desired, 2) };
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn another_image_has_another_family() {
-        let family = |version| desired(&location(512, 1, None), &image(version), &deployment()).family;
+        let family = |version| desired(&location(512, 1, None), &image(version), &deployment(), NEWEST).family;
         assert_ne!(family(1), family(2));
         assert_eq!(family(1), family(1));
     }
@@ -196,7 +210,7 @@ mod tests {
     #[test]
     fn the_context_names_the_family() {
         let location = location(512, 1, None);
-        let desired = desired(&location, &image(1), &deployment());
+        let desired = desired(&location, &image(1), &deployment(), NEWEST);
         assert!(container_context(&location, &desired).contains(&desired.family));
     }
 }

@@ -165,7 +165,9 @@ pub fn count(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-pub fn diff(desired: Option<&Desired>, observed: Option<&Observed>) -> Vec<Change> {
+/// `count` is the desired count of the service, if it is active. Application Auto Scaling does not raise a count below the minimum while no
+/// task reports a metric; a registration does.
+pub fn diff(desired: Option<&Desired>, observed: Option<&Observed>, count: Option<i32>) -> Vec<Change> {
     let (desired, observed) = match (desired, observed) {
         (None, None) => return vec![],
         (None, Some(observed)) => {
@@ -177,7 +179,7 @@ pub fn diff(desired: Option<&Desired>, observed: Option<&Observed>) -> Vec<Chang
         (Some(desired), observed) => (desired, observed),
     };
     let mut changes = Vec::new();
-    let fields = observed.map(|observed| differing(desired, observed));
+    let fields = observed.map(|observed| differing(desired, observed, count));
     if fields.as_ref().is_none_or(|fields| !fields.is_empty()) {
         changes.push(Change::Register { desired: desired.clone(), fields });
     }
@@ -207,12 +209,14 @@ fn summary((min, max): (i32, i32)) -> String {
     format!("{min}..{max}")
 }
 
-fn differing(desired: &Desired, observed: &Observed) -> Vec<Field> {
+fn differing(desired: &Desired, observed: &Observed, count: Option<i32>) -> Vec<Field> {
     let capacity =
         Field::differing("capacity", &summary((observed.min, observed.max)), &summary((desired.min, desired.max)));
     let suspended =
         (!observed.suspended.is_empty()).then(|| Field::changed("suspended", observed.suspended.join(", "), "nothing"));
-    capacity.into_iter().chain(suspended).collect()
+    let count = count.filter(|count| *count < desired.min);
+    let count = count.map(|count| Field::changed("desired_count", count, desired.min));
+    capacity.into_iter().chain(suspended).chain(count).collect()
 }
 
 pub fn delete(observed: &Observed) -> Change {
@@ -285,16 +289,16 @@ mod tests {
     #[test]
     fn equal_capacities_need_no_scaling() {
         assert_eq!(super::desired(&location(512, 1, None), &deployment()), None);
-        let changes = diff(None, Some(&observed(&desired())));
+        let changes = diff(None, Some(&observed(&desired())), None);
         assert!(matches!(&changes[..], [Change::Deregister { unwanted: Some((1, 3)), .. }]), "{changes:?}");
     }
 
     #[test]
     fn a_suspended_target_is_registered_again() {
         let desired = desired();
-        assert_eq!(diff(Some(&desired), Some(&observed(&desired))), []);
+        assert_eq!(diff(Some(&desired), Some(&observed(&desired)), None), []);
         let suspended = Observed { suspended: vec!["scaling in"], ..observed(&desired) };
-        let changes = diff(Some(&desired), Some(&suspended));
+        let changes = diff(Some(&desired), Some(&suspended), None);
         assert!(matches!(&changes[..], [Change::Register { fields: Some(_), .. }]), "{changes:?}");
     }
 
@@ -304,7 +308,7 @@ mod tests {
         let mut observed = observed(&desired);
         let own = observed.policies.remove("codeloc-cpu").unwrap();
         observed.policies.insert("by-hand".to_owned(), own);
-        let changes = diff(Some(&desired), Some(&observed));
+        let changes = diff(Some(&desired), Some(&observed), None);
         let [Change::DeletePolicy { foreign: true, .. }, Change::PutPolicy { name, .. }] = &changes[..] else {
             panic!("{changes:?}");
         };

@@ -1,12 +1,12 @@
 //! The content of a task definition, shared by code servers and runs.
 //!
-//! Guarantees: the revision is a hash of the content, so equal content has the same revision and the same server id after any restart.
+//! Guarantees: the revision is a hash of the content, so equal content has the same revision and the same server id after any restart. See
+//! [`super::task_form`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_crds::{Architecture, Location};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::change::Field;
 use crate::deployment::Deployment;
@@ -49,6 +49,11 @@ pub struct Content {
 }
 
 impl Content {
+    /// The S3 prefix of its location.
+    pub fn own_prefix(&self) -> Option<&str> {
+        self.environment.get(OWN_PREFIX).map(String::as_str)
+    }
+
     /// The names of the variables that differ, without those that follow from the image and the revision. Never the values: a value may be a
     /// secret that its author has not moved to a secret store.
     fn differing_variables<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
@@ -146,7 +151,7 @@ impl Observed {
 
     /// The S3 prefix of its location.
     pub fn own_prefix(&self) -> Option<&str> {
-        self.content.as_ref()?.environment.get(OWN_PREFIX).map(String::as_str)
+        self.content.as_ref()?.own_prefix()
     }
 
     /// Whether it has exactly this content.
@@ -263,11 +268,6 @@ pub(super) fn architecture(location: &Location, deployment: &Deployment) -> Arch
     if deployment.host_platform { host_architecture() } else { location.resources.architecture }
 }
 
-pub(super) fn revision(content: &Content) -> Revision {
-    let text = serde_json::to_vec(content).expect("plain data serialises");
-    hex::encode(&Sha256::digest(&text)[..8]).into()
-}
-
 fn host_architecture() -> Architecture {
     if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
 }
@@ -326,14 +326,6 @@ mod tests {
     fn observed(number: i32) -> Observed {
         let arn = Arn::from(format!("arn:{number}"));
         Observed { arn, number, content: Some(content()), foreign: vec![], tags: Tags::new().into() }
-    }
-
-    #[test]
-    fn equal_content_has_an_equal_revision() {
-        let other = Content { memory: "1024".to_owned(), ..content() };
-        assert_eq!(revision(&content()), revision(&content()));
-        assert_ne!(revision(&content()), revision(&other));
-        assert_eq!(revision(&content()).len(), 16);
     }
 
     #[test]

@@ -31,12 +31,16 @@ impl TrackedField {
         Self { field, compared, repair: Repair::By(by), found: Found::NextSweep }
     }
 
+    pub(super) const fn in_turns(self) -> Self {
+        Self { found: Found::InTurns, ..self }
+    }
+
     pub(super) const fn report_only(field: &'static str, compared: &'static str, what_helps: &'static str) -> Self {
         Self { field, compared, repair: Repair::ReportOnly(what_helps), found: Found::NextSweep }
     }
 
     pub(super) const fn tags(by: &'static str, found: Found) -> Self {
-        let compared = "the tags of codeloc and of the config; other tags stay";
+        let compared = "the tags of codeloc and of the config, and no tag of an earlier config; other tags stay";
         Self { field: "tags", compared, repair: Repair::By(by), found }
     }
 }

@@ -7,12 +7,14 @@ use std::{
     ffi::OsString,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use base64::Engine;
-use codeloc_git::program::{Output, Program, inherited, tail};
+use codeloc_git::program::{Output, Program, ProgramError, inherited, tail};
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use super::{DockerfileBuilder, Order};
 use crate::credentials::Login;
@@ -21,8 +23,8 @@ use crate::error::BuildError;
 use crate::progress::{OnProgress, Progress};
 use crate::registry::is_loopback;
 
-/// The time limit of a build, which may download and compile packages.
-const TIMEOUT: Duration = Duration::from_hours(1);
+/// Builds of this machine at the same time.
+const PARALLEL: usize = 2;
 
 /// codeloc does not check signatures of base images.
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
@@ -32,14 +34,17 @@ pub struct Buildah {
     program: PathBuf,
     /// Temporary files and buildah's storage. It may be lost at any time.
     work: PathBuf,
+    /// The time limit of one build, which may download and compile packages.
+    timeout: Duration,
+    slots: Arc<Semaphore>,
 }
 
 impl Buildah {
     /// `program` is a path, or a name in `PATH`. Fails if the current folder cannot be read.
-    pub fn new(program: &Path, work: &Path) -> std::io::Result<Self> {
+    pub fn new(program: &Path, work: &Path, timeout: Duration) -> std::io::Result<Self> {
         // buildah runs in temporary folders, so the paths must be absolute.
         let program = if program.components().count() > 1 { std::path::absolute(program)? } else { program.to_owned() };
-        Ok(Self { program, work: std::path::absolute(work)? })
+        Ok(Self { program, work: std::path::absolute(work)?, timeout, slots: Arc::new(Semaphore::new(PARALLEL)) })
     }
 
     async fn run(&self, folder: &Path, command: &str, arguments: Vec<OsString>) -> Result<Output, BuildError> {
@@ -47,7 +52,7 @@ impl Buildah {
         let mut environment: Vec<(&str, OsString)> = inherited(&[]);
         environment.push(("HOME", folder.into()));
         environment.push(("TMPDIR", folder.into()));
-        Program::new(&self.program, TIMEOUT)
+        Program::new(&self.program, self.timeout)
             .folder(folder)
             .environment(environment)
             .arguments(["--root".into(), storage.join("storage").into_os_string()])
@@ -56,10 +61,18 @@ impl Buildah {
             .arguments(arguments)
             .run()
             .await
-            .map_err(|error| BuildError::transient(format!("cannot run buildah {command}")).caused_by(error))
+            .map_err(|error| {
+                let text = format!("cannot run buildah {command}");
+                let is_too_slow = command == "build" && matches!(error, ProgramError::TimedOut { .. });
+                let failure = if is_too_slow { BuildError::dockerfile(text) } else { BuildError::transient(text) };
+                failure.caused_by(error)
+            })
     }
 
     async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
+        progress(Progress::Dockerfile("buildah: waiting for another build of a Dockerfile to end".to_owned()));
+        let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
+        let _slot = self.slots.acquire().await.map_err(stopped)?;
         let folder = temporary_folder(&self.work)?;
         let path = folder.path();
         write_whole(&path.join("policy.json"), POLICY.as_bytes())?;
@@ -84,7 +97,7 @@ impl Buildah {
         ];
         let built = self.run(path, "build", arguments.to_vec()).await?;
         if !built.status.success() {
-            return Err(BuildError::terminal(format!(
+            return Err(BuildError::dockerfile(format!(
                 "buildah cannot build {}: {}",
                 order.dockerfile,
                 tail(&built.stderr)

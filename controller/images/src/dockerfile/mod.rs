@@ -38,6 +38,7 @@ impl Order {
 
 /// Port: builds images of Dockerfiles outside this process.
 pub trait DockerfileBuilder: Send + Sync + 'static {
-    /// Builds and pushes. An error of the Dockerfile is terminal.
+    /// Builds and pushes within its own time limit. If the Dockerfile fails, the error has the class
+    /// [`Dockerfile`](crate::ErrorClass::Dockerfile). If codeloc drops the future, the builder stops the build.
     fn build<'a>(&'a self, order: &'a Order, progress: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>>;
 }

@@ -87,7 +87,7 @@ async fn a_dockerfile_is_built_once_from_the_files_of_the_commit() {
         assert_eq!(files["pipeline/definitions.py"], "from . import x\n");
         assert!(summary.starts_with(&format!("docker/Dockerfile arm64 {}:commit-", request.target)), "{summary}");
     }
-    assert_eq!(builder.oci.find(&request).await.unwrap(), Some(image.clone()));
+    assert_eq!(builder.oci.find(&request, None).await.unwrap(), Some(image.clone()));
     assert_eq!(builder.build(&request).await.unwrap(), image);
     assert_eq!(lock(&fake.orders).len(), 1);
 }
@@ -118,4 +118,46 @@ async fn a_dockerfile_needs_a_builder_and_must_exist() {
     assert!(lock(&fake.orders).is_empty());
     let text = TestBuilder::new().refusal(&request).await;
     assert_eq!(text, "no setting chooses a builder of Dockerfiles; set `build.codebuild_project` or `build.buildah`");
+}
+
+/// A Dockerfile that never ends.
+struct Hanging(Arc<tokio::sync::Notify>);
+
+impl DockerfileBuilder for Hanging {
+    fn build<'a>(&'a self, _: &'a Order, _: &'a OnProgress<'a>) -> BoxFuture<'a, Result<(), BuildError>> {
+        self.0.notify_one();
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_dockerfile_delays_no_other_build() {
+    let (registry, repository, began) = (TestRegistry::start().await, Repository::new(), Arc::default());
+    let commit = repository.commit(&[CODE.as_slice(), &[("Dockerfile", "FROM scratch\n")]].concat());
+    // One build at a time, and caches that are always full: each build waits until no other one reads them.
+    let mut builder = TestBuilder::with(|settings| {
+        settings.parallel = 1;
+        settings.limits.caches = 1;
+    });
+    builder.oci = builder.oci.with_dockerfiles(Hanging(Arc::clone(&began)));
+    let mut hanging = repository.request(&registry, &commit);
+    hanging.dockerfile = Some("Dockerfile".to_owned());
+    let other = async {
+        began.notified().await;
+        builder.build(&repository.request(&registry, &commit)).await
+    };
+    tokio::select! {
+        _ = builder.build(&hanging) => unreachable!("it never ends"),
+        built = other => drop(built.unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn a_dockerfile_in_a_linked_folder_is_found() {
+    let Setup { fake, builder, mut request, _repository: repository } = setup(true, Ok(())).await;
+    std::os::unix::fs::symlink("docker", repository.path("images")).unwrap();
+    request.commit = repository.commit(&[]);
+    request.dockerfile = Some("images/Dockerfile".to_owned());
+    builder.build(&request).await.unwrap();
+    assert!(lock(&fake.orders)[0].summary.starts_with("docker/Dockerfile "));
 }

@@ -1,5 +1,6 @@
 //! Whole builds with a registry in memory and git repositories in temporary folders.
 
+mod base;
 mod build_cache;
 mod caches;
 mod determinism;
@@ -204,7 +205,7 @@ fn config(registry: &TestRegistry, image: &Image) -> Value {
 async fn the_second_build_of_a_commit_uploads_nothing() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     let request = repository.request(&registry, &repository.commit(&CODE));
-    assert_eq!(builder.oci.find(&request).await.unwrap(), None);
+    assert_eq!(builder.oci.find(&request, None).await.unwrap(), None);
     let first = builder.build(&request).await.unwrap();
     assert_eq!(
         registry.uploads(),
@@ -216,7 +217,7 @@ async fn the_second_build_of_a_commit_uploads_nothing() {
     );
 
     assert_eq!(builder.build(&request).await.unwrap(), first);
-    assert_eq!(builder.oci.find(&request).await.unwrap(), Some(first.clone()));
+    assert_eq!(builder.oci.find(&request, None).await.unwrap(), Some(first.clone()));
     assert_eq!(registry.uploads(), [""; 0]);
     assert!(builder.progress().is_empty());
     assert_eq!(first.load.target, LoadTarget::Module("pipeline.definitions".to_owned()));
@@ -304,6 +305,22 @@ async fn a_subdirectory_becomes_the_root() {
 }
 
 #[tokio::test]
+async fn a_python_file_behind_links_is_loaded() {
+    let (registry, repository) = (TestRegistry::start().await, Repository::new());
+    let builder = TestBuilder::new();
+    std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/entry.py")).unwrap();
+    std::os::unix::fs::symlink("pipeline", repository.path("current")).unwrap();
+    let mut request = repository.request(&registry, &repository.commit(&CODE));
+    for (file, module) in
+        [("pipeline/entry.py", "pipeline.entry"), ("./current/definitions.py", "pipeline.definitions")]
+    {
+        request.code = CodePointer::PythonFile(file.to_owned());
+        let image = builder.build(&request).await.unwrap();
+        assert_eq!(image.load.target, LoadTarget::Module(module.to_owned()), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn files_modes_and_links_are_packed_as_git_stores_them() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     std::os::unix::fs::symlink("definitions.py", repository.path("pipeline/link.py")).unwrap();
@@ -322,7 +339,7 @@ async fn a_missing_registry_repository_has_a_clear_error() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     registry.only_repositories(&["codeloc/other"]);
     let request = repository.request(&registry, &repository.commit(&CODE));
-    assert_eq!(builder.oci.find(&request).await.unwrap(), None);
+    assert_eq!(builder.oci.find(&request, None).await.unwrap(), None);
     let text = expect_transient(builder.build(&request).await);
     assert!(text.contains("codeloc/demo: the registry has no such repository"), "{text}");
 }
@@ -347,8 +364,8 @@ async fn credentials_reach_the_registry_and_no_error() {
     };
     let (builder, wrong) = (builder("right-secret"), builder("wrong-secret"));
     let image = builder.build(&request, &|_| ()).await.unwrap();
-    assert_eq!(builder.find(&request).await.unwrap(), Some(image));
-    let error = wrong.find(&request).await.unwrap_err();
+    assert_eq!(builder.find(&request, None).await.unwrap(), Some(image));
+    let error = wrong.find(&request, None).await.unwrap_err();
     assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     let text = expect_transient::<()>(Err(error));
     assert!(text.contains("refuses the credentials") && !text.contains("secret"), "{text}");
@@ -410,7 +427,7 @@ async fn the_base_image_is_selected_by_architecture() {
             assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
             let mounted = registry.uploads().iter().any(|upload| upload.starts_with("mount"));
             assert_eq!(mounted, source.host == registry.host);
-            assert_eq!(builder.oci.find(&request).await.unwrap(), Some(image));
+            assert_eq!(builder.oci.find(&request, None).await.unwrap(), Some(image));
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 
 use super::python::{python, uv};
 use super::{Anonymous, BuildSettings, OciBuilder, Repository, digest, git, request_for};
-use crate::error::expect_terminal;
+use crate::error::ErrorClass;
 use crate::{BaseImage, Buildah, Builder, Compression};
 
 const DEFINITIONS: &str = "import dagster\n\n\n@dagster.asset\ndef order_lines():\n    return [1]\n\n\n\
@@ -246,7 +246,7 @@ async fn real_tools_unpack_and_run_a_pushed_image() {
             }
             Err(error) => panic!("{error}"),
         };
-        assert_eq!(builder.find(&request).await.unwrap(), Some(image.clone()));
+        assert_eq!(builder.find(&request, None).await.unwrap(), Some(image.clone()));
 
         // skopeo reads the same image.
         let source = format!("docker://{}", image.reference);
@@ -341,7 +341,8 @@ async fn buildah_builds_a_dockerfile_without_the_controllers_environment() {
     let files = [("pipeline/definitions.py", "x = 1\n"), ("Dockerfile", &good)];
     let settings = BuildSettings::new(folder.path().join("build"));
     let builder = OciBuilder::new(settings, git(folder.path(), true), Anonymous).unwrap();
-    let buildah = Buildah::new(&tools.0.join("bin/buildah"), &folder.path().join("build")).unwrap();
+    let buildah =
+        Buildah::new(&tools.0.join("bin/buildah"), &folder.path().join("build"), Duration::from_hours(1)).unwrap();
     let builder = builder.with_dockerfiles(buildah);
     let request_for = |commit: &Commit| {
         let mut request = request_for(repository.folder.path().to_str().unwrap(), &registry.host, commit);
@@ -357,7 +358,7 @@ async fn buildah_builds_a_dockerfile_without_the_controllers_environment() {
         }
         image => image.unwrap(),
     };
-    assert_eq!(builder.find(&request).await.unwrap(), Some(image.clone()));
+    assert_eq!(builder.find(&request, None).await.unwrap(), Some(image.clone()));
     let root = machine.unpack(&image).join("rootfs/opt");
     assert_eq!(std::fs::read_to_string(root.join("codeloc/code/pipeline/definitions.py")).unwrap(), "x = 1\n");
     let variables = std::fs::read_to_string(root.join("seen")).unwrap();
@@ -365,6 +366,8 @@ async fn buildah_builds_a_dockerfile_without_the_controllers_environment() {
 
     let broken = dockerfile("raise SystemExit('no such luck')");
     let request = request_for(&repository.commit(&[("Dockerfile", broken.as_str())]));
-    let text = expect_terminal(builder.build(&request, &|_| ()).await);
+    let error = builder.build(&request, &|_| ()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Dockerfile, "{error}");
+    let text = error.to_string();
     assert!(text.starts_with("buildah cannot build Dockerfile: ") && text.contains("no such luck"), "{text}");
 }

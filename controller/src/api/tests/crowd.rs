@@ -137,7 +137,7 @@ async fn a_webhook_without_its_body_times_out_soon() {
 }
 
 /// Serves one connection.
-async fn serve_on(stream: tokio::io::DuplexStream, bounds: Bounds, router: Router) {
+pub(super) async fn serve_on(stream: tokio::io::DuplexStream, bounds: Bounds, router: Router) {
     let kind = Kind { router, head: bounds.head, keep_alive: true, stall: bounds.stall };
     connection(stream, kind, &ConnectionSlots::new(1).take(Evict::Idle).unwrap()).await;
 }

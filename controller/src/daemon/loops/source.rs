@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use codeloc_core::status::{DatedCondition, Reason};
 use codeloc_crds::LocationName;
 
 use crate::config_source::Snapshot;
@@ -24,6 +25,7 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
         if let Some(snapshot) = snapshot {
             take(&daemon, snapshot);
         }
+        recheck_blocked(&daemon);
         if source.changed().await.is_err() {
             // The watcher lives until the process ends.
             std::future::pending::<()>().await;
@@ -59,6 +61,16 @@ fn take<P: Ports>(daemon: &Daemon<P>, snapshot: Arc<Snapshot>) {
     let known = |name: &LocationName| context.status.statuses.read(name, |_| ()).is_some();
     for name in changed.into_iter().chain(indirect.into_iter().flatten().filter(known)) {
         daemon.queue.add_now(&name, context.change_reason(&name));
+    }
+}
+
+/// Enqueues the locations that the prune guard blocks: `prune.txt`, another config or a readable source can release them.
+fn recheck_blocked<P: Ports>(daemon: &Daemon<P>) {
+    let is_blocked = |dated: &DatedCondition| dated.condition.reason == Reason::PruneBlocked;
+    let statuses = daemon.context.status.statuses.all().into_iter();
+    let blocked = statuses.filter(|status| status.conditions.iter().any(is_blocked));
+    for name in blocked.filter_map(|status| LocationName::new(&status.name).ok()) {
+        daemon.queue.add_now(&name, daemon.context.change_reason(&name));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codeloc_aws::fence::Epoch;
 use codeloc_aws::lease::LeaseState;
 use tokio::time::Instant;
 
@@ -24,24 +25,21 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
     if lease_state.wait_for(|state| *state != LeaseState::Unknown).await.is_err() {
         std::future::pending::<()>().await;
     }
-    let mut held = false;
+    let mut holding: Option<Epoch> = None;
     let mut resync_at = Instant::now();
     loop {
         let state = lease_state.borrow_and_update().clone();
-        let was_held = std::mem::replace(&mut held, state == LeaseState::Held);
-        if let Some(event) = lease_event(&state, was_held) {
+        let now = (state == LeaseState::Held).then(|| observer.aws.lease.fence().epoch());
+        let before = std::mem::replace(&mut holding, now);
+        for event in lease_events(&state, before, now) {
             daemon.context.status.recorder.record(event);
         }
-        if held
-            && !was_held
-            && let Err(error) = observer.take_over().await
-        {
-            tracing::warn!(%error, "this process acquired the lease, but cannot read workspace.yaml");
-        }
-        let resyncs = Instant::now() >= resync_at || held != was_held;
+        let resyncs = Instant::now() >= resync_at || now != before;
         let pause = if let Some(locations) = daemon.sweep(resyncs).await {
             if resyncs {
                 resync_at = Instant::now() + interval;
+                let daemon = daemon.clone();
+                tokio::spawn(async move { daemon.context.desired.images.builds.look_up_some().await });
             }
             pause_after(locations, FOR_EACH)
         } else {
@@ -61,7 +59,7 @@ impl<P: Ports> Daemon<P> {
     /// Sweeps, and enqueues the waiting locations; at a resync, all of them. Returns the number of locations, or nothing after a failure.
     async fn sweep(&self, resyncs: bool) -> Option<usize> {
         let (context, observer) = (&self.context, &self.context.observer);
-        let waiting = observer.awaiting_sweep.take();
+        let mut waiting = observer.awaiting_sweep.take();
         let started = Instant::now();
         let names = context.desired.configs.names().into_iter().chain(waiting.keys().cloned());
         let swept = observer.sweep(names).await;
@@ -79,6 +77,9 @@ impl<P: Ports> Daemon<P> {
             }
         };
         self.progress.sweep_succeeded();
+        // Those that joined during the sweep need no other one, unless codeloc changed them meanwhile.
+        let epoch = observer.aws.memory().epoch;
+        waiting.extend(observer.awaiting_sweep.take_seen(|name| observer.store.has_observation(epoch, name)));
         for (name, reason) in &waiting {
             self.queue.add_now(name, *reason);
         }
@@ -94,34 +95,61 @@ impl<P: Ports> Daemon<P> {
     }
 }
 
-/// The event of a change of the lease.
-fn lease_event(state: &LeaseState, was_held: bool) -> Option<NewEvent> {
-    let lost = |why: String| Some(NewEvent::of_daemon(EventReason::LeaseLost, why));
+/// The events of a change of the lease. `before` and `now` are the epochs in which this process held or holds it.
+fn lease_events(state: &LeaseState, before: Option<Epoch>, now: Option<Epoch>) -> Vec<NewEvent> {
+    let lost = |why: String| NewEvent::of_daemon(EventReason::LeaseLost, why);
     match state {
-        LeaseState::Held if was_held => None,
+        LeaseState::Held if before == now => vec![],
         LeaseState::Held => {
-            Some(NewEvent::of_daemon(EventReason::LeaseAcquired, "this process holds the lease and may change AWS"))
+            // Another process may have held it during the last sweep.
+            let lost = before.map(|_| lost("this process lost the lease during the last sweep".to_owned()));
+            let acquired = "this process holds the lease and may change AWS";
+            lost.into_iter().chain([NewEvent::of_daemon(EventReason::LeaseAcquired, acquired)]).collect()
         }
-        LeaseState::Standby { holder } => lost(format!("{holder} holds the lease")),
-        LeaseState::Unreadable(why) => lost(format!("this process does not hold the lease: {why}")),
-        LeaseState::Unknown => None,
+        LeaseState::Standby { holder } => vec![lost(format!("{holder} holds the lease"))],
+        LeaseState::Unreadable(why) => vec![lost(format!("this process does not hold the lease: {why}"))],
+        LeaseState::Unknown => vec![],
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use codeloc_aws::fence::Fence;
+
     use super::*;
+
+    /// The epochs of a fence that opened twice.
+    fn epochs() -> [Option<Epoch>; 2] {
+        let fence = Fence::open();
+        let first = fence.epoch();
+        fence.close();
+        fence.open_until(Instant::now() + Duration::from_secs(60));
+        [Some(first), Some(fence.epoch())]
+    }
+
+    fn reasons(state: &LeaseState, before: Option<Epoch>, now: Option<Epoch>) -> Vec<EventReason> {
+        lease_events(state, before, now).into_iter().map(|event| event.reason).collect()
+    }
 
     #[test]
     fn an_acquired_lease_is_an_event_once() {
-        let event = lease_event(&LeaseState::Held, false).expect("an event");
-        assert_eq!(event.reason, EventReason::LeaseAcquired);
-        assert!(lease_event(&LeaseState::Held, true).is_none());
+        let [first, _] = epochs();
+        assert_eq!(reasons(&LeaseState::Held, None, first), [EventReason::LeaseAcquired]);
+        assert_eq!(reasons(&LeaseState::Held, first, first), []);
+    }
+
+    #[test]
+    fn a_loss_and_a_return_within_one_sweep_are_events() {
+        let [first, second] = epochs();
+        let events = reasons(&LeaseState::Held, first, second);
+        assert_eq!(events, [EventReason::LeaseLost, EventReason::LeaseAcquired]);
     }
 
     #[test]
     fn a_lost_lease_names_the_holder() {
-        let event = lease_event(&LeaseState::Standby { holder: "other".to_owned() }, true).expect("an event");
-        assert_eq!((event.reason, event.message.as_str()), (EventReason::LeaseLost, "other holds the lease"));
+        let [first, _] = epochs();
+        let events = lease_events(&LeaseState::Standby { holder: "other".to_owned() }, first, None);
+        assert_eq!(events[0].reason, EventReason::LeaseLost);
+        assert_eq!(events[0].message, "other holds the lease");
     }
 }

@@ -11,7 +11,7 @@ pub async fn run<P: Ports>(daemon: Arc<Daemon<P>>) {
     let desired = &daemon.context.desired;
     loop {
         tokio::time::sleep(interval).await;
-        for name in desired.images.refresh_tags(desired.configs.followed_tags()).await {
+        for name in desired.images.tags.refresh(desired.configs.followed_tags()).await {
             daemon.queue.add_now(&name, daemon.context.change_reason(&name));
         }
     }

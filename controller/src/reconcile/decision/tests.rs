@@ -28,7 +28,7 @@ fn plan(steps: Vec<Step>) -> Plan {
 }
 
 fn delete_logs() -> Step {
-    Step::LogGroup(log_group::Change::Delete { name: "/codeloc/orders".to_owned() })
+    Step::LogGroup(log_group::Change::Delete { arn: "arn".into(), name: "/codeloc/orders".to_owned() })
 }
 
 fn deregister() -> Step {
@@ -41,7 +41,7 @@ fn reload() -> Step {
 }
 
 fn round<'a>(reason: Reason, desired: &'a Desired, plan: &'a Plan) -> Round<'a> {
-    Round { reason, desired, plan, lint: &Ok(()), complete: true, applied: None }
+    Round { reason, desired, plan, lint: &Ok(()), complete: true, applied: None, reload_pause: None }
 }
 
 fn invalid() -> Desired {
@@ -103,9 +103,24 @@ fn a_reload_that_does_not_help_waits_for_the_webserver() {
     let (kind, status) = (ConditionKind::Registered, ConditionStatus::False);
     let (reason, message) = (status::Reason::WebserverError, "ImportError".to_owned());
     plan.report.conditions.push(Condition { kind, status, reason, message });
-    let applied = plan.steps.clone();
-    let again = Round { applied: Some(&applied), ..round(Reason::Resync, &desired, &plan) };
-    assert_eq!(decide(&again), Decision::WaitForWebserver);
+    assert_eq!(decide(&round(Reason::Resync, &desired, &plan)), Decision::Execute);
+    let (applied, pause) = (plan.steps.clone(), Duration::from_secs(15));
+    let again = Round {
+        applied: Some(&applied),
+        reload_pause: Some(pause),
+        // To wait, a partial observation is enough.
+        complete: false,
+        ..round(Reason::Resync, &desired, &plan)
+    };
+    assert_eq!(decide(&again), Decision::WaitForWebserver(pause));
+}
+
+#[test]
+fn a_reload_pause_delays_no_other_step() {
+    let (desired, plan) = (invalid(), plan(vec![reload(), delete_logs()]));
+    let pause = Some(Duration::from_secs(15));
+    // The webserver shows an old revision, not an error.
+    assert_eq!(decide(&Round { reload_pause: pause, ..round(Reason::Resync, &desired, &plan) }), Decision::Execute);
 }
 
 #[test]

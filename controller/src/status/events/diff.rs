@@ -22,6 +22,7 @@ pub fn between(before: Option<&LocationStatus>, after: &LocationStatus) -> Vec<(
         (Reason::RolloutFailed, EventReason::RolloutFailed),
         (Reason::NotConverging, EventReason::NotConverging),
         (Reason::PruneBlocked, EventReason::PruneBlocked),
+        (Reason::WaitingForRuns, EventReason::WaitingForRuns),
     ];
     for (reason, event) in reported_as {
         if has(after, reason) && !before.is_some_and(|before| has(before, reason)) {

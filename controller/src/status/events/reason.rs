@@ -37,6 +37,10 @@ pub enum EventReason {
     StepFailed,
     /// codeloc applied changes, and the same differences came back.
     NotConverging,
+    /// The config of a location is gone, and codeloc waits for its runs before it deletes what they use.
+    WaitingForRuns,
+    /// codeloc deletes a location whose runs have not ended: `reconcile.run_wait_hours` have passed, or `codeloc abandon-runs` confirmed it.
+    RunsAbandoned,
     /// codeloc deleted all resources of a location without a config.
     Removed,
     /// The prune guard stopped the deletion of locations. Confirm the deletion to continue.
@@ -52,7 +56,7 @@ pub enum EventReason {
 }
 
 impl EventReason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::ConfigsRead,
         Self::ConfigsUnreadable,
         Self::ConfigInvalid,
@@ -67,6 +71,8 @@ impl EventReason {
         Self::RolloutFailed,
         Self::StepFailed,
         Self::NotConverging,
+        Self::WaitingForRuns,
+        Self::RunsAbandoned,
         Self::Removed,
         Self::PruneBlocked,
         Self::LeaseAcquired,
@@ -92,6 +98,8 @@ impl EventReason {
             Self::RolloutFailed => "RolloutFailed",
             Self::StepFailed => "StepFailed",
             Self::NotConverging => "NotConverging",
+            Self::WaitingForRuns => "WaitingForRuns",
+            Self::RunsAbandoned => "RunsAbandoned",
             Self::Removed => "Removed",
             Self::PruneBlocked => "PruneBlocked",
             Self::LeaseAcquired => "LeaseAcquired",
@@ -109,6 +117,7 @@ impl EventReason {
             | Self::ImageReady
             | Self::Applied
             | Self::Healthy
+            | Self::WaitingForRuns
             | Self::Removed
             | Self::LeaseAcquired => Severity::Normal,
             Self::ConfigsUnreadable
@@ -119,6 +128,7 @@ impl EventReason {
             | Self::RolloutFailed
             | Self::StepFailed
             | Self::NotConverging
+            | Self::RunsAbandoned
             | Self::PruneBlocked
             | Self::LeaseLost
             | Self::SweepFailed

@@ -44,9 +44,10 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
 
 pub const BUILD_INFO: Definition = gauge(
     "codeloc_build_info",
-    &["version"],
-    "Always 1, with the version. Alert if it is absent: Prometheus does not reach codeloc.",
+    &["deployment", "version"],
+    "Always 1, with the deployment and the version. Alert if it is absent: Prometheus does not reach codeloc.",
 );
+pub const START: Definition = gauge("codeloc_start_timestamp_seconds", &[], "Time at which this process started.");
 pub const MODE: Definition =
     gauge("codeloc_mode_info", &["mode"], "Always 1, with the mode of the daemon: enforce, detect or suspended.");
 pub const LOCATION: Definition = gauge(
@@ -69,7 +70,7 @@ pub const CONVERGED: Definition = gauge(
 pub const DRIFT: Definition = gauge(
     "codeloc_location_drift_fields",
     &["location", "kind"],
-    "Fields that differ from the desired state at the last observation, by kind of resource. Alert if it stays above 0 for 10 minutes.",
+    "Fields that differ from the desired state at the last observation, by kind of resource. Alert if it stays above 0 for 10 minutes. Aggregate by location: different kinds may have drift one after another.",
 );
 pub const HELD: Definition = gauge(
     "codeloc_location_failed_revision_held",
@@ -118,7 +119,7 @@ pub const SOURCE_READ: Definition = gauge(
 pub const SWEPT: Definition = gauge(
     "codeloc_sweep_timestamp_seconds",
     &[],
-    "Time of the last complete sweep; before the first one, the start of the process. Alert if it is more than 10 minutes ago: codeloc does not see drift.",
+    "Time of the last complete sweep; 0 before the first one. Alert if it stays more than 5 minutes ago for 10 minutes: codeloc does not see drift.",
 );
 pub const LEARNED_RATE: Definition = gauge(
     "codeloc_aws_learned_rate_calls_per_second",
@@ -215,8 +216,9 @@ pub const HTTP: Definition = counter(
 );
 
 /// All metrics.
-pub const ALL: [&Definition; 36] = [
+pub const ALL: [&Definition; 37] = [
     &BUILD_INFO,
+    &START,
     &MODE,
     &LOCATION,
     &COMMIT,

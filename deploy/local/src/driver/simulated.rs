@@ -27,7 +27,8 @@ pub struct Script {
     pub boot: Duration,
     /// The time from the start until the port accepts connections; `None` for never.
     pub healthy: Option<Duration>,
-    /// Lines that the task logs when it starts.
+    /// Lines that the task logs when its container starts. A task that fails later, or whose registration in Cloud Map fails, has
+    /// logged them.
     pub log: Vec<String>,
     /// When the task ends by itself after its start, and its exit code.
     pub exit: Option<(Duration, i32)>,
@@ -70,6 +71,12 @@ impl Script {
 
     pub fn stops_for(reason: TransientStop) -> Self {
         Self { transient: Some(reason), ..Self::default() }
+    }
+
+    /// The same behaviour, after these lines in the log.
+    #[must_use]
+    pub fn logging(self, lines: &[&str]) -> Self {
+        Self { log: lines.iter().map(ToString::to_string).collect(), ..self }
     }
 }
 
@@ -170,6 +177,9 @@ async fn run_script(
         (stops, _) => {
             let stop = stops.unwrap_or(TransientStop::FreeAddresses);
             sleep(stop.after()).await;
+            if stop.is_after_start() {
+                report_log(script, launch, reports);
+            }
             return (None, stop.reason(launch));
         }
     };
@@ -181,12 +191,7 @@ async fn run_script(
     report(Report::Pulled { task_arn: task_arn() });
     sleep(script.boot).await;
     report(Report::Running { task_arn: task_arn(), address, port: script.port });
-    for target in launch.containers.iter().filter_map(|container| container.log.as_ref()) {
-        for line in &script.log {
-            let (group, stream) = (target.group.clone(), target.stream.clone());
-            report(Report::Log { group, stream, line: line.clone() });
-        }
-    }
+    report_log(script, launch, reports);
     let healthy = async {
         if let Some(delay) = script.healthy {
             sleep(delay).await;
@@ -206,5 +211,16 @@ async fn run_script(
     tokio::select! {
         ended = exit => ended,
         ended = healthy => ended,
+    }
+}
+
+/// Reports the lines of the script, from each container with a log.
+fn report_log(script: &Script, launch: &Launch, reports: &UnboundedSender<Report>) {
+    for target in launch.containers.iter().filter_map(|container| container.log.as_ref()) {
+        for line in &script.log {
+            let (group, stream) = (target.group.clone(), target.stream.clone());
+            // The receiver is dropped when the cloud ends.
+            let _ = reports.send(Report::Log { group, stream, line: line.clone() });
+        }
     }
 }

@@ -19,14 +19,40 @@ pub struct Build {
     pub variables: BTreeMap<String, String>,
     pub token: Option<String>,
     pub started_at: Time,
-    /// `None` while the build runs; an error is the message of the build phase.
-    pub ended: Option<Result<(), String>>,
+    pub timeout_minutes: u64,
+    /// Whether the build waits for others of the account.
+    #[serde(default)]
+    pub queued: bool,
+    /// `None` while the build runs.
+    pub end: Option<End>,
+}
+
+/// How a build ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    Succeeded,
+    /// With the message of the build phase.
+    Failed(String),
+    TimedOut,
+    Stopped,
 }
 
 impl CodeBuild {
-    pub fn end(&mut self, id: &str, result: Result<(), String>) {
-        if let Some(build) = self.builds.get_mut(id) {
-            build.ended = Some(result);
+    /// Ends a build that runs.
+    pub fn end(&mut self, id: &str, end: End) {
+        if let Some(build) = self.builds.get_mut(id)
+            && build.end.is_none()
+        {
+            build.end = Some(end);
         }
+    }
+}
+
+impl Build {
+    /// How the build ended by this time, if it did.
+    pub fn end_by(&self, now: Time) -> Option<End> {
+        let runs_for = now.millis().saturating_sub(self.started_at.millis());
+        let times_out = !self.queued && runs_for >= self.timeout_minutes * 60_000;
+        self.end.clone().or_else(|| times_out.then_some(End::TimedOut))
     }
 }

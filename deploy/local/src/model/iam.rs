@@ -1,6 +1,6 @@
 //! IAM: roles with their policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,9 @@ use crate::protocol::fields::Tags;
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Iam {
     pub roles: BTreeMap<String, Role>,
+    /// The ARNs of deleted roles that do not exist again.
+    #[serde(default)]
+    pub deleted: BTreeSet<String>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -36,8 +36,8 @@ pub trait Images: Send + Sync {
     fn untag(&self, repository: &str, tag: &str) -> Result<bool, ApiError>;
     /// Sets whether a tag can move to another image.
     fn set_immutable(&self, repository: &str, immutable: bool) -> Result<(), ApiError>;
-    /// Whether a repository has an image with this tag or digest; `None` if images need no push.
-    fn holds(&self, repository: &str, reference: &str) -> Option<bool>;
+    /// Whether a repository has an image with this tag or digest.
+    fn holds(&self, repository: &str, reference: &str) -> bool;
 }
 
 /// Images in memory, for tests.
@@ -110,7 +110,8 @@ impl Images for MemoryImages {
         Ok(())
     }
 
-    fn holds(&self, _: &str, _: &str) -> Option<bool> {
-        None
+    fn holds(&self, repository: &str, reference: &str) -> bool {
+        let is_named = |image: &Image| image.digest == reference || image.tags.iter().any(|tag| tag == reference);
+        self.images(repository).iter().any(is_named)
     }
 }

@@ -56,6 +56,13 @@ impl TransientStop {
         }
     }
 
+    /// Whether the container has started before: ECS registers a task between the start of its container and RUNNING, in the state
+    /// ACTIVATING.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html>
+    pub fn is_after_start(self) -> bool {
+        self == Self::ServiceDiscovery
+    }
+
     /// From the launch until the stop. A guess: timeouts take minutes, a full subnet fails at once.
     pub const fn after(self) -> Duration {
         match self {

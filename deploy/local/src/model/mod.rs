@@ -9,6 +9,7 @@ pub mod iam;
 pub mod images;
 pub mod launch;
 pub mod logs;
+pub mod policy;
 pub mod quotas;
 pub mod rules;
 pub mod s3;

@@ -42,8 +42,8 @@ impl Images for Registry {
         self.set_immutable(repository, immutable).map_err(|error| broken(&error))
     }
 
-    fn holds(&self, repository: &str, reference: &str) -> Option<bool> {
-        Some(self.manifest(repository, reference).is_some())
+    fn holds(&self, repository: &str, reference: &str) -> bool {
+        self.manifest(repository, reference).is_some()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Application Auto Scaling for the desired count of ECS services: targets and target-tracking policies. Metrics are not
-//! evaluated; registering a target clamps the desired count.
+//! evaluated, so nothing scales by itself; registering a target clamps the desired count ([`ecs::service::clamp`]).
 //!
 //! An accepted change is pending for `Rules::scaling_conflicts`. Meanwhile every other change of the same target or of its policies
 //! is refused with `ConcurrentUpdateException`. AWS documents this for 'an update to an Application Auto Scaling resource that

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::model::Cloud;
-use crate::model::codebuild::Build;
+use crate::model::codebuild::{Build, End};
 use crate::protocol::api_error::{ApiError, Reply};
 use crate::protocol::aws_service::AwsService;
 use crate::protocol::fields::Fields;
 
 /// How long an idempotency token returns the same build (`CodeBuild` API reference, `StartBuild`).
 const TOKEN_LIFETIME_MS: u64 = 5 * 60 * 1000;
+/// The time limit of a project without one, in minutes, and the limits that a build can have.
+const TIMEOUT_MINUTES: u64 = 60;
+const TIMEOUTS: std::ops::RangeInclusive<u64> = 5..=2160;
 
 pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
     match operation {
@@ -26,6 +29,7 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         }
         "StartBuild" => start_build(cloud, input),
         "BatchGetBuilds" => batch_get_builds(cloud, input),
+        "StopBuild" => stop_build(cloud, input),
         _ => Err(AwsService::CodeBuild.unknown(operation)),
     }
 }
@@ -42,12 +46,20 @@ fn start_build(cloud: &mut Cloud, input: &Value) -> Reply {
         .iter()
         .map(|one| Ok((one.need("name")?.to_owned(), one.text("value").unwrap_or_default().to_owned())))
         .collect::<Result<_, ApiError>>()?;
+    let timeout_minutes = match input.number("timeoutInMinutesOverride") {
+        None => TIMEOUT_MINUTES,
+        Some(minutes) => u64::try_from(minutes).ok().filter(|minutes| TIMEOUTS.contains(minutes)).ok_or_else(|| {
+            ApiError::new("InvalidInputException", "Invalid timeout in minutes: it must be between 5 and 2160")
+        })?,
+    };
     let build = Build {
         buildspec: input.text("buildspecOverride").unwrap_or_default().to_owned(),
         variables,
         token: input.text("idempotencyToken").map(str::to_owned),
         started_at: cloud.now(),
-        ended: (!cloud.rules.builds).then(|| Err("localcloud does not run buildspecs".to_owned())),
+        timeout_minutes,
+        queued: false,
+        end: (!cloud.rules.builds).then(|| End::Failed("localcloud does not run buildspecs".to_owned())),
         project,
     };
     let young = |other: &Build| cloud.now().millis().saturating_sub(other.started_at.millis()) < TOKEN_LIFETIME_MS;
@@ -80,27 +92,50 @@ fn batch_get_builds(cloud: &mut Cloud, input: &Value) -> Reply {
     Ok(json!({"builds": builds, "buildsNotFound": missing}))
 }
 
+/// Stopping a build that has ended changes nothing.
+fn stop_build(cloud: &mut Cloud, input: &Value) -> Reply {
+    let id = input.need("id")?;
+    let now = cloud.now();
+    let Some(build) = cloud.codebuild.builds.get_mut(id) else {
+        return Err(ApiError::new("ResourceNotFoundException", format!("Build {id} does not exist")));
+    };
+    if build.end_by(now).is_none() {
+        build.end = Some(End::Stopped);
+    }
+    let build = build.clone();
+    Ok(json!({"build": shown(cloud, id, &build)}))
+}
+
 fn shown(cloud: &Cloud, id: &str, build: &Build) -> Value {
     let (region, account) = (&cloud.rules.region, &cloud.rules.account);
-    let status = match &build.ended {
+    let end = build.end_by(cloud.now());
+    let status = match &end {
         None => "IN_PROGRESS",
-        Some(Ok(())) => "SUCCEEDED",
-        Some(Err(_)) => "FAILED",
+        Some(End::Succeeded) => "SUCCEEDED",
+        Some(End::Failed(_)) => "FAILED",
+        Some(End::TimedOut) => "TIMED_OUT",
+        Some(End::Stopped) => "STOPPED",
     };
-    let phases = match &build.ended {
-        Some(Err(message)) => {
+    let phases = match &end {
+        Some(End::Failed(message)) => {
             let context = json!({"statusCode": "COMMAND_EXECUTION_ERROR", "message": message});
             json!([{"phaseType": "BUILD", "phaseStatus": "FAILED", "contexts": [context]}])
         }
         _ => json!([]),
+    };
+    let phase = match &end {
+        Some(_) => "COMPLETED",
+        None if build.queued => "QUEUED",
+        None => "BUILD",
     };
     json!({
         "id": id,
         "arn": format!("arn:aws:codebuild:{region}:{account}:build/{id}"),
         "projectName": build.project,
         "buildStatus": status,
-        "currentPhase": if build.ended.is_some() { "COMPLETED" } else { "BUILD" },
-        "buildComplete": build.ended.is_some(),
+        "currentPhase": phase,
+        "buildComplete": end.is_some(),
+        "timeoutInMinutes": build.timeout_minutes,
         "startTime": build.started_at.epoch_seconds(),
         "phases": phases,
     })

@@ -118,6 +118,7 @@ fn create_role(cloud: &mut Cloud, input: &Value) -> Reply {
         attached: BTreeMap::new(),
     };
     let shown = show(name, &role);
+    cloud.iam.deleted.remove(&role.arn);
     cloud.iam.roles.insert(name.to_owned(), role);
     Ok(json!({"Role": shown}))
 }
@@ -219,7 +220,8 @@ fn delete_role(cloud: &mut Cloud, input: &Value) -> Reply {
     if !role.inline.is_empty() {
         return conflict("Cannot delete entity, must delete policies first.");
     }
-    cloud.iam.roles.remove(name);
+    let gone = cloud.iam.roles.remove(name);
+    cloud.iam.deleted.extend(gone.map(|role| role.arn));
     Ok(json!({}))
 }
 

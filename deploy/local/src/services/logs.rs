@@ -16,6 +16,9 @@ use crate::protocol::tags;
 const RETENTION: [i64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
+/// 2024-01-01 in milliseconds: the earliest `startTime` of a `FilterLogEvents` that returns the newest events first.
+const NEWEST_FIRST_FROM: i64 = 1_704_067_200_000;
+
 /// Appends a line of a container. Without the group the line is lost, as in AWS.
 pub fn append(cloud: &mut Cloud, group: &str, stream: &str, line: String) {
     let now = cloud.now();
@@ -244,22 +247,29 @@ fn filter_events(cloud: &mut Cloud, input: &Value) -> Reply {
         if !name.starts_with(prefix) || !(named.is_empty() || named.contains(&name.as_str())) {
             continue;
         }
+        let stream_digits = name.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         for (index, event) in stream.events.iter().enumerate() {
             if (from..until).contains(&event.timestamp) && event.message.contains(pattern) {
                 let position = stream.dropped + index;
-                let key = format!("{:020} {name} {position:012}", event.timestamp);
+                let key = format!("{:020} {:020} {name} {position:012}", event.timestamp, event.ingested_at.millis());
                 let shown = json!({
                     "logStreamName": name,
                     "timestamp": event.timestamp,
                     "message": event.message,
                     "ingestionTime": event.ingested_at.millis(),
-                    "eventId": format!("{:020}{position:012}", event.timestamp),
+                    "eventId": format!("{:020}{stream_digits:024}{position:012}", event.timestamp),
                 });
                 found.push((key, shown));
             }
         }
     }
     found.sort_by(|left, right| left.0.cmp(&right.0));
+    if input.flag("startFromHead") == Some(false) {
+        if from < NEWEST_FIRST_FROM {
+            return Err(ApiError::invalid("startFromHead can be false only if startTime is on or after Jan 1, 2024."));
+        }
+        found.reverse();
+    }
     let limit = i64::try_from(limit).ok();
     let page = page(found, input.text("nextToken"), limit, Limits { default: 10_000, max: 10_000 })?;
     Ok(page.document("events", "nextToken"))

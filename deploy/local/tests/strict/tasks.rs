@@ -47,6 +47,19 @@ async fn a_transient_stop_counts_as_failure_and_is_retried() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_task_without_its_image_in_ecr_does_not_start() {
+    let harness = Harness::new(Rules::default());
+    let image = format!("{}/team/app@sha256:{}", Rules::default().registry, "a".repeat(64));
+    harness.prepare(&image);
+    harness.ecr("CreateRepository", json!({"repositoryName": "team/app"})).unwrap();
+    harness.ecs("RunTask", json!({"cluster": "main", "taskDefinition": "app"})).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let reason = text(&harness.tasks("STOPPED")[0]["stoppedReason"]);
+    assert!(reason.starts_with("CannotPullContainerError") && reason.ends_with("not found"), "{reason}");
+    assert_eq!(harness.cloud.simulated().launched(), 0);
+}
+
 /// The stop reasons of 100 tasks.
 async fn stops(percent: u32, seed: u8) -> Vec<String> {
     let harness = Harness::new(Rules { transient_stops: percent, seed: [seed; 32], ..Rules::default() });

@@ -2,16 +2,20 @@
 
 mod images;
 pub(super) mod model;
+mod permissions;
 mod protection;
 mod readiness;
+mod repair;
+mod runs;
 mod tracked_fields;
+mod upgrade;
 
 use std::time::Duration;
 
 use model::*;
 use proptest::prelude::*;
 
-use super::{Answered, Input, Plan, WebserverState, lint, plan};
+use super::{Answered, Input, Plan, Runs, WebserverState, lint, plan};
 use crate::dagster::Answer;
 use crate::ids::Commit;
 use crate::image::ImageStatus;
@@ -290,6 +294,7 @@ fn without_an_image_only_independent_resources_are_created() {
         now_ms: 0,
         hold: None,
         may_protect: false,
+        runs: &Runs::None,
     };
     let plan = plan(input);
     let kinds: std::collections::BTreeSet<Kind> = plan.steps.iter().map(Step::kind).collect();
@@ -322,6 +327,7 @@ fn a_task_without_loaded_definitions_is_not_published() {
             now_ms: 0,
             hold: None,
             may_protect: false,
+            runs: &Runs::None,
         };
         let plan = plan(input);
         assert_eq!(plan.steps, []);

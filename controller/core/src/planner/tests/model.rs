@@ -6,7 +6,7 @@ use std::time::Duration;
 use codeloc_crds::Location;
 use proptest::prelude::*;
 
-use super::{Answered, Input, Plan, WebserverState, lint, plan};
+use super::{Answered, Input, Plan, Runs, WebserverState, lint, plan};
 use crate::dagster::{Answer, Entry, WebLocation};
 use crate::ids::Arn;
 use crate::image::Image;
@@ -91,6 +91,7 @@ impl Model {
             now_ms: self.now_ms,
             hold: None,
             may_protect: false,
+            runs: &Runs::None,
         };
         if let Desired::Present(location) = &desired {
             assert_eq!(needs(&input, Purpose::Converge).failure_logs, failing(&input, location));
@@ -143,7 +144,7 @@ impl Model {
             log_group::Change::SetRetention { to, .. } => {
                 self.observed.log_group.as_mut().unwrap().retention_days = Some(*to);
             }
-            log_group::Change::Tag { tags, .. } => self.observed.log_group.as_mut().unwrap().tags.extend(tags.clone()),
+            log_group::Change::Tag { tags, .. } => tags.apply(&mut self.observed.log_group.as_mut().unwrap().tags),
             log_group::Change::Delete { .. } => self.observed.log_group = None,
         }
     }
@@ -157,6 +158,7 @@ impl Model {
                         arn: format!("arn:ecr:{}", desired.name).into(),
                         name: desired.name.clone(),
                         uri: format!("registry/{}", desired.name),
+                        created_ms: None,
                         immutable_tags: desired.immutable_tags,
                         scan_on_push: desired.scan_on_push,
                         tags: desired.tags.clone().into(),
@@ -168,7 +170,7 @@ impl Model {
                 self.observed.image_repository.as_mut().unwrap().immutable_tags = *to;
             }
             Change::SetScanOnPush { to, .. } => self.observed.image_repository.as_mut().unwrap().scan_on_push = *to,
-            Change::Tag { tags, .. } => self.observed.image_repository.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Tag { tags, .. } => tags.apply(&mut self.observed.image_repository.as_mut().unwrap().tags),
             Change::DeleteImages { digests, .. } => {
                 self.observed.images.as_mut().unwrap().retain(|image| !digests.contains(&image.digest));
             }
@@ -194,7 +196,7 @@ impl Model {
             }
             Change::Tag { arn, tags } => {
                 let observed = self.observed.run_definitions.iter_mut().find(|observed| observed.arn == *arn).unwrap();
-                observed.tags.extend(tags.clone());
+                tags.apply(&mut observed.tags);
             }
             Change::Deregister { arn } => self.observed.run_definitions.retain(|observed| observed.arn != *arn),
         }
@@ -224,7 +226,7 @@ impl Model {
             }
             Change::Tag { arn, tags } => {
                 let observed = self.observed.task_definitions.iter_mut().find(|observed| observed.arn == *arn).unwrap();
-                observed.tags.extend(tags.clone());
+                tags.apply(&mut observed.tags);
             }
             Change::Deregister { arn } => self.observed.task_definitions.retain(|observed| observed.arn != *arn),
         }
@@ -253,7 +255,7 @@ impl Model {
                 self.observed.discovery.as_mut().unwrap().records = vec![("A".to_owned(), *ttl)];
             }
             Change::Immutable { .. } => panic!("a report-only step was executed"),
-            Change::Tag { tags, .. } => self.observed.discovery.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Tag { tags, .. } => tags.apply(&mut self.observed.discovery.as_mut().unwrap().tags),
             Change::Delete { .. } => {
                 assert!(
                     self.observed.service.as_ref().is_none_or(|service| !service.exists()),
@@ -350,7 +352,7 @@ impl Model {
                 let observed = self.observed.service.as_mut().unwrap();
                 observed.tags.insert(tags::FAILED_REVISION.to_owned(), revision.to_string());
             }
-            Change::Tag { tags, .. } => self.observed.service.as_mut().unwrap().tags.extend(tags.clone()),
+            Change::Tag { tags, .. } => tags.apply(&mut self.observed.service.as_mut().unwrap().tags),
             Change::Delete { .. } => {
                 assert!(self.entry.is_none(), "a service was deleted before its workspace entry");
                 self.observed.service.as_mut().unwrap().status = Status::Draining;
@@ -486,7 +488,7 @@ fn apply_role(change: &role::Change, role: &mut Option<Shared<role::Observed>>, 
             observed.policies.remove(policy);
         }
         role::Change::Detach { policy_arn, .. } => observed.attached.retain(|one| one != policy_arn),
-        role::Change::Tag { tags, .. } => observed.tags.extend(tags.clone()),
+        role::Change::Tag { tags, .. } => tags.apply(&mut observed.tags),
         role::Change::Create(_) | role::Change::Delete { .. } => {}
         role::Change::Immutable { .. } => panic!("a report-only step was executed"),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::{Hold, Input, Plan, WebserverState, lint, plan};
+use super::super::{Hold, Input, Plan, Runs, WebserverState, lint, plan};
 use super::model::*;
 use crate::resources::{Kind, ObservedResources, Step, workspace};
 use crate::tags::{PROTECT, Tags};
@@ -41,6 +41,7 @@ fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
         now_ms: 0,
         hold,
         may_protect: true,
+        runs: &Runs::None,
     };
     let plan = plan(input);
     assert_eq!(lint(&input, &plan), Ok(()));

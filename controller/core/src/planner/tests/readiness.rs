@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::{Answered, Input, Plan, WebserverState, lint, plan};
+use super::super::{Answered, Input, Plan, Runs, WebserverState, lint, plan};
 use super::model::*;
 use crate::dagster::{Answer, Entry, WebLocation};
 use crate::deployment::{Address, Deployment};
@@ -58,6 +58,7 @@ fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Op
         now_ms: model.now_ms,
         hold: None,
         may_protect: false,
+        runs: &Runs::None,
     };
     let plan = plan(input);
     assert_eq!(lint(&input, &plan), Ok(()));

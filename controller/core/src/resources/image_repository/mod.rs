@@ -11,7 +11,7 @@ use crate::deployment::Deployment;
 use crate::ids::{Arn, Digest};
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new(
@@ -38,6 +38,8 @@ pub struct Observed {
     pub name: String,
     /// The push target: `HOST/NAME`.
     pub uri: String,
+    /// Milliseconds since 1970. A repository with another time is a new one: the images of the former one are gone.
+    pub created_ms: Option<i64>,
     pub immutable_tags: bool,
     pub scan_on_push: bool,
     pub tags: Shared<Tags>,
@@ -58,7 +60,7 @@ pub enum Change {
     Tag {
         arn: Arn,
         name: String,
-        tags: Tags,
+        tags: TagChange,
     },
     /// Deletes images that no definition names.
     DeleteImages {
@@ -67,6 +69,7 @@ pub enum Change {
     },
     /// Deletes the repository with its images.
     Delete {
+        arn: Arn,
         name: String,
     },
 }
@@ -97,7 +100,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>) -> Vec<Change> {
 }
 
 pub fn delete(observed: &Observed) -> Change {
-    Change::Delete { name: observed.name.clone() }
+    Change::Delete { arn: observed.arn.clone(), name: observed.name.clone() }
 }
 
 impl Change {
@@ -136,7 +139,7 @@ impl Change {
                 fields: vec![Field::set("images", digests.len())],
                 reason: "no registered task definition uses these images".to_owned(),
             },
-            Self::Delete { name } => Description::deleted(name),
+            Self::Delete { name, .. } => Description::deleted(name),
         }
     }
 }
@@ -153,6 +156,7 @@ mod tests {
             arn: "arn".into(),
             name: desired.name.clone(),
             uri: "registry/codeloc/orders".to_owned(),
+            created_ms: Some(1),
             immutable_tags: true,
             scan_on_push: true,
             tags: desired.tags.clone().into(),

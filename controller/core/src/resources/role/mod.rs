@@ -16,9 +16,9 @@ use crate::deployment::Deployment;
 use crate::ids::Arn;
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
-pub use policy::Document;
+pub use policy::{Document, Kept};
 
 /// The inline policy that codeloc writes.
 pub const POLICY_NAME: &str = "codeloc";
@@ -99,7 +99,7 @@ pub enum Change {
     },
     Tag {
         name: String,
-        tags: Tags,
+        tags: TagChange,
     },
     /// Only reported: AWS cannot change the path of a role.
     Immutable {
@@ -114,23 +114,25 @@ pub enum Change {
     },
 }
 
-pub fn desired(location: &Location, deployment: &Deployment) -> Desired {
+pub fn desired(location: &Location, kept: &Kept, deployment: &Deployment) -> Desired {
+    let mut tags = tags::desired(location, deployment);
+    tags.insert(tags::PLACEMENT.to_owned(), tags::placement(deployment));
     Desired {
         name: names::role(&deployment.id, &location.name),
         path: names::role_path(&deployment.id),
         trust: policy::trust(deployment),
-        policy: policy::access(location, deployment),
+        policy: policy::access(location, kept, deployment),
         permissions_boundary: deployment.permissions_boundary.clone(),
-        tags: tags::desired(location, deployment),
+        tags,
     }
 }
 
 /// The execution role of a location with secrets. Without secrets, it stays until no definition names it.
-pub fn desired_execution(location: &Location, deployment: &Deployment) -> Desired {
+pub fn desired_execution(location: &Location, kept: &Kept, deployment: &Deployment) -> Desired {
     Desired {
         name: names::execution_role(&deployment.id, &location.name),
-        policy: policy::execution(location, deployment),
-        ..desired(location, deployment)
+        policy: policy::execution(location, kept, deployment),
+        ..desired(location, kept, deployment)
     }
 }
 
@@ -267,7 +269,7 @@ mod tests {
 
     #[test]
     fn policies_of_others_are_removed() {
-        let desired = desired(&location(512, 1, None), &deployment());
+        let desired = desired(&location(512, 1, None), &Kept::default(), &deployment());
         let mut observed = observed(&desired);
         assert_eq!(diff(&desired, Some(&observed)), []);
         observed.policies.insert("by-hand".to_owned(), Document::new("{}"));
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_role_without_its_policy_gets_one() {
-        let desired = desired(&location(512, 1, None), &deployment());
+        let desired = desired(&location(512, 1, None), &Kept::default(), &deployment());
         let observed = Observed { policies: BTreeMap::new(), ..observed(&desired) };
         let changes = diff(&desired, Some(&observed));
         assert!(matches!(&changes[..], [Change::PutPolicy { created: true, .. }]), "{changes:?}");
@@ -287,7 +289,7 @@ mod tests {
 
     #[test]
     fn only_the_path_cannot_be_changed() {
-        let desired = desired(&location(512, 1, None), &deployment());
+        let desired = desired(&location(512, 1, None), &Kept::default(), &deployment());
         let observed = Observed { path: "/".to_owned(), ..observed(&desired) };
         let changes = diff(&desired, Some(&observed));
         assert!(matches!(&changes[..], [Change::Immutable { .. }]), "{changes:?}");

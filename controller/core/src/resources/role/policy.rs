@@ -10,7 +10,7 @@ use crate::arns;
 use crate::deployment::Deployment;
 use crate::ids::Arn;
 use crate::names;
-use crate::resources::task_spec;
+use crate::resources::task_spec::{self, Content};
 
 /// Only ECS tasks of this account may assume the role. The conditions prevent the confused deputy problem (ECS developer guide, 'Task IAM
 /// role').
@@ -29,6 +29,23 @@ pub fn trust(deployment: &Deployment) -> Value {
     })
 }
 
+/// What registered definitions need although the config does not name it any more: the code that serves, and runs that start or run, must
+/// not lose it before the new revision replaces them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub prefixes: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+    pub images: BTreeSet<String>,
+}
+
+impl Kept {
+    pub fn add(&mut self, content: &Content) {
+        self.prefixes.extend(content.own_prefix().map(str::to_owned));
+        self.secrets.extend(content.secrets.values().cloned());
+        self.images.insert(content.image.clone());
+    }
+}
+
 /// The prefix that every location may read.
 const SHARED: &str = "repos/shared";
 
@@ -36,10 +53,12 @@ const SHARED: &str = "repos/shared";
 /// writing, to read `repos/shared/` and each prefix that the config grants for reading, and to list those.
 ///
 /// The slash before `*` matters: without it, `orders` could read `orders-2`.
-pub fn access(location: &Location, deployment: &Deployment) -> Value {
+pub fn access(location: &Location, kept: &Kept, deployment: &Deployment) -> Value {
     let bucket = arns::bucket(deployment);
     let own = [location.s3_prefix.as_str()];
-    let written: Vec<&str> = own.into_iter().chain(location.access.write.iter().map(String::as_str)).collect();
+    let mut written: Vec<&str> = own.into_iter().chain(location.access.write.iter().map(String::as_str)).collect();
+    let kept = kept.prefixes.iter().map(String::as_str).filter(|prefix| !written.contains(prefix));
+    written.extend(kept.collect::<Vec<_>>());
     let read: Vec<&str> = [SHARED].into_iter().chain(location.access.read.iter().map(String::as_str)).collect();
     let objects =
         |prefixes: &[&str]| -> Vec<String> { prefixes.iter().map(|prefix| format!("{bucket}/{prefix}/*")).collect() };
@@ -78,7 +97,7 @@ pub fn access(location: &Location, deployment: &Deployment) -> Value {
 
 /// The permissions of ECS to start the tasks of a location with secrets: to pull its image, write its log, and read exactly those secrets.
 /// The code in the task never has this role.
-pub fn execution(location: &Location, deployment: &Deployment) -> Value {
+pub fn execution(location: &Location, kept: &Kept, deployment: &Deployment) -> Value {
     let group = arns::log_group(&names::log_group(&deployment.id, &location.name), deployment);
     let mut statements = vec![
         json!({"Sid": "LogIn", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}),
@@ -89,7 +108,13 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
             "Resource": format!("{group}:*"),
         }),
     ];
-    if let Some(images) = images(location, deployment) {
+    let current = match &location.image {
+        Some(image) => repository(image, deployment),
+        None => Some(arns::image_repository(location, deployment)),
+    };
+    let images: BTreeSet<Arn> =
+        kept.images.iter().filter_map(|image| repository(image, deployment)).chain(current).collect();
+    if !images.is_empty() {
         statements.push(json!({
             "Sid": "Pull",
             "Effect": "Allow",
@@ -97,10 +122,10 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
             "Resource": images,
         }));
     }
-    let secrets = task_spec::secrets(location, deployment);
+    let current = task_spec::secrets(location, deployment);
     let arns_of = |service: &str| -> BTreeSet<String> {
         let of_service = |arn: &&String| arn.split(':').nth(2) == Some(service);
-        secrets.values().filter(of_service).map(|arn| base_arn(arn)).collect()
+        current.values().chain(&kept.secrets).filter(of_service).map(|arn| base_arn(arn)).collect()
     };
     for (sid, service, action) in
         [("Secrets", "secretsmanager", "secretsmanager:GetSecretValue"), ("Parameters", "ssm", "ssm:GetParameters")]
@@ -113,11 +138,8 @@ pub fn execution(location: &Location, deployment: &Deployment) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// The ARN of the image repository, if it is in ECR.
-fn images(location: &Location, deployment: &Deployment) -> Option<Arn> {
-    let Some(image) = &location.image else {
-        return Some(arns::image_repository(location, deployment));
-    };
+/// The ARN of the image's repository, if it is in ECR.
+fn repository(image: &str, deployment: &Deployment) -> Option<Arn> {
     // ACCOUNT.dkr.ecr.REGION.amazonaws.com/PATH@sha256:…, or PATH:TAG
     let (host, path) = image.split_once('/')?;
     let mut parts = host.split('.');
@@ -207,7 +229,7 @@ mod tests {
         let mut location = location(512, 1, None);
         location.access.read = vec!["repos/stock".to_owned()];
         location.access.write = vec!["exports".to_owned()];
-        let policy = access(&location, &deployment());
+        let policy = access(&location, &Kept::default(), &deployment());
         let statement = |sid: &str| {
             let statements = policy["Statement"].as_array().unwrap();
             statements.iter().find(|statement| statement["Sid"] == sid).unwrap().clone()
@@ -224,7 +246,7 @@ mod tests {
         let mut location = location(512, 1, None);
         let secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:orders-abc";
         location.secrets = [("TOKEN".to_owned(), format!("{secret}:key::"))].into();
-        let policy = execution(&location, &deployment()).to_string();
+        let policy = execution(&location, &Kept::default(), &deployment()).to_string();
         assert!(policy.contains(&format!("[\"{secret}\"]")), "{policy}");
         assert!(!policy.contains("ssm:GetParameters"), "{policy}");
     }
@@ -233,10 +255,16 @@ mod tests {
     fn only_an_image_in_ecr_has_a_repository_to_pull_from() {
         use crate::fixtures::{deployment, location};
         let mut location = location(512, 1, None);
-        let pulls = |location: &Location| images(location, &deployment());
-        assert_eq!(pulls(&location).unwrap(), "arn:aws:ecr:eu-central-1:123456789012:repository/codeloc/orders");
+        let pulls = |location: &Location| {
+            let policy = execution(location, &Kept::default(), &deployment());
+            let statements = policy["Statement"].as_array().unwrap();
+            statements.iter().find(|one| one["Sid"] == "Pull").map(|one| one["Resource"].clone())
+        };
+        let own = "arn:aws:ecr:eu-central-1:123456789012:repository/codeloc/orders";
+        assert_eq!(pulls(&location).unwrap(), json!([own]));
         location.image = Some("111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/app@sha256:11".to_owned());
-        assert_eq!(pulls(&location).unwrap(), "arn:aws:ecr:eu-west-1:111122223333:repository/team/app");
+        let given = "arn:aws:ecr:eu-west-1:111122223333:repository/team/app";
+        assert_eq!(pulls(&location).unwrap(), json!([given]));
         location.image = Some("ghcr.io/acme/app:v1".to_owned());
         assert_eq!(pulls(&location), None);
     }

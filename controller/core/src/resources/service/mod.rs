@@ -19,9 +19,10 @@ use crate::deployment::Deployment;
 use crate::ids::{Arn, Commit, Revision};
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 pub use settings::{DeploymentConfiguration, Network, ROLLING, ServiceOptions};
+pub use stop_reason::FailureExcerpt;
 
 pub const TRACKED_FIELDS: &[TrackedField] = &[
     TrackedField::new("task_definition", "the ARN of the running definition", UPDATE),
@@ -191,7 +192,7 @@ pub enum Change {
     Tag {
         arn: Arn,
         name: String,
-        tags: Tags,
+        tags: TagChange,
     },
     Delete {
         name: String,
@@ -271,6 +272,11 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
         changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags: missing });
     }
 
+    // Whatever becomes of the revision, the service itself is repaired: a failed rollout may have failed because of these settings.
+    let mut repairs: Vec<Change> = configuration(desired, observed, context.registry).into_iter().collect();
+    if !desired.scaled && observed.desired_count != desired.count {
+        repairs.push(Change::SetCount { name: desired.name.clone(), from: observed.desired_count, to: desired.count });
+    }
     let failed = context.revision.known().and_then(|revision| Some((revision, failure(observed, revision, context)?)));
     if let Some((revision, reason)) = failed {
         if !context.transient {
@@ -278,11 +284,13 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
                 let (arn, name, revision) = (observed.arn.clone(), observed.name.clone(), revision.clone());
                 changes.push(Change::RememberFailed { arn, name, revision });
             }
+            changes.extend(repairs);
             return ServicePlan { phase: Phase::Failed { reason, transient: false }, changes, attempts: false };
         }
         let may_retry = |registered: &&task_definition::Observed| {
             registered.attempt().is_none_or(|attempt| context.now_ms - attempt.at >= RETRY_MS)
         };
+        changes.extend(repairs);
         let Some(registered) = context.registered.filter(may_retry) else {
             return ServicePlan { phase: Phase::Failed { reason, transient: true }, changes, attempts: false };
         };
@@ -292,10 +300,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
         return ServicePlan { phase: Phase::Begin, changes, attempts: true };
     }
 
-    changes.extend(configuration(desired, observed, context.registry));
-    if !desired.scaled && observed.desired_count != desired.count {
-        changes.push(Change::SetCount { name: desired.name.clone(), from: observed.desired_count, to: desired.count });
-    }
+    changes.extend(repairs);
     if context.registered.is_some_and(|registered| registered.arn == observed.task_definition) {
         let phase = match observed.primary() {
             Some(primary) if primary.rollout == Rollout::InProgress => Phase::Rolling(primary.clone()),
@@ -477,12 +482,16 @@ impl Change {
     pub(super) fn effect(&self) -> Effect {
         match self {
             Self::Create { .. } => Effect::CreatesAndRollsOut,
-            Self::Deploy { .. } | Self::Redeploy { .. } => Effect::RollsOut,
-            Self::Configure { .. }
-            | Self::SetCount { .. }
-            | Self::RememberFailed { .. }
-            | Self::Tag { .. }
-            | Self::Delete { .. } => Effect::Modifies,
+            Self::Configure { from, options, registry: Deferred::Known(_), .. }
+                if from.capacity == options.capacity =>
+            {
+                Effect::Modifies
+            }
+            // ECS starts another deployment for another capacity or registry.
+            Self::Configure { .. } | Self::Deploy { .. } | Self::Redeploy { .. } => Effect::RollsOut,
+            Self::SetCount { .. } | Self::RememberFailed { .. } | Self::Tag { .. } | Self::Delete { .. } => {
+                Effect::Modifies
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::change::{Action, Deferred, Description, Effect, Field};
 use super::run_definition;
+use super::task_form::Form;
 use super::task_spec::{self, CONTAINER_CONTEXT, SERVER_ID};
 use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
@@ -16,7 +17,7 @@ use crate::ids::{Arn, Commit, Revision};
 use crate::image::{Image, LoadTarget};
 use crate::names;
 use crate::shared::Shared;
-use crate::tags::{self, Tags};
+use crate::tags::{self, TagChange, Tags};
 
 pub use super::task_spec::{Attempt, Content, HealthCheck, Observed};
 
@@ -84,7 +85,7 @@ pub enum Change {
     },
     Tag {
         arn: Arn,
-        tags: Tags,
+        tags: TagChange,
     },
     Deregister {
         arn: Arn,
@@ -96,8 +97,9 @@ pub fn desired(
     location: &Location,
     image: Option<(&Image, &run_definition::Desired)>,
     deployment: &Deployment,
+    form: &Form,
 ) -> Desired {
-    let content = image.map(|(image, run)| content(location, image, run, deployment));
+    let content = image.map(|(image, run)| content(location, image, run, deployment, form));
     let revision: Deferred<Revision> = content
         .as_ref()
         .map_or(Deferred::AfterApply, |content| Deferred::Known(content.environment[SERVER_ID].as_str().into()));
@@ -123,7 +125,13 @@ pub fn desired(
     }
 }
 
-fn content(location: &Location, image: &Image, run: &run_definition::Desired, deployment: &Deployment) -> Content {
+fn content(
+    location: &Location,
+    image: &Image,
+    run: &run_definition::Desired,
+    deployment: &Deployment,
+    form: &Form,
+) -> Content {
     let mut environment = task_spec::shared_environment(location, image, deployment);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // As variables and not as flags: a program that runs the task elsewhere can then override the address.
@@ -158,7 +166,7 @@ fn content(location: &Location, image: &Image, run: &run_definition::Desired, de
         health_check: Some(health_check(location, deployment)),
         stop_timeout: 60,
     };
-    let revision = task_spec::revision(&content);
+    let revision = form.settle(&mut content);
     // With the revision in the name, codeloc finds the logs of a failed rollout after a restart.
     content.log_stream_prefix = revision.to_string();
     content.environment.insert(SERVER_ID.to_owned(), revision.into());
@@ -223,7 +231,7 @@ pub fn differing(desired: &Desired, runs: Option<&Observed>) -> Vec<Field> {
 pub fn tag(desired: &Desired, observed: &Observed) -> Option<Change> {
     let mut missing = tags::missing(&observed.tags, &desired.tags);
     if let Some(revision) = desired.revision.known().filter(|revision| !observed.is_revision(revision)) {
-        missing.insert(tags::REVISION.to_owned(), revision.to_string());
+        missing.set.insert(tags::REVISION.to_owned(), revision.to_string());
     }
     (!missing.is_empty()).then(|| Change::Tag { arn: observed.arn.clone(), tags: missing })
 }

@@ -34,23 +34,26 @@ pub fn arns(input: &Value, list: &str, all: Vec<(String, Value)>, limits: Limits
     Ok(page.document(list, "nextToken"))
 }
 
-/// Refuses a role that ECS cannot assume because of its trust policy or its age. Roles that do not exist here are
-/// accepted.
+/// Refuses a role that ECS cannot assume because of its trust policy or its age, and a deleted one. A role that never existed here
+/// is accepted.
 pub fn check_role(cloud: &Cloud, arn: Option<&str>) -> Result<(), ApiError> {
-    let Some(role) = arn.and_then(|arn| cloud.iam.by_arn(arn)) else {
-        return Ok(());
+    let Some(arn) = arn else { return Ok(()) };
+    let can_be_assumed = match cloud.iam.by_arn(arn) {
+        Some(role) => {
+            let known_for = cloud.now().since(role.created_at);
+            role.trust.contains("ecs-tasks.amazonaws.com") && known_for >= cloud.rules.role_propagation
+        }
+        None => !cloud.iam.deleted.contains(arn),
     };
-    let known_for = cloud.now().since(role.created_at);
-    if role.trust.contains("ecs-tasks.amazonaws.com") && known_for >= cloud.rules.role_propagation {
+    if can_be_assumed {
         return Ok(());
     }
     Err(ApiError::new(
         "ClientException",
         format!(
-            "ECS was unable to assume the role '{}' that was provided for this task. Please verify that the role being \
-         passed has the proper trust relationship and permissions and that your IAM user has permissions to \
-         pass this role.",
-            role.arn
+            "ECS was unable to assume the role '{arn}' that was provided for this task. Please verify that the role being \
+             passed has the proper trust relationship and permissions and that your IAM user has permissions to \
+             pass this role."
         ),
     ))
 }

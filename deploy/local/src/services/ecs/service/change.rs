@@ -142,6 +142,8 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     let desired = input.number("desiredCount").map(count).transpose()?;
     let mut settings = known.settings.clone();
     let given = settings_given(input, &settings);
+    let forced = input.flag("forceNewDeployment") == Some(true);
+    check_strategy(&settings, &given, forced)?;
     let redeploys =
         DEPLOYED.iter().any(|field| given.get(*field).is_some_and(|value| settings.get(*field) != Some(value)));
     if let Some(strategy) = given.get("capacityProviderStrategy") {
@@ -176,10 +178,25 @@ pub fn update(cloud: &mut Cloud, input: &Value) -> Reply {
     if let Some(desired) = desired {
         service.rollout.desired = desired;
     }
-    if changes || redeploys || input.flag("forceNewDeployment") == Some(true) {
+    if changes || redeploys || forced {
         service.rollout.start(id, revision, now);
     }
     Ok(json!({"service": show(cloud, &cloud.ecs.clusters[&cluster_name].services[&name], false)}))
+}
+
+/// Refuses another capacity provider strategy without a new deployment, also the empty one that restores the launch type. The text is
+/// that of AWS.
+fn check_strategy(known: &Map<String, Value>, given: &Map<String, Value>, forced: bool) -> Result<(), ApiError> {
+    let none = Value::Array(Vec::new());
+    let field = "capacityProviderStrategy";
+    let changes = given.get(field).is_some_and(|strategy| strategy != known.get(field).unwrap_or(&none));
+    if !changes || forced {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
+         provider strategy on a service that is already using one, you must force a new deployment.",
+    ))
 }
 
 pub fn delete(cloud: &mut Cloud, input: &Value) -> Reply {
@@ -212,6 +229,13 @@ pub fn forget(cloud: &mut Cloud, cluster: &str, name: &str) {
 }
 
 /// Keeps a service's desired count within the bounds of a scalable target; false when there is no such service.
+///
+/// Only `RegisterScalableTarget` does this: 'it changes the resource's current capacity to a value that is inside of this range'.
+/// <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html>
+///
+/// A count below the minimum that a person sets stays: 'If a service's desired count is set below its minimum capacity value,
+/// and an alarm triggers a scale-out activity', the count rises to the minimum. Without a task there is no metric, and so no alarm.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-auto-scaling.html>
 pub fn clamp(cloud: &mut Cloud, resource: &str, least: i64, most: i64) -> bool {
     let parts: Vec<&str> = resource.split('/').collect();
     let ["service", cluster, name] = parts[..] else {

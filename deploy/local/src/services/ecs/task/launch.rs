@@ -6,14 +6,13 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::lifecycle::end;
+use super::prepare::{awslogs, prepare, secrets, stream};
 use crate::model::ecs::task::{Task, Times};
 use crate::model::ecs::task_definition::Definition;
-use crate::model::launch::{Container, Launch, LogTarget, TransientStop, missing_image, split};
+use crate::model::launch::{Container, Launch, LogTarget, TransientStop};
 use crate::model::{Cloud, Effect};
 use crate::protocol::arn::tail;
 use crate::protocol::fields::{Fields, Tags};
-use crate::services::ecs::common::check_role;
-use crate::services::logs;
 
 /// The default time between SIGTERM and SIGKILL, in seconds.
 const STOP_TIMEOUT: i64 = 30;
@@ -90,7 +89,7 @@ pub fn launch(cloud: &mut Cloud, request: TaskRequest) -> Option<String> {
         service.tasks.push(arn.clone());
     }
     cloud.ecs.tasks.insert(arn.clone(), task);
-    match prepare(cloud, &definition) {
+    match prepare(cloud, &definition, &id) {
         Ok(()) => cloud.push_effect(Effect::Launch(launch)),
         Err(reason) => end(cloud, &arn, None, &reason),
     }
@@ -104,68 +103,6 @@ fn transient_stop(cloud: &Cloud, id: &str) -> Option<TransientStop> {
     }
     let turn = cloud.seeded_number("reason of a transient stop", id) % TransientStop::ALL.len() as u64;
     TransientStop::ALL.into_iter().nth(usize::try_from(turn).ok()?)
-}
-
-/// Checks that images, log groups and secrets exist and that ECS can assume the roles.
-fn prepare(cloud: &mut Cloud, definition: &Definition) -> Result<(), String> {
-    for role in ["executionRoleArn", "taskRoleArn"] {
-        check_role(cloud, definition.body.text(role)).map_err(|error| error.message)?;
-    }
-    for container in definition.containers() {
-        let image = container.text("image").unwrap_or_default();
-        if image.strip_prefix(cloud.rules.registry.as_str()).is_some_and(|rest| rest.starts_with('/')) {
-            let (repository, reference) = split(image);
-            if cloud.images.holds(repository, reference) == Some(false) {
-                return Err(missing_image(image));
-            }
-        }
-        secrets(container, &cloud.rules.secrets)?;
-        let Some(options) = awslogs(container) else {
-            continue;
-        };
-        let group = options.text("awslogs-group").unwrap_or_default();
-        if options.text("awslogs-create-group") == Some("true") {
-            logs::ensure_group(cloud, group);
-        } else if !cloud.logs.groups.contains_key(group) {
-            return Err(format!(
-                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: \
-                 failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist: {group}"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The variables from secrets, or the reason why one is not available.
-fn secrets(container: &Value, known: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
-    let value = |pair: &Value| {
-        let (name, from) = (pair.text("name")?.to_owned(), pair.text("valueFrom").unwrap_or_default());
-        Some((name, secret(from, known)?))
-    };
-    let unknown = |pair: &Value| {
-        format!(
-            "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to \
-             retrieve secret: service call has been retried 1 time(s): failed to fetch secret {}: ResourceNotFoundException",
-            pair.text("valueFrom").unwrap_or_default()
-        )
-    };
-    container.items("secrets").iter().map(|pair| value(pair).ok_or_else(|| unknown(pair))).collect()
-}
-
-/// The value of a secret, or of one key of its JSON: `ARN:KEY:STAGE:VERSION`.
-fn secret(from: &str, known: &BTreeMap<String, String>) -> Option<String> {
-    if let Some(value) = known.get(from) {
-        return Some(value.clone());
-    }
-    let mut parts = from.rsplitn(4, ':').skip(2);
-    let (key, arn) = (parts.next()?, parts.next()?);
-    let document: Value = serde_json::from_str(known.get(arn)?).ok()?;
-    document.text(key).map(str::to_owned)
-}
-
-fn awslogs(container: &Value) -> Option<&Value> {
-    let log = container.get("logConfiguration")?;
-    log.get("options").filter(|_| log.text("logDriver") == Some("awslogs"))
 }
 
 fn health_time(check: &Value) -> Duration {
@@ -219,28 +156,4 @@ fn containers(definition: &Definition, task: &Task, known: &BTreeMap<String, Str
             }
         })
         .collect()
-}
-
-fn stream(options: &Value, container: &str, task: &str) -> String {
-    let prefix = options.text("awslogs-stream-prefix").unwrap_or("ecs");
-    format!("{prefix}/{container}/{task}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_give_variables_and_missing_secrets_stop_the_task() {
-        let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:db-a1b2c3";
-        let known = BTreeMap::from([(arn.to_owned(), r#"{"password": "hunter2"}"#.to_owned())]);
-        let container = |from: &str| serde_json::json!({"secrets": [{"name": "PASSWORD", "valueFrom": from}]});
-        let one_key = secrets(&container(&format!("{arn}:password::")), &known);
-        assert_eq!(one_key.unwrap()["PASSWORD"], "hunter2");
-        assert_eq!(secrets(&container(arn), &known).unwrap()["PASSWORD"], known[arn]);
-        for missing in [format!("{arn}:user::"), arn.replace("db-", "other-")] {
-            let why = secrets(&container(&missing), &known).unwrap_err();
-            assert!(why.starts_with("ResourceInitializationError") && why.contains(&missing), "{why}");
-        }
-    }
 }
