@@ -71,7 +71,7 @@ impl FailureLogs {
             Ok(stop_reason) => stop_reason,
             Err(error) => {
                 let message = format!("codeloc cannot read why ECS stopped the task: {error}");
-                return FailureExcerpt::new(None, Some(message), &[]);
+                return FailureExcerpt::unexplained(message);
             }
         };
         match log(session, name, revision).await {

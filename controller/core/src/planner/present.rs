@@ -10,7 +10,7 @@ use super::{Input, Plan, Report, assess, garbage, protection, readiness, removal
 use crate::desired::{Desired, DesiredLocation};
 use crate::ids::Arn;
 use crate::resources::service::stop_reason::is_transient;
-use crate::resources::service::{self, Phase, ServicePlan};
+use crate::resources::service::{self, FailureExcerpt, Phase, ServicePlan};
 use crate::resources::task_definition::{self, Attempt};
 use crate::resources::{
     Deferred, DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition,
@@ -152,6 +152,7 @@ fn repairs(input: &Input<'_>, desired: &DesiredResources) -> Vec<Step> {
         task_definitions: &observed.task_definitions,
         registry: &registry(observed),
         transient: false,
+        unexplained: false,
         unregistered: is_unregistered(input),
         now_ms: input.now_ms,
     };
@@ -240,6 +241,7 @@ pub(super) fn service_plan(input: &Input<'_>, desired: &DesiredResources) -> Ser
         task_definitions: &observed.task_definitions,
         registry: &registry,
         transient: input.failure_excerpt.is_some_and(|excerpt| is_transient(excerpt, builds_image(input))),
+        unexplained: input.failure_excerpt.is_some_and(FailureExcerpt::is_unexplained),
         unregistered: is_unregistered(input),
         now_ms: input.now_ms,
     };

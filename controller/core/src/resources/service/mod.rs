@@ -245,6 +245,8 @@ pub struct Context<'a> {
     pub registry: &'a Deferred<Arn>,
     /// Whether a failed rollout failed for a transient reason.
     pub transient: bool,
+    /// Whether the reason cannot be read now: then the failure is not remembered yet.
+    pub unexplained: bool,
     /// Whether tasks have run for minutes and Cloud Map lists none of them.
     pub unregistered: bool,
     /// Milliseconds since 1970.
@@ -280,7 +282,7 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     let failed = context.revision.known().and_then(|revision| Some((revision, failure(observed, revision, context)?)));
     if let Some((revision, reason)) = failed {
         if !context.transient {
-            if !observed.remembers_failure_of(revision.as_str()) {
+            if !context.unexplained && !observed.remembers_failure_of(revision.as_str()) {
                 let (arn, name, revision) = (observed.arn.clone(), observed.name.clone(), revision.clone());
                 changes.push(Change::RememberFailed { arn, name, revision });
             }

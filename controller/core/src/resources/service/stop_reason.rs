@@ -29,6 +29,8 @@ const MISSING_IMAGE: [&str; 3] = ["not found", "manifest unknown", "repository d
 pub struct FailureExcerpt {
     stop_reason: Option<String>,
     text: String,
+    /// Whether codeloc could not read the stop reason.
+    unexplained: bool,
 }
 
 impl FailureExcerpt {
@@ -39,7 +41,16 @@ impl FailureExcerpt {
             _ => (cause, stop_reason.clone()),
         };
         let lines: Vec<String> = first.into_iter().chain(second).chain(log.iter().cloned()).collect();
-        Self { stop_reason, text: lines.join("\n") }
+        Self { stop_reason, text: lines.join("\n"), unexplained: false }
+    }
+
+    /// The stop reason cannot be read now, for this reason.
+    pub fn unexplained(why: String) -> Self {
+        Self { stop_reason: None, text: why, unexplained: true }
+    }
+
+    pub fn is_unexplained(&self) -> bool {
+        self.unexplained
     }
 
     pub fn is_empty(&self) -> bool {

@@ -54,6 +54,10 @@ fn service_plan(observed: &Observed, new: Option<&str>) -> ServicePlan {
 
 /// The same after a transient failure, or after another one.
 fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -> ServicePlan {
+    plan_of_failure(observed, new, transient, false)
+}
+
+fn plan_of_failure(observed: &Observed, new: Option<&str>, transient: bool, unexplained: bool) -> ServicePlan {
     let definitions: Vec<Shared<task_definition::Observed>> =
         [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
             .into_iter()
@@ -65,6 +69,7 @@ fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".into()),
         transient,
+        unexplained,
         unregistered: false,
         now_ms: 10 * RETRY_MS,
     };
@@ -136,6 +141,16 @@ fn a_failed_deployment_is_remembered_once() {
 }
 
 #[test]
+fn a_failure_of_unknown_cause_is_not_remembered() {
+    let mut observed = observed();
+    observed.deployments.push(deployment("ecs-svc/2", NEW, Rollout::Failed));
+    let unknown = plan_of_failure(&observed, Some("2000 ecs-svc/1"), false, true);
+    assert!(matches!(unknown.phase, Phase::Failed { .. }) && unknown.changes.is_empty(), "{unknown:?}");
+    let known = plan_of_failure(&observed, Some("2000 ecs-svc/1"), false, false);
+    assert!(matches!(known.changes.as_slice(), [Change::RememberFailed { .. }]));
+}
+
+#[test]
 fn a_failed_revision_does_not_block_another_one() {
     let mut observed = observed();
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "other".to_owned());
@@ -187,6 +202,7 @@ fn the_count_is_set_only_without_scaling() {
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".into()),
         transient: false,
+        unexplained: false,
         unregistered: false,
         now_ms: 0,
     };
