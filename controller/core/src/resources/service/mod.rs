@@ -361,7 +361,10 @@ fn failure(observed: &Observed, revision: &Revision, context: Context<'_>) -> Op
     if let Some(failed) = failed {
         return Some(failed.reason.clone());
     }
-    if observed.remembers_failure_of(revision.as_str()) {
+    // If the running definition was deregistered by hand, it may be this revision, and may have been complete after its failure.
+    let is_known =
+        registered.is_some() || context.task_definitions.iter().any(|one| one.arn == observed.task_definition);
+    if is_known && observed.remembers_failure_of(revision.as_str()) {
         return Some("an earlier rollout of this revision failed".to_owned());
     }
     registered

@@ -219,6 +219,24 @@ fn the_tag_alone_is_enough_to_remember_a_failed_revision() {
 }
 
 #[test]
+fn a_deregistered_running_definition_is_replaced_despite_the_tag() {
+    let mut observed = observed();
+    observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let context = Context {
+        revision: &Deferred::Known("new".into()),
+        registered: None,
+        task_definitions: &[],
+        registry: &Deferred::Known("arn:registry".into()),
+        transient: false,
+        unexplained: false,
+        unregistered: false,
+        now_ms: 10 * RETRY_MS,
+    };
+    let plan = diff(&desired(), Some(&observed), context);
+    assert!(deploys(&plan) && plan.attempts, "{plan:?}");
+}
+
+#[test]
 fn a_transient_failure_is_retried_after_some_minutes() {
     let mut observed = observed();
     observed.task_definition = NEW.into();
