@@ -190,7 +190,7 @@ impl Run {
         self.advance(cloud, now)
     }
 
-    /// A task that stopped although nobody stopped it.
+    /// The task ended before its time, or did not start.
     fn stopped(&mut self, cloud: &LocalCloud, now: Instant) -> Result<(), String> {
         let State::Running { task, .. } = &self.state else { return Ok(()) };
         let stopped = cloud.with_cloud(|cloud| {

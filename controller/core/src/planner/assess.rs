@@ -55,6 +55,11 @@ pub(super) fn not_owned(input: &Input<'_>, others: &[(Kind, String)]) -> Report 
         "{} {exist} without this deployment's tag; rename the location, or set `adopt: true` to let codeloc manage it",
         names.join(" and ")
     );
+    blocked_by_owner(input, message)
+}
+
+/// A resource without the tags of this deployment blocks the location.
+fn blocked_by_owner(input: &Input<'_>, message: String) -> Report {
     Report {
         sync: Sync::OutOfSync,
         health: Health::Degraded,
@@ -91,16 +96,7 @@ pub(super) fn used_by_a_foreign_service(input: &Input<'_>) -> Report {
         tags::MANAGED_BY,
         tags::LOCATION
     );
-    Report {
-        sync: Sync::OutOfSync,
-        health: Health::Degraded,
-        message: message.clone(),
-        conditions: vec![condition(ConditionKind::Deployed, ConditionStatus::False, Reason::NotOwned, message)],
-        revision: None,
-        serving: serving(input),
-        address: address(input),
-        look_again: Some(LATER),
-    }
+    blocked_by_owner(input, message)
 }
 
 /// The removal waits for the runs of the location.

@@ -39,6 +39,12 @@ struct Case {
 }
 
 impl Case {
+    /// What codeloc desires while AWS has these definitions.
+    fn matching(&self, observed: &ObservedResources) -> DesiredResources {
+        let kept = role::Kept::default();
+        DesiredResources::matching(&self.location, Some(&self.image), &kept, &self.deployment, observed)
+    }
+
     fn desired(&self, form: &Form) -> DesiredResources {
         DesiredResources::in_form(&self.location, Some(&self.image), &role::Kept::default(), &self.deployment, form)
     }
@@ -223,13 +229,7 @@ fn registered(case: &Case, form: &Form) -> ObservedResources {
 fn definitions_in_an_older_form_stay_the_desired_ones() {
     for (name, case) in cases() {
         let observed = registered(&case, &OLDER);
-        let desired = DesiredResources::matching(
-            &case.location,
-            Some(&case.image),
-            &role::Kept::default(),
-            &case.deployment,
-            &observed,
-        );
+        let desired = case.matching(&observed);
         assert_eq!(desired, case.desired(&OLDER), "{name}");
         let equal = task_definition::equal(&desired.task_definition, &observed.task_definitions, None);
         let equal = equal.expect("it is recognised");
@@ -244,13 +244,7 @@ fn a_change_moves_a_location_to_the_newest_form() {
     let observed = registered(&base(), &OLDER);
     for (name, edit) in CHANGES {
         let case = edited(&[*edit]);
-        let desired = DesiredResources::matching(
-            &case.location,
-            Some(&case.image),
-            &role::Kept::default(),
-            &case.deployment,
-            &observed,
-        );
+        let desired = case.matching(&observed);
         assert_eq!(desired, case.desired(NEWEST), "{name}");
     }
 }
@@ -260,13 +254,7 @@ fn a_registered_definition_in_the_newest_form_wins() {
     let case = base();
     let mut observed = registered(&case, &OLDER);
     observed.task_definitions.extend(registered(&case, NEWEST).task_definitions);
-    let desired = DesiredResources::matching(
-        &case.location,
-        Some(&case.image),
-        &role::Kept::default(),
-        &case.deployment,
-        &observed,
-    );
+    let desired = case.matching(&observed);
     assert_eq!(desired, case.desired(NEWEST));
 }
 
