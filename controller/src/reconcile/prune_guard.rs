@@ -90,6 +90,17 @@ mod tests {
         assert!(prune_guard(Inventory { observed: &both, ..inventory }, &location_name("location0")).is_some());
     }
 
+    #[test]
+    fn a_location_that_waits_for_its_runs_is_never_blocked() {
+        let observed = Owned { names: names(0..4), leaving: names(0..1), ..Owned::default() };
+        let (desired, confirmed) = (names(3..4), Confirmed::new());
+        let inventory =
+            Inventory { observed: &observed, desired: &desired, confirmed: &confirmed, allowed: 0, unread: None };
+        let blocked = |name: &str| prune_guard(inventory, &location_name(name)).is_some();
+        assert!(!blocked("location0"));
+        assert!(blocked("location1"), "2 of the 3 that do not wait");
+    }
+
     fn blocked(observed: usize, desired: usize, confirmed: usize, allowed: usize) -> bool {
         let (observed, desired) = (names(0..observed), names(0..desired));
         let confirmed: Confirmed = observed.difference(&desired).take(confirmed).cloned().collect();
