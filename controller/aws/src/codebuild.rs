@@ -7,6 +7,7 @@
 //! deleted. Builds that wait in `CodeBuild`'s queue do not use up their limit.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_codebuild::types::{Build, EnvironmentVariable, SourceType, StatusType};
@@ -15,6 +16,7 @@ use codeloc_core::lock::lock;
 use codeloc_core::names;
 use codeloc_images::{BuildError, DockerfileBuilder, OnProgress, Order, Progress, disk_error};
 use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
 
 use crate::error::{CallError, Class};
@@ -59,6 +61,8 @@ pub struct CodeBuild {
     timeout: Duration,
     /// The last build of each tag that has ended: its id, and when codeloc saw that.
     ended: Arc<Mutex<HashMap<String, (String, Instant)>>>,
+    /// The number of builds that codeloc no longer waited for.
+    replaced: Arc<AtomicU32>,
 }
 
 impl CodeBuild {
@@ -72,14 +76,14 @@ impl CodeBuild {
     ) -> Self {
         let prefix = format!("{}/builds/contexts", names::own_prefix(deployment));
         let (bucket, project) = (bucket.to_owned(), project.to_owned());
-        Self { client, s3, bucket, prefix, project, timeout, ended: Arc::default() }
+        Self { client, s3, bucket, prefix, project, timeout, ended: Arc::default(), replaced: Arc::default() }
     }
 
     async fn build_and_push(&self, order: &Order, progress: &OnProgress<'_>) -> Result<(), BuildError> {
         let tag = order.image.rsplit_once(':').map_or("", |(_, tag)| tag).to_owned();
         let token = self.token(&tag);
         let key = format!("{}/{token}.tar.gz", self.prefix);
-        let mut running = Running { codebuild: self, tag, token, key, build: None, ended: false };
+        let mut running = Running { codebuild: self, tag, token, key, starting: None, build: None, ended: false };
         let done = self.build_from(order, &mut running, progress).await;
         running.ended = true;
         self.delete_context(&running.key).await;
@@ -158,7 +162,7 @@ impl CodeBuild {
     }
 
     /// Starts a build. After a restart, codeloc finds the build that it started before.
-    async fn start(&self, order: &Order, running: &Running<'_>) -> Result<String, BuildError> {
+    async fn start(&self, order: &Order, running: &mut Running<'_>) -> Result<String, BuildError> {
         let variables = [
             ("CODELOC_CONTEXT", format!("s3://{}/{}", self.bucket, running.key)),
             ("CODELOC_REGISTRY", order.host().to_owned()),
@@ -178,10 +182,15 @@ impl CodeBuild {
             .set_environment_variables_override(Some(variables))
             .timeout_in_minutes_override(minutes)
             .idempotency_token(&running.token);
-        let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
-        started.build_value.and_then(|build| build.id).ok_or_else(|| {
-            BuildError::transient("cannot use CodeBuild: its answer to codebuild:StartBuild names no build")
-        })
+        // In its own task, so that codeloc learns which build to stop, even if nothing waits for this one any more.
+        let starting = tokio::spawn(async move {
+            let started = call("codebuild:StartBuild", start.send()).await.map_err(refused)?;
+            started.build_value.and_then(|build| build.id).ok_or_else(|| {
+                BuildError::transient("cannot use CodeBuild: its answer to codebuild:StartBuild names no build")
+            })
+        });
+        let started = running.starting.insert(starting).await;
+        started.unwrap_or_else(|stopped| Err(BuildError::transient("cannot use CodeBuild").caused_by(stopped)))
     }
 
     /// The token of the next build. With the token of a build that has ended, `CodeBuild` would return that build.
@@ -209,6 +218,9 @@ struct Running<'a> {
     token: String,
     /// The key of its files in the bucket.
     key: String,
+    /// The call of `StartBuild`.
+    starting: Option<JoinHandle<Result<String, BuildError>>>,
+    /// The id of the build, once `StartBuild` has answered.
     build: Option<String>,
     ended: bool,
 }
@@ -220,11 +232,16 @@ impl Drop for Running<'_> {
         if self.ended {
             return;
         }
-        let (codebuild, key, build) = (self.codebuild.clone(), std::mem::take(&mut self.key), self.build.take());
-        if let Some(id) = &build {
-            codebuild.remember_end(&self.tag, id);
-        }
+        let (codebuild, tag, key) =
+            (self.codebuild.clone(), std::mem::take(&mut self.tag), std::mem::take(&mut self.key));
+        let (starting, mut build) = (self.starting.take(), self.build.take());
+        // Another build of the same image must not join this one.
+        let number = codebuild.replaced.fetch_add(1, Ordering::Relaxed);
+        codebuild.remember_end(&tag, build.as_deref().unwrap_or(&format!("{number:08}")));
         runtime.spawn(async move {
+            if let (None, Some(starting)) = (&build, starting) {
+                build = starting.await.ok().and_then(Result::ok);
+            }
             if let Some(id) = build {
                 codebuild.stop(&id).await;
             }

@@ -7,6 +7,7 @@ use codeloc_aws::codebuild::CodeBuild;
 use codeloc_images::{BuildError, DockerfileBuilder, ErrorClass, Order, Progress};
 use codeloc_tests::TestDeployment;
 use localcloud::Rules;
+use localcloud::fault_injection::{Fault, Rule};
 use localcloud::model::Cloud;
 use localcloud::model::codebuild::{Build, End};
 
@@ -176,17 +177,32 @@ async fn a_retry_starts_another_build() {
     assert_eq!(setup.ends().len(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_build_that_nothing_needs_is_stopped() {
-    let setup = Setup::new(PROJECT).await;
-    let build = tokio::time::timeout(Duration::from_mins(1), setup.build());
-    build.await.expect_err("it does not end");
+/// Waits until the build that codeloc no longer waits for is stopped, and its files are deleted.
+async fn wait_until_stopped(setup: &Setup) {
     let cleaned = async {
         while setup.ends() != [Some(End::Stopped)] || !setup.contexts().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_mins(1), cleaned).await.expect("no build and no files");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_is_starting_is_stopped_as_well() {
+    let setup = Setup::new(PROJECT).await;
+    let slow = Fault::Delay(Duration::from_secs(20));
+    setup.deployment.cloud.set_faults(Rule::at(1, slow).on(&["StartBuild"]));
+    let build = tokio::time::timeout(Duration::from_secs(5), setup.build());
+    build.await.expect_err("it has not started");
+    wait_until_stopped(&setup).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_nothing_needs_is_stopped() {
+    let setup = Setup::new(PROJECT).await;
+    let build = tokio::time::timeout(Duration::from_mins(1), setup.build());
+    build.await.expect_err("it does not end");
+    wait_until_stopped(&setup).await;
     // A later need of the same image does not find the stopped build.
     setup.ended(End::Succeeded).await.expect("an image");
 }
