@@ -46,7 +46,7 @@ async fn doctor_finds_each_broken_setting_and_nothing_else() {
     iam.create_role().role_name("of-ec2").assume_role_policy_document(trust).send().await.unwrap();
     let role = |name: &str| format!("--aws-execution-role-arn=arn:aws:iam::123456789012:role/{name}");
     let (missing_role, other_role) = (role("nope"), role("of-ec2"));
-    let broken: [(&str, &str, &str); 26] = [
+    let broken: [(&str, &str, &str); 27] = [
         ("--deployment=Not_An_Id", "settings: ", "docs/settings.md"),
         (
             "--aws-cluster=arn:aws:ecs:eu-central-1:123456789012:cluster/dagster",
@@ -74,6 +74,7 @@ async fn doctor_finds_each_broken_setting_and_nothing_else() {
             "roles: there is no policy",
             "aws.permissions_boundary",
         ),
+        ("--build-codebuild-project=nope", "codebuild: there is no CodeBuild project nope", "build.codebuild_project"),
         ("--build-uv=/nope/uv", "uv: cannot start", "build.uv"),
         ("--git-program=/nope/git", "git: cannot start", "git.program"),
         ("--build-work-folder=/proc/nope", "work-folder: /proc/nope is not writable", "build.work_folder"),

@@ -52,6 +52,12 @@ pub async fn active_cluster(clients: &Clients, name: &str) -> Result<Option<Clus
     Ok(active.map(|cluster| Cluster { services: cluster.active_services_count() }))
 }
 
+pub async fn codebuild_project_exists(clients: &Clients, name: &str) -> Result<bool, CallError> {
+    let request = clients.codebuild.batch_get_projects().names(name);
+    let answer = call("codebuild:BatchGetProjects", request.send()).await?;
+    Ok(answer.projects().iter().any(|project| project.name() == Some(name)))
+}
+
 pub async fn namespace(clients: &Clients, name: &str) -> Result<Option<Namespace>, CallError> {
     const OPERATION: &str = "servicediscovery:ListNamespaces";
     let mut token = None;

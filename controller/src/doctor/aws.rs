@@ -38,6 +38,9 @@ pub async fn examine(settings: &Settings, config: &SdkConfig) -> Vec<Finding> {
     if let Some(boundary) = &settings.aws.permissions_boundary {
         findings.push(permissions_boundary(&clients, boundary).await);
     }
+    if let Some(project) = &settings.build.codebuild_project {
+        findings.push(codebuild_project(&clients, project).await);
+    }
     findings
 }
 
@@ -242,6 +245,19 @@ async fn execution_role(clients: &Clients, arn: &str) -> Finding {
     } else {
         let fix = "add the principal ecs-tasks.amazonaws.com to the trust policy of the role";
         bad(CHECK, format!("ECS cannot assume {name}"), fix)
+    }
+}
+
+async fn codebuild_project(clients: &Clients, name: &str) -> Finding {
+    const CHECK: &str = "codebuild";
+    match lookup::codebuild_project_exists(clients, name).await {
+        Ok(true) => good(CHECK, format!("the project {name} exists")),
+        Ok(false) => bad(
+            CHECK,
+            format!("there is no CodeBuild project {name}"),
+            "set build.codebuild_project to an existing project; docs/aws.md says what it needs",
+        ),
+        Err(error) => failed(CHECK, &error),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::settings::Settings;
 
 /// Checks in their order, and the problems that each one finds.
-pub const CHECKS: [(&str, &str); 15] = [
+pub const CHECKS: [(&str, &str); 16] = [
     (
         "settings",
         "A setting is missing or invalid, conflicts with another one, or names an unusable file. `codeloc run` makes the same checks.",
@@ -33,6 +33,7 @@ pub const CHECKS: [(&str, &str); 15] = [
         "roles",
         "The execution role or the permissions boundary does not exist, or ECS cannot assume the execution role.",
     ),
+    ("codebuild", "The CodeBuild project does not exist. It checks this only if `build.codebuild_project` is set."),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

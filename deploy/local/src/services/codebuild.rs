@@ -27,6 +27,12 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
             }
             Ok(json!({"project": {"name": name}}))
         }
+        "BatchGetProjects" => {
+            let (found, missing): (Vec<&str>, Vec<&str>) =
+                input.texts("names").into_iter().partition(|name| cloud.codebuild.projects.contains(*name));
+            let projects: Vec<Value> = found.into_iter().map(|name| json!({"name": name})).collect();
+            Ok(json!({"projects": projects, "projectsNotFound": missing}))
+        }
         "StartBuild" => start_build(cloud, input),
         "BatchGetBuilds" => batch_get_builds(cloud, input),
         "StopBuild" => stop_build(cloud, input),
