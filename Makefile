@@ -25,7 +25,7 @@ help:
 	@echo "  make lint            Check formatting, clippy, dependencies and the style of texts"
 	@echo "  make test            Run all tests, with cargo-nextest if it is installed"
 	@echo "  make test-images     Run the tests of the Python package in the images (part of make test)"
-	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7; WIDE=1 adds runs"
+	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7; WIDE=1 adds runs; FAULTS=2 doubles the faults"
 	@echo "  make mutations       Introduce bugs into the controller and check that the tests fail: [ONLY=word]"
 	@echo "  make bench           Measure calls, time and memory of a fleet, compared with the minimum"
 
@@ -103,7 +103,7 @@ SEEDS ?= 1000
 FROM ?= 0
 soak:
 	$(CARGO) run --locked --quiet --profile test -p codeloc-tests --example soak -- \
-		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM)) $(if $(WIDE),--wide)
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM)) $(if $(WIDE),--wide) $(if $(FAULTS),--faults $(FAULTS))
 
 mutations:
 	$(PYTHON) tests/mutations/run.py $(ONLY)

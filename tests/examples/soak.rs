@@ -1,5 +1,6 @@
 //! `make soak`: any number of seeds of the simulation on all cores. `SEED=n` runs one seed. If it fails, soak shortens its history
-//! and prints the log of the shortest one to standard error, filtered by `RUST_LOG`. `WIDE=1` draws wide histories.
+//! and prints the log of the shortest one to standard error, filtered by `RUST_LOG`. `WIDE=1` draws wide histories, and `FAULTS=2` makes
+//! each fault twice as likely.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,11 @@ fn number(arguments: &[String], name: &str) -> Option<u64> {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let wide = arguments.iter().any(|argument| argument == "--wide");
-    let draw = if wide { History::draw_wide } else { History::draw };
+    let faults = number(&arguments, "--faults").and_then(|times| u32::try_from(times).ok()).unwrap_or(1);
+    let draw = |seed| {
+        let history = if wide { History::draw_wide(seed) } else { History::draw(seed) };
+        History { chances: history.chances.times(faults), ..history }
+    };
     if let Some(seed) = number(&arguments, "--seed") {
         let history = draw(seed);
         println!("{history:#?}");

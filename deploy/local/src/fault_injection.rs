@@ -55,6 +55,22 @@ pub struct Chances {
     pub hang: u32,
 }
 
+impl Chances {
+    /// Makes each fault this many times as likely.
+    #[must_use]
+    pub fn times(self, factor: u32) -> Self {
+        Self {
+            throttle: factor * self.throttle,
+            hidden_throttle: factor * self.hidden_throttle,
+            server_error: factor * self.server_error,
+            delay: factor * self.delay,
+            reset_before: factor * self.reset_before,
+            reset_after: factor * self.reset_after,
+            hang: factor * self.hang,
+        }
+    }
+}
+
 /// The properties of a call that rules match.
 #[derive(Clone, Copy, Debug)]
 pub struct CallInfo<'a> {

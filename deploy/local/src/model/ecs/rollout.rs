@@ -17,6 +17,8 @@ use crate::model::time::Time;
 
 /// ECS keeps this many events of a service.
 const KEPT_EVENTS: usize = 100;
+/// ECS lists the deployments of the last 90 days; localcloud keeps this many.
+const KEPT_RECORDS: usize = 100;
 /// Bounds of the breaker's threshold, which is half the desired count.
 const BREAKER_FAILURES: (usize, usize) = (3, 200);
 /// The first pause before a failed task is replaced; it doubles with every failure in a row.
@@ -53,6 +55,33 @@ pub struct Deployment {
     not_before: Time,
 }
 
+/// What `ListServiceDeployments` says of a deployment, also after ECS has dropped it from the service. A rollback has no record of its own:
+/// it is part of the record of the deployment that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    pub task_definition: String,
+    pub status: RecordStatus,
+    pub created_at: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordStatus {
+    InProgress,
+    Successful,
+    /// Another deployment replaced it, or it failed without a rollback.
+    Stopped,
+    RollbackInProgress,
+    RollbackSuccessful,
+    RollbackFailed,
+}
+
+impl RecordStatus {
+    fn has_ended(self) -> bool {
+        !matches!(self, Self::InProgress | Self::RollbackInProgress)
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub id: u64,
@@ -75,6 +104,9 @@ pub struct Rollout {
     /// The target of a rollback.
     pub last_completed: Option<Revision>,
     pub draining: bool,
+    /// Newest first.
+    #[serde(default)]
+    pub records: VecDeque<Record>,
     /// Newest first.
     pub events: VecDeque<Event>,
     #[serde(alias = "told")]
@@ -116,6 +148,7 @@ impl Rollout {
             deployments: Vec::new(),
             last_completed: None,
             draining: false,
+            records: VecDeque::new(),
             events: VecDeque::new(),
             last_event: 0,
             steady: false,
@@ -129,7 +162,19 @@ impl Rollout {
     /// Makes `revision` the primary deployment.
     pub fn start(&mut self, id: String, revision: Revision, now: Time) {
         let reason = format!("ECS deployment {id} in progress.");
+        self.end_record(RecordStatus::Stopped);
+        let task_definition = revision.task_definition.clone();
+        let status = RecordStatus::InProgress;
+        self.records.push_front(Record { id: id.clone(), task_definition, status, created_at: now });
+        self.records.truncate(KEPT_RECORDS);
         self.push(id, revision, reason, false, now);
+    }
+
+    /// Sets the status of the newest record, unless that deployment has ended.
+    fn end_record(&mut self, status: RecordStatus) {
+        if let Some(newest) = self.records.front_mut().filter(|record| !record.status.has_ended()) {
+            newest.status = status;
+        }
     }
 
     fn push(&mut self, id: String, revision: Revision, reason: String, is_rollback: bool, now: Time) {
@@ -180,11 +225,15 @@ impl Rollout {
         "ECS deployment circuit breaker: tasks failed to start.".clone_into(&mut primary.reason);
         primary.updated_at = now;
         let (id, may_roll_back) = (primary.id.clone(), rollback && !primary.is_rollback);
+        let was_rollback = primary.is_rollback;
         self.add_event(&format!("(deployment {id}) deployment failed: tasks failed to start."), now);
         if let Some(revision) = self.last_completed.clone().filter(|_| may_roll_back) {
             self.add_event(&format!("rolling back to deployment {fresh_id}."), now);
             let reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh_id}.");
+            self.end_record(RecordStatus::RollbackInProgress);
             self.push(fresh_id, revision, reason, true, now);
+        } else {
+            self.end_record(if was_rollback { RecordStatus::RollbackFailed } else { RecordStatus::Stopped });
         }
     }
 
@@ -257,6 +306,8 @@ impl Rollout {
                 primary.reason = format!("ECS deployment {id} completed.");
             }
             self.last_completed = Some(primary.revision.clone());
+            let status = if primary.is_rollback { RecordStatus::RollbackSuccessful } else { RecordStatus::Successful };
+            self.end_record(status);
             self.deployments.truncate(1);
             self.add_event(&format!("(deployment {id}) deployment completed."), now);
         }
@@ -376,13 +427,30 @@ mod tests {
         let back = rollout.primary().unwrap();
         assert_eq!((back.id.as_str(), back.revision.task_definition.as_str()), ("three", "v1"));
         assert_eq!(rollout.deployments[1].state, RolloutState::Failed);
+        let of_two = |rollout: &Rollout| (rollout.records[0].id.clone(), rollout.records[0].status);
+        assert_eq!(of_two(&rollout), ("two".to_owned(), RecordStatus::RollbackInProgress));
         assert_eq!(rollout.step(&members, START), [launch("three", 1)]);
         for _ in 0..3 {
             rollout.task_failed("three", "four".to_owned(), START);
         }
         assert_eq!(rollout.primary().unwrap().state, RolloutState::Failed);
         assert_eq!(rollout.primary().unwrap().id, "three");
+        assert_eq!(of_two(&rollout), ("two".to_owned(), RecordStatus::RollbackFailed));
+        assert_eq!(rollout.records.len(), 2, "a rollback has no record of its own");
         assert_eq!(rollout.step(&members, START), [], "a failed deployment starts and stops nothing");
+    }
+
+    #[test]
+    fn the_record_of_a_rollout_by_hand_is_successful() {
+        let (mut rollout, mut members) = completed(1);
+        rollout.start("two".to_owned(), revision("v2"), START);
+        rollout.start("three".to_owned(), revision("v1"), START);
+        members[0].deployment = "three".to_owned();
+        rollout.step(&members, START);
+        let records: Vec<(&str, RecordStatus)> =
+            rollout.records.iter().map(|record| (record.id.as_str(), record.status)).collect();
+        let (stopped, successful) = (RecordStatus::Stopped, RecordStatus::Successful);
+        assert_eq!(records, [("three", successful), ("two", stopped), ("one", successful)]);
     }
 
     #[test]

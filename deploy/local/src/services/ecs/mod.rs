@@ -35,6 +35,8 @@ pub fn run(cloud: &mut Cloud, operation: &str, input: &Value) -> Reply {
         "DeleteService" => service::delete(cloud, input),
         "DescribeServices" => service::describe(cloud, input),
         "ListServices" => service::list(cloud, input),
+        "ListServiceDeployments" => service::list_deployments(cloud, input),
+        "DescribeServiceRevisions" => service::describe_revisions(cloud, input),
         "RunTask" => task::run(cloud, input),
         "StopTask" => task::stop_by_user(cloud, input),
         "ListTasks" => task::list(cloud, input),
