@@ -182,6 +182,15 @@ impl Stack {
         answer.text().await.expect("an object has a body")
     }
 
+    /// The keys of the objects below a prefix.
+    pub async fn keys(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let url = format!("http://127.0.0.1:{}/dagster-platform?list-type=2&prefix={prefix}", self.cloud_port);
+        let answer = self.web.client.get(url).send().await.map_err(|error| error.to_string())?;
+        let listed = answer.text().await.map_err(|error| error.to_string())?;
+        let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        Ok(keys.map(str::to_owned).collect())
+    }
+
     pub async fn graphql(&self, query: &str, variables: Value) -> Result<Value, String> {
         let url = format!("http://127.0.0.1:{}/graphql", self.web_port);
         let request = self.web.client.post(url).json(&json!({"query": query, "variables": variables}));
@@ -191,6 +200,43 @@ impl Stack {
             None => Ok(answer["data"].clone()),
             Some(errors) => Err(errors.to_string()),
         }
+    }
+
+    /// Launches a job as Dagster's UI does. Returns the id of the run, or the error.
+    pub async fn launch(&self, location: &str, job: &str, tags: Value) -> Result<Value, Value> {
+        let query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }";
+        let data = self.graphql(query, json!({})).await.expect("the webserver answers");
+        let repositories = data["repositoriesOrError"]["nodes"].as_array().expect("a list of repositories");
+        let repository = repositories.iter().find(|one| one["location"]["name"] == location);
+        let repository = repository.unwrap_or_else(|| panic!("no {location} in {data}"));
+        let mutation = "mutation($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }";
+        let selector = json!({
+            "repositoryLocationName": location, "repositoryName": repository["name"], "jobName": job,
+        });
+        let metadata = json!({"tags": tags});
+        let parameters = json!({"selector": selector, "runConfigData": {}, "executionMetadata": metadata});
+        let answer = self.graphql(mutation, json!({"parameters": parameters})).await.expect("the webserver answers");
+        match &answer["launchRun"] {
+            launched if launched["__typename"] == "LaunchRunSuccess" => Ok(launched["run"]["runId"].clone()),
+            refused => Err(refused.clone()),
+        }
+    }
+
+    pub async fn run_status(&self, run: &Value) -> Result<String, String> {
+        let query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }";
+        let data = self.graphql(query, json!({"id": run})).await?;
+        Ok(data["runOrError"]["status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until a run has succeeded.
+    pub async fn wait_for_success(&self, run: &Value) {
+        let status = wait_for("the run ends", 180, || async {
+            let status = self.run_status(run).await?;
+            if ["SUCCESS", "FAILURE", "CANCELED"].contains(&status.as_str()) { Ok(status) } else { Err(status) }
+        })
+        .await;
+        assert_eq!(status, "SUCCESS", "{}", self.run_events(run).await);
     }
 
     /// The log of a run, for the message of a failed test.
