@@ -6,6 +6,7 @@ use codeloc_aws::Clients;
 use codeloc_core::status::Reason;
 use codeloc_core::tags::MANAGED_BY;
 use codeloc_tests::{TestDeployment, config};
+use localcloud::fault_injection::{Fault, Rule};
 
 /// Operations that take something away from a run.
 const HARMFUL: [&str; 5] =
@@ -121,6 +122,28 @@ async fn data_without_the_tags_of_codeloc_survives_a_removal() {
     clients.ecr.untag_resource().resource_arn(repository).tag_keys(MANAGED_BY).send().await.unwrap();
 
     deployment.remove("orders");
+    deployment.wait_until("the location is gone", |this| this.status("orders").is_none()).await;
+    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
+    assert_eq!(groups.log_groups().len(), 1);
+    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
+    assert_eq!(repositories.repositories().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_just_lost_its_tags_survives_a_removal() {
+    let mut deployment = converged().await;
+    let clients = deployment.clients();
+    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
+    let group = groups.log_groups()[0].arn().unwrap().trim_end_matches(":*");
+    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
+    let repository = repositories.repositories()[0].repository_arn().unwrap();
+    // The tags go after codeloc has planned the deletion of both, and before it deletes them.
+    deployment.cloud.set_faults(Rule::at(1, Fault::Delay(Duration::from_secs(5))).on(&["DeleteRole"]));
+    deployment.remove("orders");
+    deployment.wait_until("its policy is deleted", |this| harmful(this).contains(&"DeleteRolePolicy".to_owned())).await;
+    clients.logs.untag_resource().resource_arn(group).tag_keys(MANAGED_BY).send().await.unwrap();
+    clients.ecr.untag_resource().resource_arn(repository).tag_keys(MANAGED_BY).send().await.unwrap();
+
     deployment.wait_until("the location is gone", |this| this.status("orders").is_none()).await;
     let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
     assert_eq!(groups.log_groups().len(), 1);

@@ -228,7 +228,7 @@ async fn drift_of_a_task_definition_is_reported_and_repaired() {
 
 #[tokio::test(start_paused = true)]
 async fn drift_of_a_run_task_definition_is_reported_and_repaired() {
-    assert_every_field(Kind::RunDefinition, Found::NextSweep).await;
+    assert_every_field(Kind::RunDefinition, Found::InTurns).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +259,8 @@ async fn drift_of_a_workspace_entry_is_reported_and_repaired() {
 
 #[tokio::test(start_paused = true)]
 async fn drift_of_tags_is_repaired_within_an_hour() {
-    for kind in Kind::ALL {
+    // All fields of a run definition are read in turns: they have their own test.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::RunDefinition) {
         assert_every_field(kind, Found::InTurns).await;
     }
 }

@@ -241,6 +241,18 @@ mod tests {
     }
 
     #[test]
+    fn the_images_of_kept_definitions_can_still_be_pulled() {
+        use crate::fixtures::{deployment, location};
+        let mut kept = Kept::default();
+        kept.images.insert("123456789012.dkr.ecr.eu-central-1.amazonaws.com/other@sha256:11".to_owned());
+        let policy = execution(&location(512, 1, None), &kept, &deployment());
+        let statements = policy["Statement"].as_array().unwrap();
+        let pull = statements.iter().find(|statement| statement["Sid"] == "Pull").unwrap();
+        let arn = |name: &str| format!("arn:aws:ecr:eu-central-1:123456789012:repository/{name}");
+        assert_eq!(pull["Resource"], json!([arn("codeloc/orders"), arn("other")]));
+    }
+
+    #[test]
     fn the_execution_role_reads_exactly_the_secrets_of_the_location() {
         use crate::fixtures::{deployment, location};
         let mut location = location(512, 1, None);
