@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use needs::Needs;
-pub use needs::{lacks, named};
+pub use needs::{deployed, lacks, named};
 
 /// How long Dagster waits before it launches a run again whose task stopped for a transient reason.
 const RELAUNCH: Duration = Duration::from_secs(60);

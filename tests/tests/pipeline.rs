@@ -41,7 +41,7 @@ fn body(text: &str, function: &str) -> String {
 fn pass() -> String {
     let text = read("src/reconcile/mod.rs");
     let mut pass = body(&text, "rounds");
-    for helper in ["plan", "failure_excerpt", "record", "execute"] {
+    for helper in ["plan", "ask", "record", "execute"] {
         let call = format!("self.{helper}(");
         let Some(at) = pass.find(&call) else { panic!("a pass does not call {helper}") };
         let end = at + call.len();

@@ -18,7 +18,7 @@ use crate::api::{Call, Control, DaemonStatus, Line, LogPage, Logs, PlanError, Re
 use crate::config_source::SourceHandle;
 use crate::config_source::write::{Change, WriteError, Writer, Written};
 use crate::cost::{Cost, Prices};
-use crate::reconcile::{Memory, Reason};
+use crate::reconcile::Memory;
 use crate::status::metrics::Scrape;
 use crate::status::{Label, Recorder};
 
@@ -149,33 +149,20 @@ impl Control for Handle {
     }
 
     fn trigger(&self, name: Option<&LocationName>) {
-        let (desired, queue) = (&self.daemon.context.desired, &self.daemon.queue);
         self.source.trigger();
-        let snapshot = desired.configs.snapshot();
-        let Some(name) = name else {
-            desired.refs.trigger_all();
-            for name in snapshot.iter().flat_map(|snapshot| snapshot.locations.keys()) {
-                desired.images.builds.retry_failed(name);
-                queue.add_now(name, Reason::Progress);
-            }
-            return;
-        };
-        let location = snapshot.as_ref().and_then(|snapshot| snapshot.in_force().find(|one| one.name == *name));
-        if let Some(location) = location {
-            desired.refs.trigger(&location.git_url);
+        match name {
+            Some(name) => self.daemon.sync(name),
+            None => self.daemon.sync_all(),
         }
-        desired.images.builds.retry_failed(name);
-        queue.add_now(name, self.daemon.context.change_reason(name));
     }
 
     fn abandon_runs(&self, name: &LocationName) {
-        self.daemon.context.desired.configs.abandon_runs(name);
-        self.daemon.queue.add_now(name, Reason::Progress);
+        self.daemon.abandon_runs(name);
     }
 
     fn retry(&self, name: &LocationName) {
-        self.daemon.context.desired.images.builds.retry(name);
-        self.trigger(Some(name));
+        self.source.trigger();
+        self.daemon.retry(name);
     }
 
     fn pushed(&self, urls: &[RepositoryUrl]) -> usize {

@@ -6,6 +6,7 @@ mod freshness;
 pub mod handle;
 mod loops;
 mod progress;
+mod requests;
 pub mod wiring;
 
 use std::sync::Arc;

@@ -47,6 +47,9 @@ impl<B: Builder> DesiredState<B> {
             Err(other) => return other,
         };
         self.find_image(&mut location, observed, hold, changed, built).await;
+        if hold.is_none() {
+            self.keep_serving_image(&location, observed, built);
+        }
         Desired::Present(location)
     }
 
@@ -97,7 +100,7 @@ impl<B: Builder> DesiredState<B> {
     ) {
         let (config, name) = (&desired.config, &desired.config.name);
         if config.image.is_some() {
-            self.images.builds.forget(name);
+            self.images.builds.forget_desired(name);
         }
         if let Some(tag) = config.image_tag() {
             let known = || match hold {
@@ -108,7 +111,7 @@ impl<B: Builder> DesiredState<B> {
             return;
         }
         self.images.tags.forget(name);
-        let Some(wanted) = self.wanted(desired, observed) else { return };
+        let Some(wanted) = self.wanted(config, desired.commit.as_ref(), observed) else { return };
         desired.image = match hold {
             Some(Hold::Suspended) => ImageStatus::Building("suspended".to_owned()),
             Some(_) => self.existing_image(&wanted).await,
@@ -116,12 +119,30 @@ impl<B: Builder> DesiredState<B> {
         };
     }
 
+    /// Until the desired image runs, the one that serves stays in the registry: tasks and runs that start from its definition need it. The
+    /// image of a Dockerfile cannot be built again: another build gives another digest.
+    fn keep_serving_image(&self, desired: &DesiredLocation, observed: &ObservedResources, built: Reason) {
+        let config = &desired.config;
+        let serving = observed.serving().filter(|serving| {
+            let is_reproducible = config.dockerfile.is_none();
+            let image = serving.content.as_ref().map(|content| &content.image);
+            is_reproducible && image != desired.image.image().map(|image| &image.reference)
+        });
+        let wanted = serving.and_then(|serving| {
+            let image = &serving.content.as_ref()?.image;
+            let wanted = self.wanted(config, serving.commit().as_ref(), observed)?;
+            let built_here = image.strip_prefix(&wanted.request.target).is_some_and(|rest| rest.starts_with('@'));
+            built_here.then(|| Wanted { deployed: Some(image.clone()), ..wanted })
+        });
+        self.images.builds.keep(&config.name, wanted.as_ref(), built);
+    }
+
     async fn preview_image(&self, desired: &mut DesiredLocation, observed: &ObservedResources) {
         let config = &desired.config;
         if let Some(tag) = config.image_tag() {
             let known = self.images.tags.ask(tag).await;
             desired.image = tagged_image(config, tag, observed, || known);
-        } else if let Some(wanted) = self.wanted(desired, observed)
+        } else if let Some(wanted) = self.wanted(config, desired.commit.as_ref(), observed)
             && matches!(desired.image, ImageStatus::Building(_))
         {
             desired.image = self.existing_image(&wanted).await;
@@ -136,9 +157,8 @@ impl<B: Builder> DesiredState<B> {
         }
     }
 
-    /// The build of this commit; nothing until there is a commit and an image repository of this location.
-    fn wanted(&self, desired: &DesiredLocation, observed: &ObservedResources) -> Option<Wanted> {
-        let config = &desired.config;
+    /// The build of a commit; nothing until there is a commit and an image repository of this location.
+    fn wanted(&self, config: &Location, commit: Option<&Commit>, observed: &ObservedResources) -> Option<Wanted> {
         let repository = observed.image_repository.as_ref()?;
         if !tags::may_manage(&repository.tags, &self.deployment, &config.name, config.adopt) {
             return None;
@@ -146,7 +166,7 @@ impl<B: Builder> DesiredState<B> {
         let request = Request {
             location: config.name.clone(),
             git_url: config.git_url.clone(),
-            commit: desired.commit.clone()?,
+            commit: commit?.clone(),
             subdirectory: config.subdirectory.clone(),
             code: config.code.clone(),
             dependencies: config.dependencies.clone(),

@@ -1,8 +1,8 @@
 //! Image builds. They run in the background: a pass only reads their progress.
 //!
-//! Guarantees: a location has at most one build at a time; a build that nothing needs any more does not start, and the build of a
+//! Guarantees: each image has at most one build at a time; a build that nothing needs any more does not start, and the build of a
 //! Dockerfile ends. A failed build is repeated after a growing pause, and at once when a user asks for it. An image that is gone from the
-//! registry is built again.
+//! registry is built again, both the desired one and, until the desired one runs, the one that serves or served last.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,17 @@ const LOOKUPS_AT_ONCE: usize = 4;
 /// How often codeloc repeats the build of a Dockerfile by itself, because each attempt takes long and AWS bills it.
 const DOCKERFILE_RETRIES: u32 = 3;
 
+/// One of the two images of a location that its tasks need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ImageOf {
+    /// The revision that the config and its commit name.
+    Desired,
+    /// The revision that serves, if it is another one.
+    Serving,
+}
+
+type Key = (LocationName, ImageOf);
+
 /// What a pass needs: an image of this request, in this repository.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -48,14 +59,16 @@ impl Wanted {
     }
 }
 
-/// The image of one location.
+/// One image of one location.
 #[derive(Debug)]
 struct Slot {
     wanted: Wanted,
     reason: Reason,
     progress: ImageStatus,
+    /// The reference of the image while the registry should have it.
+    available: Option<String>,
     /// When the image was last seen in the registry.
-    seen: Instant,
+    seen: Option<Instant>,
     /// Failures in a row of this class.
     failures: u32,
     failed: Option<ErrorClass>,
@@ -85,9 +98,9 @@ pub struct ImageBuilds<B> {
 
 struct Shared<B> {
     builder: Arc<B>,
-    slots: Mutex<HashMap<LocationName, Slot>>,
-    /// Locations for which a user has asked to look for the image again.
-    requested: Mutex<HashSet<LocationName>>,
+    slots: Mutex<HashMap<Key, Slot>>,
+    /// Images for which a user has asked to look again.
+    requested: Mutex<HashSet<Key>>,
     /// Held during lookups after a sweep.
     looking_up: tokio::sync::Mutex<()>,
     queue: Arc<Queue>,
@@ -105,47 +118,73 @@ impl<B: Builder> ImageBuilds<B> {
         self.shared.builder.find(&wanted.request, wanted.deployed.as_deref()).await
     }
 
-    /// The progress of the image. Starts a build if there is none; when it ends, the location is queued for `reason`.
+    /// The progress of the desired image. Starts a build if there is none; when it ends, the location is queued for `reason`.
     pub fn ensure(&self, wanted: &Wanted, reason: Reason) -> ImageStatus {
-        let name = &wanted.request.location;
+        let key = (wanted.request.location.clone(), ImageOf::Desired);
         let mut slots = lock(&self.shared.slots);
-        let slot = slots.entry(name.clone()).or_insert_with(|| Slot::new(wanted, reason));
+        let slot = slots.entry(key.clone()).or_insert_with(|| Slot::new(wanted, reason));
         // During a build, the request waits: what it asks for may be newer than what is being built.
-        if !slot.is_in_progress() && lock(&self.shared.requested).remove(name) {
+        if !slot.is_in_progress() && lock(&self.shared.requested).remove(&key) {
             slot.start(Wanted { deployed: None, ..wanted.clone() }, reason);
         } else if !slot.wanted.has_same_image(wanted) || slot.forgotten {
             slot.start(wanted.clone(), reason);
         } else if slot.retry_at.is_some_and(|at| at <= Instant::now()) {
             slot.repeat(reason);
         }
-        let progress = slot.progress.clone();
-        if slot.pending && !std::mem::replace(&mut slot.working, true) {
-            tokio::spawn(work(self.shared.clone(), name.clone()));
-        }
-        progress
+        self.work_on(key, slot);
+        slot.progress.clone()
     }
 
-    /// Makes the next pass look for the image of a location again, and build it if the registry does not have it.
+    /// Keeps the image that serves, `serving.deployed`, in the registry until another call names another image or none. codeloc takes it
+    /// for available until a lookup finds that it is gone.
+    pub fn keep(&self, name: &LocationName, serving: Option<&Wanted>, reason: Reason) {
+        let key = (name.clone(), ImageOf::Serving);
+        let Some(serving) = serving else { return self.shared.forget(&key) };
+        let mut slots = lock(&self.shared.slots);
+        let slot = slots.entry(key.clone()).or_insert_with(|| Slot::running(serving, reason));
+        if !slot.wanted.has_same_image(serving) || slot.wanted.deployed != serving.deployed || slot.forgotten {
+            slot.take_for_available(serving, reason);
+        } else if !slot.is_in_progress() && lock(&self.shared.requested).remove(&key)
+            || slot.retry_at.is_some_and(|at| at <= Instant::now())
+        {
+            slot.repeat(reason);
+        }
+        self.work_on(key, slot);
+    }
+
+    fn work_on(&self, key: Key, slot: &mut Slot) {
+        if slot.pending && !std::mem::replace(&mut slot.working, true) {
+            tokio::spawn(work(self.shared.clone(), key));
+        }
+    }
+
+    /// Makes the next pass look for the desired image of a location again, and build it if the registry does not have it.
     pub fn retry(&self, name: &LocationName) {
         self.shared.builder.refresh();
-        lock(&self.shared.requested).insert(name.clone());
+        self.retry_failed(name);
+        lock(&self.shared.requested).insert((name.clone(), ImageOf::Desired));
     }
 
-    /// The same for a location whose last build has failed.
+    /// Makes the next pass repeat the builds of a location that have failed.
     pub fn retry_failed(&self, name: &LocationName) {
         let failed = |slot: &Slot| !slot.is_in_progress() && matches!(slot.progress, ImageStatus::Failed(_));
-        if lock(&self.shared.slots).get(name).is_some_and(failed) {
-            lock(&self.shared.requested).insert(name.clone());
+        for key in [(name.clone(), ImageOf::Desired), (name.clone(), ImageOf::Serving)] {
+            if lock(&self.shared.slots).get(&key).is_some_and(failed) {
+                lock(&self.shared.requested).insert(key);
+            }
         }
     }
 
-    /// Whether the registry has the image of a location, so that a task can start with it. If not, the next pass builds it again. A
-    /// registry that does not answer counts as having it.
-    pub async fn is_available(&self, name: &LocationName) -> bool {
-        let ready = lock(&self.shared.slots).get(name).and_then(Slot::ready);
-        match ready {
-            Some((image, seen)) if seen.elapsed() >= RECENT => self.shared.look_up(name, &image).await,
-            _ => true,
+    /// Whether the registry has this image of a location, so that a task can start with it. If not, the next pass builds it again. An image
+    /// that codeloc does not build counts as available, and so does any image while the registry does not answer.
+    pub async fn is_available(&self, name: &LocationName, image_of: ImageOf) -> bool {
+        let key = (name.clone(), image_of);
+        let slot = |slots: &HashMap<Key, Slot>| slots.get(&key).filter(|slot| !slot.forgotten).map(Slot::available);
+        let Some(available) = slot(&lock(&self.shared.slots)) else { return true };
+        match available {
+            Some((_, Some(seen))) if seen.elapsed() < RECENT => true,
+            Some((image, _)) => self.shared.look_up(&key, &image).await,
+            None => false,
         }
     }
 
@@ -153,41 +192,52 @@ impl<B: Builder> ImageBuilds<B> {
     /// again. While earlier lookups wait for the registry, there are no further ones.
     pub async fn look_up_some(&self) {
         let Ok(_one) = self.shared.looking_up.try_lock() else { return };
-        let mut ready: Vec<(Instant, LocationName, Image)> = {
+        let mut available: Vec<(Option<Instant>, Key, String)> = {
             let slots = lock(&self.shared.slots);
-            let ready = slots.iter().filter_map(|(name, slot)| Some((name, slot.ready()?)));
-            ready.map(|(name, (image, seen))| (seen, name.clone(), image)).collect()
+            let available = slots.iter().filter_map(|(key, slot)| Some((key, slot.available()?)));
+            available.map(|(key, (image, seen))| (seen, key.clone(), image)).collect()
         };
-        let number = LOOKUPS + ready.len() / IMAGES_FOR_ANOTHER_LOOKUP;
-        ready.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
-        let lookups = futures::stream::iter(ready.into_iter().take(number)).map(async |(_, name, image)| {
-            if !self.shared.look_up(&name, &image).await {
-                self.shared.queue.add_now(&name, Reason::ConfigChanged);
+        let number = LOOKUPS + available.len() / IMAGES_FOR_ANOTHER_LOOKUP;
+        available.sort();
+        let lookups = futures::stream::iter(available.into_iter().take(number)).map(async |(_, key, image)| {
+            if !self.shared.look_up(&key, &image).await {
+                self.shared.queue.add_now(&key.0, Reason::ConfigChanged);
             }
         });
         lookups.buffer_unordered(LOOKUPS_AT_ONCE).collect::<Vec<()>>().await;
     }
 
+    /// Drops both images of a location.
     pub fn forget(&self, name: &LocationName) {
-        let mut slots = lock(&self.shared.slots);
-        let Some(slot) = slots.get_mut(name) else { return };
-        if slot.working {
-            slot.forgotten = true;
-            slot.pending = false;
-            slot.attempt.send_modify(|number| *number += 1);
-        } else {
-            slots.remove(name);
-        }
+        self.forget_desired(name);
+        self.shared.forget(&(name.clone(), ImageOf::Serving));
+    }
+
+    pub fn forget_desired(&self, name: &LocationName) {
+        self.shared.forget(&(name.clone(), ImageOf::Desired));
     }
 }
 
 impl Slot {
     fn new(wanted: &Wanted, reason: Reason) -> Self {
-        let mut slot = Self {
+        let mut slot = Self::idle(wanted, reason);
+        slot.start(wanted.clone(), reason);
+        slot
+    }
+
+    fn running(serving: &Wanted, reason: Reason) -> Self {
+        let mut slot = Self::idle(serving, reason);
+        slot.take_for_available(serving, reason);
+        slot
+    }
+
+    fn idle(wanted: &Wanted, reason: Reason) -> Self {
+        Self {
             wanted: wanted.clone(),
             reason,
             progress: ImageStatus::Building(String::new()),
-            seen: Instant::now(),
+            available: None,
+            seen: None,
             failures: 0,
             failed: None,
             retry_at: None,
@@ -195,9 +245,16 @@ impl Slot {
             pending: false,
             working: false,
             forgotten: false,
-        };
-        slot.start(wanted.clone(), reason);
-        slot
+        }
+    }
+
+    fn take_for_available(&mut self, serving: &Wanted, reason: Reason) {
+        (self.wanted, self.reason) = (serving.clone(), reason);
+        self.progress = ImageStatus::Building(String::new());
+        (self.failures, self.failed, self.retry_at) = (0, None, None);
+        (self.available, self.seen) = (serving.deployed.clone(), None);
+        (self.forgotten, self.pending) = (false, false);
+        self.attempt.send_modify(|number| *number += 1);
     }
 
     /// Looks for an image as if for the first time.
@@ -206,6 +263,7 @@ impl Slot {
         (self.failures, self.failed) = (0, None);
         self.forgotten = false;
         self.progress = ImageStatus::Building("looking for the image in the registry".to_owned());
+        (self.available, self.seen) = (None, None);
         self.repeat(reason);
     }
 
@@ -221,20 +279,20 @@ impl Slot {
         self.pending || self.working
     }
 
-    fn ready(&self) -> Option<(Image, Instant)> {
-        match &self.progress {
-            ImageStatus::Ready(image) if !self.forgotten => Some((image.clone(), self.seen)),
-            _ => None,
-        }
+    /// The reference of the image, and when it was last seen.
+    fn available(&self) -> Option<(String, Option<Instant>)> {
+        let available = self.available.clone().filter(|_| !self.forgotten)?;
+        Some((available, self.seen))
     }
 }
 
-/// Makes the attempts of one location, one after the other, until none is pending.
-async fn work<B: Builder>(shared: Arc<Shared<B>>, name: LocationName) {
-    while let Some(attempt) = shared.next(&name) {
-        let Some(result) = shared.attempt(&name, &attempt).await else { continue };
-        if let Some(retry_at) = shared.end(&name, &attempt, result) {
-            tokio::spawn(wake(shared.clone(), name.clone(), attempt, retry_at));
+/// Makes the attempts of one image, one after the other, until none is pending.
+async fn work<B: Builder>(shared: Arc<Shared<B>>, key: Key) {
+    while let Some(attempt) = shared.next(&key) {
+        let Some(result) = shared.attempt(&key, &attempt).await else { continue };
+        let result = if key.1 == ImageOf::Serving { result.and_then(|image| attempt.restored(image)) } else { result };
+        if let Some(retry_at) = shared.end(&key, &attempt, result) {
+            tokio::spawn(wake(shared.clone(), key.0.clone(), attempt, retry_at));
         }
     }
 }
@@ -250,6 +308,18 @@ async fn wake<B: Builder>(shared: Arc<Shared<B>>, name: LocationName, attempt: A
 impl Attempt {
     fn is_newest(&self) -> bool {
         *self.newest.borrow() == self.number
+    }
+
+    /// The image that serves, if the build gave it again. The definitions in ECS name it by its digest, so another one would not help.
+    fn restored(&self, image: Image) -> Result<Image, BuildError> {
+        let Wanted { request, deployed, .. } = &self.wanted;
+        match deployed {
+            Some(serving) if *serving != image.reference => Err(BuildError::terminal(format!(
+                "{serving} serves, but the registry does not have it, and commit {} with the current config gives {}",
+                request.commit, image.reference
+            ))),
+            _ => Ok(image),
+        }
     }
 
     /// Ends when nothing waits for this attempt any more and `may_stop` allows to stop it.
@@ -269,13 +339,13 @@ impl Attempt {
 
 impl<B: Builder> Shared<B> {
     /// The attempt to make now. Without one, the worker ends.
-    fn next(&self, name: &LocationName) -> Option<Attempt> {
+    fn next(&self, key: &Key) -> Option<Attempt> {
         let mut slots = lock(&self.slots);
-        let slot = slots.get_mut(name)?;
+        let slot = slots.get_mut(key)?;
         if !std::mem::take(&mut slot.pending) {
             slot.working = false;
             if slot.forgotten {
-                slots.remove(name);
+                slots.remove(key);
             }
             return None;
         }
@@ -285,7 +355,7 @@ impl<B: Builder> Shared<B> {
     }
 
     /// Finds or builds the image. Returns nothing if another attempt has replaced this one before the build started.
-    async fn attempt(&self, name: &LocationName, attempt: &Attempt) -> Option<Result<Image, BuildError>> {
+    async fn attempt(&self, key: &Key, attempt: &Attempt) -> Option<Result<Image, BuildError>> {
         let request = &attempt.wanted.request;
         let found = self.builder.find(request, attempt.wanted.deployed.as_deref()).await;
         let lookup = match &found {
@@ -299,11 +369,11 @@ impl<B: Builder> Shared<B> {
             Ok(Some(image)) => return Some(Ok(image)),
             Err(error) => return Some(Err(error)),
         }
-        self.report(name, attempt, "waiting for another build to end".to_owned());
+        self.report(key, attempt, "waiting for another build to end".to_owned());
         let started = AtomicBool::new(false);
         let progress = |step: Progress| {
             started.store(true, Ordering::Relaxed);
-            self.report(name, attempt, step.to_string());
+            self.report(key, attempt, step.to_string());
         };
         // A started build of a commit helps the next one, which finds the dependencies in the caches. A Dockerfile's does not.
         let may_stop = || request.dockerfile.is_some() || !started.load(Ordering::Relaxed);
@@ -318,8 +388,8 @@ impl<B: Builder> Shared<B> {
         Some(built)
     }
 
-    fn report(&self, name: &LocationName, attempt: &Attempt, text: String) {
-        if let Some(slot) = lock(&self.slots).get_mut(name)
+    fn report(&self, key: &Key, attempt: &Attempt, text: String) {
+        if let Some(slot) = lock(&self.slots).get_mut(key)
             && attempt.is_newest()
             && matches!(slot.progress, ImageStatus::Building(_))
         {
@@ -328,8 +398,8 @@ impl<B: Builder> Shared<B> {
     }
 
     /// Stores the result of an attempt. Returns when codeloc repeats it.
-    fn end(&self, name: &LocationName, attempt: &Attempt, result: Result<Image, BuildError>) -> Option<Instant> {
-        let mut retry_at = None;
+    fn end(&self, key: &Key, attempt: &Attempt, result: Result<Image, BuildError>) -> Option<Instant> {
+        let (name, mut retry_at) = (&key.0, None);
         let (reason, text) = match &result {
             Ok(image) => (EventReason::ImageReady, format!("{} is in the registry", image.reference)),
             Err(error) => (EventReason::ImageFailed, error.to_string()),
@@ -339,11 +409,11 @@ impl<B: Builder> Shared<B> {
             Err(error) => tracing::warn!(location = %name, %error, "cannot find or build the image"),
         }
         self.recorder.record(NewEvent::of(name, reason, text).from_commit(Some(attempt.wanted.request.commit.clone())));
-        if let Some(slot) = lock(&self.slots).get_mut(name).filter(|_| attempt.is_newest()) {
+        if let Some(slot) = lock(&self.slots).get_mut(key).filter(|_| attempt.is_newest()) {
             match result {
                 Ok(image) => {
                     (slot.failures, slot.failed) = (0, None);
-                    slot.seen = Instant::now();
+                    (slot.available, slot.seen) = (Some(image.reference.clone()), Some(Instant::now()));
                     slot.progress = ImageStatus::Ready(image);
                 }
                 Err(error) => {
@@ -360,18 +430,27 @@ impl<B: Builder> Shared<B> {
         retry_at
     }
 
-    /// Whether the registry has the image of a location. If not, the location needs another one.
-    async fn look_up(&self, name: &LocationName, image: &Image) -> bool {
-        let found = self.builder.digest(&image.reference).await;
+    /// Whether the registry has this image. If not, the location needs another one.
+    async fn look_up(&self, key: &Key, image: &str) -> bool {
+        let (name, image_of) = key;
+        let found = self.builder.digest(image).await;
         let mut slots = lock(&self.slots);
-        let Some(slot) = slots.get_mut(name).filter(|slot| slot.ready().is_some_and(|(now, _)| now == *image)) else {
+        let Some(slot) = slots.get_mut(key).filter(|slot| slot.available().is_some_and(|(now, _)| now == image)) else {
             return true;
         };
         match found {
-            Ok(Some(_)) => slot.seen = Instant::now(),
+            Ok(Some(_)) => slot.seen = Some(Instant::now()),
             Ok(None) => {
-                tracing::warn!(location = %name, image = image.reference, "the image is gone from the registry; codeloc builds it again");
-                slots.remove(name);
+                tracing::warn!(location = %name, image, "the image is gone from the registry; codeloc builds it again");
+                match image_of {
+                    ImageOf::Desired => {
+                        slots.remove(key);
+                    }
+                    ImageOf::Serving => {
+                        let (wanted, reason) = (slot.wanted.clone(), slot.reason);
+                        slot.start(wanted, reason);
+                    }
+                }
                 return false;
             }
             Err(error) => {
@@ -379,6 +458,19 @@ impl<B: Builder> Shared<B> {
             }
         }
         true
+    }
+
+    fn forget(&self, key: &Key) {
+        let mut slots = lock(&self.slots);
+        lock(&self.requested).remove(key);
+        let Some(slot) = slots.get_mut(key) else { return };
+        if slot.working {
+            slot.forgotten = true;
+            slot.pending = false;
+            slot.attempt.send_modify(|number| *number += 1);
+        } else {
+            slots.remove(key);
+        }
     }
 }
 

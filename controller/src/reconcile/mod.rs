@@ -56,6 +56,7 @@ pub use retry::Retry;
 
 use configs::Config;
 use decision::{Decision, Round, at_rest, decide, deletes_images};
+use image_builds::ImageOf;
 use observer::{Observation, Surroundings};
 use publisher::View;
 use store::Observed;
@@ -64,6 +65,8 @@ use store::Observed;
 const ROUNDS: usize = 8;
 /// The pause after a plan that does not converge.
 const NOT_CONVERGING: Duration = Duration::from_secs(30);
+/// The pause while the image that serves is built again. The end of the build ends it too.
+const IMAGE: Duration = Duration::from_secs(60);
 /// The pause after a pass that used all of its rounds.
 const NEXT_TURN: Duration = Duration::from_secs(1);
 
@@ -140,9 +143,31 @@ pub async fn reconcile<P: Ports>(context: &Context<P>, name: &LocationName, reas
     action
 }
 
-/// Whether a step makes ECS start tasks with the desired image.
-fn needs_image(steps: &[Step]) -> bool {
-    steps.iter().any(|step| step.rolls_out() || matches!(step, Step::RunDefinition(_)))
+/// Whether ECS starts tasks after this step, now or for a run.
+fn starts_tasks(step: &Step) -> bool {
+    step.rolls_out() || matches!(step, Step::RunDefinition(_))
+}
+
+/// The steps for whose tasks the registry has an image.
+enum Startable<'a> {
+    All,
+    /// The image that serves is being built again. The desired one is not known, so another plan would be the same.
+    Before(&'a [Step]),
+    /// The desired image is being built again. The next plan waits for it.
+    PlanAgain,
+}
+
+/// What the planner has asked for.
+struct Asked {
+    excerpt: Option<FailureExcerpt>,
+    record: Option<service::Record>,
+    runs: Runs,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { excerpt: None, record: None, runs: Runs::NotAsked }
+    }
 }
 
 /// A plan with everything that it was made from.
@@ -228,24 +253,29 @@ impl<P: Ports> Context<P> {
                     store.set_last(memory.epoch, name, resources, at);
                     return Ok(Action { outcome: at_rest(&plan, hold.as_ref()), collect_garbage });
                 }
-                Decision::Execute
-                    if needs_image(&plan.steps) && !self.desired.images.builds.is_available(name).await =>
-                {
-                    // The next round waits until the image is built again.
-                    store.discard(name);
-                }
                 Decision::Execute => {
+                    let steps = match self.startable(name, &desired, &plan.steps).await {
+                        Startable::All => &plan.steps[..],
+                        Startable::Before(steps) => steps,
+                        Startable::PlanAgain => {
+                            store.discard(name);
+                            continue;
+                        }
+                    };
                     self.record(memory, name, &desired, &plan, &resources, None);
+                    if steps.is_empty() {
+                        return Ok(Outcome::Waiting(IMAGE).into());
+                    }
                     store.set_owned(memory.epoch, name, true);
                     if abandons_runs {
                         self.status.abandons_runs(name, &runs);
                     }
-                    if plan.steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
+                    if steps.iter().any(|step| matches!(step, Step::Service(service::Change::Redeploy { .. }))) {
                         // The new attempt may fail for another reason.
                         self.observer.failure_logs.forget(name);
                     }
-                    self.execute(memory, name, reason, &plan.steps, resources).await?;
-                    applied = Some(plan.steps);
+                    self.execute(memory, name, reason, steps, resources).await?;
+                    applied = Some(steps.to_vec());
                 }
             }
         }
@@ -273,16 +303,15 @@ impl<P: Ports> Context<P> {
         let (changed, built) = (self.change_reason(name), reason.started());
         let desired = self.desired.resolve(config, resources, hold.as_ref(), changed, built).await;
         let needs = planner::needs(
-            &self.input(name, &desired, hold.as_ref(), resources, &around, None, &Runs::NotAsked),
+            &self.input(name, &desired, hold.as_ref(), resources, &around, &Asked::default()),
             reason.purpose(),
         );
-        let excerpt = self.failure_excerpt(memory, name, &needs, resources, reason).await;
-        let runs = self.runs(memory, name, &needs, resources, reason).await?;
+        let asked = self.ask(memory, name, &needs, resources, reason).await?;
         let lists_images = needs.images && self.observer.image_schedule.is_due(name, Instant::now());
         if lists_images {
             resources.images = self.observer.images(memory, resources, reason.priority()).await;
         }
-        let input = self.input(name, &desired, hold.as_ref(), resources, &around, excerpt.as_ref(), &runs);
+        let input = self.input(name, &desired, hold.as_ref(), resources, &around, &asked);
         let plan = planner::plan(input);
         let lint = planner::lint(&input, &plan);
         resources.images = None;
@@ -292,37 +321,46 @@ impl<P: Ports> Context<P> {
             }
             self.observer.image_schedule.done(name, Instant::now());
         }
-        Ok(Some(Planned { desired, hold, plan, lint, runs }))
+        Ok(Some(Planned { desired, hold, plan, lint, runs: asked.runs }))
     }
 
-    async fn failure_excerpt(
-        &self,
-        memory: &Memory,
-        name: &LocationName,
-        needs: &Needs,
-        resources: &ObservedResources,
-        reason: Reason,
-    ) -> Option<FailureExcerpt> {
-        let revision = needs.failure_logs.as_ref()?;
-        Some(self.observer.failure_excerpt(memory, name, resources, revision, reason.priority()).await)
-    }
-
-    async fn runs(
-        &self,
-        memory: &Memory,
-        name: &LocationName,
-        needs: &Needs,
-        resources: &ObservedResources,
-        reason: Reason,
-    ) -> Result<Runs, StepError> {
-        match needs.runs {
-            false => Ok(Runs::NotAsked),
-            true if self.desired.configs.abandons_runs(name) => Ok(Runs::Abandoned),
-            true => Ok(self.observer.runs(memory, name, resources, reason.priority()).await?),
+    /// The steps that can be executed now: no task starts with an image that is gone from the registry.
+    async fn startable<'a>(&self, name: &LocationName, desired: &Desired, steps: &'a [Step]) -> Startable<'a> {
+        let Some(first) = steps.iter().position(starts_tasks) else { return Startable::All };
+        let knows_image = matches!(desired, Desired::Present(location) if location.image.image().is_some());
+        let image_of = if knows_image { ImageOf::Desired } else { ImageOf::Serving };
+        match (self.desired.images.builds.is_available(name, image_of).await, image_of) {
+            (true, _) => Startable::All,
+            (false, ImageOf::Desired) => Startable::PlanAgain,
+            (false, ImageOf::Serving) => Startable::Before(&steps[..first]),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of the planner's input")]
+    /// Reads what [`planner::needs`] asks for.
+    async fn ask(
+        &self,
+        memory: &Memory,
+        name: &LocationName,
+        needs: &Needs,
+        resources: &ObservedResources,
+        reason: Reason,
+    ) -> Result<Asked, StepError> {
+        let (observer, priority) = (&self.observer, reason.priority());
+        let mut asked = Asked::default();
+        if let Some(revision) = &needs.failure_logs {
+            asked.excerpt = Some(observer.failure_excerpt(memory, name, resources, revision, priority).await);
+        }
+        if let Some(definition) = &needs.record {
+            asked.record = observer.record(memory, name, resources, definition, priority).await?;
+        }
+        asked.runs = match needs.runs {
+            false => Runs::NotAsked,
+            true if self.desired.configs.abandons_runs(name) => Runs::Abandoned,
+            true => observer.runs(memory, name, resources, priority).await?,
+        };
+        Ok(asked)
+    }
+
     fn input<'a>(
         &'a self,
         name: &'a LocationName,
@@ -330,8 +368,7 @@ impl<P: Ports> Context<P> {
         hold: Option<&'a Hold>,
         resources: &'a ObservedResources,
         around: &'a Surroundings,
-        failure_excerpt: Option<&'a FailureExcerpt>,
-        runs: &'a Runs,
+        asked: &'a Asked,
     ) -> Input<'a> {
         Input {
             name,
@@ -345,10 +382,11 @@ impl<P: Ports> Context<P> {
                 View::Locations(_) => WebserverState::Answers,
             },
             answers: &around.answers,
-            failure_excerpt,
+            failure_excerpt: asked.excerpt.as_ref(),
+            record: asked.record,
             steady_for: around.steady_for,
             now_ms: self.status.now().as_millisecond(),
-            runs,
+            runs: &asked.runs,
             hold,
             may_protect: self.policy.may_protect(&self.observer.aws.lease.state()),
         }
@@ -367,12 +405,11 @@ impl<P: Ports> Context<P> {
         let hold = Hold::of_placement(name, &resources, &self.observer.aws.deployment);
         let desired = self.desired.preview(config, &resources).await;
         let needs = planner::needs(
-            &self.input(name, &desired, hold.as_ref(), &resources, &around, None, &Runs::NotAsked),
+            &self.input(name, &desired, hold.as_ref(), &resources, &around, &Asked::default()),
             reason.purpose(),
         );
-        let excerpt = self.failure_excerpt(&memory, name, &needs, &resources, reason).await;
-        let runs = self.runs(&memory, name, &needs, &resources, reason).await?;
-        Ok(planner::plan(self.input(name, &desired, hold.as_ref(), &resources, &around, excerpt.as_ref(), &runs)))
+        let asked = self.ask(&memory, name, &needs, &resources, reason).await?;
+        Ok(planner::plan(self.input(name, &desired, hold.as_ref(), &resources, &around, &asked)))
     }
 
     /// Why a change of this location is reconciled. A location that does not serve yet can wait.

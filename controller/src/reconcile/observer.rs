@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codeloc_aws::resources as aws;
-use codeloc_aws::{CallError, Scope};
+use codeloc_aws::{CallError, Class, Scope};
 use codeloc_core::deployment::Address;
-use codeloc_core::ids::Revision;
+use codeloc_core::ids::{Arn, Revision};
 use codeloc_core::names;
 use codeloc_core::planner::{Answered, Runs};
 use codeloc_core::priority::Priority;
 use codeloc_core::resources::image_repository::garbage::Image;
-use codeloc_core::resources::service::FailureExcerpt;
+use codeloc_core::resources::service::{FailureExcerpt, Record};
 use codeloc_core::resources::{ObservedResources, workspace};
 use codeloc_crds::LocationName;
 use codeloc_dagster::{CodeServer, Webserver};
@@ -32,6 +32,8 @@ use super::store::{ObservationStore, Observed};
 
 /// The age up to which a sweep serves a location that waits for a change.
 const FRESH: Duration = Duration::from_secs(5);
+/// The clock of this machine and that of AWS may differ by this much.
+const CLOCKS_MS: i64 = 5 * 60 * 1000;
 /// codeloc does not read a service again within this time. Finding an existing image takes less.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
@@ -212,6 +214,27 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
         priority: Priority,
     ) -> FailureExcerpt {
         self.failure_logs.excerpt(self.aws.session(memory, priority), name, resources, revision).await
+    }
+
+    /// How the last rollout of a definition ended, as ECS has recorded it. Nothing if ECS refuses to say it.
+    pub async fn record(
+        &self,
+        memory: &Memory,
+        name: &LocationName,
+        resources: &ObservedResources,
+        definition: &Arn,
+        priority: Priority,
+    ) -> Result<Option<Record>, CallError> {
+        let attempted = resources.task_definitions.iter().find(|one| one.arn == *definition);
+        let started = attempted.and_then(|one| one.attempt()).map_or(0, |attempt| attempt.at - CLOCKS_MS);
+        let session = self.aws.session(memory, priority);
+        match aws::service::record(session, &names::service(name), definition, started).await {
+            Err(error) if error.class == Class::Terminal => {
+                tracing::warn!(location = %name, %error, "cannot read how a rollout ended; codeloc assumes that ECS rolled it back");
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
     }
 
     /// The unfinished runs of a location. ECS knows the running ones, and only Dagster knows the queued ones.

@@ -10,7 +10,7 @@ use codeloc_aws::Clients;
 use codeloc_aws::lease::LeaseState;
 use codeloc_aws::rate_limit::RateLimiter;
 
-use super::{Running, TestDeployment};
+use super::{Running, TestDaemon, TestDeployment};
 use crate::Simulated;
 
 impl TestDeployment {
@@ -81,6 +81,14 @@ impl TestDeployment {
             let _ = running.task.await;
             lease.release().await;
         }
+    }
+
+    /// A daemon that runs.
+    ///
+    /// # Panics
+    /// If none runs.
+    pub fn daemon(&self) -> &TestDaemon {
+        &self.lease_holder().expect("a daemon runs").daemon
     }
 
     /// Whether a daemon ended by itself, because a task panicked.

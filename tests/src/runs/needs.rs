@@ -160,17 +160,21 @@ fn lacks_prefix(cloud: &Cloud, definition: &Definition) -> Option<String> {
 
 /// The definitions of a location from which a task can start: those that its service deploys, and the ACTIVE ones of its runs.
 pub fn named<'a>(cloud: &'a Cloud, location: &str) -> Vec<&'a Definition> {
-    let service =
-        cloud.ecs.clusters.get("dagster").and_then(|cluster| cluster.services.get(&format!("{location}-service")));
-    let deployments = service.filter(|service| service.is_active()).map(|service| &service.rollout.deployments);
-    let deployed = deployments.into_iter().flatten();
-    let mut named: Vec<&Definition> =
-        deployed.filter_map(|deployment| cloud.ecs.definition(&deployment.revision.task_definition)).collect();
+    let mut named = deployed(cloud, location);
     let prefix = format!("codeloc-{location}_run_");
     let families = cloud.ecs.families.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
     let revisions = families.flat_map(|(_, family)| family.revisions.values());
     named.extend(revisions.filter(|definition| definition.status == "ACTIVE"));
     named
+}
+
+/// The definitions that the service runs, rolls out or rolls back.
+pub fn deployed<'a>(cloud: &'a Cloud, location: &str) -> Vec<&'a Definition> {
+    let service =
+        cloud.ecs.clusters.get("dagster").and_then(|cluster| cluster.services.get(&format!("{location}-service")));
+    let deployments = service.filter(|service| service.is_active()).map(|service| &service.rollout.deployments);
+    let deployed = deployments.into_iter().flatten();
+    deployed.filter_map(|deployment| cloud.ecs.definition(&deployment.revision.task_definition)).collect()
 }
 
 #[cfg(test)]

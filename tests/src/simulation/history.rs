@@ -155,8 +155,9 @@ pub enum ManualChange {
     OtherCapacityProvider,
 }
 
-/// The changes that only a wide history draws. [`ManualChange::RollBack`] is not one of them: codeloc takes it for a rollback by ECS.
-const WIDE_MANUAL_CHANGES: [ManualChange; 2] = [ManualChange::SetCountToZero, ManualChange::OtherCapacityProvider];
+/// The changes that only a wide history draws.
+const WIDE_MANUAL_CHANGES: [ManualChange; 3] =
+    [ManualChange::SetCountToZero, ManualChange::RollBack, ManualChange::OtherCapacityProvider];
 
 const MANUAL_CHANGES: [ManualChange; 18] = [
     ManualChange::ForgetRetention,

@@ -1,13 +1,19 @@
 //! Invariants of one location in a cloud. Each function returns how the location violates it, if it does.
 
 use localcloud::model::Cloud;
+use localcloud::model::ecs::task_definition::Definition;
 use localcloud::protocol::fields::Fields as _;
 
-use crate::runs::{family, lacks, named};
+use crate::runs::{deployed, family, lacks, named};
 
-/// A definition of the location from which a task can start, and that lacks a role, a permission, its image or its log group.
-pub fn cannot_start(cloud: &Cloud, location: &str) -> Option<String> {
-    named(cloud, location).into_iter().find_map(|one| Some(format!("{}: {}", one.arn, lacks(cloud, one)?)))
+/// A definition of the location from which a task can start, and that lacks a role, a permission, its image or its log group. Unless
+/// `with_old_images`, only definitions with an image that the service runs or rolls out count.
+pub fn cannot_start(cloud: &Cloud, location: &str, with_old_images: bool) -> Option<String> {
+    let image = |definition: &Definition| definition.containers().first()?.text("image").map(str::to_owned);
+    let deployed: Vec<_> = deployed(cloud, location).into_iter().map(image).collect();
+    let counts = |one: &&Definition| with_old_images || deployed.contains(&image(one));
+    let named = named(cloud, location).into_iter().filter(counts);
+    named.into_iter().find_map(|one| Some(format!("{}: {}", one.arn, lacks(cloud, one)?)))
 }
 
 /// Why no run of a healthy location could start now.

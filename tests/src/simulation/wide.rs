@@ -30,6 +30,8 @@ pub struct Wide {
     damaged: BTreeMap<String, Instant>,
     /// Locations whose config was removed while codeloc could have been told to keep them.
     kept: BTreeSet<String>,
+    /// Locations whose images a person deleted. codeloc builds those again that are desired or serve.
+    images_deleted: BTreeSet<String>,
     /// Locations whose service had a protection tag at the last check.
     protected: BTreeSet<&'static str>,
     /// The number of the last checked call.
@@ -68,6 +70,9 @@ impl Run {
         ];
         if takes_from_runs.contains(&change) {
             self.deployment.runs.cancel(name);
+        }
+        if change == ManualChange::DeleteImages {
+            self.wide.images_deleted.insert(name.to_owned());
         }
     }
 
@@ -156,7 +161,7 @@ impl Run {
     fn cannot_work(&self, name: &str) -> Option<String> {
         let healthy = self.deployment.healthy(name);
         self.deployment.cloud.with_cloud(|cloud| {
-            let lacks = invariants::cannot_start(cloud, name);
+            let lacks = invariants::cannot_start(cloud, name, !self.wide.images_deleted.contains(name));
             let lacks = lacks.map(|lacks| format!("a task could not start: {lacks}"));
             let cannot_run = || healthy.then(|| invariants::cannot_run(cloud, name)).flatten();
             lacks.or_else(|| cannot_run().map(|lacks| format!("it is Healthy, but a run could not start: {lacks}")))

@@ -145,7 +145,6 @@ async fn renamed_tags_stay_below_the_limit_of_aws() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "codeloc takes a rollback by hand for a rollback by ECS"]
 async fn a_rollback_by_hand_while_no_daemon_ran_is_repaired() {
     let mut deployment = TestDeployment::converged(&["orders"]).await;
     deployment.branches.push("orders", 2);
@@ -159,7 +158,6 @@ async fn a_rollback_by_hand_while_no_daemon_ran_is_repaired() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "codeloc takes a rollback by hand for a rollback by ECS"]
 async fn a_rollback_by_hand_is_repaired() {
     let deployment = TestDeployment::converged(&["orders"]).await;
     deployment.branches.push("orders", 2);

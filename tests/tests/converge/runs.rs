@@ -98,7 +98,7 @@ async fn assert_the_serving_revision_works_on(deployment: &mut TestDeployment) {
     let failed = |this: &TestDeployment| this.status("orders").is_some_and(|one| one.health == Health::Degraded);
     deployment.wait_until("failed", failed).await;
     deployment.idle().await;
-    let lacks = deployment.cloud.with_cloud(|cloud| [cannot_start(cloud, "orders"), cannot_run(cloud, "orders")]);
+    let lacks = deployment.cloud.with_cloud(|cloud| [cannot_start(cloud, "orders", true), cannot_run(cloud, "orders")]);
     assert_eq!(lacks, [None, None]);
     create_runs(deployment, "orders");
     assert_runs_end(deployment, "orders").await;

@@ -3,11 +3,18 @@
 use std::time::Duration;
 
 use codeloc_core::status::{ConditionKind, Reason};
-use codeloc_tests::{TestDeployment, config};
+use codeloc_tests::{TestDeployment, config, location_name};
+use localcloud::driver::simulated::Script;
 use localcloud::fault_injection::{Fault, Rule};
 use localcloud::model::images::Images;
 
 const REPOSITORY: &str = "codeloc/orders";
+
+fn delete_images(deployment: &TestDeployment) {
+    for image in deployment.images.images(REPOSITORY) {
+        deployment.images.delete_image(REPOSITORY, &image.digest).expect("it is deleted");
+    }
+}
 
 async fn delete_repository(deployment: &TestDeployment) {
     let ecr = deployment.clients().ecr;
@@ -45,9 +52,7 @@ async fn a_deleted_repository_gets_its_image_back() {
 async fn a_deleted_image_is_built_again() {
     let deployment = TestDeployment::converged(&["orders"]).await;
     deployment.idle().await;
-    for image in deployment.images.images(REPOSITORY) {
-        deployment.images.delete_image(REPOSITORY, &image.digest).expect("it is deleted");
-    }
+    delete_images(&deployment);
     deployment.wait_until_images_exist(&["orders"]).await;
     assert_eq!(deployment.builds.count(), 2);
 }
@@ -73,9 +78,7 @@ async fn a_rollout_waits_until_ecr_has_its_image() {
     deployment.start().await;
     deployment.wait_until_healthy(&["orders"]).await;
     deployment.idle().await;
-    for image in deployment.images.images(REPOSITORY) {
-        deployment.images.delete_image(REPOSITORY, &image.digest).expect("it is deleted");
-    }
+    delete_images(&deployment);
     deployment.commit("orders", format!("{}resources: {{cpu: 512, memory: 1024}}\n", config("orders")));
     deployment.wait_until("noticed", |this| !this.healthy("orders")).await;
     deployment.wait_until_images_exist(&["orders"]).await;
@@ -142,4 +145,75 @@ async fn a_rollout_that_found_no_image_is_repeated() {
     deployment.wait_until("a task finds no image", failed).await;
     deployment.wait_until_commit("orders", 2).await;
     deployment.wait_until_images_exist(&["orders"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_serving_image_returns_while_the_newest_commit_does_not_build() {
+    let deployment = TestDeployment::converged(&["orders"]).await;
+    deployment.builds.fail_commit(2);
+    deployment.branches.push("orders", 2);
+    deployment.wait_until("failed", |this| image_reason(this) == Some(Reason::BuildFailed)).await;
+    deployment.idle().await;
+    delete_images(&deployment);
+    deployment.cloud.reset_calls();
+    deployment.wait_until("ECR has the image", |this| this.missing_images().is_empty()).await;
+    deployment.idle().await;
+    assert_eq!(deployment.mutating_operations(), Vec::<String>::new(), "no rollout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_serving_image_returns_after_a_failed_rollout() {
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
+    let registry = deployment.cloud.with_cloud(|cloud| cloud.rules.registry.clone());
+    let broken = format!("{registry}/{REPOSITORY}@sha256:{:064x}", 2);
+    deployment.cloud.simulated().script(&broken, Script::exits(1));
+    deployment.branches.push("orders", 2);
+    let fails = |this: &TestDeployment| {
+        let conditions = this.status("orders").map(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|dated| dated.condition.reason == Reason::RolloutFailed)
+    };
+    deployment.wait_until("the new revision fails", fails).await;
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.wait_until("seen again", fails).await;
+    deployment.idle().await;
+    delete_repository(&deployment).await;
+    deployment.wait_until("ECR has the image", |this| this.missing_images().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_service_starts_with_an_image_that_was_gone() {
+    let mut deployment = TestDeployment::converged(&["orders"]).await;
+    // Without sweeps, codeloc has not looked for the image when the service is gone.
+    deployment.settings.reconcile.resync_seconds = 24 * 60 * 60;
+    deployment.kill().await;
+    deployment.start().await;
+    deployment.builds.fail_commit(2);
+    deployment.branches.push("orders", 2);
+    deployment.wait_until("failed", |this| image_reason(this) == Some(Reason::BuildFailed)).await;
+    deployment.idle().await;
+    delete_images(&deployment);
+    let ecs = deployment.clients().ecs;
+    let delete = ecs.delete_service().cluster("dagster").service("orders-service").force(true);
+    delete.send().await.expect("it is deleted");
+    let serves = |this: &TestDeployment| !this.code_server.servers_of("orders").is_empty();
+    deployment.wait_until("it stopped", |this| !serves(this)).await;
+    deployment.wait_until("it serves", serves).await;
+    assert_eq!(deployment.missing_images(), Vec::<String>::new());
+    assert_eq!(pull_failures(&deployment), 0, "the service waits for the image");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_repeats_a_failed_build_at_once() {
+    let deployment = TestDeployment::converged(&["orders"]).await;
+    deployment.builds.fail(Some("No solution found"));
+    deployment.branches.push("orders", 2);
+    deployment.wait_until("failed", |this| image_reason(this) == Some(Reason::BuildFailed)).await;
+    // Until now, the pause has grown to an hour.
+    tokio::time::sleep(Duration::from_hours(6)).await;
+    deployment.builds.fail(None);
+    let asked = tokio::time::Instant::now();
+    deployment.daemon().sync(&location_name("orders"));
+    deployment.wait_until_commit("orders", 2).await;
+    assert!(asked.elapsed() < Duration::from_mins(10), "{:?}", asked.elapsed());
 }

@@ -92,7 +92,9 @@ impl Family {
             }
             ("ecs", "DescribeTaskDefinition" | "ListTaskDefinitions") => Self::TaskDefinitionsRead,
             ("ecs", "CreateService" | "UpdateService" | "DeleteService") => Self::ServicesModify,
-            ("ecs", "DescribeServices" | "ListServices") => Self::ServicesRead,
+            ("ecs", "DescribeServices" | "ListServices" | "ListServiceDeployments" | "DescribeServiceRevisions") => {
+                Self::ServicesRead
+            }
             ("ecs", "DescribeTasks" | "ListTasks") => Self::TasksRead,
             ("ecs", "TagResource" | "UntagResource" | "ListTagsForResource") => Self::EcsTags,
             ("servicediscovery", "ListServices" | "ListNamespaces") => Self::CloudMapList,

@@ -5,17 +5,18 @@ mod settings;
 use std::collections::BTreeMap;
 
 use aws_sdk_ecs::operation::update_service::builders::UpdateServiceFluentBuilder;
+use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, Deployment as SdkDeployment,
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, CreatedAt, Deployment as SdkDeployment,
     DeploymentCircuitBreaker, DeploymentConfiguration as SdkDeploymentConfiguration, DeploymentRolloutState,
-    DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceField, ServiceRegistry, Tag,
-    Task,
+    DeploymentStrategy, LaunchType, NetworkConfiguration, PropagateTags, Service, ServiceDeploymentBrief,
+    ServiceDeploymentStatus, ServiceField, ServiceRegistry, Tag, Task,
 };
 use codeloc_core::ids::Arn;
 use codeloc_core::names;
 use codeloc_core::resources::Deferred;
 use codeloc_core::resources::service::{
-    Change, DeploymentConfiguration, Network, Observed, Rollout, ServiceDeployment, ServiceOptions, Status,
+    Change, DeploymentConfiguration, Network, Observed, Record, Rollout, ServiceDeployment, ServiceOptions, Status,
 };
 use codeloc_core::shared::Shared;
 use codeloc_core::tags;
@@ -25,6 +26,9 @@ use super::task_definition::{change_tags, tag_list};
 use crate::error::{CallError, Class};
 use crate::scope::Scope;
 use crate::session::Session;
+
+/// The most revisions that `DescribeServiceRevisions` accepts.
+const REVISIONS: usize = 20;
 
 /// The ARNs of resources that earlier steps created, unknown when the plan was computed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -268,6 +272,72 @@ pub async fn apply(
             }
         }
     }
+}
+
+/// How the last rollout of a definition ended that started after `since_ms`. Two calls, unless a service has more than a hundred rollouts in
+/// that time.
+pub async fn record(
+    session: Session<'_>,
+    service: &str,
+    task_definition: &Arn,
+    since_ms: i64,
+) -> Result<Record, CallError> {
+    let deployments = deployments(session, service, since_ms).await?;
+    for some in deployments.chunks(REVISIONS) {
+        let arns = some.iter().filter_map(ServiceDeploymentBrief::target_service_revision_arn).map(str::to_owned);
+        let request = session.clients.ecs.describe_service_revisions().set_service_revision_arns(Some(arns.collect()));
+        let answer = session.call("ecs:DescribeServiceRevisions", request.send()).await?;
+        let targets = |deployment: &&ServiceDeploymentBrief| {
+            answer.service_revisions().iter().any(|revision| {
+                revision.service_revision_arn() == deployment.target_service_revision_arn()
+                    && revision.task_definition().is_some_and(|arn| *task_definition == arn)
+            })
+        };
+        if let Some(newest) = some.iter().find(targets) {
+            return Ok(match newest.status() {
+                Some(
+                    ServiceDeploymentStatus::RollbackRequested
+                    | ServiceDeploymentStatus::RollbackInProgress
+                    | ServiceDeploymentStatus::RollbackSuccessful
+                    | ServiceDeploymentStatus::RollbackFailed,
+                ) => Record::RolledBack,
+                Some(ServiceDeploymentStatus::Pending | ServiceDeploymentStatus::InProgress) => Record::InProgress,
+                _ => Record::NotRolledBack,
+            });
+        }
+    }
+    Ok(Record::NotRolledBack)
+}
+
+/// Newest first.
+async fn deployments(
+    session: Session<'_>,
+    service: &str,
+    since_ms: i64,
+) -> Result<Vec<ServiceDeploymentBrief>, CallError> {
+    let since = CreatedAt::builder().after(DateTime::from_millis(since_ms)).build();
+    let (mut deployments, mut token) = (Vec::new(), None);
+    loop {
+        let request = session
+            .clients
+            .ecs
+            .list_service_deployments()
+            .cluster(&session.deployment.cluster)
+            .service(service)
+            .created_at(since.clone())
+            .max_results(100)
+            .set_next_token(token);
+        let answer = session.call("ecs:ListServiceDeployments", request.send()).await?;
+        deployments.extend(answer.service_deployments.unwrap_or_default());
+        token = answer.next_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    // AWS documents no order.
+    let created = |one: &ServiceDeploymentBrief| one.created_at().map(|at| (at.secs(), at.subsec_nanos()));
+    deployments.sort_by_key(|one| std::cmp::Reverse(created(one)));
+    Ok(deployments)
 }
 
 /// Why the newest stopped task of these task definitions stopped, as ECS reports it. An error while none of those that ECS lists as stopped

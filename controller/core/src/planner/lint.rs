@@ -171,8 +171,8 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     }
     let mut published = input.workspace.entry.is_some();
     let runs = may_run(input);
-    let service =
-        input.observed.service.as_ref().is_some_and(|observed| observed.exists() && owned(input, &observed.tags));
+    // Its tasks need the rest, whoever owns it.
+    let service = input.observed.service.as_ref().is_some_and(|observed| observed.exists());
     for step in steps.iter().filter(|step| !protection::only_protects(step)) {
         match step.kind() {
             Kind::Workspace => published = false,
@@ -255,6 +255,7 @@ mod tests {
             webserver: WebserverState::NotConfigured,
             answers: &[],
             failure_excerpt: None,
+            record: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
@@ -324,8 +325,13 @@ mod tests {
     fn resources_of_tasks_are_deleted_after_the_service() {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
-        let result = check(&Desired::Absent, &model.observed, false, vec![delete_role()]);
-        assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
+        let mut observed = model.observed.clone();
+        // Its tasks need the rest, also if it has lost its tags.
+        for _ in 0..2 {
+            let result = check(&Desired::Absent, &observed, false, vec![delete_role()]);
+            assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
+            observed.service.as_mut().unwrap().tags.clear();
+        }
     }
 
     #[test]
@@ -378,6 +384,7 @@ mod tests {
             webserver: WebserverState::NotConfigured,
             answers: &answers,
             failure_excerpt: None,
+            record: None,
             steady_for: Duration::ZERO,
             now_ms: 0,
             hold: None,
@@ -417,6 +424,7 @@ mod tests {
                 webserver: WebserverState::NotConfigured,
                 answers: &[],
                 failure_excerpt: None,
+                record: None,
                 steady_for: Duration::ZERO,
                 now_ms: 0,
                 hold: Some(&Hold::Protected),

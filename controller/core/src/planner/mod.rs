@@ -24,7 +24,7 @@ use crate::dagster::Answer;
 use crate::deployment::Deployment;
 use crate::desired::Desired;
 use crate::ids::Revision;
-use crate::resources::service::FailureExcerpt;
+use crate::resources::service::{FailureExcerpt, Record};
 use crate::resources::{ObservedResources, Step, workspace};
 use crate::status::{Condition, Health, Sync};
 
@@ -48,6 +48,8 @@ pub struct Input<'a> {
     pub answers: &'a [Answered],
     /// Why tasks of the failing revision ended, once the report asked for it.
     pub failure_excerpt: Option<&'a FailureExcerpt>,
+    /// How the last rollout of the desired definition ended, if [`needs`] asks for it.
+    pub record: Option<Record>,
     /// How long the desired revision has been steady.
     pub steady_for: Duration,
     /// Milliseconds since 1970.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::ownership::{is_owned, not_owned};
 use super::{Input, Plan, Report, assess, garbage, protection, readiness, removal};
 use crate::desired::{Desired, DesiredLocation};
-use crate::ids::Arn;
+use crate::ids::{Arn, Revision};
 use crate::resources::service::stop_reason::is_transient;
 use crate::resources::service::{self, FailureExcerpt, Phase, ServicePlan};
 use crate::resources::task_definition::{self, Attempt};
+use crate::resources::task_form::FORMS;
 use crate::resources::{
     Deferred, DesiredResources, ObservedResources, Step, discovery, image_repository, log_group, role, run_definition,
     scaling, workspace,
@@ -87,6 +88,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     // The rollout starts before the run definition is registered: runs need it only after the new revision serves.
     let run_mismatch = run_definition.as_ref().and_then(|desired| desired.aws_mismatch(&observed.run_definitions));
     let runs = desired_run.into_iter().flat_map(|desired| run_steps(desired, observed, run_mismatch.is_some()));
+    let runs = runs.chain(serving_run_steps(input, location, registered));
     // A scalable target overrides the count: delete it before codeloc sets the count, and create it after the service.
     if scaling.is_none() {
         deploy.extend(scaling_steps);
@@ -108,7 +110,7 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
     } else if known.is_some() {
         steps.extend(deploy);
     } else {
-        let repairs = repairs(input, &desired);
+        let repairs = repairs(input, location, &desired);
         later.extend(deploy.into_iter().filter(|step| !repairs.contains(step)));
         steps.extend(repairs);
     }
@@ -136,28 +138,20 @@ pub(super) fn present(input: &Input<'_>, location: &DesiredLocation) -> Plan {
 
 /// Repairs the service with the definition that it runs, or ran last, while the desired image is unknown: what serves must not wait for a
 /// build or for a git host.
-fn repairs(input: &Input<'_>, desired: &DesiredResources) -> Vec<Step> {
+fn repairs(input: &Input<'_>, location: &DesiredLocation, desired: &DesiredResources) -> Vec<Step> {
     let observed = input.observed;
-    let is_attempted = |one: &&Shared<task_definition::Observed>| is_owned(input, &one.tags) && one.attempt().is_some();
-    let attempted = observed.task_definitions.iter().filter(is_attempted);
-    let last = attempted.max_by_key(|one| one.attempt().map(|attempt| attempt.at)).map(|one| &**one);
-    let serves = observed.service.as_deref().is_some_and(service::Observed::exists);
-    let registered = if serves { observed.runs() } else { last };
-    let Some((registered, revision)) = registered.and_then(|one| Some((one, one.revision()?))) else { return vec![] };
+    let Some(Repair { registered, plan, .. }) = repair(input, desired) else { return vec![] };
     let mut steps: Vec<Step> =
         discovery::diff(&desired.discovery, observed.discovery.as_deref()).into_iter().map(Step::Discovery).collect();
-    let context = service::Context {
-        revision: &Deferred::Known(revision),
-        registered: Some(registered),
-        task_definitions: &observed.task_definitions,
-        registry: &registry(observed),
-        transient: false,
-        unexplained: false,
-        unregistered: is_unregistered(input),
-        now_ms: input.now_ms,
-    };
-    let changes = service::diff(&desired.service, observed.service.as_deref(), context).changes;
-    let service = changes.into_iter().map(Step::Service);
+    if let (Some(registered), true) = (registered, plan.attempts) {
+        let served_before = observed.served_before(registered.commit().as_ref());
+        steps.push(Step::TaskDefinition(task_definition::Change::Attempt {
+            arn: registered.arn.clone(),
+            attempt: service::attempt(observed.service.as_deref(), served_before, input.now_ms),
+            fields: vec![],
+        }));
+    }
+    let service = plan.changes.into_iter().map(Step::Service);
     let scaling = scaling::diff(desired.scaling.as_ref(), observed.scaling.as_deref(), active_count(observed))
         .into_iter()
         .map(Step::Scaling);
@@ -169,7 +163,55 @@ fn repairs(input: &Input<'_>, desired: &DesiredResources) -> Vec<Step> {
         steps.extend(service);
         steps.extend(scaling);
     }
+    steps.extend(serving_run_steps(input, location, None));
     steps
+}
+
+/// The part of [`repairs`] for the ECS service.
+pub(super) struct Repair<'a> {
+    /// The definition with which the service is repaired. Without one, because a person deregistered it, only its settings are.
+    registered: Option<&'a task_definition::Observed>,
+    pub revision: Option<Revision>,
+    pub plan: ServicePlan,
+}
+
+pub(super) fn repair<'a>(input: &Input<'a>, desired: &DesiredResources) -> Option<Repair<'a>> {
+    let observed = input.observed;
+    let registered = observed.repairable();
+    let is_foreign = registered.is_some_and(|one| !is_owned(input, &one.tags));
+    let nothing_ran = registered.is_none() && !observed.service.as_deref().is_some_and(service::Observed::exists);
+    if is_foreign || nothing_ran {
+        return None;
+    }
+    let revision = registered.and_then(task_definition::Observed::revision);
+    let (known, registry) = (revision.clone().map_or(Deferred::AfterApply, Deferred::Known), registry(observed));
+    let context = service_context(input, &known, registered, &registry);
+    let mut plan = service::diff(&desired.service, observed.service.as_deref(), context);
+    if revision.is_none() {
+        plan.changes
+            .retain(|change| !matches!(change, service::Change::Create { .. } | service::Change::Deploy { .. }));
+    }
+    Some(Repair { registered, revision, plan })
+}
+
+/// Registers the run definition that the serving revision names, if it is lost: until the desired revision serves, runs start from that one.
+/// `registered` is the definition with the desired content.
+fn serving_run_steps(
+    input: &Input<'_>,
+    location: &DesiredLocation,
+    registered: Option<&task_definition::Observed>,
+) -> Vec<Step> {
+    let serving = input.observed.serving().filter(|serving| registered.is_none_or(|one| one.arn != serving.arn));
+    let Some((image, family)) = serving.and_then(|one| Some((&one.content.as_ref()?.image, one.run_family()?))) else {
+        return vec![];
+    };
+    let in_form = |form| run_definition::desired(&location.config, image, input.deployment, form);
+    // Another family means that the config has changed since: then its content is not known.
+    let desired = FORMS.iter().map(in_form).find(|desired| desired.family == family);
+    let changes = desired.map(|desired| run_definition::diff(&desired, &input.observed.run_definitions));
+    let is_lost =
+        |change: &run_definition::Change| matches!(change, run_definition::Change::Register { again: false, .. });
+    changes.into_iter().flatten().filter(is_lost).map(Step::RunDefinition).collect()
 }
 
 /// The desired count of the service; absent while there is no active one.
@@ -187,7 +229,8 @@ fn kept_permissions(input: &Input<'_>) -> role::Kept {
     let service = input.observed.service.as_ref().filter(|service| service.exists());
     let is_named = |one: &&Shared<task_definition::Observed>| service.is_some_and(|service| service.names(one));
     let servers = input.observed.task_definitions.iter().filter(is_named);
-    let named = servers.chain(&input.observed.run_definitions).filter(|one| is_owned(input, &one.tags));
+    let named = servers.chain(&input.observed.run_definitions).map(|one| &**one).chain(input.observed.repairable());
+    let named = named.filter(|one| is_owned(input, &one.tags));
     let mut kept = role::Kept::default();
     named.filter_map(|one| one.content.as_ref()).for_each(|content| kept.add(content));
     kept
@@ -234,18 +277,32 @@ fn register(input: &Input<'_>, desired: &task_definition::Desired) -> task_defin
 /// The part of the plan for the ECS service, and the phase of its rollout.
 pub(super) fn service_plan(input: &Input<'_>, desired: &DesiredResources) -> ServicePlan {
     let observed = input.observed;
-    let registry = registry(observed);
-    let context = service::Context {
-        revision: &desired.task_definition.revision,
-        registered: task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs()),
-        task_definitions: &observed.task_definitions,
-        registry: &registry,
+    let (revision, registry) = (&desired.task_definition.revision, registry(observed));
+    let registered = task_definition::equal(&desired.task_definition, &observed.task_definitions, observed.runs());
+    service::diff(
+        &desired.service,
+        observed.service.as_deref(),
+        service_context(input, revision, registered, &registry),
+    )
+}
+
+fn service_context<'a>(
+    input: &Input<'a>,
+    revision: &'a Deferred<Revision>,
+    registered: Option<&'a task_definition::Observed>,
+    registry: &'a Deferred<Arn>,
+) -> service::Context<'a> {
+    service::Context {
+        revision,
+        registered,
+        task_definitions: &input.observed.task_definitions,
+        registry,
         transient: input.failure_excerpt.is_some_and(|excerpt| is_transient(excerpt, builds_image(input))),
         unexplained: input.failure_excerpt.is_some_and(FailureExcerpt::is_unexplained),
+        record: input.record,
         unregistered: is_unregistered(input),
         now_ms: input.now_ms,
-    };
-    service::diff(&desired.service, observed.service.as_deref(), context)
+    }
 }
 
 fn builds_image(input: &Input<'_>) -> bool {

@@ -142,7 +142,7 @@ impl DesiredResources {
         deployment: &Deployment,
         form: &Form,
     ) -> Self {
-        let run_definition = image.map(|image| run_definition::desired(location, image, deployment, form));
+        let run_definition = image.map(|image| run_definition::desired(location, &image.reference, deployment, form));
         Self {
             log_group: log_group::desired(location, deployment),
             image_repository: location.image.is_none().then(|| image_repository::desired(location, deployment)),
@@ -184,6 +184,30 @@ impl ObservedResources {
             .iter()
             .find(|observed| observed.arn == service.task_definition)
             .map(|observed| &**observed)
+    }
+
+    /// The task definition of the last complete rollout, which serves. Before there is one: see [`Self::repairable`].
+    pub fn serving(&self) -> Option<&task_definition::Observed> {
+        let service = self.service.as_ref().filter(|service| service.exists());
+        let rolled_out = service.and_then(|service| service::rolled_out(service, &self.task_definitions));
+        rolled_out.or_else(|| self.repairable())
+    }
+
+    /// The task definition that the service runs; the one that served before if that one failed and nothing serves; without a service, the
+    /// one that it ran last.
+    pub fn repairable(&self) -> Option<&task_definition::Observed> {
+        let newest = |commit: Option<&Commit>| {
+            let attempted = self.task_definitions.iter().filter_map(|one| Some((one.attempt()?.at, &**one)));
+            let fits =
+                |one: &task_definition::Observed| commit.is_none_or(|commit| one.commit().as_ref() == Some(commit));
+            attempted.filter(|(_, one)| fits(one)).max_by_key(|(at, _)| *at).map(|(_, one)| one)
+        };
+        let Some(service) = self.service.as_ref().filter(|service| service.exists()) else {
+            return newest(None);
+        };
+        let runs = self.runs()?;
+        let before = service.has_failed_for_good(runs, &self.task_definitions).then(|| runs.served_before()).flatten();
+        before.and_then(|before| newest(Some(&before))).or(Some(runs))
     }
 
     /// Whether it is the server id of a registered revision.

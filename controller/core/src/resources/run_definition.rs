@@ -14,7 +14,6 @@ use super::tracked_fields::{Found, TrackedField};
 use crate::arns;
 use crate::deployment::Deployment;
 use crate::ids::Arn;
-use crate::image::Image;
 use crate::names;
 use crate::shared::Shared;
 use crate::tags::{self, TagChange, Tags};
@@ -66,7 +65,8 @@ impl Desired {
     }
 }
 
-pub fn desired(location: &Location, image: &Image, deployment: &Deployment, form: &Form) -> Desired {
+/// `image` is the reference of the image.
+pub fn desired(location: &Location, image: &str, deployment: &Deployment, form: &Form) -> Desired {
     let (cpu, memory) = resources(location);
     let mut content = Content {
         cpu,
@@ -74,7 +74,7 @@ pub fn desired(location: &Location, image: &Image, deployment: &Deployment, form
         architecture: task_spec::architecture(location, deployment),
         task_role_arn: arns::role(location, deployment),
         execution_role_arn: arns::execution_role(location, deployment),
-        image: image.reference.clone(),
+        image: image.to_owned(),
         command: vec![],
         environment: task_spec::shared_environment(location, image, deployment),
         secrets: task_spec::secrets(location, deployment),
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_launcher_uses_the_newest_revision_of_the_family() {
-        let desired = desired(&location(512, 1, None), &image(1), &deployment(), NEWEST);
+        let desired = desired(&location(512, 1, None), &image(1).reference, &deployment(), NEWEST);
         let first = observed(&desired, 1);
         assert_eq!(diff(&desired, &[first.clone().into()]), []);
         let other = Observed { foreign: vec!["user"], ..observed(&desired, 2) };
@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn another_image_has_another_family() {
-        let family = |version| desired(&location(512, 1, None), &image(version), &deployment(), NEWEST).family;
+        let family =
+            |version| desired(&location(512, 1, None), &image(version).reference, &deployment(), NEWEST).family;
         assert_ne!(family(1), family(2));
         assert_eq!(family(1), family(1));
     }
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn the_context_names_the_family() {
         let location = location(512, 1, None);
-        let desired = desired(&location, &image(1), &deployment(), NEWEST);
+        let desired = desired(&location, &image(1).reference, &deployment(), NEWEST);
         assert!(container_context(&location, &desired).contains(&desired.family));
     }
 }

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::change::Field;
 use crate::deployment::Deployment;
 use crate::ids::{Arn, Commit, Revision};
-use crate::image::Image;
 use crate::shared::Shared;
 use crate::tags::{self, Tags};
 
@@ -241,7 +240,7 @@ impl std::fmt::Display for Attempt {
 /// Variables that both the code server and the runs of a location have.
 pub(super) fn shared_environment(
     location: &Location,
-    image: &Image,
+    image: &str,
     deployment: &Deployment,
 ) -> BTreeMap<String, String> {
     let mut environment = deployment.environment.clone();
@@ -249,7 +248,7 @@ pub(super) fn shared_environment(
     environment.extend(location.environment.clone());
     let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
     set("DAGSTER_LOCATION_NAME", location.name.as_str());
-    set(CURRENT_IMAGE, &image.reference);
+    set(CURRENT_IMAGE, image);
     set("DAGSTER_REPO_S3_BUCKET", &deployment.bucket);
     set(OWN_PREFIX, &location.s3_prefix);
     environment
@@ -343,7 +342,7 @@ mod tests {
         let (mut location, mut deployment) = (location(512, 1, None), deployment());
         deployment.environment = [("TOKEN".to_owned(), "plain".to_owned())].into();
         location.secrets = [("TOKEN".to_owned(), "arn".to_owned()), ("LEVEL".to_owned(), "arn".to_owned())].into();
-        assert!(!shared_environment(&location, &image(1), &deployment).contains_key("TOKEN"));
+        assert!(!shared_environment(&location, &image(1).reference, &deployment).contains_key("TOKEN"));
         // The config sets LEVEL itself.
         assert_eq!(secrets(&location, &deployment), [("TOKEN".to_owned(), "arn".to_owned())].into());
     }

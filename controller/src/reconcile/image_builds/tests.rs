@@ -319,14 +319,14 @@ async fn an_image_that_is_gone_is_built_again() {
 async fn an_image_is_looked_up_before_a_rollout() {
     let (setup, wanted, name) = (Setup::new([]), wanted("orders", "1"), location_name("orders"));
     assert!(is_ready(&setup.result(&wanted).await));
-    assert!(setup.builds.is_available(&name).await);
+    assert!(setup.builds.is_available(&name, ImageOf::Desired).await);
     assert!(lock(&setup.builder.looked_up).is_empty(), "it was pushed a moment ago");
     tokio::time::advance(RECENT).await;
-    assert!(setup.builds.is_available(&name).await);
+    assert!(setup.builds.is_available(&name, ImageOf::Desired).await);
     lock(&setup.builder.registry).clear();
-    assert!(setup.builds.is_available(&name).await, "it was seen a moment ago");
+    assert!(setup.builds.is_available(&name, ImageOf::Desired).await, "it was seen a moment ago");
     tokio::time::advance(RECENT).await;
-    assert!(!setup.builds.is_available(&name).await);
+    assert!(!setup.builds.is_available(&name, ImageOf::Desired).await);
     assert!(is_ready(&setup.result(&wanted).await));
 }
 
@@ -339,6 +339,59 @@ async fn a_repository_that_was_created_again_gets_its_image() {
     assert!(matches!(setup.ensure(&wanted), ImageStatus::Building(_)));
     assert!(is_ready(&setup.result(&wanted).await));
     assert_eq!(setup.builder.started().len(), 2);
+}
+
+fn serving(name: &str, commit: &str) -> Wanted {
+    let wanted = wanted(name, commit);
+    Wanted { deployed: Some(FakeBuilder::reference(&wanted.request)), ..wanted }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_serving_image_is_built_again_only_when_gone() {
+    let (setup, serving, name) = (Setup::new([]), serving("orders", "1"), location_name("orders"));
+    let keep = || setup.builds.keep(&name, Some(&serving), Reason::Progress);
+    lock(&setup.builder.registry).insert(FakeBuilder::reference(&serving.request));
+    keep();
+    setup.builds.look_up_some().await;
+    assert_eq!(lock(&setup.builder.looked_up).len(), 1);
+    keep();
+    assert_eq!(setup.queued().await, None);
+    assert_eq!(setup.builder.started(), Vec::<String>::new());
+
+    lock(&setup.builder.registry).clear();
+    tokio::time::advance(RECENT).await;
+    assert!(!setup.builds.is_available(&name, ImageOf::Serving).await);
+    keep();
+    assert_eq!(setup.queued().await, Some(name.clone()));
+    assert_eq!(setup.builder.ended(), ["orders 1"]);
+    assert!(setup.builds.is_available(&name, ImageOf::Serving).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_image_does_not_replace_the_serving_one() {
+    let (setup, name) = (Setup::new([]), location_name("orders"));
+    let serving = Wanted { deployed: Some("registry.test/orders@old".to_owned()), ..wanted("orders", "1") };
+    let keep = || setup.builds.keep(&name, Some(&serving), Reason::Progress);
+    keep();
+    assert!(!setup.builds.is_available(&name, ImageOf::Serving).await);
+    keep();
+    assert_eq!(setup.queued().await, Some(name.clone()));
+    let failed = |slot: &Slot| match &slot.progress {
+        ImageStatus::Failed(message) => message.clone(),
+        other => panic!("{other:?}"),
+    };
+    let message = failed(&lock(&setup.builds.shared.slots)[&(name.clone(), ImageOf::Serving)]);
+    assert!(message.contains("the registry does not have it"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serving_image_that_nothing_needs_is_not_built() {
+    let (setup, serving, name) = (Setup::new([]), serving("orders", "1"), location_name("orders"));
+    setup.builds.keep(&name, Some(&serving), Reason::Progress);
+    assert!(!setup.builds.is_available(&name, ImageOf::Serving).await);
+    setup.builds.keep(&name, None, Reason::Progress);
+    assert_eq!(setup.queued().await, None);
+    assert_eq!(setup.builder.started(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,5 +409,8 @@ async fn a_sweep_looks_up_a_bounded_number_of_images() {
         assert_eq!(lock(&setup.builder.looked_up).len(), 12);
     }
     let slots = lock(&setup.builds.shared.slots);
-    assert!(slots.values().all(|slot| slot.seen.elapsed() < 25 * A_MINUTE), "each one had its turn");
+    assert!(
+        slots.values().all(|slot| slot.seen.is_some_and(|seen| seen.elapsed() < 25 * A_MINUTE)),
+        "each one had its turn"
+    );
 }

@@ -87,6 +87,7 @@ impl Model {
             webserver: WebserverState::Answers,
             answers: &answers,
             failure_excerpt: None,
+            record: None,
             steady_for: Duration::ZERO,
             now_ms: self.now_ms,
             hold: None,
@@ -94,7 +95,7 @@ impl Model {
             runs: &Runs::None,
         };
         if let Desired::Present(location) = &desired {
-            assert_eq!(needs(&input, Purpose::Converge).failure_logs, failing(&input, location));
+            assert_eq!(needs(&input, Purpose::Converge).failure_logs, failing(&input, location).0);
         }
         let plan = plan(input);
         assert_eq!(lint(&input, &plan), Ok(()));

@@ -37,6 +37,7 @@ fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
         webserver: WebserverState::NotConfigured,
         answers: &[],
         failure_excerpt: None,
+        record: None,
         steady_for: Duration::ZERO,
         now_ms: 0,
         hold,

@@ -54,6 +54,7 @@ fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Op
         webserver: WebserverState::Answers,
         answers: &answers,
         failure_excerpt: None,
+        record: None,
         steady_for: Duration::ZERO,
         now_ms: model.now_ms,
         hold: None,

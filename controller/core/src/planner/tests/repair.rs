@@ -6,7 +6,7 @@ use super::super::{Input, Plan, Runs, WebserverState, lint, plan};
 use super::model::*;
 use crate::desired::{Desired, DesiredLocation};
 use crate::image::ImageStatus;
-use crate::resources::{Kind, Step, service};
+use crate::resources::{Kind, Step, run_definition, service};
 
 type Edit = fn(&mut Model);
 
@@ -46,6 +46,7 @@ fn plan_without_image(model: &Model) -> Plan {
         webserver: WebserverState::NotConfigured,
         answers: &[],
         failure_excerpt: None,
+        record: None,
         steady_for: Duration::ZERO,
         now_ms: 1_000_000,
         hold: None,
@@ -63,6 +64,16 @@ fn apply(model: &mut Model, steps: &[Step]) {
     }
 }
 
+/// Plans and applies until nothing is left to do.
+fn settle_without_image(model: &mut Model) {
+    for _ in 0..6 {
+        let plan = plan_without_image(model);
+        apply(model, &plan.steps);
+        model.settle();
+    }
+    assert_eq!(plan_without_image(model).steps, []);
+}
+
 #[test]
 fn a_missing_image_does_not_prevent_repairs() {
     for (edit, kind) in EDITS {
@@ -76,6 +87,77 @@ fn a_missing_image_does_not_prevent_repairs() {
         model.settle();
         assert_eq!(plan_without_image(&model).steps, [], "{kind:?}");
         assert_eq!(model.observed.service.as_ref().unwrap().task_definition, definition);
+    }
+}
+
+#[test]
+fn a_repair_returns_to_the_revision_that_served() {
+    let mut model = converged();
+    let definition = model.observed.service.as_ref().unwrap().task_definition.clone();
+    model.broken.push(image(2).reference);
+    model.converge(&Desire::Present(Box::new(scaled()), image(2)));
+    // With the service, the tag of the failed revision is gone.
+    model.observed.service = None;
+    settle_without_image(&mut model);
+    let service = model.observed.service.as_ref().unwrap();
+    assert_eq!(service.task_definition, definition);
+    assert_eq!(service.primary().map(|primary| primary.rollout), Some(service::Rollout::Completed));
+}
+
+#[test]
+fn a_repair_passes_over_other_revisions_that_failed() {
+    let mut model = converged();
+    let definition = model.observed.service.as_ref().unwrap().task_definition.clone();
+    for version in [2, 3] {
+        model.broken.push(image(version).reference);
+        model.converge(&Desire::Present(Box::new(scaled()), image(version)));
+    }
+    model.observed.service = None;
+    settle_without_image(&mut model);
+    assert_eq!(model.observed.service.as_ref().unwrap().task_definition, definition);
+}
+
+#[test]
+fn repairs_end_although_no_revision_ever_served() {
+    let mut model = Model::default();
+    for version in [1, 2] {
+        model.broken.push(image(version).reference);
+        model.converge(&Desire::Present(Box::new(scaled()), image(version)));
+    }
+    settle_without_image(&mut model);
+    model.observed.service = None;
+    settle_without_image(&mut model);
+}
+
+#[test]
+fn a_lost_run_definition_of_the_serving_revision_is_registered() {
+    let mut model = converged();
+    let lost = std::mem::take(&mut model.observed.run_definitions);
+    let registered = |plan: &Plan| -> Vec<String> {
+        let changes = plan.steps.iter().filter_map(|step| match step {
+            Step::RunDefinition(run_definition::Change::Register { desired, .. }) => Some(desired.family.clone()),
+            _ => None,
+        });
+        changes.collect()
+    };
+    assert_eq!(registered(&plan_without_image(&model)), [lost[0].family()]);
+
+    model.observed.run_definitions = lost.clone();
+    model.broken.push(image(2).reference);
+    let desire = Desire::Present(Box::new(scaled()), image(2));
+    model.converge(&desire);
+    model.observed.run_definitions.clear();
+    assert_eq!(registered(&model.plan(&desire)), [lost[0].family()]);
+}
+
+#[test]
+fn a_deregistered_serving_definition_does_not_prevent_repairs() {
+    for (edit, kind) in &EDITS[..4] {
+        let mut model = converged();
+        model.observed.task_definitions.clear();
+        edit(&mut model);
+        let plan = plan_without_image(&model);
+        assert!(plan.steps.iter().any(|step| step.kind() == *kind), "{kind:?}: {plan:#?}");
     }
 }
 

@@ -31,6 +31,7 @@ fn with_input<T>(model: &Model, runs: &Runs, now_ms: i64, use_input: impl FnOnce
         webserver: WebserverState::NotConfigured,
         answers: &[],
         failure_excerpt: None,
+        record: None,
         steady_for: Duration::ZERO,
         now_ms,
         hold: None,

@@ -142,6 +142,17 @@ impl Observed {
         self.tags.get(tags::FAILED_REVISION).is_some_and(|failed| failed == revision)
     }
 
+    /// Whether the rollout of the definition that it runs has failed, and there is no earlier one to which ECS rolls back.
+    pub(super) fn has_failed_for_good(
+        &self,
+        runs: &task_definition::Observed,
+        all: &[Shared<task_definition::Observed>],
+    ) -> bool {
+        let remembered = runs.revision_tag().is_some_and(|revision| self.remembers_failure_of(revision));
+        let failed = self.primary().is_some_and(|primary| primary.rollout == Rollout::Failed);
+        remembered && failed && rolled_out(self, all).is_none()
+    }
+
     /// The value of [`Attempt::over`] for a rollout that starts now.
     pub fn primary_id(&self) -> &str {
         self.primary().map_or(NO_DEPLOYMENT, |deployment| &deployment.id)
@@ -235,6 +246,20 @@ pub struct ServicePlan {
     pub attempts: bool,
 }
 
+/// How the last rollout of a definition ended, by `ListServiceDeployments`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// ECS rolls it back or has done so, by itself or because a person stopped it with a rollback.
+    RolledBack,
+    /// It was complete, another deployment replaced it, or it never started: someone else has changed the service since.
+    NotRolledBack,
+    /// ECS still reports it as in progress, although the service runs another definition: one of the reads is late.
+    InProgress,
+}
+
+/// ECS keeps the records of a service's deployments for 90 days.
+const RECORDS_MS: i64 = 89 * 24 * 60 * 60 * 1000;
+
 /// The state of other kinds on which the changes depend.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -247,6 +272,8 @@ pub struct Context<'a> {
     pub transient: bool,
     /// Whether the reason cannot be read now: then the failure is not remembered yet.
     pub unexplained: bool,
+    /// What ECS has recorded about the last rollout of the registered definition, if [`suspects_rollback`].
+    pub record: Option<Record>,
     /// Whether tasks have run for minutes and Cloud Map lists none of them.
     pub unregistered: bool,
     /// Milliseconds since 1970.
@@ -281,8 +308,11 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
     }
     let failed = context.revision.known().and_then(|revision| Some((revision, failure(observed, revision, context)?)));
     if let Some((revision, reason)) = failed {
-        if !context.transient {
-            if !context.unexplained && !observed.remembers_failure_of(revision.as_str()) {
+        // Once the cause was known, another task that stopped for another reason does not change it.
+        let remembered = observed.remembers_failure_of(revision.as_str());
+        if remembered || !context.transient {
+            let is_certain = !context.unexplained && context.record != Some(Record::InProgress);
+            if is_certain && !remembered {
                 let (arn, name, revision) = (observed.arn.clone(), observed.name.clone(), revision.clone());
                 changes.push(Change::RememberFailed { arn, name, revision });
             }
@@ -308,6 +338,14 @@ pub fn diff(desired: &Desired, observed: Option<&Observed>, context: Context<'_>
             Some(primary) if primary.rollout == Rollout::InProgress => Phase::Rolling(primary.clone()),
             _ => Phase::Steady,
         };
+        let revision = context.revision.known().filter(|_| phase == Phase::Steady);
+        if revision.is_some_and(|revision| {
+            observed.remembers_failure_of(revision.as_str()) && completed(observed, revision, context.task_definitions)
+        }) {
+            // Its next failure may be a transient one.
+            let tags = TagChange { remove: [tags::FAILED_REVISION.to_owned()].into(), ..TagChange::default() };
+            changes.push(Change::Tag { arn: observed.arn.clone(), name: observed.name.clone(), tags });
+        }
         if phase == Phase::Steady && context.unregistered && changes.is_empty() {
             // ECS registers a task only when it starts, even if the registry was created again (terraform-provider-aws#46930).
             let (name, task_definition) = (desired.name.clone(), observed.task_definition.clone());
@@ -367,9 +405,20 @@ fn failure(observed: &Observed, revision: &Revision, context: Context<'_>) -> Op
     if is_known && observed.remembers_failure_of(revision.as_str()) {
         return Some("an earlier rollout of this revision failed".to_owned());
     }
-    registered
-        .is_some_and(|registered| rolled_back(observed, registered, context.task_definitions))
-        .then(|| "ECS rolled this revision back".to_owned())
+    let suspected = registered.is_some_and(|registered| rolled_back(observed, registered, context.task_definitions));
+    (suspected && context.record != Some(Record::NotRolledBack)).then(|| "ECS rolled this revision back".to_owned())
+}
+
+/// Whether only the records of ECS tell if it rolled the definition back: a person who updates the service leaves the same traces.
+pub fn suspects_rollback(
+    observed: &Observed,
+    registered: &task_definition::Observed,
+    all: &[Shared<task_definition::Observed>],
+    now_ms: i64,
+) -> bool {
+    let remembered = registered.revision_tag().is_some_and(|revision| observed.remembers_failure_of(revision));
+    let has_record = registered.attempt().is_some_and(|attempt| now_ms - attempt.at < RECORDS_MS);
+    !remembered && has_record && rolled_back(observed, registered, all)
 }
 
 /// Whether the service runs a definition of this revision, and its rollout is complete.
@@ -379,7 +428,7 @@ fn completed(observed: &Observed, revision: &Revision, all: &[Shared<task_defini
         && observed.primary().is_some_and(|primary| primary.rollout == Rollout::Completed)
 }
 
-/// Whether ECS rolled the definition back while no process was running: see [`Attempt`]. Without a service, there is nothing to roll back to.
+/// Whether ECS seems to have rolled the definition back while no process was running: see [`Attempt`]. Without a service, there is nothing to roll back to.
 /// A primary deployment from before the attempt did not replace it: the attempt was based on a stale read.
 fn rolled_back(
     observed: &Observed,

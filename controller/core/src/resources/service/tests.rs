@@ -54,12 +54,25 @@ fn service_plan(observed: &Observed, new: Option<&str>) -> ServicePlan {
 
 /// The same after a transient failure, or after another one.
 fn service_plan_after(observed: &Observed, new: Option<&str>, transient: bool) -> ServicePlan {
-    plan_of_failure(observed, new, transient, false)
+    plan_of_failure(observed, new, Cause { transient, ..Cause::default() })
 }
 
-fn plan_of_failure(observed: &Observed, new: Option<&str>, transient: bool, unexplained: bool) -> ServicePlan {
+fn of_new_revision(mut definition: Shared<task_definition::Observed>) -> Shared<task_definition::Observed> {
+    definition.tags.insert(tags::REVISION.to_owned(), "new".to_owned());
+    definition
+}
+
+/// The knowledge about a failed rollout.
+#[derive(Clone, Copy, Default)]
+struct Cause {
+    transient: bool,
+    unexplained: bool,
+    record: Option<Record>,
+}
+
+fn plan_of_failure(observed: &Observed, new: Option<&str>, cause: Cause) -> ServicePlan {
     let definitions: Vec<Shared<task_definition::Observed>> =
-        [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| definition(NEW, 2, attempt))]
+        [Some(definition(OLD, 1, "1000 -")), new.map(|attempt| of_new_revision(definition(NEW, 2, attempt)))]
             .into_iter()
             .flatten()
             .collect();
@@ -68,8 +81,9 @@ fn plan_of_failure(observed: &Observed, new: Option<&str>, transient: bool, unex
         registered: definitions.get(1).map(|one| &**one),
         task_definitions: &definitions,
         registry: &Deferred::Known("arn:registry".into()),
-        transient,
-        unexplained,
+        transient: cause.transient,
+        unexplained: cause.unexplained,
+        record: cause.record,
         unregistered: false,
         now_ms: 10 * RETRY_MS,
     };
@@ -144,10 +158,35 @@ fn a_failed_deployment_is_remembered_once() {
 fn a_failure_of_unknown_cause_is_not_remembered() {
     let mut observed = observed();
     observed.deployments.push(deployment("ecs-svc/2", NEW, Rollout::Failed));
-    let unknown = plan_of_failure(&observed, Some("2000 ecs-svc/1"), false, true);
+    let cause = Cause { unexplained: true, ..Cause::default() };
+    let unknown = plan_of_failure(&observed, Some("2000 ecs-svc/1"), cause);
     assert!(matches!(unknown.phase, Phase::Failed { .. }) && unknown.changes.is_empty(), "{unknown:?}");
-    let known = plan_of_failure(&observed, Some("2000 ecs-svc/1"), false, false);
+    let known = plan_of_failure(&observed, Some("2000 ecs-svc/1"), Cause::default());
     assert!(matches!(known.changes.as_slice(), [Change::RememberFailed { .. }]));
+}
+
+#[test]
+fn a_remembered_failure_is_not_retried_for_a_later_cause() {
+    let mut observed = observed();
+    observed.deployments.push(deployment("ecs-svc/2", NEW, Rollout::Failed));
+    observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let service_plan = service_plan_after(&observed, Some("2000 ecs-svc/1"), true);
+    assert!(matches!(service_plan.phase, Phase::Failed { transient: false, .. }), "{service_plan:?}");
+    assert_eq!(service_plan.changes, []);
+}
+
+#[test]
+fn the_record_of_ecs_tells_a_rollback_from_a_change_by_hand() {
+    let mut observed = observed();
+    observed.deployments = vec![deployment("ecs-svc/3", OLD, Rollout::Completed)];
+    let registered = definition(NEW, 2, "2000 ecs-svc/1");
+    assert!(suspects_rollback(&observed, &registered, &[definition(OLD, 1, "1000 -"), registered.clone()], 9_000));
+    let plan = |record| plan_of_failure(&observed, Some("2000 ecs-svc/1"), Cause { record, ..Cause::default() });
+    let by_hand = plan(Some(Record::NotRolledBack));
+    assert!(deploys(&by_hand) && by_hand.attempts, "{by_hand:?}");
+    for record in [None, Some(Record::RolledBack), Some(Record::InProgress)] {
+        assert!(matches!(plan(record).phase, Phase::Failed { .. }), "{record:?}");
+    }
 }
 
 #[test]
@@ -155,6 +194,19 @@ fn a_failed_revision_does_not_block_another_one() {
     let mut observed = observed();
     observed.tags.insert(tags::FAILED_REVISION.to_owned(), "other".to_owned());
     assert!(deploys(&service_plan(&observed, None)));
+}
+
+#[test]
+fn a_failure_is_forgotten_when_the_revision_serves() {
+    let mut observed = observed();
+    observed.task_definition = NEW.into();
+    observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Completed)];
+    observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
+    let plan = service_plan(&observed, Some("2000 ecs-svc/1"));
+    let [Change::Tag { tags: change, .. }] = plan.changes.as_slice() else { panic!("{plan:?}") };
+    assert!(plan.phase == Phase::Steady && change.remove.contains(tags::FAILED_REVISION), "{change:?}");
+    observed.tags.insert(tags::FAILED_REVISION.to_owned(), "other".to_owned());
+    assert_eq!(service_plan(&observed, Some("2000 ecs-svc/1")).changes, []);
 }
 
 #[test]
@@ -203,6 +255,7 @@ fn the_count_is_set_only_without_scaling() {
         registry: &Deferred::Known("arn:registry".into()),
         transient: false,
         unexplained: false,
+        record: None,
         unregistered: false,
         now_ms: 0,
     };
@@ -229,6 +282,7 @@ fn a_deregistered_running_definition_is_replaced_despite_the_tag() {
         registry: &Deferred::Known("arn:registry".into()),
         transient: false,
         unexplained: false,
+        record: None,
         unregistered: false,
         now_ms: 10 * RETRY_MS,
     };
@@ -241,7 +295,6 @@ fn a_transient_failure_is_retried_after_some_minutes() {
     let mut observed = observed();
     observed.task_definition = NEW.into();
     observed.deployments = vec![deployment("ecs-svc/2", NEW, Rollout::Failed)];
-    observed.tags.insert(tags::FAILED_REVISION.to_owned(), "new".to_owned());
     let retried = service_plan_after(&observed, Some("2000 -"), true);
     assert!(retried.attempts, "{retried:?}");
     assert!(matches!(&retried.changes[..], [Change::Redeploy { task_definition, .. }] if task_definition == NEW));

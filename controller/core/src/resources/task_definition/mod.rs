@@ -132,7 +132,7 @@ fn content(
     deployment: &Deployment,
     form: &Form,
 ) -> Content {
-    let mut environment = task_spec::shared_environment(location, image, deployment);
+    let mut environment = task_spec::shared_environment(location, &image.reference, deployment);
     let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
     // As variables and not as flags: a program that runs the task elsewhere can then override the address.
     set("DAGSTER_GRPC_HOST", "0.0.0.0".to_owned());
