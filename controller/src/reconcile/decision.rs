@@ -24,7 +24,7 @@ pub enum Decision {
     Unsafe(String),
     /// The plan came back although all of its steps succeeded, or AWS stores values that differ from what it was given.
     NotConverging(String),
-    /// The webserver shows an error, and codeloc has just asked it to load the location again.
+    /// codeloc has just asked the webserver to load the location, and the webserver shows an error or does not show the location.
     WaitForWebserver(Duration),
     CollectGarbage,
     Execute,
@@ -47,7 +47,7 @@ pub struct Round<'a> {
 
 pub fn decide(round: &Round<'_>) -> Decision {
     let plan = round.plan;
-    let reload_pause = round.reload_pause.filter(|_| only_reloads_an_error(plan));
+    let reload_pause = round.reload_pause.filter(|_| only_reloads(plan) && shows_error(plan));
     let waits = reload_pause.is_some() || (plan.steps.is_empty() && plan.report.look_again.is_some());
     if !(round.complete || waits || round.reason.accepts_partial(plan)) {
         return Decision::ObserveAgain;
@@ -62,8 +62,8 @@ pub fn decide(round: &Round<'_>) -> Decision {
         return Decision::WaitForWebserver(pause);
     }
     if round.applied.is_some_and(|applied| repeats(&plan.steps, applied)) {
-        if only_reloads_an_error(plan) {
-            // It loaded the location, and showed the error again at once.
+        if only_reloads(plan) {
+            // It loaded the location, and then showed the error again, or read an earlier workspace.yaml.
             return Decision::WaitForWebserver(plan.report.look_again.unwrap_or(RELOADED));
         }
         let steps: Vec<String> = plan.steps.iter().map(summary).collect();
@@ -103,12 +103,15 @@ fn repeats(steps: &[Step], applied: &[Step]) -> bool {
     steps.len() == applied.len() && steps.iter().zip(applied).all(|(step, applied)| step.repeats(applied))
 }
 
-/// Whether the plan only asks the webserver to load again what it could not load.
-fn only_reloads_an_error(plan: &Plan) -> bool {
+/// Whether the plan only asks the webserver to load the location again.
+fn only_reloads(plan: &Plan) -> bool {
     let reloads = |step: &Step| matches!(step, Step::Workspace(workspace::Change::Reload { .. }));
-    let conditions = &plan.report.conditions;
-    let failed = conditions.iter().any(|condition| condition.reason == status::Reason::WebserverError);
-    failed && plan.steps.iter().all(reloads)
+    plan.steps.iter().all(reloads)
+}
+
+/// Whether the webserver could not load the location.
+fn shows_error(plan: &Plan) -> bool {
+    plan.report.conditions.iter().any(|condition| condition.reason == status::Reason::WebserverError)
 }
 
 #[cfg(test)]

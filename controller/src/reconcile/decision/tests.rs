@@ -116,6 +116,14 @@ fn a_reload_that_does_not_help_waits_for_the_webserver() {
 }
 
 #[test]
+fn a_reload_that_another_one_undid_is_no_alarm() {
+    let (desired, plan) = (invalid(), plan(vec![reload()]));
+    let applied = plan.steps.clone();
+    let again = Round { applied: Some(&applied), ..round(Reason::Resync, &desired, &plan) };
+    assert_eq!(decide(&again), Decision::WaitForWebserver(RELOADED));
+}
+
+#[test]
 fn a_reload_pause_delays_no_other_step() {
     let (desired, plan) = (invalid(), plan(vec![reload(), delete_logs()]));
     let pause = Some(Duration::from_secs(15));
