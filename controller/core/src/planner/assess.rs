@@ -384,7 +384,7 @@ fn health(input: &Input<'_>, conditions: &[Condition], rollout_failed: bool) -> 
                 | Reason::LoadError
                 | Reason::NotAnswering
                 | Reason::WebserverError
-        )
+        ) || (condition.reason == Reason::NoInstance && condition.status == ConditionStatus::False)
     };
     if rollout_failed || conditions.iter().any(failed) {
         Health::Degraded

@@ -36,6 +36,18 @@ fn converged() -> (Model, String) {
 
 /// The plan when these ids answer at the addresses 1, 2 and so on. `published` is the number of the published address.
 fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Option<u8>, shown: Option<&str>) -> Plan {
+    plan_after(model, deployment, Duration::ZERO, ids, published, shown)
+}
+
+/// The same after the revision was steady for a time.
+fn plan_after(
+    model: &Model,
+    deployment: &Deployment,
+    steady_for: Duration,
+    ids: &[&str],
+    published: Option<u8>,
+    shown: Option<&str>,
+) -> Plan {
     let answer = |(number, id): (u8, &&str)| Answered {
         address: address(number),
         answer: Answer::Loaded { server_id: (*id).to_owned(), repositories: vec![] },
@@ -55,7 +67,7 @@ fn plan_with(model: &Model, deployment: &Deployment, ids: &[&str], published: Op
         answers: &answers,
         failure_excerpt: None,
         record: None,
-        steady_for: Duration::ZERO,
+        steady_for,
         now_ms: model.now_ms,
         hold: None,
         may_protect: false,
@@ -84,6 +96,18 @@ fn condition(plan: &Plan, kind: ConditionKind) -> (ConditionStatus, Reason, &str
     let condition =
         plan.report.conditions.iter().find(|condition| condition.kind == kind).expect("a condition of this kind");
     (condition.status, condition.reason, &condition.message)
+}
+
+#[test]
+fn a_location_without_tasks_becomes_degraded() {
+    let (model, id) = converged();
+    for (seconds, status, health) in
+        [(0, ConditionStatus::Unknown, Health::Progressing), (3600, ConditionStatus::False, Health::Degraded)]
+    {
+        let plan = plan_after(&model, &deployment(), Duration::from_secs(seconds), &[], Some(1), Some(&id));
+        let (found, reason, _) = condition(&plan, ConditionKind::Loaded);
+        assert_eq!((found, reason, plan.report.health), (status, Reason::NoInstance, health));
+    }
 }
 
 #[test]
