@@ -253,7 +253,7 @@ impl CloudCodeServer {
     /// The code server of the task at an address.
     pub fn at(&self, address: IpAddr) -> Option<RunningServer> {
         self.cloud.with_cloud(|cloud| {
-            // The health check asks whether the port is open, so a task that never becomes healthy answers nobody.
+            // The health check asks whether the port is open, so a task that is not healthy does not answer.
             let mut healthy = running(cloud).filter(|task| task.health == "HEALTHY");
             let task = healthy.find(|task| task.address.map(IpAddr::V4) == Some(address))?;
             server(cloud, &task.definition)

@@ -294,6 +294,18 @@ pub struct Shown {
     pub server_id: String,
 }
 
+/// Whether this status of the API is in sync and healthy.
+pub fn settled(status: &Value) -> bool {
+    status["sync"] == "Synced" && status["health"] == "Healthy"
+}
+
+/// Replaces a text that the file must contain.
+pub fn edit(path: &Path, from: &str, to: &str) {
+    let before = std::fs::read_to_string(path).expect("read the file");
+    assert!(before.contains(from), "{before}");
+    std::fs::write(path, before.replace(from, to)).expect("write the file");
+}
+
 fn free_udp_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("find a free port");
     socket.local_addr().expect("the socket has an address").port()

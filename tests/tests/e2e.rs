@@ -10,7 +10,7 @@ mod e2e {
     use codeloc_tests::interceptor::{Interceptor, Moment};
     use codeloc_tests::processes::{Call, prepared, root, stderr, stdout, wait_for};
     use codeloc_tests::sandbox::Sandbox;
-    use codeloc_tests::stack::Stack;
+    use codeloc_tests::stack::{Stack, edit, settled};
     use serde_json::{Value, json};
 
     const NAMES: [&str; 3] = ["inventory", "nightly-report", "orders"];
@@ -34,16 +34,6 @@ mod e2e {
 
     fn text(value: &Value) -> String {
         value.as_str().unwrap_or_default().to_owned()
-    }
-
-    fn edit(path: &Path, from: &str, to: &str) {
-        let before = std::fs::read_to_string(path).unwrap();
-        assert!(before.contains(from), "{before}");
-        std::fs::write(path, before.replace(from, to)).unwrap();
-    }
-
-    fn settled(status: &Value) -> bool {
-        status["sync"] == "Synced" && status["health"] == "Healthy"
     }
 
     /// The phases share one stack, because its start takes most of the time.

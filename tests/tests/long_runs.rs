@@ -9,7 +9,7 @@ mod e2e {
     use std::time::Duration;
 
     use codeloc_tests::processes::{prepared, wait_for};
-    use codeloc_tests::stack::Stack;
+    use codeloc_tests::stack::{Stack, edit, settled};
     use serde_json::{Value, json};
     use tokio::time::Instant;
 
@@ -138,8 +138,7 @@ defs = dg.Definitions.merge(defs, dg.Definitions(jobs=[long_run]))
 
     async fn change_the_memory(stack: &Stack, name: &str) {
         let before = stack.location(name).await.unwrap();
-        let text = std::fs::read_to_string(stack.config(name)).unwrap();
-        std::fs::write(stack.config(name), text.replace("memory: 512", "memory: 1024")).unwrap();
+        edit(&stack.config(name), "memory: 512", "memory: 1024");
         let changed = |status: &Value| settled(status) && status["revision"] != before["revision"];
         stack.wait_for_status(name, "the new memory is rolled out", 240, changed).await;
     }
@@ -158,9 +157,5 @@ defs = dg.Definitions.merge(defs, dg.Definitions(jobs=[long_run]))
             output += &stack.object(&key).await;
         }
         output
-    }
-
-    fn settled(status: &Value) -> bool {
-        status["sync"] == "Synced" && status["health"] == "Healthy"
     }
 }

@@ -48,6 +48,11 @@ pub fn with_mode(text: &str, mode: &str, protect: bool) -> String {
     kept.map(str::to_owned).chain(added).collect::<Vec<String>>().join("\n")
 }
 
+/// Whether an [`Event::Invalid`](super::history::Event::Invalid) wrote the config.
+pub fn is_invalid(text: &str) -> bool {
+    text.contains("git_url: [")
+}
+
 /// Whether codeloc changes and deletes everything of a location with this config.
 pub fn is_enforced(text: &str) -> bool {
     !text.contains("mode: detect") && !text.contains("mode: suspended") && !is_protected(text)

@@ -27,7 +27,7 @@ use crate::TestDeployment;
 pub use history::{Event, Flaw, History, ManualChange, NAMES, SECRETS};
 pub use manual_change::change;
 
-use configs::{branch, config_variant, renamed};
+use configs::{branch, config_variant, is_invalid, renamed};
 use wide::Wide;
 
 /// Time between two checks of the invariants.
@@ -405,7 +405,7 @@ impl Run {
         let summary = format!("{name}: {}, {}: {}", status.sync, status.health, status.message);
         let number = self.commits.get(branch(text)).copied().unwrap_or(1);
         let flaw = self.flaws.get(&(branch(text), number));
-        let settled = match (text.contains("git_url: ["), flaw) {
+        let settled = match (is_invalid(text), flaw) {
             (true, _) => status.sync == Sync::Unknown,
             // Before the last stopped task is read, the cause of the failure is unknown.
             (false, Some(Flaw::DoesNotBuild)) => {
@@ -440,7 +440,7 @@ impl Run {
         // codeloc changes nothing of a location with an invalid config.
         let is_frozen = |image: &str| {
             let mut configs = self.deployment.configs.iter();
-            configs.any(|(name, text)| text.contains("git_url: [") && image.contains(&format!("/{name}@")))
+            configs.any(|(name, text)| is_invalid(text) && image.contains(&format!("/{name}@")))
         };
         let mut missing = self.deployment.missing_images();
         missing.retain(|image| !is_frozen(image));

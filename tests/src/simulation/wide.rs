@@ -15,7 +15,7 @@ use localcloud::driver::simulated::Script;
 use localcloud::model::Cloud;
 use tokio::time::Instant;
 
-use super::configs::{bounds, is_enforced, is_protected, with_mode};
+use super::configs::{bounds, is_enforced, is_invalid, is_protected, with_mode};
 use super::history::{Event, ManualChange, NAMES};
 use super::{FIRST, Run, SECOND, invariants};
 
@@ -207,7 +207,7 @@ impl Run {
 
     /// The invariants of a wide history that hold at its end.
     pub(super) fn check_final_wide_state(&self) -> Result<(), String> {
-        let configs = self.deployment.configs.iter().filter(|(_, text)| !text.contains("git_url: ["));
+        let configs = self.deployment.configs.iter().filter(|(_, text)| !is_invalid(text));
         for (name, text) in configs {
             if let Some(violation) = self.cannot_work(name) {
                 return Err(format!("{name}: {violation}"));

@@ -110,43 +110,44 @@ async fn a_config_that_returns_ends_the_wait() {
     assert_eq!(harmful(&deployment), Vec::<String>::new());
 }
 
+/// Removes the tag of codeloc from the log group and the image repository, as a person does who wants to keep them.
+async fn untag_data(clients: &Clients) {
+    let groups =
+        clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.expect("AWS answers");
+    let group = groups.log_groups()[0].arn().expect("an ARN").trim_end_matches(":*");
+    clients.logs.untag_resource().resource_arn(group).tag_keys(MANAGED_BY).send().await.expect("AWS answers");
+    let repositories = clients.ecr.describe_repositories().send().await.expect("AWS answers");
+    let repository = repositories.repositories()[0].repository_arn().expect("an ARN");
+    clients.ecr.untag_resource().resource_arn(repository).tag_keys(MANAGED_BY).send().await.expect("AWS answers");
+}
+
+/// Waits until the location is gone, and asserts that the log group and the image repository are left.
+async fn assert_data_is_left(deployment: &TestDeployment, clients: &Clients) {
+    deployment.wait_until("the location is gone", |this| this.status("orders").is_none()).await;
+    let groups =
+        clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.expect("AWS answers");
+    assert_eq!(groups.log_groups().len(), 1);
+    let repositories = clients.ecr.describe_repositories().send().await.expect("AWS answers");
+    assert_eq!(repositories.repositories().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn data_without_the_tags_of_codeloc_survives_a_removal() {
     let mut deployment = converged().await;
     let clients = deployment.clients();
-    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
-    let group = groups.log_groups()[0].arn().unwrap().trim_end_matches(":*");
-    clients.logs.untag_resource().resource_arn(group).tag_keys(MANAGED_BY).send().await.unwrap();
-    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
-    let repository = repositories.repositories()[0].repository_arn().unwrap();
-    clients.ecr.untag_resource().resource_arn(repository).tag_keys(MANAGED_BY).send().await.unwrap();
-
+    untag_data(&clients).await;
     deployment.remove("orders");
-    deployment.wait_until("the location is gone", |this| this.status("orders").is_none()).await;
-    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
-    assert_eq!(groups.log_groups().len(), 1);
-    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
-    assert_eq!(repositories.repositories().len(), 1);
+    assert_data_is_left(&deployment, &clients).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn data_that_just_lost_its_tags_survives_a_removal() {
     let mut deployment = converged().await;
     let clients = deployment.clients();
-    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
-    let group = groups.log_groups()[0].arn().unwrap().trim_end_matches(":*");
-    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
-    let repository = repositories.repositories()[0].repository_arn().unwrap();
     // The tags go after codeloc has planned the deletion of both, and before it deletes them.
     deployment.cloud.set_faults(Rule::at(1, Fault::Delay(Duration::from_secs(5))).on(&["DeleteRole"]));
     deployment.remove("orders");
     deployment.wait_until("its policy is deleted", |this| harmful(this).contains(&"DeleteRolePolicy".to_owned())).await;
-    clients.logs.untag_resource().resource_arn(group).tag_keys(MANAGED_BY).send().await.unwrap();
-    clients.ecr.untag_resource().resource_arn(repository).tag_keys(MANAGED_BY).send().await.unwrap();
-
-    deployment.wait_until("the location is gone", |this| this.status("orders").is_none()).await;
-    let groups = clients.logs.describe_log_groups().log_group_name_prefix("/codeloc").send().await.unwrap();
-    assert_eq!(groups.log_groups().len(), 1);
-    let repositories = clients.ecr.describe_repositories().send().await.unwrap();
-    assert_eq!(repositories.repositories().len(), 1);
+    untag_data(&clients).await;
+    assert_data_is_left(&deployment, &clients).await;
 }

@@ -171,7 +171,7 @@ fn lint_absent(input: &Input<'_>, steps: &[Step]) -> Result<(), Violation> {
     }
     let mut published = input.workspace.entry.is_some();
     let runs = may_run(input);
-    // Its tasks need the rest, whoever owns it.
+    // The tasks of a service need the other resources, even if the service has another owner.
     let service = input.observed.service.as_ref().is_some_and(|observed| observed.exists());
     for step in steps.iter().filter(|step| !protection::only_protects(step)) {
         match step.kind() {
@@ -326,7 +326,7 @@ mod tests {
         let mut model = Model::default();
         model.converge(&Desire::Present(Box::new(location(512, 2, None)), image(1)));
         let mut observed = model.observed.clone();
-        // Its tasks need the rest, also if it has lost its tags.
+        // The same holds for a service without tags.
         for _ in 0..2 {
             let result = check(&Desired::Absent, &observed, false, vec![delete_role()]);
             assert_eq!(result, Err(Violation::DeletesBeforeService(Kind::Role)));
