@@ -176,8 +176,8 @@ class Stack:
         if options.dns_port is not None:
             cloud += ["--dns", f"127.0.0.1:{options.dns_port}"]
         # The base image of locations contains this package and these variables.
+        cloud += ["--platform", ROOT / "deploy/images/code-location/src"]
         for variable in (
-            f"PYTHONPATH={ROOT / 'deploy/images/code-location/src'}",
             "DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io",
             "DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager",
         ):

@@ -80,7 +80,7 @@ pub fn built_image(request: &Request) -> Image {
         working_directory: "/opt/codeloc/code".to_owned(),
     };
     let reference = format!("{}@{}", request.target, digest_of_commit(&request.commit));
-    Image { reference, commit: Some(request.commit.clone()), load }
+    Image { reference, commit: Some(request.commit.clone()), load, notes: vec![] }
 }
 
 fn digest_of_commit(commit: &Commit) -> String {

@@ -75,6 +75,7 @@ pub fn image(version: u8) -> Image {
             target: LoadTarget::Module("orders.definitions".to_owned()),
             working_directory: "/opt/codeloc/code".to_owned(),
         },
+        notes: vec![],
     }
 }
 

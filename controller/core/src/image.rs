@@ -15,6 +15,8 @@ pub struct Image {
     /// The commit that codeloc built it from; absent for an image of the config.
     pub commit: Option<Commit>,
     pub load: Load,
+    /// What the repository has and the image does not use.
+    pub notes: Vec<String>,
 }
 
 /// The arguments of `dagster api grpc`.
@@ -48,6 +50,13 @@ pub enum ImageStatus {
     /// The build's progress.
     Building(String),
     Failed(String),
+}
+
+impl Image {
+    /// The reference and the notes, for people.
+    pub fn described(&self) -> String {
+        std::iter::once(&self.reference).chain(&self.notes).map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl ImageStatus {

@@ -21,8 +21,8 @@ pub struct Request {
     pub dependencies: Option<String>,
     /// Builds the image from this Dockerfile. Then `code`, `dependencies` and `python` do not change the image.
     pub dockerfile: Option<String>,
-    /// Minor version, such as `3.12`.
-    pub python: String,
+    /// The minor version in the config, such as `3.12`.
+    pub python: Option<String>,
     pub architecture: Architecture,
     /// Where to push: `host[:port]/path` without a tag.
     pub target: String,

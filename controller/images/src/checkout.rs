@@ -1,15 +1,16 @@
 //! Reads the files of a commit from git objects, without a working tree.
 //!
-//! Guarantees: no hook, filter, attribute or submodule of the repository has an effect; a [`Tree`] contains only files and
+//! Guarantees: no hook, filter or attribute of the repository has an effect, and codeloc fetches neither submodules nor LFS files; a [`Tree`] contains only files and
 //! links inside its root, within the limits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{BufRead, Read, Write},
     path::{Path, PathBuf},
 };
 
 use codeloc_core::ids::Commit;
+use codeloc_crds::CodePointer;
 use codeloc_git::program::{InteractiveProcess, Output, ProgramError, tail};
 use codeloc_git::{Git, GitError};
 
@@ -18,21 +19,32 @@ use crate::digest::sha256_hex;
 use crate::disk::blocking;
 use crate::error::BuildError;
 use crate::layer::Node;
-use crate::listing::{Destination, destination, parse_listing, stays_inside};
+use crate::listing::{Destination, Listing, destination, parse_listing, stays_inside};
+use crate::project::files::{Files, decode};
+use crate::project::{self, Plan, Wanted};
 use crate::settings::Limits;
+use crate::uv::plain_index;
 
 /// The Git LFS specification limits a pointer to fewer bytes than this.
 const MAX_LFS_POINTER: u64 = 1024;
 const LFS_HEADER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// The maximum size in bytes of a file that codeloc reads as text: ten times the lock of a large monorepo.
-pub const LARGEST_TEXT: u64 = 4 << 20;
+/// The maximum size in bytes of a file that codeloc reads as text.
+const LARGEST_TEXT: u64 = 4 << 20;
+/// The same for a lock: many times that of a large monorepo.
+const LARGEST_LOCK: u64 = 64 << 20;
 
 /// The files of a commit, or of one folder in it. A file's content is its object name.
 #[derive(Debug)]
 pub(super) struct Tree {
+    /// The folder, from the root of the repository; empty for the whole commit.
+    pub folder: String,
     pub repository: PathBuf,
+    pub commit: Commit,
+    /// Relative to `folder`.
     pub nodes: BTreeMap<String, Node<String>>,
+    /// The paths of submodules, which codeloc does not fetch.
+    pub submodules: Vec<String>,
     /// Seconds since 1970.
     pub commit_time: i64,
 }
@@ -106,19 +118,24 @@ impl Repositories {
         }
         let commit_time =
             String::from_utf8_lossy(&time.stdout).trim().parse().map_err(|_| git_failed("rev-list", &time))?;
-        let subdirectory =
-            subdirectory.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty() && *path != ".");
-        let treeish = match subdirectory {
-            None => commit.to_string(),
-            Some(path) if path.split('/').all(|part| !["", ".", ".."].contains(&part)) => {
-                format!("{commit}:{path}")
-            }
-            Some(path) => {
-                return Err(BuildError::terminal(format!(
-                    "the `subdirectory` {path} is not a plain relative path; write a path such as team/project"
-                )));
-            }
-        };
+        let folder = subdirectory.map(|path| path.trim_matches('/')).filter(|path| *path != ".").unwrap_or_default();
+        if !folder.is_empty() && folder.split('/').any(|part| ["", ".", ".."].contains(&part)) {
+            return Err(BuildError::terminal(format!(
+                "the `subdirectory` {folder} is not a plain relative path; write a path such as team/project"
+            )));
+        }
+        self.list(repository, commit, folder, commit_time).await
+    }
+
+    /// Lists the files below a folder of a fetched commit.
+    async fn list(
+        &self,
+        repository: PathBuf,
+        commit: &Commit,
+        folder: &str,
+        commit_time: i64,
+    ) -> Result<Tree, BuildError> {
+        let treeish = if folder.is_empty() { commit.to_string() } else { format!("{commit}:{folder}") };
         let list = self.git.reading(&repository).arguments(["ls-tree", "-r", "-z", "-l", "--full-tree", &treeish]);
         let listing = list.run().await.map_err(|error| match error {
             // A few nested trees can describe billions of files.
@@ -129,17 +146,17 @@ impl Repositories {
             error => cannot_read_commit(error),
         })?;
         if !listing.status.success() {
-            return Err(match subdirectory {
-                Some(path) => BuildError::terminal(format!(
+            return Err(match folder {
+                "" => git_failed("ls-tree", &listing),
+                path => BuildError::terminal(format!(
                     "the commit has no folder {path} (`subdirectory`); write the path relative to the repository root"
                 )),
-                None => git_failed("ls-tree", &listing),
             });
         }
-        let nodes = parse_listing(&listing.stdout, self.limits)?;
-        let repositories = self.clone();
+        let Listing { nodes, submodules } = parse_listing(&listing.stdout, self.limits)?;
+        let (repositories, commit, folder) = (self.clone(), commit.clone(), folder.to_owned());
         blocking(move || {
-            let mut tree = Tree { repository, nodes, commit_time };
+            let mut tree = Tree { folder, repository, commit, nodes, submodules, commit_time };
             repositories.read_links(&mut tree)?;
             Ok(tree)
         })
@@ -156,37 +173,14 @@ impl Repositories {
         Ok(ObjectReader(process.map_err(cannot_read_commit)?))
     }
 
-    /// The texts of those `paths` that the tree contains.
-    pub(super) async fn texts(
-        &self,
-        tree: &Tree,
-        paths: impl IntoIterator<Item = &str>,
-    ) -> Result<BTreeMap<String, String>, BuildError> {
-        let mut objects: Vec<(String, String)> = Vec::new();
-        for path in paths {
-            if let Some((object, size)) = tree.file(path) {
-                if size > LARGEST_TEXT {
-                    return Err(BuildError::terminal(too_large(path, size)));
-                }
-                objects.push((path.to_owned(), object.to_owned()));
-            }
-        }
-        if objects.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let (repositories, repository) = (self.clone(), tree.repository.clone());
-        blocking(move || {
-            let mut reader = repositories.reader(&repository)?;
-            let mut texts = BTreeMap::new();
-            for (path, object) in objects {
-                let bytes = reader.read(&path, &object).map_err(read_error)?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| BuildError::terminal(format!("{path} is not UTF-8; save it as UTF-8")))?;
-                texts.insert(path, text);
-            }
-            Ok(texts)
-        })
-        .await
+    /// The files below another folder of the same commit.
+    pub(super) async fn beside(&self, tree: &Tree, folder: &str) -> Result<Tree, BuildError> {
+        self.list(tree.repository.clone(), &tree.commit, folder, tree.commit_time).await
+    }
+
+    /// What the repository says about the Python project of a location.
+    pub(super) async fn plan(&self, tree: &Tree, wanted: OwnedWanted) -> Result<Plan, BuildError> {
+        read_plan(self.git.clone(), tree.repository.clone(), tree.commit.clone(), tree.folder.clone(), wanted).await
     }
 
     fn read_links(&self, tree: &mut Tree) -> Result<(), BuildError> {
@@ -216,8 +210,141 @@ impl Repositories {
     }
 }
 
-pub fn too_large(path: &str, size: u64) -> String {
-    format!("{path} has {size} bytes; codeloc reads at most {LARGEST_TEXT} bytes")
+/// What a caller of [`read_plan`] knows about the location.
+pub(super) struct OwnedWanted {
+    pub dependencies: Option<String>,
+    pub code: Option<CodePointer>,
+    pub python: Option<String>,
+    /// Package indexes without credentials that projects may name.
+    pub indexes: Vec<String>,
+}
+
+/// Reads the project in a folder of a fetched commit.
+pub(super) async fn read_plan(
+    git: Git,
+    repository: PathBuf,
+    commit: Commit,
+    folder: String,
+    wanted: OwnedWanted,
+) -> Result<Plan, BuildError> {
+    blocking(move || {
+        let mut files = CommitFiles::open(&git, &repository, commit)?;
+        let allows_index = |url: &str| wanted.indexes.contains(&plain_index(url));
+        let wanted = Wanted {
+            root: &folder,
+            dependencies: wanted.dependencies.as_deref(),
+            code: wanted.code.as_ref(),
+            python: wanted.python.as_deref(),
+            allows_index: &allows_index,
+        };
+        project::read(&mut files, &wanted)
+    })
+    .await
+}
+
+/// The files of a fetched commit, read one by one.
+pub(super) struct CommitFiles {
+    process: InteractiveProcess,
+    commit: Commit,
+    texts: HashMap<String, Option<String>>,
+    folders: HashMap<String, Vec<String>>,
+}
+
+impl CommitFiles {
+    /// Starts one git process. Only for threads that may block.
+    pub(super) fn open(git: &Git, repository: &Path, commit: Commit) -> Result<Self, BuildError> {
+        let program = git.reading(repository).arguments(["cat-file", "--batch", "--follow-symlinks"]);
+        let process = program.start_interactive().map_err(cannot_read_commit)?;
+        Ok(Self { process, commit, texts: HashMap::new(), folders: HashMap::new() })
+    }
+
+    /// Kind and content of what is at a path; `None` if there is nothing.
+    fn object(&mut self, path: &str) -> Result<Option<(String, usize, Vec<u8>)>, BuildError> {
+        if path.contains('\n') {
+            return Ok(None);
+        }
+        let InteractiveProcess { requests, answers, .. } = &mut self.process;
+        let mut exchange = || -> std::io::Result<Option<(String, usize, Vec<u8>)>> {
+            writeln!(requests, "{}:{path}", self.commit)?;
+            requests.flush()?;
+            let mut header = String::new();
+            answers.read_line(&mut header)?;
+            // The request itself is repeated in an answer without an object, and may contain spaces.
+            let words: Vec<&str> = header.trim_end().split(' ').collect();
+            if words.last().is_some_and(|last| ["missing", "ambiguous"].contains(last)) {
+                return Ok(None);
+            }
+            let [object, kind, size] = words[..] else {
+                // A link that leads to nothing: `KIND SIZE`, then the path.
+                if let [_, size] = words[..]
+                    && let Ok(size) = size.parse::<u64>()
+                {
+                    std::io::copy(&mut (&mut *answers).take(size + 1), &mut std::io::sink())?;
+                    return Ok(None);
+                }
+                return Err(std::io::Error::other(format!("{path}: git cat-file answered {header:?}")));
+            };
+            let size: u64 = size.parse().map_err(std::io::Error::other)?;
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let is_lock =
+                ["uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"].contains(&name) || name.starts_with("pylock.");
+            let largest = if is_lock { LARGEST_LOCK } else { LARGEST_TEXT };
+            if size > largest {
+                std::io::copy(&mut (&mut *answers).take(size + 1), &mut std::io::sink())?;
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    format!("{path} has {size} bytes; codeloc reads at most {largest} bytes"),
+                ));
+            }
+            let mut content = Vec::new();
+            (&mut *answers).take(size).read_to_end(&mut content)?;
+            answers.read_exact(&mut [0])?;
+            Ok(Some((kind.to_owned(), object.len() / 2, content)))
+        };
+        exchange().map_err(read_error)
+    }
+}
+
+impl Files for CommitFiles {
+    fn text(&mut self, path: &str) -> Result<Option<String>, BuildError> {
+        if let Some(text) = self.texts.get(path) {
+            return Ok(text.clone());
+        }
+        let text = match self.object(path)? {
+            Some((kind, _, content)) if kind == "blob" => Some(decode(&content).ok_or_else(|| {
+                BuildError::terminal(format!("{path} is neither UTF-8 nor UTF-16; save it as UTF-8"))
+            })?),
+            _ => None,
+        };
+        self.texts.insert(path.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    fn names(&mut self, folder: &str) -> Result<Vec<String>, BuildError> {
+        if let Some(names) = self.folders.get(folder) {
+            return Ok(names.clone());
+        }
+        let names = match self.object(folder)? {
+            Some((kind, id, content)) if kind == "tree" => tree_names(&content, id),
+            _ => vec![],
+        };
+        self.folders.insert(folder.to_owned(), names.clone());
+        Ok(names)
+    }
+}
+
+/// The names in a tree object: entries `MODE SP NAME NUL ID`, whose ids have `id` bytes.
+fn tree_names(content: &[u8], id: usize) -> Vec<String> {
+    let (mut names, mut rest) = (Vec::new(), content);
+    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+        let entry = String::from_utf8_lossy(&rest[..end]).into_owned();
+        if let Some((mode, name)) = entry.split_once(' ') {
+            // A link may lead to a folder or to a file.
+            names.push(if mode == "40000" { format!("{name}/") } else { name.to_owned() });
+        }
+        rest = rest.get(end + 1 + id..).unwrap_or_default();
+    }
+    names
 }
 
 fn cannot_read_commit(error: ProgramError) -> BuildError {
@@ -245,7 +372,12 @@ fn fetch_error(commit: &Commit, error: GitError) -> BuildError {
     failure.caused_by(error)
 }
 
-/// An LFS pointer is an error of the commit. Every other failure is one of git or of the disk.
+/// Whether a file is only the pointer of a large file, which codeloc does not fetch.
+pub(super) fn is_lfs_pointer(content: &[u8]) -> bool {
+    (content.len() as u64) < MAX_LFS_POINTER && content.starts_with(LFS_HEADER)
+}
+
+/// A file that is too large is an error of the commit. Every other failure is one of git or of the disk.
 pub(super) fn read_error(error: std::io::Error) -> BuildError {
     if error.kind() == std::io::ErrorKind::InvalidData {
         return BuildError::terminal(error.to_string()).caused_by(error);
@@ -257,7 +389,7 @@ pub(super) fn read_error(error: std::io::Error) -> BuildError {
 pub(super) struct ObjectReader(InteractiveProcess);
 
 impl ObjectReader {
-    /// The content of a blob. An LFS pointer gives [`std::io::ErrorKind::InvalidData`].
+    /// The content of a blob.
     pub(super) fn read(&mut self, path: &str, object: &str) -> std::io::Result<Vec<u8>> {
         let InteractiveProcess { requests, answers, .. } = &mut self.0;
         writeln!(requests, "{object}")?;
@@ -273,12 +405,6 @@ impl ObjectReader {
         let mut content = Vec::new();
         (&mut *answers).take(size).read_to_end(&mut content)?;
         answers.read_exact(&mut [0])?;
-        if size < MAX_LFS_POINTER && content.starts_with(LFS_HEADER) {
-            let text = format!(
-                "{path} is a Git LFS pointer, and codeloc does not fetch LFS files; commit the file itself or remove it"
-            );
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
-        }
         Ok(content)
     }
 }

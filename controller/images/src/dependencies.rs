@@ -13,75 +13,11 @@ use crate::digest::sha256_hex;
 use crate::disk::{disk_error, temporary_folder, write_whole};
 use crate::error::BuildError;
 use crate::progress::{OnProgress, Progress};
+use crate::project::files::within;
+use crate::project::{LockFile, Open, Packages, Plan};
 use crate::release;
-use crate::requirements::{
-    self, RefusedLine, Requirement, line_of, normal_name, parse_file, parse_lines, parse_pylock, parse_pyproject,
-    refusal,
-};
-use crate::uv::{Target, Uv};
-
-/// The dependencies that a repository lists.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// The path of a `uv.lock`, which is a complete and resolved set.
-    Lock(String),
-    /// The path and packages of a `pylock.toml`, also a complete set.
-    Pylock(String, Vec<Requirement>),
-    /// Requirements that codeloc resolves.
-    Requirements(Vec<Requirement>),
-}
-
-/// The paths of a commit that [`input`] may read.
-pub(super) fn candidates<'a>(files: &BTreeSet<&'a str>, explicit: Option<&'a str>) -> Vec<&'a str> {
-    let is_candidate = |path: &&str| {
-        matches!(*path, "uv.lock" | "pylock.toml" | "requirements.txt")
-            || path.rsplit('/').next() == Some("pyproject.toml")
-    };
-    files.iter().copied().filter(is_candidate).chain(explicit).collect()
-}
-
-/// Dependency files in order of preference.
-pub const FILES: [&str; 4] = ["uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml"];
-
-/// Reads the dependency file: the explicit one, else the first of [`FILES`], else none.
-pub(super) fn input(explicit: Option<&str>, texts: &BTreeMap<String, String>) -> Result<Input, BuildError> {
-    let file = match explicit {
-        Some(file) if texts.contains_key(file) => file,
-        Some(file) => {
-            return Err(BuildError::terminal(format!("the commit has no file {file} (`dependencies`)")));
-        }
-        None => match FILES.into_iter().find(|file| texts.contains_key(*file)) {
-            Some(file) => file,
-            None => return Ok(Input::Requirements(Vec::new())),
-        },
-    };
-    let text = &texts[file];
-    match file.rsplit('/').next().unwrap_or(file) {
-        "uv.lock" => {
-            let project = format!("{}pyproject.toml", folder_of(file));
-            if !texts.contains_key(&project) {
-                return Err(BuildError::terminal(format!(
-                    "the commit has {file} but not {project}, which uv needs to read it; commit both files"
-                )));
-            }
-            Ok(Input::Lock(file.to_owned()))
-        }
-        "pyproject.toml" => parse_pyproject(file, text).map(Input::Requirements),
-        name if is_pylock(name) => parse_pylock(file, text).map(|packages| Input::Pylock(file.to_owned(), packages)),
-        _ => parse_file(file, text).map(Input::Requirements),
-    }
-}
-
-/// PEP 751 allows `pylock.toml` and `pylock.NAME.toml`.
-fn is_pylock(name: &str) -> bool {
-    let middle = name.strip_prefix("pylock.").and_then(|rest| rest.strip_suffix("toml"));
-    middle.is_some_and(|middle| middle.is_empty() || middle.ends_with('.'))
-}
-
-/// The path up to and including its last slash.
-fn folder_of(path: &str) -> &str {
-    path.rfind('/').map_or("", |slash| &path[..=slash])
-}
+use crate::requirements::{self, RefusedLine, Requirement, line_of, normal_name, parse_lines, refusal};
+use crate::uv::{CONSTRAINTS, OVERRIDES, Target, Uv};
 
 /// Everything that decides a lock, except the dependencies themselves.
 pub(super) struct Resolution<'a> {
@@ -95,40 +31,46 @@ pub(super) struct Resolution<'a> {
     pub progress: &'a OnProgress<'a>,
 }
 
+/// What uv resolves at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Set {
+    requirements: Vec<Requirement>,
+    constraints: Vec<Requirement>,
+    overrides: Vec<Requirement>,
+    /// The requirements are all packages.
+    complete: bool,
+}
+
 impl Resolution<'_> {
     /// The lock: one sorted line per package, with hashes. Its Dagster packages belong to one release.
-    pub(super) async fn lock(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
-        let lock = self.resolved(input, texts).await?;
-        release::check(lock_source(input), &lock)?;
+    pub(super) async fn lock(&self, plan: &Plan) -> Result<String, BuildError> {
+        let source = plan.source.as_deref().unwrap_or("the resolved dependencies");
+        let lock = self.resolved(source, &plan.packages).await?;
+        release::check(source, &lock)?;
         Ok(lock)
     }
 
-    async fn resolved(&self, input: &Input, texts: &BTreeMap<String, String>) -> Result<String, BuildError> {
-        let (sets, complete) = match input {
-            Input::Lock(file) => {
-                let packages = self.export(file, texts).await?;
-                self.check_base_set(file, &packages)?;
-                (vec![packages], true)
-            }
-            Input::Pylock(file, packages) => {
-                self.check_base_set(file, packages)?;
-                (vec![packages.clone()], true)
-            }
-            Input::Requirements(user) => (release::candidates(user, self.base), false),
+    async fn resolved(&self, source: &str, packages: &Packages) -> Result<String, BuildError> {
+        let (sets, additions) = match packages {
+            Packages::UvLock(lock) => self.locked(self.export(lock).await?),
+            Packages::Locked(packages) => self.locked(packages.clone()),
+            Packages::Open(open) => (self.open(open), vec![]),
         };
-        if sets[0].is_empty() {
+        if sets[0].requirements.is_empty() && additions.is_empty() {
             return Ok(String::new());
         }
-        let mut key = serde_json::json!({
-            "lines": sorted_lines(&sets[0]),
-            "complete": complete,
+        let lines = |set: &Set| {
+            let [requirements, constraints, overrides] =
+                [&set.requirements, &set.constraints, &set.overrides].map(|part| sorted_lines(part));
+            serde_json::json!([requirements, constraints, overrides, set.complete])
+        };
+        let key = serde_json::json!({
+            "sets": sets.iter().map(lines).collect::<Vec<_>>(),
+            "additions": sorted_lines(&additions),
             "target": self.target.key(),
             "constraints": self.constraints,
             "index": self.uv.index(),
         });
-        if let Some(fallback) = sets.get(1) {
-            key["otherwise"] = sorted_lines(fallback).into();
-        }
         let key = sha256_hex(key.to_string());
         let local = self.work.join("locks").join(format!("{key}.txt"));
         if let Ok(lock) = std::fs::read_to_string(&local) {
@@ -139,26 +81,98 @@ impl Resolution<'_> {
             write_whole(&local, lock.as_bytes())?;
             return Ok(lock);
         }
-        (self.progress)(Progress::Resolving { requirements: sets[0].len() });
-        let lock = self.resolve_first(&sets, complete).await?;
-        release::check(lock_source(input), &lock)?;
+        (self.progress)(Progress::Resolving { requirements: sets[0].requirements.len() + additions.len() });
+        let sets =
+            if additions.is_empty() { sets } else { vec![self.with_additions(source, &sets[0], additions).await?] };
+        let lock = self.resolve_first(&sets).await?;
+        release::check(source, &lock)?;
         let lock = self.build_cache.write_first(&name, lock).await?;
         write_whole(&local, lock.as_bytes())?;
         Ok(lock)
     }
 
+    /// A complete set, and the packages of the platform that it lacks.
+    fn locked(&self, packages: Vec<Requirement>) -> (Vec<Set>, Vec<Requirement>) {
+        let additions = release::additions(&packages, self.base);
+        (vec![Set { requirements: packages, complete: true, ..Set::default() }], additions)
+    }
+
+    fn open(&self, open: &Open) -> Vec<Set> {
+        let set = |requirements| Set {
+            requirements,
+            constraints: open.constraints.clone(),
+            overrides: open.overrides.clone(),
+            complete: false,
+        };
+        let user = release::pinned(&open.requirements, &open.constraints);
+        release::candidates(&open.requirements, &user, self.base).into_iter().map(set).collect()
+    }
+
+    /// The set with the packages of the platform and everything that these need. No version of the lock changes.
+    async fn with_additions(&self, source: &str, locked: &Set, additions: Vec<Requirement>) -> Result<Set, BuildError> {
+        let versions: Vec<Requirement> = locked
+            .requirements
+            .iter()
+            .map(|package| Requirement { extras: String::new(), ..package.clone() })
+            .collect();
+        let wanted = Set { requirements: additions.clone(), constraints: versions.clone(), ..Set::default() };
+        let resolved = match self.compile(&wanted).await {
+            Err(error) if !error.is_transient() => {
+                // The lock may override what its packages require of each other.
+                let wanted = Set { constraints: vec![], overrides: versions, ..wanted };
+                match self.compile(&wanted).await {
+                    Err(_) => return Err(self.addition_error(source, &additions, error).await),
+                    resolved => resolved?,
+                }
+            }
+            resolved => resolved?,
+        };
+        let resolved = parse_lines(&resolved).map_err(|line| unreadable(&line))?;
+        let is_locked = |package: &Requirement| locked.requirements.iter().any(|other| other.name == package.name);
+        let added = resolved.into_iter().filter(|package| !is_locked(package));
+        // The complete set gets its hashes in the next step.
+        let added = added.map(|package| Requirement { hashes: BTreeSet::new(), ..package });
+        Ok(Set { requirements: locked.requirements.iter().cloned().chain(added).collect(), ..locked.clone() })
+    }
+
+    async fn addition_error(&self, source: &str, additions: &[Requirement], error: BuildError) -> BuildError {
+        let mut missing = Vec::new();
+        for addition in additions.iter().filter(|one| one.specifier.starts_with("==")) {
+            let alone = Set { requirements: vec![addition.clone()], complete: true, ..Set::default() };
+            if self.compile(&alone).await.is_err_and(|error| !error.is_transient()) {
+                missing.push(addition.line().replace("==", " "));
+            }
+        }
+        if missing.is_empty() {
+            let names: Vec<String> = additions.iter().map(Requirement::line).collect();
+            let names = names.join(" and ");
+            return BuildError::terminal(format!(
+                "the versions in {source} exclude {names}, which codeloc adds for every location; lock other versions"
+            ))
+            .caused_by(error);
+        }
+        let missing = missing.join(" and ");
+        BuildError::terminal(format!(
+            "the Dagster release in {source} needs {missing}, and the package index does not have it; lock another release of Dagster"
+        ))
+        .caused_by(error)
+    }
+
     /// The lock of the first set that has a solution. If none has one, the error of the last set.
-    async fn resolve_first(&self, sets: &[Vec<Requirement>], complete: bool) -> Result<String, BuildError> {
+    async fn resolve_first(&self, sets: &[Set]) -> Result<String, BuildError> {
         let mut last_error = BuildError::terminal("there are no requirements to resolve");
-        for requirements in sets {
-            match self.compile(requirements, complete).await {
-                Ok(resolved) => return to_lock(requirements, &resolved, self.uv.find_links()),
+        for set in sets {
+            match self.compile(set).await {
+                Ok(resolved) => {
+                    let known: Vec<Requirement> = set.requirements.iter().chain(&set.constraints).cloned().collect();
+                    return to_lock(&known, &resolved, self.uv.find_links());
+                }
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => last_error = error,
             }
         }
         let missing = match sets.last() {
-            Some(requirements) if !complete => self.missing_libraries(requirements).await,
+            Some(set) if !set.complete => self.missing_libraries(set).await,
             _ => None,
         };
         Err(match missing {
@@ -167,30 +181,38 @@ impl Resolution<'_> {
         })
     }
 
-    async fn compile(&self, requirements: &[Requirement], complete: bool) -> Result<String, BuildError> {
+    async fn compile(&self, set: &Set) -> Result<String, BuildError> {
         let folder = temporary_folder(self.work)?;
-        let lines: Vec<String> = requirements.iter().map(Requirement::line).collect();
-        write_whole(&folder.path().join("requirements.in"), (lines.join("\n") + "\n").as_bytes())?;
-        if let Some(constraints) = self.constraints {
-            write_whole(&folder.path().join("constraints.txt"), constraints.as_bytes())?;
+        let write = |file: &str, requirements: &[Requirement], more: &str| {
+            let lines: String = requirements.iter().map(|requirement| requirement.line() + "\n").collect();
+            write_whole(&folder.path().join(file), (lines + more).as_bytes())
+        };
+        write("requirements.in", &set.requirements, "")?;
+        if self.constraints.is_some() || !set.constraints.is_empty() {
+            write(CONSTRAINTS, &set.constraints, self.constraints.unwrap_or_default())?;
         }
-        self.uv.compile(folder.path(), self.target, self.constraints.is_some(), complete).await
+        if !set.overrides.is_empty() {
+            write(OVERRIDES, &set.overrides, "")?;
+        }
+        self.uv.compile(folder.path(), self.target, set.complete).await
     }
 
     /// A message about the Dagster libraries that the index lacks, if this is why there is no solution.
-    async fn missing_libraries(&self, requirements: &[Requirement]) -> Option<String> {
+    async fn missing_libraries(&self, set: &Set) -> Option<String> {
         let is_library = |one: &&Requirement| release::LIBRARIES.contains(&one.name.as_str());
-        let others: Vec<Requirement> = requirements.iter().filter(|one| !is_library(one)).cloned().collect();
-        let names: BTreeSet<&str> = requirements.iter().filter(is_library).map(|one| one.name.as_str()).collect();
+        let others = set.requirements.iter().filter(|one| !is_library(one)).cloned().collect();
+        let names: BTreeSet<&str> = set.requirements.iter().filter(is_library).map(|one| one.name.as_str()).collect();
         if names.is_empty() {
             return None;
         }
-        let dagster = release::version_in(&self.compile(&others, false).await.ok()?, "dagster")?;
+        let without = Set { requirements: others, ..set.clone() };
+        let dagster = release::version_in(&self.compile(&without).await.ok()?, "dagster")?;
         let version = release::library_version(&dagster)?;
         let mut missing = Vec::new();
         for name in names {
             let library = requirements::parse(&format!("{name}=={version}")).ok()?;
-            if self.compile(&[library], true).await.is_err_and(|error| !error.is_transient()) {
+            let alone = Set { requirements: vec![library], complete: true, ..Set::default() };
+            if self.compile(&alone).await.is_err_and(|error| !error.is_transient()) {
                 missing.push(format!("{name} {version}"));
             }
         }
@@ -204,41 +226,16 @@ impl Resolution<'_> {
     }
 
     /// The packages of a `uv.lock`, from `uv export`, which reads only the lock and the pyproject.toml files.
-    async fn export(&self, file: &str, texts: &BTreeMap<String, String>) -> Result<Vec<Requirement>, BuildError> {
+    async fn export(&self, lock: &LockFile) -> Result<Vec<Requirement>, BuildError> {
         let folder = temporary_folder(self.work)?;
-        let root = folder_of(file);
-        for (path, text) in texts {
-            if let Some(relative) = path.strip_prefix(root)
-                && (path == file || relative.rsplit('/').next() == Some("pyproject.toml"))
-            {
-                write_whole(&folder.path().join(relative), text.as_bytes())?;
-            }
+        for (path, text) in &lock.texts {
+            write_whole(&folder.path().join(path), text.as_bytes())?;
         }
-        let text = self.uv.export(folder.path()).await?;
-        let lock = &texts[file];
+        let text = self.uv.export(&folder.path().join(&lock.folder), lock.package.as_deref()).await?;
+        let file = within(&lock.folder, "uv.lock");
+        let lock = &lock.texts[&file];
         parse_lines(&text)
-            .map_err(|RefusedLine { text, reason, .. }| refusal(file, line_in_lock(lock, &text), &text, &reason))
-    }
-
-    /// A complete set must contain the packages that every location needs.
-    fn check_base_set(&self, file: &str, packages: &[Requirement]) -> Result<(), BuildError> {
-        let contains = |name: &str| packages.iter().any(|package| package.name == name);
-        let missing: Vec<&str> = self.base.iter().map(|one| one.name.as_str()).filter(|name| !contains(name)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let names = missing.join(" ");
-        Err(BuildError::terminal(format!(
-            "{file} lacks {names}, which every location needs; run `uv add {names}`, update the lock and commit"
-        )))
-    }
-}
-
-/// The origin of a lock, for errors.
-fn lock_source(input: &Input) -> &str {
-    match input {
-        Input::Lock(file) | Input::Pylock(file, _) => file,
-        Input::Requirements(_) => "the resolved dependencies",
+            .map_err(|RefusedLine { text, reason, .. }| refusal(&file, line_in_lock(lock, &text), &text, &reason))
     }
 }
 
@@ -264,9 +261,7 @@ fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) 
     for requirement in requirements.iter().filter(|requirement| !requirement.hashes.is_empty()) {
         allowed.entry(&requirement.name).or_default().extend(&requirement.hashes);
     }
-    let mut packages = parse_lines(resolved).map_err(|RefusedLine { text, reason, .. }| {
-        BuildError::terminal(format!("uv resolved a dependency to `{text}`, which codeloc refuses: {reason}"))
-    })?;
+    let mut packages = parse_lines(resolved).map_err(|line| unreadable(&line))?;
     for package in &mut packages {
         if package.hashes.is_empty()
             && let Some(wheels) = wheels
@@ -292,6 +287,10 @@ fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) 
     Ok(lines.concat())
 }
 
+fn unreadable(RefusedLine { text, reason, .. }: &RefusedLine) -> BuildError {
+    BuildError::terminal(format!("uv resolved a dependency to `{text}`, which codeloc refuses: {reason}"))
+}
+
 /// The hashes of a package's wheels (`NAME-VERSION-….whl`) in a folder.
 fn wheel_hashes(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>, BuildError> {
     let mut hashes = BTreeSet::new();
@@ -309,117 +308,13 @@ fn wheel_hashes(folder: &Path, package: &Requirement) -> Result<BTreeSet<String>
     Ok(hashes)
 }
 
-/// How a build would read the dependency files of a repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DependencyReport {
-    /// The file that lists the dependencies, if any.
-    pub file: Option<String>,
-    /// Why a build would refuse it, with file and line.
-    pub refused: Option<String>,
-}
-
-/// `texts` are the dependency files of a repository, by path.
-pub fn dependencies_of(texts: &BTreeMap<String, String>) -> DependencyReport {
-    let input = input(None, texts);
-    let is_empty = matches!(&input, Ok(Input::Requirements(requirements)) if requirements.is_empty());
-    let file = FILES.into_iter().find(|file| texts.contains_key(*file)).filter(|_| !is_empty);
-    DependencyReport { file: file.map(str::to_owned), refused: input.err().map(|error| error.to_string()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::expect_terminal;
 
-    fn texts(files: &[(&str, &str)]) -> BTreeMap<String, String> {
-        files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
-    }
-
-    fn lines(input: &Input) -> Vec<String> {
-        match input {
-            Input::Lock(file) => vec![format!("lock {file}")],
-            Input::Pylock(file, packages) => {
-                std::iter::once(format!("pylock {file}")).chain(packages.iter().map(Requirement::locked_line)).collect()
-            }
-            Input::Requirements(requirements) => requirements.iter().map(Requirement::line).collect(),
-        }
-    }
-
     fn requirements(lines: &[&str]) -> Vec<Requirement> {
         lines.iter().map(|line| requirements::parse(line).unwrap()).collect()
-    }
-
-    #[test]
-    fn the_explicit_file_wins_then_lock_requirements_and_project() {
-        let pyproject = ("pyproject.toml", "[project]\ndependencies = ['from-project']");
-        let all = texts(&[
-            ("uv.lock", ""),
-            ("requirements.txt", "from-requirements"),
-            pyproject,
-            ("deps/prod.txt", "from-prod"),
-        ]);
-        assert_eq!(lines(&input(Some("deps/prod.txt"), &all).unwrap()), ["from-prod"]);
-        assert_eq!(lines(&input(Some("pyproject.toml"), &all).unwrap()), ["from-project"]);
-        assert_eq!(lines(&input(None, &all).unwrap()), ["lock uv.lock"]);
-        assert_eq!(
-            lines(&input(None, &texts(&[("requirements.txt", "from-requirements"), pyproject])).unwrap()),
-            ["from-requirements"]
-        );
-        assert_eq!(lines(&input(None, &texts(&[pyproject])).unwrap()), ["from-project"]);
-        assert!(lines(&input(None, &texts(&[])).unwrap()).is_empty());
-        assert!(expect_terminal(input(Some("absent.txt"), &all)).contains("absent.txt"));
-        assert!(expect_terminal(input(None, &texts(&[("uv.lock", "")]))).contains("pyproject.toml"));
-    }
-
-    #[test]
-    fn a_pylock_gives_versions_and_wheel_hashes() {
-        let hash = |digit: &str| digit.repeat(64);
-        let text = format!(
-            "lock-version = '1.0'\n\
-             [[packages]]\nname = 'Jinja2'\nversion = '3.1.6'\nmarker = \"python_version >= '3.9'\"\n\
-             sdist = {{ url = 'https://host/jinja2.tar.gz', hashes = {{ sha256 = '{}' }} }}\n\
-             wheels = [{{ url = 'https://host/jinja2-3.1.6-py3-none-any.whl', hashes = {{ sha256 = '{}' }} }}]\n",
-            hash("1"),
-            hash("2"),
-        );
-        let expected = format!("jinja2==3.1.6 ; python_version >= '3.9' --hash=sha256:{}", hash("2"));
-        for name in ["pylock.toml", "deps/pylock.prod.toml"] {
-            let input = input(Some(name), &texts(&[(name, &text)])).unwrap();
-            assert_eq!(lines(&input), [format!("pylock {name}"), expected.clone()]);
-        }
-        let both = texts(&[("pylock.toml", text.as_str()), ("requirements.txt", "other")]);
-        assert_eq!(lines(&input(None, &both).unwrap())[0], "pylock pylock.toml");
-    }
-
-    #[test]
-    fn a_pylock_without_wheels_of_an_index_is_refused_with_its_line() {
-        let package = |rest: &str| format!("lock-version = '1.0'\n[[packages]]\nname = 'in-house'\n{rest}\n");
-        for (rest, reason) in [
-            (
-                "vcs = { type = 'git', url = 'https://me:hunter2@host/x', commit-id = '1' }",
-                "only from the package index",
-            ),
-            ("directory = { path = '.' }", "only from the package index"),
-            (
-                "archive = { url = 'https://me:hunter2@host/x.zip', hashes = { sha256 = '1' } }",
-                "only from the package index",
-            ),
-            ("version = '1'", "no wheel"),
-            ("version = '1'\nsdist = { url = 'https://host/x.tar.gz', hashes = { sha256 = '1' } }", "no wheel"),
-            ("version = '1'\nwheels = [{ hashes = { md5 = '1' } }]", "no sha256"),
-            ("wheels = [{ hashes = { sha256 = '1' } }]", "no version"),
-            ("version = '1'\nmarker = \"'x' in extras\"\nwheels = [{ hashes = { sha256 = '1' } }]", "extras"),
-        ] {
-            let text = expect_terminal(input(None, &texts(&[("pylock.toml", &package(rest))])));
-            assert!(text.starts_with("pylock.toml:3: codeloc refuses `in-house`: "), "{text}");
-            assert!(text.contains(reason) && !text.contains("hunter2"), "{text}");
-        }
-        for (text, reason) in
-            [("lock-version = '2.0'\n", "lock-version"), ("packages = 1\nlock-version = '1.0'", "packages")]
-        {
-            let error = expect_terminal(input(None, &texts(&[("pylock.toml", text)])));
-            assert!(error.contains(reason), "{error}");
-        }
     }
 
     #[test]

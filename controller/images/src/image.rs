@@ -25,6 +25,8 @@ const LABEL_LOCATION: &str = "codeloc.location";
 const LABEL_LOAD: &str = "codeloc.load";
 /// The key of the request without the digest of the base image; only if the setting names the base image by a tag.
 const LABEL_REQUEST: &str = "codeloc.request";
+/// A JSON list of the notes; only if there are some.
+const LABEL_NOTES: &str = "codeloc.notes";
 const LABEL_WORKING_DIRECTORY: &str = "codeloc.working-directory";
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -40,6 +42,7 @@ pub(super) struct Assembly<'a> {
     pub dependencies: &'a Layer,
     pub code: &'a Layer,
     pub load: &'a Load,
+    pub notes: &'a [String],
     pub architecture: &'a str,
     pub python: &'a str,
     pub location: &'a str,
@@ -125,6 +128,9 @@ impl Assembly<'_> {
         ] {
             labels.insert(label.to_owned(), json!(value));
         }
+        if !self.notes.is_empty() {
+            labels.insert(LABEL_NOTES.to_owned(), json!(json!(self.notes).to_string()));
+        }
         if let Some(key) = self.request_key {
             labels.insert(LABEL_REQUEST.to_owned(), json!(key));
         }
@@ -170,6 +176,10 @@ fn environment(variables: &[Value]) -> Value {
         Some(path) if path["PATH=".len()..].split(':').next() == Some(&own) => {}
         Some(path) => *path = format!("PATH={own}:{}", &path["PATH=".len()..]),
         None => all.insert(0, format!("PATH={own}:{SEARCH_PATH}")),
+    }
+    // Python must not search the working directory first: a file `types.py` of the code would replace Python's own module.
+    if !all.iter().any(|variable| variable.starts_with("PYTHONSAFEPATH=")) {
+        all.push("PYTHONSAFEPATH=1".to_owned());
     }
     json!(all)
 }
@@ -226,16 +236,17 @@ pub(super) fn is_for_request(config: &[u8], key: &str) -> bool {
     serde_json::from_slice::<Value>(config).is_ok_and(|document| document["config"]["Labels"][LABEL_REQUEST] == key)
 }
 
-/// Reads [`Load`] from an image config that codeloc wrote.
-pub(super) fn read_load(config: &[u8]) -> Option<Load> {
+/// Reads [`Load`] and the notes from an image config that codeloc wrote.
+pub(super) fn read_labels(config: &[u8]) -> Option<(Load, Vec<String>)> {
     let document: Value = serde_json::from_slice(config).ok()?;
     let labels = &document["config"]["Labels"];
+    let notes = labels[LABEL_NOTES].as_str().and_then(|notes| serde_json::from_str(notes).ok()).unwrap_or_default();
     let target = match labels[LABEL_LOAD].as_str()?.split_once(':')? {
         ("module", module) => LoadTarget::Module(module.to_owned()),
         ("file", path) => LoadTarget::File(path.to_owned()),
         _ => return None,
     };
-    Some(Load { target, working_directory: labels[LABEL_WORKING_DIRECTORY].as_str()?.to_owned() })
+    Some((Load { target, working_directory: labels[LABEL_WORKING_DIRECTORY].as_str()?.to_owned() }, notes))
 }
 
 #[cfg(test)]
@@ -262,6 +273,7 @@ mod tests {
             dependencies: &dependencies,
             code: &code,
             load: &load,
+            notes: &["a note".to_owned()],
             architecture: "arm64",
             python: "3.12",
             location: "demo",
@@ -270,7 +282,7 @@ mod tests {
             request_key: None,
         };
         let assembled = assembly.assemble().unwrap();
-        assert_eq!(read_load(&assembled.config), Some(load.clone()));
+        assert_eq!(read_labels(&assembled.config), Some((load.clone(), vec!["a note".to_owned()])));
         (serde_json::from_slice(&assembled.config).unwrap(), serde_json::from_slice(&assembled.manifest).unwrap(), load)
     }
 
@@ -346,6 +358,7 @@ mod tests {
             dependencies: &dependencies,
             code: &code,
             load: &load,
+            notes: &["a note".to_owned()],
             architecture: "arm64",
             python: "3.12",
             location: "demo",

@@ -10,7 +10,7 @@ use crate::settings::{BaseImage, BuildSettings};
 use crate::uv::Target;
 
 /// Increase it if the same request and settings must give another image.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Everything that decides an image, besides its request.
 pub(super) struct Inputs<'a> {

@@ -16,12 +16,20 @@ const MAX_LINKS: usize = 40;
 /// Names in one path with all links resolved. A path with more names is longer than `PATH_MAX`.
 const MAX_STEPS: usize = 2048;
 
+/// The files of a commit.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub nodes: BTreeMap<String, Node<String>>,
+    /// The paths of submodules.
+    pub submodules: Vec<String>,
+}
+
 /// Parses `ls-tree -r -z -l`: `mode SP type SP object SP+ size TAB path NUL`. A link contains its object name until its
-/// target is read.
-pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<String, Node<String>>, BuildError> {
+/// target is read. Submodules are left out; the result names them.
+pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<Listing, BuildError> {
     let terminal = |text: String| Err(BuildError::terminal(text));
     let malformed = |record: &str| BuildError::transient(format!("git ls-tree printed a malformed record: {record:?}"));
-    let mut nodes = BTreeMap::new();
+    let (mut nodes, mut submodules) = (BTreeMap::new(), Vec::new());
     let mut bytes = 0;
     for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
         let Ok(record) = std::str::from_utf8(record) else {
@@ -39,9 +47,8 @@ pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<S
         };
         check_path(path, limits)?;
         if mode == "160000" {
-            return terminal(format!(
-                "{path} is a git submodule, and codeloc does not fetch submodules; add its files to the repository"
-            ));
+            submodules.push(path.to_owned());
+            continue;
         }
         let size: u64 = size.parse().map_err(|_| malformed(record))?;
         bytes += size;
@@ -68,7 +75,7 @@ pub(super) fn parse_listing(listing: &[u8], limits: Limits) -> Result<BTreeMap<S
             ));
         }
     }
-    Ok(nodes)
+    Ok(Listing { nodes, submodules })
 }
 
 fn check_path(path: &str, limits: Limits) -> Result<(), BuildError> {
@@ -174,7 +181,9 @@ mod tests {
     #[test]
     fn listings_give_files_and_links() {
         let listing = format!("{}120000 blob 22 5\tb\0", blob("a b/c.py").replace("100644", "100755"));
-        let nodes = parse_listing(listing.as_bytes(), LIMITS).unwrap();
+        let Listing { nodes, submodules } =
+            parse_listing((listing + "160000 commit 11 -\tvendor/lib\0").as_bytes(), LIMITS).unwrap();
+        assert_eq!(submodules, ["vendor/lib"]);
         let file = Node::File { content: "1".repeat(40), size: 10, executable: true };
         assert_eq!(
             nodes,
@@ -184,7 +193,6 @@ mod tests {
 
     #[test]
     fn entries_that_an_image_cannot_contain_are_refused() {
-        assert!(refusal("160000 commit 11 -\tvendor/lib\0").starts_with("vendor/lib is a git submodule"));
         assert!(refusal(&blob("x/.wh.bin")).contains(".wh."));
         assert!(refusal(&blob("../x")).contains("outside"));
         assert!(refusal(&blob("/etc/x")).contains("outside"));

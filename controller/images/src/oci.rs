@@ -19,18 +19,21 @@ use crate::base::BaseTag;
 use crate::build_cache::{self, BuildCache, NoBuildCache, PushedLayer};
 use crate::builder::{Builder, Request};
 use crate::caches::{self, Caches};
-use crate::checkout::{Repositories, Tree, read_error};
+use crate::checkout::{OwnedWanted, Repositories, Tree, is_lfs_pointer, read_error};
 use crate::credentials::RegistryCredentials;
-use crate::dependencies::{Resolution, candidates, input};
+use crate::dependencies::Resolution;
 use crate::disk::{SPOOL, blocking, temporary_folder};
 use crate::dockerfile::{DockerfileBuilder, Order};
 use crate::error::BuildError;
-use crate::image::{Assembly, Base, check_base, is_for_request, read_load};
+use crate::image::{Assembly, Base, check_base, is_for_request, read_labels};
+use crate::installed::{self, Written};
 use crate::key::Inputs;
 use crate::layer::{Layer, Node, Spooled, pack};
-use crate::load::load;
+use crate::load::{Known, Loaded, load};
 use crate::packages::Packages;
 use crate::progress::{OnProgress, Progress};
+use crate::project::Plan;
+use crate::project::files::{is_within, within};
 use crate::registry::{Access, Registry};
 use crate::requirements::{Requirement, base_set};
 use crate::settings::{BaseImage, BuildSettings, Compression, Platform, base_reference};
@@ -55,10 +58,14 @@ pub struct OciBuilder<C> {
     /// The repository path that got a layer last, by registry and digest.
     pushed_layers: Mutex<HashMap<String, String>>,
     slots: Semaphore,
+    /// Limits the repositories that are read at the same time.
+    readers: Semaphore,
     base_tag: BaseTag,
     build_cache: Arc<dyn BuildCache>,
     dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
 }
+
+const READERS: usize = 8;
 
 /// What all steps of one build share.
 #[derive(Clone, Copy)]
@@ -74,6 +81,13 @@ struct Build<'a> {
 struct LocalBuild<'a> {
     _slot: SemaphorePermit<'a>,
     _reading: RwLockReadGuard<'a, ()>,
+}
+
+/// What a build knows before it does any work: a repository that codeloc refuses waits for no other build.
+struct Read {
+    tree: Tree,
+    plan: Plan,
+    loaded: Loaded,
 }
 
 /// The dependency layer of an image, ready to be pushed.
@@ -101,6 +115,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             single_flight: SingleFlight::default(),
             pushed_layers: Mutex::default(),
             slots: Semaphore::new(settings.parallel.max(1)),
+            readers: Semaphore::new(READERS),
             base_tag: BaseTag::default(),
             settings,
             credentials,
@@ -133,7 +148,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         };
         let own_minor = interpreter.map(minor_of);
         let host = self.settings.platform == Platform::Host;
-        let python = if host { own_minor.unwrap_or(&request.python) } else { &request.python };
+        let default = own_minor.filter(|_| host).unwrap_or(&self.settings.default_python);
+        let python = request.python.as_deref().unwrap_or(default);
         let (architecture, machine) = match (host, request.architecture) {
             (true, _) if cfg!(target_arch = "aarch64") => ("arm64", "aarch64"),
             (true, _) | (false, Architecture::X86_64) => ("amd64", "x86_64"),
@@ -167,10 +183,49 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     }
 
     /// Waits until this machine may run another build.
-    async fn start(&self) -> Result<LocalBuild<'_>, BuildError> {
-        let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
-        let slot = self.slots.acquire().await.map_err(stopped)?;
+    async fn start(&self, progress: &OnProgress<'_>) -> Result<LocalBuild<'_>, BuildError> {
+        let slot = if let Ok(slot) = self.slots.try_acquire() {
+            slot
+        } else {
+            progress(Progress::Waiting);
+            let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
+            self.slots.acquire().await.map_err(stopped)?
+        };
         Ok(LocalBuild { _slot: slot, _reading: self.caches.enter().await? })
+    }
+
+    /// Fetches a commit and reads what its files say, without the slot of a build.
+    async fn read(&self, build: Build<'_>) -> Result<Read, BuildError> {
+        let Build { request, inputs: Inputs { target, .. }, progress, .. } = build;
+        let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
+        let _reader = self.readers.acquire().await.map_err(stopped)?;
+        let _reading = self.caches.enter().await?;
+        progress(Progress::FetchingCommit);
+        let tree = {
+            let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
+            self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
+        };
+        if request.dockerfile.is_some() {
+            let loaded = Loaded { load: load_of_given_image(&request.code), search: vec![] };
+            return Ok(Read { tree, plan: Plan::default(), loaded });
+        }
+        let code = match &request.code {
+            CodePointer::PythonFile(file) => CodePointer::PythonFile(tree.resolve(file)),
+            module @ CodePointer::Module(_) => module.clone(),
+        };
+        let wanted = OwnedWanted {
+            dependencies: request.dependencies.clone(),
+            code: Some(code.clone()),
+            python: Some(target.python.clone()),
+            // Only a project that names an index needs them, and a build without packages works without uv.
+            indexes: self.uv.indexes().await.unwrap_or_default(),
+        };
+        let mut plan = self.repositories.plan(&tree, wanted).await?;
+        plan.notes.extend(tree.submodules.iter().map(|path| {
+            format!("codeloc skips the submodule {path}; if the code needs it, add its files to the repository")
+        }));
+        let loaded = load(&code, &tree.files(), &known(&tree, &plan))?;
+        Ok(Read { tree, plan, loaded })
     }
 
     async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
@@ -192,17 +247,17 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         if request.dockerfile.is_some() {
             let reference = format!("{}@{digest}", request.target);
             let (commit, load) = (Some(request.commit.clone()), load_of_given_image(&request.code));
-            return Ok(Some(Image { reference, commit, load }));
+            return Ok(Some(Image { reference, commit, load, notes: vec![] }));
         }
         let pulled = registry.pull(&digest, target.architecture).await?;
-        let load = read_load(&pulled.config).ok_or_else(|| {
+        let (load, notes) = read_labels(&pulled.config).ok_or_else(|| {
             BuildError::terminal(format!(
                 "the image {}:{tag} has no label that says how to load its code; delete this tag",
                 request.target
             ))
         })?;
         let reference = format!("{}@{}", request.target, pulled.digest);
-        Ok(Some(Image { reference, commit: Some(request.commit.clone()), load }))
+        Ok(Some(Image { reference, commit: Some(request.commit.clone()), load, notes }))
     }
 
     /// The image that a location runs, if it was built for this request. Its base image may be older than the one that the tag names.
@@ -222,15 +277,12 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         if !is_for_request(&pulled.config, &inputs.request_key(request)) {
             return Ok(None);
         }
-        let image = |load| Image { reference: deployed.to_owned(), commit: Some(request.commit.clone()), load };
-        Ok(read_load(&pulled.config).map(image))
+        let (reference, commit) = (deployed.to_owned(), Some(request.commit.clone()));
+        Ok(read_labels(&pulled.config).map(|(load, notes)| Image { reference, commit, load, notes }))
     }
 
-    async fn dependencies(&self, build: Build<'_>, tree: &Tree) -> Result<Dependencies, BuildError> {
-        let Build { request, inputs: Inputs { target, constraints, .. }, registry, progress, .. } = build;
-        let explicit = request.dependencies.as_deref().map(|path| path.trim_start_matches("./"));
-        let texts = self.repositories.texts(tree, candidates(&tree.files(), explicit)).await?;
-        let input = input(explicit, &texts)?;
+    async fn dependencies(&self, build: Build<'_>, plan: &Plan) -> Result<Dependencies, BuildError> {
+        let Build { inputs: Inputs { target, constraints, .. }, registry, progress, .. } = build;
         let work = &self.settings.work;
         let resolution = Resolution {
             uv: &self.uv,
@@ -241,7 +293,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             build_cache: self.build_cache.as_ref(),
             progress,
         };
-        let lock = resolution.lock(&input, &texts).await?;
+        let lock = resolution.lock(plan).await?;
         let packages = Packages {
             uv: &self.uv,
             target,
@@ -294,32 +346,49 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         self.build_cache.write(&build_cache::layer_name(registry.host(), key), text).await
     }
 
-    async fn code_layer(&self, tree: &Tree) -> Result<Spooled, BuildError> {
-        self.pack_tree(tree, self.settings.compression, CODE_FOLDER.trim_start_matches('/')).await
+    /// Packs the code, the projects outside of it, and the files that make projects importable.
+    async fn code_layer(&self, tree: Tree, plan: &Plan, loaded: &Loaded, python: &str) -> Result<Packed, BuildError> {
+        let outside = installed::outside(&tree.folder, &plan.projects);
+        let search: Vec<String> = loaded.search.iter().map(|folder| within(&tree.folder, folder)).collect();
+        let mut nodes: BTreeMap<String, Node<Content>> = BTreeMap::new();
+        for (path, written) in installed::files(&tree.folder, &plan.projects, &search, python) {
+            let Written { text, executable } = written;
+            nodes.insert(path, Node::File { size: text.len() as u64, content: Content::Text(text), executable });
+        }
+        for folder in outside {
+            let beside = self.repositories.beside(&tree, folder).await?;
+            let root = installed::in_image(&tree.folder, folder);
+            nodes.extend(beside.nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), of_commit(node))));
+        }
+        let root = CODE_FOLDER.trim_start_matches('/');
+        nodes.extend(tree.nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), of_commit(node))));
+        self.pack(tree.repository, self.settings.compression, nodes, vec![root.to_owned()]).await
     }
 
-    /// Packs all files of a commit below the folder `root`, or without a folder if it is empty.
-    async fn pack_tree(
+    /// Packs files of a commit and files that codeloc wrote.
+    async fn pack(
         &self,
-        tree: &Tree,
+        repository: PathBuf,
         compression: Compression,
-        root: &'static str,
-    ) -> Result<Spooled, BuildError> {
-        let (repositories, repository, nodes) =
-            (self.repositories.clone(), tree.repository.clone(), tree.nodes.clone());
-        let spool = self.settings.work.join(SPOOL);
+        nodes: BTreeMap<String, Node<Content>>,
+        folders: Vec<String>,
+    ) -> Result<Packed, BuildError> {
+        let (repositories, spool) = (self.repositories.clone(), self.settings.work.join(SPOOL));
         blocking(move || {
             let mut reader = repositories.reader(&repository)?;
-            let (root, folders) = match root {
-                "" => (String::new(), vec![]),
-                root => (format!("{root}/"), vec![root.to_owned()]),
+            let mut pointers = Vec::new();
+            let open = |path: &str, content: &Content| match content {
+                Content::Object(object) => {
+                    let content = reader.read(path, object)?;
+                    if is_lfs_pointer(&content) {
+                        pointers.push(path.trim_start_matches("opt/codeloc/code/").to_owned());
+                    }
+                    Ok(std::io::Cursor::new(content))
+                }
+                Content::Text(text) => Ok(std::io::Cursor::new(text.clone().into_bytes())),
             };
-            let nodes: BTreeMap<String, Node<String>> =
-                nodes.into_iter().map(|(path, node)| (format!("{root}{path}"), node)).collect();
-            let open = |path: &str, object: &String| {
-                reader.read(path.strip_prefix(&root).unwrap_or(path), object).map(std::io::Cursor::new)
-            };
-            pack(&spool, compression, &nodes, &folders, open).map_err(read_error)
+            let spooled = pack(&spool, compression, &nodes, &folders, open).map_err(read_error)?;
+            Ok(Packed { spooled, pointers })
         })
         .await
     }
@@ -343,9 +412,10 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             return Err(BuildError::terminal(format!("the commit has no file {dockerfile} (`dockerfile`)")));
         }
         progress(Progress::PackingCode);
-        let context = self.pack_tree(&tree, Compression::Gzip, "").await?;
+        let nodes = tree.nodes.iter().map(|(path, node)| (path.clone(), of_commit(node.clone()))).collect();
+        let context = self.pack(tree.repository.clone(), Compression::Gzip, nodes, vec![]).await?;
         let order = Order {
-            context: context.file.to_path_buf(),
+            context: context.spooled.file.to_path_buf(),
             dockerfile,
             image: format!("{}:{tag}", request.target),
             architecture: target.architecture,
@@ -442,31 +512,31 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let inputs = Inputs { base: self.base_digest(request).await?, ..self.inputs(request).await? };
         let (target, tag) = (&inputs.target, inputs.tag(request));
         let _exclusive = self.single_flight.enter(format!("image {}:{tag}", request.target)).await;
-        let local = self.start().await?;
         let registry = self.registry(&request.target, Access::Write).await?;
         if let Some(image) = self.lookup(&registry, &tag, request, target).await? {
             return Ok(image);
         }
 
         let build = Build { request, inputs: &inputs, registry: &registry, tag: &tag, progress };
-        progress(Progress::FetchingCommit);
-        let tree = {
+        let Read { tree, mut plan, loaded } = self.read(build).await?;
+        let local = self.start(progress).await?;
+        // The caches may have lost the repository while other builds ran.
+        if !tree.repository.exists() {
             let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
-            self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
-        };
+            self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?;
+        }
         if let Some(dockerfile) = &request.dockerfile {
             return self.build_dockerfile(build, dockerfile, tree, local).await;
         }
-        let pyproject = self.repositories.texts(&tree, ["pyproject.toml"]).await?;
-        let code = match &request.code {
-            CodePointer::PythonFile(file) => CodePointer::PythonFile(tree.resolve(file)),
-            module @ CodePointer::Module(_) => module.clone(),
-        };
-        let load = load(&code, &tree.files(), pyproject.get("pyproject.toml").map(String::as_str))?;
         let base = self.base(build).await?;
-        let dependencies = self.dependencies(build, &tree).await?;
+        let dependencies = self.dependencies(build, &plan).await?;
         progress(Progress::PackingCode);
-        let code = self.code_layer(&tree).await?;
+        let commit_time = tree.commit_time;
+        let Packed { spooled: code, pointers } = self.code_layer(tree, &plan, &loaded, &target.python).await?;
+        plan.notes.extend(pointers.iter().map(|path| {
+            format!("{path} is only a pointer of Git LFS, whose files codeloc does not fetch; if the code needs it, commit the file itself")
+        }));
+        let notes = bounded(&plan.notes);
 
         progress(Progress::Uploading);
         self.push_dependencies(&registry, &dependencies, progress).await?;
@@ -476,19 +546,20 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             base: base.as_ref(),
             dependencies: &dependencies.layer,
             code: &code.layer,
-            load: &load,
+            load: &loaded.load,
+            notes: &notes,
             architecture: target.architecture,
             python: &target.python,
             location: request.location.as_str(),
             commit: &request.commit,
-            commit_time: tree.commit_time,
+            commit_time,
             request_key: request_key.as_deref(),
         }
         .assemble()?;
         registry.push_bytes(assembled.config, &assembled.config_digest).await?;
         let digest = registry.push_manifest(&tag, assembled.manifest).await?;
         let reference = format!("{}@{digest}", request.target);
-        Ok(Image { reference, commit: Some(request.commit.clone()), load })
+        Ok(Image { reference, commit: Some(request.commit.clone()), load: loaded.load, notes })
     }
 
     async fn digest(&self, reference: &str) -> Result<Option<Digest>, BuildError> {
@@ -502,6 +573,52 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
     fn refresh(&self) {
         self.base_tag.refresh();
     }
+}
+
+/// A packed layer, and the files in it that are only pointers of Git LFS.
+struct Packed {
+    spooled: Spooled,
+    pointers: Vec<String>,
+}
+
+/// The content of a file in the code layer.
+enum Content {
+    /// The name of a git object.
+    Object(String),
+    Text(String),
+}
+
+fn of_commit(node: Node<String>) -> Node<Content> {
+    match node {
+        Node::File { content, size, executable } => Node::File { content: Content::Object(content), size, executable },
+        Node::Link(target) => Node::Link(target),
+    }
+}
+
+/// The location's own project, relative to the root of its code.
+fn known(tree: &Tree, plan: &Plan) -> Known {
+    let inside = |folder: &String| {
+        is_within(&tree.folder, folder)
+            .then(|| folder.strip_prefix(&tree.folder).unwrap_or(folder).trim_start_matches('/').to_owned())
+    };
+    let own = plan.projects.first();
+    Known {
+        folder: own.and_then(|project| inside(&project.folder)).unwrap_or_default(),
+        roots: plan.projects.iter().flat_map(|project| &project.roots).filter_map(inside).collect(),
+        pyproject: plan.pyproject.clone(),
+    }
+}
+
+/// The first notes, each of them shortened: they become a label of the image and part of the status.
+fn bounded(notes: &[String]) -> Vec<String> {
+    const MOST: usize = 8;
+    const LONGEST: usize = 300;
+    let more = notes.len().saturating_sub(MOST);
+    let mut kept: Vec<String> = notes.iter().take(MOST).map(|note| note.chars().take(LONGEST).collect()).collect();
+    if more > 0 {
+        kept.push(format!("and {more} more"));
+    }
+    kept
 }
 
 /// Reports the uploaded MiB of a layer.
@@ -530,6 +647,16 @@ fn remove_leftovers(spool: &Path) {
 
 fn minor_of(version: &str) -> &str {
     version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+}
+
+/// The minor version of Python in images whose config names none.
+pub(super) async fn default_python(settings: &BuildSettings) -> Result<String, BuildError> {
+    match &settings.python {
+        Some(path) if settings.platform == Platform::Host => {
+            Ok(minor_of(&interpreter_version(path, &settings.work).await?).to_owned())
+        }
+        _ => Ok(settings.default_python.clone()),
+    }
 }
 
 async fn interpreter_version(interpreter: &Path, work: &Path) -> Result<String, BuildError> {

@@ -16,14 +16,27 @@ use crate::disk::{SPOOL, blocking, disk_error, temporary_folder, write_whole};
 use crate::error::BuildError;
 use crate::layer::{Layer, Node, Spooled, compressor, pack};
 use crate::progress::{OnProgress, Progress};
+use crate::scripts::{self, SCRIPTS_FOLDER};
 use crate::settings::Compression;
 use crate::uv::{Target, Uv};
 
 /// Increase it if the same lock must give another layer.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// Files that uv writes about the installation. They contain paths, times and options of the builder.
 const EXCLUDED: [&str; 4] = ["direct_url.json", "REQUESTED", "uv_cache.json", "uv_build.json"];
+
+/// Hides everything that the base image has in the same folder, as the OCI image specification says.
+const OPAQUE: &str = ".wh..wh..opq";
+/// Makes codeloc's own package importable, which the base image has in a folder of its own.
+const PLATFORM_PATH_FILE: &str = "codeloc.pth";
+/// Relative to site-packages.
+const PLATFORM_FOLDER: &str = "../../../../platform";
+
+/// The folder of packages in an image, without a leading slash.
+pub(super) fn site_packages(python: &str) -> String {
+    format!("opt/codeloc/env/lib/python{python}/site-packages")
+}
 
 /// A dependency layer in the work folder.
 #[derive(Clone, Debug)]
@@ -83,7 +96,7 @@ impl Packages<'_> {
             write_whole(&folder.path().join("lock.txt"), lock.as_bytes())?;
             self.uv.install(folder.path(), self.target).await?;
         }
-        let image_folder = format!("opt/codeloc/env/lib/python{}/site-packages", self.target.python);
+        let image_folder = site_packages(&self.target.python);
         let installed = site.clone();
         blocking(move || remove_bytecode(&installed).map_err(|error| disk_error(&installed, error))).await?;
         self.compile(folder.path(), &format!("/{image_folder}")).await?;
@@ -146,6 +159,11 @@ enum Content {
     Memory(Vec<u8>),
 }
 
+/// A small file that codeloc writes itself.
+fn memory(text: String, executable: bool) -> Node<Content> {
+    Node::File { size: text.len() as u64, content: Content::Memory(text.into_bytes()), executable }
+}
+
 fn pack_site(
     spool: &Path,
     compression: Compression,
@@ -155,6 +173,9 @@ fn pack_site(
 ) -> Result<Spooled, BuildError> {
     let mut nodes = BTreeMap::new();
     collect(site, "", image_folder, &mut nodes)?;
+    collect_scripts(site, &mut nodes)?;
+    nodes.insert(format!("{image_folder}/{OPAQUE}"), memory(String::new(), false));
+    nodes.insert(format!("{image_folder}/{PLATFORM_PATH_FILE}"), memory(format!("{PLATFORM_FOLDER}\n"), false));
     let bytes = |node: &Node<Content>| if let Node::File { size, .. } = node { *size } else { 0 };
     if nodes.values().map(bytes).sum::<u64>() > max_bytes {
         return Err(BuildError::terminal(format!(
@@ -189,7 +210,7 @@ fn collect(
                 "a package contains the file {name}, whose name is not UTF-8; remove the package"
             ))
         })?;
-        // Console scripts contain the path of the builder's Python. Locations start programs with `python -m`.
+        // Scripts contain the path of the builder's Python, so `collect_scripts` changes them.
         if relative.is_empty() && (name == "bin" || name == ".lock") {
             continue;
         }
@@ -213,13 +234,40 @@ fn collect(
         let node = if in_dist_info && EXCLUDED.contains(&name.as_str()) {
             continue;
         } else if in_dist_info && name == "RECORD" {
-            let record = record(&std::fs::read_to_string(&path).map_err(disk)?);
-            Node::File { size: record.len() as u64, content: Content::Memory(record.into_bytes()), executable: false }
+            memory(record(&std::fs::read_to_string(&path).map_err(disk)?), false)
         } else {
             let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
             Node::File { size: metadata.len(), content: Content::Disk(path), executable }
         };
         nodes.insert(format!("{image_folder}/{relative}{name}"), node);
+    }
+    Ok(())
+}
+
+/// Adds the scripts of the packages to the programs of the environment.
+fn collect_scripts(site: &Path, nodes: &mut BTreeMap<String, Node<Content>>) -> Result<(), BuildError> {
+    let folder = site.join("bin");
+    let disk = |error| disk_error(&folder, error);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(disk(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(disk)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !entry.file_type().map_err(disk)?.is_file() || !scripts::is_allowed(&name) {
+            continue;
+        }
+        let node = match scripts::relocated(&entry.path()).map_err(disk)? {
+            Some(text) => memory(text, true),
+            None => Node::File {
+                size: entry.metadata().map_err(disk)?.len(),
+                content: Content::Disk(entry.path()),
+                executable: true,
+            },
+        };
+        nodes.insert(format!("{SCRIPTS_FOLDER}/{name}"), node);
     }
     Ok(())
 }

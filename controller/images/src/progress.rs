@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     FetchingCommit,
+    /// Other builds of this machine run first.
+    Waiting,
     /// `requirements` counts lines, not the packages that they resolve to.
     Resolving {
         requirements: usize,
@@ -31,6 +33,7 @@ impl fmt::Display for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FetchingCommit => formatter.write_str("fetching the commit"),
+            Self::Waiting => formatter.write_str("waiting for another build to end"),
             Self::Resolving { requirements: 1 } => formatter.write_str("resolving 1 requirement"),
             Self::Resolving { requirements } => write!(formatter, "resolving {requirements} requirements"),
             Self::Installing { packages: 1 } => formatter.write_str("installing 1 package"),

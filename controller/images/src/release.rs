@@ -13,7 +13,9 @@ const OLDEST: &str = ">=0.16";
 
 /// The sets of requirements to resolve, in order. The first has the requirements of the project and of the platform. If the
 /// project bounds a Dagster package itself, the second set drops the platform's versions of Dagster packages.
-pub(super) fn candidates(user: &[Requirement], base: &[Requirement]) -> Vec<Vec<Requirement>> {
+///
+/// `bounded` are the requirements of the project with the versions of its lock.
+pub(super) fn candidates(user: &[Requirement], bounded: &[Requirement], base: &[Requirement]) -> Vec<Vec<Requirement>> {
     let has_bounds = |requirement: &Requirement| !requirement.specifier.is_empty();
     let combined = |drop_versions: bool| -> Vec<Requirement> {
         let platform = base.iter().filter_map(|requirement| {
@@ -22,7 +24,7 @@ pub(super) fn candidates(user: &[Requirement], base: &[Requirement]) -> Vec<Vec<
                 if drop_versions {
                     requirement.specifier.clear();
                 }
-            } else if user.iter().any(|other| other.name == requirement.name && has_bounds(other)) {
+            } else if bounded.iter().any(|other| other.name == requirement.name && has_bounds(other)) {
                 return None;
             }
             Some(requirement)
@@ -30,13 +32,35 @@ pub(super) fn candidates(user: &[Requirement], base: &[Requirement]) -> Vec<Vec<
         user.iter().cloned().chain(platform).map(with_lower_bound).collect()
     };
     let mut sets = vec![combined(false)];
-    if user.iter().any(|requirement| is_dagster_package(&requirement.name) && has_bounds(requirement)) {
+    if bounded.iter().any(|requirement| is_dagster_package(&requirement.name) && has_bounds(requirement)) {
         let without_versions = combined(true);
         if without_versions != sets[0] {
             sets.push(without_versions);
         }
     }
     sets
+}
+
+/// The requirements, and the versions in a lock of packages that may be installed with them.
+pub(super) fn pinned(requirements: &[Requirement], constraints: &[Requirement]) -> Vec<Requirement> {
+    requirements.iter().chain(constraints).cloned().collect()
+}
+
+/// The packages of the platform that a complete set lacks. Dagster's libraries are those of its Dagster release.
+pub(super) fn additions(packages: &[Requirement], base: &[Requirement]) -> Vec<Requirement> {
+    let version = |name: &str| {
+        let package = packages.iter().find(|package| package.name == name)?;
+        package.specifier.strip_prefix("==").map(str::to_owned)
+    };
+    let library = version("dagster").and_then(|dagster| library_version(&dagster));
+    let missing = base.iter().filter(|one| packages.iter().all(|package| package.name != one.name));
+    let matched = missing.map(|one| match &library {
+        Some(version) if LIBRARIES.contains(&one.name.as_str()) => {
+            Requirement { specifier: format!("=={version}"), ..one.clone() }
+        }
+        _ => with_lower_bound(one.clone()),
+    });
+    matched.collect()
 }
 
 fn is_dagster_package(name: &str) -> bool {
@@ -105,7 +129,7 @@ mod tests {
     }
 
     fn candidate_lines(user: &[&str], base: &[&str]) -> Vec<Vec<String>> {
-        let sets = candidates(&requirements(user), &requirements(base));
+        let sets = candidates(&requirements(user), &requirements(user), &requirements(base));
         sets.iter().map(|set| set.iter().map(Requirement::line).collect()).collect()
     }
 

@@ -47,21 +47,21 @@ impl Requirement {
 }
 
 /// A line that codeloc refuses.
+#[derive(Debug)]
 pub(super) struct RefusedLine {
-    /// Counted from 1.
-    pub line: usize,
     pub text: String,
     pub reason: String,
 }
 
-/// Reads requirements.txt. `file` appears in errors.
-pub(super) fn parse_file(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
-    parse_lines(text).map_err(|RefusedLine { line, text, reason }| refusal(file, line, &text, &reason))
+/// Reads lines with comments and continuations, all of them requirements.
+pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, RefusedLine> {
+    let lines = logical_lines(text).into_iter();
+    lines.map(|(_, text)| parse(&text).map_err(|reason| RefusedLine { text, reason })).collect()
 }
 
-/// Reads lines with comments and continuations.
-pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, RefusedLine> {
-    let mut requirements = Vec::new();
+/// The lines of a file of requirements without comments and continuations, with their numbers, counted from 1.
+pub(super) fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
     let mut logical = String::new();
     let mut start = 1;
     let mut lines = text.lines().enumerate().peekable();
@@ -80,61 +80,16 @@ pub(super) fn parse_lines(text: &str) -> Result<Vec<Requirement>, RefusedLine> {
         }
         let text = logical.trim();
         if !text.is_empty() {
-            let requirement =
-                parse(text).map_err(|reason| RefusedLine { line: start, text: text.to_owned(), reason })?;
-            requirements.push(requirement);
+            all.push((start, text.to_owned()));
         }
         logical.clear();
     }
-    Ok(requirements)
+    all
 }
 
-/// Reads `[project] dependencies`. Refuses packages for which `[tool.uv.sources]` names another source: the index may have
-/// an unrelated package with the same name.
-pub(super) fn parse_pyproject(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
-    let document = parse_toml(file, text)?;
-    let Some(dependencies) = document.get("project").and_then(|project| project.get("dependencies")) else {
-        let dynamic = document
-            .get("project")
-            .and_then(|project| project.get("dynamic")?.as_array())
-            .is_some_and(|names| names.iter().any(|name| name.as_str() == Some("dependencies")));
-        if dynamic {
-            return Err(BuildError::terminal(format!(
-                "{file}: codeloc cannot read dynamic dependencies, because it does not run the build of a project; \
-                 list them under [project] dependencies, or add a requirements.txt"
-            )));
-        }
-        if document.get("tool").and_then(|tool| tool.get("poetry")?.get("dependencies")).is_some() {
-            return Err(BuildError::terminal(format!(
-                "{file}: codeloc does not read the dependencies of [tool.poetry]; list them under [project] dependencies, \
-                 or add a requirements.txt"
-            )));
-        }
-        return Ok(Vec::new());
-    };
-    let Some(dependencies) = dependencies.as_array() else {
-        return Err(BuildError::terminal(format!("{file}: [project] dependencies is not a list of strings")));
-    };
-    let sources = document.get("tool").and_then(|tool| tool.get("uv")?.get("sources")?.as_table());
-    let mut requirements = Vec::new();
-    for dependency in dependencies {
-        let Some(entry) = dependency.as_str() else {
-            return Err(BuildError::terminal(format!("{file}: [project] dependencies is not a list of strings")));
-        };
-        let line = line_of(text, entry);
-        let requirement = parse(entry.trim()).map_err(|reason| refusal(file, line, entry, &reason))?;
-        if sources.is_some_and(|sources| sources.keys().any(|name| normal_name(name) == requirement.name)) {
-            let reason =
-                "[tool.uv.sources] names another source for it, and codeloc installs only from the package index";
-            return Err(refusal(file, line, entry, reason));
-        }
-        requirements.push(requirement);
-    }
-    Ok(requirements)
-}
-
-/// Reads a `pylock.toml` (PEP 751) of version 1. Ignores its URLs: codeloc takes the same wheels, by hash, from its own index.
-pub(super) fn parse_pylock(file: &str, text: &str) -> Result<Vec<Requirement>, BuildError> {
+/// Reads a `pylock.toml` (PEP 751) of version 1: its packages, and the folders of the repository that it installs. Ignores its URLs: codeloc
+/// takes the same wheels, by hash, from its own index.
+pub(super) fn parse_pylock(file: &str, text: &str) -> Result<(Vec<Requirement>, Vec<String>), BuildError> {
     let document = parse_toml(file, text)?;
     let version = document.get("lock-version").and_then(toml::Value::as_str).unwrap_or_default();
     if !version.starts_with("1.") {
@@ -146,24 +101,32 @@ pub(super) fn parse_pylock(file: &str, text: &str) -> Result<Vec<Requirement>, B
             .as_array()
             .ok_or_else(|| BuildError::terminal(format!("{file}: packages is not a list of tables")))?,
     };
-    packages
-        .iter()
+    let headers: Vec<usize> = text
+        .lines()
         .enumerate()
-        .map(|(index, package)| {
-            let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
-            let headers = text.lines().enumerate().filter(|(_, line)| line.trim().starts_with("[[packages]]"));
-            let header = headers.map(|(line, _)| line).nth(index).unwrap_or_default();
+        .filter(|(_, line)| line.trim().starts_with("[[packages]]"))
+        .map(|(line, _)| line)
+        .collect();
+    let (mut requirements, mut folders) = (Vec::new(), Vec::new());
+    for (index, package) in packages.iter().enumerate() {
+        if let Some(path) = package.get("directory").and_then(|directory| directory.get("path")?.as_str()) {
+            folders.push(path.to_owned());
+            continue;
+        }
+        let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        let refused = |reason: String| {
+            let header = headers.get(index).copied().unwrap_or_default();
             let line = header + line_of(&text.lines().skip(header).collect::<Vec<_>>().join("\n"), "name");
-            parse_pylock_package(name, package).map_err(|reason| refusal(file, line, name, &reason))
-        })
-        .collect()
+            refusal(file, line, name, &reason)
+        };
+        requirements.push(parse_pylock_package(name, package).map_err(refused)?);
+    }
+    Ok((requirements, folders))
 }
 
 fn parse_pylock_package(name: &str, package: &toml::Value) -> Result<Requirement, String> {
-    if ["vcs", "directory", "archive"].iter().any(|source| package.get(source).is_some()) {
-        return Err(
-            "codeloc installs only from the package index, not from URLs, folders or version control".to_owned()
-        );
+    if ["vcs", "archive"].iter().any(|source| package.get(source).is_some()) {
+        return Err("codeloc installs only from the package index, not from URLs or version control".to_owned());
     }
     let text = |key: &str| package.get(key).and_then(toml::Value::as_str);
     let version = text("version").ok_or("it has no version")?;
@@ -184,7 +147,7 @@ fn parse_pylock_package(name: &str, package: &toml::Value) -> Result<Requirement
 }
 
 /// The error quotes the line, which may contain a URL with a password, so its text is masked and it is not kept as a cause.
-fn parse_toml(file: &str, text: &str) -> Result<toml::Table, BuildError> {
+pub(super) fn parse_toml(file: &str, text: &str) -> Result<toml::Table, BuildError> {
     text.parse().map_err(|error: toml::de::Error| {
         BuildError::terminal(format!("{file} is not valid TOML: {}", mask_credentials(error.to_string().trim_end())))
     })
@@ -209,7 +172,8 @@ pub(super) fn normal_name(name: &str) -> String {
 
 /// The error for a refused line. Masks credentials in the line.
 pub(super) fn refusal(file: &str, line: usize, text: &str, reason: &str) -> BuildError {
-    let text = mask_credentials(text);
+    const LONGEST: usize = 300;
+    let text: String = mask_credentials(text).chars().take(LONGEST).collect();
     BuildError::terminal(format!("{file}:{line}: codeloc refuses `{text}`: {reason}"))
 }
 
@@ -223,19 +187,14 @@ pub(super) fn base_set(lines: &[String]) -> Result<Vec<Requirement>, BuildError>
     lines.iter().map(parse_line).collect()
 }
 
+/// More than any package index accepts.
+const LONGEST_NAME: usize = 200;
+
 /// Parses one logical line. The error is the reason of a refusal.
 pub(super) fn parse(line: &str) -> Result<Requirement, String> {
     if line.starts_with('-') {
-        return Err(match line.split([' ', '=']).next().unwrap_or_default() {
-            "-r" | "--requirement" | "-c" | "--constraint" => {
-                "codeloc reads one file; copy the lines of the other file into this one".to_owned()
-            }
-            "-e" | "--editable" => {
-                "an editable install runs a build; Python finds code next to the definitions without an install"
-                    .to_owned()
-            }
-            option => format!("only the operator sets the option {option}; remove it"),
-        });
+        let option = line.split([' ', '=']).next().unwrap_or_default();
+        return Err(format!("only the operator sets the option {option}; remove it"));
     }
     let mut parts = line.split(" --hash");
     let requirement = parts.next().unwrap_or_default().trim();
@@ -266,6 +225,9 @@ pub(super) fn parse(line: &str) -> Result<Requirement, String> {
         && name.ends_with(|letter: char| letter.is_ascii_alphanumeric());
     if !valid {
         return Err("it is not of the form `name[extra] specifier ; marker`".to_owned());
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(format!("its name has more than {LONGEST_NAME} letters"));
     }
     let (extras, specifier) = split_extras(rest.trim())?;
     let marker = marker.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -312,10 +274,9 @@ fn parse_specifier(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::expect_terminal;
 
-    fn refusal(text: &str) -> String {
-        expect_terminal(parse_file("requirements.txt", text))
+    fn refused(text: &str) -> RefusedLine {
+        parse_lines(text).unwrap_err()
     }
 
     #[test]
@@ -325,7 +286,7 @@ mod tests {
             "\u{feff}# comment\nDagster.AWS [ S3, redshift ] ( >= 0.29 , <1 ) ; python_version  >= '3.10'  # why\n\n\
              pandas==2.0 \\\n    --hash=sha256:{hash} \\\n    --hash=sha256:{hash}\nplain"
         );
-        let requirements = parse_file("requirements.txt", &text).unwrap();
+        let requirements = parse_lines(&text).unwrap();
         let lines: Vec<String> = requirements.iter().map(Requirement::locked_line).collect();
         let expected = [
             "dagster-aws[redshift,s3]>=0.29,<1 ; python_version >= '3.10'",
@@ -336,14 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_refused_with_file_and_line() {
+    fn other_lines_are_refused() {
         for (line, reason) in [
-            ("--index-url https://user:secret@evil.example/simple", "the option --index-url"),
-            ("--extra-index-url=https://evil.example", "the option --extra-index-url"),
             ("--find-links .", "the option --find-links"),
-            ("-i https://evil.example", "the option -i"),
-            ("-e .", "editable"),
-            ("-r other.txt", "copy the lines"),
             ("git+https://host/x.git", "not from URLs"),
             ("name @ https://host/x.whl", "not from URLs"),
             ("name@file:///x", "not from URLs"),
@@ -356,32 +312,11 @@ mod tests {
             ("name=1", "version specifier"),
             ("${HOME}", "name[extra]"),
         ] {
-            let text = refusal(&format!("fine==1\n\n{line}\n"));
-            assert!(text.starts_with("requirements.txt:3: ") && text.contains(reason), "{line}: {text}");
-            assert!(!text.contains("secret"));
+            let refused = refused(&format!("fine==1\n\n{line}\n"));
+            assert_eq!(refused.text, line);
+            assert!(refused.reason.contains(reason), "{line}: {}", refused.reason);
         }
-        assert!(refusal("ok \\\n --index-url https://evil.example").starts_with("requirements.txt:1: "));
-    }
-
-    #[test]
-    fn dependencies_of_a_project_are_read() {
-        let text = "[project]\nname = 'x'\ndependencies = [\n  'dagster',\n  'pandas>=2',\n]\n";
-        let lines: Vec<String> =
-            parse_pyproject("pyproject.toml", text).unwrap().iter().map(Requirement::line).collect();
-        assert_eq!(lines, ["dagster", "pandas>=2"]);
-        assert!(parse_pyproject("pyproject.toml", "[tool.x]\n").unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_project_with_another_package_source_is_refused() {
-        let refusal = |text: &str| expect_terminal(parse_pyproject("pyproject.toml", text));
-        let base = "[project]\ndependencies = [\n  'In_House>=2',\n]\n";
-        let text = refusal(&format!("{base}[tool.uv.sources]\nin-house = {{ path = '../x' }}\n"));
-        assert!(text.starts_with("pyproject.toml:3: ") && text.contains("tool.uv.sources"), "{text}");
-        assert!(refusal("[project]\ndependencies = ['x @ git+https://host/x']").starts_with("pyproject.toml:2: "));
-        assert!(refusal("[project]\ndynamic = ['dependencies']").contains("requirements.txt"));
-        assert!(refusal("[tool.poetry.dependencies]\npandas = '*'").contains("[tool.poetry]"));
-        assert!(refusal("[project\n").starts_with("pyproject.toml is not valid TOML: "));
+        assert_eq!(logical_lines("# x\n\na \\\n b\nc"), [(3, "a  b".to_owned()), (5, "c".to_owned())]);
     }
 
     proptest::proptest! {

@@ -20,6 +20,8 @@ pub struct BuildSettings {
     pub uv: PathBuf,
     /// The interpreter that uv uses. If its minor version is that of the image, the layer contains `.pyc` files.
     pub python: Option<PathBuf>,
+    /// The minor version of images whose config names none.
+    pub default_python: String,
     pub base_image: BaseImage,
     /// Requirements of every image, for example `dagster==1.13.27`.
     pub requirements: Vec<String>,
@@ -49,6 +51,7 @@ impl BuildSettings {
             work,
             uv: PathBuf::from("uv"),
             python: None,
+            default_python: "3.12".to_owned(),
             base_image: BaseImage::Scratch,
             requirements: Vec::new(),
             constraints: None,
@@ -112,7 +115,7 @@ pub enum BaseImage {
 pub enum Platform {
     /// The architecture and Python of the request.
     Requested,
-    /// The architecture of this machine and the Python of [`BuildSettings::python`]; those of the request are ignored.
+    /// The architecture of this machine, and the version of [`BuildSettings::python`] unless the request names another one.
     Host,
 }
 

@@ -11,6 +11,8 @@ use std::{
 
 use codeloc_git::program::{Output, Program, inherited, tail};
 
+use tokio::sync::OnceCell;
+
 use crate::caches;
 use crate::disk::disk_error;
 use crate::error::BuildError;
@@ -36,6 +38,10 @@ impl Target {
     }
 }
 
+/// Files in the folder of a resolution.
+pub(super) const CONSTRAINTS: &str = "constraints.txt";
+pub(super) const OVERRIDES: &str = "overrides.txt";
+
 pub(super) struct Uv {
     program: PathBuf,
     cache: PathBuf,
@@ -45,6 +51,7 @@ pub(super) struct Uv {
     index_url: Option<String>,
     timeout: std::time::Duration,
     largest_file: u64,
+    default_indexes: OnceCell<Vec<String>>,
 }
 
 impl Uv {
@@ -73,6 +80,7 @@ impl Uv {
             index_url: settings.index_url.clone(),
             timeout: settings.uv_timeout,
             largest_file: settings.limits.packages,
+            default_indexes: OnceCell::new(),
         }
     }
 
@@ -87,19 +95,33 @@ impl Uv {
         format!("{} {}", without_credentials(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
     }
 
-    /// Resolves `requirements.in` in `folder`, with its `constraints.txt` if `constrained`. If `complete`, uv adds no further
-    /// packages.
-    pub(super) async fn compile(
-        &self,
-        folder: &Path,
-        target: &Target,
-        constrained: bool,
-        complete: bool,
-    ) -> Result<String, BuildError> {
+    /// The package indexes that projects may name, without credentials: the operator's, or uv's default.
+    pub(super) async fn indexes(&self) -> Result<Vec<String>, BuildError> {
+        if let Some(url) = &self.index_url {
+            return Ok(vec![plain_index(url)]);
+        }
+        let read = async || -> Result<Vec<String>, BuildError> {
+            let failure = "cannot read the default index of uv";
+            let program = Program::new(&self.program, self.timeout)
+                .environment(self.environment.iter().map(|(name, value)| (name, value)))
+                .arguments(["help", "pip", "compile"]);
+            let output = program.run().await.map_err(|error| BuildError::transient(failure).caused_by(error))?;
+            let text = check_exit(failure, output)?;
+            let url =
+                text.split_once("default package index (by default: <").and_then(|(_, rest)| rest.split_once('>'));
+            Ok(url.map(|(url, _)| plain_index(url)).into_iter().collect())
+        };
+        self.default_indexes.get_or_try_init(read).await.cloned()
+    }
+
+    /// Resolves `requirements.in` in `folder`, with its `constraints.txt` and `overrides.txt`. If `complete`, uv adds no further packages.
+    pub(super) async fn compile(&self, folder: &Path, target: &Target, complete: bool) -> Result<String, BuildError> {
         let mut arguments =
             vec!["pip", "compile", "requirements.in", "--no-header", "--no-annotate", "--generate-hashes"];
-        if constrained {
-            arguments.extend(["--constraints", "constraints.txt"]);
+        for (option, file) in [("--constraints", CONSTRAINTS), ("--overrides", OVERRIDES)] {
+            if folder.join(file).exists() {
+                arguments.extend([option, file]);
+            }
         }
         if complete {
             arguments.push("--no-deps");
@@ -107,9 +129,12 @@ impl Uv {
         self.run("cannot resolve the dependencies", folder, Some(target), arguments).await
     }
 
-    /// Reads `uv.lock` in `folder` without updating it.
-    pub(super) async fn export(&self, folder: &Path) -> Result<String, BuildError> {
-        let arguments = vec!["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"];
+    /// Reads `uv.lock` in `folder` without updating it: the packages that the index has, for one of its projects.
+    pub(super) async fn export(&self, folder: &Path, package: Option<&str>) -> Result<String, BuildError> {
+        let mut arguments = vec!["export", "--frozen", "--no-dev", "--no-emit-local", "--no-header", "--no-annotate"];
+        if let Some(package) = package {
+            arguments.extend(["--package", package]);
+        }
         self.run("cannot read uv.lock", folder, None, arguments).await
     }
 
@@ -163,6 +188,11 @@ impl Uv {
         }
         check_exit(failure, output)
     }
+}
+
+/// The URL of an index as it is compared with others: without credentials and without a slash at its end.
+pub(super) fn plain_index(url: &str) -> String {
+    without_credentials(url).trim_end_matches('/').to_owned()
 }
 
 fn without_credentials(url: &str) -> String {

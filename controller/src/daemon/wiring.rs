@@ -118,7 +118,7 @@ impl<P: Ports> Parts<P> {
             (settings.build.platform == Platform::Host).then(|| format!("host ({})", std::env::consts::ARCH));
         let context = Context {
             observer: Observer::new(aws.clone(), code_server, publisher.clone()),
-            desired: DesiredState::new(&settings.deployment, &settings.build.python, refs, images),
+            desired: DesiredState::new(&settings.deployment, refs, images),
             policy: Policy { mode: settings.mode, allow_prune: settings.allow_prune },
             executor: Executor::new(aws, publisher.clone()),
             retry: Retry::default(),
@@ -210,6 +210,7 @@ pub fn build_settings(settings: &Settings) -> codeloc_images::BuildSettings {
     codeloc_images::BuildSettings {
         uv: of.uv.clone(),
         python: of.compile_python.clone(),
+        default_python: of.python.clone(),
         base_image: if of.base_image == "scratch" {
             codeloc_images::BaseImage::Scratch
         } else {

@@ -22,14 +22,11 @@ pub struct DesiredState<B> {
     pub images: Images<B>,
     /// The deployment's id.
     deployment: String,
-    /// The Python version of configs that name none.
-    default_python: String,
 }
 
 impl<B: Builder> DesiredState<B> {
-    pub fn new(deployment: &str, default_python: &str, refs: Refs, images: Images<B>) -> Self {
-        let (deployment, default_python) = (deployment.to_owned(), default_python.to_owned());
-        Self { configs: Configs::default(), refs, images, deployment, default_python }
+    pub fn new(deployment: &str, refs: Refs, images: Images<B>) -> Self {
+        Self { configs: Configs::default(), refs, images, deployment: deployment.to_owned() }
     }
 
     /// The desired state: the commit and the image of a valid config. Starts the build of a missing image unless a hold forbids that.
@@ -171,7 +168,7 @@ impl<B: Builder> DesiredState<B> {
             code: config.code.clone(),
             dependencies: config.dependencies.clone(),
             dockerfile: config.dockerfile.clone(),
-            python: config.python_version.clone().unwrap_or_else(|| self.default_python.clone()),
+            python: config.python_version.clone(),
             architecture: config.resources.architecture,
             target: repository.uri.clone(),
         };
@@ -185,7 +182,7 @@ pub fn key_of(config: &Location) -> RefKey {
 }
 
 fn given_image(config: &Location, reference: String) -> Image {
-    Image { reference, commit: None, load: load_of_given_image(&config.code) }
+    Image { reference, commit: None, load: load_of_given_image(&config.code), notes: vec![] }
 }
 
 /// The image that a tag names: a pinned tag keeps the digest that was rolled out; otherwise codeloc asks the registry.

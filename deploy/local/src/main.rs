@@ -41,6 +41,9 @@ struct Arguments {
     /// Use this Python for tasks if PATH has none of their version; repeatable
     #[arg(long, value_name = "FILE")]
     python: Vec<PathBuf>,
+    /// Use this folder as /opt/codeloc/platform of every image: the base image has codeloc's own package there
+    #[arg(long, value_name = "FOLDER")]
+    platform: Option<PathBuf>,
     /// Answer DNS queries for Cloud Map names on this loopback UDP address
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     dns: Option<SocketAddr>,
@@ -196,6 +199,7 @@ fn settings(
         DriverKind::Process => {
             let mut settings = ProcessSettings::new(folder.join("tasks"), Arc::clone(registry));
             settings.python.clone_from(&arguments.python);
+            settings.platform.clone_from(&arguments.platform);
             settings.extra_environment.extend(task_environment(arguments, address));
             settings.extra_environment.extend(arguments.task_environment.iter().cloned());
             Some(Arc::new(Process::new(settings)) as Arc<dyn Driver>)

@@ -180,10 +180,10 @@ fn image_conditions(image: &ImageStatus) -> (Condition, Condition) {
     use ConditionKind::{ImageReady, SourceResolved};
     let resolved = || up_to_date(SourceResolved, "the config is valid, and its commit or image is known");
     match image {
-        ImageStatus::Ready(image) => (resolved(), up_to_date(ImageReady, &image.reference)),
+        ImageStatus::Ready(image) => (resolved(), up_to_date(ImageReady, image.described())),
         ImageStatus::Stale { image, reason } => (
             up_to_date(SourceResolved, format!("the last known image stays in use: {reason}")),
-            up_to_date(ImageReady, &image.reference),
+            up_to_date(ImageReady, image.described()),
         ),
         ImageStatus::Resolving(message) => (
             condition(SourceResolved, ConditionStatus::Unknown, Reason::Resolving, message),

@@ -58,7 +58,7 @@ fn builder_with_empty_disk(wheels: &Path, build_cache: &MemoryBuildCache) -> Opt
 fn request_with_code(registry: &TestRegistry, repository: &Repository, code: &str) -> Request {
     let files = [("requirements.txt", "needy\n"), ("pipeline/x.py", code)];
     let mut request = repository.request(registry, &repository.commit(&[CODE.as_slice(), &files].concat()));
-    request.python = python_minor();
+    request.python = Some(python_minor());
     request
 }
 

@@ -71,18 +71,14 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "an editable install",
         Files(&[("requirements.txt", "-e .\n"), ("setup.py", PYTHON)]),
-        Refused("requirements.txt:1: codeloc refuses `-e .`"),
+        Refused("codeloc does not run the build of setup.py"),
     ),
     case(
         "a requirements file outside",
         Files(&[("requirements.txt", "\n-r ../../../../etc/passwd\n")]),
-        Refused("requirements.txt:2: codeloc refuses `-r ../../../../etc/passwd`"),
+        Refused("requirements.txt:2: codeloc refuses `../../../../etc/passwd`"),
     ),
-    case(
-        "a constraints file",
-        Files(&[("requirements.txt", "-c loose.txt\n"), ("loose.txt", "tiny>=0\n")]),
-        Refused("requirements.txt:1: codeloc refuses `-c loose.txt`"),
-    ),
+    case("a constraints file", Files(&[("requirements.txt", "-c loose.txt\n"), ("loose.txt", "tiny>=0\n")]), Harmless),
     case(
         "a package from version control",
         Files(&[("requirements.txt", "git+https://me:hunter2@evil.example/x.git\n")]),
@@ -96,7 +92,7 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "a package from a path",
         Files(&[("requirements.txt", "./wheels/tiny-9-py3-none-any.whl\n")]),
-        Refused("requirements.txt:1: codeloc refuses `./wheels/"),
+        Refused("requirements.txt:1: codeloc refuses `wheels/"),
     ),
     case(
         "an environment variable",
@@ -106,7 +102,7 @@ const REQUIREMENTS: &[Case] = &[
     case(
         "a project whose dependencies a build would compute",
         Files(&[("pyproject.toml", "[project]\nname = 'x'\ndynamic = ['dependencies']\n"), ("setup.py", PYTHON)]),
-        Refused("pyproject.toml: codeloc cannot read dynamic dependencies"),
+        Refused("codeloc does not run the build of pyproject.toml"),
     ),
     case(
         "a project that takes a package from elsewhere",
@@ -114,7 +110,7 @@ const REQUIREMENTS: &[Case] = &[
             "pyproject.toml",
             "[project]\nname = 'x'\ndependencies = ['tiny']\n[tool.uv.sources]\ntiny = { url = 'EVIL/tiny.whl' }\n",
         )]),
-        Refused("pyproject.toml:3: codeloc refuses `tiny`: [tool.uv.sources]"),
+        Refused("pyproject.toml:3: codeloc refuses `tiny`: the project takes it from a URL"),
     ),
     case(
         "a project with a URL and a password",
@@ -222,26 +218,14 @@ const FILES: &[Case] = &[
         Files(&[(".wh..wh..opq/x", "")]),
         Refused(".wh..wh..opq/x: names that start with .wh."),
     ),
-    case(
-        "a submodule",
-        Objects(|repository| repository.with_entry("160000", b"vendor", &"1".repeat(40))),
-        Refused("vendor is a git submodule"),
-    ),
+    case("a submodule", Objects(|repository| repository.with_entry("160000", b"vendor", &"1".repeat(40))), Harmless),
     case(
         "a submodule whose URL is an option",
         Files(&[(".gitmodules", "[submodule \"x\"]\n\tpath = x\n\turl = -u./payload\n")]),
         Refused("gitmodulesUrl"),
     ),
-    case(
-        "a pipe",
-        Objects(|repository| repository.with_entry_of("10644", b"pipe")),
-        Refused("pipe is a git submodule"),
-    ),
-    case(
-        "a device",
-        Objects(|repository| repository.with_entry_of("20666", b"null")),
-        Refused("null is a git submodule"),
-    ),
+    case("a pipe", Objects(|repository| repository.with_entry_of("10644", b"pipe")), Harmless),
+    case("a device", Objects(|repository| repository.with_entry_of("20666", b"null")), Harmless),
     case("a file with set-user-id", Objects(|repository| repository.with_entry_of("104755", b"su")), Harmless),
     case("the name ..", Objects(|repository| repository.with_entry_of("100644", b"..")), Refused("hasDotdot")),
     case(
@@ -281,7 +265,7 @@ const FILES: &[Case] = &[
     case(
         "a pointer to a file elsewhere",
         Files(&[("data.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")]),
-        Refused("data.bin is a Git LFS pointer"),
+        Harmless,
     ),
     case(
         "a large file",
@@ -395,12 +379,11 @@ async fn hostile_repositories_are_refused_or_harmless() {
             (Harmless, Ok(image)) => {
                 let code = layer(&registry, image, "code");
                 assert!(clean.iter().all(|(path, content)| code.get(path) == Some(content)), "{name}: {code:?}");
-                assert!(
-                    code.keys()
-                        .all(|path| "opt/codeloc/code/".starts_with(path.as_str())
-                            || path.starts_with("opt/codeloc/code/")),
-                    "{name}"
-                );
+                let folders = ["opt/codeloc/code/", "opt/codeloc/env/lib/python3.12/site-packages/"];
+                let is_inside = |path: &String| {
+                    folders.iter().any(|folder| folder.starts_with(path.as_str()) || path.starts_with(folder))
+                };
+                assert!(code.keys().all(is_inside), "{name}: {code:?}");
             }
             (_, other) => panic!("{name}: {other:?}"),
         }

@@ -98,7 +98,7 @@ fn request_for(git_url: &str, registry: &str, commit: &Commit) -> Request {
         code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
         dependencies: None,
         dockerfile: None,
-        python: "3.12".to_owned(),
+        python: None,
         architecture: Architecture::Arm64,
         target: format!("{registry}/codeloc/demo"),
     }
@@ -291,9 +291,15 @@ async fn a_subdirectory_becomes_the_root() {
     request.code = CodePointer::PythonFile("src/hooli/definitions.py".to_owned());
     let image = builder.build(&request).await.unwrap();
     assert_eq!(image.load.target, LoadTarget::Module("hooli.definitions".to_owned()));
-    assert_eq!(image.load.working_directory, "/opt/codeloc/code/src");
-    let files: Vec<String> = layer(&registry, &image, "code").into_keys().filter(|path| !path.ends_with('/')).collect();
-    assert_eq!(files, ["opt/codeloc/code/src/hooli/__init__.py", "opt/codeloc/code/src/hooli/definitions.py"]);
+    assert_eq!(image.load.working_directory, "/opt/codeloc/code");
+    let layer = layer(&registry, &image, "code");
+    let files: Vec<&String> = layer.keys().filter(|path| !path.ends_with('/')).collect();
+    let path_file = "opt/codeloc/env/lib/python3.12/site-packages/codeloc_code.pth";
+    assert_eq!(
+        files,
+        ["opt/codeloc/code/src/hooli/__init__.py", "opt/codeloc/code/src/hooli/definitions.py", path_file]
+    );
+    assert_eq!(layer[path_file], "../../../../code/src\n../../../../code\n");
 
     request.subdirectory = Some("team/absent".to_owned());
     assert_eq!(

@@ -114,7 +114,7 @@ async fn equal_packages_give_an_equal_layer() {
         let builder = builder(&uv, wheels.path());
         let mut request =
             request(&registry, &repository, &[("requirements.txt", &format!("needy>=1\n# {}\n", registry.host))]);
-        request.python = python_minor();
+        request.python = Some(python_minor());
         let image = builder.build(&request).await.unwrap();
         let expected = [
             "fetching the commit",
@@ -135,9 +135,11 @@ async fn equal_packages_give_an_equal_layer() {
             let has_builder_path = content.contains(builder.work.path().to_str().unwrap())
                 || content.contains(wheels.path().to_str().unwrap());
             assert!(!has_builder_path, "{path} contains a path of the builder: {content}");
-            assert!(!["/bin/", "/.lock", "/REQUESTED"].iter().any(|part| path.contains(part)), "{path}");
+            assert!(!["/.lock", "/REQUESTED"].iter().any(|part| path.contains(part)), "{path}");
         }
         assert!(!layer[&format!("{site}/tiny-1.0.dist-info/RECORD")].contains("bin/"));
+        assert!(layer["opt/codeloc/env/bin/tiny"].starts_with("#!/bin/sh\n"));
+        assert_eq!(layer[&format!("{site}/codeloc.pth")], "../../../../platform\n");
         let manifest = registry.manifest("codeloc/demo", &digest(&image));
         images.push(manifest["layers"][0]["digest"].clone());
 
@@ -163,7 +165,7 @@ async fn python_imports_a_file_that_a_later_layer_replaces() {
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let builder = builder(&uv, wheels.path());
     let mut request = request(&registry, &repository, &[]);
-    request.python = python_minor();
+    request.python = Some(python_minor());
     let image = builder.build(&request).await.unwrap();
     let root = tempfile::tempdir().unwrap();
     let layer = tar_of_layer(&registry, &image, "dependencies");
@@ -214,13 +216,16 @@ async fn images_for_this_machine_have_its_python_and_architecture() {
         settings.platform = Platform::Host;
     });
     let mut request = request(&registry, &repository, &[]);
-    request.python = "3.99".to_owned();
     let image = builder.build(&request).await.unwrap();
     let config = config(&registry, &image);
     assert_eq!(config["config"]["Labels"]["codeloc.python"], python_minor());
     assert_eq!(config["architecture"], if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
     let package = format!("opt/codeloc/env/lib/python{}/site-packages/tiny/__init__.py", python_minor());
     assert!(layer(&registry, &image, "dependencies").contains_key(&package));
+    // A version that the config names.
+    request.python = Some("3.13".to_owned());
+    let image = builder.build(&request).await.unwrap();
+    assert!(layer(&registry, &image, "dependencies").keys().any(|path| path.contains("/python3.13/")));
 }
 
 #[tokio::test]
@@ -275,7 +280,7 @@ pub(super) fn lock(uv: &Path, wheels: &Path, repository: &Repository, project: &
 }
 
 #[tokio::test]
-async fn a_uv_lock_is_used_unchanged_and_must_contain_the_base_set() {
+async fn a_uv_lock_is_used_unchanged() {
     let Some(uv) = uv() else { return };
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let builder = builder(&uv, wheels.path());
@@ -293,8 +298,10 @@ async fn a_uv_lock_is_used_unchanged_and_must_contain_the_base_set() {
         &repository,
         "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = []\n",
     );
-    let text = builder.refusal(&request(&registry, &repository, &[])).await;
-    assert!(text.starts_with("uv.lock lacks tiny") && text.contains("uv add tiny"), "{text}");
+    // Packages of the platform are added to the lock.
+    let image = builder.build(&request(&registry, &repository, &[])).await.unwrap();
+    let packages = super::layer(&registry, &image, "dependencies");
+    assert!(packages.keys().any(|path| path.contains("/tiny-1.0.dist-info/")), "{packages:?}");
 
     std::fs::create_dir_all(repository.path("libs/inhouse/x")).unwrap();
     std::fs::write(repository.path("libs/inhouse/pyproject.toml"), "[project]\nname = 'inhouse'\nversion = '0'\n")
@@ -302,8 +309,11 @@ async fn a_uv_lock_is_used_unchanged_and_must_contain_the_base_set() {
     let project = "[project]\nname = 'x'\nversion = '0'\nrequires-python = '>=3.10'\ndependencies = ['needy', 'inhouse']\n\
                    [tool.uv.sources]\ninhouse = { path = 'libs/inhouse', editable = true }\n";
     lock(&uv, wheels.path(), &repository, project);
-    let text = builder.refusal(&request(&registry, &repository, &[])).await;
-    assert!(text.starts_with("uv.lock:") && text.contains("inhouse") && text.contains("editable"), "{text}");
+    let image = builder.build(&request(&registry, &repository, &[])).await.unwrap();
+    let code = super::layer(&registry, &image, "code");
+    let site = "opt/codeloc/env/lib/python3.12/site-packages";
+    assert!(code[&format!("{site}/codeloc_code.pth")].contains("../../../../code/libs/inhouse\n"), "{code:?}");
+    assert!(code.contains_key(&format!("{site}/inhouse-0.dist-info/METADATA")), "{code:?}");
 }
 
 #[tokio::test]
@@ -330,9 +340,11 @@ async fn a_pylock_of_uv_is_used_unchanged() {
     let only = "lock-version = '1.0'\n[[packages]]\nname = 'needy'\nversion = '1.0'\nwheels = [{ hashes = { sha256 = '15' } }]\n";
     let text = builder.refusal(&request(&registry, &repository, &[("pylock.toml", only)])).await;
     assert!(text.contains("--hash needs sha256"), "{text}");
-    let only = only.replace("'15'", &format!("'{}'", "1".repeat(64)));
-    let text = builder.refusal(&request(&registry, &repository, &[("pylock.toml", &only)])).await;
-    assert!(text.starts_with("pylock.toml lacks tiny"), "{text}");
+    let needy = std::fs::read(wheels.path().join("needy-1.0-py3-none-any.whl")).unwrap();
+    let only = only.replace("'15'", &format!("'{}'", crate::digest::sha256_hex(needy)));
+    let image = builder.build(&request(&registry, &repository, &[("pylock.toml", &only)])).await.unwrap();
+    let packages = super::layer(&registry, &image, "dependencies");
+    assert!(packages.keys().any(|path| path.contains("/tiny-1.0.dist-info/")), "{packages:?}");
 }
 
 #[tokio::test]

@@ -14,13 +14,6 @@ async fn files_that_an_image_cannot_contain_are_refused_by_name() {
     let builder = TestBuilder::with(|settings| settings.limits = Limits { files: 3, ..Limits::default() });
 
     let repository = Repository::new();
-    let commit = repository.commit(&CODE);
-    repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},vendor/lib")]);
-    let commit = repository.commit_index();
-    let text = builder.refusal(&repository.request(&registry, &commit)).await;
-    assert!(text.starts_with("vendor/lib is a git submodule"), "{text}");
-
-    let repository = Repository::new();
     std::os::unix::fs::symlink("../../etc/passwd", repository.path("pipeline/passwd")).unwrap();
     let text = builder.refusal(&repository.request(&registry, &repository.commit(&CODE))).await;
     assert!(text.starts_with("symbolic link pipeline/passwd leads outside"), "{text}");
@@ -29,12 +22,6 @@ async fn files_that_an_image_cannot_contain_are_refused_by_name() {
     let commit = repository.commit(&[CODE.as_slice(), &[("pipeline/.wh.base", "")]].concat());
     let text = builder.refusal(&repository.request(&registry, &commit)).await;
     assert!(text.starts_with("pipeline/.wh.base: "), "{text}");
-
-    let repository = Repository::new();
-    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-    let commit = repository.commit(&[CODE.as_slice(), &[("data.bin", pointer)]].concat());
-    let text = builder.refusal(&repository.request(&registry, &commit)).await;
-    assert!(text.starts_with("data.bin is a Git LFS pointer"), "{text}");
 
     let repository = Repository::new();
     let commit = repository.commit(&[CODE.as_slice(), &[("a", ""), ("b", "")]].concat());
@@ -49,15 +36,32 @@ async fn files_that_an_image_cannot_contain_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn submodules_and_large_files_are_skipped() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    let commit = repository.commit(&[CODE.as_slice(), &[("data.bin", pointer)]].concat());
+    repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},vendor/lib")]);
+    let commit = repository.commit_index();
+    let image = builder.build(&repository.request(&registry, &commit)).await.unwrap();
+    let code = super::layer(&registry, &image, "code");
+    assert_eq!(code["opt/codeloc/code/data.bin"], pointer);
+    assert!(!code.keys().any(|path| path.contains("vendor")), "{code:?}");
+}
+
+#[tokio::test]
 async fn options_in_requirement_files_are_refused_with_file_and_line() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
-    for line in ["--index-url https://evil.example/simple", "-e .", "git+https://evil.example/x.git", "./wheels/x.whl"]
-    {
+    for (line, shown) in [
+        ("--index-url https://evil.example/simple", "--index-url https://evil.example/simple"),
+        ("-e ./absent", "absent"),
+        ("git+https://evil.example/x.git", "git+https://evil.example/x.git"),
+        ("./wheels/x.whl", "wheels/x.whl"),
+    ] {
         let commit = repository.commit(&[CODE.as_slice(), &[("deps/prod.txt", &format!("pandas\n{line}\n"))]].concat());
         let mut request = repository.request(&registry, &commit);
         request.dependencies = Some("deps/prod.txt".to_owned());
         let text = builder.refusal(&request).await;
-        assert!(text.starts_with(&format!("deps/prod.txt:2: codeloc refuses `{line}`: ")), "{text}");
+        assert!(text.starts_with(&format!("deps/prod.txt:2: codeloc refuses `{shown}`: ")), "{text}");
     }
 }
 

@@ -237,7 +237,7 @@ async fn real_tools_unpack_and_run_a_pushed_image() {
         let builder = builder(&tools, folder.path(), &uv, machine.push_base(&registry));
         let mut request = request_for(repository.folder.path().to_str().unwrap(), &registry.host, &commit);
         request.architecture = machine.architecture;
-        request.python = tools.python();
+        request.python = Some(tools.python());
         let image = match builder.build(&request, &|_| ()).await {
             Ok(image) => image,
             Err(error) if error.is_transient() && error.to_string().contains("Failed to fetch") => {

@@ -1,36 +1,19 @@
 //! Inspects repositories with real git.
 
 use codeloc_crds::CodePointer;
+use codeloc_images::{BuildSettings, Survey};
 
 use super::*;
 
-#[tokio::test]
-async fn definitions_are_found_on_the_default_branch() {
-    let fixture = Fixture::new();
-    let origin = fixture.origin();
-    let write = |path: &str, text: &str| {
-        let path = origin.path.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    write("shop/definitions.py", "import dagster as dg\ndefs = dg.Definitions(assets=[])\n");
-    write("shop/other.py", "# see MyDefinitions(1)\n");
-    write("shop/old/repository.py", "@repository\ndef shop():\n    return []\n");
-    write("tests/test_shop.py", "from dagster import Definitions\nDefinitions()\n");
-    write("requirements.txt", "dagster\n--index-url https://index.example.com\n");
-    origin.commit("shop");
-    origin.git(&["branch", "--move", "trunk"]);
-    let found =
-        inspect::inspect(&fixture.git(), &fixture.path("inspect.git"), &origin.url(), None, None).await.unwrap();
-    assert_eq!(found.branch, "trunk");
-    let file = |path: &str| CodePointer::PythonFile(path.to_owned());
-    assert_eq!(found.code, [file("shop/definitions.py"), file("shop/old/repository.py")]);
-    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
-    assert!(found.warnings[0].contains("requirements.txt:2"), "{:?}", found.warnings);
+/// A repository with these files and links, and what `codeloc add` finds in it.
+struct Inspected {
+    declared: Vec<inspect::Candidate>,
+    definitions: Vec<CodePointer>,
+    survey: Survey,
+    branch: String,
 }
 
-/// Inspects a repository with these files.
-async fn inspect_files(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspect::Found {
+async fn inspected(files: &[(&str, &str)], links: &[(&str, &str)]) -> Inspected {
     let fixture = Fixture::new();
     let origin = fixture.origin();
     let path = |path: &str| {
@@ -45,31 +28,63 @@ async fn inspect_files(files: &[(&str, &str)], links: &[(&str, &str)]) -> inspec
         std::os::unix::fs::symlink(target, path(link)).unwrap();
     }
     origin.commit("all");
-    inspect::inspect(&fixture.git(), &fixture.path("inspect.git"), &origin.url(), None, None).await.unwrap()
+    origin.git(&["branch", "--move", "trunk"]);
+    let (git, bare) = (fixture.git(), fixture.path("inspect.git"));
+    let repository = inspect::Repository::fetch(&git, &bare, &origin.url(), None).await.unwrap();
+    let declared = repository.declared(None).await;
+    let definitions = repository.definitions(None).await.unwrap();
+    let code = definitions.first().cloned().unwrap_or(CodePointer::Module("absent".to_owned()));
+    let candidate = inspect::Candidate { name: None, subdirectory: None, code, attribute: None };
+    let settings = BuildSettings::new(fixture.path("work"));
+    let survey = repository.survey(&candidate, &settings).await;
+    Inspected { declared, definitions, survey, branch: repository.branch }
 }
 
 const DEFINITIONS: &str = "import dagster as dg\ndefs = dg.Definitions()\n";
 
-#[tokio::test]
-async fn a_large_lock_is_read_and_a_larger_one_is_reported() {
-    let project = ("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\ndependencies = ['dagster']\n");
-    let lock = |bytes: usize| "version = 1\n".to_owned() + &"# hashes\n".repeat(bytes / 9);
-    let found = inspect_files(&[project, ("uv.lock", &lock(3 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
-    assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
-    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
-    let found = inspect_files(&[project, ("uv.lock", &lock(5 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
-    assert_eq!(found.dependencies.as_deref(), Some("uv.lock"));
-    assert!(found.warnings[0].starts_with("uv.lock has 52"), "{:?}", found.warnings);
+fn file(path: &str) -> CodePointer {
+    CodePointer::PythonFile(path.to_owned())
 }
 
 #[tokio::test]
-async fn the_target_module_of_a_project_is_listed_once() {
-    let project = "[tool.dg.project]\nroot_module = 'shop'\ncode_location_target_module = 'shop.entry'\n";
-    let files =
-        [("pyproject.toml", project), ("src/shop/entry.py", DEFINITIONS), ("src/shop/old/definitions.py", DEFINITIONS)];
-    let found = inspect_files(&files, &[]).await;
-    let old = CodePointer::PythonFile("src/shop/old/definitions.py".to_owned());
-    assert_eq!(found.code, [CodePointer::Module("shop.entry".to_owned()), old]);
+async fn definitions_are_found_on_the_default_branch() {
+    let files = [
+        ("shop/definitions.py", DEFINITIONS),
+        ("shop/other.py", "# see MyDefinitions(1)\n"),
+        ("shop/old/repository.py", "@repository\ndef shop():\n    return []\n"),
+        ("tests/test_shop.py", "from dagster import Definitions\nDefinitions()\n"),
+        ("requirements.txt", "dagster\n--find-links https://index.example.com\n"),
+    ];
+    let found = inspected(&files, &[]).await;
+    assert_eq!(found.branch, "trunk");
+    assert_eq!(found.definitions, [file("shop/definitions.py"), file("shop/old/repository.py")]);
+    assert!(found.survey.refused.unwrap().contains("requirements.txt:2"));
+}
+
+#[tokio::test]
+async fn a_large_lock_is_read_and_a_larger_one_is_reported() {
+    let project = ("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\ndependencies = ['dagster']\n");
+    let lock = |bytes: usize| {
+        "version = 1\n[[package]]\nname = 'shop'\nsource = { virtual = '.' }\n".to_owned()
+            + &"# hashes\n".repeat(bytes / 9)
+    };
+    let found = inspected(&[project, ("uv.lock", &lock(5 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    assert_eq!(found.survey.dependencies.as_deref(), Some("uv.lock"));
+    assert_eq!(found.survey.refused, None);
+    let found = inspected(&[project, ("uv.lock", &lock(65 << 20)), ("shop.py", DEFINITIONS)], &[]).await;
+    assert!(found.survey.refused.unwrap().starts_with("uv.lock has 68"));
+}
+
+#[tokio::test]
+async fn declared_locations_come_from_files_of_the_repository() {
+    let files = [
+        ("workspace.yaml", "load_from:\n  - python_module: shop\n  - python_file: etl/defs.py\n"),
+        ("shop/__init__.py", DEFINITIONS),
+        ("etl/defs.py", DEFINITIONS),
+    ];
+    let found = inspected(&files, &[]).await;
+    let code: Vec<&CodePointer> = found.declared.iter().map(|candidate| &candidate.code).collect();
+    assert_eq!(code, [&CodePointer::Module("shop".to_owned()), &file("etl/defs.py")]);
 }
 
 #[tokio::test]
@@ -80,38 +95,47 @@ async fn project_templates_are_ignored() {
         ("template/[[ name ]]/definitions.py", DEFINITIONS),
         ("shop/définitions.py", DEFINITIONS),
     ];
-    let found = inspect_files(&files, &[]).await;
-    assert_eq!(found.code, [CodePointer::PythonFile("shop/définitions.py".to_owned())]);
+    assert_eq!(inspected(&files, &[]).await.definitions, [file("shop/définitions.py")]);
 }
 
 #[tokio::test]
 async fn a_file_without_dependencies_is_not_their_source() {
-    for (files, expected) in [
-        (vec![("pyproject.toml", "[tool.dagster]\nmodule_name = 'shop'\n")], None),
-        (vec![("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\n")], None),
-        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndependencies = ['dagster']\n")], Some("pyproject.toml")),
-        (vec![("requirements.txt", "# nothing yet\n")], None),
-        (vec![("requirements.txt", "dagster\n"), ("pyproject.toml", "[tool.ruff]\n")], Some("requirements.txt")),
-        // A build would compute them, which codeloc refuses with a warning.
-        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")], Some("pyproject.toml")),
+    for (files, expected, refused) in [
+        (vec![("pyproject.toml", "[tool.dagster]\nmodule_name = 'shop'\n")], None, false),
+        (vec![("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\n")], None, false),
+        (
+            vec![("pyproject.toml", "[project]\nname = 'shop'\ndependencies = ['dagster']\n")],
+            Some("pyproject.toml"),
+            false,
+        ),
+        (vec![("requirements.txt", "# nothing yet\n")], None, false),
+        (vec![("requirements.txt", "dagster\n"), ("pyproject.toml", "[tool.ruff]\n")], Some("requirements.txt"), false),
+        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")], None, true),
+        (vec![("Pipfile", "")], None, true),
     ] {
-        let found = inspect_files(&files, &[]).await;
-        assert_eq!(found.dependencies.as_deref(), expected, "{files:?}");
-        assert_eq!(found.warnings.len(), usize::from(files[0].1.contains("dynamic")), "{:?}", found.warnings);
+        let survey = inspected(&files, &[]).await.survey;
+        assert_eq!((survey.dependencies.as_deref(), survey.refused.is_some()), (expected, refused), "{files:?}");
     }
+}
+
+#[tokio::test]
+async fn a_survey_proposes_python_and_memory() {
+    let project =
+        "[project]\nname = 'shop'\nversion = '1'\nrequires-python = '>=3.13'\ndependencies = ['dagster', 'Torch>2']\n";
+    let survey = inspected(&[("pyproject.toml", project)], &[]).await.survey;
+    assert_eq!((survey.python.as_deref(), survey.heavy.as_deref()), (Some("3.13"), Some("torch")));
 }
 
 #[tokio::test]
 async fn a_dependency_file_may_be_a_link_inside_the_repository() {
     let links = [("requirements.txt", "requirements/current"), ("requirements/current", "../deps/prod.txt")];
-    let found = inspect_files(&[("deps/prod.txt", "dagster\n")], &links).await;
-    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"));
+    let survey = inspected(&[("deps/prod.txt", "dagster\n")], &links).await.survey;
+    assert_eq!(survey.dependencies.as_deref(), Some("requirements.txt"));
     let links = [("requirements.txt", "locks/prod/all.txt"), ("locks", "ops/pinned"), ("ops/pinned/prod", "../deps")];
-    let found = inspect_files(&[("ops/deps/all.txt", "dagster\n"), ("ops/a.txt", "-r b.txt\n")], &links).await;
-    assert_eq!(found.dependencies.as_deref(), Some("requirements.txt"), "links to folders");
-    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    let survey = inspected(&[("ops/deps/all.txt", "dagster\n"), ("ops/a.txt", "-r b.txt\n")], &links).await.survey;
+    assert_eq!((survey.dependencies.as_deref(), survey.refused), (Some("requirements.txt"), None), "links to folders");
     for target in ["../outside.txt", "/etc/hostname", "requirements.txt", "absent.txt"] {
-        let found = inspect_files(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await;
-        assert_eq!(found.dependencies, None, "{target}");
+        let survey = inspected(&[("shop.py", DEFINITIONS)], &[("requirements.txt", target)]).await.survey;
+        assert_eq!(survey.dependencies, None, "{target}");
     }
 }

@@ -73,7 +73,8 @@ impl Builder for FakeBuilder {
 
 fn image(reference: &str) -> Image {
     let target = LoadTarget::Module("shop".to_owned());
-    Image { reference: reference.to_owned(), commit: None, load: Load { target, working_directory: String::new() } }
+    let load = Load { target, working_directory: String::new() };
+    Image { reference: reference.to_owned(), commit: None, load, notes: vec![] }
 }
 
 fn wanted(name: &str, commit: &str) -> Wanted {
@@ -85,7 +86,7 @@ fn wanted(name: &str, commit: &str) -> Wanted {
         code: CodePointer::Module("shop".to_owned()),
         dependencies: None,
         dockerfile: None,
-        python: "3.12".to_owned(),
+        python: None,
         architecture: Architecture::Arm64,
         target: format!("registry.test/{name}"),
     };

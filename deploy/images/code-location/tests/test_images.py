@@ -17,7 +17,6 @@ from fake_aws import AwsTestCase
 
 DEPLOY = Path(__file__).resolve().parents[3]
 LOCKS = (
-    DEPLOY / "images/code-location/requirements.txt",
     DEPLOY / "images/dagster/requirements.txt",
     DEPLOY / "local/requirements/dagster.txt",
 )

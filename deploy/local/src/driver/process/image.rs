@@ -23,6 +23,8 @@ const LAYER: &str = "codeloc.layer";
 /// Label of the Python version of the environment: `3.N`.
 const PYTHON: &str = "codeloc.python";
 const ENVIRONMENT: &str = "opt/codeloc/env";
+/// The folder of codeloc's own package in base images.
+const PLATFORM: &str = "opt/codeloc/platform";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImageError {
@@ -93,11 +95,18 @@ pub(super) struct Store {
     registry: Arc<Registry>,
     search_path: OsString,
     pythons: Vec<PathBuf>,
+    platform: Option<PathBuf>,
 }
 
 impl Store {
-    pub(super) fn new(folder: &Path, registry: Arc<Registry>, search_path: OsString, pythons: Vec<PathBuf>) -> Self {
-        Self { folder: folder.to_owned(), registry, search_path, pythons }
+    pub(super) fn new(
+        folder: &Path,
+        registry: Arc<Registry>,
+        search_path: OsString,
+        pythons: Vec<PathBuf>,
+        platform: Option<PathBuf>,
+    ) -> Self {
+        Self { folder: folder.to_owned(), registry, search_path, pythons, platform }
     }
 
     /// Assembles the folder of an image from the registry. Blocks while layers are unpacked. Not for concurrent
@@ -120,6 +129,7 @@ impl Store {
         let python = defaults.labels.as_ref().and_then(|labels| labels.get(PYTHON));
         let python = python.ok_or_else(|| ImageError::Foreign { image: image.to_owned() })?;
         let rootfs = self.rootfs(&manifest.digest, &document.layers, python)?;
+        self.link_platform(&rootfs)?;
         let pairs = defaults.env.unwrap_or_default();
         Ok(Image {
             rootfs,
@@ -180,6 +190,17 @@ impl Store {
         }
         fs::rename(partial.path(), &place).map_err(at(&place))?;
         Ok(rootfs)
+    }
+
+    /// Links the package that the base image has. The link may be of an earlier run with another folder.
+    fn link_platform(&self, rootfs: &Path) -> Result<(), ImageError> {
+        let Some(platform) = &self.platform else { return Ok(()) };
+        let link = rootfs.join(PLATFORM);
+        if fs::read_link(&link).is_ok_and(|target| target == *platform) {
+            return Ok(());
+        }
+        layer::clear(&link).map_err(|source| ImageError::Layer { digest: PLATFORM.to_owned(), source })?;
+        std::os::unix::fs::symlink(platform, &link).map_err(at(&link))
     }
 
     /// Creates a virtual environment in place of the base image. It is moved afterwards; this breaks only its

@@ -10,6 +10,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::paths::below;
 
+/// Hides the content that the layers below have in the same folder.
+const OPAQUE: &str = ".wh..wh..opq";
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LayerError {
     #[error("cannot unpack a layer of type {0}; supported are tar, tar+gzip and tar+zstd")]
@@ -44,8 +47,8 @@ pub(super) fn unpack(blob: &Path, media_type: &str, target: &Path) -> Result<(),
         if name.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(refused("its path is absolute or contains .."));
         }
-        if name.file_name().is_some_and(|last| last.to_string_lossy().starts_with(".wh.")) {
-            return Err(refused("whiteouts are not supported"));
+        if name.file_name().is_some_and(|last| last != OPAQUE && last.to_string_lossy().starts_with(".wh.")) {
+            return Err(refused("only whiteouts of whole folders are supported"));
         }
         let path = below(target, &name).ok_or_else(|| refused("its path leaves the layer"))?;
         let parent = path.parent().filter(|parent| parent.starts_with(target)).unwrap_or(target);
@@ -97,12 +100,18 @@ pub(super) enum Share {
     Copied,
 }
 
-/// Merges the folder `layer` into `target`. Folders are merged, other entries are replaced.
+/// Merges the folder `layer` into `target`. Folders are merged unless the layer hides what is below it, other entries are replaced.
 pub(super) fn overlay(layer: &Path, target: &Path, share: Share) -> Result<(), LayerError> {
+    if layer.join(OPAQUE).exists() && target.is_dir() {
+        fs::remove_dir_all(target).and_then(|()| fs::create_dir(target)).map_err(at(target))?;
+    }
     for entry in fs::read_dir(layer).map_err(at(layer))? {
         let entry = entry.map_err(at(layer))?;
         let (from, to) = (entry.path(), target.join(entry.file_name()));
         let kind = entry.file_type().map_err(at(&from))?;
+        if entry.file_name() == OPAQUE {
+            continue;
+        }
         if kind.is_dir() {
             folder(target, &to)?;
             overlay(&from, &to, share)?;
@@ -143,7 +152,7 @@ fn folder(root: &Path, path: &Path) -> Result<(), LayerError> {
 }
 
 /// Removes a file or link at `path`. A folder stays and causes an error later.
-fn clear(path: &Path) -> Result<(), LayerError> {
+pub(super) fn clear(path: &Path) -> Result<(), LayerError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
@@ -330,5 +339,25 @@ mod tests {
         assert_eq!(fs::read_to_string(target.join("d/b")).unwrap(), "kept");
         fs::write(target.join("d/a"), "changed by a task").unwrap();
         assert_eq!(fs::read_to_string(layer.join("d/a")).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_layer_can_hide_a_folder_of_the_layers_below() {
+        let layer = unpacked(|tar| {
+            file(tar, "site/.wh..wh..opq", b"");
+            file(tar, "site/new", b"new");
+        });
+        layer.outcome.as_ref().unwrap();
+        let target = tempfile::tempdir().unwrap();
+        for path in ["site/old", "bin/kept"] {
+            let path = target.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "old").unwrap();
+        }
+        overlay(&layer.root(), target.path(), Share::Linked).unwrap();
+        let names = |folder: &str| -> Vec<_> {
+            fs::read_dir(target.path().join(folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!((names("site"), names("bin")), (vec!["new".into()], vec!["kept".into()]));
     }
 }

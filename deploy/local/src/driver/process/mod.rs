@@ -53,6 +53,8 @@ pub struct ProcessSettings {
     pub extra_environment: BTreeMap<String, String>,
     /// Python programs to try if the search path has none of the version.
     pub python: Vec<PathBuf>,
+    /// The folder that every image has as `/opt/codeloc/platform`, as from its base image.
+    pub platform: Option<PathBuf>,
     /// The search path for programs of this machine, appended to the PATH of every task.
     pub search_path: String,
 }
@@ -67,6 +69,7 @@ impl ProcessSettings {
             registry,
             extra_environment: ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(certificate).collect(),
             python: Vec::new(),
+            platform: None,
             search_path: text("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
         }
     }
@@ -104,9 +107,9 @@ enum TaskError {
 
 impl Process {
     pub fn new(settings: ProcessSettings) -> Self {
-        let ProcessSettings { folder, registry, extra_environment, python, search_path } = settings;
+        let ProcessSettings { folder, registry, extra_environment, python, platform, search_path } = settings;
         clear_leftovers(&folder);
-        let store = Store::new(&folder, registry, OsString::from(&search_path), python);
+        let store = Store::new(&folder, registry, OsString::from(&search_path), python, platform);
         let store = Arc::new(tokio::sync::Mutex::new(store));
         let (guardian, tasks) = (Arc::default(), Mutex::default());
         Self { shared: Arc::new(Shared { folder, extra_environment, search_path, store, guardian, tasks }) }

@@ -1,0 +1,559 @@
+//! Reads what a repository says about its Python project: the packages to install, and the projects of the repository itself.
+//!
+//! Guarantees: no code of the repository runs. A package that the project takes from another place than the package index is never taken
+//! from the index silently. `codeloc add` and the build of an image use the same function, [`read`].
+
+pub(crate) mod declared;
+pub(crate) mod files;
+mod locks;
+mod metadata;
+mod requirement_files;
+mod setup_py;
+mod specifiers;
+#[cfg(test)]
+mod tests;
+mod workspace;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use codeloc_crds::CodePointer;
+
+use crate::error::BuildError;
+use crate::requirements::{Requirement, parse, parse_pylock, refusal};
+pub use declared::DeclaredLocation;
+use files::{Files, is_within, join, parent, upwards, within};
+use metadata::{Declared, Found, Metadata, Source};
+pub(crate) use specifiers::python_for;
+pub(crate) use workspace::LockFile;
+use workspace::Workspace;
+
+/// What an image needs from the package index and from the repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The file that lists the packages.
+    pub source: Option<String>,
+    pub packages: Packages,
+    /// The projects of the repository that the location imports, its own first.
+    pub projects: Vec<Project>,
+    /// The text of the pyproject.toml in the folder of the code.
+    pub pyproject: Option<String>,
+    /// What was found and is not read, and what to do about it.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// The packages that the location names itself, or that its lock has.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let packages = match &self.packages {
+            Packages::UvLock(_) => &[][..],
+            Packages::Locked(requirements) => requirements,
+            Packages::Open(open) => &open.requirements,
+        };
+        let declared = self.projects.iter().flat_map(|project| &project.dependencies);
+        let declared = declared.map(|text| metadata::requirement_name(text));
+        packages.iter().map(|package| package.name.clone()).chain(declared).collect()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Packages {
+    /// A `uv.lock`, which uv reads.
+    UvLock(LockFile),
+    /// A complete set with exact versions.
+    Locked(Vec<Requirement>),
+    /// Requirements that codeloc resolves.
+    Open(Open),
+}
+
+impl Default for Packages {
+    fn default() -> Self {
+        Self::Open(Open::default())
+    }
+}
+
+/// Requirements to resolve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub requirements: Vec<Requirement>,
+    /// Restrict the versions of packages that are installed anyway.
+    pub constraints: Vec<Requirement>,
+    /// Replace what packages themselves require.
+    pub overrides: Vec<Requirement>,
+}
+
+/// A project of the repository: it is imported from its folder, and installed as metadata only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Project {
+    pub folder: String,
+    pub name: String,
+    pub version: String,
+    pub requires_python: Option<String>,
+    pub dependencies: Vec<String>,
+    pub entry_points: BTreeMap<String, BTreeMap<String, String>>,
+    /// The folders from which its packages are imported, from the root of the repository.
+    pub roots: Vec<String>,
+}
+
+/// What the caller knows about the location.
+pub(crate) struct Wanted<'a> {
+    /// The `subdirectory` of the config, or empty.
+    pub root: &'a str,
+    /// The `dependencies` of the config.
+    pub dependencies: Option<&'a str>,
+    pub code: Option<&'a CodePointer>,
+    /// The minor version of Python in the image; `None` if codeloc may choose one.
+    pub python: Option<&'a str>,
+    /// Whether the operator allows a package index.
+    pub allows_index: &'a dyn Fn(&str) -> bool,
+}
+
+/// The files that list dependencies, in order of preference.
+pub const FORMS: [&str; 8] = [
+    "uv.lock",
+    "pylock.toml",
+    "poetry.lock",
+    "pdm.lock",
+    "Pipfile.lock",
+    "requirements.txt",
+    "pyproject.toml",
+    "setup.py",
+];
+
+/// Files that list dependencies and that codeloc does not read.
+const UNREAD: [(&str, &str); 6] = [
+    ("Pipfile", "commit the Pipfile.lock that `pipenv lock` writes"),
+    ("environment.yml", "list the packages in requirements.txt"),
+    ("environment.yaml", "list the packages in requirements.txt"),
+    ("conda.yml", "list the packages in requirements.txt"),
+    ("conda-lock.yml", "list the packages in requirements.txt"),
+    ("pixi.lock", "list the packages in pyproject.toml"),
+];
+
+/// Reads the dependencies of a location.
+pub(crate) fn read(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<Plan, BuildError> {
+    let folder = own_folder(files, wanted)?;
+    let mut reader = Reader {
+        files,
+        wanted,
+        workspace: Workspace::default(),
+        open: Open::default(),
+        projects: Vec::new(),
+        seen: BTreeSet::new(),
+        notes: Vec::new(),
+        locked: BTreeSet::new(),
+    };
+    reader.workspace = workspace::of(reader.files, &folder)?;
+    let pyproject = reader.files.text(&within(&folder, "pyproject.toml"))?;
+    Ok(Plan { pyproject, ..reader.read(&folder)? })
+}
+
+/// The folder of the project to which the code belongs: the nearest one that lists dependencies, unless a folder above it does.
+fn own_folder(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<String, BuildError> {
+    let root = wanted.root.to_owned();
+    let Some(CodePointer::PythonFile(file)) = wanted.code else { return Ok(root) };
+    let Some(file) = join(&root, file) else { return Ok(root) };
+    let inside: Vec<&str> =
+        upwards(parent(&file)).take_while(|folder| *folder != root && is_within(&root, folder)).collect();
+    for folder in inside {
+        if !lists_dependencies(files, folder)? {
+            continue;
+        }
+        let is_member = workspace::of(files, folder)?.has_member(folder);
+        return Ok(if is_member || !lists_dependencies(files, &root)? { folder.to_owned() } else { root });
+    }
+    Ok(root)
+}
+
+fn lists_dependencies(files: &mut dyn Files, folder: &str) -> Result<bool, BuildError> {
+    let names = files.names(folder)?;
+    if FORMS.iter().any(|form| *form != "pyproject.toml" && names.iter().any(|name| name == form)) {
+        return Ok(true);
+    }
+    Ok(match metadata::read(files, folder)? {
+        Found::Nothing => false,
+        Found::Static(metadata) => !metadata.dependencies.is_empty(),
+        Found::NeedsBuild(..) => true,
+    })
+}
+
+struct Reader<'a> {
+    files: &'a mut dyn Files,
+    wanted: &'a Wanted<'a>,
+    workspace: Workspace,
+    open: Open,
+    projects: Vec<Project>,
+    /// Folders and files that were read.
+    seen: BTreeSet<String>,
+    notes: Vec<String>,
+    /// Packages with hashes, which no index can replace.
+    locked: BTreeSet<String>,
+}
+
+impl Reader<'_> {
+    fn read(mut self, folder: &str) -> Result<Plan, BuildError> {
+        let own = self.own_project(folder)?;
+        if let Some(path) = self.wanted.dependencies {
+            let file = join(self.wanted.root, path).filter(|file| !file.is_empty());
+            let file = match file {
+                Some(file) if self.files.exists(&file)? => file,
+                _ => return Err(BuildError::terminal(format!("the commit has no file {path} (`dependencies`)"))),
+            };
+            let packages = self.packages(&file, own.as_ref())?;
+            return Ok(self.plan(Some(file), packages));
+        }
+        let mut folders = vec![folder.to_owned()];
+        if folder != self.wanted.root {
+            folders.push(self.wanted.root.to_owned());
+        }
+        if let Some(lock) = self.workspace.lock.take() {
+            let file = within(&lock.folder, "uv.lock");
+            self.note_others(&folders, &file)?;
+            self.local_projects_of_lock(&lock)?;
+            return Ok(self.plan(Some(file), Packages::UvLock(lock)));
+        }
+        for folder in &folders {
+            let names = self.files.names(folder)?;
+            for form in FORMS.iter().skip(1).filter(|form| names.iter().any(|name| name == *form)) {
+                let file = within(folder, form);
+                // A link may lead to nothing.
+                if self.files.text(&file)?.is_none() {
+                    continue;
+                }
+                if matches!(*form, "pyproject.toml" | "setup.py") && !self.describes_a_project(folder)? {
+                    continue;
+                }
+                self.note_others(&folders, &file)?;
+                let packages = self.packages(&file, own.as_ref())?;
+                return Ok(self.plan(Some(file), packages));
+            }
+            if names.iter().any(|name| name == "requirements.in") {
+                let file = within(folder, "requirements.in");
+                let packages = self.packages(&file, own.as_ref())?;
+                return Ok(self.plan(Some(file), packages));
+            }
+            if let Some((name, remedy)) = UNREAD.iter().find(|(unread, _)| names.iter().any(|name| name == unread)) {
+                return Err(BuildError::terminal(format!(
+                    "codeloc does not read {}, and the project has no other list of packages; {remedy}",
+                    within(folder, name)
+                )));
+            }
+        }
+        Ok(self.plan(None, Packages::default()))
+    }
+
+    fn plan(self, source: Option<String>, packages: Packages) -> Plan {
+        let is_empty = matches!(&packages, Packages::Open(open) if open.requirements.is_empty());
+        let source = source.filter(|_| !is_empty);
+        Plan { source, packages, projects: self.projects, notes: self.notes, pyproject: None }
+    }
+
+    /// Whether the files of a folder describe a project, or at least dependencies.
+    fn describes_a_project(&mut self, folder: &str) -> Result<bool, BuildError> {
+        Ok(metadata::read(self.files, folder)? != Found::Nothing)
+    }
+
+    /// The location's own project. It is installed whatever lists its dependencies.
+    fn own_project(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
+        let Found::Static(metadata) = metadata::read(self.files, folder)? else { return Ok(None) };
+        self.seen.insert(folder.to_owned());
+        self.add_project(folder, &metadata)?;
+        Ok(Some(*metadata))
+    }
+
+    /// Says which other lists of packages exist and are not read.
+    fn note_others(&mut self, folders: &[String], read: &str) -> Result<(), BuildError> {
+        for folder in folders {
+            let names = self.files.names(folder)?;
+            let has = |name: &str| names.iter().any(|one| one == name);
+            for (name, _) in UNREAD.iter().filter(|(name, _)| has(name)) {
+                self.notes
+                    .push(format!("codeloc does not read {}: the packages come from {read}", within(folder, name)));
+            }
+            // A project without a lock of its own is what the lock belongs to.
+            for form in FORMS.iter().take_while(|form| **form != "pyproject.toml").filter(|form| has(form)) {
+                let file = within(folder, form);
+                if file != read {
+                    self.notes.push(format!("codeloc does not read {file}: the packages come from {read}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The packages that one file lists.
+    fn packages(&mut self, file: &str, own: Option<&Metadata>) -> Result<Packages, BuildError> {
+        let folder = parent(file).to_owned();
+        let name = file.rsplit('/').next().unwrap_or(file);
+        let text = self.files.text(file)?.unwrap_or_default();
+        match name {
+            "uv.lock" => {
+                let lock = workspace::lock(self.files, &folder, &folder)?;
+                let lock = lock.ok_or_else(|| BuildError::terminal(format!("the commit has no file {file}")))?;
+                self.local_projects_of_lock(&lock)?;
+                return Ok(Packages::UvLock(lock));
+            }
+            "poetry.lock" | "pdm.lock" => {
+                let pins = locks::pins(file, &text)?;
+                self.locked.extend(pins.iter().filter(|pin| !pin.hashes.is_empty()).map(|pin| pin.name.clone()));
+                self.open.constraints.extend(pins);
+                self.project_dependencies(&folder)?;
+            }
+            "Pipfile.lock" => return locks::pipfile(file, &text).map(Packages::Locked),
+            "pyproject.toml" | "setup.py" | "setup.cfg" => self.project_dependencies(&folder)?,
+            name if is_pylock(name) => {
+                let (packages, folders) = parse_pylock(file, &text)?;
+                for path in folders {
+                    let path = join(&folder, &path).ok_or_else(|| outside(file, 1, &path))?;
+                    if path != folder || own.is_none() {
+                        self.local_project(&path, &[], file, 1, false)?;
+                    }
+                }
+                return Ok(Packages::Locked(packages));
+            }
+            _ => self.requirements(file, &text)?,
+        }
+        self.apply_workspace()?;
+        Ok(Packages::Open(std::mem::take(&mut self.open)))
+    }
+
+    /// The dependencies that a project declares itself.
+    fn project_dependencies(&mut self, folder: &str) -> Result<(), BuildError> {
+        match metadata::read(self.files, folder)? {
+            Found::Nothing => Ok(()),
+            Found::NeedsBuild(file, why) => Err(needs_build(&file, &why)),
+            Found::Static(metadata) => {
+                self.check_indexes()?;
+                let groups = workspace::default_groups(self.files, folder)?;
+                self.declared(folder, &metadata.dependencies)?;
+                self.declared(folder, &groups)
+            }
+        }
+    }
+
+    /// Constraints and overrides of uv's settings apply to everything that codeloc resolves.
+    fn apply_workspace(&mut self) -> Result<(), BuildError> {
+        let Workspace { constraints, overrides, .. } = self.workspace.clone();
+        for (lines, is_override) in [(constraints, false), (overrides, true)] {
+            for declared in lines {
+                let requirement = index_requirement(&declared)?;
+                if is_override {
+                    self.open.overrides.push(requirement);
+                } else {
+                    self.open.constraints.push(requirement);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn declared(&mut self, folder: &str, all: &[Declared]) -> Result<(), BuildError> {
+        for declared in all {
+            if let Some(name) = declared.text.strip_prefix("-r ") {
+                let file = join(folder, name).ok_or_else(|| outside(&declared.file, declared.line, name))?;
+                let Some(text) = self.files.text(&file)? else {
+                    return Err(BuildError::terminal(format!(
+                        "{} names {file}, which the commit does not have",
+                        declared.file
+                    )));
+                };
+                self.requirements(&file, &text)?;
+                continue;
+            }
+            self.one(folder, declared)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, folder: &str, declared: &Declared) -> Result<(), BuildError> {
+        let Declared { text, file, line, source } = declared;
+        let (text, path) = match (source, text.split_once('@')) {
+            (Some(Source::Path(path)), _) => (text.as_str(), Some(path.clone())),
+            (_, Some((name, url))) if url.trim().starts_with("file:") => (name, Some(local_path(url.trim()))),
+            _ => (text.as_str(), None),
+        };
+        if let Some(path) = path {
+            let target = join(folder, &path).ok_or_else(|| outside(file, *line, &path))?;
+            return self.local_project(&target, &extras_in(text), file, *line, true);
+        }
+        match source {
+            Some(Source::Workspace) => {
+                let name = metadata::requirement_name(text);
+                let member = self
+                    .workspace
+                    .member(self.files, &name)?
+                    .ok_or_else(|| refusal(file, *line, text, "no member of the workspace has this name"))?;
+                self.local_project(&member, &extras_in(text), file, *line, true)
+            }
+            Some(Source::Elsewhere) => Err(refusal(
+                file,
+                *line,
+                text,
+                "the project takes it from a URL or from version control, and codeloc installs only from package indexes",
+            )),
+            Some(Source::Index(index)) => {
+                let requirement = index_requirement(declared)?;
+                let url = self.workspace.index_url(index).unwrap_or(index);
+                if !(self.wanted.allows_index)(url) && !self.locked.contains(&requirement.name) {
+                    return Err(refused_index(file, *line, text, index));
+                }
+                self.open.requirements.push(requirement);
+                Ok(())
+            }
+            Some(Source::Path(_)) | None => {
+                let requirement = index_requirement(declared)?;
+                self.open.requirements.push(requirement);
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a project that searches other package indexes: the operator's index may have unrelated packages with the same names.
+    fn check_indexes(&self) -> Result<(), BuildError> {
+        let searched = self.workspace.indexes.iter().filter(|index| index.is_searched);
+        match searched.into_iter().find(|index| !(self.wanted.allows_index)(&index.url)) {
+            Some(index) if self.locked.is_empty() => {
+                Err(refused_index(&index.file, index.line, &index.name, &index.name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A project in a folder of the repository. `with_dependencies` is false if a lock has them already.
+    fn local_project(
+        &mut self,
+        folder: &str,
+        extras: &[String],
+        file: &str,
+        line: usize,
+        with_dependencies: bool,
+    ) -> Result<(), BuildError> {
+        if [".whl", ".tar.gz", ".zip"].iter().any(|suffix| folder.ends_with(suffix)) {
+            return Err(refusal(
+                file,
+                line,
+                folder,
+                "codeloc installs no archives of the repository; name a folder or a package",
+            ));
+        }
+        let metadata = match metadata::read(self.files, folder)? {
+            Found::Static(metadata) => *metadata,
+            Found::NeedsBuild(file, why) => return Err(needs_build(&file, &why)),
+            Found::Nothing if self.files.names(folder)?.is_empty() => {
+                return Err(refusal(file, line, folder, "the commit has no such folder"));
+            }
+            Found::Nothing => {
+                return Err(refusal(file, line, folder, "no file in this folder describes a Python project"));
+            }
+        };
+        if self.seen.insert(folder.to_owned()) {
+            self.add_project(folder, &metadata)?;
+            if with_dependencies {
+                self.declared(folder, &metadata.dependencies)?;
+            }
+        }
+        for extra in extras.iter().filter(|_| with_dependencies) {
+            if self.seen.insert(format!("{folder}[{extra}]"))
+                && let Some(declared) = metadata.extras.get(extra)
+            {
+                self.declared(folder, declared)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn local_projects_of_lock(&mut self, lock: &LockFile) -> Result<(), BuildError> {
+        for folder in &lock.projects {
+            if self.seen.contains(folder) {
+                continue;
+            }
+            match metadata::read(self.files, folder)? {
+                Found::Static(metadata) => {
+                    self.seen.insert(folder.clone());
+                    self.add_project(folder, &metadata)?;
+                }
+                Found::NeedsBuild(file, why) => return Err(needs_build(&file, &why)),
+                Found::Nothing => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn add_project(&mut self, folder: &str, metadata: &Metadata) -> Result<(), BuildError> {
+        if let (Some(specifier), Some(python)) = (&metadata.requires_python, self.wanted.python)
+            && !specifiers::allows_python(specifier, python)
+        {
+            return Err(BuildError::terminal(format!(
+                "{} requires Python {specifier}, and the image has Python {python}; set another `python_version` in the config",
+                metadata.file
+            )));
+        }
+        let Some(name) = &metadata.name else {
+            // Python still has to find its modules.
+            if folder == self.wanted.root {
+                return Ok(());
+            }
+            return Err(BuildError::terminal(format!("{} has no name of the project", metadata.file)));
+        };
+        let version = metadata.version.clone().unwrap_or_else(|| {
+            self.notes.push(format!("the version of {name} comes from version control; the image has version 0.0.0"));
+            "0.0.0".to_owned()
+        });
+        self.projects.push(Project {
+            folder: folder.to_owned(),
+            name: name.clone(),
+            version,
+            requires_python: metadata.requires_python.clone(),
+            dependencies: metadata.dependencies.iter().map(|declared| declared.text.clone()).collect(),
+            entry_points: metadata.entry_points.clone(),
+            roots: metadata.roots.iter().filter_map(|root| join(folder, root)).collect(),
+        });
+        Ok(())
+    }
+}
+
+fn index_requirement(declared: &Declared) -> Result<Requirement, BuildError> {
+    parse(&declared.text).map_err(|reason| refusal(&declared.file, declared.line, &declared.text, &reason))
+}
+
+fn needs_build(file: &str, why: &str) -> BuildError {
+    BuildError::terminal(format!(
+        "codeloc does not run the build of {file}, and {why}; list the dependencies under [project] in pyproject.toml or in requirements.txt"
+    ))
+}
+
+fn outside(file: &str, line: usize, path: &str) -> BuildError {
+    refusal(file, line, path, "the path leads outside the repository")
+}
+
+fn refused_index(file: &str, line: usize, text: &str, index: &str) -> BuildError {
+    let reason = format!(
+        "the project takes packages from the index {}, which the settings of codeloc do not name; use it as `build.index_url`, or remove it \
+         from the project",
+        codeloc_crds::mask_credentials(index)
+    );
+    refusal(file, line, text, &reason)
+}
+
+/// PEP 751 allows `pylock.toml` and `pylock.NAME.toml`.
+fn is_pylock(name: &str) -> bool {
+    let middle = name.strip_prefix("pylock.").and_then(|rest| rest.strip_suffix("toml"));
+    middle.is_some_and(|middle| middle.is_empty() || middle.ends_with('.'))
+}
+
+/// The path in a `file:` URL of a requirement.
+fn local_path(url: &str) -> String {
+    let path = url.trim_start_matches("file:").trim_start_matches("//");
+    let path = path.split([';', '#']).next().unwrap_or(path).trim();
+    path.trim_start_matches("${PROJECT_ROOT}/").trim_start_matches("{root:uri}/").to_owned()
+}
+
+/// The extras of a requirement, in normal form.
+fn extras_in(text: &str) -> Vec<String> {
+    let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    let extras = inside.map(|(extras, _)| extras).unwrap_or_default();
+    extras
+        .split(',')
+        .map(|extra| crate::requirements::normal_name(extra.trim()))
+        .filter(|extra| !extra.is_empty())
+        .collect()
+}
