@@ -11,7 +11,7 @@ use codeloc_crds::CodePointer;
 use crate::error::BuildError;
 use crate::project::files::{is_within, parent, within};
 
-/// What is known about the location's project. Folders are relative to the root of the code.
+/// The location's project. Folders are relative to the root of the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// The folder of the project, or empty.

@@ -28,7 +28,7 @@ const EXCLUDED: [&str; 4] = ["direct_url.json", "REQUESTED", "uv_cache.json", "u
 
 /// Hides everything that the base image has in the same folder, as the OCI image specification says.
 const OPAQUE: &str = ".wh..wh..opq";
-/// Makes codeloc's own package importable, which the base image has in a folder of its own.
+/// Makes codeloc's own package importable, which the base image has in its own folder.
 const PLATFORM_PATH_FILE: &str = "codeloc.pth";
 /// Relative to site-packages.
 const PLATFORM_FOLDER: &str = "../../../../platform";

@@ -39,7 +39,7 @@ fn yaml_at(files: &mut dyn Files, path: &str) -> Result<Option<Value>, BuildErro
     Ok(files.text(path)?.and_then(|text| serde_saphyr::from_str(&text).ok()))
 }
 
-/// The module in `[tool.dagster]` or in the settings of dg, which may have a file of their own.
+/// The module in `[tool.dagster]` or in the settings of dg, which may have their own file.
 fn project(files: &mut dyn Files, folder: &str) -> Result<Option<DeclaredLocation>, BuildError> {
     let (pyproject, dg) = (within(folder, "pyproject.toml"), within(folder, "dg.toml"));
     for (file, prefix) in [(&dg, "project"), (&pyproject, "tool.dg.project")] {

@@ -15,7 +15,7 @@ pub(super) struct Declared {
     pub text: String,
     pub file: String,
     pub line: usize,
-    /// Where the project takes it from, if not from the package index.
+    /// The place from which the project takes it, if not the package index.
     pub source: Option<Source>,
 }
 

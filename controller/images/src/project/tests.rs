@@ -71,7 +71,7 @@ fn locks_come_before_requirements_and_these_before_the_project() {
         assert!(plan.notes.contains(&pipfile), "{:?}", plan.notes);
         for (other, _) in all[skipped + 1..].iter().filter(|(name, _)| name.contains("lock") || name.contains("req")) {
             let note = format!("codeloc does not read {other}: the packages come from {source}");
-            assert!(plan.notes.contains(&note), "{other} beside {source}: {:?}", plan.notes);
+            assert!(plan.notes.contains(&note), "{other} with {source}: {:?}", plan.notes);
         }
     }
     assert_eq!(plan(&[]), Plan::default());

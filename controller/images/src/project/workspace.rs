@@ -124,7 +124,7 @@ fn members(files: &mut dyn Files, root: &str, settings: &toml::Value) -> Result<
     Ok(members.into_iter().collect())
 }
 
-/// uv reads the patterns itself, in a folder outside of which are files of codeloc.
+/// uv reads the patterns itself, and outside the folder of the lock are files of codeloc.
 fn check_patterns(path: &str, text: &str, root: &str, settings: &toml::Value) -> Result<(), BuildError> {
     for pattern in strings(settings.get("members")).into_iter().chain(strings(settings.get("exclude"))) {
         let mut folder = Some(root.to_owned());
