@@ -151,8 +151,14 @@ impl Git {
             // Some servers send only commits that a branch or tag points to: fetch all of those, with their history.
             Err(GitError::ReferenceNotFound { .. }) => {
                 let all = ["+refs/heads/*:refs/codeloc/heads/*", "+refs/tags/*:refs/codeloc/tags/*"];
-                self.fetch(bare, &remote, &["--no-tags"], &all).await?;
-                if self.has_commit(bare, commit, &remote).await? { Ok(()) } else { Err(not_found()) }
+                // A branch `x` that was replaced by `x/y` must go first.
+                self.fetch(bare, &remote, &["--no-tags", "--prune"], &all).await?;
+                if !self.has_commit(bare, commit, &remote).await? {
+                    return Err(not_found());
+                }
+                // A later fetch may remove the branch that has it.
+                let keep = self.reading(bare).arguments(["update-ref", &format!("refs/codeloc/{commit}"), commit]);
+                self.run(keep, "update-ref", &remote).await.map(drop)
             }
             Err(error) => Err(error),
         }

@@ -104,8 +104,13 @@ impl Resolution<'_> {
             overrides: open.overrides.clone(),
             complete: false,
         };
-        let user = release::pinned(&open.requirements, &open.constraints);
-        release::candidates(&open.requirements, &user, self.base).into_iter().map(set).collect()
+        let mut sets = Vec::new();
+        let all: Vec<Requirement> = open.requirements.iter().chain(&open.optional).cloned().collect();
+        for requirements in if open.optional.is_empty() { vec![all] } else { vec![all, open.requirements.clone()] } {
+            let bounded = release::pinned(&requirements, &open.constraints);
+            sets.extend(release::candidates(&requirements, &bounded, self.base).into_iter().map(set));
+        }
+        sets
     }
 
     /// The set with the packages of the platform and everything that these need. No version of the lock changes.

@@ -211,7 +211,13 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     let start =
         output.stderr.find("error: ").filter(|at| *at == 0 || output.stderr[..*at].ends_with('\n')).unwrap_or(0);
     let stderr = tail(&output.stderr[start..]);
-    let message = format!("{failure}: {}", stderr.trim_start_matches("error: "));
+    let message = match without_wheels(&stderr) {
+        Some(package) => format!(
+            "{failure}: {package} has no wheel for this platform, and codeloc builds no packages; require another version, or use \
+             `dockerfile` in the config"
+        ),
+        None => format!("{failure}: {}", stderr.trim_start_matches("error: ")),
+    };
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| stderr.contains(phrase));
     let network =
         ["error sending request", "Failed to fetch", "timed out", "dns error", "Connection re", "status server error"];
@@ -226,6 +232,12 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     ];
     let is_terminal = !contains_any(&network) && contains_any(&invalid_input);
     Err(if is_terminal { BuildError::terminal(message) } else { BuildError::transient(message) })
+}
+
+/// The package that has no wheel, if this is why there is no solution.
+fn without_wheels(stderr: &str) -> Option<&str> {
+    let (before, _) = stderr.split_once(" has no usable wheels")?;
+    before.rsplit([' ', '\n']).next()
 }
 
 #[cfg(test)]
@@ -250,8 +262,12 @@ mod tests {
     #[test]
     fn no_solution_is_terminal_and_a_network_fault_is_transient() {
         let unsolved = "warning: something\nerror: No solution found when resolving dependencies\n  cause: docopt==0.6.2 has no usable wheels\n";
-        let expected = "cannot resolve the dependencies: No solution found when resolving dependencies\n  cause: docopt==0.6.2 has no usable wheels";
+        let expected = "cannot resolve the dependencies: docopt==0.6.2 has no wheel for this platform, and codeloc builds no packages; require \
+                        another version, or use `dockerfile` in the config";
         assert_eq!(expect_terminal(failed(unsolved)), expected);
+        let conflict = "error: No solution found when resolving dependencies\n  cause: a and b are incompatible\n";
+        let expected = "cannot resolve the dependencies: No solution found when resolving dependencies\n  cause: a and b are incompatible";
+        assert_eq!(expect_terminal(failed(conflict)), expected);
         let network = "error: Request failed after 3 retries\n  cause: Failed to fetch: `https://host/simple/x/`\n  cause: dns error\n";
         assert!(expect_transient(failed(network)).contains("Failed to fetch"));
         assert!(expect_transient(failed("error: No space left on device")).contains("No space left"));

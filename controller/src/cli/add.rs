@@ -81,6 +81,11 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .map(|candidate| match (text("name"), &candidate.name) {
             (Some(name), _) => name,
             (None, Some(name)) => name_of(name),
+            (None, None) if candidates.len() > 1 => {
+                let is_alone = candidates.iter().filter(|one| one.subdirectory == candidate.subdirectory).count() == 1;
+                let folder = candidate.subdirectory.clone().filter(|_| is_alone);
+                name_of(&folder.unwrap_or_else(|| pointer(&candidate.code).replace("module ", "").replace('.', "-")))
+            }
             (None, None) => name_of(candidate.subdirectory.as_deref().unwrap_or(&url)),
         })
         .collect();

@@ -25,10 +25,21 @@ pub struct DeclaredLocation {
 pub(crate) fn locations(files: &mut dyn Files, root: &str) -> Result<Vec<DeclaredLocation>, BuildError> {
     for found in [dg_workspace(files, root)?, dagster_plus(files, root)?, workspace_yaml(files, root)?] {
         if !found.is_empty() {
-            return Ok(found);
+            return found.into_iter().map(|one| completed(files, one)).collect();
         }
     }
     Ok(project(files, root)?.into_iter().collect())
+}
+
+/// Other tools may name only the package. The project's own settings name the module in it.
+fn completed(files: &mut dyn Files, mut declared: DeclaredLocation) -> Result<DeclaredLocation, BuildError> {
+    if let CodePointer::Module(package) = &declared.code
+        && let Some(DeclaredLocation { code: CodePointer::Module(module), .. }) = project(files, &declared.folder)?
+        && module.starts_with(&format!("{package}."))
+    {
+        declared.code = CodePointer::Module(module);
+    }
+    Ok(declared)
 }
 
 fn toml_at(files: &mut dyn Files, path: &str) -> Result<Option<toml::Table>, BuildError> {
@@ -245,5 +256,10 @@ mod tests {
             ]
         );
         assert!(found(&[("workspace.yaml", "load_from: [")]).is_empty());
+        // The project says which module of the package has the definitions.
+        let cloud = "locations:\n  - {location_name: shop, code_source: {package_name: shop}}\n";
+        let project = "[tool.dg.project]\nroot_module = 'shop'\n";
+        let found = found(&[("dagster_cloud.yaml", cloud), ("pyproject.toml", project)]);
+        assert_eq!(found, [one("shop", "", "module shop.definitions")]);
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Open {
     pub constraints: Vec<Requirement>,
     /// Replace what packages themselves require.
     pub overrides: Vec<Requirement>,
+    /// Added if there is a solution with them: what a project requires itself, if the packages come from another file.
+    pub optional: Vec<Requirement>,
 }
 
 /// A project of the repository: it is imported from its folder, and installed as metadata only.
@@ -223,7 +225,12 @@ impl Reader<'_> {
                     continue;
                 }
                 self.note_others(&folders, &file)?;
-                let packages = self.packages(&file, own.as_ref())?;
+                let mut packages = self.packages(&file, own.as_ref())?;
+                if let Packages::Open(open) = &mut packages
+                    && *form == "requirements.txt"
+                {
+                    open.optional = self.requirements_of_project(folder)?;
+                }
                 return Ok(self.plan(Some(file), packages));
             }
             if names.iter().any(|name| name == "requirements.in") {
@@ -241,8 +248,22 @@ impl Reader<'_> {
         Ok(self.plan(None, Packages::default()))
     }
 
+    /// What the project requires itself, besides a file of requirements. The file may be for something else.
+    fn requirements_of_project(&mut self, folder: &str) -> Result<Vec<Requirement>, BuildError> {
+        match self.project_dependencies(folder) {
+            Ok(()) => Ok(std::mem::take(&mut self.open).requirements),
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                self.open = Open::default();
+                self.notes.push(format!("codeloc reads only the file of requirements: {error}"));
+                Ok(vec![])
+            }
+        }
+    }
+
     fn plan(self, source: Option<String>, packages: Packages) -> Plan {
-        let is_empty = matches!(&packages, Packages::Open(open) if open.requirements.is_empty());
+        let is_empty =
+            matches!(&packages, Packages::Open(open) if open.requirements.is_empty() && open.optional.is_empty());
         let source = source.filter(|_| !is_empty);
         Plan { source, packages, projects: self.projects, notes: self.notes, pyproject: None }
     }

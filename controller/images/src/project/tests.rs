@@ -31,7 +31,8 @@ fn lines(packages: &Packages) -> Vec<String> {
             let with = |mark: &'static str| move |requirement: &Requirement| format!("{mark}{}", requirement.line());
             let constraints = open.constraints.iter().map(with("constraint "));
             let overrides = open.overrides.iter().map(with("override "));
-            open.requirements.iter().map(with("")).chain(constraints).chain(overrides).collect()
+            let optional = open.optional.iter().map(with("optional "));
+            open.requirements.iter().map(with("")).chain(constraints).chain(overrides).chain(optional).collect()
         }
     }
 }
@@ -57,7 +58,7 @@ fn locks_come_before_requirements_and_these_before_the_project() {
         ("uv.lock", vec!["uv.lock in \"\" of Some(\"etl\")"]),
         ("pylock.toml", vec![]),
         ("poetry.lock", vec!["dagster", "humanize", "constraint humanize==4.9.0"]),
-        ("requirements.txt", vec!["from-requirements"]),
+        ("requirements.txt", vec!["from-requirements", "optional dagster", "optional humanize"]),
         ("pyproject.toml", vec!["dagster", "humanize"]),
     ];
     for (skipped, (source, packages)) in expected.iter().enumerate() {
@@ -104,7 +105,11 @@ fn requirements_include_other_files_and_folders() {
         ),
         ("libs/shared/src/shared/__init__.py", ""),
     ]);
-    assert_eq!(lines(&plan.packages), ["numpy", "boto3", "s3fs", "pandas", "constraint numpy<2"]);
+    let optional = ["optional dagster", "optional humanize"];
+    assert_eq!(
+        lines(&plan.packages),
+        [&["numpy", "boto3", "s3fs", "pandas", "constraint numpy<2"], &optional[..]].concat()
+    );
     assert_eq!(folders(&plan), ["", "libs/shared"]);
     assert_eq!(plan.projects[1].roots, ["libs/shared/src"]);
 }

@@ -234,10 +234,7 @@ async fn a_package_without_a_wheel_is_a_terminal_error() {
     let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
     let builder = builder(&uv, wheels.path());
     let text = builder.refusal(&request(&registry, &repository, &[("requirements.txt", "sourceonly\n")])).await;
-    assert!(
-        text.starts_with("cannot resolve the dependencies: No solution found") && text.contains("sourceonly"),
-        "{text}"
-    );
+    assert!(text.starts_with("cannot resolve the dependencies: sourceonly==1.0 has no wheel"), "{text}");
     let wrong = format!("needy==1.0 --hash=sha256:{}\n", "0".repeat(64));
     let text = builder.refusal(&request(&registry, &repository, &[("requirements.txt", &wrong)])).await;
     assert!(text.contains("no valid hash for needy==1.0"), "{text}");
@@ -314,6 +311,111 @@ async fn a_uv_lock_is_used_unchanged() {
     let site = "opt/codeloc/env/lib/python3.12/site-packages";
     assert!(code[&format!("{site}/codeloc_code.pth")].contains("../../../../code/libs/inhouse\n"), "{code:?}");
     assert!(code.contains_key(&format!("{site}/inhouse-0.dist-info/METADATA")), "{code:?}");
+}
+
+/// The packages of an image by name.
+fn versions(registry: &TestRegistry, image: &codeloc_core::image::Image) -> std::collections::BTreeMap<String, String> {
+    let layer = layer(registry, image, "dependencies");
+    let folders = layer.keys().filter_map(|path| path.strip_suffix(".dist-info/")?.rsplit('/').next());
+    folders.filter_map(|name| name.split_once('-')).map(|(name, version)| (name.into(), version.into())).collect()
+}
+
+#[tokio::test]
+async fn a_member_of_a_workspace_gets_the_versions_of_its_lock() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let builder = builder(&uv, wheels.path());
+    let member = |name: &str, dependencies: &str, more: &str| {
+        let path = repository.path(&format!("packages/{name}/pyproject.toml"));
+        let text = format!(
+            "[project]\nname = '{name}'\nversion = '1'\nrequires-python = '>=3.10'\ndependencies = [{dependencies}]\n{more}"
+        );
+        std::fs::write(path, text).unwrap();
+        std::fs::write(repository.path(&format!("packages/{name}/src/{name}/__init__.py")), "").unwrap();
+    };
+    member(
+        "app",
+        "'needy', 'lib'",
+        "[tool.uv.sources]\nlib = { workspace = true }\n[project.scripts]\napp = 'app:main'\n",
+    );
+    member("lib", "'shared-one'", "");
+    std::fs::write(repository.path("packages/app/src/app/definitions.py"), "from . import x\n").unwrap();
+    let root = "[project]\nname = 'root'\nversion = '0'\nrequires-python = '>=3.10'\n[tool.uv.workspace]\nmembers = ['packages/*']\n\
+                [tool.uv]\nconstraint-dependencies = ['tiny==1.0']\n";
+    lock(&uv, wheels.path(), &repository, root);
+    let commit = repository.commit(&CODE);
+    for (subdirectory, file, code) in [
+        (Some("packages/app"), "src/app/definitions.py", "code/src"),
+        (None, "packages/app/src/app/definitions.py", "code/packages/app/src"),
+    ] {
+        let mut request = repository.request(&registry, &commit);
+        request.subdirectory = subdirectory.map(str::to_owned);
+        request.code = codeloc_crds::CodePointer::PythonFile(file.to_owned());
+        let image = builder.build(&request).await.unwrap();
+        assert_eq!(image.load.target, codeloc_core::image::LoadTarget::Module("app.definitions".to_owned()));
+        let expected = [("needy", "1.0"), ("shared_one", "1.0"), ("tiny", "1.0")];
+        assert_eq!(versions(&registry, &image), expected.map(|(name, version)| (name.into(), version.into())).into());
+        let layer = layer(&registry, &image, "code");
+        let site = "opt/codeloc/env/lib/python3.12/site-packages";
+        let folders = &layer[&format!("{site}/codeloc_code.pth")];
+        assert!(folders.starts_with(&format!("../../../../{code}\n")), "{folders}");
+        let lib = folders.lines().find(|line| line.ends_with("packages/lib/src")).unwrap();
+        let lib = format!("opt/codeloc/{}/lib/__init__.py", lib.trim_start_matches("../../../../"));
+        assert!(layer.contains_key(&lib), "{lib} {layer:?}");
+        assert!(layer.contains_key(&format!("{site}/lib-1.dist-info/METADATA")), "{layer:?}");
+        assert!(layer["opt/codeloc/env/bin/app"].contains("from app import main"), "{layer:?}");
+    }
+}
+
+#[tokio::test]
+async fn locks_of_other_tools_fix_the_versions() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let builder = TestBuilder::with(|settings| use_wheels(settings, &uv, wheels.path()));
+    let project = ("pyproject.toml", "[project]\nname = 'x'\nversion = '1'\ndependencies = ['tiny']\n");
+    let poetry = (
+        "[tool.poetry]\nname = 'x'\nversion = '1'\n[tool.poetry.dependencies]\npython = '^3.10'\ntiny = '*'\n",
+        "poetry.lock",
+    );
+    let pin = "[[package]]\nname = \"tiny\"\nversion = \"1.0\"\n";
+    let pipfile = "{\"default\": {\"tiny\": {\"version\": \"==1.0\"}}}";
+    for files in [
+        vec![project, ("poetry.lock", pin)],
+        vec![("pyproject.toml", poetry.0), (poetry.1, pin)],
+        vec![project, ("pdm.lock", pin)],
+        vec![project, ("Pipfile.lock", pipfile)],
+        vec![
+            project,
+            ("requirements.txt", "\u{feff}-r base.txt\n-c pins.txt\n"),
+            ("base.txt", "tiny"),
+            ("pins.txt", "tiny<2\n"),
+        ],
+        vec![("setup.py", "from setuptools import setup\nsetup(name='x', install_requires=['tiny<2'])\n")],
+        vec![(
+            "pyproject.toml",
+            "[project]\nname = 'x'\nversion = '1'\ndependencies = ['tiny']\n[tool.uv]\nconstraint-dependencies = ['tiny<2']\n",
+        )],
+        vec![("requirements.in", "tiny<2\n")],
+    ] {
+        repository.git(&["rm", "-r", "-f", "--quiet", "--ignore-unmatch", "."]);
+        let image = builder.build(&request(&registry, &repository, &files)).await.unwrap();
+        assert_eq!(versions(&registry, &image)["tiny"], "1.0", "{files:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_requirements_for_something_else_does_no_harm() {
+    let Some(uv) = uv() else { return };
+    let (registry, wheels, repository) = (TestRegistry::start().await, wheels(), Repository::new());
+    let builder = TestBuilder::with(|settings| use_wheels(settings, &uv, wheels.path()));
+    let project = |line: &str| format!("[project]\nname = 'x'\nversion = '1'\ndependencies = ['{line}']\n");
+    let both = [("requirements.txt", "shared-one\n"), ("pyproject.toml", &project("tiny<2"))];
+    let image = builder.build(&request(&registry, &repository, &both)).await.unwrap();
+    assert_eq!(versions(&registry, &image).keys().collect::<Vec<_>>(), ["shared_one", "tiny"]);
+    // Without a solution for both, the file of requirements counts.
+    let conflict = [("requirements.txt", "tiny==1.0\n"), ("pyproject.toml", &project("tiny>=2"))];
+    let image = builder.build(&request(&registry, &repository, &conflict)).await.unwrap();
+    assert_eq!(versions(&registry, &image)["tiny"], "1.0");
 }
 
 #[tokio::test]

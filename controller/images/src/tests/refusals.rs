@@ -103,6 +103,35 @@ async fn a_missing_commit_is_terminal_and_a_missing_server_is_transient() {
 }
 
 #[tokio::test]
+async fn a_branch_that_replaces_another_is_fetched() {
+    let (registry, repository, work) = (TestRegistry::start().await, Repository::new(), tempfile::tempdir().unwrap());
+    // A server without protocol version 2 sends only commits that a branch or tag points to.
+    let program = work.path().join("git");
+    std::fs::write(&program, "#!/bin/sh\nexec git -c protocol.version=0 \"$@\"\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let git = Git::new(GitSettings { program, ..git_settings(work.path(), true) });
+    let builder = OciBuilder::new(BuildSettings::new(work.path().join("build")), git, Anonymous).unwrap();
+    let commit = |number: &str| repository.commit(&[CODE.as_slice(), &[("number.txt", number)]].concat());
+    let build = async |commit: &Commit| builder.build(&repository.request(&registry, commit), &|_| ()).await;
+
+    let first = commit("1");
+    repository.git(&["branch", "--move", "team"]);
+    commit("2");
+    build(&first).await.unwrap();
+    repository.git(&["branch", "--move", "team/etl"]);
+    let third = commit("3");
+    commit("4");
+    build(&third).await.unwrap();
+    // The commit stays, although its branch is gone.
+    repository.git(&["checkout", "--quiet", "--orphan", "other"]);
+    commit("5");
+    repository.git(&["branch", "--delete", "--force", "team/etl"]);
+    let mut again = repository.request(&registry, &third);
+    again.code = codeloc_crds::CodePointer::Module("pipeline".to_owned());
+    builder.build(&again, &|_| ()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_build_fetches_with_url_rewrites_and_tokens() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}/", listener.local_addr().unwrap());

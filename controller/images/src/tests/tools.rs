@@ -276,6 +276,103 @@ async fn real_tools_unpack_and_run_a_pushed_image() {
     }
 }
 
+/// Writes a package into the environment of the base image of this machine, with bytecode that Python does not compare with its source.
+fn push_base_with_dagster(machine: &Machine<'_>, registry: &Registry, version: &str) -> String {
+    let (layout, place) =
+        (machine.folder.join(format!("base-{version}")), machine.folder.join(format!("site-{version}")));
+    let package = place.join("dagster");
+    std::fs::create_dir_all(&package).unwrap();
+    for (file, text) in [("__init__.py", format!("__version__ = '{version}'\n")), ("only_in_base.py", String::new())] {
+        std::fs::write(package.join(file), text).unwrap();
+    }
+    // The interpreter of the image, so that it takes the bytecode.
+    let minor = machine.tools.python();
+    let name = format!("{}:{}", layout.display(), machine.name);
+    machine.skopeo(&[
+        "copy",
+        &format!("oci:{}:{}", machine.tools.0.join("base").display(), machine.name),
+        &format!("oci:{name}"),
+    ]);
+    let bundle = machine.folder.join(format!("bundle-base-{version}"));
+    done(machine.tools.command("umoci").args(["unpack", "--image", &name]).arg(&bundle));
+    let site = bundle.join(format!("rootfs/opt/codeloc/env/lib/python{minor}/site-packages"));
+    std::fs::create_dir_all(&site).unwrap();
+    done(Command::new("cp").arg("-r").arg(&package).arg(&site));
+    let folder = format!("/opt/codeloc/env/lib/python{minor}/site-packages");
+    let compile = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-d", &folder];
+    // Python of this machine may have another minor version; then the base image has no bytecode.
+    done(Command::new(python()).args(compile).arg(&site));
+    done(machine.tools.command("umoci").args(["repack", "--image", &name]).arg(&bundle));
+    let (digest, to) = (machine.folder.join("digest"), format!("{}/base/dagster", registry.host));
+    machine.skopeo(&[
+        "copy",
+        "--dest-tls-verify=false",
+        "--digestfile",
+        digest.to_str().unwrap(),
+        &format!("oci:{name}"),
+        &format!("docker://{to}:{version}"),
+    ]);
+    format!("{to}@{}", std::fs::read_to_string(digest).unwrap().trim())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_location_runs_its_own_dagster_on_any_base_image() {
+    let Some(uv) = uv() else { return };
+    let Some(tools) = Tools::prepared() else { return };
+    let (folder, repository) = (tempfile::tempdir().unwrap(), Repository::new());
+    let registry = Registry::start(&tools, folder.path()).await;
+    let (name, architecture) =
+        if cfg!(target_arch = "aarch64") { ("arm64", Architecture::Arm64) } else { ("amd64", Architecture::X86_64) };
+    let machine = Machine { tools: &tools, folder: folder.path(), name, architecture, emulator: None };
+    let wheels = super::python::wheels_from_script(
+        "wheel('dagster', '1.12.0', {'dagster/__init__.py': '__version__ = \"1.12.0\"\\n', 'dagster/__main__.py': \
+         'import dagster; print(dagster.__version__, dagster.__file__)\\n'})\n",
+    );
+    let files = [
+        ("definitions.py", ""),
+        ("types.py", "raise SystemExit('shadowed')\n"),
+        ("dagster/__init__.py", "raise SystemExit\n"),
+    ];
+    let commit = repository.commit(&files);
+    for version in ["1.11.9", "1.12.0", "1.13.27"] {
+        let base = push_base_with_dagster(&machine, &registry, version);
+        let settings = BuildSettings {
+            uv: uv.clone(),
+            python: Some(python()),
+            find_links: Some(wheels.path().to_path_buf()),
+            requirements: vec!["dagster".to_owned()],
+            base_image: BaseImage::Reference(base),
+            compression: Compression::Gzip,
+            ..BuildSettings::new(folder.path().join(format!("build-{version}")))
+        };
+        let builder = OciBuilder::new(settings, git(folder.path(), true), Anonymous).unwrap();
+        let mut request = request_for(repository.folder.path().to_str().unwrap(), &registry.host, &commit);
+        request.code = codeloc_crds::CodePointer::PythonFile("definitions.py".to_owned());
+        request.architecture = architecture;
+        request.python = Some(tools.python());
+        let image = builder.build(&request, &|_| ()).await.unwrap();
+        let bundle = machine.unpack(&image);
+        let shown = machine.run(&bundle, &["/opt/codeloc/env/bin/python", "-m", "dagster"]);
+        let stderr = String::from_utf8_lossy(&shown.stderr);
+        if !shown.status.success() && stderr.contains("runc") {
+            eprintln!("SKIPPED: runc cannot run a container: {stderr}");
+            return;
+        }
+        let site = format!("/opt/codeloc/env/lib/python{}/site-packages", tools.python());
+        assert_eq!(
+            String::from_utf8_lossy(&shown.stdout).trim_end(),
+            format!("1.12.0 {site}/dagster/__init__.py"),
+            "on a base image with {version}: {stderr}"
+        );
+        let absent = machine.run(&bundle, &["/opt/codeloc/env/bin/python", "-c", "import dagster.only_in_base"]);
+        assert!(
+            String::from_utf8_lossy(&absent.stderr).contains("No module named 'dagster.only_in_base'"),
+            "{absent:?}"
+        );
+        std::fs::remove_dir_all(&bundle).unwrap();
+    }
+}
+
 /// Checks that the code server of an image answers with the user's definitions.
 async fn check_code_server(machine: &Machine<'_>, bundle: &Path, image: &Image) {
     let LoadTarget::Module(module) = &image.load.target else { panic!("{image:?}") };
