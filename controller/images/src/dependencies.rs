@@ -17,7 +17,7 @@ use crate::project::files::within;
 use crate::project::{LockFile, Open, Packages, Plan};
 use crate::release;
 use crate::requirements::{self, RefusedLine, Requirement, line_of, normal_name, parse_lines, refusal};
-use crate::uv::{CONSTRAINTS, OVERRIDES, Target, Uv};
+use crate::uv::{self, CONSTRAINTS, OVERRIDES, Target, Uv};
 
 /// Everything that decides a lock, except the dependencies themselves.
 pub(super) struct Resolution<'a> {
@@ -37,6 +37,8 @@ struct Set {
     requirements: Vec<Requirement>,
     constraints: Vec<Requirement>,
     overrides: Vec<Requirement>,
+    /// The URL of the index that a package must come from, by name.
+    origins: BTreeMap<String, String>,
     /// The requirements are all packages.
     complete: bool,
 }
@@ -62,7 +64,7 @@ impl Resolution<'_> {
         let lines = |set: &Set| {
             let [requirements, constraints, overrides] =
                 [&set.requirements, &set.constraints, &set.overrides].map(|part| sorted_lines(part));
-            serde_json::json!([requirements, constraints, overrides, set.complete])
+            serde_json::json!([requirements, constraints, overrides, set.complete, set.origins])
         };
         let key = serde_json::json!({
             "sets": sets.iter().map(lines).collect::<Vec<_>>(),
@@ -102,6 +104,7 @@ impl Resolution<'_> {
             requirements,
             constraints: open.constraints.clone(),
             overrides: open.overrides.clone(),
+            origins: open.origins.clone(),
             complete: false,
         };
         let mut sets = Vec::new();
@@ -169,6 +172,7 @@ impl Resolution<'_> {
         for set in sets {
             match self.compile(set).await {
                 Ok(resolved) => {
+                    self.check_origins(set, &resolved)?;
                     let known: Vec<Requirement> = set.requirements.iter().chain(&set.constraints).cloned().collect();
                     return to_lock(&known, &resolved, self.uv.find_links());
                 }
@@ -184,6 +188,23 @@ impl Resolution<'_> {
             Some(missing) => BuildError::terminal(missing).caused_by(last_error),
             None => last_error,
         })
+    }
+
+    /// Refuses a package that another index provides than the one that the settings or the project name: it may be an unrelated package.
+    fn check_origins(&self, set: &Set, resolved: &str) -> Result<(), BuildError> {
+        for (name, origin) in uv::origins(resolved) {
+            let exclusive = self.uv.exclusive_index(&name).map(|(index, url)| (index.to_owned(), url));
+            let chosen = set.origins.get(&name).map(|url| (url.clone(), url.as_str()));
+            for (index, url) in exclusive.into_iter().chain(chosen) {
+                // The operator's folder of wheels has no URL.
+                if origin.contains("://") && origin != uv::plain_index(url) {
+                    return Err(BuildError::terminal(format!(
+                        "{name} must come from the package index {index}, which does not have it; {origin} has a package with this name"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn compile(&self, set: &Set) -> Result<String, BuildError> {

@@ -20,6 +20,8 @@ pub const LAYER_ANNOTATION: &str = "codeloc.layer";
 const LABEL_PYTHON: &str = "codeloc.python";
 /// Interpreter and C library of a base image, such as `cp312-glibc2.36`.
 const LABEL_ABI: &str = "codeloc.abi";
+/// The base image has codeloc's own package in a folder that locations do not hide.
+const LABEL_PLATFORM: &str = "codeloc.platform";
 const LABEL_COMMIT: &str = "codeloc.commit";
 const LABEL_LOCATION: &str = "codeloc.location";
 const LABEL_LOAD: &str = "codeloc.load";
@@ -210,6 +212,10 @@ pub(super) fn check_base(config: &[u8], target: &Target) -> Result<(), String> {
         Some(actual) if actual != target.python => return mismatch("Python", actual, &target.python),
         _ => {}
     }
+    let variables = document["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    if variables.into_iter().any(|variable| variable.contains("codeloc_dagster")) && labels[LABEL_PLATFORM].is_null() {
+        return Err("an older version of codeloc built it; build it again from deploy/images/code-location".to_owned());
+    }
     let Some((interpreter, library)) = labels[LABEL_ABI].as_str().and_then(|abi| abi.split_once('-')) else {
         return Ok(());
     };
@@ -322,6 +328,17 @@ mod tests {
         }
         let unlabelled = json!({"config": {}}).to_string();
         assert_eq!(check_base(unlabelled.as_bytes(), &target), Ok(()));
+    }
+
+    #[test]
+    fn a_base_image_of_an_older_version_is_refused() {
+        let target = Target { python: "3.12".to_owned(), architecture: "arm64", platform: None, compiler: None };
+        let config = |labels: Value| {
+            let variables = ["DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io"];
+            json!({"architecture": "arm64", "config": {"Env": variables, "Labels": labels}}).to_string()
+        };
+        assert!(check_base(config(json!({})).as_bytes(), &target).unwrap_err().contains("build it again"));
+        check_base(config(json!({"codeloc.platform": "1"})).as_bytes(), &target).unwrap();
     }
 
     #[test]

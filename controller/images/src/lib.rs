@@ -48,5 +48,5 @@ pub use oci::OciBuilder;
 pub use progress::{OnProgress, Progress};
 pub use project::DeclaredLocation;
 pub use project::declared::is_template;
-pub use settings::{BaseImage, BuildSettings, Compression, Limits, Platform};
+pub use settings::{BaseImage, BuildSettings, Compression, Limits, PackageIndex, Platform};
 pub use survey::{Survey, declared_locations, survey};

@@ -1,5 +1,6 @@
 //! The operator's settings for builds. Every setting that changes an image is part of its tag.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub struct BuildSettings {
     pub constraints: Option<PathBuf>,
     /// The package index to use instead of `PyPI`. It may contain credentials, so uv gets it as an environment variable.
     pub index_url: Option<String>,
+    /// Further indexes, which come before the default one and which projects may name.
+    pub indexes: Vec<PackageIndex>,
+    /// The only index of a package or of a pattern such as `acme-*`, by name.
+    pub exclusive_packages: BTreeMap<String, String>,
     /// A folder of wheels. Without `index_url` it is the only source of packages, for an air-gapped platform.
     pub find_links: Option<PathBuf>,
     /// The oldest glibc that images run on, for example `manylinux_2_28`.
@@ -56,6 +61,8 @@ impl BuildSettings {
             requirements: Vec::new(),
             constraints: None,
             index_url: None,
+            indexes: Vec::new(),
+            exclusive_packages: BTreeMap::new(),
             find_links: None,
             glibc_floor: "manylinux_2_28".to_owned(),
             platform: Platform::Requested,
@@ -75,12 +82,39 @@ impl BuildSettings {
             ));
         }
         base_set(&self.requirements)?;
+        self.check_indexes()?;
         self.constraints_text()
             .map_err(|error| BuildError::terminal("cannot read build.constraints").caused_by(error))?;
         if let BaseImage::Reference(text) = &self.base_image {
             base_reference(text)?;
         }
         Ok(())
+    }
+
+    fn check_indexes(&self) -> Result<(), BuildError> {
+        for index in &self.indexes {
+            let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+            if index.name.is_empty() || !index.name.chars().all(is_plain) {
+                return Err(BuildError::terminal(format!(
+                    "build.indexes has the name `{}`; use letters, digits, `-` and `_`",
+                    index.name
+                )));
+            }
+            if !["https://", "http://"].iter().any(|scheme| index.url.starts_with(scheme))
+                || index.url.contains([' ', '@'])
+            {
+                return Err(BuildError::terminal(format!(
+                    "build.indexes.{} is no URL of a package index; write https://HOST/PATH, and credentials into build.index_credentials",
+                    index.name
+                )));
+            }
+        }
+        match self.exclusive_packages.values().find(|name| self.indexes.iter().all(|index| index.name != **name)) {
+            Some(name) => Err(BuildError::terminal(format!(
+                "build.exclusive_packages names the index {name}, which build.indexes does not have"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The text of the constraints file.
@@ -99,6 +133,16 @@ impl BuildSettings {
         }
         Ok(self)
     }
+}
+
+/// A package index of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageIndex {
+    pub name: String,
+    /// Without credentials.
+    pub url: String,
+    /// A file with one line `USER:PASSWORD`.
+    pub credentials: Option<PathBuf>,
 }
 
 /// The image below codeloc's two layers.
@@ -158,6 +202,21 @@ pub(super) fn base_reference(text: &str) -> Result<Reference, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn package_indexes_are_checked() {
+        let check = |name: &str, url: &str, exclusive: &str| {
+            let mut settings = BuildSettings::new(PathBuf::from("work"));
+            settings.indexes = vec![PackageIndex { name: name.to_owned(), url: url.to_owned(), credentials: None }];
+            settings.exclusive_packages = [("acme-*".to_owned(), exclusive.to_owned())].into();
+            settings.check().map_err(|error| error.to_string())
+        };
+        check("acme", "https://host/simple", "acme").unwrap();
+        assert!(check("a b", "https://host/simple", "a b").unwrap_err().contains("the name `a b`"));
+        let secret = check("acme", "https://me:hunter2@host/simple", "acme").unwrap_err();
+        assert!(secret.contains("index_credentials") && !secret.contains("hunter2"), "{secret}");
+        assert!(check("acme", "https://host/simple", "other").unwrap_err().contains("the index other"));
+    }
 
     #[test]
     fn paths_become_absolute_and_program_names_stay() {

@@ -4,6 +4,7 @@
 //! it builds no packages; it installs one wheel at a time, because wheels with equal paths would race.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -16,7 +17,8 @@ use tokio::sync::OnceCell;
 use crate::caches;
 use crate::disk::disk_error;
 use crate::error::BuildError;
-use crate::settings::BuildSettings;
+use crate::requirements::normal_name;
+use crate::settings::{BuildSettings, PackageIndex};
 
 /// The Python and platform of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub(super) struct Uv {
     interpreter: Option<PathBuf>,
     find_links: Option<PathBuf>,
     index_url: Option<String>,
+    indexes: Vec<PackageIndex>,
+    exclusive: BTreeMap<String, String>,
     timeout: std::time::Duration,
     largest_file: u64,
     default_indexes: OnceCell<Vec<String>>,
@@ -71,6 +75,11 @@ impl Uv {
         environment.extend(fixed.map(|(name, value)| (name, value.into())));
         // Not an argument, because it may contain a password.
         environment.extend(settings.index_url.iter().map(|url| ("UV_DEFAULT_INDEX", url.into())));
+        if !settings.indexes.is_empty() {
+            let indexes: Vec<String> =
+                settings.indexes.iter().map(|index| format!("{}={}", index.name, index.url)).collect();
+            environment.push(("UV_INDEX", indexes.join(" ").into()));
+        }
         Self {
             program: settings.uv.clone(),
             cache,
@@ -78,6 +87,8 @@ impl Uv {
             interpreter: settings.python.clone(),
             find_links: settings.find_links.clone(),
             index_url: settings.index_url.clone(),
+            indexes: settings.indexes.clone(),
+            exclusive: settings.exclusive_packages.clone(),
             timeout: settings.uv_timeout,
             largest_file: settings.limits.packages,
             default_indexes: OnceCell::new(),
@@ -92,13 +103,52 @@ impl Uv {
     /// The source of packages, without credentials: the same index with other credentials is equal.
     pub(super) fn index(&self) -> String {
         let links = self.find_links.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        format!("{} {}", without_credentials(self.index_url.as_deref().unwrap_or_default()), links.unwrap_or_default())
+        let more: Vec<&str> = self.indexes.iter().map(|index| index.url.as_str()).collect();
+        format!(
+            "{} {}{}{}",
+            without_credentials(self.index_url.as_deref().unwrap_or_default()),
+            links.unwrap_or_default(),
+            if more.is_empty() { String::new() } else { format!(" {}", more.join(" ")) },
+            if self.exclusive.is_empty() { String::new() } else { format!(" {:?}", self.exclusive) },
+        )
+    }
+
+    /// The URL of an index in the settings.
+    pub(super) fn index_url(&self, name: &str) -> Option<&str> {
+        self.indexes.iter().find(|index| index.name == name).map(|index| index.url.as_str())
+    }
+
+    /// The name and the URL of the only index that may provide a package.
+    pub(super) fn exclusive_index(&self, package: &str) -> Option<(&str, &str)> {
+        let pattern = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(start) => package.starts_with(start),
+            None => package == pattern,
+        };
+        let (_, name) = self.exclusive.iter().find(|(one, _)| pattern(one))?;
+        Some((name, self.index_url(name)?))
+    }
+
+    /// Variables with the credentials of the indexes. The files may change.
+    async fn credentials(&self) -> Result<Vec<(String, String)>, BuildError> {
+        let mut variables = Vec::new();
+        for index in &self.indexes {
+            let Some(path) = &index.credentials else { continue };
+            let text = tokio::fs::read_to_string(path).await.map_err(|error| disk_error(path, error))?;
+            let Some((user, password)) = text.trim().split_once(':') else {
+                return Err(BuildError::transient(format!("{} is not of the form USER:PASSWORD", path.display())));
+            };
+            let name = index.name.to_ascii_uppercase().replace('-', "_");
+            variables.push((format!("UV_INDEX_{name}_USERNAME"), user.to_owned()));
+            variables.push((format!("UV_INDEX_{name}_PASSWORD"), password.to_owned()));
+        }
+        Ok(variables)
     }
 
     /// The package indexes that projects may name, without credentials: the operator's, or uv's default.
     pub(super) async fn indexes(&self) -> Result<Vec<String>, BuildError> {
+        let named = self.indexes.iter().map(|index| plain_index(&index.url));
         if let Some(url) = &self.index_url {
-            return Ok(vec![plain_index(url)]);
+            return Ok(named.chain([plain_index(url)]).collect());
         }
         let read = async || -> Result<Vec<String>, BuildError> {
             let failure = "cannot read the default index of uv";
@@ -111,13 +161,14 @@ impl Uv {
                 text.split_once("default package index (by default: <").and_then(|(_, rest)| rest.split_once('>'));
             Ok(url.map(|(url, _)| plain_index(url)).into_iter().collect())
         };
-        self.default_indexes.get_or_try_init(read).await.cloned()
+        Ok(named.chain(self.default_indexes.get_or_try_init(read).await?.iter().cloned()).collect())
     }
 
     /// Resolves `requirements.in` in `folder`, with its `constraints.txt` and `overrides.txt`. If `complete`, uv adds no further packages.
     pub(super) async fn compile(&self, folder: &Path, target: &Target, complete: bool) -> Result<String, BuildError> {
         let mut arguments =
             vec!["pip", "compile", "requirements.in", "--no-header", "--no-annotate", "--generate-hashes"];
+        arguments.push("--emit-index-annotation");
         for (option, file) in [("--constraints", CONSTRAINTS), ("--overrides", OVERRIDES)] {
             if folder.join(file).exists() {
                 arguments.extend([option, file]);
@@ -161,6 +212,7 @@ impl Uv {
             .folder(folder)
             .environment(self.environment.iter().map(|(name, value)| (name, value)))
             .environment([("HOME", &home)])
+            .environment(self.credentials().await?)
             .arguments(arguments);
         if let Some(target) = target {
             program = program.arguments(["--only-binary", ":all:", "--python-version", &target.python]);
@@ -169,7 +221,7 @@ impl Uv {
             }
             if let Some(links) = &self.find_links {
                 program = program.arguments(["--find-links".as_ref(), links.as_os_str()]);
-                if self.index_url.is_none() {
+                if self.index_url.is_none() && self.indexes.is_empty() {
                     program = program.arguments(["--no-index"]);
                 }
             }
@@ -188,6 +240,19 @@ impl Uv {
         }
         check_exit(failure, output)
     }
+}
+
+/// The URL of the index from which each package of a resolution comes.
+pub(super) fn origins(resolved: &str) -> BTreeMap<String, String> {
+    let (mut origins, mut package) = (BTreeMap::new(), None);
+    for line in resolved.lines() {
+        if let Some(url) = line.trim().strip_prefix("# from ") {
+            origins.extend(package.take().map(|name| (name, plain_index(url))));
+        } else if let Some((name, _)) = line.split_once("==").filter(|_| !line.starts_with(' ')) {
+            package = Some(normal_name(name.split('[').next().unwrap_or(name)));
+        }
+    }
+    origins
 }
 
 /// The URL of an index as it is compared with others: without credentials and without a slash at its end.
@@ -246,6 +311,13 @@ mod tests {
 
     use super::*;
     use crate::error::{expect_terminal, expect_transient};
+
+    #[test]
+    fn the_origin_of_each_package_is_read() {
+        let resolved = "a[x]==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # from https://me@host/simple/\nb==2\nc==3\n    # from /wheels\n";
+        let expected = [("a", "https://host/simple"), ("c", "/wheels")];
+        assert_eq!(origins(resolved), expected.map(|(name, url)| (name.to_owned(), url.to_owned())).into());
+    }
 
     #[test]
     fn credentials_are_not_part_of_the_index() {

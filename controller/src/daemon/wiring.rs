@@ -219,6 +219,16 @@ pub fn build_settings(settings: &Settings) -> codeloc_images::BuildSettings {
         requirements: of.requirements.clone(),
         constraints: of.constraints.clone(),
         index_url: of.index_url.clone(),
+        indexes: of
+            .indexes
+            .iter()
+            .map(|(name, url)| codeloc_images::PackageIndex {
+                name: name.clone(),
+                url: url.clone(),
+                credentials: of.index_credentials.get(name).cloned(),
+            })
+            .collect(),
+        exclusive_packages: of.exclusive_packages.clone(),
         platform: match of.platform {
             Platform::Config => codeloc_images::Platform::Requested,
             Platform::Host => codeloc_images::Platform::Host,

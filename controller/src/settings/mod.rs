@@ -156,6 +156,13 @@ pub struct BuildSettings {
     pub constraints: Option<PathBuf>,
     /// URL of the package index that replaces the default one.
     pub index_url: Option<String>,
+    /// URLs of further package indexes by name, which projects may use. uv takes a package from the first index that has it, and these come
+    /// before the default one.
+    pub indexes: BTreeMap<String, String>,
+    /// Files with one line `USER:PASSWORD`, by the name of an index.
+    pub index_credentials: BTreeMap<String, PathBuf>,
+    /// Packages that only one index may provide: the name of the index by a package or a pattern such as `acme-*`.
+    pub exclusive_packages: BTreeMap<String, String>,
     /// Path of the uv program.
     pub uv: PathBuf,
     /// Path of a Python interpreter with the minor version of the images. codeloc compiles `.pyc` files with it.
@@ -300,6 +307,9 @@ impl Default for BuildSettings {
             requirements: vec!["dagster".to_owned()],
             constraints: None,
             index_url: None,
+            indexes: BTreeMap::new(),
+            index_credentials: BTreeMap::new(),
+            exclusive_packages: BTreeMap::new(),
             uv: PathBuf::from("uv"),
             compile_python: None,
             work_folder: PathBuf::from("/var/lib/codeloc"),

@@ -79,6 +79,8 @@ pub(crate) struct Open {
     pub constraints: Vec<Requirement>,
     /// Replace what packages themselves require.
     pub overrides: Vec<Requirement>,
+    /// The URL of the index that a package must come from, by name.
+    pub origins: BTreeMap<String, String>,
     /// Added if there is a solution with them: what a project requires itself, if the packages come from another file.
     pub optional: Vec<Requirement>,
 }
@@ -229,7 +231,7 @@ impl Reader<'_> {
                 if let Packages::Open(open) = &mut packages
                     && *form == "requirements.txt"
                 {
-                    open.optional = self.requirements_of_project(folder)?;
+                    (open.optional, open.origins) = self.requirements_of_project(folder)?;
                 }
                 return Ok(self.plan(Some(file), packages));
             }
@@ -249,14 +251,20 @@ impl Reader<'_> {
     }
 
     /// What the project requires itself, besides a file of requirements. The file may be for something else.
-    fn requirements_of_project(&mut self, folder: &str) -> Result<Vec<Requirement>, BuildError> {
+    fn requirements_of_project(
+        &mut self,
+        folder: &str,
+    ) -> Result<(Vec<Requirement>, BTreeMap<String, String>), BuildError> {
         match self.project_dependencies(folder) {
-            Ok(()) => Ok(std::mem::take(&mut self.open).requirements),
+            Ok(()) => {
+                let open = std::mem::take(&mut self.open);
+                Ok((open.requirements, open.origins))
+            }
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
                 self.open = Open::default();
                 self.notes.push(format!("codeloc reads only the file of requirements: {error}"));
-                Ok(vec![])
+                Ok((vec![], BTreeMap::new()))
             }
         }
     }
@@ -417,6 +425,7 @@ impl Reader<'_> {
                 if !(self.wanted.allows_index)(url) && !self.locked.contains(&requirement.name) {
                     return Err(refused_index(file, *line, text, index));
                 }
+                self.open.origins.insert(requirement.name.clone(), url.to_owned());
                 self.open.requirements.push(requirement);
                 Ok(())
             }
@@ -548,7 +557,7 @@ fn outside(file: &str, line: usize, path: &str) -> BuildError {
 
 fn refused_index(file: &str, line: usize, text: &str, index: &str) -> BuildError {
     let reason = format!(
-        "the project takes packages from the index {}, which the settings of codeloc do not name; use it as `build.index_url`, or remove it \
+        "the project takes packages from the index {}, which the settings of codeloc do not name; add it to `build.indexes`, or remove it \
          from the project",
         codeloc_crds::mask_credentials(index)
     );

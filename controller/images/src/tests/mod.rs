@@ -7,6 +7,7 @@ mod determinism;
 mod dockerfile;
 mod ecr;
 mod hostile;
+mod indexes;
 mod jail;
 mod killed;
 mod process;
