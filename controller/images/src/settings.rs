@@ -104,7 +104,7 @@ impl BuildSettings {
                 || index.url.contains([' ', '@'])
             {
                 return Err(BuildError::terminal(format!(
-                    "build.indexes.{} is no URL of a package index; write https://HOST/PATH, and credentials into build.index_credentials",
+                    "build.indexes.{} is not the URL of a package index; write https://HOST/PATH, and credentials into build.index_credentials",
                     index.name
                 )));
             }
