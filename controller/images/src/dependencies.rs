@@ -41,6 +41,8 @@ struct Set {
     origins: BTreeMap<String, String>,
     /// The requirements are all packages.
     complete: bool,
+    /// Without the requirements of the project itself, which may contradict those of the file.
+    is_reduced: bool,
 }
 
 impl Resolution<'_> {
@@ -100,8 +102,9 @@ impl Resolution<'_> {
     }
 
     fn open(&self, open: &Open) -> Vec<Set> {
-        let set = |requirements| Set {
+        let set = |requirements, is_reduced| Set {
             requirements,
+            is_reduced,
             constraints: open.constraints.clone(),
             overrides: open.overrides.clone(),
             origins: open.origins.clone(),
@@ -109,9 +112,11 @@ impl Resolution<'_> {
         };
         let mut sets = Vec::new();
         let all: Vec<Requirement> = open.requirements.iter().chain(&open.optional).cloned().collect();
-        for requirements in if open.optional.is_empty() { vec![all] } else { vec![all, open.requirements.clone()] } {
+        let reduced = (!open.optional.is_empty()).then(|| open.requirements.clone());
+        for (requirements, is_reduced) in std::iter::once((all, false)).chain(reduced.map(|reduced| (reduced, true))) {
             let bounded = release::pinned(&requirements, &open.constraints);
-            sets.extend(release::candidates(&requirements, &bounded, self.base).into_iter().map(set));
+            let candidates = release::candidates(&requirements, &bounded, self.base);
+            sets.extend(candidates.into_iter().map(|requirements| set(requirements, is_reduced)));
         }
         sets
     }
@@ -170,6 +175,10 @@ impl Resolution<'_> {
     async fn resolve_first(&self, sets: &[Set]) -> Result<String, BuildError> {
         let mut last_error = BuildError::terminal("there are no requirements to resolve");
         for set in sets {
+            // The image would lack a package that the project needs.
+            if set.is_reduced && uv::lacks_wheel(&last_error) {
+                break;
+            }
             match self.compile(set).await {
                 Ok(resolved) => {
                     self.check_origins(set, &resolved)?;

@@ -278,8 +278,7 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     let stderr = tail(&output.stderr[start..]);
     let message = match without_wheels(&stderr) {
         Some(package) => format!(
-            "{failure}: {package} has no wheel for this platform, and codeloc builds no packages; require another version, or use \
-             `dockerfile` in the config"
+            "{failure}: {package} {NO_WHEEL}, and codeloc builds no packages; require another version, or use `dockerfile` in the config"
         ),
         None => format!("{failure}: {}", stderr.trim_start_matches("error: ")),
     };
@@ -297,6 +296,13 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     ];
     let is_terminal = !contains_any(&network) && contains_any(&invalid_input);
     Err(if is_terminal { BuildError::terminal(message) } else { BuildError::transient(message) })
+}
+
+const NO_WHEEL: &str = "has no wheel for this platform";
+
+/// Whether a resolution failed because a package has no wheel.
+pub(super) fn lacks_wheel(error: &BuildError) -> bool {
+    error.to_string().contains(NO_WHEEL)
 }
 
 /// The package that has no wheel, if this is why there is no solution.

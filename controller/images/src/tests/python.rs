@@ -412,6 +412,10 @@ async fn a_file_of_requirements_for_something_else_does_no_harm() {
     let both = [("requirements.txt", "shared-one\n"), ("pyproject.toml", &project("tiny<2"))];
     let image = builder.build(&request(&registry, &repository, &both)).await.unwrap();
     assert_eq!(versions(&registry, &image).keys().collect::<Vec<_>>(), ["shared_one", "tiny"]);
+    // An image without a package that the project needs would fail later.
+    let unbuilt = [("requirements.txt", "tiny\n"), ("pyproject.toml", &project("sourceonly"))];
+    let text = builder.refusal(&request(&registry, &repository, &unbuilt)).await;
+    assert!(text.contains("sourceonly==1.0 has no wheel"), "{text}");
     // Without a solution for both, the file of requirements counts.
     let conflict = [("requirements.txt", "tiny==1.0\n"), ("pyproject.toml", &project("tiny>=2"))];
     let image = builder.build(&request(&registry, &repository, &conflict)).await.unwrap();
