@@ -9,7 +9,7 @@ use codeloc_core::image::{CODE_FOLDER, Load, LoadTarget};
 use codeloc_crds::CodePointer;
 
 use crate::error::BuildError;
-use crate::project::files::{is_within, parent, within};
+use crate::project::files::{is_within, parent, upwards, within};
 
 /// The location's project. Folders are relative to the root of the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,8 +53,12 @@ pub(super) fn load(code: &CodePointer, files: &BTreeSet<&str>, known: &Known) ->
             }
             if let Some((root, module)) = module_of(file, files, known) {
                 add(&root);
-                // Modules may also import each other from the folder above the package.
-                add(parent(outermost_package(parent(file), files)));
+                // Modules may also import each other from the folder above the package, unless it has another package with the first name.
+                let above = parent(outermost_package(parent(file), files));
+                let top = within(above, module.split('.').next().unwrap_or(&module));
+                if root == above || !module_files(&top).iter().any(|path| files.contains(path.as_str())) {
+                    add(above);
+                }
                 LoadTarget::Module(module)
             } else {
                 add(parent(file));
@@ -98,18 +102,29 @@ fn root_of_module(module: &str, files: &BTreeSet<&str>, known: &Known) -> Option
 /// The root and the dotted name of the module in a file, if its folder is a package or pyproject.toml names the module.
 fn module_of(file: &str, files: &BTreeSet<&str>, known: &Known) -> Option<(String, String)> {
     let folder = parent(file);
-    let roots = roots(files, known);
-    let mut candidates = roots.iter().filter(|root| is_within(root, folder) && **root != folder);
+    let mut roots: Vec<String> = roots(files, known).into_iter().map(str::to_owned).collect();
+    roots.extend(upwards(folder).filter(|above| is_project(above, files)).flat_map(|above| {
+        let src = within(above, "src");
+        let has_src = !files.contains(within(&src, "__init__.py").as_str());
+        has_src.then_some(src).into_iter().chain([above.to_owned()])
+    }));
+    roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
+    let mut candidates = roots.iter().filter(|root| is_within(root, folder) && root.as_str() != folder);
     // A folder without `__init__.py` above the package is a namespace.
     if files.contains(within(folder, "__init__.py").as_str())
-        && let Some((root, module)) = candidates.find_map(|root| Some((*root, dotted(root, file)?)))
+        && let Some((root, module)) = candidates.find_map(|root| Some((root, dotted(root, file)?)))
     {
-        return Some((root.to_owned(), module));
+        return Some((root.clone(), module));
     }
     // A project may use a folder without `__init__.py` as a package, if pyproject.toml names a module of this file.
     let module = known.pyproject.as_deref().and_then(declared_module)?;
     let root = roots.iter().find(|root| module_paths(root, &module).iter().any(|path| path == file))?;
-    Some(((*root).to_owned(), module))
+    Some((root.clone(), module))
+}
+
+/// Whether a folder has the files of a Python project. Its packages are imported from there.
+fn is_project(folder: &str, files: &BTreeSet<&str>) -> bool {
+    ["pyproject.toml", "setup.py", "setup.cfg"].iter().any(|name| files.contains(within(folder, name).as_str()))
 }
 
 /// The outermost folder of the package: the one above it has no `__init__.py`.
@@ -166,7 +181,10 @@ pub fn same_code(one: &CodePointer, other: &CodePointer) -> bool {
 }
 
 fn module_paths(root: &str, module: &str) -> [String; 2] {
-    let path = within(root, &module.replace('.', "/"));
+    module_files(&within(root, &module.replace('.', "/")))
+}
+
+fn module_files(path: &str) -> [String; 2] {
     [format!("{path}.py"), format!("{path}/__init__.py")]
 }
 
@@ -251,8 +269,24 @@ mod tests {
         let files = ["src/acme/etl/__init__.py", "src/acme/etl/definitions.py", "a/b/__init__.py", "a/b/c.py"];
         let actual = loaded("src/acme/etl/definitions.py", &files, &Known::default());
         expect(&actual, "module acme.etl.definitions", &["src", "src/acme", ""]);
+        let files = ["src/shop/shop/__init__.py", "src/shop/shop/definitions.py"];
+        let actual = loaded("src/shop/shop/definitions.py", &files, &Known::default());
+        expect(&actual, "module shop.shop.definitions", &["src", ""]);
+        let files = ["a/b/__init__.py", "a/b/c.py"];
         // Modules of a folder that is no package may also import the package from there.
         expect(&loaded("a/b/c.py", &files, &Known::default()), "module a.b.c", &["", "a"]);
+    }
+
+    #[test]
+    fn a_package_is_imported_from_the_folder_of_its_project() {
+        // The folder above has the name of the package.
+        let files =
+            ["tutorial/setup.py", "tutorial/tutorial/__init__.py", "tutorial/tutorial/definitions.py", "example.py"];
+        let actual = loaded("tutorial/tutorial/definitions.py", &files, &Known::default());
+        expect(&actual, "module tutorial.definitions", &["tutorial", ""]);
+        let files = ["etl/pyproject.toml", "etl/src/shop/__init__.py", "etl/src/shop/definitions.py"];
+        let actual = loaded("etl/src/shop/definitions.py", &files, &Known::default());
+        expect(&actual, "module shop.definitions", &["etl/src", ""]);
     }
 
     #[test]
