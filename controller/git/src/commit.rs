@@ -26,17 +26,6 @@ pub enum Pushed {
     Behind,
 }
 
-/// The content of a file, unless it is too large.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileText {
-    Whole(String),
-    /// The size in bytes.
-    TooLarge(u64),
-}
-
-/// The most links to follow for one file, as in Linux.
-const MAX_LINKS: usize = 40;
-
 /// git's messages for a branch with newer commits.
 const BEHIND: [&str; 4] = ["[rejected]", "non-fast-forward", "cannot lock ref", "incorrect old value"];
 
@@ -57,47 +46,6 @@ impl Git {
         }
         let command = self.reading(bare).arguments(["cat-file", "blob", blob]);
         Ok(Some(self.run(command, "cat-file", &place).await?.stdout))
-    }
-
-    /// The text of one file below `root` (empty, or with a slash at its end). Follows symbolic links that stay below it. `None` if
-    /// it does not exist.
-    pub async fn read_below(
-        &self,
-        bare: &Path,
-        commit: &Commit,
-        root: &str,
-        file: &str,
-        largest: u64,
-    ) -> Result<Option<FileText>, GitError> {
-        let place = Remote::local(&format!("commit {commit}"));
-        let mut path = file.to_owned();
-        for _ in 0..=MAX_LINKS {
-            // Any folder of the path can be a link too.
-            let folders = path.match_indices('/').map(|(end, _)| &path[..end]);
-            let paths = folders.chain([path.as_str()]).map(|path| format!("{root}{path}"));
-            let listed = self.reading(bare).arguments(["ls-tree", "-l", "-z", "--full-tree", commit, "--"]);
-            let listed = self.run(listed.arguments(paths), "ls-tree", &place).await?;
-            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            // git also lists other files of these folders.
-            let whole = format!("{root}{path}");
-            let leads_there = |blob: &Blob<'_>| {
-                whole.strip_prefix(blob.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
-            let Some(blob) = listed.split('\0').filter_map(Blob::parse).find(leads_there) else { return Ok(None) };
-            if blob.size > largest {
-                return Ok(Some(FileText::TooLarge(blob.size)));
-            }
-            let command = self.reading(bare).arguments(["cat-file", "blob", blob.id]);
-            let output = self.run_up_to(largest, command, "cat-file", &place).await?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if !blob.is_link {
-                return Ok(Some(FileText::Whole(text)));
-            }
-            let Some(link) = blob.path.strip_prefix(root) else { return Ok(None) };
-            let Some(target) = link_target(link, &text) else { return Ok(None) };
-            path = format!("{target}{}", &path[link.len()..]);
-        }
-        Ok(None)
     }
 
     /// The branch that a clone checks out.
@@ -207,59 +155,5 @@ impl Git {
     async fn first_word(&self, command: Program, operation: &'static str, place: &Remote) -> Result<String, GitError> {
         let output = self.run(command, operation, place).await?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-}
-
-/// A file or link in the output of `ls-tree -l -z`.
-struct Blob<'a> {
-    is_link: bool,
-    id: &'a str,
-    size: u64,
-    path: &'a str,
-}
-
-impl<'a> Blob<'a> {
-    /// `mode blob id size<TAB>path`
-    fn parse(entry: &'a str) -> Option<Self> {
-        let (fields, path) = entry.split_once('\t')?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let [mode, "blob", id, size] = fields[..] else { return None };
-        Some(Self { is_link: mode.starts_with("12"), id, size: size.parse().unwrap_or(u64::MAX), path })
-    }
-}
-
-/// The target of a link, from its own path and its text. `None` if the target is outside.
-fn link_target(path: &str, target: &str) -> Option<String> {
-    if target.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = path.split('/').collect();
-    parts.pop();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_resolved_from_its_own_folder() {
-        assert_eq!(link_target("a/b/link", "../c/./file").as_deref(), Some("a/c/file"));
-        assert_eq!(link_target("link", "file").as_deref(), Some("file"));
-    }
-
-    #[test]
-    fn a_link_that_leaves_the_root_has_no_target() {
-        assert_eq!(link_target("a/link", "../../file"), None);
-        assert_eq!(link_target("a/link", "/etc/passwd"), None);
     }
 }

@@ -317,17 +317,7 @@ impl Git {
         operation: &'static str,
         remote: &Remote,
     ) -> Result<Output, GitError> {
-        self.run_up_to(LARGEST_ANSWER, command, operation, remote).await
-    }
-
-    pub(crate) async fn run_up_to(
-        &self,
-        bytes: u64,
-        command: Program,
-        operation: &'static str,
-        remote: &Remote,
-    ) -> Result<Output, GitError> {
-        let output = self.output(command.largest_output(bytes), operation, remote).await?;
+        let output = self.output(command.largest_output(LARGEST_ANSWER), operation, remote).await?;
         if output.status.success() {
             return Ok(output);
         }

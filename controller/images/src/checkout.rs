@@ -52,7 +52,7 @@ pub(super) struct Tree {
 impl Tree {
     /// The paths of files, and of links to files.
     pub(super) fn files(&self) -> BTreeSet<&str> {
-        self.nodes.keys().map(String::as_str).filter(|path| self.file(path).is_some()).collect()
+        self.nodes.keys().map(String::as_str).filter(|path| self.is_file(path)).collect()
     }
 
     /// The path that a setting means: the path itself if the commit has it, otherwise the file that links of folders lead to.
@@ -64,19 +64,13 @@ impl Tree {
         }
     }
 
-    /// Object and size of the file that a path leads to.
-    fn file(&self, path: &str) -> Option<(&str, u64)> {
-        let node = match self.nodes.get(path) {
-            Some(Node::File { .. }) => self.nodes.get(path),
-            _ => match destination(path, &self.nodes) {
-                Destination::Inside(path) => self.nodes.get(&path),
-                Destination::Circle | Destination::Outside => None,
-            },
-        };
-        match node? {
-            Node::File { content, size, .. } => Some((content, *size)),
-            Node::Link(_) => None,
-        }
+    fn is_file(&self, path: &str) -> bool {
+        let is_file = |path: &str| matches!(self.nodes.get(path), Some(Node::File { .. }));
+        is_file(path)
+            || match destination(path, &self.nodes) {
+                Destination::Inside(path) => is_file(&path),
+                Destination::Circle | Destination::Outside => false,
+            }
     }
 }
 
@@ -171,6 +165,12 @@ impl Repositories {
     pub(super) fn reader(&self, repository: &Path) -> Result<ObjectReader, BuildError> {
         let process = self.git.reading(repository).arguments(["cat-file", "--batch"]).start_interactive();
         Ok(ObjectReader(process.map_err(cannot_read_commit)?))
+    }
+
+    /// Fetches the commit of a tree, unless the repository still has it. The caller holds a lock on the URL.
+    pub(super) async fn fetch_again(&self, url: &str, tree: &Tree) -> Result<(), BuildError> {
+        let fetched = self.git.fetch_commit(&tree.repository, url, &tree.commit).await;
+        fetched.map_err(|error| fetch_error(&tree.commit, error))
     }
 
     /// The files below another folder of the same commit.

@@ -114,7 +114,7 @@ impl Resolution<'_> {
         let all: Vec<Requirement> = open.requirements.iter().chain(&open.optional).cloned().collect();
         let reduced = (!open.optional.is_empty()).then(|| open.requirements.clone());
         for (requirements, is_reduced) in std::iter::once((all, false)).chain(reduced.map(|reduced| (reduced, true))) {
-            let bounded = release::pinned(&requirements, &open.constraints);
+            let bounded: Vec<Requirement> = requirements.iter().chain(&open.constraints).cloned().collect();
             let candidates = release::candidates(&requirements, &bounded, self.base);
             sets.extend(candidates.into_iter().map(|requirements| set(requirements, is_reduced)));
         }
@@ -151,8 +151,7 @@ impl Resolution<'_> {
     async fn addition_error(&self, source: &str, additions: &[Requirement], error: BuildError) -> BuildError {
         let mut missing = Vec::new();
         for addition in additions.iter().filter(|one| one.specifier.starts_with("==")) {
-            let alone = Set { requirements: vec![addition.clone()], complete: true, ..Set::default() };
-            if self.compile(&alone).await.is_err_and(|error| !error.is_transient()) {
+            if self.is_absent(addition.clone()).await {
                 missing.push(addition.line().replace("==", " "));
             }
         }
@@ -232,6 +231,12 @@ impl Resolution<'_> {
         self.uv.compile(folder.path(), self.target, set.complete).await
     }
 
+    /// Whether the package index does not have a version.
+    async fn is_absent(&self, package: Requirement) -> bool {
+        let alone = Set { requirements: vec![package], complete: true, ..Set::default() };
+        self.compile(&alone).await.is_err_and(|error| !error.is_transient())
+    }
+
     /// A message about the Dagster libraries that the index lacks, if this is why there is no solution.
     async fn missing_libraries(&self, set: &Set) -> Option<String> {
         let is_library = |one: &&Requirement| release::LIBRARIES.contains(&one.name.as_str());
@@ -246,8 +251,7 @@ impl Resolution<'_> {
         let mut missing = Vec::new();
         for name in names {
             let library = requirements::parse(&format!("{name}=={version}")).ok()?;
-            let alone = Set { requirements: vec![library], complete: true, ..Set::default() };
-            if self.compile(&alone).await.is_err_and(|error| !error.is_transient()) {
+            if self.is_absent(library).await {
                 missing.push(format!("{name} {version}"));
             }
         }
@@ -270,7 +274,7 @@ impl Resolution<'_> {
         let file = within(&lock.folder, "uv.lock");
         let lock = &lock.texts[&file];
         parse_lines(&text)
-            .map_err(|RefusedLine { text, reason, .. }| refusal(&file, line_in_lock(lock, &text), &text, &reason))
+            .map_err(|RefusedLine { text, reason }| refusal(&file, line_in_lock(lock, &text), &text, &reason))
     }
 }
 
@@ -322,7 +326,7 @@ fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) 
     Ok(lines.concat())
 }
 
-fn unreadable(RefusedLine { text, reason, .. }: &RefusedLine) -> BuildError {
+fn unreadable(RefusedLine { text, reason }: &RefusedLine) -> BuildError {
     BuildError::terminal(format!("uv resolved a dependency to `{text}`, which codeloc refuses: {reason}"))
 }
 

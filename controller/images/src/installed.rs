@@ -8,7 +8,7 @@ use codeloc_core::image::CODE_FOLDER;
 
 use crate::packages::site_packages;
 use crate::project::Project;
-use crate::project::files::is_within;
+use crate::project::files::{below, is_within};
 use crate::scripts::{self, SCRIPTS_FOLDER};
 
 /// The folder of projects outside the `subdirectory` of the location, without a leading slash.
@@ -25,10 +25,9 @@ pub(super) struct Written {
 
 /// The path of a folder of the repository in the image, without a leading slash. `root` is the `subdirectory`.
 pub(super) fn in_image(root: &str, folder: &str) -> String {
-    let path = if is_within(root, folder) {
-        format!("{CODE_FOLDER}/{}", folder.strip_prefix(root).unwrap_or(folder).trim_start_matches('/'))
-    } else {
-        format!("/{PROJECTS_FOLDER}/{folder}")
+    let path = match below(root, folder) {
+        Some(inside) => format!("{CODE_FOLDER}/{inside}"),
+        None => format!("/{PROJECTS_FOLDER}/{folder}"),
     };
     path.trim_matches('/').to_owned()
 }

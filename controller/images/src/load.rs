@@ -9,6 +9,7 @@ use codeloc_core::image::{CODE_FOLDER, Load, LoadTarget};
 use codeloc_crds::CodePointer;
 
 use crate::error::BuildError;
+use crate::project::declared::is_identifier;
 use crate::project::files::{is_within, parent, upwards, within};
 
 /// The location's project. Folders are relative to the root of the code.
@@ -148,12 +149,6 @@ fn dotted(root: &str, file: &str) -> Option<String> {
         return Some(package);
     }
     is_identifier(stem).then(|| format!("{package}.{stem}"))
-}
-
-fn is_identifier(part: &str) -> bool {
-    let mut letters = part.chars();
-    letters.next().is_some_and(|letter| letter == '_' || letter.is_alphabetic())
-        && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
 /// The module that pyproject.toml names: `[tool.dagster] module_name`, else the one that `[tool.dg.project]` implies.

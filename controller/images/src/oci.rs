@@ -33,7 +33,7 @@ use crate::load::{Known, Loaded, load};
 use crate::packages::Packages;
 use crate::progress::{OnProgress, Progress};
 use crate::project::Plan;
-use crate::project::files::{is_within, within};
+use crate::project::files::{below, within};
 use crate::registry::{Access, Registry};
 use crate::requirements::{Requirement, base_set};
 use crate::settings::{BaseImage, BuildSettings, Compression, Platform, base_reference};
@@ -188,8 +188,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             slot
         } else {
             progress(Progress::Waiting);
-            let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
-            self.slots.acquire().await.map_err(stopped)?
+            acquire(&self.slots).await?
         };
         Ok(LocalBuild { _slot: slot, _reading: self.caches.enter().await? })
     }
@@ -197,8 +196,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     /// Fetches a commit and reads what its files say, without the slot of a build.
     async fn read(&self, build: Build<'_>) -> Result<Read, BuildError> {
         let Build { request, inputs: Inputs { target, .. }, progress, .. } = build;
-        let stopped = |error| BuildError::transient("the build was stopped").caused_by(error);
-        let _reader = self.readers.acquire().await.map_err(stopped)?;
+        let _reader = acquire(&self.readers).await?;
         let _reading = self.caches.enter().await?;
         progress(Progress::FetchingCommit);
         let tree = {
@@ -520,10 +518,10 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let build = Build { request, inputs: &inputs, registry: &registry, tag: &tag, progress };
         let Read { tree, mut plan, loaded } = self.read(build).await?;
         let local = self.start(progress).await?;
-        // The caches may have lost the repository while other builds ran.
-        if !tree.repository.exists() {
+        // While other builds ran, the caches may have lost the repository, and another build may have fetched its own commit into a new one.
+        {
             let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
-            self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?;
+            self.repositories.fetch_again(&request.git_url, &tree).await?;
         }
         if let Some(dockerfile) = &request.dockerfile {
             return self.build_dockerfile(build, dockerfile, tree, local).await;
@@ -575,6 +573,10 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
     }
 }
 
+async fn acquire(limit: &Semaphore) -> Result<SemaphorePermit<'_>, BuildError> {
+    limit.acquire().await.map_err(|error| BuildError::transient("the build was stopped").caused_by(error))
+}
+
 /// A packed layer, and the files in it that are only pointers of Git LFS.
 struct Packed {
     spooled: Spooled,
@@ -597,10 +599,7 @@ fn of_commit(node: Node<String>) -> Node<Content> {
 
 /// The location's own project, relative to the root of its code.
 fn known(tree: &Tree, plan: &Plan) -> Known {
-    let inside = |folder: &String| {
-        is_within(&tree.folder, folder)
-            .then(|| folder.strip_prefix(&tree.folder).unwrap_or(folder).trim_start_matches('/').to_owned())
-    };
+    let inside = |folder: &String| below(&tree.folder, folder).map(str::to_owned);
     let own = plan.projects.first();
     Known {
         folder: own.and_then(|project| inside(&project.folder)).unwrap_or_default(),

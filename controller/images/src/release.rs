@@ -41,11 +41,6 @@ pub(super) fn candidates(user: &[Requirement], bounded: &[Requirement], base: &[
     sets
 }
 
-/// The requirements, and the versions in a lock of packages that may be installed with them.
-pub(super) fn pinned(requirements: &[Requirement], constraints: &[Requirement]) -> Vec<Requirement> {
-    requirements.iter().chain(constraints).cloned().collect()
-}
-
 /// The packages of the platform that a complete set lacks. Dagster's libraries are those of its Dagster release.
 pub(super) fn additions(packages: &[Requirement], base: &[Requirement]) -> Vec<Requirement> {
     let version = |name: &str| {

@@ -79,11 +79,13 @@ fn location(name: Option<String>, folder: &str, code: CodePointer, file: &str) -
 
 /// Whether a text is a dotted name, and no placeholder of a project template.
 fn is_module(text: &str) -> bool {
-    let is_part = |part: &str| {
-        part.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
-            && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
-    };
-    text.split('.').all(is_part)
+    text.split('.').all(is_identifier)
+}
+
+pub(crate) fn is_identifier(part: &str) -> bool {
+    let mut letters = part.chars();
+    letters.next().is_some_and(|letter| letter == '_' || letter.is_alphabetic())
+        && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
 /// The projects of a dg workspace.

@@ -56,7 +56,16 @@ pub(crate) fn within(folder: &str, name: &str) -> String {
 
 /// Whether `path` is `folder` or below it.
 pub(crate) fn is_within(folder: &str, path: &str) -> bool {
-    folder.is_empty() || path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    below(folder, path).is_some()
+}
+
+/// The path seen from `folder`, if it is `folder` itself (then empty) or below it.
+pub(crate) fn below<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
+    match path.strip_prefix(folder)? {
+        "" => Some(""),
+        rest if folder.is_empty() => Some(rest),
+        rest => rest.strip_prefix('/'),
+    }
 }
 
 /// The folder and all folders above it, up to the root.

@@ -135,37 +135,39 @@ const UNREAD: [(&str, &str); 6] = [
 
 /// Reads the dependencies of a location.
 pub(crate) fn read(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<Plan, BuildError> {
-    let folder = own_folder(files, wanted)?;
-    let mut reader = Reader {
+    let (folder, workspace) = own_project(files, wanted)?;
+    let reader = Reader {
         files,
         wanted,
-        workspace: Workspace::default(),
+        workspace,
         open: Open::default(),
         projects: Vec::new(),
         seen: BTreeSet::new(),
         notes: Vec::new(),
         locked: BTreeSet::new(),
     };
-    reader.workspace = workspace::of(reader.files, &folder)?;
     let pyproject = reader.files.text(&within(&folder, "pyproject.toml"))?;
     Ok(Plan { pyproject, ..reader.read(&folder)? })
 }
 
-/// The folder of the project to which the code belongs: the nearest one that lists dependencies, unless a folder above it does.
-fn own_folder(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<String, BuildError> {
-    let root = wanted.root.to_owned();
-    let Some(CodePointer::PythonFile(file)) = wanted.code else { return Ok(root) };
-    let Some(file) = join(&root, file) else { return Ok(root) };
-    let inside: Vec<&str> =
-        upwards(parent(&file)).take_while(|folder| *folder != root && is_within(&root, folder)).collect();
-    for folder in inside {
-        if !lists_dependencies(files, folder)? {
-            continue;
+/// The folder and workspace of the project to which the code belongs: the nearest one that lists dependencies, unless the root does.
+fn own_project(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<(String, Workspace), BuildError> {
+    let root = wanted.root;
+    let file = match wanted.code {
+        Some(CodePointer::PythonFile(file)) => join(root, file),
+        Some(CodePointer::Module(_)) | None => None,
+    };
+    let folder = file.as_deref().map_or(root, parent);
+    for folder in upwards(folder).take_while(|folder| *folder != root && is_within(root, folder)) {
+        if lists_dependencies(files, folder)? {
+            let workspace = workspace::of(files, folder)?;
+            if workspace.has_member(folder) || !lists_dependencies(files, root)? {
+                return Ok((folder.to_owned(), workspace));
+            }
+            break;
         }
-        let is_member = workspace::of(files, folder)?.has_member(folder);
-        return Ok(if is_member || !lists_dependencies(files, &root)? { folder.to_owned() } else { root });
     }
-    Ok(root)
+    Ok((root.to_owned(), workspace::of(files, root)?))
 }
 
 fn lists_dependencies(files: &mut dyn Files, folder: &str) -> Result<bool, BuildError> {
@@ -195,7 +197,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(mut self, folder: &str) -> Result<Plan, BuildError> {
-        let own = self.own_project(folder)?;
+        let own = self.install_own(folder)?;
         if let Some(path) = self.wanted.dependencies {
             let file = join(self.wanted.root, path).filter(|file| !file.is_empty());
             let file = match file {
@@ -282,7 +284,7 @@ impl Reader<'_> {
     }
 
     /// The location's own project. It is installed whatever lists its dependencies.
-    fn own_project(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
+    fn install_own(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
         let Found::Static(metadata) = metadata::read(self.files, folder)? else { return Ok(None) };
         self.seen.insert(folder.to_owned());
         self.add_project(folder, &metadata)?;
