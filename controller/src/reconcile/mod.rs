@@ -385,6 +385,7 @@ impl<P: Ports> Context<P> {
             failure_excerpt: asked.excerpt.as_ref(),
             record: asked.record,
             steady_for: around.steady_for,
+            unlisted_for: around.unlisted_for,
             now_ms: self.status.now().as_millisecond(),
             runs: &asked.runs,
             hold,

@@ -52,6 +52,7 @@ pub struct Surroundings {
     pub view: View,
     /// How long the desired revision has been deployed.
     pub steady_for: Duration,
+    pub unlisted_for: Duration,
 }
 
 pub struct Observer<C, W> {
@@ -201,7 +202,9 @@ impl<C: CodeServer, W: Webserver> Observer<C, W> {
             answers.extend(instances::foreign_at(&self.code_server, &published, resources, &answers).await);
         }
         let (workspace, view) = self.publisher.observed(name).await;
-        Ok(Surroundings { answers, workspace, view, steady_for: self.store.steady_for(memory.epoch, name) })
+        let steady_for = self.store.steady_for(memory.epoch, name);
+        let unlisted_for = self.store.unlisted_for(memory.epoch, name, !answers.is_empty());
+        Ok(Surroundings { answers, workspace, view, steady_for, unlisted_for })
     }
 
     /// Why the tasks of this revision failed.

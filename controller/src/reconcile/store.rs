@@ -53,6 +53,8 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Reported {
     steady_since: Option<Instant>,
+    /// When Cloud Map last listed a task of the location.
+    listed: Option<Instant>,
     serves: bool,
 }
 
@@ -75,6 +77,7 @@ impl State {
             self.owned = None;
             for reported in self.reported.values_mut() {
                 reported.steady_since = None;
+                reported.listed = None;
             }
         }
         epoch == self.epoch
@@ -193,14 +196,27 @@ impl ObservationStore {
         let deployed = report.conditions.iter().find(|condition| condition.kind == ConditionKind::Deployed);
         let steady = deployed.is_some_and(|condition| condition.status == ConditionStatus::True);
         let Some(mut state) = self.lock_in(epoch) else { return };
-        let before = state.reported.get(name).and_then(|before| before.steady_since);
-        let steady_since = steady.then(|| before.unwrap_or_else(Instant::now));
-        state.reported.insert(name.clone(), Reported { steady_since, serves: report.serving.is_some() });
+        let before = state.reported.get(name).copied();
+        let since = before.and_then(|before| before.steady_since);
+        let steady_since = steady.then(|| since.unwrap_or_else(Instant::now));
+        let listed = before.and_then(|before| before.listed);
+        state.reported.insert(name.clone(), Reported { steady_since, listed, serves: report.serving.is_some() });
     }
 
     /// How long the desired revision has been deployed without a change.
     pub fn steady_for(&self, epoch: Epoch, name: &LocationName) -> Duration {
         let since = self.lock_in(epoch).and_then(|state| state.reported.get(name)?.steady_since);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// How long Cloud Map has listed no task of a steady location. `listed` is what it says now.
+    pub fn unlisted_for(&self, epoch: Epoch, name: &LocationName, listed: bool) -> Duration {
+        let Some(mut state) = self.lock_in(epoch) else { return Duration::ZERO };
+        let Some(reported) = state.reported.get_mut(name) else { return Duration::ZERO };
+        if listed {
+            reported.listed = Some(Instant::now());
+        }
+        let since = reported.steady_since.map(|steady| reported.listed.map_or(steady, |listed| listed.max(steady)));
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -353,5 +369,19 @@ mod tests {
         store.reported(first(), &location_name("orders"), &report(ConditionStatus::Unknown, None));
         assert_eq!(store.steady_for(first(), &location_name("orders")), Duration::ZERO);
         assert!(!store.serves(&location_name("orders")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_location_is_unlisted_since_its_last_listing() {
+        let store = ObservationStore::default();
+        let orders = location_name("orders");
+        assert_eq!(store.unlisted_for(first(), &orders, false), Duration::ZERO);
+        store.reported(first(), &orders, &report(ConditionStatus::True, Some("r1")));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(store.unlisted_for(first(), &orders, false), Duration::from_secs(60));
+        assert_eq!(store.unlisted_for(first(), &orders, true), Duration::ZERO);
+        store.reported(first(), &orders, &report(ConditionStatus::True, Some("r1")));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(store.unlisted_for(first(), &orders, false), Duration::from_secs(5));
     }
 }

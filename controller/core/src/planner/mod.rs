@@ -52,6 +52,8 @@ pub struct Input<'a> {
     pub record: Option<Record>,
     /// How long the desired revision has been steady.
     pub steady_for: Duration,
+    /// How long Cloud Map has listed no task of a steady location.
+    pub unlisted_for: Duration,
     /// Milliseconds since 1970.
     pub now_ms: i64,
     /// The unfinished runs of a removed location, if [`needs`] asks for them.

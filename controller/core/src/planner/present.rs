@@ -327,8 +327,9 @@ fn new_attempt(input: &Input<'_>, desired: &task_definition::Desired) -> Attempt
     service::attempt(input.observed.service.as_deref(), served_before, input.now_ms)
 }
 
-/// Whether tasks have run for minutes and Cloud Map lists none of them.
+/// Whether tasks have run for minutes and Cloud Map has listed none of them in that time. Tasks that fail one after another are listed
+/// most of the time.
 fn is_unregistered(input: &Input<'_>) -> bool {
     let runs = input.observed.service.as_ref().is_some_and(|service| service.exists() && service.running > 0);
-    runs && input.observed.discovery.is_some() && input.answers.is_empty() && input.steady_for >= UNREGISTERED
+    runs && input.observed.discovery.is_some() && input.answers.is_empty() && input.unlisted_for >= UNREGISTERED
 }

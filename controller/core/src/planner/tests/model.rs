@@ -89,6 +89,7 @@ impl Model {
             failure_excerpt: None,
             record: None,
             steady_for: Duration::ZERO,
+            unlisted_for: Duration::ZERO,
             now_ms: self.now_ms,
             hold: None,
             may_protect: false,

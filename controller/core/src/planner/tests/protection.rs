@@ -39,6 +39,7 @@ fn plan_absent(observed: &ObservedResources, hold: Option<&Hold>) -> Plan {
         failure_excerpt: None,
         record: None,
         steady_for: Duration::ZERO,
+        unlisted_for: Duration::ZERO,
         now_ms: 0,
         hold,
         may_protect: true,

@@ -68,6 +68,7 @@ fn plan_after(
         failure_excerpt: None,
         record: None,
         steady_for,
+        unlisted_for: steady_for,
         now_ms: model.now_ms,
         hold: None,
         may_protect: false,

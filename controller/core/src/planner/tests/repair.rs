@@ -48,6 +48,7 @@ fn plan_without_image(model: &Model) -> Plan {
         failure_excerpt: None,
         record: None,
         steady_for: Duration::ZERO,
+        unlisted_for: Duration::ZERO,
         now_ms: 1_000_000,
         hold: None,
         may_protect: true,

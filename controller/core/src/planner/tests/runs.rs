@@ -33,6 +33,7 @@ fn with_input<T>(model: &Model, runs: &Runs, now_ms: i64, use_input: impl FnOnce
         failure_excerpt: None,
         record: None,
         steady_for: Duration::ZERO,
+        unlisted_for: Duration::ZERO,
         now_ms,
         hold: None,
         may_protect: true,
