@@ -98,6 +98,7 @@ pub(crate) fn location(fields: LocationFields, root: &Node, path: &str) -> Resul
         image_policy: fields.image_policy.unwrap_or_default(),
         dependencies: fields.dependencies,
         dockerfile: fields.dockerfile,
+        build_commands: fields.build.commands,
         resources: Resources { cpu, memory, architecture },
         run_resources: fields.run_resources.map(|run| RunResources { cpu: run.cpu, memory: run.memory }),
         environment,

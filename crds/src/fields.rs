@@ -84,6 +84,9 @@ pub(crate) struct LocationFields {
     pub dockerfile: Option<String>,
 
     #[serde(default)]
+    pub build: BuildFields,
+
+    #[serde(default)]
     pub resources: ResourceFields,
 
     /// Prefix in the shared bucket that this location reads and writes, without a leading or trailing slash. Defaults to `repos/NAME`.
@@ -230,6 +233,18 @@ pub(crate) struct RunResourceFields {
     /// Memory in MiB. The valid values depend on `cpu`: for example 512, 1024 or 2048 with `cpu: 256`.
     #[schemars(range(min = 512, max = 122_880))]
     pub memory: u32,
+}
+
+/// How codeloc builds the image.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub(crate) struct BuildFields {
+    /// Commands that prepare files of the code, such as `dbt parse`. They run with `sh -e -c`, in order, in the root of the location's code
+    /// and in an isolated build that has the location's packages. Files that they write in the repository become part of the image. Without
+    /// this field, codeloc prepares the dbt projects that dagster-dbt uses.
+    #[schemars(extend("examples" = [["dbt parse --project-dir dbt"]]))]
+    pub commands: Vec<String>,
 }
 
 /// Additional grants in the shared bucket. Every location can read and write its own prefix and read `repos/shared`.

@@ -104,6 +104,8 @@ pub struct Location {
     pub dependencies: Option<String>,
     /// Dockerfile that builds the image, relative to the root.
     pub dockerfile: Option<String>,
+    /// Commands that prepare files of the code in an isolated build.
+    pub build_commands: Vec<String>,
     pub resources: Resources,
     /// CPU and memory of a run. [`Self::resources`] applies if `None`.
     pub run_resources: Option<RunResources>,

@@ -177,6 +177,8 @@ class Stack:
             cloud += ["--dns", f"127.0.0.1:{options.dns_port}"]
         # The base image of locations contains this package and these variables.
         cloud += ["--platform", ROOT / "deploy/images/code-location/src"]
+        # Isolated builds run in a sandbox of this machine, with uv.
+        cloud += ["--tools", LOCAL / "tools/bin"]
         for variable in (
             "DAGSTER_DEFAULT_IO_MANAGER_MODULE=codeloc_dagster.platform_io",
             "DAGSTER_DEFAULT_IO_MANAGER_ATTRIBUTE=platform_io_manager",

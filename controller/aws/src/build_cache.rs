@@ -1,8 +1,10 @@
 //! The build cache of a deployment: objects in the platform's bucket.
 
+use std::path::Path;
+
 use aws_sdk_s3::primitives::ByteStream;
 use codeloc_core::names;
-use codeloc_images::{BuildCache, BuildError};
+use codeloc_images::{BuildCache, BuildError, disk_error};
 use futures::future::BoxFuture;
 
 use crate::error::CallError;
@@ -39,13 +41,17 @@ impl S3BuildCache {
 
     /// Whether it was written. With `only_new`, an existing object is kept.
     async fn write(&self, name: &str, text: &str, only_new: bool) -> Result<bool, CallError> {
+        self.put(name, ByteStream::from(text.as_bytes().to_vec()), only_new).await
+    }
+
+    async fn put(&self, name: &str, body: ByteStream, only_new: bool) -> Result<bool, CallError> {
         let request = self
             .s3
             .put_object()
             .bucket(&self.bucket)
             .key(self.key(name))
             .set_if_none_match(only_new.then(|| "*".to_owned()))
-            .body(ByteStream::from(text.as_bytes().to_vec()));
+            .body(body);
         match call("s3:PutObject", request.send()).await {
             Ok(_) => Ok(true),
             // S3 answers with the second code if two writes race.
@@ -53,6 +59,30 @@ impl S3BuildCache {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Writes an object to a file. False if there is no such object.
+pub(crate) async fn download(
+    s3: &aws_sdk_s3::Client,
+    bucket: &str,
+    key: &str,
+    to: &Path,
+    largest: u64,
+) -> Result<bool, BuildError> {
+    const OPERATION: &str = "s3:GetObject";
+    let answer = match call(OPERATION, s3.get_object().bucket(bucket).key(key).send()).await {
+        Ok(answer) => answer,
+        Err(error) if error.is(&["NoSuchKey", "NotFound"]) => return Ok(false),
+        Err(error) => return Err(unavailable(error)),
+    };
+    if answer.content_length().is_none_or(|length| length.cast_unsigned() > largest) {
+        return Err(BuildError::dockerfile(format!("s3://{bucket}/{key} has more than {largest} bytes")));
+    }
+    let disk = |error| disk_error(to, error);
+    let mut file = tokio::fs::File::create(to).await.map_err(disk)?;
+    tokio::io::copy(&mut answer.body.into_async_read(), &mut file).await.map_err(disk)?;
+    tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(disk)?;
+    Ok(true)
 }
 
 fn unavailable(error: CallError) -> BuildError {
@@ -76,6 +106,18 @@ impl BuildCache for S3BuildCache {
 
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(async move { self.write(name, &text, false).await.map(|_| ()).map_err(unavailable) })
+    }
+
+    fn read_file<'a>(&'a self, name: &'a str, to: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        Box::pin(async move { download(&self.s3, &self.bucket, &self.key(name), to, u64::MAX).await })
+    }
+
+    fn write_file_first<'a>(&'a self, name: &'a str, from: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        Box::pin(async move {
+            let body = ByteStream::from_path(from).await;
+            let body = body.map_err(|error| disk_error(from, std::io::Error::other(error)))?;
+            self.put(name, body, true).await.map_err(unavailable)
+        })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod deployment;
 mod error;
 mod error_detail;
 pub mod fence;
+pub mod isolated;
 pub mod lease;
 pub mod logs;
 pub mod lookup;

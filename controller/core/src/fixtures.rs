@@ -52,6 +52,7 @@ pub fn location(memory: u32, max_capacity: u32, tag: Option<String>) -> Location
         image_policy: codeloc_crds::ImagePolicy::Pinned,
         dependencies: None,
         dockerfile: None,
+        build_commands: vec![],
         resources: Resources { cpu: 256, memory, architecture: Architecture::Arm64 },
         run_resources: None,
         s3_prefix: "repos/orders".to_owned(),

@@ -61,6 +61,11 @@ pub fn task_family_prefix(deployment: &str) -> String {
     format!("{deployment}-")
 }
 
+/// The family of isolated builds. `DEPLOYMENT-build` would be the family of a location with the name `build`.
+pub fn build_family(deployment: &str) -> String {
+    format!("{deployment}_build")
+}
+
 /// Separates location and hash in the family of a run definition. A location's name has no underscore.
 const RUN: &str = "_run_";
 

@@ -1,12 +1,14 @@
 //! Small texts that builds reuse after their disk is lost: locks, and the layer of each lock.
 
+use std::path::Path;
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::layer::Layer;
 
-/// Port: stores small texts by name. It outlives the work folder, and all controllers of a deployment share it.
+/// Port: stores small texts and archives by name. It outlives the work folder, and all controllers of a deployment share it.
 pub trait BuildCache: Send + Sync + 'static {
     /// The text with this name.
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>, BuildError>>;
@@ -14,6 +16,10 @@ pub trait BuildCache: Send + Sync + 'static {
     fn write_first<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<String, BuildError>>;
     /// Writes a text and replaces an existing one.
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>>;
+    /// Writes the archive with this name to a path. False if there is none.
+    fn read_file<'a>(&'a self, name: &'a str, to: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>>;
+    /// Stores an archive unless one exists. False if another controller has written one first.
+    fn write_file_first<'a>(&'a self, name: &'a str, from: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>>;
 }
 
 /// Stores nothing, for platforms whose work folder is permanent.
@@ -31,6 +37,14 @@ impl BuildCache for NoBuildCache {
 
     fn write<'a>(&'a self, _: &'a str, _: String) -> BoxFuture<'a, Result<(), BuildError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn read_file<'a>(&'a self, _: &'a str, _: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    fn write_file_first<'a>(&'a self, _: &'a str, _: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Request {
     pub dependencies: Option<String>,
     /// Builds the image from this Dockerfile. Then `code`, `dependencies` and `python` do not change the image.
     pub dockerfile: Option<String>,
+    /// Commands that prepare files of the code, in an isolated build.
+    pub commands: Vec<String>,
     /// The minor version in the config, such as `3.12`.
     pub python: Option<String>,
     pub architecture: Architecture,

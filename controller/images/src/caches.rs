@@ -19,6 +19,8 @@ use crate::error::BuildError;
 pub(super) const GIT: &str = "git";
 /// Packed dependency layers, two files per lock.
 pub(super) const LAYERS: &str = "layers";
+/// The archives of isolated builds.
+pub(super) const ISOLATED: &str = "isolated";
 /// uv's own cache. Only uv knows its structure, so it is one entry.
 pub(super) const UV: &str = "uv";
 
@@ -110,7 +112,7 @@ impl Folders {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        let parts = [GIT, LAYERS].into_iter().flat_map(|part| children(&self.work.join(part)));
+        let parts = [GIT, LAYERS, ISOLATED].into_iter().flat_map(|part| children(&self.work.join(part)));
         parts.chain([self.work.join(UV)]).filter_map(|path| entry(path).ok()).collect()
     }
 }

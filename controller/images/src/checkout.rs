@@ -18,6 +18,7 @@ use crate::caches;
 use crate::digest::sha256_hex;
 use crate::disk::blocking;
 use crate::error::BuildError;
+use crate::isolated::BuiltProject;
 use crate::layer::Node;
 use crate::listing::{Destination, Listing, destination, parse_listing, stays_inside};
 use crate::project::files::{Files, decode};
@@ -215,6 +216,8 @@ pub(super) struct OwnedWanted {
     pub dependencies: Option<String>,
     pub code: Option<CodePointer>,
     pub python: Option<String>,
+    /// What builds of projects have shown.
+    pub built: Vec<BuiltProject>,
     /// Package indexes without credentials that projects may name.
     pub indexes: Vec<String>,
 }
@@ -235,6 +238,7 @@ pub(super) async fn read_plan(
             dependencies: wanted.dependencies.as_deref(),
             code: wanted.code.as_ref(),
             python: wanted.python.as_deref(),
+            built: &wanted.built,
             allows_index: &allows_index,
         };
         project::read(&mut files, &wanted)

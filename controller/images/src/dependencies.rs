@@ -5,19 +5,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::build_cache::{self, BuildCache};
 use crate::digest::sha256_hex;
 use crate::disk::{disk_error, temporary_folder, write_whole};
 use crate::error::BuildError;
+use crate::isolated::{Job, Output, Requirements};
 use crate::progress::{OnProgress, Progress};
 use crate::project::files::within;
-use crate::project::{LockFile, Open, Packages, Plan};
+use crate::project::{LockFile, Locked, Open, Packages, Plan};
 use crate::release;
-use crate::requirements::{self, RefusedLine, Requirement, line_of, normal_name, parse_lines, refusal};
-use crate::uv::{self, CONSTRAINTS, OVERRIDES, Target, Uv};
+use crate::requirements::{self, Direct, RefusedLine, Requirement, line_of, normal_name, parse_lines, refusal};
+use crate::uv::{self, CONSTRAINTS, OVERRIDES, Target, Uv, WHEELS};
 
 /// Everything that decides a lock, except the dependencies themselves.
 pub(super) struct Resolution<'a> {
@@ -28,45 +30,106 @@ pub(super) struct Resolution<'a> {
     pub constraints: Option<&'a str>,
     pub work: &'a Path,
     pub build_cache: &'a dyn BuildCache,
+    /// Packages without a wheel can be built.
+    pub can_build: bool,
     pub progress: &'a OnProgress<'a>,
 }
 
 /// What uv resolves at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Set {
     requirements: Vec<Requirement>,
     constraints: Vec<Requirement>,
     overrides: Vec<Requirement>,
     /// The URL of the index that a package must come from, by name.
     origins: BTreeMap<String, String>,
+    /// Packages that only an isolated build can resolve.
+    direct: Vec<Direct>,
+    /// The wheels of an isolated build, which come before the index.
+    built: Option<Arc<Output>>,
     /// The requirements are all packages.
     complete: bool,
     /// Without the requirements of the project itself, which may contradict those of the file.
     is_reduced: bool,
 }
 
-impl Resolution<'_> {
-    /// The lock: one sorted line per package, with hashes. Its Dagster packages belong to one release.
-    pub(super) async fn lock(&self, plan: &Plan) -> Result<String, BuildError> {
-        let source = plan.source.as_deref().unwrap_or("the resolved dependencies");
-        let lock = self.resolved(source, &plan.packages).await?;
-        release::check(source, &lock)?;
-        Ok(lock)
+impl Set {
+    fn is_empty(&self) -> bool {
+        self.requirements.is_empty() && self.direct.is_empty()
     }
 
-    async fn resolved(&self, source: &str, packages: &Packages) -> Result<String, BuildError> {
+    /// The same restrictions for a set of exact versions.
+    fn pinned(&self) -> Self {
+        Self { origins: self.origins.clone(), ..Self::default() }
+    }
+}
+
+/// The packages of an image.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lock {
+    /// One sorted line per package, with hashes.
+    pub text: String,
+    /// The output of the isolated build that made some of them.
+    pub built: Option<Arc<Output>>,
+    /// What the author of the repository should know.
+    pub notes: Vec<String>,
+}
+
+impl Lock {
+    /// A lock in a file: the notes are comments at its beginning.
+    fn parse(text: &str, built: Option<Arc<Output>>) -> Self {
+        let (notes, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with(NOTE));
+        let notes = notes.into_iter().map(|line| line.trim_start_matches(NOTE).to_owned()).collect();
+        Self { text: lines.iter().flat_map(|line| [line, "\n"]).collect(), built, notes }
+    }
+
+    fn file(&self) -> String {
+        self.notes.iter().map(|note| format!("{NOTE}{note}\n")).collect::<String>() + &self.text
+    }
+}
+
+const NOTE: &str = "# note: ";
+/// Instead of a lock: some packages have to be built first.
+const NEEDS_BUILD: &str = "# needs an isolated build: ";
+
+/// What a resolution leads to.
+#[derive(Debug)]
+pub(super) enum Resolved {
+    Lock(Lock),
+    /// Packages to build first: by the first job whose packages do not contradict each other.
+    Build(Vec<Job>),
+}
+
+impl Resolution<'_> {
+    /// The lock. Its Dagster packages belong to one release.
+    pub(super) async fn lock(&self, plan: &Plan, built: Option<Arc<Output>>) -> Result<Resolved, BuildError> {
+        let source = plan.source.as_deref().unwrap_or("the resolved dependencies");
+        let resolved = self.resolved(source, &plan.packages, built).await?;
+        if let Resolved::Lock(lock) = &resolved {
+            release::check(source, &lock.text)?;
+        }
+        Ok(resolved)
+    }
+
+    async fn resolved(
+        &self,
+        source: &str,
+        packages: &Packages,
+        built: Option<Arc<Output>>,
+    ) -> Result<Resolved, BuildError> {
         let (sets, additions) = match packages {
             Packages::UvLock(lock) => self.locked(self.export(lock).await?),
-            Packages::Locked(packages) => self.locked(packages.clone()),
+            Packages::Locked(locked) => self.locked(locked.clone()),
             Packages::Open(open) => (self.open(open), vec![]),
         };
-        if sets[0].requirements.is_empty() && additions.is_empty() {
-            return Ok(String::new());
+        if sets[0].is_empty() && additions.is_empty() {
+            return Ok(Resolved::Lock(Lock::default()));
         }
         let lines = |set: &Set| {
+            let direct: Vec<&String> = set.direct.iter().map(|direct| &direct.line).collect();
             let [requirements, constraints, overrides] =
                 [&set.requirements, &set.constraints, &set.overrides].map(|part| sorted_lines(part));
-            serde_json::json!([requirements, constraints, overrides, set.complete, set.origins])
+            serde_json::json!([requirements, constraints, overrides, set.complete, set.origins, direct])
         };
         let key = serde_json::json!({
             "sets": sets.iter().map(lines).collect::<Vec<_>>(),
@@ -76,29 +139,159 @@ impl Resolution<'_> {
             "index": self.uv.index(),
         });
         let key = sha256_hex(key.to_string());
-        let local = self.work.join("locks").join(format!("{key}.txt"));
-        if let Ok(lock) = std::fs::read_to_string(&local) {
-            return Ok(lock);
+        if let Some(built) = built {
+            return self.with_built(source, &sets[0], &key, built).await.map(Resolved::Lock);
         }
-        let name = build_cache::lock_name(&key);
-        if let Some(lock) = self.build_cache.read(&name).await? {
-            write_whole(&local, lock.as_bytes())?;
-            return Ok(lock);
-        }
+        let mut reasons = match self.stored(&key).await? {
+            Some(text) => match text.strip_prefix(NEEDS_BUILD) {
+                None => return Ok(Resolved::Lock(Lock::parse(&text, None))),
+                Some(reasons) => reasons.trim().split(", ").map(str::to_owned).collect(),
+            },
+            None => sets[0].direct.iter().map(|direct| format!("source: {}", direct.name)).collect::<Vec<String>>(),
+        };
         (self.progress)(Progress::Resolving { requirements: sets[0].requirements.len() + additions.len() });
         let sets =
             if additions.is_empty() { sets } else { vec![self.with_additions(source, &sets[0], additions).await?] };
-        let lock = self.resolve_first(&sets).await?;
-        release::check(source, &lock)?;
-        let lock = self.build_cache.write_first(&name, lock).await?;
-        write_whole(&local, lock.as_bytes())?;
-        Ok(lock)
+        if reasons.is_empty() {
+            match self.resolve_first(&sets).await {
+                Ok(text) => {
+                    release::check(source, &text)?;
+                    let passed_over = self.passed_over(&sets[0], &text).await?;
+                    if passed_over.is_empty() || !self.can_build {
+                        let notes = passed_over.iter().map(|(newer, package)| {
+                            format!("{newer} is not installed, because {package} has no wheel for this platform")
+                        });
+                        let lock = Lock { text, built: None, notes: notes.collect() };
+                        return Ok(Resolved::Lock(Lock::parse(&self.store(&key, lock.file()).await?, None)));
+                    }
+                    reasons = passed_over.into_iter().map(|(_, package)| sdist(&package)).collect();
+                }
+                Err(error) => match uv::lacks_wheel(&error) {
+                    Some(package) if self.can_build => reasons.push(sdist(&package)),
+                    _ => return Err(error),
+                },
+            }
+            self.store(&key, format!("{NEEDS_BUILD}{}\n", reasons.join(", "))).await?;
+        }
+        let job = |set: &Set| Job {
+            requirements: Some(Requirements {
+                requirements: texts(&set.requirements)
+                    + &set.direct.iter().map(|one| format!("{}\n", one.line)).collect::<String>(),
+                constraints: texts(&set.constraints) + self.constraints.unwrap_or_default(),
+                overrides: texts(&set.overrides),
+                complete: set.complete,
+            }),
+            reasons: reasons.clone(),
+            ..Job::default()
+        };
+        Ok(Resolved::Build(sets.iter().map(job).collect()))
+    }
+
+    /// The text with a key, from the work folder or from the build cache.
+    async fn stored(&self, key: &str) -> Result<Option<String>, BuildError> {
+        let local = self.work.join("locks").join(format!("{key}.txt"));
+        if let Ok(text) = std::fs::read_to_string(&local) {
+            return Ok(Some(text));
+        }
+        let text = self.build_cache.read(&build_cache::lock_name(key)).await?;
+        if let Some(text) = &text {
+            write_whole(&local, text.as_bytes())?;
+        }
+        Ok(text)
+    }
+
+    /// Stores a text, unless another controller was first. Returns the stored one.
+    async fn store(&self, key: &str, text: String) -> Result<String, BuildError> {
+        let text = self.build_cache.write_first(&build_cache::lock_name(key), text).await?;
+        write_whole(&self.work.join("locks").join(format!("{key}.txt")), text.as_bytes())?;
+        Ok(text)
+    }
+
+    /// The lock of what an isolated build resolved. Its versions are resolved again here: each hash comes from the index or from a wheel that
+    /// was built.
+    async fn with_built(&self, source: &str, set: &Set, key: &str, built: Arc<Output>) -> Result<Lock, BuildError> {
+        let key = sha256_hex(format!("{key} {}", built.digest));
+        if let Some(text) = self.stored(&key).await? {
+            return Ok(Lock::parse(&text, Some(built)));
+        }
+        let wheels: BTreeMap<String, String> = built.wheels.iter().filter_map(|path| wheel_name(path)).collect();
+        let (mut packages, mut hashes) = (Vec::new(), BTreeMap::new());
+        for (_, line) in requirements::logical_lines(built.resolved()) {
+            let package = match requirements::parse_direct(&line) {
+                None => requirements::parse(&line),
+                Some(direct) => direct.and_then(|direct| match wheels.get(&direct.name) {
+                    Some(version) => requirements::parse(&format!("{}=={version}", direct.name)),
+                    None => Err("the isolated build has made no wheel of it".to_owned()),
+                }),
+            };
+            let package = package.map_err(|reason| unreadable(&RefusedLine { text: line.clone(), reason }))?;
+            hashes.insert(package.name.clone(), package.hashes.clone());
+            packages.push(Requirement { hashes: BTreeSet::new(), ..package });
+        }
+        for locked in set.requirements.iter().filter(|one| wheels.contains_key(&one.name) && !one.hashes.is_empty()) {
+            if hashes.get(&locked.name).is_none_or(|found| found.is_disjoint(&locked.hashes)) {
+                return Err(BuildError::terminal(format!(
+                    "the package index has other files of {} than {source} says; update its hashes",
+                    locked.line()
+                )));
+            }
+        }
+        let pinned = Set { requirements: packages, complete: true, built: Some(built.clone()), ..set.pinned() };
+        let resolved = self.compile(&pinned).await?;
+        self.check_origins(set, &resolved)?;
+        let known: Vec<Requirement> = set.requirements.iter().chain(&set.constraints).cloned().collect();
+        let known: Vec<Requirement> = known.into_iter().filter(|one| !wheels.contains_key(&one.name)).collect();
+        let folders = [self.uv.find_links().map(Path::to_owned), Some(built.wheels_folder())];
+        let text = to_lock(&known, &resolved, &folders.into_iter().flatten().collect::<Vec<_>>())?;
+        release::check(source, &text)?;
+        let notes = vec![format!("codeloc built in isolation: {}", built.built().join(", "))];
+        let lock = Lock { text, built: None, notes };
+        Ok(Lock::parse(&self.store(&key, lock.file()).await?, Some(built)))
+    }
+
+    /// Newer versions of required packages that are not installed, each with the package without a wheel that prevents it.
+    async fn passed_over(&self, set: &Set, lock: &str) -> Result<Vec<(String, String)>, BuildError> {
+        const MOST: usize = 5;
+        if set.complete {
+            return Ok(vec![]);
+        }
+        let is_library = |one: &&Requirement| release::LIBRARIES.contains(&one.name.as_str());
+        let own: Vec<Requirement> = set.requirements.iter().filter(|one| !is_library(one)).cloned().collect();
+        let alone = Set { requirements: own.clone(), complete: true, ..set.clone() };
+        let newest = match self.compile(&alone).await {
+            Ok(newest) => newest,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok(vec![]),
+        };
+        let mut found = Vec::new();
+        for package in &own {
+            let (Some(newer), Some(installed)) =
+                (release::version_in(&newest, &package.name), release::version_in(lock, &package.name))
+            else {
+                continue;
+            };
+            if newer == installed || found.len() >= MOST {
+                continue;
+            }
+            let pin = requirements::parse(&format!("{}=={newer}", package.name)).map_err(BuildError::terminal)?;
+            let mut pinned = set.clone();
+            pinned.constraints.push(pin);
+            match self.compile(&pinned).await {
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    found.extend(uv::lacks_wheel(&error).map(|missing| (format!("{} {newer}", package.name), missing)))
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(found)
     }
 
     /// A complete set, and the packages of the platform that it lacks.
-    fn locked(&self, packages: Vec<Requirement>) -> (Vec<Set>, Vec<Requirement>) {
+    fn locked(&self, locked: Locked) -> (Vec<Set>, Vec<Requirement>) {
+        let Locked { packages, direct } = locked;
         let additions = release::additions(&packages, self.base);
-        (vec![Set { requirements: packages, complete: true, ..Set::default() }], additions)
+        (vec![Set { requirements: packages, direct, complete: true, ..Set::default() }], additions)
     }
 
     fn open(&self, open: &Open) -> Vec<Set> {
@@ -108,7 +301,8 @@ impl Resolution<'_> {
             constraints: open.constraints.clone(),
             overrides: open.overrides.clone(),
             origins: open.origins.clone(),
-            complete: false,
+            direct: open.direct.clone(),
+            ..Set::default()
         };
         let mut sets = Vec::new();
         let all: Vec<Requirement> = open.requirements.iter().chain(&open.optional).cloned().collect();
@@ -175,14 +369,15 @@ impl Resolution<'_> {
         let mut last_error = BuildError::terminal("there are no requirements to resolve");
         for set in sets {
             // The image would lack a package that the project needs.
-            if set.is_reduced && uv::lacks_wheel(&last_error) {
+            if set.is_reduced && uv::lacks_wheel(&last_error).is_some() {
                 break;
             }
             match self.compile(set).await {
                 Ok(resolved) => {
                     self.check_origins(set, &resolved)?;
                     let known: Vec<Requirement> = set.requirements.iter().chain(&set.constraints).cloned().collect();
-                    return to_lock(&known, &resolved, self.uv.find_links());
+                    let folders: Vec<PathBuf> = self.uv.find_links().map(Path::to_owned).into_iter().collect();
+                    return to_lock(&known, &resolved, &folders);
                 }
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => last_error = error,
@@ -218,8 +413,7 @@ impl Resolution<'_> {
     async fn compile(&self, set: &Set) -> Result<String, BuildError> {
         let folder = temporary_folder(self.work)?;
         let write = |file: &str, requirements: &[Requirement], more: &str| {
-            let lines: String = requirements.iter().map(|requirement| requirement.line() + "\n").collect();
-            write_whole(&folder.path().join(file), (lines + more).as_bytes())
+            write_whole(&folder.path().join(file), (texts(requirements) + more).as_bytes())
         };
         write("requirements.in", &set.requirements, "")?;
         if self.constraints.is_some() || !set.constraints.is_empty() {
@@ -227,6 +421,10 @@ impl Resolution<'_> {
         }
         if !set.overrides.is_empty() {
             write(OVERRIDES, &set.overrides, "")?;
+        }
+        if let Some(built) = &set.built {
+            let link = folder.path().join(WHEELS);
+            std::os::unix::fs::symlink(built.wheels_folder(), &link).map_err(|error| disk_error(&link, error))?;
         }
         self.uv.compile(folder.path(), self.target, set.complete).await
     }
@@ -265,7 +463,7 @@ impl Resolution<'_> {
     }
 
     /// The packages of a `uv.lock`, from `uv export`, which reads only the lock and the pyproject.toml files.
-    async fn export(&self, lock: &LockFile) -> Result<Vec<Requirement>, BuildError> {
+    async fn export(&self, lock: &LockFile) -> Result<Locked, BuildError> {
         let folder = temporary_folder(self.work)?;
         for (path, text) in &lock.texts {
             write_whole(&folder.path().join(path), text.as_bytes())?;
@@ -273,8 +471,15 @@ impl Resolution<'_> {
         let text = self.uv.export(&folder.path().join(&lock.folder), lock.package.as_deref()).await?;
         let file = within(&lock.folder, "uv.lock");
         let lock = &lock.texts[&file];
-        parse_lines(&text)
-            .map_err(|RefusedLine { text, reason }| refusal(&file, line_in_lock(lock, &text), &text, &reason))
+        let mut locked = Locked::default();
+        for (_, line) in requirements::logical_lines(&text) {
+            let refused = |reason: String| refusal(&file, line_in_lock(lock, &line), &line, &reason);
+            match requirements::parse_direct(&line) {
+                Some(direct) => locked.direct.push(direct.map_err(refused)?),
+                None => locked.packages.push(requirements::parse(&line).map_err(refused)?),
+            }
+        }
+        Ok(locked)
     }
 }
 
@@ -295,17 +500,17 @@ fn line_in_lock(lock: &str, exported: &str) -> usize {
 
 /// Turns uv's output into a lock. The user's hashes restrict those of the index, or replace them if the index has none. uv
 /// may not hash wheels in the operator's folder, so this function does.
-fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) -> Result<String, BuildError> {
+fn to_lock(requirements: &[Requirement], resolved: &str, wheels: &[PathBuf]) -> Result<String, BuildError> {
     let mut allowed: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
     for requirement in requirements.iter().filter(|requirement| !requirement.hashes.is_empty()) {
         allowed.entry(&requirement.name).or_default().extend(&requirement.hashes);
     }
     let mut packages = parse_lines(resolved).map_err(|line| unreadable(&line))?;
     for package in &mut packages {
-        if package.hashes.is_empty()
-            && let Some(wheels) = wheels
-        {
-            package.hashes = wheel_hashes(wheels, package)?;
+        for folder in wheels {
+            if package.hashes.is_empty() {
+                package.hashes = wheel_hashes(folder, package)?;
+            }
         }
         if let Some(allowed) = allowed.get(package.name.as_str()) {
             if package.hashes.is_empty() {
@@ -328,6 +533,22 @@ fn to_lock(requirements: &[Requirement], resolved: &str, wheels: Option<&Path>) 
 
 fn unreadable(RefusedLine { text, reason }: &RefusedLine) -> BuildError {
     BuildError::terminal(format!("uv resolved a dependency to `{text}`, which codeloc refuses: {reason}"))
+}
+
+/// `sdist: pyspark 4.1.1`
+fn sdist(package: &str) -> String {
+    format!("sdist: {}", package.replace("==", " "))
+}
+
+fn texts(requirements: &[Requirement]) -> String {
+    requirements.iter().map(|requirement| requirement.line() + "\n").collect()
+}
+
+/// The normal name and the version in the name of a wheel.
+fn wheel_name(path: &Path) -> Option<(String, String)> {
+    let name = path.file_name()?.to_string_lossy();
+    let mut parts = name.split('-');
+    Some((normal_name(parts.next()?), parts.next()?.to_owned()))
 }
 
 /// The hashes of a package's wheels (`NAME-VERSION-….whl`) in a folder.
@@ -362,11 +583,11 @@ mod tests {
         let resolved = format!("b==2 \\\n    --hash={}\na==1 --hash={} --hash={}\n", hash("3"), hash("1"), hash("2"));
         let user = requirements(&["b", &format!("a --hash={}", hash("1"))]);
         assert_eq!(
-            to_lock(&user, &resolved, None).unwrap(),
+            to_lock(&user, &resolved, &[]).unwrap(),
             format!("a==1 --hash={}\nb==2 --hash={}\n", hash("1"), hash("3"))
         );
         let other = requirements(&[&format!("a --hash={}", hash("9"))]);
-        assert!(expect_terminal(to_lock(&other, &resolved, None)).contains("a==1"));
+        assert!(expect_terminal(to_lock(&other, &resolved, &[])).contains("a==1"));
     }
 
     #[test]

@@ -32,10 +32,9 @@ pub(super) fn in_image(root: &str, folder: &str) -> String {
     path.trim_matches('/').to_owned()
 }
 
-/// The folders of projects that the code layer must contain besides the `subdirectory`. None is inside another.
-pub(super) fn outside<'a>(root: &str, projects: &'a [Project]) -> Vec<&'a str> {
-    let folders: BTreeSet<&str> =
-        projects.iter().map(|project| project.folder.as_str()).filter(|folder| !is_within(root, folder)).collect();
+/// Those folders of projects that are outside of the `subdirectory`. None is inside another.
+pub(super) fn outside<'a>(root: &str, folders: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let folders: BTreeSet<&str> = folders.filter(|folder| !is_within(root, folder)).collect();
     let is_covered = |folder: &str| folders.iter().any(|other| *other != folder && is_within(other, folder));
     folders.iter().copied().filter(|folder| !is_covered(folder)).collect()
 }
@@ -145,8 +144,8 @@ mod tests {
         assert_eq!(in_image("", "src"), "opt/codeloc/code/src");
         assert_eq!(in_image("a", "a"), "opt/codeloc/code");
         assert_eq!(in_image("a", "ab"), "opt/codeloc/projects/ab");
-        let projects = [project("a", "a", &[]), project("libs", "b", &[]), project("libs/c", "c", &[])];
-        assert_eq!(outside("a", &projects), ["libs"]);
-        assert!(outside("", &projects).is_empty());
+        let folders = ["a", "libs", "libs/c"];
+        assert_eq!(outside("a", folders.into_iter()), ["libs"]);
+        assert!(outside("", folders.into_iter()).is_empty());
     }
 }

@@ -67,6 +67,7 @@ impl Inputs<'_> {
                 request.subdirectory,
                 code,
                 request.dependencies,
+                request.commands,
                 self.target.key(),
                 self.target.compiler,
                 base,

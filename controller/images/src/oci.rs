@@ -19,16 +19,19 @@ use crate::base::BaseTag;
 use crate::build_cache::{self, BuildCache, NoBuildCache, PushedLayer};
 use crate::builder::{Builder, Request};
 use crate::caches::{self, Caches};
-use crate::checkout::{OwnedWanted, Repositories, Tree, is_lfs_pointer, read_error};
+use crate::checkout::{OwnedWanted, Repositories, Tree, read_error};
+use crate::code_layer::{Content, Packed, of_commit, pack_files};
 use crate::credentials::RegistryCredentials;
-use crate::dependencies::Resolution;
+use crate::dbt::Dbt;
+use crate::dependencies::{Lock, Resolution, Resolved};
 use crate::disk::{SPOOL, blocking, temporary_folder};
 use crate::dockerfile::{DockerfileBuilder, Order};
 use crate::error::BuildError;
 use crate::image::{Assembly, Base, check_base, is_for_request, read_labels};
 use crate::installed::{self, Written};
+use crate::isolated::{Commands, Generated, IsolatedBuilder, Isolation, Job, Output, unavailable};
 use crate::key::Inputs;
-use crate::layer::{Layer, Node, Spooled, pack};
+use crate::layer::{Layer, Node};
 use crate::load::{Known, Loaded, load};
 use crate::packages::Packages;
 use crate::progress::{OnProgress, Progress};
@@ -63,6 +66,7 @@ pub struct OciBuilder<C> {
     base_tag: BaseTag,
     build_cache: Arc<dyn BuildCache>,
     dockerfiles: Option<Arc<dyn DockerfileBuilder>>,
+    isolated: Option<Arc<dyn IsolatedBuilder>>,
 }
 
 const READERS: usize = 8;
@@ -88,6 +92,9 @@ struct Read {
     tree: Tree,
     plan: Plan,
     loaded: Loaded,
+    dbt: Dbt,
+    /// The outputs of the builds of projects.
+    built: Vec<Arc<Output>>,
 }
 
 /// The dependency layer of an image, ready to be pushed.
@@ -121,6 +128,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             credentials,
             build_cache: Arc::new(NoBuildCache),
             dockerfiles: None,
+            isolated: None,
         })
     }
 
@@ -135,6 +143,13 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     #[must_use]
     pub fn with_dockerfiles(mut self, builder: impl DockerfileBuilder) -> Self {
         self.dockerfiles = Some(Arc::new(builder));
+        self
+    }
+
+    /// Runs other people's code with this builder. Without it, what needs such a run is refused.
+    #[must_use]
+    pub fn with_isolated(mut self, builder: impl IsolatedBuilder) -> Self {
+        self.isolated = Some(Arc::new(builder));
         self
     }
 
@@ -193,19 +208,56 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Ok(LocalBuild { _slot: slot, _reading: self.caches.enter().await? })
     }
 
-    /// Fetches a commit and reads what its files say, without the slot of a build.
+    /// Waits for the slot of a build and for the commit. While other builds ran, the caches may have lost the repository, and another build may
+    /// have fetched its own commit into a new one.
+    async fn start_with(&self, build: Build<'_>, tree: &Tree) -> Result<LocalBuild<'_>, BuildError> {
+        let local = self.start(build.progress).await?;
+        let url = &build.request.git_url;
+        let _exclusive = self.single_flight.enter(format!("git {url}")).await;
+        self.repositories.fetch_again(url, tree).await?;
+        Ok(local)
+    }
+
+    /// Fetches a commit and reads what its files say, without the slot of a build. Builds the projects that do not say what they need.
     async fn read(&self, build: Build<'_>) -> Result<Read, BuildError> {
-        let Build { request, inputs: Inputs { target, .. }, progress, .. } = build;
+        const MOST_ROUNDS: usize = 5;
+        let Build { request, progress, .. } = build;
+        progress(Progress::FetchingCommit);
+        let mut read = self.read_with(build, vec![]).await?;
+        for _ in 0..MOST_ROUNDS {
+            if read.plan.to_build.is_empty() {
+                return Ok(read);
+            }
+            let reasons: Vec<String> = read.plan.to_build.iter().map(|project| project.why.clone()).collect();
+            if self.isolated.is_none() {
+                return Err(unavailable(&reasons.join(", ")));
+            }
+            let known = read.built.iter().flat_map(|output| output.projects()).map(|project| project.folder.clone());
+            let projects: Vec<String> =
+                known.chain(read.plan.to_build.iter().map(|project| project.folder.clone())).collect();
+            let outside = self.outside(&read.tree, projects.iter().map(String::as_str)).await?;
+            let trees: Vec<&Tree> = std::iter::once(&read.tree).chain(&outside).collect();
+            let job = Job { projects, reasons, ..Job::default() };
+            let output = self.isolation(build, &trees).run(&job).await?;
+            read = self.read_with(build, vec![output]).await?;
+        }
+        Err(BuildError::terminal(format!(
+            "the projects of {} need each other to be built; list their dependencies under [project] in pyproject.toml",
+            request.location.as_str()
+        )))
+    }
+
+    async fn read_with(&self, build: Build<'_>, built: Vec<Arc<Output>>) -> Result<Read, BuildError> {
+        let Build { request, inputs: Inputs { target, .. }, .. } = build;
         let _reader = acquire(&self.readers).await?;
         let _reading = self.caches.enter().await?;
-        progress(Progress::FetchingCommit);
         let tree = {
             let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
             self.repositories.tree(&request.git_url, &request.commit, request.subdirectory.as_deref()).await?
         };
         if request.dockerfile.is_some() {
             let loaded = Loaded { load: load_of_given_image(&request.code), search: vec![] };
-            return Ok(Read { tree, plan: Plan::default(), loaded });
+            return Ok(Read { tree, plan: Plan::default(), loaded, dbt: Dbt::default(), built });
         }
         let code = match &request.code {
             CodePointer::PythonFile(file) => CodePointer::PythonFile(tree.resolve(file)),
@@ -215,6 +267,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             dependencies: request.dependencies.clone(),
             code: Some(code.clone()),
             python: Some(target.python.clone()),
+            built: built.iter().flat_map(|output| output.projects().to_vec()).collect(),
             // Only a project that names an index needs them, and a build without packages works without uv.
             indexes: self.uv.indexes().await.unwrap_or_default(),
         };
@@ -223,7 +276,37 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             format!("codeloc skips the submodule {path}; if the code needs it, add its files to the repository")
         }));
         let loaded = load(&code, &tree.files(), &known(&tree, &plan))?;
-        Ok(Read { tree, plan, loaded })
+        let repositories = self.repositories.clone();
+        let (tree, dbt) = blocking(move || {
+            let dbt = Dbt::read(&tree, &mut repositories.reader(&tree.repository)?).map_err(read_error)?;
+            Ok((tree, dbt))
+        })
+        .await?;
+        Ok(Read { tree, plan, loaded, dbt, built })
+    }
+
+    /// The trees of projects that are outside of the `subdirectory`.
+    async fn outside(&self, tree: &Tree, folders: impl Iterator<Item = &str>) -> Result<Vec<Tree>, BuildError> {
+        let mut trees = Vec::new();
+        for folder in installed::outside(&tree.folder, folders) {
+            trees.push(self.repositories.beside(tree, folder).await?);
+        }
+        Ok(trees)
+    }
+
+    fn isolation<'a>(&'a self, build: Build<'a>, trees: &'a [&'a Tree]) -> Isolation<'a> {
+        Isolation {
+            builder: self.isolated.as_deref(),
+            settings: &self.settings,
+            repositories: &self.repositories,
+            build_cache: self.build_cache.as_ref(),
+            caches: &self.caches,
+            uv: &self.uv,
+            target: &build.inputs.target,
+            location: build.request.location.as_str(),
+            trees,
+            progress: build.progress,
+        }
     }
 
     async fn registry(&self, target: &str, access: Access) -> Result<Registry, BuildError> {
@@ -279,35 +362,39 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Ok(read_labels(&pulled.config).map(|(load, notes)| Image { reference, commit, load, notes }))
     }
 
-    async fn dependencies(&self, build: Build<'_>, plan: &Plan) -> Result<Dependencies, BuildError> {
-        let Build { inputs: Inputs { target, constraints, .. }, registry, progress, .. } = build;
-        let work = &self.settings.work;
+    async fn resolve(&self, build: Build<'_>, plan: &Plan, built: Option<Arc<Output>>) -> Result<Resolved, BuildError> {
+        let Build { inputs: Inputs { target, constraints, .. }, progress, .. } = build;
         let resolution = Resolution {
             uv: &self.uv,
             target,
             base: &self.base_set,
             constraints: constraints.as_deref(),
-            work,
+            work: &self.settings.work,
             build_cache: self.build_cache.as_ref(),
+            can_build: self.isolated.is_some(),
             progress,
         };
-        let lock = resolution.lock(plan).await?;
+        resolution.lock(plan, built).await
+    }
+
+    async fn dependencies(&self, build: Build<'_>, lock: &Lock) -> Result<Dependencies, BuildError> {
+        let Build { inputs: Inputs { target, .. }, registry, progress, .. } = build;
         let packages = Packages {
             uv: &self.uv,
             target,
             compression: self.settings.compression,
-            work,
+            work: &self.settings.work,
             interpreter: self.settings.python.as_deref(),
             timeout: self.settings.uv_timeout,
             max_bytes: self.settings.limits.packages,
         };
-        let key = packages.key(&lock);
+        let key = packages.key(&lock.text);
         let _exclusive = self.single_flight.enter(format!("layer {key}")).await;
         let cached = match packages.cached(&key) {
             Some(cached) => cached,
             None => match self.pushed_layer(registry, &key).await? {
                 Some(layer) => return Ok(Dependencies { key, layer, file: None }),
-                None => packages.build(&key, &lock, progress).await?,
+                None => packages.build(&key, lock, progress).await?,
             },
         };
         Ok(Dependencies { key, layer: cached.layer, file: Some(cached.file) })
@@ -345,50 +432,38 @@ impl<C: RegistryCredentials> OciBuilder<C> {
     }
 
     /// Packs the code, the projects outside of it, and the files that make projects importable.
-    async fn code_layer(&self, tree: Tree, plan: &Plan, loaded: &Loaded, python: &str) -> Result<Packed, BuildError> {
-        let outside = installed::outside(&tree.folder, &plan.projects);
+    async fn code_layer(
+        &self,
+        tree: &Tree,
+        plan: &Plan,
+        loaded: &Loaded,
+        built: &[Arc<Output>],
+        python: &str,
+    ) -> Result<Packed, BuildError> {
+        let outside = self.outside(tree, plan.projects.iter().map(|project| project.folder.as_str())).await?;
         let search: Vec<String> = loaded.search.iter().map(|folder| within(&tree.folder, folder)).collect();
         let mut nodes: BTreeMap<String, Node<Content>> = BTreeMap::new();
         for (path, written) in installed::files(&tree.folder, &plan.projects, &search, python) {
             let Written { text, executable } = written;
             nodes.insert(path, Node::File { size: text.len() as u64, content: Content::Text(text), executable });
         }
-        for folder in outside {
-            let beside = self.repositories.beside(&tree, folder).await?;
-            let root = installed::in_image(&tree.folder, folder);
-            nodes.extend(beside.nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), of_commit(node))));
+        for tree_of in std::iter::once(tree).chain(&outside) {
+            let root = installed::in_image(&tree.folder, &tree_of.folder);
+            let files = tree_of.nodes.iter();
+            nodes.extend(files.map(|(path, node)| (format!("{root}/{path}"), of_commit(node.clone()))));
         }
-        let root = CODE_FOLDER.trim_start_matches('/');
-        nodes.extend(tree.nodes.into_iter().map(|(path, node)| (format!("{root}/{path}"), of_commit(node))));
-        self.pack(tree.repository, self.settings.compression, nodes, vec![root.to_owned()]).await
-    }
-
-    /// Packs files of a commit and files that codeloc wrote.
-    async fn pack(
-        &self,
-        repository: PathBuf,
-        compression: Compression,
-        nodes: BTreeMap<String, Node<Content>>,
-        folders: Vec<String>,
-    ) -> Result<Packed, BuildError> {
-        let (repositories, spool) = (self.repositories.clone(), self.settings.work.join(SPOOL));
-        blocking(move || {
-            let mut reader = repositories.reader(&repository)?;
-            let mut pointers = Vec::new();
-            let open = |path: &str, content: &Content| match content {
-                Content::Object(object) => {
-                    let content = reader.read(path, object)?;
-                    if is_lfs_pointer(&content) {
-                        pointers.push(path.trim_start_matches("opt/codeloc/code/").to_owned());
-                    }
-                    Ok(std::io::Cursor::new(content))
-                }
-                Content::Text(text) => Ok(std::io::Cursor::new(text.clone().into_bytes())),
-            };
-            let spooled = pack(&spool, compression, &nodes, &folders, open).map_err(read_error)?;
-            Ok(Packed { spooled, pointers })
-        })
-        .await
+        for (path, file) in built.iter().flat_map(|output| &output.files) {
+            let Generated { path: content, size, executable } = file.clone();
+            let path = installed::in_image(&tree.folder, path);
+            // A link of the commit would lead the file to another place.
+            if parents(&path).all(|parent| !matches!(nodes.get(parent), Some(Node::Link(_) | Node::File { .. }))) {
+                nodes.insert(path, Node::File { content: Content::Disk(content), size, executable });
+            }
+        }
+        let root = CODE_FOLDER.trim_start_matches('/').to_owned();
+        let Self { repositories, settings, .. } = self;
+        let repository = Some(tree.repository.clone());
+        pack_files(repositories, &settings.work, repository, settings.compression, nodes, vec![root]).await
     }
 
     /// Builds the image of a Dockerfile with the [`DockerfileBuilder`]. Only the preparation is a build of this machine.
@@ -411,7 +486,8 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         }
         progress(Progress::PackingCode);
         let nodes = tree.nodes.iter().map(|(path, node)| (path.clone(), of_commit(node.clone()))).collect();
-        let context = self.pack(tree.repository.clone(), Compression::Gzip, nodes, vec![]).await?;
+        let (repositories, work, repository) = (&self.repositories, &self.settings.work, tree.repository.clone());
+        let context = pack_files(repositories, work, Some(repository), Compression::Gzip, nodes, vec![]).await?;
         let order = Order {
             context: context.spooled.file.to_path_buf(),
             dockerfile,
@@ -516,21 +592,46 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         }
 
         let build = Build { request, inputs: &inputs, registry: &registry, tag: &tag, progress };
-        let Read { tree, mut plan, loaded } = self.read(build).await?;
-        let local = self.start(progress).await?;
-        // While other builds ran, the caches may have lost the repository, and another build may have fetched its own commit into a new one.
-        {
-            let _exclusive = self.single_flight.enter(format!("git {}", request.git_url)).await;
-            self.repositories.fetch_again(&request.git_url, &tree).await?;
-        }
+        let Read { tree, mut plan, loaded, dbt, mut built } = self.read(build).await?;
+        let mut local = self.start_with(build, &tree).await?;
         if let Some(dockerfile) = &request.dockerfile {
             return self.build_dockerfile(build, dockerfile, tree, local).await;
         }
         let base = self.base(build).await?;
-        let dependencies = self.dependencies(build, &plan).await?;
+        let mut resolved = self.resolve(build, &plan, None).await?;
+        if let Resolved::Build(jobs) = &resolved {
+            // Other people's code takes its time, and other builds do not wait for it.
+            drop(local);
+            let output = self.isolation(build, &[]).run_first(jobs).await?;
+            local = self.start_with(build, &tree).await?;
+            resolved = self.resolve(build, &plan, Some(output)).await?;
+        }
+        let Resolved::Lock(lock) = resolved else {
+            return Err(BuildError::terminal("the packages need another isolated build than the one that ran"));
+        };
+        plan.notes.extend(lock.notes.iter().cloned());
+        let commands = match &request.commands[..] {
+            [] => dbt.commands(&lock.text),
+            commands => commands.to_vec(),
+        };
+        if commands.is_empty() {
+            plan.notes.extend(dbt.notes());
+        } else {
+            drop(local);
+            let outside = self.outside(&tree, plan.projects.iter().map(|project| project.folder.as_str())).await?;
+            let trees: Vec<&Tree> = std::iter::once(&tree).chain(&outside).collect();
+            let reasons = commands.iter().map(|command| format!("command: {command}")).collect();
+            let commands =
+                Commands { folder: tree.folder.clone(), commands, lock: lock.text.clone(), wheels: lock.built.clone() };
+            let job = Job { commands: Some(commands), reasons, ..Job::default() };
+            built.push(self.isolation(build, &trees).run(&job).await?);
+            local = self.start_with(build, &tree).await?;
+        }
+        let dependencies = self.dependencies(build, &lock).await?;
         progress(Progress::PackingCode);
         let commit_time = tree.commit_time;
-        let Packed { spooled: code, pointers } = self.code_layer(tree, &plan, &loaded, &target.python).await?;
+        let code = self.code_layer(&tree, &plan, &loaded, &built, &target.python).await?;
+        let Packed { spooled: code, pointers } = code;
         plan.notes.extend(pointers.iter().map(|path| {
             format!("{path} is only a pointer of Git LFS, whose files codeloc does not fetch; if the code needs it, commit the file itself")
         }));
@@ -556,6 +657,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         .assemble()?;
         registry.push_bytes(assembled.config, &assembled.config_digest).await?;
         let digest = registry.push_manifest(&tag, assembled.manifest).await?;
+        drop(local);
         let reference = format!("{}@{digest}", request.target);
         Ok(Image { reference, commit: Some(request.commit.clone()), load: loaded.load, notes })
     }
@@ -577,24 +679,9 @@ async fn acquire(limit: &Semaphore) -> Result<SemaphorePermit<'_>, BuildError> {
     limit.acquire().await.map_err(|error| BuildError::transient("the build was stopped").caused_by(error))
 }
 
-/// A packed layer, and the files in it that are only pointers of Git LFS.
-struct Packed {
-    spooled: Spooled,
-    pointers: Vec<String>,
-}
-
-/// The content of a file in the code layer.
-enum Content {
-    /// The name of a git object.
-    Object(String),
-    Text(String),
-}
-
-fn of_commit(node: Node<String>) -> Node<Content> {
-    match node {
-        Node::File { content, size, executable } => Node::File { content: Content::Object(content), size, executable },
-        Node::Link(target) => Node::Link(target),
-    }
+/// The folders above a path.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at])
 }
 
 /// The location's own project, relative to the root of its code.

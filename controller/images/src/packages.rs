@@ -11,6 +11,7 @@ use std::{
 use codeloc_git::program::{Program, tail};
 
 use crate::caches;
+use crate::dependencies::Lock;
 use crate::digest::sha256_hex;
 use crate::disk::{SPOOL, blocking, disk_error, temporary_folder, write_whole};
 use crate::error::BuildError;
@@ -18,7 +19,7 @@ use crate::layer::{Layer, Node, Spooled, compressor, pack};
 use crate::progress::{OnProgress, Progress};
 use crate::scripts::{self, SCRIPTS_FOLDER};
 use crate::settings::Compression;
-use crate::uv::{Target, Uv};
+use crate::uv::{Target, Uv, WHEELS};
 
 /// Increase it if the same lock must give another layer.
 const LAYOUT: u32 = 3;
@@ -85,15 +86,19 @@ impl Packages<'_> {
     pub(super) async fn build(
         &self,
         key: &str,
-        lock: &str,
+        lock: &Lock,
         progress: &OnProgress<'_>,
     ) -> Result<CachedLayer, BuildError> {
         let folder = temporary_folder(self.work)?;
         let site = folder.path().join("site");
         std::fs::create_dir(&site).map_err(|error| disk_error(&site, error))?;
-        if !lock.is_empty() {
-            progress(Progress::Installing { packages: lock.lines().count() });
-            write_whole(&folder.path().join("lock.txt"), lock.as_bytes())?;
+        if !lock.text.is_empty() {
+            progress(Progress::Installing { packages: lock.text.lines().count() });
+            write_whole(&folder.path().join("lock.txt"), lock.text.as_bytes())?;
+            if let Some(built) = &lock.built {
+                let link = folder.path().join(WHEELS);
+                std::os::unix::fs::symlink(built.wheels_folder(), &link).map_err(|error| disk_error(&link, error))?;
+            }
             self.uv.install(folder.path(), self.target).await?;
         }
         let image_folder = site_packages(&self.target.python);

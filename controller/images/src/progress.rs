@@ -22,6 +22,8 @@ pub enum Progress {
         done_mib: u64,
         total_mib: u64,
     },
+    /// An isolated build: what it builds, or what it does now.
+    Isolated(String),
     /// A text of the program or service that builds a Dockerfile.
     Dockerfile(String),
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Progress {
             Self::UploadingLayer { done_mib, total_mib } => {
                 write!(formatter, "uploading a layer: {done_mib} of {total_mib} MiB")
             }
+            Self::Isolated(text) => write!(formatter, "isolated build: {text}"),
             Self::Dockerfile(text) => formatter.write_str(text),
         }
     }

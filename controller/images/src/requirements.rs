@@ -46,6 +46,57 @@ impl Requirement {
     }
 }
 
+/// A requirement that names the place of its package, such as `name @ git+https://host/x@COMMIT`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Direct {
+    /// In normal form.
+    pub name: String,
+    pub line: String,
+}
+
+/// Reads a line that names a URL or version control. `None` if it does not.
+pub(super) fn parse_direct(line: &str) -> Option<Result<Direct, String>> {
+    const NOWHERE: &str = "codeloc takes packages from version control or URLs only with https, and without credentials; write \
+                           `name @ git+https://HOST/PATH@COMMIT`";
+    let line = line.trim_start_matches("-e ").trim_start_matches("--editable ").trim();
+    let (requirement, marker) = line.split_once(" ;").or_else(|| line.split_once("; ")).unwrap_or((line, ""));
+    let (named, url) = match requirement.split_once('@') {
+        Some((name, url)) if !name.contains([':', '/']) => (Some(name.trim()), url.trim()),
+        _ => (None, requirement.trim()),
+    };
+    if !url.contains("://") && !url.starts_with("git@") || url.starts_with("file:") || url.starts_with('-') {
+        return None;
+    }
+    let (plain, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let parts: Vec<(&str, &str)> = fragment.split('&').filter_map(|part| part.split_once('=')).collect();
+    let part = |wanted: &str| parts.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+    let Some(rest) =
+        ["git+https://", "https://", "git+http://", "http://"].iter().find_map(|start| plain.strip_prefix(start))
+    else {
+        return Some(Err(NOWHERE.to_owned()));
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    let is_clean = |letter: char| letter.is_ascii_alphanumeric() || "-._~:/@+%=&#![]".contains(letter);
+    if host.is_empty() || host.contains('@') || !url.chars().all(is_clean) {
+        return Some(Err(NOWHERE.to_owned()));
+    }
+    let last = rest.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    let name = named.or(part("egg")).unwrap_or(last.trim_end_matches(".git"));
+    let bare = name.split('[').next().unwrap_or(name).trim();
+    if bare.is_empty() || !bare.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter)) {
+        return Some(Err(NOWHERE.to_owned()));
+    }
+    let subdirectory = part("subdirectory").map_or_else(String::new, |folder| format!("#subdirectory={folder}"));
+    let reference =
+        if named.is_some() || part("egg").is_some() { format!("{name} @ {plain}") } else { plain.to_owned() };
+    let marker = marker.trim();
+    if !marker.chars().all(|letter| letter.is_ascii_alphanumeric() || " ._'\"<>=!~(),+*-".contains(letter)) {
+        return Some(Err("the marker contains an invalid character".to_owned()));
+    }
+    let marker = if marker.is_empty() { String::new() } else { format!(" ; {marker}") };
+    Some(Ok(Direct { name: normal_name(bare), line: format!("{reference}{subdirectory}{marker}") }))
+}
+
 /// A line that codeloc refuses.
 #[derive(Debug)]
 pub(super) struct RefusedLine {
@@ -87,9 +138,18 @@ pub(super) fn logical_lines(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// Reads a `pylock.toml` (PEP 751) of version 1: its packages, and the folders of the repository that it installs. Ignores its URLs: codeloc
-/// takes the same wheels, by hash, from its own index.
-pub(super) fn parse_pylock(file: &str, text: &str) -> Result<(Vec<Requirement>, Vec<String>), BuildError> {
+/// The content of a `pylock.toml`.
+#[derive(Debug, Default)]
+pub(super) struct Pylock {
+    pub packages: Vec<Requirement>,
+    pub direct: Vec<Direct>,
+    /// Folders of the repository that it installs.
+    pub folders: Vec<String>,
+}
+
+/// Reads a `pylock.toml` (PEP 751) of version 1. Ignores the URLs of packages of an index: codeloc takes the same files, by hash, from its
+/// own index.
+pub(super) fn parse_pylock(file: &str, text: &str) -> Result<Pylock, BuildError> {
     let document = parse_toml(file, text)?;
     let version = document.get("lock-version").and_then(toml::Value::as_str).unwrap_or_default();
     if !version.starts_with("1.") {
@@ -107,10 +167,10 @@ pub(super) fn parse_pylock(file: &str, text: &str) -> Result<(Vec<Requirement>, 
         .filter(|(_, line)| line.trim().starts_with("[[packages]]"))
         .map(|(line, _)| line)
         .collect();
-    let (mut requirements, mut folders) = (Vec::new(), Vec::new());
+    let mut lock = Pylock::default();
     for (index, package) in packages.iter().enumerate() {
         if let Some(path) = package.get("directory").and_then(|directory| directory.get("path")?.as_str()) {
-            folders.push(path.to_owned());
+            lock.folders.push(path.to_owned());
             continue;
         }
         let name = package.get("name").and_then(toml::Value::as_str).unwrap_or_default();
@@ -119,19 +179,40 @@ pub(super) fn parse_pylock(file: &str, text: &str) -> Result<(Vec<Requirement>, 
             let line = header + line_of(&text.lines().skip(header).collect::<Vec<_>>().join("\n"), "name");
             refusal(file, line, name, &reason)
         };
-        requirements.push(parse_pylock_package(name, package).map_err(refused)?);
+        match pylock_reference(name, package) {
+            Some(direct) => lock.direct.push(direct.map_err(refused)?),
+            None => lock.packages.push(parse_pylock_package(name, package).map_err(refused)?),
+        }
     }
-    Ok((requirements, folders))
+    Ok(lock)
+}
+
+/// The reference of a package that comes from version control or from a URL.
+fn pylock_reference(name: &str, package: &toml::Value) -> Option<Result<Direct, String>> {
+    let text = |table: &toml::Value, key: &str| table.get(key).and_then(toml::Value::as_str).map(str::to_owned);
+    let (source, mut url) = match (package.get("vcs"), package.get("archive")) {
+        (Some(vcs), _) => {
+            let (kind, url, commit) = (text(vcs, "type")?, text(vcs, "url")?, text(vcs, "commit-id")?);
+            (vcs, format!("{kind}+{url}@{commit}"))
+        }
+        (None, Some(archive)) => (archive, text(archive, "url")?),
+        (None, None) => return None,
+    };
+    if let Some(folder) = text(source, "subdirectory") {
+        url = format!("{url}#subdirectory={folder}");
+    }
+    let marker = text(package, "marker").map_or_else(String::new, |marker| format!(" ; {marker}"));
+    parse_direct(&format!("{name} @ {url}{marker}"))
 }
 
 fn parse_pylock_package(name: &str, package: &toml::Value) -> Result<Requirement, String> {
-    if ["vcs", "archive"].iter().any(|source| package.get(source).is_some()) {
-        return Err("codeloc installs only from the package index, not from URLs or version control".to_owned());
-    }
     let text = |key: &str| package.get(key).and_then(toml::Value::as_str);
     let version = text("version").ok_or("it has no version")?;
-    let wheels = package.get("wheels").and_then(toml::Value::as_array).filter(|wheels| !wheels.is_empty());
-    let wheels = wheels.ok_or("it has no wheel, and codeloc builds no packages")?;
+    let wheels = package.get("wheels").and_then(toml::Value::as_array).into_iter().flatten();
+    let files: Vec<&toml::Value> = wheels.chain(package.get("sdist")).collect();
+    if files.is_empty() {
+        return Err("it has neither a wheel nor an sdist".to_owned());
+    }
     let mut parts = vec![format!("{name}=={version}")];
     if let Some(marker) = text("marker") {
         if ["extras", "dependency_groups"].iter().any(|word| marker.contains(word)) {
@@ -139,9 +220,9 @@ fn parse_pylock_package(name: &str, package: &toml::Value) -> Result<Requirement
         }
         parts.push(format!("; {marker}"));
     }
-    for wheel in wheels {
-        let sha256 = wheel.get("hashes").and_then(|hashes| hashes.get("sha256")?.as_str());
-        parts.push(format!("--hash=sha256:{}", sha256.ok_or("one of its wheels has no sha256")?));
+    for file in files {
+        let sha256 = file.get("hashes").and_then(|hashes| hashes.get("sha256")?.as_str());
+        parts.push(format!("--hash=sha256:{}", sha256.ok_or("one of its files has no sha256")?));
     }
     parse(&parts.join(" "))
 }
@@ -317,6 +398,36 @@ mod tests {
             assert!(refused.reason.contains(reason), "{line}: {}", refused.reason);
         }
         assert_eq!(logical_lines("# x\n\na \\\n b\nc"), [(3, "a  b".to_owned()), (5, "c".to_owned())]);
+    }
+
+    #[test]
+    fn a_reference_keeps_its_place_and_nothing_else() {
+        for (line, name, expected) in [
+            ("My.Lib @ git+https://host/x.git@c0ffee", "my-lib", "My.Lib @ git+https://host/x.git@c0ffee"),
+            ("-e git+https://host/x@1#egg=lib&subdirectory=a/b", "lib", "lib @ git+https://host/x@1#subdirectory=a/b"),
+            ("git+https://host/team/x.git", "x", "git+https://host/team/x.git"),
+            (
+                "lib[s3] @ https://host/x.zip ; python_version < '3.12'",
+                "lib",
+                "lib[s3] @ https://host/x.zip ; python_version < '3.12'",
+            ),
+        ] {
+            let direct = parse_direct(line).unwrap().unwrap();
+            assert_eq!((direct.name.as_str(), direct.line.as_str()), (name, expected));
+        }
+        for line in [
+            "git+ssh://git@host/x.git",
+            "git@host:x.git",
+            "lib @ git+https://me:secret@host/x",
+            "lib @ https://host/$HOME",
+            "lib @ https:///x",
+            "svn+https://host/x",
+        ] {
+            parse_direct(line).unwrap().unwrap_err();
+        }
+        for line in ["lib==1", "--index-url https://host/simple", "./libs/a", "lib @ file:///x"] {
+            assert_eq!(parse_direct(line), None, "{line}");
+        }
     }
 
     proptest::proptest! {

@@ -53,6 +53,8 @@ pub struct Survey {
     pub refused: Option<String>,
     /// What the repository has and codeloc does not use.
     pub notes: Vec<String>,
+    /// What codeloc has to build in isolation, as far as the files say it.
+    pub isolated: Vec<String>,
     /// A package of the project whose import needs more than 512 MiB in a run.
     pub heavy: Option<String>,
     /// A version of Python that the project requires, if it excludes the one of the settings.
@@ -72,7 +74,7 @@ pub async fn survey(
     let folder = subdirectory.map(|folder| folder.trim_matches('/')).unwrap_or_default().to_owned();
     // Without uv, a project that names uv's own default index gets a warning too many.
     let indexes = Uv::new(settings).indexes().await.unwrap_or_default();
-    let wanted = OwnedWanted { dependencies: None, code: code.cloned(), python: None, indexes };
+    let wanted = OwnedWanted { dependencies: None, code: code.cloned(), python: None, built: vec![], indexes };
     match read_plan(git.clone(), bare.to_owned(), commit.clone(), folder, wanted).await {
         Err(error) => Survey { refused: Some(error.to_string()), ..Survey::default() },
         Ok(plan) => {
@@ -80,6 +82,7 @@ pub async fn survey(
             let specifiers: Vec<&str> = specifiers.collect();
             Survey {
                 python: python_for(&specifiers, &python),
+                isolated: plan.needs_isolation(),
                 heavy: plan.names().into_iter().find(|name| HEAVY.contains(&name.as_str())),
                 dependencies: plan.source,
                 refused: None,

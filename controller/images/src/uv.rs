@@ -40,9 +40,10 @@ impl Target {
     }
 }
 
-/// Files in the folder of a resolution.
+/// Files in the folder of a resolution. `wheels` is a folder of wheels from an isolated build.
 pub(super) const CONSTRAINTS: &str = "constraints.txt";
 pub(super) const OVERRIDES: &str = "overrides.txt";
+pub(super) const WHEELS: &str = "wheels";
 
 pub(super) struct Uv {
     program: PathBuf,
@@ -111,6 +112,16 @@ impl Uv {
             if more.is_empty() { String::new() } else { format!(" {}", more.join(" ")) },
             if self.exclusive.is_empty() { String::new() } else { format!(" {:?}", self.exclusive) },
         )
+    }
+
+    /// The default index of the settings, without credentials.
+    pub(super) fn plain_default_index(&self) -> Option<String> {
+        self.index_url.as_deref().map(without_credentials)
+    }
+
+    /// The further indexes of the settings as `NAME=URL`, without credentials.
+    pub(super) fn plain_indexes(&self) -> Vec<String> {
+        self.indexes.iter().map(|index| format!("{}={}", index.name, index.url)).collect()
     }
 
     /// The URL of an index in the settings.
@@ -219,6 +230,9 @@ impl Uv {
             if let Some(platform) = &target.platform {
                 program = program.arguments(["--python-platform", platform]);
             }
+            if folder.join(WHEELS).exists() {
+                program = program.arguments(["--find-links", WHEELS]);
+            }
             if let Some(links) = &self.find_links {
                 program = program.arguments(["--find-links".as_ref(), links.as_os_str()]);
                 if self.index_url.is_none() && self.indexes.is_empty() {
@@ -278,7 +292,7 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
     let stderr = tail(&output.stderr[start..]);
     let message = match without_wheels(&stderr) {
         Some(package) => format!(
-            "{failure}: {package} {NO_WHEEL}, and codeloc builds no packages; require another version, or use `dockerfile` in the config"
+            "{failure}: {package} {NO_WHEEL}; require another version, or set `build.isolated_image` in the settings, so that codeloc can build it"
         ),
         None => format!("{failure}: {}", stderr.trim_start_matches("error: ")),
     };
@@ -300,15 +314,18 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
 
 const NO_WHEEL: &str = "has no wheel for this platform";
 
-/// Whether a resolution failed because a package has no wheel.
-pub(super) fn lacks_wheel(error: &BuildError) -> bool {
-    error.to_string().contains(NO_WHEEL)
+/// The package that has no wheel, such as `docopt==0.6.2`, if a resolution failed for this reason.
+pub(super) fn lacks_wheel(error: &BuildError) -> Option<String> {
+    let text = error.to_string();
+    let (before, _) = text.split_once(NO_WHEEL)?;
+    before.trim_end().rsplit([' ', '\n']).next().map(str::to_owned)
 }
 
 /// The package that has no wheel, if this is why there is no solution.
 fn without_wheels(stderr: &str) -> Option<&str> {
-    let (before, _) = stderr.split_once(" has no usable wheels")?;
-    before.rsplit([' ', '\n']).next()
+    // uv breaks long lines.
+    let at = ["has no usable wheels", "have no usable wheels"].iter().filter_map(|text| stderr.find(text)).min()?;
+    stderr[..at].split_whitespace().next_back()
 }
 
 #[cfg(test)]
@@ -338,10 +355,24 @@ mod tests {
     }
 
     #[test]
+    fn the_package_without_a_wheel_is_named() {
+        for (text, expected) in [
+            ("docopt==0.6.2 has no usable wheels", "docopt==0.6.2"),
+            ("all versions of pyspark have no usable wheels", "pyspark"),
+            ("all of:\n    oracle<=6.1\n    oracle>=6.2\n  have no usable wheels", "oracle>=6.2"),
+        ] {
+            let error =
+                failed(&format!("error: No solution found\n  cause: Because {text} and you require it")).unwrap_err();
+            assert_eq!(lacks_wheel(&error).as_deref(), Some(expected));
+        }
+        assert_eq!(lacks_wheel(&failed("error: No solution found").unwrap_err()), None);
+    }
+
+    #[test]
     fn no_solution_is_terminal_and_a_network_fault_is_transient() {
         let unsolved = "warning: something\nerror: No solution found when resolving dependencies\n  cause: docopt==0.6.2 has no usable wheels\n";
-        let expected = "cannot resolve the dependencies: docopt==0.6.2 has no wheel for this platform, and codeloc builds no packages; require \
-                        another version, or use `dockerfile` in the config";
+        let expected = "cannot resolve the dependencies: docopt==0.6.2 has no wheel for this platform; require another version, or set \
+                        `build.isolated_image` in the settings, so that codeloc can build it";
         assert_eq!(expect_terminal(failed(unsolved)), expected);
         let conflict = "error: No solution found when resolving dependencies\n  cause: a and b are incompatible\n";
         let expected = "cannot resolve the dependencies: No solution found when resolving dependencies\n  cause: a and b are incompatible";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use codeloc_aws::build_cache::S3BuildCache;
 use codeloc_aws::codebuild::CodeBuild;
+use codeloc_aws::isolated::{IsolatedSettings, IsolatedTasks};
 use codeloc_aws::lease::Lease;
 use codeloc_aws::rate_limit::RateLimiter;
 use codeloc_aws::registry_credentials::EcrCredentials;
@@ -162,6 +163,7 @@ pub async fn daemon(
     let build_cache = S3BuildCache::new(clients.s3.clone(), &settings.aws.bucket, &settings.deployment);
     let builder = OciBuilder::new(build_settings(&settings), git, EcrCredentials::new(clients.ecr.clone()))?;
     let builder = with_dockerfiles(builder.with_build_cache(build_cache), &settings, &clients)?;
+    let builder = with_isolated(builder, &settings, &clients, &deployment);
     let timeout = Duration::from_secs(settings.dagster.timeout_seconds);
     let parts = Parts::<Program> {
         limits,
@@ -196,6 +198,28 @@ fn with_dockerfiles(
     let buildah = Buildah::new(program, &build.work_folder.join("build"), timeout)
         .map_err(|error| BuildError::terminal("cannot use the path in build.buildah").caused_by(error))?;
     Ok(builder.with_dockerfiles(buildah))
+}
+
+/// With tasks for other people's code, if the settings name their image.
+fn with_isolated(
+    builder: OciBuilder<EcrCredentials>,
+    settings: &Settings,
+    clients: &Clients,
+    deployment: &Deployment,
+) -> OciBuilder<EcrCredentials> {
+    let build = &settings.build;
+    let Some(image) = &build.isolated_image else { return builder };
+    let own = &build.isolated_security_groups;
+    let security_groups = if own.is_empty() { &settings.aws.security_groups } else { own };
+    let isolated = IsolatedSettings {
+        image: image.clone(),
+        security_groups: security_groups.clone(),
+        cpu: build.isolated_cpu,
+        memory: build.isolated_memory,
+        disk_gib: build.isolated_disk_gib,
+        timeout: Duration::from_mins(build.isolated_minutes),
+    };
+    builder.with_isolated(IsolatedTasks::new(clients, deployment, isolated))
 }
 
 /// This process and no other: host, process and the moment it began.

@@ -168,6 +168,7 @@ impl<B: Builder> DesiredState<B> {
             code: config.code.clone(),
             dependencies: config.dependencies.clone(),
             dockerfile: config.dockerfile.clone(),
+            commands: config.build_commands.clone(),
             python: config.python_version.clone(),
             architecture: config.resources.architecture,
             target: repository.uri.clone(),

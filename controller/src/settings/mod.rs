@@ -184,6 +184,20 @@ pub struct BuildSettings {
     pub buildah: Option<PathBuf>,
     /// Time limit in minutes of the build of one Dockerfile; 5 to 480. The time in the queue of `CodeBuild` does not count.
     pub dockerfile_minutes: u64,
+    /// Image of the ECS tasks in which codeloc runs the code of packages and projects: sdists, git dependencies, build backends and
+    /// `build.commands`. codeloc replaces `{python}` by the minor version of Python. Without it, codeloc refuses what needs such a task.
+    pub isolated_image: Option<String>,
+    /// Ids of the security groups of these tasks; by default those in `aws.security_groups`. They need HTTPS to the internet and to S3, and
+    /// nothing else.
+    pub isolated_security_groups: Vec<String>,
+    /// CPU units of one of these tasks.
+    pub isolated_cpu: u32,
+    /// Memory of one of these tasks in MiB.
+    pub isolated_memory: u32,
+    /// Disk of one of these tasks in GiB; 20 to 200.
+    pub isolated_disk_gib: u32,
+    /// Time limit in minutes of one of these tasks; 1 to 240.
+    pub isolated_minutes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -319,6 +333,12 @@ impl Default for BuildSettings {
             codebuild_project: None,
             buildah: None,
             dockerfile_minutes: 60,
+            isolated_image: None,
+            isolated_security_groups: vec![],
+            isolated_cpu: 2048,
+            isolated_memory: 8192,
+            isolated_disk_gib: 20,
+            isolated_minutes: 30,
         }
     }
 }

@@ -44,6 +44,12 @@ struct Arguments {
     /// Use this folder as /opt/codeloc/platform of every image: the base image has codeloc's own package there
     #[arg(long, value_name = "FOLDER")]
     platform: Option<PathBuf>,
+    /// Show the programs in this folder to tasks with the image localcloud.invalid/sandbox:PYTHON, which run in a sandbox; repeatable
+    #[arg(long, value_name = "FOLDER")]
+    tools: Vec<PathBuf>,
+    /// Let sandboxed tasks reach this address of the machine, such as a package index; repeatable
+    #[arg(long, value_name = "HOST:PORT")]
+    reachable: Vec<String>,
     /// Answer DNS queries for Cloud Map names on this loopback UDP address
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     dns: Option<SocketAddr>,
@@ -200,6 +206,8 @@ fn settings(
             let mut settings = ProcessSettings::new(folder.join("tasks"), Arc::clone(registry));
             settings.python.clone_from(&arguments.python);
             settings.platform.clone_from(&arguments.platform);
+            settings.tools.clone_from(&arguments.tools);
+            settings.reachable.clone_from(&arguments.reachable);
             settings.extra_environment.extend(task_environment(arguments, address));
             settings.extra_environment.extend(arguments.task_environment.iter().cloned());
             Some(Arc::new(Process::new(settings)) as Arc<dyn Driver>)

@@ -121,6 +121,7 @@ pub fn build(arguments: &[String]) {
             code: CodePointer::PythonFile("definitions.py".to_owned()),
             dependencies: None,
             dockerfile: None,
+            commands: vec![],
             python: None,
             architecture: Architecture::Arm64,
             target: format!("{host}/codeloc/bench"),

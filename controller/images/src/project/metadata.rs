@@ -27,8 +27,8 @@ pub(super) enum Source {
     Workspace,
     /// The name or URL of a package index.
     Index(String),
-    /// A git repository or a URL.
-    Elsewhere,
+    /// A git repository or a URL, as after the `@` of a requirement.
+    Elsewhere(String),
 }
 
 /// The metadata of a project.
@@ -60,6 +60,60 @@ pub(super) enum Found {
 
 /// Backends that compile: their packages cannot be imported from the source.
 const COMPILING: [&str; 4] = ["maturin", "scikit_build_core", "mesonpy", "setuptools_rust"];
+
+/// The metadata that the project's own build wrote: the texts of `METADATA` and of `entry_points.txt`. `file` says where the project is.
+pub(super) fn of_build(file: &str, metadata: &str, entry_points: Option<&str>, roots: Vec<String>) -> Metadata {
+    let mut found = Metadata { file: file.to_owned(), roots, ..Metadata::default() };
+    // The description follows an empty line.
+    for (number, line) in metadata.lines().take_while(|line| !line.is_empty()).enumerate() {
+        let Some((field, value)) = line.split_once(':') else { continue };
+        let value = value.trim();
+        match field {
+            "Name" => found.name = Some(value.to_owned()),
+            "Version" => found.version = Some(value.to_owned()),
+            "Requires-Python" => found.requires_python = Some(value.to_owned()),
+            "Requires-Dist" => {
+                let line = number + 1;
+                let (text, extra) = without_extra(value);
+                let declared = Declared { text, file: format!("the metadata of {file}"), line, source: None };
+                match extra {
+                    None => found.dependencies.push(declared),
+                    Some(extra) => found.extras.entry(normal_name(&extra)).or_default().push(declared),
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut group = String::new();
+    for line in entry_points.unwrap_or_default().lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.trim().clone_into(&mut group);
+        } else if let Some((name, target)) = line.split_once('=').filter(|_| !group.is_empty()) {
+            let entries: &mut BTreeMap<String, String> = found.entry_points.entry(group.clone()).or_default();
+            entries.insert(name.trim().to_owned(), target.trim().to_owned());
+        }
+    }
+    found
+}
+
+/// A requirement without the condition `extra == "x"` of its marker, and this extra.
+fn without_extra(requirement: &str) -> (String, Option<String>) {
+    let Some((head, marker)) = requirement.split_once(';') else { return (requirement.to_owned(), None) };
+    let mut extra = None;
+    let kept: Vec<&str> = marker
+        .split(" and ")
+        .map(str::trim)
+        .filter(|clause| {
+            let name = clause.strip_prefix("extra").map(|rest| rest.trim_start().trim_start_matches('=').trim());
+            if let Some(name) = name {
+                extra = Some(name.trim_matches(['"', '\'']).to_owned());
+            }
+            name.is_none()
+        })
+        .collect();
+    let head = head.trim();
+    (if kept.is_empty() { head.to_owned() } else { format!("{head} ; {}", kept.join(" and ")) }, extra)
+}
 
 /// Reads the project in a folder.
 pub(super) fn read(files: &mut dyn Files, folder: &str) -> Result<Found, BuildError> {
@@ -356,7 +410,15 @@ fn source(entry: &toml::Value) -> Option<Source> {
     if let Some(index) = text("index").or_else(|| text("source")) {
         return Some(Source::Index(index.to_owned()));
     }
-    ["git", "url", "hg", "svn", "file"].iter().any(|key| entry.get(key).is_some()).then_some(Source::Elsewhere)
+    if let Some(url) = text("git") {
+        // Poetry and uv also accept `git@host:path`, which codeloc refuses later.
+        let revision = ["rev", "tag", "branch"].iter().find_map(|key| text(key)).map(|revision| format!("@{revision}"));
+        let folder = text("subdirectory").map(|folder| format!("#subdirectory={folder}"));
+        let url = if url.contains("://") { format!("git+{url}") } else { url.to_owned() };
+        return Some(Source::Elsewhere(format!("{url}{}{}", revision.unwrap_or_default(), folder.unwrap_or_default())));
+    }
+    let other = ["url", "hg", "svn", "file"].iter().find_map(|key| text(key));
+    other.map(|url| Source::Elsewhere(url.to_owned()))
 }
 
 /// The name at the beginning of a requirement, in normal form.

@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use codeloc_crds::CodePointer;
 
 use crate::error::BuildError;
-use crate::requirements::{Requirement, parse, parse_pylock, refusal};
+use crate::isolated::BuiltProject;
+use crate::requirements::{Direct, Pylock, Requirement, parse, parse_direct, parse_pylock, refusal};
 pub use declared::DeclaredLocation;
-use files::{Files, is_within, join, parent, upwards, within};
+use files::{Files, below, is_within, join, parent, upwards, within};
 use metadata::{Declared, Found, Metadata, Source};
 pub(crate) use specifiers::python_for;
 pub(crate) use workspace::LockFile;
@@ -37,16 +38,37 @@ pub(crate) struct Plan {
     pub projects: Vec<Project>,
     /// The text of the pyproject.toml in the folder of the code.
     pub pyproject: Option<String>,
+    /// Projects whose metadata only their own build shows. Until it has run, the plan lacks what they need.
+    pub to_build: Vec<ToBuild>,
     /// What was found and is not read, and what to do about it.
     pub notes: Vec<String>,
 }
 
+/// A project of the repository whose build has to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ToBuild {
+    pub folder: String,
+    /// Such as `setup.py: it computes install_requires`.
+    pub why: String,
+}
+
 impl Plan {
+    /// What other people's code has to run for, as far as the files say it.
+    pub(crate) fn needs_isolation(&self) -> Vec<String> {
+        let direct = match &self.packages {
+            Packages::UvLock(_) => &[][..],
+            Packages::Locked(locked) => &locked.direct,
+            Packages::Open(open) => &open.direct,
+        };
+        let builds = self.to_build.iter().map(|project| project.why.clone());
+        builds.chain(direct.iter().map(|direct| format!("source: {}", direct.name))).collect()
+    }
+
     /// The packages that the location names itself, or that its lock has.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         let packages = match &self.packages {
             Packages::UvLock(_) => &[][..],
-            Packages::Locked(requirements) => requirements,
+            Packages::Locked(locked) => &locked.packages,
             Packages::Open(open) => &open.requirements,
         };
         let declared = self.projects.iter().flat_map(|project| &project.dependencies);
@@ -60,9 +82,17 @@ pub(crate) enum Packages {
     /// A `uv.lock`, which uv reads.
     UvLock(LockFile),
     /// A complete set with exact versions.
-    Locked(Vec<Requirement>),
+    Locked(Locked),
     /// Requirements that codeloc resolves.
     Open(Open),
+}
+
+/// The packages of a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Locked {
+    pub packages: Vec<Requirement>,
+    /// Packages from version control or from URLs.
+    pub direct: Vec<Direct>,
 }
 
 impl Default for Packages {
@@ -75,6 +105,8 @@ impl Default for Packages {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Open {
     pub requirements: Vec<Requirement>,
+    /// Requirements from version control or from URLs.
+    pub direct: Vec<Direct>,
     /// Restrict the versions of packages that are installed anyway.
     pub constraints: Vec<Requirement>,
     /// Replace what packages themselves require.
@@ -107,6 +139,8 @@ pub(crate) struct Wanted<'a> {
     pub code: Option<&'a CodePointer>,
     /// The minor version of Python in the image; `None` if codeloc may choose one.
     pub python: Option<&'a str>,
+    /// What builds of projects have shown.
+    pub built: &'a [BuiltProject],
     /// Whether the operator allows a package index.
     pub allows_index: &'a dyn Fn(&str) -> bool,
 }
@@ -145,6 +179,7 @@ pub(crate) fn read(files: &mut dyn Files, wanted: &Wanted<'_>) -> Result<Plan, B
         seen: BTreeSet::new(),
         notes: Vec::new(),
         locked: BTreeSet::new(),
+        to_build: Vec::new(),
     };
     let pyproject = reader.files.text(&within(&folder, "pyproject.toml"))?;
     Ok(Plan { pyproject, ..reader.read(&folder)? })
@@ -193,6 +228,7 @@ struct Reader<'a> {
     notes: Vec<String>,
     /// Packages with hashes, which no index can replace.
     locked: BTreeSet<String>,
+    to_build: Vec<ToBuild>,
 }
 
 impl Reader<'_> {
@@ -272,10 +308,10 @@ impl Reader<'_> {
     }
 
     fn plan(self, source: Option<String>, packages: Packages) -> Plan {
-        let is_empty =
-            matches!(&packages, Packages::Open(open) if open.requirements.is_empty() && open.optional.is_empty());
-        let source = source.filter(|_| !is_empty);
-        Plan { source, packages, projects: self.projects, notes: self.notes, pyproject: None }
+        let is_empty = matches!(&packages, Packages::Open(open) if open.requirements.is_empty() && open.optional.is_empty() && open.direct.is_empty());
+        let source = source.filter(|_| !is_empty || !self.to_build.is_empty());
+        let Self { projects, notes, to_build, .. } = self;
+        Plan { source, packages, projects, notes, to_build, ..Plan::default() }
     }
 
     /// Whether the files of a folder describe a project, or at least dependencies.
@@ -283,12 +319,34 @@ impl Reader<'_> {
         Ok(metadata::read(self.files, folder)? != Found::Nothing)
     }
 
+    /// The project in a folder. If only its build shows its metadata and has not run, `None`, and the plan says so.
+    fn project(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
+        Ok(match metadata::read(self.files, folder)? {
+            Found::Nothing => None,
+            Found::Static(metadata) => Some(*metadata),
+            Found::NeedsBuild(file, why) => match self.wanted.built.iter().find(|built| built.folder == folder) {
+                Some(BuiltProject { metadata, entry_points, roots, .. }) => {
+                    let inside = |root: &String| below(folder, root).map(str::to_owned);
+                    let roots = roots.iter().filter_map(inside).collect();
+                    Some(metadata::of_build(&file, metadata, entry_points.as_deref(), roots))
+                }
+                None => {
+                    let to_build = ToBuild { folder: folder.to_owned(), why: format!("{file}: {why}") };
+                    if !self.to_build.contains(&to_build) {
+                        self.to_build.push(to_build);
+                    }
+                    None
+                }
+            },
+        })
+    }
+
     /// The location's own project. It is installed whatever lists its dependencies.
     fn install_own(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
-        let Found::Static(metadata) = metadata::read(self.files, folder)? else { return Ok(None) };
+        let Some(metadata) = self.project(folder)? else { return Ok(None) };
         self.seen.insert(folder.to_owned());
         self.add_project(folder, &metadata)?;
-        Ok(Some(*metadata))
+        Ok(Some(metadata))
     }
 
     /// Says which other lists of packages exist and are not read.
@@ -329,17 +387,20 @@ impl Reader<'_> {
                 self.open.constraints.extend(pins);
                 self.project_dependencies(&folder)?;
             }
-            "Pipfile.lock" => return locks::pipfile(file, &text).map(Packages::Locked),
+            "Pipfile.lock" => {
+                let packages = locks::pipfile(file, &text)?;
+                return Ok(Packages::Locked(Locked { packages, direct: vec![] }));
+            }
             "pyproject.toml" | "setup.py" | "setup.cfg" => self.project_dependencies(&folder)?,
             name if is_pylock(name) => {
-                let (packages, folders) = parse_pylock(file, &text)?;
+                let Pylock { packages, direct, folders } = parse_pylock(file, &text)?;
                 for path in folders {
                     let path = join(&folder, &path).ok_or_else(|| outside(file, 1, &path))?;
                     if path != folder || own.is_none() {
                         self.local_project(&path, &[], file, 1, false)?;
                     }
                 }
-                return Ok(Packages::Locked(packages));
+                return Ok(Packages::Locked(Locked { packages, direct }));
             }
             _ => self.requirements(file, &text)?,
         }
@@ -349,16 +410,11 @@ impl Reader<'_> {
 
     /// The dependencies that a project declares itself.
     fn project_dependencies(&mut self, folder: &str) -> Result<(), BuildError> {
-        match metadata::read(self.files, folder)? {
-            Found::Nothing => Ok(()),
-            Found::NeedsBuild(file, why) => Err(needs_build(&file, &why)),
-            Found::Static(metadata) => {
-                self.check_indexes()?;
-                let groups = workspace::default_groups(self.files, folder)?;
-                self.declared(folder, &metadata.dependencies)?;
-                self.declared(folder, &groups)
-            }
-        }
+        let Some(metadata) = self.project(folder)? else { return Ok(()) };
+        self.check_indexes()?;
+        let groups = workspace::default_groups(self.files, folder)?;
+        self.declared(folder, &metadata.dependencies)?;
+        self.declared(folder, &groups)
     }
 
     /// Constraints and overrides of uv's settings apply to everything that codeloc resolves.
@@ -415,12 +471,12 @@ impl Reader<'_> {
                     .ok_or_else(|| refusal(file, *line, text, "no member of the workspace has this name"))?;
                 self.local_project(&member, &extras_in(text), file, *line, true)
             }
-            Some(Source::Elsewhere) => Err(refusal(
-                file,
-                *line,
-                text,
-                "the project takes it from a URL or from version control, and codeloc installs only from package indexes",
-            )),
+            Some(Source::Elsewhere(url)) => {
+                let (head, marker) = text.split_once(';').unwrap_or((text, ""));
+                let end = head.find(|letter: char| "<>=!~@ (".contains(letter)).unwrap_or(head.len());
+                let marker = if marker.is_empty() { String::new() } else { format!(" ;{marker}") };
+                self.direct(&format!("{} @ {url}{marker}", head[..end].trim()), declared)
+            }
             Some(Source::Index(index)) => {
                 let requirement = index_requirement(declared)?;
                 let url = self.workspace.index_url(index).unwrap_or(index);
@@ -431,12 +487,20 @@ impl Reader<'_> {
                 self.open.requirements.push(requirement);
                 Ok(())
             }
+            Some(Source::Path(_)) | None if parse_direct(text).is_some() => self.direct(text, declared),
             Some(Source::Path(_)) | None => {
                 let requirement = index_requirement(declared)?;
                 self.open.requirements.push(requirement);
                 Ok(())
             }
         }
+    }
+
+    fn direct(&mut self, text: &str, declared: &Declared) -> Result<(), BuildError> {
+        let Declared { file, line, .. } = declared;
+        let reference = parse_direct(text).unwrap_or_else(|| Err("it names no URL".to_owned()));
+        self.open.direct.push(reference.map_err(|reason| refusal(file, *line, text, &reason))?);
+        Ok(())
     }
 
     /// Refuses a project that searches other package indexes: the operator's index may have unrelated packages with the same names.
@@ -467,16 +531,16 @@ impl Reader<'_> {
                 "codeloc installs no archives of the repository; name a folder or a package",
             ));
         }
-        let metadata = match metadata::read(self.files, folder)? {
-            Found::Static(metadata) => *metadata,
-            Found::NeedsBuild(file, why) => return Err(needs_build(&file, &why)),
-            Found::Nothing if self.files.names(folder)?.is_empty() => {
-                return Err(refusal(file, line, folder, "the commit has no such folder"));
-            }
-            Found::Nothing => {
-                return Err(refusal(file, line, folder, "no file in this folder describes a Python project"));
-            }
-        };
+        if !self.describes_a_project(folder)? {
+            let is_empty = self.files.names(folder)?.is_empty();
+            let reason = if is_empty {
+                "the commit has no such folder"
+            } else {
+                "no file in this folder describes a Python project"
+            };
+            return Err(refusal(file, line, folder, reason));
+        }
+        let Some(metadata) = self.project(folder)? else { return Ok(()) };
         if self.seen.insert(folder.to_owned()) {
             self.add_project(folder, &metadata)?;
             if with_dependencies {
@@ -498,13 +562,9 @@ impl Reader<'_> {
             if self.seen.contains(folder) {
                 continue;
             }
-            match metadata::read(self.files, folder)? {
-                Found::Static(metadata) => {
-                    self.seen.insert(folder.clone());
-                    self.add_project(folder, &metadata)?;
-                }
-                Found::NeedsBuild(file, why) => return Err(needs_build(&file, &why)),
-                Found::Nothing => {}
+            if let Some(metadata) = self.project(folder)? {
+                self.seen.insert(folder.clone());
+                self.add_project(folder, &metadata)?;
             }
         }
         Ok(())
@@ -545,12 +605,6 @@ impl Reader<'_> {
 
 fn index_requirement(declared: &Declared) -> Result<Requirement, BuildError> {
     parse(&declared.text).map_err(|reason| refusal(&declared.file, declared.line, &declared.text, &reason))
-}
-
-fn needs_build(file: &str, why: &str) -> BuildError {
-    BuildError::terminal(format!(
-        "codeloc does not run the build of {file}, and {why}; list the dependencies under [project] in pyproject.toml or in requirements.txt"
-    ))
 }
 
 fn outside(file: &str, line: usize, path: &str) -> BuildError {

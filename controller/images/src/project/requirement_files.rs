@@ -3,7 +3,7 @@
 use super::files::{join, parent};
 use super::{Reader, extras_in, local_path, outside, refused_index};
 use crate::error::BuildError;
-use crate::requirements::{Requirement, logical_lines, parse, refusal};
+use crate::requirements::{Direct, Requirement, logical_lines, parse, parse_direct, refusal};
 
 /// Options that change nothing here: codeloc installs wheels, checks hashes and has its own cache.
 const WITHOUT_EFFECT: [&str; 6] =
@@ -13,6 +13,7 @@ const WITHOUT_EFFECT: [&str; 6] =
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Requirement(Requirement),
+    Direct(Direct),
     /// Another file of requirements.
     Include(&'a str),
     Constraints(&'a str),
@@ -39,6 +40,11 @@ impl Reader<'_> {
                 Line::WithoutEffect => {}
                 Line::Requirement(requirement) if as_constraints => self.open.constraints.push(requirement),
                 Line::Requirement(requirement) => self.open.requirements.push(requirement),
+                Line::Direct(_) if as_constraints => {
+                    let reason = "a constraint cannot name a URL or version control; name it as a requirement";
+                    return Err(refusal(file, number, &line, reason));
+                }
+                Line::Direct(direct) => self.open.direct.push(direct),
                 Line::Include(path) => self.include(file, number, path, as_constraints)?,
                 Line::Constraints(path) => self.include(file, number, path, true)?,
                 Line::Index(url) => {
@@ -95,7 +101,10 @@ fn meaning(line: &str) -> Result<Line<'_>, String> {
         return match name {
             "r" | "requirement" => Ok(Line::Include(value)),
             "c" | "constraint" => Ok(Line::Constraints(value)),
-            "e" | "editable" => folder(value).ok_or_else(|| not_a_folder().to_owned()),
+            "e" | "editable" => match parse_direct(value) {
+                Some(direct) => direct.map(Line::Direct),
+                None => folder(value).ok_or_else(|| not_a_folder().to_owned()),
+            },
             "i" | "index-url" | "extra-index-url" | "pypi-url" => Ok(Line::Index(value)),
             _ if WITHOUT_EFFECT.contains(&whole) => Ok(Line::WithoutEffect),
             _ => Err(format!("only the operator sets the option {whole}; remove it")),
@@ -105,6 +114,9 @@ fn meaning(line: &str) -> Result<Line<'_>, String> {
         && url.trim().starts_with("file:")
     {
         return Ok(Line::Folder(local_path(url.trim()), line));
+    }
+    if let Some(direct) = parse_direct(line) {
+        return direct.map(Line::Direct);
     }
     let is_path = line.starts_with(['.', '/']) || (line.contains('/') && !line.contains("://") && !line.contains('@'));
     if is_path && !line.starts_with('/') {
@@ -153,9 +165,9 @@ mod tests {
         for (line, reason) in [
             ("--find-links .", "the option --find-links"),
             ("--pre", "the option --pre"),
-            ("-e git+https://host/x.git", "version control"),
-            ("git+https://host/x.git", "not from URLs"),
-            ("x @ https://host/x.whl", "not from URLs"),
+            ("-e git+ssh://host/x.git", "version control"),
+            ("git+ssh://git@host/x.git", "version control"),
+            ("x @ https://me:secret@host/x.whl", "without credentials"),
             ("/etc/passwd", "not from paths"),
         ] {
             let error = meaning(line).unwrap_err();

@@ -7,7 +7,7 @@ use crate::error::expect_terminal;
 const INDEX: &str = "https://index.example/simple";
 
 fn wanted<'a>(root: &'a str, code: Option<&'a CodePointer>, allows_index: &'a dyn Fn(&str) -> bool) -> Wanted<'a> {
-    Wanted { root, dependencies: None, code, python: Some("3.12"), allows_index }
+    Wanted { root, dependencies: None, code, python: Some("3.12"), built: &[], allows_index }
 }
 
 fn plan_of(root: &str, code: Option<&str>, files: &[(&str, &str)]) -> Result<Plan, BuildError> {
@@ -26,7 +26,7 @@ fn refusal(files: &[(&str, &str)]) -> String {
 fn lines(packages: &Packages) -> Vec<String> {
     match packages {
         Packages::UvLock(lock) => vec![format!("uv.lock in {:?} of {:?}", lock.folder, lock.package)],
-        Packages::Locked(requirements) => requirements.iter().map(Requirement::locked_line).collect(),
+        Packages::Locked(locked) => locked.packages.iter().map(Requirement::locked_line).collect(),
         Packages::Open(open) => {
             let with = |mark: &'static str| move |requirement: &Requirement| format!("{mark}{}", requirement.line());
             let constraints = open.constraints.iter().map(with("constraint "));
@@ -123,7 +123,8 @@ fn what_leaves_the_repository_or_the_index_is_refused() {
         ("-e ../x", "outside the repository"),
         ("./absent", "no such folder"),
         ("--extra-index-url https://me:hunter2@evil.example", "the index https://"),
-        ("git+https://host/x", "not from URLs"),
+        ("git+ssh://git@host/x", "only with https"),
+        ("git+https://me:hunter2@host/x", "without credentials"),
         ("--pre", "the option --pre"),
     ] {
         let text = refusal(&[("requirements.txt", &format!("fine\n\n{line}\n"))]);
@@ -137,7 +138,7 @@ fn what_leaves_the_repository_or_the_index_is_refused() {
         )])
     };
     for (rest, start, reason) in [
-        ("[tool.uv.sources]\nmine = { git = 'https://host/x' }", "pyproject.toml:5: ", "version control"),
+        ("[tool.uv.sources]\nmine = { git = 'git@host:x' }", "pyproject.toml:5: ", "version control"),
         ("[tool.uv.sources]\nmine = { path = '../x' }", "pyproject.toml:5: ", "outside the repository"),
         ("[tool.uv.sources]\nmine = { path = 'x.whl' }", "pyproject.toml:5: ", "no archives"),
         ("[tool.uv.sources]\nmine = { workspace = true }", "pyproject.toml:5: ", "no member"),
@@ -251,8 +252,8 @@ fn a_pylock_names_the_project_itself() {
     assert_eq!(lines(&plan.packages), [format!("jinja2==3.1.6 ; python_version >= '3.9' --hash=sha256:{hash}")]);
     assert_eq!(folders(&plan), [""]);
     for (rest, reason) in [
-        ("vcs = { type = 'git', url = 'https://me:hunter2@host/x', commit-id = '1' }", "not from URLs"),
-        ("version = '1'", "no wheel"),
+        ("vcs = { type = 'git', url = 'https://me:hunter2@host/x', commit-id = '1' }", "without credentials"),
+        ("version = '1'", "neither a wheel nor an sdist"),
         ("version = '1'\nwheels = [{ hashes = { md5 = '1' } }]", "no sha256"),
         ("wheels = [{ hashes = { sha256 = '1' } }]", "no version"),
     ] {
@@ -279,8 +280,47 @@ fn files_that_codeloc_does_not_read_are_named() {
         "codeloc does not read Pipfile, and the project has no other list of packages; commit the Pipfile.lock that `pipenv lock` writes"
     );
     assert!(refusal(&[("environment.yml", ""), ("pyproject.toml", "[tool.ruff]\n")]).contains("environment.yml"));
-    let computed = refusal(&[("setup.py", "from setuptools import setup\nsetup(install_requires=read())")]);
-    assert!(computed.starts_with("codeloc does not run the build of setup.py, and line 2 computes"), "{computed}");
+}
+
+#[test]
+fn a_project_that_computes_its_dependencies_is_built() {
+    let files = [("setup.py", "from setuptools import setup\nsetup(install_requires=read())"), ("src/shop/__init__.py", "")];
+    let first = plan(&files);
+    assert_eq!(first.to_build.len(), 1);
+    assert!(first.to_build[0].why.starts_with("setup.py: line 2 computes"), "{:?}", first.to_build);
+    assert_eq!(first.needs_isolation(), [first.to_build[0].why.clone()]);
+    let built = BuiltProject {
+        folder: String::new(),
+        metadata: "Metadata-Version: 2.1\nName: shop\nVersion: 3\nRequires-Python: >=3.10\nRequires-Dist: tiny>=1\n\
+                   Requires-Dist: odd; extra == 'more'\nRequires-Dist: sided ; python_version > '3' and extra == \"more\"\n\nName: none\n"
+            .to_owned(),
+        entry_points: Some("[console_scripts]\nshop = shop.cli:main\n".to_owned()),
+        roots: vec!["src".to_owned()],
+    };
+    let wanted = Wanted { built: &[built], ..wanted("", None, &|_| false) };
+    let second = read(&mut Memory::new(&files), &wanted).unwrap();
+    assert_eq!(second.to_build, []);
+    assert_eq!(lines(&second.packages), ["tiny>=1"]);
+    let project = &second.projects[0];
+    assert_eq!((project.name.as_str(), project.version.as_str()), ("shop", "3"));
+    assert_eq!(project.roots, ["src"]);
+    assert_eq!(project.entry_points["console_scripts"]["shop"], "shop.cli:main");
+}
+
+#[test]
+fn packages_from_version_control_keep_their_place() {
+    let commit = "0123456789012345678901234567890123456789";
+    let text = format!("fine\nlib @ git+https://host/lib.git@{commit}\n");
+    let direct = |files: &[(&str, &str)]| match plan(files).packages {
+        Packages::Open(open) => open.direct.into_iter().map(|direct| direct.line).collect::<Vec<_>>(),
+        packages => panic!("{packages:?}"),
+    };
+    assert_eq!(direct(&[("requirements.txt", &text)]), [format!("lib @ git+https://host/lib.git@{commit}")]);
+    let project = format!(
+        "[project]\nname = 'x'\nversion = '1'\ndependencies = ['lib[s3]>=1']\n[tool.uv.sources]\nlib = {{ git = 'https://host/lib', rev = '{commit}', subdirectory = 'a' }}\n"
+    );
+    let expected = format!("lib[s3] @ git+https://host/lib@{commit}#subdirectory=a");
+    assert_eq!(direct(&[("pyproject.toml", &project)]), [expected]);
 }
 
 #[test]

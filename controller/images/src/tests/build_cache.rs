@@ -13,12 +13,14 @@ use super::{
     BuildError, CODE, Repository, TestBuilder, TestRegistry, digest,
     python::{python_minor, use_wheels, uv, wheels},
 };
+use crate::disk::disk_error;
 use crate::error::expect_transient;
 use crate::{BuildCache, Request};
 
 #[derive(Clone, Default)]
 struct MemoryBuildCache {
     texts: Arc<Mutex<BTreeMap<String, String>>>,
+    archives: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     unavailable: bool,
 }
 
@@ -44,6 +46,17 @@ impl BuildCache for MemoryBuildCache {
     fn write<'a>(&'a self, name: &'a str, text: String) -> BoxFuture<'a, Result<(), BuildError>> {
         let written = self.access(|texts| texts.insert(name.to_owned(), text));
         Box::pin(std::future::ready(written.map(|_| ())))
+    }
+
+    fn read_file<'a>(&'a self, name: &'a str, to: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        let archive = lock(&self.archives).get(name).cloned();
+        Box::pin(std::future::ready(Ok(archive.is_some_and(|archive| std::fs::write(to, archive).is_ok()))))
+    }
+
+    fn write_file_first<'a>(&'a self, name: &'a str, from: &'a Path) -> BoxFuture<'a, Result<bool, BuildError>> {
+        let archive = std::fs::read(from).map_err(|error| disk_error(from, error));
+        let written = archive.map(|archive| lock(&self.archives).insert(name.to_owned(), archive).is_none());
+        Box::pin(std::future::ready(written))
     }
 }
 

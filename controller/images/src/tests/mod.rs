@@ -99,6 +99,7 @@ fn request_for(git_url: &str, registry: &str, commit: &Commit) -> Request {
         code: CodePointer::PythonFile("pipeline/definitions.py".to_owned()),
         dependencies: None,
         dockerfile: None,
+        commands: vec![],
         python: None,
         architecture: Architecture::Arm64,
         target: format!("{registry}/codeloc/demo"),

@@ -86,6 +86,7 @@ fn wanted(name: &str, commit: &str) -> Wanted {
         code: CodePointer::Module("shop".to_owned()),
         dependencies: None,
         dockerfile: None,
+        commands: vec![],
         python: None,
         architecture: Architecture::Arm64,
         target: format!("registry.test/{name}"),

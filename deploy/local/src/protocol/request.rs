@@ -32,9 +32,10 @@ pub fn read(request: &Request<Bytes>) -> Result<Call, Unread> {
     if let Some(target) = header(request.headers(), "x-amz-target") {
         return read_json(target, request.body());
     }
+    // Some HTTP clients also give a PUT this type.
     let form = header(request.headers(), CONTENT_TYPE.as_str())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    if form {
+    if form && request.method() == http::Method::POST {
         return read_query(request.body());
     }
     let operation = s3::operation(request).to_owned();

@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use codeloc_sandbox::Sandbox;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -66,6 +67,14 @@ pub(super) struct TaskEnvironment<'a> {
     pub(super) lease: &'a Lease,
 }
 
+/// What a sandboxed container gets of this machine.
+pub(super) struct SandboxTask<'a> {
+    pub(super) certificates: BTreeMap<String, String>,
+    /// Folders of programs that the sandbox shows.
+    pub(super) search_path: &'a str,
+    pub(super) scratch: &'a Path,
+}
+
 impl Plan {
     pub(super) fn new(container: &Container, image: &Image, task: &TaskEnvironment<'_>) -> Result<Self, StartError> {
         let environment = environment(container, image, task);
@@ -89,6 +98,22 @@ impl Plan {
             directory,
             environment,
         })
+    }
+
+    /// The plan of a container whose image is the sandbox of this machine. It gets its own variables only: none of the cloud.
+    pub(super) fn sandboxed(container: &Container, sandbox: &Sandbox, python: &Path, task: &SandboxTask<'_>) -> Self {
+        let program = container.entry_point.iter().chain(&container.command).cloned();
+        let mut words = sandbox.words(program).into_iter();
+        let mut environment = container.environment.clone();
+        environment.extend(task.certificates.clone());
+        environment.insert("PATH".to_owned(), task.search_path.to_owned());
+        Self {
+            python: python.to_owned(),
+            directory: task.scratch.to_owned(),
+            program: PathBuf::from(words.next().unwrap_or_default()),
+            arguments: words.collect(),
+            environment: sandbox.environment(environment),
+        }
     }
 
     /// Starts the launcher, which waits for [`Running::release`], so that the guardian knows the group before the command runs.

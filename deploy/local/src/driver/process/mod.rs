@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a task runs the layers of its manifest in a separate process group, and gets only the configured part of this
 //! process's environment. Its lines are reported before its end. The group ends with the task, and with this process. This is no
-//! security boundary: a task has access to the files and the network of this machine.
+//! security boundary: a task has access to the files and the network of this machine. The exception are tasks of the image
+//! [`SANDBOX_IMAGE`], which stands for programs of this machine in a [`Sandbox`].
 //!
 //! The environment of an image is at `/opt/codeloc/env`, its code at `/opt/codeloc/code`. The machine's Python of the same minor
 //! version replaces the base image. See [`image`] and [`paths`].
@@ -33,10 +34,11 @@ use tokio_util::sync::CancellationToken;
 use super::Driver;
 use super::addresses::{Addresses, LISTENING};
 use crate::lock::lock;
-use crate::model::launch::{Launch, Report, TransientStop};
+use crate::model::launch::{Container, Launch, Report, TransientStop};
 use crate::registry::Registry;
 use address::LeaseError;
-use container::{Plan, StartError, TaskEnvironment};
+use codeloc_sandbox::{Limits, Reachable, Sandbox};
+use container::{Plan, SandboxTask, StartError, TaskEnvironment};
 use guardian::Guardian;
 use image::{Image, ImageError, Store};
 
@@ -57,7 +59,15 @@ pub struct ProcessSettings {
     pub platform: Option<PathBuf>,
     /// The search path for programs of this machine, appended to the PATH of every task.
     pub search_path: String,
+    /// Folders with programs that a sandboxed task sees, such as uv.
+    pub tools: Vec<PathBuf>,
+    /// `HOST:PORT` of this machine that a sandboxed task reaches, such as a package index.
+    pub reachable: Vec<String>,
 }
+
+/// An image that no registry has; its tag is the minor version of Python.
+pub const SANDBOX_IMAGE: &str = "localcloud.invalid/sandbox";
+const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 impl ProcessSettings {
     /// Settings with `PATH` and the certificates of this process, and no other part of its environment.
@@ -67,9 +77,11 @@ impl ProcessSettings {
         Self {
             folder,
             registry,
-            extra_environment: ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(certificate).collect(),
+            extra_environment: CERTIFICATES.into_iter().filter_map(certificate).collect(),
             python: Vec::new(),
             platform: None,
+            tools: Vec::new(),
+            reachable: Vec::new(),
             search_path: text("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
         }
     }
@@ -84,10 +96,20 @@ struct Shared {
     folder: PathBuf,
     extra_environment: BTreeMap<String, String>,
     search_path: String,
+    python: Vec<PathBuf>,
+    tools: Vec<PathBuf>,
+    reachable: Vec<String>,
     /// Prepares one image at a time: the next often needs the same layers.
     store: Arc<tokio::sync::Mutex<Store>>,
     guardian: Arc<Mutex<Guardian>>,
     tasks: Mutex<HashMap<String, CancellationToken>>,
+}
+
+/// What a container runs in.
+enum Runtime {
+    Image(Image),
+    /// With the interpreter that it shows.
+    Sandbox(Sandbox, PathBuf),
 }
 
 /// Why a task did not run, with the names of ECS in `stoppedReason`.
@@ -107,12 +129,15 @@ enum TaskError {
 
 impl Process {
     pub fn new(settings: ProcessSettings) -> Self {
-        let ProcessSettings { folder, registry, extra_environment, python, platform, search_path } = settings;
+        let ProcessSettings { folder, registry, extra_environment, python, platform, search_path, tools, reachable } =
+            settings;
         clear_leftovers(&folder);
-        let store = Store::new(&folder, registry, OsString::from(&search_path), python, platform);
+        let store = Store::new(&folder, registry, OsString::from(&search_path), python.clone(), platform);
         let store = Arc::new(tokio::sync::Mutex::new(store));
         let (guardian, tasks) = (Arc::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { folder, extra_environment, search_path, store, guardian, tasks }) }
+        let shared =
+            Shared { folder, extra_environment, search_path, python, tools, reachable, store, guardian, tasks };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -174,7 +199,7 @@ impl Shared {
         for container in &launch.containers {
             images.push(tokio::select! {
                 () = stop.cancelled() => return Err(TaskError::Stopped),
-                image = self.prepare(container.image.clone()) => image?,
+                image = self.runtime(container) => image?,
             });
         }
         let port = launch.containers.iter().find_map(|container| container.port);
@@ -192,7 +217,10 @@ impl Shared {
             lease: &lease,
         };
         let containers = launch.containers.iter().zip(&images);
-        let plans = containers.map(|(container, image)| Plan::new(container, image, &task));
+        let plans = containers.map(|(container, runtime)| match runtime {
+            Runtime::Image(image) => Plan::new(container, image, &task),
+            Runtime::Sandbox(sandbox, python) => Ok(self.sandboxed(container, sandbox, python, scratch.path())),
+        });
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         let running = plans.iter().map(|plan| plan.start(&self.guardian));
         let running = running.collect::<Result<Vec<_>, _>>()?;
@@ -227,6 +255,44 @@ impl Shared {
         };
         let reason = if asked { "Task stopped on request" } else { "Essential container in task exited" };
         Ok((exit_code, reason.to_owned()))
+    }
+
+    async fn runtime(&self, container: &Container) -> Result<Runtime, TaskError> {
+        let version = container.image.strip_prefix(SANDBOX_IMAGE).and_then(|rest| rest.strip_prefix(':'));
+        let Some(version) = version else {
+            return self.prepare(container.image.clone()).await.map(Runtime::Image);
+        };
+        let python =
+            python::find(version, &OsString::from(&self.search_path), &self.python).map_err(ImageError::from)?;
+        let folder = self.folder.join("tasks");
+        fs::create_dir_all(&folder).map_err(TaskError::Resources)?;
+        let urls = container.environment.values().filter(|value| value.starts_with("http://")).cloned().collect();
+        let reachable = Reachable { addresses: self.reachable.clone(), urls };
+        let certificates = self.certificates().into_values().map(PathBuf::from);
+        let shown = self.tools.iter().cloned().chain(certificates).collect();
+        let sandbox = Sandbox::new(&folder, &python, shown, Limits::default(), reachable);
+        Ok(Runtime::Sandbox(
+            sandbox.map_err(TaskError::Resources)?,
+            fs::canonicalize(python).map_err(TaskError::Resources)?,
+        ))
+    }
+
+    fn certificates(&self) -> BTreeMap<String, String> {
+        let all = CERTIFICATES.into_iter().filter_map(|name| self.extra_environment.get_key_value(name));
+        all.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    fn sandboxed(&self, container: &Container, sandbox: &Sandbox, python: &Path, scratch: &Path) -> Plan {
+        let folders = python
+            .parent()
+            .map(Path::to_owned)
+            .into_iter()
+            .chain(self.tools.iter().cloned())
+            .chain(["/usr/bin", "/bin"].map(PathBuf::from));
+        let folders: Vec<String> = folders.map(|folder| folder.to_string_lossy().into_owned()).collect();
+        let search_path = folders.join(":");
+        let task = SandboxTask { certificates: self.certificates(), search_path: &search_path, scratch };
+        Plan::sandboxed(container, sandbox, python, &task)
     }
 
     async fn prepare(&self, image: String) -> Result<Image, TaskError> {

@@ -1,0 +1,99 @@
+//! dbt projects in a commit. dagster-dbt needs the manifest of each, which `dbt parse` writes and most repositories do not commit.
+
+use std::io;
+
+use crate::checkout::{ObjectReader, Tree};
+use crate::layer::Node;
+
+/// Larger files are not searched.
+const LARGEST_SOURCE: u64 = 1 << 20;
+const MANIFEST: &str = "target/manifest.json";
+
+/// The dbt projects whose manifest the commit lacks. All paths start at the folder of the location.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dbt {
+    pub folders: Vec<String>,
+    /// Python files that create a `DbtProject`.
+    files: Vec<String>,
+    /// A component of dg uses a dbt project.
+    has_components: bool,
+}
+
+impl Dbt {
+    pub(super) fn read(tree: &Tree, reader: &mut ObjectReader) -> io::Result<Self> {
+        let mut dbt = Self::default();
+        for path in tree.nodes.keys() {
+            let Some(folder) =
+                path.strip_suffix("dbt_project.yml").filter(|rest| rest.is_empty() || rest.ends_with('/'))
+            else {
+                continue;
+            };
+            let is_package = folder.split('/').any(|part| part == "dbt_packages" || part == "dbt_modules");
+            if !is_package && !tree.nodes.contains_key(&format!("{folder}{MANIFEST}")) {
+                dbt.folders.push(folder.trim_end_matches('/').to_owned());
+            }
+        }
+        if dbt.folders.is_empty() {
+            return Ok(dbt);
+        }
+        for (path, node) in &tree.nodes {
+            let Node::File { content, size, .. } = node else { continue };
+            let is_python = path.ends_with(".py");
+            let is_component = path.ends_with("defs.yaml") || path.ends_with("component.yaml");
+            if *size > LARGEST_SOURCE || !(is_python || is_component) {
+                continue;
+            }
+            let text = reader.read(path, content)?;
+            let contains = |needle: &str| text.windows(needle.len()).any(|part| part == needle.as_bytes());
+            if is_python && contains("DbtProject(") {
+                dbt.files.push(path.clone());
+            }
+            dbt.has_components |= is_component && contains("DbtProject");
+        }
+        Ok(dbt)
+    }
+
+    /// The commands that write the manifests, if the environment has dagster-dbt.
+    pub(super) fn commands(&self, lock: &str) -> Vec<String> {
+        if !lock.lines().any(|line| line.starts_with("dagster-dbt==")) {
+            return vec![];
+        }
+        const PREPARE: &str = "dagster-dbt project prepare-and-package";
+        let files = self.files.iter().map(|file| format!("{PREPARE} --file {}", quoted(file)));
+        files.chain(self.has_components.then(|| format!("{PREPARE} --components ."))).collect()
+    }
+
+    /// What the author of the repository may have to do, if nothing prepares the projects.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let note = |folder: &String| {
+            let path = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+            format!(
+                "the commit has no {path}{MANIFEST}, which dbt writes; if the code reads it, add `dbt parse` to `build.commands` in the config, \
+                 or commit the file"
+            )
+        };
+        self.folders.iter().map(note).collect()
+    }
+}
+
+/// A word for `sh`.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_need_dagster_dbt() {
+        let dbt = Dbt { folders: vec!["a".to_owned()], files: vec!["it's.py".to_owned()], has_components: true };
+        assert!(dbt.commands("dagster==1\ndbt-core==1\n").is_empty());
+        let expected = [
+            r"dagster-dbt project prepare-and-package --file 'it'\''s.py'",
+            "dagster-dbt project prepare-and-package --components .",
+        ];
+        assert_eq!(dbt.commands("dagster-dbt==0.29.1 --hash=sha256:1\n"), expected);
+        assert!(dbt.notes()[0].starts_with("the commit has no a/target/manifest.json"));
+    }
+}
