@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AwsVpcConfiguration, Compatibility, ContainerDefinition, ContainerOverride, CpuArchitecture,
-    DesiredStatus, EphemeralStorage, KeyValuePair, LaunchType, LogConfiguration, LogDriver, NetworkConfiguration,
-    NetworkMode, OsFamily, RuntimePlatform, Tag, Task, TaskOverride,
+    AssignPublicIp, AwsVpcConfiguration, Compatibility, Container, ContainerDefinition, ContainerOverride,
+    CpuArchitecture, DesiredStatus, EphemeralStorage, KeyValuePair, LaunchType, LogConfiguration, LogDriver,
+    NetworkConfiguration, NetworkMode, OsFamily, RuntimePlatform, Tag, Task, TaskOverride,
 };
 use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::presigning::PresigningConfig;
@@ -78,7 +78,7 @@ impl IsolatedTasks {
         // A task that a former process started may have ended.
         let mut result = Ok(());
         if !read().await? {
-            result = self.run(build, &input, &output, progress).await;
+            result = Box::pin(self.run(build, &input, &output, progress)).await;
             if !read().await? {
                 result?;
                 return Err(BuildError::transient(format!("the isolated build ({}) wrote no result", build.why)));
@@ -103,12 +103,11 @@ impl IsolatedTasks {
         output: &str,
         progress: &OnProgress<'_>,
     ) -> Result<(), BuildError> {
-        let (arn, definition) = match self.running(build).await? {
-            Some(arn) => (arn, None),
-            None => {
-                let (arn, definition) = self.start(build, input, output).await?;
-                (arn, Some(definition))
-            }
+        let (arn, definition) = if let Some(arn) = self.running(build).await? {
+            (arn, None)
+        } else {
+            let (arn, definition) = self.start(build, input, output).await?;
+            (arn, Some(definition))
         };
         let stop = StopOnDrop { tasks: self, arn: Some(arn.clone()) };
         if let Some(definition) = definition {
@@ -318,7 +317,7 @@ fn started_by(key: &str) -> String {
 /// What the end of a task means, if its guest has written no result.
 fn ended(build: &IsolatedBuild, task: &Task, settings: &IsolatedSettings) -> Result<(), BuildError> {
     let container = task.containers().iter().find(|container| container.name() == Some(CONTAINER));
-    let code = container.and_then(|container| container.exit_code());
+    let code = container.and_then(Container::exit_code);
     let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
     let reasons: Vec<&str> = reasons.into_iter().flatten().filter(|reason| !reason.is_empty()).collect();
     let reason = reasons.join("; ");
@@ -357,7 +356,6 @@ fn malformed(operation: &'static str, what: &'static str) -> BuildError {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::Container;
     use codeloc_images::ErrorClass;
 
     use super::*;

@@ -5,6 +5,7 @@ use std::io;
 use crate::checkout::{ObjectReader, Tree};
 use crate::layer::Node;
 
+const PREPARE: &str = "dagster-dbt project prepare-and-package";
 /// Larger files are not searched.
 const LARGEST_SOURCE: u64 = 1 << 20;
 const MANIFEST: &str = "target/manifest.json";
@@ -38,7 +39,7 @@ impl Dbt {
         }
         for (path, node) in &tree.nodes {
             let Node::File { content, size, .. } = node else { continue };
-            let is_python = path.ends_with(".py");
+            let is_python = std::path::Path::new(path).extension().is_some_and(|extension| extension == "py");
             let is_component = path.ends_with("defs.yaml") || path.ends_with("component.yaml");
             if *size > LARGEST_SOURCE || !(is_python || is_component) {
                 continue;
@@ -58,7 +59,6 @@ impl Dbt {
         if !lock.lines().any(|line| line.starts_with("dagster-dbt==")) {
             return vec![];
         }
-        const PREPARE: &str = "dagster-dbt project prepare-and-package";
         let files = self.files.iter().map(|file| format!("{PREPARE} --file {}", quoted(file)));
         files.chain(self.has_components.then(|| format!("{PREPARE} --components ."))).collect()
     }

@@ -84,7 +84,8 @@ impl Lock {
     }
 
     fn file(&self) -> String {
-        self.notes.iter().map(|note| format!("{NOTE}{note}\n")).collect::<String>() + &self.text
+        let notes = self.notes.iter().flat_map(|note| [NOTE, note, "\n"]);
+        notes.chain([self.text.as_str()]).collect()
     }
 }
 
@@ -96,8 +97,18 @@ const NEEDS_BUILD: &str = "# needs an isolated build: ";
 #[derive(Debug)]
 pub(super) enum Resolved {
     Lock(Lock),
-    /// Packages to build first: by the first job whose packages do not contradict each other.
-    Build(Vec<Job>),
+    /// Packages to build first.
+    Build(Box<ToBuild>),
+}
+
+/// What has to be built before there is a lock.
+#[derive(Debug)]
+pub(super) struct ToBuild {
+    /// The first job whose packages do not contradict each other counts.
+    pub jobs: Vec<Job>,
+    /// The lock without newer versions, if only these have to be built.
+    fallback: Option<Lock>,
+    key: String,
 }
 
 impl Resolution<'_> {
@@ -142,10 +153,15 @@ impl Resolution<'_> {
         if let Some(built) = built {
             return self.with_built(source, &sets[0], &key, built).await.map(Resolved::Lock);
         }
+        let fallback_key = sha256_hex(format!("{key} without newer versions"));
+        let mut fallback = None;
         let mut reasons = match self.stored(&key).await? {
             Some(text) => match text.strip_prefix(NEEDS_BUILD) {
                 None => return Ok(Resolved::Lock(Lock::parse(&text, None))),
-                Some(reasons) => reasons.trim().split(", ").map(str::to_owned).collect(),
+                Some(reasons) => match self.stored(&fallback_key).await? {
+                    Some(text) => return Ok(Resolved::Lock(Lock::parse(&text, None))),
+                    None => reasons.trim().split(", ").map(str::to_owned).collect(),
+                },
             },
             None => sets[0].direct.iter().map(|direct| format!("source: {}", direct.name)).collect::<Vec<String>>(),
         };
@@ -157,13 +173,14 @@ impl Resolution<'_> {
                 Ok(text) => {
                     release::check(source, &text)?;
                     let passed_over = self.passed_over(&sets[0], &text).await?;
+                    let notes = passed_over.iter().map(|(newer, package)| {
+                        format!("{newer} is not installed, because {package} has no wheel for this platform")
+                    });
+                    let lock = Lock { text, built: None, notes: notes.collect() };
                     if passed_over.is_empty() || !self.can_build {
-                        let notes = passed_over.iter().map(|(newer, package)| {
-                            format!("{newer} is not installed, because {package} has no wheel for this platform")
-                        });
-                        let lock = Lock { text, built: None, notes: notes.collect() };
                         return Ok(Resolved::Lock(Lock::parse(&self.store(&key, lock.file()).await?, None)));
                     }
+                    fallback = Some(lock);
                     reasons = passed_over.into_iter().map(|(_, package)| sdist(&package)).collect();
                 }
                 Err(error) => match uv::lacks_wheel(&error) {
@@ -175,8 +192,8 @@ impl Resolution<'_> {
         }
         let job = |set: &Set| Job {
             requirements: Some(Requirements {
-                requirements: texts(&set.requirements)
-                    + &set.direct.iter().map(|one| format!("{}\n", one.line)).collect::<String>(),
+                lines: texts(&set.requirements)
+                    + &set.direct.iter().flat_map(|one| [one.line.as_str(), "\n"]).collect::<String>(),
                 constraints: texts(&set.constraints) + self.constraints.unwrap_or_default(),
                 overrides: texts(&set.overrides),
                 complete: set.complete,
@@ -184,7 +201,21 @@ impl Resolution<'_> {
             reasons: reasons.clone(),
             ..Job::default()
         };
-        Ok(Resolved::Build(sets.iter().map(job).collect()))
+        let jobs = sets.iter().map(job).collect();
+        Ok(Resolved::Build(Box::new(ToBuild { jobs, fallback, key: fallback_key })))
+    }
+
+    /// The lock without the versions that cannot be built, if there is one. The next builds use it too.
+    pub(super) async fn without(&self, to_build: &ToBuild, error: BuildError) -> Result<Lock, BuildError> {
+        match &to_build.fallback {
+            Some(lock) if !error.is_transient() => {
+                let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+                let mut lock = lock.clone();
+                lock.notes.push(format!("codeloc cannot build it: {first}"));
+                Ok(Lock::parse(&self.store(&to_build.key, lock.file()).await?, None))
+            }
+            _ => Err(error),
+        }
     }
 
     /// The text with a key, from the work folder or from the build cache.
@@ -279,7 +310,7 @@ impl Resolution<'_> {
             match self.compile(&pinned).await {
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => {
-                    found.extend(uv::lacks_wheel(&error).map(|missing| (format!("{} {newer}", package.name), missing)))
+                    found.extend(uv::lacks_wheel(&error).map(|missing| (format!("{} {newer}", package.name), missing)));
                 }
                 Ok(_) => {}
             }

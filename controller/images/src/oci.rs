@@ -247,7 +247,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         )))
     }
 
-    async fn read_with(&self, build: Build<'_>, built: Vec<Arc<Output>>) -> Result<Read, BuildError> {
+    async fn read_with(&self, build: Build<'_>, outputs: Vec<Arc<Output>>) -> Result<Read, BuildError> {
         let Build { request, inputs: Inputs { target, .. }, .. } = build;
         let _reader = acquire(&self.readers).await?;
         let _reading = self.caches.enter().await?;
@@ -257,7 +257,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         };
         if request.dockerfile.is_some() {
             let loaded = Loaded { load: load_of_given_image(&request.code), search: vec![] };
-            return Ok(Read { tree, plan: Plan::default(), loaded, dbt: Dbt::default(), built });
+            return Ok(Read { tree, plan: Plan::default(), loaded, dbt: Dbt::default(), built: outputs });
         }
         let code = match &request.code {
             CodePointer::PythonFile(file) => CodePointer::PythonFile(tree.resolve(file)),
@@ -267,7 +267,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             dependencies: request.dependencies.clone(),
             code: Some(code.clone()),
             python: Some(target.python.clone()),
-            built: built.iter().flat_map(|output| output.projects().to_vec()).collect(),
+            built: outputs.iter().flat_map(|output| output.projects().to_vec()).collect(),
             // Only a project that names an index needs them, and a build without packages works without uv.
             indexes: self.uv.indexes().await.unwrap_or_default(),
         };
@@ -282,7 +282,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             Ok((tree, dbt))
         })
         .await?;
-        Ok(Read { tree, plan, loaded, dbt, built })
+        Ok(Read { tree, plan, loaded, dbt, built: outputs })
     }
 
     /// The trees of projects that are outside of the `subdirectory`.
@@ -362,9 +362,9 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         Ok(read_labels(&pulled.config).map(|(load, notes)| Image { reference, commit, load, notes }))
     }
 
-    async fn resolve(&self, build: Build<'_>, plan: &Plan, built: Option<Arc<Output>>) -> Result<Resolved, BuildError> {
+    fn resolution<'a>(&'a self, build: Build<'a>) -> Resolution<'a> {
         let Build { inputs: Inputs { target, constraints, .. }, progress, .. } = build;
-        let resolution = Resolution {
+        Resolution {
             uv: &self.uv,
             target,
             base: &self.base_set,
@@ -373,8 +373,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             build_cache: self.build_cache.as_ref(),
             can_build: self.isolated.is_some(),
             progress,
-        };
-        resolution.lock(plan, built).await
+        }
     }
 
     async fn dependencies(&self, build: Build<'_>, lock: &Lock) -> Result<Dependencies, BuildError> {
@@ -598,16 +597,26 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             return self.build_dockerfile(build, dockerfile, tree, local).await;
         }
         let base = self.base(build).await?;
-        let mut resolved = self.resolve(build, &plan, None).await?;
-        if let Resolved::Build(jobs) = &resolved {
-            // Other people's code takes its time, and other builds do not wait for it.
-            drop(local);
-            let output = self.isolation(build, &[]).run_first(jobs).await?;
-            local = self.start_with(build, &tree).await?;
-            resolved = self.resolve(build, &plan, Some(output)).await?;
-        }
-        let Resolved::Lock(lock) = resolved else {
-            return Err(BuildError::terminal("the packages need another isolated build than the one that ran"));
+        let resolution = self.resolution(build);
+        let lock = match resolution.lock(&plan, None).await? {
+            Resolved::Lock(lock) => lock,
+            Resolved::Build(to_build) => {
+                // Other people's code takes its time, and other builds do not wait for it.
+                drop(local);
+                let output = self.isolation(build, &[]).run_first(&to_build.jobs).await;
+                local = self.start_with(build, &tree).await?;
+                match output {
+                    Err(error) => resolution.without(&to_build, error).await?,
+                    Ok(output) => match resolution.lock(&plan, Some(output)).await? {
+                        Resolved::Lock(lock) => lock,
+                        Resolved::Build(_) => {
+                            return Err(BuildError::terminal(
+                                "the packages need another isolated build than the one that ran",
+                            ));
+                        }
+                    },
+                }
+            }
         };
         plan.notes.extend(lock.notes.iter().cloned());
         let commands = match &request.commands[..] {
@@ -621,8 +630,12 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             let outside = self.outside(&tree, plan.projects.iter().map(|project| project.folder.as_str())).await?;
             let trees: Vec<&Tree> = std::iter::once(&tree).chain(&outside).collect();
             let reasons = commands.iter().map(|command| format!("command: {command}")).collect();
-            let commands =
-                Commands { folder: tree.folder.clone(), commands, lock: lock.text.clone(), wheels: lock.built.clone() };
+            let commands = Commands {
+                folder: tree.folder.clone(),
+                lines: commands,
+                lock: lock.text.clone(),
+                wheels: lock.built.clone(),
+            };
             let job = Job { commands: Some(commands), reasons, ..Job::default() };
             built.push(self.isolation(build, &trees).run(&job).await?);
             local = self.start_with(build, &tree).await?;

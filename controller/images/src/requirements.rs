@@ -58,13 +58,16 @@ pub(super) struct Direct {
 pub(super) fn parse_direct(line: &str) -> Option<Result<Direct, String>> {
     const NOWHERE: &str = "codeloc takes packages from version control or URLs only with https, and without credentials; write \
                            `name @ git+https://HOST/PATH@COMMIT`";
-    let line = line.trim_start_matches("-e ").trim_start_matches("--editable ").trim();
     let (requirement, marker) = line.split_once(" ;").or_else(|| line.split_once("; ")).unwrap_or((line, ""));
     let (named, url) = match requirement.split_once('@') {
-        Some((name, url)) if !name.contains([':', '/']) => (Some(name.trim()), url.trim()),
+        Some((name, url)) if name != "git" && !name.contains([':', '/']) => (Some(name.trim()), url.trim()),
         _ => (None, requirement.trim()),
     };
-    if !url.contains("://") && !url.starts_with("git@") || url.starts_with("file:") || url.starts_with('-') {
+    let is_scp = |text: &str| text.starts_with("git@");
+    if (!url.contains("://") && !is_scp(url) && !is_scp(requirement))
+        || url.starts_with("file:")
+        || url.starts_with('-')
+    {
         return None;
     }
     let (plain, fragment) = url.split_once('#').unwrap_or((url, ""));
@@ -404,7 +407,7 @@ mod tests {
     fn a_reference_keeps_its_place_and_nothing_else() {
         for (line, name, expected) in [
             ("My.Lib @ git+https://host/x.git@c0ffee", "my-lib", "My.Lib @ git+https://host/x.git@c0ffee"),
-            ("-e git+https://host/x@1#egg=lib&subdirectory=a/b", "lib", "lib @ git+https://host/x@1#subdirectory=a/b"),
+            ("git+https://host/x@1#egg=lib&subdirectory=a/b", "lib", "lib @ git+https://host/x@1#subdirectory=a/b"),
             ("git+https://host/team/x.git", "x", "git+https://host/team/x.git"),
             (
                 "lib[s3] @ https://host/x.zip ; python_version < '3.12'",

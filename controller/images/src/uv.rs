@@ -297,8 +297,6 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
         None => format!("{failure}: {}", stderr.trim_start_matches("error: ")),
     };
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| stderr.contains(phrase));
-    let network =
-        ["error sending request", "Failed to fetch", "timed out", "dns error", "Connection re", "status server error"];
     let invalid_input = [
         "No solution found",
         "unsatisfiable",
@@ -308,8 +306,15 @@ fn check_exit(failure: &str, output: Output) -> Result<String, BuildError> {
         "uv.lock",
         "not compatible",
     ];
-    let is_terminal = !contains_any(&network) && contains_any(&invalid_input);
+    let is_terminal = !is_network_fault(&stderr) && contains_any(&invalid_input);
     Err(if is_terminal { BuildError::terminal(message) } else { BuildError::transient(message) })
+}
+
+/// Whether uv could not reach the package index.
+pub(super) fn is_network_fault(text: &str) -> bool {
+    const PHRASES: [&str; 6] =
+        ["error sending request", "Failed to fetch", "timed out", "dns error", "Connection re", "status server error"];
+    PHRASES.iter().any(|phrase| text.contains(phrase))
 }
 
 const NO_WHEEL: &str = "has no wheel for this platform";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use codeloc_aws::lookup::{self, Identity};
 use codeloc_aws::permissions::{principal, simulate};
 use codeloc_aws::{CallError, Class, Clients, SdkConfig};
+use codeloc_core::names;
 
 use super::permissions::ACTIONS;
 use super::{Finding, bad, good, unknown};
@@ -66,9 +67,12 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &Identity
         Err(error) => return vec![failed(CHECK, &error)],
     };
     let mut by_resource: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let dockerfiles = settings.build.codebuild_project.is_some();
-    let actions: Vec<&str> =
-        ACTIONS.iter().copied().filter(|action| dockerfiles || !action.starts_with("codebuild:")).collect();
+    let build = &settings.build;
+    let is_needed = |action: &&str| match *action {
+        "ecs:RunTask" | "ecs:StopTask" => build.isolated_image.is_some(),
+        action => build.codebuild_project.is_some() || !action.starts_with("codebuild:"),
+    };
+    let actions: Vec<&str> = ACTIONS.iter().copied().filter(is_needed).collect();
     for action in actions.iter().copied() {
         by_resource.entry(resource(action, settings, &arn, region)).or_default().push(action);
     }
@@ -121,6 +125,8 @@ fn resource(action: &str, settings: &Settings, principal: &str, region: &str) ->
         ("s3", _) => {
             format!("arn:{partition}:s3:::{}/{}", settings.aws.bucket, codeloc_aws::lease::key(deployment))
         }
+        ("ecs", "RunTask") => here("ecs", format!("task-definition/{}:1", names::build_family(deployment))),
+        ("ecs", "StopTask") => here("ecs", format!("task/{}/doctor", settings.aws.cluster)),
         ("ecs", "CreateService" | "DeleteService" | "UpdateService" | "TagResource" | "UntagResource") => {
             here("ecs", format!("service/{}/doctor-service", settings.aws.cluster))
         }

@@ -48,6 +48,8 @@ pub const ACTIONS: &[&str] = &[
     "ecs:ListTaskDefinitions",
     "ecs:ListTasks",
     "ecs:RegisterTaskDefinition",
+    "ecs:RunTask",
+    "ecs:StopTask",
     "ecs:TagResource",
     "ecs:UntagResource",
     "ecs:UpdateService",

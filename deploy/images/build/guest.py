@@ -30,7 +30,7 @@ def orphans():
 
 
 def run(argv, cwd, **extra):
-    """Run a program in a session of its own, and kill what is left of it."""
+    """Run a program in a new session, then kill every process that it started."""
     tail = bytearray()
     process = subprocess.Popen(argv, cwd=cwd, env=env | extra, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True)

@@ -80,7 +80,7 @@ pub(crate) struct Job {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requirements {
-    pub requirements: String,
+    pub lines: String,
     pub constraints: String,
     pub overrides: String,
     /// The requirements are all packages.
@@ -91,7 +91,7 @@ pub(crate) struct Requirements {
 pub(crate) struct Commands {
     /// The folder in which they run, from the root of the repository.
     pub folder: String,
-    pub commands: Vec<String>,
+    pub lines: Vec<String>,
     /// The lock of the environment.
     pub lock: String,
     /// The output of the job that built packages of the lock.
@@ -223,7 +223,7 @@ impl Isolation<'_> {
             resolve: job.requirements.is_some(),
             complete: job.requirements.as_ref().is_some_and(|requirements| requirements.complete),
             commands: commands
-                .map(|commands| commands.commands.iter().map(|run| Command { folder: &commands.folder, run }).collect())
+                .map(|commands| commands.lines.iter().map(|run| Command { folder: &commands.folder, run }).collect())
                 .unwrap_or_default(),
             limit_bytes: self.settings.limits.packages,
         };
@@ -235,8 +235,8 @@ impl Isolation<'_> {
             }
         };
         add("order.json", serde_json::to_string(&order).expect("an order is plain data"));
-        if let Some(Requirements { requirements, constraints, overrides, .. }) = &job.requirements {
-            add("requirements.in", requirements.clone());
+        if let Some(Requirements { lines, constraints, overrides, .. }) = &job.requirements {
+            add("requirements.in", lines.clone());
             add("constraints.txt", constraints.clone());
             add("overrides.txt", overrides.clone());
         }
@@ -261,7 +261,7 @@ impl Isolation<'_> {
         Ok(nodes)
     }
 
-    /// The location is part of the key: the output of another location is somebody else's code.
+    /// The location is part of the key: the code of another location made its output.
     fn key(&self, nodes: &BTreeMap<String, Node<Content>>) -> Result<String, BuildError> {
         let mut listed = Vec::new();
         for (path, node) in nodes {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::error::BuildError;
 use crate::settings::Limits;
+use crate::uv;
 
 const LARGEST_REPORT: u64 = 32 << 20;
 
@@ -81,7 +82,9 @@ impl Output {
             "projects" => format!("build the project{what}"),
             _ => format!("run the command{what}"),
         };
-        Err(BuildError::dockerfile(format!("the isolated build ({why}) cannot {doing}: {}", short_end(message, 4000))))
+        let text = format!("the isolated build ({why}) cannot {doing}: {}", short_end(message, 4000));
+        // The package index did not answer.
+        Err(if uv::is_network_fault(message) { BuildError::transient(text) } else { BuildError::dockerfile(text) })
     }
 
     /// The lock, as uv printed it.

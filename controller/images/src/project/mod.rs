@@ -311,7 +311,7 @@ impl Reader<'_> {
         let is_empty = matches!(&packages, Packages::Open(open) if open.requirements.is_empty() && open.optional.is_empty() && open.direct.is_empty());
         let source = source.filter(|_| !is_empty || !self.to_build.is_empty());
         let Self { projects, notes, to_build, .. } = self;
-        Plan { source, packages, projects, notes, to_build, ..Plan::default() }
+        Plan { source, packages, projects, to_build, notes, pyproject: None }
     }
 
     /// Whether the files of a folder describe a project, or at least dependencies.
@@ -321,24 +321,21 @@ impl Reader<'_> {
 
     /// The project in a folder. If only its build shows its metadata and has not run, `None`, and the plan says so.
     fn project(&mut self, folder: &str) -> Result<Option<Metadata>, BuildError> {
-        Ok(match metadata::read(self.files, folder)? {
-            Found::Nothing => None,
-            Found::Static(metadata) => Some(*metadata),
-            Found::NeedsBuild(file, why) => match self.wanted.built.iter().find(|built| built.folder == folder) {
-                Some(BuiltProject { metadata, entry_points, roots, .. }) => {
-                    let inside = |root: &String| below(folder, root).map(str::to_owned);
-                    let roots = roots.iter().filter_map(inside).collect();
-                    Some(metadata::of_build(&file, metadata, entry_points.as_deref(), roots))
-                }
-                None => {
-                    let to_build = ToBuild { folder: folder.to_owned(), why: format!("{file}: {why}") };
-                    if !self.to_build.contains(&to_build) {
-                        self.to_build.push(to_build);
-                    }
-                    None
-                }
-            },
-        })
+        let (file, why) = match metadata::read(self.files, folder)? {
+            Found::Nothing => return Ok(None),
+            Found::Static(metadata) => return Ok(Some(*metadata)),
+            Found::NeedsBuild(file, why) => (file, why),
+        };
+        if let Some(built) = self.wanted.built.iter().find(|built| built.folder == folder) {
+            let roots = built.roots.iter().filter_map(|root| below(folder, root).map(str::to_owned)).collect();
+            let entry_points = built.entry_points.as_deref();
+            return Ok(Some(metadata::of_build(&file, &built.metadata, entry_points, roots)));
+        }
+        let to_build = ToBuild { folder: folder.to_owned(), why: format!("{file}: {why}") };
+        if !self.to_build.contains(&to_build) {
+            self.to_build.push(to_build);
+        }
+        Ok(None)
     }
 
     /// The location's own project. It is installed whatever lists its dependencies.

@@ -284,7 +284,8 @@ fn files_that_codeloc_does_not_read_are_named() {
 
 #[test]
 fn a_project_that_computes_its_dependencies_is_built() {
-    let files = [("setup.py", "from setuptools import setup\nsetup(install_requires=read())"), ("src/shop/__init__.py", "")];
+    let files =
+        [("setup.py", "from setuptools import setup\nsetup(install_requires=read())"), ("src/shop/__init__.py", "")];
     let first = plan(&files);
     assert_eq!(first.to_build.len(), 1);
     assert!(first.to_build[0].why.starts_with("setup.py: line 2 computes"), "{:?}", first.to_build);

@@ -68,11 +68,7 @@ const REQUIREMENTS: &[Case] = &[
         Files(&[("requirements.txt", "tiny\r--index-url EVIL\r")]),
         Refused("requirements.txt:1: codeloc refuses `"),
     ),
-    case(
-        "an editable install",
-        Files(&[("requirements.txt", "-e .\n"), ("setup.py", PYTHON)]),
-        Refused("setup.py: "),
-    ),
+    case("an editable install", Files(&[("requirements.txt", "-e .\n"), ("setup.py", PYTHON)]), Refused("setup.py: ")),
     case(
         "a requirements file outside",
         Files(&[("requirements.txt", "\n-r ../../../../etc/passwd\n")]),

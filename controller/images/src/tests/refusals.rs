@@ -54,7 +54,7 @@ async fn options_in_requirement_files_are_refused_with_file_and_line() {
     for (line, shown) in [
         ("--index-url https://evil.example/simple", "--index-url https://evil.example/simple"),
         ("-e ./absent", "absent"),
-        ("git+https://evil.example/x.git", "git+https://evil.example/x.git"),
+        ("git+ssh://evil.example/x.git", "git+ssh://evil.example/x.git"),
         ("./wheels/x.whl", "wheels/x.whl"),
     ] {
         let commit = repository.commit(&[CODE.as_slice(), &[("deps/prod.txt", &format!("pandas\n{line}\n"))]].concat());
