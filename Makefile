@@ -24,7 +24,7 @@ help:
 	@echo "  make prepare         Install uv, Dagster, moto, the sample repositories and the test tools in .local/"
 	@echo "  make lint            Check formatting, clippy, dependencies and the style of texts"
 	@echo "  make test            Run all tests, with cargo-nextest if it is installed"
-	@echo "  make test-images     Run the tests of the Python package in the images (part of make test)"
+	@echo "  make test-images     Run the tests of the Python code in the images (part of make test)"
 	@echo "  make soak            Run many seeds of the simulation: [SEEDS=1000] [FROM=0], or shrink one seed: SEED=7; WIDE=1 adds runs; FAULTS=2 doubles the faults"
 	@echo "  make mutations       Introduce bugs into the controller and check that the tests fail: [ONLY=word]"
 	@echo "  make bench           Measure calls, time and memory of a fleet, compared with the minimum"
@@ -97,6 +97,7 @@ test: prepare test-images
 # Tests the package codeloc_dagster with the real Dagster and dagster-aws.
 test-images: prepare
 	.local/dagster/bin/python -B -W ignore -m unittest discover -s deploy/images/code-location/tests
+	.local/dagster/bin/python -B -W ignore -m unittest discover -s deploy/images/build
 
 # Uses the build of the tests, in which a seed takes a third of a second. SEED runs one seed and shrinks its history while it fails.
 SEEDS ?= 1000

@@ -31,7 +31,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Start and end of a task, in addition to its own time limit. Fargate takes one to three minutes to start one.
 const GRACE: Duration = Duration::from_mins(15);
 const CONTAINER: &str = "build";
-/// `timeout` ends with this code.
+/// The guest ends with this code at its time limit, as `timeout` does.
 const TIMED_OUT: i32 = 124;
 /// Fargate gives this much without being asked, in GiB.
 const INCLUDED_DISK: i32 = 20;
@@ -205,13 +205,14 @@ impl IsolatedTasks {
             .options("awslogs-stream-prefix", "build")
             .build()
             .map_err(invalid)?;
-        let seconds = timeout.as_secs().to_string();
-        let command = ["timeout", "--kill-after=10", &seconds, "python3", "-I", "-c", GUEST];
+        let seconds = KeyValuePair::builder().name("CODELOC_SECONDS").value(timeout.as_secs().to_string()).build();
+        let command = ["python3", "-I", "-c", GUEST];
         let container = ContainerDefinition::builder()
             .name(CONTAINER)
             .image(image.replace("{python}", &build.python))
             .essential(true)
             .set_command(Some(command.map(str::to_owned).to_vec()))
+            .environment(seconds)
             .log_configuration(logs)
             .build();
         let architecture = if build.architecture == "arm64" { CpuArchitecture::Arm64 } else { CpuArchitecture::X8664 };

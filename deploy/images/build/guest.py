@@ -2,7 +2,7 @@
 
 Guarantees: foreign processes get no secrets and do not outlive their step; the output has regular files only.
 Assumes: the task has no credentials and serves one location; uv caches what it builds as sdists-v*/**/NAME.whl.
-Exit codes: 0: complete. 1: a step failed, the output is only report.json. 2: no output.
+Exit codes: 0: complete. 1: a step failed, the output is only report.json. 2: no output. 124: the time is over.
 """
 import ctypes, hashlib, io, json, os, re, shutil, signal, subprocess, sys, tarfile, tempfile, threading, zipfile
 from pathlib import Path
@@ -267,7 +267,7 @@ def work():
                     raise Failure(f"the output has {len(outputs)} files, {size} bytes (limit: 200000, {limit})")
         pack(file)
     except Exception as error:  # Foreign code wrote what the step reads.
-        message = str(error) if isinstance(error, Failure) else repr(error)
+        message = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
         print(f"{where['step']} failed: {message}")
         outputs.clear()
         report.update(error={**where, "message": message}, resolved=None, built=[], projects=[])
@@ -288,6 +288,9 @@ if __name__ == "__main__":
     prctl = ctypes.CDLL(None).prctl
     prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become children of this process.
     prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: other processes cannot read the URLs from /proc/PID/environ.
+    # No output and no cleaning up: the end of this process ends the task.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
+    signal.alarm(int(os.environ.pop("CODELOC_SECONDS", 0)))
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.chdir(folder)

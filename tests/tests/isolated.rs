@@ -1,0 +1,225 @@
+//! Isolated builds with real processes: localcloud runs the tasks of `RunTask` in its sandbox.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
+
+use std::path::Path;
+
+use codeloc_aws::Clients;
+use codeloc_tests::processes::{git, prepared, root, wait_for};
+use codeloc_tests::sandbox::Sandbox;
+use serde_json::Value;
+
+const CODE: &str =
+    "import dagster as dg\n\n@dg.asset\ndef hello():\n    return 1\n\ndefs = dg.Definitions(assets=[hello])\n";
+
+/// A build backend in the project itself, which needs no package. It computes the dependencies, and runs `ATTACK` first.
+const BACKEND: &str = r#"
+import os, zipfile
+EXTRA = {}
+def build_wheel(folder, config=None, metadata=None):
+    ATTACK
+    name = "computed-1.0-py3-none-any.whl"
+    info = "computed-1.0.dist-info"
+    files = {
+        "computed/__init__.py": "",
+        "computed/made.py": "ANSWER = 42\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: computed\nVersion: 1.0\nRequires-Dist: dagster\nRequires-Dist: DEPENDENCY\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files.update(EXTRA)
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return name
+def build_sdist(folder, config=None): raise NotImplementedError
+"#;
+
+/// A git repository with a project whose backend runs `attack`.
+fn project(folder: &Path, dependency: &str, attack: &str) -> String {
+    let pyproject = "[project]\nname = 'computed'\nversion = '1.0'\ndynamic = ['dependencies']\n\
+                     [build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
+    let code = format!("from computed.made import ANSWER\nassert ANSWER == 42\n{CODE}");
+    let backend = BACKEND.replace("DEPENDENCY", dependency).replace("ATTACK", attack);
+    repository(
+        folder,
+        &[
+            ("pyproject.toml", pyproject),
+            ("backend.py", &backend),
+            ("computed/__init__.py", ""),
+            ("computed/definitions.py", &code),
+        ],
+    )
+}
+
+fn repository(folder: &Path, files: &[(&str, &str)]) -> String {
+    for (path, text) in files {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    git(folder, &["init", "--quiet", "--initial-branch=main"]);
+    git(folder, &["add", "--all"]);
+    git(folder, &["commit", "--quiet", "--message", "x"]);
+    folder.display().to_string()
+}
+
+fn config(name: &str, url: &str, file: &str) -> String {
+    let architecture = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X86_64" };
+    format!(
+        "name: {name}\ngit_url: {url}\nbranch: main\npython_file: {file}\nresources: {{architecture: {architecture}}}\nscaling: {{max_capacity: 1}}\n"
+    )
+}
+
+async fn start(folder: &Path) -> Sandbox {
+    let tools = root().join(".local/tools/bin");
+    let sandbox = Sandbox::start_with(folder, "process", &["--tools", tools.to_str().unwrap()]).await;
+    sandbox.write_settings(&folder.join("work"));
+    sandbox
+}
+
+async fn wait_for_status(sandbox: &Sandbox, name: &str, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+    wait_for(what, 400, || async {
+        let status = sandbox.status(name).await?;
+        if matches(&status) { Ok(status) } else { Err(status.to_string()) }
+    })
+    .await
+}
+
+fn is_healthy(status: &Value) -> bool {
+    status["sync"] == "Synced" && status["health"] == "Healthy"
+}
+
+/// The calls of an operation that localcloud has answered.
+async fn calls(sandbox: &Sandbox, operation: &str) -> usize {
+    let url = format!("http://127.0.0.1:{}/_localcloud/calls", sandbox.cloud_port());
+    let all = sandbox.web.get(&url).await.unwrap();
+    all["calls"].as_array().unwrap().iter().filter(|call| call["operation"] == operation).count()
+}
+
+/// What isolated builds of a location printed.
+async fn build_log(sandbox: &Sandbox, location: &str) -> String {
+    let logs = Clients::new(&sandbox.sdk(), &std::sync::Arc::default()).logs;
+    let group = format!("/codeloc-local/locations/{location}");
+    let events = logs.filter_log_events().log_group_name(group).log_stream_name_prefix("build").send().await.unwrap();
+    events.events().iter().filter_map(|event| event.message()).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_needs_code_to_run_starts_a_task() {
+    if !prepared("isolated builds") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sandbox = start(folder.path()).await;
+    let plain = [("requirements.txt", "dagster\n"), ("definitions.py", CODE)];
+    let plain = repository(&folder.path().join("plain"), &plain);
+    sandbox.write_config("plain", &config("plain", &plain, "definitions.py"));
+    let _daemon = sandbox.daemon(1);
+    wait_for_status(&sandbox, "plain", "a project with wheels only runs", is_healthy).await;
+    assert_eq!(calls(&sandbox, "RunTask").await, 0);
+
+    // docopt has only an sdist.
+    let computed = project(&folder.path().join("computed"), "docopt", "print('building')");
+    sandbox.write_config("computed", &config("computed", &computed, "computed/definitions.py"));
+    let status =
+        wait_for_status(&sandbox, "computed", "a project that computes its dependencies runs", is_healthy).await;
+    let text = status.to_string();
+    assert!(text.contains("codeloc built in isolation: sdist: docopt"), "{text}");
+    // The project, and then the sdist that it needs.
+    assert_eq!(calls(&sandbox, "RunTask").await, 2);
+    assert_eq!(calls(&sandbox, "DeregisterTaskDefinition").await, 2);
+    assert!(build_log(&sandbox, "computed").await.contains("building"));
+
+    // The same commit of another location is built again: a location never uses what the code of another one made.
+    sandbox.write_config("again", &config("again", &computed, "computed/definitions.py"));
+    wait_for_status(&sandbox, "again", "the other location runs", is_healthy).await;
+    assert_eq!(calls(&sandbox, "RunTask").await, 4);
+}
+
+/// Looks for everything that a build must not reach, and prints what it finds.
+const ATTACK: &str = r#"
+    import glob, socket, subprocess, urllib.request
+    print("BEGIN")
+    print("ENV", sorted(name for name in os.environ if name.startswith(("AWS", "ECS", "CODELOC", "SANDBOX", "UV_INDEX_"))))
+    for path in ["/etc/shadow", "/root/.ssh", "WORK", "STATE/codeloc.yml", "STATE/repos", "/proc/1/environ", "/proc/1/root/etc/shadow"]:
+        try:
+            found = os.listdir(path) if os.path.isdir(path) else open(path, "rb").read()
+            print("READ", path, len(found))
+        except OSError:
+            pass
+    for port in [CLOUD, API]:
+        try:
+            socket.create_connection(("127.0.0.1", port), 2)
+            print("CONNECTED", port)
+        except OSError:
+            pass
+        for url in [f"http://127.0.0.1:{port}/v1/locations", f"http://localhost:{port}/dagster-platform?list-type=2",
+                    f"http://127.0.0.1:{port}/dagster-platform/codeloc/codeloc-local/lease.json", f"http://[::ffff:127.0.0.1]:{port}/"]:
+            try:
+                print("FETCHED", url, urllib.request.urlopen(url, timeout=5).read(100))
+            except OSError:
+                pass
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            if b"X-Amz-Signature" in open(path, "rb").read():
+                print("READ the URLs in", path)
+        except OSError:
+            pass
+    children = []
+    try:
+        while len(children) < 5000:
+            children.append(subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    except OSError:
+        pass
+    print("CHILDREN", "bounded" if len(children) < 5000 else "unbounded")
+    for child in children: child.kill()
+    print("END")
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_build_obtains_nothing_and_delays_no_other() {
+    if !prepared("isolated builds") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sandbox = start(folder.path()).await;
+    let settings = folder.path().join("codeloc.yml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("build:\n", "build:\n  isolated_minutes: 1\n") + "  builds: 1\n").unwrap();
+
+    let state = folder.path().display().to_string();
+    let attack = ATTACK
+        .replace("WORK", &format!("{state}/work"))
+        .replace("STATE", &state)
+        .replace("CLOUD", &sandbox.cloud_port().to_string())
+        .replace("API", &sandbox.codeloc_port().to_string());
+    let endless = "import time\n    while True: time.sleep(1)";
+    let full = "with open('/work/zeros', 'wb') as file:\n        while True: file.write(bytes(1 << 20))";
+    let escape = "EXTRA['../../../../opt/codeloc/env/bin/python'] = 'exit 1'";
+    for (name, attack) in [("curious", attack.trim_start()), ("endless", endless), ("full", full), ("escape", escape)] {
+        let url = project(&folder.path().join(name), "dagster", attack);
+        sandbox.write_config(name, &config(name, &url, "computed/definitions.py"));
+    }
+    let good = project(&folder.path().join("good"), "dagster", "pass");
+    sandbox.write_config("good", &config("good", &good, "computed/definitions.py"));
+    let _daemon = sandbox.daemon(1);
+
+    wait_for_status(&sandbox, "good", "the good location runs", is_healthy).await;
+    let log = wait_for("the attack has ended", 200, || async {
+        let log = build_log(&sandbox, "curious").await;
+        if log.contains("END\n") { Ok(log) } else { Err(log) }
+    })
+    .await;
+    assert!(log.contains("ENV []\n") && log.contains("CHILDREN bounded\n"), "{log}");
+    for leak in ["READ", "CONNECTED", "FETCHED"] {
+        assert!(!log.contains(leak), "{log}");
+    }
+    let failed = |status: &Value| status["health"] == "Degraded";
+    let late = wait_for_status(&sandbox, "endless", "the endless build is ended", failed).await;
+    assert!(late["message"].as_str().unwrap().contains("takes longer than 1 min (build.isolated_minutes)"), "{late}");
+    let full = wait_for_status(&sandbox, "full", "the build that fills the disk fails", failed).await;
+    assert!(full["message"].as_str().unwrap().contains("No space left on device"), "{full}");
+    let escape = wait_for_status(&sandbox, "escape", "the archive is refused", failed).await;
+    assert!(escape["message"].as_str().unwrap().contains("../../../../opt/codeloc/env/bin/python"), "{escape}");
+}
