@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod doctor;
 #[cfg(test)]
 mod fixtures;
+pub mod local_build;
 pub mod reconcile;
 pub mod runtime;
 pub mod settings;

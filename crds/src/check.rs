@@ -48,6 +48,9 @@ const MAX_POLICY_CHARACTERS: usize = 8 * 1024;
 /// Length of the policy text around each prefix. A policy names a prefix twice: for its objects and for listing.
 const PREFIX_OVERHEAD: usize = 100;
 
+/// A longer command belongs into a script.
+const MAX_COMMAND_BYTES: usize = 4096;
+
 /// Limit for paths and URLs that git and file systems accept.
 const MAX_PATH_BYTES: usize = 1024;
 
@@ -59,6 +62,7 @@ pub(crate) fn location(fields: LocationFields, root: &Node, path: &str) -> Resul
     }
     check.name(&fields.name, path);
     check.dockerfile(&fields);
+    check.build(&fields);
     check.git_url(&fields.git_url);
     let reference = check.reference(fields.branch, fields.tag, fields.commit);
     let code = check.code(fields.python_file, fields.module);
@@ -324,6 +328,18 @@ impl Check<'_> {
         }
     }
 
+    fn build(&mut self, fields: &LocationFields) {
+        let commands = &fields.build.commands;
+        if fields.image.is_some() && !commands.is_empty() {
+            let hint = "remove `build`: codeloc does not build an existing image";
+            self.at_key("build", "`build.commands` cannot be combined with `image`", hint);
+        }
+        if commands.iter().any(|command| command.trim().is_empty() || command.len() > MAX_COMMAND_BYTES) {
+            let hint = "write one command for `sh` in each entry, and longer ones into a script of the repository";
+            self.at_value("build", format!("a command is empty or longer than {MAX_COMMAND_BYTES} bytes"), hint);
+        }
+    }
+
     fn dockerfile(&mut self, fields: &LocationFields) {
         if fields.dockerfile.is_none() {
             return;
@@ -332,6 +348,10 @@ impl Check<'_> {
         if fields.image.is_some() {
             let hint = "remove `dockerfile` or `image`: a location runs one image";
             self.at_key("dockerfile", "`dockerfile` cannot be combined with `image`", hint);
+        }
+        if !fields.build.commands.is_empty() {
+            let hint = "remove `build`: run the commands in the Dockerfile";
+            self.at_key("build", "`build.commands` cannot be combined with `dockerfile`", hint);
         }
         for (field, given) in
             [("dependencies", fields.dependencies.is_some()), ("python_version", fields.python_version.is_some())]

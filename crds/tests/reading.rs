@@ -65,6 +65,7 @@ module: sales.definitions
 attribute: defs
 python_version: \"3.12\"
 dependencies: requirements.txt
+build: {commands: [make manifest]}
 resources: {cpu: 1024, memory: 8192, architecture: X86_64}
 run_resources: {cpu: 4096, memory: 16384}
 s3_prefix: sales/v1
@@ -187,7 +188,16 @@ fn rejects_fields_that_conflict_with_a_dockerfile() {
     assert!(shown("dependencies: requirements.txt").contains("`dependencies` cannot be combined with `dockerfile`"));
     assert!(shown("python_version: \"3.12\"").contains("`python_version` cannot be combined with `dockerfile`"));
     assert!(shown("image: registry.example/team/app:1").contains("`dockerfile` cannot be combined with `image`"));
+    assert!(shown("build: {commands: [make]}").contains("`build.commands` cannot be combined with `dockerfile`"));
     assert!(plain_error_with("dockerfile: ../Dockerfile").contains("dockerfile"));
+}
+
+#[test]
+fn rejects_commands_that_codeloc_cannot_run() {
+    let of_image = plain_error_with("image: registry.example/team/app:1\nbuild: {commands: [make]}");
+    assert!(of_image.contains("`build.commands` cannot be combined with `image`"), "{of_image}");
+    let empty = plain_error_with("build: {commands: [make, ' ']}");
+    assert!(empty.contains("a command is empty or longer than 4096 bytes"), "{empty}");
 }
 
 #[test]

@@ -18,11 +18,10 @@ use crate::caches;
 use crate::digest::sha256_hex;
 use crate::disk::blocking;
 use crate::error::BuildError;
-use crate::isolated::BuiltProject;
 use crate::layer::Node;
 use crate::listing::{Destination, Listing, destination, parse_listing, stays_inside};
 use crate::project::files::{Files, decode};
-use crate::project::{self, Plan, Wanted};
+use crate::project::{self, BuiltProject, Plan, Wanted};
 use crate::settings::Limits;
 use crate::uv::plain_index;
 

@@ -107,6 +107,20 @@ pub(super) fn pack<F, R: Read>(
     tar.into_inner()?.finish(compression)
 }
 
+/// Unpacks a layer that codeloc packed into a folder.
+pub fn unpack_layer(file: &Path, media_type: &str, folder: &Path) -> io::Result<()> {
+    let opened = io::BufReader::new(std::fs::File::open(file)?);
+    let stream: Box<dyn Read> = match media_type.rsplit('+').next() {
+        Some("zstd") => Box::new(zstd::Decoder::new(opened)?),
+        Some("gzip") => Box::new(flate2::read::GzDecoder::new(opened)),
+        _ => Box::new(opened),
+    };
+    let mut archive = tar::Archive::new(stream);
+    archive.set_overwrite(true);
+    archive.set_preserve_mtime(false);
+    archive.unpack(folder)
+}
+
 /// Everything about the compressor that changes the bytes of a layer.
 pub(super) fn compressor(compression: Compression) -> String {
     match compression {

@@ -47,6 +47,7 @@ pub use dockerfile::{Buildah, DockerfileBuilder, Order};
 pub use error::{BuildError, ErrorClass};
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
 pub use isolated::{GUEST, IsolatedBuild, IsolatedBuilder};
+pub use layer::unpack_layer;
 pub use load::same_code;
 pub use oci::OciBuilder;
 pub use progress::{OnProgress, Progress};

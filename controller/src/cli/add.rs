@@ -30,14 +30,7 @@ pub fn command() -> Command {
         )
         .arg(text("name", "NAME", "Give the location this name [default: the last part of GIT_URL]"))
         .arg(text("branch", "BRANCH", "Follow this branch [default: the default branch of the repository]"))
-        .arg(text("subdirectory", "FOLDER", "Use this folder of the repository as the root of the code"))
-        .arg(text(
-            "python-file",
-            "FILE",
-            "Load the definitions from this Python file, relative to the root [default: codeloc searches for one]",
-        ))
-        .arg(text("module", "MODULE", "Load the definitions from this module instead of a file"))
-        .arg(text("location", "NAME", "Add this one of the locations that the repository declares, for example in workspace.yaml"))
+        .args(code_arguments())
         .arg(
             Arg::new("all")
                 .long("all")
@@ -57,6 +50,27 @@ pub fn command() -> Command {
         .args(settings::arguments())
 }
 
+/// Which code of a repository a command means.
+pub(super) fn code_arguments() -> [Arg; 4] {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    [
+        text("subdirectory", "FOLDER", "Use this folder of the repository as the root of the code"),
+        text(
+            "python-file",
+            "FILE",
+            "Load the definitions from this Python file, relative to the root [default: codeloc searches for one]",
+        ),
+        text("module", "MODULE", "Load the definitions from this module instead of a file"),
+        text(
+            "location",
+            "NAME",
+            "Use this one of the locations that the repository declares, for example in workspace.yaml",
+        ),
+    ]
+}
+
 pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let url = text("git-url").ok_or("no git URL given")?;
@@ -72,7 +86,8 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let repository = Repository::fetch(&git, &bare, &url, text("branch").as_deref()).await?;
     let subdirectory = text("subdirectory");
     let found = repository.definitions(subdirectory.as_deref()).await?;
-    let candidates = candidates(matches, &repository, subdirectory, &found).await?;
+    let several = if matches.get_flag("all") { None } else { Some("add one with --location NAME, or all with --all") };
+    let candidates = candidates(matches, &repository, subdirectory, &found, several).await?;
     if candidates.len() > 1 && text("name").is_some() {
         return Err("--name fits one location, and this adds several; remove it".into());
     }
@@ -104,6 +119,9 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         for warning in survey.refused.iter().chain(&survey.notes) {
             complain!("warning: {prefix}{warning}");
         }
+        for why in &survey.isolated {
+            complain!("note: {prefix}codeloc builds in isolation: {why}");
+        }
         let others = if candidates.len() > 1 { vec![] } else { others(&found, &candidate.code) };
         let config = edit(&config(&name, &url, &repository.branch, candidate, &survey, &others), &fields)?;
         if matches.get_flag("print") {
@@ -116,16 +134,18 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     Ok(result)
 }
 
-/// The locations to add: the one of the flags, or the ones that the repository declares, or the most likely file with definitions.
-async fn candidates(
+/// The locations that are meant: the one of the flags, or the ones that the repository declares, or the most likely file with definitions.
+/// `one_only` says what to do if the repository declares several and only one is possible.
+pub(super) async fn candidates(
     matches: &ArgMatches,
     repository: &Repository<'_>,
     subdirectory: Option<String>,
     found: &[CodePointer],
+    one_only: Option<&str>,
 ) -> Result<Vec<Candidate>, Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let one = |code| Candidate { name: None, subdirectory: subdirectory.clone(), code, attribute: None };
-    let (wanted, all) = (text("location"), matches.get_flag("all"));
+    let wanted = text("location");
     match (text("python-file"), text("module")) {
         (Some(_), Some(_)) => return Err("--python-file and --module exclude each other; remove one of them".into()),
         (Some(file), None) => return Ok(vec![one(CodePointer::PythonFile(file))]),
@@ -154,17 +174,15 @@ async fn candidates(
             Ok(vec![one(code)])
         }
         1 => Ok(declared),
-        _ if all => Ok(declared),
-        count => Err(format!(
-            "the repository has {count} locations: {}; add one with --location NAME, or all with --all",
-            list()
-        )
-        .into()),
+        count => match one_only {
+            None => Ok(declared),
+            Some(remedy) => Err(format!("the repository has {count} locations: {}; {remedy}", list()).into()),
+        },
     }
 }
 
 /// A code pointer for people.
-fn pointer(code: &CodePointer) -> String {
+pub(super) fn pointer(code: &CodePointer) -> String {
     match code {
         CodePointer::PythonFile(file) => file.clone(),
         CodePointer::Module(module) => format!("module {module}"),
@@ -179,7 +197,7 @@ fn print_checked(name: &str, config: &str) -> Result<(), Failure> {
 }
 
 /// A location name from the last part of a URL.
-fn name_of(url: &str) -> String {
+pub(super) fn name_of(url: &str) -> String {
     let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
     let last = last.strip_suffix(".git").unwrap_or(last).to_lowercase();
     let parts = last.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());

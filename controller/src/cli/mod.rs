@@ -6,6 +6,7 @@
 mod abandon_runs;
 mod add;
 mod apply;
+mod build;
 mod client;
 mod completions;
 mod cost;
@@ -61,6 +62,7 @@ pub fn command() -> Command {
         .subcommand(apply::command())
         .subcommand(plan::command())
         .subcommand(add::command())
+        .subcommand(build::command())
         .subcommand(update::command())
         .subcommand(remove::command())
         .subcommand(abandon_runs::command())
@@ -84,6 +86,7 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         Some(("completions", matches)) => completions::completions(matches),
         Some(("man", matches)) => completions::man(matches),
         Some(("add", matches)) => block_on(add::run(matches)),
+        Some(("build", matches)) => block_on(build::run(matches)),
         Some(("update", matches)) => block_on(update::run(matches)),
         Some(("remove", matches)) => block_on(remove::run(matches)),
         Some(("abandon-runs", matches)) => block_on(abandon_runs::run(matches)),

@@ -105,6 +105,8 @@ impl Settings {
         within("reconcile.lease_seconds", self.reconcile.lease_seconds, 5..=600)?;
         within("reconcile.run_wait_hours", self.reconcile.run_wait_hours, 0..=720)?;
         within("build.dockerfile_minutes", self.build.dockerfile_minutes, 5..=480)?;
+        within("build.isolated_cpu", self.build.isolated_cpu, 256..=16_384)?;
+        within("build.isolated_memory", self.build.isolated_memory, 512..=122_880)?;
         within("build.isolated_disk_gib", self.build.isolated_disk_gib, 20..=200)?;
         within("build.isolated_minutes", self.build.isolated_minutes, 1..=240)?;
         within("build.image_grace_days", self.build.image_grace_days, 1..=3650)?;

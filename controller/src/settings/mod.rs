@@ -190,9 +190,9 @@ pub struct BuildSettings {
     /// Ids of the security groups of these tasks; by default those in `aws.security_groups`. They need HTTPS to the internet and to S3, and
     /// nothing else.
     pub isolated_security_groups: Vec<String>,
-    /// CPU units of one of these tasks.
+    /// CPU units of one of these tasks, as Fargate offers them; 256 to 16384.
     pub isolated_cpu: u32,
-    /// Memory of one of these tasks in MiB.
+    /// Memory of one of these tasks in MiB, as Fargate offers it for the CPU; 512 to 122880.
     pub isolated_memory: u32,
     /// Disk of one of these tasks in GiB; 20 to 200.
     pub isolated_disk_gib: u32,

@@ -25,7 +25,7 @@ use crate::layer::Node;
 use crate::progress::{OnProgress, Progress};
 use crate::settings::{BuildSettings, Compression};
 use crate::uv::{Target, Uv};
-pub(crate) use output::{BuiltProject, Generated, Output};
+pub(crate) use output::{Generated, Output};
 
 /// The Python script that does the work. It needs `uv` and a Python of any version from 3.10 on.
 pub const GUEST: &str = include_str!("../../../../deploy/images/build/guest.py");

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::error::BuildError;
+use crate::project::BuiltProject;
 use crate::settings::Limits;
 use crate::uv;
 
@@ -57,18 +58,6 @@ struct Failure {
 #[serde(default)]
 struct Built {
     why: String,
-}
-
-/// A project whose build backend ran.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct BuiltProject {
-    pub folder: String,
-    /// The text of `METADATA`.
-    pub metadata: String,
-    pub entry_points: Option<String>,
-    /// From the root of the repository.
-    pub roots: Vec<String>,
 }
 
 impl Output {

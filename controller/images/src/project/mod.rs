@@ -17,9 +17,9 @@ mod workspace;
 use std::collections::{BTreeMap, BTreeSet};
 
 use codeloc_crds::CodePointer;
+use serde::Deserialize;
 
 use crate::error::BuildError;
-use crate::isolated::BuiltProject;
 use crate::requirements::{Direct, Pylock, Requirement, parse, parse_direct, parse_pylock, refusal};
 pub use declared::DeclaredLocation;
 use files::{Files, below, is_within, join, parent, upwards, within};
@@ -127,6 +127,18 @@ pub(crate) struct Project {
     pub dependencies: Vec<String>,
     pub entry_points: BTreeMap<String, BTreeMap<String, String>>,
     /// The folders from which its packages are imported, from the root of the repository.
+    pub roots: Vec<String>,
+}
+
+/// A project whose build backend ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct BuiltProject {
+    pub folder: String,
+    /// The text of `METADATA`.
+    pub metadata: String,
+    pub entry_points: Option<String>,
+    /// From the root of the repository.
     pub roots: Vec<String>,
 }
 

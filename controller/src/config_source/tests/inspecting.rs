@@ -110,7 +110,11 @@ async fn a_file_without_dependencies_is_not_their_source() {
         ),
         (vec![("requirements.txt", "# nothing yet\n")], None, false),
         (vec![("requirements.txt", "dagster\n"), ("pyproject.toml", "[tool.ruff]\n")], Some("requirements.txt"), false),
-        (vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")], None, true),
+        (
+            vec![("pyproject.toml", "[project]\nname = 'shop'\ndynamic = ['dependencies']\n")],
+            Some("pyproject.toml"),
+            false,
+        ),
         (vec![("Pipfile", "")], None, true),
     ] {
         let survey = inspected(&files, &[]).await.survey;
