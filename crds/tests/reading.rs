@@ -98,6 +98,9 @@ deletion: {protect: true, data: retain}
       "image_policy": "pinned",
       "dependencies": "requirements.txt",
       "dockerfile": null,
+      "build_commands": [
+        "make manifest"
+      ],
       "resources": {
         "cpu": 1024,
         "memory": 8192,
@@ -171,7 +174,7 @@ fn reports_a_misspelled_field() {
       · ^^^^^^^^
       ╰────
      hint: known fields here: name, git_url, branch, tag, commit, subdirectory, python_file, module, attribute, python_version, image, image_policy,
-     dependencies, dockerfile, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, mode_when_resumed, deletion,
+     dependencies, dockerfile, build, resources, s3_prefix, environment, secrets, run_resources, access, health, scaling, mode, mode_when_resumed, deletion,
      load_balancer, spot, tags, adopt
     ");
 }

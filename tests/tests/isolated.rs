@@ -102,7 +102,7 @@ async fn build_log(sandbox: &Sandbox, location: &str) -> String {
     let logs = Clients::new(&sandbox.sdk(), &std::sync::Arc::default()).logs;
     let group = format!("/codeloc-local/locations/{location}");
     let events = logs.filter_log_events().log_group_name(group).log_stream_name_prefix("build").send().await.unwrap();
-    events.events().iter().filter_map(|event| event.message()).map(|line| format!("{line}\n")).collect()
+    events.events().iter().filter_map(|event| event.message()).flat_map(|line| [line, "\n"]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,8 @@ const MANIFEST: &str = "target/manifest.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dbt {
     pub folders: Vec<String>,
-    /// Python files that create a `DbtProject`.
-    files: Vec<String>,
+    /// Python files with a `DbtProject` that is copied to another folder.
+    packaged: Vec<String>,
     /// A component of dg uses a dbt project.
     has_components: bool,
 }
@@ -46,21 +46,32 @@ impl Dbt {
             }
             let text = reader.read(path, content)?;
             let contains = |needle: &str| text.windows(needle.len()).any(|part| part == needle.as_bytes());
-            if is_python && contains("DbtProject(") {
-                dbt.files.push(path.clone());
+            if is_python && contains("DbtProject(") && contains("packaged_project_dir") {
+                dbt.packaged.push(path.clone());
             }
             dbt.has_components |= is_component && contains("DbtProject");
         }
         Ok(dbt)
     }
 
-    /// The commands that write the manifests, if the environment has dagster-dbt.
+    /// The commands that write the manifests, if the environment has dbt. `dagster-dbt` imports the code, which often needs the manifest
+    /// already, so `dbt parse` comes first.
     pub(super) fn commands(&self, lock: &str) -> Vec<String> {
-        if !lock.lines().any(|line| line.starts_with("dagster-dbt==")) {
+        let has = |package: &str| lock.lines().any(|line| line.starts_with(package));
+        if !has("dbt-core==") {
             return vec![];
         }
-        let files = self.files.iter().map(|file| format!("{PREPARE} --file {}", quoted(file)));
-        files.chain(self.has_components.then(|| format!("{PREPARE} --components ."))).collect()
+        let parse = |folder: &String| {
+            let enter = if folder.is_empty() { String::new() } else { format!("cd {} && ", quoted(folder)) };
+            format!(
+                "{enter}{{ ls packages.yml dependencies.yml 2>/dev/null | grep -q . && dbt deps || true; }} && dbt parse"
+            )
+        };
+        let dagster = has("dagster-dbt==");
+        let packaged =
+            self.packaged.iter().filter(|_| dagster).map(|file| format!("{PREPARE} --file {}", quoted(file)));
+        let components = (dagster && self.has_components).then(|| format!("{PREPARE} --components ."));
+        self.folders.iter().map(parse).chain(packaged).chain(components).collect()
     }
 
     /// What the author of the repository may have to do, if nothing prepares the projects.
@@ -86,14 +97,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_need_dagster_dbt() {
-        let dbt = Dbt { folders: vec!["a".to_owned()], files: vec!["it's.py".to_owned()], has_components: true };
-        assert!(dbt.commands("dagster==1\ndbt-core==1\n").is_empty());
+    fn commands_need_dbt_in_the_environment() {
+        let dbt = Dbt { folders: vec!["a".to_owned()], packaged: vec!["it's.py".to_owned()], has_components: true };
+        assert!(dbt.commands("dagster==1\ndbt-duckdb==1\n").is_empty());
+        let parse =
+            "cd 'a' && { ls packages.yml dependencies.yml 2>/dev/null | grep -q . && dbt deps || true; } && dbt parse";
+        assert_eq!(dbt.commands("dbt-core==1.10.0\n"), [parse]);
         let expected = [
+            parse,
             r"dagster-dbt project prepare-and-package --file 'it'\''s.py'",
             "dagster-dbt project prepare-and-package --components .",
         ];
-        assert_eq!(dbt.commands("dagster-dbt==0.29.1 --hash=sha256:1\n"), expected);
+        assert_eq!(dbt.commands("dagster-dbt==0.29.1 --hash=sha256:1\ndbt-core==1.10.0\n"), expected);
         assert!(dbt.notes()[0].starts_with("the commit has no a/target/manifest.json"));
     }
 }

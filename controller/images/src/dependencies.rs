@@ -209,9 +209,10 @@ impl Resolution<'_> {
     pub(super) async fn without(&self, to_build: &ToBuild, error: BuildError) -> Result<Lock, BuildError> {
         match &to_build.fallback {
             Some(lock) if !error.is_transient() => {
-                let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+                let text = error.to_string();
+                let reason = text.lines().find(|line| line.trim().starts_with("error: ")).or(text.lines().next());
                 let mut lock = lock.clone();
-                lock.notes.push(format!("codeloc cannot build it: {first}"));
+                lock.notes.push(format!("codeloc cannot build it: {}", reason.unwrap_or_default().trim()));
                 Ok(Lock::parse(&self.store(&to_build.key, lock.file()).await?, None))
             }
             _ => Err(error),

@@ -619,10 +619,8 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             }
         };
         plan.notes.extend(lock.notes.iter().cloned());
-        let commands = match &request.commands[..] {
-            [] => dbt.commands(&lock.text),
-            commands => commands.to_vec(),
-        };
+        let is_automatic = request.commands.is_empty();
+        let commands = if is_automatic { dbt.commands(&lock.text) } else { request.commands.clone() };
         if commands.is_empty() {
             plan.notes.extend(dbt.notes());
         } else {
@@ -637,7 +635,15 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
                 wheels: lock.built.clone(),
             };
             let job = Job { commands: Some(commands), reasons, ..Job::default() };
-            built.push(self.isolation(build, &trees).run(&job).await?);
+            match self.isolation(build, &trees).run(&job).await {
+                Ok(output) => built.push(output),
+                // The code may prepare its dbt project itself, with variables that only the location has.
+                Err(error) if is_automatic && !error.is_transient() => {
+                    plan.notes.extend(dbt.notes());
+                    plan.notes.push(format!("codeloc cannot prepare the dbt project: {}", last_line(&error)));
+                }
+                Err(error) => return Err(error),
+            }
             local = self.start_with(build, &tree).await?;
         }
         let dependencies = self.dependencies(build, &lock).await?;
@@ -690,6 +696,13 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
 
 async fn acquire(limit: &Semaphore) -> Result<SemaphorePermit<'_>, BuildError> {
     limit.acquire().await.map_err(|error| BuildError::transient("the build was stopped").caused_by(error))
+}
+
+/// The last line of an error: programs say there what failed.
+fn last_line(error: &BuildError) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("exit code"));
+    lines.next_back().unwrap_or_default().to_owned()
 }
 
 /// The folders above a path.

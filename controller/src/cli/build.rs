@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use codeloc_core::ids::Commit;
@@ -12,6 +12,8 @@ use codeloc_crds::{Architecture, LocationName};
 use codeloc_images::{Anonymous, BuildSettings, Builder, OciBuilder, Platform, Progress, Request};
 
 use super::Failure;
+use tokio::time::Instant;
+
 use super::add::{candidates, code_arguments, name_of, pointer};
 use super::terminal::{complain, say};
 use crate::config_source::inspect::Repository;
@@ -115,6 +117,10 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let builder = OciBuilder::new(build.clone(), git.clone(), Anonymous)?.with_isolated(isolated);
     let (began, shown) = (Instant::now(), Mutex::new(String::new()));
     let progress = |step: Progress| {
+        // The layout is on this machine.
+        if matches!(step, Progress::Uploading | Progress::UploadingLayer { .. }) {
+            return;
+        }
         let step = step.to_string();
         let mut shown = lock(&shown);
         if *shown != step {

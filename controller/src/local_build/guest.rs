@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, put};
+use codeloc_git::program::inherited;
 use codeloc_images::{BuildError, GUEST, IsolatedBuild, IsolatedBuilder, OnProgress, disk_error};
 use codeloc_sandbox::{Limits, NO_SANDBOX, Reachable, Sandbox};
 use futures::StreamExt;
@@ -65,8 +66,11 @@ impl SandboxBuilder {
         let python = self.python(&build.python).await?;
         let urls = ["input", "output"].map(|name| format!("http://{address}/{name}"));
         let reachable = Reachable { addresses: self.reachable.clone(), urls: urls.to_vec() };
-        let certificates: BTreeMap<String, String> =
-            CERTIFICATES.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
+        let certificates: BTreeMap<String, String> = inherited(&[])
+            .into_iter()
+            .filter(|(name, _)| CERTIFICATES.contains(name))
+            .map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned()))
+            .collect();
         let mut shown = vec![self.uv.clone()];
         shown.extend(certificates.values().map(PathBuf::from));
         let sandbox = Sandbox::new(folder.path(), &python, shown, Limits::default(), reachable).map_err(failed)?;
@@ -88,12 +92,12 @@ impl SandboxBuilder {
         let lines = async {
             let output = async {
                 if let Some(output) = output {
-                    self.forward(output, &last).await
+                    self.forward(output, &last).await;
                 }
             };
             let errors = async {
                 if let Some(errors) = errors {
-                    self.forward(errors, &last).await
+                    self.forward(errors, &last).await;
                 }
             };
             tokio::join!(output, errors);

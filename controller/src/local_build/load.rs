@@ -73,7 +73,7 @@ pub async fn load(layout: &Layout, manifest: &str, image: &Load, python: &Path) 
                 Answer::Loaded { .. } => break None,
                 Answer::LoadError { message, .. } => break Some(message),
                 _ if began.elapsed() > LIMIT => break Some(format!("the code server did not answer within {} s", LIMIT.as_secs())),
-                _ => tokio::time::sleep(POLL).await,
+                Answer::Unreachable { .. } => tokio::time::sleep(POLL).await,
             }
         }
     };

@@ -52,6 +52,10 @@ fn exits(command: &str) -> &'static [(&'static str, &'static str)] {
                 "the repository cannot be read, it has no definitions, the config is invalid, or the location already exists",
             ),
         ],
+        "build" => &[
+            ("0", "built; with `--load`, the code server has loaded its definitions"),
+            ("1", "the repository cannot be read, it is refused, the build fails, or the code does not load"),
+        ],
         "update" | "remove" | "suspend" | "resume" => &[
             ("0", "written, or no change was needed"),
             ("1", "the config does not exist, the change is invalid, or the config repository is not writable"),

@@ -190,8 +190,10 @@ def commands():
     before = snapshot()
     for command in order["commands"]:
         where["what"], folder = command["run"], join(tree, command["folder"])
+        # Logs of dbt differ each time.
         run(["sh", "-e", "-c", command["run"]], folder, VIRTUAL_ENV=venv, PATH=f"{venv}/bin:{env['PATH']}",
-            PYTHONPATH=f"{folder}:{tree}:{folder}/src", PYTHONDONTWRITEBYTECODE="1")
+            PYTHONPATH=f"{folder}:{tree}:{folder}/src", PYTHONDONTWRITEBYTECODE="1", DBT_LOG_PATH=env["TMPDIR"],
+            DO_NOT_TRACK="1")
     for path, state in snapshot().items():
         if before.get(path) != state:
             outputs[f"files/{path.relative_to('tree')}"] = path
