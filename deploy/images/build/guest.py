@@ -133,23 +133,53 @@ def without_wheel(pins, path):
     return without_wheel(pins[:half], path) + without_wheel(pins[half:], path) if half else pins
 
 
+def build_packages(argv, cwd):
+    """Run uv, and again with an older setuptools if a package needs its module pkg_resources."""
+    try:
+        run(argv, cwd)
+    except Failure as error:
+        if "pkg_resources" not in str(error):
+            raise
+        print("again, with setuptools<81, which still has pkg_resources")
+        path = Path(mkdtemp(), "build.txt")
+        path.write_text("setuptools<81")
+        run([*argv, "--build-constraints", path], cwd)
+
+
+def download(line):
+    """Output the wheel of a direct reference."""
+    url = re.search(r"\w+://[^\s#;]+", line)[0]
+    digest = re.search(r"sha256[:=]([0-9a-f]{64})", line)
+    with urlopen(url, timeout=60) as response:
+        content = response.read()
+    if digest and hashlib.sha256(content).hexdigest() != digest[1]:
+        raise Failure(f"{url} has another hash than the index of uv says")
+    name = url.rpartition("/")[2].replace("%2B", "+")
+    outputs[f"wheels/{name}"] = path = Path(mkdtemp(), name)
+    path.write_bytes(content)
+    report["built"].append({"wheel": name, "why": f"direct reference: {name}"})
+
+
 def resolve():
     tree, folder, here = copy_tree(), Path(mkdtemp()), os.getcwd()
     path, target, options = folder / "requirements.txt", folder / "target", ["--no-deps"] * order["complete"]
     for name in ("constraints", "overrides"):
         if os.path.exists(f"{name}.txt"):
             options += [f"--{name}", f"{here}/{name}.txt"]
-    run(uv("pip", "compile", f"{here}/requirements.in", "--python-version", order["python"], "--no-header", "--no-annotate",
+    build_packages(uv("pip", "compile", f"{here}/requirements.in", "--python-version", order["python"], "--no-header", "--no-annotate",
            "--generate-hashes", "--emit-index-annotation", "-q", "-o", path, *options), tree)
     report["resolved"] = text = path.read_text()
     lines = [line.removeprefix("-e ") for line in text.replace("\\\n", "").splitlines() if line[:1].strip("# ")]
     pins = [line for line in lines if re.match(r"[\w.-]+(\[.*?\])?==", line)]
-    # A direct reference to a wheel needs no build.
-    build = [line for line in lines if line not in pins and not re.search(r"\.whl([?#\s]|$)", line)]
+    direct = [line for line in lines if line not in pins]
+    build = [line for line in direct if not re.search(r"\.whl([?#\s]|$)", line)]
+    for line in direct:
+        if line not in build:
+            download(line)
     build += without_wheel(pins, path)
     path.write_text("\n".join(build))
     if build:
-        run(uv("pip", "install", "--target", target, "--no-deps", "-r", path), tree)
+        build_packages(uv("pip", "install", "--target", target, "--no-deps", "-r", path), tree)
     # uv has no command that saves the wheel of a requirement. Sources, which may contain other wheels, are in src/.
     cache = Path(env["UV_CACHE_DIR"])
     wheels = {tuple(map(canonical, path.name.split("-")[:2])): path for path in cache.glob("sdists-v*/**/*.whl")

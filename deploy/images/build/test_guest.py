@@ -215,10 +215,20 @@ class Resolve(Case):
                 f"from_wheel @ file://{ready}\n")
         result = self.good({"resolve": True}, {"requirements.in": text, **below("tree/libs/a", project("from_tree"))})
         self.assertEqual([built["why"] for built in result.report["built"]],
-                         [f"direct reference: from-{kind} 1.0" for kind in ("git", "tree", "zip")])
+                         ["direct reference: from_wheel-1.0-py3-none-any.whl"]
+                         + [f"direct reference: from-{kind} 1.0" for kind in ("git", "tree", "zip")])
+        self.assertEqual(result.files["wheels/from_wheel-1.0-py3-none-any.whl"], pathlib.Path(ready).read_bytes())
         self.assertIn(f"from-git @ git+file://{git}@", result.report["resolved"])
         self.assertIn("./libs/a", result.report["resolved"])
         self.assertEqual([name for name in result.files if name.startswith("files/")], [])
+
+    def test_packages_that_need_pkg_resources_get_an_older_setuptools(self):
+        sdist(self.packages, "a", code="import sys; marker = __import__('pathlib').Path('MARKER')\n"
+              "    if not marker.exists(): marker.touch(); raise ImportError('No module named pkg_resources')"
+              .replace("MARKER", str(self.folder / "marker")))
+        result = self.good({"resolve": True}, {"requirements.in": "a"})
+        self.assertIn("again, with setuptools<81", result.log)
+        self.assertEqual([built["why"] for built in result.report["built"]], ["sdist: a 1.0"])
 
     def test_a_failed_build_reports_its_output(self):
         sdist(self.packages, "a", code="print('cannot find libpq'); raise SystemExit(3)")

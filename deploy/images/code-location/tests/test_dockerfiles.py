@@ -88,7 +88,9 @@ class Build:
                         self.environment[key] = f"{value}:{self.tools}" if key == "PATH" else value
                 case "ARG":
                     key, _, default = rest.partition("=")
-                    self.environment[key] = self.arguments.get(key, default)
+                    # Debian packages are not installed on this machine.
+                    absent = "" if key == "SYSTEM_PACKAGES" else default
+                    self.environment[key] = self.arguments.get(key, absent)
                 case "WORKDIR":
                     self.folder = Path(self.within(rest))
                     self.folder.mkdir(parents=True, exist_ok=True)
