@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use codeloc_aws::Clients;
-use codeloc_tests::processes::{git, prepared, root, wait_for};
+use codeloc_tests::processes::{binary, command, git, prepared, root, stderr, stdout, wait_for};
 use codeloc_tests::sandbox::Sandbox;
 use serde_json::Value;
 
@@ -222,4 +222,74 @@ async fn a_hostile_build_obtains_nothing_and_delays_no_other() {
     assert!(full["message"].as_str().unwrap().contains("No space left on device"), "{full}");
     let escape = wait_for_status(&sandbox, "escape", "the archive is refused", failed).await;
     assert!(escape["message"].as_str().unwrap().contains("../../../../opt/codeloc/env/bin/python"), "{escape}");
+}
+
+/// `codeloc build` of a repository, with caches in `folder`.
+fn build(folder: &Path, repository: &str, more: &[&str]) -> std::process::Output {
+    let root = root();
+    let mut codeloc = command(binary("codeloc"));
+    codeloc.args(["build", repository, "--load"]).args(more);
+    codeloc.args(["--build-uv", root.join(".local/tools/bin/uv").to_str().unwrap()]);
+    codeloc.args(["--build-compile-python", root.join(".local/dagster/bin/python").to_str().unwrap()]);
+    codeloc.arg("--build-work-folder").arg(folder.join("cache"));
+    codeloc.output().unwrap()
+}
+
+#[test]
+fn a_laptop_builds_and_loads_a_repository_without_aws() {
+    if !prepared("codeloc build") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let repository = project(&folder.path().join("computed"), "docopt", "pass");
+    let layout = folder.path().join("layout");
+    let code = ["--python-file", "computed/definitions.py"];
+    let built = build(folder.path(), &repository, &[&code[..], &["--output", layout.to_str().unwrap()]].concat());
+    let (shown, steps) = (stdout(&built), stderr(&built));
+    assert!(built.status.success(), "{shown}{steps}");
+    for line in [
+        "code        computed/definitions.py",
+        "packages    pyproject.toml",
+        "isolated    pyproject.toml: it says `dynamic = [\"dependencies\"]`",
+        "note        codeloc built in isolation: sdist: docopt 0.6.2",
+        "layer       dependencies: ",
+        "assets      hello\n",
+    ] {
+        assert!(shown.contains(line), "no `{line}` in\n{shown}{steps}");
+    }
+    let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    assert!(shown.contains(&format!("built       {digest} in ")), "{shown}");
+    let manifest = std::fs::read(layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    for blob in manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]) {
+        let hex = blob["digest"].as_str().unwrap().trim_start_matches("sha256:");
+        let size = std::fs::metadata(layout.join("blobs/sha256").join(hex)).unwrap().len();
+        assert_eq!(Some(size), blob["size"].as_u64());
+    }
+
+    let broken = format!("{CODE}\n\ndef fail():\n    raise RuntimeError('broken on purpose')\n\nfail()\n");
+    let repository = self::repository(
+        &folder.path().join("broken"),
+        &[("requirements.txt", "dagster\n"), ("definitions.py", &broken)],
+    );
+    let failed = build(folder.path(), &repository, &[]);
+    let text = stderr(&failed);
+    assert_eq!(failed.status.code(), Some(1), "{text}");
+    for part in [
+        "the code server does not load the definitions",
+        "line 11, in <module>",
+        "line 9, in fail",
+        "RuntimeError: broken on purpose",
+    ] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+
+    let refused = build(
+        folder.path(),
+        &self::repository(&folder.path().join("piped"), &[("Pipfile", ""), ("definitions.py", CODE)]),
+        &[],
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("codeloc does not read Pipfile"), "{}", stderr(&refused));
 }

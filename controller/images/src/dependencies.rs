@@ -260,7 +260,12 @@ impl Resolution<'_> {
             hashes.insert(package.name.clone(), package.hashes.clone());
             packages.push(Requirement { hashes: BTreeSet::new(), ..package });
         }
-        for locked in set.requirements.iter().filter(|one| wheels.contains_key(&one.name) && !one.hashes.is_empty()) {
+        // A lock can have several versions of a package, each for another platform.
+        let is_built = |one: &&Requirement| {
+            wheels.get(&one.name).is_some_and(|version| one.specifier == format!("=={version}"))
+                && !one.hashes.is_empty()
+        };
+        for locked in set.requirements.iter().filter(is_built) {
             if hashes.get(&locked.name).is_none_or(|found| found.is_disjoint(&locked.hashes)) {
                 return Err(BuildError::terminal(format!(
                     "the package index has other files of {} than {source} says; update its hashes",

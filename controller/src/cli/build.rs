@@ -139,7 +139,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         say!("layout      {}", folder.display());
     }
     if matches.get_flag("load") {
-        let python = build.python.clone().ok_or("no interpreter is set; set build.compile_python")?;
+        let python = python(&build.uv, &python_of(&layout, &digest)?).await?;
         let loaded = load(&layout, &digest, &image.load, &python)
             .await
             .map_err(|output| format!("the code server does not load the definitions:\n{}", output.trim()))?;
@@ -159,6 +159,14 @@ fn describe(layout: &Layout, manifest: &str) -> Result<(), Failure> {
         say!("layer       {name}: {}", size(layer["size"].as_u64().unwrap_or_default()));
     }
     Ok(())
+}
+
+/// The minor version of Python of an image.
+fn python_of(layout: &Layout, manifest: &str) -> Result<String, Failure> {
+    let manifest = layout.document(manifest)?;
+    let config = layout.document(manifest["config"]["digest"].as_str().unwrap_or_default())?;
+    let version = config["config"]["Labels"]["codeloc.python"].as_str();
+    Ok(version.ok_or("the image does not say its version of Python")?.to_owned())
 }
 
 /// Bytes for people.
