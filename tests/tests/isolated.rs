@@ -278,8 +278,8 @@ fn a_laptop_builds_and_loads_a_repository_without_aws() {
     assert_eq!(failed.status.code(), Some(1), "{text}");
     for part in [
         "the code server does not load the definitions",
-        "line 11, in <module>",
-        "line 9, in fail",
+        "line 13, in <module>",
+        "line 11, in fail",
         "RuntimeError: broken on purpose",
     ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");

@@ -18,7 +18,7 @@ use super::add::{candidates, code_arguments, name_of, pointer};
 use super::terminal::{complain, say};
 use crate::config_source::inspect::Repository;
 use crate::daemon::wiring;
-use crate::local_build::{Layout, SandboxBuilder, load};
+use crate::local_build::{Layout, SandboxBuilder, load, without_colours};
 use crate::settings;
 
 pub fn command() -> Command {
@@ -112,7 +112,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         uv: build.uv.clone(),
         timeout: Duration::from_mins(settings.build.isolated_minutes),
         reachable: loopback_indexes(&build),
-        show: |line| complain!("            {line}"),
+        show: |line| complain!("            {}", without_colours(line)),
     };
     let builder = OciBuilder::new(build.clone(), git.clone(), Anonymous)?.with_isolated(isolated);
     let (began, shown) = (Instant::now(), Mutex::new(String::new()));

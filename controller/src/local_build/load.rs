@@ -14,7 +14,7 @@ use codeloc_images::unpack_layer;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::Layout;
+use super::{Layout, without_colours};
 
 const SHOW: &str = include_str!("show.py");
 /// Some locations import for a minute.
@@ -134,5 +134,5 @@ async fn read_all(output: Option<tokio::process::ChildStdout>, errors: Option<to
     };
     tokio::join!(one, two);
     first.extend(second);
-    String::from_utf8_lossy(&first).into_owned()
+    without_colours(&String::from_utf8_lossy(&first))
 }
