@@ -339,6 +339,34 @@ MUTATIONS = [
         "self.forget_before(*newest);",
         controller("follow"),
     ),
+    (
+        "let a sandboxed program reach this machine",
+        "controller/sandbox/src/proxy.rs",
+        "            !(four.is_loopback()\n                || four.is_private()",
+        "            !(four.is_private()",
+        [*TEST, "-p", "codeloc-sandbox", "public_addresses"],
+    ),
+    (
+        "accept a path outside from an isolated build",
+        "controller/images/src/isolated/output.rs",
+        '!["", ".", "..", ".git"].contains(&part)',
+        '!["", ".git"].contains(&part)',
+        [*TEST, "--workspace", "--lib", "isolated::output"],
+    ),
+    (
+        "restart tasks that Cloud Map does not list at one moment",
+        "controller/src/reconcile/store.rs",
+        "            reported.listed = Some(Instant::now());",
+        "            reported.listed = None;",
+        controller("reconcile::store"),
+    ),
+    (
+        "forget where a package comes from",
+        "controller/images/src/requirements.rs",
+        "    if host.is_empty() || host.contains('@') ||",
+        "    if host.is_empty() ||",
+        [*TEST, "--workspace", "--lib", "requirements"],
+    ),
 ]
 
 
