@@ -4,6 +4,7 @@ use std::io;
 
 use crate::checkout::{ObjectReader, Tree};
 use crate::layer::Node;
+use crate::project::files::{is_within, relative};
 
 const PREPARE: &str = "dagster-dbt project prepare-and-package";
 /// Larger files are not searched.
@@ -14,6 +15,8 @@ const MANIFEST: &str = "target/manifest.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dbt {
     pub folders: Vec<String>,
+    /// Projects outside of the location's folder that its code names, from the root of the repository.
+    pub beside: Vec<String>,
     /// Python files with a `DbtProject` that is copied to another folder.
     packaged: Vec<String>,
     /// A component of dg uses a dbt project.
@@ -21,20 +24,12 @@ pub(super) struct Dbt {
 }
 
 impl Dbt {
-    pub(super) fn read(tree: &Tree, reader: &mut ObjectReader) -> io::Result<Self> {
-        let mut dbt = Self::default();
-        for path in tree.nodes.keys() {
-            let Some(folder) =
-                path.strip_suffix("dbt_project.yml").filter(|rest| rest.is_empty() || rest.ends_with('/'))
-            else {
-                continue;
-            };
-            let is_package = folder.split('/').any(|part| part == "dbt_packages" || part == "dbt_modules");
-            if !is_package && !tree.nodes.contains_key(&format!("{folder}{MANIFEST}")) {
-                dbt.folders.push(folder.trim_end_matches('/').to_owned());
-            }
-        }
-        if dbt.folders.is_empty() {
+    /// `whole` has all files of the commit, if the location has only a folder of it.
+    pub(super) fn read(tree: &Tree, whole: Option<&Tree>, reader: &mut ObjectReader) -> io::Result<Self> {
+        let mut dbt = Self { folders: projects(tree, true), ..Self::default() };
+        let outside = whole.map(|whole| projects(whole, false)).unwrap_or_default();
+        let outside: Vec<String> = outside.into_iter().filter(|folder| !is_within(&tree.folder, folder)).collect();
+        if dbt.folders.is_empty() && outside.is_empty() {
             return Ok(dbt);
         }
         for (path, node) in &tree.nodes {
@@ -50,7 +45,17 @@ impl Dbt {
                 dbt.packaged.push(path.clone());
             }
             dbt.has_components |= is_component && contains("DbtProject");
+            for folder in &outside {
+                let name = folder.rsplit('/').next().unwrap_or(folder);
+                if contains(name) && !dbt.beside.contains(folder) {
+                    dbt.beside.push(folder.clone());
+                }
+            }
         }
+        let has_manifest =
+            |folder: &String| whole.is_some_and(|whole| whole.nodes.contains_key(&format!("{folder}/{MANIFEST}")));
+        let missing = dbt.beside.iter().filter(|folder| !has_manifest(folder));
+        dbt.folders.extend(missing.map(|folder| relative(&tree.folder, folder)));
         Ok(dbt)
     }
 
@@ -87,6 +92,24 @@ impl Dbt {
     }
 }
 
+/// The folders of dbt projects in a tree. With `unprepared`, only those without a manifest.
+fn projects(tree: &Tree, unprepared: bool) -> Vec<String> {
+    let mut folders = Vec::new();
+    for path in tree.nodes.keys() {
+        let Some(folder) = path.strip_suffix("dbt_project.yml").filter(|rest| rest.is_empty() || rest.ends_with('/'))
+        else {
+            continue;
+        };
+        let is_package = folder.split('/').any(|part| part == "dbt_packages" || part == "dbt_modules");
+        let is_prepared = tree.nodes.contains_key(&format!("{folder}{MANIFEST}"));
+        if is_package || (unprepared && is_prepared) {
+            continue;
+        }
+        folders.push(folder.trim_end_matches('/').to_owned());
+    }
+    folders
+}
+
 /// A word for `sh`.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
@@ -98,7 +121,12 @@ mod tests {
 
     #[test]
     fn commands_need_dbt_in_the_environment() {
-        let dbt = Dbt { folders: vec!["a".to_owned()], packaged: vec!["it's.py".to_owned()], has_components: true };
+        let dbt = Dbt {
+            folders: vec!["a".to_owned()],
+            beside: vec![],
+            packaged: vec!["it's.py".to_owned()],
+            has_components: true,
+        };
         assert!(dbt.commands("dagster==1\ndbt-duckdb==1\n").is_empty());
         let parse =
             "cd 'a' && { ls packages.yml dependencies.yml 2>/dev/null | grep -q . && dbt deps || true; } && dbt parse";

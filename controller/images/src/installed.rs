@@ -8,7 +8,7 @@ use codeloc_core::image::CODE_FOLDER;
 
 use crate::packages::site_packages;
 use crate::project::Project;
-use crate::project::files::{below, is_within};
+use crate::project::files::{below, is_within, relative};
 use crate::scripts::{self, SCRIPTS_FOLDER};
 
 /// The folder of projects outside the `subdirectory` of the location, without a leading slash.
@@ -23,11 +23,20 @@ pub(super) struct Written {
     pub executable: bool,
 }
 
-/// The path of a folder of the repository in the image, without a leading slash. `root` is the `subdirectory`.
+/// The path of a folder of the repository in the image, without a leading slash. `root` is the `subdirectory`. A folder beside it is beside
+/// the code, so that code finds `../dbt_project`, unless codeloc has something there.
 pub(super) fn in_image(root: &str, folder: &str) -> String {
-    let path = match below(root, folder) {
-        Some(inside) => format!("{CODE_FOLDER}/{inside}"),
-        None => format!("/{PROJECTS_FOLDER}/{folder}"),
+    const OWN: [&str; 4] = ["code", "env", "platform", "projects"];
+    let base = CODE_FOLDER.trim_start_matches('/').trim_end_matches("code");
+    let relative = relative(root, folder);
+    let path = match (below(root, folder), relative.strip_prefix("../")) {
+        (Some(inside), _) => format!("{base}code/{inside}"),
+        (None, Some(beside))
+            if !OWN.contains(&beside.split('/').next().unwrap_or_default()) && !beside.starts_with("..") =>
+        {
+            format!("{base}{beside}")
+        }
+        (None, _) => format!("{PROJECTS_FOLDER}/{folder}"),
     };
     path.trim_matches('/').to_owned()
 }
@@ -143,7 +152,10 @@ mod tests {
     fn folders_of_the_repository_have_one_place_in_the_image() {
         assert_eq!(in_image("", "src"), "opt/codeloc/code/src");
         assert_eq!(in_image("a", "a"), "opt/codeloc/code");
-        assert_eq!(in_image("a", "ab"), "opt/codeloc/projects/ab");
+        assert_eq!(in_image("a", "ab"), "opt/codeloc/ab");
+        assert_eq!(in_image("a/b", "a/c/d"), "opt/codeloc/c/d");
+        assert_eq!(in_image("a/b", "libs"), "opt/codeloc/projects/libs");
+        assert_eq!(in_image("a", "env/x"), "opt/codeloc/projects/env/x");
         let folders = ["a", "libs", "libs/c"];
         assert_eq!(outside("a", folders.into_iter()), ["libs"]);
         assert!(outside("", folders.into_iter()).is_empty());

@@ -277,8 +277,11 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         }));
         let loaded = load(&code, &tree.files(), &known(&tree, &plan))?;
         let repositories = self.repositories.clone();
+        // A commit that is too large to list has its dbt projects in the location's folder, or not at all.
+        let whole = if tree.folder.is_empty() { None } else { self.repositories.beside(&tree, "").await.ok() };
         let (tree, dbt) = blocking(move || {
-            let dbt = Dbt::read(&tree, &mut repositories.reader(&tree.repository)?).map_err(read_error)?;
+            let mut reader = repositories.reader(&tree.repository)?;
+            let dbt = Dbt::read(&tree, whole.as_ref(), &mut reader).map_err(read_error)?;
             Ok((tree, dbt))
         })
         .await?;
@@ -436,17 +439,17 @@ impl<C: RegistryCredentials> OciBuilder<C> {
         tree: &Tree,
         plan: &Plan,
         loaded: &Loaded,
+        outside: &[Tree],
         built: &[Arc<Output>],
         python: &str,
     ) -> Result<Packed, BuildError> {
-        let outside = self.outside(tree, plan.projects.iter().map(|project| project.folder.as_str())).await?;
         let search: Vec<String> = loaded.search.iter().map(|folder| within(&tree.folder, folder)).collect();
         let mut nodes: BTreeMap<String, Node<Content>> = BTreeMap::new();
         for (path, written) in installed::files(&tree.folder, &plan.projects, &search, python) {
             let Written { text, executable } = written;
             nodes.insert(path, Node::File { size: text.len() as u64, content: Content::Text(text), executable });
         }
-        for tree_of in std::iter::once(tree).chain(&outside) {
+        for tree_of in std::iter::once(tree).chain(outside) {
             let root = installed::in_image(&tree.folder, &tree_of.folder);
             let files = tree_of.nodes.iter();
             nodes.extend(files.map(|(path, node)| (format!("{root}/{path}"), of_commit(node.clone()))));
@@ -619,13 +622,14 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
             }
         };
         plan.notes.extend(lock.notes.iter().cloned());
+        let folders = plan.projects.iter().map(|project| &project.folder).chain(&dbt.beside);
+        let outside = self.outside(&tree, folders.map(String::as_str)).await?;
         let is_automatic = request.commands.is_empty();
         let commands = if is_automatic { dbt.commands(&lock.text) } else { request.commands.clone() };
         if commands.is_empty() {
             plan.notes.extend(dbt.notes());
         } else {
             drop(local);
-            let outside = self.outside(&tree, plan.projects.iter().map(|project| project.folder.as_str())).await?;
             let trees: Vec<&Tree> = std::iter::once(&tree).chain(&outside).collect();
             let reasons = commands.iter().map(|command| format!("command: {command}")).collect();
             let commands = Commands {
@@ -649,7 +653,7 @@ impl<C: RegistryCredentials> Builder for OciBuilder<C> {
         let dependencies = self.dependencies(build, &lock).await?;
         progress(Progress::PackingCode);
         let commit_time = tree.commit_time;
-        let code = self.code_layer(&tree, &plan, &loaded, &built, &target.python).await?;
+        let code = self.code_layer(&tree, &plan, &loaded, &outside, &built, &target.python).await?;
         let Packed { spooled: code, pointers } = code;
         plan.notes.extend(pointers.iter().map(|path| {
             format!("{path} is only a pointer of Git LFS, whose files codeloc does not fetch; if the code needs it, commit the file itself")

@@ -281,6 +281,26 @@ async fn concurrent_requests_for_one_image_are_one_build() {
 }
 
 #[tokio::test]
+async fn a_dbt_project_beside_the_location_is_found() {
+    let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
+    let commit = repository.commit(&[
+        ("etl/definitions.py", "DBT = '../warehouse'\n"),
+        ("warehouse/dbt_project.yml", "name: warehouse\n"),
+        ("warehouse/models/one.sql", "select 1\n"),
+        ("unrelated/dbt_project.yml", "name: unrelated\n"),
+        ("notes.txt", ""),
+    ]);
+    let mut request = repository.request(&registry, &commit);
+    request.subdirectory = Some("etl".to_owned());
+    request.code = CodePointer::PythonFile("definitions.py".to_owned());
+    let image = builder.build(&request).await.unwrap();
+    let layer = layer(&registry, &image, "code");
+    assert_eq!(layer["opt/codeloc/warehouse/models/one.sql"], "select 1\n");
+    assert!(!layer.keys().any(|path| path.contains("unrelated") || path.contains("notes")), "{layer:?}");
+    assert!(image.notes[0].starts_with("the commit has no ../warehouse/target/manifest.json"), "{:?}", image.notes);
+}
+
+#[tokio::test]
 async fn a_subdirectory_becomes_the_root() {
     let (registry, repository, builder) = (TestRegistry::start().await, Repository::new(), TestBuilder::new());
     let commit = repository.commit(&[
