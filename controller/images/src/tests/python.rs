@@ -359,7 +359,7 @@ async fn a_member_of_a_workspace_gets_the_versions_of_its_lock() {
         let site = "opt/codeloc/env/lib/python3.12/site-packages";
         let folders = &layer[&format!("{site}/codeloc_code.pth")];
         assert!(folders.starts_with(&format!("../../../../{code}\n")), "{folders}");
-        let lib = folders.lines().find(|line| line.ends_with("packages/lib/src")).unwrap();
+        let lib = folders.lines().find(|line| line.ends_with("lib/src")).unwrap();
         let lib = format!("opt/codeloc/{}/lib/__init__.py", lib.trim_start_matches("../../../../"));
         assert!(layer.contains_key(&lib), "{lib} {layer:?}");
         assert!(layer.contains_key(&format!("{site}/lib-1.dist-info/METADATA")), "{layer:?}");
