@@ -68,9 +68,7 @@ impl Dbt {
         }
         let parse = |folder: &String| {
             let enter = if folder.is_empty() { String::new() } else { format!("cd {} && ", quoted(folder)) };
-            format!(
-                "{enter}{{ ls packages.yml dependencies.yml 2>/dev/null | grep -q . && dbt deps || true; }} && dbt parse"
-            )
+            format!("{enter}if [ -f packages.yml ] || [ -f dependencies.yml ]; then dbt deps; fi && dbt parse")
         };
         let dagster = has("dagster-dbt==");
         let packaged =
@@ -128,8 +126,7 @@ mod tests {
             has_components: true,
         };
         assert!(dbt.commands("dagster==1\ndbt-duckdb==1\n").is_empty());
-        let parse =
-            "cd 'a' && { ls packages.yml dependencies.yml 2>/dev/null | grep -q . && dbt deps || true; } && dbt parse";
+        let parse = "cd 'a' && if [ -f packages.yml ] || [ -f dependencies.yml ]; then dbt deps; fi && dbt parse";
         assert_eq!(dbt.commands("dbt-core==1.10.0\n"), [parse]);
         let expected = [
             parse,

@@ -23,7 +23,7 @@ pub(super) struct Written {
     pub executable: bool,
 }
 
-/// The path of a folder of the repository in the image, without a leading slash. `root` is the `subdirectory`. A folder beside it is beside
+/// The path of a folder of the repository in the image, without a leading slash. `root` is the `subdirectory`. A folder next to it is next to
 /// the code, so that code finds `../dbt_project`, unless codeloc has something there.
 pub(super) fn in_image(root: &str, folder: &str) -> String {
     const OWN: [&str; 4] = ["code", "env", "platform", "projects"];
@@ -31,10 +31,10 @@ pub(super) fn in_image(root: &str, folder: &str) -> String {
     let relative = relative(root, folder);
     let path = match (below(root, folder), relative.strip_prefix("../")) {
         (Some(inside), _) => format!("{base}code/{inside}"),
-        (None, Some(beside))
-            if !OWN.contains(&beside.split('/').next().unwrap_or_default()) && !beside.starts_with("..") =>
+        (None, Some(nearby))
+            if !OWN.contains(&nearby.split('/').next().unwrap_or_default()) && !nearby.starts_with("..") =>
         {
-            format!("{base}{beside}")
+            format!("{base}{nearby}")
         }
         (None, _) => format!("{PROJECTS_FOLDER}/{folder}"),
     };
