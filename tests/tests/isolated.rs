@@ -71,6 +71,17 @@ fn config(name: &str, url: &str, file: &str) -> String {
     )
 }
 
+/// Whether this machine has what the tests need. Otherwise they print what they skip.
+fn is_possible() -> bool {
+    let mut unshare = command("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "true"]);
+    let allowed = unshare.output().is_ok_and(|output| output.status.success());
+    if !allowed {
+        eprintln!("SKIPPED: isolated builds\n  this machine allows no user namespaces");
+    }
+    allowed && prepared("isolated builds")
+}
+
 async fn start(folder: &Path) -> Sandbox {
     let tools = root().join(".local/tools/bin");
     let sandbox = Sandbox::start_with(folder, "process", &["--tools", tools.to_str().unwrap()]).await;
@@ -107,7 +118,7 @@ async fn build_log(sandbox: &Sandbox, location: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_needs_code_to_run_starts_a_task() {
-    if !prepared("isolated builds") {
+    if !is_possible() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +190,7 @@ const ATTACK: &str = r#"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_build_obtains_nothing_and_delays_no_other() {
-    if !prepared("isolated builds") {
+    if !is_possible() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -237,7 +248,7 @@ fn build(folder: &Path, repository: &str, more: &[&str]) -> std::process::Output
 
 #[test]
 fn a_laptop_builds_and_loads_a_repository_without_aws() {
-    if !prepared("codeloc build") {
+    if !is_possible() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
