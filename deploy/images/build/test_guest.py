@@ -361,7 +361,7 @@ class Commands(Case):
         names = {line.split("=")[0] for line in result.files["files/out"].decode().splitlines()}
         allowed = ("PATH HOME TMPDIR LANG LC_ALL PYTHONHASHSEED SOURCE_DATE_EPOCH PYTHONPATH PYTHONDONTWRITEBYTECODE VIRTUAL_ENV "
                    "UV_CACHE_DIR UV_NO_CONFIG UV_PYTHON UV_PYTHON_DOWNLOADS UV_INDEX no_proxy SSL_CERT_FILE SSL_CERT_DIR PWD OLDPWD "
-                   "SHLVL _").split()
+                   "SHLVL _ DBT_LOG_PATH DO_NOT_TRACK").split()
         self.assertEqual(names - set(allowed), set())
         self.assertIn("no_proxy", names)
         self.assertNotIn(b"signature", result.files["files/out"])
