@@ -17,7 +17,7 @@ use codeloc_core::deployment::Deployment;
 use codeloc_core::names;
 use codeloc_core::tags;
 use codeloc_crds::LocationName;
-use codeloc_images::{BuildError, GUEST, IsolatedBuild, IsolatedBuilder, OnProgress, Progress, disk_error};
+use codeloc_images::{BuildError, GUEST, IsolatedBuild, IsolatedBuilder, OnProgress, Progress, TIMED_OUT, disk_error};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -31,8 +31,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Start and end of a task, in addition to its own time limit. Fargate takes one to three minutes to start one.
 const GRACE: Duration = Duration::from_mins(15);
 const CONTAINER: &str = "build";
-/// The guest ends with this code at its time limit, as `timeout` does.
-const TIMED_OUT: i32 = 124;
 /// Fargate gives this much without being asked, in GiB.
 const INCLUDED_DISK: i32 = 20;
 
@@ -268,7 +266,7 @@ impl IsolatedTasks {
                 shown = status;
             }
             if Instant::now() >= deadline {
-                return Err(too_long(build, &self.settings));
+                return Err(build.too_long(self.settings.timeout));
             }
         }
     }
@@ -324,7 +322,7 @@ fn ended(build: &IsolatedBuild, task: &Task, settings: &IsolatedSettings) -> Res
     let reason = reasons.join("; ");
     match code {
         Some(0) => Ok(()),
-        Some(TIMED_OUT) => Err(too_long(build, settings)),
+        Some(TIMED_OUT) => Err(build.too_long(settings.timeout)),
         Some(code) => Err(BuildError::dockerfile(format!(
             "the isolated build ({}) ended with code {code}: {reason}; its output is in the log group of the location",
             build.why
@@ -332,14 +330,6 @@ fn ended(build: &IsolatedBuild, task: &Task, settings: &IsolatedSettings) -> Res
         // The container did not start: the foreign code is not at fault.
         None => Err(BuildError::transient(format!("ECS cannot run the isolated build ({}): {reason}", build.why))),
     }
-}
-
-fn too_long(build: &IsolatedBuild, settings: &IsolatedSettings) -> BuildError {
-    let minutes = settings.timeout.as_secs() / 60;
-    BuildError::dockerfile(format!(
-        "the isolated build ({}) takes longer than {minutes} min (build.isolated_minutes)",
-        build.why
-    ))
 }
 
 /// Transient: the operator can fix it, and no new commit helps.

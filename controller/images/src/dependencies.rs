@@ -19,7 +19,7 @@ use crate::project::files::within;
 use crate::project::{LockFile, Locked, Open, Packages, Plan};
 use crate::release;
 use crate::requirements::{self, Direct, RefusedLine, Requirement, line_of, normal_name, parse_lines, refusal};
-use crate::uv::{self, CONSTRAINTS, OVERRIDES, Target, Uv, WHEELS};
+use crate::uv::{self, CONSTRAINTS, OVERRIDES, Target, Uv};
 
 /// Everything that decides a lock, except the dependencies themselves.
 pub(super) struct Resolution<'a> {
@@ -460,8 +460,7 @@ impl Resolution<'_> {
             write(OVERRIDES, &set.overrides, "")?;
         }
         if let Some(built) = &set.built {
-            let link = folder.path().join(WHEELS);
-            std::os::unix::fs::symlink(built.wheels_folder(), &link).map_err(|error| disk_error(&link, error))?;
+            built.link_wheels(folder.path())?;
         }
         self.uv.compile(folder.path(), self.target, set.complete).await
     }

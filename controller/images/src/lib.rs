@@ -46,7 +46,7 @@ pub use disk::disk_error;
 pub use dockerfile::{Buildah, DockerfileBuilder, Order};
 pub use error::{BuildError, ErrorClass};
 pub use image::{ENVIRONMENT_FOLDER, LAYER_ANNOTATION};
-pub use isolated::{GUEST, IsolatedBuild, IsolatedBuilder};
+pub use isolated::{GUEST, IsolatedBuild, IsolatedBuilder, TIMED_OUT};
 pub use layer::unpack_layer;
 pub use load::same_code;
 pub use oci::OciBuilder;

@@ -304,6 +304,7 @@ impl<C: RegistryCredentials> OciBuilder<C> {
             repositories: &self.repositories,
             build_cache: self.build_cache.as_ref(),
             caches: &self.caches,
+            single_flight: &self.single_flight,
             uv: &self.uv,
             target: &build.inputs.target,
             location: build.request.location.as_str(),

@@ -19,7 +19,7 @@ use crate::layer::{Layer, Node, Spooled, compressor, pack};
 use crate::progress::{OnProgress, Progress};
 use crate::scripts::{self, SCRIPTS_FOLDER};
 use crate::settings::Compression;
-use crate::uv::{Target, Uv, WHEELS};
+use crate::uv::{Target, Uv};
 
 /// Increase it if the same lock must give another layer.
 const LAYOUT: u32 = 3;
@@ -96,8 +96,7 @@ impl Packages<'_> {
             progress(Progress::Installing { packages: lock.text.lines().count() });
             write_whole(&folder.path().join("lock.txt"), lock.text.as_bytes())?;
             if let Some(built) = &lock.built {
-                let link = folder.path().join(WHEELS);
-                std::os::unix::fs::symlink(built.wheels_folder(), &link).map_err(|error| disk_error(&link, error))?;
+                built.link_wheels(folder.path())?;
             }
             self.uv.install(folder.path(), self.target).await?;
         }

@@ -18,7 +18,7 @@ use super::add::{candidates, code_arguments, name_of, pointer};
 use super::terminal::{complain, say};
 use crate::config_source::inspect::Repository;
 use crate::daemon::wiring;
-use crate::local_build::{Layout, SandboxBuilder, load, without_colours};
+use crate::local_build::{Layout, SandboxBuilder, load, local_python, without_colours};
 use crate::settings;
 
 pub fn command() -> Command {
@@ -65,7 +65,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         build.platform = Platform::Host;
     }
     if build.platform == Platform::Host && build.python.is_none() {
-        build.python = Some(python(&build.uv, &build.default_python).await?);
+        build.python = Some(local_python(&build.uv, &build.default_python).await?);
     }
 
     let git = wiring::git(&settings);
@@ -139,7 +139,7 @@ pub async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         say!("layout      {}", folder.display());
     }
     if matches.get_flag("load") {
-        let python = python(&build.uv, &python_of(&layout, &digest)?).await?;
+        let python = local_python(&build.uv, &python_of(&layout, &digest)?).await?;
         let loaded = load(&layout, &digest, &image.load, &python)
             .await
             .map_err(|output| format!("the code server does not load the definitions:\n{}", output.trim()))?;
@@ -176,20 +176,6 @@ fn size(bytes: u64) -> String {
     } else {
         format!("{} MiB", bytes.div_ceil(1 << 20))
     }
-}
-
-/// The interpreter of this machine with the minor version.
-async fn python(uv: &Path, version: &str) -> Result<PathBuf, Failure> {
-    let output =
-        tokio::process::Command::new(uv).args(["python", "find", "--system", "--no-config", version]).output().await?;
-    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || path.is_empty() {
-        return Err(format!(
-            "this machine has no Python {version}; install it, or set build.python to one that it has"
-        )
-        .into());
-    }
-    Ok(PathBuf::from(path))
 }
 
 /// The absolute path of a program.

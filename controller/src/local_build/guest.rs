@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use codeloc_git::program::inherited;
-use codeloc_images::{BuildError, GUEST, IsolatedBuild, IsolatedBuilder, OnProgress, disk_error};
+use codeloc_images::{BuildError, GUEST, IsolatedBuild, IsolatedBuilder, OnProgress, TIMED_OUT, disk_error};
 use codeloc_sandbox::{Limits, NO_SANDBOX, Reachable, Sandbox};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -63,7 +63,7 @@ impl SandboxBuilder {
         let _server = AbortOnDrop(tokio::spawn(async move { axum::serve(listener, router).await }));
 
         let folder = tempfile::tempdir().map_err(failed)?;
-        let python = self.python(&build.python).await?;
+        let python = local_python(&self.uv, &build.python).await?;
         let urls = ["input", "output"].map(|name| format!("http://{address}/{name}"));
         let reachable = Reachable { addresses: self.reachable.clone(), urls: urls.to_vec() };
         let certificates: BTreeMap<String, String> = inherited(&[])
@@ -113,33 +113,13 @@ impl SandboxBuilder {
                  with unprivileged user namespaces",
                 build.why
             ))),
-            Some(124) => Err(BuildError::dockerfile(format!(
-                "the isolated build ({}) takes longer than {} min (build.isolated_minutes)",
-                build.why,
-                self.timeout.as_secs() / 60
-            ))),
+            Some(TIMED_OUT) => Err(build.too_long(self.timeout)),
             code => Err(BuildError::dockerfile(format!(
                 "the isolated build ({}) ended with code {}: {last}",
                 build.why,
                 code.map_or_else(|| "of a signal".to_owned(), |code| code.to_string())
             ))),
         }
-    }
-
-    /// An interpreter of this machine with the minor version.
-    async fn python(&self, version: &str) -> Result<PathBuf, BuildError> {
-        let output = Command::new(&self.uv)
-            .args(["python", "find", "--system", "--no-config", version])
-            .output()
-            .await
-            .map_err(|error| BuildError::transient("cannot run uv").caused_by(error))?;
-        let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if !output.status.success() || path.is_empty() {
-            return Err(BuildError::terminal(format!(
-                "this machine has no Python {version}, which an isolated build needs; install it"
-            )));
-        }
-        std::fs::canonicalize(&path).map_err(|error| disk_error(Path::new(&path), error))
     }
 
     async fn forward(&self, output: impl tokio::io::AsyncRead + Unpin, last: &std::sync::Mutex<String>) {
@@ -149,6 +129,22 @@ impl SandboxBuilder {
             *codeloc_core::lock::lock(last) = line;
         }
     }
+}
+
+/// An interpreter of this machine with the minor version.
+pub async fn local_python(uv: &Path, version: &str) -> Result<PathBuf, BuildError> {
+    let output = Command::new(uv)
+        .args(["python", "find", "--system", "--no-config", version])
+        .output()
+        .await
+        .map_err(|error| BuildError::transient("cannot run uv").caused_by(error))?;
+    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || path.is_empty() {
+        return Err(BuildError::terminal(format!(
+            "this machine has no Python {version}; install it, or set build.python to one that it has"
+        )));
+    }
+    std::fs::canonicalize(&path).map_err(|error| disk_error(Path::new(&path), error))
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);

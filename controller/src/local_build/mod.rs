@@ -4,7 +4,7 @@ mod guest;
 mod layout;
 mod load;
 
-pub use guest::SandboxBuilder;
+pub use guest::{SandboxBuilder, local_python};
 pub use layout::{Layout, Served};
 pub use load::{Loaded, load};
 

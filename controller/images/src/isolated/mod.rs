@@ -10,6 +10,7 @@ mod output;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -24,11 +25,15 @@ use crate::error::BuildError;
 use crate::layer::Node;
 use crate::progress::{OnProgress, Progress};
 use crate::settings::{BuildSettings, Compression};
+use crate::single_flight::SingleFlight;
 use crate::uv::{Target, Uv};
 pub(crate) use output::{Generated, Output};
 
 /// The Python script that does the work. It needs `uv` and a Python of any version from 3.10 on.
 pub const GUEST: &str = include_str!("../../../../deploy/images/build/guest.py");
+
+/// The code with which [`GUEST`] ends at its time limit, as `timeout` does.
+pub const TIMED_OUT: i32 = 124;
 
 /// 1980-01-01, the earliest time in a wheel.
 const EARLIEST_TIME: i64 = 315_532_800;
@@ -52,6 +57,17 @@ pub struct IsolatedBuild {
     pub output: PathBuf,
     /// The largest archive to accept, in bytes.
     pub largest_output: u64,
+}
+
+impl IsolatedBuild {
+    /// The error of a guest that reached its time limit.
+    pub fn too_long(&self, limit: Duration) -> BuildError {
+        let minutes = limit.as_secs() / 60;
+        BuildError::dockerfile(format!(
+            "the isolated build ({}) takes longer than {minutes} min (build.isolated_minutes)",
+            self.why
+        ))
+    }
 }
 
 /// Port: runs other people's code outside this process.
@@ -135,6 +151,7 @@ pub(crate) struct Isolation<'a> {
     pub repositories: &'a Repositories,
     pub build_cache: &'a dyn BuildCache,
     pub caches: &'a Caches,
+    pub single_flight: &'a SingleFlight,
     pub uv: &'a Uv,
     pub target: &'a Target,
     pub location: &'a str,
@@ -162,9 +179,12 @@ impl Isolation<'_> {
         let Some(builder) = self.builder else { return Err(unavailable(&why)) };
         let nodes = self.input(job)?;
         let key = self.key(&nodes)?;
+        // Two builds of the same job would share one task, which the first of them to end would stop.
+        let _exclusive = self.single_flight.enter(format!("isolated {key}")).await;
         let work = &self.settings.work;
         let file = work.join(caches::ISOLATED).join(format!("{key}.tar"));
         let name = format!("isolated/{key}.tar");
+        let mut read = None;
         if !file.exists() {
             let folder = temporary_folder(work)?;
             let output = folder.path().join("output.tar");
@@ -183,9 +203,10 @@ impl Isolation<'_> {
                 };
                 builder.run(&build, self.progress).await?;
                 // An archive that codeloc refuses must not be found again.
-                let read = self.read(&output, &why).await?;
-                read.check(&why)?;
-                if !self.build_cache.write_file_first(&name, &output).await? {
+                let own = self.read(&output, &why).await?;
+                if self.build_cache.write_file_first(&name, &output).await? {
+                    read = Some(own);
+                } else {
                     self.build_cache.read_file(&name, &output).await?;
                 }
             }
@@ -193,19 +214,23 @@ impl Isolation<'_> {
             std::fs::rename(&output, &file).map_err(|error| disk_error(&file, error))?;
         }
         caches::mark_used(&file);
-        let output = self.read(&file, &why).await?;
-        output.check(&why)?;
-        Ok(Arc::new(output))
+        Ok(Arc::new(match read {
+            Some(read) => read,
+            None => self.read(&file, &why).await?,
+        }))
     }
 
+    /// Unpacks an archive of the guest. An error of the foreign code is an error here.
     async fn read(&self, file: &Path, why: &str) -> Result<Output, BuildError> {
         let (file, work, why) = (file.to_owned(), self.settings.work.clone(), why.to_owned());
         let limits = self.settings.limits;
         blocking(move || {
             let digest = file_sha256(&file).map_err(|error| disk_error(&file, error))?;
-            output::read(&file, temporary_folder(&work)?, digest, limits).map_err(|reason| {
+            let output = output::read(&file, temporary_folder(&work)?, digest, limits).map_err(|reason| {
                 BuildError::dockerfile(format!("codeloc refuses the result of the isolated build ({why}): {reason}"))
-            })
+            })?;
+            output.check(&why)?;
+            Ok(output)
         })
         .await
     }

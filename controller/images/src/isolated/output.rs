@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::disk::disk_error;
 use crate::error::BuildError;
 use crate::project::BuiltProject;
 use crate::settings::Limits;
@@ -93,6 +94,12 @@ impl Output {
     /// The folder of the wheels.
     pub(crate) fn wheels_folder(&self) -> PathBuf {
         self.folder.path().join("wheels")
+    }
+
+    /// Makes the wheels visible to uv in `folder`.
+    pub(crate) fn link_wheels(&self, folder: &Path) -> Result<(), BuildError> {
+        let link = folder.join(uv::WHEELS);
+        std::os::unix::fs::symlink(self.wheels_folder(), &link).map_err(|error| disk_error(&link, error))
     }
 }
 
