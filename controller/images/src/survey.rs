@@ -10,9 +10,8 @@ use crate::checkout::{CommitFiles, OwnedWanted, read_plan};
 use crate::disk::blocking;
 use crate::error::BuildError;
 use crate::oci::default_python;
-use crate::project::DeclaredLocation;
-use crate::project::declared::locations;
 use crate::project::python_for;
+use crate::project::{self, DeclaredLocation};
 use crate::settings::BuildSettings;
 use crate::uv::Uv;
 
@@ -101,5 +100,5 @@ pub async fn declared_locations(
 ) -> Result<Vec<DeclaredLocation>, BuildError> {
     let (git, bare, commit) = (git.clone(), bare.to_owned(), commit.clone());
     let folder = subdirectory.map(|folder| folder.trim_matches('/')).unwrap_or_default().to_owned();
-    blocking(move || locations(&mut CommitFiles::open(&git, &bare, commit)?, &folder)).await
+    blocking(move || project::declared_locations(&mut CommitFiles::open(&git, &bare, commit)?, &folder)).await
 }

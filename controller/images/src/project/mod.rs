@@ -229,6 +229,46 @@ fn lists_dependencies(files: &mut dyn Files, folder: &str) -> Result<bool, Build
     })
 }
 
+/// The locations that the files of a folder declare for other tools. Their working directory may be below the folder of the project.
+pub(crate) fn declared_locations(files: &mut dyn Files, root: &str) -> Result<Vec<DeclaredLocation>, BuildError> {
+    let declared = declared::locations(files, root)?;
+    declared.into_iter().map(|one| in_its_project(files, root, one)).collect()
+}
+
+/// The same location, from the nearest folder that lists dependencies.
+fn in_its_project(
+    files: &mut dyn Files,
+    root: &str,
+    declared: DeclaredLocation,
+) -> Result<DeclaredLocation, BuildError> {
+    let mut folder = declared.folder.as_str();
+    while !lists_dependencies(files, folder)? {
+        if folder == root || folder.is_empty() {
+            return Ok(declared);
+        }
+        folder = parent(folder);
+    }
+    if folder == declared.folder {
+        return Ok(declared);
+    }
+    let paths = match &declared.code {
+        CodePointer::PythonFile(file) => vec![file.clone()],
+        CodePointer::Module(module) => {
+            let path = module.replace('.', "/");
+            vec![format!("{path}.py"), format!("{path}/__init__.py")]
+        }
+    };
+    for path in paths.iter().filter_map(|path| join(&declared.folder, path)) {
+        if let Some(file) = below(folder, &path)
+            && files.exists(&path)?
+        {
+            let code = CodePointer::PythonFile(file.to_owned());
+            return Ok(DeclaredLocation { folder: folder.to_owned(), code, ..declared });
+        }
+    }
+    Ok(declared)
+}
+
 struct Reader<'a> {
     files: &'a mut dyn Files,
     wanted: &'a Wanted<'a>,

@@ -330,3 +330,28 @@ fn a_project_without_a_version_is_installed() {
     assert_eq!(plan.projects[0].version, "0.0.0");
     assert_eq!(plan.notes, ["the version of x comes from version control; the image has version 0.0.0"]);
 }
+
+#[test]
+fn a_working_directory_below_the_project_is_no_project() {
+    let workspace = |entry: &str| format!("load_from:\n  - {entry}\n");
+    let found = |root: &str, workspace: &str, lock: &str| {
+        let at = |path: &str| format!("{root}{path}").trim_start_matches('/').to_owned();
+        let [file, lock] = [at("/workspace.yaml"), at(lock)];
+        let [module, package] = [at("/src/shop/defs.py"), at("/src/etl/__init__.py")];
+        let files = [(file.as_str(), workspace), (lock.as_str(), "x\n"), (module.as_str(), ""), (package.as_str(), "")];
+        let found = declared_locations(&mut Memory::new(&files), root).unwrap();
+        found.into_iter().map(|one| (one.folder, one.code)).next().unwrap()
+    };
+    let file = |path: &str| CodePointer::PythonFile(path.to_owned());
+    let module = |module: &str| CodePointer::Module(module.to_owned());
+    let shop = workspace("python_module: {module_name: shop.defs, working_directory: src}");
+    assert_eq!(found("", &shop, "/requirements.txt"), (String::new(), file("src/shop/defs.py")));
+    assert_eq!(found("", &shop, "/src/requirements.txt"), ("src".to_owned(), module("shop.defs")));
+    assert_eq!(found("", &shop, "/other/requirements.txt"), ("src".to_owned(), module("shop.defs")));
+    let etl = workspace("python_package: {package_name: etl, working_directory: src}");
+    assert_eq!(found("a/b", &etl, "/requirements.txt"), ("a/b".to_owned(), file("src/etl/__init__.py")));
+    let path = workspace("python_file: {relative_path: src/shop/defs.py, working_directory: src}");
+    assert_eq!(found("", &path, "/pdm.lock"), (String::new(), file("src/shop/defs.py")));
+    let missing = workspace("python_module: {module_name: generated, working_directory: src}");
+    assert_eq!(found("", &missing, "/requirements.txt"), ("src".to_owned(), module("generated")));
+}
