@@ -349,7 +349,9 @@ impl Git {
             ProgramError::TimedOut { seconds, .. } => {
                 GitError::TimedOut { operation, url: remote.shown.clone(), seconds }
             }
-            error @ (ProgramError::TooMuchOutput { .. } | ProgramError::Pipe { .. }) => {
+            error @ (ProgramError::TooMuchOutput { .. }
+            | ProgramError::TooMuchWritten { .. }
+            | ProgramError::Pipe { .. }) => {
                 GitError::Failed { operation, url: remote.shown.clone(), source: CommandError::Program(error) }
             }
         })

@@ -21,6 +21,9 @@ const MAX_STDOUT: u64 = 64 << 20;
 /// In bytes. The rest of a longer stderr is read and dropped.
 const MAX_STDERR: u64 = 1 << 20;
 
+/// The time between two looks at what a program has written.
+const WRITTEN_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The variables that programs need to reach servers. AWS credentials are not among them.
 const INHERITED: [&str; 8] =
     ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"];
@@ -37,6 +40,7 @@ pub struct Program {
     timeout: Duration,
     largest_output: u64,
     largest_file: Option<u64>,
+    most_written: Option<u64>,
 }
 
 /// The result of a program.
@@ -56,6 +60,8 @@ pub enum ProgramError {
     TimedOut { program: String, seconds: u64 },
     #[error("{program} printed more than {bytes} bytes")]
     TooMuchOutput { program: String, bytes: u64 },
+    #[error("{program} wrote more than {bytes} bytes to files")]
+    TooMuchWritten { program: String, bytes: u64 },
     #[error("cannot read the output of {program}: {source}")]
     Pipe { program: String, source: Arc<io::Error> },
 }
@@ -66,7 +72,7 @@ impl Program {
         let mut command = Command::new(program);
         command.env_clear().process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        Self { name, command, timeout, largest_output: MAX_STDOUT, largest_file: None }
+        Self { name, command, timeout, largest_output: MAX_STDOUT, largest_file: None, most_written: None }
     }
 
     /// The working directory. A relative path to the program is resolved in it as well.
@@ -105,9 +111,17 @@ impl Program {
         self
     }
 
+    /// The limit in bytes of everything that the program itself writes. Files in memory count, children do not. It ends within a quarter of a
+    /// second after it has written more.
+    #[must_use]
+    pub fn most_written(mut self, bytes: u64) -> Self {
+        self.most_written = Some(bytes);
+        self
+    }
+
     /// Runs to the end. The caller checks the exit status. Dropping the future kills the program.
     pub async fn run(self) -> Result<Output, ProgramError> {
-        let Self { name, command, timeout, largest_output, largest_file } = self;
+        let Self { name, command, timeout, largest_output, largest_file, most_written } = self;
         let mut command = tokio::process::Command::from(command);
         let mut child = command
             .kill_on_drop(true)
@@ -134,6 +148,13 @@ impl Program {
             let stderr = async { read_start(stderr).await.map_err(pipe) };
             let (stdout, stderr) = tokio::try_join!(stdout, stderr)?;
             Ok::<_, ProgramError>((child.wait().await.map_err(pipe)?, stdout, stderr))
+        };
+        let written = written_more_than(most_written, group.0);
+        let finished = async {
+            tokio::select! {
+                finished = finished => finished,
+                bytes = written => Err(ProgramError::TooMuchWritten { program: name.clone(), bytes }),
+            }
         };
         let (status, stdout, stderr) = tokio::time::timeout(timeout, finished)
             .await
@@ -171,6 +192,21 @@ impl Drop for InteractiveProcess {
         self.group.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Ends when a process has written more bytes than the limit, which it returns. Never ends where the system does not count them.
+async fn written_more_than(most: Option<u64>, process: Option<Pid>) -> u64 {
+    if let (Some(most), Some(process)) = (most, process) {
+        let path = format!("/proc/{}/io", process.as_raw_nonzero());
+        while let Ok(text) = tokio::fs::read_to_string(&path).await {
+            let written = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+            if written.and_then(|bytes| bytes.parse::<u64>().ok()).is_some_and(|bytes| bytes > most) {
+                return most;
+            }
+            tokio::time::sleep(WRITTEN_INTERVAL).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Keeps the start and drops the rest, so that the program can end.
@@ -247,6 +283,17 @@ mod tests {
         let output = endless.largest_file(100_000).run().await.unwrap();
         assert!(!output.status.success());
         assert_eq!(std::fs::metadata(folder.path().join("file")).unwrap().len(), 100_000);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fills_the_disk_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "while :; do echo 0123456789 > file; done";
+        let endless = shell(script, Duration::from_mins(1)).folder(folder.path());
+        let Err(error) = endless.most_written(100_000).run().await else { panic!("no bound") };
+        assert_eq!(error.to_string(), "sh wrote more than 100000 bytes to files");
+        let short = shell("echo x > file", Duration::from_mins(1)).folder(folder.path());
+        assert!(short.most_written(100_000).run().await.unwrap().status.success());
     }
 
     #[tokio::test]

@@ -79,13 +79,13 @@ impl Folders {
     /// If the entries exceed the limit, removes some until the rest takes three quarters of it, so that not every build
     /// removes some. Returns the removed paths. An entry that cannot be removed stays until the next call.
     fn evict(&self) -> Vec<PathBuf> {
+        let mut removed = self.remove_leftovers();
         let mut entries = self.entries();
         let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
         if bytes <= self.limit {
-            return vec![];
+            return removed;
         }
         entries.sort_by_key(|entry| entry.used);
-        let mut removed = Vec::new();
         for Entry { path, bytes: freed, .. } in entries {
             if bytes <= self.limit / 4 * 3 {
                 break;
@@ -109,6 +109,19 @@ impl Folders {
         let folder = temporary_folder(&self.work)?;
         let moved = std::fs::rename(path, folder.path().join("removed"));
         moved.and_then(|()| folder.close()).map_err(|error| disk_error(path, error))
+    }
+
+    /// Removes what a uv that was killed has left: wheels that it was unpacking.
+    fn remove_leftovers(&self) -> Vec<PathBuf> {
+        let is_leftover =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp"));
+        let removed = |path: &PathBuf| {
+            self.remove(path).map_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "cannot remove what uv has left in its cache");
+            })
+        };
+        let leftovers = children(&self.work.join(UV)).into_iter().filter(is_leftover);
+        leftovers.filter(|path| removed(path).is_ok()).collect()
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -177,6 +190,11 @@ mod tests {
         assert_eq!(remaining(&caches, 300), ["uv", "git/c.git", "layers/d.tar"]);
         assert_eq!(remaining(&caches, 100), ["layers/d.tar"]);
         assert_eq!(remaining(&caches, 10), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_killed_uv_left_is_removed_first() {
+        assert_eq!(remaining(&["git/a.git", "uv/.tmpA1", "uv/wheels"], 150), ["git/a.git", "uv/wheels"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use codeloc_git::program::{Output, Program, inherited, tail};
+use codeloc_git::program::{Output, Program, ProgramError, inherited, tail};
 
 use tokio::sync::OnceCell;
 
@@ -45,6 +45,9 @@ pub(super) const CONSTRAINTS: &str = "constraints.txt";
 pub(super) const OVERRIDES: &str = "overrides.txt";
 pub(super) const WHEELS: &str = "wheels";
 
+/// How often uv may write each byte of the packages: into its cache, and again where the work folder allows no hard links.
+const WRITTEN_PER_BYTE: u64 = 2;
+
 pub(super) struct Uv {
     program: PathBuf,
     cache: PathBuf,
@@ -55,7 +58,7 @@ pub(super) struct Uv {
     indexes: Vec<PackageIndex>,
     exclusive: BTreeMap<String, String>,
     timeout: std::time::Duration,
-    largest_file: u64,
+    max_bytes: u64,
     default_indexes: OnceCell<Vec<String>>,
 }
 
@@ -91,7 +94,7 @@ impl Uv {
             indexes: settings.indexes.clone(),
             exclusive: settings.exclusive_packages.clone(),
             timeout: settings.uv_timeout,
-            largest_file: settings.limits.packages,
+            max_bytes: settings.limits.packages,
             default_indexes: OnceCell::new(),
         }
     }
@@ -219,7 +222,8 @@ impl Uv {
         std::fs::create_dir_all(&home).map_err(|error| disk_error(&home, error))?;
         caches::mark_used(&self.cache);
         let mut program = Program::new(&self.program, self.timeout)
-            .largest_file(self.largest_file)
+            .largest_file(self.max_bytes)
+            .most_written(self.max_bytes.saturating_mul(WRITTEN_PER_BYTE))
             .folder(folder)
             .environment(self.environment.iter().map(|(name, value)| (name, value)))
             .environment([("HOME", &home)])
@@ -243,13 +247,21 @@ impl Uv {
         if let Some(interpreter) = &self.interpreter {
             program = program.arguments(["--python".as_ref(), interpreter.as_os_str()]);
         }
-        let output = program.run().await.map_err(|error| BuildError::transient(failure).caused_by(error))?;
+        let output = match program.run().await {
+            Err(ProgramError::TooMuchWritten { .. }) => {
+                return Err(BuildError::terminal(format!(
+                    "{failure}: the packages have more than {} bytes when they are unpacked; remove some",
+                    self.max_bytes
+                )));
+            }
+            output => output.map_err(|error| BuildError::transient(failure).caused_by(error))?,
+        };
         // uv also unpacks wheels when it resolves.
         let exceeded_limit = output.status.signal() == Some(rustix::process::Signal::XFSZ.as_raw());
         if exceeded_limit || output.stderr.contains("File too large") {
             return Err(BuildError::terminal(format!(
                 "{failure}: a package contains a file of more than {} bytes; remove the package",
-                self.largest_file
+                self.max_bytes
             )));
         }
         check_exit(failure, output)

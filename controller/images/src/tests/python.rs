@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{BuildSettings, CODE, Repository, TestBuilder, TestRegistry, config, digest, layer, tar_of_layer};
-use crate::error::expect_transient;
+use crate::error::{expect_terminal, expect_transient};
 use crate::{Platform, Request};
 
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
@@ -98,6 +98,28 @@ fn builder(uv: &Path, wheels: &Path) -> TestBuilder {
         use_wheels(settings, uv, wheels);
         settings.requirements = vec!["tiny==1.0".to_owned()];
     })
+}
+
+#[tokio::test]
+async fn packages_that_unpack_to_too_many_bytes_are_refused() {
+    let Some(uv) = uv() else { return };
+    let (registry, repository) = (TestRegistry::start().await, Repository::new());
+    // 250 KB that become 256 MiB; no file alone exceeds the limit.
+    let wheels = wheels_from_script(
+        r"
+wheel('large', '1.0', {})
+with zipfile.ZipFile('large-1.0-py3-none-any.whl', 'a', zipfile.ZIP_DEFLATED) as archive:
+    for number in range(64):
+        archive.writestr(f'large/{number}.bin', bytes(4 << 20))
+",
+    );
+    let builder = TestBuilder::with(|settings| {
+        use_wheels(settings, &uv, wheels.path());
+        settings.limits.packages = 5 << 20;
+    });
+    let refused = builder.build(&request(&registry, &repository, &[("requirements.txt", "large\n")])).await;
+    let message = expect_terminal(refused);
+    assert!(message.contains("packages have more than 5242880 bytes"), "{message}");
 }
 
 fn request(registry: &TestRegistry, repository: &Repository, files: &[(&str, &str)]) -> Request {
