@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where a call does")]
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use codeloc_aws::Clients;
@@ -303,4 +304,80 @@ fn a_laptop_builds_and_loads_a_repository_without_aws() {
     );
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("codeloc does not read Pipfile"), "{}", stderr(&refused));
+}
+
+/// A package index with one package, `dbt-core`, whose `dbt` does what the tests need of the real one. Prints its port.
+const DBT_INDEX: &str = r#"
+import hashlib, http.server, os, zipfile
+DBT = """
+import json, os, sys
+def main():
+    project = open("dbt_project.yml").read()
+    if sys.argv[1] == "deps":
+        os.makedirs("dbt_packages/shared")
+        open("dbt_packages/shared/dbt_project.yml", "w").write("name: shared")
+    else:
+        assert os.path.exists("dbt_packages/shared"), "dbt deps did not run"
+        os.makedirs("target")
+        json.dump({"models": project.split()[1:]}, open("target/manifest.json", "w"))
+"""
+os.makedirs("simple/dbt-core")
+wheel, info = "simple/dbt-core/dbt_core-1.10.0-py3-none-any.whl", "dbt_core-1.10.0.dist-info"
+files = {
+    "dbt_cli.py": DBT,
+    f"{info}/METADATA": "Metadata-Version: 2.1\nName: dbt-core\nVersion: 1.10.0\n",
+    f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    f"{info}/entry_points.txt": "[console_scripts]\ndbt = dbt_cli:main\n",
+}
+files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
+with zipfile.ZipFile(wheel, "w") as archive:
+    for path, text in files.items():
+        archive.writestr(path, text)
+name, digest = os.path.basename(wheel), hashlib.sha256(open(wheel, "rb").read()).hexdigest()
+open("simple/dbt-core/index.html", "w").write(f'<a href="{name}#sha256={digest}">{name}</a>')
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+#[test]
+fn a_dbt_project_without_a_manifest_is_prepared_in_isolation() {
+    if !is_possible() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = command(root().join(".local/dagster/bin/python"));
+    index.args(["-c", DBT_INDEX]).current_dir(folder.path()).stdout(std::process::Stdio::piped());
+    let mut index = Process(index.stderr(std::process::Stdio::null()).spawn().unwrap());
+    let mut port = String::new();
+    BufReader::new(index.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let code = "import json, pathlib\nimport dagster as dg\n\n\
+                MANIFEST = pathlib.Path(__file__).parent.parent / 'warehouse/target/manifest.json'\n\
+                models = json.loads(MANIFEST.read_text())['models']\n\
+                defs = dg.Definitions(assets=[dg.AssetSpec(model) for model in models])\n";
+    let repository = repository(
+        &folder.path().join("shop"),
+        &[
+            ("requirements.txt", "dagster\ndbt-core==1.10.0\n"),
+            ("shop/definitions.py", code),
+            ("warehouse/dbt_project.yml", "models: orders customers\n"),
+            ("warehouse/packages.yml", "packages: []\n"),
+        ],
+    );
+    let indexes = format!("{{local: 'http://127.0.0.1:{}/simple'}}", port.trim());
+    let built = build(folder.path(), &repository, &["--build-indexes", &indexes]);
+    let (shown, steps) = (stdout(&built), stderr(&built));
+    assert!(built.status.success(), "{shown}{steps}");
+    assert!(shown.contains("assets      customers, orders\n"), "{shown}{steps}");
+    assert!(steps.contains("command: cd 'warehouse' && if [ -f packages.yml ]"), "{shown}{steps}");
+}
+
+/// Ends with its guard.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
