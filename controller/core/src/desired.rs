@@ -1,5 +1,7 @@
 //! The desired state of a location: its config and its image.
 
+use std::sync::Arc;
+
 use codeloc_crds::Location;
 
 use crate::ids::Commit;
@@ -16,7 +18,7 @@ pub enum Desired {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredLocation {
-    pub config: Location,
+    pub config: Arc<Location>,
     pub image: ImageStatus,
     /// The commit that the branch names; absent while it is not known, and for an image that was built elsewhere.
     pub commit: Option<Commit>,

@@ -86,5 +86,5 @@ pub fn present(config: &Location, image: &Image) -> Desired {
 }
 
 pub fn with_image(config: &Location, image: ImageStatus) -> Desired {
-    Desired::Present(Box::new(DesiredLocation { config: config.clone(), image, commit: None }))
+    Desired::Present(Box::new(DesiredLocation { config: config.clone().into(), image, commit: None }))
 }

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use codeloc_core::desired::Invalid;
 use codeloc_crds::{ConfigError, Glimpse, LocationName, Parsed, check_fleet, glimpse, read};
@@ -117,15 +118,16 @@ fn add_fleet(
 ) {
     let mut errors = check_fleet(&fleet, invalid_configs);
     for parsed in fleet {
-        let name = parsed.location.name.clone();
+        let location = Arc::new(parsed.location);
+        let name = location.name.clone();
         let (contested, refused) = (errors.contested.remove(&name), errors.refused.remove(&name));
         let outcome = match refused.as_ref().or(contested.as_ref()) {
             Some(error) => Err(contain_panic(root, name.as_str(), || from_config_error(name.as_str(), error))
                 .unwrap_or_else(|invalid| invalid)),
-            None => Ok(parsed.location.clone()),
+            None => Ok(location.clone()),
         };
         if refused.is_none() && contested.is_some() {
-            snapshot.contested.insert(name.clone(), parsed.location);
+            snapshot.contested.insert(name.clone(), location);
         }
         snapshot.locations.insert(name, outcome);
     }

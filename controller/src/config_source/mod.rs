@@ -4,6 +4,7 @@
 //! folder or repository cannot be read, the last good snapshot stays in force, with an error; it is never replaced by an empty one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use codeloc_core::desired::Invalid;
 use codeloc_core::ids::Commit;
@@ -28,13 +29,13 @@ pub use watch::{SourceHandle, SourceSettings, SourceState, read_once, watch};
 pub struct Snapshot {
     /// The commit of the config repository; absent for a folder that is not a clean git checkout.
     pub commit: Option<Commit>,
-    pub locations: BTreeMap<LocationName, Result<Location, Invalid>>,
+    pub locations: BTreeMap<LocationName, Result<Arc<Location>, Invalid>>,
     /// Folders whose name is not a valid location name. codeloc only reports them.
     pub invalid_dirs: Vec<Invalid>,
     /// Locations without a config that an invalid config names. codeloc does not delete them.
     pub claimed: BTreeMap<LocationName, Invalid>,
     /// Invalid configs whose only error is an overlapping prefix. The one that already uses the prefix keeps running.
-    pub contested: BTreeMap<LocationName, Location>,
+    pub contested: BTreeMap<LocationName, Arc<Location>>,
     /// Names in `prune.txt`: locations that codeloc may delete regardless of their number.
     pub prune: BTreeSet<LocationName>,
 }
@@ -42,7 +43,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Configs that codeloc reconciles.
     pub fn in_force(&self) -> impl Iterator<Item = &Location> {
-        self.locations.values().flatten().chain(self.contested.values())
+        self.locations.values().flatten().chain(self.contested.values()).map(AsRef::as_ref)
     }
 
     /// Errors that a user must fix.

@@ -28,7 +28,7 @@ pub struct Configs {
 /// The config of one location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Config {
-    Valid(Box<Location>),
+    Valid(Arc<Location>),
     Invalid(Invalid),
     Absent,
 }
@@ -70,7 +70,7 @@ impl Configs {
         let contested = snapshot.contested.get(name);
         let holder = contested.filter(|location| observed.runs_with_prefix() == Some(location.s3_prefix.as_str()));
         match snapshot.locations.get(name).map(|read| holder.map_or(read.as_ref(), Ok)) {
-            Some(Ok(location)) => Config::Valid(Box::new(location.clone())),
+            Some(Ok(location)) => Config::Valid(location.clone()),
             Some(Err(invalid)) => Config::Invalid(invalid.clone()),
             None => match snapshot.claimed.get(name) {
                 Some(invalid) if observed.any_owned(name, deployment) => Config::Invalid(invalid.clone()),
@@ -135,7 +135,7 @@ mod tests {
 
     fn configs(names: &[&str]) -> Configs {
         let configs = Configs::default();
-        let locations = names.iter().map(|name| (location_name(name), Ok(location(name))));
+        let locations = names.iter().map(|name| (location_name(name), Ok(location(name).into())));
         configs.set_snapshot(Arc::new(Snapshot { locations: locations.collect(), ..Snapshot::default() }));
         configs
     }
@@ -152,7 +152,7 @@ mod tests {
         let observed = ObservedResources::default();
         assert_eq!(
             configs.config(&location_name("orders"), &observed, "codeloc"),
-            Config::Valid(Box::new(location("orders")))
+            Config::Valid(location("orders").into())
         );
         assert_eq!(configs.config(&location_name("billing"), &observed, "codeloc"), Config::Absent);
     }

@@ -63,7 +63,7 @@ impl<B: Builder> DesiredState<B> {
     /// The config and the commit, before anything is known about the image.
     fn located(&self, config: Config) -> Result<Box<DesiredLocation>, Desired> {
         let config = match config {
-            Config::Valid(config) => *config,
+            Config::Valid(config) => config,
             Config::Invalid(invalid) => return Err(Desired::Invalid(invalid)),
             Config::Absent => return Err(Desired::Absent),
         };

@@ -98,7 +98,8 @@ pub struct ImageBuilds<B> {
 
 struct Shared<B> {
     builder: Arc<B>,
-    slots: Mutex<HashMap<Key, Slot>>,
+    /// Boxed, so that the table stays small when it grows.
+    slots: Mutex<HashMap<Key, Box<Slot>>>,
     /// Images for which a user has asked to look again.
     requested: Mutex<HashSet<Key>>,
     /// Held during lookups after a sweep.
@@ -122,7 +123,7 @@ impl<B: Builder> ImageBuilds<B> {
     pub fn ensure(&self, wanted: &Wanted, reason: Reason) -> ImageStatus {
         let key = (wanted.request.location.clone(), ImageOf::Desired);
         let mut slots = lock(&self.shared.slots);
-        let slot = slots.entry(key.clone()).or_insert_with(|| Slot::new(wanted, reason));
+        let slot = slots.entry(key.clone()).or_insert_with(|| Box::new(Slot::new(wanted, reason)));
         // During a build, the request waits: what it asks for may be newer than what is being built.
         if !slot.is_in_progress() && lock(&self.shared.requested).remove(&key) {
             slot.start(Wanted { deployed: None, ..wanted.clone() }, reason);
@@ -141,7 +142,7 @@ impl<B: Builder> ImageBuilds<B> {
         let key = (name.clone(), ImageOf::Serving);
         let Some(serving) = serving else { return self.shared.forget(&key) };
         let mut slots = lock(&self.shared.slots);
-        let slot = slots.entry(key.clone()).or_insert_with(|| Slot::running(serving, reason));
+        let slot = slots.entry(key.clone()).or_insert_with(|| Box::new(Slot::running(serving, reason)));
         if !slot.wanted.has_same_image(serving) || slot.wanted.deployed != serving.deployed || slot.forgotten {
             slot.take_for_available(serving, reason);
         } else if !slot.is_in_progress() && lock(&self.shared.requested).remove(&key)
@@ -169,7 +170,7 @@ impl<B: Builder> ImageBuilds<B> {
     pub fn retry_failed(&self, name: &LocationName) {
         let failed = |slot: &Slot| !slot.is_in_progress() && matches!(slot.progress, ImageStatus::Failed(_));
         for key in [(name.clone(), ImageOf::Desired), (name.clone(), ImageOf::Serving)] {
-            if lock(&self.shared.slots).get(&key).is_some_and(failed) {
+            if lock(&self.shared.slots).get(&key).is_some_and(|slot| failed(slot)) {
                 lock(&self.shared.requested).insert(key);
             }
         }
@@ -179,7 +180,9 @@ impl<B: Builder> ImageBuilds<B> {
     /// that codeloc does not build counts as available, and so does any image while the registry does not answer.
     pub async fn is_available(&self, name: &LocationName, image_of: ImageOf) -> bool {
         let key = (name.clone(), image_of);
-        let slot = |slots: &HashMap<Key, Slot>| slots.get(&key).filter(|slot| !slot.forgotten).map(Slot::available);
+        let slot = |slots: &HashMap<Key, Box<Slot>>| {
+            slots.get(&key).filter(|slot| !slot.forgotten).map(|slot| slot.available())
+        };
         let Some(available) = slot(&lock(&self.shared.slots)) else { return true };
         match available {
             Some((_, Some(seen))) if seen.elapsed() < RECENT => true,

@@ -67,7 +67,7 @@ mod tests {
 
     fn valid(mode: &str) -> Config {
         let text = format!("name: orders\ngit_url: https://git.test/orders.git\nmodule: orders\nmode: {mode}\n");
-        Config::Valid(Box::new(codeloc_crds::parse("orders", &text).expect("a valid config")))
+        Config::Valid(codeloc_crds::parse("orders", &text).expect("a valid config").into())
     }
 
     fn hold(policy: Policy, config: &Config, lease: LeaseState) -> Option<Hold> {

@@ -20,7 +20,7 @@ use crate::status::metrics::RolloutOutcome;
 use crate::status::{Recorder, StatusStore};
 
 /// The config that a status was computed from; nothing for a location without one.
-pub type RecordedConfig = Option<Result<Location, Invalid>>;
+pub type RecordedConfig = Option<Result<Arc<Location>, Invalid>>;
 
 pub struct StatusRecorder {
     pub statuses: StatusStore,
@@ -28,7 +28,7 @@ pub struct StatusRecorder {
     clock: Clock,
     /// The platform of images, where it is not the architecture of each config.
     platform: Option<String>,
-    configs: Mutex<HashMap<LocationName, Result<Location, Invalid>>>,
+    configs: Mutex<HashMap<LocationName, Result<Arc<Location>, Invalid>>>,
 }
 
 impl StatusRecorder {

@@ -10,30 +10,30 @@ use codeloc_core::status::{Condition, DatedCondition, Health, LocationStatus, Sy
 /// The reconciler writes it and the API reads it. A restart empties it; the first sweep fills it again.
 #[derive(Debug, Default)]
 pub struct StatusStore {
-    statuses: Mutex<BTreeMap<String, LocationStatus>>,
+    statuses: Mutex<BTreeMap<String, Box<LocationStatus>>>,
 }
 
 impl StatusStore {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LocationStatus>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Box<LocationStatus>>> {
         lock(&self.statuses)
     }
 
     pub fn all(&self) -> Vec<LocationStatus> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|status| (**status).clone()).collect()
     }
 
     pub fn get(&self, name: &str) -> Option<LocationStatus> {
-        self.lock().get(name).cloned()
+        self.lock().get(name).map(|status| (**status).clone())
     }
 
     /// Applies `read` to one status without copying it.
     pub fn read<T>(&self, name: &str, read: impl FnOnce(&LocationStatus) -> T) -> Option<T> {
-        self.lock().get(name).map(read)
+        self.lock().get(name).map(|status| read(status))
     }
 
     /// The first result of `find`.
-    pub fn find<T>(&self, find: impl FnMut(&LocationStatus) -> Option<T>) -> Option<T> {
-        self.lock().values().find_map(find)
+    pub fn find<T>(&self, mut find: impl FnMut(&LocationStatus) -> Option<T>) -> Option<T> {
+        self.lock().values().find_map(|status| find(status))
     }
 
     pub fn remove(&self, name: &str) {
@@ -62,7 +62,7 @@ impl StatusStore {
                 }
             }
         }
-        statuses.insert(status.name.clone(), status)
+        statuses.insert(status.name.clone(), Box::new(status)).map(|before| *before)
     }
 
     /// Records that an observation or a step failed: changes the message, and keeps the last observation and its date. Returns whether

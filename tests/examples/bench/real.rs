@@ -191,7 +191,7 @@ async fn run(endpoint: &str, folder: &Path, names: &[String]) {
     let mut snapshot = Snapshot::default();
     for name in names {
         let parsed = codeloc_crds::parse(name, &codeloc_tests::config(name)).expect("a valid config");
-        snapshot.locations.insert(LocationName::new(name).expect("a name"), Ok(parsed));
+        snapshot.locations.insert(LocationName::new(name).expect("a name"), Ok(parsed.into()));
     }
     let state = SourceState { snapshot: Some(Arc::new(snapshot)), ..SourceState::default() };
     let (_keep, source) = tokio::sync::watch::channel(state);

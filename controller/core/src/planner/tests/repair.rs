@@ -35,7 +35,11 @@ fn converged() -> Model {
 fn plan_without_image(model: &Model) -> Plan {
     let (deployment, location) = (
         deployment(),
-        DesiredLocation { config: scaled(), image: ImageStatus::Failed("no solution found".to_owned()), commit: None },
+        DesiredLocation {
+            config: scaled().into(),
+            image: ImageStatus::Failed("no solution found".to_owned()),
+            commit: None,
+        },
     );
     let input = Input {
         name: &NAME,
