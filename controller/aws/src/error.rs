@@ -87,14 +87,18 @@ pub(crate) fn classify(code: &str, message: &str, status: Option<u16>) -> Class 
     if THROTTLED.iter().any(|phrase| code.contains(phrase) || message.contains(phrase)) {
         return Class::Throttled;
     }
-    // ECS refuses a new role for up to a minute, and a service its new Cloud Map registry.
+    // ECS refuses a new role for up to a minute, and a service its new Cloud Map registry. The first services of an account also wait for
+    // the service-linked roles, and Application Auto Scaling for a new service.
     let not_yet = [
         "unable to assume",
-        "is not authorized to perform: iam:PassRole",
-        "Role is not valid",
-        "verify that the ECS service role",
+        "is not authorized to perform: iam:passrole",
+        "role is not valid",
+        "verify that the ecs service role",
+        "ecs service doesn't exist",
+        "service registry could not be validated",
     ];
-    if not_yet.iter().any(|phrase| message.contains(phrase)) {
+    let lower = message.to_lowercase();
+    if not_yet.iter().any(|phrase| lower.contains(phrase)) {
         return Class::NotYet;
     }
     let conflicts = [
@@ -125,6 +129,14 @@ mod tests {
             ("ClientException", "Rate exceeded", Some(400), Class::Throttled),
             ("SlowDown", "", Some(503), Class::Throttled),
             ("ClientException", "ECS was unable to assume the role", Some(400), Class::NotYet),
+            ("InvalidParameterException", "Unable to assume the service linked role.", Some(400), Class::NotYet),
+            ("ValidationException", "ECS service doesn't exist: service/main/orders-service", Some(400), Class::NotYet),
+            (
+                "InvalidParameterException",
+                "The service registry could not be validated. Route 53 error: \"ServiceNotFound\"",
+                Some(400),
+                Class::NotYet,
+            ),
             (
                 "AccessDeniedException",
                 "is not authorized to perform: iam:PassRole on resource",

@@ -76,6 +76,8 @@ async fn permissions(clients: &Clients, settings: &Settings, identity: &Identity
     for action in actions.iter().copied() {
         by_resource.entry(resource(action, settings, &arn, region)).or_default().push(action);
     }
+    // The only role that codeloc passes and did not create.
+    by_resource.entry(settings.aws.execution_role_arn.clone()).or_default().push("iam:PassRole");
     let context = [
         ("iam:PassedToService", Some("ecs-tasks.amazonaws.com")),
         ("iam:AWSServiceName", Some("ecs.amazonaws.com")),

@@ -129,9 +129,9 @@ impl From<Outcome> for Action {
 /// One pass. An error is in the status and in the outcome.
 pub async fn reconcile<P: Ports>(context: &Context<P>, name: &LocationName, reason: Reason) -> Action {
     let action = context.rounds(name, reason).await.unwrap_or_else(|error| {
-        let backoff = context.retry.failed(name, error.class());
-        context.status.failed(name, &error, backoff);
-        Outcome::Failed(backoff).into()
+        let reaction = context.retry.failed(name, error.class());
+        context.status.failed(name, &error, reaction);
+        Outcome::Failed(reaction.backoff).into()
     });
     match action.outcome {
         Outcome::Converged | Outcome::Waiting(_) | Outcome::Held | Outcome::Unleased | Outcome::Gone => {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use codeloc_aws::Class;
 use codeloc_core::desired::{Desired, Invalid};
@@ -14,6 +13,7 @@ use codeloc_core::status::{Condition, ConditionKind, ConditionStatus, DatedCondi
 use codeloc_crds::{Location, LocationName};
 
 use super::executor::StepError;
+use super::retry::Reaction;
 use crate::runtime::Clock;
 use crate::status::events::{EventReason, NewEvent, diff};
 use crate::status::metrics::RolloutOutcome;
@@ -128,16 +128,16 @@ impl StatusRecorder {
         self.recorder.record(NewEvent::of(name, EventReason::Applied, summary).from_commit(commit));
     }
 
-    /// A pass has failed, and the next one starts after `backoff`.
-    pub fn failed(&self, name: &LocationName, error: &StepError, backoff: Duration) {
+    /// A pass has failed.
+    pub fn failed(&self, name: &LocationName, error: &StepError, Reaction { class, backoff }: Reaction) {
         tracing::warn!(location = name.as_str(), %error, retry_in = ?backoff, "the reconcile failed; codeloc retries");
-        self.recorder.metrics.count_failed_step(error.class());
+        self.recorder.metrics.count_failed_step(class);
         // A rate limit and a resource that AWS does not see yet are ordinary waits.
-        if !matches!(error.class(), Class::NotYet | Class::Throttled) {
+        if !matches!(class, Class::NotYet | Class::Throttled) {
             let event = NewEvent::of(name, EventReason::StepFailed, error.to_string());
             self.recorder.record(event.about(error.topic()));
         }
-        if !self.statuses.fail(name, error.to_string(), error.class() == Class::Terminal) {
+        if !self.statuses.fail(name, error.to_string(), class == Class::Terminal) {
             self.statuses.put(LocationStatus::unknown(name, error.to_string(), self.clock.now()));
         }
     }

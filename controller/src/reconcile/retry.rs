@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(300);
+/// AWS needs seconds, at most a minute, until it sees a new resource. After this time only a person can help: a missing `iam:PassRole` has
+/// the same words as a role that is too new.
+const LONGEST_NOT_YET: Duration = Duration::from_mins(2);
 
 /// Failed passes in a row, by location. A restart forgets them.
 #[derive(Debug, Default)]
@@ -23,16 +26,31 @@ struct Failures {
     count: u32,
     /// The time of the first one.
     since: Instant,
+    /// The time of the first one of the class [`Class::NotYet`].
+    not_yet: Option<Instant>,
+}
+
+/// How codeloc reacts to a failed pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// The class of the error, after the time that it has lasted.
+    pub class: Class,
+    /// How long to wait before the next pass.
+    pub backoff: Duration,
 }
 
 impl Retry {
-    /// Counts a failed pass. Returns how long to wait before the next one.
-    pub fn failed(&self, name: &LocationName, class: Class) -> Duration {
-        let mut failures = lock(&self.failures);
-        let failures = failures.entry(name.clone()).or_insert(Failures { count: 0, since: Instant::now() });
+    /// Counts a failed pass.
+    pub fn failed(&self, name: &LocationName, class: Class) -> Reaction {
+        let (mut failures, now) = (lock(&self.failures), Instant::now());
+        let failures = failures.entry(name.clone()).or_insert(Failures { count: 0, since: now, not_yet: None });
         failures.count += 1;
+        let class = match class {
+            Class::NotYet if *failures.not_yet.get_or_insert(now) + LONGEST_NOT_YET <= now => Class::Terminal,
+            class => class,
+        };
         let doubled = FIRST.saturating_mul(1 << (failures.count - 1).min(16));
-        doubled.min(longest(class))
+        Reaction { class, backoff: doubled.min(longest(class)) }
     }
 
     pub fn succeeded(&self, name: &LocationName) {
@@ -47,7 +65,6 @@ impl Retry {
 
 fn longest(class: Class) -> Duration {
     match class {
-        // AWS needs seconds, at most a minute, until it sees the new resource.
         Class::NotYet => Duration::from_secs(5),
         // The rate limit already delays the next call.
         Class::Throttled => Duration::from_secs(2),
@@ -66,7 +83,7 @@ mod tests {
     async fn each_failure_in_a_row_doubles_the_wait() {
         let retry = Retry::default();
         let waits: Vec<u64> =
-            (0..11).map(|_| retry.failed(&location_name("orders"), Class::Transient).as_secs()).collect();
+            (0..11).map(|_| retry.failed(&location_name("orders"), Class::Transient).backoff.as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     }
 
@@ -77,15 +94,24 @@ mod tests {
         retry.failed(&location_name("orders"), Class::Terminal);
         retry.succeeded(&location_name("orders"));
         assert_eq!(retry.failing_since("orders"), None);
-        assert_eq!(retry.failed(&location_name("orders"), Class::Terminal), FIRST);
+        assert_eq!(retry.failed(&location_name("orders"), Class::Terminal).backoff, FIRST);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resource_that_aws_does_not_see_is_retried_soon() {
         let retry = Retry::default();
-        for _ in 0..100 {
-            assert!(retry.failed(&location_name("orders"), Class::NotYet) <= Duration::from_secs(5));
+        for _ in 0..20 {
+            let Reaction { class, backoff } = retry.failed(&location_name("orders"), Class::NotYet);
+            assert!(class == Class::NotYet && backoff <= Duration::from_secs(5));
+            tokio::time::advance(Duration::from_secs(5)).await;
         }
+        // Another failure in between does not start the time again.
+        retry.failed(&location_name("orders"), Class::Throttled);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let late = retry.failed(&location_name("orders"), Class::NotYet);
+        assert_eq!(late, Reaction { class: Class::Terminal, backoff: LAST });
+        retry.succeeded(&location_name("orders"));
+        assert_eq!(retry.failed(&location_name("orders"), Class::NotYet).class, Class::NotYet);
     }
 
     #[tokio::test(start_paused = true)]
@@ -94,6 +120,6 @@ mod tests {
         for _ in 0..5 {
             retry.failed(&location_name("orders"), Class::Transient);
         }
-        assert_eq!(retry.failed(&location_name("billing"), Class::Transient), FIRST);
+        assert_eq!(retry.failed(&location_name("billing"), Class::Transient).backoff, FIRST);
     }
 }
