@@ -106,6 +106,8 @@ fn measure(n: usize) -> Used {
         tokio::spawn(async move { cloud.serve(listener).await });
         let mut daemon = tokio::process::Command::new(std::env::current_exe().expect("this program"));
         daemon.arg("daemon").arg(&endpoint).arg(&folder).arg(n.to_string()).kill_on_drop(true);
+        // As docs/aws.md says for `codeloc run`.
+        daemon.env("MALLOC_MMAP_THRESHOLD_", "131072");
         let output = daemon.output().await.expect("the daemon runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
