@@ -147,8 +147,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 TABLE = [(compiled(pattern), f"{suggestion} ({reason})") for pattern, suggestion, reason in PHRASES]
 NAMES = [(re.compile(pattern), new) for pattern, new in RENAMED]
-# Most texts contain no phrase: one search decides that.
-ANY = re.compile("|".join(f"(?:{pattern.pattern})" for pattern, _ in TABLE), re.IGNORECASE)
+# Most texts contain no phrase: one search decides that. Each phrase starts with a word, so the search tries no other position.
+ANY = re.compile(r"\b(?=\w)(?:" + "|".join(f"(?:{pattern.pattern})" for pattern, _ in TABLE) + ")", re.IGNORECASE)
 
 
 def blank(text: str) -> str:
